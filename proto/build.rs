@@ -1,0 +1,26 @@
+//! Compiles `cless/v1/*.proto` without protoc: protox parses, tonic-prost-build generates, and the
+//! descriptors are kept for server reflection.
+
+use prost::Message as _;
+use std::path::PathBuf;
+
+const FILES: [&str; 5] = [
+    "cless/v1/resources.proto",
+    "cless/v1/catalog_service.proto",
+    "cless/v1/traffic_service.proto",
+    "cless/v1/node_service.proto",
+    "cless/v1/route_feed_service.proto",
+];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=cless");
+    let descriptors = protox::compile(FILES, ["."])?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("cless.v1.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure()
+        // A map is encoded in the order of its keys, so equal routes have equal bytes.
+        .btree_map(".")
+        .bytes(".")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

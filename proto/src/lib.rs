@@ -1,0 +1,19 @@
+//! The wire contract of cless, generated from `cless/v1/*.proto` at build time, without `protoc`.
+//!
+//! Generated types stop at the edges: the control plane converts them in `grpc/convert.rs`, the
+//! data plane in `feed/decode.rs` and `feed/report.rs`, the command line prints them.
+
+/// The package `cless.v1`.
+#[expect(
+    missing_docs,
+    clippy::doc_lazy_continuation,
+    clippy::large_enum_variant,
+    reason = "generated: the documentation is the comments of the .proto files"
+)]
+pub mod v1 {
+    tonic::include_proto!("cless.v1");
+}
+
+/// Encoded `FileDescriptorSet` of `cless.v1`, for server reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] =
+    include_bytes!(concat!(env!("OUT_DIR"), "/cless.v1.bin"));
