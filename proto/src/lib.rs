@@ -6,8 +6,7 @@
 /// The package `cless.v1`.
 #[expect(
     missing_docs,
-    clippy::doc_lazy_continuation,
-    clippy::large_enum_variant,
+    clippy::allow_attributes,
     reason = "generated: the documentation is the comments of the .proto files"
 )]
 pub mod v1 {
@@ -15,5 +14,4 @@ pub mod v1 {
 }
 
 /// Encoded `FileDescriptorSet` of `cless.v1`, for server reflection.
-pub const FILE_DESCRIPTOR_SET: &[u8] =
-    include_bytes!(concat!(env!("OUT_DIR"), "/cless.v1.bin"));
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/cless.v1.bin"));
