@@ -1,1 +1,5 @@
-//! placeholder
+//! The cless data plane: follows the route feed and serves HTTP from containers.
+
+pub mod feed;
+pub mod instance;
+pub mod route;

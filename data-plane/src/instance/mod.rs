@@ -1,0 +1,3 @@
+//! Instances: the containers of the versions this node serves.
+
+pub mod report;

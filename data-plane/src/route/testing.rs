@@ -1,0 +1,54 @@
+//! Routes for tests.
+
+use super::{PullPolicy, Readiness, Route, Settings, Slots, Spec, Version, VersionKey};
+use std::sync::Arc;
+
+/// A service without versions.
+pub(crate) fn route(service: &str, uid: &str, hosts: &[&str]) -> Route {
+    Route {
+        service: service.into(),
+        service_uid: uid.into(),
+        hosts: hosts.iter().map(|&host| host.into()).collect(),
+        tags: Box::default(),
+        settings: Arc::new(Settings::default()),
+        versions: Vec::new(),
+        slots: None,
+    }
+}
+
+/// A service with versions 1, 2, 3, … of these percents, which sum to 100.
+pub(crate) fn with_percents(percents: &[u32]) -> Route {
+    let mut route = route("a", "uid-a", &["a.test"]);
+    let mut numbers = Vec::new();
+    for (number, &percent) in (1u32..).zip(percents) {
+        numbers.extend(std::iter::repeat_n(number, percent as usize));
+        route.versions.push(Arc::new(Version {
+            key: VersionKey {
+                service_uid: route.service_uid.clone(),
+                number,
+            },
+            uid: format!("uid-a-{number}").into(),
+            service: route.service.clone(),
+            spec: spec("a:1"),
+            image_digest: None,
+            verify: None,
+        }));
+    }
+    route.slots = Slots::new(&numbers, |number| Some(number as usize - 1)).ok();
+    route
+}
+
+/// A spec that runs `image` with the defaults of the contract.
+pub(crate) fn spec(image: &str) -> Spec {
+    Spec {
+        image: image.into(),
+        port: None,
+        env: Vec::new(),
+        command: Vec::new(),
+        args: Vec::new(),
+        cpu_millis: 1000,
+        memory_bytes: 512 << 20,
+        readiness: Readiness::Tcp,
+        pull_policy: PullPolicy::Missing,
+    }
+}
