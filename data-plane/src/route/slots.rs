@@ -45,7 +45,7 @@ impl Slots {
         for (slot, (place, &number)) in slots.iter_mut().zip(numbers).enumerate() {
             *place = index_of(number)
                 .and_then(|at| u16::try_from(at).ok())
-                .ok_or(Error::UnknownVersion {
+                .ok_or_else(|| Error::UnknownVersion {
                     slot,
                     version: number.into(),
                 })?;

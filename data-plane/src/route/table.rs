@@ -314,18 +314,19 @@ impl Table {
             ..
         } = upsert;
         let Ok(route) = decoded else { return };
-        self.claim_free(&route);
         let same = before
             .entry(&service_uid)
-            .filter(|entry| entry.digest == digest && entry.is_good())
-            .cloned();
-        let entry = same.unwrap_or_else(|| {
+            .filter(|entry| entry.digest == digest && entry.is_good());
+        let entry = same.cloned().unwrap_or_else(|| {
             Arc::new(Entry {
                 received,
                 digest,
                 state: State::Good(route),
             })
         });
+        if let Some(route) = entry.serving() {
+            self.claim_free(route);
+        }
         self.entries.insert(service_uid, entry);
     }
 

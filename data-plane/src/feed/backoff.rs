@@ -1,0 +1,61 @@
+//! How long to wait before trying again: exponential with full jitter. Pure.
+//!
+//! Full jitter (a draw from zero to the ceiling) spreads a thousand nodes that lost one control
+//! plane at the same instant. Only a response resets it: a connection that is taken and then
+//! dropped says nothing of health.
+
+use rand::RngExt as _;
+use std::time::Duration;
+
+/// The wait grows from `floor`, doubling with each failure, to `ceiling`.
+#[derive(Clone, Debug)]
+pub(crate) struct Backoff {
+    floor: Duration,
+    ceiling: Duration,
+    failures: u32,
+}
+
+impl Backoff {
+    pub(crate) fn new(floor: Duration, ceiling: Duration) -> Self {
+        Self {
+            floor,
+            ceiling,
+            failures: 0,
+        }
+    }
+
+    /// The wait after one more failure.
+    pub(crate) fn next(&mut self, rng: &mut impl rand::Rng) -> Duration {
+        let factor = 2u32.saturating_pow(self.failures);
+        self.failures = self.failures.saturating_add(1);
+        let most = self.floor.saturating_mul(factor).min(self.ceiling);
+        most.mul_f64(rng.random_range(0.0..=1.0))
+    }
+
+    /// Something answered.
+    pub(crate) fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rand::{SeedableRng as _, rngs::SmallRng};
+
+    proptest! {
+        #[test]
+        fn stays_under_a_ceiling_that_doubles(seed: u64, failures in 1u32..80) {
+            let (floor, ceiling) = (Duration::from_millis(100), Duration::from_secs(30));
+            let mut backoff = Backoff::new(floor, ceiling);
+            let mut rng = SmallRng::seed_from_u64(seed);
+            for failure in 0..failures {
+                let most = floor.saturating_mul(1 << failure.min(20)).min(ceiling);
+                prop_assert!(backoff.next(&mut rng) <= most);
+            }
+            backoff.reset();
+            prop_assert!(backoff.next(&mut rng) <= floor);
+        }
+    }
+}

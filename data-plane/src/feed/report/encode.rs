@@ -1,0 +1,281 @@
+//! [`NodeReport`] -> `cless.v1.ReportNodeStatusRequest`. Total, and bounded: a node with much to
+//! tell is never refused for it.
+
+use super::wire::Node;
+use crate::instance::report as domain;
+use cless_proto::v1 as pb;
+use domain::{FailureReason, InstanceState, NodeReport, VerifyResult};
+use prost::Message as _;
+use std::time::{Duration, SystemTime};
+
+/// Lines of output kept of a failed start.
+const LOG_LINES: usize = 20;
+/// Characters kept of a line.
+const LOG_LINE: usize = 1000;
+/// Receivers take 4 MiB by default; beyond this, output is left out.
+const MAX_REQUEST: usize = 3 << 20;
+
+pub(super) fn request(node: &Node, report: NodeReport) -> pb::ReportNodeStatusRequest {
+    let NodeReport {
+        engine,
+        warnings,
+        instances,
+        versions,
+    } = report;
+    let mut request = pb::ReportNodeStatusRequest {
+        node: Some(node.identity()),
+        boot_id: node.boot_id.clone(),
+        engine,
+        warnings,
+        instances: instances
+            .into_iter()
+            .map(|one| instance(&node.name, one))
+            .collect(),
+        versions: versions.into_iter().map(version).collect(),
+    };
+    if request.encoded_len() > MAX_REQUEST {
+        for version in &mut request.versions {
+            let verify = version
+                .verify
+                .as_mut()
+                .and_then(|verify| verify.failure.as_mut());
+            for failure in version.last_failure.as_mut().into_iter().chain(verify) {
+                failure.log_tail.clear();
+            }
+        }
+        request
+            .warnings
+            .push("the report is too large: output of failed starts is left out".into());
+    }
+    request
+}
+
+fn instance(node: &str, instance: domain::InstanceReport) -> pb::Instance {
+    pb::Instance {
+        name: format!("nodes/{node}/instances/{}", instance.id),
+        service: format!("services/{}", instance.service),
+        version: number(instance.key.number),
+        service_uid: instance.key.service_uid.as_ref().to_owned(),
+        state: state(instance.state).into(),
+        in_flight: instance.in_flight,
+        create_time: Some(time(instance.created_at)),
+        cold_start: instance.cold_start.map(cold_start),
+        container: instance.container,
+    }
+}
+
+fn state(state: InstanceState) -> pb::instance::State {
+    use pb::instance::State;
+    match state {
+        InstanceState::Creating => State::Creating,
+        InstanceState::Starting => State::Starting,
+        InstanceState::Probing => State::Probing,
+        InstanceState::Ready => State::Ready,
+        InstanceState::Pausing => State::Pausing,
+        InstanceState::Paused => State::Paused,
+        InstanceState::Resuming => State::Resuming,
+        InstanceState::Draining => State::Draining,
+        InstanceState::Stopping => State::Stopping,
+        InstanceState::Failed => State::Failed,
+    }
+}
+
+fn version(version: domain::VersionReport) -> pb::VersionReport {
+    pb::VersionReport {
+        service_uid: version.key.service_uid.as_ref().to_owned(),
+        number: number(version.key.number),
+        version_uid: version.version_uid.as_ref().to_owned(),
+        image_digest: version.image_digest.unwrap_or_default(),
+        last_failure: version.last_failure.map(failure),
+        failures: version.failures,
+        backoff_until: version.backoff_until.map(time),
+        last_cold_start: version.last_cold_start.map(cold_start),
+        pull_progress: version.pull_progress.unwrap_or_default(),
+        verify: version.verify.map(verify),
+    }
+}
+
+fn verify(outcome: domain::VerifyOutcome) -> pb::VerifyOutcome {
+    use pb::verification::State;
+    let (state, failed, started) = match outcome.result {
+        VerifyResult::Pending => (State::Pending, None, None),
+        VerifyResult::Verified(started) => (State::Verified, None, Some(cold_start(started))),
+        VerifyResult::Failed(failed) => (State::Failed, Some(failure(failed)), None),
+    };
+    pb::VerifyOutcome {
+        id: outcome.id,
+        state: state.into(),
+        failure: failed,
+        cold_start: started,
+    }
+}
+
+fn failure(failure: domain::StartFailure) -> pb::StartFailure {
+    use pb::start_failure::Reason;
+    let reason = match failure.reason {
+        FailureReason::Image => Reason::Image,
+        FailureReason::Engine => Reason::Engine,
+        FailureReason::Exited => Reason::Exited,
+        FailureReason::NotReady => Reason::NotReady,
+    };
+    let skip = failure.log_tail.len().saturating_sub(LOG_LINES);
+    let clip = |line: String| match line.char_indices().nth(LOG_LINE) {
+        Some((end, _)) => line[..end].to_owned(),
+        None => line,
+    };
+    pb::StartFailure {
+        reason: reason.into(),
+        message: failure.message,
+        exit_code: failure.exit_code,
+        oom_killed: failure.oom_killed,
+        log_tail: failure.log_tail.into_iter().skip(skip).map(clip).collect(),
+        time: Some(time(failure.at)),
+    }
+}
+
+fn cold_start(start: domain::ColdStart) -> pb::ColdStart {
+    pb::ColdStart {
+        pull: start.pull.and_then(duration),
+        queue: start.queue.and_then(duration),
+        create: start.create.and_then(duration),
+        start: start.start.and_then(duration),
+        ready: start.ready.and_then(duration),
+        total: duration(start.total),
+        time: Some(time(start.at)),
+    }
+}
+
+/// A number came from the wire as a positive i32, so it fits.
+fn number(number: u32) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+fn time(time: SystemTime) -> prost_types::Timestamp {
+    time.into()
+}
+
+fn duration(duration: Duration) -> Option<prost_types::Duration> {
+    prost_types::Duration::try_from(duration).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::VersionKey;
+
+    fn node() -> Node {
+        Node {
+            id: "id".into(),
+            name: "one".into(),
+            boot_id: "boot".into(),
+        }
+    }
+
+    fn key() -> VersionKey {
+        VersionKey {
+            service_uid: "u".into(),
+            number: 3,
+        }
+    }
+
+    fn started() -> domain::ColdStart {
+        domain::ColdStart {
+            pull: None,
+            queue: None,
+            create: Some(Duration::from_millis(12)),
+            start: Some(Duration::from_millis(270)),
+            ready: Some(Duration::from_millis(2)),
+            total: Duration::from_millis(284),
+            at: SystemTime::UNIX_EPOCH,
+        }
+    }
+
+    fn failed(lines: usize, width: usize) -> domain::StartFailure {
+        domain::StartFailure {
+            reason: FailureReason::Exited,
+            message: "it exited".into(),
+            exit_code: Some(1),
+            oom_killed: false,
+            log_tail: (0..lines).map(|line| format!("{line:0width$}")).collect(),
+            at: SystemTime::UNIX_EPOCH,
+        }
+    }
+
+    fn version_report(failure: domain::StartFailure) -> domain::VersionReport {
+        domain::VersionReport {
+            key: key(),
+            version_uid: "v".into(),
+            image_digest: None,
+            last_failure: Some(failure.clone()),
+            failures: 1,
+            backoff_until: None,
+            last_cold_start: Some(started()),
+            pull_progress: None,
+            verify: Some(domain::VerifyOutcome {
+                id: "proof".into(),
+                result: VerifyResult::Failed(failure),
+            }),
+        }
+    }
+
+    #[test]
+    fn names_are_resource_names() {
+        let report = NodeReport {
+            engine: "docker 20.10".into(),
+            instances: vec![domain::InstanceReport {
+                id: "i1".into(),
+                service: "hello".into(),
+                key: key(),
+                state: InstanceState::Ready,
+                in_flight: 2,
+                created_at: SystemTime::UNIX_EPOCH,
+                cold_start: Some(started()),
+                container: "0123456789ab".into(),
+            }],
+            ..NodeReport::default()
+        };
+        let request = request(&node(), report);
+        assert_eq!(request.engine, "docker 20.10");
+        let instance = &request.instances[0];
+        assert_eq!(instance.name, "nodes/one/instances/i1");
+        assert_eq!(instance.service, "services/hello");
+        assert_eq!(
+            (instance.version, instance.state()),
+            (3, pb::instance::State::Ready)
+        );
+        let phases = instance.cold_start.as_ref().unwrap();
+        assert_eq!(phases.pull, None);
+        assert_eq!(phases.total.as_ref().unwrap().nanos, 284_000_000);
+    }
+
+    #[test]
+    fn the_last_lines_are_kept_and_clipped() {
+        let report = NodeReport {
+            versions: vec![version_report(failed(30, 5000))],
+            ..Default::default()
+        };
+        let request = request(&node(), report);
+        let tail = &request.versions[0].last_failure.as_ref().unwrap().log_tail;
+        assert_eq!((tail.len(), tail[0].len()), (20, 1000));
+    }
+
+    #[test]
+    fn a_large_report_leaves_output_out() {
+        let versions = (0..200).map(|_| version_report(failed(20, 1000))).collect();
+        let request = request(
+            &node(),
+            NodeReport {
+                versions,
+                ..Default::default()
+            },
+        );
+        assert!(request.encoded_len() < MAX_REQUEST);
+        assert!(
+            request
+                .versions
+                .iter()
+                .all(|v| v.last_failure.as_ref().unwrap().exit_code == Some(1))
+        );
+        assert_eq!(request.warnings.len(), 1);
+    }
+}

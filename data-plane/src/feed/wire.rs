@@ -1,0 +1,183 @@
+//! Between the messages of `StreamRoutes` and their protobuf form. Total: any input gives a
+//! message, if only a garbled one.
+
+use super::message::{Begin, Chunk, Commit, Head, Message, Refusal, Reply};
+use crate::route::{Cursor, Digest, Quarantined, Scope};
+use cless_proto::v1 as pb;
+use std::time::Duration;
+
+/// The version of the feed's protocol.
+const PROTOCOL: u32 = 1;
+
+/// A `GoAway` that asks for more is answered with this much.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
+
+/// Who this node is, as every request says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Node {
+    /// The random id kept in the cache folder.
+    pub(crate) id: String,
+    /// Its name.
+    pub(crate) name: String,
+    /// New at every start of the process.
+    pub(crate) boot_id: String,
+}
+
+impl Node {
+    pub(crate) fn identity(&self) -> pb::NodeIdentity {
+        pb::NodeIdentity {
+            id: self.id.clone(),
+            name: self.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}
+
+/// The first message of a stream.
+pub(crate) fn hello(node: &Node, have: Option<&Cursor>) -> pb::StreamRoutesRequest {
+    let hello = pb::Hello {
+        protocol: PROTOCOL,
+        node: Some(node.identity()),
+        boot_id: node.boot_id.clone(),
+        have: have.map(encode_cursor),
+    };
+    request(pb::stream_routes_request::Message::Hello(hello))
+}
+
+/// The answer to a Commit.
+pub(crate) fn encode_reply(reply: Reply) -> pb::StreamRoutesRequest {
+    use pb::stream_routes_request::Message as Wire;
+    request(match reply {
+        Reply::Ack {
+            cursor,
+            quarantined,
+        } => Wire::Ack(pb::Ack {
+            cursor: Some(encode_cursor(&cursor)),
+            quarantined: quarantined.iter().map(encode_quarantined).collect(),
+        }),
+        Reply::Nack { cursor, refusal } => {
+            let (kind, code, message) = match refusal {
+                Refusal::Corrupt(reason) => {
+                    (pb::nack::Kind::Corrupt, tonic::Code::DataLoss, reason)
+                }
+                Refusal::Rejected(reason) => (
+                    pb::nack::Kind::Rejected,
+                    tonic::Code::FailedPrecondition,
+                    reason,
+                ),
+            };
+            Wire::Nack(pb::Nack {
+                cursor: cursor.as_ref().map(encode_cursor),
+                kind: kind.into(),
+                code: code.into(),
+                message: message.as_ref().to_owned(),
+            })
+        }
+    })
+}
+
+/// What a response says.
+pub(crate) fn decode_message(response: pb::StreamRoutesResponse) -> Message {
+    use pb::stream_routes_response::Message as Wire;
+    match response.message {
+        None => Message::Unknown,
+        Some(Wire::Begin(begin)) => decode_begin(begin),
+        Some(Wire::Chunk(pb::Chunk {
+            txn,
+            part,
+            upserts,
+            removed,
+        })) => {
+            let upserts = upserts
+                .into_iter()
+                .map(|upsert| (upsert.service_uid, upsert.route))
+                .collect();
+            Message::Chunk(Chunk {
+                txn,
+                part,
+                upserts,
+                removed,
+            })
+        }
+        Some(Wire::Commit(pb::Commit { txn, to, count })) => match to.and_then(decode_cursor) {
+            Some(to) => Message::Commit(Commit { txn, to, count }),
+            None => Message::Garbled {
+                closes: true,
+                reason: "commit.to is no cursor",
+            },
+        },
+        Some(Wire::Heartbeat(pb::Heartbeat {
+            head: Some(pb::Cursor {
+                epoch, revision, ..
+            }),
+        })) => Message::Heartbeat {
+            head: Head { epoch, revision },
+        },
+        Some(Wire::Heartbeat(pb::Heartbeat { head: None })) => Message::Unknown,
+        Some(Wire::GoAway(pb::GoAway { retry_after })) => Message::GoAway {
+            retry_after: retry_after
+                .and_then(|after| Duration::try_from(after).ok())
+                .unwrap_or_default()
+                .min(MAX_RETRY_AFTER),
+        },
+    }
+}
+
+fn decode_begin(begin: pb::Begin) -> Message {
+    let garbled = |reason| Message::Garbled {
+        closes: false,
+        reason,
+    };
+    let scope = match pb::begin::Kind::try_from(begin.kind) {
+        Ok(pb::begin::Kind::Snapshot) => Scope::Snapshot,
+        Ok(pb::begin::Kind::Delta) => Scope::Delta,
+        Ok(pb::begin::Kind::Unspecified) | Err(_) => {
+            return garbled("begin.kind is neither a snapshot nor a delta");
+        }
+    };
+    let Some(to) = begin.to.and_then(decode_cursor) else {
+        return garbled("begin.to is no cursor");
+    };
+    let from = begin.from.and_then(decode_cursor);
+    Message::Begin(Begin {
+        txn: begin.txn,
+        cluster: begin.cluster,
+        scope,
+        from,
+        to,
+    })
+}
+
+fn decode_cursor(cursor: pb::Cursor) -> Option<Cursor> {
+    let digest = Digest::from_bytes(<[u8; 32]>::try_from(&cursor.digest[..]).ok()?);
+    let pb::Cursor {
+        epoch, revision, ..
+    } = cursor;
+    (!epoch.is_empty()).then_some(Cursor {
+        epoch,
+        revision,
+        digest,
+    })
+}
+
+fn encode_cursor(cursor: &Cursor) -> pb::Cursor {
+    pb::Cursor {
+        epoch: cursor.epoch.clone(),
+        revision: cursor.revision,
+        digest: bytes::Bytes::copy_from_slice(cursor.digest.as_bytes()),
+    }
+}
+
+fn encode_quarantined(held: &Quarantined) -> pb::QuarantinedRoute {
+    pb::QuarantinedRoute {
+        service_uid: held.service_uid.as_ref().to_owned(),
+        service: held.service.as_ref().to_owned(),
+        reason: held.reason.as_ref().to_owned(),
+    }
+}
+
+fn request(message: pb::stream_routes_request::Message) -> pb::StreamRoutesRequest {
+    pb::StreamRoutesRequest {
+        message: Some(message),
+    }
+}
