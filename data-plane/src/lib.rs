@@ -1,5 +1,20 @@
-//! The cless data plane: follows the route feed and serves HTTP from containers.
+//! The cless data plane: an HTTP proxy that starts and reaps containers.
+//!
+//! It follows the route feed of a control plane ([`feed`]), finds service and version of each
+//! request locally ([`route`]), takes a place in an instance, starting one if it must
+//! ([`instance`], [`scale`], [`runtime`]), and forwards ([`proxy`]). It needs the control plane to
+//! learn of changes, never to serve. [`node`] wires the parts together.
 
+mod admin;
 pub mod feed;
 pub mod instance;
+pub mod metrics;
+pub mod node;
+pub mod options;
+pub mod proxy;
 pub mod route;
+pub mod runtime;
+pub mod scale;
+
+pub use node::{Error, Running, start, start_on};
+pub use options::Options;

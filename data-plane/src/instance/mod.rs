@@ -1,3 +1,36 @@
-//! Instances: the containers of the versions this node serves.
+//! Instances: the containers of a version on this node, and who may use them.
+//!
+//! ```text
+//!  proxy ── admit ──► pool::Pool ──(mailbox)──► owner::Owner ── spawns ──► driver (engine calls)
+//!    ▲                   │ fast path                │  │                      │
+//!    └── guard::Guard ◄──┘ one atomic word          │  └── scale::decide      └── probe
+//!                                                   └── state::step per instance
+//! ```
+//!
+//! - [`admission`], [`state`], [`backoff`]: pure, with their laws.
+//! - [`guard`]: an instance as requests see it, and the place a request holds in one.
+//! - [`pool`]: one per (service uid, version); the handle that the proxy asks.
+//! - [`owner`]: the one task per pool that decides and keeps its queue.
+//! - [`driver`]: performs starts, stops and adoptions; [`probe`] finds when a container answers.
+//! - [`gate`]: the node's limit on starts at once, fair among services.
+//! - [`pools`]: all pools of a node; follows the route table, adopts and removes leftovers.
+//! - [`report`]: what the control plane is told, as plain data.
+//!
+//! A client that goes away never cancels a start: starts are tasks of their own, and what waits for
+//! them are places in a queue.
 
+pub mod admission;
+pub mod backoff;
+mod driver;
+pub mod gate;
+pub mod guard;
+mod owner;
+pub mod pool;
+pub mod pools;
+mod probe;
 pub mod report;
+pub mod state;
+
+pub use guard::Guard;
+pub use pool::{Pool, Refusal};
+pub use pools::Pools;

@@ -1,0 +1,126 @@
+//! The admin port: health, readiness and metrics. For the operator's network, not the public's.
+//!
+//! - `GET /healthz`: 200 while the process runs.
+//! - `GET /readyz`: 200 while the node has a route table and is not stopping, else 503 with the
+//!   reason.
+//! - `GET /metrics`: Prometheus text format.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::feed::Feed;
+use crate::instance::Pools;
+use crate::metrics::Metrics;
+
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+
+/// What the admin port shows.
+#[derive(Clone)]
+pub(crate) struct Admin {
+    pub(crate) feed: Feed,
+    pub(crate) pools: Pools,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Cancelled first on shutdown, so that balancers look elsewhere before the listener closes.
+    pub(crate) stopping: CancellationToken,
+}
+
+/// Serves until the returned future is dropped.
+pub(crate) async fn serve(listener: TcpListener, admin: Admin) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                tokio::spawn(connection(TokioIo::new(stream), admin.clone()));
+            }
+            Err(error) => {
+                warn!(%error, "cannot accept a connection to the admin port");
+                tokio::time::sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+}
+
+fn connection(
+    stream: TokioIo<tokio::net::TcpStream>,
+    admin: Admin,
+) -> impl Future<Output = ()> + Send {
+    async move {
+        let service = service_fn(move |request| {
+            let response = admin.answer(&request);
+            async move { Ok::<_, Infallible>(response) }
+        });
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .serve_connection(stream, service)
+            .await;
+        if let Err(error) = served {
+            debug!(%error, "a connection to the admin port ended with an error");
+        }
+    }
+}
+
+impl Admin {
+    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        match request.uri().path() {
+            "/healthz" => text(StatusCode::OK, "ok\n".to_owned()),
+            "/readyz" => match self.unready() {
+                None => text(StatusCode::OK, "ready\n".to_owned()),
+                Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+            },
+            "/metrics" => self.metrics(),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "there are /healthz, /readyz and /metrics\n".to_owned(),
+            ),
+        }
+    }
+
+    fn unready(&self) -> Option<&'static str> {
+        if self.stopping.is_cancelled() {
+            return Some("stopping");
+        }
+        self.feed.table().is_initial().then_some("no route table yet")
+    }
+
+    fn metrics(&self) -> Response<Full<Bytes>> {
+        let revision = self.feed.table().cursor().revision;
+        let staleness = self.feed.status().borrow().last_contact.map(|at| at.elapsed());
+        match self.metrics.scrape(&self.pools.report(), revision, staleness) {
+            Ok(scrape) => {
+                let mut response = text(StatusCode::OK, scrape);
+                response.headers_mut().insert(
+                    header::CONTENT_TYPE,
+                    http::HeaderValue::from_static(
+                        "application/openmetrics-text; version=1.0.0; charset=utf-8",
+                    ),
+                );
+                response
+            }
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        }
+    }
+}
+
+fn text(status: StatusCode, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(text.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        http::HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    response
+}

@@ -1,0 +1,157 @@
+//! How many containers a node starts at once, fair among services.
+//!
+//! Starts are CPU-bound: measured on two cores, twenty at once are all ready sooner, and the first
+//! of them much sooner, when only a few run at a time (FACTS in DESIGN.md section 5). A plain
+//! semaphore would let a service that asks for fifty starts hold up the one that asks for one, so
+//! places go round the services that wait.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+/// The node's gate. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    queue: Arc<Mutex<Queue>>,
+}
+
+/// A place; given on when dropped.
+#[derive(Debug)]
+pub struct Place {
+    gate: Option<Gate>,
+}
+
+#[derive(Debug)]
+struct Queue {
+    free: usize,
+    /// Services that wait, each once, in the order of their turns.
+    turns: VecDeque<Arc<str>>,
+    waiting: HashMap<Arc<str>, VecDeque<oneshot::Sender<Place>>>,
+}
+
+impl Gate {
+    /// A gate that lets `places` starts run at once.
+    pub fn new(places: usize) -> Self {
+        Self {
+            queue: Arc::new(Mutex::new(Queue {
+                free: places.max(1),
+                turns: VecDeque::new(),
+                waiting: HashMap::new(),
+            })),
+        }
+    }
+
+    /// Waits for a place. Dropping the future gives up the turn.
+    pub async fn enter(&self, service: &Arc<str>) -> Place {
+        let turn = {
+            let mut queue = self.queue.lock();
+            if queue.free > 0 && queue.turns.is_empty() {
+                queue.free -= 1;
+                return self.place();
+            }
+            let (turn, called) = oneshot::channel();
+            let line = queue.waiting.entry(service.clone()).or_default();
+            line.push_back(turn);
+            if line.len() == 1 {
+                queue.turns.push_back(service.clone());
+            }
+            called
+        };
+        match turn.await {
+            Ok(place) => place,
+            // The gate drops no turn it has not called, and this borrow keeps the gate.
+            Err(_) => Place { gate: None },
+        }
+    }
+
+    fn place(&self) -> Place {
+        Place {
+            gate: Some(self.clone()),
+        }
+    }
+
+    /// Hands a free place to the next service that waits.
+    fn release(&self) {
+        loop {
+            let next = {
+                let mut queue = self.queue.lock();
+                let Some(next) = queue.next() else {
+                    queue.free += 1;
+                    return;
+                };
+                next
+            };
+            match next.send(self.place()) {
+                Ok(()) => return,
+                // That one gave up. Its place goes to the next in this loop, not by its drop.
+                Err(mut place) => place.gate = None,
+            }
+        }
+    }
+}
+
+impl Queue {
+    fn next(&mut self) -> Option<oneshot::Sender<Place>> {
+        let service = self.turns.pop_front()?;
+        let line = self.waiting.get_mut(&service)?;
+        let next = line.pop_front();
+        if line.is_empty() {
+            self.waiting.remove(&service);
+        } else {
+            self.turns.push_back(service);
+        }
+        next
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(gate) = self.gate.take() {
+            gate.release();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt as _;
+
+    #[tokio::test]
+    async fn a_service_with_many_starts_does_not_hold_up_another() {
+        let gate = Gate::new(1);
+        let (greedy, modest): (Arc<str>, Arc<str>) = ("greedy".into(), "modest".into());
+        let first = gate.enter(&greedy).await;
+        let mut greedy_waits: Vec<_> = (0..5).map(|_| Box::pin(gate.enter(&greedy))).collect();
+        for wait in &mut greedy_waits {
+            assert!(wait.as_mut().now_or_never().is_none());
+        }
+        let mut modest_waits = Box::pin(gate.enter(&modest));
+        assert!(modest_waits.as_mut().now_or_never().is_none());
+        drop(first);
+        let second = greedy_waits[0].as_mut().now_or_never();
+        assert!(second.is_some(), "the oldest turn comes first");
+        assert!(modest_waits.as_mut().now_or_never().is_none());
+        drop(second);
+        assert!(modest_waits.as_mut().now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_turn_that_is_given_up_loses_no_place() {
+        let gate = Gate::new(1);
+        let service: Arc<str> = "s".into();
+        let first = gate.enter(&service).await;
+        let mut given_up = Box::pin(gate.enter(&service));
+        assert!(given_up.as_mut().now_or_never().is_none());
+        let mut patient = Box::pin(gate.enter(&service));
+        assert!(patient.as_mut().now_or_never().is_none());
+        drop(given_up);
+        drop(first);
+        let place = patient.as_mut().now_or_never();
+        assert!(place.is_some());
+        drop(place);
+        assert!(gate.enter(&service).now_or_never().is_some());
+    }
+}

@@ -1,0 +1,711 @@
+//! The one task per pool that decides: it owns the queue and every instance's state.
+//!
+//! It is a reconciler: whatever wakes it (a message, a timer), it hands free places to the queue in
+//! order, asks [`decide`] what to start and reap, and publishes what changed. It performs nothing
+//! itself; the engine is called by [`driver`] tasks, whose findings come back as messages.
+//!
+//! Invariants: every [`Waiter`] is answered exactly once; a pool ends only with an empty queue and
+//! no instance, and only once its version has left the route table.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::backoff::Backoff;
+use super::driver::{self, Adoption, Engine, Farewell, Start, Started};
+use super::guard::{Guard, Instance};
+use super::pool::{Refusal, Shared, View};
+use super::report::{
+    ColdStart, InstanceReport, InstanceState, StartFailure, VerifyOutcome, VerifyResult,
+    VersionReport,
+};
+use super::state::{Action, Event, State, step};
+use crate::metrics::Metrics;
+use crate::route::{PullPolicy, Settings, Version};
+use crate::runtime::Container;
+use crate::scale::decide::{Facts, Limits, Running, Standing, decide, next_reap};
+
+/// The longest a pool with instances goes without looking at them.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+/// How long a pool with nothing in it sleeps unless it is told something.
+const ASLEEP: Duration = Duration::from_secs(3600);
+
+/// What the owner is told.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// A request wants a place.
+    Wait(Waiter),
+    /// A request that waited went away, or its time is up.
+    GaveUp,
+    /// A place became free while somebody waits.
+    Freed,
+    /// The last request left a draining instance.
+    Emptied(u64),
+    /// The route table has the version, with this.
+    Member(Membership),
+    /// The route table does not have it any more: `Left` or `Deleted`.
+    Left(Standing),
+    /// A driver's finding about an instance.
+    Progress(u64, Progress),
+    /// A container's process ended, by its name.
+    Died(String),
+    /// A container of an earlier process is to be taken over.
+    Adopt(Box<Container>, std::net::SocketAddr),
+    /// The node stops. Answered when nothing is left to do.
+    Stop {
+        /// Leave the containers running, for the next process to adopt.
+        keep: bool,
+        /// Answered by being dropped.
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// A request in the queue.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    pub(super) reply: oneshot::Sender<Result<Guard, Refusal>>,
+}
+
+/// What the route table says of the version.
+#[derive(Debug, Clone)]
+pub(super) struct Membership {
+    pub(super) standing: Standing,
+    pub(super) version: Arc<Version>,
+    pub(super) settings: Arc<Settings>,
+}
+
+/// A driver's finding.
+#[derive(Debug)]
+pub(super) enum Progress {
+    /// A line of a pull; `None` when it is over.
+    Pulling(Option<String>),
+    /// The engine's id of the container.
+    Created(String),
+    Started,
+    Answered(Box<Started>),
+    Failed(Box<StartFailure>),
+    /// Why it ended while it served.
+    Explained(Box<StartFailure>),
+    Removed,
+}
+
+/// The node-wide surroundings of a pool.
+#[derive(Clone)]
+pub(super) struct Surroundings {
+    pub(super) engine: Arc<Engine>,
+    pub(super) metrics: Arc<Metrics>,
+    /// Told whenever something that is reported changed.
+    pub(super) changed: tokio::sync::watch::Sender<u64>,
+}
+
+struct Tenant {
+    instance: Arc<Instance>,
+    state: State,
+    container: String,
+    created_at: SystemTime,
+    driver: Option<JoinHandle<()>>,
+    give_up: CancellationToken,
+    died: CancellationToken,
+}
+
+struct Proof {
+    id: String,
+    result: VerifyResult,
+    /// A start was asked for it, so the next outcome of a start is its outcome.
+    tried: bool,
+}
+
+/// See the module.
+pub(super) struct Owner {
+    shared: Arc<Shared>,
+    around: Surroundings,
+    inbox: mpsc::UnboundedReceiver<Message>,
+    member: Membership,
+    queue: VecDeque<Waiter>,
+    tenants: BTreeMap<u64, Tenant>,
+    backoff: Backoff,
+    port: Option<u16>,
+    pulled: bool,
+    image_digest: Option<String>,
+    last_failure: Option<StartFailure>,
+    last_cold_start: Option<ColdStart>,
+    pull_progress: Option<String>,
+    proof: Option<Proof>,
+    stopping: Option<oneshot::Sender<()>>,
+    dirty: bool,
+}
+
+impl Owner {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        around: Surroundings,
+        inbox: mpsc::UnboundedReceiver<Message>,
+        member: Membership,
+    ) -> Self {
+        let mut owner = Self {
+            shared,
+            around,
+            inbox,
+            member: member.clone(),
+            queue: VecDeque::new(),
+            tenants: BTreeMap::new(),
+            backoff: Backoff::default(),
+            port: None,
+            pulled: false,
+            image_digest: None,
+            last_failure: None,
+            last_cold_start: None,
+            pull_progress: None,
+            proof: None,
+            stopping: None,
+            dirty: true,
+        };
+        owner.set_member(member);
+        owner
+    }
+
+    /// Runs until the pool has no more reason to exist. `forget` takes it out of the node's map.
+    pub(super) async fn run(mut self, forget: impl FnOnce()) {
+        loop {
+            self.settle(Instant::now());
+            if self.finished() {
+                break;
+            }
+            let wake = self.next_wake(Instant::now());
+            tokio::select! {
+                message = self.inbox.recv() => match message {
+                    Some(message) => self.handle(message),
+                    None => break,
+                },
+                () = tokio::time::sleep(wake) => {}
+            }
+            while let Ok(message) = self.inbox.try_recv() {
+                self.handle(message);
+            }
+        }
+        forget();
+        // What came in between is told to look again; a new pool answers it.
+        self.inbox.close();
+        while let Ok(message) = self.inbox.try_recv() {
+            if let Message::Wait(waiter) = message {
+                self.shared.served();
+                let _ = waiter.reply.send(Err(Refusal::Gone));
+            }
+        }
+        self.around.changed.send_modify(|count| *count += 1);
+    }
+
+    fn handle(&mut self, message: Message) {
+        match message {
+            Message::Wait(waiter) => {
+                self.queue.push_back(waiter);
+                if self.stopping.is_some() {
+                    self.refuse_all(Refusal::ShuttingDown);
+                }
+            }
+            Message::GaveUp => self.sweep(),
+            Message::Freed => {}
+            Message::Emptied(serial) => self.apply(serial, Event::Emptied),
+            Message::Member(member) => self.set_member(member),
+            Message::Left(standing) => self.set_standing(standing),
+            Message::Progress(serial, progress) => self.progress(serial, progress),
+            Message::Died(name) => self.died(&name),
+            Message::Adopt(container, address) => self.adopt(*container, address),
+            Message::Stop { keep, done } => self.stop(keep, done),
+        }
+    }
+
+    fn set_member(&mut self, member: Membership) {
+        self.shared.settings_changed(&member.settings);
+        if let Some(order) = &member.version.verify
+            && self.proof.as_ref().is_none_or(|proof| proof.id != order.id)
+        {
+            self.proof = Some(Proof {
+                id: order.id.clone(),
+                result: VerifyResult::Pending,
+                tried: false,
+            });
+            self.dirty = true;
+        }
+        self.set_standing(member.standing);
+        self.member = member;
+    }
+
+    fn set_standing(&mut self, standing: Standing) {
+        if standing == Standing::Deleted && self.member.standing != Standing::Deleted {
+            self.refuse_all(Refusal::Gone);
+            self.proof = None;
+            self.drain_all();
+        }
+        self.member.standing = standing;
+    }
+
+    /// Takes those out of the queue that no longer wait.
+    fn sweep(&mut self) {
+        let before = self.queue.len();
+        self.queue.retain(|waiter| !waiter.reply.is_closed());
+        for _ in self.queue.len()..before {
+            self.shared.served();
+        }
+    }
+
+    fn refuse_all(&mut self, refusal: Refusal) {
+        for waiter in self.queue.drain(..) {
+            self.shared.served();
+            let _ = waiter.reply.send(Err(refusal));
+        }
+    }
+
+    fn drain_all(&mut self) {
+        for serial in self.tenants.keys().copied().collect::<Vec<_>>() {
+            self.apply(serial, Event::Drain);
+        }
+    }
+
+    fn stop(&mut self, keep: bool, done: oneshot::Sender<()>) {
+        self.refuse_all(Refusal::ShuttingDown);
+        self.stopping = Some(done);
+        if keep {
+            // Ready ones stay for the next process; what is half started cannot be adopted.
+            let half: Vec<u64> = self
+                .tenants
+                .iter()
+                .filter(|(_, tenant)| tenant.state != State::Ready)
+                .map(|(serial, _)| *serial)
+                .collect();
+            for serial in half {
+                self.apply(serial, Event::Drain);
+            }
+            self.tenants.retain(|_, tenant| tenant.state != State::Ready);
+        } else {
+            self.drain_all();
+        }
+        self.dirty = true;
+    }
+
+    fn progress(&mut self, serial: u64, progress: Progress) {
+        self.dirty = true;
+        match progress {
+            Progress::Pulling(line) => self.pull_progress = line,
+            Progress::Created(id) => {
+                if let Some(tenant) = self.tenants.get_mut(&serial) {
+                    tenant.container = id.chars().take(12).collect();
+                }
+                self.apply(serial, Event::Created);
+            }
+            Progress::Started => self.apply(serial, Event::Started),
+            Progress::Answered(started) => self.answered(serial, *started),
+            Progress::Failed(failure) => self.failed(serial, *failure),
+            Progress::Explained(failure) => self.last_failure = Some(*failure),
+            Progress::Removed => self.apply(serial, Event::Removed),
+        }
+    }
+
+    fn answered(&mut self, serial: u64, started: Started) {
+        let Some(tenant) = self.tenants.get(&serial) else {
+            return;
+        };
+        tenant
+            .instance
+            .answered(started.address, started.cold_start.clone(), Instant::now());
+        self.port = Some(started.address.port());
+        self.pulled |= started.pulled;
+        self.image_digest = started.image_digest.or(self.image_digest.take());
+        self.backoff.succeeded();
+        self.last_failure = None;
+        if let Some(cold_start) = started.cold_start {
+            let service = &self.member.version.service;
+            self.around.metrics.cold_start(service, self.shared.key.number, &cold_start);
+            self.last_cold_start = Some(cold_start);
+        }
+        self.apply(serial, Event::Answered);
+    }
+
+    fn failed(&mut self, serial: u64, failure: StartFailure) {
+        let wanted = self
+            .tenants
+            .get(&serial)
+            .is_some_and(|tenant| is_starting(tenant.state));
+        if wanted {
+            warn!(
+                service = %self.member.version.service, version = self.shared.key.number,
+                reason = ?failure.reason, message = failure.message, "a start failed"
+            );
+            self.backoff.failed(Instant::now());
+            let service = &self.member.version.service;
+            self.around.metrics.start_failed(service, self.shared.key.number, failure.reason);
+            if let Some(proof) = &mut self.proof
+                && proof.tried
+                && proof.result == VerifyResult::Pending
+            {
+                proof.result = VerifyResult::Failed(failure.clone());
+            }
+            self.last_failure = Some(failure);
+        }
+        self.apply(serial, Event::StartFailed);
+        if let Some(retry_after) = self.nothing_to_wait_for(Instant::now()) {
+            self.refuse_all(Refusal::StartFailed { retry_after });
+        }
+    }
+
+    /// How long no start will be tried, if no instance is ready or on its way.
+    fn nothing_to_wait_for(&self, now: Instant) -> Option<Duration> {
+        let hope = self.count(|state| state == State::Ready || is_starting(state));
+        self.backoff.remaining(now).filter(|_| hope == 0)
+    }
+
+    fn died(&mut self, name: &str) {
+        let found = self.tenants.iter().find(|(_, tenant)| tenant.instance.name() == name);
+        let Some((&serial, tenant)) = found else {
+            return;
+        };
+        // A start finds out why by itself; it reports the failure.
+        tenant.died.cancel();
+        if !is_starting(tenant.state) {
+            self.apply(serial, Event::Died);
+        }
+    }
+
+    fn adopt(&mut self, container: Container, address: std::net::SocketAddr) {
+        let known = self
+            .tenants
+            .values()
+            .any(|tenant| tenant.instance.name() == container.name);
+        if known || self.stopping.is_some() {
+            return;
+        }
+        info!(
+            service = %self.member.version.service, version = self.shared.key.number,
+            container = container.name, "taking over a container of an earlier process"
+        );
+        let serial = self.admit_tenant(container.name, State::Probing);
+        if let Some(tenant) = self.tenants.get_mut(&serial) {
+            tenant.container = container.id.chars().take(12).collect();
+            let adoption = Adoption {
+                pool: self.shared.clone(),
+                serial,
+                version: self.member.version.clone(),
+                address,
+                patience: self.member.settings.cold_start_timeout,
+                give_up: tenant.give_up.clone(),
+                died: tenant.died.clone(),
+            };
+            tenant.driver = Some(tokio::spawn(adoption.run()));
+        }
+    }
+
+    fn admit_tenant(&mut self, name: String, state: State) -> u64 {
+        let instance = Arc::new(Instance::new(name, Instant::now()));
+        let serial = instance.serial();
+        self.tenants.insert(
+            serial,
+            Tenant {
+                instance,
+                state,
+                container: String::new(),
+                created_at: SystemTime::now(),
+                driver: None,
+                give_up: CancellationToken::new(),
+                died: CancellationToken::new(),
+            },
+        );
+        self.dirty = true;
+        serial
+    }
+
+    fn start_one(&mut self) {
+        let version = self.member.version.clone();
+        let nonce: u32 = rand::random();
+        let name = format!("cless-{}-v{}-{nonce:08x}", version.service, self.shared.key.number);
+        let serial = self.admit_tenant(name.clone(), State::Creating);
+        if let Some(proof) = &mut self.proof {
+            proof.tried = true;
+        }
+        if let Some(tenant) = self.tenants.get_mut(&serial) {
+            let start = Start {
+                engine: self.around.engine.clone(),
+                pool: self.shared.clone(),
+                serial,
+                name,
+                pull_first: version.spec.pull_policy == PullPolicy::Always && !self.pulled,
+                version,
+                patience: self.member.settings.cold_start_timeout,
+                port: self.port,
+                give_up: tenant.give_up.clone(),
+                died: tenant.died.clone(),
+            };
+            tenant.driver = Some(tokio::spawn(start.run()));
+        }
+    }
+
+    /// Feeds an event to an instance's state machine and does what it asks.
+    fn apply(&mut self, serial: u64, event: Event) {
+        let Some(tenant) = self.tenants.get_mut(&serial) else {
+            return;
+        };
+        let (next, actions) = step(tenant.state, event);
+        self.dirty |= next != tenant.state;
+        tenant.state = next;
+        let mut emptied = false;
+        for action in actions {
+            match action {
+                Action::Open => {
+                    tenant.driver = None;
+                    tenant.instance.admission.open();
+                }
+                Action::CloseWhenEmpty => {
+                    tenant.give_up.cancel();
+                    tenant.instance.retired().cancel();
+                    emptied |= tenant.instance.admission.drain();
+                }
+                Action::Close => {
+                    tenant.instance.admission.shut();
+                    tenant.instance.retired().cancel();
+                }
+                Action::Stop | Action::Remove => {
+                    tenant.give_up.cancel();
+                    tenant.instance.retired().cancel();
+                    let how = match (action, event) {
+                        (Action::Stop, _) => Farewell::Stop,
+                        (_, Event::Died) => Farewell::Explain,
+                        _ => Farewell::Remove,
+                    };
+                    tokio::spawn(driver::take_away(
+                        self.around.engine.clone(),
+                        self.shared.clone(),
+                        serial,
+                        tenant.instance.name().to_owned(),
+                        how,
+                        tenant.driver.take(),
+                    ));
+                }
+                Action::Forget => {
+                    self.tenants.remove(&serial);
+                    break;
+                }
+            }
+        }
+        self.publish_open();
+        if emptied {
+            self.apply(serial, Event::Emptied);
+        }
+    }
+
+    fn publish_open(&self) {
+        let open: Vec<Arc<Instance>> = self
+            .tenants
+            .values()
+            .filter(|tenant| tenant.state == State::Ready)
+            .map(|tenant| tenant.instance.clone())
+            .collect();
+        let same = {
+            let before = self.shared.open.load();
+            before.len() == open.len()
+                && before.iter().zip(&open).all(|(one, other)| Arc::ptr_eq(one, other))
+        };
+        if !same {
+            self.shared.open.store(Arc::new(open));
+        }
+    }
+
+    /// Hands out places, decides, starts and reaps until nothing more is to be done now.
+    fn settle(&mut self, now: Instant) {
+        self.hand_out();
+        self.prove();
+        if let Some(retry_after) = self.nothing_to_wait_for(now) {
+            self.refuse_all(Refusal::BackingOff { retry_after });
+        }
+        if self.stopping.is_none() {
+            let running = self.running(now);
+            let decision = decide(&self.facts(&running, now), &self.limits());
+            for _ in 0..decision.start {
+                self.start_one();
+            }
+            for serial in decision.reap {
+                self.reap(serial);
+            }
+        }
+        if self.dirty {
+            self.dirty = false;
+            self.publish_view();
+        }
+    }
+
+    fn hand_out(&mut self) {
+        while !self.queue.is_empty() {
+            let Some(guard) = self.shared.place() else {
+                return;
+            };
+            if let Some(waiter) = self.queue.pop_front() {
+                self.shared.served();
+                // To one that has just gone away the place is lost at once, and free again.
+                let _ = waiter.reply.send(Ok(guard));
+            }
+        }
+    }
+
+    /// A version with a ready instance is proved.
+    fn prove(&mut self) {
+        let Some(proof) = &mut self.proof else { return };
+        if proof.result != VerifyResult::Pending {
+            return;
+        }
+        let ready = self.tenants.values().find(|tenant| tenant.state == State::Ready);
+        if let Some(tenant) = ready {
+            let known = tenant.instance.cold_start().cloned();
+            proof.result = VerifyResult::Verified(known.unwrap_or_else(|| ColdStart {
+                pull: None,
+                queue: None,
+                create: None,
+                start: None,
+                ready: None,
+                total: Duration::ZERO,
+                at: SystemTime::now(),
+            }));
+            self.dirty = true;
+        }
+    }
+
+    fn reap(&mut self, serial: u64) {
+        let Some(tenant) = self.tenants.get(&serial) else {
+            return;
+        };
+        if tenant.instance.admission.reap() {
+            info!(
+                service = %self.member.version.service, version = self.shared.key.number,
+                container = tenant.instance.name(), "reaping an idle instance"
+            );
+            self.apply(serial, Event::Emptied);
+        }
+    }
+
+    fn running(&self, now: Instant) -> Vec<Running> {
+        let ready = self.tenants.iter().filter(|(_, tenant)| tenant.state == State::Ready);
+        ready
+            .map(|(serial, tenant)| Running {
+                id: *serial,
+                in_flight: tenant.instance.admission.in_flight(),
+                idle_for: tenant.instance.idle_for(now),
+            })
+            .collect()
+    }
+
+    fn facts<'a>(&self, running: &'a [Running], now: Instant) -> Facts<'a> {
+        let proof_wanted = self
+            .proof
+            .as_ref()
+            .is_some_and(|proof| proof.result == VerifyResult::Pending && !proof.tried);
+        Facts {
+            standing: self.member.standing,
+            waiting: self.queue.len(),
+            starting: self.count(is_starting),
+            running,
+            proof_wanted,
+            backing_off: self.backoff.remaining(now).is_some(),
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        let settings = &self.member.settings;
+        Limits {
+            min_instances: settings.min_instances,
+            max_instances: settings.max_instances,
+            concurrency: settings.concurrency,
+            idle_timeout: settings.idle_timeout,
+        }
+    }
+
+    fn count(&self, wanted: impl Fn(State) -> bool) -> u32 {
+        let found = self.tenants.values().filter(|tenant| wanted(tenant.state)).count();
+        u32::try_from(found).unwrap_or(u32::MAX)
+    }
+
+    fn finished(&self) -> bool {
+        let idle = self.tenants.is_empty() && self.queue.is_empty();
+        let unwanted = matches!(self.member.standing, Standing::Left | Standing::Deleted);
+        idle && (self.stopping.is_some() || unwanted)
+    }
+
+    fn next_wake(&self, now: Instant) -> Duration {
+        if self.tenants.is_empty() && self.queue.is_empty() && self.backoff.failures() == 0 {
+            return ASLEEP;
+        }
+        let running = self.running(now);
+        let reap = next_reap(&self.facts(&running, now), &self.limits());
+        let retry = self.backoff.remaining(now);
+        [reap, retry]
+            .into_iter()
+            .flatten()
+            .chain([LOOK_AGAIN])
+            .min()
+            .unwrap_or(LOOK_AGAIN)
+            // An instance that may be reaped but just was entered must not spin this task.
+            .max(Duration::from_millis(1))
+    }
+
+    fn publish_view(&mut self) {
+        let version = &self.member.version;
+        let instances: Vec<(Arc<Instance>, InstanceReport)> = self
+            .tenants
+            .values()
+            .filter_map(|tenant| {
+                let report = InstanceReport {
+                    id: tenant.instance.name().to_owned(),
+                    service: version.service.clone(),
+                    key: self.shared.key.clone(),
+                    state: reported(tenant.state)?,
+                    in_flight: 0,
+                    created_at: tenant.created_at,
+                    cold_start: tenant.instance.cold_start().cloned(),
+                    container: tenant.container.clone(),
+                };
+                Some((tenant.instance.clone(), report))
+            })
+            .collect();
+        let report = VersionReport {
+            key: self.shared.key.clone(),
+            version_uid: version.uid.clone(),
+            image_digest: self.image_digest.clone(),
+            last_failure: self.last_failure.clone(),
+            failures: self.backoff.failures(),
+            backoff_until: self
+                .backoff
+                .remaining(Instant::now())
+                .map(|left| SystemTime::now() + left),
+            last_cold_start: self.last_cold_start.clone(),
+            pull_progress: self.pull_progress.clone(),
+            verify: self.proof.as_ref().map(|proof| VerifyOutcome {
+                id: proof.id.clone(),
+                result: proof.result.clone(),
+            }),
+        };
+        *self.shared.view.lock() = View {
+            instances,
+            version: Some(report),
+        };
+        self.around.changed.send_modify(|count| *count += 1);
+    }
+}
+
+fn is_starting(state: State) -> bool {
+    matches!(state, State::Creating | State::Starting | State::Probing)
+}
+
+fn reported(state: State) -> Option<InstanceState> {
+    Some(match state {
+        State::Creating => InstanceState::Creating,
+        State::Starting => InstanceState::Starting,
+        State::Probing => InstanceState::Probing,
+        State::Ready => InstanceState::Ready,
+        State::Draining => InstanceState::Draining,
+        State::Stopping => InstanceState::Stopping,
+        State::Failed => InstanceState::Failed,
+        State::Gone => return None,
+    })
+}

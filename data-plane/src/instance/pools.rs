@@ -1,0 +1,368 @@
+//! All pools of a node: made at first need, kept in step with the route table and the engine.
+//!
+//! Two reconcilers, both idempotent and both rereading the whole state they work from:
+//! - [`Pools::reconcile`] tells every pool what the table says of its version, and makes the pools
+//!   of versions that are to be proved or kept warm;
+//! - [`Pools::sweep`] compares the engine's containers with the pools: takes over what is healthy
+//!   and routed, removes what nobody knows, and reports as dead what the engine does not have.
+//!
+//! Ownership: only containers labelled with this node's random id are ever looked at, and the id's
+//! file is locked while the process lives, so no other process makes or removes them. Nothing is
+//! removed before the first committed sync of this run: an old table on disk may lack what another
+//! start of this node began.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, OnceCell, mpsc, oneshot, watch};
+use tracing::{debug, info, warn};
+
+use super::driver::{Engine, network_name};
+use super::gate::Gate;
+use super::owner::{Membership, Message, Owner, Surroundings};
+use super::pool::{Pool, Shared};
+use super::report::{InstanceState, NodeReport};
+use crate::metrics::Metrics;
+use crate::route::{Route, Table, Version, VersionKey};
+use crate::runtime::{Container, ContainerState, Event, Runtime, label};
+use crate::scale::decide::Standing;
+
+/// How often containers are compared with pools, besides at every (re)connection to the engine.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// How soon after a sweep that failed the next is tried.
+const SWEEP_RETRY: Duration = Duration::from_secs(2);
+
+/// All pools of a node. Cheap to clone.
+#[derive(Clone)]
+pub struct Pools {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    pools: Mutex<HashMap<VersionKey, Pool>>,
+    around: Surroundings,
+    table: Mutex<Arc<Table>>,
+    /// A sync was committed in this run, so leftovers may be removed.
+    synced: AtomicBool,
+    stopping: AtomicBool,
+    /// The engine's name and version, or what is wrong with it.
+    engine: Mutex<Result<String, String>>,
+    sweep: Notify,
+}
+
+/// Who this node is, and how many starts it runs at once.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// The random id kept in the cache folder.
+    pub id: String,
+    /// This start of the process.
+    pub boot: String,
+    /// Starts at once.
+    pub starts_at_once: usize,
+}
+
+impl Pools {
+    /// No pools yet. `table` is what the node has now, empty if nothing; `changed` is bumped whenever
+    /// [`Pools::report`] would say something new, but for in-flight counts.
+    pub fn new(
+        node: Node,
+        runtime: Arc<dyn Runtime>,
+        metrics: Arc<Metrics>,
+        table: Arc<Table>,
+        changed: watch::Sender<u64>,
+    ) -> Self {
+        let engine = Engine {
+            cluster: parking_lot::RwLock::new(table.cluster().clone()),
+            node: node.id,
+            boot: node.boot,
+            gate: Gate::new(node.starts_at_once),
+            network: OnceCell::new(),
+            runtime,
+        };
+        Self {
+            inner: Arc::new(Inner {
+                pools: Mutex::default(),
+                around: Surroundings {
+                    engine: Arc::new(engine),
+                    metrics,
+                    changed,
+                },
+                table: Mutex::new(table),
+                synced: AtomicBool::new(false),
+                stopping: AtomicBool::new(false),
+                engine: Mutex::new(Ok(String::new())),
+                sweep: Notify::new(),
+            }),
+        }
+    }
+
+    /// The pool of a version that the table routes to; made if there is none.
+    pub fn get(&self, route: &Route, version: &Arc<Version>) -> Pool {
+        let mut pools = self.inner.pools.lock();
+        if let Some(pool) = pools.get(&version.key) {
+            return pool.clone();
+        }
+        let standing = standing_of(route, version);
+        let member = Membership {
+            standing,
+            version: version.clone(),
+            settings: route.settings.clone(),
+        };
+        let (mailbox, inbox) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared::new(version.key.clone(), &route.settings, mailbox));
+        let pool = Pool {
+            shared: shared.clone(),
+        };
+        pools.insert(version.key.clone(), pool.clone());
+        let owner = Owner::new(shared.clone(), self.inner.around.clone(), inbox, member);
+        let inner = Arc::downgrade(&self.inner);
+        tokio::spawn(owner.run(move || {
+            if let Some(inner) = inner.upgrade() {
+                let mut pools = inner.pools.lock();
+                if pools.get(&shared.key).is_some_and(|pool| Arc::ptr_eq(&pool.shared, &shared)) {
+                    pools.remove(&shared.key);
+                }
+            }
+        }));
+        pool
+    }
+
+    /// Brings every pool in step with a table. `synced`: a sync was committed in this run.
+    pub fn reconcile(&self, table: &Arc<Table>, synced: bool) {
+        if table.is_initial() || self.inner.stopping.load(Ordering::Relaxed) {
+            return;
+        }
+        *self.inner.around.engine.cluster.write() = table.cluster().clone();
+        *self.inner.table.lock() = table.clone();
+        for pool in self.all() {
+            pool.shared.tell(told(table, pool.key()));
+        }
+        for route in table.routes() {
+            for version in &route.versions {
+                let warm = route.settings.min_instances > 0;
+                let warm = warm && route.percent(version.key.number) > 0;
+                if version.verify.is_some() || warm {
+                    self.get(route, version);
+                }
+            }
+        }
+        if synced && !self.inner.synced.swap(true, Ordering::Relaxed) {
+            self.inner.sweep.notify_one();
+        }
+    }
+
+    fn all(&self) -> Vec<Pool> {
+        self.inner.pools.lock().values().cloned().collect()
+    }
+
+    /// Follows the engine's events and sweeps, until the node stops. Never returns an error: an
+    /// engine that is away is waited for.
+    pub async fn follow_engine(self) {
+        let runtime = self.inner.around.engine.runtime.clone();
+        let mut events = runtime.events(&self.inner.around.engine.node);
+        let mut next_sweep = Duration::ZERO;
+        loop {
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(Event::Connected) => {}
+                    Some(Event::Died { name, labels }) => {
+                        self.died(&name, &labels);
+                        continue;
+                    }
+                    None => return,
+                },
+                () = self.inner.sweep.notified() => {}
+                () = tokio::time::sleep(next_sweep) => {}
+            }
+            next_sweep = match self.sweep().await {
+                Ok(()) => SWEEP_EVERY,
+                Err(error) => {
+                    debug!(%error, "the engine's containers cannot be compared now");
+                    SWEEP_RETRY
+                }
+            };
+        }
+    }
+
+    fn died(&self, name: &str, labels: &BTreeMap<String, String>) {
+        if let Some(key) = key_of(labels)
+            && let Some(pool) = self.inner.pools.lock().get(&key)
+        {
+            pool.shared.tell(Message::Died(name.to_owned()));
+        }
+    }
+
+    /// See the module.
+    ///
+    /// # Errors
+    /// The engine's, if it does not answer; nothing is changed then.
+    async fn sweep(&self) -> Result<(), crate::runtime::Error> {
+        let engine = &self.inner.around.engine;
+        let named = engine.runtime.engine().await;
+        self.set_engine(named.as_ref().map_or_else(|e| Err(e.to_string()), |n| Ok(n.clone())));
+        named?;
+        // Before the containers: one that is made meanwhile is then not taken for missing.
+        let ready = self.ready_names();
+        let found = engine.runtime.list(&engine.node).await?;
+        let there: HashSet<&str> = found.iter().map(|one| one.name.as_str()).collect();
+        for (pool, name) in ready {
+            if !there.contains(name.as_str()) {
+                pool.shared.tell(Message::Died(name));
+            }
+        }
+        let known = self.known_names();
+        for container in &found {
+            if !known.contains(&container.name) && !self.inner.stopping.load(Ordering::Relaxed) {
+                self.take_over_or_remove(container).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_over_or_remove(&self, container: &Container) -> Result<(), crate::runtime::Error> {
+        let engine = &self.inner.around.engine;
+        let ours = container.labels.get(label::BOOT) == Some(&engine.boot);
+        if let (false, Some((pool, address))) = (ours, self.adopter(container)) {
+            pool.shared.tell(Message::Adopt(Box::new(container.clone()), address));
+        } else if self.inner.synced.load(Ordering::Relaxed) {
+            info!(container = container.name, "removing a leftover of this node");
+            engine.runtime.remove(&container.name).await?;
+        }
+        Ok(())
+    }
+
+    /// The pool that can use a container of an earlier process, and where it listens.
+    fn adopter(&self, container: &Container) -> Option<(Pool, SocketAddr)> {
+        if container.state != ContainerState::Running {
+            return None;
+        }
+        let table = self.inner.table.lock().clone();
+        let (route, version) = table.version(&key_of(&container.labels)?)?;
+        let port = container.labels.get(label::PORT)?.parse().ok()?;
+        let address = SocketAddr::new(container.address?, port);
+        Some((self.get(route, version), address))
+    }
+
+    fn ready_names(&self) -> Vec<(Pool, String)> {
+        let mut names = Vec::new();
+        for pool in self.all() {
+            let view = pool.shared.view.lock();
+            let ready = view.instances.iter().filter(|(_, report)| report.state == InstanceState::Ready);
+            names.extend(ready.map(|(instance, _)| (pool.clone(), instance.name().to_owned())));
+        }
+        names
+    }
+
+    fn known_names(&self) -> HashSet<String> {
+        let mut names = HashSet::new();
+        for pool in self.all() {
+            let view = pool.shared.view.lock();
+            names.extend(view.instances.iter().map(|(instance, _)| instance.name().to_owned()));
+        }
+        names
+    }
+
+    fn set_engine(&self, found: Result<String, String>) {
+        let mut engine = self.inner.engine.lock();
+        if *engine != found {
+            match &found {
+                Ok(name) => info!(engine = name, "the engine answers"),
+                Err(error) => warn!(error, "the engine does not answer; what runs goes on serving"),
+            }
+            *engine = found;
+            self.inner.around.changed.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// The node's state as of now.
+    pub fn report(&self) -> NodeReport {
+        let mut report = NodeReport::default();
+        match &*self.inner.engine.lock() {
+            Ok(name) => report.engine.clone_from(name),
+            Err(error) => report.warnings.push(format!("engine: {error}")),
+        }
+        for pool in self.all() {
+            let view = pool.shared.view.lock();
+            for (instance, known) in &view.instances {
+                let mut known = known.clone();
+                known.in_flight = instance.admission.in_flight();
+                report.instances.push(known);
+            }
+            report.versions.extend(view.version.clone());
+        }
+        report
+    }
+
+    /// Stops every pool: drains, then removes this node's containers and network, or with `keep`
+    /// leaves what is ready for the next process. Requests that still run after `patience` are cut.
+    pub async fn shut_down(&self, keep: bool, patience: Duration) {
+        self.inner.stopping.store(true, Ordering::Relaxed);
+        let mut waits = Vec::new();
+        for pool in self.all() {
+            let (done, ended) = oneshot::channel();
+            if pool.shared.tell(Message::Stop { keep, done }) {
+                waits.push(ended);
+            }
+        }
+        let all_ended = async {
+            for ended in waits {
+                // Answered by being dropped.
+                let _ = ended.await;
+            }
+        };
+        let in_time = tokio::time::timeout(patience, all_ended).await.is_ok();
+        if keep {
+            return;
+        }
+        let engine = &self.inner.around.engine;
+        if !in_time {
+            warn!("requests still run after the time to drain; their containers are removed");
+        }
+        match engine.runtime.list(&engine.node).await {
+            Ok(left) => {
+                for container in left {
+                    if let Err(error) = engine.runtime.remove(&container.name).await {
+                        warn!(container = container.name, %error, "cannot remove a container");
+                    }
+                }
+            }
+            Err(error) => warn!(%error, "cannot list this node's containers to remove them"),
+        }
+        if let Err(error) = engine.runtime.remove_network(&network_name(&engine.node)).await {
+            warn!(%error, "cannot remove this node's network");
+        }
+    }
+}
+
+fn standing_of(route: &Route, version: &Version) -> Standing {
+    if route.percent(version.key.number) > 0 {
+        Standing::InTraffic
+    } else {
+        Standing::Reachable
+    }
+}
+
+/// What the owner of a pool is told about a table.
+fn told(table: &Table, key: &VersionKey) -> Message {
+    match (table.version(key), table.route(&key.service_uid)) {
+        (Some((route, version)), _) => Message::Member(Membership {
+            standing: standing_of(route, version),
+            version: version.clone(),
+            settings: route.settings.clone(),
+        }),
+        (None, Some(_)) => Message::Left(Standing::Left),
+        (None, None) => Message::Left(Standing::Deleted),
+    }
+}
+
+fn key_of(labels: &BTreeMap<String, String>) -> Option<VersionKey> {
+    Some(VersionKey {
+        service_uid: labels.get(label::UID)?.as_str().into(),
+        number: labels.get(label::VERSION)?.parse().ok()?,
+    })
+}

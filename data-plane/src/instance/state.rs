@@ -1,0 +1,170 @@
+//! The life of one instance, as a pure function of what happens to it.
+//!
+//! ```text
+//!   Creating ──► Starting ──► Probing ──► Ready ──► Draining
+//!      │            │            │          │           │
+//!      │            │            │          ├───────────┤ nothing in flight
+//!      │            │            │          │           ▼
+//!      └────────────┴────────────┴──────────┼──────► Stopping ──► Gone
+//!              failed or died               │ died       ▲
+//!                                           ▼            │ (removal is the same)
+//!                                        Failed ─────────┘
+//! ```
+//!
+//! A start that is no longer wanted drains like any other instance; nothing is in flight then, so it
+//! stops at once. `Failed` is an instance whose container is of no use; it is removed, and until
+//! that is done it keeps its reason.
+//!
+//! Laws (tested below over random events): at most one [`Action::Remove`] or [`Action::Stop`] is
+//! asked for; every life that is drained or fails ends in `Gone` once the removal is reported; `Gone`
+//! absorbs every event.
+
+/// Where an instance is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// The engine makes the container; its image is pulled first if it must be.
+    Creating,
+    /// The engine starts it.
+    Starting,
+    /// It runs and does not answer yet.
+    Probing,
+    /// Requests may enter.
+    Ready,
+    /// No request may enter; those in it go on.
+    Draining,
+    /// Its process is asked to end and the container is removed.
+    Stopping,
+    /// It ended, or never began, by itself; the container is removed.
+    Failed,
+    /// Nothing of it is left.
+    Gone,
+}
+
+/// What happens to an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// The container exists.
+    Created,
+    /// Its process runs.
+    Started,
+    /// It answered a probe.
+    Answered,
+    /// The start came to nothing.
+    StartFailed,
+    /// Its process ended.
+    Died,
+    /// It is no longer wanted.
+    Drain,
+    /// Nothing is in flight and nothing may enter: admission is shut.
+    Emptied,
+    /// The container is removed.
+    Removed,
+}
+
+/// What is to be done about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Let requests in.
+    Open,
+    /// Let nobody in any more; report [`Event::Emptied`] when nothing is in flight.
+    CloseWhenEmpty,
+    /// Let nobody in and give up on what is in flight: the process is gone.
+    Close,
+    /// Ask the process to end, then remove the container; report [`Event::Removed`].
+    Stop,
+    /// Remove the container; report [`Event::Removed`].
+    Remove,
+    /// Forget the instance.
+    Forget,
+}
+
+/// One step of the life. Events that do not fit the state change nothing: they are late or repeated.
+pub fn step(state: State, event: Event) -> (State, &'static [Action]) {
+    use {Action as A, Event as E, State as S};
+    match (state, event) {
+        (S::Creating, E::Created) => (S::Starting, &[]),
+        (S::Starting, E::Started) => (S::Probing, &[]),
+        (S::Probing, E::Answered) => (S::Ready, &[A::Open]),
+        (S::Creating | S::Starting | S::Probing, E::StartFailed)
+        | (S::Starting | S::Probing | S::Ready | S::Draining, E::Died) => {
+            (S::Failed, &[A::Close, A::Remove])
+        }
+        (S::Creating | S::Starting | S::Probing | S::Ready, E::Drain) => {
+            (S::Draining, &[A::CloseWhenEmpty])
+        }
+        (S::Ready | S::Draining, E::Emptied) => (S::Stopping, &[A::Stop]),
+        (S::Stopping | S::Failed, E::Removed) => (S::Gone, &[A::Forget]),
+        (unchanged, _) => (unchanged, &[]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn event() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            Just(Event::Created),
+            Just(Event::Started),
+            Just(Event::Answered),
+            Just(Event::StartFailed),
+            Just(Event::Died),
+            Just(Event::Drain),
+            Just(Event::Emptied),
+            Just(Event::Removed),
+        ]
+    }
+
+    fn run(events: &[Event]) -> (State, Vec<Action>) {
+        let mut state = State::Creating;
+        let mut asked = Vec::new();
+        for event in events {
+            let (next, actions) = step(state, *event);
+            state = next;
+            asked.extend_from_slice(actions);
+        }
+        (state, asked)
+    }
+
+    fn count(asked: &[Action], wanted: &[Action]) -> usize {
+        asked.iter().filter(|action| wanted.contains(action)).count()
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_taken_away_at_most_once_and_forgotten_at_most_once(
+            events in proptest::collection::vec(event(), 0..40)
+        ) {
+            let (_, asked) = run(&events);
+            prop_assert!(count(&asked, &[Action::Stop, Action::Remove]) <= 1);
+            prop_assert!(count(&asked, &[Action::Forget]) <= 1);
+            prop_assert!(count(&asked, &[Action::Open]) <= 1);
+        }
+
+        #[test]
+        fn every_life_can_be_ended_and_gone_absorbs(
+            events in proptest::collection::vec(event(), 0..40),
+            late in proptest::collection::vec(event(), 0..10),
+        ) {
+            let ended: Vec<Event> = events
+                .into_iter()
+                .chain([Event::Drain, Event::Emptied, Event::Removed])
+                .collect();
+            let (state, asked) = run(&ended);
+            prop_assert_eq!(state, State::Gone);
+            prop_assert_eq!(count(&asked, &[Action::Stop, Action::Remove]), 1);
+            let (after, more) = run(&ended.into_iter().chain(late).collect::<Vec<_>>());
+            prop_assert_eq!(after, State::Gone);
+            prop_assert_eq!(more.len(), asked.len());
+        }
+
+        #[test]
+        fn requests_enter_only_after_an_answer(events in proptest::collection::vec(event(), 0..40)) {
+            let (_, asked) = run(&events);
+            if count(&asked, &[Action::Open]) == 1 {
+                prop_assert!(events.contains(&Event::Answered));
+            }
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! `cless-data-plane`: the proxy of one node.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Serves HTTP from containers, as the control plane's route table says.
+#[derive(Parser)]
+#[command(name = "cless-data-plane", version)]
+struct Args {
+    #[command(flatten)]
+    options: cless_data_plane::Options,
+
+    /// How logs look, on stderr. `RUST_LOG` says which (default `info`).
+    #[arg(long, env = "CLESS_LOG_FORMAT", value_enum, default_value = "text")]
+    log_format: LogFormat,
+
+    /// Write `{"listen": "IP:PORT", "admin": "IP:PORT"}` to this file once it listens.
+    #[arg(long, env = "CLESS_READY_FILE")]
+    ready_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    log_to_stderr(args.log_format);
+    let mut terminate = signal(SignalKind::terminate())?;
+    let running = cless_data_plane::start(args.options).await?;
+    if let Some(path) = &args.ready_file {
+        let ready = serde_json::json!({
+            "listen": running.proxy_addr().to_string(),
+            "admin": running.admin_addr().to_string(),
+        });
+        let partial = path.with_extension("partial");
+        std::fs::write(&partial, ready.to_string())
+            .and_then(|()| std::fs::rename(&partial, path))
+            .with_context(|| format!("cannot write --ready-file {}", path.display()))?;
+    }
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    // A second signal ends at once.
+    tokio::select! {
+        () = running.shutdown() => Ok(()),
+        _ = terminate.recv() => anyhow::bail!("ended by a second signal, before draining was done"),
+        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted before draining was done"),
+    }
+}
+
+fn log_to_stderr(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => logs.init(),
+        LogFormat::Json => logs.json().init(),
+    }
+}

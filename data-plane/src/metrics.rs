@@ -1,0 +1,243 @@
+//! What a node counts, in the Prometheus text format on the admin port.
+//!
+//! Names follow the OpenTelemetry semantic conventions where there are any
+//! (`http.server.request.duration`); labels are service and version, never a path or a raw host.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::instance::report::{ColdStart, FailureReason, NodeReport};
+
+/// From half a millisecond to five minutes: warm answers up to long requests.
+const REQUEST_BUCKETS: [f64; 14] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0,
+];
+/// From a millisecond to a minute: phases of starts.
+const START_BUCKETS: [f64; 12] = [
+    0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 2.0, 10.0, 60.0,
+];
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RequestLabels {
+    service: Arc<str>,
+    version: u32,
+    http_response_status_code: u16,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct VersionLabels {
+    service: Arc<str>,
+    version: u32,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PhaseLabels {
+    service: Arc<str>,
+    version: u32,
+    phase: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OutcomeLabels {
+    service: Arc<str>,
+    version: u32,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StateLabels {
+    state: String,
+}
+
+/// The counts of a node.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    requests: Family<RequestLabels, Histogram, fn() -> Histogram>,
+    active: Gauge,
+    queue_wait: Family<VersionLabels, Histogram, fn() -> Histogram>,
+    rejects: Family<ReasonLabels, Counter>,
+    phases: Family<PhaseLabels, Histogram, fn() -> Histogram>,
+    starts: Family<OutcomeLabels, Counter>,
+    instances: Family<StateLabels, Gauge>,
+    feed_revision: Gauge,
+    feed_staleness: Gauge<f64, AtomicU64>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let request_histogram: fn() -> Histogram = || Histogram::new(REQUEST_BUCKETS);
+        let start_histogram: fn() -> Histogram = || Histogram::new(START_BUCKETS);
+        let metrics = Self {
+            registry: Mutex::new(Registry::default()),
+            requests: Family::new_with_constructor(request_histogram),
+            active: Gauge::default(),
+            queue_wait: Family::new_with_constructor(start_histogram),
+            rejects: Family::default(),
+            phases: Family::new_with_constructor(start_histogram),
+            starts: Family::default(),
+            instances: Family::default(),
+            feed_revision: Gauge::default(),
+            feed_staleness: Gauge::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&self) {
+        let mut registry = self.registry.lock();
+        registry.register_with_unit(
+            "http_server_request_duration",
+            "Requests, from their head to the end of their response",
+            Unit::Seconds,
+            self.requests.clone(),
+        );
+        registry.register(
+            "http_server_active_requests",
+            "Requests in progress",
+            self.active.clone(),
+        );
+        registry.register_with_unit(
+            "cless_queue_wait",
+            "Waits of requests that found no free instance",
+            Unit::Seconds,
+            self.queue_wait.clone(),
+        );
+        registry.register(
+            "cless_rejects",
+            "Requests that cless answered itself",
+            self.rejects.clone(),
+        );
+        registry.register_with_unit(
+            "cless_cold_start_phase",
+            "Phases of starts that succeeded",
+            Unit::Seconds,
+            self.phases.clone(),
+        );
+        registry.register("cless_starts", "Starts by outcome", self.starts.clone());
+        registry.register(
+            "cless_instances",
+            "Instances by state",
+            self.instances.clone(),
+        );
+        registry.register(
+            "cless_feed_revision",
+            "Revision of the route table that serves",
+            self.feed_revision.clone(),
+        );
+        registry.register_with_unit(
+            "cless_feed_staleness",
+            "Since the control plane was last heard",
+            Unit::Seconds,
+            self.feed_staleness.clone(),
+        );
+    }
+
+    /// A request has begun.
+    pub fn request_began(&self) {
+        self.active.inc();
+    }
+
+    /// A request that was routed is over.
+    pub fn request_ended(&self, service: &Arc<str>, version: u32, status: u16, took: Duration) {
+        self.active.dec();
+        let labels = RequestLabels {
+            service: service.clone(),
+            version,
+            http_response_status_code: status,
+        };
+        self.requests.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    /// A request was answered by cless itself.
+    pub fn rejected(&self, reason: &'static str) {
+        self.active.dec();
+        self.rejects.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    /// A request waited for an instance.
+    pub fn waited(&self, service: &Arc<str>, version: u32, waited: Duration) {
+        let service = service.clone();
+        self.queue_wait
+            .get_or_create(&VersionLabels { service, version })
+            .observe(waited.as_secs_f64());
+    }
+
+    /// A start succeeded.
+    pub fn cold_start(&self, service: &Arc<str>, version: u32, cold_start: &ColdStart) {
+        let phases = [
+            ("pull", cold_start.pull),
+            ("queue", cold_start.queue),
+            ("create", cold_start.create),
+            ("start", cold_start.start),
+            ("ready", cold_start.ready),
+            ("total", Some(cold_start.total)),
+        ];
+        for (phase, took) in phases {
+            if let Some(took) = took {
+                let service = service.clone();
+                self.phases
+                    .get_or_create(&PhaseLabels { service, version, phase })
+                    .observe(took.as_secs_f64());
+            }
+        }
+        self.start_ended(service, version, "ready");
+    }
+
+    /// A start failed.
+    pub fn start_failed(&self, service: &Arc<str>, version: u32, reason: FailureReason) {
+        let outcome = match reason {
+            FailureReason::Image => "image",
+            FailureReason::Engine => "engine",
+            FailureReason::Exited => "exited",
+            FailureReason::NotReady => "not_ready",
+        };
+        self.start_ended(service, version, outcome);
+    }
+
+    fn start_ended(&self, service: &Arc<str>, version: u32, outcome: &'static str) {
+        let service = service.clone();
+        self.starts
+            .get_or_create(&OutcomeLabels { service, version, outcome })
+            .inc();
+    }
+
+    /// The text of a scrape, with what is only known by looking.
+    ///
+    /// # Errors
+    /// If formatting fails, which a `String` never does.
+    pub fn scrape(
+        &self,
+        report: &NodeReport,
+        revision: i64,
+        staleness: Option<Duration>,
+    ) -> Result<String, std::fmt::Error> {
+        self.instances.clear();
+        for instance in &report.instances {
+            let state = format!("{:?}", instance.state).to_lowercase();
+            self.instances.get_or_create(&StateLabels { state }).inc();
+        }
+        self.feed_revision.set(revision);
+        self.feed_staleness
+            .set(staleness.map_or(f64::NAN, |since| since.as_secs_f64()));
+        let mut text = String::new();
+        text::encode(&mut text, &self.registry.lock())?;
+        Ok(text)
+    }
+}

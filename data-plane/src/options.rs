@@ -1,0 +1,111 @@
+//! The flags of the data plane; each has an environment variable `CLESS_<FLAG>`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use http::Uri;
+use ipnet::IpNet;
+
+/// How a data plane runs.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// Address to serve HTTP on. Port 0 lets the system choose.
+    #[arg(long, env = "CLESS_LISTEN", default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+
+    /// Control planes, tried in turn: `http://HOST:PORT`.
+    #[arg(
+        long = "control-plane",
+        env = "CLESS_CONTROL_PLANE",
+        default_value = "http://127.0.0.1:7070",
+        value_delimiter = ','
+    )]
+    pub control_planes: Vec<Uri>,
+
+    /// The node's name, a DNS label, unique in the cluster.
+    #[arg(long, env = "CLESS_NODE", default_value_t = host_name())]
+    pub node: String,
+
+    /// Folder for the node's identity and its last route table. One node a folder.
+    #[arg(long, env = "CLESS_CACHE_DIR", default_value = "/var/lib/cless/node")]
+    pub cache_dir: PathBuf,
+
+    /// Address of the admin port: health, readiness and metrics.
+    #[arg(long, env = "CLESS_ADMIN", default_value = "127.0.0.1:9090")]
+    pub admin: SocketAddr,
+
+    /// The container engine: `unix:///…` or `tcp://…`. Default: `DOCKER_HOST`, else the usual socket.
+    #[arg(long, env = "CLESS_ENGINE")]
+    pub engine: Option<String>,
+
+    /// How many containers are started at once. Starts need CPU: more at once is not sooner.
+    #[arg(long, env = "CLESS_STARTS_AT_ONCE", default_value_t = cores())]
+    pub starts_at_once: usize,
+
+    /// Networks of peers whose X-Forwarded-* and X-Request-Id are believed.
+    #[arg(long, env = "CLESS_TRUSTED_PROXIES", value_delimiter = ',')]
+    pub trusted_proxies: Vec<IpNet>,
+
+    /// On shutdown, how many seconds requests in flight may still take.
+    #[arg(long, env = "CLESS_DRAIN_TIMEOUT", default_value_t = 30)]
+    pub drain_timeout: u64,
+
+    /// On shutdown, leave containers running for the next process of this node.
+    #[arg(long, env = "CLESS_KEEP_CONTAINERS")]
+    pub keep_containers: bool,
+}
+
+impl Default for Options {
+    /// As the command line without any flag.
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0], 8080)),
+            control_planes: vec![Uri::from_static("http://127.0.0.1:7070")],
+            node: host_name(),
+            cache_dir: "/var/lib/cless/node".into(),
+            admin: SocketAddr::from(([127, 0, 0, 1], 9090)),
+            engine: None,
+            starts_at_once: cores(),
+            trusted_proxies: Vec::new(),
+            drain_timeout: 30,
+            keep_containers: false,
+        }
+    }
+}
+
+/// The host's name as a DNS label, or `node`.
+fn host_name() -> String {
+    let known = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let label: String = known
+        .trim()
+        .to_ascii_lowercase()
+        .chars()
+        .take_while(|c| *c != '.')
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .take(63)
+        .collect();
+    let label = label.trim_matches('-');
+    if label.is_empty() { "node".to_owned() } else { label.to_owned() }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    #[test]
+    fn the_default_is_the_command_line_without_flags() {
+        let parsed = Program::parse_from(["cless-data-plane"]).options;
+        assert_eq!(format!("{parsed:?}"), format!("{:?}", Options::default()));
+    }
+}

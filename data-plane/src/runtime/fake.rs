@@ -1,0 +1,275 @@
+//! A scripted engine, for what a real one cannot be made to do on demand.
+//!
+//! Its containers are listeners on loopback addresses of their own, so that probes and requests are
+//! real. [`Fake::script`] sets what the next starts do.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::{self, BoxStream};
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio::sync::broadcast;
+use tokio::task::JoinHandle;
+
+use super::{Container, ContainerSpec, ContainerState, Error, Event, Exit, Image, Runtime, label};
+
+/// What a start does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Script {
+    /// Listens after this long.
+    Listens(Duration),
+    /// Ends with this exit code.
+    Exits(i32),
+    /// Runs and never listens.
+    NeverListens,
+    /// The create is refused.
+    CreateRefused,
+    /// The create happens, but its answer says it did not.
+    CreateLost,
+}
+
+/// The engine. Cheap to clone.
+#[derive(Clone)]
+pub struct Fake {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    containers: Mutex<HashMap<String, Fixture>>,
+    scripts: Mutex<VecDeque<Script>>,
+    starts: AtomicU32,
+    hosts: AtomicU32,
+    events: broadcast::Sender<Event>,
+}
+
+struct Fixture {
+    container: Container,
+    script: Script,
+    listening: Option<JoinHandle<()>>,
+}
+
+impl Default for Fake {
+    fn default() -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                containers: Mutex::default(),
+                scripts: Mutex::default(),
+                starts: AtomicU32::new(0),
+                hosts: AtomicU32::new(0),
+                events: broadcast::Sender::new(64),
+            }),
+        }
+    }
+}
+
+impl Fake {
+    /// What the next create and start do; without a script they listen at once.
+    pub fn script(&self, script: Script) {
+        self.inner.scripts.lock().push_back(script);
+    }
+
+    /// Starts so far.
+    pub fn starts(&self) -> u32 {
+        self.inner.starts.load(Ordering::SeqCst)
+    }
+
+    /// Names of the containers there are.
+    pub fn names(&self) -> Vec<String> {
+        self.inner.containers.lock().keys().cloned().collect()
+    }
+
+    /// Puts a container there that no pool started.
+    pub async fn plant(&self, name: &str, labels: BTreeMap<String, String>) {
+        let spec = ContainerSpec {
+            name: name.to_owned(),
+            image: String::new(),
+            env: Vec::new(),
+            command: Vec::new(),
+            args: Vec::new(),
+            labels,
+            memory: 0,
+            cpu_millis: 0,
+            network: String::new(),
+        };
+        let made = self.create(&spec).await;
+        assert!(made.is_ok(), "a planted container is made");
+        let started = self.start(name).await;
+        assert!(started.is_ok(), "a planted container starts");
+    }
+
+    /// Ends a container's process.
+    pub fn kill(&self, name: &str, code: i32) {
+        let labels = {
+            let mut containers = self.inner.containers.lock();
+            let Some(fixture) = containers.get_mut(name) else {
+                return;
+            };
+            if let Some(listening) = fixture.listening.take() {
+                listening.abort();
+            }
+            fixture.container.state = ContainerState::Exited;
+            fixture.container.exit.code = code;
+            fixture.container.labels.clone()
+        };
+        let _ = self.inner.events.send(Event::Died {
+            name: name.to_owned(),
+            labels,
+        });
+    }
+}
+
+#[async_trait::async_trait]
+impl Runtime for Fake {
+    async fn engine(&self) -> Result<String, Error> {
+        Ok("fake 1".to_owned())
+    }
+
+    async fn image(&self, _image: &str) -> Result<Image, Error> {
+        Ok(Image {
+            id: "sha256:fake".to_owned(),
+            exposed: Vec::new(),
+            repo_digests: Vec::new(),
+        })
+    }
+
+    async fn pull(
+        &self,
+        image: &str,
+        _progress: &(dyn for<'a> Fn(&'a str) + Send + Sync),
+    ) -> Result<(), Error> {
+        Err(Error::Pull {
+            image: image.to_owned(),
+            message: "no registry".to_owned(),
+        })
+    }
+
+    async fn create(&self, spec: &ContainerSpec) -> Result<String, Error> {
+        let script = self.inner.scripts.lock().pop_front();
+        let script = script.unwrap_or(Script::Listens(Duration::ZERO));
+        if script == Script::CreateRefused {
+            return Err(Error::Refused("as scripted".to_owned()));
+        }
+        let host = self.inner.hosts.fetch_add(1, Ordering::SeqCst);
+        let [_, _, third, fourth] = (host + 2).to_be_bytes();
+        let lost = script == Script::CreateLost;
+        let container = Container {
+            id: format!("{host:064x}"),
+            name: spec.name.clone(),
+            labels: spec.labels.clone(),
+            state: ContainerState::Created,
+            address: Some(IpAddr::V4(Ipv4Addr::new(127, 77, third, fourth))),
+            exit: Exit::default(),
+        };
+        let id = container.id.clone();
+        self.inner.containers.lock().insert(
+            spec.name.clone(),
+            Fixture {
+                container,
+                script,
+                listening: None,
+            },
+        );
+        match lost {
+            true => Err(Error::Unavailable("as scripted".to_owned())),
+            false => Ok(id),
+        }
+    }
+
+    async fn start(&self, name: &str) -> Result<(), Error> {
+        self.inner.starts.fetch_add(1, Ordering::SeqCst);
+        let (address, script) = {
+            let mut containers = self.inner.containers.lock();
+            let fixture = containers
+                .get_mut(name)
+                .ok_or_else(|| Error::NotFound(name.to_owned()))?;
+            fixture.container.state = ContainerState::Running;
+            let port = fixture.container.labels.get(label::PORT);
+            let port = port.and_then(|port| port.parse().ok()).unwrap_or(8080);
+            let host = fixture.container.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+            (SocketAddr::new(host, port), fixture.script.clone())
+        };
+        match script {
+            Script::Listens(after) => {
+                let listening = tokio::spawn(async move {
+                    tokio::time::sleep(after).await;
+                    let Ok(listener) = TcpListener::bind(address).await else {
+                        return;
+                    };
+                    while let Ok((stream, _)) = listener.accept().await {
+                        drop(stream);
+                    }
+                });
+                if let Some(fixture) = self.inner.containers.lock().get_mut(name) {
+                    fixture.listening = Some(listening);
+                }
+            }
+            Script::Exits(code) => self.kill(name, code),
+            Script::NeverListens | Script::CreateRefused | Script::CreateLost => {}
+        }
+        Ok(())
+    }
+
+    async fn inspect(&self, name: &str) -> Result<Container, Error> {
+        let containers = self.inner.containers.lock();
+        let found = containers.get(name).map(|fixture| fixture.container.clone());
+        found.ok_or_else(|| Error::NotFound(name.to_owned()))
+    }
+
+    async fn list(&self, node: &str) -> Result<Vec<Container>, Error> {
+        let containers = self.inner.containers.lock();
+        Ok(containers
+            .values()
+            .map(|fixture| fixture.container.clone())
+            .filter(|container| container.labels.get(label::NODE).map(String::as_str) == Some(node))
+            .collect())
+    }
+
+    async fn stop(&self, name: &str, _grace: Duration) -> Result<(), Error> {
+        self.kill(name, 143);
+        Ok(())
+    }
+
+    async fn remove(&self, name: &str) -> Result<(), Error> {
+        if let Some(fixture) = self.inner.containers.lock().remove(name)
+            && let Some(listening) = fixture.listening
+        {
+            listening.abort();
+        }
+        Ok(())
+    }
+
+    async fn log_tail(&self, _name: &str, _lines: usize) -> Result<Vec<String>, Error> {
+        Ok(vec!["last words".to_owned()])
+    }
+
+    fn events(&self, _node: &str) -> BoxStream<'static, Event> {
+        let events = self.inner.events.subscribe();
+        let told = stream::unfold(events, |mut events| async {
+            loop {
+                match events.recv().await {
+                    Ok(event) => return Some((event, events)),
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => return None,
+                }
+            }
+        });
+        stream::once(async { Event::Connected }).chain(told).boxed()
+    }
+
+    async fn ensure_network(
+        &self,
+        _name: &str,
+        _labels: &BTreeMap<String, String>,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn remove_network(&self, _name: &str) -> Result<(), Error> {
+        Ok(())
+    }
+}
