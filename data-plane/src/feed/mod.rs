@@ -177,8 +177,8 @@ pub struct Feed {
     shared: Arc<Shared>,
     cancel: CancellationToken,
     tasks: TaskTracker,
-    /// Held until shutdown, then given to the next process.
-    identity: Arc<Mutex<Option<Identity>>>,
+    /// Held until shutdown, then the folder is free for the next process.
+    identity: Arc<Mutex<Option<Arc<Identity>>>>,
     _ends_with_the_last: Arc<DropGuard>,
 }
 
@@ -202,7 +202,7 @@ pub async fn start(options: FeedOptions, source: Arc<dyn ReportSource>) -> Resul
     if endpoints.is_empty() {
         return Err(Error::NoControlPlane);
     }
-    let identity = Identity::claim(&cache_dir)?;
+    let identity = Arc::new(Identity::claim(&cache_dir)?);
     let folder = cache_dir.clone();
     let table = match tokio::task::spawn_blocking(move || cache::load(&folder)).await {
         Ok(Ok(loaded)) => cached(loaded),
@@ -246,7 +246,7 @@ pub async fn start(options: FeedOptions, source: Arc<dyn ReportSource>) -> Resul
         cancel.clone(),
     ));
     tasks.spawn(client::Client::new(shared.clone(), endpoints, link).run(cancel.clone()));
-    tasks.spawn(Keeper::new(cache_dir, shared.clone()).run(cancel.clone()));
+    tasks.spawn(Keeper::new(cache_dir, identity.clone(), shared.clone()).run(cancel.clone()));
     tasks.close();
     Ok(Feed {
         shared,

@@ -2,6 +2,7 @@
 
 use super::store;
 use crate::feed::Shared;
+use crate::feed::identity::Identity;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,8 @@ const RETRY: Duration = Duration::from_secs(30);
 /// Writes the newest table after each change; changes that come meanwhile make one write.
 pub(crate) struct Keeper {
     folder: PathBuf,
+    /// The folder is this process's for as long as something may be written to it.
+    _identity: Arc<Identity>,
     shared: Arc<Shared>,
     /// The revision of `Shared::changed` that is on disk.
     written: u64,
@@ -26,10 +29,11 @@ pub(crate) struct Keeper {
 
 impl Keeper {
     /// Over the folder that the present table was loaded from.
-    pub(crate) fn new(folder: PathBuf, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(folder: PathBuf, identity: Arc<Identity>, shared: Arc<Shared>) -> Self {
         let written = *shared.changed.borrow();
         Self {
             folder,
+            _identity: identity,
             shared,
             written,
             failing: false,

@@ -1,0 +1,308 @@
+//! A control plane that does what a test says, message by message, over a real socket.
+
+use cless_data_plane::route::Digest;
+use cless_proto::v1 as pb;
+use pb::route_feed_service_server::{RouteFeedService, RouteFeedServiceServer};
+use pb::stream_routes_request::Message as FromNode;
+use pb::stream_routes_response::Message as ToNode;
+use prost::Message as _;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{Request, Response, Status, Streaming};
+
+/// No step of a test takes longer.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+pub(super) async fn within<F: Future>(what: &str, future: F) -> F::Output {
+    match tokio::time::timeout(DEADLINE, future).await {
+        Ok(output) => output,
+        Err(_) => panic!("{what}: not within {DEADLINE:?}"),
+    }
+}
+
+/// A running control plane. Dropping it cuts every connection, as kill -9 would.
+pub(super) struct Plane {
+    pub(super) address: SocketAddr,
+    streams: mpsc::UnboundedReceiver<Stream>,
+    reports: mpsc::UnboundedReceiver<pb::ReportNodeStatusRequest>,
+    /// Its own runtime, so that its connections end with it.
+    runtime: Option<Runtime>,
+}
+
+impl Plane {
+    pub(super) async fn start() -> Self {
+        Self::at(SocketAddr::from(([127, 0, 0, 1], 0))).await
+    }
+
+    pub(super) async fn at(address: SocketAddr) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let (to_streams, streams) = mpsc::unbounded_channel();
+        let (to_reports, reports) = mpsc::unbounded_channel();
+        let (bound, address_bound) = oneshot::channel();
+        runtime.spawn(async move {
+            let listener = tokio::net::TcpListener::bind(address)
+                .await
+                .expect("a free port");
+            let _ = bound.send(listener.local_addr().expect("an address"));
+            let service = Service {
+                streams: to_streams,
+                reports: to_reports,
+            };
+            tonic::transport::Server::builder()
+                .add_service(RouteFeedServiceServer::new(service))
+                .serve_with_incoming(TcpListenerStream::new(listener))
+                .await
+        });
+        let address = within("bind", address_bound)
+            .await
+            .expect("the server task lives");
+        Self {
+            address,
+            streams,
+            reports,
+            runtime: Some(runtime),
+        }
+    }
+
+    pub(super) fn uri(&self) -> http::Uri {
+        format!("http://{}", self.address)
+            .parse()
+            .expect("an address is a URI")
+    }
+
+    /// The next stream that a node opens, and its Hello.
+    pub(super) async fn accept(&mut self) -> (Stream, pb::Hello) {
+        let mut stream = within("a stream", self.streams.recv())
+            .await
+            .expect("the server task lives");
+        match stream.receive().await {
+            FromNode::Hello(hello) => (stream, hello),
+            other => panic!("a stream began with {other:?}"),
+        }
+    }
+
+    pub(super) async fn report(&mut self) -> pb::ReportNodeStatusRequest {
+        within("a report", self.reports.recv())
+            .await
+            .expect("the server task lives")
+    }
+}
+
+impl Drop for Plane {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// The plane's end of one stream.
+pub(super) struct Stream {
+    incoming: Streaming<pb::StreamRoutesRequest>,
+    outgoing: mpsc::Sender<Result<pb::StreamRoutesResponse, Status>>,
+}
+
+impl Stream {
+    pub(super) async fn send(&self, messages: Vec<ToNode>) {
+        for message in messages {
+            let response = pb::StreamRoutesResponse {
+                message: Some(message),
+            };
+            self.outgoing
+                .send(Ok(response))
+                .await
+                .expect("the node reads");
+        }
+    }
+
+    pub(super) async fn receive(&mut self) -> FromNode {
+        let received = within("a message", self.incoming.message()).await;
+        received
+            .expect("a message")
+            .expect("the stream is open")
+            .message
+            .expect("a kind")
+    }
+
+    pub(super) async fn ack(&mut self) -> pb::Ack {
+        match self.receive().await {
+            FromNode::Ack(ack) => ack,
+            other => panic!("not an Ack: {other:?}"),
+        }
+    }
+
+    pub(super) async fn nack(&mut self) -> pb::Nack {
+        match self.receive().await {
+            FromNode::Nack(nack) => nack,
+            other => panic!("not a Nack: {other:?}"),
+        }
+    }
+
+    /// Until the node has left it.
+    pub(super) async fn left(mut self) {
+        within("the node leaves", async {
+            while let Ok(Some(_)) = self.incoming.message().await {}
+        })
+        .await;
+    }
+}
+
+struct Service {
+    streams: mpsc::UnboundedSender<Stream>,
+    reports: mpsc::UnboundedSender<pb::ReportNodeStatusRequest>,
+}
+
+#[tonic::async_trait]
+impl RouteFeedService for Service {
+    type StreamRoutesStream = ReceiverStream<Result<pb::StreamRoutesResponse, Status>>;
+    type WatchRoutesStream = ReceiverStream<Result<pb::WatchRoutesResponse, Status>>;
+
+    async fn stream_routes(
+        &self,
+        request: Request<Streaming<pb::StreamRoutesRequest>>,
+    ) -> Result<Response<Self::StreamRoutesStream>, Status> {
+        let (outgoing, messages) = mpsc::channel(64);
+        let _ = self.streams.send(Stream {
+            incoming: request.into_inner(),
+            outgoing,
+        });
+        Ok(Response::new(ReceiverStream::new(messages)))
+    }
+
+    async fn watch_routes(
+        &self,
+        _: Request<pb::WatchRoutesRequest>,
+    ) -> Result<Response<Self::WatchRoutesStream>, Status> {
+        Err(Status::unimplemented("proxies do not call it"))
+    }
+
+    async fn report_node_status(
+        &self,
+        request: Request<pb::ReportNodeStatusRequest>,
+    ) -> Result<Response<()>, Status> {
+        let _ = self.reports.send(request.into_inner());
+        Ok(Response::new(()))
+    }
+}
+
+/// The route table of a plane.
+#[derive(Clone, Default)]
+pub(super) struct Routes {
+    revision: i64,
+    routes: BTreeMap<String, Vec<u8>>,
+}
+
+impl Routes {
+    /// A service of this name on `NAME.localhost` whose one version runs `image`.
+    pub(super) fn with(&self, name: &str, image: &str) -> Self {
+        let spec = pb::VersionSpec {
+            image: image.to_owned(),
+            ..pb::VersionSpec::default()
+        };
+        let route = pb::Route {
+            service: name.to_owned(),
+            service_uid: format!("uid-{name}"),
+            hosts: vec![format!("{name}.localhost")],
+            settings: Some(pb::ServiceSettings::default()),
+            versions: vec![pb::RouteVersion {
+                number: 1,
+                uid: format!("v-{name}"),
+                spec: Some(spec),
+                ..pb::RouteVersion::default()
+            }],
+            slots: vec![1; 100],
+            ..pb::Route::default()
+        };
+        self.with_bytes(name, route.encode_to_vec())
+    }
+
+    pub(super) fn with_bytes(&self, name: &str, bytes: Vec<u8>) -> Self {
+        let mut next = self.clone();
+        next.revision += 1;
+        next.routes.insert(format!("uid-{name}"), bytes);
+        next
+    }
+
+    pub(super) fn without(&self, name: &str) -> Self {
+        let mut next = self.clone();
+        next.revision += 1;
+        next.routes.remove(&format!("uid-{name}"));
+        next
+    }
+
+    pub(super) fn cursor(&self) -> pb::Cursor {
+        let digest = self
+            .routes
+            .values()
+            .fold(Digest::ZERO, |sum, bytes| sum.plus(Digest::of(bytes)));
+        let digest = bytes::Bytes::copy_from_slice(digest.as_bytes());
+        pb::Cursor {
+            epoch: "e1".to_owned(),
+            revision: self.revision,
+            digest,
+        }
+    }
+
+    pub(super) fn snapshot(&self) -> Vec<ToNode> {
+        self.change(None)
+    }
+
+    pub(super) fn delta(&self, from: &Self) -> Vec<ToNode> {
+        self.change(Some(from))
+    }
+
+    pub(super) fn heartbeat(&self) -> Vec<ToNode> {
+        vec![ToNode::Heartbeat(pb::Heartbeat {
+            head: Some(self.cursor()),
+        })]
+    }
+
+    fn change(&self, from: Option<&Self>) -> Vec<ToNode> {
+        let txn = self.revision.unsigned_abs();
+        let kind = match from {
+            Some(_) => pb::begin::Kind::Delta,
+            None => pb::begin::Kind::Snapshot,
+        };
+        let old = |uid: &String| from.and_then(|from| from.routes.get(uid));
+        let upserts = self
+            .routes
+            .iter()
+            .filter(|(uid, bytes)| old(uid) != Some(bytes));
+        let upserts = upserts.map(|(uid, bytes)| pb::EncodedRoute {
+            service_uid: uid.clone(),
+            route: bytes.clone().into(),
+        });
+        let removed = from.iter().flat_map(|from| from.routes.keys());
+        let removed = removed
+            .filter(|uid| !self.routes.contains_key(*uid))
+            .cloned();
+        vec![
+            ToNode::Begin(pb::Begin {
+                txn,
+                cluster: "c1".to_owned(),
+                kind: kind.into(),
+                from: from.map(Self::cursor),
+                to: Some(self.cursor()),
+            }),
+            ToNode::Chunk(pb::Chunk {
+                txn,
+                part: 0,
+                upserts: upserts.collect(),
+                removed: removed.collect(),
+            }),
+            ToNode::Commit(pb::Commit {
+                txn,
+                to: Some(self.cursor()),
+                count: self.routes.len() as u64,
+            }),
+        ]
+    }
+}

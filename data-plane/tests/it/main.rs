@@ -1,0 +1,3 @@
+//! Integration tests of the data plane: real sockets, no engine.
+
+mod feed;
