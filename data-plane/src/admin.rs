@@ -6,7 +6,6 @@
 //! - `GET /metrics`: Prometheus text format.
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,23 +52,18 @@ pub(crate) async fn serve(listener: TcpListener, admin: Admin) {
     }
 }
 
-fn connection(
-    stream: TokioIo<tokio::net::TcpStream>,
-    admin: Admin,
-) -> impl Future<Output = ()> + Send {
-    async move {
-        let service = service_fn(move |request| {
-            let response = admin.answer(&request);
-            async move { Ok::<_, Infallible>(response) }
-        });
-        let served = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .serve_connection(stream, service)
-            .await;
-        if let Err(error) = served {
-            debug!(%error, "a connection to the admin port ended with an error");
-        }
+async fn connection(stream: TokioIo<tokio::net::TcpStream>, admin: Admin) {
+    let service = service_fn(move |request| {
+        let response = admin.answer(&request);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(stream, service)
+        .await;
+    if let Err(error) = served {
+        debug!(%error, "a connection to the admin port ended with an error");
     }
 }
 
@@ -93,13 +87,24 @@ impl Admin {
         if self.stopping.is_cancelled() {
             return Some("stopping");
         }
-        self.feed.table().is_initial().then_some("no route table yet")
+        self.feed
+            .table()
+            .is_initial()
+            .then_some("no route table yet")
     }
 
     fn metrics(&self) -> Response<Full<Bytes>> {
         let revision = self.feed.table().cursor().revision;
-        let staleness = self.feed.status().borrow().last_contact.map(|at| at.elapsed());
-        match self.metrics.scrape(&self.pools.report(), revision, staleness) {
+        let staleness = self
+            .feed
+            .status()
+            .borrow()
+            .last_contact
+            .map(|at| at.elapsed());
+        match self
+            .metrics
+            .scrape(&self.pools.report(), revision, staleness)
+        {
             Ok(scrape) => {
                 let mut response = text(StatusCode::OK, scrape);
                 response.headers_mut().insert(

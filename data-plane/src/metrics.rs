@@ -162,7 +162,9 @@ impl Metrics {
             version,
             http_response_status_code: status,
         };
-        self.requests.get_or_create(&labels).observe(took.as_secs_f64());
+        self.requests
+            .get_or_create(&labels)
+            .observe(took.as_secs_f64());
     }
 
     /// A request was answered by cless itself.
@@ -193,7 +195,11 @@ impl Metrics {
             if let Some(took) = took {
                 let service = service.clone();
                 self.phases
-                    .get_or_create(&PhaseLabels { service, version, phase })
+                    .get_or_create(&PhaseLabels {
+                        service,
+                        version,
+                        phase,
+                    })
                     .observe(took.as_secs_f64());
             }
         }
@@ -214,7 +220,11 @@ impl Metrics {
     fn start_ended(&self, service: &Arc<str>, version: u32, outcome: &'static str) {
         let service = service.clone();
         self.starts
-            .get_or_create(&OutcomeLabels { service, version, outcome })
+            .get_or_create(&OutcomeLabels {
+                service,
+                version,
+                outcome,
+            })
             .inc();
     }
 

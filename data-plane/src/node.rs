@@ -101,8 +101,11 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
         pools: OnceLock::new(),
         changed: changed.clone(),
     });
-    let feed_options =
-        FeedOptions::new(options.control_planes.clone(), options.node.clone(), options.cache_dir);
+    let feed_options = FeedOptions::new(
+        options.control_planes.clone(),
+        options.node.clone(),
+        options.cache_dir,
+    );
     let feed = feed::start(feed_options, reports.clone()).await?;
     let metrics = Arc::new(Metrics::default());
     let node = Node {
@@ -155,11 +158,13 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
 }
 
 async fn listen(address: SocketAddr, flag: &'static str) -> Result<TcpListener, Error> {
-    TcpListener::bind(address).await.map_err(|source| Error::Listen {
-        address,
-        flag,
-        source,
-    })
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| Error::Listen {
+            address,
+            flag,
+            source,
+        })
 }
 
 /// Brings the pools in step with each new table.

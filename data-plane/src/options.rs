@@ -85,7 +85,11 @@ fn host_name() -> String {
         .take(63)
         .collect();
     let label = label.trim_matches('-');
-    if label.is_empty() { "node".to_owned() } else { label.to_owned() }
+    if label.is_empty() {
+        "node".to_owned()
+    } else {
+        label.to_owned()
+    }
 }
 
 fn cores() -> usize {

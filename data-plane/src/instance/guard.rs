@@ -66,7 +66,12 @@ impl Instance {
         &self.retired
     }
 
-    pub(super) fn answered(&self, address: SocketAddr, cold_start: Option<ColdStart>, now: Instant) {
+    pub(super) fn answered(
+        &self,
+        address: SocketAddr,
+        cold_start: Option<ColdStart>,
+        now: Instant,
+    ) {
         let _ = self.address.set(address);
         if let Some(cold_start) = cold_start {
             let _ = self.cold_start.set(cold_start);
@@ -82,7 +87,8 @@ impl Instance {
 
     pub(super) fn idle_for(&self, now: Instant) -> Duration {
         let since = Duration::from_millis(self.idle_since.load(Ordering::Relaxed));
-        now.saturating_duration_since(self.born).saturating_sub(since)
+        now.saturating_duration_since(self.born)
+            .saturating_sub(since)
     }
 }
 

@@ -1,9 +1,9 @@
 //! Instances: the containers of a version on this node, and who may use them.
 //!
 //! ```text
-//!  proxy ── admit ──► pool::Pool ──(mailbox)──► owner::Owner ── spawns ──► driver (engine calls)
-//!    ▲                   │ fast path                │  │                      │
-//!    └── guard::Guard ◄──┘ one atomic word          │  └── scale::decide      └── probe
+//!  proxy ── admit ──► pool::Pool ──(mailbox)──► owner::Owner ── spawns ──► start, farewell
+//!    ▲                   │ fast path                │  │                    │
+//!    └── guard::Guard ◄──┘ one atomic word          │  └── scale::decide     └── probe
 //!                                                   └── state::step per instance
 //! ```
 //!
@@ -11,7 +11,9 @@
 //! - [`guard`]: an instance as requests see it, and the place a request holds in one.
 //! - [`pool`]: one per (service uid, version); the handle that the proxy asks.
 //! - [`owner`]: the one task per pool that decides and keeps its queue.
-//! - [`driver`]: performs starts, stops and adoptions; [`probe`] finds when a container answers.
+//! - [`start`], [`farewell`]: tasks that call the engine; [`probe`] finds when a container answers;
+//!   [`failure`] says in words why a start came to nothing.
+//! - [`engine`]: what all starts of a node share.
 //! - [`gate`]: the node's limit on starts at once, fair among services.
 //! - [`pools`]: all pools of a node; follows the route table, adopts and removes leftovers.
 //! - [`report`]: what the control plane is told, as plain data.
@@ -21,14 +23,18 @@
 
 pub mod admission;
 pub mod backoff;
-mod driver;
+mod engine;
+mod failure;
+mod farewell;
 pub mod gate;
 pub mod guard;
+mod image;
 mod owner;
 pub mod pool;
 pub mod pools;
 mod probe;
 pub mod report;
+mod start;
 pub mod state;
 
 pub use guard::Guard;

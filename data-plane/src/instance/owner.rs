@@ -2,98 +2,39 @@
 //!
 //! It is a reconciler: whatever wakes it (a message, a timer), it hands free places to the queue in
 //! order, asks [`decide`] what to start and reap, and publishes what changed. It performs nothing
-//! itself; the engine is called by [`driver`] tasks, whose findings come back as messages.
+//! itself; the engine is called by detached tasks, whose findings come back as messages.
 //!
 //! Invariants: every [`Waiter`] is answered exactly once; a pool ends only with an empty queue and
 //! no instance, and only once its version has left the route table.
+
+mod message;
+mod tenant;
+mod view;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::backoff::Backoff;
-use super::driver::{self, Adoption, Engine, Farewell, Start, Started};
-use super::guard::{Guard, Instance};
-use super::pool::{Refusal, Shared, View};
-use super::report::{
-    ColdStart, InstanceReport, InstanceState, StartFailure, VerifyOutcome, VerifyResult,
-    VersionReport,
-};
-use super::state::{Action, Event, State, step};
+use super::engine::Engine;
+use super::pool::{Refusal, Shared};
+use super::report::{ColdStart, StartFailure, VerifyResult};
+use super::start::Started;
+use super::state::{Event, State};
 use crate::metrics::Metrics;
-use crate::route::{PullPolicy, Settings, Version};
-use crate::runtime::Container;
 use crate::scale::decide::{Facts, Limits, Running, Standing, decide, next_reap};
+use tenant::{Tenant, is_starting};
+
+pub(super) use message::{Membership, Message, Progress, Waiter};
 
 /// The longest a pool with instances goes without looking at them.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// How long a pool with nothing in it sleeps unless it is told something.
 const ASLEEP: Duration = Duration::from_secs(3600);
-
-/// What the owner is told.
-#[derive(Debug)]
-pub(super) enum Message {
-    /// A request wants a place.
-    Wait(Waiter),
-    /// A request that waited went away, or its time is up.
-    GaveUp,
-    /// A place became free while somebody waits.
-    Freed,
-    /// The last request left a draining instance.
-    Emptied(u64),
-    /// The route table has the version, with this.
-    Member(Membership),
-    /// The route table does not have it any more: `Left` or `Deleted`.
-    Left(Standing),
-    /// A driver's finding about an instance.
-    Progress(u64, Progress),
-    /// A container's process ended, by its name.
-    Died(String),
-    /// A container of an earlier process is to be taken over.
-    Adopt(Box<Container>, std::net::SocketAddr),
-    /// The node stops. Answered when nothing is left to do.
-    Stop {
-        /// Leave the containers running, for the next process to adopt.
-        keep: bool,
-        /// Answered by being dropped.
-        done: oneshot::Sender<()>,
-    },
-}
-
-/// A request in the queue.
-#[derive(Debug)]
-pub(super) struct Waiter {
-    pub(super) reply: oneshot::Sender<Result<Guard, Refusal>>,
-}
-
-/// What the route table says of the version.
-#[derive(Debug, Clone)]
-pub(super) struct Membership {
-    pub(super) standing: Standing,
-    pub(super) version: Arc<Version>,
-    pub(super) settings: Arc<Settings>,
-}
-
-/// A driver's finding.
-#[derive(Debug)]
-pub(super) enum Progress {
-    /// A line of a pull; `None` when it is over.
-    Pulling(Option<String>),
-    /// The engine's id of the container.
-    Created(String),
-    Started,
-    Answered(Box<Started>),
-    Failed(Box<StartFailure>),
-    /// Why it ended while it served.
-    Explained(Box<StartFailure>),
-    Removed,
-}
 
 /// The node-wide surroundings of a pool.
 #[derive(Clone)]
@@ -102,16 +43,6 @@ pub(super) struct Surroundings {
     pub(super) metrics: Arc<Metrics>,
     /// Told whenever something that is reported changed.
     pub(super) changed: tokio::sync::watch::Sender<u64>,
-}
-
-struct Tenant {
-    instance: Arc<Instance>,
-    state: State,
-    container: String,
-    created_at: SystemTime,
-    driver: Option<JoinHandle<()>>,
-    give_up: CancellationToken,
-    died: CancellationToken,
 }
 
 struct Proof {
@@ -134,6 +65,8 @@ pub(super) struct Owner {
     pulled: bool,
     image_digest: Option<String>,
     last_failure: Option<StartFailure>,
+    /// The last end of an instance that served; a good start does not make it untold.
+    last_end: Option<StartFailure>,
     last_cold_start: Option<ColdStart>,
     pull_progress: Option<String>,
     proof: Option<Proof>,
@@ -160,6 +93,7 @@ impl Owner {
             pulled: false,
             image_digest: None,
             last_failure: None,
+            last_end: None,
             last_cold_start: None,
             pull_progress: None,
             proof: None,
@@ -282,7 +216,8 @@ impl Owner {
             for serial in half {
                 self.apply(serial, Event::Drain);
             }
-            self.tenants.retain(|_, tenant| tenant.state != State::Ready);
+            self.tenants
+                .retain(|_, tenant| tenant.state != State::Ready);
         } else {
             self.drain_all();
         }
@@ -302,7 +237,7 @@ impl Owner {
             Progress::Started => self.apply(serial, Event::Started),
             Progress::Answered(started) => self.answered(serial, *started),
             Progress::Failed(failure) => self.failed(serial, *failure),
-            Progress::Explained(failure) => self.last_failure = Some(*failure),
+            Progress::Explained(failure) => self.last_end = Some(*failure),
             Progress::Removed => self.apply(serial, Event::Removed),
         }
     }
@@ -316,12 +251,14 @@ impl Owner {
             .answered(started.address, started.cold_start.clone(), Instant::now());
         self.port = Some(started.address.port());
         self.pulled |= started.pulled;
-        self.image_digest = started.image_digest.or(self.image_digest.take());
+        self.image_digest = started.image_digest.or_else(|| self.image_digest.take());
         self.backoff.succeeded();
         self.last_failure = None;
         if let Some(cold_start) = started.cold_start {
             let service = &self.member.version.service;
-            self.around.metrics.cold_start(service, self.shared.key.number, &cold_start);
+            self.around
+                .metrics
+                .cold_start(service, self.shared.key.number, &cold_start);
             self.last_cold_start = Some(cold_start);
         }
         self.apply(serial, Event::Answered);
@@ -339,7 +276,9 @@ impl Owner {
             );
             self.backoff.failed(Instant::now());
             let service = &self.member.version.service;
-            self.around.metrics.start_failed(service, self.shared.key.number, failure.reason);
+            self.around
+                .metrics
+                .start_failed(service, self.shared.key.number, failure.reason);
             if let Some(proof) = &mut self.proof
                 && proof.tried
                 && proof.result == VerifyResult::Pending
@@ -358,160 +297,6 @@ impl Owner {
     fn nothing_to_wait_for(&self, now: Instant) -> Option<Duration> {
         let hope = self.count(|state| state == State::Ready || is_starting(state));
         self.backoff.remaining(now).filter(|_| hope == 0)
-    }
-
-    fn died(&mut self, name: &str) {
-        let found = self.tenants.iter().find(|(_, tenant)| tenant.instance.name() == name);
-        let Some((&serial, tenant)) = found else {
-            return;
-        };
-        // A start finds out why by itself; it reports the failure.
-        tenant.died.cancel();
-        if !is_starting(tenant.state) {
-            self.apply(serial, Event::Died);
-        }
-    }
-
-    fn adopt(&mut self, container: Container, address: std::net::SocketAddr) {
-        let known = self
-            .tenants
-            .values()
-            .any(|tenant| tenant.instance.name() == container.name);
-        if known || self.stopping.is_some() {
-            return;
-        }
-        info!(
-            service = %self.member.version.service, version = self.shared.key.number,
-            container = container.name, "taking over a container of an earlier process"
-        );
-        let serial = self.admit_tenant(container.name, State::Probing);
-        if let Some(tenant) = self.tenants.get_mut(&serial) {
-            tenant.container = container.id.chars().take(12).collect();
-            let adoption = Adoption {
-                pool: self.shared.clone(),
-                serial,
-                version: self.member.version.clone(),
-                address,
-                patience: self.member.settings.cold_start_timeout,
-                give_up: tenant.give_up.clone(),
-                died: tenant.died.clone(),
-            };
-            tenant.driver = Some(tokio::spawn(adoption.run()));
-        }
-    }
-
-    fn admit_tenant(&mut self, name: String, state: State) -> u64 {
-        let instance = Arc::new(Instance::new(name, Instant::now()));
-        let serial = instance.serial();
-        self.tenants.insert(
-            serial,
-            Tenant {
-                instance,
-                state,
-                container: String::new(),
-                created_at: SystemTime::now(),
-                driver: None,
-                give_up: CancellationToken::new(),
-                died: CancellationToken::new(),
-            },
-        );
-        self.dirty = true;
-        serial
-    }
-
-    fn start_one(&mut self) {
-        let version = self.member.version.clone();
-        let nonce: u32 = rand::random();
-        let name = format!("cless-{}-v{}-{nonce:08x}", version.service, self.shared.key.number);
-        let serial = self.admit_tenant(name.clone(), State::Creating);
-        if let Some(proof) = &mut self.proof {
-            proof.tried = true;
-        }
-        if let Some(tenant) = self.tenants.get_mut(&serial) {
-            let start = Start {
-                engine: self.around.engine.clone(),
-                pool: self.shared.clone(),
-                serial,
-                name,
-                pull_first: version.spec.pull_policy == PullPolicy::Always && !self.pulled,
-                version,
-                patience: self.member.settings.cold_start_timeout,
-                port: self.port,
-                give_up: tenant.give_up.clone(),
-                died: tenant.died.clone(),
-            };
-            tenant.driver = Some(tokio::spawn(start.run()));
-        }
-    }
-
-    /// Feeds an event to an instance's state machine and does what it asks.
-    fn apply(&mut self, serial: u64, event: Event) {
-        let Some(tenant) = self.tenants.get_mut(&serial) else {
-            return;
-        };
-        let (next, actions) = step(tenant.state, event);
-        self.dirty |= next != tenant.state;
-        tenant.state = next;
-        let mut emptied = false;
-        for action in actions {
-            match action {
-                Action::Open => {
-                    tenant.driver = None;
-                    tenant.instance.admission.open();
-                }
-                Action::CloseWhenEmpty => {
-                    tenant.give_up.cancel();
-                    tenant.instance.retired().cancel();
-                    emptied |= tenant.instance.admission.drain();
-                }
-                Action::Close => {
-                    tenant.instance.admission.shut();
-                    tenant.instance.retired().cancel();
-                }
-                Action::Stop | Action::Remove => {
-                    tenant.give_up.cancel();
-                    tenant.instance.retired().cancel();
-                    let how = match (action, event) {
-                        (Action::Stop, _) => Farewell::Stop,
-                        (_, Event::Died) => Farewell::Explain,
-                        _ => Farewell::Remove,
-                    };
-                    tokio::spawn(driver::take_away(
-                        self.around.engine.clone(),
-                        self.shared.clone(),
-                        serial,
-                        tenant.instance.name().to_owned(),
-                        how,
-                        tenant.driver.take(),
-                    ));
-                }
-                Action::Forget => {
-                    self.tenants.remove(&serial);
-                    break;
-                }
-            }
-        }
-        self.publish_open();
-        if emptied {
-            self.apply(serial, Event::Emptied);
-        }
-    }
-
-    fn publish_open(&self) {
-        let open: Vec<Arc<Instance>> = self
-            .tenants
-            .values()
-            .filter(|tenant| tenant.state == State::Ready)
-            .map(|tenant| tenant.instance.clone())
-            .collect();
-        let same = {
-            let before = self.shared.open.load();
-            before.len() == open.len()
-                && before.iter().zip(&open).all(|(one, other)| Arc::ptr_eq(one, other))
-        };
-        if !same {
-            self.shared.open.store(Arc::new(open));
-        }
     }
 
     /// Hands out places, decides, starts and reaps until nothing more is to be done now.
@@ -556,7 +341,10 @@ impl Owner {
         if proof.result != VerifyResult::Pending {
             return;
         }
-        let ready = self.tenants.values().find(|tenant| tenant.state == State::Ready);
+        let ready = self
+            .tenants
+            .values()
+            .find(|tenant| tenant.state == State::Ready);
         if let Some(tenant) = ready {
             let known = tenant.instance.cold_start().cloned();
             proof.result = VerifyResult::Verified(known.unwrap_or_else(|| ColdStart {
@@ -572,21 +360,11 @@ impl Owner {
         }
     }
 
-    fn reap(&mut self, serial: u64) {
-        let Some(tenant) = self.tenants.get(&serial) else {
-            return;
-        };
-        if tenant.instance.admission.reap() {
-            info!(
-                service = %self.member.version.service, version = self.shared.key.number,
-                container = tenant.instance.name(), "reaping an idle instance"
-            );
-            self.apply(serial, Event::Emptied);
-        }
-    }
-
     fn running(&self, now: Instant) -> Vec<Running> {
-        let ready = self.tenants.iter().filter(|(_, tenant)| tenant.state == State::Ready);
+        let ready = self
+            .tenants
+            .iter()
+            .filter(|(_, tenant)| tenant.state == State::Ready);
         ready
             .map(|(serial, tenant)| Running {
                 id: *serial,
@@ -622,7 +400,11 @@ impl Owner {
     }
 
     fn count(&self, wanted: impl Fn(State) -> bool) -> u32 {
-        let found = self.tenants.values().filter(|tenant| wanted(tenant.state)).count();
+        let found = self
+            .tenants
+            .values()
+            .filter(|tenant| wanted(tenant.state))
+            .count();
         u32::try_from(found).unwrap_or(u32::MAX)
     }
 
@@ -648,64 +430,4 @@ impl Owner {
             // An instance that may be reaped but just was entered must not spin this task.
             .max(Duration::from_millis(1))
     }
-
-    fn publish_view(&mut self) {
-        let version = &self.member.version;
-        let instances: Vec<(Arc<Instance>, InstanceReport)> = self
-            .tenants
-            .values()
-            .filter_map(|tenant| {
-                let report = InstanceReport {
-                    id: tenant.instance.name().to_owned(),
-                    service: version.service.clone(),
-                    key: self.shared.key.clone(),
-                    state: reported(tenant.state)?,
-                    in_flight: 0,
-                    created_at: tenant.created_at,
-                    cold_start: tenant.instance.cold_start().cloned(),
-                    container: tenant.container.clone(),
-                };
-                Some((tenant.instance.clone(), report))
-            })
-            .collect();
-        let report = VersionReport {
-            key: self.shared.key.clone(),
-            version_uid: version.uid.clone(),
-            image_digest: self.image_digest.clone(),
-            last_failure: self.last_failure.clone(),
-            failures: self.backoff.failures(),
-            backoff_until: self
-                .backoff
-                .remaining(Instant::now())
-                .map(|left| SystemTime::now() + left),
-            last_cold_start: self.last_cold_start.clone(),
-            pull_progress: self.pull_progress.clone(),
-            verify: self.proof.as_ref().map(|proof| VerifyOutcome {
-                id: proof.id.clone(),
-                result: proof.result.clone(),
-            }),
-        };
-        *self.shared.view.lock() = View {
-            instances,
-            version: Some(report),
-        };
-        self.around.changed.send_modify(|count| *count += 1);
-    }
-}
-
-fn is_starting(state: State) -> bool {
-    matches!(state, State::Creating | State::Starting | State::Probing)
-}
-
-fn reported(state: State) -> Option<InstanceState> {
-    Some(match state {
-        State::Creating => InstanceState::Creating,
-        State::Starting => InstanceState::Starting,
-        State::Probing => InstanceState::Probing,
-        State::Ready => InstanceState::Ready,
-        State::Draining => InstanceState::Draining,
-        State::Stopping => InstanceState::Stopping,
-        State::Failed => InstanceState::Failed,
-        State::Gone => return None,
-    })
 }

@@ -93,8 +93,10 @@ impl Shared {
     }
 
     pub(super) fn settings_changed(&self, settings: &Settings) {
-        self.concurrency.store(settings.concurrency, Ordering::Relaxed);
-        self.queue_limit.store(settings.queue_limit, Ordering::Relaxed);
+        self.concurrency
+            .store(settings.concurrency, Ordering::Relaxed);
+        self.queue_limit
+            .store(settings.queue_limit, Ordering::Relaxed);
     }
 
     /// A place in the least loaded open instance.

@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, OnceCell, mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 
-use super::driver::{Engine, network_name};
+use super::engine::{Engine, network_name};
 use super::gate::Gate;
 use super::owner::{Membership, Message, Owner, Surroundings};
 use super::pool::{Pool, Shared};
@@ -124,7 +124,10 @@ impl Pools {
         tokio::spawn(owner.run(move || {
             if let Some(inner) = inner.upgrade() {
                 let mut pools = inner.pools.lock();
-                if pools.get(&shared.key).is_some_and(|pool| Arc::ptr_eq(&pool.shared, &shared)) {
+                if pools
+                    .get(&shared.key)
+                    .is_some_and(|pool| Arc::ptr_eq(&pool.shared, &shared))
+                {
                     pools.remove(&shared.key);
                 }
             }
@@ -204,7 +207,11 @@ impl Pools {
     async fn sweep(&self) -> Result<(), crate::runtime::Error> {
         let engine = &self.inner.around.engine;
         let named = engine.runtime.engine().await;
-        self.set_engine(named.as_ref().map_or_else(|e| Err(e.to_string()), |n| Ok(n.clone())));
+        self.set_engine(
+            named
+                .as_ref()
+                .map_or_else(|e| Err(e.to_string()), |n| Ok(n.clone())),
+        );
         named?;
         // Before the containers: one that is made meanwhile is then not taken for missing.
         let ready = self.ready_names();
@@ -224,13 +231,20 @@ impl Pools {
         Ok(())
     }
 
-    async fn take_over_or_remove(&self, container: &Container) -> Result<(), crate::runtime::Error> {
+    async fn take_over_or_remove(
+        &self,
+        container: &Container,
+    ) -> Result<(), crate::runtime::Error> {
         let engine = &self.inner.around.engine;
         let ours = container.labels.get(label::BOOT) == Some(&engine.boot);
         if let (false, Some((pool, address))) = (ours, self.adopter(container)) {
-            pool.shared.tell(Message::Adopt(Box::new(container.clone()), address));
+            pool.shared
+                .tell(Message::Adopt(Box::new(container.clone()), address));
         } else if self.inner.synced.load(Ordering::Relaxed) {
-            info!(container = container.name, "removing a leftover of this node");
+            info!(
+                container = container.name,
+                "removing a leftover of this node"
+            );
             engine.runtime.remove(&container.name).await?;
         }
         Ok(())
@@ -252,7 +266,10 @@ impl Pools {
         let mut names = Vec::new();
         for pool in self.all() {
             let view = pool.shared.view.lock();
-            let ready = view.instances.iter().filter(|(_, report)| report.state == InstanceState::Ready);
+            let ready = view
+                .instances
+                .iter()
+                .filter(|(_, report)| report.state == InstanceState::Ready);
             names.extend(ready.map(|(instance, _)| (pool.clone(), instance.name().to_owned())));
         }
         names
@@ -262,7 +279,11 @@ impl Pools {
         let mut names = HashSet::new();
         for pool in self.all() {
             let view = pool.shared.view.lock();
-            names.extend(view.instances.iter().map(|(instance, _)| instance.name().to_owned()));
+            names.extend(
+                view.instances
+                    .iter()
+                    .map(|(instance, _)| instance.name().to_owned()),
+            );
         }
         names
     }
@@ -272,7 +293,10 @@ impl Pools {
         if *engine != found {
             match &found {
                 Ok(name) => info!(engine = name, "the engine answers"),
-                Err(error) => warn!(error, "the engine does not answer; what runs goes on serving"),
+                Err(error) => warn!(
+                    error,
+                    "the engine does not answer; what runs goes on serving"
+                ),
             }
             *engine = found;
             self.inner.around.changed.send_modify(|count| *count += 1);
@@ -333,7 +357,11 @@ impl Pools {
             }
             Err(error) => warn!(%error, "cannot list this node's containers to remove them"),
         }
-        if let Err(error) = engine.runtime.remove_network(&network_name(&engine.node)).await {
+        if let Err(error) = engine
+            .runtime
+            .remove_network(&network_name(&engine.node))
+            .await
+        {
             warn!(%error, "cannot remove this node's network");
         }
     }

@@ -104,7 +104,9 @@ mod tests {
         assert_eq!(until_ready(address, &Readiness::Tcp, soon()).await, Ok(()));
         drop(listener);
         let late = Instant::now() + Duration::from_millis(20);
-        let found = until_ready(address, &Readiness::Tcp, late).await.unwrap_err();
+        let found = until_ready(address, &Readiness::Tcp, late)
+            .await
+            .unwrap_err();
         assert!(found.contains("connecting to port"), "{found}");
     }
 

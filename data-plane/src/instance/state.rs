@@ -128,7 +128,10 @@ mod tests {
     }
 
     fn count(asked: &[Action], wanted: &[Action]) -> usize {
-        asked.iter().filter(|action| wanted.contains(action)).count()
+        asked
+            .iter()
+            .filter(|action| wanted.contains(action))
+            .count()
     }
 
     proptest! {

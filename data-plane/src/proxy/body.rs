@@ -76,7 +76,8 @@ impl Drop for Record {
     fn drop(&mut self) {
         let status = self.status.load(Ordering::Relaxed);
         let took = self.began.elapsed();
-        self.metrics.request_ended(&self.service, self.version, status, took);
+        self.metrics
+            .request_ended(&self.service, self.version, status, took);
     }
 }
 
@@ -172,7 +173,12 @@ impl Body {
     }
 
     /// An instance's body, to be over by `deadline`.
-    pub fn upstream(inner: Incoming, lease: Lease, exchange: Arc<Exchange>, deadline: Instant) -> Self {
+    pub fn upstream(
+        inner: Incoming,
+        lease: Lease,
+        exchange: Arc<Exchange>,
+        deadline: Instant,
+    ) -> Self {
         let mut body = Upstream {
             inner,
             lease: Some(lease),

@@ -76,16 +76,50 @@ impl Error {
         let (status, proxy_status, reason, retry_after, grpc) = match self {
             Self::BadRequest(_) => (400, "http_request_error", "bad_request", None, INTERNAL),
             Self::Connect => (405, "http_request_denied", "connect", None, UNIMPLEMENTED),
-            Self::NoTable => (503, "destination_unavailable", "no_table", SOON, UNAVAILABLE),
-            Self::UnknownHost => (404, "destination_not_found", "unknown_host", None, UNIMPLEMENTED),
-            Self::UnknownVersion => {
-                (404, "destination_not_found", "unknown_version", None, UNIMPLEMENTED)
-            }
-            Self::NoTraffic => (503, "destination_unavailable", "no_traffic", SOON, UNAVAILABLE),
-            Self::Stopping => (503, "destination_unavailable", "stopping", SOON, UNAVAILABLE),
+            Self::NoTable => (
+                503,
+                "destination_unavailable",
+                "no_table",
+                SOON,
+                UNAVAILABLE,
+            ),
+            Self::UnknownHost => (
+                404,
+                "destination_not_found",
+                "unknown_host",
+                None,
+                UNIMPLEMENTED,
+            ),
+            Self::UnknownVersion => (
+                404,
+                "destination_not_found",
+                "unknown_version",
+                None,
+                UNIMPLEMENTED,
+            ),
+            Self::NoTraffic => (
+                503,
+                "destination_unavailable",
+                "no_traffic",
+                SOON,
+                UNAVAILABLE,
+            ),
+            Self::Stopping => (
+                503,
+                "destination_unavailable",
+                "stopping",
+                SOON,
+                UNAVAILABLE,
+            ),
             Self::Unreachable => (502, "connection_refused", "unreachable", None, UNAVAILABLE),
             Self::Broken => (502, "connection_terminated", "broken", None, UNAVAILABLE),
-            Self::Late => (504, "http_response_timeout", "late", None, DEADLINE_EXCEEDED),
+            Self::Late => (
+                504,
+                "http_response_timeout",
+                "late",
+                None,
+                DEADLINE_EXCEEDED,
+            ),
             Self::Refused(refusal) => return refused(*refusal),
         };
         Answer {
@@ -120,7 +154,10 @@ impl Error {
         }
         let mut response = if grpc {
             // Trailers-Only: the status is in the head, and HTTP's is 200.
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            headers.insert(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/grpc"),
+            );
             headers.insert("grpc-status", HeaderValue::from(u16::from(answer.grpc)));
             if let Ok(message) = HeaderValue::try_from(self.to_string()) {
                 headers.insert("grpc-message", message);
@@ -132,7 +169,8 @@ impl Error {
                 HeaderValue::from_static("text/plain; charset=utf-8"),
             );
             let id = request_id.to_str().unwrap_or_default();
-            let mut response = Response::new(Body::full(format!("cless: {self}\nrequest id: {id}\n")));
+            let mut response =
+                Response::new(Body::full(format!("cless: {self}\nrequest id: {id}\n")));
             *response.status_mut() = answer.status;
             response
         };
@@ -184,7 +222,10 @@ mod tests {
         assert_eq!(response.headers()["cache-control"], "no-store");
         assert_eq!(response.headers()["x-request-id"], "abc");
         let told = response.headers()["proxy-status"].to_str().unwrap();
-        assert!(told.starts_with("cless; error=destination_unavailable"), "{told}");
+        assert!(
+            told.starts_with("cless; error=destination_unavailable"),
+            "{told}"
+        );
     }
 
     #[test]

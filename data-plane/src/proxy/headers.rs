@@ -76,7 +76,9 @@ fn names(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 /// Removes the fields of one hop.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONNECTION) {
-        let named: Vec<HeaderName> = names(headers).filter_map(|name| name.parse().ok()).collect();
+        let named: Vec<HeaderName> = names(headers)
+            .filter_map(|name| name.parse().ok())
+            .collect();
         for name in named {
             // A client cannot make the proxy drop what routes and frames the message.
             if name != header::HOST && name != header::CONTENT_LENGTH {
@@ -103,11 +105,18 @@ pub struct Origin<'a> {
 }
 
 /// Rewrites a request's head for the instance.
-pub fn prepare_request(headers: &mut HeaderMap, origin: Origin<'_>, id: &HeaderValue, via: Version) {
+pub fn prepare_request(
+    headers: &mut HeaderMap,
+    origin: Origin<'_>,
+    id: &HeaderValue,
+    via: Version,
+) {
     let upgrade = upgrade(headers);
     let trailers = headers.get_all(header::TE).iter().any(|te| {
-        te.to_str()
-            .is_ok_and(|te| te.split(',').any(|one| one.trim().eq_ignore_ascii_case("trailers")))
+        te.to_str().is_ok_and(|te| {
+            te.split(',')
+                .any(|one| one.trim().eq_ignore_ascii_case("trailers"))
+        })
     });
     strip_hop_by_hop(headers);
     if let Some(protocol) = upgrade {
@@ -255,7 +264,13 @@ mod tests {
             ],
             false,
         );
-        for gone in ["connection", "x-secret", "keep-alive", "proxy-authorization", "upgrade"] {
+        for gone in [
+            "connection",
+            "x-secret",
+            "keep-alive",
+            "proxy-authorization",
+            "upgrade",
+        ] {
             assert!(!headers.contains_key(gone), "{gone}");
         }
         assert_eq!(headers["te"], "trailers");
@@ -265,18 +280,28 @@ mod tests {
     #[test]
     fn a_client_cannot_have_host_or_length_dropped() {
         let headers = prepared(
-            &[("connection", "host, content-length"), ("host", "a"), ("content-length", "3")],
+            &[
+                ("connection", "host, content-length"),
+                ("host", "a"),
+                ("content-length", "3"),
+            ],
             false,
         );
-        assert_eq!((&headers["host"], &headers["content-length"]), (
-            &HeaderValue::from_static("a"),
-            &HeaderValue::from_static("3")
-        ));
+        assert_eq!(
+            (&headers["host"], &headers["content-length"]),
+            (
+                &HeaderValue::from_static("a"),
+                &HeaderValue::from_static("3")
+            )
+        );
     }
 
     #[test]
     fn an_upgrade_is_said_again_only_if_it_was_asked_for() {
-        let headers = prepared(&[("connection", "Upgrade"), ("upgrade", "websocket")], false);
+        let headers = prepared(
+            &[("connection", "Upgrade"), ("upgrade", "websocket")],
+            false,
+        );
         assert_eq!(headers["connection"], "upgrade");
         assert_eq!(headers["upgrade"], "websocket");
     }
@@ -319,7 +344,10 @@ mod tests {
             request
         };
         assert_eq!(host(&request("/", &["a.example"])), Ok("a.example"));
-        assert_eq!(host(&request("http://b.example/", &["a.example"])), Ok("b.example"));
+        assert_eq!(
+            host(&request("http://b.example/", &["a.example"])),
+            Ok("b.example")
+        );
         assert!(host(&request("/", &[])).is_err());
         assert!(host(&request("/", &["a", "a"])).is_err());
     }
@@ -336,6 +364,9 @@ mod tests {
     fn a_request_id_is_taken_over_only_from_a_trusted_peer() {
         let headers = map(&[("x-request-id", "theirs")]);
         assert_eq!(request_id(&headers, true, 1), "theirs");
-        assert_eq!(request_id(&headers, false, 1), format!("{:032x}", 1).as_str());
+        assert_eq!(
+            request_id(&headers, false, 1),
+            format!("{:032x}", 1).as_str()
+        );
     }
 }

@@ -138,7 +138,10 @@ impl Proxy {
             || head.headers.get(header::HOST).cloned(),
             |authority| headers::host_field(Some(authority)),
         );
-        let host = asked.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let host = asked
+            .as_ref()
+            .and_then(|host| host.to_str().ok())
+            .unwrap_or_default();
         let origin = Origin {
             peer,
             trusted,
@@ -153,7 +156,8 @@ impl Proxy {
         head.version = Version::HTTP_11;
 
         let waited = chosen.guard.waited();
-        let (response, lease, exchange) = self.exchange(head, body, chosen, &caller, deadline).await?;
+        let (response, lease, exchange) =
+            self.exchange(head, body, chosen, &caller, deadline).await?;
         let mut response =
             self.answer(response, lease, exchange.clone(), switch, &caller, deadline)?;
         if let Some(key) = &caller.new_key {
@@ -223,7 +227,9 @@ impl Proxy {
             }),
         };
         let ask = Ask {
-            version_header: fields.get(VERSION_HEADER).and_then(|value| value.to_str().ok()),
+            version_header: fields
+                .get(VERSION_HEADER)
+                .and_then(|value| value.to_str().ok()),
             affinity_key: key,
         };
         match choose(entry, &ask, &mut rand::rng()) {
@@ -333,7 +339,9 @@ impl Proxy {
             // An instance that switches unasked has broken the protocol.
             let client = switch.ok_or(Error::Broken)?;
             let instance = hyper::upgrade::on(&mut response);
-            self.inner.tunnels.spawn(tunnel(client, instance, exchange.clone()));
+            self.inner
+                .tunnels
+                .spawn(tunnel(client, instance, exchange.clone()));
         }
         let (mut head, incoming) = response.into_parts();
         headers::prepare_response(&mut head.headers, &caller.id, switched);
@@ -389,7 +397,10 @@ fn server_timing(exchange: &Exchange, waited: Option<Duration>) -> Option<Header
         ];
         for (phase, took) in phases {
             if let Some(took) = took {
-                text.push_str(&format!(", cless-{phase};dur={:.1}", took.as_secs_f64() * 1e3));
+                text.push_str(&format!(
+                    ", cless-{phase};dur={:.1}",
+                    took.as_secs_f64() * 1e3
+                ));
             }
         }
     }

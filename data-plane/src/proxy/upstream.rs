@@ -69,7 +69,12 @@ impl Lease {
             sender: self.sender,
             since: Instant::now(),
         };
-        self.connections.idle.lock().entry(serial).or_default().push(idle);
+        self.connections
+            .idle
+            .lock()
+            .entry(serial)
+            .or_default()
+            .push(idle);
         // Retired in between: the entry must not outlive it.
         if self.instance.retired().is_cancelled() {
             self.connections.idle.lock().remove(&serial);

@@ -219,7 +219,10 @@ impl Runtime for Docker {
         match created {
             Ok(answer) => {
                 for warning in answer.warnings {
-                    debug!(container = spec.name, warning, "the engine warns of a container");
+                    debug!(
+                        container = spec.name,
+                        warning, "the engine warns of a container"
+                    );
                 }
                 Ok(answer.id)
             }
@@ -331,7 +334,11 @@ impl Runtime for Docker {
 }
 
 type EventStream = BoxStream<'static, Result<EventMessage, BollardError>>;
-type Following = (Docker, HashMap<&'static str, Vec<String>>, Option<EventStream>);
+type Following = (
+    Docker,
+    HashMap<&'static str, Vec<String>>,
+    Option<EventStream>,
+);
 
 /// One step of the endless event stream: connect if need be, say so, then pass on what happens.
 async fn follow_events((docker, filters, open): Following) -> Option<(Event, Following)> {
@@ -473,7 +480,10 @@ fn first_address(
 /// The last `count` non-empty lines of raw output, each cut at [`LOG_LINE_BYTES`].
 fn last_lines(text: &[u8], count: usize) -> Vec<String> {
     let text = String::from_utf8_lossy(text);
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
     lines[lines.len().saturating_sub(count)..]
         .iter()
         .map(|line| {

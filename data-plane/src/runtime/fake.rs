@@ -43,7 +43,6 @@ struct Inner {
     containers: Mutex<HashMap<String, Fixture>>,
     scripts: Mutex<VecDeque<Script>>,
     starts: AtomicU32,
-    hosts: AtomicU32,
     events: broadcast::Sender<Event>,
 }
 
@@ -60,7 +59,6 @@ impl Default for Fake {
                 containers: Mutex::default(),
                 scripts: Mutex::default(),
                 starts: AtomicU32::new(0),
-                hosts: AtomicU32::new(0),
                 events: broadcast::Sender::new(64),
             }),
         }
@@ -154,7 +152,9 @@ impl Runtime for Fake {
         if script == Script::CreateRefused {
             return Err(Error::Refused("as scripted".to_owned()));
         }
-        let host = self.inner.hosts.fetch_add(1, Ordering::SeqCst);
+        /// Of all fakes of the process: no two containers share an address.
+        static HOSTS: AtomicU32 = AtomicU32::new(0);
+        let host = HOSTS.fetch_add(1, Ordering::SeqCst);
         let [_, _, third, fourth] = (host + 2).to_be_bytes();
         let lost = script == Script::CreateLost;
         let container = Container {
@@ -190,7 +190,10 @@ impl Runtime for Fake {
             fixture.container.state = ContainerState::Running;
             let port = fixture.container.labels.get(label::PORT);
             let port = port.and_then(|port| port.parse().ok()).unwrap_or(8080);
-            let host = fixture.container.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+            let host = fixture
+                .container
+                .address
+                .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
             (SocketAddr::new(host, port), fixture.script.clone())
         };
         match script {
@@ -216,7 +219,9 @@ impl Runtime for Fake {
 
     async fn inspect(&self, name: &str) -> Result<Container, Error> {
         let containers = self.inner.containers.lock();
-        let found = containers.get(name).map(|fixture| fixture.container.clone());
+        let found = containers
+            .get(name)
+            .map(|fixture| fixture.container.clone());
         found.ok_or_else(|| Error::NotFound(name.to_owned()))
     }
 

@@ -152,7 +152,7 @@ mod tests {
             standing: Standing::InTraffic,
             waiting,
             starting,
-           
+
             running,
             proof_wanted: false,
             backing_off: false,

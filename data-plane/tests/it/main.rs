@@ -1,3 +1,4 @@
 //! Integration tests of the data plane: real sockets, no engine.
 
 mod feed;
+mod pools;

@@ -1,4 +1,4 @@
-//! Performs what the owner decides: starts, adoptions and removals, as tasks of their own.
+//! Starts and adoptions, each a task of its own.
 //!
 //! A start goes through pull (only if the image is missing, or the policy says so), the node's
 //! gate, create, start, and probes; each phase is timed. It is told to give up by a token, and it
@@ -13,63 +13,20 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::gate::Gate;
+use super::engine::Engine;
 use super::owner::{Message, Progress};
 use super::pool::Shared;
-use super::probe;
 use super::report::{ColdStart, FailureReason, StartFailure};
+use super::{failure, image, probe};
 use crate::route::{PullPolicy, Version};
-use crate::runtime::{ContainerSpec, ContainerState, Error, Exit, Image, Runtime, label};
+use crate::runtime::{ContainerSpec, ContainerState, Error, Exit, label};
 
 /// How often a container that does not answer is asked for, in case its death was not told.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
-/// Between attempts to remove a container from an engine that does not answer.
-const REMOVE_RETRY: Duration = Duration::from_secs(1);
-/// From the wish to end to the end by force, as `docker stop` gives.
-const STOP_GRACE: Duration = Duration::from_secs(10);
-const LOG_TAIL_LINES: usize = 20;
 const DEFAULT_PORT: u16 = 8080;
-
-/// What every start on a node needs.
-pub(super) struct Engine {
-    /// From the route table; containers are labelled with it.
-    pub(super) cluster: parking_lot::RwLock<Arc<str>>,
-    pub(super) node: String,
-    pub(super) boot: String,
-    pub(super) gate: Gate,
-    pub(super) network: OnceCell<String>,
-    pub(super) runtime: Arc<dyn Runtime>,
-}
-
-impl Engine {
-    /// The node's network, made at first need. Its name is found again by the node's id.
-    async fn network(&self) -> Result<String, Error> {
-        self.network
-            .get_or_try_init(|| async {
-                let name = network_name(&self.node);
-                let labels = [
-                    (label::CLUSTER.to_owned(), self.cluster.read().to_string()),
-                    (label::NODE.to_owned(), self.node.clone()),
-                ];
-                self.runtime
-                    .ensure_network(&name, &labels.into_iter().collect())
-                    .await?;
-                Ok(name)
-            })
-            .await
-            .cloned()
-    }
-}
-
-/// The name of a node's network.
-pub(super) fn network_name(node: &str) -> String {
-    let short: String = node.chars().filter(char::is_ascii_alphanumeric).take(12).collect();
-    format!("cless-{short}")
-}
 
 /// One start.
 pub(super) struct Start {
@@ -150,7 +107,7 @@ impl Start {
             self.pull(&mut phases).await?;
         }
         let port = self.find_port(&mut phases).await?;
-        let network = self.engine.network().await.map_err(engine_failure)?;
+        let network = self.engine.network().await.map_err(failure::of_engine)?;
         let spec = self.spec(port, network);
 
         let (id, place) = loop {
@@ -213,7 +170,7 @@ impl Start {
     /// The reference to pull: by digest once a node has reported one, so that all nodes run the same.
     fn image(&self) -> String {
         match &self.version.image_digest {
-            Some(digest) => by_digest(&self.version.spec.image, digest),
+            Some(digest) => image::by_digest(&self.version.spec.image, digest),
             None => self.version.spec.image.clone(),
         }
     }
@@ -221,7 +178,7 @@ impl Start {
     async fn pull(&self, phases: &mut Phases) -> Result<(), Halt> {
         let image = self.image();
         if self.version.spec.pull_policy == PullPolicy::Never {
-            return Err(failure(
+            return Err(failure::new(
                 FailureReason::Image,
                 format!(
                     "image {image} is not on this node and the pull policy is `never`: load it on \
@@ -238,7 +195,7 @@ impl Start {
         pulled.map_err(|error| self.engine_failure(error))?;
         phases.pull = Some(asked.elapsed());
         if let Ok(found) = self.engine.runtime.image(&image).await {
-            phases.image_digest = digest_of(&image, &found);
+            phases.image_digest = image::digest_of(&image, &found);
         }
         Ok(())
     }
@@ -303,7 +260,7 @@ impl Start {
             .map_err(|error| self.engine_failure(error))?;
         match (found.state, found.address) {
             (ContainerState::Running, Some(address)) => Ok(address),
-            (ContainerState::Running, None) => Err(failure(
+            (ContainerState::Running, None) => Err(failure::new(
                 FailureReason::Engine,
                 "the engine gave the container no address on the node's network".to_owned(),
             )),
@@ -330,7 +287,12 @@ impl Start {
                 }
                 Err(error @ Error::NotFound(_)) => return Err(self.engine_failure(error)),
                 _ if self.died.is_cancelled() => {
-                    return Err(self.exited(Exit { code: -1, oom_killed: false }).await);
+                    return Err(self
+                        .exited(Exit {
+                            code: -1,
+                            oom_killed: false,
+                        })
+                        .await);
                 }
                 // Alive, or the engine is away while the container goes on: so do the looks.
                 _ => {}
@@ -339,7 +301,7 @@ impl Start {
     }
 
     fn not_ready(&self, found: &str) -> StartFailure {
-        failure(
+        failure::new(
             FailureReason::NotReady,
             format!(
                 "did not become ready within {:?}: {found}; it must listen on 0.0.0.0 at the port \
@@ -350,7 +312,13 @@ impl Start {
     }
 
     async fn exited(&self, exit: Exit) -> StartFailure {
-        diagnose_exit(&*self.engine.runtime, &self.name, exit, "before it was ready").await
+        failure::exited(
+            &*self.engine.runtime,
+            &self.name,
+            exit,
+            "before it was ready",
+        )
+        .await
     }
 
     fn engine_failure(&self, error: Error) -> StartFailure {
@@ -358,7 +326,7 @@ impl Start {
             service = %self.version.service, version = self.version.key.number, container = %self.name,
             %error, "a start failed at the engine"
         );
-        engine_failure(error)
+        failure::of_engine(error)
     }
 }
 
@@ -379,7 +347,7 @@ impl Adoption {
         let progress = tokio::select! {
             biased;
             () = self.give_up.cancelled() => return,
-            () = self.died.cancelled() => Progress::Failed(Box::new(failure(
+            () = self.died.cancelled() => Progress::Failed(Box::new(failure::new(
                 FailureReason::Exited, "ended while it was taken over".to_owned(),
             ))),
             found = probe::until_ready(self.address, &self.version.spec.readiness, deadline) => {
@@ -387,166 +355,10 @@ impl Adoption {
                     Ok(()) => Progress::Answered(Box::new(Started {
                         address: self.address, cold_start: None, image_digest: None, pulled: false,
                     })),
-                    Err(found) => Progress::Failed(Box::new(failure(FailureReason::NotReady, found))),
+                    Err(found) => Progress::Failed(Box::new(failure::new(FailureReason::NotReady, found))),
                 }
             }
         };
         self.pool.tell(Message::Progress(self.serial, progress));
-    }
-}
-
-/// How a container is taken away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Farewell {
-    /// Asked to end, then removed.
-    Stop,
-    /// Removed: it has ended, or never ran.
-    Remove,
-    /// Removed after its end is explained: it died while it served.
-    Explain,
-}
-
-/// Takes a container away, however often the engine must be asked, then reports it.
-pub(super) async fn take_away(
-    engine: Arc<Engine>,
-    pool: Arc<Shared>,
-    serial: u64,
-    name: String,
-    how: Farewell,
-    started: Option<tokio::task::JoinHandle<()>>,
-) {
-    // A create that is under way must be over, or the container would appear after its removal.
-    if let Some(started) = started {
-        let _ = started.await;
-    }
-    let runtime = &*engine.runtime;
-    if how == Farewell::Explain {
-        let exit = match runtime.inspect(&name).await {
-            Ok(found) => found.exit,
-            Err(_) => Exit { code: -1, oom_killed: false },
-        };
-        let failure = diagnose_exit(runtime, &name, exit, "while it served").await;
-        pool.tell(Message::Progress(serial, Progress::Explained(Box::new(failure))));
-    }
-    let mut asked_to_end = how != Farewell::Stop;
-    loop {
-        if !asked_to_end {
-            asked_to_end = !matches!(
-                runtime.stop(&name, STOP_GRACE).await,
-                Err(Error::Unavailable(_))
-            );
-        }
-        match runtime.remove(&name).await {
-            Ok(()) => break,
-            Err(error) => {
-                warn!(container = name, %error, "cannot remove a container, trying again");
-                tokio::time::sleep(REMOVE_RETRY).await;
-            }
-        }
-    }
-    pool.tell(Message::Progress(serial, Progress::Removed));
-}
-
-async fn diagnose_exit(runtime: &dyn Runtime, name: &str, exit: Exit, when: &str) -> StartFailure {
-    let log_tail = runtime.log_tail(name, LOG_TAIL_LINES).await.unwrap_or_default();
-    let how = match exit {
-        Exit { oom_killed: true, .. } => {
-            "was ended for want of memory; raise the version's memory".to_owned()
-        }
-        Exit { code: code @ 129..=192, .. } => format!("was ended by signal {}", code - 128),
-        Exit { code: -1, .. } => "ended".to_owned(),
-        Exit { code, .. } => format!("exited with code {code}"),
-    };
-    StartFailure {
-        exit_code: (exit.code >= 0).then_some(exit.code),
-        oom_killed: exit.oom_killed,
-        log_tail,
-        ..failure(FailureReason::Exited, format!("the container {how} {when}"))
-    }
-}
-
-fn engine_failure(error: Error) -> StartFailure {
-    let reason = match error {
-        Error::ImageMissing { .. } | Error::Pull { .. } => FailureReason::Image,
-        Error::NotFound(_) | Error::Refused(_) | Error::Unavailable(_) => FailureReason::Engine,
-    };
-    let remedy = match reason {
-        FailureReason::Image => {
-            ": check the reference and that this node reaches the registry, or load the image on the \
-             node"
-        }
-        _ => "",
-    };
-    failure(reason, format!("{error}{remedy}"))
-}
-
-fn failure(reason: FailureReason, message: String) -> StartFailure {
-    StartFailure {
-        reason,
-        message,
-        exit_code: None,
-        oom_killed: false,
-        log_tail: Vec::new(),
-        at: SystemTime::now(),
-    }
-}
-
-/// `repository@digest` for an image reference, whatever tag or digest it had.
-fn by_digest(image: &str, digest: &str) -> String {
-    format!("{}@{digest}", repository(image))
-}
-
-fn repository(image: &str) -> &str {
-    let name = image.split('@').next().unwrap_or(image);
-    match name.rsplit_once(':') {
-        // A colon before the last slash is a registry's port.
-        Some((repository, tag)) if !tag.contains('/') => repository,
-        _ => name,
-    }
-}
-
-/// The digest under which the image's own repository has it.
-fn digest_of(image: &str, found: &Image) -> Option<String> {
-    let wanted = repository(image);
-    found.repo_digests.iter().find_map(|known| {
-        let (repository, digest) = known.split_once('@')?;
-        (repository == wanted).then(|| digest.to_owned())
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_reference_is_pulled_by_digest_without_its_tag() {
-        let digest = "sha256:00";
-        for (image, want) in [
-            ("hello:1", "hello@sha256:00"),
-            ("r.example:5000/team/app:2", "r.example:5000/team/app@sha256:00"),
-            ("r.example:5000/app", "r.example:5000/app@sha256:00"),
-            ("app@sha256:ff", "app@sha256:00"),
-        ] {
-            assert_eq!(by_digest(image, digest), want);
-        }
-    }
-
-    #[test]
-    fn the_digest_is_that_of_the_images_own_repository() {
-        let image = Image {
-            id: String::new(),
-            exposed: vec![],
-            repo_digests: vec!["other@sha256:1".into(), "r:5000/app@sha256:2".into()],
-        };
-        assert_eq!(digest_of("r:5000/app:tag", &image).as_deref(), Some("sha256:2"));
-        assert_eq!(digest_of("app:tag", &image), None);
-    }
-
-    #[test]
-    fn a_nodes_network_is_named_by_its_id() {
-        assert_eq!(
-            network_name("0a1b2c3d-4e5f-6789-abcd-ef0123456789"),
-            "cless-0a1b2c3d4e5f"
-        );
     }
 }

@@ -1,0 +1,73 @@
+//! What an owner is told: by the pool's handle, by guards, by the route table and by drivers.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::instance::guard::Guard;
+use crate::instance::pool::Refusal;
+use crate::instance::report::StartFailure;
+use crate::instance::start::Started;
+use crate::route::{Settings, Version};
+use crate::runtime::Container;
+use crate::scale::decide::Standing;
+
+/// What the owner is told.
+#[derive(Debug)]
+pub(in crate::instance) enum Message {
+    /// A request wants a place.
+    Wait(Waiter),
+    /// A request that waited went away, or its time is up.
+    GaveUp,
+    /// A place became free while somebody waits.
+    Freed,
+    /// The last request left a draining instance.
+    Emptied(u64),
+    /// The route table has the version, with this.
+    Member(Membership),
+    /// The route table does not have it any more: `Left` or `Deleted`.
+    Left(Standing),
+    /// A driver's finding about an instance.
+    Progress(u64, Progress),
+    /// A container's process ended, by its name.
+    Died(String),
+    /// A container of an earlier process is to be taken over.
+    Adopt(Box<Container>, SocketAddr),
+    /// The node stops. Answered when nothing is left to do.
+    Stop {
+        /// Leave the containers running, for the next process to adopt.
+        keep: bool,
+        /// Answered by being dropped.
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// A request in the queue.
+#[derive(Debug)]
+pub(in crate::instance) struct Waiter {
+    pub(in crate::instance) reply: oneshot::Sender<Result<Guard, Refusal>>,
+}
+
+/// What the route table says of the version.
+#[derive(Debug, Clone)]
+pub(in crate::instance) struct Membership {
+    pub(in crate::instance) standing: Standing,
+    pub(in crate::instance) version: Arc<Version>,
+    pub(in crate::instance) settings: Arc<Settings>,
+}
+
+/// A driver's finding.
+#[derive(Debug)]
+pub(in crate::instance) enum Progress {
+    /// A line of a pull; `None` when it is over.
+    Pulling(Option<String>),
+    /// The engine's id of the container.
+    Created(String),
+    Started,
+    Answered(Box<Started>),
+    Failed(Box<StartFailure>),
+    /// Why it ended while it served.
+    Explained(Box<StartFailure>),
+    Removed,
+}

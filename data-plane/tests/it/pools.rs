@@ -1,0 +1,463 @@
+//! Pools over a scripted engine: what a real one cannot be made to do on demand.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cless_data_plane::instance::pools::{Node, Pools};
+use cless_data_plane::instance::report::{FailureReason, VersionReport};
+use cless_data_plane::instance::{Guard, Pool, Refusal};
+use cless_data_plane::metrics::Metrics;
+use cless_data_plane::route::{
+    Candidate, Change, Cursor, Digest, PullPolicy, Readiness, Route, Scope, Settings, Slots, Spec,
+    Table, Version, VersionKey,
+};
+use cless_data_plane::runtime::fake::{Fake, Script};
+use cless_data_plane::runtime::label;
+use tokio::sync::watch;
+
+const NODE: &str = "0a1b2c3d-0000-4000-8000-000000000001";
+
+struct World {
+    engine: Fake,
+    pools: Pools,
+    route: Arc<Route>,
+    revision: i64,
+}
+
+impl World {
+    fn new(settings: Settings) -> Self {
+        let engine = Fake::default();
+        let world = Self {
+            pools: Pools::new(
+                Node {
+                    id: NODE.into(),
+                    boot: "boot-2".into(),
+                    starts_at_once: 2,
+                },
+                Arc::new(engine.clone()),
+                Arc::new(Metrics::default()),
+                Arc::new(Table::default()),
+                watch::Sender::new(0),
+            ),
+            engine,
+            route: Arc::new(route(settings)),
+            revision: 1,
+        };
+        tokio::spawn(world.pools.clone().follow_engine());
+        world.pools.reconcile(&world.table(true), true);
+        world
+    }
+
+    fn table(&self, with_route: bool) -> Arc<Table> {
+        let candidate = Candidate {
+            service_uid: self.route.service_uid.clone(),
+            received: bytes::Bytes::from_static(b"route"),
+            digest: Digest::default(),
+            decoded: Ok(self.route.clone()),
+            last_good: None,
+        };
+        Arc::new(Table::default().apply(Change {
+            cluster: "cluster".into(),
+            cursor: Cursor {
+                epoch: "epoch".into(),
+                revision: self.revision,
+                digest: Digest::default(),
+            },
+            scope: Scope::Snapshot,
+            upserts: if with_route {
+                vec![candidate]
+            } else {
+                Vec::new()
+            },
+            removed: Vec::new(),
+        }))
+    }
+
+    fn pool(&self) -> Pool {
+        self.pools.get(&self.route, &self.route.versions[0])
+    }
+
+    async fn admit(&self) -> Result<Guard, Refusal> {
+        self.pool()
+            .admit(Instant::now() + Duration::from_secs(5))
+            .await
+    }
+
+    fn version(&self) -> Option<VersionReport> {
+        self.pools.report().versions.into_iter().next()
+    }
+
+    async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !holds(self) {
+            assert!(Instant::now() < deadline, "not in time: {what}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+fn route(settings: Settings) -> Route {
+    let version = Version {
+        key: VersionKey {
+            service_uid: "uid-1".into(),
+            number: 1,
+        },
+        uid: "version-uid".into(),
+        service: "hello".into(),
+        spec: Spec {
+            image: "hello:1".into(),
+            port: Some(8099),
+            env: Vec::new(),
+            command: Vec::new(),
+            args: Vec::new(),
+            cpu_millis: 1000,
+            memory_bytes: 512 << 20,
+            readiness: Readiness::Tcp,
+            pull_policy: PullPolicy::Missing,
+        },
+        image_digest: None,
+        verify: None,
+    };
+    Route {
+        service: "hello".into(),
+        service_uid: "uid-1".into(),
+        hosts: Box::new(["hello.localhost".into()]),
+        tags: Box::new([]),
+        settings: Arc::new(settings),
+        versions: vec![Arc::new(version)],
+        slots: Slots::new(&[1i32; 100], |_| Some(0)).ok(),
+    }
+}
+
+fn settings(concurrency: u32, max_instances: u32) -> Settings {
+    Settings {
+        concurrency,
+        max_instances,
+        idle_timeout: Duration::from_millis(300),
+        ..Settings::default()
+    }
+}
+
+#[tokio::test]
+async fn a_hundred_requests_at_concurrency_a_hundred_cause_one_start() {
+    let world = World::new(settings(100, 10));
+    world
+        .engine
+        .script(Script::Listens(Duration::from_millis(50)));
+    let pool = world.pool();
+    let waits: Vec<_> = (0..100)
+        .map(|_| {
+            let pool = pool.clone();
+            tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(5)).await })
+        })
+        .collect();
+    let mut guards = Vec::new();
+    for wait in waits {
+        guards.push(wait.await.unwrap().unwrap());
+    }
+    assert_eq!(world.engine.starts(), 1);
+    assert!(
+        guards
+            .iter()
+            .all(|guard| guard.instance().serial() == guards[0].instance().serial())
+    );
+    assert!(guards[0].waited().is_some());
+}
+
+#[tokio::test]
+async fn one_more_than_fits_starts_one_more_up_to_the_maximum() {
+    let world = World::new(settings(1, 2));
+    let first = world.admit().await.unwrap();
+    let second = world.admit().await.unwrap();
+    assert_ne!(first.instance().serial(), second.instance().serial());
+    assert_eq!(world.engine.starts(), 2);
+    let third = world
+        .pool()
+        .admit(Instant::now() + Duration::from_millis(100))
+        .await;
+    assert_eq!(third.unwrap_err(), Refusal::TimedOut);
+    assert_eq!(world.engine.starts(), 2);
+    let pool = world.pool();
+    let waiting =
+        tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(5)).await });
+    world
+        .until("it waits", |world| world.pool().waiting() == 1)
+        .await;
+    drop(first);
+    assert!(
+        waiting.await.unwrap().is_ok(),
+        "a place that is given back goes to who waits"
+    );
+}
+
+#[tokio::test]
+async fn an_idle_instance_is_reaped_and_the_next_request_starts_one() {
+    let world = World::new(settings(10, 10));
+    let held = world.admit().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(
+        world.engine.names().len(),
+        1,
+        "never while a request is in it"
+    );
+    drop(held);
+    world
+        .until("it is reaped", |world| world.engine.names().is_empty())
+        .await;
+    drop(world.admit().await.unwrap());
+    assert_eq!(world.engine.starts(), 2);
+}
+
+#[tokio::test]
+async fn a_container_that_exits_fails_its_waiters_at_once_and_says_why() {
+    let world = World::new(settings(10, 10));
+    world.engine.script(Script::Exits(3));
+    let asked = Instant::now();
+    let refusal = world.admit().await.unwrap_err();
+    assert!(
+        matches!(refusal, Refusal::StartFailed { .. }),
+        "{refusal:?}"
+    );
+    assert!(asked.elapsed() < Duration::from_secs(2));
+    let report = world.version().unwrap();
+    let failure = report.last_failure.unwrap();
+    assert_eq!(failure.reason, FailureReason::Exited);
+    assert_eq!(failure.exit_code, Some(3));
+    assert_eq!(failure.log_tail, ["last words"]);
+    assert!(matches!(
+        world.admit().await,
+        Err(Refusal::BackingOff { .. })
+    ));
+    assert_eq!(world.engine.starts(), 1, "no start while it is left alone");
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert!(
+        world.admit().await.is_ok(),
+        "after a second it is tried again"
+    );
+    assert_eq!(world.version().unwrap().last_failure, None);
+}
+
+#[tokio::test]
+async fn a_create_whose_answer_was_lost_leaves_nothing_behind() {
+    let world = World::new(settings(10, 10));
+    world.engine.script(Script::CreateLost);
+    assert!(world.admit().await.is_err());
+    world
+        .until("it is removed", |world| world.engine.names().is_empty())
+        .await;
+}
+
+#[tokio::test]
+async fn a_refused_create_is_an_engine_failure() {
+    let world = World::new(settings(10, 10));
+    world.engine.script(Script::CreateRefused);
+    assert!(matches!(
+        world.admit().await,
+        Err(Refusal::StartFailed { .. })
+    ));
+    let failure = world.version().unwrap().last_failure.unwrap();
+    assert_eq!(failure.reason, FailureReason::Engine);
+    assert!(
+        failure.message.contains("as scripted"),
+        "{}",
+        failure.message
+    );
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_does_not_cancel_the_start() {
+    let world = World::new(Settings {
+        idle_timeout: Duration::from_secs(60),
+        ..settings(10, 10)
+    });
+    world
+        .engine
+        .script(Script::Listens(Duration::from_millis(200)));
+    let gone = world
+        .pool()
+        .admit(Instant::now() + Duration::from_millis(50))
+        .await;
+    assert_eq!(gone.unwrap_err(), Refusal::TimedOut);
+    world
+        .until("nobody waits", |world| world.pool().waiting() == 0)
+        .await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    let guard = world.admit().await.unwrap();
+    assert_eq!(guard.waited(), None, "the start went on and is warm");
+    assert_eq!(world.engine.starts(), 1);
+}
+
+#[tokio::test]
+async fn the_queue_is_bounded() {
+    let world = World::new(Settings {
+        queue_limit: 2,
+        ..settings(1, 1)
+    });
+    world.engine.script(Script::NeverListens);
+    let pool = world.pool();
+    let waits: Vec<_> = (0..2)
+        .map(|_| {
+            let pool = pool.clone();
+            tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(60)).await })
+        })
+        .collect();
+    world
+        .until("two wait", |world| world.pool().waiting() == 2)
+        .await;
+    assert_eq!(world.admit().await.unwrap_err(), Refusal::QueueFull);
+    for wait in waits {
+        wait.abort();
+    }
+    world
+        .until("nobody waits", |world| world.pool().waiting() == 0)
+        .await;
+}
+
+#[tokio::test]
+async fn an_instance_that_dies_is_replaced() {
+    let world = World::new(settings(10, 10));
+    let guard = world.admit().await.unwrap();
+    let name = guard.instance().name().to_owned();
+    world.engine.kill(&name, 137);
+    world
+        .until("it is taken out", |_| {
+            guard.instance().retired().is_cancelled()
+        })
+        .await;
+    drop(guard);
+    let next = world.admit().await.unwrap();
+    assert_ne!(next.instance().name(), name);
+    world
+        .until("why is told", |world| {
+            world.version().unwrap().last_failure.is_some()
+        })
+        .await;
+    let failure = world.version().unwrap().last_failure.unwrap();
+    assert_eq!(
+        failure.message,
+        "the container was ended by signal 9 while it served"
+    );
+}
+
+#[tokio::test]
+async fn a_deleted_service_drops_its_queue_and_removes_what_runs() {
+    let world = World::new(settings(1, 1));
+    let held = world.admit().await.unwrap();
+    let pool = world.pool();
+    let waiting =
+        tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(5)).await });
+    world
+        .until("it waits", |world| world.pool().waiting() == 1)
+        .await;
+    world.pools.reconcile(&world.table(false), true);
+    assert_eq!(waiting.await.unwrap().unwrap_err(), Refusal::Gone);
+    assert_eq!(world.engine.names().len(), 1, "its last request goes on");
+    drop(held);
+    world
+        .until("it is removed", |world| world.engine.names().is_empty())
+        .await;
+}
+
+#[tokio::test]
+async fn leftovers_are_adopted_if_routed_and_removed_if_not() {
+    let engine = Fake::default();
+    let labels = |number: &str| -> BTreeMap<String, String> {
+        [
+            (label::NODE, NODE),
+            (label::BOOT, "boot-1"),
+            (label::UID, "uid-1"),
+            (label::VERSION, number),
+            (label::PORT, "8098"),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into()
+    };
+    engine.plant("routed", labels("1")).await;
+    engine.plant("orphan", labels("9")).await;
+    let mut foreign = labels("9");
+    foreign.insert(label::NODE.to_owned(), "another".to_owned());
+    engine.plant("foreign", foreign).await;
+    let world = World {
+        pools: Pools::new(
+            Node {
+                id: NODE.into(),
+                boot: "boot-2".into(),
+                starts_at_once: 2,
+            },
+            Arc::new(engine.clone()),
+            Arc::new(Metrics::default()),
+            Arc::new(Table::default()),
+            watch::Sender::new(0),
+        ),
+        engine,
+        route: Arc::new(route(Settings::default())),
+        revision: 1,
+    };
+    tokio::spawn(world.pools.clone().follow_engine());
+    world.pools.reconcile(&world.table(true), false);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(
+        world.engine.names().contains(&"orphan".to_owned()),
+        "none before the first sync"
+    );
+    world.pools.reconcile(&world.table(true), true);
+    world
+        .until("the orphan is removed", |world| {
+            !world.engine.names().contains(&"orphan".into())
+        })
+        .await;
+    assert!(world.engine.names().contains(&"foreign".to_owned()));
+    let guard = world.admit().await.unwrap();
+    assert_eq!(guard.instance().name(), "routed");
+    assert_eq!(world.engine.starts(), 3, "only those that were planted");
+}
+
+#[tokio::test]
+async fn stopping_drains_then_removes_and_keeping_leaves_what_is_ready() {
+    let world = World::new(Settings::default());
+    let held = world.admit().await.unwrap();
+    let pools = world.pools.clone();
+    let stopping =
+        tokio::spawn(async move { pools.shut_down(false, Duration::from_secs(5)).await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!stopping.is_finished(), "a request is in flight");
+    assert!(world.admit().await.is_err());
+    drop(held);
+    stopping.await.unwrap();
+    assert!(world.engine.names().is_empty());
+
+    let world = World::new(Settings::default());
+    drop(world.admit().await.unwrap());
+    world.pools.shut_down(true, Duration::from_secs(5)).await;
+    assert_eq!(world.engine.names().len(), 1);
+}
+
+#[tokio::test]
+async fn a_place_is_never_lost_however_callers_come_and_go() {
+    let world = World::new(Settings {
+        idle_timeout: Duration::from_secs(60),
+        ..settings(2, 1)
+    });
+    drop(world.admit().await.unwrap());
+    let pool = world.pool();
+    let callers: Vec<_> = (0..200u64)
+        .map(|caller| {
+            let pool = pool.clone();
+            tokio::spawn(async move {
+                let patience = Duration::from_millis(if caller % 3 == 0 { 1 } else { 10_000 });
+                let admitted = pool.admit(Instant::now() + patience).await;
+                if admitted.is_ok() {
+                    tokio::time::sleep(Duration::from_micros(caller * 7 % 500)).await;
+                }
+                admitted.is_ok()
+            })
+        })
+        .collect();
+    for (caller, done) in callers.into_iter().enumerate() {
+        let served = done.await.unwrap();
+        assert!(served || caller % 3 == 0, "caller {caller} waited for ever");
+    }
+    assert_eq!(world.pool().waiting(), 0);
+    assert_eq!(world.pools.report().instances[0].in_flight, 0);
+}
