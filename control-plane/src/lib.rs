@@ -1,1 +1,4 @@
-//! placeholder
+//! The control plane of cless.
+
+pub mod domain;
+pub mod store;
