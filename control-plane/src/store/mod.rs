@@ -1,7 +1,46 @@
-//! The only place that knows SQL.
+//! The state of a cluster in a database: the only place that knows SQL.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `connection` | opens SQLite or PostgreSQL, all that differs between them |
+//! | `write` | the frame of every write: lock, change, revision, log, commit |
+//! | `table`, `digest` | the materialised routes and their digest |
+//! | `feed` | what the feed reads: head, table, changes since |
+//! | `services`, `versions`, `verify`, `traffic` | the resources |
+//! | `hosts`, `requests` | unique hosts, repeated requests |
+//! | `entity`, `row` | tables, and rows to domain types |
+//!
+//! Laws: revisions count every committed write that readers of the feed may see, without gaps, in commit order; the
+//! stored routes and their digest equal a rebuild from scratch; a write that was acknowledged is on disk, one that was
+//! not is whole or absent; with `validate_only` nothing changes.
+//!
+//! Time comes in as an argument; only uids and epochs are drawn here.
 
+mod connection;
+mod digest;
+mod entity;
 mod error;
+mod feed;
+mod hosts;
+mod requests;
+mod row;
+mod services;
+mod table;
+mod traffic;
 mod types;
+mod verify;
+mod versions;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::sync::watch;
+
+use crate::domain::{Domain, Timestamp};
 
 pub use error::{Error, Precondition};
 pub use types::{
@@ -9,180 +48,77 @@ pub use types::{
     StoredRoute, WriteOptions, Written,
 };
 
-use std::collections::BTreeSet;
+use connection::Connections;
 
-use tokio::sync::watch;
-
-use crate::domain::{
-    ChangeNote, ImageDigest, NodeName, Service, ServiceId, ServicePatch, Timestamp, Traffic,
-    TrafficRevision, TrafficSplit, Uid, VerificationEvent, Version, VersionNumber, VersionSpec,
-};
-
-/// The state of a cluster.
+/// A handle on the state; clones share it.
 #[derive(Clone)]
-pub struct Store;
+pub struct Store {
+    inner: Arc<Inner>,
+}
 
-#[expect(
-    missing_docs,
-    clippy::missing_errors_doc,
-    clippy::unimplemented,
-    clippy::unused_async,
-    unused_variables,
-    reason = "signatures only, for minutes"
-)]
+struct Inner {
+    connections: Connections,
+    domain: Domain,
+    codec: RouteCodec,
+    head: watch::Sender<i64>,
+}
+
+impl Inner {
+    /// Tells subscribers of a revision; they never hear of an older one after a newer.
+    fn advance(&self, revision: i64) {
+        self.head.send_if_modified(|head| {
+            let newer = revision > *head;
+            if newer {
+                *head = revision;
+            }
+            newer
+        });
+    }
+}
+
 impl Store {
+    /// Opens the database and brings its schema up to date; makes it if the URL says so.
+    ///
+    /// Routes that are not as this program would write them (after an upgrade, or with another domain) are built anew in
+    /// a new epoch.
+    ///
+    /// # Errors
+    /// [`Error::Open`] with what to do, [`Error::DatabaseNewer`], [`Error::HostTaken`] if hosts collide in a new domain.
     pub async fn open(options: StoreOptions) -> Result<Self, Error> {
-        unimplemented!()
+        let store = Self {
+            inner: Arc::new(Inner {
+                connections: connection::open(&options.url).await?,
+                domain: options.domain,
+                codec: options.codec,
+                head: watch::Sender::new(0),
+            }),
+        };
+        feed::prepare(&store, Timestamp::from(SystemTime::now())).await?;
+        Ok(store)
     }
+
+    /// Ends all connections after what is under way.
+    ///
+    /// # Errors
+    /// If the database cannot be closed in order; what was acknowledged is safe all the same.
     pub async fn close(&self) -> Result<(), Error> {
-        unimplemented!()
+        self.inner.connections.reader.close_by_ref().await?;
+        self.inner.connections.writer.close_by_ref().await?;
+        Ok(())
     }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// If it does not.
     pub async fn ping(&self) -> Result<(), Error> {
-        unimplemented!()
+        self.inner.connections.reader.ping().await?;
+        Ok(())
     }
-    pub async fn head(&self) -> Result<Head, Error> {
-        unimplemented!()
-    }
-    pub fn subscribe(&self) -> watch::Receiver<i64> {
-        unimplemented!()
-    }
-    pub async fn load_table(&self) -> Result<(Head, Vec<StoredRoute>), Error> {
-        unimplemented!()
-    }
-    pub async fn changes_since(&self, revision: i64) -> Result<Since, Error> {
-        unimplemented!()
-    }
-    pub async fn digest_at(&self, revision: i64) -> Result<Option<[u8; 32]>, Error> {
-        unimplemented!()
-    }
-    pub async fn new_epoch(&self, now: Timestamp) -> Result<Head, Error> {
-        unimplemented!()
-    }
-    pub async fn create_service(
-        &self,
-        new: NewService,
-        how: WriteOptions,
-    ) -> Result<Written<Service>, Error> {
-        unimplemented!()
-    }
-    pub async fn get_service(&self, id: &ServiceId) -> Result<Service, Error> {
-        unimplemented!()
-    }
-    pub async fn list_services(
-        &self,
-        limit: u32,
-        after: Option<&ServiceId>,
-    ) -> Result<Page<Service>, Error> {
-        unimplemented!()
-    }
-    pub async fn update_service(
-        &self,
-        id: &ServiceId,
-        etag: Option<&str>,
-        patch: ServicePatch,
-        how: WriteOptions,
-    ) -> Result<Written<Service>, Error> {
-        unimplemented!()
-    }
-    pub async fn delete_service(
-        &self,
-        id: &ServiceId,
-        etag: Option<&str>,
-        how: WriteOptions,
-    ) -> Result<Written<()>, Error> {
-        unimplemented!()
-    }
-    pub async fn create_version(
-        &self,
-        service: &ServiceId,
-        spec: VersionSpec,
-        how: WriteOptions,
-    ) -> Result<Written<Version>, Error> {
-        unimplemented!()
-    }
-    pub async fn get_version(
-        &self,
-        service: &ServiceId,
-        number: VersionNumber,
-    ) -> Result<Version, Error> {
-        unimplemented!()
-    }
-    pub async fn list_versions(
-        &self,
-        service: &ServiceId,
-        limit: u32,
-        before: Option<VersionNumber>,
-    ) -> Result<Page<Version>, Error> {
-        unimplemented!()
-    }
-    pub async fn delete_version(
-        &self,
-        service: &ServiceId,
-        number: VersionNumber,
-        etag: Option<&str>,
-        how: WriteOptions,
-    ) -> Result<Written<()>, Error> {
-        unimplemented!()
-    }
-    pub async fn begin_verification(
-        &self,
-        service: &ServiceId,
-        number: VersionNumber,
-        id: String,
-        asked: BTreeSet<NodeName>,
-        deadline: Timestamp,
-        how: WriteOptions,
-    ) -> Result<Written<Version>, Error> {
-        unimplemented!()
-    }
-    pub async fn apply_verification(
-        &self,
-        version_uid: &Uid,
-        event: VerificationEvent,
-        now: Timestamp,
-    ) -> Result<Written<Version>, Error> {
-        unimplemented!()
-    }
-    pub async fn pending_verifications(&self) -> Result<Vec<Version>, Error> {
-        unimplemented!()
-    }
-    pub async fn set_image_digest(
-        &self,
-        version_uid: &Uid,
-        digest: ImageDigest,
-        now: Timestamp,
-    ) -> Result<Written<Version>, Error> {
-        unimplemented!()
-    }
-    pub async fn get_traffic(&self, service: &ServiceId) -> Result<Traffic, Error> {
-        unimplemented!()
-    }
-    pub async fn update_traffic(
-        &self,
-        service: &ServiceId,
-        split: TrafficSplit,
-        etag: Option<&str>,
-        note: ChangeNote,
-        how: WriteOptions,
-    ) -> Result<Written<Traffic>, Error> {
-        unimplemented!()
-    }
-    pub async fn list_traffic_revisions(
-        &self,
-        service: &ServiceId,
-        limit: u32,
-        before: Option<i32>,
-    ) -> Result<Page<TrafficRevision>, Error> {
-        unimplemented!()
-    }
-    pub async fn rollback_traffic(
-        &self,
-        service: &ServiceId,
-        to: Option<i32>,
-        etag: Option<&str>,
-        note: ChangeNote,
-        how: WriteOptions,
-    ) -> Result<Written<Traffic>, Error> {
-        unimplemented!()
+
+    /// What default and tag hosts end with.
+    #[must_use]
+    pub fn domain(&self) -> &Domain {
+        &self.inner.domain
     }
 }

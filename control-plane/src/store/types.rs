@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::Error;
 use crate::domain::{
     Domain, HostName, Labels, RequestId, Route, ServiceId, Settings, Timestamp, Uid,
 };
@@ -153,4 +154,21 @@ pub enum Since {
     Compacted(Head),
     /// The start is ahead of this database.
     Ahead(Head),
+}
+
+impl<T> Page<T> {
+    /// A page of rows of which one more than `limit` was asked for.
+    pub(super) fn cut<R>(
+        mut rows: Vec<R>,
+        limit: u32,
+        read: impl FnMut(R) -> Result<T, Error>,
+    ) -> Result<Self, Error> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        Ok(Self {
+            items: rows.into_iter().map(read).collect::<Result<_, _>>()?,
+            more,
+        })
+    }
 }

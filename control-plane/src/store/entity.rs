@@ -1,0 +1,218 @@
+//! The tables, as `cless-migrations` lays them out. They stop here: `row` turns them into domain types.
+
+#![expect(
+    unreachable_pub,
+    reason = "the derives make public items, whatever the module's visibility"
+)]
+
+/// `services`: a service and the traffic in force.
+pub(super) mod services {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "services")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub uid: String,
+        pub name: String,
+        pub hosts: String,
+        pub settings: String,
+        pub labels: String,
+        pub etag: i64,
+        pub create_time: i64,
+        pub update_time: i64,
+        pub revision: i64,
+        pub next_version: i32,
+        pub traffic_revision: i32,
+        pub traffic_time: i64,
+        pub traffic_feed_revision: i64,
+        pub targets: String,
+        pub slots: Option<String>,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// `hosts`: who owns a host; the primary key keeps hosts unique.
+pub(super) mod hosts {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "hosts")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub host: String,
+        pub service_uid: String,
+        pub kind: String,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {
+        #[sea_orm(
+            belongs_to = "super::services::Entity",
+            from = "Column::ServiceUid",
+            to = "super::services::Column::Uid"
+        )]
+        Service,
+    }
+
+    impl Related<super::services::Entity> for Entity {
+        fn to() -> RelationDef {
+            Relation::Service.def()
+        }
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// `versions`
+pub(super) mod versions {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "versions")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub uid: String,
+        pub service_uid: String,
+        pub number: i32,
+        pub spec: String,
+        pub image_digest: Option<String>,
+        pub etag: i64,
+        pub create_time: i64,
+        pub verification: Option<String>,
+        pub verify_deadline: Option<i64>,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {
+        #[sea_orm(
+            belongs_to = "super::services::Entity",
+            from = "Column::ServiceUid",
+            to = "super::services::Column::Uid"
+        )]
+        Service,
+    }
+
+    impl Related<super::services::Entity> for Entity {
+        fn to() -> RelationDef {
+            Relation::Service.def()
+        }
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// `traffic_revisions`: history, never rewritten.
+pub(super) mod traffic_revisions {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "traffic_revisions")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub service_uid: String,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub number: i32,
+        pub targets: String,
+        pub actor: String,
+        pub reason: String,
+        pub time: i64,
+        pub rolled_back_from: i32,
+        pub feed_revision: i64,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// `request_ids`: what a repeat of a request answers.
+pub(super) mod request_ids {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "request_ids")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub request_id: String,
+        pub fingerprint: Vec<u8>,
+        pub service_uid: String,
+        pub number: i32,
+        pub revision: i64,
+        pub time: i64,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// `feed_state`: one row, with the id 1.
+pub(super) mod feed_state {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "feed_state")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: i32,
+        pub cluster: String,
+        pub epoch: String,
+        pub revision: i64,
+        pub compacted_revision: i64,
+        pub digest: Vec<u8>,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// `routes`: the route table as the feed carries it.
+pub(super) mod routes {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "routes")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub service_uid: String,
+        pub service: String,
+        pub revision: i64,
+        pub body: Vec<u8>,
+        pub digest: Vec<u8>,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// `route_changes`: one row a revision.
+pub(super) mod route_changes {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "route_changes")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub revision: i64,
+        pub service_uid: Option<String>,
+        pub op: String,
+        pub digest: Vec<u8>,
+        pub time: i64,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}

@@ -1,0 +1,208 @@
+//! What the feed reads: the head, the table, and what changed since.
+
+use std::sync::Arc;
+
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::domain::{Timestamp, Uid};
+
+use super::digest::TableDigest;
+use super::entity::{feed_state, route_changes, routes};
+use super::types::{Changes, Head, RouteChange, RouteOp, Since, StoredRoute};
+use super::write::{FEED_STATE_ID, Outcome};
+use super::{Error, Inner, Store, connection, row, table};
+
+impl Store {
+    /// Where the table stands. Subscribers hear of it too, so that a store that others write to is followed by polling.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub async fn head(&self) -> Result<Head, Error> {
+        let head = read_head(&self.inner.connections.reader).await?;
+        self.inner.advance(head.revision);
+        Ok(head)
+    }
+
+    /// The newest revision committed through this store, or seen by [`head`](Self::head).
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<i64> {
+        self.inner.head.subscribe()
+    }
+
+    /// The whole table, by uid, as of one moment.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub async fn load_table(&self) -> Result<(Head, Vec<StoredRoute>), Error> {
+        let db = connection::begin_read(&self.inner.connections.reader).await?;
+        let head = read_head(&db).await?;
+        let routes = routes::Entity::find()
+            .order_by_asc(routes::Column::ServiceUid)
+            .all(&db)
+            .await?
+            .into_iter()
+            .map(row::stored_route)
+            .collect::<Result<_, _>>()?;
+        db.rollback().await?;
+        Ok((head, routes))
+    }
+
+    /// What happened after a revision, as of one moment.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub async fn changes_since(&self, revision: i64) -> Result<Since, Error> {
+        let db = connection::begin_read(&self.inner.connections.reader).await?;
+        let head = read_head(&db).await?;
+        if revision > head.revision || revision < head.compacted_revision {
+            db.rollback().await?;
+            return Ok(if revision > head.revision {
+                Since::Ahead(head)
+            } else {
+                Since::Compacted(head)
+            });
+        }
+        let changes = route_changes::Entity::find()
+            .filter(route_changes::Column::Revision.gt(revision))
+            .order_by_asc(route_changes::Column::Revision)
+            .all(&db)
+            .await?
+            .into_iter()
+            .map(read_change)
+            .collect::<Result<_, _>>()?;
+        // A route carries the revision that last changed it, so these are the ones upserted since and still there.
+        let routes = routes::Entity::find()
+            .filter(routes::Column::Revision.gt(revision))
+            .order_by_asc(routes::Column::ServiceUid)
+            .all(&db)
+            .await?
+            .into_iter()
+            .map(row::stored_route)
+            .collect::<Result<_, _>>()?;
+        db.rollback().await?;
+        Ok(Since::Changes(Changes {
+            head,
+            changes,
+            routes,
+        }))
+    }
+
+    /// The digest of the table after a revision, if that is still known.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub async fn digest_at(&self, revision: i64) -> Result<Option<[u8; 32]>, Error> {
+        let digest: Option<Vec<u8>> = route_changes::Entity::find_by_id(revision)
+            .select_only()
+            .column(route_changes::Column::Digest)
+            .into_tuple()
+            .one(&self.inner.connections.reader)
+            .await?;
+        digest
+            .map(|digest| row::bytes32("route_changes.digest", digest))
+            .transpose()
+    }
+
+    /// Starts a new epoch, as after a restore: every proxy takes the whole table anew. Routes and digest are rebuilt.
+    ///
+    /// # Errors
+    /// If the database cannot be written, or a rebuilt route cannot be stored.
+    pub async fn new_epoch(&self, now: Timestamp) -> Result<Head, Error> {
+        self.write(now, false, |tx| {
+            Box::pin(async move {
+                tx.rebuild_hosts().await?;
+                tx.rebuild_table().await?;
+                tx.restart_history(Uuid::new_v4().to_string()).await?;
+                Ok(Outcome::Changed(()))
+            })
+        })
+        .await?;
+        self.head().await
+    }
+}
+
+/// Makes the state of a new database; finds whether an old one holds what this program would have written.
+pub(super) async fn prepare(store: &Store, now: Timestamp) -> Result<(), Error> {
+    let inner = Arc::clone(&store.inner);
+    let known = feed_state::Entity::find_by_id(FEED_STATE_ID)
+        .one(&inner.connections.writer)
+        .await?;
+    if known.is_none() {
+        return create_state(&inner, now).await;
+    }
+    let db = connection::begin_read(&inner.connections.reader).await?;
+    let head = read_head(&db).await?;
+    let current = table::is_current(&db, &inner, TableDigest::from_bytes(head.digest)).await?;
+    db.rollback().await?;
+    inner.advance(head.revision);
+    if !current {
+        tracing::warn!(
+            revision = head.revision,
+            "the stored routes are not as this program writes them (an upgrade, or another domain): building them anew in a new epoch"
+        );
+        store.new_epoch(now).await?;
+    }
+    Ok(())
+}
+
+async fn create_state(inner: &Inner, now: Timestamp) -> Result<(), Error> {
+    use sea_orm::ActiveValue::Set;
+    let db = connection::begin_write(&inner.connections.writer).await?;
+    let digest = TableDigest::default().to_bytes().to_vec();
+    // Another process may have come first.
+    let known = feed_state::Entity::find_by_id(FEED_STATE_ID)
+        .one(&db)
+        .await?;
+    if known.is_none() {
+        feed_state::Entity::insert(feed_state::ActiveModel {
+            id: Set(FEED_STATE_ID),
+            cluster: Set(Uuid::new_v4().to_string()),
+            epoch: Set(Uuid::new_v4().to_string()),
+            revision: Set(0),
+            compacted_revision: Set(0),
+            digest: Set(digest.clone()),
+        })
+        .exec_without_returning(&db)
+        .await?;
+        route_changes::Entity::insert(route_changes::ActiveModel {
+            revision: Set(0),
+            service_uid: Set(None),
+            op: Set(RouteOp::None.as_str().to_owned()),
+            digest: Set(digest),
+            time: Set(now.micros()),
+        })
+        .exec_without_returning(&db)
+        .await?;
+    }
+    db.commit().await?;
+    Ok(())
+}
+
+async fn read_head(db: &impl ConnectionTrait) -> Result<Head, Error> {
+    let state = feed_state::Entity::find_by_id(FEED_STATE_ID)
+        .one(db)
+        .await?
+        .ok_or_else(|| Error::Database("the row of feed_state is gone".to_owned()))?;
+    Ok(Head {
+        cluster: state.cluster,
+        epoch: state.epoch,
+        revision: state.revision,
+        compacted_revision: state.compacted_revision,
+        digest: row::bytes32("feed_state.digest", state.digest)?,
+    })
+}
+
+fn read_change(row: route_changes::Model) -> Result<RouteChange, Error> {
+    Ok(RouteChange {
+        revision: row.revision,
+        service_uid: row
+            .service_uid
+            .map(Uid::parse)
+            .transpose()
+            .map_err(|reason| Error::Database(format!("route_changes.service_uid: {reason}")))?,
+        op: RouteOp::parse(&row.op)?,
+        digest: row::bytes32("route_changes.digest", row.digest)?,
+    })
+}

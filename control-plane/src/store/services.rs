@@ -1,0 +1,288 @@
+//! Services.
+
+use sea_orm::ActiveValue::Set;
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter,
+    QueryOrder, QuerySelect,
+};
+use uuid::Uuid;
+
+use crate::domain::{
+    self, Domain, HostName, Service, ServiceId, ServicePatch, TrafficSplit, Violations, name,
+};
+
+use super::entity::services;
+use super::hosts::HostKind;
+use super::requests::Named;
+use super::row::{self, ServiceRow};
+use super::types::{NewService, Page, WriteOptions, Written};
+use super::write::{Outcome, WriteTx};
+use super::{Error, Store};
+
+/// The kind of a service in errors.
+const KIND: &str = "cless.v1.Service";
+
+/// The service of that id, with its traffic.
+pub(super) async fn find(
+    db: &impl ConnectionTrait,
+    domain: &Domain,
+    id: &ServiceId,
+) -> Result<ServiceRow, Error> {
+    let model = services::Entity::find()
+        .filter(services::Column::Name.eq(id.as_str()))
+        .one(db)
+        .await?
+        .ok_or_else(|| not_found(id))?;
+    ServiceRow::new(model, domain)
+}
+
+pub(super) fn not_found(id: &ServiceId) -> Error {
+    Error::NotFound {
+        kind: KIND,
+        name: name::service(id),
+    }
+}
+
+/// Refuses a write by somebody who has not seen the last one.
+pub(super) fn check_etag(name: String, given: Option<&str>, found: &str) -> Result<(), Error> {
+    if given.is_some_and(|given| given != found) {
+        return Err(Error::EtagMismatch {
+            name,
+            found: found.to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// Extra hosts name each host once, and not the default one, which is always there.
+fn check_extra(default: &HostName, extra: &[HostName]) -> Result<(), domain::Error> {
+    let mut violations = Violations::new();
+    let mut seen = std::collections::BTreeSet::new();
+    for (index, host) in extra.iter().enumerate() {
+        if host == default {
+            violations.push(
+                format!("service.hosts[{index}]"),
+                format!("{host} is the default host, which is always routed: leave it out"),
+            );
+        } else if !seen.insert(host) {
+            violations.push(
+                format!("service.hosts[{index}]"),
+                format!("{host} is given twice: leave one out"),
+            );
+        }
+    }
+    violations.finish()
+}
+
+impl WriteTx {
+    pub(super) async fn service(&self, id: &ServiceId) -> Result<ServiceRow, Error> {
+        find(&self.db, &self.inner.domain, id).await
+    }
+
+    /// The service of a uid; `id` names it in the error if it is gone.
+    pub(super) async fn service_by_uid(
+        &self,
+        uid: &str,
+        id: &ServiceId,
+    ) -> Result<ServiceRow, Error> {
+        let model = services::Entity::find_by_id(uid)
+            .one(&self.db)
+            .await?
+            .ok_or_else(|| not_found(id))?;
+        ServiceRow::new(model, &self.inner.domain)
+    }
+
+    /// Writes the columns that are set, and this revision.
+    pub(super) async fn save_service(
+        &self,
+        mut change: services::ActiveModel,
+    ) -> Result<ServiceRow, Error> {
+        change.revision = Set(self.revision());
+        ServiceRow::new(change.update(&self.db).await?, &self.inner.domain)
+    }
+
+    async fn create_service(
+        &mut self,
+        new: NewService,
+        named: Option<Named>,
+    ) -> Result<Outcome<Service>, Error> {
+        if let Some(first) = self.repeated(named.as_ref()).await? {
+            let row = self.service_by_uid(&first.service_uid, &new.id).await?;
+            return Ok(Outcome::Replayed(row.service, first.revision));
+        }
+        match self.service(&new.id).await {
+            Err(Error::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+            Ok(_) => {
+                return Err(Error::AlreadyExists {
+                    kind: KIND,
+                    name: name::service(&new.id),
+                });
+            }
+        }
+        let default = self.inner.domain.service_host(&new.id);
+        check_extra(&default, &new.hosts)?;
+        let model = services::Model {
+            uid: Uuid::now_v7().to_string(),
+            name: new.id.as_str().to_owned(),
+            hosts: row::write(&new.hosts)?,
+            settings: row::write(&new.settings)?,
+            labels: row::write(&new.labels)?,
+            etag: 1,
+            create_time: self.now.micros(),
+            update_time: self.now.micros(),
+            revision: self.revision(),
+            next_version: 1,
+            traffic_revision: 0,
+            traffic_time: self.now.micros(),
+            traffic_feed_revision: self.revision(),
+            targets: row::write(&TrafficSplit::default())?,
+            slots: None,
+        };
+        services::Entity::insert(model.clone().into_active_model())
+            .exec_without_returning(&self.db)
+            .await?;
+        self.take_hosts(&model.uid, HostKind::Default, &[default])
+            .await?;
+        self.take_hosts(&model.uid, HostKind::Extra, &new.hosts)
+            .await?;
+        self.remember(named, &model.uid, 0).await?;
+        let row = ServiceRow::new(model, &self.inner.domain)?;
+        self.store_route(&row, Vec::new()).await?;
+        Ok(Outcome::Changed(row.service))
+    }
+
+    async fn update_service(
+        &mut self,
+        id: &ServiceId,
+        etag: Option<&str>,
+        patch: ServicePatch,
+    ) -> Result<Outcome<Service>, Error> {
+        let row = self.service(id).await?;
+        check_etag(name::service(id), etag, &row.service.etag)?;
+        let mut change = services::ActiveModel {
+            uid: Set(row.model.uid.clone()),
+            etag: Set(row.model.etag + 1),
+            update_time: Set(self.now.micros()),
+            ..Default::default()
+        };
+        if let Some(settings) = &patch.settings {
+            let settings = row.service.settings.patched("service.settings", settings)?;
+            change.settings = Set(row::write(&settings)?);
+        }
+        if let Some(labels) = &patch.labels {
+            change.labels = Set(row::write(labels)?);
+        }
+        if let Some(hosts) = &patch.hosts {
+            check_extra(&row.service.default_host, hosts)?;
+            self.replace_hosts(&row.model.uid, HostKind::Extra, hosts)
+                .await?;
+            change.hosts = Set(row::write(hosts)?);
+        }
+        let row = self.save_service(change).await?;
+        self.refresh_route(&row).await?;
+        Ok(Outcome::Changed(row.service))
+    }
+
+    async fn delete_service(
+        &mut self,
+        id: &ServiceId,
+        etag: Option<&str>,
+    ) -> Result<Outcome<()>, Error> {
+        let row = self.service(id).await?;
+        check_etag(name::service(id), etag, &row.service.etag)?;
+        self.remove_route(&row.service.uid).await?;
+        // Hosts, versions and history go with it.
+        services::Entity::delete_by_id(row.model.uid.as_str())
+            .exec(&self.db)
+            .await?;
+        Ok(Outcome::Changed(()))
+    }
+}
+
+impl Store {
+    /// Creates a service without traffic.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`], [`Error::HostTaken`], [`Error::Invalid`] (a host given twice),
+    /// [`Error::RequestIdReused`], [`Error::RouteTooLarge`].
+    pub async fn create_service(
+        &self,
+        new: NewService,
+        how: WriteOptions,
+    ) -> Result<Written<Service>, Error> {
+        let content = (&new.id, &new.hosts, &new.settings, &new.labels);
+        let named = Named::new(how.request_id, "CreateService", &content)?;
+        self.write(how.now, how.validate_only, move |tx| {
+            Box::pin(tx.create_service(new, named))
+        })
+        .await
+    }
+
+    /// One service.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn get_service(&self, id: &ServiceId) -> Result<Service, Error> {
+        let row = find(&self.inner.connections.reader, &self.inner.domain, id).await?;
+        Ok(row.service)
+    }
+
+    /// Services by id, at most `limit` of those after `after`.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub async fn list_services(
+        &self,
+        limit: u32,
+        after: Option<&ServiceId>,
+    ) -> Result<Page<Service>, Error> {
+        let mut query = services::Entity::find().order_by_asc(services::Column::Name);
+        if let Some(after) = after {
+            query = query.filter(services::Column::Name.gt(after.as_str()));
+        }
+        let found = query
+            .limit(u64::from(limit) + 1)
+            .all(&self.inner.connections.reader)
+            .await?;
+        Page::cut(found, limit, |model| {
+            Ok(ServiceRow::new(model, &self.inner.domain)?.service)
+        })
+    }
+
+    /// Changes hosts, labels or settings.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::EtagMismatch`], [`Error::HostTaken`], [`Error::Invalid`] (settings that contradict
+    /// each other, a host given twice), [`Error::RouteTooLarge`].
+    pub async fn update_service(
+        &self,
+        id: &ServiceId,
+        etag: Option<&str>,
+        patch: ServicePatch,
+        how: WriteOptions,
+    ) -> Result<Written<Service>, Error> {
+        let (id, etag) = (id.clone(), etag.map(str::to_owned));
+        self.write(how.now, how.validate_only, move |tx| {
+            Box::pin(async move { tx.update_service(&id, etag.as_deref(), patch).await })
+        })
+        .await
+    }
+
+    /// Deletes a service, its versions, its traffic and its history.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::EtagMismatch`].
+    pub async fn delete_service(
+        &self,
+        id: &ServiceId,
+        etag: Option<&str>,
+        how: WriteOptions,
+    ) -> Result<Written<()>, Error> {
+        let (id, etag) = (id.clone(), etag.map(str::to_owned));
+        self.write(how.now, how.validate_only, move |tx| {
+            Box::pin(async move { tx.delete_service(&id, etag.as_deref()).await })
+        })
+        .await
+    }
+}

@@ -1,0 +1,260 @@
+//! Traffic: the split in force, and its history, which is only ever appended to.
+
+use std::collections::BTreeSet;
+
+use sea_orm::ActiveValue::Set;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+
+use crate::domain::{
+    ChangeNote, ServiceId, Slots, Traffic, TrafficRevision, TrafficSplit, Version, VersionNumber,
+    name,
+};
+
+use super::entity::{services, traffic_revisions};
+use super::error::Precondition;
+use super::hosts::HostKind;
+use super::requests::Named;
+use super::row::{self, ServiceRow};
+use super::services::{check_etag, find};
+use super::types::{Page, WriteOptions, Written};
+use super::write::{Outcome, WriteTx};
+use super::{Error, Store, connection};
+
+/// The kind of a traffic revision in errors.
+const KIND: &str = "cless.v1.TrafficRevision";
+
+/// Who changes traffic, and under which conditions.
+struct Change {
+    etag: Option<String>,
+    note: ChangeNote,
+    named: Option<Named>,
+}
+
+impl WriteTx {
+    async fn repeated_traffic(
+        &self,
+        service: &ServiceId,
+        change: &Change,
+    ) -> Result<Option<Outcome<Traffic>>, Error> {
+        let Some(first) = self.repeated(change.named.as_ref()).await? else {
+            return Ok(None);
+        };
+        let row = self.service_by_uid(&first.service_uid, service).await?;
+        Ok(Some(Outcome::Replayed(row.traffic(), first.revision)))
+    }
+
+    async fn update_traffic(
+        &mut self,
+        service: &ServiceId,
+        split: TrafficSplit,
+        change: Change,
+    ) -> Result<Outcome<Traffic>, Error> {
+        if let Some(outcome) = self.repeated_traffic(service, &change).await? {
+            return Ok(outcome);
+        }
+        let row = self.service(service).await?;
+        check_etag(
+            name::traffic(service),
+            change.etag.as_deref(),
+            &row.traffic().etag,
+        )?;
+        self.set_traffic(row, split, 0, change).await
+    }
+
+    async fn rollback_traffic(
+        &mut self,
+        service: &ServiceId,
+        to: Option<i32>,
+        change: Change,
+    ) -> Result<Outcome<Traffic>, Error> {
+        if let Some(outcome) = self.repeated_traffic(service, &change).await? {
+            return Ok(outcome);
+        }
+        let row = self.service(service).await?;
+        check_etag(
+            name::traffic(service),
+            change.etag.as_deref(),
+            &row.traffic().etag,
+        )?;
+        let number = to.unwrap_or(row.model.traffic_revision - 1);
+        if to.is_none() && number < 1 {
+            return Err(Error::precondition(
+                "NO_EARLIER_TRAFFIC",
+                name::traffic(service),
+                format!(
+                    "services/{service} has had {} traffic revision(s), so there is none to go back to: set traffic instead",
+                    row.model.traffic_revision
+                ),
+            ));
+        }
+        let copied = traffic_revisions::Entity::find_by_id((row.model.uid.clone(), number))
+            .one(&self.db)
+            .await?
+            .ok_or_else(|| Error::NotFound {
+                kind: KIND,
+                name: name::traffic_revision(service, number),
+            })?;
+        let split = row.traffic_revision(copied)?.split;
+        self.set_traffic(row, split, number, change).await
+    }
+
+    /// Puts a split in force and appends it to history.
+    async fn set_traffic(
+        &mut self,
+        mut row: ServiceRow,
+        split: TrafficSplit,
+        rolled_back_from: i32,
+        change: Change,
+    ) -> Result<Outcome<Traffic>, Error> {
+        let hosts_before = self.tag_hosts(&row)?;
+        row.slots = Slots::next(row.slots.as_ref(), &split);
+        row.split = split;
+        let versions = self.reachable(&row).await?;
+        refuse_missing(&row, &versions)?;
+        let hosts = self.tag_hosts(&row)?;
+        if hosts != hosts_before {
+            self.replace_hosts(&row.model.uid, HostKind::Tag, &hosts)
+                .await?;
+        }
+        let targets = row::write(&row.split)?;
+        let number = row.model.traffic_revision + 1;
+        traffic_revisions::Entity::insert(traffic_revisions::ActiveModel {
+            service_uid: Set(row.model.uid.clone()),
+            number: Set(number),
+            targets: Set(targets.clone()),
+            actor: Set(change.note.actor().to_owned()),
+            reason: Set(change.note.reason().to_owned()),
+            time: Set(self.now.micros()),
+            rolled_back_from: Set(rolled_back_from),
+            feed_revision: Set(self.revision()),
+        })
+        .exec_without_returning(&self.db)
+        .await?;
+        let slots = row.slots.as_ref().map(row::write).transpose()?;
+        let row = self
+            .save_service(services::ActiveModel {
+                uid: Set(row.model.uid.clone()),
+                traffic_revision: Set(number),
+                traffic_time: Set(self.now.micros()),
+                traffic_feed_revision: Set(self.revision()),
+                targets: Set(targets),
+                slots: Set(slots),
+                ..Default::default()
+            })
+            .await?;
+        self.remember(change.named, &row.model.uid, 0).await?;
+        self.store_route(&row, versions).await?;
+        Ok(Outcome::Changed(row.traffic()))
+    }
+}
+
+/// Every version that a split names must exist.
+fn refuse_missing(row: &ServiceRow, versions: &[Version]) -> Result<(), Error> {
+    let known: BTreeSet<VersionNumber> = versions.iter().map(|version| version.number).collect();
+    let missing: Vec<Precondition> = row
+        .split
+        .targets()
+        .iter()
+        .filter(|target| !known.contains(&target.version))
+        .map(|target| {
+            let subject = name::version(&row.service.id, target.version);
+            Precondition {
+                kind: "VERSION_MISSING",
+                description: format!("{subject} does not exist: create it, or name another one"),
+                subject,
+            }
+        })
+        .collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::FailedPrecondition(missing))
+    }
+}
+
+impl Store {
+    /// The traffic in force.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn get_traffic(&self, service: &ServiceId) -> Result<Traffic, Error> {
+        let db = &self.inner.connections.reader;
+        Ok(find(db, &self.inner.domain, service).await?.traffic())
+    }
+
+    /// Replaces all targets; appends a traffic revision even if nothing differs.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::EtagMismatch`], [`Error::FailedPrecondition`] (`VERSION_MISSING`, one for each),
+    /// [`Error::HostTaken`] (by a tag), [`Error::RequestIdReused`], [`Error::RouteTooLarge`].
+    pub async fn update_traffic(
+        &self,
+        service: &ServiceId,
+        split: TrafficSplit,
+        etag: Option<&str>,
+        note: ChangeNote,
+        how: WriteOptions,
+    ) -> Result<Written<Traffic>, Error> {
+        let content = (service, &split, etag, &note);
+        let change = Change {
+            named: Named::new(how.request_id, "UpdateTraffic", &content)?,
+            etag: etag.map(str::to_owned),
+            note,
+        };
+        let service = service.clone();
+        self.write(how.now, how.validate_only, move |tx| {
+            Box::pin(async move { tx.update_traffic(&service, split, change).await })
+        })
+        .await
+    }
+
+    /// Traffic revisions, newest first, at most `limit` of those before `before`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] (the service).
+    pub async fn list_traffic_revisions(
+        &self,
+        service: &ServiceId,
+        limit: u32,
+        before: Option<i32>,
+    ) -> Result<Page<TrafficRevision>, Error> {
+        let db = connection::begin_read(&self.inner.connections.reader).await?;
+        let row = find(&db, &self.inner.domain, service).await?;
+        let mut query = traffic_revisions::Entity::find()
+            .filter(traffic_revisions::Column::ServiceUid.eq(row.model.uid.as_str()))
+            .order_by_desc(traffic_revisions::Column::Number);
+        if let Some(before) = before {
+            query = query.filter(traffic_revisions::Column::Number.lt(before));
+        }
+        let found = query.limit(u64::from(limit) + 1).all(&db).await?;
+        db.rollback().await?;
+        Page::cut(found, limit, |model| row.traffic_revision(model))
+    }
+
+    /// Appends a copy of an older traffic revision; by default the one before the one in force.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] (the service or the revision), [`Error::EtagMismatch`], [`Error::FailedPrecondition`]
+    /// (`NO_EARLIER_TRAFFIC`; `VERSION_MISSING`, one for each version that is gone), [`Error::HostTaken`],
+    /// [`Error::RequestIdReused`], [`Error::RouteTooLarge`].
+    pub async fn rollback_traffic(
+        &self,
+        service: &ServiceId,
+        to: Option<i32>,
+        etag: Option<&str>,
+        note: ChangeNote,
+        how: WriteOptions,
+    ) -> Result<Written<Traffic>, Error> {
+        let content = (service, to, etag, &note);
+        let change = Change {
+            named: Named::new(how.request_id, "RollbackTraffic", &content)?,
+            etag: etag.map(str::to_owned),
+            note,
+        };
+        let service = service.clone();
+        self.write(how.now, how.validate_only, move |tx| {
+            Box::pin(async move { tx.rollback_traffic(&service, to, change).await })
+        })
+        .await
+    }
+}

@@ -1,0 +1,323 @@
+//! Versions: made once, never changed but for what nodes find out about them.
+
+use sea_orm::ActiveValue::Set;
+use sea_orm::sea_query::Expr;
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, IntoActiveModel,
+    QueryFilter, QueryOrder, QuerySelect,
+};
+use uuid::Uuid;
+
+use crate::domain::{
+    Domain, ImageDigest, ServiceId, Timestamp, Uid, Version, VersionNumber, VersionSpec, name,
+};
+
+use super::entity::{services, versions};
+use super::requests::Named;
+use super::row::{self, ServiceRow};
+use super::services::{check_etag, find, not_found as service_not_found};
+use super::types::{Page, WriteOptions, Written};
+use super::write::{Outcome, WriteTx};
+use super::{Error, Store, connection};
+
+/// The kind of a version in errors.
+pub(super) const KIND: &str = "cless.v1.Version";
+
+pub(super) fn not_found(service: &ServiceId, number: VersionNumber) -> Error {
+    Error::NotFound {
+        kind: KIND,
+        name: name::version(service, number),
+    }
+}
+
+/// A version and its service.
+pub(super) struct Found {
+    pub(super) version: Version,
+    pub(super) service: ServiceRow,
+    pub(super) model: versions::Model,
+}
+
+fn found(
+    domain: &Domain,
+    (model, service): (versions::Model, Option<services::Model>),
+) -> Result<Found, Error> {
+    let service = service
+        .ok_or_else(|| Error::Database(format!("the version {} has no service", model.uid)))?;
+    let service = ServiceRow::new(service, domain)?;
+    Ok(Found {
+        version: service.version(model.clone())?,
+        service,
+        model,
+    })
+}
+
+async fn find_version(
+    db: &impl ConnectionTrait,
+    domain: &Domain,
+    service: &ServiceId,
+    number: VersionNumber,
+) -> Result<Found, Error> {
+    let rows = versions::Entity::find()
+        .find_also_related(services::Entity)
+        .filter(services::Column::Name.eq(service.as_str()))
+        .filter(versions::Column::Number.eq(number.get()))
+        .one(db)
+        .await?
+        .ok_or_else(|| not_found(service, number))?;
+    found(domain, rows)
+}
+
+/// Versions whose proof is under way.
+pub(super) async fn find_pending(
+    db: &impl ConnectionTrait,
+    domain: &Domain,
+) -> Result<Vec<Version>, Error> {
+    versions::Entity::find()
+        .find_also_related(services::Entity)
+        .filter(versions::Column::VerifyDeadline.is_not_null())
+        .order_by_asc(versions::Column::VerifyDeadline)
+        .all(db)
+        .await?
+        .into_iter()
+        .map(|rows| Ok(found(domain, rows)?.version))
+        .collect()
+}
+
+impl WriteTx {
+    pub(super) async fn version(
+        &self,
+        service: &ServiceId,
+        number: VersionNumber,
+    ) -> Result<Found, Error> {
+        find_version(&self.db, &self.inner.domain, service, number).await
+    }
+
+    pub(super) async fn version_by_uid(&self, uid: &Uid) -> Result<Found, Error> {
+        let rows = versions::Entity::find_by_id(uid.as_str())
+            .find_also_related(services::Entity)
+            .one(&self.db)
+            .await?
+            .ok_or_else(|| Error::NotFound {
+                kind: KIND,
+                name: format!("the version with the uid {uid}"),
+            })?;
+        found(&self.inner.domain, rows)
+    }
+
+    /// Writes the columns that are set.
+    pub(super) async fn save_version(
+        &self,
+        service: &ServiceRow,
+        change: versions::ActiveModel,
+    ) -> Result<Version, Error> {
+        service.version(change.update(&self.db).await?)
+    }
+
+    /// Notes this revision in the service.
+    pub(super) async fn touch_service(&self, service: &ServiceRow) -> Result<ServiceRow, Error> {
+        self.save_service(services::ActiveModel {
+            uid: Set(service.model.uid.clone()),
+            ..Default::default()
+        })
+        .await
+    }
+
+    async fn create_version(
+        &mut self,
+        service: &ServiceId,
+        spec: VersionSpec,
+        named: Option<Named>,
+    ) -> Result<Outcome<Version>, Error> {
+        if let Some(first) = self.repeated(named.as_ref()).await? {
+            let row = self.service_by_uid(&first.service_uid, service).await?;
+            let number = VersionNumber::new(first.number)
+                .map_err(|reason| Error::Database(format!("request_ids.number: {reason}")))?;
+            let version = versions::Entity::find()
+                .filter(versions::Column::ServiceUid.eq(first.service_uid.as_str()))
+                .filter(versions::Column::Number.eq(first.number))
+                .one(&self.db)
+                .await?
+                .ok_or_else(|| not_found(service, number))?;
+            return Ok(Outcome::Replayed(row.version(version)?, first.revision));
+        }
+        // One statement takes the number and finds the service.
+        let taken = services::Entity::update_many()
+            .col_expr(
+                services::Column::NextVersion,
+                Expr::col(services::Column::NextVersion).add(1),
+            )
+            .col_expr(services::Column::Revision, Expr::value(self.revision()))
+            .filter(services::Column::Name.eq(service.as_str()))
+            .exec_with_returning(&self.db)
+            .await?
+            .pop()
+            .ok_or_else(|| service_not_found(service))?;
+        let row = ServiceRow::new(taken, &self.inner.domain)?;
+        let model = versions::Model {
+            uid: Uuid::now_v7().to_string(),
+            service_uid: row.model.uid.clone(),
+            number: row.model.next_version - 1,
+            spec: row::write(&spec)?,
+            image_digest: None,
+            etag: 1,
+            create_time: self.now.micros(),
+            verification: None,
+            verify_deadline: None,
+        };
+        versions::Entity::insert(model.clone().into_active_model())
+            .exec_without_returning(&self.db)
+            .await?;
+        self.remember(named, &row.model.uid, model.number).await?;
+        // Nothing reaches it yet, so the route stays as it is.
+        self.note(&row.service.uid, super::RouteOp::None);
+        Ok(Outcome::Changed(row.version(model)?))
+    }
+
+    async fn delete_version(
+        &mut self,
+        service: &ServiceId,
+        number: VersionNumber,
+        etag: Option<&str>,
+    ) -> Result<Outcome<()>, Error> {
+        let found = self.version(service, number).await?;
+        let full_name = name::version(service, number);
+        check_etag(full_name.clone(), etag, &found.version.etag)?;
+        if !found.version.percent.is_zero() {
+            return Err(Error::precondition(
+                "VERSION_IN_USE",
+                full_name.clone(),
+                format!(
+                    "{full_name} gets {} % of traffic: move it to other versions first",
+                    found.version.percent
+                ),
+            ));
+        }
+        if let Some(tag) = found.version.tags.first() {
+            return Err(Error::precondition(
+                "VERSION_IN_USE",
+                full_name.clone(),
+                format!("the tag `{tag}` names {full_name}: take it off first"),
+            ));
+        }
+        versions::Entity::delete_by_id(found.model.uid.as_str())
+            .exec(&self.db)
+            .await?;
+        let row = self.touch_service(&found.service).await?;
+        self.refresh_route(&row).await?;
+        Ok(Outcome::Changed(()))
+    }
+
+    async fn set_image_digest(
+        &mut self,
+        uid: &Uid,
+        digest: ImageDigest,
+    ) -> Result<Outcome<Version>, Error> {
+        let found = self.version_by_uid(uid).await?;
+        if found.version.image_digest.is_some() {
+            return Ok(Outcome::Same(found.version));
+        }
+        let change = versions::ActiveModel {
+            uid: Set(found.model.uid.clone()),
+            image_digest: Set(Some(digest.as_str().to_owned())),
+            etag: Set(found.model.etag + 1),
+            ..Default::default()
+        };
+        let version = self.save_version(&found.service, change).await?;
+        let row = self.touch_service(&found.service).await?;
+        self.refresh_route(&row).await?;
+        Ok(Outcome::Changed(version))
+    }
+}
+
+impl Store {
+    /// Creates the next version of a service; nothing reaches it yet.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] (the service), [`Error::RequestIdReused`].
+    pub async fn create_version(
+        &self,
+        service: &ServiceId,
+        spec: VersionSpec,
+        how: WriteOptions,
+    ) -> Result<Written<Version>, Error> {
+        let named = Named::new(how.request_id, "CreateVersion", &(service, &spec))?;
+        let service = service.clone();
+        self.write(how.now, how.validate_only, move |tx| {
+            Box::pin(async move { tx.create_version(&service, spec, named).await })
+        })
+        .await
+    }
+
+    /// One version.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn get_version(
+        &self,
+        service: &ServiceId,
+        number: VersionNumber,
+    ) -> Result<Version, Error> {
+        let db = &self.inner.connections.reader;
+        Ok(find_version(db, &self.inner.domain, service, number)
+            .await?
+            .version)
+    }
+
+    /// Versions of a service, newest first, at most `limit` of those before `before`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] (the service).
+    pub async fn list_versions(
+        &self,
+        service: &ServiceId,
+        limit: u32,
+        before: Option<VersionNumber>,
+    ) -> Result<Page<Version>, Error> {
+        let db = connection::begin_read(&self.inner.connections.reader).await?;
+        let row = find(&db, &self.inner.domain, service).await?;
+        let mut query = versions::Entity::find()
+            .filter(versions::Column::ServiceUid.eq(row.model.uid.as_str()))
+            .order_by_desc(versions::Column::Number);
+        if let Some(before) = before {
+            query = query.filter(versions::Column::Number.lt(before.get()));
+        }
+        let found = query.limit(u64::from(limit) + 1).all(&db).await?;
+        db.rollback().await?;
+        Page::cut(found, limit, |model| row.version(model))
+    }
+
+    /// Deletes a version that gets no traffic and has no tag.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::EtagMismatch`], [`Error::FailedPrecondition`] (`VERSION_IN_USE`).
+    pub async fn delete_version(
+        &self,
+        service: &ServiceId,
+        number: VersionNumber,
+        etag: Option<&str>,
+        how: WriteOptions,
+    ) -> Result<Written<()>, Error> {
+        let (service, etag) = (service.clone(), etag.map(str::to_owned));
+        self.write(how.now, how.validate_only, move |tx| {
+            Box::pin(async move { tx.delete_version(&service, number, etag.as_deref()).await })
+        })
+        .await
+    }
+
+    /// Keeps what an image resolved to; the first report stands.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::RouteTooLarge`].
+    pub async fn set_image_digest(
+        &self,
+        version_uid: &Uid,
+        digest: ImageDigest,
+        now: Timestamp,
+    ) -> Result<Written<Version>, Error> {
+        let uid = version_uid.clone();
+        self.write(now, false, move |tx| {
+            Box::pin(async move { tx.set_image_digest(&uid, digest).await })
+        })
+        .await
+    }
+}
