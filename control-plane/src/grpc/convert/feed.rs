@@ -1,0 +1,242 @@
+//! What proxies and the feed say to each other.
+
+use super::duration;
+use crate::domain::{NodeName, Violations};
+use crate::feed::frames::Frame;
+use crate::feed::stream::NackKind;
+use crate::feed::table::{Change, EncodedRoute};
+use crate::feed::{Cursor, Digest};
+use crate::nodes::report::{Identity, Quarantined};
+use cless_proto::v1 as pb;
+use pb::stream_routes_response::Message;
+use prost::Message as _;
+use std::time::Duration;
+
+/// Ids are UUIDs in practice; this bounds what a stranger makes us keep.
+const ID_MAX: usize = 128;
+/// The same for versions of programs and reasons of refusals.
+const TEXT_MAX: usize = 2000;
+/// Well below the 4 MiB that a client accepts in one message.
+const WATCHED_MAX: usize = 2 * 1024 * 1024;
+/// A node that refuses this many routes refuses them all.
+const QUARANTINED_MAX: usize = 1000;
+
+/// Who speaks, at `field`.
+pub(crate) fn read_identity(
+    field: &str,
+    node: Option<pb::NodeIdentity>,
+    violations: &mut Violations,
+) -> Option<Identity> {
+    let Some(node) = node else {
+        violations.push(field, "is missing: say which node you are");
+        return None;
+    };
+    let name = violations.take(format!("{field}.name"), NodeName::parse(node.name));
+    let id = read_id(&format!("{field}.id"), node.id, violations);
+    let version = clipped(node.version);
+    Some(Identity {
+        id: id?,
+        name: name?,
+        version,
+    })
+}
+
+/// An id that somebody else made up.
+pub(crate) fn read_id(field: &str, id: String, violations: &mut Violations) -> Option<String> {
+    if id.is_empty() || id.len() > ID_MAX || !id.bytes().all(|b| b.is_ascii_graphic()) {
+        violations.push(
+            field,
+            format!("give 1 to {ID_MAX} visible ASCII characters"),
+        );
+        return None;
+    }
+    Some(id)
+}
+
+/// The first message of a stream: who, which process, and the table it has.
+pub(crate) fn read_hello(
+    hello: pb::Hello,
+    violations: &mut Violations,
+) -> Option<(Identity, String, Option<Cursor>)> {
+    let identity = read_identity("hello.node", hello.node, violations);
+    let boot_id = read_id("hello.boot_id", hello.boot_id, violations);
+    let have = match hello.have {
+        Some(have) => Some(read_cursor("hello.have", have, violations)?),
+        None => None,
+    };
+    Some((identity?, boot_id?, have))
+}
+
+/// What a proxy serves now, and the routes it could not take.
+pub(crate) fn read_ack(
+    ack: pb::Ack,
+    violations: &mut Violations,
+) -> Option<(Cursor, Vec<Quarantined>)> {
+    let Some(cursor) = ack.cursor else {
+        violations.push("ack.cursor", "is missing: name the cursor of the Commit");
+        return None;
+    };
+    let cursor = read_cursor("ack.cursor", cursor, violations)?;
+    let quarantined = ack
+        .quarantined
+        .into_iter()
+        .take(QUARANTINED_MAX)
+        .map(|route| Quarantined {
+            service_uid: clipped(route.service_uid),
+            service: clipped(route.service),
+            reason: clipped(route.reason),
+        });
+    Some((cursor, quarantined.collect()))
+}
+
+/// What a proxy serves after it refused a change, the kind of refusal, and its words.
+pub(crate) fn read_nack(
+    nack: pb::Nack,
+    violations: &mut Violations,
+) -> Option<(Option<Cursor>, NackKind, String)> {
+    let kind = match pb::nack::Kind::try_from(nack.kind) {
+        Ok(pb::nack::Kind::Corrupt) => NackKind::Corrupt,
+        Ok(pb::nack::Kind::Rejected) => NackKind::Rejected,
+        Ok(pb::nack::Kind::Unspecified) | Err(_) => {
+            violations.push("nack.kind", "give KIND_CORRUPT or KIND_REJECTED");
+            return None;
+        }
+    };
+    let serving = match nack.cursor {
+        Some(cursor) => Some(read_cursor("nack.cursor", cursor, violations)?),
+        None => None,
+    };
+    let code = tonic::Code::from(nack.code);
+    Some((
+        serving,
+        kind,
+        format!("{code:?}: {}", clipped(nack.message)),
+    ))
+}
+
+fn read_cursor(field: &str, cursor: pb::Cursor, violations: &mut Violations) -> Option<Cursor> {
+    let Ok(digest) = <[u8; 32]>::try_from(&*cursor.digest) else {
+        let reason = format!("has {} bytes: give the 32 of the sum", cursor.digest.len());
+        violations.push(format!("{field}.digest"), reason);
+        return None;
+    };
+    let epoch = read_id(&format!("{field}.epoch"), cursor.epoch, violations)?;
+    Some(Cursor::new(epoch, cursor.revision, Digest::from(digest)))
+}
+
+/// A cursor on the wire.
+pub(crate) fn cursor(cursor: &Cursor) -> pb::Cursor {
+    pb::Cursor {
+        epoch: cursor.epoch.to_string(),
+        revision: cursor.revision,
+        digest: cursor.digest.to_bytes().to_vec().into(),
+    }
+}
+
+/// One message of a change.
+pub(crate) fn frame(frame: Frame) -> pb::StreamRoutesResponse {
+    message(match frame {
+        Frame::Begin {
+            txn,
+            cluster,
+            from,
+            to,
+        } => Message::Begin(pb::Begin {
+            txn,
+            cluster: cluster.to_string(),
+            kind: match from {
+                None => pb::begin::Kind::Snapshot,
+                Some(_) => pb::begin::Kind::Delta,
+            }
+            .into(),
+            from: from.as_ref().map(cursor),
+            to: Some(cursor(&to)),
+        }),
+        Frame::Chunk {
+            txn,
+            part,
+            upserts,
+            removed,
+        } => Message::Chunk(pb::Chunk {
+            txn,
+            part,
+            upserts: upserts.iter().map(|route| encoded(route)).collect(),
+            removed: removed.iter().map(ToString::to_string).collect(),
+        }),
+        Frame::Commit { txn, to, count } => Message::Commit(pb::Commit {
+            txn,
+            to: Some(cursor(&to)),
+            count,
+        }),
+    })
+}
+
+fn encoded(route: &EncodedRoute) -> pb::EncodedRoute {
+    pb::EncodedRoute {
+        service_uid: route.uid.to_string(),
+        route: route.bytes.clone(),
+    }
+}
+
+/// The head, to fill a silence.
+pub(crate) fn heartbeat(head: &Cursor) -> pb::StreamRoutesResponse {
+    message(Message::Heartbeat(pb::Heartbeat {
+        head: Some(cursor(head)),
+    }))
+}
+
+/// The end of a stream that did nothing wrong.
+pub(crate) fn go_away(retry_after: Duration) -> pb::StreamRoutesResponse {
+    message(Message::GoAway(pb::GoAway {
+        retry_after: Some(duration(retry_after)),
+    }))
+}
+
+fn message(message: Message) -> pb::StreamRoutesResponse {
+    pb::StreamRoutesResponse {
+        message: Some(message),
+    }
+}
+
+/// A change, decoded for a person, in messages that a client accepts; `only` leaves out all but one
+/// service. The first message has the mark of a snapshot, those that follow it add to it.
+pub(crate) fn watched(change: &Change, only: Option<&str>) -> Vec<pb::WatchRoutesResponse> {
+    let empty = |snapshot| pb::WatchRoutesResponse {
+        revision: change.to.revision,
+        epoch: change.to.epoch.to_string(),
+        cluster: change.cluster.to_string(),
+        snapshot,
+        routes: Vec::new(),
+        removed: Vec::new(),
+    };
+    let mut full = Vec::new();
+    let mut message = empty(change.from.is_none());
+    message.removed = change.removed.iter().map(ToString::to_string).collect();
+    let mut bytes = 0;
+    for encoded in &change.upserts {
+        // These are the store's own bytes; one that does not decode would be quarantined by every
+        // proxy, and is shown there.
+        let Ok(route) = pb::Route::decode(encoded.bytes.clone()) else {
+            continue;
+        };
+        if only.is_some_and(|only| route.service != only) {
+            continue;
+        }
+        bytes += encoded.bytes.len();
+        if bytes > WATCHED_MAX && !message.routes.is_empty() {
+            full.push(std::mem::replace(&mut message, empty(false)));
+            bytes = encoded.bytes.len();
+        }
+        message.routes.push(route);
+    }
+    full.push(message);
+    full
+}
+
+fn clipped(text: String) -> String {
+    if text.len() <= TEXT_MAX {
+        text
+    } else {
+        text.chars().take(TEXT_MAX).collect()
+    }
+}

@@ -1,0 +1,285 @@
+//! What data planes report, and how it is shown.
+
+use super::feed::{read_id, read_identity};
+use super::write::{cold_start, start_failure};
+use super::{read_duration, read_timestamp, timestamp};
+use crate::domain::{
+    ColdStart, ImageDigest, NodeName, StartFailure, StartFailureReason, Uid, VerificationState,
+    Version, VersionNumber, Violations, name,
+};
+use crate::nodes::registry::Node;
+use crate::nodes::report::{
+    Identity, Instance, InstanceState, Report, VerifyOutcome, VersionReport,
+};
+use cless_proto::v1 as pb;
+
+/// A node's report: who, which process, and its state.
+pub(crate) fn read_report(
+    request: pb::ReportNodeStatusRequest,
+    violations: &mut Violations,
+) -> Option<(Identity, String, Report)> {
+    let identity = read_identity("node", request.node, violations);
+    let boot_id = read_id("boot_id", request.boot_id, violations);
+    let mut instances: Vec<Instance> = Vec::with_capacity(request.instances.len());
+    for (at, instance) in request.instances.into_iter().enumerate() {
+        instances.extend(read_instance(
+            &format!("instances[{at}]"),
+            instance,
+            violations,
+        ));
+    }
+    instances.sort_by(|a, b| a.id.cmp(&b.id));
+    let mut versions = Vec::with_capacity(request.versions.len());
+    for (at, version) in request.versions.into_iter().enumerate() {
+        versions.extend(read_version(
+            &format!("versions[{at}]"),
+            version,
+            violations,
+        ));
+    }
+    let report = Report {
+        engine: request.engine,
+        warnings: request.warnings,
+        instances,
+        versions,
+    };
+    violations
+        .is_empty()
+        .then_some((identity?, boot_id?, report))
+}
+
+fn read_instance(
+    field: &str,
+    instance: pb::Instance,
+    violations: &mut Violations,
+) -> Option<Instance> {
+    let id = instance
+        .name
+        .rsplit('/')
+        .next()
+        .unwrap_or_default()
+        .to_owned();
+    let id = read_id(&format!("{field}.name"), id, violations)?;
+    Some(Instance {
+        id,
+        service: instance.service,
+        service_uid: instance.service_uid,
+        version: instance.version,
+        state: read_state(instance.state),
+        in_flight: instance.in_flight,
+        create_time: read_timestamp(instance.create_time),
+        cold_start: instance.cold_start.map(read_cold_start),
+        container: instance.container,
+    })
+}
+
+fn read_version(
+    field: &str,
+    version: pb::VersionReport,
+    violations: &mut Violations,
+) -> Option<VersionReport> {
+    violations.take(
+        format!("{field}.service_uid"),
+        Uid::parse(version.service_uid),
+    );
+    violations.take(
+        format!("{field}.number"),
+        VersionNumber::new(version.number),
+    );
+    let version_uid = violations.take(
+        format!("{field}.version_uid"),
+        Uid::parse(version.version_uid),
+    );
+    let image_digest = if version.image_digest.is_empty() {
+        Some(None)
+    } else {
+        let digest = ImageDigest::parse(version.image_digest).map(Some);
+        violations.take(format!("{field}.image_digest"), digest)
+    };
+    let verify = match version.verify {
+        None => Some(None),
+        Some(outcome) => read_outcome(&format!("{field}.verify"), outcome, violations).map(Some),
+    };
+    Some(VersionReport {
+        version_uid: version_uid?,
+        image_digest: image_digest?,
+        last_failure: version.last_failure.map(read_failure),
+        failures: version.failures,
+        backoff_until: read_timestamp(version.backoff_until),
+        last_cold_start: version.last_cold_start.map(read_cold_start),
+        pull_progress: version.pull_progress,
+        verify: verify?,
+    })
+}
+
+fn read_outcome(
+    field: &str,
+    outcome: pb::VerifyOutcome,
+    violations: &mut Violations,
+) -> Option<VerifyOutcome> {
+    use pb::verification::State;
+    let id = read_id(&format!("{field}.id"), outcome.id, violations);
+    let state = match State::try_from(outcome.state) {
+        Ok(State::Pending) => VerificationState::Pending,
+        Ok(State::Verified) => VerificationState::Verified,
+        Ok(State::Failed) => VerificationState::Failed,
+        Ok(State::Unspecified) | Err(_) => {
+            violations.push(
+                format!("{field}.state"),
+                "give STATE_PENDING, STATE_VERIFIED or STATE_FAILED",
+            );
+            return None;
+        }
+    };
+    Some(VerifyOutcome {
+        id: id?,
+        state,
+        failure: outcome.failure.map(read_failure),
+        cold_start: outcome.cold_start.map(read_cold_start),
+    })
+}
+
+fn read_failure(failure: pb::StartFailure) -> StartFailure {
+    use pb::start_failure::Reason;
+    StartFailure {
+        reason: match failure.reason() {
+            Reason::Unspecified => StartFailureReason::Unspecified,
+            Reason::Image => StartFailureReason::Image,
+            Reason::Engine => StartFailureReason::Engine,
+            Reason::Exited => StartFailureReason::Exited,
+            Reason::NotReady => StartFailureReason::NotReady,
+        },
+        message: failure.message,
+        exit_code: failure.exit_code,
+        oom_killed: failure.oom_killed,
+        log_tail: failure.log_tail,
+        time: read_timestamp(failure.time),
+    }
+    .clipped()
+}
+
+fn read_cold_start(start: pb::ColdStart) -> ColdStart {
+    // A phase that a node measured as negative (its clock was set back) did not happen.
+    let span = |span| read_duration("", span, &mut Violations::new());
+    ColdStart {
+        pull: span(start.pull),
+        queue: span(start.queue),
+        create: span(start.create),
+        start: span(start.start),
+        ready: span(start.ready),
+        total: span(start.total),
+        time: read_timestamp(start.time),
+    }
+}
+
+fn read_state(state: i32) -> InstanceState {
+    use pb::instance::State;
+    match State::try_from(state).unwrap_or(State::Unspecified) {
+        State::Unspecified => InstanceState::Unspecified,
+        State::Creating => InstanceState::Creating,
+        State::Starting => InstanceState::Starting,
+        State::Probing => InstanceState::Probing,
+        State::Ready => InstanceState::Ready,
+        State::Pausing => InstanceState::Pausing,
+        State::Paused => InstanceState::Paused,
+        State::Resuming => InstanceState::Resuming,
+        State::Draining => InstanceState::Draining,
+        State::Stopping => InstanceState::Stopping,
+        State::Failed => InstanceState::Failed,
+    }
+}
+
+fn state(state: InstanceState) -> pb::instance::State {
+    use pb::instance::State;
+    match state {
+        InstanceState::Unspecified => State::Unspecified,
+        InstanceState::Creating => State::Creating,
+        InstanceState::Starting => State::Starting,
+        InstanceState::Probing => State::Probing,
+        InstanceState::Ready => State::Ready,
+        InstanceState::Pausing => State::Pausing,
+        InstanceState::Paused => State::Paused,
+        InstanceState::Resuming => State::Resuming,
+        InstanceState::Draining => State::Draining,
+        InstanceState::Stopping => State::Stopping,
+        InstanceState::Failed => State::Failed,
+    }
+}
+
+/// A node as it is shown; `head` is the feed's newest revision.
+pub(crate) fn node(node: &Node, head: i64) -> pb::Node {
+    let applied = node.applied.as_ref().map_or(0, |cursor| cursor.revision);
+    let quarantined = node.quarantined.iter().map(|route| pb::QuarantinedRoute {
+        service_uid: route.service_uid.clone(),
+        service: route.service.clone(),
+        reason: route.reason.clone(),
+    });
+    let report = node.report.as_ref().map(|(_, report)| report);
+    pb::Node {
+        name: name::node(&node.identity.name),
+        id: node.identity.id.clone(),
+        state: if node.is_connected() {
+            pb::node::State::Connected
+        } else {
+            pb::node::State::Stale
+        }
+        .into(),
+        applied_revision: applied,
+        lag: head.saturating_sub(applied).max(0),
+        quarantined: quarantined.collect(),
+        nack_reason: node.refusal.clone().unwrap_or_default(),
+        connect_time: node.connect_time.map(timestamp),
+        report_time: node.report.as_ref().map(|(time, _)| timestamp(*time)),
+        version: node.identity.version.clone(),
+        engine: report
+            .map(|report| report.engine.clone())
+            .unwrap_or_default(),
+        warnings: report
+            .map(|report| report.warnings.clone())
+            .unwrap_or_default(),
+        instances: report.map_or(0, |report| {
+            u32::try_from(report.instances.len()).unwrap_or(u32::MAX)
+        }),
+    }
+}
+
+/// An instance as it is shown.
+pub(crate) fn instance(node: &NodeName, instance: &Instance) -> pb::Instance {
+    pb::Instance {
+        name: name::instance(node, &instance.id),
+        service: instance.service.clone(),
+        version: instance.version,
+        service_uid: instance.service_uid.clone(),
+        state: state(instance.state).into(),
+        in_flight: instance.in_flight,
+        create_time: instance.create_time.map(timestamp),
+        cold_start: instance.cold_start.as_ref().map(cold_start),
+        container: instance.container.clone(),
+    }
+}
+
+/// What the nodes last saw of a version.
+pub(crate) fn version_status<'a>(
+    version: &Version,
+    nodes: impl IntoIterator<Item = &'a Node>,
+) -> pb::VersionStatus {
+    let seen = nodes.into_iter().filter_map(|node| {
+        let mut seen = node.versions();
+        let seen = seen.find(|seen| seen.version_uid == version.uid)?;
+        Some(node_version_status(&node.identity.name, seen))
+    });
+    pb::VersionStatus {
+        nodes: seen.collect(),
+    }
+}
+
+fn node_version_status(node: &NodeName, seen: &VersionReport) -> pb::NodeVersionStatus {
+    pb::NodeVersionStatus {
+        node: name::node(node),
+        last_failure: seen.last_failure.as_ref().map(start_failure),
+        failures: seen.failures,
+        backoff_until: seen.backoff_until.map(timestamp),
+        last_cold_start: seen.last_cold_start.as_ref().map(cold_start),
+        pull_progress: seen.pull_progress.clone(),
+    }
+}

@@ -1,0 +1,385 @@
+//! Requests taken apart: what is missing or wrong is noted under the field's path.
+
+use super::settings::read_settings;
+use crate::domain::{
+    HostName, Labels, PullPolicy, ReadinessInput, RequestId, ServiceId, ServicePatch, Settings,
+    SettingsField, SettingsPatch, TargetInput, Timestamp, VersionSpec, VersionSpecInput,
+    Violations,
+};
+use crate::store::{NewService, WriteOptions};
+use cless_proto::v1 as pb;
+use std::collections::BTreeSet;
+
+/// More hosts than any service has, and few enough to keep a route small.
+const HOSTS_MAX: usize = 100;
+
+/// The service to create.
+pub(crate) fn new_service(
+    service_id: String,
+    service: Option<pb::Service>,
+    violations: &mut Violations,
+) -> Option<NewService> {
+    let id = violations.take("service_id", ServiceId::parse(service_id));
+    let Some(service) = service else {
+        violations.push("service", "is missing: send one, if only an empty one");
+        return None;
+    };
+    let hosts = hosts(service.hosts, violations);
+    let given = read_settings(
+        "service.settings",
+        service.settings.unwrap_or_default(),
+        violations,
+    );
+    let settings = Settings::new("service.settings", given, violations);
+    let labels = Labels::new("service.labels", service.labels, violations);
+    Some(NewService {
+        id: id?,
+        hosts: hosts?,
+        settings: settings?,
+        labels: labels?,
+    })
+}
+
+fn hosts(hosts: Vec<String>, violations: &mut Violations) -> Option<Vec<HostName>> {
+    if hosts.len() > HOSTS_MAX {
+        let reason = format!(
+            "{} hosts are given: at most {HOSTS_MAX} are taken",
+            hosts.len()
+        );
+        violations.push("service.hosts", reason);
+        return None;
+    }
+    let before = violations.len();
+    let mut seen = BTreeSet::new();
+    let mut read = Vec::with_capacity(hosts.len());
+    for (at, host) in hosts.into_iter().enumerate() {
+        let field = format!("service.hosts[{at}]");
+        let Some(host) = violations.take(field.clone(), HostName::parse(host)) else {
+            continue;
+        };
+        if !seen.insert(host.clone()) {
+            violations.push(field, format!("`{host}` is given twice: leave one out"));
+        }
+        read.push(host);
+    }
+    (violations.len() == before).then_some(read)
+}
+
+/// What an update changes (AIP-134): the fields of the mask, or without one all that are set.
+pub(crate) fn patch(
+    service: pb::Service,
+    mask: Option<prost_types::FieldMask>,
+    violations: &mut Violations,
+) -> Option<ServicePatch> {
+    let before = violations.len();
+    let settings_given = service.settings.clone().unwrap_or_default();
+    let given = read_settings("service.settings", settings_given, violations);
+    let mut named = Named::default();
+    match mask.filter(|mask| !mask.paths.is_empty()) {
+        Some(mask) => named.read(&mask.paths, violations),
+        None => {
+            named.hosts = !service.hosts.is_empty();
+            named.labels = !service.labels.is_empty();
+            named.settings = service.settings.is_some().then(|| given.given());
+        }
+    }
+    let mut patch = ServicePatch::default();
+    if named.hosts {
+        patch.hosts = hosts(service.hosts, violations);
+    }
+    if named.labels {
+        patch.labels = Labels::new("service.labels", service.labels, violations);
+    }
+    if let Some(fields) = named.settings {
+        patch.settings = SettingsPatch::new("service.settings", fields, given, violations);
+    }
+    (violations.len() == before).then_some(patch)
+}
+
+/// What a mask names.
+#[derive(Default)]
+struct Named {
+    hosts: bool,
+    labels: bool,
+    settings: Option<BTreeSet<SettingsField>>,
+}
+
+impl Named {
+    fn read(&mut self, paths: &[String], violations: &mut Violations) {
+        for path in paths {
+            match path.as_str() {
+                "hosts" => self.hosts = true,
+                "labels" => self.labels = true,
+                "settings" => self.settings = Some(SettingsField::ALL.into_iter().collect()),
+                _ => match path
+                    .strip_prefix("settings.")
+                    .and_then(SettingsField::parse)
+                {
+                    Some(field) => {
+                        self.settings.get_or_insert_default().insert(field);
+                    }
+                    None => violations.push(
+                        "update_mask",
+                        format!(
+                            "`{}` cannot be updated: name `hosts`, `labels`, `settings` or one \
+                             of `settings.{}`",
+                            shown(path),
+                            SettingsField::ALL
+                                .map(SettingsField::as_str)
+                                .join("`, `settings.")
+                        ),
+                    ),
+                },
+            }
+        }
+    }
+}
+
+/// The specification of a version to create.
+pub(crate) fn new_version(
+    version: Option<pb::Version>,
+    violations: &mut Violations,
+) -> Option<VersionSpec> {
+    let Some(version) = version else {
+        violations.push("version", "is missing: send one with `spec.image`");
+        return None;
+    };
+    let Some(spec) = version.spec else {
+        violations.push("version.spec", "is missing: send one with `image`");
+        return None;
+    };
+    let readiness = readiness("version.spec.readiness", spec.readiness, violations);
+    let pull_policy = pull_policy("version.spec.pull_policy", spec.pull_policy, violations);
+    let input = VersionSpecInput {
+        image: spec.image,
+        port: spec.port,
+        env: spec.env,
+        command: spec.command,
+        args: spec.args,
+        cpu_millis: spec.cpu_millis,
+        memory_bytes: spec.memory_bytes,
+        readiness: readiness.clone().unwrap_or_default(),
+        pull_policy: pull_policy.unwrap_or_default(),
+    };
+    let spec = VersionSpec::new("version.spec", input, violations);
+    readiness.and(pull_policy).and(spec)
+}
+
+fn readiness(
+    field: &str,
+    probe: Option<pb::ReadinessProbe>,
+    violations: &mut Violations,
+) -> Option<ReadinessInput> {
+    use pb::readiness_probe::Kind;
+    match probe {
+        None => Some(ReadinessInput::Tcp),
+        Some(pb::ReadinessProbe {
+            kind: Some(Kind::Tcp(_)),
+        }) => Some(ReadinessInput::Tcp),
+        Some(pb::ReadinessProbe {
+            kind: Some(Kind::Http(http)),
+        }) => Some(ReadinessInput::Http {
+            path: http.path,
+            status_min: http.status_min,
+            status_max: http.status_max,
+        }),
+        Some(pb::ReadinessProbe { kind: None }) => {
+            violations.push(
+                field,
+                "names no kind of probe: give `tcp` or `http`, or leave it out",
+            );
+            None
+        }
+    }
+}
+
+fn pull_policy(field: &str, policy: i32, violations: &mut Violations) -> Option<PullPolicy> {
+    use pb::version_spec::PullPolicy as Given;
+    match Given::try_from(policy) {
+        Ok(Given::Unspecified | Given::Missing) => Some(PullPolicy::Missing),
+        Ok(Given::Always) => Some(PullPolicy::Always),
+        Ok(Given::Never) => Some(PullPolicy::Never),
+        Err(_unknown) => {
+            let reason = format!(
+                "{policy} is not a policy: give PULL_POLICY_MISSING, PULL_POLICY_ALWAYS or \
+                 PULL_POLICY_NEVER"
+            );
+            violations.push(field, reason);
+            None
+        }
+    }
+}
+
+/// Targets of a traffic change, unchecked.
+pub(crate) fn targets(targets: Vec<pb::TrafficTarget>) -> Vec<TargetInput> {
+    let input = |target: pb::TrafficTarget| TargetInput {
+        version: target.version,
+        percent: target.percent,
+        tag: target.tag,
+    };
+    targets.into_iter().map(input).collect()
+}
+
+/// How a write is done, as its request says.
+pub(crate) fn write_options(
+    now: Timestamp,
+    validate_only: bool,
+    request_id: String,
+    violations: &mut Violations,
+) -> Option<WriteOptions> {
+    let request_id = violations.take("request_id", RequestId::parse(request_id))?;
+    Some(WriteOptions {
+        now,
+        validate_only,
+        request_id,
+    })
+}
+
+/// Cut to what a message can show.
+fn shown(text: &str) -> String {
+    text.chars()
+        .take(80)
+        .collect::<String>()
+        .escape_debug()
+        .to_string()
+}
+
+/// Empty means that the client does not guard its write.
+pub(crate) fn etag(etag: &str) -> Option<&str> {
+    (!etag.is_empty()).then_some(etag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn fields(read: impl FnOnce(&mut Violations)) -> Vec<String> {
+        let mut violations = Violations::new();
+        read(&mut violations);
+        match violations.finish() {
+            Ok(()) => Vec::new(),
+            Err(error) => error.violations().iter().map(|v| v.field.clone()).collect(),
+        }
+    }
+
+    fn mask(paths: &[&str]) -> Option<prost_types::FieldMask> {
+        Some(prost_types::FieldMask {
+            paths: paths.iter().map(ToString::to_string).collect(),
+        })
+    }
+
+    #[test]
+    fn everything_wrong_is_named_at_once() {
+        let service = pb::Service {
+            hosts: vec![
+                "fine.example".into(),
+                "not fine".into(),
+                "fine.example".into(),
+            ],
+            labels: BTreeMap::from([(String::new(), "x".into())]),
+            settings: Some(pb::ServiceSettings {
+                concurrency: Some(0),
+                idle_timeout: Some(prost_types::Duration {
+                    seconds: -1,
+                    nanos: 0,
+                }),
+                affinity: Some(pb::Affinity {
+                    kind: 9,
+                    header: String::new(),
+                }),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let named = fields(|violations| {
+            assert!(new_service("hello".into(), Some(service), violations).is_none());
+        });
+        for field in [
+            "service.hosts[1]",
+            "service.hosts[2]",
+            "service.settings.idle_timeout",
+            "service.settings.affinity.kind",
+            "service.settings.concurrency",
+            "service.labels[]",
+        ] {
+            assert!(
+                named.iter().any(|name| name == field),
+                "{field} not in {named:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_mask_names_what_changes_and_its_absence_what_is_set() {
+        let settings = pb::ServiceSettings {
+            concurrency: Some(3),
+            ..Default::default()
+        };
+        let service = || pb::Service {
+            settings: Some(settings.clone()),
+            ..Default::default()
+        };
+        let read = |service, mask| {
+            let mut violations = Violations::new();
+            let patch = patch(service, mask, &mut violations).expect("valid");
+            let fields = patch.settings.map(|settings| settings.fields().clone());
+            (patch.hosts.is_some(), patch.labels.is_some(), fields)
+        };
+        let one = BTreeSet::from([SettingsField::Concurrency]);
+        assert_eq!(read(service(), None), (false, false, Some(one.clone())));
+        assert_eq!(
+            read(service(), mask(&[])),
+            (false, false, Some(one.clone()))
+        );
+        assert_eq!(
+            read(service(), mask(&["settings.concurrency"])),
+            (false, false, Some(one))
+        );
+        assert_eq!(
+            read(service(), mask(&["hosts", "labels"])),
+            (true, true, None)
+        );
+        let all = SettingsField::ALL.into_iter().collect();
+        assert_eq!(
+            read(service(), mask(&["settings"])),
+            (false, false, Some(all))
+        );
+        assert_eq!(read(pb::Service::default(), None), (false, false, None));
+    }
+
+    #[test]
+    fn an_unknown_path_names_the_mask() {
+        for path in ["name", "settings.nothing", "settings.", "*", ""] {
+            let named = fields(|violations| {
+                assert!(patch(pb::Service::default(), mask(&[path]), violations).is_none());
+            });
+            assert_eq!(named, ["update_mask"], "{path}");
+        }
+    }
+
+    #[test]
+    fn a_version_needs_a_spec_with_known_kinds() {
+        let spec = |spec| {
+            Some(pb::Version {
+                spec,
+                ..Default::default()
+            })
+        };
+        assert_eq!(fields(|v| drop(new_version(None, v))), ["version"]);
+        assert_eq!(
+            fields(|v| drop(new_version(spec(None), v))),
+            ["version.spec"]
+        );
+        let odd = pb::VersionSpec {
+            image: "hello:1".into(),
+            readiness: Some(pb::ReadinessProbe { kind: None }),
+            pull_policy: 9,
+            ..Default::default()
+        };
+        assert_eq!(
+            fields(|v| drop(new_version(spec(Some(odd)), v))),
+            ["version.spec.readiness", "version.spec.pull_policy"]
+        );
+    }
+}

@@ -1,0 +1,122 @@
+//! `RouteFeedService`: the route table, to proxies and to people; and what proxies report.
+
+use super::convert::{feed as to, nodes as from};
+use super::stream_routes::{self, Responses};
+use super::{Plane, read, status};
+use crate::domain::{Violations, name};
+use crate::feed::Feed;
+use crate::feed::stream::{History as _, STALL_LIMIT};
+use cless_proto::v1 as pb;
+use cless_proto::v1::route_feed_service_server::RouteFeedService;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+type Watched = Result<pb::WatchRoutesResponse, Status>;
+
+#[tonic::async_trait]
+impl RouteFeedService for Plane {
+    type StreamRoutesStream = Responses;
+    type WatchRoutesStream = ReceiverStream<Watched>;
+
+    async fn stream_routes(
+        &self,
+        request: Request<Streaming<pb::StreamRoutesRequest>>,
+    ) -> Result<Response<Responses>, Status> {
+        let inbound = request.into_inner();
+        let shutdown = self.shutdown.clone();
+        Ok(Response::new(stream_routes::serve(
+            inbound,
+            &self.feed,
+            &self.nodes,
+            shutdown,
+        )))
+    }
+
+    async fn watch_routes(
+        &self,
+        request: Request<pb::WatchRoutesRequest>,
+    ) -> Result<Response<ReceiverStream<Watched>>, Status> {
+        let service = request.into_inner().service;
+        let mut only = None;
+        if !service.is_empty() {
+            let mut wrong = Violations::new();
+            let id = wrong.take("service", name::parse_service(&service));
+            only = Some(read(id, wrong)?.to_string());
+        }
+        let (outbound, responses) = mpsc::channel(1);
+        tokio::spawn(watch(
+            self.feed.clone(),
+            only,
+            outbound,
+            self.shutdown.clone(),
+        ));
+        Ok(Response::new(ReceiverStream::new(responses)))
+    }
+
+    async fn report_node_status(
+        &self,
+        request: Request<pb::ReportNodeStatusRequest>,
+    ) -> Result<Response<()>, Status> {
+        let mut wrong = Violations::new();
+        let report = from::read_report(request.into_inner(), &mut wrong);
+        let (identity, boot_id, report) = read(report, wrong)?;
+        self.nodes
+            .report(identity, boot_id, report)
+            .map_err(|taken| status::name_taken(&taken))?;
+        Ok(Response::new(()))
+    }
+}
+
+/// Sends the table, then each change, until somebody ends it.
+async fn watch(
+    feed: Feed,
+    only: Option<String>,
+    outbound: mpsc::Sender<Watched>,
+    shutdown: CancellationToken,
+) {
+    let mut tables = feed.subscribe();
+    let mut seen = None;
+    // Of one service: its uid, so that the end of its route is shown and others' are not.
+    let mut uids = BTreeSet::new();
+    loop {
+        let table = Arc::clone(&tables.borrow_and_update());
+        let change = match &seen {
+            Some(cursor) if cursor == table.head() => None,
+            Some(cursor) => Some(table.delta(cursor).unwrap_or_else(|| table.snapshot())),
+            None => Some(table.snapshot()),
+        };
+        seen = Some(table.head().clone());
+        drop(table);
+        for mut shown in change
+            .iter()
+            .flat_map(|change| to::watched(change, only.as_deref()))
+        {
+            if only.is_some() {
+                uids.extend(shown.routes.iter().map(|route| route.service_uid.clone()));
+                shown.removed.retain(|uid| uids.contains(uid));
+                if !shown.snapshot && shown.routes.is_empty() && shown.removed.is_empty() {
+                    continue;
+                }
+            }
+            let sent = tokio::time::timeout(STALL_LIMIT, outbound.send(Ok(shown)));
+            if !matches!(sent.await, Ok(Ok(()))) {
+                return;
+            }
+        }
+        drop(change);
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => {
+                let last = outbound.send(Err(status::shutting_down()));
+                let _ = tokio::time::timeout(stream_routes::LAST_WORDS, last).await;
+                return;
+            }
+            () = outbound.closed() => return,
+            moved = tables.changed() => if moved.is_err() { return },
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! `NodeService`: the data planes, read from memory.
+
+use super::convert::nodes as to;
+use super::{Plane, page, read, status};
+use crate::domain::{Violations, name};
+use cless_proto::v1 as pb;
+use cless_proto::v1::node_service_server::NodeService;
+use tonic::{Request, Response, Status};
+
+const NODES: &str = "nodes";
+
+#[tonic::async_trait]
+impl NodeService for Plane {
+    async fn list_nodes(
+        &self,
+        request: Request<pb::ListNodesRequest>,
+    ) -> Result<Response<pb::ListNodesResponse>, Status> {
+        let request = request.into_inner();
+        let size = page::size(request.page_size).map_err(status::invalid_page)?;
+        let after = page::key(NODES, &request.page_token).map_err(status::invalid_page)?;
+        let head = self.feed.revision();
+        let nodes = self.nodes.all();
+        let found = page::of(&nodes, size, after.as_deref(), |node| {
+            node.identity.name.to_string()
+        });
+        let next_page_token = page::next(&found, NODES, |node| node.identity.name.to_string());
+        let nodes = found
+            .items
+            .iter()
+            .map(|node| to::node(node, head))
+            .collect();
+        Ok(Response::new(pb::ListNodesResponse {
+            nodes,
+            next_page_token,
+        }))
+    }
+
+    async fn get_node(
+        &self,
+        request: Request<pb::GetNodeRequest>,
+    ) -> Result<Response<pb::Node>, Status> {
+        let request = request.into_inner();
+        let mut wrong = Violations::new();
+        let node = wrong.take("name", name::parse_node(&request.name));
+        let node = read(node, wrong)?;
+        let Some(node) = self.nodes.named(&node) else {
+            return Err(status::not_found("cless.v1.Node", request.name));
+        };
+        Ok(Response::new(to::node(&node, self.feed.revision())))
+    }
+
+    async fn list_instances(
+        &self,
+        request: Request<pb::ListInstancesRequest>,
+    ) -> Result<Response<pb::ListInstancesResponse>, Status> {
+        let request = request.into_inner();
+        let mut wrong = Violations::new();
+        let parent = wrong.take("parent", name::parse_node_or_all(&request.parent));
+        if !request.service.is_empty() {
+            wrong.take("service", name::parse_service(&request.service));
+        }
+        let parent = read(parent, wrong)?;
+        let size = page::size(request.page_size).map_err(status::invalid_page)?;
+        let list = format!("instances of {} on {}", request.service, request.parent);
+        let after = page::key(&list, &request.page_token).map_err(status::invalid_page)?;
+        let nodes = match parent {
+            None => self.nodes.all(),
+            Some(node) => match self.nodes.named(&node) {
+                Some(node) => vec![node],
+                None => return Err(status::not_found("cless.v1.Node", request.parent)),
+            },
+        };
+        let mut instances: Vec<pb::Instance> = Vec::new();
+        for node in &nodes {
+            let reported = node.report.iter().flat_map(|(_, report)| &report.instances);
+            let wanted = reported.filter(|instance| {
+                request.service.is_empty() || instance.service == request.service
+            });
+            instances.extend(wanted.map(|instance| to::instance(&node.identity.name, instance)));
+        }
+        instances.sort_by(|a, b| a.name.cmp(&b.name));
+        let found = page::of(instances, size, after.as_deref(), |instance| {
+            instance.name.clone()
+        });
+        let next_page_token = page::next(&found, &list, |instance| instance.name.clone());
+        Ok(Response::new(pb::ListInstancesResponse {
+            instances: found.items,
+            next_page_token,
+        }))
+    }
+
+    async fn check_propagation(
+        &self,
+        request: Request<pb::CheckPropagationRequest>,
+    ) -> Result<Response<pb::CheckPropagationResponse>, Status> {
+        let asked = request.into_inner().revision;
+        // The database's head, not the published one: a caller asks right after its write.
+        let head = self.store.head().await.map_err(status::store)?;
+        let mut wrong = Violations::new();
+        if asked < 0 {
+            wrong.push(
+                "revision",
+                "is negative: give a feed revision, or 0 for the head",
+            );
+        } else if asked > head.revision {
+            let reason = format!(
+                "{asked} is above the head, {}: no such revision yet",
+                head.revision
+            );
+            wrong.push("revision", reason);
+        }
+        read(Some(()), wrong)?;
+        let revision = if asked == 0 { head.revision } else { asked };
+        let (mut applied, mut pending) = (0, Vec::new());
+        for node in self.nodes.all().iter().filter(|node| node.is_connected()) {
+            let done = node
+                .applied
+                .as_ref()
+                .is_some_and(|cursor| *cursor.epoch == *head.epoch && cursor.revision >= revision);
+            if done {
+                applied += 1;
+            } else {
+                pending.push(name::node(&node.identity.name));
+            }
+        }
+        let nodes_total = applied + u32::try_from(pending.len()).unwrap_or(u32::MAX);
+        Ok(Response::new(pb::CheckPropagationResponse {
+            revision,
+            nodes_total,
+            nodes_applied: applied,
+            pending,
+        }))
+    }
+}

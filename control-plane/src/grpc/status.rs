@@ -1,0 +1,324 @@
+//! Every error as a gRPC status: the only place that chooses codes.
+//!
+//! | what went wrong | code | details beside `ErrorInfo` |
+//! |---|---|---|
+//! | a field of the request | INVALID_ARGUMENT | `BadRequest` with the field's path |
+//! | no such resource | NOT_FOUND | `ResourceInfo` |
+//! | a name or host that is taken | ALREADY_EXISTS | `ResourceInfo` |
+//! | an etag that does not match | ABORTED | `ResourceInfo` |
+//! | a condition that does not hold | FAILED_PRECONDITION | `PreconditionFailure` |
+//! | busy, or not caught up yet | UNAVAILABLE | `RetryInfo` |
+//! | our fault | INTERNAL | none; the log has it |
+//!
+//! Details travel in the trailers, which clients accept up to 16 KiB: they are clipped.
+
+use crate::domain;
+use crate::feed::stream::CloseReason;
+use crate::grpc::page::InvalidPage;
+use crate::nodes::registry::NameTaken;
+use crate::store;
+use std::collections::HashMap;
+use std::time::Duration;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+/// Whose error reasons these are (AIP-193).
+const DOMAIN: &str = "cless.dev";
+/// Bytes of field violations, far more than a person corrects in one go: what fits into a client's
+/// 16 KiB of trailers as base64, beside the message.
+const VIOLATIONS_MAX: usize = 6 * 1024;
+/// A request breaks this many conditions at most.
+const CONDITIONS_MAX: usize = 4;
+/// The most characters of one text.
+const TEXT_MAX: usize = 400;
+/// A busy database is free again by then.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The one way to make a status, so that each has an `ErrorInfo`.
+fn status(
+    code: Code,
+    reason: &str,
+    message: &str,
+    metadata: &[(&str, &str)],
+    add: impl FnOnce(&mut ErrorDetails),
+) -> Status {
+    let metadata: HashMap<String, String> = metadata
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), clipped(value)))
+        .collect();
+    let mut details = ErrorDetails::new();
+    details.set_error_info(reason, DOMAIN, metadata);
+    add(&mut details);
+    Status::with_error_details(code, clipped(message), details)
+}
+
+fn clipped(text: &str) -> String {
+    match text.char_indices().nth(TEXT_MAX) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
+}
+
+/// What the store refused or could not do.
+pub(crate) fn store(error: store::Error) -> Status {
+    use store::Error;
+    let message = error.to_string();
+    match error {
+        Error::Invalid(error) => invalid(&error),
+        Error::NotFound { kind, name } => status(
+            Code::NotFound,
+            "NOT_FOUND",
+            &message,
+            &[("resource", &name)],
+            |details| {
+                details.set_resource_info(kind, clipped(&name), "", clipped(&message));
+            },
+        ),
+        Error::AlreadyExists { kind, name } => {
+            let metadata = [("resource", name.as_str())];
+            status(
+                Code::AlreadyExists,
+                "ALREADY_EXISTS",
+                &message,
+                &metadata,
+                |details| {
+                    details.set_resource_info(kind, clipped(&name), "", clipped(&message));
+                },
+            )
+        }
+        Error::HostTaken { host, owner } => {
+            let owner = domain::name::service(&owner);
+            let metadata = [("host", host.as_str()), ("owner", &owner)];
+            status(
+                Code::AlreadyExists,
+                "HOST_TAKEN",
+                &message,
+                &metadata,
+                |details| {
+                    details.set_resource_info("cless.v1.Service", &owner, "", clipped(&message));
+                },
+            )
+        }
+        Error::EtagMismatch { name, found } => {
+            let metadata = [("resource", name.as_str()), ("etag", &found)];
+            status(
+                Code::Aborted,
+                "ETAG_MISMATCH",
+                &message,
+                &metadata,
+                |details| {
+                    details.set_resource_info("", clipped(&name), "", clipped(&message));
+                },
+            )
+        }
+        Error::FailedPrecondition(conditions) => {
+            let reason = conditions
+                .first()
+                .map_or("FAILED_PRECONDITION", |first| first.kind);
+            status(Code::FailedPrecondition, reason, &message, &[], |details| {
+                for condition in conditions.iter().take(CONDITIONS_MAX) {
+                    details.add_precondition_failure_violation(
+                        condition.kind,
+                        clipped(&condition.subject),
+                        clipped(&condition.description),
+                    );
+                }
+            })
+        }
+        Error::RequestIdReused { .. } => status(
+            Code::InvalidArgument,
+            "REQUEST_ID_REUSED",
+            &message,
+            &[],
+            |details| {
+                details.add_bad_request_violation("request_id", clipped(&message));
+            },
+        ),
+        Error::RouteTooLarge { service, .. } => {
+            let service = domain::name::service(&service);
+            status(
+                Code::FailedPrecondition,
+                "ROUTE_TOO_LARGE",
+                &message,
+                &[],
+                |details| {
+                    details.add_precondition_failure_violation(
+                        "ROUTE_TOO_LARGE",
+                        service,
+                        clipped(&message),
+                    );
+                },
+            )
+        }
+        Error::Unavailable(_) => unavailable("DATABASE_BUSY", &message),
+        Error::DatabaseNewer { .. } | Error::Open { .. } | Error::Database(_) => {
+            tracing::error!(error = message, "the store failed");
+            let message = "the database failed; the control plane's log says how";
+            status(Code::Internal, "DATABASE_FAILED", message, &[], |_| {})
+        }
+    }
+}
+
+/// A request whose fields are wrong.
+pub(crate) fn invalid(error: &domain::Error) -> Status {
+    status(
+        Code::InvalidArgument,
+        "INVALID_FIELD",
+        &error.to_string(),
+        &[],
+        |details| {
+            let mut room = VIOLATIONS_MAX;
+            for violation in error.violations() {
+                let (field, reason) = (clipped(&violation.field), clipped(&violation.reason));
+                let Some(left) = room.checked_sub(field.len() + reason.len()) else {
+                    break;
+                };
+                room = left;
+                details.add_bad_request_violation(field, reason);
+            }
+        },
+    )
+}
+
+/// A request without a part that it needs.
+pub(crate) fn missing(field: &str, remedy: &str) -> Status {
+    invalid(&domain::Error::invalid(
+        field,
+        format!("is missing: {remedy}"),
+    ))
+}
+
+/// A page that cannot be served.
+pub(crate) fn invalid_page(error: InvalidPage) -> Status {
+    invalid(&domain::Error::invalid(error.field(), error.to_string()))
+}
+
+/// A resource that is kept in memory only.
+pub(crate) fn not_found(kind: &'static str, name: String) -> Status {
+    store(store::Error::NotFound { kind, name })
+}
+
+/// There is nobody to prove a version.
+pub(crate) fn no_node_connected(version: String) -> Status {
+    store(store::Error::precondition(
+        "NO_NODE_CONNECTED",
+        version,
+        "no node is connected, so nothing can start this version: start cless-data-plane with \
+         --control-plane and this server's address, or deploy without the proof (--no-wait)",
+    ))
+}
+
+/// A node's name is used by another live node.
+pub(crate) fn name_taken(taken: &NameTaken) -> Status {
+    let message = taken.to_string();
+    status(
+        Code::AlreadyExists,
+        "NODE_NAME_TAKEN",
+        &message,
+        &[],
+        |details| {
+            let name = domain::name::node(&taken.name);
+            details.set_resource_info("cless.v1.Node", name, "", clipped(&message));
+        },
+    )
+}
+
+/// The plane ended a route stream.
+pub(crate) fn stream_closed(reason: CloseReason) -> Status {
+    let message = reason.to_string();
+    match reason {
+        CloseReason::NoHello => status(Code::DeadlineExceeded, "NO_HELLO", &message, &[], |_| {}),
+        CloseReason::NoAck => status(Code::DeadlineExceeded, "NO_ACK", &message, &[], |_| {}),
+        CloseReason::Protocol => invalid(&domain::Error::invalid("message", message)),
+        CloseReason::Behind => unavailable("REPLICA_BEHIND", &message),
+    }
+}
+
+/// The same node has opened another stream.
+pub(crate) fn stream_replaced() -> Status {
+    let message = "this node has opened a newer stream";
+    status(Code::Aborted, "STREAM_REPLACED", message, &[], |_| {})
+}
+
+/// The database is not open yet.
+pub(crate) fn starting() -> Status {
+    unavailable("STARTING", "the control plane is starting; try again")
+}
+
+/// The process is ending.
+pub(crate) fn shutting_down() -> Status {
+    unavailable(
+        "SHUTTING_DOWN",
+        "the control plane is shutting down; connect again",
+    )
+}
+
+fn unavailable(reason: &str, message: &str) -> Status {
+    status(Code::Unavailable, reason, message, &[], |details| {
+        details.set_retry_info(Some(RETRY_AFTER));
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{NodeName, Violations};
+
+    #[test]
+    fn every_status_has_a_reason_of_ours() {
+        let name = || "services/a".to_owned();
+        let kind = "cless.v1.Service";
+        let taken = NameTaken {
+            name: NodeName::parse("a").expect("a label"),
+        };
+        let statuses = [
+            store(store::Error::NotFound { kind, name: name() }),
+            store(store::Error::AlreadyExists { kind, name: name() }),
+            store(store::Error::EtagMismatch {
+                name: name(),
+                found: "x".into(),
+            }),
+            store(store::Error::precondition("VERSION_IN_USE", name(), "why")),
+            store(store::Error::RequestIdReused {
+                request_id: "x".into(),
+            }),
+            store(store::Error::Unavailable("busy".into())),
+            store(store::Error::Database("secret".into())),
+            invalid_page(InvalidPage::Token),
+            no_node_connected(name()),
+            name_taken(&taken),
+            stream_closed(CloseReason::NoHello),
+            stream_closed(CloseReason::NoAck),
+            stream_closed(CloseReason::Protocol),
+            stream_closed(CloseReason::Behind),
+            stream_replaced(),
+            shutting_down(),
+            starting(),
+        ];
+        for status in statuses {
+            let info = status.get_details_error_info().expect("an ErrorInfo");
+            assert_eq!(info.domain, DOMAIN, "{status:?}");
+            assert!(
+                !info.reason.is_empty() && !status.message().is_empty(),
+                "{status:?}"
+            );
+            assert!(!status.message().contains("secret"), "{status:?}");
+        }
+    }
+
+    #[test]
+    fn the_worst_request_gets_an_answer_that_fits_into_trailers() {
+        let mut violations = Violations::new();
+        for at in 0..10_000 {
+            violations.push(format!("{}[{at}]", "f".repeat(1000)), "ä".repeat(5000));
+        }
+        let status = invalid(&violations.finish().expect_err("many"));
+        let found = status.get_details_bad_request().expect("a BadRequest");
+        assert!(!found.field_violations.is_empty());
+        assert!(
+            status.details().len() < 8 * 1024,
+            "{}",
+            status.details().len()
+        );
+    }
+}

@@ -1,0 +1,260 @@
+//! Drives one `StreamRoutes` call: the shell around `feed/stream.rs`, which decides.
+//!
+//! One task a stream. It waits for the proxy, the head, the clock, the process's end or a newer
+//! stream of the same node, whichever is first; and while it sends it waits for the transport only.
+
+use crate::domain::{self, Violations};
+use crate::feed::stream::{Action, CloseReason, Event, Lifetime, STALL_LIMIT, Stream};
+use crate::feed::table::Change;
+use crate::feed::{Cursor, Feed, frames};
+use crate::grpc::{convert, read, status};
+use crate::nodes::report::Quarantined;
+use crate::nodes::{Connection, Nodes};
+use cless_proto::v1 as pb;
+use rand::RngExt as _;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+
+/// Frames handed to the transport ahead of what it has taken: enough to keep it busy.
+const AHEAD: usize = 2;
+/// Streams move to another connection about this often, so that they spread over replicas again.
+const ROTATE_AFTER: Duration = Duration::from_secs(30 * 60);
+/// Either way, so that streams opened together do not end together.
+const ROTATE_JITTER: f64 = 0.2;
+/// A proxy told to go connects again within this time.
+const RETRY_WITHIN_MS: u64 = 1000;
+/// A transport that is stuck does not hold up the end of its stream, or of the process.
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
+/// The one protocol there is.
+const PROTOCOL: u32 = 1;
+
+type Outbound = mpsc::Sender<Result<pb::StreamRoutesResponse, Status>>;
+
+/// What the caller of the method reads from.
+pub(crate) type Responses =
+    tokio_stream::wrappers::ReceiverStream<Result<pb::StreamRoutesResponse, Status>>;
+
+/// Serves a stream in a task of its own; it ends with the stream.
+pub(crate) fn serve(
+    inbound: Streaming<pb::StreamRoutesRequest>,
+    feed: &Feed,
+    nodes: &Nodes,
+    shutdown: CancellationToken,
+) -> Responses {
+    let (outbound, responses) = mpsc::channel(AHEAD);
+    let session = Session {
+        feed: feed.clone(),
+        nodes: nodes.clone(),
+        node: None,
+        opened: Instant::now(),
+        stream: Stream::new(lifetime()),
+        last_txn: 0,
+        outbound,
+    };
+    tokio::spawn(session.run(inbound, shutdown));
+    Responses::new(responses)
+}
+
+fn lifetime() -> Lifetime {
+    let mut rng = rand::rng();
+    Lifetime {
+        rotate_after: ROTATE_AFTER
+            .mul_f64(rng.random_range(1.0 - ROTATE_JITTER..=1.0 + ROTATE_JITTER)),
+        retry_after: Duration::from_millis(rng.random_range(0..=RETRY_WITHIN_MS)),
+    }
+}
+
+struct Session {
+    feed: Feed,
+    nodes: Nodes,
+    node: Option<Connection>,
+    opened: Instant,
+    stream: Stream,
+    last_txn: u64,
+    outbound: Outbound,
+}
+
+/// The stream is over; there is nobody left to tell.
+struct Ended;
+
+impl Session {
+    async fn run(
+        mut self,
+        mut inbound: Streaming<pb::StreamRoutesRequest>,
+        shutdown: CancellationToken,
+    ) {
+        let mut tables = self.feed.subscribe();
+        let outbound = self.outbound.clone();
+        loop {
+            let (event, told) = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => (Event::Shutdown, None),
+                () = outbound.closed() => return,
+                () = replaced(self.node.as_ref()) => {
+                    let newer = status::stream_replaced();
+                    return self.end(newer).await;
+                }
+                message = inbound.message() => match message {
+                    Ok(Some(message)) => match self.read(message) {
+                        Ok(read) => read,
+                        Err(refusal) => return self.end(refusal).await,
+                    },
+                    // Half-closed or broken: nobody will acknowledge any more.
+                    Ok(None) | Err(_) => return,
+                },
+                moved = tables.changed() => match moved {
+                    Ok(()) => (Event::HeadMoved, None),
+                    Err(_publisher_ended) => (Event::Shutdown, None),
+                },
+                () = wake(self.opened, self.stream.wake_at()) => (Event::Tick, None),
+            };
+            let table = Arc::clone(&tables.borrow_and_update());
+            let action = self.stream.on(event, self.opened.elapsed(), &*table);
+            if let (Some(node), Some(told)) = (&self.node, told)
+                && !matches!(action, Some(Action::Close(_)))
+            {
+                told.enter(node);
+            }
+            let done = match action {
+                None => Ok(()),
+                Some(Action::Heartbeat(head)) => self.send(convert::feed::heartbeat(&head)).await,
+                Some(Action::Snapshot(_)) => {
+                    let change = table.snapshot();
+                    drop(table);
+                    self.send_change(change, &shutdown).await
+                }
+                Some(Action::Delta(from, _)) => {
+                    let change = table.delta(&from).unwrap_or_else(|| table.snapshot());
+                    drop(table);
+                    self.send_change(change, &shutdown).await
+                }
+                Some(Action::GoAway(retry_after)) => {
+                    let last = self.outbound.send(Ok(convert::feed::go_away(retry_after)));
+                    let _ = tokio::time::timeout(LAST_WORDS, last).await;
+                    return;
+                }
+                Some(Action::Close(reason)) => {
+                    return self.end(status::stream_closed(reason)).await;
+                }
+            };
+            if done.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn send_change(
+        &mut self,
+        change: Change,
+        shutdown: &CancellationToken,
+    ) -> Result<(), Ended> {
+        self.last_txn += 1;
+        for frame in frames::frames(self.last_txn, change) {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Err(Ended),
+                sent = self.send(convert::feed::frame(frame)) => sent?,
+            }
+        }
+        let now = self.opened.elapsed();
+        let table = self.feed.table();
+        // `Sent` starts the wait for the answer and calls for nothing else.
+        let _none = self.stream.on(Event::Sent, now, &*table);
+        Ok(())
+    }
+
+    async fn send(&self, message: pb::StreamRoutesResponse) -> Result<(), Ended> {
+        match tokio::time::timeout(STALL_LIMIT, self.outbound.send(Ok(message))).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_gone)) => Err(Ended),
+            Err(_stalled) => {
+                tracing::warn!("a route stream took nothing for 30 s and was dropped");
+                Err(Ended)
+            }
+        }
+    }
+
+    /// Ends the stream with an error, if the proxy still reads.
+    async fn end(&self, status: Status) {
+        tracing::info!(rpc.code = ?status.code(), reason = status.message(), "route stream ended");
+        let _ = tokio::time::timeout(LAST_WORDS, self.outbound.send(Err(status))).await;
+    }
+
+    /// Reads a message into an event, and what it tells of the node.
+    fn read(&mut self, message: pb::StreamRoutesRequest) -> Result<(Event, Option<Told>), Status> {
+        use pb::stream_routes_request::Message;
+        match message.message {
+            Some(Message::Hello(hello)) => {
+                if hello.protocol != PROTOCOL {
+                    let reason = format!("{} is not spoken here: speak {PROTOCOL}", hello.protocol);
+                    return Err(status::invalid(&domain::Error::invalid(
+                        "hello.protocol",
+                        reason,
+                    )));
+                }
+                let mut wrong = Violations::new();
+                let hello = convert::feed::read_hello(hello, &mut wrong);
+                let (identity, boot_id, have) = read(hello, wrong)?;
+                if self.node.is_some() {
+                    return Err(status::stream_closed(CloseReason::Protocol));
+                }
+                let name = identity.name.clone();
+                let connection = self
+                    .nodes
+                    .connect(identity, boot_id)
+                    .map_err(|taken| status::name_taken(&taken))?;
+                tracing::info!(node = %name, "node connected");
+                self.node = Some(connection);
+                Ok((Event::Hello(have), None))
+            }
+            Some(Message::Ack(ack)) => {
+                let mut wrong = Violations::new();
+                let ack = convert::feed::read_ack(ack, &mut wrong);
+                let (cursor, quarantined) = read(ack, wrong)?;
+                let told = Told::Applied(cursor.clone(), quarantined);
+                Ok((Event::Ack(cursor), Some(told)))
+            }
+            Some(Message::Nack(nack)) => {
+                let mut wrong = Violations::new();
+                let nack = convert::feed::read_nack(nack, &mut wrong);
+                let (serving, kind, reason) = read(nack, wrong)?;
+                let told = Told::Refused(serving.clone(), reason);
+                Ok((Event::Nack(serving, kind), Some(told)))
+            }
+            None => Err(status::stream_closed(CloseReason::Protocol)),
+        }
+    }
+}
+
+/// What an answer tells of the node, once the state machine has found it in order.
+enum Told {
+    Applied(Cursor, Vec<Quarantined>),
+    Refused(Option<Cursor>, String),
+}
+
+impl Told {
+    fn enter(self, node: &Connection) {
+        match self {
+            Self::Applied(cursor, quarantined) => node.applied(cursor, quarantined),
+            Self::Refused(serving, reason) => node.refused(serving, reason),
+        }
+    }
+}
+
+async fn replaced(node: Option<&Connection>) {
+    match node {
+        Some(node) => node.replaced().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn wake(opened: Instant, at: Option<Duration>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(opened + at).await,
+        None => std::future::pending().await,
+    }
+}

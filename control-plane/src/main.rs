@@ -1,0 +1,88 @@
+//! The program `cless-control-plane`: flags, logs, signals.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use cless_control_plane::Options;
+use std::io::IsTerminal as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Owns the state of a cless cluster, serves its gRPC API and streams the route table.
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = false)]
+struct Program {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    #[command(flatten)]
+    options: Options,
+
+    #[command(flatten)]
+    log: Log,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Mark the database as restored from a backup. Run once after a restore done by hand, while
+    /// the control plane is stopped: data planes then take the whole route table anew.
+    NewEpoch,
+}
+
+#[derive(Args)]
+struct Log {
+    /// How log lines are written to stderr.
+    #[arg(long, env = "CLESS_LOG_FORMAT", default_value = "text")]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    /// For a person.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let program = Program::parse();
+    start_log(program.log.log_format);
+    match program.command {
+        Some(Command::NewEpoch) => {
+            let epoch = cless_control_plane::new_epoch(&program.options).await?;
+            tracing::info!(epoch, "the database has a new epoch");
+        }
+        None => run(program.options).await?,
+    }
+    Ok(())
+}
+
+async fn run(options: Options) -> anyhow::Result<()> {
+    // Before anything that takes time: a signal during the start is not lost.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let running = tokio::select! {
+        started = cless_control_plane::start(options) => started?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!(signal = "SIGTERM", "shutting down"),
+        _ = interrupt.recv() => tracing::info!(signal = "SIGINT", "shutting down"),
+    }
+    running.shutdown().await;
+    Ok(())
+}
+
+/// `RUST_LOG` chooses what is said, as everywhere.
+fn start_log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_unset| EnvFilter::new("info,sqlx=warn,sea_orm=warn"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+}

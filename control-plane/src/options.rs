@@ -1,0 +1,81 @@
+//! The flags of the control plane; each has an environment variable `CLESS_<FLAG>`.
+
+use std::net::SocketAddr;
+
+/// How a control plane runs.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// Address to serve gRPC on. Port 0 lets the system choose.
+    #[arg(long, env = "CLESS_LISTEN", default_value = "127.0.0.1:7070")]
+    pub listen: SocketAddr,
+
+    /// Where the state is kept: `sqlite://PATH?mode=rwc`, `sqlite::memory:` or `postgres://…`.
+    #[arg(
+        long,
+        env = "CLESS_DATABASE_URL",
+        default_value = "sqlite://cless.db?mode=rwc",
+        hide_env_values = true
+    )]
+    pub database_url: String,
+
+    /// The domain under which services get their default hosts, `NAME.DOMAIN`.
+    #[arg(long, env = "CLESS_DOMAIN", default_value = "localhost")]
+    pub domain: String,
+
+    /// Serve on an address that other machines can reach, although nothing is encrypted or
+    /// authenticated yet: whoever reaches it can run any image on every node.
+    #[arg(long, env = "CLESS_ALLOW_INSECURE")]
+    pub allow_insecure: bool,
+}
+
+impl Options {
+    /// Whether other machines can reach the listen address.
+    pub(crate) fn is_exposed(&self) -> bool {
+        !self.listen.ip().is_loopback()
+    }
+}
+
+impl Default for Options {
+    /// As the command line without any flag.
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7070)),
+            database_url: "sqlite://cless.db?mode=rwc".into(),
+            domain: "localhost".into(),
+            allow_insecure: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    #[test]
+    fn the_default_is_the_command_line_without_flags() {
+        let parsed = Program::parse_from(["cless-control-plane"]).options;
+        assert_eq!(format!("{parsed:?}"), format!("{:?}", Options::default()));
+        assert!(!parsed.is_exposed());
+    }
+
+    #[test]
+    fn an_address_beyond_this_machine_is_exposed() {
+        let exposed = |listen: &str| {
+            Program::parse_from(["cless-control-plane", "--listen", listen])
+                .options
+                .is_exposed()
+        };
+        assert!(exposed("0.0.0.0:7070"));
+        assert!(exposed("[::]:7070"));
+        assert!(exposed("192.0.2.1:7070"));
+        assert!(!exposed("127.0.0.2:7070"));
+        assert!(!exposed("[::1]:7070"));
+    }
+}
