@@ -1,0 +1,166 @@
+//! The flags of a version: its image and how to run it.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use cless_proto::v1 as pb;
+use pb::readiness_probe::Kind as Probe;
+use pb::version_spec::PullPolicy;
+
+use crate::error::Error;
+use crate::parse;
+
+/// When the image is pulled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Pull {
+    /// If the node does not have it.
+    Missing,
+    /// Before the first start on each node.
+    Always,
+    /// Never: a missing image is an error.
+    Never,
+}
+
+/// What the containers of a version run.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "The version")]
+pub(crate) struct SpecArgs {
+    /// Image, as the engine names it: hello:1, registry.example/team/app@sha256:...
+    #[arg(long, env = "CLESS_IMAGE", value_name = "REF")]
+    pub(crate) image: String,
+    /// Port the container listens on; also its PORT [default: the image's EXPOSE, else 8080]
+    #[arg(long, env = "CLESS_PORT", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+    /// Environment; may be repeated
+    #[arg(long, short, env = "CLESS_ENV", value_name = "NAME=VALUE", value_parser = parse::env)]
+    env: Vec<(String, String)>,
+    /// File of NAME=VALUE lines; blank lines and lines that start with # are skipped
+    #[arg(long, env = "CLESS_ENV_FILE", value_name = "FILE")]
+    env_file: Option<PathBuf>,
+    /// Replaces the image's ENTRYPOINT; may be repeated, one word each
+    #[arg(
+        long,
+        env = "CLESS_COMMAND",
+        value_name = "WORD",
+        allow_hyphen_values = true
+    )]
+    command: Vec<String>,
+    /// Replaces the image's CMD; may be repeated, one word each
+    #[arg(
+        long,
+        env = "CLESS_ARG",
+        value_name = "WORD",
+        allow_hyphen_values = true
+    )]
+    arg: Vec<String>,
+    /// Cores: 0.5, 2, 500m [default: 1]
+    #[arg(long, env = "CLESS_CPU", value_name = "CORES", value_parser = parse::cores)]
+    cpu: Option<u32>,
+    /// Memory: 512Mi, 1G [default: 512Mi]
+    #[arg(long, env = "CLESS_MEMORY", value_name = "SIZE", value_parser = parse::size)]
+    memory: Option<u64>,
+    /// Ready when a GET of this path succeeds [default: when the port accepts a connection]
+    #[arg(long, env = "CLESS_HEALTH_PATH", value_name = "PATH")]
+    health_path: Option<String>,
+    /// The statuses that count as ready, with --health-path [default: 200-399]
+    #[arg(long, env = "CLESS_HEALTH_STATUS", value_name = "RANGE", value_parser = parse::statuses)]
+    health_status: Option<(u32, u32)>,
+    /// When to pull the image [default: missing]
+    #[arg(long, env = "CLESS_PULL", value_enum)]
+    pull: Option<Pull>,
+}
+
+impl SpecArgs {
+    /// The spec; reads the file of `--env-file`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a bad file, or flags that do not go together.
+    pub(crate) fn to_proto(&self) -> Result<pb::VersionSpec, Error> {
+        let mut env = std::collections::BTreeMap::new();
+        if let Some(path) = &self.env_file {
+            let shown = path.display();
+            let text = std::fs::read_to_string(path).map_err(|error| Error::Usage {
+                message: format!("--env-file: {shown}: {error}"),
+                hint: None,
+            })?;
+            env.extend(env_lines(&text).map_err(|(line, error)| Error::Usage {
+                message: format!("--env-file: {shown}:{line}: {error}"),
+                hint: None,
+            })?);
+        }
+        env.extend(self.env.iter().cloned());
+        // 0 on the wire means the default: not what was typed.
+        for (flag, zero) in [
+            ("cpu", self.cpu == Some(0)),
+            ("memory", self.memory == Some(0)),
+        ] {
+            if zero {
+                return Err(Error::Usage {
+                    message: format!("--{flag}: 0 is too little to run anything"),
+                    hint: Some(format!("leave --{flag} out to take the default")),
+                });
+            }
+        }
+        let readiness = match (&self.health_path, self.health_status) {
+            (None, None) => None,
+            (None, Some(_)) => {
+                return Err(Error::Usage {
+                    message: "--health-status: there is no --health-path to ask".to_owned(),
+                    hint: Some("add --health-path /healthz, or the path your app has".to_owned()),
+                });
+            }
+            (Some(path), range) => {
+                let (status_min, status_max) = range.unwrap_or_default();
+                let http = pb::HttpProbe {
+                    path: path.clone(),
+                    status_min,
+                    status_max,
+                };
+                Some(pb::ReadinessProbe {
+                    kind: Some(Probe::Http(http)),
+                })
+            }
+        };
+        let pull_policy = match self.pull {
+            None => PullPolicy::Unspecified,
+            Some(Pull::Missing) => PullPolicy::Missing,
+            Some(Pull::Always) => PullPolicy::Always,
+            Some(Pull::Never) => PullPolicy::Never,
+        };
+        Ok(pb::VersionSpec {
+            image: self.image.clone(),
+            port: self.port.map_or(0, u32::from),
+            env,
+            command: self.command.clone(),
+            args: self.arg.clone(),
+            cpu_millis: self.cpu.unwrap_or(0),
+            memory_bytes: self.memory.unwrap_or(0),
+            readiness,
+            pull_policy: pull_policy.into(),
+        })
+    }
+}
+
+/// The pairs of an env file, or the number of the line that is none, and why.
+fn env_lines(text: &str) -> Result<Vec<(String, String)>, (usize, parse::Error)> {
+    let lines = (1..).zip(text.lines());
+    let lines = lines.filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
+    lines
+        .map(|(number, line)| parse::env(line).map_err(|error| (number, error)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_env_file_skips_comments_and_names_the_bad_line() {
+        let pair = |k: &str, v: &str| (k.to_owned(), v.to_owned());
+        assert_eq!(
+            env_lines("# x\n\nA=1\nB=a b = c\n"),
+            Ok(vec![pair("A", "1"), pair("B", "a b = c")])
+        );
+        assert_eq!(env_lines("A=1\noops\n").map_err(|(line, _)| line), Err(2));
+    }
+}

@@ -1,0 +1,469 @@
+//! What a person types, turned into values: durations, sizes, cores, percents, `K=V`, version
+//! references and traffic targets.
+//!
+//! Pure. Every error names what was typed and shows what to type instead; clap adds the flag.
+//! Law: whatever [`duration`], [`size`] and [`cores`] accept, they accept again when it is written
+//! out in the smallest unit, with the same value; nothing panics, whatever is typed.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// What cannot be understood, and what to type instead.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(
+        "`{0}` is not a duration: write a number with a unit, as in 500ms, 30s, 5m, 1h or 1m30s"
+    )]
+    Duration(String),
+    #[error("`{0}` is not a size: write bytes or a number with a unit, as in 512Mi, 1Gi or 500M")]
+    Size(String),
+    #[error("`{0}` is not a number of cores: write 0.5, 2 or 500m (thousandths)")]
+    Cores(String),
+    #[error("`{0}` is not a percent: write a whole number from 0 to 100, as in 10 or 10%")]
+    Percent(String),
+    #[error("`{0}` has no `=`: write {1}")]
+    NoEquals(String, &'static str),
+    #[error("`{0}` has nothing before `=`: write {1}")]
+    NoKey(String, &'static str),
+    #[error("`{0}` is not a version: write v3, 3, @latest or @prev")]
+    Version(String),
+    #[error("`{0}` is not a {1} name: write it as {2}")]
+    Name(String, &'static str, &'static str),
+    #[error("`{0}` is not a traffic target: {1}; write v3=10, v3 (takes the rest) or v3=10:canary")]
+    Target(String, String),
+    #[error("`{0}` is not a range of statuses: write 200-399 or 204")]
+    Statuses(String),
+    #[error("`{0}` is not an affinity: write none, cookie or header:NAME")]
+    Affinity(String),
+}
+
+/// `500ms`, `30s`, `5m`, `1h`, `1m30s`.
+pub(crate) fn duration(text: &str) -> Result<Duration, Error> {
+    let error = || Error::Duration(text.to_owned());
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    if rest.is_empty() {
+        return Err(error());
+    }
+    while !rest.is_empty() {
+        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let (number, tail) = rest.split_at(digits);
+        let number: u64 = number.parse().map_err(|_| error())?;
+        let unit = tail.len()
+            - tail
+                .trim_start_matches(|c: char| c.is_ascii_alphabetic())
+                .len();
+        let (unit, tail) = tail.split_at(unit);
+        let seconds = |each: u64| number.checked_mul(each).map(Duration::from_secs);
+        let part = match unit {
+            "ms" => Some(Duration::from_millis(number)),
+            "s" => seconds(1),
+            "m" => seconds(60),
+            "h" => seconds(3600),
+            "d" => seconds(86_400),
+            _ => None,
+        };
+        total = part
+            .and_then(|part| total.checked_add(part))
+            .ok_or_else(error)?;
+        rest = tail;
+    }
+    // What a protobuf duration holds (about 10 000 years); the control plane's own limits are far below.
+    if total.as_secs() > 315_576_000_000 {
+        return Err(error());
+    }
+    Ok(total)
+}
+
+/// A duration, or `off`.
+pub(crate) fn duration_or_off(text: &str) -> Result<OrOff, Error> {
+    if text.eq_ignore_ascii_case("off") {
+        return Ok(OrOff::Off);
+    }
+    duration(text).map(OrOff::After)
+}
+
+/// A setting that can be turned off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OrOff {
+    /// Never.
+    Off,
+    /// After this long.
+    After(Duration),
+}
+
+/// Bytes: `512Mi`, `1Gi` (powers of 1024), `500M`, `1G` (powers of 1000) or a bare number.
+pub(crate) fn size(text: &str) -> Result<u64, Error> {
+    let error = || Error::Size(text.to_owned());
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| error())?;
+    let each: u64 = match unit.strip_suffix('B').unwrap_or(unit) {
+        "" => 1,
+        "k" | "K" => 1000,
+        "M" => 1_000_000,
+        "G" => 1_000_000_000,
+        "T" => 1_000_000_000_000,
+        "Ki" => 1 << 10,
+        "Mi" => 1 << 20,
+        "Gi" => 1 << 30,
+        "Ti" => 1 << 40,
+        _ => return Err(error()),
+    };
+    number.checked_mul(each).ok_or_else(error)
+}
+
+/// Thousandths of a core: `0.5`, `2`, `500m`.
+pub(crate) fn cores(text: &str) -> Result<u32, Error> {
+    let error = || Error::Cores(text.to_owned());
+    let is_number = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
+    if let Some(millis) = text.strip_suffix('m') {
+        return if millis.is_empty() || !is_number(millis) {
+            Err(error())
+        } else {
+            millis.parse().map_err(|_| error())
+        };
+    }
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    // Digits only: `parse` would take a sign. Finer than a thousandth cannot be kept.
+    if whole.is_empty() || fraction.is_empty() || fraction.len() > 3 {
+        return Err(error());
+    }
+    if !is_number(whole) || !is_number(fraction) {
+        return Err(error());
+    }
+    let whole: u32 = whole.parse().map_err(|_| error())?;
+    let fraction: u32 = format!("{fraction:0<3}").parse().map_err(|_| error())?;
+    whole
+        .checked_mul(1000)
+        .and_then(|millis| millis.checked_add(fraction))
+        .ok_or_else(error)
+}
+
+/// `10` or `10%`.
+pub(crate) fn percent(text: &str) -> Result<u32, Error> {
+    let number = text.strip_suffix('%').unwrap_or(text);
+    match number.parse::<u32>() {
+        Ok(percent) if percent <= 100 && number.bytes().all(|b| b.is_ascii_digit()) => Ok(percent),
+        _ => Err(Error::Percent(text.to_owned())),
+    }
+}
+
+/// `NAME=value` for a container's environment; the value may hold anything.
+pub(crate) fn env(text: &str) -> Result<(String, String), Error> {
+    pair(text, "NAME=value")
+}
+
+/// `key=value` for a label.
+pub(crate) fn label(text: &str) -> Result<(String, String), Error> {
+    pair(text, "key=value")
+}
+
+fn pair(text: &str, shape: &'static str) -> Result<(String, String), Error> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or_else(|| Error::NoEquals(text.to_owned(), shape))?;
+    if key.is_empty() {
+        return Err(Error::NoKey(text.to_owned(), shape));
+    }
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// `200-399` or `204`, inclusive.
+pub(crate) fn statuses(text: &str) -> Result<(u32, u32), Error> {
+    let (low, high) = text.split_once('-').unwrap_or((text, text));
+    let status = |part: &str| part.parse::<u32>().ok().filter(|n| (100..=599).contains(n));
+    match (status(low), status(high)) {
+        (Some(low), Some(high)) if low <= high => Ok((low, high)),
+        _ => Err(Error::Statuses(text.to_owned())),
+    }
+}
+
+/// How callers are kept on one version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Affinity {
+    /// Not at all.
+    None,
+    /// By a cookie the proxy sets.
+    Cookie,
+    /// By the value of this request header.
+    Header(String),
+}
+
+impl FromStr for Affinity {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text.split_once(':') {
+            None if text == "none" => Ok(Self::None),
+            None if text == "cookie" => Ok(Self::Cookie),
+            Some(("header", name)) if !name.is_empty() => Ok(Self::Header(name.to_owned())),
+            _ => Err(Error::Affinity(text.to_owned())),
+        }
+    }
+}
+
+/// The id of a service: `hello`, or its whole name `services/hello`.
+pub(crate) fn service(text: &str) -> Result<String, Error> {
+    id(text, "services/").ok_or_else(|| Error::Name(text.to_owned(), "service", "hello"))
+}
+
+/// The id of a node: `local`, or its whole name `nodes/local`.
+pub(crate) fn node(text: &str) -> Result<String, Error> {
+    id(text, "nodes/").ok_or_else(|| Error::Name(text.to_owned(), "node", "local"))
+}
+
+/// Only what would change the meaning of a resource name is refused: the control plane checks the rest.
+fn id(text: &str, prefix: &str) -> Option<String> {
+    let id = text.strip_prefix(prefix).unwrap_or(text);
+    (!id.is_empty() && !id.contains('/')).then(|| id.to_owned())
+}
+
+/// Which version of a service is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum VersionRef {
+    /// `v3` or `3`.
+    Number(i32),
+    /// `@latest`: the highest number.
+    Latest,
+    /// `@prev`: the highest number below the latest.
+    Previous,
+}
+
+impl FromStr for VersionRef {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text {
+            "@latest" => return Ok(Self::Latest),
+            "@prev" => return Ok(Self::Previous),
+            _ => {}
+        }
+        let digits = text.strip_prefix('v').unwrap_or(text);
+        match digits.parse::<i32>() {
+            Ok(number) if number > 0 && digits.bytes().all(|b| b.is_ascii_digit()) => {
+                Ok(Self::Number(number))
+            }
+            _ => Err(Error::Version(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for VersionRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => write!(f, "v{number}"),
+            Self::Latest => f.write_str("@latest"),
+            Self::Previous => f.write_str("@prev"),
+        }
+    }
+}
+
+/// One argument of `traffic set`: `v3=10`, `v3` or `v3=10:canary`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TargetArg {
+    pub(crate) version: VersionRef,
+    /// `None`: what the others leave.
+    pub(crate) percent: Option<u32>,
+    pub(crate) tag: Option<String>,
+}
+
+impl FromStr for TargetArg {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let error = |why: String| Error::Target(text.to_owned(), why);
+        let (rest, tag) = match text.split_once(':') {
+            Some((_, "")) => return Err(error("the tag after `:` is empty".to_owned())),
+            Some((rest, tag)) => (rest, Some(tag.to_owned())),
+            None => (text, None),
+        };
+        let (version, share) = match rest.split_once('=') {
+            Some((version, share)) => {
+                let share = percent(share)
+                    .map_err(|_| error(format!("`{share}` is not a whole number from 0 to 100")))?;
+                (version, Some(share))
+            }
+            None => (rest, None),
+        };
+        let version = version
+            .parse()
+            .map_err(|_| error(format!("`{version}` is not v3, 3, @latest or @prev")))?;
+        Ok(Self {
+            version,
+            percent: share,
+            tag,
+        })
+    }
+}
+
+/// One `--tag canary=v3`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TagArg {
+    pub(crate) tag: String,
+    pub(crate) version: VersionRef,
+}
+
+impl FromStr for TagArg {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let (tag, version) = pair(text, "canary=v3")?;
+        Ok(Self {
+            tag,
+            version: version.parse()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("1h"), Ok(Duration::from_secs(3600)));
+        assert_eq!(duration_or_off("off"), Ok(OrOff::Off));
+        for bad in [
+            "",
+            "30",
+            "s",
+            "-1s",
+            "1.5s",
+            "1x",
+            "30 s",
+            "99999999999999999999s",
+            "1s2",
+        ] {
+            assert_eq!(duration(bad), Err(Error::Duration(bad.to_owned())), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(size("512Mi"), Ok(512 << 20));
+        assert_eq!(size("1G"), Ok(1_000_000_000));
+        assert_eq!(size("1GiB"), Ok(1 << 30));
+        assert_eq!(size("4096"), Ok(4096));
+        for bad in ["", "Mi", "-1", "1.5Gi", "1X", "99999999Ti", "1 Gi"] {
+            assert_eq!(size(bad), Err(Error::Size(bad.to_owned())), "{bad}");
+        }
+    }
+
+    #[test]
+    fn cores_of_a_cpu() {
+        assert_eq!(cores("0.5"), Ok(500));
+        assert_eq!(cores("2"), Ok(2000));
+        assert_eq!(cores("250m"), Ok(250));
+        assert_eq!(cores("1.25"), Ok(1250));
+        for bad in [
+            "", "m", ".5", "1.", "+1", "-1", "1.2345", "0.+5", "+5m", "4294968",
+        ] {
+            assert_eq!(cores(bad), Err(Error::Cores(bad.to_owned())), "{bad}");
+        }
+    }
+
+    #[test]
+    fn pairs_and_percents() {
+        assert_eq!(env("A=b=c"), Ok(("A".to_owned(), "b=c".to_owned())));
+        assert_eq!(env("A="), Ok(("A".to_owned(), String::new())));
+        assert_eq!(
+            env("FOO").map_err(|e| e.to_string()),
+            Err("`FOO` has no `=`: write NAME=value".to_owned())
+        );
+        assert!(label("=x").is_err());
+        assert_eq!(percent("10%"), Ok(10));
+        for bad in ["101", "-1", "+1", "1.5", "", "%"] {
+            assert!(percent(bad).is_err(), "{bad}");
+        }
+        assert_eq!(statuses("200-299"), Ok((200, 299)));
+        assert_eq!(statuses("204"), Ok((204, 204)));
+        assert!(statuses("300-200").is_err());
+    }
+
+    #[test]
+    fn references() {
+        assert_eq!("v3".parse(), Ok(VersionRef::Number(3)));
+        assert_eq!("3".parse(), Ok(VersionRef::Number(3)));
+        assert_eq!("@prev".parse(), Ok(VersionRef::Previous));
+        for bad in ["", "v", "v0", "-1", "v+1", "latest", "@next", "99999999999"] {
+            assert!(bad.parse::<VersionRef>().is_err(), "{bad}");
+        }
+        assert_eq!(service("services/hello"), Ok("hello".to_owned()));
+        assert!(service("hello/versions/3").is_err());
+        assert!(service("").is_err());
+    }
+
+    #[test]
+    fn targets() {
+        let target = |text: &str| text.parse::<TargetArg>();
+        assert_eq!(
+            target("v3=10:canary"),
+            Ok(TargetArg {
+                version: VersionRef::Number(3),
+                percent: Some(10),
+                tag: Some("canary".to_owned())
+            })
+        );
+        assert_eq!(
+            target("@latest"),
+            Ok(TargetArg {
+                version: VersionRef::Latest,
+                percent: None,
+                tag: None
+            })
+        );
+        assert_eq!(
+            target("v3=ten").map_err(|e| e.to_string()),
+            Err(
+                "`v3=ten` is not a traffic target: `ten` is not a whole number from 0 to 100; \
+                 write v3=10, v3 (takes the rest) or v3=10:canary"
+                    .to_owned()
+            )
+        );
+        assert!(target("v3=10:").is_err());
+        assert!(target("=10").is_err());
+        assert_eq!(
+            "canary=v3".parse(),
+            Ok(TagArg {
+                tag: "canary".to_owned(),
+                version: VersionRef::Number(3)
+            })
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(text in "\\PC{0,20}|[0-9.a-zA-Z%=:@+-]{0,12}") {
+            let _ = (duration(&text), duration_or_off(&text), size(&text), cores(&text));
+            let _ = (percent(&text), env(&text), label(&text), statuses(&text));
+            let _ = (service(&text), node(&text), text.parse::<Affinity>());
+            let _ = (text.parse::<VersionRef>(), text.parse::<TargetArg>(), text.parse::<TagArg>());
+        }
+
+        #[test]
+        fn written_in_the_smallest_unit_it_means_the_same(
+            n in 0_u64..10_000, unit in prop::sample::select(vec!["ms", "s", "m", "h"]),
+            size_unit in prop::sample::select(vec!["", "K", "Ki", "M", "Mi", "G", "Gi"]),
+        ) {
+            let long = duration(&format!("{n}{unit}")).unwrap();
+            prop_assert_eq!(duration(&format!("{}ms", long.as_millis())), Ok(long));
+            let bytes = size(&format!("{n}{size_unit}")).unwrap();
+            prop_assert_eq!(size(&bytes.to_string()), Ok(bytes));
+            let millis = cores(&n.to_string()).unwrap();
+            prop_assert_eq!(cores(&format!("{millis}m")), Ok(millis));
+        }
+
+        #[test]
+        fn targets_round_trip(v in 1_i32.., p in prop::option::of(0_u32..=100), tag in prop::option::of("[a-z]{1,8}")) {
+            let share = p.map(|p| format!("={p}")).unwrap_or_default();
+            let suffix = tag.as_ref().map(|t| format!(":{t}")).unwrap_or_default();
+            let parsed: TargetArg = format!("v{v}{share}{suffix}").parse().unwrap();
+            prop_assert_eq!(parsed, TargetArg { version: VersionRef::Number(v), percent: p, tag });
+        }
+    }
+}
