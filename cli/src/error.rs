@@ -312,6 +312,10 @@ fn code_hint(code: Code, details: &ErrorDetails) -> Option<String> {
         ),
         Code::Unavailable | Code::ResourceExhausted => {
             let delay = details.retry_info().and_then(|retry| retry.retry_delay);
+            // A limit that waiting does not lift says what to do in its message.
+            if delay.is_none() && code == Code::ResourceExhausted {
+                return None;
+            }
             let when = delay.map_or_else(
                 || "in a moment".to_owned(),
                 |delay| format!("in {}", text::duration(delay)),
@@ -434,6 +438,6 @@ mod tests {
     #[test]
     fn what_the_server_says_cannot_drive_the_terminal() {
         let report = report(Effect::Read, Status::not_found("a\u{1b}[2Jb\nc"));
-        assert_eq!(report.errors, ["a\u{fffd}[2Jb c"]);
+        assert_eq!(report.errors, ["ab c"]);
     }
 }

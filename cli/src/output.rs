@@ -8,6 +8,8 @@
 mod json;
 mod resource;
 mod table;
+#[cfg(test)]
+mod tests;
 pub(crate) mod text;
 
 use std::io::{self, IsTerminal as _, Write as _};

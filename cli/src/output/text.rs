@@ -2,17 +2,26 @@
 
 use std::time::{Duration, SystemTime};
 
-/// Replaces what could drive a terminal or break a table: line breaks and tabs become spaces,
-/// other control characters (and bidirectional overrides) U+FFFD.
+/// Makes text from outside safe for a terminal and a table: colour codes and other CSI sequences
+/// (ECMA-48) go, line breaks and tabs become spaces, other control characters and bidirectional
+/// overrides U+FFFD.
 pub(crate) fn clean(text: &str) -> String {
-    text.chars()
-        .map(|c| match c {
-            '\n' | '\r' | '\t' => ' ',
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
-            c if c.is_control() => '\u{fffd}',
-            c => c,
-        })
-        .collect()
+    let mut clean = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\u{1b}' if chars.next_if_eq(&'[').is_some() => {
+                // Parameters, then one final byte.
+                while chars.next_if(|c| (' '..='?').contains(c)).is_some() {}
+                chars.next_if(|c| ('@'..='~').contains(c));
+            }
+            '\n' | '\r' | '\t' => clean.push(' '),
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => clean.push('\u{fffd}'),
+            c if c.is_control() => clean.push('\u{fffd}'),
+            c => clean.push(c),
+        }
+    }
+    clean
 }
 
 /// `174ms`, `1.25s`, `30s`, `5m`, `1h30m`: exact above a second only as far as a person needs.
@@ -110,6 +119,15 @@ pub(crate) fn url(proxy: &str, host: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn nothing_that_drives_a_terminal_is_left(text in ".{0,40}|[\u{1b}\\[0-9;mJ\n]{0,12}") {
+            prop_assert!(!clean(&text).chars().any(char::is_control));
+            prop_assert_eq!(clean(&clean(&text)), clean(&text));
+        }
+    }
 
     #[test]
     fn durations_are_short() {
@@ -150,9 +168,10 @@ mod tests {
 
     #[test]
     fn text_from_outside_cannot_drive_the_terminal() {
+        assert_eq!(clean("a\u{1b}[1;31m\tb\r\nc\u{202e}"), "a b  c\u{fffd}");
         assert_eq!(
-            clean("a\u{1b}[31m\tb\r\nc\u{202e}"),
-            "a\u{fffd}[31m b  c\u{fffd}"
+            clean("\u{1b}]0;title\u{7}x\u{1b}["),
+            "\u{fffd}]0;title\u{fffd}x"
         );
     }
 }

@@ -1,0 +1,112 @@
+//! Nodes and the instances on them.
+
+use cless_proto::v1 as pb;
+
+use super::version::phases;
+use super::{Resource, short};
+use crate::output::table::{self, Page, View};
+use crate::output::text;
+
+impl Resource for pb::Node {
+    const MESSAGE: &'static str = "cless.v1.Node";
+    const PLURAL: &'static str = "nodes";
+    const COLUMNS: &'static [&'static str] = &[
+        "NAME",
+        "STATE",
+        "REVISION",
+        "LAG",
+        "INSTANCES",
+        "ENGINE",
+        "NOTES",
+        "REPORTED",
+    ];
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn row(&self, view: &View) -> Vec<String> {
+        let notes = self.warnings.len() + self.quarantined.len();
+        let notes = notes + usize::from(!self.nack_reason.is_empty());
+        vec![
+            text::id(&self.name),
+            short(self.state().as_str_name(), "STATE_"),
+            self.applied_revision.to_string(),
+            self.lag.to_string(),
+            self.instances.to_string(),
+            text::or_dash(text::clean(&self.engine)),
+            if notes == 0 {
+                "-".to_owned()
+            } else {
+                format!("{notes}: see node get")
+            },
+            text::age(view.now, self.report_time.as_ref()),
+        ]
+    }
+
+    fn detail(&self, _view: &View) -> String {
+        let mut page = Page::default();
+        page.line("Name", text::id(&self.name))
+            .line("Id", text::clean(&self.id))
+            .line("State", short(self.state().as_str_name(), "STATE_"))
+            .line(
+                "Revision",
+                format!("{} ({} behind)", self.applied_revision, self.lag),
+            )
+            .line("Instances", self.instances.to_string())
+            .line("Engine", text::or_dash(text::clean(&self.engine)))
+            .line("Program", text::clean(&self.version))
+            .line("Connected", text::time(self.connect_time.as_ref()))
+            .line("Reported", text::time(self.report_time.as_ref()))
+            .line("Refused", text::clean(&self.nack_reason));
+        if !self.warnings.is_empty() {
+            let lines = self.warnings.iter().map(|warning| text::clean(warning));
+            page.section("Warnings")
+                .block(&lines.collect::<Vec<_>>().join("\n"));
+        }
+        if !self.quarantined.is_empty() {
+            let lines = self.quarantined.iter();
+            let lines = lines.map(|q| text::clean(&format!("{}: {}", q.service, q.reason)));
+            page.section("Routes kept at their last good value")
+                .block(&lines.collect::<Vec<_>>().join("\n"));
+        }
+        page.finish()
+    }
+}
+
+impl Resource for pb::Instance {
+    const MESSAGE: &'static str = "cless.v1.Instance";
+    const PLURAL: &'static str = "instances";
+    const COLUMNS: &'static [&'static str] = &[
+        "NODE",
+        "INSTANCE",
+        "SERVICE",
+        "VERSION",
+        "STATE",
+        "IN FLIGHT",
+        "AGE",
+        "COLD START",
+    ];
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn row(&self, view: &View) -> Vec<String> {
+        let start = self.cold_start.as_ref();
+        vec![
+            text::clean(self.name.split('/').nth(1).unwrap_or_default()),
+            text::id(&self.name),
+            text::id(&self.service),
+            format!("v{}", self.version),
+            short(self.state().as_str_name(), "STATE_"),
+            self.in_flight.to_string(),
+            text::age(view.now, self.create_time.as_ref()),
+            start.map_or_else(|| "-".to_owned(), phases),
+        ]
+    }
+
+    fn detail(&self, view: &View) -> String {
+        table::table(Self::COLUMNS, [self.row(view)])
+    }
+}

@@ -1,0 +1,227 @@
+//! A version: how it runs, its proof, and what each node last saw of it.
+
+use cless_proto::v1 as pb;
+use pb::readiness_probe::Kind as Probe;
+
+use super::{Resource, short};
+use crate::output::table::{Page, View};
+use crate::output::text;
+
+/// The state of the last proof; `-` if never asked.
+fn proof(version: &pb::Version) -> String {
+    match &version.verification {
+        Some(v) if v.state() != pb::verification::State::Unspecified => {
+            short(v.state().as_str_name(), "STATE_")
+        }
+        _ => "-".to_owned(),
+    }
+}
+
+impl Resource for pb::Version {
+    const MESSAGE: &'static str = "cless.v1.Version";
+    const PLURAL: &'static str = "versions";
+    const COLUMNS: &'static [&'static str] =
+        &["VERSION", "IMAGE", "TRAFFIC", "TAGS", "PROOF", "AGE"];
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn row(&self, view: &View) -> Vec<String> {
+        let image = self
+            .spec
+            .as_ref()
+            .map(|spec| text::clean(&spec.image))
+            .unwrap_or_default();
+        vec![
+            format!("v{}", self.number),
+            image,
+            format!("{}%", self.percent),
+            text::or_dash(text::clean(&self.tags.join(","))),
+            proof(self),
+            text::age(view.now, self.create_time.as_ref()),
+        ]
+    }
+
+    fn detail(&self, view: &View) -> String {
+        let spec = self.spec.clone().unwrap_or_default();
+        let cores = format!("{}", f64::from(spec.cpu_millis) / 1000.0);
+        let port = if spec.port == 0 {
+            "from the image".to_owned()
+        } else {
+            spec.port.to_string()
+        };
+        let words = |words: &[String]| text::clean(&words.join(" "));
+        let mut page = Page::default();
+        page.line("Name", text::clean(&self.name))
+            .line("Image", text::clean(&spec.image))
+            .line("Digest", text::clean(&self.image_digest))
+            .line("Traffic", format!("{}%", self.percent))
+            .line("Tags", text::clean(&self.tags.join(", ")))
+            .line("Port", port)
+            .line("Command", words(&spec.command))
+            .line("Args", words(&spec.args))
+            .line("CPU", cores)
+            .line("Memory", text::size(spec.memory_bytes))
+            .line("Readiness", readiness(&spec))
+            .line(
+                "Pull",
+                short(spec.pull_policy().as_str_name(), "PULL_POLICY_").to_lowercase(),
+            )
+            .line("Created", text::time(self.create_time.as_ref()));
+        if !spec.env.is_empty() {
+            let env = spec
+                .env
+                .iter()
+                .map(|(k, v)| text::clean(&format!("{k}={v}")));
+            page.section("Environment")
+                .block(&env.collect::<Vec<_>>().join("\n"));
+        }
+        proof_section(self, &mut page);
+        for node in self.status.iter().flat_map(|status| &status.nodes) {
+            page.section(&format!("On {}", text::clean(&node.node)));
+            page.block(&node_lines(node, view));
+        }
+        page.finish()
+    }
+}
+
+fn proof_section(version: &pb::Version, page: &mut Page) {
+    let Some(verification) = &version.verification else {
+        return;
+    };
+    page.section("Proof");
+    let mut lines = Page::default();
+    lines
+        .line("state", proof(version))
+        .line("asked", text::time(verification.request_time.as_ref()))
+        .line("why", text::clean(&verification.message));
+    for node in &verification.nodes {
+        let state = short(node.state().as_str_name(), "STATE_");
+        let start = node.cold_start.as_ref().map(phases).unwrap_or_default();
+        lines.line(
+            &text::clean(&node.node),
+            format!("{state} {start}").trim_end(),
+        );
+    }
+    page.block(&lines.finish());
+    for node in &verification.nodes {
+        if let Some(failure) = &node.failure {
+            page.block(&failure_text(&node.node, failure));
+        }
+    }
+}
+
+fn readiness(spec: &pb::VersionSpec) -> String {
+    match spec
+        .readiness
+        .as_ref()
+        .and_then(|probe| probe.kind.as_ref())
+    {
+        Some(Probe::Http(http)) => {
+            let or = |status, default| if status == 0 { default } else { status };
+            let (low, high) = (or(http.status_min, 200), or(http.status_max, 399));
+            format!("GET {} answers {low}-{high}", text::clean(&http.path))
+        }
+        Some(Probe::Tcp(_)) | None => "a TCP connect to the port".to_owned(),
+    }
+}
+
+fn node_lines(node: &pb::NodeVersionStatus, view: &View) -> String {
+    let mut lines = Page::default();
+    lines.line("pulling", text::clean(&node.pull_progress));
+    if let Some(start) = &node.last_cold_start {
+        let ago = text::age(view.now, start.time.as_ref());
+        lines.line("last cold start", format!("{} ({ago} ago)", phases(start)));
+    }
+    if node.failures > 0 {
+        let until = node.backoff_until.as_ref();
+        let wait = until
+            .map(|t| format!(", none is tried before {t}"))
+            .unwrap_or_default();
+        lines.line("failed starts", format!("{} in a row{wait}", node.failures));
+    }
+    let mut lines = lines.finish();
+    if let Some(failure) = &node.last_failure {
+        lines.push_str("last failure: ");
+        lines.push_str(&failure_text("", failure));
+        lines.push('\n');
+    }
+    lines
+}
+
+/// `129ms (create 13ms, start 98ms, ready 18ms)`.
+pub(super) fn phases(start: &pb::ColdStart) -> String {
+    let phases = [
+        ("pull", &start.pull),
+        ("queue", &start.queue),
+        ("create", &start.create),
+        ("start", &start.start),
+        ("ready", &start.ready),
+    ];
+    let parts = phases.iter().filter(|(_, time)| time.is_some());
+    let parts = parts.map(|(name, time)| format!("{name} {}", text::proto_duration(time.as_ref())));
+    let parts: Vec<String> = parts.collect();
+    let total = text::proto_duration(start.total.as_ref());
+    if parts.is_empty() {
+        total
+    } else {
+        format!("{total} ({})", parts.join(", "))
+    }
+}
+
+/// `nodes/local: the container ended (exit code 3, out of memory)` and its log, indented.
+fn failure_text(node: &str, failure: &pb::StartFailure) -> String {
+    let what = match failure.message.as_str() {
+        "" => match failure.reason() {
+            pb::start_failure::Reason::Image => "the image cannot be had",
+            pb::start_failure::Reason::Engine => "the engine refused to start it",
+            pb::start_failure::Reason::Exited => "the container ended before it was ready",
+            pb::start_failure::Reason::NotReady => "it did not become ready in time",
+            pb::start_failure::Reason::Unspecified => "it did not start",
+        },
+        message => message,
+    };
+    let code = failure.exit_code.map(|code| format!("exit code {code}"));
+    let oom = failure
+        .oom_killed
+        .then(|| "out of memory: give it more with --memory".to_owned());
+    // The message may have said so already.
+    let facts = [code, oom]
+        .into_iter()
+        .flatten()
+        .filter(|fact| !what.contains(fact.as_str()));
+    let facts: Vec<String> = facts.collect();
+    let mut line = String::new();
+    if !node.is_empty() {
+        line = format!("{}: ", text::clean(node));
+    }
+    line.push_str(&text::clean(what));
+    if !facts.is_empty() {
+        line.push_str(&format!(" ({})", facts.join(", ")));
+    }
+    for log in &failure.log_tail {
+        line.push_str(&format!("\n  | {}", text::clean(log)));
+    }
+    line
+}
+
+/// Why a version is not proved: one entry a node, its log in further lines; or the plane's message.
+pub(crate) fn failure_lines(version: &pb::Version) -> Vec<String> {
+    let Some(verification) = &version.verification else {
+        return Vec::new();
+    };
+    let failed = |n: &&pb::NodeVerification| n.state() == pb::verification::State::Failed;
+    let nodes = verification.nodes.iter().filter(failed);
+    let mut lines: Vec<String> = nodes
+        .map(|node| failure_text(&node.node, &node.failure.clone().unwrap_or_default()))
+        .collect();
+    let pending = |n: &&pb::NodeVerification| n.state() == pb::verification::State::Pending;
+    for node in verification.nodes.iter().filter(pending) {
+        lines.push(format!("{}: not ready in time", text::clean(&node.node)));
+    }
+    if lines.is_empty() && !verification.message.is_empty() {
+        lines.push(text::clean(&verification.message));
+    }
+    lines
+}
