@@ -111,6 +111,14 @@ impl Error {
         }
     }
 
+    /// The reason in the status's `ErrorInfo`, which names the cause more closely than the code (AIP-193).
+    pub(crate) fn reason(&self) -> Option<String> {
+        match self {
+            Self::Api { status, .. } => status.get_details_error_info().map(|info| info.reason),
+            _ => None,
+        }
+    }
+
     /// Whether the reader went away: `cless ... | head` is no failure.
     pub(crate) fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe)
@@ -126,11 +134,11 @@ impl Error {
         match self {
             Self::Usage { hint, .. } => one(exit::USAGE, hint.iter().cloned().collect()),
             Self::Conflict { hint, .. } => one(exit::CONFLICT, vec![hint.clone()]),
-            Self::Connect { server, .. } => one(
+            Self::Connect { .. } => one(
                 exit::ERROR,
                 vec![
                     "is the control plane running? start one with `cless dev`".to_owned(),
-                    format!("another address than {server} goes into --server or CLESS_SERVER"),
+                    "if it listens elsewhere, say where with --server or CLESS_SERVER".to_owned(),
                 ],
             ),
             Self::Api {

@@ -187,6 +187,11 @@ impl Printer {
         self.terminal
     }
 
+    /// Whether stderr takes colour.
+    pub(crate) fn is_color(&self) -> bool {
+        self.color
+    }
+
     /// An error with its hints.
     pub(crate) fn report(&self, report: &Report) {
         self.wipe();

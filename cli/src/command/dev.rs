@@ -1,10 +1,331 @@
-//! `dev`
+//! `dev`: a control plane and a node in one process, for one machine.
+//!
+//! Both planes are the same code as the two programs, joined by the same gRPC over loopback. A
+//! signal stops the node first, while its control plane still answers: requests in flight end, its
+//! containers are removed. Then the control plane stops. A second signal ends the process at once.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use clap::builder::FalseyValueParser;
+use clap::{ArgAction, Args};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
 use crate::error::Error;
 use crate::output::Printer;
-use clap::Args;
-/// x
+
+/// The name of the only node.
+const NODE: &str = "local";
+
+/// Where to listen, and where to keep state.
 #[derive(Debug, Args)]
-pub(crate) struct DevArgs {}
-pub(super) async fn run(_args: DevArgs, _printer: &Printer) -> Result<(), Error> {
-    Ok(())
+pub(crate) struct DevArgs {
+    /// Where requests are served
+    #[arg(
+        long,
+        env = "CLESS_LISTEN",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:8080"
+    )]
+    listen: SocketAddr,
+    /// Where the control plane answers; the other commands find it at --server
+    #[arg(
+        long,
+        env = "CLESS_GRPC",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:7070"
+    )]
+    grpc: SocketAddr,
+    /// Where metrics and health are served [default: nowhere]
+    #[arg(long, env = "CLESS_ADMIN", value_name = "ADDR")]
+    admin: Option<SocketAddr>,
+    /// Where state is kept [default: $XDG_DATA_HOME/cless, else ~/.local/share/cless]
+    #[arg(long, env = "CLESS_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Services answer at NAME.DOMAIN
+    #[arg(
+        long,
+        env = "CLESS_DOMAIN",
+        value_name = "DOMAIN",
+        default_value = "localhost"
+    )]
+    domain: String,
+    /// Leave containers running at the end: the next start adopts them
+    #[arg(long, env = "CLESS_KEEP_CONTAINERS")]
+    #[arg(action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    keep_containers: bool,
+    /// Let --grpc be an address that other machines reach, though anyone there may then do anything
+    #[arg(long, env = "CLESS_ALLOW_INSECURE")]
+    #[arg(action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    allow_insecure: bool,
+    /// What to log on stderr: error, warn, info, debug, or a filter such as info,cless_data_plane=debug
+    #[arg(long, env = "CLESS_LOG", value_name = "FILTER", default_value = "info")]
+    log: String,
+    /// How to log
+    #[arg(long, env = "CLESS_LOG_FORMAT", value_enum, default_value = "text")]
+    log_format: LogFormat,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// Runs until a signal.
+pub(super) async fn run(args: DevArgs, printer: &Printer) -> Result<(), Error> {
+    let mut signals = Signals::new()?;
+    log(&args, printer)?;
+    let dir = match &args.data_dir {
+        Some(dir) => dir.clone(),
+        None => default_dir(&|name| std::env::var_os(name).map(PathBuf::from))?,
+    };
+    let planes = tokio::select! {
+        planes = Box::pin(Planes::start(&args, &dir)) => planes?,
+        () = signals.next() => return Err(Error::Interrupted { left: None }),
+    };
+    welcome(&args, &planes, &dir, printer);
+    signals.next().await;
+    let what = if args.keep_containers {
+        "stay"
+    } else {
+        "are removed"
+    };
+    printer.note(&format!(
+        "stopping: requests in flight end first, containers {what}; a second signal ends it at once"
+    ));
+    tokio::select! {
+        () = Box::pin(planes.shutdown()) => Ok(()),
+        () = signals.next() => Err(Error::Interrupted {
+            left: Some("containers may be left: the next `cless dev` takes care of them".to_owned()),
+        }),
+    }
+}
+
+/// Both planes, running.
+struct Planes {
+    control: cless_control_plane::Running,
+    node: cless_data_plane::Running,
+}
+
+impl Planes {
+    async fn start(args: &DevArgs, dir: &Path) -> Result<Self, Error> {
+        let cache_dir = dir.join("node");
+        std::fs::create_dir_all(&cache_dir).map_err(|source| Error::Io {
+            doing: format!("--data-dir: create {}", cache_dir.display()),
+            source,
+        })?;
+        let control = cless_control_plane::start(cless_control_plane::Options {
+            listen: args.grpc.into(),
+            database_url: database_url(&dir.join("cless.db"))?,
+            domain: args.domain.clone(),
+            allow_insecure: args.allow_insecure,
+        })
+        .await
+        .map_err(|error| failed("control plane", &error))?;
+        let uri = format!("http://{}", reachable(control.addr()));
+        let uri = uri
+            .parse()
+            .map_err(|error: tonic::codegen::http::uri::InvalidUri| failed("node", &error))?;
+        let node = cless_data_plane::start(cless_data_plane::Options {
+            listen: Some(args.listen),
+            control_plane: vec![uri],
+            node: NODE.to_owned(),
+            cache_dir,
+            admin: args.admin,
+            keep_containers: args.keep_containers,
+            ..Default::default()
+        })
+        .await;
+        match node {
+            Ok(node) => Ok(Self { control, node }),
+            Err(error) => {
+                control.shutdown().await;
+                Err(failed("node", &error))
+            }
+        }
+    }
+
+    async fn shutdown(self) {
+        self.node.shutdown().await;
+        self.control.shutdown().await;
+    }
+}
+
+/// The whole chain of causes: the outermost alone rarely says why.
+fn failed(plane: &str, error: &(dyn std::error::Error + 'static)) -> Error {
+    let mut message = format!("the {plane} cannot start: {error}");
+    let mut hint = None;
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !message.contains(&text) {
+            message.push_str(&format!(": {text}"));
+        }
+        if let Some(error) = error.downcast_ref::<io::Error>()
+            && error.kind() == io::ErrorKind::AddrInUse
+        {
+            hint = Some(
+                "is `cless dev` running already? choose other addresses with --listen and --grpc"
+                    .to_owned(),
+            );
+        }
+        cause = error.source();
+    }
+    Error::Dev { message, hint }
+}
+
+fn welcome(args: &DevArgs, planes: &Planes, dir: &Path, printer: &Printer) {
+    let proxy = reachable(planes.node.proxy_addr());
+    let api = reachable(planes.control.addr());
+    let mut lines = vec![
+        format!(
+            "requests:       http://NAME.{}:{}",
+            args.domain,
+            proxy.port()
+        ),
+        format!("control plane:  http://{api}"),
+        format!("state:          {}", dir.display()),
+    ];
+    if let Some(admin) = planes.node.admin_addr() {
+        lines.insert(
+            2,
+            format!("metrics:        http://{}/metrics", reachable(admin)),
+        );
+    }
+    let mut flags = String::new();
+    if api.port() != 7070 {
+        flags.push_str(&format!(" --server http://{api}"));
+    }
+    if proxy.port() != 8080 {
+        flags.push_str(&format!(" --proxy http://{proxy}"));
+    }
+    lines.push(format!(
+        "try:            cless{flags} deploy hello --image IMAGE"
+    ));
+    printer.note(&lines.join("\n"));
+}
+
+/// An address to dial: "any" is heard on loopback.
+fn reachable(addr: SocketAddr) -> SocketAddr {
+    match addr.ip() {
+        ip if !ip.is_unspecified() => addr,
+        IpAddr::V4(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, addr.port())),
+        IpAddr::V6(_) => SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, addr.port())),
+    }
+}
+
+fn log(args: &DevArgs, printer: &Printer) -> Result<(), Error> {
+    let filter = EnvFilter::try_new(&args.log).map_err(|error| Error::Usage {
+        message: format!("--log: {error}"),
+        hint: Some("write a level, as in --log debug".to_owned()),
+    })?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(printer.is_color())
+        .with_writer(io::stderr);
+    let set = match args.log_format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    set.map_err(|error| Error::Dev {
+        message: format!("cannot log: {error}"),
+        hint: None,
+    })
+}
+
+/// Where state is kept if `--data-dir` does not say (XDG base directory specification).
+fn default_dir(var: &dyn Fn(&str) -> Option<PathBuf>) -> Result<PathBuf, Error> {
+    // "If an implementation encounters a relative path it should consider the path invalid."
+    let absolute = |name: &str| var(name).filter(|path| path.is_absolute());
+    let home = || absolute("HOME").map(|home| home.join(".local/share"));
+    absolute("XDG_DATA_HOME")
+        .or_else(home)
+        .map(|base| base.join("cless"))
+        .ok_or_else(|| Error::Usage {
+            message: "there is no home folder to keep state in".to_owned(),
+            hint: Some("say where with --data-dir".to_owned()),
+        })
+}
+
+/// A path as a SQLite URL: what has a meaning in a URL is escaped.
+fn database_url(path: &Path) -> Result<String, Error> {
+    let text = path.to_str().ok_or_else(|| Error::Usage {
+        message: format!("--data-dir: {} is not UTF-8", path.display()),
+        hint: None,
+    })?;
+    let escaped = text
+        .replace('%', "%25")
+        .replace('?', "%3F")
+        .replace('#', "%23");
+    Ok(format!("sqlite://{escaped}?mode=rwc"))
+}
+
+/// SIGINT and SIGTERM.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Error> {
+        let listen = |kind| {
+            signal(kind).map_err(|source| Error::Io {
+                doing: "listen for signals".to_owned(),
+                source,
+            })
+        };
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_has_a_home() {
+        let dir = |xdg: Option<&str>, home: Option<&str>| {
+            let var = |name: &str| if name == "HOME" { home } else { xdg }.map(PathBuf::from);
+            default_dir(&var).ok()
+        };
+        assert_eq!(dir(Some("/x"), Some("/h")), Some("/x/cless".into()));
+        assert_eq!(
+            dir(Some("relative"), Some("/h")),
+            Some("/h/.local/share/cless".into())
+        );
+        assert_eq!(dir(None, None), None);
+    }
+
+    #[test]
+    fn a_path_is_escaped_in_a_url() {
+        let url = database_url(Path::new("/a b/50%?#/cless.db"));
+        assert_eq!(
+            url.ok(),
+            Some("sqlite:///a b/50%25%3F%23/cless.db?mode=rwc".to_owned())
+        );
+    }
+
+    #[test]
+    fn any_address_is_dialled_on_loopback() {
+        let reach = |text: &str| reachable(text.parse().expect("an address")).to_string();
+        assert_eq!(reach("0.0.0.0:80"), "127.0.0.1:80");
+        assert_eq!(reach("[::]:80"), "[::1]:80");
+        assert_eq!(reach("192.0.2.1:80"), "192.0.2.1:80");
+    }
 }

@@ -20,6 +20,9 @@ const PULL_NOTE: Duration = Duration::from_secs(3);
 /// Nodes follow within 100 ms; one that has not by now has a problem of its own.
 const FOLLOW: Duration = Duration::from_secs(10);
 
+/// The `ErrorInfo.reason` of a control plane that has no node to ask.
+const NO_NODE: &str = "NO_NODE_CONNECTED";
+
 /// What became of asking for a proof.
 #[derive(Debug)]
 pub(super) enum Proof {
@@ -43,13 +46,7 @@ pub(super) async fn prove(
     let asked = Instant::now();
     let version = match client.verify_version(service, number, timeout).await {
         Ok(version) => version,
-        Err(error) if error.code() == Some(Code::FailedPrecondition) => {
-            let connected = |node: &pb::Node| node.state() == pb::node::State::Connected;
-            return match client.list_nodes(0).await?.iter().any(connected) {
-                true => Err(error),
-                false => Ok(Proof::NoNodes),
-            };
-        }
+        Err(error) if error.reason().as_deref() == Some(NO_NODE) => return Ok(Proof::NoNodes),
         Err(error) => return Err(error),
     };
     let mut progress = Progress::new(service, number);

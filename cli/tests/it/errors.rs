@@ -1,0 +1,181 @@
+//! Every class of error with its exit code, and where its words go.
+
+use std::process::Stdio;
+
+use tonic::Code;
+
+use crate::plane::{Plane, assert_run, output, run};
+use crate::refusing::Refusing;
+
+#[tokio::test]
+async fn nobody_listens() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let server = format!("http://{}", listener.local_addr().expect("its address"));
+    drop(listener);
+    assert_run!(run(&server, "service list").await, @r"
+    exit: 1
+    ----- stderr -----
+    error: no answer from the control plane at [SERVER]: Connection refused (os error 111)
+    hint: is the control plane running? start one with `cless dev`
+    hint: if it listens elsewhere, say where with --server or CLESS_SERVER
+    ");
+}
+
+#[tokio::test]
+async fn an_address_that_is_none() {
+    assert_run!(run("https://127.0.0.1:1", "service list").await, @r"
+    exit: 2
+    ----- stderr -----
+    error: --server: `[SERVER]` does not start with http://
+    hint: write it as http://127.0.0.1:7070
+    ");
+}
+
+#[tokio::test]
+async fn usage_is_explained_with_the_flag() {
+    assert_run!(run("http://127.0.0.1:1", "deploy hello --image hello:1 --memory 12Q").await, @r"
+    exit: 2
+    ----- stderr -----
+    error: invalid value '12Q' for '--memory <SIZE>': `12Q` is not a size: write bytes or a number with a unit, as in 512Mi, 1Gi or 500M
+
+    For more information, try '--help'.
+    ");
+    assert_run!(run("http://127.0.0.1:1", "deploy hello --image hello:1 -e FOO").await, @r"
+    exit: 2
+    ----- stderr -----
+    error: invalid value 'FOO' for '--env <NAME=VALUE>': `FOO` has no `=`: write NAME=value
+
+    For more information, try '--help'.
+    ");
+    assert_run!(run("http://127.0.0.1:1", "traffic set hello v3=ten").await, @r"
+    exit: 2
+    ----- stderr -----
+    error: invalid value 'v3=ten' for '[TARGET]...': `v3=ten` is not a traffic target: `ten` is not a whole number from 0 to 100; write v3=10, v3 (takes the rest) or v3=10:canary
+
+    For more information, try '--help'.
+    ");
+}
+
+#[tokio::test]
+async fn not_allowed() {
+    let server = format!("http://{}", Refusing::start(Code::PermissionDenied).await);
+    assert_run!(run(&server, "service get hello").await, @r"
+    exit: 4
+    ----- stderr -----
+    error: get services/hello: not today
+    hint: ask whoever runs this control plane for access
+    ");
+    let server = format!("http://{}", Refusing::start(Code::Unauthenticated).await);
+    assert_run!(run(&server, "service create hello").await, @r"
+    exit: 4
+    ----- stderr -----
+    error: create services/hello: not today
+    hint: ask whoever runs this control plane for access
+    ");
+}
+
+#[tokio::test]
+async fn no_answer_in_time() {
+    let server = format!("http://{}", Refusing::start(Code::DeadlineExceeded).await);
+    assert_run!(run(&server, "service get hello").await, @r"
+    exit: 1
+    ----- stderr -----
+    error: get services/hello: not today
+    ");
+    assert_run!(run(&server, "service create hello").await, @r"
+    exit: 8
+    ----- stderr -----
+    error: create services/hello: not today
+    hint: it may or may not have happened: look before you repeat it
+    ");
+}
+
+#[tokio::test]
+async fn out_of_order() {
+    let server = format!("http://{}", Refusing::start(Code::Unavailable).await);
+    assert_run!(run(&server, "service list").await, @r"
+    exit: 1
+    ----- stderr -----
+    error: list services: not today
+    hint: try again in a moment
+    ");
+    let server = format!("http://{}", Refusing::start(Code::Internal).await);
+    assert_run!(run(&server, "service list").await, @r"
+    exit: 1
+    ----- stderr -----
+    error: list services: not today
+    hint: this is a fault of the control plane: its log says more
+    ");
+}
+
+#[tokio::test]
+async fn what_does_not_exist() {
+    let plane = Plane::start().await;
+    assert_run!(plane.run("service get ghost").await, @r"
+    exit: 1
+    ----- stderr -----
+    error: no answer from the control plane at [SERVER]: Connection refused (os error 111)
+    hint: is the control plane running? start one with `cless dev`
+    hint: if it listens elsewhere, say where with --server or CLESS_SERVER
+    ");
+    assert_run!(plane.run("version get ghost").await, @r"
+    exit: 1
+    ----- stderr -----
+    error: no answer from the control plane at [SERVER]: Connection refused (os error 111)
+    hint: is the control plane running? start one with `cless dev`
+    hint: if it listens elsewhere, say where with --server or CLESS_SERVER
+    ");
+    assert_run!(plane.run("traffic get ghost").await, @r"
+    exit: 1
+    ----- stderr -----
+    error: no answer from the control plane at [SERVER]: Connection refused (os error 111)
+    hint: is the control plane running? start one with `cless dev`
+    hint: if it listens elsewhere, say where with --server or CLESS_SERVER
+    ");
+    assert_run!(plane.run("node get ghost").await, @r"
+    exit: 1
+    ----- stderr -----
+    error: no answer from the control plane at [SERVER]: Connection refused (os error 111)
+    hint: is the control plane running? start one with `cless dev`
+    hint: if it listens elsewhere, say where with --server or CLESS_SERVER
+    ");
+    plane.ok("service create hello").await;
+    assert_run!(plane.run("version get hello v9").await, @"");
+    assert_run!(plane.run("version get hello").await, @"");
+}
+
+#[tokio::test]
+async fn a_delete_without_a_terminal_needs_yes() {
+    let plane = Plane::start().await;
+    plane.ok("service create hello").await;
+    assert_run!(plane.run("service delete hello").await, @"");
+    assert_run!(plane.run("service delete hello --yes").await, @"");
+    assert_run!(plane.run("service delete hello --yes").await, @"");
+}
+
+#[tokio::test]
+async fn a_reader_that_goes_away_is_no_failure() {
+    let (read, write) = std::io::pipe().expect("a pipe");
+    drop(read);
+    let status = tokio::process::Command::new(env!("CARGO_BIN_EXE_cless"))
+        .args(["completion", "bash"])
+        .stdout(Stdio::from(write))
+        .stderr(Stdio::piped())
+        .output()
+        .await
+        .expect("cless runs");
+    assert_eq!(status.status.code(), Some(0));
+    assert_eq!(String::from_utf8_lossy(&status.stderr), "");
+}
+
+#[tokio::test]
+async fn completions_name_the_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let done = output("http://127.0.0.1:1", &format!("completion {shell}"), "").await;
+        assert!(done.status.success());
+        assert!(
+            String::from_utf8_lossy(&done.stdout).contains("rollback"),
+            "{shell}"
+        );
+    }
+}

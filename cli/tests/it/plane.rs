@@ -1,0 +1,119 @@
+//! A control plane on a temporary database, and runs of `cless` against it.
+
+use std::fmt::Write as _;
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+
+/// Any run of `cless` that takes longer is stuck.
+const RUN: Duration = Duration::from_secs(60);
+
+/// A control plane that lives as long as this.
+pub(crate) struct Plane {
+    running: cless_control_plane::Running,
+    _dir: tempfile::TempDir,
+}
+
+impl Plane {
+    /// Starts one on a port the system chooses.
+    pub(crate) async fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let options = cless_control_plane::Options {
+            listen: ([127, 0, 0, 1], 0).into(),
+            database_url: format!(
+                "sqlite://{}?mode=rwc",
+                dir.path().join("cless.db").display()
+            ),
+            ..Default::default()
+        };
+        let running = cless_control_plane::start(options)
+            .await
+            .expect("the control plane starts");
+        Self { running, _dir: dir }
+    }
+
+    /// Its address for `--server`.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.running.addr())
+    }
+
+    /// Runs `cless` with words separated by blanks.
+    pub(crate) async fn run(&self, command: &str) -> String {
+        run(&self.url(), command).await
+    }
+
+    /// Runs a command that must succeed; its stdout.
+    pub(crate) async fn ok(&self, command: &str) -> String {
+        let output = output(&self.url(), command, "").await;
+        assert!(
+            output.status.success(),
+            "{command}: {}",
+            transcript(&self.url(), &output)
+        );
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+}
+
+/// What a person sees of a run.
+pub(crate) async fn run(server: &str, command: &str) -> String {
+    transcript(server, &output(server, command, "").await)
+}
+
+/// Runs `cless` in an empty environment.
+pub(crate) async fn output(server: &str, command: &str, stdin: &str) -> Output {
+    let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_cless"))
+        .args(command.split(' ').filter(|word| !word.is_empty()))
+        .env_clear()
+        .env("CLESS_SERVER", server)
+        .env("CLESS_ACTOR", "ann@test")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("cless starts");
+    let mut input = child.stdin.take().expect("stdin is piped");
+    // A command that does not read has closed it already.
+    let _ = input.write_all(stdin.as_bytes()).await;
+    drop(input);
+    tokio::time::timeout(RUN, child.wait_with_output())
+        .await
+        .expect("cless ends in time")
+        .expect("cless ran")
+}
+
+fn transcript(server: &str, output: &Output) -> String {
+    let mut text = format!("exit: {}\n", output.status.code().unwrap_or(-1));
+    for (name, stream) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
+        if !stream.is_empty() {
+            let stream = String::from_utf8_lossy(stream);
+            let _ = write!(
+                text,
+                "----- {name} -----\n{}",
+                stream.replace(server, "[SERVER]")
+            );
+        }
+    }
+    text
+}
+
+/// Compares a transcript, with what differs from run to run replaced.
+macro_rules! assert_run {
+    ($text:expr, @$snapshot:literal) => {{
+        let text = $text;
+        insta::with_settings!({ filters => $crate::plane::FILTERS.to_vec() }, {
+            insta::assert_snapshot!(text, @$snapshot);
+        });
+    }};
+}
+pub(crate) use assert_run;
+
+/// Times, ages, etags, uids.
+pub(crate) const FILTERS: [(&str, &str); 5] = [
+    (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "[TIME]"),
+    (r"(?m) \d+s$", " [AGE]"),
+    (r#""(etag|uid|id)": "[^"]+""#, r#""$1": "[ID]""#),
+    (r"(?m)^( *(?:- )?)(etag|uid): \S+$", "$1$2: [ID]"),
+    (r"(?m)^(Etag: +)\S+$", "$1[ID]"),
+];
