@@ -214,7 +214,10 @@ fn messages(doing: &str, status: &Status, details: &ErrorDetails) -> Vec<String>
         .precondition_failure()
         .into_iter()
         .flat_map(|bad| &bad.violations);
-    let states = states.map(|v| format!("{}: {}", v.subject, v.description));
+    let states = states.map(|v| match v.description.contains(&v.subject) {
+        true => v.description.clone(),
+        false => format!("{}: {}", v.subject, v.description),
+    });
     let mut lines: Vec<String> = fields
         .chain(states)
         .map(|line| text::clean(&line))
@@ -314,10 +317,18 @@ fn code_hint(code: Code, details: &ErrorDetails) -> Option<String> {
             )),
             _ => None,
         },
-        Code::Aborted => Some(
-            "someone else changed it in between: look at it again, then repeat the command"
-                .to_owned(),
-        ),
+        Code::Aborted => {
+            let show = match parts.as_slice() {
+                ["services", id] => format!("cless service get {id}"),
+                ["services", id, "versions", number] => format!("cless version get {id} {number}"),
+                ["services", id, "traffic"] => format!("cless traffic get {id}"),
+                _ => return None,
+            };
+            Some(format!(
+                "see how it is now with `{}`, then repeat the command",
+                text::clean(&show)
+            ))
+        }
         Code::Unavailable | Code::ResourceExhausted => {
             let delay = details.retry_info().and_then(|retry| retry.retry_delay);
             // A limit that waiting does not lift says what to do in its message.

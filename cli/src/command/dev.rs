@@ -38,9 +38,17 @@ pub(crate) struct DevArgs {
         default_value = "127.0.0.1:7070"
     )]
     grpc: SocketAddr,
-    /// Where metrics and health are served [default: nowhere]
-    #[arg(long, env = "CLESS_ADMIN", value_name = "ADDR")]
-    admin: Option<SocketAddr>,
+    /// Where the node's metrics and health are served
+    #[arg(
+        long,
+        env = "CLESS_ADMIN",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:9090"
+    )]
+    admin: SocketAddr,
+    /// The container engine: unix:///... or tcp://... [default: DOCKER_HOST, else the usual socket]
+    #[arg(long, env = "CLESS_ENGINE", value_name = "URL")]
+    engine: Option<String>,
     /// Where state is kept [default: $XDG_DATA_HOME/cless, else ~/.local/share/cless]
     #[arg(long, env = "CLESS_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -121,7 +129,7 @@ impl Planes {
             source,
         })?;
         let control = cless_control_plane::start(cless_control_plane::Options {
-            listen: args.grpc.into(),
+            listen: args.grpc,
             database_url: database_url(&dir.join("cless.db"))?,
             domain: args.domain.clone(),
             allow_insecure: args.allow_insecure,
@@ -133,11 +141,12 @@ impl Planes {
             .parse()
             .map_err(|error: tonic::codegen::http::uri::InvalidUri| failed("node", &error))?;
         let node = cless_data_plane::start(cless_data_plane::Options {
-            listen: Some(args.listen),
-            control_plane: vec![uri],
+            listen: args.listen,
+            control_planes: vec![uri],
             node: NODE.to_owned(),
             cache_dir,
             admin: args.admin,
+            engine: args.engine.clone(),
             keep_containers: args.keep_containers,
             ..Default::default()
         })
@@ -171,7 +180,7 @@ fn failed(plane: &str, error: &(dyn std::error::Error + 'static)) -> Error {
             && error.kind() == io::ErrorKind::AddrInUse
         {
             hint = Some(
-                "is `cless dev` running already? choose other addresses with --listen and --grpc"
+                "is `cless dev` running already? choose other addresses with --listen, --grpc and --admin"
                     .to_owned(),
             );
         }
@@ -183,6 +192,7 @@ fn failed(plane: &str, error: &(dyn std::error::Error + 'static)) -> Error {
 fn welcome(args: &DevArgs, planes: &Planes, dir: &Path, printer: &Printer) {
     let proxy = reachable(planes.node.proxy_addr());
     let api = reachable(planes.control.addr());
+    let admin = reachable(planes.node.admin_addr());
     let mut lines = vec![
         format!(
             "requests:       http://NAME.{}:{}",
@@ -190,14 +200,9 @@ fn welcome(args: &DevArgs, planes: &Planes, dir: &Path, printer: &Printer) {
             proxy.port()
         ),
         format!("control plane:  http://{api}"),
+        format!("metrics:        http://{admin}/metrics"),
         format!("state:          {}", dir.display()),
     ];
-    if let Some(admin) = planes.node.admin_addr() {
-        lines.insert(
-            2,
-            format!("metrics:        http://{}/metrics", reachable(admin)),
-        );
-    }
     let mut flags = String::new();
     if api.port() != 7070 {
         flags.push_str(&format!(" --server http://{api}"));

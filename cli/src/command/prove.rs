@@ -82,14 +82,27 @@ fn state(version: &pb::Version) -> State {
 }
 
 fn not_proved(service: &str, version: &pb::Version) -> Error {
+    use pb::start_failure::Reason;
     let number = version.number;
+    let nodes = version
+        .verification
+        .iter()
+        .flat_map(|verification| &verification.nodes);
+    let slow = |node: &pb::NodeVerification| match &node.failure {
+        Some(failure) => failure.reason() == Reason::NotReady,
+        None => node.state() == State::Pending,
+    };
+    let mut hints = vec![format!(
+        "see it again with `cless version get {service} v{number}`"
+    )];
+    if nodes.into_iter().any(slow) {
+        hints.push("a start that only needs longer: --cold-start-timeout and --timeout".to_owned());
+    }
+    let failures = failure_lines(version);
     Error::NotProved {
         version: version_name(service, number),
-        failures: failure_lines(version),
-        hints: vec![
-            format!("see it again with `cless version get {service} v{number}`"),
-            "a start that only needs longer: --cold-start-timeout and --timeout".to_owned(),
-        ],
+        failures,
+        hints,
     }
 }
 

@@ -6,23 +6,119 @@ use crate::plane::{Plane, assert_run};
 #[tokio::test]
 async fn without_a_node_the_proof_is_skipped() {
     let plane = Plane::start().await;
-    assert_run!(plane.run("deploy hello --image hello:1").await, @"");
-    assert_run!(plane.run("deploy hello --image hello:2 --traffic 25 --reason try -o name").await, @"");
-    assert_run!(plane.run("deploy hello --image hello:3 --traffic 10% --no-wait").await, @"");
-    assert_run!(plane.run("deploy hello --image hello:4 --no-traffic --tag next").await, @"");
-    assert_run!(plane.run("deploy hello --image hello:5 --no-traffic --quiet").await, @"");
-    assert_run!(plane.run("traffic history hello").await, @"");
+    assert_run!(plane.run("deploy hello --image hello:1").await, @r"
+    exit: 0
+    ----- stdout -----
+    SERVICE  VERSION  TRAFFIC  URL
+    hello    v1       100%     http://hello.localhost:8080
+    ----- stderr -----
+    created services/hello
+    created services/hello/versions/1 of hello:1
+    hello v1: not proved, because no node is connected: start one with `cless-data-plane`
+    hello: no traffic -> v1=100
+    try it:      curl http://hello.localhost:8080
+    ");
+    assert_run!(plane.run("deploy hello --image hello:2 --traffic 25 --reason try -o name").await, @r"
+    exit: 0
+    ----- stdout -----
+    services/hello/versions/2
+    ----- stderr -----
+    created services/hello/versions/2 of hello:2
+    hello v2: not proved, because no node is connected: start one with `cless-data-plane`
+    hello: v1=100 -> v1=75 v2=25
+    ");
+    assert_run!(plane.run("deploy hello --image hello:3 --traffic 10% --no-wait").await, @r"
+    exit: 0
+    ----- stdout -----
+    SERVICE  VERSION  TRAFFIC  URL
+    hello    v3       10%      http://hello.localhost:8080
+    ----- stderr -----
+    created services/hello/versions/3 of hello:3
+    hello v3: not proved, because of --no-wait
+    hello: v1=75 v2=25 -> v1=68 v2=22 v3=10
+    try it:      curl http://hello.localhost:8080
+    go back:     cless rollback hello
+    ");
+    assert_run!(plane.run("deploy hello --image hello:4 --no-traffic --tag next").await, @r"
+    exit: 0
+    ----- stdout -----
+    SERVICE  VERSION  TRAFFIC  URL
+    hello    v4       0%       http://next--hello.localhost:8080
+    ----- stderr -----
+    created services/hello/versions/4 of hello:4
+    hello v4: not proved, because no node is connected: start one with `cless-data-plane`
+    hello: v1=68 v2=22 v3=10 -> v1=68 v2=22 v3=10 v4=0:next
+    try it:      curl http://next--hello.localhost:8080
+    give it traffic: cless traffic set hello v4=100
+    ");
+    assert_run!(plane.run("deploy hello --image hello:5 --no-traffic --quiet").await, @r"
+    exit: 0
+    ----- stdout -----
+    SERVICE  VERSION  TRAFFIC  URL
+    hello    v5       0%       -
+    ");
+    assert_run!(plane.run("traffic history hello").await, @r"
+    exit: 0
+    ----- stdout -----
+    REVISION  TARGETS                      ACTOR     REASON              AGE
+    4         v1=68 v2=22 v3=10 v4=0:next  ann@test  deploy v4: hello:4  [AGE]
+    3         v1=68 v2=22 v3=10            ann@test  deploy v3: hello:3  [AGE]
+    2         v1=75 v2=25                  ann@test  try                 [AGE]
+    1         v1=100                       ann@test  deploy v1: hello:1  [AGE]
+    ");
 }
 
 #[tokio::test]
 async fn a_proved_version_gets_the_traffic() {
     let plane = Plane::start().await;
     let _node = FakeNode::connect(&plane.url(), "one", Verdict::Verified).await;
-    assert_run!(plane.run("deploy hello --image hello:1 --max-instances 2").await, @"");
-    assert_run!(plane.run("deploy hello --image hello:2 --max-instances 4 --traffic 50").await, @"");
-    assert_run!(plane.run("version list hello").await, @"");
-    assert_run!(plane.run("version verify hello v1 -o name").await, @"");
-    assert_run!(plane.run("node list -o name").await, @"");
+    assert_run!(plane.run("deploy hello --image hello:1 --max-instances 2").await, @r"
+    exit: 0
+    ----- stdout -----
+    SERVICE  VERSION  TRAFFIC  URL
+    hello    v1       100%     http://hello.localhost:8080
+    ----- stderr -----
+    created services/hello
+    created services/hello/versions/1 of hello:1
+    hello v1: nodes/one: starting
+    hello v1: nodes/one: ready after 129ms
+    hello: no traffic -> v1=100
+    try it:      curl http://hello.localhost:8080
+    ");
+    assert_run!(plane.run("deploy hello --image hello:2 --max-instances 4 --traffic 50").await, @r"
+    exit: 0
+    ----- stdout -----
+    SERVICE  VERSION  TRAFFIC  URL
+    hello    v2       50%      http://hello.localhost:8080
+    ----- stderr -----
+    changed the settings of services/hello
+    created services/hello/versions/2 of hello:2
+    hello v2: nodes/one: starting
+    hello v2: nodes/one: ready after 129ms
+    hello: v1=100 -> v1=50 v2=50
+    try it:      curl http://hello.localhost:8080
+    go back:     cless rollback hello
+    ");
+    assert_run!(plane.run("version list hello").await, @r"
+    exit: 0
+    ----- stdout -----
+    VERSION  IMAGE    TRAFFIC  TAGS  PROOF     AGE
+    v2       hello:2  50%      -     VERIFIED  [AGE]
+    v1       hello:1  50%      -     VERIFIED  [AGE]
+    ");
+    assert_run!(plane.run("version verify hello v1 -o name").await, @r"
+    exit: 0
+    ----- stdout -----
+    services/hello/versions/1
+    ----- stderr -----
+    hello v1: nodes/one: starting
+    hello v1: nodes/one: ready after 129ms
+    ");
+    assert_run!(plane.run("node list -o name").await, @r"
+    exit: 0
+    ----- stdout -----
+    nodes/one
+    ");
 }
 
 #[tokio::test]
@@ -31,16 +127,73 @@ async fn a_version_that_fails_leaves_traffic_unchanged() {
     plane.ok("deploy hello --image hello:1").await;
     let log = "starting\npanic: no GREETING";
     let _node = FakeNode::connect(&plane.url(), "one", Verdict::Exited(3, log)).await;
-    assert_run!(plane.run("deploy hello --image hello:2").await, @"");
-    assert_run!(plane.run("traffic get hello").await, @"");
-    assert_run!(plane.run("version get hello v2").await, @"");
+    assert_run!(plane.run("deploy hello --image hello:2").await, @r"
+    exit: 7
+    ----- stderr -----
+    created services/hello/versions/2 of hello:2
+    hello v2: nodes/one: starting
+    error: services/hello/versions/2 did not prove itself, so traffic is unchanged
+    error: nodes/one: the container ended before it was ready (exit code 3)
+      | starting
+      | panic: no GREETING
+    hint: see it again with `cless version get hello v2`
+    ");
+    assert_run!(plane.run("traffic get hello").await, @r"
+    exit: 0
+    ----- stdout -----
+    VERSION  TRAFFIC  TAG
+    v1       100%     -
+    ");
+    assert_run!(plane.run("version get hello v2").await, @r"
+    exit: 0
+    ----- stdout -----
+    Name:       services/hello/versions/2
+    Image:      hello:2
+    Traffic:    0%
+    Port:       from the image
+    CPU:        1
+    Memory:     512Mi
+    Readiness:  a TCP connect to the port
+    Pull:       missing
+    Created:    [TIME]
+
+    Proof:
+      state:      FAILED
+      asked:      [TIME]
+      why:        one: the container ended before it was ready
+      nodes/one:  FAILED
+      nodes/one: the container ended before it was ready (exit code 3)
+        | starting
+        | panic: no GREETING
+    ");
 }
 
 #[tokio::test]
 async fn what_cannot_work_is_refused_before_anything_is_made() {
     let plane = Plane::start().await;
-    assert_run!(plane.run("deploy hello --image hello:1 --traffic 10").await, @"");
-    assert_run!(plane.run("deploy hello --image hello:1 --traffic 10 --no-traffic").await, @"");
-    assert_run!(plane.run("deploy hello --image UPPER!").await, @"");
-    assert_run!(plane.run("service list").await, @"");
+    assert_run!(plane.run("deploy hello --image hello:1 --traffic 10").await, @r"
+    exit: 6
+    ----- stderr -----
+    error: --traffic 10: services/hello has no traffic yet, so nothing can take the other 90 %
+    hint: leave --traffic out to give it all of it, or use --no-traffic
+    ");
+    assert_run!(plane.run("deploy hello --image hello:1 --traffic 10 --no-traffic").await, @r"
+    exit: 2
+    ----- stderr -----
+    error: --traffic 10: it does not go with --no-traffic
+    hint: leave one of them out
+    ");
+    assert_run!(plane.run("deploy hello --image UPPER!").await, @r"
+    exit: 2
+    ----- stderr -----
+    created services/hello
+    deleted services/hello again: its version was refused
+    error: version.spec.image: the image's name has the part `UPPER!`: use a-z and 0-9, joined by `.`, `_`, `__` or `-`
+    hint: `version.spec.image` is set by --image
+    ");
+    assert_run!(plane.run("service list").await, @r"
+    exit: 0
+    ----- stderr -----
+    no services
+    ");
 }

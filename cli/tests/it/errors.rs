@@ -112,45 +112,65 @@ async fn out_of_order() {
 async fn what_does_not_exist() {
     let plane = Plane::start().await;
     assert_run!(plane.run("service get ghost").await, @r"
-    exit: 1
+    exit: 5
     ----- stderr -----
-    error: no answer from the control plane at [SERVER]: Connection refused (os error 111)
-    hint: is the control plane running? start one with `cless dev`
-    hint: if it listens elsewhere, say where with --server or CLESS_SERVER
+    error: services/ghost does not exist
+    hint: see what there is with `cless service list`
     ");
     assert_run!(plane.run("version get ghost").await, @r"
-    exit: 1
+    exit: 5
     ----- stderr -----
-    error: no answer from the control plane at [SERVER]: Connection refused (os error 111)
-    hint: is the control plane running? start one with `cless dev`
-    hint: if it listens elsewhere, say where with --server or CLESS_SERVER
+    error: services/ghost does not exist
+    hint: see what there is with `cless service list`
     ");
     assert_run!(plane.run("traffic get ghost").await, @r"
-    exit: 1
+    exit: 5
     ----- stderr -----
-    error: no answer from the control plane at [SERVER]: Connection refused (os error 111)
-    hint: is the control plane running? start one with `cless dev`
-    hint: if it listens elsewhere, say where with --server or CLESS_SERVER
+    error: services/ghost does not exist
+    hint: see what there is with `cless service list`
     ");
     assert_run!(plane.run("node get ghost").await, @r"
-    exit: 1
+    exit: 5
     ----- stderr -----
-    error: no answer from the control plane at [SERVER]: Connection refused (os error 111)
-    hint: is the control plane running? start one with `cless dev`
-    hint: if it listens elsewhere, say where with --server or CLESS_SERVER
+    error: nodes/ghost does not exist
+    hint: see what there is with `cless node list`
     ");
     plane.ok("service create hello").await;
-    assert_run!(plane.run("version get hello v9").await, @"");
-    assert_run!(plane.run("version get hello").await, @"");
+    assert_run!(plane.run("version get hello v9").await, @r"
+    exit: 5
+    ----- stderr -----
+    error: services/hello/versions/9 does not exist
+    hint: see what there is with `cless version list hello`
+    ");
+    assert_run!(plane.run("version get hello").await, @r"
+    exit: 6
+    ----- stderr -----
+    error: @latest: services/hello has no version
+    hint: create one with `cless deploy hello --image IMAGE`
+    ");
 }
 
 #[tokio::test]
 async fn a_delete_without_a_terminal_needs_yes() {
     let plane = Plane::start().await;
     plane.ok("service create hello").await;
-    assert_run!(plane.run("service delete hello").await, @"");
-    assert_run!(plane.run("service delete hello --yes").await, @"");
-    assert_run!(plane.run("service delete hello --yes").await, @"");
+    assert_run!(plane.run("service delete hello").await, @r"
+    exit: 2
+    ----- stderr -----
+    error: Delete services/hello with its versions, its traffic and its history? There is no terminal to answer on
+    hint: say yes with --yes
+    ");
+    assert_run!(plane.run("service delete hello --yes").await, @r"
+    exit: 0
+    ----- stderr -----
+    deleted services/hello
+    ");
+    assert_run!(plane.run("service delete hello --yes").await, @r"
+    exit: 5
+    ----- stderr -----
+    error: services/hello does not exist
+    hint: see what there is with `cless service list`
+    ");
 }
 
 #[tokio::test]

@@ -5,21 +5,134 @@ use crate::plane::{Plane, assert_run};
 #[tokio::test]
 async fn a_service_from_create_to_delete() {
     let plane = Plane::start().await;
-    assert_run!(plane.run("service list").await, @"");
+    assert_run!(plane.run("service list").await, @r"
+    exit: 0
+    ----- stderr -----
+    no services
+    ");
     assert_run!(
         plane.run("service create hello --max-instances 3 --idle-timeout 30s --label team=web").await,
-        @""
+        @r"
+    exit: 0
+    ----- stdout -----
+    Name:     hello
+    State:    NO_TRAFFIC
+    URL:      http://hello.localhost:8080
+    Labels:   team=web
+    Created:  [TIME]
+    Updated:  [TIME]
+    Etag:     [ID]
+
+    Settings:
+      min-instances:       0
+      max-instances:       3
+      concurrency:         80
+      idle-timeout:        30s
+      pause-after:         off
+      cold-start-timeout:  30s
+      request-timeout:     5m
+      queue-limit:         1000
+      affinity:            none
+      version-header:      false
+      server-timing:       false
+    ----- stderr -----
+    created services/hello; give it something to run: cless deploy hello --image IMAGE
+    "
     );
-    assert_run!(plane.run("service create hello").await, @"");
+    assert_run!(plane.run("service create hello").await, @r"
+    exit: 6
+    ----- stderr -----
+    error: services/hello exists already: choose another id, or update it
+    hint: change it with `cless service update hello`, or add a version with `cless deploy hello`
+    ");
     plane
         .ok("service create world --host www.example.com")
         .await;
-    assert_run!(plane.run("service list").await, @"");
-    assert_run!(plane.run("service list --limit 1 -o name").await, @"");
-    assert_run!(plane.run("service get hello -o json").await, @"");
-    assert_run!(plane.run("service get world -o yaml").await, @"");
-    assert_run!(plane.run("service delete hello --yes -o name").await, @"");
-    assert_run!(plane.run("service list -o name").await, @"");
+    assert_run!(plane.run("service list").await, @r"
+    exit: 0
+    ----- stdout -----
+    NAME   STATE       URL                          AGE
+    hello  NO_TRAFFIC  http://hello.localhost:8080  [AGE]
+    world  NO_TRAFFIC  http://world.localhost:8080  [AGE]
+    ");
+    assert_run!(plane.run("service list --limit 1 -o name").await, @r"
+    exit: 0
+    ----- stdout -----
+    services/hello
+    ");
+    assert_run!(plane.run("service get hello -o json").await, @r#"
+    exit: 0
+    ----- stdout -----
+    {
+      "name": "services/hello",
+      "uid": "[ID]",
+      "defaultHost": "hello.localhost",
+      "hosts": [],
+      "settings": {
+        "minInstances": 0,
+        "maxInstances": 3,
+        "concurrency": 80,
+        "idleTimeout": "30s",
+        "coldStartTimeout": "30s",
+        "requestTimeout": "300s",
+        "queueLimit": 1000,
+        "affinity": {
+          "kind": "KIND_NONE",
+          "header": ""
+        },
+        "versionHeader": false,
+        "serverTiming": false
+      },
+      "labels": {
+        "team": "web"
+      },
+      "etag": "[ID]",
+      "createTime": "[TIME]",
+      "updateTime": "[TIME]",
+      "revision": "1",
+      "state": "STATE_NO_TRAFFIC"
+    }
+    "#);
+    assert_run!(plane.run("service get world -o yaml").await, @r"
+    exit: 0
+    ----- stdout -----
+    name: services/world
+    uid: [ID]
+    defaultHost: world.localhost
+    hosts:
+    - www.example.com
+    settings:
+      minInstances: 0
+      maxInstances: 10
+      concurrency: 80
+      idleTimeout: 120s
+      coldStartTimeout: 30s
+      requestTimeout: 300s
+      queueLimit: 1000
+      affinity:
+        kind: KIND_NONE
+        header: ''
+      versionHeader: false
+      serverTiming: false
+    labels: {}
+    etag: [ID]
+    createTime: [TIME]
+    updateTime: [TIME]
+    revision: '2'
+    state: STATE_NO_TRAFFIC
+    ");
+    assert_run!(plane.run("service delete hello --yes -o name").await, @r"
+    exit: 0
+    ----- stdout -----
+    services/hello
+    ----- stderr -----
+    deleted services/hello
+    ");
+    assert_run!(plane.run("service list -o name").await, @r"
+    exit: 0
+    ----- stdout -----
+    services/world
+    ");
 }
 
 #[tokio::test]
@@ -30,24 +143,84 @@ async fn an_update_changes_only_what_is_named() {
         .await;
     assert_run!(
         plane.run("service update hello --max-instances 2 --pause-after off --add-host a.example --label b=2 --remove-label a").await,
-        @""
+        @r"
+    exit: 0
+    ----- stdout -----
+    Name:        hello
+    State:       NO_TRAFFIC
+    URL:         http://hello.localhost:8080
+    More hosts:  a.example
+    Labels:      b=2
+    Created:     [TIME]
+    Updated:     [TIME]
+    Etag:        [ID]
+
+    Settings:
+      min-instances:       0
+      max-instances:       2
+      concurrency:         5
+      idle-timeout:        2m
+      pause-after:         off
+      cold-start-timeout:  30s
+      request-timeout:     5m
+      queue-limit:         1000
+      affinity:            none
+      version-header:      false
+      server-timing:       false
+    "
     );
-    assert_run!(plane.run("service update hello").await, @"");
-    assert_run!(plane.run("service update hello --remove-host no.example").await, @"");
-    assert_run!(plane.run("service update hello --concurrency 6 --etag stale").await, @"");
+    assert_run!(plane.run("service update hello").await, @r"
+    exit: 2
+    ----- stderr -----
+    error: nothing to change on services/hello
+    hint: name a setting, as in `cless service update hello --max-instances 5`
+    ");
+    assert_run!(plane.run("service update hello --remove-host no.example").await, @r"
+    exit: 2
+    ----- stderr -----
+    error: --remove-host: services/hello has no `no.example`
+    hint: see what it has with `cless service get hello`
+    ");
+    assert_run!(plane.run("service update hello --concurrency 6 --etag stale").await, @r"
+    exit: 6
+    ----- stderr -----
+    error: services/hello was changed meanwhile (its etag is [ID]): read it again and repeat
+    hint: see how it is now with `cless service get hello`, then repeat the command
+    ");
 }
 
 #[tokio::test]
 async fn bad_input_names_the_field_and_the_flag() {
     let plane = Plane::start().await;
-    assert_run!(plane.run("service create admin").await, @"");
-    assert_run!(plane.run("service create hello --max-instances 0 --idle-timeout 1ms").await, @"");
-    assert_run!(plane.run("service list -o name").await, @"");
+    assert_run!(plane.run("service create admin").await, @r"
+    exit: 2
+    ----- stderr -----
+    error: service_id: the service id `admin` is reserved: choose another one
+    ");
+    assert_run!(plane.run("service create hello --max-instances 0 --idle-timeout 1ms").await, @r"
+    exit: 2
+    ----- stderr -----
+    error: service.settings.max_instances: 0 is out of range: give 1 to 1000
+    error: service.settings.idle_timeout: 1ms is out of range: give 1s to 86400s
+    hint: `service.settings.max_instances` is set by --max-instances
+    hint: `service.settings.idle_timeout` is set by --idle-timeout
+    ");
+    assert_run!(plane.run("service list -o name").await, @"exit: 0");
 }
 
 #[tokio::test]
 async fn a_dry_run_changes_nothing() {
     let plane = Plane::start().await;
-    assert_run!(plane.run("service create hello --dry-run -o name").await, @"");
-    assert_run!(plane.run("service list").await, @"");
+    assert_run!(plane.run("service create hello --dry-run -o name").await, @r"
+    exit: 0
+    ----- stdout -----
+    services/hello
+    ----- stderr -----
+    services/hello would be created; nothing was changed
+    ");
+    assert_run!(plane.run("service list").await, @r"
+    exit: 0
+    ----- stderr -----
+    no services
+    ");
 }

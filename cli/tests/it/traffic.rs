@@ -17,17 +17,146 @@ async fn hello() -> Plane {
 #[tokio::test]
 async fn a_split_from_set_to_rollback() {
     let plane = hello().await;
-    assert_run!(plane.run("traffic get hello").await, @"");
-    assert_run!(plane.run("traffic set hello v1=100 --reason start").await, @"");
-    assert_run!(plane.run("traffic set hello @latest=10:canary @prev=30 v1 --wait").await, @"");
-    assert_run!(plane.run("traffic get hello -o json").await, @"");
-    assert_run!(plane.run("traffic get hello -o yaml").await, @"");
-    assert_run!(plane.run("traffic get hello -o name").await, @"");
-    assert_run!(plane.run("traffic history hello").await, @"");
-    assert_run!(plane.run("rollback hello --reason slow").await, @"");
-    assert_run!(plane.run("rollback hello --to 2 -o name").await, @"");
-    assert_run!(plane.run("traffic history hello").await, @"");
-    assert_run!(plane.run("traffic history hello -o json --limit 1").await, @"");
+    assert_run!(plane.run("traffic get hello").await, @r"
+    exit: 0
+    ----- stdout -----
+    VERSION  TRAFFIC  TAG
+    ----- stderr -----
+    no traffic is set: cless traffic set hello @latest=100
+    ");
+    assert_run!(plane.run("traffic set hello v1=100 --reason start").await, @r"
+    exit: 0
+    ----- stdout -----
+    VERSION  TRAFFIC  TAG
+    v1       100%     -
+    ----- stderr -----
+    hello: no traffic -> v1=100
+    ");
+    assert_run!(plane.run("traffic set hello @latest=10:canary @prev=30 v1 --wait").await, @r"
+    exit: 0
+    ----- stdout -----
+    VERSION  TRAFFIC  TAG
+    v1       60%      -
+    v2       30%      -
+    v3       10%      canary
+    ----- stderr -----
+    hello: v1=100 -> v1=60 v2=30 v3=10:canary
+    ");
+    assert_run!(plane.run("traffic get hello -o json").await, @r#"
+    exit: 0
+    ----- stdout -----
+    {
+      "name": "services/hello/traffic",
+      "targets": [
+        {
+          "version": 1,
+          "percent": 60,
+          "tag": ""
+        },
+        {
+          "version": 2,
+          "percent": 30,
+          "tag": ""
+        },
+        {
+          "version": 3,
+          "percent": 10,
+          "tag": "canary"
+        }
+      ],
+      "etag": "[ID]",
+      "revision": 2,
+      "updateTime": "[TIME]",
+      "feedRevision": "6"
+    }
+    "#);
+    assert_run!(plane.run("traffic get hello -o yaml").await, @r"
+    exit: 0
+    ----- stdout -----
+    name: services/hello/traffic
+    targets:
+    - version: 1
+      percent: 60
+      tag: ''
+    - version: 2
+      percent: 30
+      tag: ''
+    - version: 3
+      percent: 10
+      tag: canary
+    etag: [ID]
+    revision: 2
+    updateTime: [TIME]
+    feedRevision: '6'
+    ");
+    assert_run!(plane.run("traffic get hello -o name").await, @r"
+    exit: 0
+    ----- stdout -----
+    services/hello/traffic
+    ");
+    assert_run!(plane.run("traffic history hello").await, @r"
+    exit: 0
+    ----- stdout -----
+    REVISION  TARGETS                   ACTOR     REASON  AGE
+    2         v1=60 v2=30 v3=10:canary  ann@test  -       [AGE]
+    1         v1=100                    ann@test  start   [AGE]
+    ");
+    assert_run!(plane.run("rollback hello --reason slow").await, @r"
+    exit: 0
+    ----- stdout -----
+    VERSION  TRAFFIC  TAG
+    v1       100%     -
+    ----- stderr -----
+    hello: v1=60 v2=30 v3=10:canary -> v1=100
+    ");
+    assert_run!(plane.run("rollback hello --to 2 -o name").await, @r"
+    exit: 0
+    ----- stdout -----
+    services/hello/traffic
+    ----- stderr -----
+    hello: v1=100 -> v1=60 v2=30 v3=10:canary
+    ");
+    assert_run!(plane.run("traffic history hello").await, @r"
+    exit: 0
+    ----- stdout -----
+    REVISION  TARGETS                   ACTOR     REASON               AGE
+    4         v1=60 v2=30 v3=10:canary  ann@test  rollback to 2        [AGE]
+    3         v1=100                    ann@test  rollback to 1: slow  [AGE]
+    2         v1=60 v2=30 v3=10:canary  ann@test  -                    [AGE]
+    1         v1=100                    ann@test  start                [AGE]
+    ");
+    assert_run!(plane.run("traffic history hello -o json --limit 1").await, @r#"
+    exit: 0
+    ----- stdout -----
+    [
+      {
+        "name": "services/hello/traffic/revisions/4",
+        "number": 4,
+        "targets": [
+          {
+            "version": 1,
+            "percent": 60,
+            "tag": ""
+          },
+          {
+            "version": 2,
+            "percent": 30,
+            "tag": ""
+          },
+          {
+            "version": 3,
+            "percent": 10,
+            "tag": "canary"
+          }
+        ],
+        "actor": "ann@test",
+        "reason": "",
+        "createTime": "[TIME]",
+        "rolledBackFrom": 2,
+        "feedRevision": "8"
+      }
+    ]
+    "#);
 }
 
 #[tokio::test]
@@ -36,25 +165,108 @@ async fn tags_stay_unless_named() {
     plane
         .ok("traffic set hello v1=100:stable --tag canary=v3")
         .await;
-    assert_run!(plane.run("traffic set hello v2=100").await, @"");
-    assert_run!(plane.run("traffic set hello --tag canary=v2 --untag stable").await, @"");
-    assert_run!(plane.run("traffic set hello --untag stable").await, @"");
-    assert_run!(plane.run("traffic set hello --clear --dry-run").await, @"");
-    assert_run!(plane.run("traffic set hello --clear").await, @"");
+    assert_run!(plane.run("traffic set hello v2=100").await, @r"
+    exit: 0
+    ----- stdout -----
+    VERSION  TRAFFIC  TAG
+    v1       0%       stable
+    v2       100%     -
+    v3       0%       canary
+    ----- stderr -----
+    hello: v1=100:stable v3=0:canary -> v1=0:stable v2=100 v3=0:canary
+    ");
+    assert_run!(plane.run("traffic set hello --tag canary=v2 --untag stable").await, @r"
+    exit: 0
+    ----- stdout -----
+    VERSION  TRAFFIC  TAG
+    v2       100%     canary
+    ----- stderr -----
+    hello: v1=0:stable v2=100 v3=0:canary -> v2=100:canary
+    ");
+    assert_run!(plane.run("traffic set hello --untag stable").await, @r"
+    exit: 2
+    ----- stderr -----
+    error: --untag: services/hello has no tag `stable`
+    hint: see examples with `cless traffic set --help`
+    ");
+    assert_run!(plane.run("traffic set hello --clear --dry-run").await, @r"
+    exit: 0
+    ----- stdout -----
+    VERSION  TRAFFIC  TAG
+    v2       0%       canary
+    ----- stderr -----
+    hello: v2=100:canary -> v2=0:canary (nothing was changed)
+    ");
+    assert_run!(plane.run("traffic set hello --clear").await, @r"
+    exit: 0
+    ----- stdout -----
+    VERSION  TRAFFIC  TAG
+    v2       0%       canary
+    ----- stderr -----
+    hello: v2=100:canary -> v2=0:canary
+    ");
 }
 
 #[tokio::test]
 async fn bad_splits_say_what_to_do() {
     let plane = hello().await;
-    assert_run!(plane.run("traffic set hello").await, @"");
-    assert_run!(plane.run("traffic set hello v1=90").await, @"");
-    assert_run!(plane.run("traffic set hello v1=60 v2=60").await, @"");
-    assert_run!(plane.run("traffic set hello v1 v2").await, @"");
-    assert_run!(plane.run("traffic set hello v1=100:Bad--Tag").await, @"");
-    assert_run!(plane.run("traffic set hello v9=100").await, @"");
-    assert_run!(plane.run("traffic set hello v1=100 --etag stale").await, @"");
-    assert_run!(plane.run("rollback hello").await, @"");
+    assert_run!(plane.run("traffic set hello").await, @r"
+    exit: 2
+    ----- stderr -----
+    error: no target: name versions and their percents, or a tag
+    hint: see examples with `cless traffic set --help`
+    ");
+    assert_run!(plane.run("traffic set hello v1=90").await, @r"
+    exit: 2
+    ----- stderr -----
+    error: traffic: the percents sum to 90, not 100: leave one version without a number and it takes the rest
+    hint: see examples with `cless traffic set --help`
+    ");
+    assert_run!(plane.run("traffic set hello v1=60 v2=60").await, @r"
+    exit: 2
+    ----- stderr -----
+    error: traffic: the percents sum to 120, not 100
+    hint: see examples with `cless traffic set --help`
+    ");
+    assert_run!(plane.run("traffic set hello v1 v2").await, @r"
+    exit: 2
+    ----- stderr -----
+    error: traffic: v1 and v2 are both without a number: only one can take the rest
+    hint: see examples with `cless traffic set --help`
+    ");
+    assert_run!(plane.run("traffic set hello v1=100:Bad--Tag").await, @r"
+    exit: 2
+    ----- stderr -----
+    error: traffic.targets[0].tag: the tag `Bad--Tag` holds 'B': use 1 to 63 characters of a-z, 0-9 and `-`, such as `hello` or `my-shop`
+    ");
+    assert_run!(plane.run("traffic set hello v9=100").await, @r"
+    exit: 6
+    ----- stderr -----
+    error: services/hello/versions/9 does not exist: create it, or name another one
+    ");
+    assert_run!(plane.run("traffic set hello v1=100 --etag stale").await, @r"
+    exit: 6
+    ----- stderr -----
+    error: services/hello/traffic was changed meanwhile (its etag is [ID]): read it again and repeat
+    hint: see how it is now with `cless traffic get hello`, then repeat the command
+    ");
+    assert_run!(plane.run("rollback hello").await, @r"
+    exit: 6
+    ----- stderr -----
+    error: services/hello/traffic: services/hello has had 0 traffic revision(s), so there is none to go back to: set traffic instead
+    ");
     plane.ok("traffic set hello v1=100").await;
-    assert_run!(plane.run("rollback hello --to 7").await, @"");
-    assert_run!(plane.run("rollback hello --to 0").await, @"");
+    assert_run!(plane.run("rollback hello --to 7").await, @r"
+    exit: 5
+    ----- stderr -----
+    error: services/hello/traffic/revisions/7 does not exist
+    hint: see what there is with `cless traffic history hello`
+    ");
+    assert_run!(plane.run("rollback hello --to 0").await, @r"
+    exit: 2
+    ----- stderr -----
+    error: invalid value '0' for '--to <REVISION>': 0 is not in 1..=2147483647
+
+    For more information, try '--help'.
+    ");
 }

@@ -6,22 +6,138 @@ use crate::plane::{Plane, assert_run};
 async fn a_version_from_create_to_delete() {
     let plane = Plane::start().await;
     plane.ok("service create hello").await;
-    assert_run!(plane.run("version list hello").await, @"");
+    assert_run!(plane.run("version list hello").await, @r"
+    exit: 0
+    ----- stderr -----
+    no versions
+    ");
     assert_run!(
         plane.run("version create hello --image hello:1 --port 8000 -e GREETING=hi --cpu 0.5 --memory 256Mi --health-path /up").await,
-        @""
+        @r"
+    exit: 0
+    ----- stdout -----
+    Name:       services/hello/versions/1
+    Image:      hello:1
+    Traffic:    0%
+    Port:       8000
+    CPU:        0.5
+    Memory:     256Mi
+    Readiness:  GET /up answers 200-399
+    Pull:       missing
+    Created:    [TIME]
+
+    Environment:
+      GREETING=hi
+    ----- stderr -----
+    created services/hello/versions/1; it gets no traffic: cless traffic set hello v1=100
+    "
     );
     plane
         .ok("version create hello --image hello:2 --command python3 --arg -m --arg app")
         .await;
-    assert_run!(plane.run("version list hello").await, @"");
-    assert_run!(plane.run("version list hello -o name").await, @"");
-    assert_run!(plane.run("version get hello").await, @"");
-    assert_run!(plane.run("version get hello @prev -o json").await, @"");
-    assert_run!(plane.run("version get hello v2 -o yaml").await, @"");
-    assert_run!(plane.run("version delete hello v1 --yes").await, @"");
+    assert_run!(plane.run("version list hello").await, @r"
+    exit: 0
+    ----- stdout -----
+    VERSION  IMAGE    TRAFFIC  TAGS  PROOF  AGE
+    v2       hello:2  0%       -     -      [AGE]
+    v1       hello:1  0%       -     -      [AGE]
+    ");
+    assert_run!(plane.run("version list hello -o name").await, @r"
+    exit: 0
+    ----- stdout -----
+    services/hello/versions/2
+    services/hello/versions/1
+    ");
+    assert_run!(plane.run("version get hello").await, @r"
+    exit: 0
+    ----- stdout -----
+    Name:       services/hello/versions/2
+    Image:      hello:2
+    Traffic:    0%
+    Port:       from the image
+    Command:    python3
+    Args:       -m app
+    CPU:        1
+    Memory:     512Mi
+    Readiness:  a TCP connect to the port
+    Pull:       missing
+    Created:    [TIME]
+    ");
+    assert_run!(plane.run("version get hello @prev -o json").await, @r#"
+    exit: 0
+    ----- stdout -----
+    {
+      "name": "services/hello/versions/1",
+      "uid": "[ID]",
+      "number": 1,
+      "spec": {
+        "image": "hello:1",
+        "port": 8000,
+        "env": {
+          "GREETING": "hi"
+        },
+        "command": [],
+        "args": [],
+        "cpuMillis": 500,
+        "memoryBytes": "268435456",
+        "readiness": {
+          "http": {
+            "path": "/up",
+            "statusMin": 200,
+            "statusMax": 399
+          }
+        },
+        "pullPolicy": "PULL_POLICY_MISSING"
+      },
+      "imageDigest": "",
+      "etag": "[ID]",
+      "createTime": "[TIME]",
+      "status": {
+        "nodes": []
+      },
+      "percent": 0,
+      "tags": []
+    }
+    "#);
+    assert_run!(plane.run("version get hello v2 -o yaml").await, @r"
+    exit: 0
+    ----- stdout -----
+    name: services/hello/versions/2
+    uid: [ID]
+    number: 2
+    spec:
+      image: hello:2
+      port: 0
+      env: {}
+      command:
+      - python3
+      args:
+      - -m
+      - app
+      cpuMillis: 1000
+      memoryBytes: '536870912'
+      readiness:
+        tcp: {}
+      pullPolicy: PULL_POLICY_MISSING
+    imageDigest: ''
+    etag: [ID]
+    createTime: [TIME]
+    status:
+      nodes: []
+    percent: 0
+    tags: []
+    ");
+    assert_run!(plane.run("version delete hello v1 --yes").await, @r"
+    exit: 0
+    ----- stderr -----
+    deleted services/hello/versions/1
+    ");
     plane.ok("traffic set hello v2=100").await;
-    assert_run!(plane.run("version delete hello v2 --yes").await, @"");
+    assert_run!(plane.run("version delete hello v2 --yes").await, @r"
+    exit: 6
+    ----- stderr -----
+    error: services/hello/versions/2 gets 100 % of traffic: move it to other versions first
+    ");
 }
 
 #[tokio::test]
@@ -29,14 +145,36 @@ async fn a_proof_needs_a_node() {
     let plane = Plane::start().await;
     plane.ok("service create hello").await;
     plane.ok("version create hello --image hello:1").await;
-    assert_run!(plane.run("version verify hello").await, @"");
+    assert_run!(plane.run("version verify hello").await, @r"
+    exit: 6
+    ----- stderr -----
+    error: services/hello/versions/1: no node is connected to prove it
+    hint: start one with `cless-data-plane`, or both planes with `cless dev`
+    ");
 }
 
 #[tokio::test]
 async fn bad_input_names_the_field_and_the_flag() {
     let plane = Plane::start().await;
     plane.ok("service create hello").await;
-    assert_run!(plane.run("version create hello --image UPPER!").await, @"");
-    assert_run!(plane.run("version create hello --image hello:1 -e PORT=1 --memory 1Ki").await, @"");
-    assert_run!(plane.run("version create hello --image hello:1 --health-status 204").await, @"");
+    assert_run!(plane.run("version create hello --image UPPER!").await, @r"
+    exit: 2
+    ----- stderr -----
+    error: version.spec.image: the image's name has the part `UPPER!`: use a-z and 0-9, joined by `.`, `_`, `__` or `-`
+    hint: `version.spec.image` is set by --image
+    ");
+    assert_run!(plane.run("version create hello --image hello:1 -e PORT=1 --memory 1Ki").await, @r"
+    exit: 2
+    ----- stderr -----
+    error: version.spec.memory_bytes: 1024 is out of range: give 6291456 to 1099511627776, or 0 for the default of 536870912
+    error: version.spec.env[PORT]: is set by cless: leave it out, and set `port` instead
+    hint: `version.spec.memory_bytes` is set by --memory
+    hint: `version.spec.env[PORT]` is set by --env
+    ");
+    assert_run!(plane.run("version create hello --image hello:1 --health-status 204").await, @r"
+    exit: 2
+    ----- stderr -----
+    error: --health-status: there is no --health-path to ask
+    hint: add --health-path /healthz, or the path your app has
+    ");
 }
