@@ -1,0 +1,266 @@
+//! Images made through the engine's API, without a registry or a builder: a tar is imported with the
+//! Dockerfile instructions that turn a file system into an image.
+//!
+//! Images are tagged by the hash of their content, so a second run finds them and two runs at once
+//! make the same ones. All carry the label [`LABEL`], by which [`remove_all`] finds them. What must
+//! vanish with its maker, as the demo's do, has a repository name of its own and is removed by
+//! [`remove`].
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use bollard::Docker;
+use bollard::query_parameters::{
+    CreateImageOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptionsBuilder,
+};
+use futures_util::TryStreamExt as _;
+use sha2::{Digest as _, Sha256};
+
+use crate::paths;
+
+mod nginx;
+
+/// On every image made here.
+pub const LABEL: &str = "cless.test-image";
+
+/// Why an image could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The engine refused, or does not answer.
+    #[error("container engine: {0}")]
+    Engine(#[from] bollard::errors::Error),
+    /// A file could not be read or written.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// A program that makes part of the image failed.
+    #[error("`{program}` failed: {stderr}")]
+    Program {
+        /// Its command line.
+        program: String,
+        /// What it said, or why it did not start.
+        stderr: String,
+    },
+    /// See [`paths::Error`].
+    #[error(transparent)]
+    Paths(#[from] paths::Error),
+}
+
+/// The sample app, listening on `PORT` or 8080, which it also exposes.
+pub async fn sample_app(docker: &Docker) -> Result<String, Error> {
+    let (tar, hash) = sample_app_tar().await?;
+    import(
+        docker,
+        "cless-test/sample",
+        &hash,
+        tar,
+        &sample_app_changes("test"),
+    )
+    .await
+}
+
+/// The sample app once more under the name of the caller's choice, labelled with `version`: an image
+/// of its own, as a real release would be.
+pub async fn sample_app_release(
+    docker: &Docker,
+    repository: &str,
+    version: &str,
+) -> Result<String, Error> {
+    let (tar, _) = sample_app_tar().await?;
+    import(
+        docker,
+        repository,
+        version,
+        tar,
+        &sample_app_changes(version),
+    )
+    .await
+}
+
+/// nginx of Debian's packages, exposing 80; answers `/` with the page the package brings.
+pub async fn nginx(docker: &Docker) -> Result<String, Error> {
+    let path = tokio::task::spawn_blocking(nginx::root_file_system)
+        .await
+        .unwrap_or_else(|e| {
+            Err(Error::Program {
+                program: "nginx".to_owned(),
+                stderr: e.to_string(),
+            })
+        })?;
+    let tar = read(&path)?;
+    let hash = hash(&tar);
+    let changes = [
+        r#"ENTRYPOINT ["/usr/sbin/nginx", "-c", "/etc/nginx/cless.conf"]"#.to_owned(),
+        "EXPOSE 80".to_owned(),
+        format!("LABEL {LABEL}=nginx"),
+    ];
+    import(docker, "cless-test/nginx", &hash, tar, &changes).await
+}
+
+/// Removes one image by its reference; a missing one is no error.
+pub async fn remove(docker: &Docker, reference: &str) -> Result<(), Error> {
+    let options = RemoveImageOptionsBuilder::default().force(true).build();
+    match docker.remove_image(reference, Some(options), None).await {
+        Ok(_) => Ok(()),
+        Err(bollard::errors::Error::DockerResponseServerError {
+            status_code: 404, ..
+        }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Removes every image ever made here, also by earlier runs.
+pub async fn remove_all(docker: &Docker) -> Result<usize, Error> {
+    let filters = [("label".to_owned(), vec![LABEL.to_owned()])].into();
+    let options = ListImagesOptionsBuilder::default()
+        .filters(&filters)
+        .build();
+    let images = docker.list_images(Some(options)).await?;
+    for image in &images {
+        remove(docker, &image.id).await?;
+    }
+    Ok(images.len())
+}
+
+fn sample_app_changes(version: &str) -> Vec<String> {
+    vec![
+        r#"ENTRYPOINT ["/sample-app"]"#.to_owned(),
+        "EXPOSE 8080".to_owned(),
+        format!("LABEL {LABEL}={version}"),
+    ]
+}
+
+/// Imports `tar` as `repository:tag` unless it is there.
+async fn import(
+    docker: &Docker,
+    repository: &str,
+    tag: &str,
+    tar: Vec<u8>,
+    changes: &[String],
+) -> Result<String, Error> {
+    let reference = format!("{repository}:{tag}");
+    match docker.inspect_image(&reference).await {
+        Ok(_) => return Ok(reference),
+        Err(bollard::errors::Error::DockerResponseServerError {
+            status_code: 404, ..
+        }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    // bollard joins the instructions by newlines; the engine reads them as one Dockerfile.
+    let options = CreateImageOptionsBuilder::default()
+        .from_src("-")
+        .repo(repository)
+        .tag(tag)
+        .changes(changes.to_vec())
+        .build();
+    docker
+        .create_image(Some(options), Some(bollard::body_full(tar.into())), None)
+        .try_collect::<Vec<_>>()
+        .await?;
+    Ok(reference)
+}
+
+/// The tar of the sample app's image, and its hash.
+async fn sample_app_tar() -> Result<(Vec<u8>, String), Error> {
+    let program = tokio::task::spawn_blocking(sample_app_program)
+        .await
+        .unwrap_or_else(|e| {
+            Err(Error::Program {
+                program: "rustc".to_owned(),
+                stderr: e.to_string(),
+            })
+        })?;
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o755);
+    header.set_size(program.len() as u64);
+    let tar = builder
+        .append_data(&mut header, "sample-app", program.as_slice())
+        .and_then(|()| builder.into_inner())
+        .map_err(|error| Error::File {
+            path: "sample-app.tar".into(),
+            error,
+        })?;
+    let hash = hash(&tar);
+    Ok((tar, hash))
+}
+
+/// Compiles the sample app statically, so that it runs on an empty file system; kept under `target/`
+/// by the hash of its source.
+fn sample_app_program() -> Result<Vec<u8>, Error> {
+    let source = paths::source_dir().join("src/bin/sample_app.rs");
+    let hash = hash(&read(&source)?);
+    let dir = paths::target_dir()?.join("sample");
+    let program = dir.join(format!("sample-app-{hash}"));
+    if !program.is_file() {
+        create_dir(&dir)?;
+        // Renamed when whole, for other processes may be at the same.
+        let partial = dir.join(format!("partial-{}", std::process::id()));
+        let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
+        run(Command::new(rustc)
+            .args([
+                "--edition",
+                "2024",
+                "-C",
+                "opt-level=2",
+                "-C",
+                "panic=abort",
+            ])
+            .args([
+                "-C",
+                "strip=symbols",
+                "-C",
+                "target-feature=+crt-static",
+                "-o",
+            ])
+            .arg(&partial)
+            .arg(&source))?;
+        std::fs::rename(&partial, &program).map_err(|error| Error::File {
+            path: program.clone(),
+            error,
+        })?;
+    }
+    read(&program)
+}
+
+/// Runs a program to its end and returns its stdout.
+fn run(command: &mut Command) -> Result<Vec<u8>, Error> {
+    let program = format!("{command:?}");
+    match command.output() {
+        Ok(output) if output.status.success() => Ok(output.stdout),
+        Ok(output) => {
+            let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+            Err(Error::Program { program, stderr })
+        }
+        Err(error) => Err(Error::Program {
+            program,
+            stderr: error.to_string(),
+        }),
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    std::fs::read(path).map_err(|error| Error::File {
+        path: path.to_owned(),
+        error,
+    })
+}
+
+fn create_dir(path: &Path) -> Result<(), Error> {
+    std::fs::create_dir_all(path).map_err(|error| Error::File {
+        path: path.to_owned(),
+        error,
+    })
+}
+
+fn hash(data: &[u8]) -> String {
+    Sha256::digest(data)
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
