@@ -1,0 +1,45 @@
+# What a person or CI runs. Everything is set up by the target that needs it.
+#
+# All building goes through `--workspace --all-targets`, so that every target shares one set of
+# features and nothing is compiled twice.
+
+CARGO ?= cargo
+TOOLS := target/tools/bin
+
+.PHONY: demo test bench bench-cold check engine engine-down tools images clean-images
+
+demo: ## The main job end to end on real containers; leaves nothing behind
+	$(CARGO) build --workspace --all-targets
+	sh tests/engine.sh run target/debug/cless-demo
+
+test: tools ## The whole suite: unit, property and end-to-end on a real engine
+	$(CARGO) build --workspace --all-targets
+	sh tests/engine.sh up
+	$(CARGO) test --workspace
+
+bench: bench-cold ## Every bench there is
+
+bench-cold: ## Cold starts against raw engine calls; writes target/bench/cold.json
+	$(CARGO) build --release --workspace --bins
+	sh tests/engine.sh run target/release/cless-bench-cold
+
+check: tools ## Format, lints, documentation, the API's style
+	$(CARGO) fmt --all -- --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+	cd proto && ../$(TOOLS)/buf lint
+
+engine: ## A Docker engine, if none answers
+	sh tests/engine.sh up
+
+engine-down: ## Stops the engine that `make engine` or `make test` started
+	sh tests/engine.sh down
+
+tools: ## buf and grpcurl under target/tools
+	sh tests/tools.sh
+
+images: ## The images of the tests, to try things by hand
+	$(CARGO) run --quiet --package cless-tests --bin cless-images -- --nginx
+
+clean-images: ## Removes every image that tests, demo and benches made
+	$(CARGO) run --quiet --package cless-tests --bin cless-images -- --remove

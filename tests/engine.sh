@@ -1,0 +1,133 @@
+#!/bin/sh
+# A Docker engine for the tests, the demo and the benches, on a Debian machine without systemd too.
+#
+#   engine.sh up            uses the engine that answers; else installs Debian's docker.io if there
+#                           is none, starts dockerd and leaves it running
+#   engine.sh down          stops the engine that `up` started, and no other
+#   engine.sh run CMD...    up, CMD, then down if this very call started it; ends as CMD ended
+#
+# It never stops, configures or replaces an engine it did not start.
+set -eu
+
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+PID_FILE=/run/cless-engine.pid
+RUN_DIR=/run/cless-engine
+LOG=/var/log/cless-engine.log
+SOCKET=/var/run/docker.sock
+DEADLINE_S=90
+
+say() { echo "engine: $*" >&2; }
+die() { say "$*"; exit 1; }
+
+# Perl is essential in Debian; curl and the docker client are not.
+answers() {
+    perl -MIO::Socket::UNIX -MIO::Socket::INET -e '
+        my $host = $ENV{DOCKER_HOST} || "unix://'"$SOCKET"'";
+        local $SIG{ALRM} = sub { exit 1 };
+        alarm 5;
+        my $s = $host =~ m{^unix://(.+)} ? IO::Socket::UNIX->new(Peer => $1)
+              : $host =~ m{^(?:tcp|http)://([^/]+)} ? IO::Socket::INET->new(PeerAddr => $1)
+              : undef;
+        exit 1 unless $s;
+        print $s "GET /_ping HTTP/1.0\r\n\r\n";
+        $s->flush;
+        my $line = <$s> // "";
+        exit($line =~ m{^HTTP/1\.\d 200} ? 0 : 1);
+    ' 2>/dev/null
+}
+
+# The pid of the engine that `up` started, if it still runs.
+ours() {
+    [ -s "$PID_FILE" ] || return 1
+    pid=$(cat "$PID_FILE")
+    [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = dockerd ] || return 1
+    echo "$pid"
+}
+
+install_engine() {
+    command -v dockerd >/dev/null && return
+    command -v apt-get >/dev/null || die "no Docker engine here, and no apt-get to install one"
+    say "no Docker engine on this machine: installing Debian's docker.io (it stays installed)"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq >&2
+    apt-get install -y -qq --no-install-recommends docker.io iptables cgroupfs-mount >&2
+}
+
+# dockerd finds iptables on its PATH. Where the kernel lacks nf_tables the legacy one works, and is
+# put first for this dockerd alone.
+choose_iptables() {
+    iptables -w -t nat -L -n >/dev/null 2>&1 && return
+    if iptables-legacy -w -t nat -L -n >/dev/null 2>&1; then
+        say "iptables works in legacy mode only: dockerd will use that"
+        mkdir -p "$RUN_DIR/bin"
+        for tool in iptables ip6tables; do
+            ln -sf "$(command -v $tool-legacy)" "$RUN_DIR/bin/$tool"
+        done
+        PATH=$RUN_DIR/bin:$PATH
+        return
+    fi
+    say "iptables does not work here: containers will have no outgoing network"
+    set_flags="--iptables=false --ip-masq=false"
+}
+
+start_engine() {
+    [ -z "${DOCKER_HOST:-}" ] || die "DOCKER_HOST is $DOCKER_HOST, and no engine answers there"
+    [ "$(id -u)" = 0 ] || die "no Docker engine answers at $SOCKET, and only root can start one"
+    install_engine
+    # Debian's package starts the engine itself where there is an init system.
+    if answers; then
+        say "the package started it; it is the system's now: 'service docker stop' stops it"
+        return
+    fi
+    if ! grep -q ' cgroup2\? ' /proc/mounts && command -v cgroupfs-mount >/dev/null; then
+        cgroupfs-mount || true
+    fi
+    set_flags=
+    choose_iptables
+    # shellcheck disable=SC2086 # two flags, or none
+    setsid nohup dockerd --host "unix://$SOCKET" $set_flags >"$LOG" 2>&1 </dev/null &
+    echo $! >"$PID_FILE"
+    waited=0
+    until answers; do
+        ours >/dev/null || { tail -n 20 "$LOG" >&2; rm -f "$PID_FILE"; die "dockerd ended at start; its log is $LOG"; }
+        [ "$waited" -lt "$DEADLINE_S" ] || { tail -n 20 "$LOG" >&2; stop_engine; die "dockerd does not answer after $DEADLINE_S s"; }
+        sleep 1
+        waited=$((waited + 1))
+    done
+    say "started dockerd (pid $(cat "$PID_FILE"), log $LOG); 'sh tests/engine.sh down' stops it"
+}
+
+stop_engine() {
+    pid=$(ours) || { say "none that this script started is running"; return 0; }
+    kill "$pid"
+    waited=0
+    while [ -d "/proc/$pid" ] && [ "$waited" -lt 30 ]; do
+        sleep 1
+        waited=$((waited + 1))
+    done
+    [ -d "/proc/$pid" ] && die "dockerd (pid $pid) does not stop"
+    rm -rf "$PID_FILE" "$RUN_DIR" "$LOG"
+    say "stopped the dockerd that was started here"
+}
+
+case ${1:-} in
+    up)
+        answers || start_engine
+        ;;
+    down)
+        stop_engine
+        ;;
+    run)
+        shift
+        if ! answers; then
+            start_engine
+            # Also at Ctrl-C: the command gets the signal from the terminal as well.
+            trap stop_engine EXIT
+            trap 'exit 130' INT TERM
+        fi
+        "$@"
+        ;;
+    *)
+        die "usage: engine.sh up | down | run CMD..."
+        ;;
+esac

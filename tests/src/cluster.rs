@@ -1,0 +1,382 @@
+//! One control plane and any number of data planes, as processes of their own, on ports the system
+//! picks, with all their files in one temporary folder.
+//!
+//! ```text
+//! let mut cluster = Cluster::start(2).await?;
+//! let hello = cluster.serve("hello", &image, settings()).await?;   // service, version 1, 100 %
+//! let answer = cluster.get("hello", "/").await?;                   // through node 0
+//! cluster.finish().await?;                                         // SIGTERM; nothing may be left
+//! ```
+//!
+//! A cluster dropped without [`Cluster::finish`] belongs to a test that failed: its processes are
+//! killed, their last log lines printed and its containers removed.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use bollard::Docker;
+use cless_proto::v1;
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::engine::{self, Container};
+use crate::http_client::{self, Answer};
+use crate::process::Program;
+use crate::wait;
+
+mod api;
+
+pub use api::{Api, duration, settings};
+
+/// How long a data plane may take to drain and to remove its containers.
+const STOP_WITHIN: Duration = Duration::from_secs(30);
+
+/// A change reaches a connected node in milliseconds; a node that was cut off comes back in seconds.
+const PROPAGATED_WITHIN: Duration = Duration::from_secs(30);
+
+/// A data plane.
+#[derive(Debug)]
+pub struct Node {
+    /// Its name in the control plane.
+    pub name: String,
+    /// Where it proxies.
+    pub listen: SocketAddr,
+    /// Where its metrics and health are.
+    pub admin: SocketAddr,
+    /// Its process; none while it is down.
+    program: Option<Program>,
+}
+
+impl Node {
+    /// One GET of `http://HOST/PATH` through this node, on a connection of its own.
+    pub async fn get(&self, host: &str, path: &str) -> Result<Answer> {
+        http_client::get(self.listen, host, path).await
+    }
+
+    /// Sends the process a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.program
+            .as_ref()
+            .context("the node is down")?
+            .signal(signal)
+    }
+}
+
+/// A whole cless, of processes.
+#[derive(Debug)]
+pub struct Cluster {
+    dir: TempDir,
+    docker: Docker,
+    control_plane: Option<Program>,
+    grpc: SocketAddr,
+    nodes: Vec<Node>,
+    id: String,
+    finished: bool,
+}
+
+impl Cluster {
+    /// Starts a control plane with an empty database and `nodes` data planes, and waits until all of
+    /// them have the route table.
+    pub async fn start(nodes: usize) -> Result<Self> {
+        let mut cluster = Self {
+            dir: tempfile::Builder::new().prefix("cless-test-").tempdir()?,
+            docker: engine::connect().await?,
+            control_plane: None,
+            grpc: SocketAddr::from(([127, 0, 0, 1], 0)),
+            nodes: Vec::new(),
+            id: String::new(),
+            finished: false,
+        };
+        cluster.start_control_plane().await?;
+        cluster.id = cluster.api()?.cluster_id().await?;
+        for _ in 0..nodes {
+            cluster.add_node().await?;
+        }
+        cluster.wait_propagated(0).await?;
+        Ok(cluster)
+    }
+
+    /// The id that all its containers are labelled with.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Where the control plane serves gRPC.
+    pub fn grpc(&self) -> SocketAddr {
+        self.grpc
+    }
+
+    /// The engine.
+    pub fn docker(&self) -> &Docker {
+        &self.docker
+    }
+
+    /// Its folder, for files of a test.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A data plane, in the order they were started.
+    pub fn node(&self, index: usize) -> &Node {
+        &self.nodes[index]
+    }
+
+    /// The control plane's API.
+    pub fn api(&self) -> Result<Api> {
+        Ok(Api::new(self.channel()?))
+    }
+
+    /// A channel to the control plane; it connects when it is first used, and again when it must.
+    pub fn channel(&self) -> Result<Channel> {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.grpc))?;
+        Ok(endpoint.timeout(Duration::from_secs(30)).connect_lazy())
+    }
+
+    /// The host of a service.
+    pub fn host(service: &str) -> String {
+        format!("{service}.localhost")
+    }
+
+    /// A GET of a path of a service through node 0.
+    pub async fn get(&self, service: &str, path: &str) -> Result<Answer> {
+        self.node(0).get(&Self::host(service), path).await
+    }
+
+    /// A service with one version of `image` that gets all traffic, in force on all nodes.
+    pub async fn serve(
+        &self,
+        service: &str,
+        image: &str,
+        settings: v1::ServiceSettings,
+    ) -> Result<v1::Service> {
+        self.serve_env(service, image, settings, &[("GREETING", "one")])
+            .await
+    }
+
+    /// As [`Cluster::serve`], with an environment of the caller's.
+    pub async fn serve_env(
+        &self,
+        service: &str,
+        image: &str,
+        settings: v1::ServiceSettings,
+        env: &[(&str, &str)],
+    ) -> Result<v1::Service> {
+        let mut api = self.api()?;
+        let created = api.create_service(service, settings).await?;
+        let version = api.create_version(service, image, env).await?;
+        self.set_traffic(service, &[(version.number, 100)]).await?;
+        Ok(created)
+    }
+
+    /// Sets the split and waits until all nodes have it.
+    pub async fn set_traffic(&self, service: &str, split: &[(i32, u32)]) -> Result<v1::Traffic> {
+        let traffic = self.api()?.set_traffic(service, split).await?;
+        self.wait_propagated(traffic.feed_revision).await?;
+        Ok(traffic)
+    }
+
+    /// Waits until every running node has applied a feed revision; 0: the head.
+    pub async fn wait_propagated(&self, revision: i64) -> Result<()> {
+        let running = self
+            .nodes
+            .iter()
+            .filter(|node| node.program.is_some())
+            .count();
+        let what = format!("revision {revision} is in force on {running} nodes");
+        wait::until(&what, PROPAGATED_WITHIN, async || {
+            let answer = self.api()?.check_propagation(revision).await?;
+            let applied = answer.nodes_applied as usize;
+            Ok((applied >= running && answer.pending.is_empty()).then_some(()))
+        })
+        .await
+    }
+
+    /// Every container of this cluster, or of one service of it.
+    pub async fn containers(&self, service: Option<&str>) -> Result<Vec<Container>> {
+        let mut labels = vec![("cless.cluster", self.id.as_str())];
+        labels.extend(service.map(|service| ("cless.service", service)));
+        engine::containers(&self.docker, &labels).await
+    }
+
+    /// Waits until exactly `count` containers of the service are there, and returns them.
+    pub async fn wait_containers(
+        &self,
+        service: &str,
+        count: usize,
+        within: Duration,
+    ) -> Result<Vec<Container>> {
+        wait::until(
+            &format!("{count} containers of {service}"),
+            within,
+            async || {
+                let found = self.containers(Some(service)).await?;
+                Ok((found.len() == count).then_some(found))
+            },
+        )
+        .await
+    }
+
+    /// Starts the control plane: on a port the system picks the first time, on the same one later.
+    pub async fn start_control_plane(&mut self) -> Result<()> {
+        let ready_file = self.dir.path().join("control-plane.ready");
+        // Left by the process before; the file of this one must not be mistaken for it.
+        let _ = std::fs::remove_file(&ready_file);
+        let database = self.dir.path().join("cless.db");
+        let args = arguments(&[
+            ("--listen", &self.grpc.to_string()),
+            (
+                "--database-url",
+                &format!("sqlite://{}?mode=rwc", database.display()),
+            ),
+            ("--domain", "localhost"),
+            ("--ready-file", &ready_file.display().to_string()),
+        ]);
+        let dir = self.dir.path();
+        let mut program = Program::start("cless-control-plane", &args, dir, "control-plane")?;
+        let ready = program.ready(&ready_file).await?;
+        self.grpc = address(&ready, "listen")?;
+        self.control_plane = Some(program);
+        Ok(())
+    }
+
+    /// SIGKILL to the control plane.
+    pub async fn kill_control_plane(&mut self) -> Result<()> {
+        self.control_plane
+            .take()
+            .context("the control plane is down")?
+            .kill()
+            .await
+    }
+
+    /// Starts one more data plane and returns its index.
+    pub async fn add_node(&mut self) -> Result<usize> {
+        let index = self.nodes.len();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let name = format!("node-{index}");
+        self.nodes.push(Node {
+            name,
+            listen: any,
+            admin: any,
+            program: None,
+        });
+        self.start_node(index).await?;
+        Ok(index)
+    }
+
+    /// Starts a data plane that is down, with the ports and the folder it had.
+    pub async fn start_node(&mut self, index: usize) -> Result<()> {
+        let node = &mut self.nodes[index];
+        ensure!(node.program.is_none(), "{} is running", node.name);
+        let ready_file = self.dir.path().join(format!("{}.ready", node.name));
+        let _ = std::fs::remove_file(&ready_file);
+        let cache = self.dir.path().join(&node.name);
+        let args = arguments(&[
+            ("--listen", &node.listen.to_string()),
+            ("--admin", &node.admin.to_string()),
+            ("--control-plane", &format!("http://{}", self.grpc)),
+            ("--node", &node.name),
+            ("--cache-dir", &cache.display().to_string()),
+            ("--ready-file", &ready_file.display().to_string()),
+        ]);
+        let mut program = Program::start("cless-data-plane", &args, self.dir.path(), &node.name)?;
+        let ready = program.ready(&ready_file).await?;
+        node.listen = address(&ready, "listen")?;
+        node.admin = address(&ready, "admin")?;
+        node.program = Some(program);
+        Ok(())
+    }
+
+    /// SIGKILL to a data plane; its containers stay.
+    pub async fn kill_node(&mut self, index: usize) -> Result<()> {
+        self.nodes[index]
+            .program
+            .take()
+            .context("the node is down")?
+            .kill()
+            .await
+    }
+
+    /// SIGTERM to a data plane, and waits for its clean end.
+    pub async fn stop_node(&mut self, index: usize) -> Result<()> {
+        let node = &mut self.nodes[index];
+        let mut program = node.program.take().context("the node is down")?;
+        let status = program.stop(STOP_WITHIN).await?;
+        ensure!(
+            status.success(),
+            "{} ended with {status}\n{}",
+            node.name,
+            program.log_tail(30)
+        );
+        Ok(())
+    }
+
+    /// Stops everything by SIGTERM and asserts that nothing of this cluster is left on the engine.
+    pub async fn finish(mut self) -> Result<()> {
+        for index in 0..self.nodes.len() {
+            if self.nodes[index].program.is_some() {
+                self.stop_node(index).await?;
+            }
+        }
+        if let Some(mut program) = self.control_plane.take() {
+            let status = program.stop(STOP_WITHIN).await?;
+            ensure!(status.success(), "the control plane ended with {status}");
+        }
+        let left = self.containers(None).await?;
+        ensure!(left.is_empty(), "containers are left: {left:#?}");
+        let networks = engine::networks(&self.docker, &[("cless.cluster", &self.id)]).await?;
+        ensure!(networks == 0, "{networks} networks are left");
+        self.finished = true;
+        Ok(())
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
+        let mut logs = String::new();
+        let nodes = self.nodes.iter_mut().filter_map(|node| node.program.take());
+        for program in self.control_plane.take().into_iter().chain(nodes) {
+            logs.push_str(&format!("{}:\n{}\n", program.name(), program.log_tail(40)));
+        }
+        #[expect(
+            clippy::print_stderr,
+            reason = "the test harness shows it beside the failure"
+        )]
+        {
+            eprintln!("the last log lines of this cluster:\n{logs}");
+        }
+        let (docker, id) = (self.docker.clone(), std::mem::take(&mut self.id));
+        if id.is_empty() {
+            return;
+        }
+        // A runtime of its own, for a drop may happen in one that is ending; joined, for the test
+        // program may end right after.
+        let sweep = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            runtime.block_on(engine::sweep(&docker, &[("cless.cluster", &id)]))
+        });
+        let _ = sweep.join();
+    }
+}
+
+fn arguments(flags: &[(&str, &str)]) -> Vec<String> {
+    flags
+        .iter()
+        .flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()])
+        .collect()
+}
+
+fn address(ready: &Value, key: &str) -> Result<SocketAddr> {
+    match ready[key].as_str() {
+        Some(text) => Ok(text.parse()?),
+        None => bail!("the ready file has no `{key}`: {ready}"),
+    }
+}

@@ -1,0 +1,148 @@
+//! Killed processes: what served goes on serving.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use cless_tests::cluster::{Cluster, settings};
+use cless_tests::http_client::{Connection, get};
+use std::net::SocketAddr;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::{SOON, sample};
+
+/// Requests that never pause, half on kept connections, half on new ones; each must succeed.
+struct Load {
+    stop: Arc<AtomicBool>,
+    workers: JoinSet<Result<usize>>,
+}
+
+impl Load {
+    fn start(address: SocketAddr, host: &'static str) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut workers = JoinSet::new();
+        for worker in 0..4 {
+            let stop = Arc::clone(&stop);
+            workers.spawn(async move {
+                let mut kept = Connection::open(address).await?;
+                let mut sent = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    let answer = if worker % 2 == 0 {
+                        kept.get(host, "/").await?
+                    } else {
+                        get(address, host, "/").await?
+                    };
+                    ensure!(answer.status == 200, "after {sent}: {answer:?}");
+                    sent += 1;
+                    sleep(Duration::from_millis(5)).await;
+                }
+                Ok(sent)
+            });
+        }
+        Self { stop, workers }
+    }
+
+    /// The number of requests, if none failed.
+    async fn stop(mut self) -> Result<usize> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut sent = 0;
+        while let Some(worker) = self.workers.join_next().await {
+            sent += worker.context("a worker panicked")??;
+        }
+        Ok(sent)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_request_fails_while_the_control_plane_is_killed_and_restarted() -> Result<()> {
+    let mut cluster = Cluster::start(1).await?;
+    cluster.serve("hello", sample().await?, settings()).await?;
+    cluster.serve("asleep", sample().await?, settings()).await?;
+    let mut api = cluster.api()?;
+    let number = api
+        .create_version("hello", sample().await?, &[("GREETING", "two")])
+        .await?
+        .number;
+
+    let load = Load::start(cluster.node(0).listen, "hello.localhost");
+    sleep(Duration::from_millis(500)).await;
+    cluster.kill_control_plane().await?;
+    sleep(Duration::from_secs(1)).await;
+    // From zero too: nothing on the way asks the control plane.
+    let woken = cluster.get("asleep", "/").await?;
+    ensure!(woken.status == 200, "{woken:?}");
+    cluster.start_control_plane().await?;
+    // What was acknowledged before the kill is there, and changes flow again.
+    cluster.set_traffic("hello", &[(number, 100)]).await?;
+    ensure!(
+        cluster.get("hello", "/").await?.text() == "two\n",
+        "the change did not arrive"
+    );
+    let sent = load.stop().await?;
+    ensure!(sent > 100, "only {sent} requests: the load did not run");
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_restarted_without_a_control_plane_serves_from_its_disk_cache() -> Result<()> {
+    let mut cluster = Cluster::start(1).await?;
+    cluster.serve("hello", sample().await?, settings()).await?;
+    ensure!(cluster.get("hello", "/").await?.status == 200, "no answer");
+    cluster.kill_control_plane().await?;
+    cluster.stop_node(0).await?;
+    ensure!(
+        cluster.containers(None).await?.is_empty(),
+        "SIGTERM left containers"
+    );
+
+    cluster.start_node(0).await?;
+    let answer = cluster.get("hello", "/").await?;
+    ensure!(
+        answer.status == 200 && answer.text() == "one\n",
+        "{answer:?}"
+    );
+    // Once more, by kill -9: the cache is whole at any moment, and the container is found again.
+    cluster.kill_node(0).await?;
+    cluster.start_node(0).await?;
+    let answer = cluster.get("hello", "/").await?;
+    ensure!(answer.status == 200, "{answer:?}");
+    cluster.start_control_plane().await?;
+    cluster.wait_propagated(0).await?;
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_data_plane_adopts_its_containers_when_it_is_back() -> Result<()> {
+    let mut cluster = Cluster::start(1).await?;
+    cluster.serve("hello", sample().await?, settings()).await?;
+    cluster.serve("leaves", sample().await?, settings()).await?;
+    ensure!(cluster.get("hello", "/").await?.status == 200, "no answer");
+    ensure!(cluster.get("leaves", "/").await?.status == 200, "no answer");
+    let before = cluster.wait_containers("hello", 1, SOON).await?;
+
+    cluster.kill_node(0).await?;
+    ensure!(
+        cluster.containers(None).await?.len() == 2,
+        "the kill took containers along"
+    );
+    // What is not routed any more when the node is back is its orphan.
+    cluster.api()?.delete_service("leaves").await?;
+    cluster.start_node(0).await?;
+    cluster.wait_propagated(0).await?;
+    let answer = cluster.get("hello", "/").await?;
+    ensure!(answer.status == 200, "{answer:?}");
+    let after = cluster.wait_containers("hello", 1, SOON).await?;
+    ensure!(
+        after[0].id == before[0].id,
+        "a new container instead of the old one"
+    );
+    let load = cluster.get("hello", "/load").await?.json()?;
+    ensure!(
+        load["served"].as_u64() == Some(2),
+        "not the same process: {load}"
+    );
+    cluster.wait_containers("leaves", 0, SOON).await?;
+    cluster.finish().await
+}

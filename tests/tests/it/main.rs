@@ -1,0 +1,73 @@
+//! End-to-end tests: real processes, real containers, requests over HTTP.
+//!
+//! Each test has a cluster of its own and ends with `finish`, which asserts that nothing is left on
+//! the engine. Times are bounds against hanging, never measurements: what is measured is printed.
+
+mod bad_input;
+mod cli;
+mod faults;
+mod grpcurl;
+mod lifecycle;
+mod ownership;
+mod proxy;
+mod routing;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use cless_tests::{engine, http_client, image};
+use std::net::SocketAddr;
+use tokio::sync::OnceCell;
+
+/// Enough for anything that must happen soon, on a machine that is busy with other tests.
+const SOON: Duration = Duration::from_secs(20);
+
+/// The image of the sample app, made once.
+async fn sample() -> Result<&'static str> {
+    static IMAGE: OnceCell<String> = OnceCell::const_new();
+    let made = IMAGE
+        .get_or_try_init(async || anyhow::Ok(image::sample_app(&engine::connect().await?).await?))
+        .await?;
+    Ok(made)
+}
+
+/// The image of Debian's nginx, made once.
+async fn nginx() -> Result<&'static str> {
+    static IMAGE: OnceCell<String> = OnceCell::const_new();
+    let made = IMAGE
+        .get_or_try_init(async || anyhow::Ok(image::nginx(&engine::connect().await?).await?))
+        .await?;
+    Ok(made)
+}
+
+/// Sends `count` GETs, `parallel` at a time, each on a connection of its own, and counts the answers
+/// by their text. Any answer but 200 is an error.
+async fn count_answers(
+    address: SocketAddr,
+    host: &str,
+    count: usize,
+    parallel: usize,
+) -> Result<BTreeMap<String, usize>> {
+    let mut workers = tokio::task::JoinSet::new();
+    for worker in 0..parallel {
+        let host = host.to_owned();
+        let share = count / parallel + usize::from(worker < count % parallel);
+        workers.spawn(async move {
+            let mut counts = BTreeMap::new();
+            for _ in 0..share {
+                let answer = http_client::get(address, &host, "/").await?;
+                anyhow::ensure!(answer.status == 200, "{}: {}", answer.status, answer.text());
+                *counts.entry(answer.text().trim().to_owned()).or_insert(0) += 1;
+            }
+            anyhow::Ok(counts)
+        });
+    }
+    let mut total = BTreeMap::new();
+    while let Some(counts) = workers.join_next().await {
+        for (text, n) in counts.context("a worker panicked")?? {
+            *total.entry(text).or_insert(0) += n;
+        }
+    }
+    Ok(total)
+}

@@ -1,0 +1,118 @@
+//! Whose container is whose: a node touches its own, and nothing else.
+
+use std::collections::HashMap;
+
+use anyhow::{Context as _, Result, ensure};
+use bollard::Docker;
+use bollard::models::ContainerCreateBody;
+use bollard::query_parameters::{CreateContainerOptions, InspectContainerOptions};
+use cless_tests::cluster::{Cluster, settings};
+use cless_tests::engine;
+
+use crate::{SOON, sample};
+
+/// A container that belongs to somebody else.
+async fn foreign(docker: &Docker, labels: &[(&str, &str)]) -> Result<String> {
+    let labels: HashMap<_, _> = labels
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect();
+    let body = ContainerCreateBody {
+        image: Some(sample().await?.to_owned()),
+        labels: Some(labels),
+        ..Default::default()
+    };
+    let id = docker
+        .create_container(None::<CreateContainerOptions>, body)
+        .await?
+        .id;
+    docker.start_container(&id, None).await?;
+    Ok(id)
+}
+
+async fn is_running(docker: &Docker, id: &str) -> Result<bool> {
+    let found = docker
+        .inspect_container(id, None::<InspectContainerOptions>)
+        .await?;
+    Ok(found.state.and_then(|state| state.running).unwrap_or(false))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_on_one_engine_touch_neither_each_other_nor_anyone_else() -> Result<()> {
+    let mut cluster = Cluster::start(2).await?;
+    let docker = cluster.docker().clone();
+    cluster.serve("hello", sample().await?, settings()).await?;
+    for index in 0..2 {
+        let answer = cluster.node(index).get("hello.localhost", "/").await?;
+        ensure!(answer.status == 200, "{answer:?}");
+    }
+    let both = cluster.wait_containers("hello", 2, SOON).await?;
+    ensure!(
+        both[0].label("cless.node") != both[1].label("cless.node"),
+        "{both:?}"
+    );
+
+    let users = foreign(&docker, &[]).await?;
+    let other_cluster = foreign(
+        &docker,
+        &[
+            ("cless.cluster", "0192-another-cluster"),
+            ("cless.node", both[0].label("cless.node")),
+            ("cless.service", "hello"),
+            ("cless.version", "1"),
+        ],
+    )
+    .await?;
+
+    // Leaves by kill and comes back, which sweeps; then leaves for good, which removes.
+    cluster.kill_node(0).await?;
+    cluster.start_node(0).await?;
+    cluster.wait_propagated(0).await?;
+    ensure!(
+        cluster.get("hello", "/").await?.status == 200,
+        "no answer after the restart"
+    );
+    let again = cluster.wait_containers("hello", 2, SOON).await?;
+    for container in &both {
+        ensure!(
+            again.iter().any(|c| c.id == container.id),
+            "{} was replaced",
+            container.id
+        );
+    }
+    cluster.stop_node(0).await?;
+    let left = cluster.wait_containers("hello", 1, SOON).await?;
+    let other = cluster
+        .node(1)
+        .get("hello.localhost", "/load")
+        .await?
+        .json()?;
+    ensure!(
+        other["served"].as_u64() == Some(1),
+        "node 1 lost its container: {other}"
+    );
+    ensure!(
+        both.iter().any(|c| c.id == left[0].id),
+        "node 1 has another container now"
+    );
+
+    let outcome = async {
+        ensure!(
+            is_running(&docker, &users).await?,
+            "the user's container was stopped"
+        );
+        ensure!(
+            is_running(&docker, &other_cluster).await?,
+            "another cluster's was stopped"
+        );
+        Ok(())
+    }
+    .await;
+    for id in [&users, &other_cluster] {
+        engine::remove(&docker, id)
+            .await
+            .context("removing the foreign containers")?;
+    }
+    outcome?;
+    cluster.finish().await
+}

