@@ -70,13 +70,29 @@ choose_iptables() {
     set_flags="--iptables=false --ip-masq=false"
 }
 
+wait_for_answer() {
+    waited=0
+    until answers; do
+        if [ -e "$PID_FILE" ] && ! ours >/dev/null; then
+            tail -n 20 "$LOG" >&2
+            rm -f "$PID_FILE"
+            die "dockerd ended at start; its log is $LOG"
+        fi
+        [ "$waited" -lt "$DEADLINE_S" ] || die "$1 does not answer after $DEADLINE_S s"
+        sleep 1
+        waited=$((waited + 1))
+    done
+}
+
 start_engine() {
     [ -z "${DOCKER_HOST:-}" ] || die "DOCKER_HOST is $DOCKER_HOST, and no engine answers there"
     [ "$(id -u)" = 0 ] || die "no Docker engine answers at $SOCKET, and only root can start one"
     install_engine
     # Debian's package starts the engine itself where there is an init system.
-    if answers; then
-        say "the package started it; it is the system's now: 'service docker stop' stops it"
+    if [ "$(cat "/proc/$(cat /run/docker.pid 2>/dev/null)/comm" 2>/dev/null)" = dockerd ]; then
+        wait_for_answer "the dockerd that the system started"
+        say "the system started dockerd: it is the system's to stop ('service docker stop')"
+        trap - EXIT
         return
     fi
     if ! grep -q ' cgroup2\? ' /proc/mounts && command -v cgroupfs-mount >/dev/null; then
@@ -87,13 +103,7 @@ start_engine() {
     # shellcheck disable=SC2086 # two flags, or none
     setsid nohup dockerd --host "unix://$SOCKET" $set_flags >"$LOG" 2>&1 </dev/null &
     echo $! >"$PID_FILE"
-    waited=0
-    until answers; do
-        ours >/dev/null || { tail -n 20 "$LOG" >&2; rm -f "$PID_FILE"; die "dockerd ended at start; its log is $LOG"; }
-        [ "$waited" -lt "$DEADLINE_S" ] || { tail -n 20 "$LOG" >&2; stop_engine; die "dockerd does not answer after $DEADLINE_S s"; }
-        sleep 1
-        waited=$((waited + 1))
-    done
+    wait_for_answer "the dockerd started here"
     say "started dockerd (pid $(cat "$PID_FILE"), log $LOG); 'sh tests/engine.sh down' stops it"
 }
 
@@ -120,10 +130,10 @@ case ${1:-} in
     run)
         shift
         if ! answers; then
-            start_engine
             # Also at Ctrl-C: the command gets the signal from the terminal as well.
             trap stop_engine EXIT
             trap 'exit 130' INT TERM
+            start_engine
         fi
         "$@"
         ;;
