@@ -302,15 +302,22 @@ impl Cluster {
 
     /// SIGTERM to a data plane, and waits for its clean end.
     pub async fn stop_node(&mut self, index: usize) -> Result<()> {
+        self.nodes[index].signal(Signal::SIGTERM)?;
+        self.node_ends(index).await
+    }
+
+    /// Waits for the clean end of a data plane that was told to end.
+    pub async fn node_ends(&mut self, index: usize) -> Result<()> {
         let node = &mut self.nodes[index];
-        let mut program = node.program.take().context("the node is down")?;
-        let status = program.stop(STOP_WITHIN).await?;
+        let program = node.program.as_mut().context("the node is down")?;
+        let status = program.end(STOP_WITHIN).await?;
         ensure!(
             status.success(),
             "{} ended with {status}\n{}",
             node.name,
             program.log_tail(30)
         );
+        node.program = None;
         Ok(())
     }
 

@@ -91,10 +91,13 @@ impl Program {
             return Ok(status);
         }
         self.signal(Signal::SIGTERM)?;
-        timeout(within, self.child.wait())
-            .await
-            .with_context(|| format!("{} does not end within {within:?} of SIGTERM", self.name))?
-            .map_err(Into::into)
+        self.end(within).await
+    }
+
+    /// Waits for the end of a program that was told to end.
+    pub async fn end(&mut self, within: Duration) -> Result<ExitStatus> {
+        let ended = timeout(within, self.child.wait()).await;
+        Ok(ended.with_context(|| format!("{} does not end within {within:?}", self.name))??)
     }
 
     /// Whether it runs.

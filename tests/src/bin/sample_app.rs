@@ -26,7 +26,10 @@
 //! Environment: `PORT` (8080), `GREETING`, `START_DELAY_MS` before it listens, `EXIT_AT_START=CODE`
 //! after two lines on stderr, `NEVER_LISTEN=1`.
 
-#![expect(clippy::disallowed_methods, reason = "threads, and no runtime that a sleep could block")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "threads, and no runtime that a sleep could block"
+)]
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};

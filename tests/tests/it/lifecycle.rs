@@ -294,7 +294,7 @@ async fn sigterm_drains_and_then_removes_the_containers() -> Result<()> {
         "cut: {}",
         streamed.text()
     );
-    cluster.stop_node(0).await?;
+    cluster.node_ends(0).await?;
     ensure!(
         cluster.containers(None).await?.is_empty(),
         "containers are left"
