@@ -49,8 +49,8 @@ install_engine() {
     command -v apt-get >/dev/null || die "no Docker engine here, and no apt-get to install one"
     say "no Docker engine on this machine: installing Debian's docker.io (it stays installed)"
     export DEBIAN_FRONTEND=noninteractive
-    apt-get update -qq >&2
-    apt-get install -y -qq --no-install-recommends docker.io iptables cgroupfs-mount >&2
+    apt-get update -qq >/dev/null
+    apt-get install -y -qq --no-install-recommends docker.io iptables cgroupfs-mount >/dev/null
 }
 
 # dockerd finds iptables on its PATH. Where the kernel lacks nf_tables the legacy one works, and is

@@ -14,11 +14,11 @@ if ! python3 -m pip --version >/dev/null 2>&1; then
     [ "$(id -u)" = 0 ] || { echo "tools: python3 with pip is needed" >&2; exit 1; }
     echo "tools: installing Debian's python3-pip" >&2
     export DEBIAN_FRONTEND=noninteractive
-    apt-get update -qq >&2
-    apt-get install -y -qq --no-install-recommends python3-pip python3-setuptools python3-wheel >&2
+    apt-get update -qq >/dev/null
+    apt-get install -y -qq --no-install-recommends python3-pip python3-setuptools python3-wheel >/dev/null
 fi
 
-pip() { python3 -m pip --disable-pip-version-check --quiet "$@"; }
+pip() { PIP_ROOT_USER_ACTION=ignore python3 -m pip --disable-pip-version-check --quiet "$@"; }
 
 if [ ! -x "$tools/buf-$BUF/bin/buf" ]; then
     echo "tools: fetching buf $BUF" >&2
