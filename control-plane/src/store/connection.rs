@@ -24,6 +24,8 @@ const READERS: u32 = 4;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// For a turn in the queue of writers: longer than any deadline of a caller, so that the caller's own decides.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(60);
+/// For a server to accept a connection, and for a turn in the queue before it: an operator waits for the message.
+const SERVER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The first SQLite without a bug in resetting its WAL that may corrupt the database.
 const SQLITE_MIN: (u32, u32, u32) = (3, 51, 3);
 
@@ -72,11 +74,12 @@ pub(super) async fn open(url: &str) -> Result<Connections, Error> {
 }
 
 async fn connect(url: &str, most: u32) -> Result<DatabaseConnection, sea_orm::DbErr> {
+    let local = url.starts_with("sqlite:");
     let mut options = ConnectOptions::new(url);
     options
         .max_connections(most)
         .min_connections(1)
-        .acquire_timeout(QUEUE_TIMEOUT)
+        .acquire_timeout(if local { QUEUE_TIMEOUT } else { SERVER_TIMEOUT })
         .test_before_acquire(false)
         .idle_timeout(None::<Duration>)
         .max_lifetime(None::<Duration>)

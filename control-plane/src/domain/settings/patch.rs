@@ -1,0 +1,212 @@
+//! Some fields of the settings, each checked against its range.
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::super::error::Violations;
+use super::{Affinity, AffinityInput, AffinityKind, Settings, SettingsField, SettingsInput};
+
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const TEN_MINUTES: Duration = Duration::from_secs(10 * 60);
+/// Freezing sooner than this would freeze an instance between two requests of one page.
+const PAUSE_AFTER_MIN: Duration = Duration::from_millis(100);
+
+/// Some fields of [`Settings`], each within its range.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingsPatch {
+    pub(super) fields: BTreeSet<SettingsField>,
+    /// Fields that are not named hold their default, which nobody reads.
+    pub(super) values: Settings,
+}
+
+impl SettingsPatch {
+    /// Reads the named fields of the settings at `field` (`service.settings`); what is refused is noted in
+    /// `violations`. Fields that are not named are not looked at.
+    pub fn new(
+        field: &str,
+        fields: BTreeSet<SettingsField>,
+        input: SettingsInput,
+        violations: &mut Violations,
+    ) -> Option<Self> {
+        let before = violations.len();
+        let mut values = Settings::default();
+        let mut check = Check {
+            prefix: field,
+            violations,
+        };
+        for &named in &fields {
+            match named {
+                SettingsField::MinInstances => {
+                    check.number(
+                        named,
+                        input.min_instances,
+                        0..=1000,
+                        &mut values.min_instances,
+                    );
+                }
+                SettingsField::MaxInstances => {
+                    check.number(
+                        named,
+                        input.max_instances,
+                        1..=1000,
+                        &mut values.max_instances,
+                    );
+                }
+                SettingsField::Concurrency => {
+                    check.number(
+                        named,
+                        input.concurrency,
+                        1..=10_000,
+                        &mut values.concurrency,
+                    );
+                }
+                SettingsField::QueueLimit => {
+                    check.number(
+                        named,
+                        input.queue_limit,
+                        0..=100_000,
+                        &mut values.queue_limit,
+                    );
+                }
+                SettingsField::IdleTimeout => {
+                    check.time(
+                        named,
+                        input.idle_timeout,
+                        SECOND..=DAY,
+                        &mut values.idle_timeout,
+                    );
+                }
+                SettingsField::PauseAfter => {
+                    let mut pause = Duration::ZERO;
+                    check.time(named, input.pause_after, PAUSE_AFTER_MIN..=DAY, &mut pause);
+                    values.pause_after = input.pause_after.map(|_| pause);
+                }
+                SettingsField::ColdStartTimeout => check.time(
+                    named,
+                    input.cold_start_timeout,
+                    SECOND..=TEN_MINUTES,
+                    &mut values.cold_start_timeout,
+                ),
+                SettingsField::RequestTimeout => check.time(
+                    named,
+                    input.request_timeout,
+                    SECOND..=DAY,
+                    &mut values.request_timeout,
+                ),
+                SettingsField::Affinity => {
+                    let given = input.affinity.clone().unwrap_or_default();
+                    if let Some(affinity) = check.affinity(given) {
+                        values.affinity = affinity;
+                    }
+                }
+                SettingsField::VersionHeader => {
+                    values.version_header = input.version_header.unwrap_or(false);
+                }
+                SettingsField::ServerTiming => {
+                    values.server_timing = input.server_timing.unwrap_or(false);
+                }
+            }
+        }
+        (violations.len() == before).then_some(Self { fields, values })
+    }
+
+    /// The fields it changes.
+    #[must_use]
+    pub fn fields(&self) -> &BTreeSet<SettingsField> {
+        &self.fields
+    }
+}
+
+struct Check<'a> {
+    prefix: &'a str,
+    violations: &'a mut Violations,
+}
+
+impl Check<'_> {
+    fn number(
+        &mut self,
+        field: SettingsField,
+        given: Option<u32>,
+        range: RangeInclusive<u32>,
+        into: &mut u32,
+    ) {
+        let Some(given) = given else { return };
+        if range.contains(&given) {
+            *into = given;
+            return;
+        }
+        self.refuse(
+            field,
+            format!(
+                "{given} is out of range: give {} to {}",
+                range.start(),
+                range.end()
+            ),
+        );
+    }
+
+    fn time(
+        &mut self,
+        field: SettingsField,
+        given: Option<Duration>,
+        range: RangeInclusive<Duration>,
+        into: &mut Duration,
+    ) {
+        let Some(given) = given else { return };
+        if range.contains(&given) {
+            *into = given;
+            return;
+        }
+        self.refuse(
+            field,
+            format!(
+                "{given:?} is out of range: give {:?} to {:?}",
+                range.start(),
+                range.end()
+            ),
+        );
+    }
+
+    fn affinity(&mut self, given: AffinityInput) -> Option<Affinity> {
+        let at = format!("{}.affinity.header", self.prefix);
+        match given.kind {
+            AffinityKind::Header if is_header_name(&given.header) => {
+                return Some(Affinity::Header(given.header.to_ascii_lowercase()));
+            }
+            AffinityKind::Header => self.violations.push(
+                at,
+                format!(
+                    "`{}` is not the name of a header: give one such as `x-user`",
+                    given
+                        .header
+                        .chars()
+                        .take(80)
+                        .collect::<String>()
+                        .escape_debug()
+                ),
+            ),
+            _ if !given.header.is_empty() => self.violations.push(
+                at,
+                "a header is only read with KIND_HEADER: set that kind, or leave the header out",
+            ),
+            AffinityKind::Cookie => return Some(Affinity::Cookie),
+            AffinityKind::None => return Some(Affinity::None),
+        }
+        None
+    }
+
+    fn refuse(&mut self, field: SettingsField, reason: String) {
+        self.violations
+            .push(format!("{}.{}", self.prefix, field.as_str()), reason);
+    }
+}
+
+/// A token of at most 64 characters (RFC 9110 section 5.6.2).
+fn is_header_name(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}

@@ -1,0 +1,139 @@
+use std::collections::BTreeSet;
+
+use super::super::Since;
+use super::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn revisions_have_no_gaps_and_follow_commits() {
+    const WRITERS: i64 = 32;
+    const EACH: i64 = 6;
+    let disk = OnDisk::new();
+    let store = disk.open().await;
+    create(&store, "shared").await;
+    let mut heard = store.subscribe();
+    let listener = tokio::spawn(async move {
+        let mut last = *heard.borrow_and_update();
+        while last < 1 + WRITERS * (EACH + 1) {
+            heard.changed().await.unwrap();
+            let now = *heard.borrow_and_update();
+            assert!(now > last);
+            last = now;
+        }
+    });
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|writer| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let mut seen = Vec::new();
+                let own = format!("s{writer}");
+                let made = store.create_service(new_service(&own, &[]), plain()).await;
+                seen.push(made.unwrap().revision);
+                for _ in 0..EACH {
+                    let refused = store.create_service(new_service(&own, &[]), plain()).await;
+                    assert!(refused.is_err(), "a rollback in between must leave no gap");
+                    let made = store
+                        .create_version(&id("shared"), spec("hello:1"), plain())
+                        .await
+                        .unwrap();
+                    // An acknowledged write is visible to every reader from then on.
+                    let read = store.get_version(&id("shared"), made.resource.number).await;
+                    assert_eq!(read.unwrap().uid, made.resource.uid);
+                    seen.push(made.revision);
+                }
+                assert!(seen.is_sorted(), "later writes have later revisions");
+                seen
+            })
+        })
+        .collect();
+    let mut all = BTreeSet::new();
+    for writer in writers {
+        for revision in writer.await.unwrap() {
+            assert!(all.insert(revision), "revision {revision} was given twice");
+        }
+    }
+    let last = 1 + WRITERS * (EACH + 1);
+    assert!(all.iter().copied().eq(2..=last));
+    let Since::Changes(changes) = store.changes_since(0).await.unwrap() else {
+        panic!("the start is known");
+    };
+    assert!(changes.changes.iter().map(|c| c.revision).eq(1..=last));
+    let versions = store
+        .list_versions(&id("shared"), 1000, None)
+        .await
+        .unwrap();
+    let numbers: BTreeSet<_> = versions.items.iter().map(|v| v.number.get()).collect();
+    assert!(numbers.into_iter().map(i64::from).eq(1..=WRITERS * EACH));
+    tokio::time::timeout(Duration::from_secs(10), listener)
+        .await
+        .expect("subscribers hear of the last commit")
+        .unwrap();
+    assert_law(&store).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn one_of_many_same_requests_creates() {
+    let disk = OnDisk::new();
+    let store = disk.open().await;
+    let asked: Vec<_> = (0..16)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                store
+                    .create_service(new_service("hello", &[]), named("same"))
+                    .await
+                    .unwrap()
+            })
+        })
+        .collect();
+    let mut fresh = 0;
+    let mut uids = BTreeSet::new();
+    for one in asked {
+        let one = one.await.unwrap();
+        fresh += usize::from(!one.replayed);
+        uids.insert(one.resource.uid);
+    }
+    assert_eq!((fresh, uids.len()), (1, 1));
+}
+
+/// A caller that goes away in the middle leaves the write whole or absent, and the next writer is not kept waiting.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_caller_that_goes_away_tears_nothing() {
+    let disk = OnDisk::new();
+    let store = disk.open().await;
+    for n in 0..40_u64 {
+        let name = format!("s{n}");
+        let create = store.create_service(new_service(&name, &[]), plain());
+        let _ = tokio::time::timeout(Duration::from_micros(n * 100), create).await;
+    }
+    create(&store, "last").await;
+    assert_law(&store).await;
+    let head = head(&store).await;
+    let services = store.list_services(1000, None).await.unwrap().items;
+    assert_eq!(i64::try_from(services.len()).unwrap(), head.revision);
+    assert_eq!(*store.subscribe().borrow(), head.revision);
+}
+
+/// A read sees one moment: head and routes belong together while writes go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_table_is_read_as_of_one_moment() {
+    let disk = OnDisk::new();
+    let store = disk.open().await;
+    let writer = {
+        let store = store.clone();
+        tokio::spawn(async move {
+            for n in 0..60 {
+                create(&store, &format!("s{n}")).await;
+            }
+        })
+    };
+    while !writer.is_finished() {
+        let (head, routes) = store.load_table().await.unwrap();
+        assert_eq!(i64::try_from(routes.len()).unwrap(), head.revision);
+        let digest = routes.iter().fold(
+            super::super::digest::TableDigest::default(),
+            |sum, route| sum.plus(&route.sha256),
+        );
+        assert_eq!(digest.to_bytes(), head.digest);
+    }
+    writer.await.unwrap();
+}

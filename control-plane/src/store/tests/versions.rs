@@ -1,0 +1,283 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::domain::{
+    ImageDigest, NodeName, NodeOutcome, Percent, VerificationEvent, VerificationState,
+};
+
+use super::super::RouteOp;
+use super::super::Since;
+use super::*;
+
+fn node(name: &str) -> NodeName {
+    NodeName::parse(name).unwrap()
+}
+
+fn digest(digit: char) -> ImageDigest {
+    ImageDigest::parse(format!("sha256:{}", digit.to_string().repeat(64))).unwrap()
+}
+
+async fn begin(store: &Store, run: &str, nodes: &[&str]) -> Written<Version> {
+    let asked: BTreeSet<_> = nodes.iter().map(|name| node(name)).collect();
+    store
+        .begin_verification(
+            &id("hello"),
+            number(1),
+            run.to_owned(),
+            asked,
+            later(120),
+            plain(),
+        )
+        .await
+        .unwrap()
+}
+
+fn verified(run: &str, name: &str) -> VerificationEvent {
+    VerificationEvent::Outcome {
+        id: run.to_owned(),
+        node: node(name),
+        outcome: NodeOutcome::Verified(None),
+    }
+}
+
+#[tokio::test]
+async fn numbers_count_per_service_and_are_not_used_again() {
+    let store = memory().await;
+    create(&store, "hello").await;
+    create(&store, "other").await;
+    for expected in 1..=3 {
+        assert_eq!(add_version(&store, "hello").await.number, number(expected));
+    }
+    assert_eq!(add_version(&store, "other").await.number, number(1));
+    store
+        .delete_version(&id("hello"), number(3), None, plain())
+        .await
+        .unwrap();
+    assert_eq!(add_version(&store, "hello").await.number, number(4));
+    let page = store.list_versions(&id("hello"), 2, None).await.unwrap();
+    let numbers: Vec<_> = page.items.iter().map(|v| v.number.get()).collect();
+    assert_eq!((numbers, page.more), (vec![4, 2], true));
+    let rest = store
+        .list_versions(&id("hello"), 2, Some(number(2)))
+        .await
+        .unwrap();
+    assert_eq!((rest.items.len(), rest.more), (1, false));
+}
+
+#[tokio::test]
+async fn a_version_that_nothing_reaches_leaves_the_table_alone() {
+    let store = memory().await;
+    create(&store, "hello").await;
+    let before = head(&store).await;
+    let made = store
+        .create_version(&id("hello"), spec("hello:1"), plain())
+        .await
+        .unwrap();
+    let after = head(&store).await;
+    assert_eq!(after.digest, before.digest);
+    assert_eq!(after.revision, before.revision + 1);
+    assert_eq!(made.revision, after.revision);
+    let Since::Changes(changes) = store.changes_since(before.revision).await.unwrap() else {
+        panic!("the start is known");
+    };
+    assert_eq!(changes.changes[0].op, RouteOp::None);
+    assert!(changes.routes.is_empty());
+    assert_eq!(
+        store.get_version(&id("hello"), number(1)).await.unwrap(),
+        made.resource
+    );
+    assert_eq!(
+        store.get_service(&id("hello")).await.unwrap().revision,
+        after.revision
+    );
+}
+
+#[tokio::test]
+async fn a_repeated_create_makes_one_version() {
+    let store = memory().await;
+    create(&store, "hello").await;
+    let make = |image: &'static str| {
+        let store = store.clone();
+        async move {
+            store
+                .create_version(&id("hello"), spec(image), named("r1"))
+                .await
+        }
+    };
+    let first = make("hello:1").await.unwrap();
+    let again = make("hello:1").await.unwrap();
+    assert!(again.replayed);
+    assert_eq!(again.resource, first.resource);
+    assert!(matches!(
+        make("hello:2").await,
+        Err(Error::RequestIdReused { .. })
+    ));
+    let page = store.list_versions(&id("hello"), 10, None).await.unwrap();
+    assert_eq!(page.items.len(), 1);
+}
+
+#[tokio::test]
+async fn a_version_in_use_stays() {
+    let store = memory().await;
+    create(&store, "hello").await;
+    for _ in 0..3 {
+        add_version(&store, "hello").await;
+    }
+    set_traffic(&store, "hello", &[(1, 100, ""), (2, 0, "next")])
+        .await
+        .unwrap();
+    for n in [1, 2] {
+        let error = store
+            .delete_version(&id("hello"), number(n), None, plain())
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(&error, Error::FailedPrecondition(list) if list[0].kind == "VERSION_IN_USE"),
+            "{error}"
+        );
+    }
+    let one = store.get_version(&id("hello"), number(1)).await.unwrap();
+    assert_eq!((one.percent, one.tags.len()), (Percent::ALL, 0));
+    let two = store.get_version(&id("hello"), number(2)).await.unwrap();
+    assert_eq!((two.percent, two.tags[0].as_str()), (Percent::ZERO, "next"));
+    let three = store.get_version(&id("hello"), number(3)).await.unwrap();
+    let wrong = store
+        .delete_version(&id("hello"), number(3), Some(&two.etag), plain())
+        .await;
+    assert!(matches!(wrong, Err(Error::EtagMismatch { .. })));
+    store
+        .delete_version(&id("hello"), number(3), Some(&three.etag), plain())
+        .await
+        .unwrap();
+    assert_law(&store).await;
+}
+
+#[tokio::test]
+async fn the_first_digest_stands_and_reaches_the_route() {
+    let store = memory().await;
+    create(&store, "hello").await;
+    let version = add_version(&store, "hello").await;
+    set_traffic(&store, "hello", &[(1, 100, "")]).await.unwrap();
+    let first = store
+        .set_image_digest(&version.uid, digest('a'), START)
+        .await
+        .unwrap();
+    assert_eq!(first.resource.image_digest, Some(digest('a')));
+    assert_ne!(first.resource.etag, version.etag);
+    let second = store
+        .set_image_digest(&version.uid, digest('b'), START)
+        .await
+        .unwrap();
+    assert_eq!(second.resource.image_digest, Some(digest('a')));
+    assert_eq!(second.revision, first.revision);
+    assert!(
+        route_text(&store, "hello")
+            .await
+            .contains(digest('a').as_str())
+    );
+    assert_law(&store).await;
+}
+
+#[tokio::test]
+async fn a_proof_is_in_the_route_until_it_ends() {
+    let store = memory().await;
+    create(&store, "hello").await;
+    let version = add_version(&store, "hello").await;
+    let begun = begin(&store, "run", &["n1", "n2"]).await;
+    let route = route_text(&store, "hello").await;
+    assert!(
+        route.contains("VerifyOrder") && route.contains("hello:1"),
+        "{route}"
+    );
+    assert_eq!(store.pending_verifications().await.unwrap().len(), 1);
+
+    let one = store
+        .apply_verification(&version.uid, verified("run", "n1"), START)
+        .await
+        .unwrap();
+    assert_eq!(one.revision, begun.revision, "the route has not changed");
+    let kept = store.get_version(&id("hello"), number(1)).await.unwrap();
+    assert_eq!(kept.verification, one.resource.verification);
+    let states: BTreeMap<_, _> = kept
+        .verification
+        .as_ref()
+        .unwrap()
+        .nodes()
+        .map(|n| (n.node.as_str(), n.outcome.state()))
+        .collect();
+    assert_eq!(states["n1"], VerificationState::Verified);
+    assert_eq!(states["n2"], VerificationState::Pending);
+
+    let two = store
+        .apply_verification(&version.uid, verified("run", "n2"), START)
+        .await
+        .unwrap();
+    assert_eq!(two.revision, begun.revision + 1);
+    assert_eq!(
+        two.resource.verification.as_ref().map(|v| v.state()),
+        Some(VerificationState::Verified)
+    );
+    assert_ne!(two.resource.etag, kept.etag);
+    assert!(store.pending_verifications().await.unwrap().is_empty());
+    let route = route_text(&store, "hello").await;
+    assert!(
+        !route.contains("hello:1"),
+        "nothing reaches it any more: {route}"
+    );
+    assert_law(&store).await;
+}
+
+#[tokio::test]
+async fn a_proof_ends_at_its_deadline_and_may_be_asked_for_again() {
+    let store = memory().await;
+    create(&store, "hello").await;
+    let version = add_version(&store, "hello").await;
+    begin(&store, "run", &["n1"]).await;
+    let early = store
+        .apply_verification(&version.uid, VerificationEvent::Tick, later(119))
+        .await
+        .unwrap();
+    assert!(early.resource.verification.unwrap().is_pending());
+    let late = store
+        .apply_verification(&version.uid, VerificationEvent::Tick, later(120))
+        .await
+        .unwrap();
+    let proof = late.resource.verification.unwrap();
+    assert_eq!(proof.state(), VerificationState::Failed);
+    assert!(proof.message().contains("n1"));
+
+    begin(&store, "again", &["n1"]).await;
+    let stale = store
+        .apply_verification(&version.uid, verified("run", "n1"), START)
+        .await
+        .unwrap();
+    assert!(stale.resource.verification.unwrap().is_pending());
+    store
+        .delete_version(&id("hello"), number(1), None, plain())
+        .await
+        .unwrap();
+    assert!(store.pending_verifications().await.unwrap().is_empty());
+    assert!(!route_text(&store, "hello").await.contains("VerifyOrder"));
+    let gone = store
+        .apply_verification(&version.uid, VerificationEvent::Tick, START)
+        .await;
+    assert!(matches!(gone, Err(Error::NotFound { .. })));
+    assert_law(&store).await;
+}
+
+#[tokio::test]
+async fn nobody_to_ask_is_refused() {
+    let store = memory().await;
+    create(&store, "hello").await;
+    add_version(&store, "hello").await;
+    let refused = store
+        .begin_verification(
+            &id("hello"),
+            number(1),
+            "run".to_owned(),
+            BTreeSet::new(),
+            later(9),
+            plain(),
+        )
+        .await;
+    assert!(matches!(&refused, Err(Error::FailedPrecondition(list)) if list[0].kind == "NO_NODES"));
+}
