@@ -1,0 +1,227 @@
+//! A control plane in this process, on a temporary database and a port of the system's choice.
+
+use cless_control_plane::{Options, Running, start};
+use cless_proto::v1 as pb;
+use cless_proto::v1::catalog_service_client::CatalogServiceClient;
+use cless_proto::v1::node_service_client::NodeServiceClient;
+use cless_proto::v1::route_feed_service_client::RouteFeedServiceClient;
+use cless_proto::v1::traffic_service_client::TrafficServiceClient;
+use std::future::Future;
+use std::path::Path;
+use std::time::Duration;
+use tempfile::TempDir;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+/// Far beyond what anything here takes; a test that hangs fails by it.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// A control plane and a connection to it.
+pub(crate) struct Harness {
+    running: Option<Running>,
+    pub(crate) channel: Channel,
+    folder: TempDir,
+}
+
+impl Harness {
+    /// On a new database.
+    pub(crate) async fn start() -> Self {
+        Self::on(tempfile::tempdir().expect("a temporary folder")).await
+    }
+
+    async fn on(folder: TempDir) -> Self {
+        let running = start(options(folder.path()))
+            .await
+            .expect("the control plane starts");
+        let channel = connect(&running).await;
+        Self {
+            running: Some(running),
+            channel,
+            folder,
+        }
+    }
+
+    /// Ends it and starts it again on the same database.
+    pub(crate) async fn restart(mut self) -> Self {
+        self.stop().await;
+        Self::on(self.folder).await
+    }
+
+    /// Ends it.
+    pub(crate) async fn stop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.shutdown().await;
+        }
+    }
+
+    pub(crate) fn catalog(&self) -> CatalogServiceClient<Channel> {
+        CatalogServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn traffic(&self) -> TrafficServiceClient<Channel> {
+        TrafficServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn nodes(&self) -> NodeServiceClient<Channel> {
+        NodeServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn feed(&self) -> RouteFeedServiceClient<Channel> {
+        RouteFeedServiceClient::new(self.channel.clone())
+    }
+
+    /// Creates a service with nothing but a name.
+    pub(crate) async fn service(&self, id: &str) -> pb::Service {
+        let request = pb::CreateServiceRequest {
+            service_id: id.into(),
+            service: Some(pb::Service::default()),
+            ..Default::default()
+        };
+        self.catalog()
+            .create_service(request)
+            .await
+            .expect("created")
+            .into_inner()
+    }
+
+    /// Creates a version of an image.
+    pub(crate) async fn version(&self, service: &str, image: &str) -> pb::Version {
+        let request = pb::CreateVersionRequest {
+            parent: format!("services/{service}"),
+            version: Some(version_of(image)),
+            ..Default::default()
+        };
+        self.catalog()
+            .create_version(request)
+            .await
+            .expect("created")
+            .into_inner()
+    }
+
+    /// Sets the percents of versions.
+    pub(crate) async fn split(&self, service: &str, percents: &[(i32, u32)]) -> pb::Traffic {
+        let targets = percents
+            .iter()
+            .map(|&(version, percent)| target(version, percent, ""));
+        let traffic = pb::Traffic {
+            name: format!("services/{service}/traffic"),
+            targets: targets.collect(),
+            ..Default::default()
+        };
+        let request = pb::UpdateTrafficRequest {
+            traffic: Some(traffic),
+            ..Default::default()
+        };
+        self.traffic()
+            .update_traffic(request)
+            .await
+            .expect("updated")
+            .into_inner()
+    }
+
+    /// The newest committed revision.
+    pub(crate) async fn head(&self) -> i64 {
+        let request = pb::CheckPropagationRequest::default();
+        self.nodes()
+            .check_propagation(request)
+            .await
+            .expect("a head")
+            .into_inner()
+            .revision
+    }
+}
+
+impl Harness {
+    /// Waits until the published table is at the head: writes that come together are published
+    /// together, up to 50 ms later.
+    pub(crate) async fn published(&self) {
+        let head = self.head().await;
+        eventually("the table is published", || async {
+            let watch = self
+                .feed()
+                .watch_routes(pb::WatchRoutesRequest::default())
+                .await;
+            let table = watch.expect("a stream").into_inner().message().await;
+            table.expect("no error").expect("a table").revision >= head
+        })
+        .await;
+    }
+}
+
+/// The flags of a test's control plane.
+pub(crate) fn options(folder: &Path) -> Options {
+    Options {
+        listen: ([127, 0, 0, 1], 0).into(),
+        database_url: format!("sqlite://{}?mode=rwc", folder.join("cless.db").display()),
+        ..Options::default()
+    }
+}
+
+/// A connection of its own.
+pub(crate) async fn connect(running: &Running) -> Channel {
+    Endpoint::from_shared(format!("http://{}", running.addr()))
+        .expect("an address")
+        .connect()
+        .await
+        .expect("it listens")
+}
+
+pub(crate) fn version_of(image: &str) -> pb::Version {
+    let spec = pb::VersionSpec {
+        image: image.into(),
+        ..Default::default()
+    };
+    pb::Version {
+        spec: Some(spec),
+        ..Default::default()
+    }
+}
+
+pub(crate) fn target(version: i32, percent: u32, tag: &str) -> pb::TrafficTarget {
+    pb::TrafficTarget {
+        version,
+        percent,
+        tag: tag.into(),
+    }
+}
+
+pub(crate) fn identity(name: &str) -> pb::NodeIdentity {
+    pb::NodeIdentity {
+        id: format!("id-of-{name}"),
+        name: name.into(),
+        version: "0.1.0".into(),
+    }
+}
+
+/// Waits until `ask` says yes.
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -> F) {
+    let deadline = tokio::time::Instant::now() + SOON;
+    while !ask().await {
+        assert!(tokio::time::Instant::now() < deadline, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The fields that a refusal names.
+pub(crate) fn fields(status: &Status) -> Vec<String> {
+    let request = status.get_details_bad_request();
+    let violations = request
+        .into_iter()
+        .flat_map(|request| request.field_violations);
+    violations.map(|violation| violation.field).collect()
+}
+
+/// Asserts the code and the reason of a refusal.
+#[track_caller]
+pub(crate) fn refused<T>(result: Result<T, Status>, code: Code, reason: &str) -> Status {
+    let status = result.err().expect("a refusal");
+    let info = status.get_details_error_info().expect("an ErrorInfo");
+    assert_eq!(
+        (status.code(), info.reason.as_str()),
+        (code, reason),
+        "{status:?}"
+    );
+    assert_eq!(info.domain, "cless.dev");
+    status
+}

@@ -1,0 +1,11 @@
+//! The control plane as its clients see it: a real server on a database of its own, real tonic
+//! clients, and a proxy that checks every digest itself.
+
+mod bad_input;
+mod catalog;
+mod feed;
+mod harness;
+mod lifecycle;
+mod nodes;
+mod proxy;
+mod traffic;

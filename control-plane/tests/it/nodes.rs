@@ -1,0 +1,393 @@
+//! Data planes as they connect, report, prove versions and go.
+
+use crate::harness::{Harness, eventually, identity, refused};
+use crate::proxy::Proxy;
+use cless_proto::v1 as pb;
+use pb::verification::State;
+use tonic::Code;
+
+fn report(node: &str, versions: Vec<pb::VersionReport>) -> pb::ReportNodeStatusRequest {
+    pb::ReportNodeStatusRequest {
+        node: Some(identity(node)),
+        boot_id: "boot-1".into(),
+        engine: "Docker 20.10".into(),
+        warnings: vec!["low on disk".into()],
+        instances: vec![pb::Instance {
+            name: format!("nodes/{node}/instances/i1"),
+            service: "services/hello".into(),
+            version: 1,
+            state: pb::instance::State::Ready.into(),
+            in_flight: 3,
+            container: "0123456789ab".into(),
+            ..Default::default()
+        }],
+        versions,
+    }
+}
+
+async fn node(harness: &Harness, name: &str) -> pb::Node {
+    let request = pb::GetNodeRequest {
+        name: format!("nodes/{name}"),
+    };
+    harness
+        .nodes()
+        .get_node(request)
+        .await
+        .expect("a node")
+        .into_inner()
+}
+
+async fn propagation(harness: &Harness, revision: i64) -> pb::CheckPropagationResponse {
+    let request = pb::CheckPropagationRequest { revision };
+    harness
+        .nodes()
+        .check_propagation(request)
+        .await
+        .expect("an answer")
+        .into_inner()
+}
+
+#[tokio::test]
+async fn a_node_is_shown_as_it_connects_reports_and_goes() {
+    let harness = Harness::start().await;
+    let made = harness.service("hello").await;
+    let mut proxy = Proxy::connect(&harness, "n1", None).await;
+    proxy.change().await;
+    let pending = propagation(&harness, 0).await;
+    assert_eq!((pending.nodes_total, pending.nodes_applied), (1, 0));
+    assert_eq!(pending.pending, ["nodes/n1"]);
+    proxy.ack().await;
+    proxy.reach(made.revision).await;
+    eventually("the node applied it", || async {
+        propagation(&harness, made.revision).await.nodes_applied == 1
+    })
+    .await;
+    let shown = node(&harness, "n1").await;
+    assert_eq!((shown.state(), shown.lag), (pb::node::State::Connected, 0));
+    assert!(shown.connect_time.is_some() && shown.report_time.is_none());
+
+    harness
+        .feed()
+        .report_node_status(report("n1", Vec::new()))
+        .await
+        .expect("taken in");
+    let shown = node(&harness, "n1").await;
+    assert_eq!(
+        (shown.engine.as_str(), shown.instances),
+        ("Docker 20.10", 1)
+    );
+    assert_eq!(shown.warnings, ["low on disk"]);
+    for parent in ["nodes/n1", "nodes/-"] {
+        let request = pb::ListInstancesRequest {
+            parent: parent.into(),
+            ..Default::default()
+        };
+        let list = harness
+            .nodes()
+            .list_instances(request)
+            .await
+            .expect("a list")
+            .into_inner();
+        assert_eq!(list.instances.len(), 1);
+        assert_eq!(list.instances[0].name, "nodes/n1/instances/i1");
+        assert_eq!(list.instances[0].in_flight, 3);
+    }
+    let other = pb::ListInstancesRequest {
+        parent: "nodes/-".into(),
+        service: "services/other".into(),
+        ..Default::default()
+    };
+    let list = harness
+        .nodes()
+        .list_instances(other)
+        .await
+        .expect("a list")
+        .into_inner();
+    assert!(list.instances.is_empty());
+
+    drop(proxy);
+    eventually("the node is stale", || async {
+        node(&harness, "n1").await.state() == pb::node::State::Stale
+    })
+    .await;
+    assert_eq!(propagation(&harness, 0).await.nodes_total, 0);
+}
+
+#[tokio::test]
+async fn nodes_are_listed_in_pages() {
+    let harness = Harness::start().await;
+    for name in ["c", "a", "b"] {
+        harness
+            .feed()
+            .report_node_status(report(name, Vec::new()))
+            .await
+            .expect("taken in");
+    }
+    let mut nodes = harness.nodes();
+    let first = pb::ListNodesRequest {
+        page_size: 2,
+        ..Default::default()
+    };
+    let first = nodes.list_nodes(first).await.expect("a page").into_inner();
+    let names = |nodes: &[pb::Node]| nodes.iter().map(|n| n.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&first.nodes), ["nodes/a", "nodes/b"]);
+    let rest = pb::ListNodesRequest {
+        page_size: 2,
+        page_token: first.next_page_token,
+    };
+    let rest = nodes.list_nodes(rest).await.expect("a page").into_inner();
+    assert_eq!(names(&rest.nodes), ["nodes/c"]);
+    assert!(rest.next_page_token.is_empty());
+    let request = pb::ListInstancesRequest {
+        parent: "nodes/-".into(),
+        page_size: 2,
+        ..Default::default()
+    };
+    let page = nodes
+        .list_instances(request.clone())
+        .await
+        .expect("a page")
+        .into_inner();
+    assert_eq!(page.instances.len(), 2);
+    let request = pb::ListInstancesRequest {
+        page_token: page.next_page_token,
+        ..request
+    };
+    let page = nodes
+        .list_instances(request)
+        .await
+        .expect("a page")
+        .into_inner();
+    assert_eq!(page.instances.len(), 1);
+}
+
+#[tokio::test]
+async fn a_live_nodes_name_is_refused_and_its_own_new_stream_replaces_the_old() {
+    let harness = Harness::start().await;
+    let mut first = Proxy::connect(&harness, "n1", None).await;
+    first.change().await;
+    let mut rival = Proxy::silent(&harness).await;
+    let node = Some(pb::NodeIdentity {
+        id: "another".into(),
+        ..identity("n1")
+    });
+    let hello = pb::Hello {
+        protocol: 1,
+        node: node.clone(),
+        boot_id: "b".into(),
+        have: None,
+    };
+    rival
+        .say(pb::stream_routes_request::Message::Hello(hello))
+        .await;
+    refused(rival.heard().await, Code::AlreadyExists, "NODE_NAME_TAKEN");
+    let stolen = pb::ReportNodeStatusRequest {
+        node,
+        ..report("n1", Vec::new())
+    };
+    let stolen = harness.feed().report_node_status(stolen).await;
+    refused(stolen, Code::AlreadyExists, "NODE_NAME_TAKEN");
+
+    let mut second = Proxy::connect(&harness, "n1", None).await;
+    second.change().await;
+    refused(first.heard().await, Code::Aborted, "STREAM_REPLACED");
+    assert_eq!(propagation(&harness, 0).await.nodes_total, 1);
+}
+
+async fn verify(harness: &Harness) -> Result<pb::Version, tonic::Status> {
+    let name = "services/hello/versions/1".into();
+    let request = pb::VerifyVersionRequest {
+        name,
+        ..Default::default()
+    };
+    harness
+        .catalog()
+        .verify_version(request)
+        .await
+        .map(tonic::Response::into_inner)
+}
+
+async fn version(harness: &Harness) -> pb::Version {
+    let request = pb::GetVersionRequest {
+        name: "services/hello/versions/1".into(),
+    };
+    harness
+        .catalog()
+        .get_version(request)
+        .await
+        .expect("found")
+        .into_inner()
+}
+
+fn answer(version: &pb::Version, order: &str, state: State) -> pb::VersionReport {
+    let failure = (state == State::Failed).then(|| pb::StartFailure {
+        reason: pb::start_failure::Reason::Exited.into(),
+        message: "the container exited with code 7".into(),
+        exit_code: Some(7),
+        ..Default::default()
+    });
+    pb::VersionReport {
+        service_uid: uuid::Uuid::from_u128(5).to_string(),
+        number: version.number,
+        version_uid: version.uid.clone(),
+        last_failure: failure.clone(),
+        verify: Some(pb::VerifyOutcome {
+            id: order.into(),
+            state: state.into(),
+            failure,
+            cold_start: None,
+        }),
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn a_proof_is_asked_of_connected_nodes_and_settled_by_their_reports() {
+    let harness = Harness::start().await;
+    harness.service("hello").await;
+    let made = harness.version("hello", "hello:1").await;
+    let alone = refused(
+        verify(&harness).await,
+        Code::FailedPrecondition,
+        "NO_NODE_CONNECTED",
+    );
+    let details = tonic_types::StatusExt::get_details_precondition_failure(&alone);
+    assert_eq!(
+        details.expect("details").violations[0].r#type,
+        "NO_NODE_CONNECTED"
+    );
+
+    let mut proxy = Proxy::connect(&harness, "n1", None).await;
+    proxy.change().await;
+    proxy.ack().await;
+    let asked = verify(&harness)
+        .await
+        .expect("asked")
+        .verification
+        .expect("a verification");
+    assert_eq!(asked.state(), State::Pending);
+    assert_eq!(asked.nodes[0].node, "nodes/n1");
+    let order = loop {
+        proxy.change().await;
+        proxy.ack().await;
+        let route = proxy.route("hello").expect("a route");
+        if let Some(order) = route
+            .versions
+            .first()
+            .and_then(|version| version.verify.clone())
+        {
+            break order;
+        }
+    };
+    assert_eq!(order.id, asked.id);
+
+    let digest = format!("sha256:{}", "a".repeat(64));
+    let mut said = answer(&made, &order.id, State::Verified);
+    said.image_digest = digest.clone();
+    harness
+        .feed()
+        .report_node_status(report("n1", vec![said]))
+        .await
+        .expect("taken in");
+    eventually("it is verified", || async {
+        version(&harness).await.verification.expect("kept").state() == State::Verified
+    })
+    .await;
+    eventually("the digest is known", || async {
+        version(&harness).await.image_digest == digest
+    })
+    .await;
+    eventually("the order leaves the feed", || async {
+        let mut watch = harness
+            .feed()
+            .watch_routes(pb::WatchRoutesRequest::default())
+            .await;
+        let watch = watch.as_mut().expect("a stream").get_mut();
+        let table = watch.message().await.expect("no error").expect("no end");
+        table.routes[0].versions.is_empty()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_failed_proof_names_the_node_and_the_reason() {
+    let harness = Harness::start().await;
+    harness.service("hello").await;
+    let made = harness.version("hello", "hello:1").await;
+    let mut proxy = Proxy::connect(&harness, "n1", None).await;
+    proxy.change().await;
+    let asked = verify(&harness)
+        .await
+        .expect("asked")
+        .verification
+        .expect("a verification");
+    let said = answer(&made, &asked.id, State::Failed);
+    harness
+        .feed()
+        .report_node_status(report("n1", vec![said]))
+        .await
+        .expect("taken in");
+    eventually("it has failed", || async {
+        version(&harness).await.verification.expect("kept").state() == State::Failed
+    })
+    .await;
+    let shown = version(&harness).await;
+    let proof = shown.verification.expect("kept");
+    assert!(
+        proof.message.contains("n1") && proof.message.contains("code 7"),
+        "{proof:?}"
+    );
+    assert_eq!(
+        proof.nodes[0].failure.as_ref().expect("kept").exit_code,
+        Some(7)
+    );
+    let status = shown.status.expect("a status");
+    assert_eq!(
+        status.nodes[0]
+            .last_failure
+            .as_ref()
+            .expect("shown")
+            .exit_code,
+        Some(7)
+    );
+}
+
+#[tokio::test]
+async fn a_pending_proof_survives_a_restart_and_a_node_that_goes_drops_out() {
+    let harness = Harness::start().await;
+    harness.service("hello").await;
+    let made = harness.version("hello", "hello:1").await;
+    let mut stays = Proxy::connect(&harness, "n1", None).await;
+    stays.change().await;
+    let mut goes = Proxy::connect(&harness, "n2", None).await;
+    goes.change().await;
+    let asked = verify(&harness)
+        .await
+        .expect("asked")
+        .verification
+        .expect("a verification");
+    assert_eq!(asked.nodes.len(), 2);
+
+    let harness = harness.restart().await;
+    let mut stays = Proxy::connect(&harness, "n1", None).await;
+    stays.change().await;
+    let mut goes = Proxy::connect(&harness, "n2", None).await;
+    goes.change().await;
+    let said = answer(&made, &asked.id, State::Verified);
+    harness
+        .feed()
+        .report_node_status(report("n1", vec![said]))
+        .await
+        .expect("taken in");
+    eventually("one has answered", || async {
+        let proof = version(&harness).await.verification.expect("kept");
+        proof.nodes[0].state() == State::Verified && proof.state() == State::Pending
+    })
+    .await;
+    drop(goes);
+    eventually("the other dropped out", || async {
+        let proof = version(&harness).await.verification.expect("kept");
+        proof.state() == State::Verified && proof.nodes.len() == 1
+    })
+    .await;
+}

@@ -1,0 +1,182 @@
+//! Splits, their history, and the way back.
+
+use crate::harness::{Harness, refused, target};
+use cless_proto::v1 as pb;
+use tonic::Code;
+
+const NAME: &str = "services/hello/traffic";
+
+async fn with_two_versions() -> Harness {
+    let harness = Harness::start().await;
+    harness.service("hello").await;
+    harness.version("hello", "hello:1").await;
+    harness.version("hello", "hello:2").await;
+    harness
+}
+
+fn get() -> pb::GetTrafficRequest {
+    pb::GetTrafficRequest { name: NAME.into() }
+}
+
+fn set(targets: Vec<pb::TrafficTarget>) -> pb::UpdateTrafficRequest {
+    let traffic = pb::Traffic {
+        name: NAME.into(),
+        targets,
+        ..Default::default()
+    };
+    pb::UpdateTrafficRequest {
+        traffic: Some(traffic),
+        actor: "me".into(),
+        reason: "because".into(),
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn every_change_is_kept_and_can_be_taken_back() {
+    let harness = with_two_versions().await;
+    let mut traffic = harness.traffic();
+    let none = traffic
+        .get_traffic(get())
+        .await
+        .expect("found")
+        .into_inner();
+    assert!(none.targets.is_empty() && none.revision == 0);
+    let first = vec![target(1, 100, "")];
+    traffic
+        .update_traffic(set(first.clone()))
+        .await
+        .expect("set");
+    let second = vec![target(1, 10, ""), target(2, 90, "next")];
+    let changed = traffic
+        .update_traffic(set(second.clone()))
+        .await
+        .expect("set")
+        .into_inner();
+    assert_eq!((changed.revision, changed.targets), (2, second.clone()));
+
+    let back = pb::RollbackTrafficRequest {
+        name: NAME.into(),
+        actor: "you".into(),
+        ..Default::default()
+    };
+    let back = traffic
+        .rollback_traffic(back)
+        .await
+        .expect("rolled back")
+        .into_inner();
+    assert_eq!((back.revision, back.targets), (3, first));
+    let forth = pb::RollbackTrafficRequest {
+        name: NAME.into(),
+        revision: 2,
+        ..Default::default()
+    };
+    traffic.rollback_traffic(forth).await.expect("rolled back");
+
+    let (mut history, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let parent = NAME.into();
+        let request = pb::ListTrafficRevisionsRequest {
+            parent,
+            page_size: 3,
+            page_token,
+        };
+        let page = traffic
+            .list_traffic_revisions(request)
+            .await
+            .expect("a page")
+            .into_inner();
+        history.extend(page.revisions);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    let numbers: Vec<_> = history
+        .iter()
+        .map(|change| (change.number, change.rolled_back_from))
+        .collect();
+    assert_eq!(numbers, [(4, 2), (3, 1), (2, 0), (1, 0)]);
+    assert_eq!(
+        (history[2].actor.as_str(), history[2].reason.as_str()),
+        ("me", "because")
+    );
+    assert_eq!(history[2].targets, second);
+    assert_eq!(history[1].name, "services/hello/traffic/revisions/3");
+}
+
+#[tokio::test]
+async fn guards_repeats_and_dry_runs() {
+    let harness = with_two_versions().await;
+    let mut traffic = harness.traffic();
+    let before = traffic
+        .get_traffic(get())
+        .await
+        .expect("found")
+        .into_inner();
+    let head = harness.head().await;
+
+    let mut dry = set(vec![target(1, 100, "")]);
+    dry.validate_only = true;
+    let shown = traffic
+        .update_traffic(dry)
+        .await
+        .expect("valid")
+        .into_inner();
+    assert_eq!(shown.targets.len(), 1);
+    assert_eq!(harness.head().await, head);
+    assert_eq!(
+        traffic
+            .get_traffic(get())
+            .await
+            .expect("found")
+            .into_inner(),
+        before
+    );
+
+    let mut once = set(vec![target(1, 100, "")]);
+    once.request_id = "r-1".into();
+    once.traffic.as_mut().expect("set").etag = before.etag.clone();
+    let first = traffic
+        .update_traffic(once.clone())
+        .await
+        .expect("set")
+        .into_inner();
+    let again = traffic
+        .update_traffic(once.clone())
+        .await
+        .expect("repeated")
+        .into_inner();
+    assert_eq!(again.revision, first.revision);
+    once.request_id = String::new();
+    refused(
+        traffic.update_traffic(once).await,
+        Code::Aborted,
+        "ETAG_MISMATCH",
+    );
+}
+
+#[tokio::test]
+async fn what_does_not_exist_cannot_be_sent_traffic_or_rolled_back_to() {
+    let harness = with_two_versions().await;
+    let mut traffic = harness.traffic();
+    let missing = traffic.update_traffic(set(vec![target(9, 100, "")])).await;
+    assert_eq!(
+        missing.expect_err("missing").code(),
+        Code::FailedPrecondition
+    );
+    let back = pb::RollbackTrafficRequest {
+        name: NAME.into(),
+        ..Default::default()
+    };
+    let nothing = traffic.rollback_traffic(back.clone()).await;
+    assert_eq!(
+        nothing.expect_err("nothing before").code(),
+        Code::FailedPrecondition
+    );
+    let unknown = pb::RollbackTrafficRequest {
+        revision: 7,
+        ..back
+    };
+    assert!(traffic.rollback_traffic(unknown).await.is_err());
+}
