@@ -33,6 +33,7 @@ pub(crate) struct SpecArgs {
     port: Option<u16>,
     /// Environment; may be repeated
     #[arg(long, short, env = "CLESS_ENV", value_name = "NAME=VALUE", value_parser = parse::env)]
+    #[arg(hide_env_values = true)]
     env: Vec<(String, String)>,
     /// File of NAME=VALUE lines; blank lines and lines that start with # are skipped
     #[arg(long, env = "CLESS_ENV_FILE", value_name = "FILE")]

@@ -85,7 +85,7 @@ pub(super) async fn run(args: DeployArgs, client: &Client, printer: &Printer) ->
     let version = create_version(&service, spec, client, printer).await?;
     let number = version.number;
     printer.unfinished(Some(format!(
-        "{} is there, and traffic is unchanged: give it some with `cless traffic set {id}`",
+        "{} is there, and traffic is unchanged: see it with `cless version get {id} v{number}`",
         version.name
     )));
     if args.no_wait {

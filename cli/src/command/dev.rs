@@ -69,7 +69,12 @@ pub(crate) struct DevArgs {
     #[arg(action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     allow_insecure: bool,
     /// What to log on stderr: error, warn, info, debug, or a filter such as info,cless_data_plane=debug
-    #[arg(long, env = "CLESS_LOG", value_name = "FILTER", default_value = "info")]
+    #[arg(
+        long,
+        env = "CLESS_LOG",
+        value_name = "FILTER",
+        default_value = "info,sea_orm_migration=warn"
+    )]
     log: String,
     /// How to log
     #[arg(long, env = "CLESS_LOG_FORMAT", value_enum, default_value = "text")]

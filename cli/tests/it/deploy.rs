@@ -1,7 +1,7 @@
 //! `deploy`, with and without nodes.
 
 use crate::node::{FakeNode, Verdict};
-use crate::plane::{Plane, assert_run};
+use crate::plane::{Plane, assert_run, interrupted};
 
 #[tokio::test]
 async fn without_a_node_the_proof_is_skipped() {
@@ -165,6 +165,46 @@ async fn a_version_that_fails_leaves_traffic_unchanged() {
       nodes/one: the container ended before it was ready (exit code 3)
         | starting
         | panic: no GREETING
+    ");
+}
+
+#[tokio::test]
+async fn a_node_that_says_nothing_fails_the_proof_at_its_deadline() {
+    let plane = Plane::start().await;
+    let _node = FakeNode::connect(&plane.url(), "one", Verdict::Silent).await;
+    assert_run!(plane.run("deploy hello --image hello:1 --timeout 1s").await, @r"
+    exit: 7
+    ----- stderr -----
+    created services/hello
+    created services/hello/versions/1 of hello:1
+    hello v1: nodes/one: starting
+    error: services/hello/versions/1 did not prove itself, so traffic is unchanged
+    error: nodes/one: not ready in time
+    hint: see it again with `cless version get hello v1`
+    hint: a start that only needs longer: --cold-start-timeout and --timeout
+    ");
+}
+
+#[tokio::test]
+async fn a_signal_says_what_is_left_half_done() {
+    let plane = Plane::start().await;
+    let _node = FakeNode::connect(&plane.url(), "one", Verdict::Silent).await;
+    let deploy = interrupted(&plane.url(), "deploy hello --image hello:1", "starting").await;
+    assert_run!(deploy, @r"
+    exit: 130
+    ----- stderr -----
+    created services/hello
+    created services/hello/versions/1 of hello:1
+    hello v1: nodes/one: starting
+    error: interrupted
+    hint: services/hello/versions/1 is there, and traffic is unchanged: see it with `cless version get hello v1`
+    ");
+    assert_run!(plane.run("traffic get hello -o name").await, @r"
+    exit: 0
+    ----- stdout -----
+    services/hello/traffic
+    ----- stderr -----
+    no traffic is set: cless traffic set hello @latest=100
     ");
 }
 

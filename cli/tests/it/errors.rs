@@ -191,7 +191,7 @@ async fn a_reader_that_goes_away_is_no_failure() {
 #[tokio::test]
 async fn completions_name_the_commands() {
     for shell in ["bash", "zsh", "fish"] {
-        let done = output("http://127.0.0.1:1", &format!("completion {shell}"), "").await;
+        let done = output("http://127.0.0.1:1", &format!("completion {shell}")).await;
         assert!(done.status.success());
         assert!(
             String::from_utf8_lossy(&done.stdout).contains("rollback"),

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::AsyncReadExt as _;
+use tokio::process::Child;
 
 /// Any run of `cless` that takes longer is stuck.
 const RUN: Duration = Duration::from_secs(60);
@@ -45,7 +46,7 @@ impl Plane {
 
     /// Runs a command that must succeed; its stdout.
     pub(crate) async fn ok(&self, command: &str) -> String {
-        let output = output(&self.url(), command, "").await;
+        let output = output(&self.url(), command).await;
         assert!(
             output.status.success(),
             "{command}: {}",
@@ -57,30 +58,59 @@ impl Plane {
 
 /// What a person sees of a run.
 pub(crate) async fn run(server: &str, command: &str) -> String {
-    transcript(server, &output(server, command, "").await)
+    transcript(server, &output(server, command).await)
+}
+
+/// Runs `cless` and interrupts it once its stderr holds `until`.
+pub(crate) async fn interrupted(server: &str, command: &str, until: &str) -> String {
+    let mut child = spawn(server, command);
+    let mut stderr = child.stderr.take().expect("stderr is piped");
+    let mut seen = Vec::new();
+    let reading = async {
+        while !String::from_utf8_lossy(&seen).contains(until) {
+            let read = stderr.read_buf(&mut seen).await.expect("stderr is read");
+            assert!(
+                read > 0,
+                "it ended early: {}",
+                String::from_utf8_lossy(&seen)
+            );
+        }
+    };
+    tokio::time::timeout(RUN, reading)
+        .await
+        .expect("cless says it in time");
+    let pid = i32::try_from(child.id().expect("it runs")).expect("a pid");
+    let pid = nix::unistd::Pid::from_raw(pid);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("the signal is sent");
+    let mut output = tokio::time::timeout(RUN, child.wait_with_output())
+        .await
+        .expect("cless ends in time")
+        .expect("cless ran");
+    stderr.read_to_end(&mut seen).await.expect("stderr is read");
+    output.stderr = seen;
+    transcript(server, &output)
 }
 
 /// Runs `cless` in an empty environment.
-pub(crate) async fn output(server: &str, command: &str, stdin: &str) -> Output {
-    let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_cless"))
+pub(crate) async fn output(server: &str, command: &str) -> Output {
+    tokio::time::timeout(RUN, spawn(server, command).wait_with_output())
+        .await
+        .expect("cless ends in time")
+        .expect("cless ran")
+}
+
+fn spawn(server: &str, command: &str) -> Child {
+    tokio::process::Command::new(env!("CARGO_BIN_EXE_cless"))
         .args(command.split(' ').filter(|word| !word.is_empty()))
         .env_clear()
         .env("CLESS_SERVER", server)
         .env("CLESS_ACTOR", "ann@test")
-        .stdin(Stdio::piped())
+        .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .expect("cless starts");
-    let mut input = child.stdin.take().expect("stdin is piped");
-    // A command that does not read has closed it already.
-    let _ = input.write_all(stdin.as_bytes()).await;
-    drop(input);
-    tokio::time::timeout(RUN, child.wait_with_output())
-        .await
-        .expect("cless ends in time")
-        .expect("cless ran")
+        .expect("cless starts")
 }
 
 fn transcript(server: &str, output: &Output) -> String {

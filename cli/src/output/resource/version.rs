@@ -182,15 +182,15 @@ fn failure_text(node: &str, failure: &pb::StartFailure) -> String {
         },
         message => message,
     };
-    let code = failure.exit_code.map(|code| format!("exit code {code}"));
+    // The message may have said it already, in these or other words.
+    let code = failure
+        .exit_code
+        .filter(|code| !what.contains(&format!("code {code}")));
+    let code = code.map(|code| format!("exit code {code}"));
     let oom = failure
         .oom_killed
         .then(|| "out of memory: give it more with --memory".to_owned());
-    // The message may have said so already.
-    let facts = [code, oom]
-        .into_iter()
-        .flatten()
-        .filter(|fact| !what.contains(fact.as_str()));
+    let facts = [code, oom].into_iter().flatten();
     let facts: Vec<String> = facts.collect();
     let mut line = String::new();
     if !node.is_empty() {
