@@ -3,27 +3,28 @@
 //! The connection is lazy: an engine that is not there at start is found when it comes, because
 //! every call goes through [`Docker::client`], which negotiates the API version once it can.
 
+mod events;
+mod translate;
+
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::time::Duration;
 
 use bollard::container::LogOutput;
 use bollard::errors::Error as BollardError;
-use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary,
-    ContainerSummaryStateEnum, EventMessage, HostConfig, HostConfigLogConfig, NetworkCreateRequest,
-};
+use bollard::models::NetworkCreateRequest;
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, EventsOptionsBuilder,
-    ListContainersOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
-    StopContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ListContainersOptionsBuilder,
+    LogsOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
 };
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::OnceCell;
-use tracing::{debug, warn};
+use tracing::debug;
 
-use super::{Container, ContainerSpec, ContainerState, Error, Event, Exit, Image, Runtime, label};
+use super::{Container, ContainerSpec, Error, Event, Image, Runtime, label};
+use events::follow_events;
+use translate::{body, from_inspect, from_summary, last_lines};
 
 /// How long an ordinary call may take before the engine counts as not answering. A start on a
 /// machine with twenty others starting took 3 s where measured, so this is an order above.
@@ -31,26 +32,6 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The longest a pull may go without any word of progress.
 const PULL_SILENCE: Duration = Duration::from_secs(120);
-
-/// Wait between attempts to follow events of an engine that is away.
-const EVENTS_RETRY: Duration = Duration::from_millis(500);
-
-/// The longest line kept of a container's output.
-const LOG_LINE_BYTES: usize = 512;
-
-/// What a container may do beyond nothing: what web servers' images need to drop to their own user
-/// and bind low ports.
-const CAPABILITIES: [&str; 6] = [
-    "CHOWN",
-    "SETUID",
-    "SETGID",
-    "DAC_OVERRIDE",
-    "NET_BIND_SERVICE",
-    "KILL",
-];
-
-/// The most processes in a container.
-const PIDS_LIMIT: i64 = 512;
 
 /// A Docker engine. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -330,206 +311,5 @@ impl Runtime for Docker {
 
     async fn remove_network(&self, name: &str) -> Result<(), Error> {
         gone_is_done(within(self.client().await?.remove_network(name)).await)
-    }
-}
-
-type EventStream = BoxStream<'static, Result<EventMessage, BollardError>>;
-type Following = (
-    Docker,
-    HashMap<&'static str, Vec<String>>,
-    Option<EventStream>,
-);
-
-/// One step of the endless event stream: connect if need be, say so, then pass on what happens.
-async fn follow_events((docker, filters, open): Following) -> Option<(Event, Following)> {
-    let Some(mut events) = open else {
-        loop {
-            match docker.client().await {
-                Ok(client) => {
-                    let options = EventsOptionsBuilder::default().filters(&filters).build();
-                    // A stream that an absent engine refuses is only known by its first item, so
-                    // the engine is asked first.
-                    if within(client.ping()).await.is_ok() {
-                        let events = client.events(Some(options)).boxed();
-                        return Some((Event::Connected, (docker, filters, Some(events))));
-                    }
-                }
-                Err(error) => debug!(%error, "waiting for the engine"),
-            }
-            tokio::time::sleep(EVENTS_RETRY).await;
-        }
-    };
-    loop {
-        match events.next().await {
-            Some(Ok(message)) => {
-                if let Some(event) = died(message) {
-                    return Some((event, (docker, filters, Some(events))));
-                }
-            }
-            ended => {
-                if let Some(Err(error)) = ended {
-                    warn!(%error, "lost the engine's events, following again");
-                }
-                tokio::time::sleep(EVENTS_RETRY).await;
-                return Box::pin(follow_events((docker, filters, None))).await;
-            }
-        }
-    }
-}
-
-fn died(message: EventMessage) -> Option<Event> {
-    if message.action.as_deref() != Some("die") {
-        return None;
-    }
-    let labels: BTreeMap<String, String> = message.actor?.attributes?.into_iter().collect();
-    Some(Event::Died {
-        name: labels.get("name")?.clone(),
-        labels,
-    })
-}
-
-/// The engine's terms for a [`ContainerSpec`], with the security defaults of DESIGN.md section 5.
-fn body(spec: &ContainerSpec) -> ContainerCreateBody {
-    let some_unless_empty = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
-    ContainerCreateBody {
-        image: Some(spec.image.clone()),
-        env: Some(spec.env.clone()),
-        entrypoint: some_unless_empty(&spec.command),
-        cmd: some_unless_empty(&spec.args),
-        labels: Some(spec.labels.clone().into_iter().collect()),
-        host_config: Some(HostConfig {
-            network_mode: Some(spec.network.clone()),
-            memory: i64::try_from(spec.memory).ok(),
-            nano_cpus: Some(i64::from(spec.cpu_millis) * 1_000_000),
-            pids_limit: Some(PIDS_LIMIT),
-            cap_drop: Some(vec!["ALL".to_owned()]),
-            cap_add: Some(CAPABILITIES.map(str::to_owned).to_vec()),
-            security_opt: Some(vec!["no-new-privileges".to_owned()]),
-            init: Some(true),
-            log_config: Some(HostConfigLogConfig {
-                typ: Some("json-file".to_owned()),
-                config: Some(HashMap::from([
-                    ("max-size".to_owned(), "10m".to_owned()),
-                    ("max-file".to_owned(), "2".to_owned()),
-                ])),
-            }),
-            ..Default::default()
-        }),
-        ..Default::default()
-    }
-}
-
-fn from_inspect(found: ContainerInspectResponse) -> Container {
-    let state = found.state.unwrap_or_default();
-    let networks = found.network_settings.and_then(|net| net.networks);
-    Container {
-        id: found.id.unwrap_or_default(),
-        name: trim_name(found.name.as_deref().unwrap_or_default()),
-        labels: labels(found.config.and_then(|config| config.labels)),
-        state: match state.status {
-            Some(ContainerStateStatusEnum::CREATED) => ContainerState::Created,
-            Some(ContainerStateStatusEnum::RUNNING) => ContainerState::Running,
-            Some(ContainerStateStatusEnum::PAUSED) => ContainerState::Paused,
-            _ => ContainerState::Exited,
-        },
-        address: networks.and_then(first_address),
-        exit: Exit {
-            code: state
-                .exit_code
-                .and_then(|code| i32::try_from(code).ok())
-                .unwrap_or(-1),
-            oom_killed: state.oom_killed.unwrap_or(false),
-        },
-    }
-}
-
-fn from_summary(found: ContainerSummary) -> Container {
-    let networks = found.network_settings.and_then(|net| net.networks);
-    let names = found.names.unwrap_or_default();
-    Container {
-        id: found.id.unwrap_or_default(),
-        name: trim_name(names.first().map_or("", String::as_str)),
-        labels: labels(found.labels),
-        state: match found.state {
-            Some(ContainerSummaryStateEnum::CREATED) => ContainerState::Created,
-            Some(ContainerSummaryStateEnum::RUNNING) => ContainerState::Running,
-            Some(ContainerSummaryStateEnum::PAUSED) => ContainerState::Paused,
-            _ => ContainerState::Exited,
-        },
-        address: networks.and_then(first_address),
-        exit: Exit::default(),
-    }
-}
-
-fn trim_name(name: &str) -> String {
-    name.trim_start_matches('/').to_owned()
-}
-
-fn labels(found: Option<HashMap<String, String>>) -> BTreeMap<String, String> {
-    found.unwrap_or_default().into_iter().collect()
-}
-
-fn first_address(
-    networks: HashMap<String, bollard::models::EndpointSettings>,
-) -> Option<std::net::IpAddr> {
-    networks
-        .into_values()
-        .find_map(|endpoint| endpoint.ip_address?.parse().ok())
-}
-
-/// The last `count` non-empty lines of raw output, each cut at [`LOG_LINE_BYTES`].
-fn last_lines(text: &[u8], count: usize) -> Vec<String> {
-    let text = String::from_utf8_lossy(text);
-    let lines: Vec<&str> = text
-        .lines()
-        .filter(|line| !line.trim().is_empty())
-        .collect();
-    lines[lines.len().saturating_sub(count)..]
-        .iter()
-        .map(|line| {
-            let end = line.floor_char_boundary(LOG_LINE_BYTES);
-            line[..end].to_owned()
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_tail_keeps_the_last_lines_in_order_and_cuts_long_ones() {
-        let long = "x".repeat(2 * LOG_LINE_BYTES);
-        let text = format!("one\n\ntwo\nthree\n{long}\n");
-        let tail = last_lines(text.as_bytes(), 3);
-        assert_eq!(tail[..2], ["two", "three"]);
-        assert_eq!(tail[2].len(), LOG_LINE_BYTES);
-    }
-
-    #[test]
-    fn bytes_that_are_no_text_do_not_harm_the_tail() {
-        assert_eq!(last_lines(b"\xff\xfe ok\n", 20).len(), 1);
-    }
-
-    #[test]
-    fn a_container_drops_all_but_a_few_capabilities() {
-        let spec = ContainerSpec {
-            name: "n".into(),
-            image: "i".into(),
-            env: vec![],
-            command: vec![],
-            args: vec![],
-            labels: BTreeMap::new(),
-            memory: 512 << 20,
-            cpu_millis: 1500,
-            network: "net".into(),
-        };
-        let host = body(&spec).host_config.unwrap_or_default();
-        assert_eq!(host.cap_drop, Some(vec!["ALL".to_owned()]));
-        assert_eq!(host.privileged, None);
-        assert_eq!(host.binds, None);
-        assert_eq!(host.nano_cpus, Some(1_500_000_000));
-        assert_eq!(host.memory, Some(512 << 20));
-        assert_eq!(body(&spec).entrypoint, None, "the image's own is kept");
     }
 }
