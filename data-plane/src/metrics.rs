@@ -63,6 +63,16 @@ struct StateLabels {
     state: String,
 }
 
+/// A request in progress.
+#[derive(Debug)]
+pub struct Active(Gauge);
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 /// The counts of a node.
 #[derive(Debug)]
 pub struct Metrics {
@@ -149,14 +159,14 @@ impl Metrics {
         );
     }
 
-    /// A request has begun.
-    pub fn request_began(&self) {
+    /// A request has begun; it is in progress until the returned value is dropped, however it ends.
+    pub fn request_began(&self) -> Active {
         self.active.inc();
+        Active(self.active.clone())
     }
 
-    /// A request that was routed is over.
+    /// A request that got a place is over.
     pub fn request_ended(&self, service: &Arc<str>, version: u32, status: u16, took: Duration) {
-        self.active.dec();
         let labels = RequestLabels {
             service: service.clone(),
             version,
@@ -169,7 +179,6 @@ impl Metrics {
 
     /// A request was answered by cless itself.
     pub fn rejected(&self, reason: &'static str) {
-        self.active.dec();
         self.rejects.get_or_create(&ReasonLabels { reason }).inc();
     }
 

@@ -23,7 +23,7 @@ pub struct Options {
     pub control_planes: Vec<Uri>,
 
     /// The node's name, a DNS label, unique in the cluster.
-    #[arg(long, env = "CLESS_NODE", default_value_t = host_name())]
+    #[arg(long, env = "CLESS_NODE", default_value_t = host_name(), value_parser = dns_label)]
     pub node: String,
 
     /// Folder for the node's identity and its last route table. One node a folder.
@@ -92,6 +92,18 @@ fn host_name() -> String {
     }
 }
 
+/// Checks a node's name, so that a wrong one is told here and not by the control plane.
+fn dns_label(given: &str) -> Result<String, String> {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let hyphens = given.starts_with('-') || given.ends_with('-') || given.contains("--");
+    if given.is_empty() || given.len() > 63 || hyphens || !given.bytes().all(inner) {
+        return Err(
+            "use a DNS label: 1 to 63 of a-z, 0-9 and single hyphens between them".to_owned(),
+        );
+    }
+    Ok(given.to_owned())
+}
+
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
@@ -105,6 +117,23 @@ mod tests {
     struct Program {
         #[command(flatten)]
         options: Options,
+    }
+
+    #[test]
+    fn a_node_is_named_by_a_dns_label() {
+        assert!(dns_label(&host_name()).is_ok());
+        for bad in [
+            "",
+            "Node",
+            "a_b",
+            "-a",
+            "a-",
+            "a--b",
+            "a.b",
+            &"a".repeat(64),
+        ] {
+            assert!(dns_label(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use tokio::time::Sleep;
 
 use super::upstream::Lease;
 use crate::instance::Guard;
-use crate::metrics::Metrics;
+use crate::metrics::{Active, Metrics};
 
 /// One request to an instance and its response.
 #[derive(Debug)]
@@ -36,16 +36,17 @@ struct Record {
     version: u32,
     status: std::sync::atomic::AtomicU16,
     began: Instant,
+    _active: Active,
 }
 
 impl Exchange {
-    /// A request that has its place.
+    /// A request that has its place, to be counted as one of `version` of `service`.
     pub fn new(
         guard: Guard,
         metrics: Arc<Metrics>,
         service: Arc<str>,
         version: u32,
-        began: Instant,
+        (began, active): (Instant, Active),
     ) -> Arc<Self> {
         Arc::new(Self {
             guard,
@@ -57,6 +58,7 @@ impl Exchange {
                 // Nginx's code for a client that left before there was an answer.
                 status: 499.into(),
                 began,
+                _active: active,
             },
         })
     }

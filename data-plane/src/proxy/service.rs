@@ -17,7 +17,7 @@ use super::headers::{self, Origin};
 use super::upstream::{Connections, Lease};
 use crate::feed::Feed;
 use crate::instance::{Guard, Pools, Refusal};
-use crate::metrics::Metrics;
+use crate::metrics::{Active, Metrics};
 use crate::route::{Affinity, Ask, Choice, Route, choose, normalize};
 
 /// The cookie of `affinity: cookie`.
@@ -90,7 +90,7 @@ impl Proxy {
 
     /// Answers one request. Never fails: what goes wrong is an answer too.
     pub async fn handle(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
-        self.inner.metrics.request_began();
+        let active = self.inner.metrics.request_began();
         let grpc = headers::is_grpc(request.headers());
         let trusted = self.trusts(peer.ip());
         let caller = Caller {
@@ -100,7 +100,7 @@ impl Proxy {
         };
         let id = caller.id.clone();
         let method = request.method().clone();
-        match self.forward(request, peer, trusted, caller).await {
+        match self.forward(request, peer, trusted, caller, active).await {
             Ok(response) => response,
             Err(error) => {
                 self.inner.metrics.rejected(error.reason());
@@ -124,6 +124,7 @@ impl Proxy {
         peer: SocketAddr,
         trusted: bool,
         mut caller: Caller,
+        active: Active,
     ) -> Result<Response<Body>, Error> {
         if request.method() == Method::CONNECT {
             return Err(Error::Connect);
@@ -156,8 +157,9 @@ impl Proxy {
         head.version = Version::HTTP_11;
 
         let waited = chosen.guard.waited();
-        let (response, lease, exchange) =
-            self.exchange(head, body, chosen, &caller, deadline).await?;
+        let (response, lease, exchange) = self
+            .exchange(head, body, chosen, (caller.began, active), deadline)
+            .await?;
         let mut response =
             self.answer(response, lease, exchange.clone(), switch, &caller, deadline)?;
         if let Some(key) = &caller.new_key {
@@ -251,7 +253,7 @@ impl Proxy {
         head: http::request::Parts,
         body: Incoming,
         chosen: Chosen,
-        caller: &Caller,
+        begun: (Instant, Active),
         deadline: Instant,
     ) -> Result<(Response<Incoming>, Lease, Arc<Exchange>), Error> {
         let Chosen {
@@ -265,7 +267,7 @@ impl Proxy {
             self.inner.metrics.clone(),
             route.service.clone(),
             version,
-            caller.began,
+            begun,
         );
         let mut request = Request::from_parts(head, RequestBody::new(body, exchange.clone()));
         loop {
