@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 
 /// Owns the state of a cless cluster, serves its gRPC API and streams the route table.
 #[derive(Parser)]
-#[command(version, args_conflicts_with_subcommands = false)]
+#[command(version, args_conflicts_with_subcommands = true)]
 struct Program {
     #[command(subcommand)]
     command: Option<Command>,
@@ -24,7 +24,13 @@ struct Program {
 enum Command {
     /// Mark the database as restored from a backup. Run once after a restore done by hand, while
     /// the control plane is stopped: data planes then take the whole route table anew.
-    NewEpoch,
+    NewEpoch {
+        #[command(flatten)]
+        options: Options,
+
+        #[command(flatten)]
+        log: Log,
+    },
 }
 
 #[derive(Args)]
@@ -45,15 +51,18 @@ enum LogFormat {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let program = Program::parse();
-    start_log(program.log.log_format);
     match program.command {
-        Some(Command::NewEpoch) => {
-            let epoch = cless_control_plane::new_epoch(&program.options).await?;
+        Some(Command::NewEpoch { options, log }) => {
+            start_log(log.log_format);
+            let epoch = cless_control_plane::new_epoch(&options).await?;
             tracing::info!(epoch, "the database has a new epoch");
+            Ok(())
         }
-        None => run(program.options).await?,
+        None => {
+            start_log(program.log.log_format);
+            run(program.options).await
+        }
     }
-    Ok(())
 }
 
 async fn run(options: Options) -> anyhow::Result<()> {

@@ -73,7 +73,7 @@ where
 fn log(method: &str, response: &Response<Body>, took: Duration) {
     let status = Status::from_header_map(response.headers());
     let code = status.as_ref().map_or(Code::Ok, Status::code);
-    let took_ms = took.as_secs_f64() * 1000.0;
+    let took_ms = (took.as_secs_f64() * 1e6).round() / 1e3;
     match code {
         Code::Internal | Code::Unknown | Code::DataLoss | Code::DeadlineExceeded => {
             let error = status.as_ref().map_or("", Status::message);
