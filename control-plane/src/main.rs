@@ -1,8 +1,10 @@
 //! The program `cless-control-plane`: flags, logs, signals.
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cless_control_plane::Options;
 use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -18,6 +20,10 @@ struct Program {
 
     #[command(flatten)]
     log: Log,
+
+    /// Write `{"listen": "IP:PORT"}` to this file once it serves.
+    #[arg(long, env = "CLESS_READY_FILE", value_name = "FILE")]
+    ready_file: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -60,12 +66,12 @@ async fn main() -> anyhow::Result<()> {
         }
         None => {
             start_log(program.log.log_format);
-            run(program.options).await
+            run(program.options, program.ready_file.as_deref()).await
         }
     }
 }
 
-async fn run(options: Options) -> anyhow::Result<()> {
+async fn run(options: Options, ready_file: Option<&Path>) -> anyhow::Result<()> {
     // Before anything that takes time: a signal during the start is not lost.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -74,6 +80,13 @@ async fn run(options: Options) -> anyhow::Result<()> {
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
+    if let Some(path) = ready_file {
+        let ready = serde_json::json!({ "listen": running.addr().to_string() });
+        let partial = path.with_extension("partial");
+        std::fs::write(&partial, ready.to_string())
+            .and_then(|()| std::fs::rename(&partial, path))
+            .with_context(|| format!("cannot write --ready-file {}", path.display()))?;
+    }
     tokio::select! {
         _ = terminate.recv() => tracing::info!(signal = "SIGTERM", "shutting down"),
         _ = interrupt.recv() => tracing::info!(signal = "SIGINT", "shutting down"),
