@@ -6,7 +6,7 @@
 CARGO ?= cargo
 TOOLS := target/tools/bin
 
-.PHONY: demo test bench bench-cold check engine engine-down tools images clean-images
+.PHONY: demo test bench bench-cold bench-control check engine engine-down tools images clean-images
 
 demo: ## The main job end to end on real containers; leaves nothing behind
 	$(CARGO) build --workspace --all-targets
@@ -17,11 +17,15 @@ test: tools ## The whole suite: unit, property and end-to-end on a real engine
 	sh tests/engine.sh up
 	$(CARGO) test --workspace
 
-bench: bench-cold ## Every bench there is
+bench: bench-cold bench-control ## Every bench there is
 
 bench-cold: ## Cold starts against raw engine calls; writes target/bench/cold.json
 	$(CARGO) build --release --workspace --bins
 	sh tests/engine.sh run target/release/cless-bench-cold
+
+bench-control: ## Start of the control plane, way of a change; writes target/bench/control.json
+	$(CARGO) build --release --workspace --bins
+	sh tests/engine.sh run target/release/cless-bench-control
 
 check: tools ## Format, lints, documentation, the API's style
 	$(CARGO) fmt --all -- --check
