@@ -52,7 +52,7 @@ pub(crate) struct GlobalArgs {
     )]
     #[arg(value_enum, default_value = "table")]
     pub(crate) output: Format,
-    /// Who the history says made the change [default: $USER@hostname]
+    /// Who the history says made the change: $USER@hostname unless given
     #[arg(long, global = true, env = "CLESS_ACTOR", value_name = "NAME")]
     pub(crate) actor: Option<String>,
     /// Where callers reach the nodes: gives printed addresses their scheme and port

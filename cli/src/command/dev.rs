@@ -4,6 +4,7 @@
 //! signal stops the node first, while its control plane still answers: requests in flight end, its
 //! containers are removed. Then the control plane stops. A second signal ends the process at once.
 
+use std::fs::{File, TryLockError};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -122,6 +123,8 @@ pub(super) async fn run(args: DevArgs, printer: &Printer) -> Result<(), Error> {
 
 /// Both planes, running.
 struct Planes {
+    /// Held so that no second process writes to the same state.
+    _lock: File,
     control: cless_control_plane::Running,
     node: cless_data_plane::Running,
 }
@@ -129,10 +132,7 @@ struct Planes {
 impl Planes {
     async fn start(args: &DevArgs, dir: &Path) -> Result<Self, Error> {
         let cache_dir = dir.join("node");
-        std::fs::create_dir_all(&cache_dir).map_err(|source| Error::Io {
-            doing: format!("--data-dir: create {}", cache_dir.display()),
-            source,
-        })?;
+        let lock = lock(dir, &cache_dir)?;
         let control = cless_control_plane::start(cless_control_plane::Options {
             listen: args.grpc,
             database_url: database_url(&dir.join("cless.db"))?,
@@ -157,7 +157,11 @@ impl Planes {
         })
         .await;
         match node {
-            Ok(node) => Ok(Self { control, node }),
+            Ok(node) => Ok(Self {
+                _lock: lock,
+                control,
+                node,
+            }),
             Err(error) => {
                 control.shutdown().await;
                 Err(failed("node", &error))
@@ -168,6 +172,25 @@ impl Planes {
     async fn shutdown(self) {
         self.node.shutdown().await;
         self.control.shutdown().await;
+    }
+}
+
+/// Creates the folders of the state and locks them for this process.
+fn lock(dir: &Path, cache_dir: &Path) -> Result<File, Error> {
+    let failed = |doing: &str, path: &Path, source| Error::Io {
+        doing: format!("--data-dir: {doing} {}", path.display()),
+        source,
+    };
+    std::fs::create_dir_all(cache_dir).map_err(|source| failed("create", cache_dir, source))?;
+    let path = dir.join("lock");
+    let file = File::create(&path).map_err(|source| failed("open", &path, source))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::Dev {
+            message: format!("another `cless dev` keeps its state in {}", dir.display()),
+            hint: Some("use that one, or give this one its own --data-dir".to_owned()),
+        }),
+        Err(TryLockError::Error(source)) => Err(failed("lock", &path, source)),
     }
 }
 
@@ -320,6 +343,18 @@ mod tests {
             Some("/h/.local/share/cless".into())
         );
         assert_eq!(dir(None, None), None);
+    }
+
+    #[test]
+    fn one_process_a_folder() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let first = lock(dir.path(), &dir.path().join("node"));
+        assert!(first.is_ok());
+        let second = lock(dir.path(), &dir.path().join("node"));
+        let message = second.map(drop).expect_err("it is locked").to_string();
+        assert!(message.starts_with("another `cless dev`"), "{message}");
+        drop(first);
+        assert!(lock(dir.path(), &dir.path().join("node")).is_ok());
     }
 
     #[test]
