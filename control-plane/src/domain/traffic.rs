@@ -3,11 +3,11 @@
 //! Law: a [`TrafficSplit`] either sends no request by chance (no percent at all), or its percents sum to exactly 100;
 //! a version has one target; a tag names one version; a target does something (it has a percent or a tag).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::error::{Reason, Violations};
+use super::error::Violations;
 use super::id::{Percent, ServiceId, Tag, Uid, VersionNumber};
 use super::time::Timestamp;
 
@@ -149,64 +149,6 @@ impl TrafficSplit {
             .iter()
             .filter_map(|target| Some((target.tag.as_ref()?, target.version)))
     }
-}
-
-/// Gives `version` exactly `percent` and scales the others to what is left, in proportion.
-///
-/// By largest remainder, ties to the lowest version. A version scaled down to nothing leaves the split unless it is
-/// tagged; tags stay where they are.
-///
-/// # Errors
-/// If something is left over and no other version has a weight to scale.
-pub fn scale_others(
-    current: &TrafficSplit,
-    version: VersionNumber,
-    percent: Percent,
-) -> Result<TrafficSplit, Reason> {
-    let left = 100 - u32::from(percent.get());
-    let others: Vec<(VersionNumber, u32)> = current
-        .weights()
-        .filter(|(other, _)| *other != version)
-        .map(|(other, weight)| (other, u32::from(weight.get())))
-        .collect();
-    let total: u32 = others.iter().map(|(_, weight)| weight).sum();
-    if total == 0 && left > 0 {
-        return Err(Reason::new(format!(
-            "no other version has traffic to take the remaining {left} %: give version {version} 100"
-        )));
-    }
-    let mut shares = BTreeMap::new();
-    let mut remainders = Vec::new();
-    let mut given = 0;
-    for (other, weight) in &others {
-        let exact = weight * left;
-        shares.insert(*other, exact / total);
-        given += exact / total;
-        remainders.push((exact % total, *other));
-    }
-    // Largest remainder first; among equals the lowest version.
-    remainders.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
-    let short = usize::try_from(left - given).unwrap_or(0);
-    for (_, other) in remainders.into_iter().take(short) {
-        *shares.entry(other).or_insert(0) += 1;
-    }
-    shares.insert(version, u32::from(percent.get()));
-
-    let mut targets = Vec::new();
-    let mut versions: BTreeSet<VersionNumber> = shares.keys().copied().collect();
-    versions.extend(current.targets.iter().map(|target| target.version));
-    for named in versions {
-        let tag = current.target(named).and_then(|target| target.tag.clone());
-        let percent = Percent::new(shares.get(&named).copied().unwrap_or(0))?;
-        if !percent.is_zero() || tag.is_some() {
-            targets.push(Target {
-                version: named,
-                percent,
-                tag,
-            });
-        }
-    }
-    Ok(TrafficSplit::sorted(targets))
 }
 
 /// Who asked for a change of traffic and why, as the client said; both may be empty.
@@ -365,72 +307,6 @@ pub(crate) mod tests {
         ] {
             let error = read(&bad).unwrap_err();
             assert_eq!(error.violations()[0].field, field, "{error}");
-        }
-    }
-
-    #[test]
-    fn the_others_are_scaled_in_proportion() {
-        let shares = |from: &[(i32, u32)], version, percent| {
-            let percent = Percent::new(percent).unwrap();
-            scale_others(&split(from), number(version), percent)
-                .unwrap()
-                .weights()
-                .map(|(v, p)| (v.get(), u32::from(p.get())))
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(shares(&[(1, 100)], 2, 10), [(1, 90), (2, 10)]);
-        assert_eq!(shares(&[(1, 90), (2, 10)], 2, 100), [(2, 100)]);
-        assert_eq!(
-            shares(&[(1, 50), (2, 50)], 3, 1),
-            [(1, 50), (2, 49), (3, 1)]
-        );
-        assert_eq!(shares(&[(1, 100)], 1, 100), [(1, 100)]);
-        assert_eq!(shares(&[], 1, 100), [(1, 100)]);
-    }
-
-    #[test]
-    fn nothing_to_scale_is_refused() {
-        let some = Percent::new(10).unwrap();
-        assert!(scale_others(&TrafficSplit::default(), number(1), some).is_err());
-        assert!(scale_others(&split(&[(1, 100)]), number(1), some).is_err());
-    }
-
-    #[test]
-    fn tags_stay_when_their_version_is_scaled_away() {
-        let before = read(&[(1, 100, "old"), (2, 0, "next")]).unwrap();
-        let after = scale_others(&before, number(3), Percent::ALL).unwrap();
-        assert_eq!(after.tags().count(), 2);
-        assert_eq!(
-            after.weights().collect::<Vec<_>>(),
-            [(number(3), Percent::ALL)]
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn scaling_gives_a_valid_split_within_one_of_the_exact_share(
-            from in any_split(), version in 1..=14_i32, percent in 0..=100_u32,
-        ) {
-            let version = number(version);
-            let given = Percent::new(percent).unwrap();
-            let Ok(after) = scale_others(&from, version, given) else {
-                prop_assert!(percent < 100);
-                prop_assert!(from.weights().all(|(v, _)| v == version));
-                return Ok(());
-            };
-            let sum: u32 = after.weights().map(|(_, p)| u32::from(p.get())).sum();
-            prop_assert_eq!(sum, 100);
-            prop_assert_eq!(after.target(version).map_or(0, |t| t.percent.get()), given.get());
-            let total: u32 = from
-                .weights()
-                .filter(|(v, _)| *v != version)
-                .map(|(_, p)| u32::from(p.get()))
-                .sum();
-            for (other, weight) in from.weights().filter(|(v, _)| *v != version) {
-                let exact = f64::from(weight.get()) * f64::from(100 - percent) / f64::from(total);
-                let got = after.target(other).map_or(0, |t| t.percent.get());
-                prop_assert!((f64::from(got) - exact).abs() < 1.0);
-            }
         }
     }
 }
