@@ -181,6 +181,9 @@ fn answer(
     greeting: &str,
     others: usize,
 ) -> io::Result<bool> {
+    if request.header("expect").is_some() {
+        output.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+    }
     match request.path() {
         "/echo" => return echo(request, input, output).map(|()| true),
         "/upgrade" => return tunnel(request, input, output).map(|()| false),
@@ -338,9 +341,6 @@ fn read_body(
     output: &mut TcpStream,
     mut take: impl FnMut(&mut TcpStream, &[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
-    if request.header("expect").is_some() {
-        output.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
-    }
     match request.framing() {
         Framing::Length(length) => copy_exactly(input, output, length, &mut take),
         Framing::Chunked => loop {

@@ -121,7 +121,7 @@ async fn exit_codes_tell_what_went_wrong() -> Result<()> {
         (&["service", "get", "nobody"], 5),
         (&["traffic", "set", "nobody", "v1=100"], 5),
         (&["deploy"], 2),
-        (&["service", "create", "admin"], 1),
+        (&["service", "create", "admin"], 2),
     ];
     for (args, code) in cases {
         let outcome = cless(&cluster, args).await?;

@@ -3,7 +3,6 @@
 //! Each test has a cluster of its own and ends with `finish`, which asserts that nothing is left on
 //! the engine. Times are bounds against hanging, never measurements: what is measured is printed.
 
-mod bad_input;
 mod cli;
 mod faults;
 mod grpcurl;

@@ -144,6 +144,7 @@ async fn a_streamed_answer_arrives_as_it_is_made() -> Result<()> {
         "it came all at once, after {:?}",
         begin.elapsed()
     );
+    drop(stream);
     cluster.finish().await
 }
 
@@ -168,6 +169,8 @@ async fn an_upgraded_connection_is_a_tunnel_both_ways() -> Result<()> {
         stream.read_exact(&mut back).await?;
         ensure!(back == line.as_bytes(), "{back:?}");
     }
+    // An open tunnel is work: a node would wait for it.
+    drop(stream);
     cluster.finish().await
 }
 
