@@ -26,6 +26,10 @@ use crate::proxy::service::Proxy;
 use crate::runtime::Runtime;
 use crate::runtime::docker::Docker;
 
+/// A list of containers takes milliseconds; an engine that needs longer must not keep a node from
+/// serving what it can.
+const TAKE_OVER_WITHIN: Duration = Duration::from_secs(2);
+
 /// Why a data plane cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -77,7 +81,8 @@ impl ReportSource for Reports {
 
 /// Starts a data plane on the Docker engine that the options name.
 ///
-/// Returns once it listens. It neither waits for a control plane nor for the engine.
+/// Returns once it listens. It does not wait for a control plane, and for an engine that hangs only
+/// briefly.
 ///
 /// # Errors
 /// [`Error`]: an address or the cache folder cannot be used.
@@ -115,6 +120,9 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
     };
     let pools = Pools::new(node, runtime, metrics.clone(), feed.load_full(), changed);
     let _ = reports.pools.set(pools.clone());
+
+    // Connections wait in the backlog meanwhile.
+    pools.take_over_leftovers(TAKE_OVER_WITHIN).await;
 
     let stopping = CancellationToken::new();
     let stop_listening = CancellationToken::new();

@@ -114,19 +114,20 @@ pub async fn send(address: SocketAddr, request: Request<Full<Bytes>>) -> Result<
     collect(response).await
 }
 
-/// Sends bytes as they are and returns what comes back until the peer closes, or has been silent for
-/// `silence`.
+/// Sends bytes as they are and returns what comes back until the peer closes or, having said
+/// something, is silent for `silence`.
 pub async fn raw(address: SocketAddr, bytes: &[u8], silence: Duration) -> Result<String> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(bytes).await?;
     let mut answer = Vec::new();
     let mut block = [0_u8; 4096];
-    while let Ok(read) = timeout(silence, stream.read(&mut block)).await {
-        match read {
-            Ok(0) => break,
-            Ok(n) => answer.extend_from_slice(&block[..n]),
-            Err(error) if answer.is_empty() => return Err(error.into()),
-            Err(_) => break,
+    loop {
+        let patience = if answer.is_empty() { LIMIT } else { silence };
+        match timeout(patience, stream.read(&mut block)).await {
+            Ok(Ok(n)) if n > 0 => answer.extend_from_slice(&block[..n]),
+            Ok(Err(error)) if answer.is_empty() => return Err(error.into()),
+            // Closed, reset after the answer, or silent.
+            _ => break,
         }
     }
     Ok(String::from_utf8_lossy(&answer).into_owned())

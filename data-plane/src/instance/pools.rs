@@ -223,24 +223,21 @@ impl Pools {
             }
         }
         let known = self.known_names();
-        for container in &found {
-            if !known.contains(&container.name) && !self.inner.stopping.load(Ordering::Relaxed) {
-                self.take_over_or_remove(container).await?;
+        let strangers = found.iter().filter(|one| !known.contains(&one.name));
+        // Taking over is quick and may spare a start; removing takes the engine a while each.
+        let mut leftovers = Vec::new();
+        for container in strangers {
+            if !self.take_over(container) {
+                leftovers.push(container);
             }
         }
-        Ok(())
-    }
-
-    async fn take_over_or_remove(
-        &self,
-        container: &Container,
-    ) -> Result<(), crate::runtime::Error> {
-        let engine = &self.inner.around.engine;
-        let ours = container.labels.get(label::BOOT) == Some(&engine.boot);
-        if let (false, Some((pool, address))) = (ours, self.adopter(container)) {
-            pool.shared
-                .tell(Message::Adopt(Box::new(container.clone()), address));
-        } else if self.inner.synced.load(Ordering::Relaxed) {
+        if !self.inner.synced.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        for container in leftovers {
+            if self.inner.stopping.load(Ordering::Relaxed) {
+                return Ok(());
+            }
             info!(
                 container = container.name,
                 "removing a leftover of this node"
@@ -248,6 +245,30 @@ impl Pools {
             engine.runtime.remove(&container.name).await?;
         }
         Ok(())
+    }
+
+    /// Takes over what an earlier process of this node left behind, before the first request can
+    /// start another beside it. Waits at most `patience`; what is not found by then is found by a
+    /// later sweep.
+    pub async fn take_over_leftovers(&self, patience: Duration) {
+        match tokio::time::timeout(patience, self.sweep()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(%error, "the engine does not answer at start"),
+            Err(_) => debug!("the engine does not answer in time at start"),
+        }
+    }
+
+    /// False if no pool can use it.
+    fn take_over(&self, container: &Container) -> bool {
+        let ours = container.labels.get(label::BOOT) == Some(&self.inner.around.engine.boot);
+        if ours || self.inner.stopping.load(Ordering::Relaxed) {
+            return false;
+        }
+        let Some((pool, address)) = self.adopter(container) else {
+            return false;
+        };
+        let adopt = Message::Adopt(Box::new(container.clone()), address);
+        pool.shared.tell(adopt)
     }
 
     /// The pool that can use a container of an earlier process, and where it listens.

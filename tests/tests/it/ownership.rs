@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use bollard::Docker;
 use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::{CreateContainerOptions, InspectContainerOptions};
@@ -11,10 +11,14 @@ use cless_tests::engine;
 
 use crate::{SOON, sample};
 
+/// On what the foreign containers are found by, should the test fail before it removes them.
+const FOREIGN: (&str, &str) = ("cless.test-foreign", "ownership");
+
 /// A container that belongs to somebody else.
 async fn foreign(docker: &Docker, labels: &[(&str, &str)]) -> Result<String> {
     let labels: HashMap<_, _> = labels
         .iter()
+        .chain([&FOREIGN])
         .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
         .collect();
     let body = ContainerCreateBody {
@@ -39,6 +43,12 @@ async fn is_running(docker: &Docker, id: &str) -> Result<bool> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_on_one_engine_touch_neither_each_other_nor_anyone_else() -> Result<()> {
+    let outcome = run_two_nodes().await;
+    engine::sweep(&engine::connect().await?, &[FOREIGN]).await?;
+    outcome
+}
+
+async fn run_two_nodes() -> Result<()> {
     let mut cluster = Cluster::start(2).await?;
     let docker = cluster.docker().clone();
     cluster.serve("hello", sample().await?, settings()).await?;
@@ -96,23 +106,11 @@ async fn nodes_on_one_engine_touch_neither_each_other_nor_anyone_else() -> Resul
         "node 1 has another container now"
     );
 
-    let outcome = async {
+    for (whose, id) in [("a user", &users), ("another cluster", &other_cluster)] {
         ensure!(
-            is_running(&docker, &users).await?,
-            "the user's container was stopped"
+            is_running(&docker, id).await?,
+            "the container of {whose} was stopped"
         );
-        ensure!(
-            is_running(&docker, &other_cluster).await?,
-            "another cluster's was stopped"
-        );
-        Ok(())
     }
-    .await;
-    for id in [&users, &other_cluster] {
-        engine::remove(&docker, id)
-            .await
-            .context("removing the foreign containers")?;
-    }
-    outcome?;
     cluster.finish().await
 }

@@ -177,11 +177,6 @@ async fn what_cannot_be_routed_is_answered_by_the_proxy() -> Result<()> {
             "GET / HTTP/1.1\r\nHost: idle/localhost\r\n\r\n",
         ),
         (
-            "a length beside chunks",
-            "POST / HTTP/1.1\r\nHost: idle.localhost\r\nContent-Length: 4\r\n\
-             Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        ),
-        (
             "a folded field",
             "GET / HTTP/1.1\r\nHost: idle.localhost\r\nA: b\r\n c\r\n\r\n",
         ),
@@ -191,7 +186,7 @@ async fn what_cannot_be_routed_is_answered_by_the_proxy() -> Result<()> {
         let answer = raw(
             cluster.node(0).listen,
             bytes.as_bytes(),
-            Duration::from_secs(5),
+            Duration::from_secs(1),
         )
         .await?;
         ensure!(answer.starts_with("HTTP/1.1 400 "), "{what}: {answer:?}");
@@ -200,7 +195,7 @@ async fn what_cannot_be_routed_is_answered_by_the_proxy() -> Result<()> {
     let answer = raw(
         cluster.node(0).listen,
         connect.as_bytes(),
-        Duration::from_secs(2),
+        Duration::from_secs(1),
     )
     .await?;
     ensure!(answer.starts_with("HTTP/1.1 405 "), "CONNECT: {answer:?}");
