@@ -104,7 +104,8 @@ impl Stage {
         self.show_cold_starts().await?;
         self.show_warm_latency().await?;
         self.roll_back().await?;
-        self.wait_until_idle().await
+        self.wait_until_idle().await?;
+        self.wake().await
     }
 
     async fn build_images(&mut self) -> Result<()> {
@@ -129,6 +130,8 @@ impl Stage {
             &self.proxy.to_string(),
             "--grpc",
             &self.grpc.to_string(),
+            "--admin",
+            &free_address()?.to_string(),
             "--data-dir",
             &self.dir.path().join("data").display().to_string(),
         ];
@@ -193,9 +196,7 @@ impl Stage {
         let begin = Instant::now();
         let counts = count_answers(self.proxy, REQUESTS).await?;
         let took = begin.elapsed().as_secs_f64();
-        say(&format!(
-            "Sent {REQUESTS} requests in {took:.1} s, the first ones from zero:"
-        ));
+        say(&format!("Sent {REQUESTS} requests in {took:.1} s:"));
         say("  version  greeting  weight  share    may be");
         for (index, (greeting, weight)) in WEIGHTS.into_iter().enumerate() {
             let count = counts.get(greeting).copied().unwrap_or(0);
@@ -273,6 +274,9 @@ impl Stage {
             millis(straight),
             millis(through) - millis(straight)
         ));
+        if cfg!(debug_assertions) {
+            say("(Built without optimisation; `make bench-cold` measures a release build.)");
+        }
         Ok(())
     }
 
@@ -314,6 +318,20 @@ impl Stage {
         say(&format!(
             "After {took:.1} s the engine has no container of the service, and `cless instance list` \
              is empty."
+        ));
+        Ok(())
+    }
+
+    async fn wake(&self) -> Result<()> {
+        let begin = Instant::now();
+        let answer = get(self.proxy, HOST, "/").await?;
+        let took = millis(begin.elapsed());
+        ensure!(
+            answer.status == 200 && answer.text() == "three\n",
+            "{answer:?}"
+        );
+        say(&format!(
+            "One more request wakes v3 from zero: answered after {took:.0} ms."
         ));
         Ok(())
     }
