@@ -115,7 +115,8 @@ async fn changes(cluster: &Cluster, count: usize) -> Result<Vec<Duration>> {
     api.create_service(SERVICE, settings).await?;
     for number in [1, 2] {
         let greeting = number.to_string();
-        api.create_version(SERVICE, &image, &[("GREETING", &greeting)]).await?;
+        api.create_version(SERVICE, &image, &[("GREETING", &greeting)])
+            .await?;
         let traffic = cluster.set_traffic(SERVICE, &[(number, 100)]).await?;
         cluster.wait_propagated(traffic.feed_revision).await?;
         ensure!(cluster.get(SERVICE, "/").await?.text().trim() == greeting);
@@ -124,7 +125,8 @@ async fn changes(cluster: &Cluster, count: usize) -> Result<Vec<Duration>> {
     let mut times = Vec::with_capacity(count);
     for change in 0..count {
         let wanted = change % 2 + 1;
-        api.set_traffic(SERVICE, &[(i32::try_from(wanted)?, 100)]).await?;
+        api.set_traffic(SERVICE, &[(i32::try_from(wanted)?, 100)])
+            .await?;
         let begin = Instant::now();
         // One request after the other, without the pauses of `wait::until`: they would be measured.
         loop {

@@ -104,6 +104,7 @@ impl Stage {
         self.show_cold_starts().await?;
         self.show_warm_latency().await?;
         self.roll_back().await?;
+        self.show_way_of_a_change().await?;
         self.wait_until_idle().await?;
         self.wake().await
     }
@@ -292,6 +293,35 @@ impl Stage {
         let history = self.cless(&["traffic", "history", "hello"]).await?;
         say("\n$ cless traffic history hello");
         say(history.trim_end());
+        Ok(())
+    }
+
+    /// Moves all traffic to and fro between two versions that are awake.
+    async fn show_way_of_a_change(&mut self) -> Result<()> {
+        let mut api = self.api()?;
+        let mut connection = Connection::open(self.proxy).await?;
+        let mut times = Vec::new();
+        for change in 0..20 {
+            let (version, greeting) = if change % 2 == 0 {
+                (2, "two\n")
+            } else {
+                (3, "three\n")
+            };
+            api.set_traffic("hello", &[(version, 100)]).await?;
+            let begin = Instant::now();
+            while connection.get(HOST, "/").await?.text() != greeting {
+                ensure!(begin.elapsed() < SOON, "a change of traffic does not come");
+            }
+            // The first one may have had to wake its version.
+            if change > 1 {
+                times.push(begin.elapsed());
+            }
+        }
+        say(&format!(
+            "\nA change of traffic is in force {:.1} ms after its write was acknowledged (median of {}).",
+            millis(median(&times)),
+            times.len()
+        ));
         Ok(())
     }
 

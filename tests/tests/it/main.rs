@@ -4,6 +4,7 @@
 //! the engine. Times are bounds against hanging, never measurements: what is measured is printed.
 
 mod cli;
+mod demo;
 mod faults;
 mod grpcurl;
 mod lifecycle;
