@@ -5,6 +5,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use cless_control_plane::Options;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -55,20 +56,31 @@ enum LogFormat {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     let program = Program::parse();
-    match program.command {
+    let done = match program.command {
         Some(Command::NewEpoch { options, log }) => {
             start_log(log.log_format);
-            let epoch = cless_control_plane::new_epoch(&options).await?;
-            tracing::info!(epoch, "the database has a new epoch");
-            Ok(())
+            new_epoch(&options).await
         }
         None => {
             start_log(program.log.log_format);
             run(program.options, program.ready_file.as_deref()).await
         }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
     }
+}
+
+async fn new_epoch(options: &Options) -> anyhow::Result<()> {
+    let epoch = cless_control_plane::new_epoch(options).await?;
+    tracing::info!(epoch, "the database has a new epoch");
+    Ok(())
 }
 
 async fn run(options: Options, ready_file: Option<&Path>) -> anyhow::Result<()> {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -29,6 +30,10 @@ use crate::runtime::docker::Docker;
 /// A list of containers takes milliseconds; an engine that needs longer must not keep a node from
 /// serving what it can.
 const TAKE_OVER_WITHIN: Duration = Duration::from_secs(2);
+
+/// Containers get this long to end in any case: more than the 10 s after which the engine ends them
+/// by force.
+const LEAST_TO_STOP: Duration = Duration::from_secs(12);
 
 /// Why a data plane cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -210,10 +215,13 @@ impl Running {
             self.connections.wait().await;
             tunnels.wait().await;
         };
-        if tokio::time::timeout(self.drain, drained).await.is_err() {
+        let deadline = Instant::now() + self.drain;
+        if tokio::time::timeout_at(deadline, drained).await.is_err() {
             warn!("requests still run after the time to drain and are cut");
         }
-        self.pools.shut_down(self.keep_containers, self.drain).await;
+        let patience = deadline.saturating_duration_since(Instant::now());
+        let patience = patience.max(LEAST_TO_STOP);
+        self.pools.shut_down(self.keep_containers, patience).await;
         self.feed.shutdown().await;
         for task in &self.tasks {
             task.abort();

@@ -1,6 +1,6 @@
 //! The wire contract of cless, generated from `cless/v1/*.proto` at build time, without `protoc`.
 //!
-//! Generated types stop at the edges: the control plane converts them in `grpc/convert.rs`, the
+//! Generated types stop at the edges: the control plane converts them in `grpc/convert/`, the
 //! data plane in `feed/decode.rs` and `feed/report.rs`, the command line prints them.
 
 /// The package `cless.v1`.

@@ -9,7 +9,7 @@
 //!
 //! Because both live in one word, "no request is in it" and "none may enter any more" are one
 //! step: an instance with a request in flight is never reaped, and a request never enters one that
-//! is being stopped (laws 3 and 4 of DESIGN.md section 7). Exactly one caller of [`Admission::reap`],
+//! is being stopped (laws 3 and 4 of ARCHITECTURE.md). Exactly one caller of [`Admission::reap`],
 //! [`Admission::drain`], [`Admission::leave`] or [`Admission::shut`] is told that it shut the word;
 //! that one sees to the stop.
 

@@ -141,6 +141,9 @@ impl Owner {
                 self.queue.push_back(waiter);
                 if self.stopping.is_some() {
                     self.refuse_all(Refusal::ShuttingDown);
+                } else if self.member.standing == Standing::Deleted {
+                    // It chose by the table before: it is to choose again.
+                    self.refuse_all(Refusal::Gone);
                 }
             }
             Message::GaveUp => self.sweep(),

@@ -19,6 +19,15 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 /// A connection or answer that takes longer counts as none.
 const ONE_LOOK: Duration = Duration::from_secs(1);
 
+/// Why an HTTP probe got no status.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("{0}")]
+    Request(#[from] http::Error),
+    #[error("{0}")]
+    Exchange(#[from] hyper::Error),
+}
+
 /// Looks until the container answers; gives what the last look found if `deadline` passes first.
 ///
 /// # Errors
@@ -66,7 +75,7 @@ async fn look(address: SocketAddr, readiness: &Readiness) -> Result<(), String> 
     }
 }
 
-async fn get(stream: TcpStream, address: SocketAddr, path: &str) -> anyhow::Result<u16> {
+async fn get(stream: TcpStream, address: SocketAddr, path: &str) -> Result<u16, Error> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake::<_, Empty<bytes::Bytes>>(TokioIo::new(stream))
             .await?;

@@ -53,7 +53,7 @@ struct Answer {
     status: StatusCode,
     /// An error type of RFC 9209 section 2.3.
     proxy_status: &'static str,
-    /// Label of the metric, and a flag of the access log.
+    /// Label of the metric.
     reason: &'static str,
     retry_after: Option<Duration>,
     /// A gRPC status code for callers that speak gRPC.
@@ -67,7 +67,7 @@ const UNIMPLEMENTED: u8 = 12;
 const INTERNAL: u8 = 13;
 
 impl Error {
-    /// Label of the metric, and a flag of the access log.
+    /// Label of the metric.
     pub fn reason(&self) -> &'static str {
         self.answer().reason
     }

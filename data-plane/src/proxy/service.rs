@@ -363,10 +363,10 @@ async fn tunnel(
     exchange: Arc<Exchange>,
 ) {
     let ended = async {
-        let (client, instance) = tokio::try_join!(client, instance)?;
+        let (client, instance) =
+            tokio::try_join!(client, instance).map_err(std::io::Error::other)?;
         let (mut client, mut instance) = (TokioIo::new(client), TokioIo::new(instance));
-        tokio::io::copy_bidirectional(&mut client, &mut instance).await?;
-        anyhow::Ok(())
+        tokio::io::copy_bidirectional(&mut client, &mut instance).await
     };
     if let Err(error) = ended.await {
         debug!(%error, "a tunnel broke");

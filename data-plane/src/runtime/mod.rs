@@ -77,7 +77,7 @@ pub struct Image {
 }
 
 /// All that a container of cless may be. What cannot be said here cannot be asked for: privileged
-/// mode, host namespaces, bind mounts and devices have no field (DESIGN.md section 5).
+/// mode, host namespaces, bind mounts and devices have no field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerSpec {
     /// Unique: service, version and a nonce. A lost answer to a create is found by it.

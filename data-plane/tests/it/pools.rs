@@ -359,6 +359,18 @@ async fn a_deleted_service_drops_its_queue_and_removes_what_runs() {
         .await;
 }
 
+/// A request may have chosen by the table before the one that deletes its service.
+#[tokio::test]
+async fn a_request_that_comes_after_the_deletion_is_told_to_choose_again() {
+    let world = World::new(settings(1, 1));
+    let held = world.admit().await.unwrap();
+    let pool = world.pool();
+    world.pools.reconcile(&world.table(false), true);
+    let late = pool.admit(Instant::now() + Duration::from_secs(5)).await;
+    assert_eq!(late.unwrap_err(), Refusal::Gone);
+    drop(held);
+}
+
 #[tokio::test]
 async fn leftovers_are_adopted_if_routed_and_removed_if_not() {
     let engine = Fake::default();

@@ -7,8 +7,13 @@ use tokio::process::Command;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_demo_holds_and_is_plain_text_off_a_terminal() -> Result<()> {
-    let story = run(Command::new(paths::program("cless-demo")?)).await?.ok()?;
+    let story = run(Command::new(paths::program("cless-demo")?))
+        .await?
+        .ok()?;
     ensure!(story.contains("All of it held"), "{story}");
-    ensure!(!story.contains('\x1b'), "colour codes off a terminal: {story:?}");
+    ensure!(
+        !story.contains('\x1b'),
+        "colour codes off a terminal: {story:?}"
+    );
     Ok(())
 }

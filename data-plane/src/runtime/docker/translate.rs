@@ -26,7 +26,7 @@ const CAPABILITIES: [&str; 6] = [
 /// The most processes in a container.
 const PIDS_LIMIT: i64 = 512;
 
-/// The engine's terms for a [`ContainerSpec`], with the security defaults of DESIGN.md section 5.
+/// The engine's terms for a [`ContainerSpec`], with the security defaults that README.md promises.
 pub(super) fn body(spec: &ContainerSpec) -> ContainerCreateBody {
     let some_unless_empty = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
     ContainerCreateBody {
