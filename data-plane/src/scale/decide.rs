@@ -125,13 +125,17 @@ fn reaps(facts: &Facts<'_>, limits: &Limits, alive: u32) -> Vec<u64> {
     idle.iter().map(|one| one.id).collect()
 }
 
-/// How long until an idle instance may be reaped, if nothing changes before.
+/// How long until an instance may be reaped, if nothing changes before. One that is at work now may
+/// be idle from now on. What is due already and stays, stays until something else changes.
 pub fn next_reap(facts: &Facts<'_>, limits: &Limits) -> Option<Duration> {
     facts
         .running
         .iter()
-        .filter(|one| one.in_flight == 0)
-        .map(|one| limits.idle_timeout.saturating_sub(one.idle_for))
+        .map(|one| match one.in_flight {
+            0 => limits.idle_timeout.saturating_sub(one.idle_for),
+            _ => limits.idle_timeout,
+        })
+        .filter(|left| !left.is_zero())
         .min()
 }
 
@@ -175,6 +179,34 @@ mod tests {
         assert_eq!(decide(&proof, &LIMITS).start, 1);
         proof.starting = 1;
         assert_eq!(decide(&proof, &LIMITS).start, 0);
+    }
+
+    /// The end of a request tells the owner nothing, so it must look again by itself: it once did so
+    /// only after ten seconds.
+    #[test]
+    fn an_instance_at_work_may_be_reaped_an_idle_timeout_from_now() {
+        let at_work = Running {
+            id: 0,
+            in_flight: 1,
+            idle_for: Duration::ZERO,
+        };
+        let running = [at_work];
+        assert_eq!(
+            next_reap(&facts(0, 0, &running), &LIMITS),
+            Some(LIMITS.idle_timeout)
+        );
+    }
+
+    /// A task that would wake at once, to find that it may not, would spin.
+    #[test]
+    fn an_instance_kept_although_idle_wakes_nobody() {
+        let kept = Running {
+            id: 0,
+            in_flight: 0,
+            idle_for: LIMITS.idle_timeout,
+        };
+        let running = [kept];
+        assert_eq!(next_reap(&facts(0, 0, &running), &LIMITS), None);
     }
 
     fn standing() -> impl Strategy<Value = Standing> {
