@@ -47,10 +47,17 @@ pub(super) fn root_file_system() -> Result<PathBuf, Error> {
     for folder in ["etc/nginx", "run", "tmp", "var/log/nginx", "var/lib/nginx"] {
         create_dir(&root.join(folder))?;
     }
-    run(Command::new("apt-get")
-        .args(["download", "-q"])
-        .args(PACKAGES)
-        .current_dir(&packages))?;
+    let download = || {
+        run(Command::new("apt-get")
+            .args(["download", "-q"])
+            .args(PACKAGES)
+            .current_dir(&packages))
+    };
+    // A fresh machine has no package lists, an old one outdated ones.
+    if download().is_err() {
+        run(Command::new("apt-get").args(["update", "-qq"]))?;
+        download()?;
+    }
     let listing = std::fs::read_dir(&packages).map_err(|error| Error::File {
         path: packages.clone(),
         error,
