@@ -107,11 +107,13 @@ impl Owner {
     /// Runs until the pool has no more reason to exist. `forget` takes it out of the node's map.
     pub(super) async fn run(mut self, forget: impl FnOnce()) {
         loop {
-            self.settle(Instant::now());
+            // One `now` for both: what falls due between two would neither be reaped nor waited for.
+            let now = Instant::now();
+            self.settle(now);
             if self.finished() {
                 break;
             }
-            let wake = self.next_wake(Instant::now());
+            let wake = self.next_wake(now);
             tokio::select! {
                 message = self.inbox.recv() => match message {
                     Some(message) => self.handle(message),
