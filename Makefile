@@ -6,7 +6,7 @@
 CARGO ?= cargo
 TOOLS := target/tools/bin
 
-.PHONY: demo test bench bench-cold bench-control check engine engine-down tools images clean-images
+.PHONY: demo test loom bench bench-cold bench-control check engine engine-down tools images clean-images
 
 demo: ## The main job end to end on real containers; leaves nothing behind
 	$(CARGO) build --workspace --all-targets
@@ -16,6 +16,9 @@ test: tools ## The whole suite: unit, property and end-to-end on a real engine
 	$(CARGO) build --workspace --all-targets
 	sh tests/engine.sh up
 	$(CARGO) test --workspace
+
+loom: ## Admission against reaping, draining and freezing, in every order; also part of `make test`
+	$(CARGO) test --package cless-loom
 
 bench: bench-cold bench-control ## Every bench there is
 

@@ -136,7 +136,7 @@ impl Metrics {
         );
         registry.register_with_unit(
             "cless_cold_start_phase",
-            "Phases of starts that succeeded",
+            "Phases of starts and wakes that succeeded",
             Unit::Seconds,
             self.phases.clone(),
         );
@@ -213,6 +213,18 @@ impl Metrics {
             }
         }
         self.start_ended(service, version, "ready");
+    }
+
+    /// An instance that slept was woken.
+    pub fn woken(&self, service: &Arc<str>, version: u32, took: Duration) {
+        let labels = PhaseLabels {
+            service: service.clone(),
+            version,
+            phase: "unpause",
+        };
+        self.phases
+            .get_or_create(&labels)
+            .observe(took.as_secs_f64());
     }
 
     /// A start failed.

@@ -3,22 +3,28 @@
 //! ```text
 //!            open                 reap: compare-exchange (OPEN, 0)
 //!   CLOSED ───────► OPEN ─────────────────────────────────────────► SHUT
-//!                    │  drain                   last guard leaves ▲
-//!                    └──────────► DRAINING ───────────────────────┘
+//!                  │ ▲ │ drain                  last guard leaves ▲ ▲
+//!   freeze: (OPEN, │ │ └─────────► DRAINING ──────────────────────┘ │ reap, drain
+//!   0) ──► FROZEN  ▼ │ thaw                                         │
+//!                FROZEN ────────────────────────────────────────────┘
 //! ```
 //!
 //! Because both live in one word, "no request is in it" and "none may enter any more" are one
-//! step: an instance with a request in flight is never reaped, and a request never enters one that
-//! is being stopped (laws 3 and 4 of ARCHITECTURE.md). Exactly one caller of [`Admission::reap`],
-//! [`Admission::drain`], [`Admission::leave`] or [`Admission::shut`] is told that it shut the word;
-//! that one sees to the stop.
+//! step: an instance with a request in flight is never reaped nor frozen, and a request never enters
+//! one that is being stopped or sleeps (laws 3 and 4 of ARCHITECTURE.md). Exactly one caller of
+//! [`Admission::reap`], [`Admission::drain`], [`Admission::leave`] or [`Admission::shut`] is told
+//! that it shut the word; that one sees to the stop.
+//!
+//! `super::atomic` is the standard library's in the data plane, and loom's in `tests/loom`, which
+//! includes this file and walks through every interleaving of these calls.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use super::atomic::{AtomicU64, Ordering};
 
 const COUNT: u64 = 0xffff_ffff;
 const OPEN: u64 = 1 << 32;
 const DRAINING: u64 = 1 << 33;
 const SHUT: u64 = 1 << 34;
+const FROZEN: u64 = 1 << 35;
 
 /// Why a request may not enter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,11 +49,11 @@ impl Admission {
             .compare_exchange(0, OPEN, Ordering::AcqRel, Ordering::Relaxed);
     }
 
-    /// Takes a place, unless `limit` are taken.
+    /// Takes a place, unless `limit` are taken. Tells how many are taken now, this one included.
     ///
     /// # Errors
     /// [`Refused`]; nothing was taken then.
-    pub fn enter(&self, limit: u32) -> Result<(), Refused> {
+    pub fn enter(&self, limit: u32) -> Result<u32, Refused> {
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
             if word & !COUNT != OPEN {
@@ -62,7 +68,7 @@ impl Admission {
                 Ordering::AcqRel,
                 Ordering::Relaxed,
             ) {
-                Ok(_) => return Ok(()),
+                Ok(_) => return Ok(places(word + 1)),
                 Err(now) => word = now,
             }
         }
@@ -72,12 +78,22 @@ impl Admission {
     pub fn leave(&self) -> bool {
         let before = self.word.fetch_sub(1, Ordering::AcqRel);
         debug_assert!(before & COUNT > 0, "a place was given back twice");
-        before & DRAINING != 0 && before & COUNT == 1 && self.shut_if(DRAINING)
+        before & DRAINING != 0 && before & COUNT == 1 && self.replace(DRAINING, SHUT)
     }
 
-    /// Shuts it if it is open and no request is in it. True if this call did.
+    /// Lets nobody in while it sleeps, if it is open and no request is in it. True if this call did.
+    pub fn freeze(&self) -> bool {
+        self.replace(OPEN, FROZEN)
+    }
+
+    /// Ends the sleep. Does nothing to one that is not frozen, or not any more.
+    pub fn thaw(&self) -> bool {
+        self.replace(FROZEN, OPEN)
+    }
+
+    /// Shuts it if no request is in it and it is open or sleeps. True if this call did.
     pub fn reap(&self) -> bool {
-        self.shut_if(OPEN)
+        self.replace(OPEN, SHUT) || self.replace(FROZEN, SHUT)
     }
 
     /// Lets nobody in any more. True if no request was in it, so that it is now shut.
@@ -87,7 +103,7 @@ impl Admission {
             .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |word| {
                 (word & (DRAINING | SHUT) == 0).then_some((word & COUNT) | DRAINING)
             });
-        before.is_ok_and(|word| word & COUNT == 0) && self.shut_if(DRAINING)
+        before.is_ok_and(|word| word & COUNT == 0) && self.replace(DRAINING, SHUT)
     }
 
     /// Shuts it whatever is in it: its container is gone. True if it was not shut before.
@@ -102,14 +118,19 @@ impl Admission {
 
     /// Requests in flight.
     pub fn in_flight(&self) -> u32 {
-        u32::try_from(self.word.load(Ordering::Acquire) & COUNT).unwrap_or(u32::MAX)
+        places(self.word.load(Ordering::Acquire))
     }
 
-    fn shut_if(&self, state: u64) -> bool {
+    /// One step between states, if nothing is in flight.
+    fn replace(&self, from: u64, to: u64) -> bool {
         self.word
-            .compare_exchange(state, SHUT, Ordering::AcqRel, Ordering::Relaxed)
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed)
             .is_ok()
     }
+}
+
+fn places(word: u64) -> u32 {
+    u32::try_from(word & COUNT).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -128,10 +149,10 @@ mod tests {
         let admission = Admission::default();
         assert_eq!(admission.enter(1), Err(Refused::Closed));
         admission.open();
-        assert_eq!(admission.enter(1), Ok(()));
+        assert_eq!(admission.enter(1), Ok(1));
         assert_eq!(admission.enter(1), Err(Refused::Full));
         assert!(!admission.leave());
-        assert_eq!(admission.enter(1), Ok(()));
+        assert_eq!(admission.enter(1), Ok(1));
     }
 
     #[test]
@@ -163,6 +184,34 @@ mod tests {
         assert!(admission.drain());
         admission.open();
         assert_eq!(admission.enter(1), Err(Refused::Closed));
+    }
+
+    #[test]
+    fn only_an_empty_instance_sleeps_and_nobody_enters_it_until_it_is_thawed() {
+        let admission = Admission::default();
+        assert!(!admission.freeze(), "it never opened");
+        admission.open();
+        admission.enter(9).unwrap();
+        assert!(!admission.freeze());
+        admission.leave();
+        assert!(admission.freeze());
+        assert_eq!(admission.enter(9), Err(Refused::Closed));
+        admission.open();
+        assert_eq!(admission.enter(9), Err(Refused::Closed), "only a thaw");
+        assert!(admission.thaw());
+        assert_eq!(admission.enter(9), Ok(1));
+        assert!(!admission.thaw());
+    }
+
+    #[test]
+    fn a_sleeping_instance_is_reaped_or_drained_at_once() {
+        for end in [Admission::reap, Admission::drain, Admission::shut] {
+            let admission = open();
+            assert!(admission.freeze());
+            assert!(end(&admission));
+            assert!(!admission.thaw(), "shut is the end");
+            assert_eq!(admission.enter(9), Err(Refused::Closed));
+        }
     }
 
     #[test]

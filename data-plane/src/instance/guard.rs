@@ -1,15 +1,23 @@
 //! An instance as requests see it, and the place that a request holds in one.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::admission::{Admission, Refused};
+use super::owner::Message;
 use super::pool::Shared;
 use super::report::ColdStart;
+
+/// Connections that must fail in a row before an instance is looked at: one may have met the moment
+/// at which a server reloads.
+const FAILURES_TO_LOOK: u32 = 3;
 
 /// One instance. Its life is in the hands of the pool's owner task; this is what is shared.
 #[derive(Debug)]
@@ -20,24 +28,40 @@ pub struct Instance {
     /// When the last request left, in ms after `born`.
     idle_since: AtomicU64,
     pub(super) admission: Admission,
+    /// The most requests at once since [`Instance::take_peak`].
+    peak: AtomicU32,
+    /// Connections that failed in a row.
+    unreachable: AtomicU32,
     address: OnceLock<SocketAddr>,
     cold_start: OnceLock<ColdStart>,
     retired: CancellationToken,
+    /// How often it was put to sleep.
+    sleeps: AtomicU64,
+    falls_asleep: watch::Sender<()>,
+    connections: TaskTracker,
 }
 
 impl Instance {
     pub(super) fn new(name: String, born: Instant) -> Self {
         /// Names instances within the process; addresses are reused, these are not.
         static SERIAL: AtomicU64 = AtomicU64::new(1);
+        let connections = TaskTracker::new();
+        // So that waiting ends when there is none; new ones are counted all the same.
+        connections.close();
         Self {
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             name,
             born,
             idle_since: AtomicU64::new(0),
             admission: Admission::default(),
+            peak: AtomicU32::new(0),
+            unreachable: AtomicU32::new(0),
             address: OnceLock::new(),
             cold_start: OnceLock::new(),
             retired: CancellationToken::new(),
+            sleeps: AtomicU64::new(0),
+            falls_asleep: watch::Sender::new(()),
+            connections,
         }
     }
 
@@ -64,6 +88,52 @@ impl Instance {
     /// Cancelled when no further request enters it: idle connections to it are dropped then.
     pub fn retired(&self) -> &CancellationToken {
         &self.retired
+    }
+
+    /// How often it was put to sleep. A connection made before the last time is not used again: who
+    /// sleeps through its own time limits closes it on waking.
+    pub fn sleeps(&self) -> u64 {
+        self.sleeps.load(Ordering::Acquire)
+    }
+
+    /// Changes each time it is put to sleep, after [`Instance::sleeps`] has: idle connections to it
+    /// are dropped then.
+    pub fn falls_asleep(&self) -> watch::Receiver<()> {
+        self.falls_asleep.subscribe()
+    }
+
+    /// Held as long as a connection to it is open. It is frozen only when none is.
+    pub fn connection(&self) -> TaskTrackerToken {
+        self.connections.token()
+    }
+
+    /// A connection to it was made.
+    pub fn reached(&self) {
+        if self.unreachable.load(Ordering::Relaxed) > 0 {
+            self.unreachable.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Lets nobody in, so that it may sleep, and has its idle connections dropped. False if a
+    /// request is in it, or it is not open.
+    pub(super) fn fall_asleep(&self) -> bool {
+        let asleep = self.admission.freeze();
+        if asleep {
+            self.sleeps.fetch_add(1, Ordering::AcqRel);
+            self.falls_asleep.send_replace(());
+        }
+        asleep
+    }
+
+    /// Waits until no connection to it is open.
+    pub(super) async fn disconnected(&self) {
+        self.connections.wait().await;
+    }
+
+    /// The most requests it had at once since this was last asked.
+    pub(super) fn take_peak(&self) -> u32 {
+        let now = self.admission.in_flight();
+        self.peak.swap(now, Ordering::Relaxed).max(now)
     }
 
     pub(super) fn answered(
@@ -104,7 +174,10 @@ pub struct Guard {
 impl Guard {
     /// Takes a place in `instance`, if there is one.
     pub(super) fn enter(instance: &Arc<Instance>, pool: &Arc<Shared>) -> Result<Self, Refused> {
-        instance.admission.enter(pool.concurrency())?;
+        let taken = instance.admission.enter(pool.concurrency())?;
+        if taken > instance.peak.load(Ordering::Relaxed) {
+            instance.peak.fetch_max(taken, Ordering::Relaxed);
+        }
         Ok(Self {
             instance: instance.clone(),
             pool: pool.clone(),
@@ -119,6 +192,15 @@ impl Guard {
     /// The instance.
     pub fn instance(&self) -> &Arc<Instance> {
         &self.instance
+    }
+
+    /// The instance did not accept a connection. After a few in a row it is looked at, and taken out
+    /// if it does not answer.
+    pub fn unreachable(&self) {
+        let failures = self.instance.unreachable.fetch_add(1, Ordering::Relaxed) + 1;
+        if failures.is_multiple_of(FAILURES_TO_LOOK) {
+            self.pool.tell(Message::Unreachable(self.instance.serial()));
+        }
     }
 
     /// How long the request stood in the queue; `None` if it found a place at once.

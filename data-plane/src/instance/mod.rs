@@ -1,7 +1,7 @@
 //! Instances: the containers of a version on this node, and who may use them.
 //!
 //! ```text
-//!  proxy ── admit ──► pool::Pool ──(mailbox)──► owner::Owner ── spawns ──► start, farewell
+//!  proxy ── admit ──► pool::Pool ──(mailbox)──► owner::Owner ── spawns ──► start, sleep, farewell
 //!    ▲                   │ fast path                │  │                    │
 //!    └── guard::Guard ◄──┘ one atomic word          │  └── scale::decide     └── probe
 //!                                                   └── state::step per instance
@@ -11,7 +11,7 @@
 //! - [`guard`]: an instance as requests see it, and the place a request holds in one.
 //! - [`pool`]: one per (service uid, version); the handle that the proxy asks.
 //! - [`owner`]: the one task per pool that decides and keeps its queue.
-//! - [`start`], [`farewell`]: tasks that call the engine; [`probe`] finds when a container answers;
+//! - [`start`], [`sleep`], [`farewell`]: tasks that call the engine; [`probe`] finds when a container answers;
 //!   [`failure`] says in words why a start came to nothing.
 //! - [`engine`]: what all starts of a node share.
 //! - [`gate`]: the node's limit on starts at once, fair among services.
@@ -20,6 +20,9 @@
 //!
 //! A client that goes away never cancels a start: starts are tasks of their own, and what waits for
 //! them are places in a queue.
+
+// What `admission` builds on; the loom test gives it another.
+use std::sync::atomic;
 
 pub mod admission;
 pub mod backoff;
@@ -34,6 +37,7 @@ pub mod pool;
 pub mod pools;
 mod probe;
 pub mod report;
+mod sleep;
 mod start;
 pub mod state;
 

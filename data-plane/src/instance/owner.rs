@@ -1,13 +1,15 @@
 //! The one task per pool that decides: it owns the queue and every instance's state.
 //!
 //! It is a reconciler: whatever wakes it (a message, a timer), it hands free places to the queue in
-//! order, asks [`decide`] what to start and reap, and publishes what changed. It performs nothing
+//! order, asks `scale::decide` what to start, wake, pause and reap, and publishes what changed. It performs nothing
 //! itself; the engine is called by detached tasks, whose findings come back as messages.
 //!
 //! Invariants: every [`Waiter`] is answered exactly once; a pool ends only with an empty queue and
 //! no instance, and only once its version has left the route table.
 
 mod message;
+mod scaling;
+mod sleeping;
 mod tenant;
 mod view;
 
@@ -25,16 +27,11 @@ use super::report::{ColdStart, StartFailure, VerifyResult};
 use super::start::Started;
 use super::state::{Event, State};
 use crate::metrics::Metrics;
-use crate::scale::decide::{Facts, Limits, Running, Standing, decide, next_reap};
-use tenant::{Tenant, is_starting};
+use crate::scale::decide::Standing;
+use crate::scale::window::Window;
+use tenant::{Tenant, is_hopeful, is_starting};
 
 pub(super) use message::{Membership, Message, Progress, Waiter};
-
-/// The longest a pool with instances goes without looking at them.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
-
-/// How long a pool with nothing in it sleeps unless it is told something.
-const ASLEEP: Duration = Duration::from_secs(3600);
 
 /// The node-wide surroundings of a pool.
 #[derive(Clone)]
@@ -50,6 +47,12 @@ struct Proof {
     result: VerifyResult,
     /// A start was asked for it, so the next outcome of a start is its outcome.
     tried: bool,
+}
+
+impl Proof {
+    fn wants_a_start(&self) -> bool {
+        self.result == VerifyResult::Pending && !self.tried
+    }
 }
 
 /// See the module.
@@ -70,8 +73,18 @@ pub(super) struct Owner {
     last_cold_start: Option<ColdStart>,
     pull_progress: Option<String>,
     proof: Option<Proof>,
-    stopping: Option<oneshot::Sender<()>>,
+    /// How many instances the load of late filled.
+    load: Window,
+    stopping: Option<Stopping>,
     dirty: bool,
+}
+
+/// The node stops.
+struct Stopping {
+    /// What is ready stays for the next process.
+    keep: bool,
+    /// Answered by being dropped, with the owner.
+    _done: oneshot::Sender<()>,
 }
 
 impl Owner {
@@ -97,6 +110,7 @@ impl Owner {
             last_cold_start: None,
             pull_progress: None,
             proof: None,
+            load: Window::default(),
             stopping: None,
             dirty: true,
         };
@@ -155,6 +169,7 @@ impl Owner {
             Message::Left(standing) => self.set_standing(standing),
             Message::Progress(serial, progress) => self.progress(serial, progress),
             Message::Died(name) => self.died(&name),
+            Message::Unreachable(serial) => self.look_at(serial),
             Message::Adopt(container, address) => self.adopt(*container, address),
             Message::Stop { keep, done } => self.stop(keep, done),
         }
@@ -209,20 +224,13 @@ impl Owner {
 
     fn stop(&mut self, keep: bool, done: oneshot::Sender<()>) {
         self.refuse_all(Refusal::ShuttingDown);
-        self.stopping = Some(done);
+        self.stopping = Some(Stopping { keep, _done: done });
         if keep {
-            // Ready ones stay for the next process; what is half started cannot be adopted.
-            let half: Vec<u64> = self
-                .tenants
-                .iter()
-                .filter(|(_, tenant)| tenant.state != State::Ready)
-                .map(|(serial, _)| *serial)
-                .collect();
+            // What is half started cannot be adopted.
+            let half = self.serials(is_starting);
             for serial in half {
                 self.apply(serial, Event::Drain);
             }
-            self.tenants
-                .retain(|_, tenant| tenant.state != State::Ready);
         } else {
             self.drain_all();
         }
@@ -243,6 +251,10 @@ impl Owner {
             Progress::Answered(started) => self.answered(serial, *started),
             Progress::Failed(failure) => self.failed(serial, *failure),
             Progress::Explained(failure) => self.last_end = Some(*failure),
+            Progress::Paused => self.apply(serial, Event::Paused),
+            Progress::Resumed(took) => self.resumed(serial, took),
+            Progress::Stuck(failure) => self.stuck(serial, *failure),
+            Progress::Deaf(failure) => self.deaf(serial, *failure),
             Progress::Removed => self.apply(serial, Event::Removed),
         }
     }
@@ -300,7 +312,7 @@ impl Owner {
 
     /// How long no start will be tried, if no instance is ready or on its way.
     fn nothing_to_wait_for(&self, now: Instant) -> Option<Duration> {
-        let hope = self.count(|state| state == State::Ready || is_starting(state));
+        let hope = self.count(is_hopeful);
         self.backoff.remaining(now).filter(|_| hope == 0)
     }
 
@@ -311,15 +323,10 @@ impl Owner {
         if let Some(retry_after) = self.nothing_to_wait_for(now) {
             self.refuse_all(Refusal::BackingOff { retry_after });
         }
-        if self.stopping.is_none() {
-            let running = self.running(now);
-            let decision = decide(&self.facts(&running, now), &self.limits());
-            for _ in 0..decision.start {
-                self.start_one();
-            }
-            for serial in decision.reap {
-                self.reap(serial);
-            }
+        match &self.stopping {
+            None => self.scale(now),
+            Some(stopping) if stopping.keep => self.leave_awake(),
+            Some(_) => {}
         }
         if self.dirty {
             self.dirty = false;
@@ -365,45 +372,6 @@ impl Owner {
         }
     }
 
-    fn running(&self, now: Instant) -> Vec<Running> {
-        let ready = self
-            .tenants
-            .iter()
-            .filter(|(_, tenant)| tenant.state == State::Ready);
-        ready
-            .map(|(serial, tenant)| Running {
-                id: *serial,
-                in_flight: tenant.instance.admission.in_flight(),
-                idle_for: tenant.instance.idle_for(now),
-            })
-            .collect()
-    }
-
-    fn facts<'a>(&self, running: &'a [Running], now: Instant) -> Facts<'a> {
-        let proof_wanted = self
-            .proof
-            .as_ref()
-            .is_some_and(|proof| proof.result == VerifyResult::Pending && !proof.tried);
-        Facts {
-            standing: self.member.standing,
-            waiting: self.queue.len(),
-            starting: self.count(is_starting),
-            running,
-            proof_wanted,
-            backing_off: self.backoff.remaining(now).is_some(),
-        }
-    }
-
-    fn limits(&self) -> Limits {
-        let settings = &self.member.settings;
-        Limits {
-            min_instances: settings.min_instances,
-            max_instances: settings.max_instances,
-            concurrency: settings.concurrency,
-            idle_timeout: settings.idle_timeout,
-        }
-    }
-
     fn count(&self, wanted: impl Fn(State) -> bool) -> u32 {
         let found = self
             .tenants
@@ -413,26 +381,14 @@ impl Owner {
         u32::try_from(found).unwrap_or(u32::MAX)
     }
 
+    fn serials(&self, wanted: impl Fn(State) -> bool) -> Vec<u64> {
+        let found = self.tenants.iter().filter(|(_, one)| wanted(one.state));
+        found.map(|(serial, _)| *serial).collect()
+    }
+
     fn finished(&self) -> bool {
         let idle = self.tenants.is_empty() && self.queue.is_empty();
         let unwanted = matches!(self.member.standing, Standing::Left | Standing::Deleted);
         idle && (self.stopping.is_some() || unwanted)
-    }
-
-    fn next_wake(&self, now: Instant) -> Duration {
-        if self.tenants.is_empty() && self.queue.is_empty() && self.backoff.failures() == 0 {
-            return ASLEEP;
-        }
-        let running = self.running(now);
-        let reap = next_reap(&self.facts(&running, now), &self.limits());
-        let retry = self.backoff.remaining(now);
-        [reap, retry]
-            .into_iter()
-            .flatten()
-            .chain([LOOK_AGAIN])
-            .min()
-            .unwrap_or(LOOK_AGAIN)
-            // An instance that may be reaped but just was entered must not spin this task.
-            .max(Duration::from_millis(1))
     }
 }

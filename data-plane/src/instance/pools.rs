@@ -214,7 +214,7 @@ impl Pools {
         );
         named?;
         // Before the containers: one that is made meanwhile is then not taken for missing.
-        let ready = self.ready_names();
+        let ready = self.served_names();
         let found = engine.runtime.list(&engine.node).await?;
         let there: HashSet<&str> = found.iter().map(|one| one.name.as_str()).collect();
         for (pool, name) in ready {
@@ -273,7 +273,10 @@ impl Pools {
 
     /// The pool that can use a container of an earlier process, and where it listens.
     fn adopter(&self, container: &Container) -> Option<(Pool, SocketAddr)> {
-        if container.state != ContainerState::Running {
+        if !matches!(
+            container.state,
+            ContainerState::Running | ContainerState::Paused
+        ) {
             return None;
         }
         let table = self.inner.table.lock().clone();
@@ -283,15 +286,20 @@ impl Pools {
         Some((self.get(route, version), address))
     }
 
-    fn ready_names(&self) -> Vec<(Pool, String)> {
+    fn served_names(&self) -> Vec<(Pool, String)> {
         let mut names = Vec::new();
         for pool in self.all() {
             let view = pool.shared.view.lock();
-            let ready = view
-                .instances
-                .iter()
-                .filter(|(_, report)| report.state == InstanceState::Ready);
-            names.extend(ready.map(|(instance, _)| (pool.clone(), instance.name().to_owned())));
+            let served = view.instances.iter().filter(|(_, report)| {
+                matches!(
+                    report.state,
+                    InstanceState::Ready
+                        | InstanceState::Pausing
+                        | InstanceState::Paused
+                        | InstanceState::Resuming
+                )
+            });
+            names.extend(served.map(|(instance, _)| (pool.clone(), instance.name().to_owned())));
         }
         names
     }

@@ -330,8 +330,12 @@ impl Start {
     }
 }
 
-/// Takes a container of an earlier process over: it is ready if it answers within `patience`.
+/// Takes a container of an earlier process over: it is ready if it answers within `patience`. One
+/// that the earlier process had put to sleep is woken first.
 pub(super) struct Adoption {
+    pub(super) engine: Arc<Engine>,
+    /// Its name, if it is frozen.
+    pub(super) frozen: Option<String>,
     pub(super) pool: Arc<Shared>,
     pub(super) serial: u64,
     pub(super) version: Arc<Version>,
@@ -344,6 +348,13 @@ pub(super) struct Adoption {
 impl Adoption {
     pub(super) async fn run(self) {
         let deadline = Instant::now() + self.patience;
+        if let Some(name) = &self.frozen
+            && let Err(error) = self.engine.runtime.unpause(name).await
+        {
+            let failed = Progress::Failed(Box::new(failure::of_engine(error)));
+            self.pool.tell(Message::Progress(self.serial, failed));
+            return;
+        }
         let progress = tokio::select! {
             biased;
             () = self.give_up.cancelled() => return,

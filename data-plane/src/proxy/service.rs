@@ -261,7 +261,8 @@ impl Proxy {
             version,
             guard,
         } = chosen;
-        let (guard, mut lease) = self.reach(guard, &route, version, deadline).await?;
+        let until = deadline.min(begun.0 + route.settings.cold_start_timeout);
+        let (guard, mut lease) = self.reach(guard, &route, version, until).await?;
         let exchange = Exchange::new(
             guard,
             self.inner.metrics.clone(),
@@ -290,19 +291,23 @@ impl Proxy {
                 None => {
                     let address = instance.address().ok_or(Error::Unreachable)?;
                     let connected = self.inner.connections.connect(instance, address).await;
-                    connected.map_err(|_| Error::Unreachable)?
+                    connected.map_err(|_| {
+                        exchange.guard().unreachable();
+                        Error::Unreachable
+                    })?
                 }
             };
         }
     }
 
-    /// A connection to the instance at hand, or to another if that one accepts none.
+    /// A connection to the instance at hand, or to another if that one accepts none. Waits for a
+    /// place in that other one no longer than it would have waited for the first, `until`.
     async fn reach(
         &self,
         mut guard: Guard,
         route: &Arc<Route>,
         version: u32,
-        deadline: Instant,
+        until: Instant,
     ) -> Result<(Guard, Lease), Error> {
         let mut pauses = REACH_AGAIN.iter();
         loop {
@@ -316,12 +321,12 @@ impl Proxy {
                 Err(error) => error,
             };
             debug!(container = instance.name(), %error, "an instance does not accept");
+            guard.unreachable();
             // While the pause lasts the place is given up, so that the instance may be taken out.
             drop(guard);
             let pause = pauses.next().ok_or(Error::Unreachable)?;
             tokio::time::sleep(*pause).await;
             let known = route.version(version).ok_or(Error::Unreachable)?;
-            let until = deadline.min(Instant::now() + route.settings.cold_start_timeout);
             guard = self.inner.pools.get(route, known).admit(until).await?;
         }
     }

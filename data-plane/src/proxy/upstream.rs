@@ -1,7 +1,8 @@
 //! Connections to instances, kept open between requests and keyed by instance.
 //!
 //! Never by address: the engine gives the address of a container that went to the next one. When an
-//! instance retires, its idle connections are dropped at once.
+//! instance retires or is put to sleep, its idle connections are dropped at once, and one that was
+//! made before a sleep is not used after it.
 //!
 //! At most `concurrency` connections per instance exist, because each is held by a request with a
 //! place or idle for the next one, and the idle one used last is taken first: an instance that
@@ -38,6 +39,8 @@ pub struct Connections {
 struct Idle {
     sender: SendRequest<RequestBody>,
     since: Instant,
+    /// [`Instance::sleeps`] when it was made.
+    sleeps: u64,
 }
 
 /// A connection in use. Dropped, it is closed; given back, it is kept for the next request.
@@ -46,6 +49,7 @@ pub struct Lease {
     sender: SendRequest<RequestBody>,
     instance: Arc<Instance>,
     connections: Connections,
+    sleeps: u64,
     reused: bool,
 }
 
@@ -62,13 +66,15 @@ impl Lease {
 
     /// Keeps it for the next request, unless it is closed or its instance takes none.
     pub fn give_back(self) {
-        if self.sender.is_closed() || self.instance.retired().is_cancelled() {
+        let slept = self.sleeps != self.instance.sleeps();
+        if slept || self.sender.is_closed() || self.instance.retired().is_cancelled() {
             return;
         }
         let serial = self.instance.serial();
         let idle = Idle {
             sender: self.sender,
             since: Instant::now(),
+            sleeps: self.sleeps,
         };
         self.connections
             .idle
@@ -91,6 +97,9 @@ impl Connections {
                 let mut idle = self.idle.lock();
                 idle.get_mut(&instance.serial())?.pop()?
             };
+            if found.sleeps != instance.sleeps() {
+                continue;
+            }
             let mut sender = found.sender;
             // Both bodies of its last request are done, so this takes a turn of the connection's
             // task at most; an error means it is closed.
@@ -99,6 +108,7 @@ impl Connections {
                     sender,
                     instance: instance.clone(),
                     connections: self.clone(),
+                    sleeps: found.sleeps,
                     reused: true,
                 });
             }
@@ -114,6 +124,7 @@ impl Connections {
         instance: &Arc<Instance>,
         address: SocketAddr,
     ) -> std::io::Result<Lease> {
+        let (sleeps, open) = (instance.sleeps(), instance.connection());
         let stream = tokio::time::timeout(CONNECT, TcpStream::connect(address)).await??;
         stream.set_nodelay(true)?;
         let (sender, connection) = http1::Builder::new()
@@ -124,17 +135,21 @@ impl Connections {
             if let Err(error) = connection.with_upgrades().await {
                 debug!(%address, %error, "a connection to an instance ended");
             }
+            drop(open);
         });
+        instance.reached();
         self.watch(instance);
         Ok(Lease {
             sender,
             instance: instance.clone(),
             connections: self.clone(),
+            sleeps,
             reused: false,
         })
     }
 
-    /// Drops an instance's idle connections when it retires. Once per instance.
+    /// Drops an instance's idle connections whenever it is put to sleep, and when it retires. Once
+    /// per instance.
     fn watch(&self, instance: &Arc<Instance>) {
         let serial = instance.serial();
         let first = {
@@ -145,8 +160,17 @@ impl Connections {
         };
         if first {
             let (connections, retired) = (self.clone(), instance.retired().clone());
+            let mut asleep = instance.falls_asleep();
             tokio::spawn(async move {
-                retired.cancelled().await;
+                loop {
+                    tokio::select! {
+                        () = retired.cancelled() => break,
+                        Ok(()) = asleep.changed() => {}
+                    }
+                    if let Some(idle) = connections.idle.lock().get_mut(&serial) {
+                        idle.clear();
+                    }
+                }
                 connections.idle.lock().remove(&serial);
             });
         }

@@ -220,6 +220,25 @@ impl Runtime for Docker {
         within(self.client().await?.start_container(name, None)).await
     }
 
+    async fn pause(&self, name: &str) -> Result<(), Error> {
+        match within(self.client().await?.pause_container(name)).await {
+            Err(Error::Refused(message)) if message.contains("already paused") => Ok(()),
+            other => other,
+        }
+    }
+
+    async fn unpause(&self, name: &str) -> Result<(), Error> {
+        match within(self.client().await?.unpause_container(name)).await {
+            // 20.10 answers 500 to that, later ones 409.
+            Err(Error::Refused(message) | Error::Unavailable(message))
+                if message.contains("is not paused") =>
+            {
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
     async fn inspect(&self, name: &str) -> Result<Container, Error> {
         within(self.client().await?.inspect_container(name, None))
             .await

@@ -33,6 +33,15 @@ pub enum Script {
     CreateLost,
 }
 
+/// A call that can be made to fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    /// [`Runtime::pause`].
+    Pause,
+    /// [`Runtime::unpause`].
+    Unpause,
+}
+
 /// The engine. Cheap to clone.
 #[derive(Clone)]
 pub struct Fake {
@@ -43,6 +52,8 @@ struct Inner {
     containers: Mutex<HashMap<String, Fixture>>,
     scripts: Mutex<VecDeque<Script>>,
     starts: AtomicU32,
+    refusals: Mutex<Vec<Call>>,
+    pause_takes: Mutex<Duration>,
     events: broadcast::Sender<Event>,
 }
 
@@ -59,6 +70,8 @@ impl Default for Fake {
                 containers: Mutex::default(),
                 scripts: Mutex::default(),
                 starts: AtomicU32::new(0),
+                refusals: Mutex::default(),
+                pause_takes: Mutex::default(),
                 events: broadcast::Sender::new(64),
             }),
         }
@@ -74,6 +87,56 @@ impl Fake {
     /// Starts so far.
     pub fn starts(&self) -> u32 {
         self.inner.starts.load(Ordering::SeqCst)
+    }
+
+    /// The next such call is refused.
+    pub fn refuse_next(&self, call: Call) {
+        self.inner.refusals.lock().push(call);
+    }
+
+    /// Each pause takes this long from now on.
+    pub fn pauses_take(&self, time: Duration) {
+        *self.inner.pause_takes.lock() = time;
+    }
+
+    /// Where a container is in its life.
+    pub fn state(&self, name: &str) -> Option<ContainerState> {
+        let containers = self.inner.containers.lock();
+        containers.get(name).map(|fixture| fixture.container.state)
+    }
+
+    /// A container goes on running and does not accept any more.
+    pub fn deafen(&self, name: &str) {
+        if let Some(fixture) = self.inner.containers.lock().get_mut(name)
+            && let Some(listening) = fixture.listening.take()
+        {
+            listening.abort();
+        }
+    }
+
+    /// From one state to another, as strict as a real engine.
+    fn turn(&self, call: Call, name: &str) -> Result<(), Error> {
+        let (from, to) = match call {
+            Call::Pause => (ContainerState::Running, ContainerState::Paused),
+            Call::Unpause => (ContainerState::Paused, ContainerState::Running),
+        };
+        let mut refusals = self.inner.refusals.lock();
+        if let Some(found) = refusals.iter().position(|refused| *refused == call) {
+            refusals.remove(found);
+            return Err(Error::Refused("as scripted".to_owned()));
+        }
+        let mut containers = self.inner.containers.lock();
+        let fixture = containers
+            .get_mut(name)
+            .ok_or_else(|| Error::NotFound(name.to_owned()))?;
+        if fixture.container.state != from {
+            return Err(Error::Refused(format!(
+                "{name} is {:?}",
+                fixture.container.state
+            )));
+        }
+        fixture.container.state = to;
+        Ok(())
     }
 
     /// Names of the containers there are.
@@ -215,6 +278,16 @@ impl Runtime for Fake {
             Script::NeverListens | Script::CreateRefused | Script::CreateLost => {}
         }
         Ok(())
+    }
+
+    async fn pause(&self, name: &str) -> Result<(), Error> {
+        let takes = *self.inner.pause_takes.lock();
+        tokio::time::sleep(takes).await;
+        self.turn(Call::Pause, name)
+    }
+
+    async fn unpause(&self, name: &str) -> Result<(), Error> {
+        self.turn(Call::Unpause, name)
     }
 
     async fn inspect(&self, name: &str) -> Result<Container, Error> {

@@ -175,13 +175,19 @@ pub trait Runtime: Send + Sync + 'static {
     /// Starts a container; success if it already runs.
     async fn start(&self, name: &str) -> Result<(), Error>;
 
+    /// Freezes a container's processes, which keep their memory; success if they are frozen.
+    async fn pause(&self, name: &str) -> Result<(), Error>;
+
+    /// Lets frozen processes go on; success if they are not frozen.
+    async fn unpause(&self, name: &str) -> Result<(), Error>;
+
     /// Describes one container by name or id.
     async fn inspect(&self, name: &str) -> Result<Container, Error>;
 
     /// All containers of a node, running or not.
     async fn list(&self, node: &str) -> Result<Vec<Container>, Error>;
 
-    /// Asks the process to end, and after `grace` ends it.
+    /// Asks the process to end, and after `grace` ends it; a frozen one is thawed for that.
     async fn stop(&self, name: &str, grace: Duration) -> Result<(), Error>;
 
     /// Removes a container, ending its process if it still runs.

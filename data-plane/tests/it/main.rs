@@ -2,3 +2,5 @@
 
 mod feed;
 mod pools;
+mod pools_scale;
+mod pools_sleep;

@@ -16,18 +16,24 @@ use cless_data_plane::runtime::fake::{Fake, Script};
 use cless_data_plane::runtime::label;
 use tokio::sync::watch;
 
-const NODE: &str = "0a1b2c3d-0000-4000-8000-000000000001";
+pub(crate) const NODE: &str = "0a1b2c3d-0000-4000-8000-000000000001";
 
-struct World {
-    engine: Fake,
-    pools: Pools,
+pub(crate) struct World {
+    pub(crate) engine: Fake,
+    pub(crate) pools: Pools,
     route: Arc<Route>,
     revision: i64,
 }
 
 impl World {
-    fn new(settings: Settings) -> Self {
-        let engine = Fake::default();
+    pub(crate) fn new(settings: Settings) -> Self {
+        let world = Self::unsynced(settings, Fake::default());
+        world.pools.reconcile(&world.table(true), true);
+        world
+    }
+
+    /// On an engine that may hold something already; without a route table yet.
+    pub(crate) fn unsynced(settings: Settings, engine: Fake) -> Self {
         let world = Self {
             pools: Pools::new(
                 Node {
@@ -45,11 +51,10 @@ impl World {
             revision: 1,
         };
         tokio::spawn(world.pools.clone().follow_engine());
-        world.pools.reconcile(&world.table(true), true);
         world
     }
 
-    fn table(&self, with_route: bool) -> Arc<Table> {
+    pub(crate) fn table(&self, with_route: bool) -> Arc<Table> {
         let candidate = Candidate {
             service_uid: self.route.service_uid.clone(),
             received: bytes::Bytes::from_static(b"route"),
@@ -74,21 +79,21 @@ impl World {
         }))
     }
 
-    fn pool(&self) -> Pool {
+    pub(crate) fn pool(&self) -> Pool {
         self.pools.get(&self.route, &self.route.versions[0])
     }
 
-    async fn admit(&self) -> Result<Guard, Refusal> {
+    pub(crate) async fn admit(&self) -> Result<Guard, Refusal> {
         self.pool()
             .admit(Instant::now() + Duration::from_secs(5))
             .await
     }
 
-    fn version(&self) -> Option<VersionReport> {
+    pub(crate) fn version(&self) -> Option<VersionReport> {
         self.pools.report().versions.into_iter().next()
     }
 
-    async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+    pub(crate) async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(10);
         while !holds(self) {
             assert!(Instant::now() < deadline, "not in time: {what}");
@@ -130,7 +135,7 @@ fn route(settings: Settings) -> Route {
     }
 }
 
-fn settings(concurrency: u32, max_instances: u32) -> Settings {
+pub(crate) fn settings(concurrency: u32, max_instances: u32) -> Settings {
     Settings {
         concurrency,
         max_instances,

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -30,6 +31,8 @@ pub(in crate::instance) enum Message {
     Left(Standing),
     /// A driver's finding about an instance.
     Progress(u64, Progress),
+    /// Connections to an instance failed, a few in a row.
+    Unreachable(u64),
     /// A container's process ended, by its name.
     Died(String),
     /// A container of an earlier process is to be taken over.
@@ -69,5 +72,12 @@ pub(in crate::instance) enum Progress {
     Failed(Box<StartFailure>),
     /// Why it ended while it served.
     Explained(Box<StartFailure>),
+    Paused,
+    /// With what the engine took for it.
+    Resumed(Duration),
+    /// It could not be frozen, or not thawed.
+    Stuck(Box<StartFailure>),
+    /// It did not answer when it was looked at.
+    Deaf(Box<StartFailure>),
     Removed,
 }

@@ -11,17 +11,18 @@ use tracing::info;
 use super::Owner;
 use crate::instance::farewell::{Farewell, take_away};
 use crate::instance::guard::Instance;
+use crate::instance::sleep::Doze;
 use crate::instance::start::{Adoption, Start};
 use crate::instance::state::{Action, Event, State, step};
 use crate::route::PullPolicy;
-use crate::runtime::Container;
+use crate::runtime::{Container, ContainerState};
 
 pub(super) struct Tenant {
     pub(super) instance: Arc<Instance>,
     pub(super) state: State,
     pub(super) container: String,
     pub(super) created_at: SystemTime,
-    driver: Option<JoinHandle<()>>,
+    pub(super) driver: Option<JoinHandle<()>>,
     give_up: CancellationToken,
     died: CancellationToken,
 }
@@ -54,10 +55,12 @@ impl Owner {
             service = %self.member.version.service, version = self.shared.key.number,
             container = container.name, "taking over a container of an earlier process"
         );
-        let serial = self.admit_tenant(container.name, State::Probing);
+        let serial = self.admit_tenant(container.name.clone(), State::Probing);
         if let Some(tenant) = self.tenants.get_mut(&serial) {
             tenant.container = container.id.chars().take(12).collect();
             let adoption = Adoption {
+                engine: self.around.engine.clone(),
+                frozen: (container.state == ContainerState::Paused).then_some(container.name),
                 pool: self.shared.clone(),
                 serial,
                 version: self.member.version.clone(),
@@ -130,7 +133,21 @@ impl Owner {
             match action {
                 Action::Open => {
                     tenant.driver = None;
+                    // Each does nothing where it is the other's turn.
                     tenant.instance.admission.open();
+                    tenant.instance.admission.thaw();
+                }
+                Action::Pause | Action::Resume => {
+                    let doze = Doze {
+                        engine: self.around.engine.clone(),
+                        pool: self.shared.clone(),
+                        instance: tenant.instance.clone(),
+                    };
+                    // Whoever takes the container away waits for this call to be over.
+                    tenant.driver = Some(match action {
+                        Action::Pause => tokio::spawn(doze.pause()),
+                        _ => tokio::spawn(doze.resume()),
+                    });
                 }
                 Action::CloseWhenEmpty => {
                     tenant.give_up.cancel();
@@ -204,7 +221,16 @@ impl Owner {
     }
 }
 
-/// On its way to ready.
+/// Serves, or will.
+pub(super) fn is_hopeful(state: State) -> bool {
+    is_starting(state)
+        || matches!(
+            state,
+            State::Ready | State::Pausing | State::Paused | State::Resuming
+        )
+}
+
+/// On its way to ready for the first time.
 pub(super) fn is_starting(state: State) -> bool {
     matches!(state, State::Creating | State::Starting | State::Probing)
 }

@@ -1,0 +1,221 @@
+//! Sleep over a scripted engine: frozen when idle, woken by the next request, never left frozen.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use cless_data_plane::instance::report::InstanceState;
+use cless_data_plane::route::Settings;
+use cless_data_plane::runtime::fake::{Call, Fake};
+use cless_data_plane::runtime::{ContainerState, Runtime as _, label};
+
+use crate::pools::{NODE, World, settings};
+
+/// Sleeps after 100 ms, goes after `idle_timeout`.
+fn sleepy(idle_timeout: Duration) -> Settings {
+    Settings {
+        idle_timeout,
+        pause_after: Some(Duration::from_millis(100)),
+        ..settings(10, 10)
+    }
+}
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn state(world: &World) -> Option<InstanceState> {
+    let report = world.pools.report();
+    report.instances.first().map(|instance| instance.state)
+}
+
+async fn until_asleep(world: &World) {
+    world
+        .until("it sleeps", |world| {
+            state(world) == Some(InstanceState::Paused)
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn an_idle_instance_sleeps_and_the_next_request_wakes_it() {
+    let world = World::new(sleepy(LONG));
+    let held = world.admit().await.unwrap();
+    let name = held.instance().name().to_owned();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(
+        world.engine.state(&name),
+        Some(ContainerState::Running),
+        "never with a request in it"
+    );
+    drop(held);
+    for _ in 0..3 {
+        until_asleep(&world).await;
+        assert_eq!(world.engine.state(&name), Some(ContainerState::Paused));
+        let guard = world.admit().await.unwrap();
+        assert_eq!(guard.instance().name(), name);
+        assert!(guard.waited().is_some());
+        assert_eq!(world.engine.state(&name), Some(ContainerState::Running));
+    }
+    assert_eq!(world.engine.starts(), 1);
+}
+
+#[tokio::test]
+async fn a_sleeper_goes_at_the_idle_timeout_counted_from_the_last_request() {
+    let world = World::new(sleepy(Duration::from_millis(400)));
+    drop(world.admit().await.unwrap());
+    let left = Instant::now();
+    until_asleep(&world).await;
+    world
+        .until("it is reaped", |world| world.engine.names().is_empty())
+        .await;
+    assert!(left.elapsed() >= Duration::from_millis(400));
+    drop(world.admit().await.unwrap());
+    assert_eq!(world.engine.starts(), 2);
+}
+
+#[tokio::test]
+async fn who_comes_while_it_falls_asleep_waits_for_that_to_end_and_wakes_it() {
+    let world = World::new(sleepy(LONG));
+    world.engine.pauses_take(Duration::from_millis(300));
+    drop(world.admit().await.unwrap());
+    world
+        .until("it falls asleep", |world| {
+            state(world) == Some(InstanceState::Pausing)
+        })
+        .await;
+    let guard = world.admit().await.unwrap();
+    assert!(guard.waited().unwrap() > Duration::from_millis(100));
+    assert_eq!(world.engine.starts(), 1, "nothing else is started");
+}
+
+#[tokio::test]
+async fn its_idle_connections_are_told_to_go_and_waited_for_before_each_freeze() {
+    let world = World::new(sleepy(LONG));
+    for sleeps in 1..3 {
+        let guard = world.admit().await.unwrap();
+        let instance = guard.instance().clone();
+        let (mut told, open) = (instance.falls_asleep(), instance.connection());
+        drop(guard);
+        told.changed().await.unwrap();
+        assert_eq!(instance.sleeps(), sleeps);
+        assert_eq!(
+            world.engine.state(instance.name()),
+            Some(ContainerState::Running),
+            "a connection is open"
+        );
+        drop(open);
+        until_asleep(&world).await;
+    }
+}
+
+#[tokio::test]
+async fn an_instance_that_cannot_be_frozen_or_thawed_is_replaced() {
+    let world = World::new(sleepy(LONG));
+    world.engine.refuse_next(Call::Pause);
+    drop(world.admit().await.unwrap());
+    world
+        .until("it is removed", |world| world.engine.names().is_empty())
+        .await;
+    let told = world.version().unwrap().last_failure.unwrap().message;
+    assert!(told.contains("could not be frozen"), "{told}");
+
+    drop(world.admit().await.unwrap());
+    until_asleep(&world).await;
+    world.engine.refuse_next(Call::Unpause);
+    drop(world.admit().await.unwrap());
+    assert_eq!(world.engine.starts(), 3, "the request got another");
+}
+
+#[tokio::test]
+async fn one_that_dies_in_its_sleep_is_replaced() {
+    let world = World::new(sleepy(LONG));
+    drop(world.admit().await.unwrap());
+    until_asleep(&world).await;
+    world.engine.kill(&world.engine.names()[0], 137);
+    drop(world.admit().await.unwrap());
+    assert_eq!(world.engine.starts(), 2);
+}
+
+#[tokio::test]
+async fn those_that_are_kept_warm_do_not_sleep() {
+    let world = World::new(Settings {
+        min_instances: 1,
+        ..sleepy(LONG)
+    });
+    let (one, other) = (world.admit().await.unwrap(), world.admit().await.unwrap());
+    drop((one, other));
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert_eq!(state(&world), Some(InstanceState::Ready));
+}
+
+#[tokio::test]
+async fn a_node_that_stops_removes_its_sleepers_or_leaves_them_awake() {
+    let world = World::new(sleepy(LONG));
+    drop(world.admit().await.unwrap());
+    until_asleep(&world).await;
+    world.pools.shut_down(false, Duration::from_secs(5)).await;
+    assert!(world.engine.names().is_empty());
+
+    for falling_asleep in [false, true] {
+        let world = World::new(sleepy(LONG));
+        world.engine.pauses_take(Duration::from_millis(100));
+        drop(world.admit().await.unwrap());
+        let when = match falling_asleep {
+            true => InstanceState::Pausing,
+            false => InstanceState::Paused,
+        };
+        world
+            .until("it sleeps", |world| state(world) == Some(when))
+            .await;
+        world.pools.shut_down(true, Duration::from_secs(5)).await;
+        let left = world.engine.list(NODE).await.unwrap();
+        assert_eq!(left.len(), 1);
+        assert_eq!(left[0].state, ContainerState::Running);
+    }
+}
+
+#[tokio::test]
+async fn sleepers_of_an_earlier_process_are_woken_if_routed_and_removed_if_not() {
+    let engine = Fake::default();
+    for (name, number) in [("routed", "1"), ("orphan", "9")] {
+        let labels: BTreeMap<String, String> = [
+            (label::NODE, NODE),
+            (label::BOOT, "boot-1"),
+            (label::UID, "uid-1"),
+            (label::VERSION, number),
+            (label::PORT, "8098"),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into();
+        engine.plant(name, labels).await;
+        engine.pause(name).await.unwrap();
+    }
+    let world = World::unsynced(
+        Settings {
+            pause_after: None,
+            ..sleepy(LONG)
+        },
+        engine,
+    );
+    world.pools.reconcile(&world.table(true), true);
+    world
+        .until("the orphan is removed", |world| {
+            !world.engine.names().contains(&"orphan".to_owned())
+        })
+        .await;
+    let guard = world.admit().await.unwrap();
+    assert_eq!(guard.instance().name(), "routed");
+    assert_eq!(world.engine.state("routed"), Some(ContainerState::Running));
+}
+
+#[tokio::test]
+async fn no_request_is_lost_around_the_time_of_sleep() {
+    let world = World::new(sleepy(LONG));
+    world.engine.pauses_take(Duration::from_millis(2));
+    for round in 0..100u64 {
+        let guard = world.admit().await.unwrap();
+        let name = guard.instance().name().to_owned();
+        assert_eq!(world.engine.state(&name), Some(ContainerState::Running));
+        drop(guard);
+        tokio::time::sleep(Duration::from_millis(90 + round % 25)).await;
+    }
+    assert_eq!(world.engine.starts(), 1);
+}
