@@ -6,9 +6,12 @@
 //! - *raw*: create, start, inspect, a TCP probe every millisecond, one GET, straight against the
 //!   engine, with the very options cless gave its container: they are read off one of its containers.
 //!
-//! Also: a hundred requests at once to a sleeping version against one cold start, and the latency the
-//! proxy adds to a warm request. Times are of the caller: nothing is asked of cless about itself but
-//! the breakdown by phase.
+//! Also: waking from pause against a raw unpause, a hundred requests at once to a sleeping version
+//! against one cold start, and the latency the proxy adds to a warm request. Times are of the caller:
+//! nothing is asked of cless about itself but the breakdown by phase.
+
+#[path = "bench_cold/pause.rs"]
+mod pause;
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -96,6 +99,7 @@ async fn main() -> Result<()> {
         ours.total_ms()
     ));
     let (herd, single) = herds(&cluster, args.herds).await?;
+    let wakes = pause::wakes(&cluster, &image, &body, args.pairs).await?;
     let added = warm_added(&cluster, args.warm).await?;
     cluster.finish().await?;
 
@@ -116,6 +120,7 @@ async fn main() -> Result<()> {
             reference: Some((millis(median(&single)), "one cold start")),
             bar: Some(1.1),
         },
+        wakes,
         Row {
             case: "static",
             metric: "warm_added_ms",

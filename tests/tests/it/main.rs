@@ -11,6 +11,7 @@ mod lifecycle;
 mod ownership;
 mod proxy;
 mod routing;
+mod sleep;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

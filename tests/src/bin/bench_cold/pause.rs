@@ -1,0 +1,98 @@
+//! Waking from sleep: one request through the proxy to a paused instance, beside a raw unpause and
+//! one GET straight to a container with the same options.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use bollard::Docker;
+use bollard::models::ContainerCreateBody;
+use bollard::query_parameters::CreateContainerOptions;
+use cless_proto::v1;
+use cless_tests::cluster::{Cluster, duration, settings};
+use cless_tests::http_client::get;
+use cless_tests::report::{Better, Row};
+use cless_tests::stats::{median, millis};
+use cless_tests::{engine, wait};
+use tokio::time::{Instant, sleep};
+
+use crate::{SETTLE, SOON, say};
+
+const SERVICE: &str = "sleepy";
+const HOST: &str = "sleepy.localhost";
+
+/// `pairs` wakes on each side, each side first in every other pair.
+pub(crate) async fn wakes(
+    cluster: &Cluster,
+    image: &str,
+    body: &ContainerCreateBody,
+    pairs: usize,
+) -> Result<Row> {
+    say(&format!("{pairs} pairs of wakes from pause"));
+    let settings = v1::ServiceSettings {
+        pause_after: duration(Duration::from_millis(100)),
+        idle_timeout: duration(Duration::from_secs(600)),
+        ..settings()
+    };
+    cluster.serve(SERVICE, image, settings).await?;
+    ensure!(
+        cluster.get(SERVICE, "/").await?.status == 200,
+        "the start failed"
+    );
+    let docker = cluster.docker();
+    let raw = docker
+        .create_container(None::<CreateContainerOptions>, body.clone())
+        .await?
+        .id;
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let outcome = async {
+        docker.start_container(&raw, None).await?;
+        for pair in 0..pairs {
+            for ours_first in [pair % 2 == 0, pair % 2 == 1] {
+                match ours_first {
+                    true => ours.push(our_wake(cluster).await?),
+                    false => theirs.push(raw_wake(docker, &raw).await?),
+                }
+            }
+        }
+        anyhow::Ok(())
+    }
+    .await;
+    engine::remove(docker, &raw).await?;
+    outcome?;
+    Ok(Row {
+        case: "static",
+        metric: "pause",
+        better: Better::Lower,
+        ours: millis(median(&ours)),
+        reference: Some((millis(median(&theirs)), "raw unpause and GET")),
+        bar: Some(1.15),
+    })
+}
+
+async fn our_wake(cluster: &Cluster) -> Result<Duration> {
+    wait::until("the container is paused", SOON, async || {
+        let found = cluster.containers(Some(SERVICE)).await?;
+        Ok((found.len() == 1 && found[0].state == "paused").then_some(()))
+    })
+    .await?;
+    sleep(SETTLE).await;
+    let begin = Instant::now();
+    let answer = cluster.get(SERVICE, "/").await?;
+    let took = begin.elapsed();
+    ensure!(answer.status == 200, "{answer:?}");
+    // Asleep again before the other side is measured.
+    sleep(SETTLE + SETTLE).await;
+    Ok(took)
+}
+
+async fn raw_wake(docker: &Docker, id: &str) -> Result<Duration> {
+    let address = engine::address(docker, id, 8080).await?;
+    docker.pause_container(id).await?;
+    sleep(SETTLE).await;
+    let begin = Instant::now();
+    docker.unpause_container(id).await?;
+    let answer = get(address, HOST, "/").await?;
+    let took = begin.elapsed();
+    ensure!(answer.status == 200, "{answer:?}");
+    Ok(took)
+}
