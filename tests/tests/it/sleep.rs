@@ -164,7 +164,11 @@ async fn a_node_that_was_killed_wakes_its_sleepers_and_removes_what_is_not_route
     cluster.kill_node(0).await?;
     cluster.api()?.delete_service("gone").await?;
     cluster.start_node(0).await?;
-    cluster.wait_propagated(0).await?;
+    wait::until("it is awake", SOON, async || {
+        let found = cluster.containers(Some("hello")).await?;
+        Ok((found.len() == 1 && found[0].state == "running").then_some(()))
+    })
+    .await?;
     answers(&cluster).await?;
     let again = cluster.wait_containers("hello", 1, SOON).await?;
     ensure!(again[0].id == hello.id, "it was replaced");
