@@ -138,6 +138,12 @@ fn minimum(facts: &Facts<'_>, limits: &Limits) -> u32 {
     }
 }
 
+/// How many running ones are spared: a proof that has yet to look at one keeps it.
+fn spared(facts: &Facts<'_>, limits: &Limits) -> u32 {
+    let for_proof = facts.proof_wanted && facts.standing != Standing::Deleted;
+    minimum(facts, limits).max(u32::from(for_proof))
+}
+
 /// How many to start, and which to wake.
 fn more(facts: &Facts<'_>, limits: &Limits) -> (u32, Vec<u64>) {
     if facts.standing == Standing::Deleted {
@@ -173,9 +179,9 @@ fn reaps(facts: &Facts<'_>, limits: &Limits, woken: &[u64]) -> Vec<u64> {
     if facts.waiting > 0 && !deleted {
         return Vec::new();
     }
-    let minimum = minimum(facts, limits);
+    let spared = spared(facts, limits);
     let enough = match facts.standing {
-        Standing::InTraffic | Standing::Reachable => facts.needed.max(minimum).max(1),
+        Standing::InTraffic | Standing::Reachable => facts.needed.max(spared).max(1),
         Standing::Left => u32::MAX,
         Standing::Deleted => 0,
     };
@@ -194,7 +200,7 @@ fn reaps(facts: &Facts<'_>, limits: &Limits, woken: &[u64]) -> Vec<u64> {
     let mut reap = Vec::new();
     for (runs, Reverse(idle_for), id) in idle {
         let due = deleted || idle_for >= limits.idle_timeout || left > enough;
-        if due && (!runs || awake > minimum) {
+        if due && (!runs || awake > spared) {
             left -= 1;
             awake -= u32::from(runs);
             reap.push(id);
@@ -215,7 +221,7 @@ fn pauses(facts: &Facts<'_>, limits: &Limits, reaped: &[u64]) -> Vec<u64> {
         .iter()
         .filter(|one| !reaped.contains(&one.id))
         .collect();
-    let spare = count(&stay).saturating_sub(minimum(facts, limits));
+    let spare = count(&stay).saturating_sub(spared(facts, limits));
     let mut idle: Vec<&Running> = stay
         .into_iter()
         .filter(|one| one.in_flight == 0 && one.idle_for >= after)

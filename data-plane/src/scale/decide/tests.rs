@@ -170,6 +170,22 @@ fn an_instance_kept_although_idle_wakes_nobody() {
     assert_eq!(next_due(&facts(0, 0, &kept), &LIMITS), None);
 }
 
+/// It once was reaped, and another started for the proof at once.
+#[test]
+fn the_only_one_stays_while_a_proof_has_yet_to_look_at_it() {
+    for pause_after in [None, LIMITS.pause_after] {
+        let limits = Limits {
+            pause_after,
+            ..LIMITS
+        };
+        let running = [idle(1, 500)];
+        let mut facts = facts(0, 0, &running);
+        facts.standing = Standing::Reachable;
+        facts.proof_wanted = true;
+        assert_eq!(decide(&facts, &limits), Decision::default());
+    }
+}
+
 fn standing() -> impl Strategy<Value = Standing> {
     prop_oneof![
         3 => Just(Standing::InTraffic),
