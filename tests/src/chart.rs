@@ -84,30 +84,50 @@ mod tests {
     fn bars_are_in_proportion_and_text_is_escaped() {
         let group = |label: &str, bars: &[(&str, f64)]| Group {
             label: label.to_owned(),
-            bars: bars.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect(),
+            bars: bars
+                .iter()
+                .map(|(name, n)| ((*name).to_owned(), *n))
+                .collect(),
         };
         let chart = svg(
             "a < b & c",
             "less is better",
-            &[group("one", &[("cless", 10.0), ("nginx", 20.0)]), group("two", &[("cless", 5.0)])],
+            &[
+                group("one", &[("cless", 10.0), ("nginx", 20.0)]),
+                group("two", &[("cless", 5.0)]),
+            ],
         );
         assert!(chart.starts_with("<svg ") && chart.ends_with("</svg>\n"));
         assert!(chart.contains("a &lt; b &amp; c"));
         // The longest bar fills what margins leave: 554; the others are a half and a quarter of it.
         for width in ["554.0", "277.0", "138.5"] {
-            assert!(chart.contains(&format!("width=\"{width}\" height=\"16\"")), "{width}");
+            assert!(
+                chart.contains(&format!("width=\"{width}\" height=\"16\"")),
+                "{width}"
+            );
         }
         assert_eq!(chart.matches("#0b5cad").count(), 2, "ours, once a group");
-        assert_eq!(chart, svg("a < b & c", "less is better", &[
-            group("one", &[("cless", 10.0), ("nginx", 20.0)]),
-            group("two", &[("cless", 5.0)]),
-        ]), "pure");
+        assert_eq!(
+            chart,
+            svg(
+                "a < b & c",
+                "less is better",
+                &[
+                    group("one", &[("cless", 10.0), ("nginx", 20.0)]),
+                    group("two", &[("cless", 5.0)]),
+                ]
+            ),
+            "pure"
+        );
     }
 
     #[test]
     fn nothing_to_show_is_no_panic() {
         assert!(svg("", "", &[]).contains("</svg>"));
-        let zero = Group { label: String::new(), bars: vec![("a".to_owned(), 0.0)] };
+        let zero = Group {
+            label: String::new(),
+            bars: vec![("a".to_owned(), 0.0)],
+        };
         assert!(svg("", "", &[zero]).contains("width=\"0.0\""));
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
 /// Binds the calling thread, and all it starts from now on, to one core.
@@ -28,10 +29,23 @@ pub fn pin_tree(pid: u32, core: usize) -> Result<()> {
         for thread in std::fs::read_dir(format!("/proc/{id}/task"))? {
             let id = thread?.file_name();
             let id = id.to_str().and_then(|id| id.parse().ok());
-            bind(Pid::from_raw(id.context("a thread's id is a number")?), core)?;
+            bind(
+                Pid::from_raw(id.context("a thread's id is a number")?),
+                core,
+            )?;
         }
     }
     Ok(())
+}
+
+/// SIGKILL to a process and all its descendants.
+pub fn kill_tree(pid: u32) {
+    for (id, _) in tree(pid).unwrap_or_default() {
+        if let Ok(id) = i32::try_from(id) {
+            // One that ended meanwhile is what was wanted.
+            let _ = kill(Pid::from_raw(id), Signal::SIGKILL);
+        }
+    }
 }
 
 fn bind(pid: Pid, core: usize) -> Result<()> {

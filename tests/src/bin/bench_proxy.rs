@@ -30,9 +30,11 @@ mod results;
 
 use std::io::Write as _;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Parser;
 use cless_tests::{cpu, paths, report};
+
+use tokio::signal::unix::{SignalKind, signal};
 
 use cases::CASES;
 use peers::Racer;
@@ -66,9 +68,22 @@ fn say(line: &str) {
 // One thread, so that what is bound to a core stays there.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    let args = Args::parse();
+    let mut end = signal(SignalKind::terminate())?;
+    // Either way out drops the cluster and the peers, which ends them.
+    tokio::select! {
+        outcome = bench(Args::parse()) => outcome,
+        _ = end.recv() => bail!("told to end"),
+        _ = tokio::signal::ctrl_c() => bail!("told to end"),
+    }
+}
+
+async fn bench(args: Args) -> Result<()> {
     let chosen = |name: &str| {
-        args.cases.is_empty() || args.cases.iter().any(|start| name.starts_with(start.as_str()))
+        args.cases.is_empty()
+            || args
+                .cases
+                .iter()
+                .any(|start| name.starts_with(start.as_str()))
     };
     let racers = match args.racers.is_empty() {
         true => Racer::ALL.to_vec(),
@@ -94,6 +109,10 @@ async fn main() -> Result<()> {
     let json = report::write("proxy", &report.rows)?;
     let chart = json.with_file_name("proxy.svg");
     std::fs::write(&chart, report.chart)?;
-    say(&format!("written to {} and {}", json.display(), chart.display()));
+    say(&format!(
+        "written to {} and {}",
+        json.display(),
+        chart.display()
+    ));
     Ok(())
 }

@@ -31,11 +31,7 @@ fn libraries(listing: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-fn append(
-    builder: &mut tar::Builder<Vec<u8>>,
-    inside: &str,
-    path: &Path,
-) -> Result<(), Error> {
+fn append(builder: &mut tar::Builder<Vec<u8>>, inside: &str, path: &Path) -> Result<(), Error> {
     let content = read(path)?;
     let mut header = tar::Header::new_gnu();
     header.set_mode(0o755);
@@ -64,7 +60,10 @@ mod tests {
         let found: Vec<_> = libraries(listing).collect();
         assert_eq!(
             found,
-            ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"]
+            [
+                "/lib/x86_64-linux-gnu/libc.so.6",
+                "/lib64/ld-linux-x86-64.so.2"
+            ]
         );
     }
 }

@@ -39,10 +39,12 @@ pub async fn run(
         .arg(format!("--log-file={}", log.display()))
         .args(["-H", &format!(":authority: {}", target.host)]);
     if let Some(message) = message {
-        command
-            .arg("-d")
-            .arg(message)
-            .args(["-H", "content-type: application/grpc", "-H", "te: trailers"]);
+        command.arg("-d").arg(message).args([
+            "-H",
+            "content-type: application/grpc",
+            "-H",
+            "te: trailers",
+        ]);
     }
     command.arg(target.url());
     let output = process::run(command).await?.ok()?;
@@ -55,25 +57,42 @@ fn parse(output: &str, log: &str) -> Result<Run> {
     let requests = output.lines().find(|line| line.starts_with("requests:"));
     let requests = requests.with_context(|| format!("no counts in:\n{output}"))?;
     let count = |what: &str| {
-        let part = requests.split(',').find(|part| part.trim_end().ends_with(what));
+        let part = requests
+            .split(',')
+            .find(|part| part.trim_end().ends_with(what));
         let word = part.and_then(|part| part.split_whitespace().rev().nth(1));
         word.and_then(|word| word.parse::<u64>().ok())
             .with_context(|| format!("no {what} in: {requests}"))
     };
     for wrong in ["failed", "errored", "timeout"] {
-        ensure!(count(wrong)? == 0, "not every request was answered well:\n{output}");
+        ensure!(
+            count(wrong)? == 0,
+            "not every request was answered well:\n{output}"
+        );
     }
     let finished = output.lines().find(|line| line.starts_with("finished in"));
     let rate = finished
-        .and_then(|line| line.split(',').nth(1)?.split_whitespace().next()?.parse().ok())
+        .and_then(|line| {
+            line.split(',')
+                .nth(1)?
+                .split_whitespace()
+                .next()?
+                .parse()
+                .ok()
+        })
         .with_context(|| format!("no rate in:\n{output}"))?;
     let mut latencies = Vec::new();
     for line in log.lines() {
         let mut fields = line.split('\t').skip(1);
         let (status, took) = (fields.next(), fields.next());
-        ensure!(status == Some("200"), "a request was answered with {status:?}");
+        ensure!(
+            status == Some("200"),
+            "a request was answered with {status:?}"
+        );
         let took = took.and_then(|took| took.parse().ok());
-        latencies.push(Duration::from_micros(took.context("a latency is a number")?));
+        latencies.push(Duration::from_micros(
+            took.context("a latency is a number")?,
+        ));
     }
     ensure!(!latencies.is_empty(), "nothing was answered:\n{output}");
     let succeeded = count("succeeded")?;

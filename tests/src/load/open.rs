@@ -24,12 +24,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 const TIMER: u64 = u64::MAX;
 
 /// Asks for `target` at `rate` requests a second, over at most that many connections at once.
-pub async fn run(
-    target: Target<'_>,
-    connections: usize,
-    rate: f64,
-    seconds: u64,
-) -> Result<Run> {
+pub async fn run(target: Target<'_>, connections: usize, rate: f64, seconds: u64) -> Result<Run> {
     let (path, host, address) = (target.path, target.host, target.address);
     let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").into_bytes();
     let looped = move || {
@@ -172,7 +167,9 @@ fn whole_length(start: &[u8]) -> Result<Option<usize>> {
         let is_length = name.eq_ignore_ascii_case("content-length");
         is_length.then(|| value.trim().parse::<usize>().ok())?
     });
-    Ok(Some(head + 4 + length.context("an answer without a length")?))
+    Ok(Some(
+        head + 4 + length.context("an answer without a length")?,
+    ))
 }
 
 #[cfg(test)]

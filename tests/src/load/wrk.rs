@@ -25,7 +25,10 @@ fn parse(output: &str) -> Result<Run> {
     let wrong = output
         .lines()
         .find(|line| line.contains("Non-2xx") || line.contains("Socket errors"));
-    ensure!(wrong.is_none(), "not every request was answered well:\n{output}");
+    ensure!(
+        wrong.is_none(),
+        "not every request was answered well:\n{output}"
+    );
     let quantile = |percent: &str| {
         let line = output
             .lines()
@@ -36,7 +39,9 @@ fn parse(output: &str) -> Result<Run> {
     let word = |line: &str, at: usize| line.split_whitespace().nth(at).map(str::to_owned);
     let requests = output.lines().find(|line| line.contains(" requests in "));
     let requests = requests.and_then(|line| word(line, 0)?.parse().ok());
-    let rate = output.lines().find(|line| line.starts_with("Requests/sec:"));
+    let rate = output
+        .lines()
+        .find(|line| line.starts_with("Requests/sec:"));
     let rate = rate.and_then(|line| word(line, 1)?.parse().ok());
     Ok(Run {
         requests: requests.with_context(|| format!("no count in:\n{output}"))?,

@@ -82,7 +82,16 @@ pub(crate) struct Peer {
     pub(crate) ports: Ports,
     pub(crate) pid: u32,
     /// None for cless, which the cluster holds.
-    _child: Option<Child>,
+    child: Option<Child>,
+}
+
+impl Drop for Peer {
+    /// Its workers too: they do not end with a master that is killed.
+    fn drop(&mut self) {
+        if self.child.is_some() {
+            cpu::kill_tree(self.pid);
+        }
+    }
 }
 
 impl Peer {
@@ -92,7 +101,7 @@ impl Peer {
             racer: Racer::Cless,
             ports,
             pid,
-            _child: None,
+            child: None,
         }
     }
 
@@ -129,7 +138,14 @@ impl Peer {
             }
             Racer::Envoy => {
                 let file = file("envoy.yaml", config::envoy(&scene))?;
-                let flags = ["--concurrency", "1", "--disable-hot-restart", "-l", "error", "-c"];
+                let flags = [
+                    "--concurrency",
+                    "1",
+                    "--disable-hot-restart",
+                    "-l",
+                    "error",
+                    "-c",
+                ];
                 let flags = flags.map(str::to_owned).into_iter().chain([file]);
                 (tools.join("envoy"), flags.collect())
             }
@@ -148,19 +164,29 @@ impl Peer {
         };
         let log = dir.join(format!("{}.log", racer.name()));
         let output = std::fs::File::create(&log)?;
-        let mut command = Command::new(&program);
+        // util-linux, which is essential in Debian: no peer outlives a bench that is killed.
+        let mut command = Command::new("setpriv");
         command
+            .args(["--pdeathsig", "TERM"])
+            .arg(&program)
             .args(&args)
             .env("GOMAXPROCS", "1")
             // Debian keeps servers in sbin.
-            .env("PATH", format!("{}:/usr/sbin:/usr/local/sbin", std::env::var("PATH")?))
+            .env(
+                "PATH",
+                format!("{}:/usr/sbin:/usr/local/sbin", std::env::var("PATH")?),
+            )
             .current_dir(dir)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
             .kill_on_drop(true);
-        let mut child = cpu::on(core, || command.spawn())?
-            .with_context(|| format!("cannot start {}: `make bench-proxy` installs it", program.display()))?;
+        let mut child = cpu::on(core, || command.spawn())?.with_context(|| {
+            format!(
+                "cannot start {}: `make bench-proxy` installs it",
+                program.display()
+            )
+        })?;
         let pid = child.id().context("it has ended")?;
         for port in [ports.h1, ports.h2c, ports.tls] {
             let what = format!("{} listens on {port}", racer.name());
@@ -178,7 +204,7 @@ impl Peer {
             racer,
             ports,
             pid,
-            _child: Some(child),
+            child: Some(child),
         })
     }
 }

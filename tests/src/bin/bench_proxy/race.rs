@@ -143,7 +143,9 @@ async fn start_origin(cluster: &Cluster) -> Result<std::net::SocketAddr> {
         ..Default::default()
     };
     let version = api.create_version_of("bench", spec).await?;
-    cluster.set_traffic("bench", &[(version.number, 100)]).await?;
+    cluster
+        .set_traffic("bench", &[(version.number, 100)])
+        .await?;
     let answer = cluster.get("bench", "/1k").await?;
     anyhow::ensure!(answer.status == 200, "the origin answers {}", answer.status);
     let container = cluster.wait_containers("bench", 1, SOON).await?.remove(0);
@@ -158,14 +160,24 @@ async fn certificate(dir: &Path) -> Result<()> {
     let (cert, key) = (dir.join("cert.pem"), dir.join("key.pem"));
     let mut command = Command::new("openssl");
     command
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"])
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+        ])
         .args(["-nodes", "-days", "30", "-subj", &format!("/CN={HOST}")])
         .args(["-addext", &format!("subjectAltName=DNS:{HOST}")])
         .arg("-keyout")
         .arg(&key)
         .arg("-out")
         .arg(&cert);
-    process::run(command).await?.ok().context("no certificate")?;
+    process::run(command)
+        .await?
+        .ok()
+        .context("no certificate")?;
     let both = [std::fs::read(&cert)?, std::fs::read(&key)?].concat();
     Ok(std::fs::write(dir.join("both.pem"), both)?)
 }

@@ -211,7 +211,13 @@ impl Samples {
         let mut rows = vec![
             row("cpu_per_request", lower, middle(&ours), cpu, Some(1.0)),
             row("cpu_ratio_median", lower, middle(&ratios), None, Some(1.0)),
-            row("cpu_ratio_upper95", lower, upper_bound(&ratios), None, Some(1.05)),
+            row(
+                "cpu_ratio_upper95",
+                lower,
+                upper_bound(&ratios),
+                None,
+                Some(1.05),
+            ),
         ];
         for (metric, column, better, bar) in [
             ("p99_at_70", "open_p99_ms", Better::Lower, Some(1.0)),
