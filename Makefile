@@ -5,8 +5,9 @@
 
 CARGO ?= cargo
 TOOLS := target/tools/bin
+FUZZ_SECONDS ?= 20
 
-.PHONY: demo test loom bench bench-cold bench-control check engine engine-down tools images clean-images
+.PHONY: demo test loom fuzz bench bench-cold bench-proxy bench-micro bench-control check engine engine-down tools images clean-images
 
 demo: ## The main job end to end on real containers; leaves nothing behind
 	$(CARGO) build --workspace --all-targets
@@ -20,11 +21,23 @@ test: tools ## The whole suite: unit, property and end-to-end on a real engine
 loom: ## Admission against reaping, draining and freezing, in every order; also part of `make test`
 	$(CARGO) test --package cless-loom
 
-bench: bench-cold bench-control ## Every bench there is
+fuzz: ## Longer on what strangers and files say than `make test`; FUZZ_SECONDS for each target
+	CLESS_FUZZ_SECONDS=$(FUZZ_SECONDS) $(CARGO) test --package cless-data-plane --lib fuzz
+
+bench: bench-cold bench-proxy bench-micro bench-control ## Every bench there is
 
 bench-cold: ## Cold starts against raw engine calls; writes target/bench/cold.json
 	$(CARGO) build --release --workspace --bins
 	sh tests/engine.sh run target/release/cless-bench-cold
+
+bench-proxy: ## Warm requests against nginx, HAProxy, Envoy, Caddy, Traefik; writes target/bench/proxy.json, proxy.svg
+	$(CARGO) build --release --workspace --bins
+	sh tests/proxies.sh
+	sh tests/engine.sh run target/release/cless-bench-proxy
+
+bench-micro: ## Choosing, finding, entering against the least that could do it; writes target/bench/micro.json
+	$(CARGO) build --release --workspace --bins
+	target/release/cless-bench-micro
 
 bench-control: ## Start of the control plane, way of a change; writes target/bench/control.json
 	$(CARGO) build --release --workspace --bins

@@ -7,6 +7,8 @@
 
 mod admin;
 pub mod feed;
+#[cfg(test)]
+mod fuzz;
 pub mod instance;
 pub mod metrics;
 pub mod node;

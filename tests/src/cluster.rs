@@ -47,6 +47,8 @@ pub struct Node {
     pub listen: SocketAddr,
     /// Where its metrics and health are.
     pub admin: SocketAddr,
+    /// Flags beyond those that every data plane gets.
+    extra: Vec<String>,
     /// Its process; none while it is down.
     program: Option<Program>,
 }
@@ -55,6 +57,11 @@ impl Node {
     /// One GET of `http://HOST/PATH` through this node, on a connection of its own.
     pub async fn get(&self, host: &str, path: &str) -> Result<Answer> {
         http_client::get(self.listen, host, path).await
+    }
+
+    /// The id of its process.
+    pub fn pid(&self) -> Result<u32> {
+        self.program.as_ref().context("the node is down")?.pid()
     }
 
     /// Sends the process a signal.
@@ -254,6 +261,11 @@ impl Cluster {
 
     /// Starts one more data plane and returns its index.
     pub async fn add_node(&mut self) -> Result<usize> {
+        self.add_node_with(&[]).await
+    }
+
+    /// As [`Cluster::add_node`], with more flags.
+    pub async fn add_node_with(&mut self, flags: &[(&str, &str)]) -> Result<usize> {
         let index = self.nodes.len();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let name = format!("node-{index}");
@@ -261,6 +273,7 @@ impl Cluster {
             name,
             listen: any,
             admin: any,
+            extra: arguments(flags),
             program: None,
         });
         self.start_node(index).await?;
@@ -274,7 +287,7 @@ impl Cluster {
         let ready_file = self.dir.path().join(format!("{}.ready", node.name));
         let _ = std::fs::remove_file(&ready_file);
         let cache = self.dir.path().join(&node.name);
-        let args = arguments(&[
+        let mut args = arguments(&[
             ("--listen", &node.listen.to_string()),
             ("--admin", &node.admin.to_string()),
             ("--control-plane", &format!("http://{}", self.grpc)),
@@ -282,6 +295,7 @@ impl Cluster {
             ("--cache-dir", &cache.display().to_string()),
             ("--ready-file", &ready_file.display().to_string()),
         ]);
+        args.extend(node.extra.iter().cloned());
         let mut program = Program::start("cless-data-plane", &args, self.dir.path(), &node.name)?;
         let ready = program.ready(&ready_file).await?;
         node.listen = address(&ready, "listen")?;

@@ -65,6 +65,17 @@ pub async fn address(docker: &Docker, id: &str, port: u16) -> Result<SocketAddr>
     ))
 }
 
+/// The first process of a running container, as this machine numbers it.
+pub async fn pid(docker: &Docker, id: &str) -> Result<u32> {
+    let found = docker
+        .inspect_container(id, None::<InspectContainerOptions>)
+        .await?;
+    let pid = found.state.and_then(|state| state.pid);
+    let pid = pid.and_then(|pid| u32::try_from(pid).ok());
+    pid.filter(|pid| *pid > 0)
+        .context("the container does not run")
+}
+
 /// How many networks have all these labels.
 pub async fn networks(docker: &Docker, labels: &[(&str, &str)]) -> Result<usize> {
     let options = ListNetworksOptionsBuilder::default()

@@ -19,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 use crate::paths;
 
 mod nginx;
+mod program;
 
 /// On every image made here.
 pub const LABEL: &str = "cless.test-image";
@@ -99,6 +100,25 @@ pub async fn nginx(docker: &Docker) -> Result<String, Error> {
         format!("LABEL {LABEL}=nginx"),
     ];
     import(docker, "cless-test/nginx", &hash, tar, &changes).await
+}
+
+/// The origin of the proxy bench, exposing 8080.
+pub async fn bench_origin(docker: &Docker) -> Result<String, Error> {
+    let tar = tokio::task::spawn_blocking(|| program::tar("cless-bench-origin"))
+        .await
+        .unwrap_or_else(|e| {
+            Err(Error::Program {
+                program: "cless-bench-origin".to_owned(),
+                stderr: e.to_string(),
+            })
+        })?;
+    let hash = hash(&tar);
+    let changes = [
+        r#"ENTRYPOINT ["/cless-bench-origin"]"#.to_owned(),
+        "EXPOSE 8080".to_owned(),
+        format!("LABEL {LABEL}=bench-origin"),
+    ];
+    import(docker, "cless-test/bench-origin", &hash, tar, &changes).await
 }
 
 /// Removes one image by its reference; a missing one is no error.

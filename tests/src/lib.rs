@@ -7,17 +7,21 @@
 //! - [`engine`]: what the engine really holds, by label.
 //! - [`http_client`]: requests to a proxy under a given host name, and raw bytes for bad ones.
 //! - [`wait`]: conditions with a deadline, instead of sleeps.
-//! - [`stats`]: medians and binomial bounds.
+//! - [`stats`]: medians, bounds of chance.
+//! - [`cpu`], [`load`], [`chart`]: for benches: cores and what processes use; load; a picture of it.
 //! - [`report`]: the `target/bench/*.json` files.
 //! - [`paths`]: where the build put things.
 //!
 //! Everything here is called by tests and by `main`s, so failures are `anyhow` errors for a person to
 //! read; [`image`] and [`paths`], which others build upon, have typed ones.
 
+pub mod chart;
 pub mod cluster;
+pub mod cpu;
 pub mod engine;
 pub mod http_client;
 pub mod image;
+pub mod load;
 pub mod paths;
 pub mod process;
 pub mod report;

@@ -13,6 +13,8 @@
 //! file is set aside for a person to look at, and the table is synced anew.
 
 mod codec;
+#[cfg(test)]
+mod fuzz;
 mod keeper;
 
 pub(crate) use keeper::Keeper;

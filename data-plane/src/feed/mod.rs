@@ -17,6 +17,8 @@ mod backoff;
 mod cache;
 mod client;
 mod decode;
+#[cfg(test)]
+mod fuzz;
 mod identity;
 mod message;
 mod report;

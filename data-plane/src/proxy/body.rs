@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use super::exchange::Exchange;
+use super::headers;
 use super::upstream::Lease;
 
 /// For this long an instance is given to say `100 Continue`; one that does not is sent the body all
@@ -140,6 +141,7 @@ impl HttpBody for RequestBody {
             return Poll::Pending;
         };
         this.waits(false);
+        let frame = frame.map(|frame| frame.map(trailers_checked));
         match &frame {
             None => this.exchange.request_sent(),
             Some(Ok(_)) => this.note_end(),
@@ -155,6 +157,14 @@ impl HttpBody for RequestBody {
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
     }
+}
+
+/// Trailers go on without what must not be in them.
+fn trailers_checked(mut frame: Frame<Bytes>) -> Frame<Bytes> {
+    if let Some(trailers) = frame.trailers_mut() {
+        headers::prepare_trailers(trailers);
+    }
+    frame
 }
 
 impl Drop for RequestBody {
@@ -236,6 +246,7 @@ impl Upstream {
             ready!(alarm.as_mut().poll(cx));
             return Poll::Ready(Some(Err(Error::Deadline)));
         };
+        let frame = frame.map(|frame| frame.map(trailers_checked));
         match &frame {
             None => self.end(),
             Some(Ok(frame)) => {

@@ -13,6 +13,9 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
+/// What cless sets, so that nobody else does.
+pub(super) const FIELDS: [HeaderName; 3] = [FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST];
+
 /// Where a request came from.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Origin<'a> {

@@ -102,9 +102,9 @@ fn names(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 
 /// Removes the fields of one hop.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if let Some(connection) = headers.get(header::CONNECTION)
-        && !matches!(connection.as_bytes(), b"keep-alive" | b"close" | b"Keep-Alive")
-    {
+    // What nearly every client says names nothing more.
+    let plain = |value: &HeaderValue| value == "keep-alive" || value == "close";
+    if !headers.get_all(header::CONNECTION).iter().all(plain) {
         let named: Vec<HeaderName> = names(headers)
             .filter_map(|name| name.parse().ok())
             .collect();
@@ -171,6 +171,32 @@ pub(super) fn prepare_response(
     }
     headers.insert(REQUEST_ID, id.clone());
     append_via(headers, via);
+}
+
+/// Leaves of a trailer section what may be one (RFC 9110 section 6.5.1): nothing that frames, routes or says
+/// where the message came from, which was decided by the head.
+pub(super) fn prepare_trailers(trailers: &mut HeaderMap) {
+    const FORBIDDEN: [HeaderName; 12] = [
+        header::CONTENT_LENGTH,
+        header::HOST,
+        header::TRAILER,
+        header::AUTHORIZATION,
+        header::COOKIE,
+        header::SET_COOKIE,
+        header::EXPECT,
+        header::CONTENT_ENCODING,
+        header::CONTENT_TYPE,
+        header::FORWARDED,
+        header::VIA,
+        REQUEST_ID,
+    ];
+    strip_hop_by_hop(trailers);
+    for name in FORBIDDEN {
+        trailers.remove(name);
+    }
+    for name in super::forwarded::FIELDS {
+        trailers.remove(name);
+    }
 }
 
 /// Notes a message that came in by `version` (RFC 9110 section 7.6.3).
@@ -241,8 +267,8 @@ mod tests {
     #[test]
     fn rfc_9110_section_7_6_1_fields_of_one_hop_are_stripped() {
         let headers = prepared(&[
-            ("connection", "close, X-Secret"),
             ("connection", "keep-alive"),
+            ("connection", "close, X-Secret"),
             ("x-secret", "1"),
             ("keep-alive", "timeout=5"),
             ("proxy-authorization", "Basic x"),
@@ -262,6 +288,23 @@ mod tests {
         }
         assert_eq!(headers["te"], "trailers");
         assert_eq!(headers["x-kept"], "1");
+    }
+
+    #[test]
+    fn rfc_9110_section_6_5_1_trailers_frame_and_route_nothing() {
+        let mut trailers = map(&[
+            ("grpc-status", "0"),
+            ("checksum", "x"),
+            ("content-length", "3"),
+            ("transfer-encoding", "chunked"),
+            ("host", "a"),
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-request-id", "a"),
+        ]);
+        prepare_trailers(&mut trailers);
+        let mut names: Vec<_> = trailers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["checksum", "grpc-status"]);
     }
 
     #[test]

@@ -82,7 +82,7 @@ pub trait Source: Send + 'static {
 pub struct Folder {
     path: PathBuf,
     /// What was seen last: each file, when it was changed, and its size.
-    seen: Vec<(PathBuf, SystemTime, u64)>,
+    seen: Option<Vec<(PathBuf, SystemTime, u64)>>,
 }
 
 impl Folder {
@@ -90,7 +90,7 @@ impl Folder {
     pub fn new(path: PathBuf) -> Self {
         Self {
             path,
-            seen: Vec::new(),
+            seen: None,
         }
     }
 }
@@ -113,7 +113,7 @@ impl Source for Folder {
             }
         }
         files.sort();
-        if files == self.seen {
+        if self.seen.as_ref() == Some(&files) {
             return Ok(None);
         }
         let mut found = Vec::new();
@@ -131,7 +131,7 @@ impl Source for Folder {
         if found.is_empty() {
             return Err(Error::Empty(self.path.clone()));
         }
-        self.seen = files;
+        self.seen = Some(files);
         Ok(Some(found))
     }
 }

@@ -13,6 +13,8 @@
 
 mod choose;
 mod digest;
+#[cfg(test)]
+mod fuzz;
 mod host;
 mod service;
 mod settings;

@@ -1,7 +1,7 @@
 //! A scripted engine, for what a real one cannot be made to do on demand.
 //!
 //! Its containers are listeners on loopback addresses of their own, so that probes and requests are
-//! real. [`Fake::script`] sets what the next starts do.
+//! real. [`Fake::script`] sets what the next starts do, [`Fake::visitors`] who serves what they accept.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -12,8 +12,8 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
 use parking_lot::Mutex;
-use tokio::net::TcpListener;
-use tokio::sync::broadcast;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 
 use super::{Container, ContainerSpec, ContainerState, Error, Event, Exit, Image, Runtime, label};
@@ -54,6 +54,7 @@ struct Inner {
     starts: AtomicU32,
     refusals: Mutex<Vec<Call>>,
     pause_takes: Mutex<Duration>,
+    visitors: Mutex<Option<mpsc::UnboundedSender<TcpStream>>>,
     events: broadcast::Sender<Event>,
 }
 
@@ -72,6 +73,7 @@ impl Default for Fake {
                 starts: AtomicU32::new(0),
                 refusals: Mutex::default(),
                 pause_takes: Mutex::default(),
+                visitors: Mutex::default(),
                 events: broadcast::Sender::new(64),
             }),
         }
@@ -97,6 +99,14 @@ impl Fake {
     /// Each pause takes this long from now on.
     pub fn pauses_take(&self, time: Duration) {
         *self.inner.pause_takes.lock() = time;
+    }
+
+    /// Every connection that a container accepts from now on, probes too; without a receiver they
+    /// are closed at once.
+    pub fn visitors(&self) -> mpsc::UnboundedReceiver<TcpStream> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        *self.inner.visitors.lock() = Some(sender);
+        receiver
     }
 
     /// Where a container is in its life.
@@ -261,13 +271,16 @@ impl Runtime for Fake {
         };
         match script {
             Script::Listens(after) => {
+                let inner = self.inner.clone();
                 let listening = tokio::spawn(async move {
                     tokio::time::sleep(after).await;
                     let Ok(listener) = TcpListener::bind(address).await else {
                         return;
                     };
                     while let Ok((stream, _)) = listener.accept().await {
-                        drop(stream);
+                        if let Some(visitors) = &*inner.visitors.lock() {
+                            let _ = visitors.send(stream);
+                        }
                     }
                 });
                 if let Some(fixture) = self.inner.containers.lock().get_mut(name) {

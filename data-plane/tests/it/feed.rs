@@ -1,6 +1,6 @@
 //! The feed's client against a scripted control plane.
 
-mod plane;
+pub(crate) mod plane;
 
 use cless_data_plane::feed::{self, Error, Feed, FeedOptions, FeedStatus, IdentityError};
 use cless_data_plane::feed::{ReportSource, Timing};

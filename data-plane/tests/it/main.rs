@@ -1,6 +1,8 @@
 //! Integration tests of the data plane: real sockets, no engine.
 
 mod feed;
+mod front;
 mod pools;
 mod pools_scale;
 mod pools_sleep;
+mod raw;

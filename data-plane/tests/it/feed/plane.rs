@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 /// No step of a test takes longer.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-pub(super) async fn within<F: Future>(what: &str, future: F) -> F::Output {
+pub(crate) async fn within<F: Future>(what: &str, future: F) -> F::Output {
     match tokio::time::timeout(DEADLINE, future).await {
         Ok(output) => output,
         Err(_) => panic!("{what}: not within {DEADLINE:?}"),
@@ -25,8 +25,8 @@ pub(super) async fn within<F: Future>(what: &str, future: F) -> F::Output {
 }
 
 /// A running control plane. Dropping it cuts every connection, as kill -9 would.
-pub(super) struct Plane {
-    pub(super) address: SocketAddr,
+pub(crate) struct Plane {
+    pub(crate) address: SocketAddr,
     streams: mpsc::UnboundedReceiver<Stream>,
     reports: mpsc::UnboundedReceiver<pb::ReportNodeStatusRequest>,
     /// Its own runtime, so that its connections end with it.
@@ -34,11 +34,11 @@ pub(super) struct Plane {
 }
 
 impl Plane {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::at(SocketAddr::from(([127, 0, 0, 1], 0))).await
     }
 
-    pub(super) async fn at(address: SocketAddr) -> Self {
+    pub(crate) async fn at(address: SocketAddr) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -72,14 +72,14 @@ impl Plane {
         }
     }
 
-    pub(super) fn uri(&self) -> http::Uri {
+    pub(crate) fn uri(&self) -> http::Uri {
         format!("http://{}", self.address)
             .parse()
             .expect("an address is a URI")
     }
 
     /// The next stream that a node opens, and its Hello.
-    pub(super) async fn accept(&mut self) -> (Stream, pb::Hello) {
+    pub(crate) async fn accept(&mut self) -> (Stream, pb::Hello) {
         let mut stream = within("a stream", self.streams.recv())
             .await
             .expect("the server task lives");
@@ -89,7 +89,7 @@ impl Plane {
         }
     }
 
-    pub(super) async fn report(&mut self) -> pb::ReportNodeStatusRequest {
+    pub(crate) async fn report(&mut self) -> pb::ReportNodeStatusRequest {
         within("a report", self.reports.recv())
             .await
             .expect("the server task lives")
@@ -105,13 +105,13 @@ impl Drop for Plane {
 }
 
 /// The plane's end of one stream.
-pub(super) struct Stream {
+pub(crate) struct Stream {
     incoming: Streaming<pb::StreamRoutesRequest>,
     outgoing: mpsc::Sender<Result<pb::StreamRoutesResponse, Status>>,
 }
 
 impl Stream {
-    pub(super) async fn send(&self, messages: Vec<ToNode>) {
+    pub(crate) async fn send(&self, messages: Vec<ToNode>) {
         for message in messages {
             let response = pb::StreamRoutesResponse {
                 message: Some(message),
@@ -123,7 +123,7 @@ impl Stream {
         }
     }
 
-    pub(super) async fn receive(&mut self) -> FromNode {
+    pub(crate) async fn receive(&mut self) -> FromNode {
         let received = within("a message", self.incoming.message()).await;
         received
             .expect("a message")
@@ -132,14 +132,14 @@ impl Stream {
             .expect("a kind")
     }
 
-    pub(super) async fn ack(&mut self) -> pb::Ack {
+    pub(crate) async fn ack(&mut self) -> pb::Ack {
         match self.receive().await {
             FromNode::Ack(ack) => ack,
             other => panic!("not an Ack: {other:?}"),
         }
     }
 
-    pub(super) async fn nack(&mut self) -> pb::Nack {
+    pub(crate) async fn nack(&mut self) -> pb::Nack {
         match self.receive().await {
             FromNode::Nack(nack) => nack,
             other => panic!("not a Nack: {other:?}"),
@@ -147,7 +147,7 @@ impl Stream {
     }
 
     /// Until the node has left it.
-    pub(super) async fn left(mut self) {
+    pub(crate) async fn left(mut self) {
         within("the node leaves", async {
             while let Ok(Some(_)) = self.incoming.message().await {}
         })
@@ -195,14 +195,14 @@ impl RouteFeedService for Service {
 
 /// The route table of a plane.
 #[derive(Clone, Default)]
-pub(super) struct Routes {
+pub(crate) struct Routes {
     revision: i64,
     routes: BTreeMap<String, Vec<u8>>,
 }
 
 impl Routes {
     /// A service of this name on `NAME.localhost` whose one version runs `image`.
-    pub(super) fn with(&self, name: &str, image: &str) -> Self {
+    pub(crate) fn with(&self, name: &str, image: &str) -> Self {
         let spec = pb::VersionSpec {
             image: image.to_owned(),
             ..pb::VersionSpec::default()
@@ -224,21 +224,21 @@ impl Routes {
         self.with_bytes(name, route.encode_to_vec())
     }
 
-    pub(super) fn with_bytes(&self, name: &str, bytes: Vec<u8>) -> Self {
+    pub(crate) fn with_bytes(&self, name: &str, bytes: Vec<u8>) -> Self {
         let mut next = self.clone();
         next.revision += 1;
         next.routes.insert(format!("uid-{name}"), bytes);
         next
     }
 
-    pub(super) fn without(&self, name: &str) -> Self {
+    pub(crate) fn without(&self, name: &str) -> Self {
         let mut next = self.clone();
         next.revision += 1;
         next.routes.remove(&format!("uid-{name}"));
         next
     }
 
-    pub(super) fn cursor(&self) -> pb::Cursor {
+    pub(crate) fn cursor(&self) -> pb::Cursor {
         let digest = self
             .routes
             .values()
@@ -251,15 +251,15 @@ impl Routes {
         }
     }
 
-    pub(super) fn snapshot(&self) -> Vec<ToNode> {
+    pub(crate) fn snapshot(&self) -> Vec<ToNode> {
         self.change(None)
     }
 
-    pub(super) fn delta(&self, from: &Self) -> Vec<ToNode> {
+    pub(crate) fn delta(&self, from: &Self) -> Vec<ToNode> {
         self.change(Some(from))
     }
 
-    pub(super) fn heartbeat(&self) -> Vec<ToNode> {
+    pub(crate) fn heartbeat(&self) -> Vec<ToNode> {
         vec![ToNode::Heartbeat(pb::Heartbeat {
             head: Some(self.cursor()),
         })]

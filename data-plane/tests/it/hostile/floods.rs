@@ -1,0 +1,252 @@
+//! Clients that hurry: floods of HTTP/2 frames that cost little to send and much to take.
+//!
+//! Each flood is of a size that would do harm; the proxy may end the connection, or read no further,
+//! or be done with it cheaply, as long as others are served and what it holds is bounded.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use super::{meanwhile, strict};
+use crate::front::{Front, HOST};
+use crate::raw::frames::{
+    ACK, CONTINUATION, Connection, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, Outcome, PING,
+    PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE, block, frame,
+};
+
+const REFUSED_STREAM: u32 = 7;
+
+fn request(path: &str) -> Vec<u8> {
+    block(&[
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":authority", HOST),
+        (":path", path),
+    ])
+}
+
+/// How a flood ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Flood {
+    /// The proxy ended the connection after so many bytes.
+    Ended(usize),
+    /// It reads no further.
+    Held(usize),
+    /// It took it all.
+    Taken,
+}
+
+/// Sends pieces until they are all sent, the connection ends, or nothing was taken for a while. Reads
+/// nothing.
+async fn flood(connection: &mut Connection, pieces: impl Iterator<Item = Vec<u8>>) -> Flood {
+    use tokio::io::AsyncWriteExt as _;
+    let mut sent = 0;
+    for piece in pieces {
+        match timeout(Duration::from_secs(2), connection.stream.write_all(&piece)).await {
+            Ok(Ok(())) => sent += piece.len(),
+            Ok(Err(_)) => return Flood::Ended(sent),
+            Err(_) => return Flood::Held(sent),
+        }
+    }
+    Flood::Taken
+}
+
+/// Streams that were begun and are not over.
+#[tokio::test]
+async fn streams_at_once_are_bounded() {
+    let front = Front::start_with(|options| {
+        strict(options);
+        options.proxy.idle_timeout = 20;
+    })
+    .await;
+    let hostile = async {
+        let mut connection = Connection::open(front.address).await;
+        for at in 0..50 {
+            let stream = at * 2 + 1;
+            connection
+                .send(&frame(HEADERS, END_HEADERS | END_STREAM, stream, &request("/hold")))
+                .await;
+        }
+        let (mut refused, mut advertised) = (0, None);
+        // 50 less the 8 that are allowed; or the connection is ended before that.
+        while refused < 42 {
+            let Some(frame) = connection.next().await else {
+                break;
+            };
+            match frame.kind {
+                RST_STREAM if frame.error() == Some(REFUSED_STREAM) => refused += 1,
+                GOAWAY => break,
+                SETTINGS if frame.flags & ACK == 0 => {
+                    let limits = frame.payload.chunks_exact(6);
+                    let mut limits = limits.filter(|one| one[..2] == [0, 3]);
+                    advertised = limits.next().map(|one| one[5]);
+                }
+                _ => {}
+            }
+        }
+        advertised
+    };
+    let advertised = meanwhile(&front, hostile).await;
+    assert_eq!(advertised, Some(8), "SETTINGS_MAX_CONCURRENT_STREAMS");
+    let seen = front.origin.take();
+    let held = seen.iter().filter(|seen| seen.target == "/hold").count();
+    assert!(held <= 8, "{held} reached the origin at once");
+    front.stop().await;
+}
+
+/// CVE-2023-44487: requests that are taken back at once.
+#[tokio::test]
+async fn rapid_resets_end_the_connection() {
+    let front = Front::start_with(strict).await;
+    let hostile = async {
+        let mut connection = Connection::open(front.address).await;
+        let pieces = (0..20_000_u32).map(|at| {
+            let stream = at * 2 + 1;
+            let mut piece = frame(HEADERS, END_HEADERS | END_STREAM, stream, &request("/reset"));
+            piece.extend(frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
+            piece
+        });
+        let flood = flood(&mut connection, pieces).await;
+        // Whatever the kernel took of it, the connection is over.
+        let deadline = Instant::now() + crate::front::client::LIMIT;
+        while connection.next().await.is_some() {
+            assert!(Instant::now() < deadline);
+        }
+        flood
+    };
+    meanwhile(&front, hostile).await;
+    let seen = front.origin.take();
+    let reached = seen.iter().filter(|seen| seen.target == "/reset").count();
+    assert!(reached < 2_000, "{reached} of 20000 reached the origin");
+    front.stop().await;
+}
+
+/// CVE-2024-27316 and others: a field block without end.
+#[tokio::test]
+async fn continuation_floods_end_the_connection() {
+    let front = Front::start_with(strict).await;
+    for piece in [block(&[("x-a", &"b".repeat(1000))]), Vec::new()] {
+        let hostile = async {
+            let mut connection = Connection::open(front.address).await;
+            connection.send(&frame(HEADERS, END_STREAM, 1, &request("/"))).await;
+            let endless = (0..1_000_000).map(|_| frame(CONTINUATION, 0, 1, &piece));
+            let flood = flood(&mut connection, endless).await;
+            while connection.next().await.is_some() {}
+            flood
+        };
+        match meanwhile(&front, hostile).await {
+            Flood::Ended(sent) | Flood::Held(sent) => {
+                assert!(sent < 32 << 20, "{sent} bytes of one head were read");
+            }
+            Flood::Taken => panic!("a head without end was read"),
+        }
+    }
+    assert!(front.origin.take().iter().all(|seen| seen.target == "/well"));
+    front.stop().await;
+}
+
+/// CVE-2019-9512, 9515, 9518 and their like: frames that ask for an answer, or for nothing at all.
+#[tokio::test]
+async fn floods_of_control_frames_do_no_harm() {
+    let front = Front::start_with(strict).await;
+    let window = 1_u32.to_be_bytes();
+    for (name, piece) in [
+        ("PING", frame(PING, 0, 0, &[0; 8])),
+        ("SETTINGS", frame(SETTINGS, 0, 0, &[])),
+        ("SETTINGS of table sizes", frame(SETTINGS, 0, 0, &[0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 16, 0])),
+        ("PRIORITY", frame(PRIORITY, 0, 1, &[0, 0, 0, 3, 1])),
+        ("WINDOW_UPDATE", frame(WINDOW_UPDATE, 0, 0, &window)),
+        ("of an unknown type", frame(0x77, 0, 0, &[0; 8])),
+        ("SETTINGS that acknowledge", frame(SETTINGS, ACK, 0, &[])),
+    ] {
+        let hostile = async {
+            let mut connection = Connection::open(front.address).await;
+            // Answers are never read: they pile up, or the proxy stops to read.
+            flood(&mut connection, (0..3_000).map(|_| piece.repeat(100))).await
+        };
+        let flood = timeout(Duration::from_secs(60), meanwhile(&front, hostile)).await;
+        assert!(flood.is_ok(), "a flood of {name} held the proxy up");
+    }
+    front.stop().await;
+}
+
+/// CVE-2019-9518: DATA frames without data, which cost the sender no window.
+#[tokio::test]
+async fn floods_of_empty_data_do_no_harm() {
+    let front = Front::start_with(strict).await;
+    let hostile = async {
+        let mut connection = Connection::open(front.address).await;
+        let post = block(&[
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":authority", HOST),
+            (":path", "/empty"),
+        ]);
+        connection.send(&frame(HEADERS, END_HEADERS, 1, &post)).await;
+        let piece = frame(DATA, 0, 1, &[]).repeat(100);
+        flood(&mut connection, (0..3_000).map(|_| piece.clone())).await;
+        // It brings no byte, so it is closed as a slow body is.
+        while connection.next().await.is_some() {}
+    };
+    meanwhile(&front, hostile).await;
+    let seen = front.origin.take();
+    assert!(seen.iter().all(|seen| seen.target == "/well"), "{seen:?}");
+    front.stop().await;
+}
+
+/// CVE-2019-9511, 9517: answers are asked for and no window is given to send them.
+#[tokio::test]
+async fn windows_that_stay_shut_hold_back_the_origin() {
+    let front = Front::start_with(strict).await;
+    for settings in [&[(4, 0)][..], &[(4, 1)], &[]] {
+        let hostile = async {
+            let mut connection = Connection::open_with(front.address, settings).await;
+            for at in 0..8 {
+                let head = frame(HEADERS, END_HEADERS | END_STREAM, at * 2 + 1, &request("/large"));
+                connection.send(&head).await;
+            }
+            // Nothing is granted, so the proxy ends what it cannot send.
+            let deadline = Instant::now() + crate::front::client::LIMIT;
+            while connection.next().await.is_some() {
+                assert!(Instant::now() < deadline, "streams without window last");
+            }
+        };
+        meanwhile(&front, hostile).await;
+    }
+    let written = front.origin.written();
+    assert!(written < 48 << 20, "the origin could send {written} bytes to one who takes none");
+    front.stop().await;
+}
+
+/// RFC 9113 sections 6.5.2, 6.9, 6.9.1.
+#[tokio::test]
+async fn windows_that_cannot_be_end_stream_or_connection() {
+    let front = Front::start_with(strict).await;
+    let grant = |stream, by: u32| frame(WINDOW_UPDATE, 0, stream, &by.to_be_bytes());
+    let largest = 0x7fff_ffff;
+    let held = frame(HEADERS, END_HEADERS | END_STREAM, 1, &request("/hold"));
+    for (name, frames) in [
+        ("6.9 an increment of 0", grant(0, 0)),
+        ("6.9.1 a window of the connection over 2^31 - 1", grant(0, largest)),
+        ("6.9 an increment of 0 on a stream", [held.clone(), grant(1, 0)].concat()),
+        ("6.9.1 a window of a stream over 2^31 - 1", [held, grant(1, largest)].concat()),
+        ("6.9 on an idle stream", grant(99, 1)),
+        ("6.9 three bytes", frame(WINDOW_UPDATE, 0, 0, &[0, 0, 1])),
+        ("6.5.2 an initial window over 2^31 - 1", frame(SETTINGS, 0, 0, &[0, 4, 0xff, 0xff, 0xff, 0xff])),
+        ("6.5.2 a frame size below 2^14", frame(SETTINGS, 0, 0, &[0, 5, 0, 0, 0, 1])),
+        ("6.5.2 a push that is neither on nor off", frame(SETTINGS, 0, 0, &[0, 2, 0, 0, 0, 2])),
+        ("6.5 five bytes", frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0])),
+        ("6.5 on a stream", frame(SETTINGS, 0, 1, &[])),
+        ("6.5 an acknowledgement that says something", frame(SETTINGS, ACK, 0, &[0, 4, 0, 0, 0, 1])),
+        ("6.7 a ping of nine bytes", frame(PING, 0, 0, &[0; 9])),
+        ("6.7 a ping on a stream", frame(PING, 0, 1, &[0; 8])),
+        ("6.4 a reset of an idle stream", frame(RST_STREAM, 0, 99, &[0; 4])),
+    ] {
+        let mut connection = Connection::open(front.address).await;
+        connection.send(&frames).await;
+        let outcome = meanwhile(&front, connection.outcome(1)).await;
+        let ended = matches!(outcome, Outcome::Reset(Some(1..)) | Outcome::GoAway(Some(1..)));
+        assert!(ended, "{name}: {outcome:?}");
+    }
+    front.stop().await;
+}

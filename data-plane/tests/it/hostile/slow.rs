@@ -1,0 +1,201 @@
+//! Clients that take their time: heads, bodies, reading, silence.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::{end_of, get, meanwhile, sent, strict};
+use crate::front::client::LIMIT;
+use crate::front::{Front, HOST};
+
+/// Sends one byte after the other, each in time, until the proxy has had enough.
+async fn trickle(mut stream: TcpStream, bytes: &[u8], pause: Duration) -> Vec<u8> {
+    let trickling = async {
+        for byte in bytes.iter().cycle() {
+            let mut answer = [0; 512];
+            tokio::select! {
+                read = stream.read(&mut answer) => match read {
+                    Ok(read) => return answer[..read].to_vec(),
+                    Err(_) => return Vec::new(),
+                },
+                () = tokio::time::sleep(pause) => {}
+            }
+            if stream.write_all(&[*byte]).await.is_err() {
+                return Vec::new();
+            }
+        }
+        Vec::new()
+    };
+    timeout(LIMIT, trickling).await.expect("the proxy has had enough")
+}
+
+#[tokio::test]
+async fn slow_heads_are_closed() {
+    let front = Front::start_with(strict).await;
+    let start = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n");
+    let slow = (0..50).map(|_| async {
+        let stream = sent(&front, start.as_bytes()).await;
+        trickle(stream, b"X-A: b\r\n", Duration::from_millis(100)).await
+    });
+    let answers = meanwhile(&front, join_all(slow)).await;
+    for answer in answers {
+        let told = String::from_utf8_lossy(&answer).into_owned();
+        assert!(told.is_empty() || told.starts_with("HTTP/1.1 408 "), "{told}");
+    }
+    front.origin.take();
+    front.stop().await;
+}
+
+#[tokio::test]
+async fn those_that_say_nothing_at_all_are_closed() {
+    let front = Front::start_with(strict).await;
+    let silent = (0..50).map(|at| {
+        let front = &front;
+        async move {
+            // Nothing; half an HTTP/1 request; half the preface of HTTP/2; all of it.
+            let start = ["", "GET / HT", "PRI * HTTP/2.0\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"];
+            end_of(&mut sent(front, start[at % start.len()].as_bytes()).await).await;
+        }
+    });
+    meanwhile(&front, join_all(silent)).await;
+    front.stop().await;
+}
+
+#[tokio::test]
+async fn slow_bodies_are_closed_and_are_no_requests() {
+    let front = Front::start_with(strict).await;
+    let length = format!("POST /slow HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 1000000\r\n\r\n");
+    let chunked = format!("POST /slow HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let slow = (0..40).map(|at| {
+        let (front, head) = (&front, if at % 2 == 0 { &length } else { &chunked });
+        let piece: &[u8] = if at % 2 == 0 { b"x" } else { b"1\r\nx\r\n" };
+        async move {
+            let stream = sent(front, head.as_bytes()).await;
+            trickle(stream, piece, Duration::from_millis(100)).await
+        }
+    });
+    meanwhile(&front, join_all(slow)).await;
+    let whole = front.origin.take();
+    assert!(whole.iter().all(|seen| seen.target == "/well"), "{whole:?}");
+    front.stop().await;
+}
+
+#[tokio::test]
+async fn slow_readers_are_closed_and_hold_back_the_origin() {
+    let front = Front::start_with(strict).await;
+    for path in ["/large", "/drip"] {
+        let slow = async {
+            let mut all = Vec::new();
+            for _ in 0..8 {
+                all.push(sent(&front, get(path).as_bytes()).await);
+            }
+            // Nothing is read until the proxy must have closed them: what is read then is what the
+            // kernel held, and then the end.
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            for stream in &mut all {
+                let said = end_of(stream).await;
+                assert!(said.len() < 48 << 20, "{} bytes were taken unread", said.len());
+            }
+        };
+        meanwhile(&front, slow).await;
+    }
+    let written = front.origin.written();
+    assert!(written < 48 << 20, "the origin could send {written} bytes to one who reads none");
+    front.stop().await;
+}
+
+#[tokio::test]
+async fn idle_connections_are_closed() {
+    let front = Front::start_with(strict).await;
+    let idle = (0..200).map(|_| async {
+        let mut stream = sent(&front, get("/idle").as_bytes()).await;
+        let said = end_of(&mut stream).await;
+        assert!(said.starts_with(b"HTTP/1.1 200 "), "it was served first");
+    });
+    meanwhile(&front, join_all(idle)).await;
+    front.stop().await;
+}
+
+#[tokio::test]
+async fn connections_are_bounded_and_those_there_are_go_on() {
+    let front = Front::start_with(|options| {
+        options.proxy.workers = 1;
+        options.proxy.max_connections = 20;
+    })
+    .await;
+    let mut kept = TcpStream::connect(front.address).await.unwrap();
+    ask(&mut kept).await;
+    // Half of those that come are more than it takes.
+    let mut all = Vec::new();
+    for _ in 0..40 {
+        all.push(TcpStream::connect(front.address).await.unwrap());
+        ask(&mut kept).await;
+    }
+    let answered = join_all(all.iter_mut().map(|stream| async {
+        let _ = stream.write_all(get("/").as_bytes()).await;
+        let mut answer = [0; 12];
+        matches!(timeout(LIMIT, stream.read(&mut answer)).await, Ok(Ok(1..)) if answer.ends_with(b" 200"))
+    }))
+    .await;
+    let answered = answered.into_iter().filter(|answered| *answered).count();
+    assert!(answered < 20, "{answered} beside one are served");
+    ask(&mut kept).await;
+    drop(all);
+    // Their places are free again as soon as the proxy has seen them go.
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    loop {
+        let mut stream = TcpStream::connect(front.address).await.unwrap();
+        let _ = stream.write_all(get("/").as_bytes()).await;
+        if let Ok(1..) = stream.read(&mut [0; 64]).await {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "no place becomes free");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    front.stop().await;
+}
+
+#[tokio::test]
+async fn one_address_gets_so_many_connections_and_no_more() {
+    let front = Front::start_with(|options| {
+        options.proxy.workers = 1;
+        options.proxy.max_connections_per_ip = 5;
+    })
+    .await;
+    let mut kept = TcpStream::connect(front.address).await.unwrap();
+    ask(&mut kept).await;
+    let mut answered = 0;
+    let mut all = Vec::new();
+    for _ in 0..20 {
+        let mut stream = TcpStream::connect(front.address).await.unwrap();
+        let _ = stream.write_all(get("/").as_bytes()).await;
+        if let Ok(Ok(1..)) = timeout(LIMIT, stream.read(&mut [0; 64])).await {
+            answered += 1;
+        }
+        all.push(stream);
+        ask(&mut kept).await;
+    }
+    assert!(answered <= 5, "{answered} were served");
+    // Another address is another client.
+    let other = tokio::net::TcpSocket::new_v4().unwrap();
+    other.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let mut other = other.connect(front.address).await.unwrap();
+    ask(&mut other).await;
+    front.stop().await;
+}
+
+/// A well-behaved client that keeps its connection.
+async fn ask(kept: &mut TcpStream) {
+    kept.write_all(get("/kept").as_bytes()).await.expect("it reads");
+    let mut answer = Vec::new();
+    timeout(LIMIT, async {
+        while !answer.ends_with(b"\r\n\r\nok") {
+            assert!(kept.read_buf(&mut answer).await.expect("it answers") > 0, "closed");
+        }
+    })
+    .await
+    .expect("a good client is served in time");
+}

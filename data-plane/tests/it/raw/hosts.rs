@@ -1,0 +1,262 @@
+//! Which host a request is for.
+
+use super::{BAD, HOST, Row, Wanted, hold, row};
+use crate::front::origin::Seen;
+
+fn is_first(seen: &Seen) -> bool {
+    seen.target == "/first"
+}
+
+/// What it is for is told to the instance as it was routed.
+fn is_for_a(seen: &Seen) -> bool {
+    let hosts = seen.all("host");
+    is_first(seen) && hosts.len() == 1 && hosts[0].to_ascii_lowercase().starts_with(HOST)
+}
+
+fn with(name: &'static str, value: &str, wanted: Wanted) -> Row {
+    row(
+        name,
+        format!("GET /first HTTP/1.1\r\nHost:{value}\r\n\r\n"),
+        wanted,
+    )
+}
+
+#[tokio::test]
+async fn there_is_one_valid_host_or_400() {
+    let lines = |lines: &str| format!("GET /first HTTP/1.1\r\n{lines}\r\n");
+    hold(vec![
+        with("3.2 the host", " a.localhost", Wanted::Passed(is_for_a)),
+        with(
+            "RFC 9110 4.2.3 in capitals",
+            " A.LocalHost",
+            Wanted::Passed(is_for_a),
+        ),
+        with(
+            "RFC 9110 7.2 with a port",
+            " a.localhost:8080",
+            Wanted::Passed(is_for_a),
+        ),
+        with(
+            "RFC 3986 3.2.3 with an empty port",
+            " a.localhost:",
+            Wanted::Passed(is_for_a),
+        ),
+        with(
+            "RFC 1034 3.1 with a trailing dot",
+            " a.localhost.",
+            Wanted::Passed(is_for_a),
+        ),
+        with(
+            "RFC 9110 7.2 unknown",
+            " b.localhost",
+            Wanted::Answered(404),
+        ),
+        with(
+            "RFC 9110 7.2 an IPv4 address",
+            " 127.0.0.1",
+            Wanted::Answered(404),
+        ),
+        with(
+            "RFC 3986 3.2.2 an IPv6 address",
+            " [::1]",
+            Wanted::Answered(404),
+        ),
+        with(
+            "RFC 3986 3.2.2 an IPv6 address and port",
+            " [::1]:80",
+            Wanted::Answered(404),
+        ),
+        row("3.2 none", lines(""), BAD),
+        row(
+            "3.2 two",
+            lines("Host: a.localhost\r\nHost: b.localhost\r\n"),
+            BAD,
+        ),
+        row(
+            "3.2 two, the same",
+            lines("Host: a.localhost\r\nHost: a.localhost\r\n"),
+            BAD,
+        ),
+        row(
+            "3.2 two, one in capitals",
+            lines("Host: a.localhost\r\nHOST: b.localhost\r\n"),
+            BAD,
+        ),
+        row(
+            "3.2 two, apart",
+            lines("Host: a.localhost\r\nX: y\r\nHost: b.localhost\r\n"),
+            BAD,
+        ),
+        row(
+            "5.1 space before its colon",
+            lines("Host : a.localhost\r\n"),
+            BAD,
+        ),
+        row(
+            "5.1 two, one with a space before its colon",
+            lines("Host: a.localhost\r\nHost : b.localhost\r\n"),
+            BAD,
+        ),
+        row(
+            "5.2 folded",
+            lines("Host: a.localhost\r\n b.localhost\r\n"),
+            BAD,
+        ),
+        row(
+            "5.2 first line begins with space",
+            lines(" Host: a.localhost\r\n"),
+            BAD,
+        ),
+        with("3.2 empty", "", BAD),
+        with("3.2 white space", "  ", BAD),
+        with("3.2 a dot", " .", BAD),
+        with("3.2 a port alone", " :80", BAD),
+        with("3.2 two labels with nothing between", " a..localhost", BAD),
+        with("3.2 two trailing dots", " a.localhost..", BAD),
+        with("3.2 with a path", " a.localhost/x", BAD),
+        with("3.2 with a query", " a.localhost?x", BAD),
+        with("3.2 with a fragment", " a.localhost#x", BAD),
+        with("3.2 with a scheme", " http://a.localhost", BAD),
+        with("RFC 9110 4.2.4 with userinfo", " user@a.localhost", BAD),
+        with(
+            "RFC 9110 4.2.4 with userinfo in front",
+            " a.localhost@b",
+            BAD,
+        ),
+        with("3.2 a list", " a.localhost, b.localhost", BAD),
+        with("3.2 a list without space", " a.localhost,b.localhost", BAD),
+        with("3.2 space within", " a.localhost b", BAD),
+        with("3.2 tab within", " a.localhost\tb", BAD),
+        with("RFC 3986 3.2.3 a port with sign", " a.localhost:+80", BAD),
+        with("RFC 3986 3.2.3 a port with letters", " a.localhost:8o", BAD),
+        with("RFC 3986 3.2.3 a port too large", " a.localhost:65536", BAD),
+        with("RFC 3986 3.2.3 two ports", " a.localhost:80:80", BAD),
+        with("RFC 3986 3.2.2 an open bracket", " [::1", BAD),
+        with("RFC 3986 3.2.2 bytes behind the bracket", " [::1]a", BAD),
+        with(
+            "RFC 3986 3.2.2 no address in brackets",
+            " [a.localhost]",
+            BAD,
+        ),
+        with("RFC 6874 a zone", " [fe80::1%25eth0]", BAD),
+        with("RFC 3986 2.1 percent-encoded", " a%2elocalhost", BAD),
+        with("3.2 a backslash", " a.localhost\\b", BAD),
+        with("3.2 a quote", " \"a.localhost\"", BAD),
+        with(
+            "3.2 longer than any name",
+            &format!(" {}.localhost", "a".repeat(300)),
+            BAD,
+        ),
+        row(
+            "3.2 Latin-1",
+            b"GET /first HTTP/1.1\r\nHost: a\xe9.localhost\r\n\r\n",
+            BAD,
+        ),
+        row(
+            "5.5 NUL",
+            b"GET /first HTTP/1.1\r\nHost: a.localhost\0\r\n\r\n",
+            BAD,
+        ),
+        row(
+            "5.5 DEL",
+            b"GET /first HTTP/1.1\r\nHost: a.localhost\x7f\r\n\r\n",
+            BAD,
+        ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn a_target_in_absolute_form_names_the_host() {
+    let to = |target: &str, host: &str| format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    hold(vec![
+        row(
+            "3.2.2 the same host",
+            to("http://a.localhost/first", HOST),
+            Wanted::Passed(is_for_a),
+        ),
+        row(
+            "3.2.2 with a port",
+            to("http://a.localhost:80/first", HOST),
+            Wanted::Passed(is_for_a),
+        ),
+        row(
+            "3.2.2 the target wins",
+            to("http://a.localhost/first", "b.localhost"),
+            Wanted::Either(&[400], is_for_a),
+        ),
+        row(
+            "3.2.2 the target wins, whatever Host says",
+            to("http://b.localhost/first", HOST),
+            Wanted::Answered(404),
+        ),
+        row(
+            "3.2.2 in capitals",
+            to("HTTP://A.localhost/first", HOST),
+            Wanted::Either(&[400], is_for_a),
+        ),
+        row(
+            "RFC 9110 4.2.2 https",
+            to("https://a.localhost/first", HOST),
+            Wanted::Either(&[400, 421], is_for_a),
+        ),
+        row(
+            "3.2.2 no path",
+            to("http://a.localhost", HOST),
+            Wanted::Passed(|seen| seen.target == "/"),
+        ),
+        row(
+            "3.2.1 a query and no path",
+            to("http://a.localhost?q", HOST),
+            Wanted::Either(&[400], |seen| seen.target == "/?q"),
+        ),
+        row(
+            "3.2 no Host beside it",
+            "GET http://a.localhost/first HTTP/1.1\r\n\r\n",
+            BAD,
+        ),
+        row(
+            "3.2 two Hosts beside it",
+            "GET http://a.localhost/first HTTP/1.1\r\nHost: a.localhost\r\nHost: b\r\n\r\n",
+            BAD,
+        ),
+        row(
+            "RFC 9110 4.2.4 userinfo",
+            to("http://user:pass@a.localhost/first", HOST),
+            BAD,
+        ),
+        row("RFC 9110 4.2.1 no host", to("http:///first", HOST), BAD),
+        row(
+            "RFC 9110 4.2.1 a port alone",
+            to("http://:80/first", HOST),
+            BAD,
+        ),
+        row(
+            "7.4 another scheme",
+            to("ftp://a.localhost/first", HOST),
+            BAD,
+        ),
+        row(
+            "7.4 a scheme and no authority",
+            to("http:/first", HOST),
+            BAD,
+        ),
+        row(
+            "7.4 a scheme of a script",
+            to("javascript:alert(1)", HOST),
+            BAD,
+        ),
+        row(
+            "3.2.1 an authority without scheme is a path",
+            to("//b.localhost/first", HOST),
+            Wanted::Either(&[400], |seen| {
+                seen.target == "//b.localhost/first" && is_host_a(seen)
+            }),
+        ),
+    ])
+    .await;
+}
+
+fn is_host_a(seen: &Seen) -> bool {
+    seen.all("host") == [HOST]
+}

@@ -1,0 +1,220 @@
+//! `cless-bench-micro`: the steps of a warm request that are nothing but computation, each beside the
+//! least that could do its job.
+//!
+//! | step | beside |
+//! |---|---|
+//! | choosing a version by chance | reading an array at an index by the same generator |
+//! | finding a random host among 100 000 | `HashMap::get` of the same hosts |
+//! | entering and leaving an instance, two threads at once | adding to and taking from an atomic |
+//!
+//! Rounds are interleaved; the ratio is the median of those of the rounds.
+
+use std::collections::HashMap;
+use std::hint::black_box;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use cless_data_plane::instance::admission::Admission;
+use cless_data_plane::route::{
+    Ask, Candidate, Change, Cursor, Digest, HostEntry, PullPolicy, Readiness, Route, Scope,
+    Settings, Slots, Spec, Table, Version, VersionKey, choose,
+};
+use cless_tests::report::{self, Better, Row};
+use cless_tests::stats::middle;
+use rand::rngs::SmallRng;
+use rand::seq::SliceRandom as _;
+use rand::{RngExt as _, SeedableRng as _};
+
+const ROUNDS: usize = 31;
+const HOSTS: usize = 100_000;
+/// Of each side in each round; some tens of milliseconds.
+const CHOICES: u32 = 4_000_000;
+const ADMISSIONS: u32 = 1_000_000;
+/// Both sides draw the same.
+const SEED: u64 = 7;
+
+fn main() -> Result<()> {
+    let (table, hosts) = table()?;
+    let host = hosts.first().context("there are hosts")?;
+    let entry = table.lookup(host).context("a host that is there")?;
+    let rows = [choosing(entry)?, finding(&table, &hosts)?, entering()];
+    let mut out = std::io::stdout();
+    writeln!(out, "Nanoseconds an operation.\n{}", report::table(&rows))?;
+    writeln!(
+        out,
+        "written to {}",
+        report::write("micro", &rows)?.display()
+    )?;
+    Ok(())
+}
+
+/// Runs both sides in turn. The reference is shown so that the ratio is the rounds' median one.
+fn row(
+    case: &'static str,
+    reference_name: &'static str,
+    bar: f64,
+    mut sides: impl FnMut() -> (f64, f64),
+) -> Row {
+    let rounds: Vec<_> = (0..ROUNDS).map(|_| sides()).collect();
+    let ours: Vec<f64> = rounds.iter().map(|(ours, _)| *ours).collect();
+    let ratios: Vec<f64> = rounds.iter().map(|(ours, theirs)| ours / theirs).collect();
+    let ours = middle(&ours);
+    Row {
+        case,
+        metric: "ns",
+        better: Better::Lower,
+        ours,
+        reference: Some((ours / middle(&ratios), reference_name)),
+        bar: Some(bar),
+    }
+}
+
+fn per_operation(took: Duration, operations: usize) -> f64 {
+    took.as_secs_f64() * 1e9 / operations as f64
+}
+
+fn choosing(entry: &HostEntry) -> Result<Row> {
+    let slots = entry.route.slots.as_ref().context("traffic is set")?;
+    let array: [usize; 100] = std::array::from_fn(|at| slots.get(at));
+    let ask = Ask::default();
+    Ok(row("choose", "array read", 2.0, || {
+        let mut rng = SmallRng::seed_from_u64(SEED);
+        let began = Instant::now();
+        for _ in 0..CHOICES {
+            black_box(choose(black_box(entry), &ask, &mut rng));
+        }
+        let ours = per_operation(began.elapsed(), CHOICES as usize);
+        let mut rng = SmallRng::seed_from_u64(SEED);
+        let began = Instant::now();
+        for _ in 0..CHOICES {
+            let slot = rng.random_range(0..array.len());
+            black_box(black_box(&array)[slot]);
+        }
+        (ours, per_operation(began.elapsed(), CHOICES as usize))
+    }))
+}
+
+fn finding(table: &Table, hosts: &[Arc<str>]) -> Result<Row> {
+    let map: HashMap<Arc<str>, &HostEntry> = hosts
+        .iter()
+        .map(|host| Some((host.clone(), table.lookup(host)?)))
+        .collect::<Option<_>>()
+        .context("all hosts are there")?;
+    let mut asked: Vec<String> = hosts.iter().map(|host| host.to_string()).collect();
+    asked.shuffle(&mut SmallRng::seed_from_u64(SEED));
+    Ok(row("host-100k", "HashMap get", 1.5, || {
+        let began = Instant::now();
+        for host in &asked {
+            black_box(table.lookup(black_box(host)));
+        }
+        let ours = per_operation(began.elapsed(), asked.len());
+        let began = Instant::now();
+        for host in &asked {
+            black_box(map.get(black_box(host.as_str())));
+        }
+        (ours, per_operation(began.elapsed(), asked.len()))
+    }))
+}
+
+fn entering() -> Row {
+    let admission = Admission::default();
+    admission.open();
+    let counter = AtomicU64::new(0);
+    row("admission-x2", "fetch_add and fetch_sub", 1.5, || {
+        let ours = by_two(|| {
+            let _ = black_box(admission.enter(u32::MAX));
+            black_box(admission.leave());
+        });
+        let theirs = by_two(|| {
+            black_box(counter.fetch_add(1, Ordering::AcqRel));
+            black_box(counter.fetch_sub(1, Ordering::AcqRel));
+        });
+        (ours, theirs)
+    })
+}
+
+/// Nanoseconds an operation of two threads that do it at the same time.
+fn by_two(operation: impl Fn() + Sync) -> f64 {
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..ADMISSIONS {
+                    operation();
+                }
+            });
+        }
+    });
+    per_operation(began.elapsed(), 2 * ADMISSIONS as usize)
+}
+
+/// A table of as many services as hosts, with a split over three versions each, and the hosts.
+fn table() -> Result<(Table, Vec<Arc<str>>)> {
+    let versions = [1, 2, 3].map(|number| Arc::new(version(number)));
+    let numbers: Vec<u32> = (0..100).map(|at| at % 3 + 1).collect();
+    let slots = Slots::new(&numbers, |number| {
+        usize::try_from(number).ok()?.checked_sub(1)
+    })?;
+    let settings = Arc::new(Settings::default());
+    let hosts: Vec<Arc<str>> = (0..HOSTS)
+        .map(|number| format!("service-{number}.example.com").into())
+        .collect();
+    let upserts = hosts.iter().enumerate().map(|(number, host)| {
+        let uid: Arc<str> = format!("uid-{number}").into();
+        let route = Route {
+            service: format!("service-{number}").into(),
+            service_uid: uid.clone(),
+            hosts: [host.clone()].into(),
+            tags: [].into(),
+            settings: settings.clone(),
+            versions: versions.to_vec(),
+            slots: Some(slots.clone()),
+        };
+        Candidate {
+            service_uid: uid,
+            received: bytes::Bytes::new(),
+            digest: Digest::default(),
+            decoded: Ok(Arc::new(route)),
+            last_good: None,
+        }
+    });
+    let change = Change {
+        cluster: "c".into(),
+        cursor: Cursor {
+            epoch: "e".into(),
+            revision: 1,
+            digest: Digest::default(),
+        },
+        scope: Scope::Snapshot,
+        upserts: upserts.collect(),
+        removed: Vec::new(),
+    };
+    Ok((Table::default().apply(change), hosts))
+}
+
+fn version(number: u32) -> Version {
+    Version {
+        key: VersionKey {
+            service_uid: "uid".into(),
+            number,
+        },
+        uid: format!("uid-{number}").into(),
+        service: "service".into(),
+        spec: Spec {
+            image: "service:1".to_owned(),
+            port: None,
+            env: Vec::new(),
+            command: Vec::new(),
+            args: Vec::new(),
+            cpu_millis: 1000,
+            memory_bytes: 512 << 20,
+            readiness: Readiness::Tcp,
+            pull_policy: PullPolicy::Missing,
+        },
+        image_digest: None,
+        verify: None,
+    }
+}

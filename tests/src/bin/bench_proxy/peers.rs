@@ -1,0 +1,210 @@
+//! The proxies that are raced, as processes on the proxy's core.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use cless_tests::{cpu, paths, wait};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+
+use super::config::{self, Scene};
+
+/// Traefik takes longest.
+const LISTENS_WITHIN: Duration = Duration::from_secs(20);
+
+/// Who is raced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub(crate) enum Racer {
+    Cless,
+    Nginx,
+    Haproxy,
+    Envoy,
+    Caddy,
+    Traefik,
+}
+
+impl Racer {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Cless,
+        Self::Nginx,
+        Self::Haproxy,
+        Self::Envoy,
+        Self::Caddy,
+        Self::Traefik,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Cless => "cless",
+            Self::Nginx => "nginx",
+            Self::Haproxy => "haproxy",
+            Self::Envoy => "envoy",
+            Self::Caddy => "caddy",
+            Self::Traefik => "traefik",
+        }
+    }
+}
+
+/// Ports on 127.0.0.1.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ports {
+    /// HTTP/1.1.
+    pub(crate) h1: u16,
+    /// HTTP/2 with prior knowledge; a port of its own, for some peers cannot tell the two apart.
+    pub(crate) h2c: u16,
+    /// Both over TLS, by ALPN.
+    pub(crate) tls: u16,
+}
+
+impl Ports {
+    /// Ports that are free now. All are held at once, so that no two are the same.
+    pub(crate) fn free() -> Result<Self> {
+        let held = [(); 3].map(|()| TcpListener::bind(("127.0.0.1", 0)));
+        let mut ports = held.iter().map(|held| match held {
+            Ok(held) => held.local_addr().map(|address| address.port()),
+            Err(error) => Err(std::io::Error::from(error.kind())),
+        });
+        let mut next = || ports.next().context("three are held")?.context("no port");
+        Ok(Self {
+            h1: next()?,
+            h2c: next()?,
+            tls: next()?,
+        })
+    }
+}
+
+/// A proxy that runs; killed when dropped.
+pub(crate) struct Peer {
+    pub(crate) racer: Racer,
+    pub(crate) ports: Ports,
+    pub(crate) pid: u32,
+    /// None for cless, which the cluster holds.
+    child: Option<Child>,
+}
+
+impl Drop for Peer {
+    /// Its workers too: they do not end with a master that is killed.
+    fn drop(&mut self) {
+        if self.child.is_some() {
+            cpu::kill_tree(self.pid);
+        }
+    }
+}
+
+impl Peer {
+    /// cless, started by its cluster.
+    pub(crate) fn cless(ports: Ports, pid: u32) -> Self {
+        Self {
+            racer: Racer::Cless,
+            ports,
+            pid,
+            child: None,
+        }
+    }
+
+    /// Starts a peer on `core`, in `dir`, which holds the certificate.
+    pub(crate) async fn start(
+        racer: Racer,
+        origin: SocketAddr,
+        dir: &Path,
+        logs: bool,
+        core: usize,
+    ) -> Result<Self> {
+        let ports = Ports::free()?;
+        let scene = Scene {
+            ports,
+            origin,
+            dir,
+            logs,
+        };
+        let file = |name: &str, content: String| -> Result<String> {
+            let path = dir.join(name);
+            std::fs::write(&path, content)?;
+            Ok(path.display().to_string())
+        };
+        let tools = paths::target_dir()?.join("tools/bin");
+        let (program, args) = match racer {
+            Racer::Cless => bail!("cless is started by its cluster"),
+            Racer::Nginx => {
+                let file = file("nginx.conf", config::nginx(&scene))?;
+                ("nginx".into(), vec!["-c".into(), file])
+            }
+            Racer::Haproxy => {
+                let file = file("haproxy.cfg", config::haproxy(&scene))?;
+                ("haproxy".into(), vec!["-db".into(), "-f".into(), file])
+            }
+            Racer::Envoy => {
+                let file = file("envoy.yaml", config::envoy(&scene))?;
+                let flags = [
+                    "--concurrency",
+                    "1",
+                    "--disable-hot-restart",
+                    "-l",
+                    "error",
+                    "-c",
+                ];
+                let flags = flags.map(str::to_owned).into_iter().chain([file]);
+                (tools.join("envoy"), flags.collect())
+            }
+            Racer::Caddy => {
+                let file = file("Caddyfile", config::caddy(&scene))?;
+                let flags = ["run", "--adapter", "caddyfile", "--config"];
+                let flags = flags.map(str::to_owned).into_iter().chain([file]);
+                (tools.join("caddy"), flags.collect())
+            }
+            Racer::Traefik => {
+                let (fixed, routes) = config::traefik(&scene);
+                file("traefik-routes.yaml", routes)?;
+                let file = file("traefik.yaml", fixed)?;
+                (tools.join("traefik"), vec![format!("--configFile={file}")])
+            }
+        };
+        let log = dir.join(format!("{}.log", racer.name()));
+        let output = std::fs::File::create(&log)?;
+        // util-linux, which is essential in Debian: no peer outlives a bench that is killed.
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "TERM"])
+            .arg(&program)
+            .args(&args)
+            .env("GOMAXPROCS", "1")
+            // Debian keeps servers in sbin.
+            .env(
+                "PATH",
+                format!("{}:/usr/sbin:/usr/local/sbin", std::env::var("PATH")?),
+            )
+            .current_dir(dir)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .kill_on_drop(true);
+        let mut child = cpu::on(core, || command.spawn())?.with_context(|| {
+            format!(
+                "cannot start {}: `make bench-proxy` installs it",
+                program.display()
+            )
+        })?;
+        let pid = child.id().context("it has ended")?;
+        for port in [ports.h1, ports.h2c, ports.tls] {
+            let what = format!("{} listens on {port}", racer.name());
+            let listens = wait::until(&what, LISTENS_WITHIN, async || {
+                if let Some(status) = child.try_wait()? {
+                    bail!("{} ended: {status}", racer.name());
+                }
+                Ok(TcpStream::connect(("127.0.0.1", port)).await.ok())
+            });
+            listens.await.with_context(|| {
+                std::fs::read_to_string(&log).unwrap_or_else(|error| error.to_string())
+            })?;
+        }
+        Ok(Self {
+            racer,
+            ports,
+            pid,
+            child: Some(child),
+        })
+    }
+}

@@ -1,0 +1,186 @@
+//! An open loop over HTTP/1.1: requests that are due at fixed times.
+//!
+//! A request whose time comes while every connection is busy waits for one, and is timed from when it
+//! was due: else a proxy that stalls would be asked less, and its stall hidden (coordinated omission).
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+
+use super::{Run, Target};
+
+/// How often it is looked which requests are due. A runtime's clock ticks each millisecond, which would
+/// be seen in the result: hence a timer of the kernel's, and a loop of its own.
+const TICK: Duration = Duration::from_micros(50);
+/// No answer takes longer, also one to a request that queued.
+const LIMIT: Duration = Duration::from_secs(10);
+/// The timer's name among the events; connections have their index.
+const TIMER: u64 = u64::MAX;
+
+/// Asks for `target` at `rate` requests a second, over at most that many connections at once.
+pub async fn run(target: Target<'_>, connections: usize, rate: f64, seconds: u64) -> Result<Run> {
+    let (path, host, address) = (target.path, target.host, target.address);
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").into_bytes();
+    let looped = move || {
+        let clients = (0..connections)
+            .map(|_| Client::connect(address))
+            .collect::<Result<Vec<_>>>()?;
+        Loop::new(clients, request)?.run(rate, Duration::from_secs(seconds))
+    };
+    tokio::task::spawn_blocking(looped).await?
+}
+
+/// One connection.
+struct Client {
+    stream: TcpStream,
+    /// What has come of the answer.
+    buffer: Vec<u8>,
+    /// When the request under way was due.
+    due: Option<Instant>,
+}
+
+impl Client {
+    fn connect(address: std::net::SocketAddr) -> Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+        Ok(Self {
+            stream,
+            buffer: Vec::new(),
+            due: None,
+        })
+    }
+
+    /// Reads what is there; the time the request was due, if the answer is whole.
+    fn read(&mut self, block: &mut [u8]) -> Result<Option<Instant>> {
+        loop {
+            match self.stream.read(block) {
+                Ok(0) => anyhow::bail!("the connection was closed"),
+                Ok(read) => self.buffer.extend_from_slice(&block[..read]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        match whole_length(&self.buffer)? {
+            Some(whole) if self.buffer.len() >= whole => {
+                self.buffer.clear();
+                let due = self.due.take();
+                Ok(Some(due.context("an answer to no request")?))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+struct Loop {
+    epoll: Epoll,
+    timer: TimerFd,
+    clients: Vec<Client>,
+    idle: VecDeque<usize>,
+    /// Due, and not sent for want of a connection.
+    queue: VecDeque<Instant>,
+    request: Vec<u8>,
+}
+
+impl Loop {
+    fn new(clients: Vec<Client>, request: Vec<u8>) -> Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)?;
+        timer.set(
+            Expiration::Interval(TimeSpec::from_duration(TICK)),
+            TimerSetTimeFlags::empty(),
+        )?;
+        epoll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN, TIMER))?;
+        for (at, client) in clients.iter().enumerate() {
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, at as u64);
+            epoll.add(&client.stream, event)?;
+        }
+        Ok(Self {
+            epoll,
+            timer,
+            idle: (0..clients.len()).collect(),
+            queue: VecDeque::new(),
+            clients,
+            request,
+        })
+    }
+
+    fn run(mut self, rate: f64, length: Duration) -> Result<Run> {
+        let total = (length.as_secs_f64() * rate) as usize;
+        let (mut added, mut latencies) = (0, Vec::with_capacity(total));
+        let mut events = vec![EpollEvent::empty(); 512];
+        let mut block = vec![0; 128 * 1024];
+        let began = Instant::now();
+        while latencies.len() < total {
+            ensure!(began.elapsed() < length + LIMIT, "answers are missing");
+            let ready = self.epoll.wait(&mut events, EpollTimeout::NONE)?;
+            for event in &events[..ready] {
+                if event.data() == TIMER {
+                    self.timer.wait()?;
+                    continue;
+                }
+                let at = event.data() as usize;
+                if let Some(due) = self.clients[at].read(&mut block)? {
+                    latencies.push(due.elapsed());
+                    self.idle.push_back(at);
+                }
+            }
+            let passed = (began.elapsed().as_secs_f64() * rate) as usize;
+            while added < passed.min(total) {
+                let after = Duration::from_secs_f64(added as f64 / rate);
+                self.queue.push_back(began + after);
+                added += 1;
+            }
+            self.send_due()?;
+        }
+        Ok(Run::of(&latencies, began.elapsed()))
+    }
+
+    fn send_due(&mut self) -> Result<()> {
+        while let (Some(&at), Some(&due)) = (self.idle.front(), self.queue.front()) {
+            let client = &mut self.clients[at];
+            // Shorter than any send buffer, which is empty.
+            client.stream.write_all(&self.request)?;
+            client.due = Some(due);
+            self.idle.pop_front();
+            self.queue.pop_front();
+        }
+        Ok(())
+    }
+}
+
+/// How long the answer is of which this is the start; `None` while its head is not whole.
+fn whole_length(start: &[u8]) -> Result<Option<usize>> {
+    let Some(head) = start.windows(4).position(|window| window == b"\r\n\r\n") else {
+        return Ok(None);
+    };
+    let text = std::str::from_utf8(&start[..head])?;
+    ensure!(text.starts_with("HTTP/1.1 200 "), "answered: {text}");
+    let length = text.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        let is_length = name.eq_ignore_ascii_case("content-length");
+        is_length.then(|| value.trim().parse::<usize>().ok())?
+    });
+    Ok(Some(
+        head + 4 + length.context("an answer without a length")?,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_whole_by_its_length() {
+        let head = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n";
+        assert_eq!(whole_length(&head[..20]).unwrap(), None);
+        assert_eq!(whole_length(head).unwrap(), Some(head.len() + 3));
+        assert!(whole_length(b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n").is_err());
+    }
+}
