@@ -5,4 +5,5 @@ mod front;
 mod pools;
 mod pools_scale;
 mod pools_sleep;
+mod proxy;
 mod raw;
