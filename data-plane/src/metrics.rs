@@ -76,7 +76,7 @@ pub struct Metrics {
     active: Gauge,
     connections: Gauge,
     tunnels: Gauge,
-    closed: Family<ReasonLabels, Gauge>,
+    closed: Family<ReasonLabels, Counter>,
     access_log_dropped: Counter,
     queue_depth: Family<VersionLabels, Gauge>,
     workers: Workers,
@@ -141,8 +141,8 @@ impl Metrics {
             self.tunnels.clone(),
         );
         registry.register(
-            "cless_connections_closed_total",
-            "Connections of clients that cless refused or ended, since it started",
+            "cless_connections_closed",
+            "Connections of clients that cless refused or ended",
             self.closed.clone(),
         );
         registry.register(
@@ -325,8 +325,7 @@ impl Metrics {
             tunnels += counts.tunnels;
             for (reason, count) in counts.closed {
                 let labels = ReasonLabels { reason };
-                let sum = self.closed.get_or_create(&labels);
-                sum.inc_by(i64::try_from(count).unwrap_or(i64::MAX));
+                self.closed.get_or_create(&labels).inc_by(count);
             }
         }
         self.active.set(active);

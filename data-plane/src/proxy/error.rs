@@ -91,7 +91,11 @@ impl Error {
 
     /// What follows on the connection cannot be told from the request any more, so it ends.
     fn ends_connection(&self) -> bool {
-        matches!(self, Self::Ambiguous(_) | Self::BrokenBody)
+        use Error::{Ambiguous, BadRequest, BrokenBody, Method, TooManyFields};
+        matches!(
+            self,
+            Ambiguous(_) | BadRequest(_) | BrokenBody | Method(_) | TooManyFields
+        )
     }
 
     /// Label of the metric.

@@ -108,7 +108,7 @@ pub struct Found {
     pub pass: usize,
     /// The head that has a fault, counted from 0. What follows is not inspected.
     pub fault: Option<(u32, Fault)>,
-    /// The fault is in a body: nothing of the bytes may be passed on.
+    /// The fault is in a body: nothing that follows what is passed on may be.
     pub broken: bool,
 }
 
@@ -205,7 +205,7 @@ impl Inspector {
                     Err(fault) => {
                         self.give_up();
                         return Found {
-                            pass: 0,
+                            pass: at,
                             fault: Some((self.heads.wrapping_sub(1), fault)),
                             broken: true,
                         };

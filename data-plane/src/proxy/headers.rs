@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
 
 use super::error::Error;
 use crate::route::normalize;
@@ -49,7 +49,9 @@ pub(super) fn host<B>(request: &Request<B>) -> Result<Cow<'_, str>, Error> {
         (_, Some(_)) => return Err(bad("more than one Host field")),
         (None, None) => None,
         (Some(field), None) => {
-            let text = field.to_str().map_err(|_| bad("the Host field is no text"))?;
+            let text = field
+                .to_str()
+                .map_err(|_| bad("the Host field is no text"))?;
             Some(normal(text)?)
         }
     };
@@ -58,7 +60,10 @@ pub(super) fn host<B>(request: &Request<B>) -> Result<Cow<'_, str>, Error> {
     {
         return Err(bad("the target is neither http nor https"));
     }
-    let authority = request.uri().authority().map(|authority| authority.as_str());
+    let authority = request
+        .uri()
+        .authority()
+        .map(|authority| authority.as_str());
     match (authority.map(normal).transpose()?, field) {
         (None, None) => Err(bad("no Host field")),
         (None, Some(field)) => Ok(field),
@@ -68,6 +73,23 @@ pub(super) fn host<B>(request: &Request<B>) -> Result<Cow<'_, str>, Error> {
         },
         (Some(_), None) if request.version() == Version::HTTP_11 => Err(bad("no Host field")),
         (Some(authority), _) => Ok(authority),
+    }
+}
+
+/// Checks the form of a target (RFC 9112 section 3.2): a path, or an absolute URI, or `*` for `OPTIONS`.
+///
+/// # Errors
+/// [`Error::BadRequest`] for any other, which only looks like a host or a path.
+pub(super) fn check_target<B>(request: &Request<B>) -> Result<(), Error> {
+    let uri = request.uri();
+    let good = match uri.path() {
+        "*" => request.method() == Method::OPTIONS,
+        "" => uri.scheme().is_some(),
+        path => path.starts_with('/') && (uri.scheme().is_some() || uri.authority().is_none()),
+    };
+    match good {
+        true => Ok(()),
+        false => Err(Error::BadRequest("the target is of no form".to_owned())),
     }
 }
 
@@ -85,18 +107,17 @@ pub(super) fn upgrade(headers: &HeaderMap, version: Version) -> Option<HeaderVal
     let protocol = headers.get(header::UPGRADE)?;
     let asked = version == Version::HTTP_11
         && !protocol.as_bytes().eq_ignore_ascii_case(b"h2c")
-        && names(headers).any(|name| name.eq_ignore_ascii_case("upgrade"));
+        && names(headers).any(|name| name.eq_ignore_ascii_case(b"upgrade"));
     asked.then(|| protocol.clone())
 }
 
-/// What `Connection` names.
-fn names(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+/// What `Connection` names. Each is read by itself: one that is no name hides no other.
+fn names(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     headers
         .get_all(header::CONNECTION)
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
         .filter(|name| !name.is_empty())
 }
 
@@ -106,7 +127,7 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let plain = |value: &HeaderValue| value == "keep-alive" || value == "close";
     if !headers.get_all(header::CONNECTION).iter().all(plain) {
         let named: Vec<HeaderName> = names(headers)
-            .filter_map(|name| name.parse().ok())
+            .filter_map(|name| HeaderName::from_bytes(name).ok())
             .collect();
         for name in named {
             // A client cannot make the proxy drop what routes and frames the message.
@@ -357,7 +378,10 @@ mod tests {
         };
         let http1 = |uri, hosts: &[&str]| found(Version::HTTP_11, uri, hosts);
         assert_eq!(http1("/", &["A.example:80"]), Ok("a.example".to_owned()));
-        assert_eq!(http1("http://b.example/", &["a.example"]), Ok("b.example".to_owned()));
+        assert_eq!(
+            http1("http://b.example/", &["a.example"]),
+            Ok("b.example".to_owned())
+        );
         for refused in [
             http1("/", &[]),
             http1("/", &["a", "a"]),
@@ -371,6 +395,21 @@ mod tests {
             found(Version::HTTP_10, "/", &[]),
         ] {
             assert!(matches!(refused, Err(Error::BadRequest(_))), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn rfc_9112_section_3_2_a_target_is_of_one_of_three_forms() {
+        let check = |method: &str, uri: &str| {
+            let request = Request::builder().method(method).uri(uri).body(());
+            check_target(&request.unwrap()).is_ok()
+        };
+        for uri in ["/", "/x?y", "http://a.example", "http://a.example/x"] {
+            assert!(check("GET", uri), "{uri}");
+        }
+        assert!(check("OPTIONS", "*"));
+        for uri in ["*", "first", "a.example:80", "a.example"] {
+            assert!(!check("GET", uri), "{uri}");
         }
     }
 

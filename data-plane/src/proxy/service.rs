@@ -41,13 +41,18 @@ pub(super) async fn handle(
     let id = headers::request_id(request.headers(), client.trusted, random);
     let asked = worker.logs().then(|| {
         let (method, uri) = (request.method(), request.uri());
-        Box::new(Asked::new(method, uri, request.version(), request.headers()))
+        Box::new(Asked::new(
+            method,
+            uri,
+            request.version(),
+            request.headers(),
+        ))
     });
     let exchange = Exchange::new(worker.clone(), client.clone(), id, asked);
     let answer = match client.meter.fault(number) {
         Some(fault) => Err(Error::Ambiguous(fault)),
         None => match own_answer(&worker, &client, &request) {
-            Some(answer) => answer,
+            Some(answer) => answer.map(|response| told(response, &exchange)),
             None => forward(&worker, request, &exchange).await,
         },
     };
@@ -69,6 +74,15 @@ pub(super) async fn handle(
     response
 }
 
+/// A whole answer of our own that is no error.
+fn told(mut response: Response<Body>, exchange: &Exchange) -> Response<Body> {
+    exchange.answered(response.status().as_u16(), "");
+    exchange.response_over();
+    let id = exchange.id().clone();
+    response.headers_mut().insert(headers::REQUEST_ID, id);
+    response
+}
+
 /// What is answered whatever the route.
 fn own_answer(
     worker: &Worker,
@@ -82,6 +96,9 @@ fn own_answer(
     // It would show what is between a client and its instance (RFC 9110 section 17.4).
     if *request.method() == Method::TRACE {
         return Some(Err(Error::Method("TRACE")));
+    }
+    if let Err(error) = headers::check_target(request) {
+        return Some(Err(error));
     }
     if fields.len() > worker.node.limits.max_headers {
         return Some(Err(Error::TooManyFields));
@@ -109,13 +126,22 @@ fn own_answer(
 
 /// How often `OPTIONS` may still be passed on (RFC 9110 section 7.6.2).
 fn forwards_left<B>(request: &Request<B>) -> Option<u64> {
-    request.headers().get(MAX_FORWARDS)?.to_str().ok()?.parse().ok()
+    request
+        .headers()
+        .get(MAX_FORWARDS)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
 }
 
 /// To the same target over HTTPS, with the same method (RFC 9110 section 15.4.9).
 fn redirect(request: &Request<Incoming>, port: u16) -> Result<Response<Body>, Error> {
     let host = headers::host(request)?;
-    let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+    let path = request
+        .uri()
+        .path_and_query()
+        .map_or("/", PathAndQuery::as_str);
     let path = if path.starts_with('/') { path } else { "/" };
     let to = match port {
         443 => format!("https://{host}{path}"),
@@ -267,6 +293,12 @@ fn answer(
         let tunnel = tunnel::run(worker.clone(), client, instance, exchange.clone());
         tokio::task::spawn_local(worker.node.tunnels.track_future(tunnel));
     }
+    // What of it is the body, the client might see in another way (RFC 9112 section 6.3).
+    let fields = response.headers();
+    if fields.contains_key(header::TRANSFER_ENCODING) && fields.contains_key(header::CONTENT_LENGTH)
+    {
+        return Err(Error::Broken);
+    }
     exchange.answered(response.status().as_u16(), "");
     let (mut head, incoming) = response.into_parts();
     headers::prepare_response(&mut head.headers, exchange.id(), switched, head.version);
@@ -301,7 +333,11 @@ mod tests {
             ("http://a.example", "/"),
             ("*", "*"),
         ] {
-            assert_eq!(origin_form(given.parse().unwrap(), &Method::GET), sent, "{given}");
+            assert_eq!(
+                origin_form(given.parse().unwrap(), &Method::GET),
+                sent,
+                "{given}"
+            );
         }
     }
 

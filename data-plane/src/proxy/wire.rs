@@ -69,7 +69,9 @@ impl Meter {
             return None;
         }
         let fault = *self.fault.lock();
-        fault.filter(|(head, _)| *head <= request).map(|(_, fault)| fault)
+        fault
+            .filter(|(head, _)| *head <= request)
+            .map(|(_, fault)| fault)
     }
 
     /// Says what the bytes behind a request to switch are: the other protocol, or the next request.
@@ -102,6 +104,8 @@ pub(super) struct Wire {
     /// behind the gate.
     stash: Vec<u8>,
     ended: bool,
+    /// The body at hand has a fault behind what was passed on.
+    broken: Option<Fault>,
 }
 
 impl Wire {
@@ -118,6 +122,7 @@ impl Wire {
             meter,
             stash,
             ended: false,
+            broken: None,
         }
     }
 
@@ -130,8 +135,12 @@ impl Wire {
             *self.meter.fault.lock() = Some(fault);
             self.meter.faulty.store(true, Ordering::Relaxed);
             if found.broken {
-                buf.set_filled(before);
-                return Err(io::Error::new(io::ErrorKind::InvalidData, fault.1));
+                buf.set_filled(before + found.pass);
+                self.broken = Some(fault.1);
+                return match found.pass {
+                    0 => Err(io::Error::new(io::ErrorKind::InvalidData, fault.1)),
+                    _ => Ok(()),
+                };
             }
         }
         if found.pass < fresh.len() {
@@ -167,6 +176,9 @@ impl AsyncRead for Wire {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if let Some(fault) = this.broken {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, fault)));
+        }
         if this.inspector.is_gated() {
             match this.meter.gate.swap(GATE_SHUT, Ordering::Relaxed) {
                 GATE_SHUT => return this.wait_at_gate(cx),
@@ -220,7 +232,9 @@ impl AsyncWrite for Wire {
             // What the encryption holds back goes out here.
             Socket::Tls(stream) => {
                 let flushed = Pin::new(stream).poll_flush(cx);
-                self.meter.blocked.store(flushed.is_pending(), Ordering::Relaxed);
+                self.meter
+                    .blocked
+                    .store(flushed.is_pending(), Ordering::Relaxed);
                 flushed
             }
         }
