@@ -89,7 +89,10 @@ async fn hold(rows: Vec<Row>) {
         // What was refused is not passed on later either: the connection's end is its last word.
         drop(connection);
         front.serves("meanwhile").await;
-        let mut seen = front.origin.take();
+        let mut seen = front.origin.judged().unwrap_or_else(|bad| {
+            broken.push(format!("{}: {bad}", row.name));
+            Vec::new()
+        });
         seen.retain(|seen| seen.target != "/well");
         // A request that the other side resets, or answers with an error of its own, is refused.
         let refused = outcome != Outcome::Answered(200) && seen.is_empty();
@@ -104,7 +107,7 @@ async fn hold(rows: Vec<Row>) {
         };
         if !kept {
             broken.push(format!(
-                "{}: {outcome:?}, the origin saw {seen:#?}",
+                "{}: {outcome:?}, the origin saw {seen:?}",
                 row.name
             ));
         }
