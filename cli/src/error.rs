@@ -271,7 +271,7 @@ fn flag_of(field: &str) -> Option<String> {
     let last = names.next()?;
     let parent = names.next().unwrap_or_default();
     let flag = match (parent, last) {
-        ("spec", "image" | "port" | "env" | "command") => last,
+        ("spec", "image" | "port" | "env" | "command" | "protocol") => last,
         ("spec", "args") => "arg",
         ("spec", "cpu_millis") => "cpu",
         ("spec", "memory_bytes") => "memory",

@@ -103,7 +103,7 @@ impl Admin {
             .map(|at| at.elapsed());
         match self
             .metrics
-            .scrape(&self.pools.report(), revision, staleness)
+            .scrape(&self.pools.report(), self.pools.queues(), revision, staleness)
         {
             Ok(scrape) => {
                 let mut response = text(StatusCode::OK, scrape);

@@ -16,6 +16,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::instance::report::{ColdStart, FailureReason, NodeReport};
+use crate::proxy::stats::Stats;
 
 /// From half a millisecond to five minutes: warm answers up to long requests.
 const REQUEST_BUCKETS: [f64; 14] = [
@@ -58,19 +59,13 @@ struct ReasonLabels {
     reason: &'static str,
 }
 
+/// The workers of the proxy, to be added up at a scrape.
+#[derive(Debug, Default)]
+struct Workers(Mutex<Vec<Arc<Stats>>>);
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct StateLabels {
     state: String,
-}
-
-/// A request in progress.
-#[derive(Debug)]
-pub struct Active(Gauge);
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
 }
 
 /// The counts of a node.
@@ -79,6 +74,12 @@ pub struct Metrics {
     registry: Mutex<Registry>,
     requests: Family<RequestLabels, Histogram, fn() -> Histogram>,
     active: Gauge,
+    connections: Gauge,
+    tunnels: Gauge,
+    closed: Family<ReasonLabels, Gauge>,
+    access_log_dropped: Counter,
+    queue_depth: Family<VersionLabels, Gauge>,
+    workers: Workers,
     queue_wait: Family<VersionLabels, Histogram, fn() -> Histogram>,
     rejects: Family<ReasonLabels, Counter>,
     phases: Family<PhaseLabels, Histogram, fn() -> Histogram>,
@@ -96,6 +97,12 @@ impl Default for Metrics {
             registry: Mutex::new(Registry::default()),
             requests: Family::new_with_constructor(request_histogram),
             active: Gauge::default(),
+            connections: Gauge::default(),
+            tunnels: Gauge::default(),
+            closed: Family::default(),
+            access_log_dropped: Counter::default(),
+            queue_depth: Family::default(),
+            workers: Workers::default(),
             queue_wait: Family::new_with_constructor(start_histogram),
             rejects: Family::default(),
             phases: Family::new_with_constructor(start_histogram),
@@ -122,6 +129,31 @@ impl Metrics {
             "http_server_active_requests",
             "Requests in progress",
             self.active.clone(),
+        );
+        registry.register(
+            "http_server_open_connections",
+            "Connections of clients",
+            self.connections.clone(),
+        );
+        registry.register(
+            "cless_tunnels",
+            "Upgraded connections",
+            self.tunnels.clone(),
+        );
+        registry.register(
+            "cless_connections_closed_total",
+            "Connections of clients that cless refused or ended, since it started",
+            self.closed.clone(),
+        );
+        registry.register(
+            "cless_access_log_dropped",
+            "Lines of the access log that could not be written in time",
+            self.access_log_dropped.clone(),
+        );
+        registry.register(
+            "cless_queue_depth",
+            "Requests that wait for an instance",
+            self.queue_depth.clone(),
         );
         registry.register_with_unit(
             "cless_queue_wait",
@@ -159,22 +191,25 @@ impl Metrics {
         );
     }
 
-    /// A request has begun; it is in progress until the returned value is dropped, however it ends.
-    pub fn request_began(&self) -> Active {
-        self.active.inc();
-        Active(self.active.clone())
-    }
-
-    /// A request that got a place is over.
-    pub fn request_ended(&self, service: &Arc<str>, version: u32, status: u16, took: Duration) {
+    /// Where requests to a version that got a place and this status are counted; to be kept, because
+    /// to find it takes a lock.
+    pub fn durations(&self, service: &Arc<str>, version: u32, status: u16) -> Histogram {
         let labels = RequestLabels {
             service: service.clone(),
             version,
             http_response_status_code: status,
         };
-        self.requests
-            .get_or_create(&labels)
-            .observe(took.as_secs_f64());
+        self.requests.get_or_create(&labels).clone()
+    }
+
+    /// Counts of a worker are added up with those of the others.
+    pub fn worker(&self, stats: Arc<Stats>) {
+        self.workers.0.lock().push(stats);
+    }
+
+    /// Where lines of the access log are counted that were not written.
+    pub fn access_log_dropped(&self) -> Counter {
+        self.access_log_dropped.clone()
     }
 
     /// A request was answered by cless itself.
@@ -256,6 +291,7 @@ impl Metrics {
     pub fn scrape(
         &self,
         report: &NodeReport,
+        queues: Vec<(Arc<str>, u32, usize)>,
         revision: i64,
         staleness: Option<Duration>,
     ) -> Result<String, std::fmt::Error> {
@@ -264,11 +300,37 @@ impl Metrics {
             let state = format!("{:?}", instance.state).to_lowercase();
             self.instances.get_or_create(&StateLabels { state }).inc();
         }
+        self.add_up_workers();
+        self.queue_depth.clear();
+        for (service, version, waiting) in queues {
+            let labels = VersionLabels { service, version };
+            let depth = self.queue_depth.get_or_create(&labels);
+            depth.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        }
         self.feed_revision.set(revision);
         self.feed_staleness
             .set(staleness.map_or(f64::NAN, |since| since.as_secs_f64()));
         let mut text = String::new();
         text::encode(&mut text, &self.registry.lock())?;
         Ok(text)
+    }
+
+    fn add_up_workers(&self) {
+        let (mut active, mut connections, mut tunnels) = (0, 0, 0);
+        self.closed.clear();
+        for stats in self.workers.0.lock().iter() {
+            let counts = stats.snapshot();
+            active += counts.active;
+            connections += counts.connections;
+            tunnels += counts.tunnels;
+            for (reason, count) in counts.closed {
+                let labels = ReasonLabels { reason };
+                let sum = self.closed.get_or_create(&labels);
+                sum.inc_by(i64::try_from(count).unwrap_or(i64::MAX));
+            }
+        }
+        self.active.set(active);
+        self.connections.set(connections);
+        self.tunnels.set(tunnels);
     }
 }

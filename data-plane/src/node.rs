@@ -12,7 +12,6 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
@@ -22,8 +21,7 @@ use crate::instance::pools::Node;
 use crate::instance::report::NodeReport;
 use crate::metrics::Metrics;
 use crate::options::Options;
-use crate::proxy::listener;
-use crate::proxy::service::Proxy;
+use crate::proxy::{self, Backing, Proxy, Sockets};
 use crate::runtime::Runtime;
 use crate::runtime::docker::Docker;
 
@@ -51,18 +49,20 @@ pub enum Error {
     /// The cache folder or a control plane's address cannot be used.
     #[error(transparent)]
     Feed(#[from] feed::Error),
+    /// The proxy cannot serve.
+    #[error(transparent)]
+    Proxy(#[from] proxy::server::Error),
 }
 
 /// A data plane that runs. Dropped without [`Running::shutdown`], it ends without draining.
 pub struct Running {
     proxy_addr: SocketAddr,
+    tls_addr: Option<SocketAddr>,
     admin_addr: SocketAddr,
     feed: Feed,
     pools: Pools,
     proxy: Proxy,
     stopping: CancellationToken,
-    stop_listening: CancellationToken,
-    connections: TaskTracker,
     tasks: Vec<JoinHandle<()>>,
     drain: Duration,
     keep_containers: bool,
@@ -101,9 +101,14 @@ pub async fn start(options: Options) -> Result<Running, Error> {
 /// # Errors
 /// As [`start`].
 pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Running, Error> {
-    let listener = listen(options.listen, "--listen").await?;
+    let workers = options.proxy.workers;
+    let plain = sockets(options.listen, "--listen", workers)?;
+    let encrypted = options.proxy.tls_listen;
+    let encrypted = encrypted.map(|address| sockets(address, "--tls-listen", workers));
+    let encrypted = encrypted.transpose()?;
     let admin_listener = listen(options.admin, "--admin").await?;
-    let proxy_addr = listener.local_addr().unwrap_or(options.listen);
+    let proxy_addr = plain.address();
+    let tls_addr = encrypted.as_ref().map(Sockets::address);
     let admin_addr = admin_listener.local_addr().unwrap_or(options.admin);
 
     let changed = watch::Sender::new(0);
@@ -130,10 +135,13 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
     pools.take_over_leftovers(TAKE_OVER_WITHIN).await;
 
     let stopping = CancellationToken::new();
-    let stop_listening = CancellationToken::new();
-    let connections = TaskTracker::new();
-    let trusted = options.trusted_proxies;
-    let proxy = Proxy::new(feed.clone(), pools.clone(), metrics.clone(), trusted);
+    let backing = Backing {
+        feed: feed.clone(),
+        pools: pools.clone(),
+        metrics: metrics.clone(),
+        trusted: options.trusted_proxies,
+    };
+    let proxy = Proxy::start(backing, &options.proxy, plain, encrypted)?;
     let admin = Admin {
         feed: feed.clone(),
         pools: pools.clone(),
@@ -144,12 +152,6 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
         tokio::spawn(keep_in_step(feed.clone(), pools.clone())),
         tokio::spawn(pools.clone().follow_engine()),
         tokio::spawn(admin::serve(admin_listener, admin)),
-        tokio::spawn(listener::serve(
-            listener,
-            proxy.clone(),
-            stop_listening.clone(),
-            connections.clone(),
-        )),
     ];
     info!(
         node = options.node, node_id = feed.node_id(), listen = %proxy_addr, admin = %admin_addr,
@@ -157,13 +159,12 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
     );
     Ok(Running {
         proxy_addr,
+        tls_addr,
         admin_addr,
         feed,
         pools,
         proxy,
         stopping,
-        stop_listening,
-        connections,
         tasks,
         drain: Duration::from_secs(options.drain_timeout),
         keep_containers: options.keep_containers,
@@ -178,6 +179,18 @@ async fn listen(address: SocketAddr, flag: &'static str) -> Result<TcpListener, 
             flag,
             source,
         })
+}
+
+fn sockets(
+    address: SocketAddr,
+    flag: &'static str,
+    workers: usize,
+) -> Result<Sockets, Error> {
+    Sockets::bind(address, workers).map_err(|source| Error::Listen {
+        address,
+        flag,
+        source,
+    })
 }
 
 /// Brings the pools in step with each new table.
@@ -199,6 +212,11 @@ impl Running {
         self.proxy_addr
     }
 
+    /// Where HTTPS is served, if it is.
+    pub fn tls_addr(&self) -> Option<SocketAddr> {
+        self.tls_addr
+    }
+
     /// Where the admin port is.
     pub fn admin_addr(&self) -> SocketAddr {
         self.admin_addr
@@ -208,17 +226,13 @@ impl Running {
     pub async fn shutdown(self) {
         info!("stopping: draining requests in flight");
         self.stopping.cancel();
-        self.stop_listening.cancel();
-        let tunnels = self.proxy.tunnels();
-        tunnels.close();
-        let drained = async {
-            self.connections.wait().await;
-            tunnels.wait().await;
-        };
+        self.proxy.stop();
         let deadline = Instant::now() + self.drain;
-        if tokio::time::timeout_at(deadline, drained).await.is_err() {
+        let drained = tokio::time::timeout_at(deadline, self.proxy.drained()).await;
+        if drained.is_err() {
             warn!("requests still run after the time to drain and are cut");
         }
+        self.proxy.end().await;
         let patience = deadline.saturating_duration_since(Instant::now());
         let patience = patience.max(LEAST_TO_STOP);
         self.pools.shut_down(self.keep_containers, patience).await;

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use http::Uri;
 use ipnet::IpNet;
 
+use crate::proxy::ProxyOptions;
+
 /// How a data plane runs.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
@@ -53,6 +55,10 @@ pub struct Options {
     /// On shutdown, leave containers running for the next process of this node.
     #[arg(long, env = "CLESS_KEEP_CONTAINERS")]
     pub keep_containers: bool,
+
+    /// The proxy's threads and limits, TLS, the access log.
+    #[command(flatten)]
+    pub proxy: ProxyOptions,
 }
 
 impl Default for Options {
@@ -69,6 +75,7 @@ impl Default for Options {
             trusted_proxies: Vec::new(),
             drain_timeout: 30,
             keep_containers: false,
+            proxy: ProxyOptions::default(),
         }
     }
 }
@@ -104,7 +111,7 @@ fn dns_label(given: &str) -> Result<String, String> {
     Ok(given.to_owned())
 }
 
-fn cores() -> usize {
+pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use cless_proto::v1 as pb;
 use pb::readiness_probe::Kind as Probe;
-use pb::version_spec::PullPolicy;
+use pb::version_spec::{Protocol, PullPolicy};
 
 use crate::error::Error;
 use crate::parse;
@@ -19,6 +19,17 @@ pub(crate) enum Pull {
     Always,
     /// Never: a missing image is an error.
     Never,
+}
+
+/// How the containers are spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Speak {
+    /// HTTP/1.1, but gRPC over HTTP/2.
+    Auto,
+    /// HTTP/1.1 alone.
+    Http1,
+    /// HTTP/2 without TLS, for all requests.
+    H2c,
 }
 
 /// What the containers of a version run.
@@ -69,6 +80,9 @@ pub(crate) struct SpecArgs {
     /// When to pull the image [default: missing]
     #[arg(long, env = "CLESS_PULL", value_enum)]
     pull: Option<Pull>,
+    /// How the app is spoken to, whatever a client speaks [default: auto]
+    #[arg(long, env = "CLESS_PROTOCOL", value_enum)]
+    protocol: Option<Speak>,
 }
 
 impl SpecArgs {
@@ -138,6 +152,13 @@ impl SpecArgs {
             memory_bytes: self.memory.unwrap_or(0),
             readiness,
             pull_policy: pull_policy.into(),
+            protocol: match self.protocol {
+                None => Protocol::Unspecified,
+                Some(Speak::Auto) => Protocol::Auto,
+                Some(Speak::Http1) => Protocol::Http1,
+                Some(Speak::H2c) => Protocol::H2c,
+            }
+            .into(),
         })
     }
 }

@@ -59,6 +59,7 @@ fn version() -> pb::Version {
             cpu_millis: 500,
             memory_bytes: 512 << 20,
             pull_policy: pb::version_spec::PullPolicy::Missing.into(),
+            protocol: pb::version_spec::Protocol::Auto.into(),
             ..Default::default()
         }),
         create_time: ago(400),

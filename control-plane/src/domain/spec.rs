@@ -32,6 +32,18 @@ pub enum PullPolicy {
     Never,
 }
 
+/// How containers are spoken to, whatever a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum Protocol {
+    /// HTTP/1.1, but gRPC goes over HTTP/2.
+    #[default]
+    Auto,
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 with prior knowledge, without TLS.
+    H2c,
+}
+
 /// How a started container is found ready.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum Readiness {
@@ -83,6 +95,7 @@ pub struct VersionSpecInput {
     pub memory_bytes: u64,
     pub readiness: ReadinessInput,
     pub pull_policy: PullPolicy,
+    pub protocol: Protocol,
 }
 
 /// Checked and complete, but for the port, which the image may decide.
@@ -102,6 +115,8 @@ pub struct VersionSpec {
     readiness: Readiness,
     #[serde(default)]
     pull_policy: PullPolicy,
+    #[serde(default)]
+    protocol: Protocol,
 }
 
 impl VersionSpec {
@@ -162,6 +177,7 @@ impl VersionSpec {
             command: input.command,
             args: input.args,
             pull_policy: input.pull_policy,
+            protocol: input.protocol,
         })
     }
 
@@ -217,6 +233,12 @@ impl VersionSpec {
     #[must_use]
     pub fn pull_policy(&self) -> PullPolicy {
         self.pull_policy
+    }
+
+    /// How its containers are spoken to.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
     }
 }
 
@@ -357,6 +379,7 @@ mod tests {
         assert_eq!(spec.memory_bytes(), 512 * MIB);
         assert_eq!(spec.readiness(), &Readiness::Tcp);
         assert_eq!(spec.pull_policy(), PullPolicy::Missing);
+        assert_eq!(spec.protocol(), Protocol::Auto);
     }
 
     #[test]
@@ -379,6 +402,7 @@ mod tests {
                 status_max: 99,
             },
             pull_policy: PullPolicy::Never,
+            protocol: Protocol::H2c,
         })
         .unwrap_err();
         let mut fields: Vec<_> = error

@@ -35,6 +35,8 @@ pub struct Instance {
     address: OnceLock<SocketAddr>,
     cold_start: OnceLock<ColdStart>,
     retired: CancellationToken,
+    /// New connections that it does not answer, perhaps because it waits on an idle one.
+    hungry: AtomicU32,
     /// How often it was put to sleep.
     sleeps: AtomicU64,
     falls_asleep: watch::Sender<()>,
@@ -59,6 +61,7 @@ impl Instance {
             address: OnceLock::new(),
             cold_start: OnceLock::new(),
             retired: CancellationToken::new(),
+            hungry: AtomicU32::new(0),
             sleeps: AtomicU64::new(0),
             falls_asleep: watch::Sender::new(()),
             connections,
@@ -90,6 +93,11 @@ impl Instance {
         &self.retired
     }
 
+    /// Whether [`Instance::retired`] is cancelled.
+    pub fn is_retired(&self) -> bool {
+        self.retired.is_cancelled()
+    }
+
     /// How often it was put to sleep. A connection made before the last time is not used again: who
     /// sleeps through its own time limits closes it on waking.
     pub fn sleeps(&self) -> u64 {
@@ -105,6 +113,23 @@ impl Instance {
     /// Held as long as a connection to it is open. It is frozen only when none is.
     pub fn connection(&self) -> TaskTrackerToken {
         self.connections.token()
+    }
+
+    /// Connections to it that are open.
+    pub fn connections_open(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Whether a new connection to it waits for an answer for long: no idle one is kept then, or a
+    /// server that takes one connection at a time would be left waiting on it.
+    pub fn is_hungry(&self) -> bool {
+        self.hungry.load(Ordering::Relaxed) > 0
+    }
+
+    /// It [is hungry](Self::is_hungry) until the returned value is dropped.
+    pub fn hungers(&self) -> Hunger<'_> {
+        self.hungry.fetch_add(1, Ordering::Relaxed);
+        Hunger(self)
     }
 
     /// A connection to it was made.
@@ -162,6 +187,16 @@ impl Instance {
     }
 }
 
+/// See [`Instance::hungers`].
+#[derive(Debug)]
+pub struct Hunger<'a>(&'a Instance);
+
+impl Drop for Hunger<'_> {
+    fn drop(&mut self) {
+        self.0.hungry.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// A request's place in an instance. Held until both its bodies are done, and in tunnels until they
 /// close; while one is held the instance is neither reaped nor stopped.
 #[derive(Debug)]
@@ -201,6 +236,11 @@ impl Guard {
         if failures.is_multiple_of(FAILURES_TO_LOOK) {
             self.pool.tell(Message::Unreachable(self.instance.serial()));
         }
+    }
+
+    /// The most requests at once in one instance.
+    pub fn concurrency(&self) -> u32 {
+        self.pool.concurrency()
     }
 
     /// How long the request stood in the queue; `None` if it found a place at once.

@@ -137,6 +137,10 @@ impl Shared {
         self.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 
+    fn is_over(&self) -> bool {
+        self.mailbox.is_closed()
+    }
+
     /// False if the owner has ended.
     pub(super) fn tell(&self, message: Message) -> bool {
         self.mailbox.send(message).is_ok()
@@ -153,6 +157,11 @@ impl Pool {
     /// Which version.
     pub fn key(&self) -> &VersionKey {
         &self.shared.key
+    }
+
+    /// Its owner has ended: whoever wants a place asks [`super::Pools`] for another pool.
+    pub fn is_over(&self) -> bool {
+        self.shared.is_over()
     }
 
     /// Requests that wait for a place.

@@ -44,6 +44,8 @@ pub struct Pools {
 }
 
 struct Inner {
+    /// Owners run here, whichever thread first asks for a pool.
+    home: tokio::runtime::Handle,
     pools: Mutex<HashMap<VersionKey, Pool>>,
     around: Surroundings,
     table: Mutex<Arc<Table>>,
@@ -86,6 +88,7 @@ impl Pools {
         };
         Self {
             inner: Arc::new(Inner {
+                home: tokio::runtime::Handle::current(),
                 pools: Mutex::default(),
                 around: Surroundings {
                     engine: Arc::new(engine),
@@ -121,7 +124,7 @@ impl Pools {
         pools.insert(version.key.clone(), pool.clone());
         let owner = Owner::new(shared.clone(), self.inner.around.clone(), inbox, member);
         let inner = Arc::downgrade(&self.inner);
-        tokio::spawn(owner.run(move || {
+        self.inner.home.spawn(owner.run(move || {
             if let Some(inner) = inner.upgrade() {
                 let mut pools = inner.pools.lock();
                 if pools
@@ -133,6 +136,22 @@ impl Pools {
             }
         }));
         pool
+    }
+
+    /// Requests that wait, by service and version, where any do.
+    pub fn queues(&self) -> Vec<(Arc<str>, u32, usize)> {
+        let waiting = self.all().into_iter().map(|pool| {
+            let service = self.service_of(pool.key());
+            (service, pool.key().number, pool.waiting())
+        });
+        waiting.filter(|(.., waiting)| *waiting > 0).collect()
+    }
+
+    /// The name of a version's service, or its uid once no table has it.
+    fn service_of(&self, key: &VersionKey) -> Arc<str> {
+        let table = self.inner.table.lock();
+        let known = table.version(key).map(|(route, _)| route.service.clone());
+        known.unwrap_or_else(|| key.service_uid.clone())
     }
 
     /// Brings every pool in step with a table. `synced`: a sync was committed in this run.

@@ -1,124 +1,153 @@
-//! Bodies that hold the request's place until they are done.
+//! Bodies on their way through, each holding its [`Exchange`] until it is done.
 //!
-//! An [`Exchange`] is one request and its response. Both bodies hold it, and it holds the
-//! [`Guard`]: so the instance is busy until the last byte of both has passed, or until one side
-//! gave up. It is never freed at response headers.
+//! Nothing is buffered: a frame is read when the other side takes one, so that memory is flat and a
+//! slow reader slows its writer.
 
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
+use super::exchange::Exchange;
+use super::headers;
 use super::upstream::Lease;
-use crate::instance::Guard;
-use crate::metrics::{Active, Metrics};
 
-/// One request to an instance and its response.
+/// For this long an instance is given to say `100 Continue`; one that does not is sent the body all
+/// the same (RFC 9110 section 10.1.1).
+const CONTINUE_WITHIN: Duration = Duration::from_secs(1);
+
+/// Why a body ends before its end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// The instance cut its response. The client's connection is cut, so that a truncated body is never
+    /// taken for a whole one.
+    #[error("the instance cut its response: {0}")]
+    Upstream(hyper::Error),
+    /// The client cut its request.
+    #[error("the client cut its request: {0}")]
+    Client(hyper::Error),
+    /// The request's time is up.
+    #[error("the request's time is up")]
+    Deadline,
+    /// The response is over, so that nobody reads the rest of the request.
+    #[error("the response was over before the request")]
+    Unread,
+}
+
+/// Says that the instance wants the body that was announced with `Expect: 100-continue`.
+#[derive(Debug, Default)]
+pub(super) struct Continue {
+    wanted: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Continue {
+    /// The instance said 100.
+    pub(super) fn wanted(&self) {
+        self.wanted.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+}
+
+/// A body that the client sends only when it is asked for.
 #[derive(Debug)]
-pub struct Exchange {
-    guard: Guard,
-    /// The request's body has been passed on whole.
-    sent: AtomicBool,
-    record: Record,
-}
-
-/// What is counted at the end.
-#[derive(Debug)]
-struct Record {
-    metrics: Arc<Metrics>,
-    service: Arc<str>,
-    version: u32,
-    status: std::sync::atomic::AtomicU16,
-    began: Instant,
-    _active: Active,
-}
-
-impl Exchange {
-    /// A request that has its place, to be counted as one of `version` of `service`.
-    pub fn new(
-        guard: Guard,
-        metrics: Arc<Metrics>,
-        service: Arc<str>,
-        version: u32,
-        (began, active): (Instant, Active),
-    ) -> Arc<Self> {
-        Arc::new(Self {
-            guard,
-            sent: AtomicBool::new(false),
-            record: Record {
-                metrics,
-                service,
-                version,
-                // Nginx's code for a client that left before there was an answer.
-                status: 499.into(),
-                began,
-                _active: active,
-            },
-        })
-    }
-
-    /// Its place.
-    pub fn guard(&self) -> &Guard {
-        &self.guard
-    }
-
-    /// The response's status is known.
-    pub fn answered(&self, status: u16) {
-        self.record.status.store(status, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Record {
-    fn drop(&mut self) {
-        let status = self.status.load(Ordering::Relaxed);
-        let took = self.began.elapsed();
-        self.metrics
-            .request_ended(&self.service, self.version, status, took);
-    }
+struct Held {
+    go: Arc<Continue>,
+    patience: Pin<Box<Sleep>>,
 }
 
 /// A request's body on its way to the instance. Not polled before there is a connection.
 #[derive(Debug)]
-pub struct RequestBody {
+pub(super) struct RequestBody {
     inner: Incoming,
-    exchange: Arc<Exchange>,
+    exchange: Rc<Exchange>,
+    held: Option<Box<Held>>,
+    /// It must bring something now and then: no stream is.
+    hurried: bool,
+    /// Counted as one that the client is waited for.
+    waits: bool,
 }
 
 impl RequestBody {
-    /// Holds the exchange until it is done or dropped.
-    pub fn new(inner: Incoming, exchange: Arc<Exchange>) -> Self {
-        let body = Self { inner, exchange };
+    /// Holds the exchange until it is done or dropped. `hurried`: a client that sends too slowly is cut.
+    pub(super) fn new(inner: Incoming, exchange: Rc<Exchange>, hurried: bool) -> Self {
+        let body = Self {
+            inner,
+            exchange,
+            held: None,
+            hurried,
+            waits: false,
+        };
         body.note_end();
         body
     }
 
+    /// Leaves the body with the client until the instance asks for it.
+    pub(super) fn hold(&mut self) -> Arc<Continue> {
+        let go = Arc::<Continue>::default();
+        self.held = Some(Box::new(Held {
+            go: go.clone(),
+            patience: Box::pin(tokio::time::sleep(CONTINUE_WITHIN)),
+        }));
+        go
+    }
+
     fn note_end(&self) {
         if self.inner.is_end_stream() {
-            self.exchange.sent.store(true, Ordering::Release);
+            self.exchange.request_sent();
+        }
+    }
+
+    fn waits(&mut self, waits: bool) {
+        if self.hurried && self.waits != waits {
+            self.waits = waits;
+            self.exchange.client().uploading(waits);
         }
     }
 }
 
 impl HttpBody for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        match &frame {
-            None => self.exchange.sent.store(true, Ordering::Release),
-            Some(_) => self.note_end(),
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = &mut *self;
+        if this.exchange.is_response_over() {
+            return Poll::Ready(Some(Err(Error::Unread)));
         }
-        Poll::Ready(frame)
+        if let Some(held) = &mut this.held {
+            held.go.waker.register(cx.waker());
+            if !held.go.wanted.load(Ordering::Acquire) && held.patience.as_mut().poll(cx).is_pending()
+            {
+                this.exchange.awaits_body(cx);
+                return Poll::Pending;
+            }
+            this.held = None;
+        }
+        let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
+            this.waits(true);
+            this.exchange.awaits_body(cx);
+            return Poll::Pending;
+        };
+        this.waits(false);
+        let frame = frame.map(|frame| frame.map(trailers_checked));
+        match &frame {
+            None => this.exchange.request_sent(),
+            Some(Ok(_)) => this.note_end(),
+            Some(Err(_)) => this.exchange.request_broken(),
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(Error::Client)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -130,26 +159,28 @@ impl HttpBody for RequestBody {
     }
 }
 
-/// Why a response's body ends before its end. The client's connection is cut, so that a truncated
-/// body is never taken for a whole one.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The instance cut it.
-    #[error("the instance cut its response: {0}")]
-    Upstream(#[from] hyper::Error),
-    /// The request's time is up.
-    #[error("the request's time is up")]
-    Deadline,
+/// Trailers go on without what must not be in them.
+fn trailers_checked(mut frame: Frame<Bytes>) -> Frame<Bytes> {
+    if let Some(trailers) = frame.trailers_mut() {
+        headers::prepare_trailers(trailers);
+    }
+    frame
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        self.waits(false);
+    }
 }
 
 /// A response's body on its way to the client.
 #[derive(Debug)]
-pub struct Body(Kind);
+pub(super) struct Body(Kind);
 
 #[derive(Debug)]
 enum Kind {
     Own(Option<Bytes>),
-    Upstream(Box<Upstream>),
+    Upstream(Upstream),
 }
 
 #[derive(Debug)]
@@ -157,7 +188,7 @@ struct Upstream {
     inner: Incoming,
     /// The connection, given back at the body's end.
     lease: Option<Lease>,
-    exchange: Arc<Exchange>,
+    exchange: Rc<Exchange>,
     deadline: Instant,
     /// Made at the first wait: most bodies never wait.
     alarm: Option<Pin<Box<Sleep>>>,
@@ -165,20 +196,20 @@ struct Upstream {
 
 impl Body {
     /// No body.
-    pub fn empty() -> Self {
+    pub(super) fn empty() -> Self {
         Self(Kind::Own(None))
     }
 
     /// A short body of our own.
-    pub fn full(text: String) -> Self {
+    pub(super) fn full(text: String) -> Self {
         Self(Kind::Own(Some(text.into())))
     }
 
     /// An instance's body, to be over by `deadline`.
-    pub fn upstream(
+    pub(super) fn upstream(
         inner: Incoming,
         lease: Lease,
-        exchange: Arc<Exchange>,
+        exchange: Rc<Exchange>,
         deadline: Instant,
     ) -> Self {
         let mut body = Upstream {
@@ -189,19 +220,20 @@ impl Body {
             alarm: None,
         };
         if body.inner.is_end_stream() {
-            body.give_back();
+            body.end();
         }
-        Self(Kind::Upstream(Box::new(body)))
+        Self(Kind::Upstream(body))
     }
 }
 
 impl Upstream {
     /// The connection can serve another request, once this one's body is sent whole too.
-    fn give_back(&mut self) {
-        if let Some(lease) = self.lease.take()
-            && self.exchange.sent.load(Ordering::Acquire)
-        {
-            lease.give_back();
+    fn end(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            if self.exchange.is_request_sent() {
+                lease.give_back();
+            }
+            self.exchange.response_over();
         }
     }
 
@@ -214,12 +246,20 @@ impl Upstream {
             ready!(alarm.as_mut().poll(cx));
             return Poll::Ready(Some(Err(Error::Deadline)));
         };
+        let frame = frame.map(|frame| frame.map(trailers_checked));
         match &frame {
-            None => self.give_back(),
-            Some(Ok(_)) if self.inner.is_end_stream() => self.give_back(),
-            _ => {}
+            None => self.end(),
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    self.exchange.passed(data.len() as u64);
+                }
+                if self.inner.is_end_stream() {
+                    self.end();
+                }
+            }
+            Some(Err(_)) => {}
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(Error::from)))
+        Poll::Ready(frame.map(|frame| frame.map_err(Error::Upstream)))
     }
 }
 

@@ -8,17 +8,33 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::body::Body;
+use super::framing::Fault;
 use crate::instance::Refusal;
 
 /// Why a request is answered by cless and not by an instance.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
+pub(super) enum Error {
     /// The request's head is not one we may pass on.
     #[error("bad request: {0}")]
     BadRequest(String),
-    /// CONNECT.
-    #[error("CONNECT is not served here")]
-    Connect,
+    /// Two parsers may read the request in two ways.
+    #[error("bad request: {0}")]
+    Ambiguous(#[from] Fault),
+    /// The client broke off or garbled its body.
+    #[error("bad request: the body ended before its end, or is malformed")]
+    BrokenBody,
+    /// More fields than are taken.
+    #[error("the request's head has too many fields")]
+    TooManyFields,
+    /// CONNECT or TRACE.
+    #[error("{0} is not served here")]
+    Method(&'static str),
+    /// `Expect` names something else than `100-continue`.
+    #[error("the expectation cannot be met")]
+    Expectation,
+    /// The connection's certificate does not cover the host.
+    #[error("this connection is not for this host")]
+    Misdirected,
     /// No table yet.
     #[error("this node has no route table yet")]
     NoTable,
@@ -43,9 +59,6 @@ pub enum Error {
     /// No response head within the request's time.
     #[error("the instance did not answer in time")]
     Late,
-    /// The node is stopping.
-    #[error("this node is stopping")]
-    Stopping,
 }
 
 /// How an [`Error`] is told.
@@ -65,17 +78,42 @@ const UNAVAILABLE: u8 = 14;
 const DEADLINE_EXCEEDED: u8 = 4;
 const UNIMPLEMENTED: u8 = 12;
 const INTERNAL: u8 = 13;
+const RESOURCE_EXHAUSTED: u8 = 8;
+
+/// The methods that are served.
+pub(super) const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 impl Error {
+    /// The status of the answer, but for gRPC.
+    pub(super) fn status(&self) -> StatusCode {
+        self.answer().status
+    }
+
+    /// What follows on the connection cannot be told from the request any more, so it ends.
+    fn ends_connection(&self) -> bool {
+        matches!(self, Self::Ambiguous(_) | Self::BrokenBody)
+    }
+
     /// Label of the metric.
-    pub fn reason(&self) -> &'static str {
+    pub(super) fn reason(&self) -> &'static str {
         self.answer().reason
     }
 
     fn answer(&self) -> Answer {
         let (status, proxy_status, reason, retry_after, grpc) = match self {
             Self::BadRequest(_) => (400, "http_request_error", "bad_request", None, INTERNAL),
-            Self::Connect => (405, "http_request_denied", "connect", None, UNIMPLEMENTED),
+            Self::Ambiguous(_) => (400, "http_request_error", "ambiguous", None, INTERNAL),
+            Self::BrokenBody => (400, "http_request_error", "broken_body", None, INTERNAL),
+            Self::TooManyFields => (
+                431,
+                "http_request_error",
+                "too_many_fields",
+                None,
+                RESOURCE_EXHAUSTED,
+            ),
+            Self::Method(_) => (405, "http_request_denied", "method", None, UNIMPLEMENTED),
+            Self::Expectation => (417, "http_request_denied", "expectation", None, INTERNAL),
+            Self::Misdirected => (421, "http_request_denied", "misdirected", None, UNAVAILABLE),
             Self::NoTable => (
                 503,
                 "destination_unavailable",
@@ -104,13 +142,6 @@ impl Error {
                 SOON,
                 UNAVAILABLE,
             ),
-            Self::Stopping => (
-                503,
-                "destination_unavailable",
-                "stopping",
-                SOON,
-                UNAVAILABLE,
-            ),
             Self::Unreachable => (502, "connection_refused", "unreachable", None, UNAVAILABLE),
             Self::Broken => (502, "connection_terminated", "broken", None, UNAVAILABLE),
             Self::Late => (
@@ -132,7 +163,7 @@ impl Error {
     }
 
     /// The response. `grpc`: the caller speaks gRPC and reads `grpc-status`.
-    pub fn response(&self, request_id: &HeaderValue, grpc: bool) -> Response<Body> {
+    pub(super) fn response(&self, request_id: &HeaderValue, grpc: bool) -> Response<Body> {
         let answer = self.answer();
         let mut headers = HeaderMap::new();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -146,11 +177,11 @@ impl Error {
             let seconds = after.as_secs_f64().ceil().max(1.0) as u64;
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if self == &Self::Connect {
-            headers.insert(
-                header::ALLOW,
-                HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
-            );
+        if matches!(self, Self::Method(_)) {
+            headers.insert(header::ALLOW, HeaderValue::from_static(ALLOW));
+        }
+        if self.ends_connection() {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         let mut response = if grpc {
             // Trailers-Only: the status is in the head, and HTTP's is 200.
@@ -159,7 +190,7 @@ impl Error {
                 HeaderValue::from_static("application/grpc"),
             );
             headers.insert("grpc-status", HeaderValue::from(u16::from(answer.grpc)));
-            if let Ok(message) = HeaderValue::try_from(self.to_string()) {
+            if let Ok(message) = HeaderValue::try_from(percent_encoded(&self.to_string())) {
                 headers.insert("grpc-message", message);
             }
             Response::new(Body::empty())
@@ -177,6 +208,19 @@ impl Error {
         *response.headers_mut() = headers;
         response
     }
+}
+
+/// As gRPC wants messages in its head (gRPC over HTTP/2, Percent-Encoded).
+fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'%' => encoded.push_str("%25"),
+            b' '..=b'~' => encoded.push(byte as char),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
 }
 
 fn refused(refusal: Refusal) -> Answer {
@@ -237,10 +281,24 @@ mod tests {
     }
 
     #[test]
+    fn after_an_ambiguous_request_the_connection_ends() {
+        let response = Error::Ambiguous(Fault::BothLengths).response(&id(), false);
+        assert_eq!(response.headers()["connection"], "close");
+        let response = Error::UnknownHost.response(&id(), false);
+        assert!(!response.headers().contains_key("connection"));
+    }
+
+    #[test]
     fn statuses_are_those_of_the_design() {
         for (error, status) in [
             (Error::BadRequest("x".into()), 400),
-            (Error::Connect, 405),
+            (Error::Ambiguous(Fault::BothLengths), 400),
+            (Error::BrokenBody, 400),
+            (Error::TooManyFields, 431),
+            (Error::Method("CONNECT"), 405),
+            (Error::Method("TRACE"), 405),
+            (Error::Expectation, 417),
+            (Error::Misdirected, 421),
             (Error::UnknownHost, 404),
             (Error::NoTraffic, 503),
             (Error::Refused(Refusal::QueueFull), 503),

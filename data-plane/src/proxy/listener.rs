@@ -1,87 +1,111 @@
-//! Accepts connections, bounds what they may cost, and drains them on shutdown.
+//! Listening sockets, and who gets an accepted connection.
 
-use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use socket2::{Domain, Protocol, Socket, Type};
 use tracing::{debug, warn};
 
-use super::service::Proxy;
+use super::worker::{Arrival, Order, Worker};
 
-/// A head must be whole within this time, also the first: a slow one is closed.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// The most fields of a head.
-const MAX_FIELDS: usize = 100;
-/// The most bytes of a head, and of what is read ahead.
-const MAX_HEAD: usize = 64 * 1024;
 /// After an accept that failed, mostly for want of file descriptors, some connections get to end.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
-/// How often connections that idled for too long are closed.
-const CLOSE_IDLE_EVERY: Duration = Duration::from_secs(5);
+/// Connections that may wait to be accepted, as far as the system lets them.
+const BACKLOG: i32 = 4096;
 
-/// Serves `listener` until `stop` is cancelled; the open connections are then told to end after
-/// their request and are in `connections`.
-pub async fn serve(
-    listener: TcpListener,
-    proxy: Proxy,
-    stop: CancellationToken,
-    connections: TaskTracker,
+/// Sockets for `workers` threads that listen on one address, each with its own queue.
+///
+/// # Errors
+/// If the address cannot be had, also because another process listens there: sockets that share an
+/// address do not notice that by themselves, so one that does not share is tried first.
+pub(crate) fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
+    if workers <= 1 {
+        return Ok(vec![bind_one(address, false)?]);
+    }
+    let alone = bind_one(address, false)?;
+    let address = alone.local_addr()?;
+    drop(alone);
+    (0..workers).map(|_| bind_one(address, true)).collect()
+}
+
+fn bind_one(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // A restart must not wait for the connections of the process before to be forgotten.
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Accepts until the node stops.
+pub(super) async fn accept(
+    worker: Rc<Worker>,
+    listener: tokio::net::TcpListener,
+    encrypted: bool,
 ) {
-    let mut close_idle = tokio::time::interval(CLOSE_IDLE_EVERY);
+    let stop = worker.node.stop.clone();
     loop {
         let accepted = tokio::select! {
             biased;
-            () = stop.cancelled() => break,
-            _ = close_idle.tick() => {
-                proxy.connections().close_idle();
-                continue;
-            }
+            () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
-        match accepted {
-            Ok((stream, peer)) => {
-                connections.spawn(connection(stream, peer, proxy.clone(), stop.clone()));
-            }
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_RETRY).await;
+                continue;
             }
+        };
+        let address = peer.ip().to_canonical();
+        let seat = match worker.node.census.enter(address, !worker.node.trusts(address)) {
+            Ok(seat) => seat,
+            Err(limit) => {
+                worker.stats.closed(limit);
+                debug!(%peer, limit, "a connection was refused");
+                continue;
+            }
+        };
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(%peer, %error, "a connection ended before it began");
+            continue;
+        }
+        let (mine, post, load) = worker.peers.least();
+        let (Some(post), Some(load)) = (post, load) else {
+            continue;
+        };
+        if mine {
+            worker.clone().begin(stream, peer, encrypted, (seat, load));
+        } else if let Ok(stream) = stream.into_std() {
+            post.tell(Order::Serve(Arrival {
+                stream,
+                peer,
+                encrypted,
+                seat,
+                load,
+            }));
         }
     }
-    connections.close();
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, proxy: Proxy, stop: CancellationToken) {
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(%peer, %error, "a connection ended before it began");
-        return;
-    }
-    let service = service_fn(move |request| {
-        let proxy = proxy.clone();
-        async move { Ok::<_, Infallible>(proxy.handle(request, peer).await) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_headers(MAX_FIELDS)
-        .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_in_use_is_noticed_although_threads_share_it() {
+        let first = bind("127.0.0.1:0".parse().unwrap(), 3).unwrap();
+        assert_eq!(first.len(), 3);
+        let address = first[0].local_addr().unwrap();
+        assert!(first.iter().all(|one| one.local_addr().unwrap() == address));
+        for workers in [1, 3] {
+            let error = bind(address, workers).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         }
-    };
-    if let Err(error) = ended {
-        debug!(%peer, %error, "a connection ended with an error");
     }
 }

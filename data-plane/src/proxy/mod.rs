@@ -1,21 +1,47 @@
 //! The HTTP proxy: one request at a time, from its head to the end of both bodies.
 //!
 //! ```text
-//!  listener ─► service: authority ─► route::lookup ─► route::choose ─► Pool::admit ─► upstream ─► body
-//!                 │ 400, 405            │ 404            │ 503          │ 503, 504      │ 502, 504
-//!                 └─────────────────────┴──── error ─────┴──────────────┴───────────────┘
+//!  listener ─► connection ─► service: own answers ─► choose ─► Pool::admit ─► send ─► body, tunnel
+//!     │ limits    │ wire, framing       │ 400, 405, 421   │ 404, 503  │ 503, 504     │ 502, 504
+//!     └───────────┴──────────────────── error ────────────┴───────────┴──────────────┘
 //! ```
 //!
-//! - [`listener`]: accepts, limits, drains on shutdown.
-//! - [`service`]: the walk above.
-//! - [`headers`]: PURE: what is stripped, set and trusted.
-//! - [`upstream`]: connections to instances, keyed by instance, never by address.
-//! - [`body`]: bodies that hold the request's place until they are done.
+//! - [`server`]: started and drained; [`worker`]: its threads; [`options`]: its flags.
+//! - [`listener`], [`connection`]: accepted, TLS, the protocol told apart.
+//! - [`wire`]: a connection's bytes, looked at by [`framing`] (PURE: where a request ends, strictly).
+//! - [`watch`] (PURE): when a client has cost enough; [`client`]: a connection as its worker knows it.
+//! - [`service`]: the walk of a request; [`choose`], [`send`], [`tunnel`] its parts.
+//! - [`headers`], [`forwarded`]: PURE: what heads lose and gain.
+//! - [`exchange`]: one request and its response; [`body`]: what passes and holds it.
+//! - [`target`], [`upstream`]: a worker's versions, and its connections to instances.
+//! - [`tls`]: certificates; [`access`]: the log; [`stats`]: counts; [`timing`]: `Server-Timing`.
 //! - [`error`]: every answer that cless makes itself.
 
-pub mod body;
-pub mod error;
-pub mod headers;
-pub mod listener;
-pub mod service;
-pub mod upstream;
+mod access;
+mod body;
+mod choose;
+mod client;
+mod connection;
+mod error;
+mod exchange;
+mod forwarded;
+pub mod framing;
+mod headers;
+mod ints;
+pub(crate) mod listener;
+pub mod options;
+mod send;
+pub mod server;
+mod service;
+pub mod stats;
+mod target;
+mod timing;
+pub mod tls;
+mod tunnel;
+mod upstream;
+mod watch;
+mod wire;
+mod worker;
+
+pub use options::ProxyOptions;
+pub use server::{Backing, Proxy, Sockets};

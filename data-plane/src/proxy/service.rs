@@ -1,417 +1,292 @@
 //! One request: route, choose, admit, forward.
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::rc::Rc;
+use std::time::Instant;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use http_body::Body as _;
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
-use ipnet::IpNet;
-use tokio_util::task::TaskTracker;
+use hyper::upgrade::OnUpgrade;
+use rand::RngExt as _;
 use tracing::debug;
 
-use super::body::{Body, Exchange, RequestBody};
-use super::error::Error;
-use super::headers::{self, Origin};
-use super::upstream::{Connections, Lease};
-use crate::feed::Feed;
-use crate::instance::{Guard, Pools, Refusal};
-use crate::metrics::{Active, Metrics};
-use crate::route::{Affinity, Ask, Choice, Route, choose, normalize};
+use super::access::Asked;
+use super::body::{Body, RequestBody};
+use super::choose::{Chosen, choose_and_admit};
+use super::client::{Client, Transport};
+use super::error::{ALLOW, Error};
+use super::exchange::Exchange;
+use super::forwarded::{self, Origin};
+use super::headers;
+use super::send::{reach, send};
+use super::timing::server_timing;
+use super::tunnel;
+use super::upstream::{Lease, Speak};
+use super::worker::Worker;
+use crate::route::Protocol;
 
-/// The cookie of `affinity: cookie`.
-const AFFINITY_COOKIE: &str = "cless-affinity";
-/// The request header that names a version, where a service allows it.
-const VERSION_HEADER: &str = "cless-version";
-/// Pauses before an instance that does not accept is tried, or another chosen, again. Its death is
-/// known within about 60 ms of it, so the second pause outlasts that.
-const REACH_AGAIN: [Duration; 3] = [
-    Duration::from_millis(20),
-    Duration::from_millis(100),
-    Duration::from_millis(300),
-];
+const MAX_FORWARDS: HeaderName = header::MAX_FORWARDS;
 
-/// What every connection's requests need. Cheap to clone.
-#[derive(Clone)]
-pub struct Proxy {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    feed: Feed,
-    pools: Pools,
-    connections: Connections,
-    metrics: Arc<Metrics>,
-    trusted: Vec<IpNet>,
-    /// Upgraded connections, which outlive their request.
-    tunnels: TaskTracker,
-}
-
-/// A version with a place, chosen for a request.
-struct Chosen {
-    route: Arc<Route>,
-    version: u32,
-    guard: Guard,
-}
-
-/// What a request brings that outlives its head.
-struct Caller {
-    began: Instant,
-    id: HeaderValue,
-    /// Set for a request that got a new affinity key.
-    new_key: Option<String>,
-}
-
-impl Proxy {
-    /// A proxy over a feed and pools. `trusted`: peers whose `X-Forwarded-*` are believed.
-    pub fn new(feed: Feed, pools: Pools, metrics: Arc<Metrics>, trusted: Vec<IpNet>) -> Self {
-        Self {
-            inner: Arc::new(Inner {
-                feed,
-                pools,
-                connections: Connections::default(),
-                metrics,
-                trusted,
-                tunnels: TaskTracker::new(),
-            }),
-        }
-    }
-
-    /// Connections to instances.
-    pub fn connections(&self) -> &Connections {
-        &self.inner.connections
-    }
-
-    /// Upgraded connections, to be waited for on shutdown.
-    pub fn tunnels(&self) -> &TaskTracker {
-        &self.inner.tunnels
-    }
-
-    /// Answers one request. Never fails: what goes wrong is an answer too.
-    pub async fn handle(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
-        let active = self.inner.metrics.request_began();
-        let grpc = headers::is_grpc(request.headers());
-        let trusted = self.trusts(peer.ip());
-        let caller = Caller {
-            began: Instant::now(),
-            id: headers::request_id(request.headers(), trusted, rand::random()),
-            new_key: None,
-        };
-        let id = caller.id.clone();
-        let method = request.method().clone();
-        match self.forward(request, peer, trusted, caller, active).await {
-            Ok(response) => response,
-            Err(error) => {
-                self.inner.metrics.rejected(error.reason());
-                debug!(
-                    %method, request_id = id.to_str().unwrap_or_default(), reason = error.reason(),
-                    "a request was answered by cless"
-                );
-                error.response(&id, grpc)
-            }
-        }
-    }
-
-    fn trusts(&self, peer: IpAddr) -> bool {
-        let peer = peer.to_canonical();
-        self.inner.trusted.iter().any(|net| net.contains(&peer))
-    }
-
-    async fn forward(
-        &self,
-        mut request: Request<Incoming>,
-        peer: SocketAddr,
-        trusted: bool,
-        mut caller: Caller,
-        active: Active,
-    ) -> Result<Response<Body>, Error> {
-        if request.method() == Method::CONNECT {
-            return Err(Error::Connect);
-        }
-        let chosen = self.choose_and_admit(&request, &mut caller).await?;
-        let settings = chosen.route.settings.clone();
-        let deadline = caller.began + settings.request_timeout;
-
-        let switch = headers::upgrade(request.headers()).map(|_| hyper::upgrade::on(&mut request));
-        let (mut head, body) = request.into_parts();
-        let asked = head.uri.authority().map_or_else(
-            || head.headers.get(header::HOST).cloned(),
-            |authority| headers::host_field(Some(authority)),
-        );
-        let host = asked
-            .as_ref()
-            .and_then(|host| host.to_str().ok())
-            .unwrap_or_default();
-        let origin = Origin {
-            peer,
-            trusted,
-            scheme: "http",
-            host,
-        };
-        headers::prepare_request(&mut head.headers, origin, &caller.id, head.version);
-        if let Some(host) = &asked {
-            head.headers.insert(header::HOST, host.clone());
-        }
-        head.uri = origin_form(&head.uri);
-        head.version = Version::HTTP_11;
-
-        let waited = chosen.guard.waited();
-        let (response, lease, exchange) = self
-            .exchange(head, body, chosen, (caller.began, active), deadline)
-            .await?;
-        let mut response =
-            self.answer(response, lease, exchange.clone(), switch, &caller, deadline)?;
-        if let Some(key) = &caller.new_key {
-            let cookie = format!("{AFFINITY_COOKIE}={key}; Path=/; HttpOnly; SameSite=Lax");
-            if let Ok(cookie) = HeaderValue::try_from(cookie) {
-                response.headers_mut().append(header::SET_COOKIE, cookie);
-            }
-        }
-        if settings.server_timing
-            && let Some(timing) = server_timing(&exchange, waited)
-        {
-            response.headers_mut().append("server-timing", timing);
-        }
-        Ok(response)
-    }
-
-    /// From the host to a place in an instance. A version that is deleted while the request waits
-    /// is chosen anew, once.
-    async fn choose_and_admit(
-        &self,
-        request: &Request<Incoming>,
-        caller: &mut Caller,
-    ) -> Result<Chosen, Error> {
-        let mut chosen_anew = false;
-        loop {
-            let (route, version, pool) = self.choose(request, caller)?;
-            let deadline = caller.began + route.settings.cold_start_timeout;
-            match pool.admit(deadline).await {
-                Ok(guard) => {
-                    if let Some(waited) = guard.waited() {
-                        self.inner.metrics.waited(&route.service, version, waited);
-                    }
-                    return Ok(Chosen {
-                        route,
-                        version,
-                        guard,
-                    });
-                }
-                Err(Refusal::Gone) if !chosen_anew => chosen_anew = true,
-                Err(refusal) => return Err(refusal.into()),
-            }
-        }
-    }
-
-    fn choose(
-        &self,
-        request: &Request<Incoming>,
-        caller: &mut Caller,
-    ) -> Result<(Arc<Route>, u32, crate::instance::Pool), Error> {
-        let host = normalize(headers::host(request)?)
-            .map_err(|error| Error::BadRequest(error.to_string()))?;
-        let table = self.inner.feed.table();
-        if table.is_initial() {
-            return Err(Error::NoTable);
-        }
-        let entry = table.lookup(&host).ok_or(Error::UnknownHost)?;
-        let fields = request.headers();
-        let key = match &entry.route.settings.affinity {
-            Affinity::None => None,
-            Affinity::Header(name) => fields.get(name).map(HeaderValue::as_bytes),
-            Affinity::Cookie => Some(match headers::cookie(fields, AFFINITY_COOKIE) {
-                Some(key) => key.as_bytes(),
-                None => caller
-                    .new_key
-                    .get_or_insert_with(|| format!("{:016x}", rand::random::<u64>()))
-                    .as_bytes(),
-            }),
-        };
-        let ask = Ask {
-            version_header: fields
-                .get(VERSION_HEADER)
-                .and_then(|value| value.to_str().ok()),
-            affinity_key: key,
-        };
-        match choose(entry, &ask, &mut rand::rng()) {
-            Choice::Version(version) => {
-                let pool = self.inner.pools.get(&entry.route, version);
-                Ok((entry.route.clone(), version.key.number, pool))
-            }
-            Choice::NoTraffic => Err(Error::NoTraffic),
-            Choice::UnknownVersion => Err(Error::UnknownVersion),
-        }
-    }
-
-    /// Sends the request and waits for the response's head.
-    ///
-    /// It is sent again only where no byte of it was: on another connection, if the instance had
-    /// closed the one at hand; to another instance, if the one at hand accepts none.
-    async fn exchange(
-        &self,
-        head: http::request::Parts,
-        body: Incoming,
-        chosen: Chosen,
-        begun: (Instant, Active),
-        deadline: Instant,
-    ) -> Result<(Response<Incoming>, Lease, Arc<Exchange>), Error> {
-        let Chosen {
-            route,
-            version,
-            guard,
-        } = chosen;
-        let until = deadline.min(begun.0 + route.settings.cold_start_timeout);
-        let (guard, mut lease) = self.reach(guard, &route, version, until).await?;
-        let exchange = Exchange::new(
-            guard,
-            self.inner.metrics.clone(),
-            route.service.clone(),
-            version,
-            begun,
-        );
-        let mut request = Request::from_parts(head, RequestBody::new(body, exchange.clone()));
-        loop {
-            let sending = lease.sender().try_send_request(request);
-            let sent = tokio::time::timeout_at(deadline.into(), sending).await;
-            let mut failed = match sent {
-                Ok(Ok(response)) => return Ok((response, lease, exchange)),
-                Ok(Err(failed)) => failed,
-                Err(_) => return Err(Error::Late),
-            };
-            let unsent = failed.take_message();
-            debug!(error = %failed.error(), reused = lease.reused(), "an exchange failed");
-            request = match unsent {
-                Some(unsent) if lease.reused() => unsent,
-                _ => return Err(Error::Broken),
-            };
-            let instance = exchange.guard().instance();
-            lease = match self.inner.connections.idle(instance).await {
-                Some(lease) => lease,
-                None => {
-                    let address = instance.address().ok_or(Error::Unreachable)?;
-                    let connected = self.inner.connections.connect(instance, address).await;
-                    connected.map_err(|_| {
-                        exchange.guard().unreachable();
-                        Error::Unreachable
-                    })?
-                }
-            };
-        }
-    }
-
-    /// A connection to the instance at hand, or to another if that one accepts none. Waits for a
-    /// place in that other one no longer than it would have waited for the first, `until`.
-    async fn reach(
-        &self,
-        mut guard: Guard,
-        route: &Arc<Route>,
-        version: u32,
-        until: Instant,
-    ) -> Result<(Guard, Lease), Error> {
-        let mut pauses = REACH_AGAIN.iter();
-        loop {
-            let instance = guard.instance();
-            if let Some(lease) = self.inner.connections.idle(instance).await {
-                return Ok((guard, lease));
-            }
-            let address = instance.address().ok_or(Error::Unreachable)?;
-            let error = match self.inner.connections.connect(instance, address).await {
-                Ok(lease) => return Ok((guard, lease)),
-                Err(error) => error,
-            };
-            debug!(container = instance.name(), %error, "an instance does not accept");
-            guard.unreachable();
-            // While the pause lasts the place is given up, so that the instance may be taken out.
-            drop(guard);
-            let pause = pauses.next().ok_or(Error::Unreachable)?;
-            tokio::time::sleep(*pause).await;
-            let known = route.version(version).ok_or(Error::Unreachable)?;
-            guard = self.inner.pools.get(route, known).admit(until).await?;
-        }
-    }
-
-    fn answer(
-        &self,
-        mut response: Response<Incoming>,
-        lease: Lease,
-        exchange: Arc<Exchange>,
-        switch: Option<hyper::upgrade::OnUpgrade>,
-        caller: &Caller,
-        deadline: Instant,
-    ) -> Result<Response<Body>, Error> {
-        exchange.answered(response.status().as_u16());
-        let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if switched {
-            // An instance that switches unasked has broken the protocol.
-            let client = switch.ok_or(Error::Broken)?;
-            let instance = hyper::upgrade::on(&mut response);
-            self.inner
-                .tunnels
-                .spawn(tunnel(client, instance, exchange.clone()));
-        }
-        let (mut head, incoming) = response.into_parts();
-        headers::prepare_response(&mut head.headers, &caller.id, switched);
-        head.version = Version::HTTP_11;
-        let body = match switched {
-            true => Body::empty(),
-            false => Body::upstream(incoming, lease, exchange, deadline),
-        };
-        Ok(Response::from_parts(head, body))
-    }
-}
-
-/// Copies both ways until either side ends. Holds the exchange, so the instance stays busy.
-async fn tunnel(
-    client: hyper::upgrade::OnUpgrade,
-    instance: hyper::upgrade::OnUpgrade,
-    exchange: Arc<Exchange>,
-) {
-    let ended = async {
-        let (client, instance) =
-            tokio::try_join!(client, instance).map_err(std::io::Error::other)?;
-        let (mut client, mut instance) = (TokioIo::new(client), TokioIo::new(instance));
-        tokio::io::copy_bidirectional(&mut client, &mut instance).await
+/// Answers one request. Never fails: what goes wrong is an answer too.
+pub(super) async fn handle(
+    worker: Rc<Worker>,
+    client: Rc<Client>,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let number = client.request_began();
+    let grpc = headers::is_grpc(request.headers());
+    let random = worker.rng.borrow_mut().random();
+    let id = headers::request_id(request.headers(), client.trusted, random);
+    let asked = worker.logs().then(|| {
+        let (method, uri) = (request.method(), request.uri());
+        Box::new(Asked::new(method, uri, request.version(), request.headers()))
+    });
+    let exchange = Exchange::new(worker.clone(), client.clone(), id, asked);
+    let answer = match client.meter.fault(number) {
+        Some(fault) => Err(Error::Ambiguous(fault)),
+        None => match own_answer(&worker, &client, &request) {
+            Some(answer) => answer,
+            None => forward(&worker, request, &exchange).await,
+        },
     };
-    if let Err(error) = ended.await {
-        debug!(%error, "a tunnel broke");
+    let response = answer.unwrap_or_else(|error| {
+        worker.node.metrics.rejected(error.reason());
+        debug!(
+            request_id = exchange.id().to_str().unwrap_or_default(),
+            reason = error.reason(),
+            "a request was answered by cless"
+        );
+        exchange.answered(error.status().as_u16(), error.reason());
+        exchange.response_over();
+        error.response(exchange.id(), grpc)
+    });
+    let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if client.meter.open_gate(switched) {
+        client.wake();
     }
-    drop(exchange);
+    response
 }
 
-/// The target as an origin server takes it (RFC 9112 section 3.2.1).
-fn origin_form(uri: &Uri) -> Uri {
+/// What is answered whatever the route.
+fn own_answer(
+    worker: &Worker,
+    client: &Client,
+    request: &Request<Incoming>,
+) -> Option<Result<Response<Body>, Error>> {
+    let fields = request.headers();
+    if *request.method() == Method::CONNECT {
+        return Some(Err(Error::Method("CONNECT")));
+    }
+    // It would show what is between a client and its instance (RFC 9110 section 17.4).
+    if *request.method() == Method::TRACE {
+        return Some(Err(Error::Method("TRACE")));
+    }
+    if fields.len() > worker.node.limits.max_headers {
+        return Some(Err(Error::TooManyFields));
+    }
+    if let Some(expected) = fields.get(header::EXPECT)
+        && request.version() != Version::HTTP_10
+        && !expected.as_bytes().eq_ignore_ascii_case(b"100-continue")
+    {
+        return Some(Err(Error::Expectation));
+    }
+    if let Some(port) = worker.node.redirect
+        && *client.transport() == Transport::Plain
+    {
+        return Some(redirect(request, port));
+    }
+    if *request.method() == Method::OPTIONS && forwards_left(request) == Some(0) {
+        let mut response = Response::new(Body::empty());
+        response
+            .headers_mut()
+            .insert(header::ALLOW, HeaderValue::from_static(ALLOW));
+        return Some(headers::host(request).map(|_| response));
+    }
+    None
+}
+
+/// How often `OPTIONS` may still be passed on (RFC 9110 section 7.6.2).
+fn forwards_left<B>(request: &Request<B>) -> Option<u64> {
+    request.headers().get(MAX_FORWARDS)?.to_str().ok()?.parse().ok()
+}
+
+/// To the same target over HTTPS, with the same method (RFC 9110 section 15.4.9).
+fn redirect(request: &Request<Incoming>, port: u16) -> Result<Response<Body>, Error> {
+    let host = headers::host(request)?;
+    let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+    let path = if path.starts_with('/') { path } else { "/" };
+    let to = match port {
+        443 => format!("https://{host}{path}"),
+        port => format!("https://{host}:{port}{path}"),
+    };
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    if let Ok(to) = HeaderValue::try_from(to) {
+        response.headers_mut().insert(header::LOCATION, to);
+    }
+    Ok(response)
+}
+
+async fn forward(
+    worker: &Rc<Worker>,
+    mut request: Request<Incoming>,
+    exchange: &Rc<Exchange>,
+) -> Result<Response<Body>, Error> {
+    let chosen = choose_and_admit(worker, &request, exchange).await?;
+    let deadline = exchange.began() + chosen.route.settings.request_timeout;
+    let grpc = headers::is_grpc(request.headers());
+    let speak = match chosen.target.protocol() {
+        Protocol::Auto if grpc => Speak::H2c,
+        Protocol::Auto | Protocol::Http1 => Speak::Http1,
+        Protocol::H2c => Speak::H2c,
+    };
+    // HTTP/2 has no switch: an instance that speaks it alone sees the request without one.
+    let upgrade = headers::upgrade(request.headers(), request.version());
+    let upgrade = upgrade.filter(|_| speak == Speak::Http1);
+    let switch = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
+
+    let lease = reach(worker, exchange, &chosen, speak, deadline).await?;
+    let asked = headers::host_field(&request);
+    let (mut head, body) = request.into_parts();
+    let expects = head.version == Version::HTTP_11 && head.headers.contains_key(header::EXPECT);
+    tell_instance(exchange, &mut head, &body, asked.as_ref(), upgrade);
+    address(&mut head, asked.as_ref(), speak);
+
+    let hurried = !grpc;
+    let mut body = RequestBody::new(body, exchange.clone(), hurried);
+    let go = (expects && speak == Speak::Http1 && !body.is_end_stream()).then(|| body.hold());
+    let mut request = Request::from_parts(head, body);
+    match go {
+        Some(go) => hyper::ext::on_informational(&mut request, move |said| {
+            if said.status() == StatusCode::CONTINUE {
+                go.wanted();
+            }
+        }),
+        // Whoever passes a body on at once must not ask the instance to say so.
+        None => {
+            request.headers_mut().remove(header::EXPECT);
+        }
+    }
+    let (response, lease) = send(worker, exchange, lease, request, speak, deadline).await?;
+    answer(worker, response, lease, exchange, switch, &chosen, deadline)
+}
+
+/// Fields for the instance.
+fn tell_instance(
+    exchange: &Exchange,
+    head: &mut Parts,
+    body: &Incoming,
+    asked: Option<&HeaderValue>,
+    upgrade: Option<HeaderValue>,
+) {
+    headers::prepare_request(&mut head.headers, upgrade);
+    let client = exchange.client();
+    let none = HeaderValue::from_static("");
+    let origin = Origin {
+        peer: client.peer.ip(),
+        peer_text: &client.peer_text,
+        trusted: client.trusted,
+        scheme: client.scheme(),
+        host: asked.unwrap_or(&none),
+        version: head.version,
+    };
+    forwarded::tell(&mut head.headers, origin, exchange.id());
+    if head.method == Method::OPTIONS
+        && let Some(left) = head.headers.get(MAX_FORWARDS)
+        && let Some(left) = left.to_str().ok().and_then(|left| left.parse::<u64>().ok())
+    {
+        let left = HeaderValue::from(left.saturating_sub(1));
+        head.headers.insert(MAX_FORWARDS, left);
+    }
+    // hyper sends no body of unknown length with these methods unless told to.
+    if matches!(head.method, Method::GET | Method::HEAD)
+        && !body.is_end_stream()
+        && body.size_hint().exact().is_none()
+    {
+        let chunked = HeaderValue::from_static("chunked");
+        head.headers.insert(header::TRANSFER_ENCODING, chunked);
+    }
+}
+
+/// The target, as the protocol towards the instance has it.
+fn address(head: &mut Parts, asked: Option<&HeaderValue>, speak: Speak) {
+    let uri = std::mem::take(&mut head.uri);
+    match speak {
+        Speak::Http1 => {
+            if let Some(host) = asked {
+                head.headers.insert(header::HOST, host.clone());
+            }
+            head.uri = origin_form(uri, &head.method);
+            head.version = Version::HTTP_11;
+        }
+        Speak::H2c => {
+            head.headers.remove(header::HOST);
+            head.headers.remove(header::TRANSFER_ENCODING);
+            let mut parts = http::uri::Parts::default();
+            parts.scheme = Some(Scheme::HTTP);
+            parts.authority = asked.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+            let path = uri.into_parts().path_and_query;
+            parts.path_and_query = path.or_else(|| Some(PathAndQuery::from_static("/")));
+            head.uri = Uri::from_parts(parts).unwrap_or_default();
+            head.version = Version::HTTP_2;
+        }
+    }
+}
+
+/// The target as an origin server takes it (RFC 9112 section 3.2.1); `OPTIONS` of a whole server is `*`
+/// (section 3.2.4).
+fn origin_form(uri: Uri, method: &Method) -> Uri {
+    if uri.authority().is_none() {
+        return uri;
+    }
+    let whole = *method == Method::OPTIONS && uri.query().is_none() && uri.path().len() <= 1;
     let mut parts = http::uri::Parts::default();
-    parts.path_and_query = uri.path_and_query().cloned();
+    parts.path_and_query = match whole {
+        true => Some(PathAndQuery::from_static("*")),
+        false => uri.into_parts().path_and_query,
+    };
     Uri::from_parts(parts).unwrap_or_default()
 }
 
-/// `Server-Timing` of a request that waited: the wait, and the phases of the start it waited for.
-fn server_timing(exchange: &Exchange, waited: Option<Duration>) -> Option<HeaderValue> {
-    let waited = waited?;
-    let mut text = format!("cless-wait;dur={:.1}", waited.as_secs_f64() * 1e3);
-    let started = exchange.guard().instance().cold_start();
-    let lately = SystemTime::now().checked_sub(waited + Duration::from_secs(1));
-    if let (Some(start), Some(lately)) = (started, lately)
-        && start.at >= lately
-    {
-        let phases = [
-            ("pull", start.pull),
-            ("queue", start.queue),
-            ("create", start.create),
-            ("start", start.start),
-            ("ready", start.ready),
-        ];
-        for (phase, took) in phases {
-            if let Some(took) = took {
-                text.push_str(&format!(
-                    ", cless-{phase};dur={:.1}",
-                    took.as_secs_f64() * 1e3
-                ));
-            }
-        }
+fn answer(
+    worker: &Rc<Worker>,
+    mut response: Response<Incoming>,
+    lease: Lease,
+    exchange: &Rc<Exchange>,
+    switch: Option<OnUpgrade>,
+    chosen: &Chosen,
+    deadline: Instant,
+) -> Result<Response<Body>, Error> {
+    let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if switched {
+        // An instance that switches unasked has broken the protocol.
+        let client = switch.ok_or(Error::Broken)?;
+        let instance = hyper::upgrade::on(&mut response);
+        let tunnel = tunnel::run(worker.clone(), client, instance, exchange.clone());
+        tokio::task::spawn_local(worker.node.tunnels.track_future(tunnel));
     }
-    HeaderValue::try_from(text).ok()
+    exchange.answered(response.status().as_u16(), "");
+    let (mut head, incoming) = response.into_parts();
+    headers::prepare_response(&mut head.headers, exchange.id(), switched, head.version);
+    head.version = Version::HTTP_11;
+    if let Some(cookie) = &chosen.cookie {
+        head.headers.append(header::SET_COOKIE, cookie.clone());
+    }
+    if chosen.route.settings.server_timing
+        && let Some(timing) = exchange.with_guard(server_timing).flatten()
+    {
+        head.headers.append("server-timing", timing);
+    }
+    let body = match switched {
+        true => Body::empty(),
+        false => Body::upstream(incoming, lease, exchange.clone(), deadline),
+    };
+    if exchange.client().is_http2() && !body.is_end_stream() {
+        exchange.due(deadline);
+    }
+    Ok(Response::from_parts(head, body))
 }
 
 #[cfg(test)]
@@ -426,7 +301,19 @@ mod tests {
             ("http://a.example", "/"),
             ("*", "*"),
         ] {
-            assert_eq!(origin_form(&given.parse().unwrap()), sent, "{given}");
+            assert_eq!(origin_form(given.parse().unwrap(), &Method::GET), sent, "{given}");
+        }
+    }
+
+    #[test]
+    fn rfc_9112_section_3_2_4_options_of_a_whole_server() {
+        for (given, sent) in [
+            ("http://a.example", "*"),
+            ("http://a.example/x", "/x"),
+            ("*", "*"),
+        ] {
+            let uri = given.parse().unwrap();
+            assert_eq!(origin_form(uri, &Method::OPTIONS), sent, "{given}");
         }
     }
 }

@@ -1,185 +1,366 @@
-//! Connections to instances, kept open between requests and keyed by instance.
+//! One worker's connections to instances, kept open between requests and keyed by instance.
 //!
 //! Never by address: the engine gives the address of a container that went to the next one. When an
 //! instance retires or is put to sleep, its idle connections are dropped at once, and one that was
 //! made before a sleep is not used after it.
 //!
-//! At most `concurrency` connections per instance exist, because each is held by a request with a
-//! place or idle for the next one, and the idle one used last is taken first: an instance that
-//! serves one connection at a time is not left waiting on an idle one.
+//! No lock: each worker has its own. What one must know of the others is in the instance:
+//!
+//! - At most `concurrency` connections to it are open, over all workers: who is about to open one more
+//!   has the others close an idle one ([`Peers::close_idle`]).
+//! - An instance that serves one connection at a time must not wait on an idle one. A new connection
+//!   that is not answered within [`HUNGRY`] makes its instance *hungry*: idle connections to it
+//!   are closed on all workers, and none is kept until the answer is there.
+//!
+//! The idle connection used last is taken first, so that a burst's surplus idles out.
 
-use std::collections::HashMap;
+use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use parking_lot::Mutex;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tracing::debug;
 
 use super::body::RequestBody;
+use super::ints::IntMap;
+use super::worker::{Local, Peers};
 use crate::instance::guard::Instance;
 
-/// The longest a connection is kept idle: less than the keep-alive of common servers (gunicorn's 2 s,
-/// Node's 5 s), so that an instance seldom closes one just as a request is written to it, which
-/// could not be sent again. A new connection on this machine costs about 0.1 ms.
-const IDLE: Duration = Duration::from_millis(1500);
+/// Ticks of the worker for which a connection is kept idle, 1 to 1.5 s: less than the keep-alive of
+/// common servers (gunicorn's 2 s, Node's 5 s), so that an instance seldom closes one just as a request
+/// is written to it, which could not be sent again. A new connection on this machine costs about 0.1 ms.
+const IDLE_TICKS: u32 = 3;
 /// A container on this machine that takes longer to accept is not accepting.
 const CONNECT: Duration = Duration::from_secs(3);
+/// After this long without an answer on a new connection, the instance may be waiting on an old one.
+/// To reconnect then costs an instance that is merely slow next to nothing.
+pub(super) const HUNGRY: Duration = Duration::from_millis(100);
+/// Fields and bytes of a response's head.
+const MAX_FIELDS: usize = 256;
+const MAX_HEAD: usize = 256 * 1024;
+/// What may be in flight on one stream and on one HTTP/2 connection: what bounds memory.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+const SEND_BUFFER: usize = 64 * 1024;
+/// A connection that carries streams and is silent is asked whether it lives.
+const PING: Duration = Duration::from_secs(20);
 
-/// Connections of a node to its instances. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct Connections {
-    idle: Arc<Mutex<HashMap<u64, Vec<Idle>>>>,
+/// The protocol towards an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Speak {
+    Http1,
+    /// HTTP/2 with prior knowledge (RFC 9113 section 3.3).
+    H2c,
+}
+
+/// A worker's connections. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Upstreams {
+    inner: Rc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    known: RefCell<IntMap<u64, Known>>,
+    peers: Peers,
+    /// Ticks of the worker.
+    ticks: std::cell::Cell<u32>,
+}
+
+/// Connections to one instance.
+#[derive(Debug, Default)]
+struct Known {
+    idle: Vec<Idle>,
+    shared: Option<Shared>,
+    /// Held while the shared connection is made, so that many requests at once make one.
+    dialling: Rc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug)]
 struct Idle {
-    sender: SendRequest<RequestBody>,
-    since: Instant,
+    sender: http1::SendRequest<RequestBody>,
+    since: u32,
     /// [`Instance::sleeps`] when it was made.
     sleeps: u64,
 }
 
+/// An HTTP/2 connection, shared by all requests.
+#[derive(Debug)]
+struct Shared {
+    sender: http2::SendRequest<RequestBody>,
+    sleeps: u64,
+}
+
+#[derive(Debug)]
+enum Sender {
+    Http1(http1::SendRequest<RequestBody>),
+    H2c(http2::SendRequest<RequestBody>),
+}
+
 /// A connection in use. Dropped, it is closed; given back, it is kept for the next request.
 #[derive(Debug)]
-pub struct Lease {
-    sender: SendRequest<RequestBody>,
+pub(super) struct Lease {
+    sender: Sender,
     instance: Arc<Instance>,
-    connections: Connections,
+    upstreams: Upstreams,
     sleeps: u64,
     reused: bool,
 }
 
 impl Lease {
-    /// What sends on it.
-    pub fn sender(&mut self) -> &mut SendRequest<RequestBody> {
-        &mut self.sender
+    /// Sends a request on it. One that was not sent at all comes back with the error.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        match &mut self.sender {
+            Sender::Http1(sender) => sender.try_send_request(request).await,
+            Sender::H2c(sender) => sender.try_send_request(request).await,
+        }
     }
 
     /// It served a request before, so the instance may have closed it meanwhile.
-    pub fn reused(&self) -> bool {
+    pub(super) fn reused(&self) -> bool {
         self.reused
     }
 
+    /// Only one request at a time is on it, and it is new.
+    pub(super) fn may_be_unheard(&self) -> bool {
+        !self.reused && matches!(self.sender, Sender::Http1(_))
+    }
+
     /// Keeps it for the next request, unless it is closed or its instance takes none.
-    pub fn give_back(self) {
-        let slept = self.sleeps != self.instance.sleeps();
-        if slept || self.sender.is_closed() || self.instance.retired().is_cancelled() {
+    pub(super) fn give_back(self) {
+        let Sender::Http1(sender) = self.sender else {
+            return;
+        };
+        let instance = &self.instance;
+        let stale = self.sleeps != instance.sleeps() || instance.is_retired();
+        if stale || instance.is_hungry() || sender.is_closed() {
             return;
         }
-        let serial = self.instance.serial();
-        let idle = Idle {
-            sender: self.sender,
-            since: Instant::now(),
-            sleeps: self.sleeps,
-        };
-        self.connections
-            .idle
-            .lock()
-            .entry(serial)
-            .or_default()
-            .push(idle);
-        // Retired in between: the entry must not outlive it.
-        if self.instance.retired().is_cancelled() {
-            self.connections.idle.lock().remove(&serial);
+        // What watches the instance made the entry and takes it away: without one, it has retired.
+        if let Some(known) = self.upstreams.inner.known.borrow_mut().get_mut(&instance.serial()) {
+            known.idle.push(Idle {
+                sender,
+                since: self.upstreams.inner.ticks.get(),
+                sleeps: self.sleeps,
+            });
         }
     }
 }
 
-impl Connections {
-    /// An idle connection to `instance`, the one used last, ready to send.
-    pub async fn idle(&self, instance: &Arc<Instance>) -> Option<Lease> {
+impl Upstreams {
+    /// None yet. `peers`: the other workers.
+    pub(super) fn new(peers: Peers) -> Self {
+        Self {
+            inner: Rc::new(Inner {
+                known: RefCell::default(),
+                peers,
+                ticks: std::cell::Cell::new(0),
+            }),
+        }
+    }
+
+    /// A connection that is open already, ready to send.
+    pub(super) async fn open(&self, instance: &Arc<Instance>, speak: Speak) -> Option<Lease> {
+        match speak {
+            Speak::Http1 => self.idle(instance).await,
+            Speak::H2c => self.shared(instance),
+        }
+    }
+
+    /// An idle connection, the one used last.
+    async fn idle(&self, instance: &Arc<Instance>) -> Option<Lease> {
         loop {
             let found = {
-                let mut idle = self.idle.lock();
-                idle.get_mut(&instance.serial())?.pop()?
+                let mut known = self.inner.known.borrow_mut();
+                known.get_mut(&instance.serial())?.idle.pop()?
             };
-            if found.sleeps != instance.sleeps() {
+            let old = self.inner.ticks.get().wrapping_sub(found.since) >= IDLE_TICKS;
+            if old || found.sleeps != instance.sleeps() {
                 continue;
             }
             let mut sender = found.sender;
             // Both bodies of its last request are done, so this takes a turn of the connection's
             // task at most; an error means it is closed.
-            if found.since.elapsed() < IDLE && sender.ready().await.is_ok() {
-                return Some(Lease {
-                    sender,
-                    instance: instance.clone(),
-                    connections: self.clone(),
-                    sleeps: found.sleeps,
-                    reused: true,
-                });
+            if sender.is_ready() || sender.ready().await.is_ok() {
+                return Some(self.lease(instance, Sender::Http1(sender), found.sleeps, true));
             }
         }
     }
 
-    /// A new connection.
+    fn shared(&self, instance: &Arc<Instance>) -> Option<Lease> {
+        let mut all = self.inner.known.borrow_mut();
+        let known = all.get_mut(&instance.serial())?;
+        let shared = known.shared.as_ref()?;
+        if shared.sleeps != instance.sleeps() || shared.sender.is_closed() {
+            known.shared = None;
+            return None;
+        }
+        let (sender, sleeps) = (shared.sender.clone(), shared.sleeps);
+        Some(self.lease(instance, Sender::H2c(sender), sleeps, true))
+    }
+
+    fn lease(&self, instance: &Arc<Instance>, sender: Sender, sleeps: u64, reused: bool) -> Lease {
+        Lease {
+            sender,
+            instance: instance.clone(),
+            upstreams: self.clone(),
+            sleeps,
+            reused,
+        }
+    }
+
+    /// A new connection; `most` are open over all workers.
     ///
     /// # Errors
     /// If the instance does not accept within 3 s.
-    pub async fn connect(
+    pub(super) async fn connect(
+        &self,
+        instance: &Arc<Instance>,
+        address: SocketAddr,
+        speak: Speak,
+        most: u32,
+    ) -> std::io::Result<Lease> {
+        self.watch(instance);
+        if instance.connections_open() >= most as usize {
+            self.inner.peers.close_idle(instance.serial());
+        }
+        match speak {
+            Speak::Http1 => self.connect_http1(instance, address).await,
+            Speak::H2c => {
+                let dialling = {
+                    let mut known = self.inner.known.borrow_mut();
+                    known.entry(instance.serial()).or_default().dialling.clone()
+                };
+                let _turn = dialling.lock().await;
+                match self.shared(instance) {
+                    Some(lease) => Ok(lease),
+                    None => self.connect_h2c(instance, address).await,
+                }
+            }
+        }
+    }
+
+    async fn connect_http1(
         &self,
         instance: &Arc<Instance>,
         address: SocketAddr,
     ) -> std::io::Result<Lease> {
         let (sleeps, open) = (instance.sleeps(), instance.connection());
-        let stream = tokio::time::timeout(CONNECT, TcpStream::connect(address)).await??;
-        stream.set_nodelay(true)?;
+        let stream = dial(address).await?;
         let (sender, connection) = http1::Builder::new()
+            .max_headers(MAX_FIELDS)
+            .max_buf_size(MAX_HEAD)
             .handshake(TokioIo::new(stream))
             .await
             .map_err(std::io::Error::other)?;
-        tokio::spawn(async move {
+        tokio::task::spawn_local(async move {
             if let Err(error) = connection.with_upgrades().await {
                 debug!(%address, %error, "a connection to an instance ended");
             }
             drop(open);
         });
         instance.reached();
-        self.watch(instance);
-        Ok(Lease {
-            sender,
-            instance: instance.clone(),
-            connections: self.clone(),
-            sleeps,
-            reused: false,
-        })
+        Ok(self.lease(instance, Sender::Http1(sender), sleeps, false))
+    }
+
+    async fn connect_h2c(
+        &self,
+        instance: &Arc<Instance>,
+        address: SocketAddr,
+    ) -> std::io::Result<Lease> {
+        let (sleeps, open) = (instance.sleeps(), instance.connection());
+        let stream = dial(address).await?;
+        let (sender, connection) = http2::Builder::new(Local)
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(SEND_BUFFER)
+            .max_header_list_size(MAX_HEAD as u32)
+            .keep_alive_interval(PING)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(std::io::Error::other)?;
+        tokio::task::spawn_local(async move {
+            if let Err(error) = connection.await {
+                debug!(%address, %error, "a connection to an instance ended");
+            }
+            drop(open);
+        });
+        instance.reached();
+        if let Some(known) = self.inner.known.borrow_mut().get_mut(&instance.serial()) {
+            let sender = sender.clone();
+            known.shared = Some(Shared { sender, sleeps });
+        }
+        Ok(self.lease(instance, Sender::H2c(sender), sleeps, false))
     }
 
     /// Drops an instance's idle connections whenever it is put to sleep, and when it retires. Once
     /// per instance.
     fn watch(&self, instance: &Arc<Instance>) {
         let serial = instance.serial();
-        let first = {
-            let mut idle = self.idle.lock();
-            let first = !idle.contains_key(&serial);
-            idle.entry(serial).or_default();
-            first
-        };
-        if first {
-            let (connections, retired) = (self.clone(), instance.retired().clone());
-            let mut asleep = instance.falls_asleep();
-            tokio::spawn(async move {
-                loop {
-                    tokio::select! {
-                        () = retired.cancelled() => break,
-                        Ok(()) = asleep.changed() => {}
-                    }
-                    if let Some(idle) = connections.idle.lock().get_mut(&serial) {
-                        idle.clear();
-                    }
+        let mut known = self.inner.known.borrow_mut();
+        if known.contains_key(&serial) {
+            return;
+        }
+        known.insert(serial, Known::default());
+        let (upstreams, retired) = (self.clone(), instance.retired().clone());
+        let mut asleep = instance.falls_asleep();
+        tokio::task::spawn_local(async move {
+            loop {
+                tokio::select! {
+                    () = retired.cancelled() => break,
+                    Ok(()) = asleep.changed() => {}
                 }
-                connections.idle.lock().remove(&serial);
-            });
+                upstreams.close(serial);
+            }
+            upstreams.inner.known.borrow_mut().remove(&serial);
+        });
+    }
+
+    /// Closes what idles towards an instance. What is shared closes with its last stream.
+    fn close(&self, serial: u64) {
+        if let Some(known) = self.inner.known.borrow_mut().get_mut(&serial) {
+            known.idle.clear();
+            known.shared = None;
         }
     }
 
-    /// Closes connections that were idle for too long. Run now and then.
-    pub fn close_idle(&self) {
-        for connections in self.idle.lock().values_mut() {
-            connections.retain(|one| one.since.elapsed() < IDLE && !one.sender.is_closed());
+    /// Another worker needs the instance: what idles towards it is closed.
+    pub(super) fn close_idle(&self, serial: u64) {
+        if let Some(known) = self.inner.known.borrow_mut().get_mut(&serial) {
+            known.idle.clear();
         }
     }
+
+    /// The instance seems to wait on an idle connection: those are closed everywhere.
+    pub(super) fn feed(&self, instance: &Instance) {
+        self.close_idle(instance.serial());
+        self.inner.peers.close_idle(instance.serial());
+    }
+
+    /// A tick of the worker: closes connections that were idle for too long.
+    pub(super) fn tick(&self) {
+        let now = self.inner.ticks.get().wrapping_add(1);
+        self.inner.ticks.set(now);
+        for known in self.inner.known.borrow_mut().values_mut() {
+            known.idle.retain(|one| {
+                now.wrapping_sub(one.since) < IDLE_TICKS && !one.sender.is_closed()
+            });
+        }
+    }
+}
+
+async fn dial(address: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = tokio::time::timeout(CONNECT, TcpStream::connect(address)).await??;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }

@@ -1,6 +1,6 @@
 //! Routes for tests.
 
-use super::{PullPolicy, Readiness, Route, Settings, Slots, Spec, Version, VersionKey};
+use super::{Protocol, PullPolicy, Readiness, Route, Settings, Slots, Spec, Version, VersionKey};
 use std::sync::Arc;
 
 /// A service without versions.
@@ -50,5 +50,6 @@ pub(crate) fn spec(image: &str) -> Spec {
         memory_bytes: 512 << 20,
         readiness: Readiness::Tcp,
         pull_policy: PullPolicy::Missing,
+        protocol: Protocol::Auto,
     }
 }

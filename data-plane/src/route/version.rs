@@ -53,6 +53,20 @@ pub struct Spec {
     pub readiness: Readiness,
     /// When the image is pulled.
     pub pull_policy: PullPolicy,
+    /// How its instances are spoken to.
+    pub protocol: Protocol,
+}
+
+/// How instances are spoken to. What a client speaks is another matter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1, but gRPC goes over HTTP/2.
+    #[default]
+    Auto,
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 with prior knowledge, without TLS.
+    H2c,
 }
 
 /// How a started container is found ready.

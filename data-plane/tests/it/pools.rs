@@ -9,7 +9,7 @@ use cless_data_plane::instance::report::{FailureReason, VersionReport};
 use cless_data_plane::instance::{Guard, Pool, Refusal};
 use cless_data_plane::metrics::Metrics;
 use cless_data_plane::route::{
-    Candidate, Change, Cursor, Digest, PullPolicy, Readiness, Route, Scope, Settings, Slots, Spec,
+    Candidate, Change, Cursor, Digest, Protocol, PullPolicy, Readiness, Route, Scope, Settings, Slots, Spec,
     Table, Version, VersionKey,
 };
 use cless_data_plane::runtime::fake::{Fake, Script};
@@ -120,6 +120,7 @@ fn route(settings: Settings) -> Route {
             memory_bytes: 512 << 20,
             readiness: Readiness::Tcp,
             pull_policy: PullPolicy::Missing,
+            protocol: Protocol::Auto,
         },
         image_digest: None,
         verify: None,

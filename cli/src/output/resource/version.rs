@@ -68,6 +68,10 @@ impl Resource for pb::Version {
                 "Pull",
                 short(spec.pull_policy().as_str_name(), "PULL_POLICY_").to_lowercase(),
             )
+            .line(
+                "Protocol",
+                short(spec.protocol().as_str_name(), "PROTOCOL_").to_lowercase(),
+            )
             .line("Created", text::time(self.create_time.as_ref()));
         if !spec.env.is_empty() {
             let env = spec

@@ -2,7 +2,7 @@
 
 use super::settings::read_settings;
 use crate::domain::{
-    HostName, Labels, PullPolicy, ReadinessInput, RequestId, ServiceId, ServicePatch, Settings,
+    HostName, Labels, Protocol, PullPolicy, ReadinessInput, RequestId, ServiceId, ServicePatch, Settings,
     SettingsField, SettingsPatch, TargetInput, Timestamp, VersionSpec, VersionSpecInput,
     Violations,
 };
@@ -150,6 +150,7 @@ pub(crate) fn new_version(
     };
     let readiness = readiness("version.spec.readiness", spec.readiness, violations);
     let pull_policy = pull_policy("version.spec.pull_policy", spec.pull_policy, violations);
+    let protocol = protocol("version.spec.protocol", spec.protocol, violations);
     let input = VersionSpecInput {
         image: spec.image,
         port: spec.port,
@@ -160,9 +161,10 @@ pub(crate) fn new_version(
         memory_bytes: spec.memory_bytes,
         readiness: readiness.clone().unwrap_or_default(),
         pull_policy: pull_policy.unwrap_or_default(),
+        protocol: protocol.unwrap_or_default(),
     };
     let spec = VersionSpec::new("version.spec", input, violations);
-    readiness.and(pull_policy).and(spec)
+    readiness.and(pull_policy).and(protocol).and(spec)
 }
 
 fn readiness(
@@ -188,6 +190,22 @@ fn readiness(
                 field,
                 "names no kind of probe: give `tcp` or `http`, or leave it out",
             );
+            None
+        }
+    }
+}
+
+fn protocol(field: &str, protocol: i32, violations: &mut Violations) -> Option<Protocol> {
+    use pb::version_spec::Protocol as Given;
+    match Given::try_from(protocol) {
+        Ok(Given::Unspecified | Given::Auto) => Some(Protocol::Auto),
+        Ok(Given::Http1) => Some(Protocol::Http1),
+        Ok(Given::H2c) => Some(Protocol::H2c),
+        Err(_unknown) => {
+            let reason = format!(
+                "{protocol} is not a protocol: give PROTOCOL_AUTO, PROTOCOL_HTTP1 or PROTOCOL_H2C"
+            );
+            violations.push(field, reason);
             None
         }
     }
@@ -375,11 +393,16 @@ mod tests {
             image: "hello:1".into(),
             readiness: Some(pb::ReadinessProbe { kind: None }),
             pull_policy: 9,
+            protocol: 9,
             ..Default::default()
         };
         assert_eq!(
             fields(|v| drop(new_version(spec(Some(odd)), v))),
-            ["version.spec.readiness", "version.spec.pull_policy"]
+            [
+                "version.spec.readiness",
+                "version.spec.pull_policy",
+                "version.spec.protocol"
+            ]
         );
     }
 }

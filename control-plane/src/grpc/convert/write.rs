@@ -2,7 +2,7 @@
 
 use super::{duration, settings::settings, timestamp};
 use crate::domain::{
-    ColdStart, NodeOutcome, PullPolicy, Readiness, Service, ServiceState, StartFailure,
+    ColdStart, NodeOutcome, Protocol, PullPolicy, Readiness, Service, ServiceState, StartFailure,
     StartFailureReason, Traffic, TrafficRevision, TrafficSplit, Verification, VerificationState,
     Version, VersionSpec, name,
 };
@@ -65,6 +65,12 @@ pub(super) fn spec(spec: &VersionSpec) -> pb::VersionSpec {
             PullPolicy::Missing => pb::version_spec::PullPolicy::Missing,
             PullPolicy::Always => pb::version_spec::PullPolicy::Always,
             PullPolicy::Never => pb::version_spec::PullPolicy::Never,
+        }
+        .into(),
+        protocol: match spec.protocol() {
+            Protocol::Auto => pb::version_spec::Protocol::Auto,
+            Protocol::Http1 => pb::version_spec::Protocol::Http1,
+            Protocol::H2c => pb::version_spec::Protocol::H2c,
         }
         .into(),
     }

@@ -236,6 +236,13 @@ fn bad_specs() -> Vec<(pb::VersionSpec, &'static str)> {
         ),
         (
             pb::VersionSpec {
+                protocol: 9,
+                ..good()
+            },
+            "version.spec.protocol",
+        ),
+        (
+            pb::VersionSpec {
                 args: vec!["a\0b".into()],
                 ..good()
             },

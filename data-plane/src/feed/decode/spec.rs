@@ -1,7 +1,7 @@
 //! How to run a version: `cless.v1.VersionSpec` -> [`Spec`].
 
 use super::Error;
-use crate::route::{PullPolicy, Readiness, Spec};
+use crate::route::{Protocol, PullPolicy, Readiness, Spec};
 use cless_proto::v1 as pb;
 
 const DEFAULT_CPU_MILLIS: u32 = 1000;
@@ -52,6 +52,7 @@ pub(super) fn decode(spec: pb::VersionSpec) -> Result<Spec, Error> {
         memory_bytes,
         readiness: decode_readiness(spec.readiness)?,
         pull_policy: decode_pull_policy(spec.pull_policy)?,
+        protocol: decode_protocol(spec.protocol)?,
     })
 }
 
@@ -104,5 +105,15 @@ fn decode_pull_policy(policy: i32) -> Result<PullPolicy, Error> {
         Ok(Wire::Always) => Ok(PullPolicy::Always),
         Ok(Wire::Never) => Ok(PullPolicy::Never),
         Err(unknown) => Err(Error::new("pull_policy", unknown)),
+    }
+}
+
+fn decode_protocol(protocol: i32) -> Result<Protocol, Error> {
+    use pb::version_spec::Protocol as Wire;
+    match Wire::try_from(protocol) {
+        Ok(Wire::Unspecified | Wire::Auto) => Ok(Protocol::Auto),
+        Ok(Wire::Http1) => Ok(Protocol::Http1),
+        Ok(Wire::H2c) => Ok(Protocol::H2c),
+        Err(unknown) => Err(Error::new("protocol", unknown)),
     }
 }

@@ -79,6 +79,7 @@ fn every_field_arrives() {
             })),
         }),
         pull_policy: pb::version_spec::PullPolicy::Always.into(),
+        protocol: pb::version_spec::Protocol::H2c.into(),
     });
 
     let route = decode(&wire).unwrap();

@@ -1,0 +1,238 @@
+//! One client's connection: TLS if it is to be, the protocol told apart, hyper until it ends.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::ReadBuf;
+use tokio::net::TcpStream;
+use tracing::debug;
+
+use super::client::{Client, Seat};
+use super::framing::Inspector;
+use super::service;
+use super::watch::Closed;
+use super::wire::{Socket, Wire};
+use super::worker::{Load, Local, Worker};
+
+/// What a client that knows HTTP/2 is spoken begins with (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// hyper's own, for which it needs no memory of its own a request.
+const USUAL_FIELDS: usize = 100;
+/// What may be in flight on one stream and on one connection: what bounds memory.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+const SEND_BUFFER: usize = 64 * 1024;
+/// Streams that were reset before they were taken up: their memory is ours until then (rapid reset).
+const PENDING_RESETS: usize = 20;
+/// Streams that we reset for a fault of the client's.
+const FAULTY_STREAMS: usize = 100;
+
+/// Why a connection ended with an error.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("TLS: {0}")]
+    Tls(io::Error),
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+    #[error("closed: {}", .0.label())]
+    Closed(Closed),
+}
+
+impl Error {
+    /// Label of the metric; `None` for a client that merely left.
+    fn label(&self) -> Option<&'static str> {
+        match self {
+            Self::Tls(_) => Some("tls"),
+            Self::Http(error) if error.is_parse_too_large() => Some("head_too_large"),
+            Self::Http(error) if error.is_parse() => Some("malformed"),
+            Self::Closed(Closed::Resets) => Some(Closed::Resets.label()),
+            // Counted where it was decided.
+            Self::Closed(_) | Self::Io(_) | Self::Http(_) => None,
+        }
+    }
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve(
+    worker: Rc<Worker>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    encrypted: bool,
+    _counted: (Seat, Load),
+) {
+    let client = Rc::new(Client::new(peer, worker.node.trusts(peer.ip())));
+    if worker.node.stop.is_cancelled() {
+        client.drain();
+    }
+    let place = Place {
+        at: worker.insert(client.clone()),
+        worker: worker.clone(),
+    };
+    let mut talk = pin!(talk(worker.clone(), client.clone(), stream, encrypted));
+    let ended = poll_fn(|cx| {
+        client.served_by(cx.waker());
+        match client.closed() {
+            Some(why) => Poll::Ready(Err(Error::Closed(why))),
+            None => talk.as_mut().poll(cx),
+        }
+    })
+    .await;
+    drop(place);
+    if let Err(error) = ended {
+        if let Some(label) = error.label() {
+            worker.stats.closed(label);
+        }
+        debug!(%peer, %error, "a connection ended with an error");
+    }
+}
+
+/// A connection in its worker's list.
+struct Place {
+    worker: Rc<Worker>,
+    at: usize,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.worker.remove(self.at);
+    }
+}
+
+async fn talk(
+    worker: Rc<Worker>,
+    client: Rc<Client>,
+    stream: TcpStream,
+    encrypted: bool,
+) -> Result<(), Error> {
+    let (socket, start, http2) = match worker.node.tls.as_ref().filter(|_| encrypted) {
+        Some(tls) => {
+            let stream = tls.accept(stream).await.map_err(Error::Tls)?;
+            let (_, session) = stream.get_ref();
+            client.encrypted(session.server_name());
+            let http2 = session.alpn_protocol() == Some(b"h2");
+            (Socket::Tls(Box::new(stream)), Vec::new(), http2)
+        }
+        None => {
+            let mut socket = Socket::Plain(stream);
+            let (start, http2) = tell_apart(&mut socket).await?;
+            (socket, start, http2)
+        }
+    };
+    let meter = client.meter.clone();
+    match http2 {
+        true => {
+            client.speaks_http2();
+            let wire = Wire::new(socket, Inspector::blind(), meter, start);
+            serve_http2(worker, client, wire).await
+        }
+        false => {
+            let inspector = Inspector::new(worker.node.limits.max_header_bytes);
+            let wire = Wire::new(socket, inspector, meter, start);
+            serve_http1(worker, client, wire).await
+        }
+    }
+}
+
+/// Reads until it is known whether HTTP/2 is spoken; what was read is given back.
+async fn tell_apart(socket: &mut Socket) -> io::Result<(Vec<u8>, bool)> {
+    let mut start = Vec::with_capacity(1024);
+    loop {
+        let read = poll_fn(|cx| poll_into(socket, cx, &mut start)).await?;
+        let known = start.len().min(PREFACE.len());
+        if start[..known] != PREFACE[..known] {
+            return Ok((start, false));
+        }
+        if read == 0 || known == PREFACE.len() {
+            return Ok((start, known == PREFACE.len()));
+        }
+    }
+}
+
+fn poll_into(
+    socket: &mut Socket,
+    cx: &mut Context<'_>,
+    into: &mut Vec<u8>,
+) -> Poll<io::Result<usize>> {
+    let mut bytes = [std::mem::MaybeUninit::uninit(); 4096];
+    let mut buf = ReadBuf::uninit(&mut bytes);
+    ready!(socket.poll_read(cx, &mut buf))?;
+    into.extend_from_slice(buf.filled());
+    Poll::Ready(Ok(buf.filled().len()))
+}
+
+async fn serve_http1(worker: Rc<Worker>, client: Rc<Client>, wire: Wire) -> Result<(), Error> {
+    let limits = &worker.node.limits;
+    let mut builder = http1::Builder::new();
+    builder
+        .max_buf_size(limits.max_header_bytes)
+        .max_header_size(limits.max_header_bytes);
+    if limits.max_headers != USUAL_FIELDS {
+        builder.max_headers(limits.max_headers);
+    }
+    let service = service_fn(|request| {
+        let answer = service::handle(worker.clone(), client.clone(), request);
+        async { Ok::<_, Infallible>(answer.await) }
+    });
+    let connection = builder.serve_connection(TokioIo::new(wire), service);
+    let mut connection = pin!(connection.with_upgrades());
+    drive(&client, |cx, drain| {
+        if drain {
+            connection.as_mut().graceful_shutdown();
+        }
+        connection.as_mut().poll(cx)
+    })
+    .await
+}
+
+async fn serve_http2(worker: Rc<Worker>, client: Rc<Client>, wire: Wire) -> Result<(), Error> {
+    let limits = &worker.node.limits;
+    let mut builder = http2::Builder::new(Local);
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_concurrent_streams(limits.max_streams)
+        .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_local_error_reset_streams(FAULTY_STREAMS);
+    let (serving, of) = (worker.clone(), client.clone());
+    let service = service_fn(move |request| {
+        let answer = service::handle(serving.clone(), of.clone(), request);
+        async { Ok::<_, Infallible>(answer.await) }
+    });
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(wire), service));
+    drive(&client, |cx, drain| {
+        if drain {
+            connection.as_mut().graceful_shutdown();
+        }
+        connection.as_mut().poll(cx)
+    })
+    .await
+}
+
+/// Polls a connection to its end; tells it once when it is to end.
+async fn drive(
+    client: &Client,
+    mut poll: impl FnMut(&mut Context<'_>, bool) -> Poll<hyper::Result<()>>,
+) -> Result<(), Error> {
+    let mut told = false;
+    poll_fn(|cx| {
+        let tell = client.is_draining() && !told;
+        told |= tell;
+        poll(cx, tell)
+    })
+    .await
+    .map_err(Error::from)
+}
+

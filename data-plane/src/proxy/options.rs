@@ -1,0 +1,165 @@
+//! The flags of the proxy: threads, limits on what clients may cost, TLS, the access log.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::options::cores;
+
+/// How the proxy runs. Every limit has a default that is safe on the open internet.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ProxyOptions {
+    /// Threads that serve requests, each with its own connections. Default: one a core.
+    #[arg(long, env = "CLESS_WORKERS", default_value_t = cores())]
+    pub workers: usize,
+
+    /// Connections of clients at once; more are closed as they come.
+    #[arg(long, env = "CLESS_MAX_CONNECTIONS", default_value_t = 20_000)]
+    pub max_connections: usize,
+
+    /// Connections of one client address at once; trusted proxies are exempt.
+    #[arg(long, env = "CLESS_MAX_CONNECTIONS_PER_IP", default_value_t = 2_000)]
+    pub max_connections_per_ip: usize,
+
+    /// Fields in a request's head; one with more is answered 431.
+    #[arg(long, env = "CLESS_MAX_HEADERS", default_value_t = 100)]
+    pub max_headers: usize,
+
+    /// Bytes of a request's head, at least 8192; a longer one is answered 431.
+    #[arg(long, env = "CLESS_MAX_HEADER_BYTES", default_value_t = 65_536, value_parser = head_bytes)]
+    pub max_header_bytes: usize,
+
+    /// Streams of one HTTP/2 connection at once.
+    #[arg(long, env = "CLESS_MAX_STREAMS", default_value_t = 128)]
+    pub max_streams: u32,
+
+    /// Requests that one HTTP/2 connection may take back; at that many, if they are half of all, it is closed.
+    #[arg(long, env = "CLESS_MAX_RESETS", default_value_t = 200)]
+    pub max_resets: u32,
+
+    /// Seconds for a head to be whole, the first and a TLS handshake included.
+    #[arg(long, env = "CLESS_HEAD_TIMEOUT", default_value_t = 10)]
+    pub head_timeout: u64,
+
+    /// Seconds in which the body of a request must bring at least 1 KiB, or its end.
+    #[arg(long, env = "CLESS_BODY_TIMEOUT", default_value_t = 30)]
+    pub body_timeout: u64,
+
+    /// Seconds in which a client must take at least something of what is sent to it.
+    #[arg(long, env = "CLESS_WRITE_TIMEOUT", default_value_t = 30)]
+    pub write_timeout: u64,
+
+    /// Seconds that a client's connection may be without a request.
+    #[arg(long, env = "CLESS_IDLE_TIMEOUT", default_value_t = 75)]
+    pub idle_timeout: u64,
+
+    /// Seconds that an upgraded connection may be silent both ways.
+    #[arg(long, env = "CLESS_TUNNEL_IDLE_TIMEOUT", default_value_t = 600)]
+    pub tunnel_idle_timeout: u64,
+
+    /// Seconds that an upgraded connection may last.
+    #[arg(long, env = "CLESS_TUNNEL_MAX_AGE", default_value_t = 86_400)]
+    pub tunnel_max_age: u64,
+
+    /// Address to serve HTTPS on; needs --tls-cert-dir.
+    #[arg(long, env = "CLESS_TLS_LISTEN", requires = "tls_cert_dir")]
+    pub tls_listen: Option<SocketAddr>,
+
+    /// Folder of certificates, `NAME.crt` (the chain, PEM) beside `NAME.key`; looked at every 5 s. Hosts
+    /// are those that a certificate names; `default.crt` serves clients that name no host.
+    #[arg(long, env = "CLESS_TLS_CERT_DIR")]
+    pub tls_cert_dir: Option<PathBuf>,
+
+    /// Answer plain HTTP with a redirect to HTTPS.
+    #[arg(long, env = "CLESS_TLS_REDIRECT", requires = "tls_listen")]
+    pub tls_redirect: bool,
+
+    /// A line for each request.
+    #[arg(long, env = "CLESS_ACCESS_LOG", value_enum, default_value = "off")]
+    pub access_log: AccessLog,
+
+    /// File that the access log is appended to. Default: standard output.
+    #[arg(long, env = "CLESS_ACCESS_LOG_FILE")]
+    pub access_log_file: Option<PathBuf>,
+}
+
+/// How requests are logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum AccessLog {
+    /// Not at all.
+    #[default]
+    Off,
+    /// One JSON object a line.
+    Json,
+    /// The combined format of Apache, followed by what cless knows.
+    Combined,
+}
+
+impl Default for ProxyOptions {
+    fn default() -> Self {
+        Self {
+            workers: cores(),
+            max_connections: 20_000,
+            max_connections_per_ip: 2_000,
+            max_headers: 100,
+            max_header_bytes: 65_536,
+            max_streams: 128,
+            max_resets: 200,
+            head_timeout: 10,
+            body_timeout: 30,
+            write_timeout: 30,
+            idle_timeout: 75,
+            tunnel_idle_timeout: 600,
+            tunnel_max_age: 86_400,
+            tls_listen: None,
+            tls_cert_dir: None,
+            tls_redirect: false,
+            access_log: AccessLog::Off,
+            access_log_file: None,
+        }
+    }
+}
+
+/// hyper reads at least this much ahead.
+const LEAST_HEAD: usize = 8192;
+
+fn head_bytes(given: &str) -> Result<usize, String> {
+    let bytes: usize = given.parse().map_err(|_| "is no number".to_owned())?;
+    match bytes {
+        LEAST_HEAD.. => Ok(bytes),
+        _ => Err(format!("is under {LEAST_HEAD}")),
+    }
+}
+
+/// What a client may cost, as the worker's threads read it.
+#[derive(Debug, Clone)]
+pub(super) struct Limits {
+    pub(super) max_headers: usize,
+    pub(super) max_header_bytes: usize,
+    pub(super) max_streams: u32,
+    pub(super) max_resets: u32,
+    pub(super) head: Duration,
+    pub(super) body: Duration,
+    pub(super) write: Duration,
+    pub(super) idle: Duration,
+    pub(super) tunnel_idle: Duration,
+    pub(super) tunnel_age: Duration,
+}
+
+impl From<&ProxyOptions> for Limits {
+    fn from(options: &ProxyOptions) -> Self {
+        let seconds = |seconds: u64| Duration::from_secs(seconds.max(1));
+        Self {
+            max_headers: options.max_headers,
+            max_header_bytes: options.max_header_bytes.max(LEAST_HEAD),
+            max_streams: options.max_streams.max(1),
+            max_resets: options.max_resets,
+            head: seconds(options.head_timeout),
+            body: seconds(options.body_timeout),
+            write: seconds(options.write_timeout),
+            idle: seconds(options.idle_timeout),
+            tunnel_idle: seconds(options.tunnel_idle_timeout),
+            tunnel_age: seconds(options.tunnel_max_age),
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Sends a request to the instance it has a place in, and waits for the response's head.
+//!
+//! It is sent again only where no byte of it was: on another connection, if the instance had closed the
+//! one at hand; to another instance, if the one at hand accepts none.
+
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tracing::debug;
+
+use super::body::RequestBody;
+use super::choose::Chosen;
+use super::error::Error;
+use super::exchange::Exchange;
+use super::upstream::{HUNGRY, Lease, Speak};
+use super::worker::Worker;
+use crate::instance::guard::Instance;
+
+/// Pauses before an instance that does not accept is tried, or another chosen, again. Its death is
+/// known within about 60 ms of it, so the second pause outlasts that.
+const REACH_AGAIN: [Duration; 3] = [
+    Duration::from_millis(20),
+    Duration::from_millis(100),
+    Duration::from_millis(300),
+];
+
+/// A connection to the instance at hand, or to another if that one accepts none. Waits for a place in
+/// that other one no longer than it would have waited for the first.
+pub(super) async fn reach(
+    worker: &Worker,
+    exchange: &Exchange,
+    chosen: &Chosen,
+    speak: Speak,
+    deadline: Instant,
+) -> Result<Lease, Error> {
+    let until = deadline.min(exchange.began() + chosen.route.settings.cold_start_timeout);
+    let mut pauses = REACH_AGAIN.iter();
+    loop {
+        let instance = exchange.instance().ok_or(Error::Unreachable)?;
+        if let Some(lease) = worker.upstreams.open(&instance, speak).await {
+            return Ok(lease);
+        }
+        let error = match connect(worker, exchange, &instance, speak).await {
+            Ok(lease) => return Ok(lease),
+            Err(error) => error,
+        };
+        debug!(container = instance.name(), %error, "an instance does not accept");
+        // While the pause lasts the place is given up, so that the instance may be taken out.
+        exchange.step_out();
+        let pause = pauses.next().ok_or(Error::Unreachable)?;
+        tokio::time::sleep(*pause).await;
+        let guard = chosen.target.pool.admit(until).await?;
+        exchange.admitted(&chosen.target, guard);
+    }
+}
+
+async fn connect(
+    worker: &Worker,
+    exchange: &Exchange,
+    instance: &Arc<Instance>,
+    speak: Speak,
+) -> std::io::Result<Lease> {
+    let most = exchange.with_guard(|guard| guard.concurrency()).unwrap_or(1);
+    let connected = match instance.address() {
+        Some(address) => worker.upstreams.connect(instance, address, speak, most).await,
+        None => Err(std::io::ErrorKind::AddrNotAvailable.into()),
+    };
+    if connected.is_err() {
+        exchange.with_guard(|guard| guard.unreachable());
+    }
+    connected
+}
+
+/// Sends `request` on `lease`; tells on which connection the response comes.
+pub(super) async fn send(
+    worker: &Worker,
+    exchange: &Rc<Exchange>,
+    mut lease: Lease,
+    mut request: Request<RequestBody>,
+    speak: Speak,
+    deadline: Instant,
+) -> Result<(Response<Incoming>, Lease), Error> {
+    loop {
+        let instance = exchange.instance().ok_or(Error::Unreachable)?;
+        let unheard = lease.may_be_unheard();
+        let sent = {
+            let mut sending = pin!(lease.send(request));
+            let waiting = async {
+                if unheard {
+                    match tokio::time::timeout(HUNGRY, sending.as_mut()).await {
+                        Ok(sent) => return sent,
+                        Err(_) => worker.upstreams.feed(&instance),
+                    }
+                    let _hungry = instance.hungers();
+                    return sending.await;
+                }
+                sending.await
+            };
+            tokio::time::timeout_at(deadline.into(), waiting).await
+        };
+        let mut failed = match sent {
+            Ok(Ok(response)) => return Ok((response, lease)),
+            Ok(Err(failed)) => failed,
+            Err(_) => return Err(Error::Late),
+        };
+        let unsent = failed.take_message();
+        debug!(error = %failed.error(), reused = lease.reused(), "an exchange failed");
+        request = match unsent {
+            Some(unsent) if lease.reused() => unsent,
+            _ if exchange.is_request_broken() => return Err(Error::BrokenBody),
+            _ => return Err(Error::Broken),
+        };
+        lease = match worker.upstreams.open(&instance, speak).await {
+            Some(lease) => lease,
+            None => connect(worker, exchange, &instance, speak)
+                .await
+                .map_err(|_| Error::Unreachable)?,
+        };
+    }
+}
