@@ -181,11 +181,7 @@ async fn listen(address: SocketAddr, flag: &'static str) -> Result<TcpListener, 
         })
 }
 
-fn sockets(
-    address: SocketAddr,
-    flag: &'static str,
-    workers: usize,
-) -> Result<Sockets, Error> {
+fn sockets(address: SocketAddr, flag: &'static str, workers: usize) -> Result<Sockets, Error> {
     Sockets::bind(address, workers).map_err(|source| Error::Listen {
         address,
         flag,

@@ -247,12 +247,19 @@ fn combined(out: &mut Vec<u8>, entry: &Entry<'_>, stamp: &str) -> io::Result<()>
         Some(waited) => write!(out, " {:.1}", millis_of(waited))?,
         None => out.extend_from_slice(b" -"),
     }
-    let reason = if entry.reason.is_empty() { "-" } else { entry.reason };
+    let reason = if entry.reason.is_empty() {
+        "-"
+    } else {
+        entry.reason
+    };
     writeln!(out, " {reason}")
 }
 
 fn host(asked: &Asked) -> &[u8] {
-    let authority = asked.uri.authority().map(|authority| authority.as_str().as_bytes());
+    let authority = asked
+        .uri
+        .authority()
+        .map(|authority| authority.as_str().as_bytes());
     let field = || asked.host.as_ref().map(HeaderValue::as_bytes);
     authority.or_else(field).unwrap_or_default()
 }
@@ -314,10 +321,18 @@ mod tests {
     fn asked() -> Asked {
         let request = Request::get("/a\"b?c=d")
             .header("host", "hello.localhost")
-            .header("user-agent", HeaderValue::from_bytes(b"evil\\\" \xff").unwrap())
+            .header(
+                "user-agent",
+                HeaderValue::from_bytes(b"evil\\\" \xff").unwrap(),
+            )
             .body(())
             .unwrap();
-        Asked::new(request.method(), request.uri(), Version::HTTP_11, request.headers())
+        Asked::new(
+            request.method(),
+            request.uri(),
+            Version::HTTP_11,
+            request.headers(),
+        )
     }
 
     fn line(format: AccessLog) -> String {
@@ -342,7 +357,10 @@ mod tests {
             waited: Some(Duration::from_millis(250)),
             reason: "",
         };
-        lines.add(&entry, UNIX_EPOCH + Duration::from_millis(1_709_210_096_789));
+        lines.add(
+            &entry,
+            UNIX_EPOCH + Duration::from_millis(1_709_210_096_789),
+        );
         drop(lines);
         String::from_utf8(buffers.recv().unwrap()).unwrap()
     }

@@ -128,7 +128,8 @@ impl HttpBody for RequestBody {
         }
         if let Some(held) = &mut this.held {
             held.go.waker.register(cx.waker());
-            if !held.go.wanted.load(Ordering::Acquire) && held.patience.as_mut().poll(cx).is_pending()
+            if !held.go.wanted.load(Ordering::Acquire)
+                && held.patience.as_mut().poll(cx).is_pending()
             {
                 this.exchange.awaits_body(cx);
                 return Poll::Pending;

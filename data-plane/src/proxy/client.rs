@@ -71,7 +71,8 @@ impl Client {
 
     /// TLS is spoken.
     pub(super) fn encrypted(&self, server_name: Option<&str>) {
-        self.transport.replace(Transport::Tls(server_name.map(Box::from)));
+        self.transport
+            .replace(Transport::Tls(server_name.map(Box::from)));
     }
 
     pub(super) fn transport(&self) -> std::cell::Ref<'_, Transport> {
@@ -110,7 +111,11 @@ impl Client {
     /// A body waits for the client, or does not any more.
     pub(super) fn uploading(&self, waits: bool) {
         let now = self.uploading.get();
-        self.uploading.set(if waits { now + 1 } else { now.saturating_sub(1) });
+        self.uploading.set(if waits {
+            now + 1
+        } else {
+            now.saturating_sub(1)
+        });
     }
 
     /// The client took a request back.
@@ -267,7 +272,10 @@ mod tests {
     fn no_address_takes_more_seats_than_its_share() {
         let census = Census::new(4, 2);
         let (a, b) = (IpAddr::from([1, 1, 1, 1]), IpAddr::from([2, 2, 2, 2]));
-        let seats = (census.enter(a, true).unwrap(), census.enter(a, true).unwrap());
+        let seats = (
+            census.enter(a, true).unwrap(),
+            census.enter(a, true).unwrap(),
+        );
         assert_eq!(census.enter(a, true).unwrap_err(), "max_connections_per_ip");
         let _trusted = census.enter(a, false).unwrap();
         let _other = census.enter(b, true).unwrap();

@@ -235,4 +235,3 @@ async fn drive(
     .await
     .map_err(Error::from)
 }
-

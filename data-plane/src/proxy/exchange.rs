@@ -124,7 +124,8 @@ impl Exchange {
 
     /// The worker cuts the connection if the response is not over by then.
     pub(super) fn due(&self, deadline: Instant) {
-        self.entry.set(Some(self.worker.look_after(deadline, &self.client)));
+        self.entry
+            .set(Some(self.worker.look_after(deadline, &self.client)));
     }
 
     /// Some of the response's body passed.

@@ -126,7 +126,10 @@ mod tests {
         assert_eq!(headers["x-forwarded-proto"], "https");
         assert_eq!(headers["x-forwarded-host"], "other");
         let all: Vec<_> = headers.get_all("forwarded").iter().collect();
-        assert_eq!(all, ["for=198.51.100.1", "for=\"[2001:db8::9]\";proto=http"]);
+        assert_eq!(
+            all,
+            ["for=198.51.100.1", "for=\"[2001:db8::9]\";proto=http"]
+        );
     }
 
     #[test]

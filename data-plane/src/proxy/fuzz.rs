@@ -64,7 +64,10 @@ fn nothing_of_one_hop(before: &HeaderMap, after: &HeaderMap, switches: bool) {
         let Ok(name) = name.trim().parse::<HeaderName>() else {
             continue;
         };
-        assert!(KEPT.contains(&name.as_str()) || !after.contains_key(&name), "{name} is named");
+        assert!(
+            KEPT.contains(&name.as_str()) || !after.contains_key(&name),
+            "{name} is named"
+        );
     }
     let connection = all(after, &header::CONNECTION);
     let wanted: &[&str] = if switches { &["upgrade"] } else { &[] };
@@ -130,12 +133,19 @@ fn fuzz_headers() {
                 assert_eq!(all(&after, &name), [value], "{name} is ours alone");
             }
             let via = all(&after, &header::VIA);
-            assert!(via.last().is_some_and(|via| via.as_bytes().ends_with(b" cless")));
+            assert!(
+                via.last()
+                    .is_some_and(|via| via.as_bytes().ends_with(b" cless"))
+            );
         }
         for switched in [false, true] {
             let mut after = before.clone();
             headers::prepare_response(&mut after, &id, switched, Version::HTTP_11);
-            nothing_of_one_hop(&before, &after, switched && before.contains_key(header::UPGRADE));
+            nothing_of_one_hop(
+                &before,
+                &after,
+                switched && before.contains_key(header::UPGRADE),
+            );
         }
         for name in ["cless-affinity", "a", ""] {
             let _ = headers::cookie(&before, name);

@@ -49,7 +49,9 @@ pub(super) fn host<B>(request: &Request<B>) -> Result<Cow<'_, str>, Error> {
         (_, Some(_)) => return Err(bad("more than one Host field")),
         (None, None) => None,
         (Some(field), None) => {
-            let text = field.to_str().map_err(|_| bad("the Host field is no text"))?;
+            let text = field
+                .to_str()
+                .map_err(|_| bad("the Host field is no text"))?;
             Some(normal(text)?)
         }
     };
@@ -58,7 +60,10 @@ pub(super) fn host<B>(request: &Request<B>) -> Result<Cow<'_, str>, Error> {
     {
         return Err(bad("the target is neither http nor https"));
     }
-    let authority = request.uri().authority().map(|authority| authority.as_str());
+    let authority = request
+        .uri()
+        .authority()
+        .map(|authority| authority.as_str());
     match (authority.map(normal).transpose()?, field) {
         (None, None) => Err(bad("no Host field")),
         (None, Some(field)) => Ok(field),
@@ -357,7 +362,10 @@ mod tests {
         };
         let http1 = |uri, hosts: &[&str]| found(Version::HTTP_11, uri, hosts);
         assert_eq!(http1("/", &["A.example:80"]), Ok("a.example".to_owned()));
-        assert_eq!(http1("http://b.example/", &["a.example"]), Ok("b.example".to_owned()));
+        assert_eq!(
+            http1("http://b.example/", &["a.example"]),
+            Ok("b.example".to_owned())
+        );
         for refused in [
             http1("/", &[]),
             http1("/", &["a", "a"]),

@@ -31,7 +31,11 @@ pub(crate) fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpLis
 }
 
 fn bind_one(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     // A restart must not wait for the connections of the process before to be forgotten.
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
@@ -42,11 +46,7 @@ fn bind_one(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
 }
 
 /// Accepts until the node stops.
-pub(super) async fn accept(
-    worker: Rc<Worker>,
-    listener: tokio::net::TcpListener,
-    encrypted: bool,
-) {
+pub(super) async fn accept(worker: Rc<Worker>, listener: tokio::net::TcpListener, encrypted: bool) {
     let stop = worker.node.stop.clone();
     loop {
         let accepted = tokio::select! {
@@ -63,7 +63,11 @@ pub(super) async fn accept(
             }
         };
         let address = peer.ip().to_canonical();
-        let seat = match worker.node.census.enter(address, !worker.node.trusts(address)) {
+        let seat = match worker
+            .node
+            .census
+            .enter(address, !worker.node.trusts(address))
+        {
             Ok(seat) => seat,
             Err(limit) => {
                 worker.stats.closed(limit);

@@ -64,9 +64,16 @@ async fn connect(
     instance: &Arc<Instance>,
     speak: Speak,
 ) -> std::io::Result<Lease> {
-    let most = exchange.with_guard(|guard| guard.concurrency()).unwrap_or(1);
+    let most = exchange
+        .with_guard(|guard| guard.concurrency())
+        .unwrap_or(1);
     let connected = match instance.address() {
-        Some(address) => worker.upstreams.connect(instance, address, speak, most).await,
+        Some(address) => {
+            worker
+                .upstreams
+                .connect(instance, address, speak, most)
+                .await
+        }
         None => Err(std::io::ErrorKind::AddrNotAvailable.into()),
     };
     if connected.is_err() {

@@ -15,11 +15,11 @@ use tokio_util::task::TaskTracker;
 
 use super::access::{Log, Writer};
 use super::client::Census;
+use super::listener;
 use super::options::{Limits, ProxyOptions};
 use super::stats::Stats;
 use super::tls::{self, Folder, Tls};
 use super::worker::{Node, Order, Peers, Post, Worker};
-use super::listener;
 use crate::feed::Feed;
 use crate::instance::Pools;
 use crate::metrics::Metrics;
@@ -140,7 +140,12 @@ impl Proxy {
         let encrypted = encrypted.map(|sockets| sockets.sockets).unwrap_or_default();
         let mut encrypted = encrypted.into_iter().map(|socket| (socket, true));
         let sockets: Vec<_> = plain
-            .map(|plain| [Some(plain), encrypted.next()].into_iter().flatten().collect())
+            .map(|plain| {
+                [Some(plain), encrypted.next()]
+                    .into_iter()
+                    .flatten()
+                    .collect()
+            })
             .collect();
         let (posts, inboxes): (Vec<_>, Vec<_>) = sockets.iter().map(|_| Post::new()).unzip();
         let posts: Arc<[Post]> = posts.into();

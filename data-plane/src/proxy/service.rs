@@ -41,7 +41,12 @@ pub(super) async fn handle(
     let id = headers::request_id(request.headers(), client.trusted, random);
     let asked = worker.logs().then(|| {
         let (method, uri) = (request.method(), request.uri());
-        Box::new(Asked::new(method, uri, request.version(), request.headers()))
+        Box::new(Asked::new(
+            method,
+            uri,
+            request.version(),
+            request.headers(),
+        ))
     });
     let exchange = Exchange::new(worker.clone(), client.clone(), id, asked);
     let answer = match client.meter.fault(number) {
@@ -109,13 +114,22 @@ fn own_answer(
 
 /// How often `OPTIONS` may still be passed on (RFC 9110 section 7.6.2).
 fn forwards_left<B>(request: &Request<B>) -> Option<u64> {
-    request.headers().get(MAX_FORWARDS)?.to_str().ok()?.parse().ok()
+    request
+        .headers()
+        .get(MAX_FORWARDS)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
 }
 
 /// To the same target over HTTPS, with the same method (RFC 9110 section 15.4.9).
 fn redirect(request: &Request<Incoming>, port: u16) -> Result<Response<Body>, Error> {
     let host = headers::host(request)?;
-    let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+    let path = request
+        .uri()
+        .path_and_query()
+        .map_or("/", PathAndQuery::as_str);
     let path = if path.starts_with('/') { path } else { "/" };
     let to = match port {
         443 => format!("https://{host}{path}"),
@@ -301,7 +315,11 @@ mod tests {
             ("http://a.example", "/"),
             ("*", "*"),
         ] {
-            assert_eq!(origin_form(given.parse().unwrap(), &Method::GET), sent, "{given}");
+            assert_eq!(
+                origin_form(given.parse().unwrap(), &Method::GET),
+                sent,
+                "{given}"
+            );
         }
     }
 

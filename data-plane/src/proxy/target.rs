@@ -41,7 +41,9 @@ impl Target {
         let mut durations = self.durations.borrow_mut();
         let at = durations.iter().position(|(known, _)| *known == status);
         let at = at.unwrap_or_else(|| {
-            let histogram = self.metrics.durations(&self.version.service, self.number(), status);
+            let histogram = self
+                .metrics
+                .durations(&self.version.service, self.number(), status);
             durations.push((status, histogram));
             durations.len() - 1
         });
@@ -52,7 +54,8 @@ impl Target {
 
     /// A request waited for an instance.
     pub(super) fn waited(&self, waited: Duration) {
-        self.metrics.waited(&self.version.service, self.number(), waited);
+        self.metrics
+            .waited(&self.version.service, self.number(), waited);
     }
 }
 
@@ -89,15 +92,18 @@ impl Targets {
     pub(super) fn forget(&self, target: &Rc<Target>) {
         let address = Arc::as_ptr(&target.version) as usize;
         let mut known = self.known.borrow_mut();
-        if known.get(&address).is_some_and(|known| Rc::ptr_eq(known, target)) {
+        if known
+            .get(&address)
+            .is_some_and(|known| Rc::ptr_eq(known, target))
+        {
             known.remove(&address);
         }
     }
 
     /// Lets go of versions that no table has any more, and of pools that have ended.
     pub(super) fn sweep(&self) {
-        self.known.borrow_mut().retain(|_, target| {
-            Arc::strong_count(&target.version) > 1 && !target.pool.is_over()
-        });
+        self.known
+            .borrow_mut()
+            .retain(|_, target| Arc::strong_count(&target.version) > 1 && !target.pool.is_over());
     }
 }

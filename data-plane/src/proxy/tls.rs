@@ -88,10 +88,7 @@ pub struct Folder {
 impl Folder {
     /// Nothing is read before [`Source::load`].
     pub fn new(path: PathBuf) -> Self {
-        Self {
-            path,
-            seen: None,
-        }
+        Self { path, seen: None }
     }
 }
 
@@ -173,7 +170,9 @@ impl Store {
             keys.insert(certificate.name.clone(), key);
         }
         let default = keys.get(DEFAULT).or_else(|| keys.values().next());
-        let default = default.cloned().ok_or_else(|| Error::Empty(PathBuf::new()))?;
+        let default = default
+            .cloned()
+            .ok_or_else(|| Error::Empty(PathBuf::new()))?;
         Ok(Self { by_name, default })
     }
 
@@ -306,11 +305,13 @@ mod tests {
             certificate("default", &["c.example"]),
         ];
         let store = Store::new(&all).unwrap();
-        let same = |one: &str, other: Option<&str>| {
-            Arc::ptr_eq(store.find(Some(one)), store.find(other))
-        };
+        let same =
+            |one: &str, other: Option<&str>| Arc::ptr_eq(store.find(Some(one)), store.find(other));
         assert!(same("a.example", Some("x.b.example")));
-        assert!(!same("a.example", Some("x.y.b.example")), "a star is one label");
+        assert!(
+            !same("a.example", Some("x.y.b.example")),
+            "a star is one label"
+        );
         assert!(!same("b.example", Some("a.example")));
         assert!(same("c.example", None));
         assert!(same("unknown.example", None));

@@ -146,7 +146,13 @@ impl Lease {
             return;
         }
         // What watches the instance made the entry and takes it away: without one, it has retired.
-        if let Some(known) = self.upstreams.inner.known.borrow_mut().get_mut(&instance.serial()) {
+        if let Some(known) = self
+            .upstreams
+            .inner
+            .known
+            .borrow_mut()
+            .get_mut(&instance.serial())
+        {
             known.idle.push(Idle {
                 sender,
                 since: self.upstreams.inner.ticks.get(),
@@ -352,9 +358,9 @@ impl Upstreams {
         let now = self.inner.ticks.get().wrapping_add(1);
         self.inner.ticks.set(now);
         for known in self.inner.known.borrow_mut().values_mut() {
-            known.idle.retain(|one| {
-                now.wrapping_sub(one.since) < IDLE_TICKS && !one.sender.is_closed()
-            });
+            known
+                .idle
+                .retain(|one| now.wrapping_sub(one.since) < IDLE_TICKS && !one.sender.is_closed());
         }
     }
 }

@@ -75,12 +75,7 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Looks once. `now` counts from any fixed point.
-    pub(super) fn look(
-        &mut self,
-        now: Duration,
-        seen: Reading,
-        limits: &Limits,
-    ) -> Option<Closed> {
+    pub(super) fn look(&mut self, now: Duration, seen: Reading, limits: &Limits) -> Option<Closed> {
         let over = |since: Duration, limit: Duration| now.saturating_sub(since) + TICK >= limit;
         let heads = u64::from(seen.heads);
         let in_head = seen.phase == Phase::Head || (seen.heads == 0 && !seen.http2);
@@ -174,7 +169,15 @@ mod tests {
 
     #[test]
     fn a_head_must_be_whole_in_ten_seconds_whatever_drips_in() {
-        let slow = |phase, heads| move |tick| Reading { phase, heads, in_flight: 0, read: tick, ..BUSY };
+        let slow = |phase, heads| {
+            move |tick| Reading {
+                phase,
+                heads,
+                in_flight: 0,
+                read: tick,
+                ..BUSY
+            }
+        };
         about(closed(slow(Phase::Idle, 0)), 10.0, Closed::SlowHead);
         about(closed(slow(Phase::Head, 0)), 10.0, Closed::SlowHead);
         about(closed(slow(Phase::Head, 7)), 10.0, Closed::SlowHead);
@@ -182,25 +185,50 @@ mod tests {
 
     #[test]
     fn a_connection_without_a_request_is_kept_for_a_while() {
-        let idle = |_| Reading { phase: Phase::Idle, in_flight: 0, ..BUSY };
+        let idle = |_| Reading {
+            phase: Phase::Idle,
+            in_flight: 0,
+            ..BUSY
+        };
         about(closed(idle), 75.0, Closed::Idle);
-        let used = |tick| Reading { phase: Phase::Idle, in_flight: 0, heads: 1 + tick as u32 / 100, ..BUSY };
+        let used = |tick| Reading {
+            phase: Phase::Idle,
+            in_flight: 0,
+            heads: 1 + tick as u32 / 100,
+            ..BUSY
+        };
         assert_eq!(closed(used), None);
     }
 
     #[test]
     fn a_body_that_drips_is_not_waited_for() {
-        let drip = |tick| Reading { uploading: 1, read: tick, ..BUSY };
+        let drip = |tick| Reading {
+            uploading: 1,
+            read: tick,
+            ..BUSY
+        };
         about(closed(drip), 30.0, Closed::SlowBody);
-        let slow_but_steady = |tick| Reading { uploading: 1, read: tick * 50, ..BUSY };
+        let slow_but_steady = |tick| Reading {
+            uploading: 1,
+            read: tick * 50,
+            ..BUSY
+        };
         assert_eq!(closed(slow_but_steady), None);
     }
 
     #[test]
     fn a_client_that_reads_nothing_is_closed_and_one_that_reads_is_not() {
-        let stuck = |_| Reading { blocked: true, written: 5, ..BUSY };
+        let stuck = |_| Reading {
+            blocked: true,
+            written: 5,
+            ..BUSY
+        };
         about(closed(stuck), 30.0, Closed::SlowReader);
-        let reads = |tick| Reading { blocked: true, written: tick, ..BUSY };
+        let reads = |tick| Reading {
+            blocked: true,
+            written: tick,
+            ..BUSY
+        };
         assert_eq!(closed(reads), None);
     }
 

@@ -69,7 +69,9 @@ impl Meter {
             return None;
         }
         let fault = *self.fault.lock();
-        fault.filter(|(head, _)| *head <= request).map(|(_, fault)| fault)
+        fault
+            .filter(|(head, _)| *head <= request)
+            .map(|(_, fault)| fault)
     }
 
     /// Says what the bytes behind a request to switch are: the other protocol, or the next request.
@@ -220,7 +222,9 @@ impl AsyncWrite for Wire {
             // What the encryption holds back goes out here.
             Socket::Tls(stream) => {
                 let flushed = Pin::new(stream).poll_flush(cx);
-                self.meter.blocked.store(flushed.is_pending(), Ordering::Relaxed);
+                self.meter
+                    .blocked
+                    .store(flushed.is_pending(), Ordering::Relaxed);
                 flushed
             }
         }

@@ -270,7 +270,9 @@ impl Worker {
 
     /// Cuts `client` if the response is not [over](Self::looked_after) some time after `deadline`.
     pub(super) fn look_after(&self, deadline: Instant, client: &Rc<Client>) -> usize {
-        self.due.borrow_mut().insert((deadline + OVERDUE, client.clone()))
+        self.due
+            .borrow_mut()
+            .insert((deadline + OVERDUE, client.clone()))
     }
 
     pub(super) fn looked_after(&self, entry: usize) {

@@ -9,8 +9,8 @@ use cless_data_plane::instance::report::{FailureReason, VersionReport};
 use cless_data_plane::instance::{Guard, Pool, Refusal};
 use cless_data_plane::metrics::Metrics;
 use cless_data_plane::route::{
-    Candidate, Change, Cursor, Digest, Protocol, PullPolicy, Readiness, Route, Scope, Settings, Slots, Spec,
-    Table, Version, VersionKey,
+    Candidate, Change, Cursor, Digest, Protocol, PullPolicy, Readiness, Route, Scope, Settings,
+    Slots, Spec, Table, Version, VersionKey,
 };
 use cless_data_plane::runtime::fake::{Fake, Script};
 use cless_data_plane::runtime::label;

@@ -2,8 +2,8 @@
 
 use super::settings::read_settings;
 use crate::domain::{
-    HostName, Labels, Protocol, PullPolicy, ReadinessInput, RequestId, ServiceId, ServicePatch, Settings,
-    SettingsField, SettingsPatch, TargetInput, Timestamp, VersionSpec, VersionSpecInput,
+    HostName, Labels, Protocol, PullPolicy, ReadinessInput, RequestId, ServiceId, ServicePatch,
+    Settings, SettingsField, SettingsPatch, TargetInput, Timestamp, VersionSpec, VersionSpecInput,
     Violations,
 };
 use crate::store::{NewService, WriteOptions};

@@ -13,7 +13,10 @@ fn post(fields: &str, body: &str) -> String {
 #[test]
 fn rfc_9112_section_6_3_one_length_or_none() {
     assert_eq!(fault(&post("Content-Length: 3\r\n", "abc")), None);
-    assert_eq!(fault(&post("Transfer-Encoding: chunked\r\n", "0\r\n\r\n")), None);
+    assert_eq!(
+        fault(&post("Transfer-Encoding: chunked\r\n", "0\r\n\r\n")),
+        None
+    );
     assert_eq!(fault(&post("", "")), None);
     for both in [
         "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
@@ -22,9 +25,22 @@ fn rfc_9112_section_6_3_one_length_or_none() {
     ] {
         assert_eq!(fault(&post(both, "")), Some(Fault::BothLengths), "{both}");
     }
-    for length in ["", "+3", "-1", "3, 3", "3 3", "0x3", "3a", "18446744073709551616"] {
+    for length in [
+        "",
+        "+3",
+        "-1",
+        "3, 3",
+        "3 3",
+        "0x3",
+        "3a",
+        "18446744073709551616",
+    ] {
         let field = format!("Content-Length: {length}\r\n");
-        assert_eq!(fault(&post(&field, "")), Some(Fault::ContentLength), "{length}");
+        assert_eq!(
+            fault(&post(&field, "")),
+            Some(Fault::ContentLength),
+            "{length}"
+        );
     }
     let twice = "Content-Length: 3\r\nContent-Length: 3\r\n";
     assert_eq!(fault(&post(twice, "abc")), Some(Fault::ContentLength));
@@ -32,9 +48,20 @@ fn rfc_9112_section_6_3_one_length_or_none() {
 
 #[test]
 fn rfc_9112_section_6_1_chunked_alone() {
-    for coding in ["gzip", "gzip, chunked", "chunked, gzip", "xchunked", "chunked,", "\"chunked\""] {
+    for coding in [
+        "gzip",
+        "gzip, chunked",
+        "chunked, gzip",
+        "xchunked",
+        "chunked,",
+        "\"chunked\"",
+    ] {
         let field = format!("Transfer-Encoding: {coding}\r\n");
-        assert_eq!(fault(&post(&field, "")), Some(Fault::TransferEncoding), "{coding}");
+        assert_eq!(
+            fault(&post(&field, "")),
+            Some(Fault::TransferEncoding),
+            "{coding}"
+        );
     }
     let twice = "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n";
     assert_eq!(fault(&post(twice, "")), Some(Fault::TransferEncoding));
@@ -120,7 +147,10 @@ fn what_follows_a_switch_waits_behind_the_gate() {
     let h2c = "GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
     let mut inspector = Inspector::new(65_536);
     assert_eq!(inspector.inspect(h2c.as_bytes()).pass, h2c.len());
-    assert!(!inspector.is_gated(), "an upgrade that is never taken waits for nothing");
+    assert!(
+        !inspector.is_gated(),
+        "an upgrade that is never taken waits for nothing"
+    );
 }
 
 #[test]
