@@ -59,9 +59,8 @@ fn nothing_of_one_hop(before: &HeaderMap, after: &HeaderMap, switches: bool) {
         assert!(!after.contains_key(name), "{name}");
     }
     let named = before.get_all(header::CONNECTION).iter();
-    let named = named.filter_map(|value| value.to_str().ok());
-    for name in named.flat_map(|value| value.split(',')) {
-        let Ok(name) = name.trim().parse::<HeaderName>() else {
+    for name in named.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')) {
+        let Ok(name) = HeaderName::from_bytes(name.trim_ascii()) else {
             continue;
         };
         assert!(
@@ -86,6 +85,7 @@ fn fuzz_headers() {
             b"\r\nConnection: ",
             b"\r\nX-A: b\r\nConnection: x-a",
             b"\r\nConnection: keep-alive",
+            b"\r\nX-A: b\r\nConnection: \xe9, x-a",
             b"\r\nUpgrade: websocket\r\n",
             b", upgrade",
             b"\r\nTE: trailers\r\n",
