@@ -6,4 +6,5 @@ mod hostile;
 mod pools;
 mod pools_scale;
 mod pools_sleep;
+mod proxy;
 mod raw;

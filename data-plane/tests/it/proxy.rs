@@ -1,0 +1,230 @@
+//! The proxy between raw sockets, message by message: what RFCs 9110, 9112 and 9113 ask of it, and what
+//! cless adds. Names cite the section.
+//!
+//! A [`Stage`] is a whole data plane over a scripted control plane and engine. A test plays both ends: the
+//! client, and the instance, whose connections it is handed one by one.
+
+mod http1;
+mod http2;
+mod limits;
+mod log;
+mod switch;
+mod tls;
+mod upstream;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cless_data_plane::runtime::fake::Fake;
+use cless_data_plane::{Options, Running, start_on};
+use cless_proto::v1 as pb;
+use prost::Message as _;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+use crate::feed::plane::{Plane, Routes, Stream, within};
+
+/// Its one version is the instance.
+const HOST: &str = "a.localhost";
+/// For so long nothing must come, where nothing may come.
+const QUIET: Duration = Duration::from_millis(150);
+
+/// A data plane with one service.
+pub(crate) struct Stage {
+    address: SocketAddr,
+    tls: Option<SocketAddr>,
+    admin: SocketAddr,
+    visitors: mpsc::UnboundedReceiver<TcpStream>,
+    node: Running,
+    _feed: (Plane, Stream),
+    _folder: TempDir,
+}
+
+impl Stage {
+    async fn start() -> Self {
+        Self::with(|_| (), |_| ()).await
+    }
+
+    /// With a route and flags of the test's choice.
+    async fn with(
+        shape: impl FnOnce(&mut pb::Route),
+        choose: impl FnOnce(&mut Options),
+    ) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let engine = Fake::default();
+        let visitors = engine.visitors();
+        let mut plane = Plane::start().await;
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut options = Options {
+            listen: any,
+            admin: any,
+            control_planes: vec![plane.uri()],
+            node: "one".to_owned(),
+            cache_dir: folder.path().join("cache"),
+            drain_timeout: 5,
+            ..Options::default()
+        };
+        options.proxy.workers = 2;
+        choose(&mut options);
+        let node = start_on(options, Arc::new(engine)).await;
+        let node = node.expect("the node starts");
+        let (mut stream, _) = plane.accept().await;
+        let mut route = pb::Route {
+            service: "a".to_owned(),
+            service_uid: "uid-a".to_owned(),
+            hosts: vec![HOST.to_owned()],
+            settings: Some(pb::ServiceSettings::default()),
+            versions: vec![pb::RouteVersion {
+                number: 1,
+                uid: "v-a".to_owned(),
+                spec: Some(pb::VersionSpec {
+                    image: "a:1".to_owned(),
+                    ..pb::VersionSpec::default()
+                }),
+                ..pb::RouteVersion::default()
+            }],
+            slots: vec![1; 100],
+            ..pb::Route::default()
+        };
+        shape(&mut route);
+        let routes = Routes::default().with_bytes("a", route.encode_to_vec());
+        stream.send(routes.snapshot()).await;
+        stream.ack().await;
+        Self {
+            address: node.proxy_addr(),
+            tls: node.tls_addr(),
+            admin: node.admin_addr(),
+            visitors,
+            node,
+            _feed: (plane, stream),
+            _folder: folder,
+        }
+    }
+
+    /// The version is spoken to like this.
+    async fn speaking(protocol: pb::version_spec::Protocol) -> Self {
+        let shape = |route: &mut pb::Route| {
+            for version in &mut route.versions {
+                if let Some(spec) = &mut version.spec {
+                    spec.protocol = protocol.into();
+                }
+            }
+        };
+        Self::with(shape, |_| ()).await
+    }
+
+    /// A client's connection on which this was sent.
+    async fn client(&self, bytes: impl AsRef<[u8]>) -> Wire {
+        let stream = within("a connection", TcpStream::connect(self.address)).await;
+        let mut wire = Wire::of(stream.expect("the proxy accepts"));
+        wire.send(bytes).await;
+        wire
+    }
+
+    /// The instance's next connection on which something is asked. A probe asks nothing.
+    async fn instance(&mut self) -> (Wire, String) {
+        loop {
+            let stream = within("a connection to the instance", self.visitors.recv()).await;
+            let mut wire = Wire::of(stream.expect("the engine lives"));
+            if let Some(head) = wire.maybe_head().await {
+                return (wire, head);
+            }
+        }
+    }
+
+    /// The text of a scrape.
+    async fn metrics(&self) -> String {
+        let stream = TcpStream::connect(self.admin).await;
+        let mut wire = Wire::of(stream.expect("the admin port accepts"));
+        wire.send("GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            .await;
+        wire.rest().await
+    }
+
+    async fn stop(self) {
+        within("the node stops", self.node.shutdown()).await;
+    }
+}
+
+/// One end of a connection.
+pub(crate) struct Wire {
+    stream: TcpStream,
+    read: Vec<u8>,
+}
+
+impl Wire {
+    fn of(stream: TcpStream) -> Self {
+        let _ = stream.set_nodelay(true);
+        Self {
+            stream,
+            read: Vec::new(),
+        }
+    }
+
+    async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        let sent = self.stream.write_all(bytes.as_ref()).await;
+        sent.expect("the other end is there");
+    }
+
+    /// What comes up to and with `end`.
+    async fn until(&mut self, end: &str) -> String {
+        let found = within(end, self.maybe_until(end)).await;
+        found.unwrap_or_else(|| {
+            let read = String::from_utf8_lossy(&self.read);
+            panic!("the connection ended before {end:?}; it brought {read:?}")
+        })
+    }
+
+    async fn maybe_until(&mut self, end: &str) -> Option<String> {
+        loop {
+            let found = self
+                .read
+                .windows(end.len())
+                .position(|window| window == end.as_bytes());
+            if let Some(at) = found {
+                let rest = self.read.split_off(at + end.len());
+                let taken = std::mem::replace(&mut self.read, rest);
+                return Some(String::from_utf8_lossy(&taken).into_owned());
+            }
+            match self.stream.read_buf(&mut self.read).await {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return None,
+            }
+        }
+    }
+
+    /// A head, in lower case, or the end of the connection.
+    async fn maybe_head(&mut self) -> Option<String> {
+        let head = within("a head", self.maybe_until("\r\n\r\n")).await;
+        head.map(|head| head.to_ascii_lowercase())
+    }
+
+    /// A head, in lower case.
+    async fn head(&mut self) -> String {
+        self.until("\r\n\r\n").await.to_ascii_lowercase()
+    }
+
+    /// All that still comes.
+    async fn rest(&mut self) -> String {
+        let end = self.stream.read_to_end(&mut self.read);
+        let _ = within("the end of the connection", end).await;
+        String::from_utf8_lossy(&std::mem::take(&mut self.read)).into_owned()
+    }
+
+    /// Nothing comes for a while.
+    async fn is_quiet(&mut self) {
+        let read = self.stream.read_buf(&mut self.read);
+        let read = tokio::time::timeout(QUIET, read).await;
+        assert!(read.is_err() && self.read.is_empty(), "something came: {read:?}");
+    }
+}
+
+/// A request without a body.
+fn get(path: &str, fields: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: {HOST}\r\n{fields}\r\n")
+}
+
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";

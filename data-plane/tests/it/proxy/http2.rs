@@ -1,0 +1,255 @@
+//! HTTP/2 towards clients and towards instances, and gRPC over it (RFC 9113).
+
+use bytes::Bytes;
+use cless_proto::v1::version_spec::Protocol;
+use http::{HeaderMap, HeaderValue, Request, Response, Version};
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::client::conn::http2::SendRequest;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::{HOST, OK, Stage};
+use crate::feed::plane::within;
+
+type Frames = StreamBody<ReceiverStream<Result<Frame<Bytes>, std::convert::Infallible>>>;
+
+/// A client with prior knowledge.
+async fn client(stage: &Stage) -> SendRequest<Frames> {
+    let stream = TcpStream::connect(stage.address).await.expect("it accepts");
+    let shaken = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let (sender, connection) = within("a handshake", shaken).await.expect("HTTP/2");
+    tokio::spawn(connection);
+    sender
+}
+
+/// A request whose body is fed frame by frame.
+fn request(path: &str) -> (mpsc::Sender<Result<Frame<Bytes>, std::convert::Infallible>>, Request<Frames>) {
+    let (feed, frames) = mpsc::channel(4);
+    let body = StreamBody::new(ReceiverStream::new(frames));
+    let request = Request::post(format!("http://{HOST}{path}"))
+        .version(Version::HTTP_2)
+        .body(body)
+        .expect("a request");
+    (feed, request)
+}
+
+fn data(text: &'static str) -> Result<Frame<Bytes>, std::convert::Infallible> {
+    Ok(Frame::data(Bytes::from_static(text.as_bytes())))
+}
+
+fn status(code: &'static str) -> HeaderMap {
+    HeaderMap::from_iter([(
+        http::HeaderName::from_static("grpc-status"),
+        HeaderValue::from_static(code),
+    )])
+}
+
+/// An instance that speaks HTTP/2 and sends back each frame as it comes, then a status in trailers. The
+/// heads it saw come out of the channel.
+fn echo(stage: &mut Stage) -> mpsc::UnboundedReceiver<http::request::Parts> {
+    let (_, none) = mpsc::unbounded_channel();
+    let mut visitors = std::mem::replace(&mut stage.visitors, none);
+    let (heads, seen) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(stream) = visitors.recv().await {
+            let heads = heads.clone();
+            let service = service_fn(move |request: Request<Incoming>| {
+                let (head, body) = request.into_parts();
+                let _ = heads.send(head);
+                let trailers = Frame::trailers(status("0"));
+                let frames = body.into_data_stream().map(|data| data.map(Frame::data));
+                let frames = frames.chain(tokio_stream::once(Ok(trailers)));
+                async move {
+                    let mut response = Response::new(StreamBody::new(frames));
+                    let kind = HeaderValue::from_static("application/grpc");
+                    response.headers_mut().insert("content-type", kind);
+                    Ok::<_, hyper::Error>(response)
+                }
+            });
+            let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(stream), service);
+            tokio::spawn(served);
+        }
+    });
+    seen
+}
+
+async fn grpc_streams(stage: &mut Stage, content_type: &'static str) {
+    let mut seen = echo(stage);
+    let mut client = client(stage).await;
+    let (feed, mut call) = request("/pkg.Service/Bidi");
+    call.headers_mut().insert("content-type", HeaderValue::from_static(content_type));
+    call.headers_mut().insert("te", HeaderValue::from_static("trailers"));
+    // The answer's head comes before the request's body does.
+    let response = within("a response", client.send_request(call)).await.expect("it is answered");
+    assert_eq!(response.status(), 200);
+    let mut body = response.into_body();
+    for text in ["one", "two"] {
+        feed.send(data(text)).await.expect("it is taken");
+        let frame = within("a frame", body.frame()).await.expect("more").expect("whole");
+        assert_eq!(frame.into_data().expect("data"), text);
+    }
+    drop(feed);
+    let frame = within("the end", body.frame()).await.expect("more").expect("whole");
+    assert_eq!(frame.into_trailers().expect("trailers"), status("0"));
+    let head = within("the head", seen.recv()).await.expect("it was seen");
+    assert_eq!(head.version, Version::HTTP_2);
+    assert_eq!(head.uri.authority().map(|host| host.as_str()), Some(HOST));
+    assert_eq!(head.headers["te"], "trailers");
+    assert_eq!(head.headers["via"], "2.0 cless");
+}
+
+#[tokio::test]
+async fn grpc_streams_both_ways_with_trailers() {
+    let mut stage = Stage::start().await;
+    grpc_streams(&mut stage, "application/grpc+proto").await;
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn a_version_that_speaks_http2_gets_all_its_requests_so() {
+    let mut stage = Stage::speaking(Protocol::H2c).await;
+    grpc_streams(&mut stage, "application/octet-stream").await;
+    // Also those of a client that does not.
+    let mut client = stage.client(super::get("/", "")).await;
+    assert!(client.head().await.starts_with("http/1.1 200"));
+    client.until("0\r\n\r\n").await;
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn a_caller_of_grpc_reads_its_status_where_cless_answers() {
+    let stage = Stage::start().await;
+    let mut client = client(&stage).await;
+    let (_feed, mut call) = request("/");
+    *call.uri_mut() = "http://unknown.localhost/".parse().expect("a URI");
+    call.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
+    let response = within("a response", client.send_request(call)).await.expect("it is answered");
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["grpc-status"], "12");
+    assert_eq!(response.headers()["grpc-message"], "no service has this host");
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn rfc_9113_section_8_3_1_an_http1_instance_gets_host_and_origin_form() {
+    let mut stage = Stage::speaking(Protocol::Http1).await;
+    let mut client = client(&stage).await;
+    let (feed, mut call) = request("/x?y");
+    drop(feed);
+    call.headers_mut().append("cookie", HeaderValue::from_static("a=1"));
+    call.headers_mut().append("cookie", HeaderValue::from_static("b=2"));
+    let answered = tokio::spawn(async move { client.send_request(call).await });
+    let (mut instance, head) = stage.instance().await;
+    assert!(head.starts_with("post /x?y http/1.1\r\n"), "{head}");
+    assert!(head.contains(&format!("host: {HOST}\r\n")), "{head}");
+    assert!(head.contains("cookie: a=1; b=2\r\n"), "{head}");
+    instance.send(OK).await;
+    let response = within("a response", answered).await.expect("no panic").expect("answered");
+    let body = within("a body", response.into_body().collect()).await.expect("whole");
+    assert_eq!(body.to_bytes(), "ok");
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn rfc_9113_section_8_1_a_truncated_response_resets_its_stream_alone() {
+    let mut stage = Stage::start().await;
+    let mut client = client(&stage).await;
+    let (feed, call) = request("/");
+    drop(feed);
+    let answered = client.send_request(call);
+    let played = async {
+        let (mut instance, _) = stage.instance().await;
+        instance.send("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\npart").await;
+        instance
+    };
+    let (response, instance) = within("a response", futures_util::future::join(answered, played)).await;
+    let mut body = response.expect("it is answered").into_body();
+    let first = within("a frame", body.frame()).await.expect("more").expect("whole");
+    assert_eq!(first.into_data().expect("data"), "part");
+    drop(instance);
+    let second = within("a frame", body.frame()).await.expect("no clean end");
+    assert!(second.is_err(), "{second:?}");
+    // The connection goes on.
+    let (feed, call) = request("/");
+    drop(feed);
+    let answered = client.send_request(call);
+    let played = async {
+        let (mut instance, _) = stage.instance().await;
+        instance.send(OK).await;
+    };
+    let (response, ()) = within("a response", futures_util::future::join(answered, played)).await;
+    assert_eq!(response.expect("it is answered").status(), 200);
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn rfc_9113_section_6_8_a_stopping_node_ends_streams_in_order() {
+    let mut stage = Stage::start().await;
+    let mut client = client(&stage).await;
+    let (feed, call) = request("/");
+    drop(feed);
+    let answered = tokio::spawn(async move { (client.send_request(call).await, client) });
+    let (mut instance, _) = stage.instance().await;
+    let node = stage.node;
+    let stopped = tokio::spawn(async move { node.shutdown().await });
+    // GOAWAY went out first; the stream that was open is still answered.
+    tokio::time::sleep(super::QUIET).await;
+    instance.send(OK).await;
+    let (response, mut client) = within("a response", answered).await.expect("no panic");
+    let body = response.expect("it is answered").into_body().collect();
+    assert_eq!(within("a body", body).await.expect("whole").to_bytes(), "ok");
+    let (feed, call) = request("/");
+    drop(feed);
+    assert!(within("an end", client.send_request(call)).await.is_err());
+    within("the node stops", stopped).await.expect("no panic");
+}
+
+#[tokio::test]
+async fn a_stream_that_nobody_reads_holds_up_no_other() {
+    let mut stage = Stage::start().await;
+    let mut client = client(&stage).await;
+    let (feed, call) = request("/large");
+    drop(feed);
+    let answered = client.send_request(call);
+    let played = async {
+        let (mut instance, _) = stage.instance().await;
+        instance.send("HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n").await;
+        instance
+    };
+    let (stalled, mut large) = within("a response", futures_util::future::join(answered, played)).await;
+    let stalled = stalled.expect("it is answered");
+    // As much as goes in: the windows, and what the kernel holds.
+    let filled = tokio::spawn(async move {
+        let block = vec![b'x'; 1 << 16];
+        let mut sent = 0_usize;
+        while sent < 100_000_000 {
+            let write = tokio::io::AsyncWriteExt::write(&mut large.stream, &block);
+            match tokio::time::timeout(super::QUIET * 4, write).await {
+                Ok(Ok(more)) => sent += more,
+                _ => break,
+            }
+        }
+        (large, sent)
+    });
+    let (_large, sent) = within("back-pressure", filled).await.expect("no panic");
+    assert!(sent < 40_000_000, "{sent} bytes were taken of a client that reads none");
+    let (feed, call) = request("/small");
+    drop(feed);
+    let answered = client.send_request(call);
+    let played = async {
+        let (mut instance, _) = stage.instance().await;
+        instance.send(OK).await;
+    };
+    let (response, ()) = within("a response", futures_util::future::join(answered, played)).await;
+    let body = response.expect("it is answered").into_body().collect();
+    let body = within("a body", body).await.expect("whole").to_bytes();
+    assert_eq!(body, Full::new(Bytes::from_static(b"ok")).collect().await.expect("ok").to_bytes());
+    drop(stalled);
+    stage.stop().await;
+}

@@ -1,0 +1,75 @@
+//! Connections that switch to another protocol (RFC 9110 section 7.8).
+
+use super::{OK, Stage, get};
+
+const SWITCH: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n";
+const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+
+#[tokio::test]
+async fn rfc_9110_section_7_8_bytes_at_the_switch_are_kept() {
+    let mut stage = Stage::start().await;
+    // The client is ahead of the answer: what it sends is no HTTP, although it looks like a bad head.
+    let mut client = stage.client(get("/chat", SWITCH) + "early\n\n").await;
+    let (mut instance, head) = stage.instance().await;
+    assert!(head.contains("upgrade: websocket\r\n"), "{head}");
+    instance.send(format!("{SWITCHED}late")).await;
+    let head = client.head().await;
+    assert!(head.starts_with("http/1.1 101"), "{head}");
+    assert!(head.contains("connection: upgrade\r\n"), "{head}");
+    client.until("late").await;
+    instance.until("early\n\n").await;
+    client.send("ping").await;
+    instance.until("ping").await;
+    instance.send("pong").await;
+    client.until("pong").await;
+    assert!(stage.metrics().await.contains("cless_tunnels 1"));
+    drop(instance);
+    assert_eq!(client.rest().await, "");
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn rfc_9110_section_7_8_a_switch_that_is_refused_is_a_request_like_any() {
+    let mut stage = Stage::start().await;
+    let mut client = stage.client(get("/1", SWITCH) + &get("/2", "")).await;
+    let (mut instance, _) = stage.instance().await;
+    instance.send(OK).await;
+    client.until("ok").await;
+    assert!(instance.head().await.starts_with("get /2 "));
+    instance.send(OK).await;
+    client.until("ok").await;
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn rfc_9110_section_7_8_an_instance_does_not_switch_unasked() {
+    let mut stage = Stage::start().await;
+    let mut client = stage.client(get("/", "")).await;
+    let (mut instance, _) = stage.instance().await;
+    instance.send(SWITCHED).await;
+    let head = client.head().await;
+    assert!(head.starts_with("http/1.1 502"), "{head}");
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn a_tunnel_that_is_silent_or_old_is_ended() {
+    for age in [false, true] {
+        let choose = |options: &mut cless_data_plane::Options| match age {
+            true => options.proxy.tunnel_max_age = 1,
+            false => options.proxy.tunnel_idle_timeout = 1,
+        };
+        let mut stage = Stage::with(|_| (), choose).await;
+        let mut client = stage.client(get("/", SWITCH)).await;
+        let (mut instance, _) = stage.instance().await;
+        instance.send(SWITCHED).await;
+        client.head().await;
+        assert_eq!(client.rest().await, "");
+        assert_eq!(instance.rest().await, "");
+        let reason = if age { "tunnel_age" } else { "tunnel_idle" };
+        let wanted = format!("cless_connections_closed_total{{reason=\"{reason}\"}} 1");
+        let metrics = stage.metrics().await;
+        assert!(metrics.contains(&wanted), "{metrics}");
+        stage.stop().await;
+    }
+}

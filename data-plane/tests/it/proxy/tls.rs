@@ -1,0 +1,153 @@
+//! HTTPS: certificates by host, their renewal, the redirect from HTTP.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use cless_data_plane::Options;
+use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore, version};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::{HOST, OK, Stage, get};
+use crate::feed::plane::within;
+
+/// A new certificate in the folder; the chain it is trusted by.
+fn certify(folder: &Path, name: &str, hosts: &[&str]) -> Vec<u8> {
+    let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
+    let made = rcgen::generate_simple_self_signed(hosts).expect("a certificate");
+    let key = made.signing_key.serialize_pem();
+    std::fs::write(folder.join(format!("{name}.key")), key).expect("a file");
+    let chain = made.cert.pem().into_bytes();
+    std::fs::write(folder.join(format!("{name}.crt")), &chain).expect("a file");
+    chain
+}
+
+/// Shakes hands for `host`, trusting `roots` alone.
+async fn shake(
+    address: SocketAddr,
+    host: &str,
+    roots: &[&[u8]],
+    protocols: &[&[u8]],
+    version: &'static rustls::SupportedProtocolVersion,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut store = RootCertStore::empty();
+    for root in roots {
+        let root = rustls::pki_types::CertificateDer::from_pem_slice(root).expect("PEM");
+        store.add(root).expect("a root");
+    }
+    let ring = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(ring)
+        .with_protocol_versions(&[version])
+        .expect("versions")
+        .with_root_certificates(store)
+        .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|one| one.to_vec()).collect();
+    let stream = TcpStream::connect(address).await?;
+    let name = ServerName::try_from(host.to_owned()).expect("a name");
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+}
+
+async fn ask(stream: &mut TlsStream<TcpStream>, request: &str, end: &str) -> String {
+    stream.write_all(request.as_bytes()).await.expect("it is taken");
+    let mut read = Vec::new();
+    within(end, async {
+        while !String::from_utf8_lossy(&read).contains(end) {
+            assert!(stream.read_buf(&mut read).await.expect("more") > 0, "it ended");
+        }
+    })
+    .await;
+    String::from_utf8_lossy(&read).to_ascii_lowercase()
+}
+
+fn with_folder(folder: &Path, redirect: bool) -> impl FnOnce(&mut Options) {
+    let folder = folder.to_owned();
+    move |options| {
+        options.proxy.tls_listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+        options.proxy.tls_cert_dir = Some(folder);
+        options.proxy.tls_redirect = redirect;
+    }
+}
+
+#[tokio::test]
+async fn both_versions_of_tls_serve_the_hosts_certificate() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let first = certify(folder.path(), "a", &[HOST]);
+    let other = certify(folder.path(), "b", &["b.localhost", "*.c.localhost"]);
+    let mut stage = Stage::with(|_| (), with_folder(folder.path(), false)).await;
+    let address = stage.tls.expect("it listens");
+    for version in [&version::TLS12, &version::TLS13] {
+        let mut stream = shake(address, HOST, &[&first], &[b"http/1.1"], version).await.expect("TLS");
+        let asked = ask(&mut stream, &get("/", ""), "ok");
+        let played = async {
+            let (mut instance, head) = stage.instance().await;
+            instance.send(OK.replace("200 OK\r\n", "200 OK\r\nconnection: close\r\n")).await;
+            head
+        };
+        let (answer, head) = futures_util::future::join(asked, played).await;
+        assert!(answer.starts_with("http/1.1 200"), "{answer}");
+        assert!(head.contains("x-forwarded-proto: https\r\n"), "{head}");
+    }
+    for host in ["b.localhost", "x.c.localhost"] {
+        assert!(shake(address, host, &[&other], &[], &version::TLS13).await.is_ok(), "{host}");
+        assert!(shake(address, host, &[&first], &[], &version::TLS13).await.is_err(), "{host}");
+    }
+    // HTTP/2 by agreement.
+    let stream = shake(address, HOST, &[&first], &[b"h2", b"http/1.1"], &version::TLS13).await;
+    let stream = stream.expect("TLS");
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn rfc_9110_section_15_5_20_a_host_of_another_certificate_is_misdirected() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let first = certify(folder.path(), "a", &[HOST]);
+    certify(folder.path(), "b", &["b.localhost"]);
+    let stage = Stage::with(|_| (), with_folder(folder.path(), false)).await;
+    let address = stage.tls.expect("it listens");
+    let mut stream = shake(address, HOST, &[&first], &[], &version::TLS13).await.expect("TLS");
+    let other = "GET / HTTP/1.1\r\nHost: b.localhost\r\n\r\n";
+    let answer = ask(&mut stream, other, "request id").await;
+    assert!(answer.starts_with("http/1.1 421"), "{answer}");
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_served_and_open_connections_stay() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let before = certify(folder.path(), "a", &[HOST]);
+    let stage = Stage::with(|_| (), with_folder(folder.path(), false)).await;
+    let address = stage.tls.expect("it listens");
+    let mut open = shake(address, HOST, &[&before], &[], &version::TLS13).await.expect("TLS");
+    let after = certify(folder.path(), "a", &[HOST]);
+    within("the new certificate", async {
+        while shake(address, HOST, &[&after], &[], &version::TLS13).await.is_err() {
+            tokio::time::sleep(super::QUIET).await;
+        }
+    })
+    .await;
+    let unknown = "GET / HTTP/1.1\r\nHost: unknown.a.localhost\r\n\r\n";
+    let answer = ask(&mut open, unknown, "\r\n\r\n").await;
+    assert!(answer.starts_with("http/1.1 404"), "{answer}");
+    // A folder that is spoiled costs nothing.
+    std::fs::write(folder.path().join("a.key"), "no key").expect("a file");
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn rfc_9110_section_15_4_9_plain_http_is_sent_to_https() {
+    let folder = tempfile::tempdir().expect("a folder");
+    certify(folder.path(), "a", &[HOST]);
+    let stage = Stage::with(|_| (), with_folder(folder.path(), true)).await;
+    let port = stage.tls.expect("it listens").port();
+    let mut client = stage.client(get("/x?y=1", "")).await;
+    let head = client.head().await;
+    assert!(head.starts_with("http/1.1 308"), "{head}");
+    assert!(head.contains(&format!("location: https://{HOST}:{port}/x?y=1\r\n")), "{head}");
+    stage.stop().await;
+}
