@@ -49,10 +49,7 @@ impl Stage {
     }
 
     /// With a route and flags of the test's choice.
-    async fn with(
-        shape: impl FnOnce(&mut pb::Route),
-        choose: impl FnOnce(&mut Options),
-    ) -> Self {
+    async fn with(shape: impl FnOnce(&mut pb::Route), choose: impl FnOnce(&mut Options)) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let engine = Fake::default();
         let visitors = engine.visitors();
@@ -218,7 +215,10 @@ impl Wire {
     async fn is_quiet(&mut self) {
         let read = self.stream.read_buf(&mut self.read);
         let read = tokio::time::timeout(QUIET, read).await;
-        assert!(read.is_err() && self.read.is_empty(), "something came: {read:?}");
+        assert!(
+            read.is_err() && self.read.is_empty(),
+            "something came: {read:?}"
+        );
     }
 }
 

@@ -6,14 +6,20 @@ use crate::feed::plane::within;
 #[tokio::test]
 async fn rfc_9112_section_9_3_2_pipelined_requests_are_answered_in_order() {
     let mut stage = Stage::start().await;
-    let mut client = stage.client(format!("{}{}", get("/1", ""), get("/2", ""))).await;
+    let mut client = stage
+        .client(format!("{}{}", get("/1", ""), get("/2", "")))
+        .await;
     let (mut instance, head) = stage.instance().await;
     assert!(head.starts_with("get /1 "), "{head}");
-    instance.send("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\none").await;
+    instance
+        .send("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\none")
+        .await;
     assert!(client.until("one").await.starts_with("HTTP/1.1 200"));
     // Kept alive on both sides.
     assert!(instance.head().await.starts_with("get /2 "));
-    instance.send("HTTP/1.1 201 Created\r\ncontent-length: 3\r\n\r\ntwo").await;
+    instance
+        .send("HTTP/1.1 201 Created\r\ncontent-length: 3\r\n\r\ntwo")
+        .await;
     assert!(client.until("two").await.starts_with("HTTP/1.1 201"));
     stage.stop().await;
 }
@@ -29,7 +35,10 @@ async fn rfc_9110_section_10_1_1_a_body_is_asked_for_when_the_instance_asks() {
     assert!(head.contains("expect: 100-continue\r\n"), "{head}");
     client.is_quiet().await;
     instance.send("HTTP/1.1 100 Continue\r\n\r\n").await;
-    assert_eq!(client.until("\r\n\r\n").await, "HTTP/1.1 100 Continue\r\n\r\n");
+    assert_eq!(
+        client.until("\r\n\r\n").await,
+        "HTTP/1.1 100 Continue\r\n\r\n"
+    );
     client.send("body").await;
     instance.until("body").await;
     instance.send(OK).await;
@@ -45,7 +54,9 @@ async fn rfc_9110_section_10_1_1_a_refusal_comes_instead_of_100() {
     );
     let mut client = stage.client(&head).await;
     let (mut instance, _) = stage.instance().await;
-    instance.send("HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n").await;
+    instance
+        .send("HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n")
+        .await;
     assert!(client.head().await.starts_with("http/1.1 401"));
     // The body that was never asked for is not waited for.
     assert_eq!(instance.rest().await, "");
@@ -60,7 +71,10 @@ async fn rfc_9110_section_10_1_1_an_instance_that_does_not_know_100_gets_the_bod
     );
     let mut client = stage.client(&head).await;
     let (mut instance, _) = stage.instance().await;
-    assert_eq!(client.until("\r\n\r\n").await, "HTTP/1.1 100 Continue\r\n\r\n");
+    assert_eq!(
+        client.until("\r\n\r\n").await,
+        "HTTP/1.1 100 Continue\r\n\r\n"
+    );
     client.send("body").await;
     instance.until("body").await;
     instance.send(OK).await;
@@ -85,7 +99,9 @@ async fn rfc_9112_section_8_a_truncated_response_is_never_a_clean_end() {
     ] {
         let mut client = stage.client(get("/", "")).await;
         let (mut instance, _) = stage.instance().await;
-        instance.send(format!("HTTP/1.1 200 OK\r\n{head}\r\n{part}")).await;
+        instance
+            .send(format!("HTTP/1.1 200 OK\r\n{head}\r\n{part}"))
+            .await;
         client.until("part").await;
         drop(instance);
         let rest = client.rest().await;
@@ -106,7 +122,9 @@ async fn a_client_that_leaves_cancels_the_request() {
     // In the middle of one.
     let mut client = stage.client(get("/", "")).await;
     let (mut instance, _) = stage.instance().await;
-    instance.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\npart\r\n").await;
+    instance
+        .send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\npart\r\n")
+        .await;
     client.until("part").await;
     drop(client);
     within("the instance sees it", async {
@@ -126,7 +144,9 @@ async fn rfc_9112_section_9_5_an_early_answer_ends_the_upload() {
     let mut client = stage.client(&head).await;
     let (mut instance, _) = stage.instance().await;
     instance.until("begin").await;
-    instance.send("HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\n\r\nbig").await;
+    instance
+        .send("HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\n\r\nbig")
+        .await;
     assert!(client.until("big").await.starts_with("HTTP/1.1 413"));
     // Neither connection is used for anything else.
     instance.rest().await;
@@ -137,9 +157,12 @@ async fn rfc_9112_section_9_5_an_early_answer_ends_the_upload() {
 #[tokio::test]
 async fn events_are_not_held_back() {
     let mut stage = Stage::start().await;
-    let mut client = stage.client(get("/", "Accept: text/event-stream\r\n")).await;
+    let mut client = stage
+        .client(get("/", "Accept: text/event-stream\r\n"))
+        .await;
     let (mut instance, _) = stage.instance().await;
-    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    let head =
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
     instance.send(head).await;
     client.head().await;
     for event in ["data: 1", "data: 2"] {
@@ -157,14 +180,21 @@ async fn rfc_9112_section_6_3_head_204_and_304_have_no_body() {
     let head = format!("HEAD / HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
     let mut client = stage.client(&head).await;
     let (mut instance, _) = stage.instance().await;
-    instance.send("HTTP/1.1 200 OK\r\ncontent-length: 1234\r\n\r\n").await;
+    instance
+        .send("HTTP/1.1 200 OK\r\ncontent-length: 1234\r\n\r\n")
+        .await;
     assert!(client.head().await.contains("content-length: 1234\r\n"));
     for status in ["204 No Content", "304 Not Modified"] {
         client.send(get("/", "")).await;
         instance.head().await;
-        instance.send(format!("HTTP/1.1 {status}\r\netag: \"a\"\r\n\r\n")).await;
+        instance
+            .send(format!("HTTP/1.1 {status}\r\netag: \"a\"\r\n\r\n"))
+            .await;
         let head = client.head().await;
-        assert!(head.starts_with(&format!("http/1.1 {}", status.to_ascii_lowercase())), "{head}");
+        assert!(
+            head.starts_with(&format!("http/1.1 {}", status.to_ascii_lowercase())),
+            "{head}"
+        );
         assert!(!head.contains("transfer-encoding"), "{head}");
         client.is_quiet().await;
     }
@@ -184,7 +214,9 @@ async fn rfc_9110_section_6_5_trailers_pass_both_ways() {
     let body = instance.until("\r\n\r\n").await.to_ascii_lowercase();
     assert_eq!(body, "3\r\nabc\r\n0\r\nx-sum: 1\r\n\r\n");
     let answer = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n";
-    instance.send(format!("{answer}2\r\nok\r\n0\r\nx-sum: 2\r\n\r\n")).await;
+    instance
+        .send(format!("{answer}2\r\nok\r\n0\r\nx-sum: 2\r\n\r\n"))
+        .await;
     client.head().await;
     let body = client.until("\r\n\r\n").await.to_ascii_lowercase();
     assert_eq!(body, "2\r\nok\r\n0\r\nx-sum: 2\r\n\r\n");
@@ -207,9 +239,8 @@ async fn a_get_with_a_chunked_body_keeps_it() {
 #[tokio::test]
 async fn rfc_9110_section_7_6_2_options_is_forwarded_as_often_as_it_may() {
     let mut stage = Stage::start().await;
-    let options = |left: u32| {
-        format!("OPTIONS * HTTP/1.1\r\nHost: {HOST}\r\nMax-Forwards: {left}\r\n\r\n")
-    };
+    let options =
+        |left: u32| format!("OPTIONS * HTTP/1.1\r\nHost: {HOST}\r\nMax-Forwards: {left}\r\n\r\n");
     let mut client = stage.client(options(0)).await;
     assert!(client.head().await.contains("allow: get,"));
     client.send(options(5)).await;
@@ -238,10 +269,15 @@ async fn rfc_9110_section_9_3_connect_and_trace_are_not_served() {
 #[tokio::test]
 async fn rfc_9209_section_2_an_answer_of_cless_says_why() {
     let stage = Stage::start().await;
-    let mut client = stage.client("GET / HTTP/1.1\r\nHost: unknown.localhost\r\n\r\n").await;
+    let mut client = stage
+        .client("GET / HTTP/1.1\r\nHost: unknown.localhost\r\n\r\n")
+        .await;
     let head = client.head().await;
     assert!(head.starts_with("http/1.1 404"), "{head}");
-    assert!(head.contains("proxy-status: cless; error=destination_not_found"), "{head}");
+    assert!(
+        head.contains("proxy-status: cless; error=destination_not_found"),
+        "{head}"
+    );
     assert!(head.contains("cache-control: no-store\r\n"), "{head}");
     assert!(head.contains("x-request-id: "), "{head}");
     stage.stop().await;

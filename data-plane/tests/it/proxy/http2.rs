@@ -28,7 +28,12 @@ async fn client(stage: &Stage) -> SendRequest<Frames> {
 }
 
 /// A request whose body is fed frame by frame.
-fn request(path: &str) -> (mpsc::Sender<Result<Frame<Bytes>, std::convert::Infallible>>, Request<Frames>) {
+fn request(
+    path: &str,
+) -> (
+    mpsc::Sender<Result<Frame<Bytes>, std::convert::Infallible>>,
+    Request<Frames>,
+) {
     let (feed, frames) = mpsc::channel(4);
     let body = StreamBody::new(ReceiverStream::new(frames));
     let request = Request::post(format!("http://{HOST}{path}"))
@@ -83,19 +88,29 @@ async fn grpc_streams(stage: &mut Stage, content_type: &'static str) {
     let mut seen = echo(stage);
     let mut client = client(stage).await;
     let (feed, mut call) = request("/pkg.Service/Bidi");
-    call.headers_mut().insert("content-type", HeaderValue::from_static(content_type));
-    call.headers_mut().insert("te", HeaderValue::from_static("trailers"));
+    call.headers_mut()
+        .insert("content-type", HeaderValue::from_static(content_type));
+    call.headers_mut()
+        .insert("te", HeaderValue::from_static("trailers"));
     // The answer's head comes before the request's body does.
-    let response = within("a response", client.send_request(call)).await.expect("it is answered");
+    let response = within("a response", client.send_request(call))
+        .await
+        .expect("it is answered");
     assert_eq!(response.status(), 200);
     let mut body = response.into_body();
     for text in ["one", "two"] {
         feed.send(data(text)).await.expect("it is taken");
-        let frame = within("a frame", body.frame()).await.expect("more").expect("whole");
+        let frame = within("a frame", body.frame())
+            .await
+            .expect("more")
+            .expect("whole");
         assert_eq!(frame.into_data().expect("data"), text);
     }
     drop(feed);
-    let frame = within("the end", body.frame()).await.expect("more").expect("whole");
+    let frame = within("the end", body.frame())
+        .await
+        .expect("more")
+        .expect("whole");
     assert_eq!(frame.into_trailers().expect("trailers"), status("0"));
     let head = within("the head", seen.recv()).await.expect("it was seen");
     assert_eq!(head.version, Version::HTTP_2);
@@ -128,11 +143,17 @@ async fn a_caller_of_grpc_reads_its_status_where_cless_answers() {
     let mut client = client(&stage).await;
     let (_feed, mut call) = request("/");
     *call.uri_mut() = "http://unknown.localhost/".parse().expect("a URI");
-    call.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
-    let response = within("a response", client.send_request(call)).await.expect("it is answered");
+    call.headers_mut()
+        .insert("content-type", HeaderValue::from_static("application/grpc"));
+    let response = within("a response", client.send_request(call))
+        .await
+        .expect("it is answered");
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()["grpc-status"], "12");
-    assert_eq!(response.headers()["grpc-message"], "no service has this host");
+    assert_eq!(
+        response.headers()["grpc-message"],
+        "no service has this host"
+    );
     stage.stop().await;
 }
 
@@ -142,16 +163,23 @@ async fn rfc_9113_section_8_3_1_an_http1_instance_gets_host_and_origin_form() {
     let mut client = client(&stage).await;
     let (feed, mut call) = request("/x?y");
     drop(feed);
-    call.headers_mut().append("cookie", HeaderValue::from_static("a=1"));
-    call.headers_mut().append("cookie", HeaderValue::from_static("b=2"));
+    call.headers_mut()
+        .append("cookie", HeaderValue::from_static("a=1"));
+    call.headers_mut()
+        .append("cookie", HeaderValue::from_static("b=2"));
     let answered = tokio::spawn(async move { client.send_request(call).await });
     let (mut instance, head) = stage.instance().await;
     assert!(head.starts_with("post /x?y http/1.1\r\n"), "{head}");
     assert!(head.contains(&format!("host: {HOST}\r\n")), "{head}");
     assert!(head.contains("cookie: a=1; b=2\r\n"), "{head}");
     instance.send(OK).await;
-    let response = within("a response", answered).await.expect("no panic").expect("answered");
-    let body = within("a body", response.into_body().collect()).await.expect("whole");
+    let response = within("a response", answered)
+        .await
+        .expect("no panic")
+        .expect("answered");
+    let body = within("a body", response.into_body().collect())
+        .await
+        .expect("whole");
     assert_eq!(body.to_bytes(), "ok");
     stage.stop().await;
 }
@@ -165,12 +193,18 @@ async fn rfc_9113_section_8_1_a_truncated_response_resets_its_stream_alone() {
     let answered = client.send_request(call);
     let played = async {
         let (mut instance, _) = stage.instance().await;
-        instance.send("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\npart").await;
+        instance
+            .send("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\npart")
+            .await;
         instance
     };
-    let (response, instance) = within("a response", futures_util::future::join(answered, played)).await;
+    let (response, instance) =
+        within("a response", futures_util::future::join(answered, played)).await;
     let mut body = response.expect("it is answered").into_body();
-    let first = within("a frame", body.frame()).await.expect("more").expect("whole");
+    let first = within("a frame", body.frame())
+        .await
+        .expect("more")
+        .expect("whole");
     assert_eq!(first.into_data().expect("data"), "part");
     drop(instance);
     let second = within("a frame", body.frame()).await.expect("no clean end");
@@ -203,7 +237,10 @@ async fn rfc_9113_section_6_8_a_stopping_node_ends_streams_in_order() {
     instance.send(OK).await;
     let (response, mut client) = within("a response", answered).await.expect("no panic");
     let body = response.expect("it is answered").into_body().collect();
-    assert_eq!(within("a body", body).await.expect("whole").to_bytes(), "ok");
+    assert_eq!(
+        within("a body", body).await.expect("whole").to_bytes(),
+        "ok"
+    );
     let (feed, call) = request("/");
     drop(feed);
     assert!(within("an end", client.send_request(call)).await.is_err());
@@ -219,10 +256,13 @@ async fn a_stream_that_nobody_reads_holds_up_no_other() {
     let answered = client.send_request(call);
     let played = async {
         let (mut instance, _) = stage.instance().await;
-        instance.send("HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n").await;
+        instance
+            .send("HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n")
+            .await;
         instance
     };
-    let (stalled, mut large) = within("a response", futures_util::future::join(answered, played)).await;
+    let (stalled, mut large) =
+        within("a response", futures_util::future::join(answered, played)).await;
     let stalled = stalled.expect("it is answered");
     // As much as goes in: the windows, and what the kernel holds.
     let filled = tokio::spawn(async move {
@@ -238,7 +278,10 @@ async fn a_stream_that_nobody_reads_holds_up_no_other() {
         (large, sent)
     });
     let (_large, sent) = within("back-pressure", filled).await.expect("no panic");
-    assert!(sent < 40_000_000, "{sent} bytes were taken of a client that reads none");
+    assert!(
+        sent < 40_000_000,
+        "{sent} bytes were taken of a client that reads none"
+    );
     let (feed, call) = request("/small");
     drop(feed);
     let answered = client.send_request(call);
@@ -249,7 +292,14 @@ async fn a_stream_that_nobody_reads_holds_up_no_other() {
     let (response, ()) = within("a response", futures_util::future::join(answered, played)).await;
     let body = response.expect("it is answered").into_body().collect();
     let body = within("a body", body).await.expect("whole").to_bytes();
-    assert_eq!(body, Full::new(Bytes::from_static(b"ok")).collect().await.expect("ok").to_bytes());
+    assert_eq!(
+        body,
+        Full::new(Bytes::from_static(b"ok"))
+            .collect()
+            .await
+            .expect("ok")
+            .to_bytes()
+    );
     drop(stalled);
     stage.stop().await;
 }

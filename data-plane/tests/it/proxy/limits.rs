@@ -32,7 +32,10 @@ async fn one_address_has_its_share_of_connections() {
     let mut refused = stage.client("").await;
     assert_eq!(refused.rest().await, "");
     let metrics = stage.metrics().await;
-    assert!(metrics.contains("reason=\"max_connections_per_ip\"} 1"), "{metrics}");
+    assert!(
+        metrics.contains("reason=\"max_connections_per_ip\"} 1"),
+        "{metrics}"
+    );
     stage.stop().await;
 }
 
@@ -46,7 +49,9 @@ async fn an_idle_connection_and_a_slow_head_have_limits_of_their_own() {
     let unknown = "GET / HTTP/1.1\r\nHost: unknown.localhost\r\n\r\n";
     let mut idle = stage.client(unknown).await;
     idle.until("request id").await;
-    let mut slow = stage.client(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n")).await;
+    let mut slow = stage
+        .client(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n"))
+        .await;
     assert_eq!(slow.rest().await, "");
     // The time for a head is over, that for an idle connection is not.
     idle.send(unknown).await;

@@ -15,11 +15,15 @@ async fn each_request_is_logged_and_counted() {
         options.proxy.access_log_file = Some(to);
     };
     let mut stage = Stage::with(|_| (), choose).await;
-    let mut client = stage.client(get("/a?b", "User-Agent: test \"x\"\r\n")).await;
+    let mut client = stage
+        .client(get("/a?b", "User-Agent: test \"x\"\r\n"))
+        .await;
     let (mut instance, _) = stage.instance().await;
     instance.send(OK).await;
     client.until("ok").await;
-    client.send("GET /c HTTP/1.1\r\nHost: unknown.localhost\r\n\r\n").await;
+    client
+        .send("GET /c HTTP/1.1\r\nHost: unknown.localhost\r\n\r\n")
+        .await;
     client.until("request id").await;
     let metrics = stage.metrics().await;
     for wanted in [
@@ -42,8 +46,14 @@ async fn each_request_is_logged_and_counted() {
     assert_eq!(first["path"], "/a?b");
     assert_eq!(first["status"], 200);
     assert_eq!(first["bytes"], 2);
-    assert_eq!((&first["service"], &first["version"]), (&"a".into(), &1.into()));
-    assert!(first["cold_start_ms"].is_number(), "it waited for a start: {first}");
+    assert_eq!(
+        (&first["service"], &first["version"]),
+        (&"a".into(), &1.into())
+    );
+    assert!(
+        first["cold_start_ms"].is_number(),
+        "it waited for a start: {first}"
+    );
     assert_eq!(first["user_agent"], "test \"x\"");
     assert_eq!(second["reason"], "unknown_host");
     assert_eq!(second["status"], 404);

@@ -49,15 +49,23 @@ async fn shake(
     config.alpn_protocols = protocols.iter().map(|one| one.to_vec()).collect();
     let stream = TcpStream::connect(address).await?;
     let name = ServerName::try_from(host.to_owned()).expect("a name");
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
 }
 
 async fn ask(stream: &mut TlsStream<TcpStream>, request: &str, end: &str) -> String {
-    stream.write_all(request.as_bytes()).await.expect("it is taken");
+    stream
+        .write_all(request.as_bytes())
+        .await
+        .expect("it is taken");
     let mut read = Vec::new();
     within(end, async {
         while !String::from_utf8_lossy(&read).contains(end) {
-            assert!(stream.read_buf(&mut read).await.expect("more") > 0, "it ended");
+            assert!(
+                stream.read_buf(&mut read).await.expect("more") > 0,
+                "it ended"
+            );
         }
     })
     .await;
@@ -81,11 +89,15 @@ async fn both_versions_of_tls_serve_the_hosts_certificate() {
     let mut stage = Stage::with(|_| (), with_folder(folder.path(), false)).await;
     let address = stage.tls.expect("it listens");
     for version in [&version::TLS12, &version::TLS13] {
-        let mut stream = shake(address, HOST, &[&first], &[b"http/1.1"], version).await.expect("TLS");
+        let mut stream = shake(address, HOST, &[&first], &[b"http/1.1"], version)
+            .await
+            .expect("TLS");
         let asked = ask(&mut stream, &get("/", ""), "ok");
         let played = async {
             let (mut instance, head) = stage.instance().await;
-            instance.send(OK.replace("200 OK\r\n", "200 OK\r\nconnection: close\r\n")).await;
+            instance
+                .send(OK.replace("200 OK\r\n", "200 OK\r\nconnection: close\r\n"))
+                .await;
             head
         };
         let (answer, head) = futures_util::future::join(asked, played).await;
@@ -93,11 +105,28 @@ async fn both_versions_of_tls_serve_the_hosts_certificate() {
         assert!(head.contains("x-forwarded-proto: https\r\n"), "{head}");
     }
     for host in ["b.localhost", "x.c.localhost"] {
-        assert!(shake(address, host, &[&other], &[], &version::TLS13).await.is_ok(), "{host}");
-        assert!(shake(address, host, &[&first], &[], &version::TLS13).await.is_err(), "{host}");
+        assert!(
+            shake(address, host, &[&other], &[], &version::TLS13)
+                .await
+                .is_ok(),
+            "{host}"
+        );
+        assert!(
+            shake(address, host, &[&first], &[], &version::TLS13)
+                .await
+                .is_err(),
+            "{host}"
+        );
     }
     // HTTP/2 by agreement.
-    let stream = shake(address, HOST, &[&first], &[b"h2", b"http/1.1"], &version::TLS13).await;
+    let stream = shake(
+        address,
+        HOST,
+        &[&first],
+        &[b"h2", b"http/1.1"],
+        &version::TLS13,
+    )
+    .await;
     let stream = stream.expect("TLS");
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
     stage.stop().await;
@@ -110,7 +139,9 @@ async fn rfc_9110_section_15_5_20_a_host_of_another_certificate_is_misdirected()
     certify(folder.path(), "b", &["b.localhost"]);
     let stage = Stage::with(|_| (), with_folder(folder.path(), false)).await;
     let address = stage.tls.expect("it listens");
-    let mut stream = shake(address, HOST, &[&first], &[], &version::TLS13).await.expect("TLS");
+    let mut stream = shake(address, HOST, &[&first], &[], &version::TLS13)
+        .await
+        .expect("TLS");
     let other = "GET / HTTP/1.1\r\nHost: b.localhost\r\n\r\n";
     let answer = ask(&mut stream, other, "request id").await;
     assert!(answer.starts_with("http/1.1 421"), "{answer}");
@@ -123,10 +154,15 @@ async fn a_renewed_certificate_is_served_and_open_connections_stay() {
     let before = certify(folder.path(), "a", &[HOST]);
     let stage = Stage::with(|_| (), with_folder(folder.path(), false)).await;
     let address = stage.tls.expect("it listens");
-    let mut open = shake(address, HOST, &[&before], &[], &version::TLS13).await.expect("TLS");
+    let mut open = shake(address, HOST, &[&before], &[], &version::TLS13)
+        .await
+        .expect("TLS");
     let after = certify(folder.path(), "a", &[HOST]);
     within("the new certificate", async {
-        while shake(address, HOST, &[&after], &[], &version::TLS13).await.is_err() {
+        while shake(address, HOST, &[&after], &[], &version::TLS13)
+            .await
+            .is_err()
+        {
             tokio::time::sleep(super::QUIET).await;
         }
     })
@@ -148,6 +184,9 @@ async fn rfc_9110_section_15_4_9_plain_http_is_sent_to_https() {
     let mut client = stage.client(get("/x?y=1", "")).await;
     let head = client.head().await;
     assert!(head.starts_with("http/1.1 308"), "{head}");
-    assert!(head.contains(&format!("location: https://{HOST}:{port}/x?y=1\r\n")), "{head}");
+    assert!(
+        head.contains(&format!("location: https://{HOST}:{port}/x?y=1\r\n")),
+        "{head}"
+    );
     stage.stop().await;
 }

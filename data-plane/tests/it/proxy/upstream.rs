@@ -66,7 +66,10 @@ async fn an_app_with_one_thread_is_not_left_waiting_on_an_idle_connection() {
         }
         // Six changes of thread: an idle connection left open would cost over a second each.
         let took = began.elapsed();
-        assert!(took < Duration::from_secs(4), "{took:?} with concurrency {concurrency}");
+        assert!(
+            took < Duration::from_secs(4),
+            "{took:?} with concurrency {concurrency}"
+        );
         stage.stop().await;
     }
 }
