@@ -59,12 +59,14 @@ fn nothing_of_one_hop(before: &HeaderMap, after: &HeaderMap, switches: bool) {
         assert!(!after.contains_key(name), "{name}");
     }
     let named = before.get_all(header::CONNECTION).iter();
-    let named = named.filter_map(|value| value.to_str().ok());
-    for name in named.flat_map(|value| value.split(',')) {
-        let Ok(name) = name.trim().parse::<HeaderName>() else {
+    for name in named.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')) {
+        let Ok(name) = HeaderName::from_bytes(name.trim_ascii()) else {
             continue;
         };
-        assert!(KEPT.contains(&name.as_str()) || !after.contains_key(&name), "{name} is named");
+        assert!(
+            KEPT.contains(&name.as_str()) || !after.contains_key(&name),
+            "{name} is named"
+        );
     }
     let connection = all(after, &header::CONNECTION);
     let wanted: &[&str] = if switches { &["upgrade"] } else { &[] };
@@ -83,6 +85,7 @@ fn fuzz_headers() {
             b"\r\nConnection: ",
             b"\r\nX-A: b\r\nConnection: x-a",
             b"\r\nConnection: keep-alive",
+            b"\r\nX-A: b\r\nConnection: \xe9, x-a",
             b"\r\nUpgrade: websocket\r\n",
             b", upgrade",
             b"\r\nTE: trailers\r\n",
@@ -130,12 +133,19 @@ fn fuzz_headers() {
                 assert_eq!(all(&after, &name), [value], "{name} is ours alone");
             }
             let via = all(&after, &header::VIA);
-            assert!(via.last().is_some_and(|via| via.as_bytes().ends_with(b" cless")));
+            assert!(
+                via.last()
+                    .is_some_and(|via| via.as_bytes().ends_with(b" cless"))
+            );
         }
         for switched in [false, true] {
             let mut after = before.clone();
             headers::prepare_response(&mut after, &id, switched, Version::HTTP_11);
-            nothing_of_one_hop(&before, &after, switched && before.contains_key(header::UPGRADE));
+            nothing_of_one_hop(
+                &before,
+                &after,
+                switched && before.contains_key(header::UPGRADE),
+            );
         }
         for name in ["cless-affinity", "a", ""] {
             let _ = headers::cookie(&before, name);

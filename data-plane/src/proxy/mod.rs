@@ -26,6 +26,8 @@ mod error;
 mod exchange;
 mod forwarded;
 pub mod framing;
+#[cfg(test)]
+mod fuzz;
 mod headers;
 mod ints;
 pub(crate) mod listener;

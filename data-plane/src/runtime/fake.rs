@@ -225,17 +225,19 @@ impl Runtime for Fake {
         if script == Script::CreateRefused {
             return Err(Error::Refused("as scripted".to_owned()));
         }
-        /// Of all fakes of the process: no two containers share an address.
+        /// Of all fakes of the process: no two containers share an address, and no two processes that
+        /// run at once either, for the first half of it is the process's.
         static HOSTS: AtomicU32 = AtomicU32::new(0);
-        let host = HOSTS.fetch_add(1, Ordering::SeqCst);
-        let [_, _, third, fourth] = (host + 2).to_be_bytes();
+        let host = HOSTS.fetch_add(1, Ordering::SeqCst) % 4096;
+        let process = std::process::id() % 4000 + 16;
+        let [_, second, third, fourth] = (process << 12 | host).to_be_bytes();
         let lost = script == Script::CreateLost;
         let container = Container {
             id: format!("{host:064x}"),
             name: spec.name.clone(),
             labels: spec.labels.clone(),
             state: ContainerState::Created,
-            address: Some(IpAddr::V4(Ipv4Addr::new(127, 77, third, fourth))),
+            address: Some(IpAddr::V4(Ipv4Addr::new(127, second, third, fourth))),
             exit: Exit::default(),
         };
         let id = container.id.clone();

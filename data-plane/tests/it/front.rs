@@ -19,6 +19,8 @@ pub(crate) const HOST: &str = "a.localhost";
 
 pub(crate) struct Front {
     pub(crate) address: SocketAddr,
+    /// Where it serves HTTPS, if the test asked for that.
+    pub(crate) tls_address: Option<SocketAddr>,
     pub(crate) origin: Origin,
     node: Running,
     // Held open: what follows them ends with them.
@@ -57,6 +59,7 @@ impl Front {
         stream.ack().await;
         Self {
             address: node.proxy_addr(),
+            tls_address: node.tls_addr(),
             origin,
             node,
             _feed: (plane, stream),

@@ -2,6 +2,7 @@
 
 mod feed;
 mod front;
+mod hostile;
 mod pools;
 mod pools_scale;
 mod pools_sleep;

@@ -31,8 +31,10 @@ pub(crate) enum Wanted {
     Passed(fn(&Seen) -> bool),
     /// Either of the two: the RFCs allow both, and both are safe.
     Either(&'static [u16], fn(&Seen) -> bool),
-    /// Answered with this by cless itself; the connection may go on.
+    /// Answered with this by cless itself; where it ends is not in doubt, so the connection may go on.
     Answered(u16),
+    /// It is not over, and is ended, with or without an answer, when the client says that no more comes.
+    NeverWhole,
 }
 
 pub(crate) struct Row {
@@ -104,7 +106,7 @@ async fn judge(front: &Front, row: &Row, manner: Manner) -> Result<(), String> {
     }
     let follows = usize::from(manner == Manner::Followed);
     let expected = match row.wanted {
-        Wanted::Refused(_) => usize::MAX,
+        Wanted::Refused(_) | Wanted::NeverWhole => usize::MAX,
         _ => 1 + follows,
     };
     let answers = match manner {
@@ -117,10 +119,10 @@ async fn judge(front: &Front, row: &Row, manner: Manner) -> Result<(), String> {
         }
         _ => exchange(front.address, &bytes, expected.min(1 + follows)).await,
     };
-    let (statuses, seen) = (answers.statuses(), front.origin.take());
-    let told = || format!("answered {statuses:?}, the origin saw {seen:#?}");
+    let (statuses, seen) = (answers.statuses(), front.origin.judged()?);
+    let told = || format!("answered {statuses:?}, the origin saw {seen:?}");
     if !answers.rest.is_empty() {
-        return Err(format!("a broken answer {:?}", answers.rest.escape_ascii()));
+        return Err(format!("a broken answer {}", answers.rest.escape_ascii()));
     }
     let refused = |allowed: &[u16]| {
         let once = statuses.len() <= 1 && statuses.iter().all(|status| allowed.contains(status));
@@ -139,6 +141,7 @@ async fn judge(front: &Front, row: &Row, manner: Manner) -> Result<(), String> {
         Wanted::Refused(allowed) => refused(allowed),
         Wanted::Passed(holds) => passed(holds) && seen.len() == 1 + follows,
         Wanted::Either(allowed, holds) => refused(allowed) || passed(holds),
+        Wanted::NeverWhole => seen.is_empty() && statuses.iter().all(|status| *status >= 400),
         Wanted::Answered(status) => {
             statuses.first() == Some(&status)
                 && statuses.len() <= 1 + follows

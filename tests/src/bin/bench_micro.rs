@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use cless_data_plane::instance::admission::Admission;
 use cless_data_plane::route::{
-    Ask, Candidate, Change, Cursor, Digest, HostEntry, PullPolicy, Readiness, Route, Scope,
-    Settings, Slots, Spec, Table, Version, VersionKey, choose,
+    Ask, Candidate, Change, Cursor, Digest, HostEntry, Protocol, PullPolicy, Readiness, Route,
+    Scope, Settings, Slots, Spec, Table, Version, VersionKey, choose,
 };
 use cless_tests::report::{self, Better, Row};
 use cless_tests::stats::middle;
@@ -213,6 +213,7 @@ fn version(number: u32) -> Version {
             memory_bytes: 512 << 20,
             readiness: Readiness::Tcp,
             pull_policy: PullPolicy::Missing,
+            protocol: Protocol::Auto,
         },
         image_digest: None,
         verify: None,

@@ -8,7 +8,7 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
@@ -39,8 +39,10 @@ pub async fn run(target: Target<'_>, connections: usize, rate: f64, seconds: u64
 /// One connection.
 struct Client {
     stream: TcpStream,
-    /// What has come of the answer.
-    buffer: Vec<u8>,
+    /// What has come of the answer's head.
+    head: Vec<u8>,
+    /// What is still to come of its body, once the head is whole.
+    left: Option<usize>,
     /// When the request under way was due.
     due: Option<Instant>,
 }
@@ -52,7 +54,8 @@ impl Client {
         stream.set_nonblocking(true)?;
         Ok(Self {
             stream,
-            buffer: Vec::new(),
+            head: Vec::new(),
+            left: None,
             due: None,
         })
     }
@@ -60,21 +63,27 @@ impl Client {
     /// Reads what is there; the time the request was due, if the answer is whole.
     fn read(&mut self, block: &mut [u8]) -> Result<Option<Instant>> {
         loop {
-            match self.stream.read(block) {
-                Ok(0) => anyhow::bail!("the connection was closed"),
-                Ok(read) => self.buffer.extend_from_slice(&block[..read]),
+            let read = match self.stream.read(block) {
+                Ok(0) => bail!("the connection was closed"),
+                Ok(read) => read,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error.into()),
-            }
+            };
+            self.left = match self.left {
+                Some(left) => Some(left.checked_sub(read).context("more than was said")?),
+                None => {
+                    self.head.extend_from_slice(&block[..read]);
+                    let whole = whole_length(&self.head)?;
+                    whole.map(|whole| whole - self.head.len().min(whole))
+                }
+            };
         }
-        match whole_length(&self.buffer)? {
-            Some(whole) if self.buffer.len() >= whole => {
-                self.buffer.clear();
-                let due = self.due.take();
-                Ok(Some(due.context("an answer to no request")?))
-            }
-            _ => Ok(None),
+        if self.left != Some(0) {
+            return Ok(None);
         }
+        self.left = None;
+        self.head.clear();
+        Ok(Some(self.due.take().context("an answer to no request")?))
     }
 }
 

@@ -8,6 +8,7 @@
 //! | `/drip` | endless chunks, as fast as they are taken |
 //! | any other | `ok` |
 
+use std::fmt;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -18,13 +19,29 @@ use tokio::sync::mpsc;
 use super::client::find;
 
 /// One request, as it was sent to the origin.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub(crate) struct Seen {
     pub(crate) method: String,
     pub(crate) target: String,
     pub(crate) fields: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
     pub(crate) trailers: Vec<(String, String)>,
+}
+
+impl fmt::Debug for Seen {
+    /// On one line: a table of failures must be readable.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let short = |text: &[u8]| {
+            let text = text.escape_ascii().to_string();
+            text.chars().take(80).collect::<String>()
+        };
+        let (target, body) = (short(self.target.as_bytes()), short(&self.body));
+        write!(f, "{} {target} body={body:?}", self.method)?;
+        for (name, value) in self.fields.iter().chain(&self.trailers) {
+            write!(f, " | {name}: {}", short(value.as_bytes()))?;
+        }
+        Ok(())
+    }
 }
 
 impl Seen {
@@ -64,15 +81,27 @@ impl Origin {
         origin
     }
 
-    /// The whole requests since the last call. Fails if anything was not well formed.
+    /// The whole requests since the last call.
+    ///
+    /// # Panics
+    /// If anything was not well formed.
     pub(crate) fn take(&self) -> Vec<Seen> {
+        self.judged().unwrap_or_else(|bad| panic!("{bad}"))
+    }
+
+    /// The whole requests since the last call, or what was not well formed.
+    pub(crate) fn judged(&self) -> Result<Vec<Seen>, String> {
         let mut record = self.record.lock();
-        assert!(
-            record.bad.is_empty(),
-            "the origin was sent what is not well formed: {:#?}",
-            record.bad
+        let (whole, bad) = (
+            std::mem::take(&mut record.whole),
+            std::mem::take(&mut record.bad),
         );
-        std::mem::take(&mut record.whole)
+        match bad.is_empty() {
+            true => Ok(whole),
+            false => Err(format!(
+                "the origin was sent what is not well formed: {bad:?}"
+            )),
+        }
     }
 
     /// The most bytes that one answer had given to the kernel.

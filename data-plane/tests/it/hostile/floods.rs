@@ -64,7 +64,12 @@ async fn streams_at_once_are_bounded() {
         for at in 0..50 {
             let stream = at * 2 + 1;
             connection
-                .send(&frame(HEADERS, END_HEADERS | END_STREAM, stream, &request("/hold")))
+                .send(&frame(
+                    HEADERS,
+                    END_HEADERS | END_STREAM,
+                    stream,
+                    &request("/hold"),
+                ))
                 .await;
         }
         let (mut refused, mut advertised) = (0, None);
@@ -102,7 +107,12 @@ async fn rapid_resets_end_the_connection() {
         let mut connection = Connection::open(front.address).await;
         let pieces = (0..20_000_u32).map(|at| {
             let stream = at * 2 + 1;
-            let mut piece = frame(HEADERS, END_HEADERS | END_STREAM, stream, &request("/reset"));
+            let mut piece = frame(
+                HEADERS,
+                END_HEADERS | END_STREAM,
+                stream,
+                &request("/reset"),
+            );
             piece.extend(frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
             piece
         });
@@ -128,7 +138,9 @@ async fn continuation_floods_end_the_connection() {
     for piece in [block(&[("x-a", &"b".repeat(1000))]), Vec::new()] {
         let hostile = async {
             let mut connection = Connection::open(front.address).await;
-            connection.send(&frame(HEADERS, END_STREAM, 1, &request("/"))).await;
+            connection
+                .send(&frame(HEADERS, END_STREAM, 1, &request("/")))
+                .await;
             let endless = (0..1_000_000).map(|_| frame(CONTINUATION, 0, 1, &piece));
             let flood = flood(&mut connection, endless).await;
             while connection.next().await.is_some() {}
@@ -141,7 +153,13 @@ async fn continuation_floods_end_the_connection() {
             Flood::Taken => panic!("a head without end was read"),
         }
     }
-    assert!(front.origin.take().iter().all(|seen| seen.target == "/well"));
+    assert!(
+        front
+            .origin
+            .take()
+            .iter()
+            .all(|seen| seen.target == "/well")
+    );
     front.stop().await;
 }
 
@@ -153,7 +171,10 @@ async fn floods_of_control_frames_do_no_harm() {
     for (name, piece) in [
         ("PING", frame(PING, 0, 0, &[0; 8])),
         ("SETTINGS", frame(SETTINGS, 0, 0, &[])),
-        ("SETTINGS of table sizes", frame(SETTINGS, 0, 0, &[0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 16, 0])),
+        (
+            "SETTINGS of table sizes",
+            frame(SETTINGS, 0, 0, &[0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 16, 0]),
+        ),
         ("PRIORITY", frame(PRIORITY, 0, 1, &[0, 0, 0, 3, 1])),
         ("WINDOW_UPDATE", frame(WINDOW_UPDATE, 0, 0, &window)),
         ("of an unknown type", frame(0x77, 0, 0, &[0; 8])),
@@ -182,7 +203,9 @@ async fn floods_of_empty_data_do_no_harm() {
             (":authority", HOST),
             (":path", "/empty"),
         ]);
-        connection.send(&frame(HEADERS, END_HEADERS, 1, &post)).await;
+        connection
+            .send(&frame(HEADERS, END_HEADERS, 1, &post))
+            .await;
         let piece = frame(DATA, 0, 1, &[]).repeat(100);
         flood(&mut connection, (0..3_000).map(|_| piece.clone())).await;
         // It brings no byte, so it is closed as a slow body is.
@@ -202,7 +225,12 @@ async fn windows_that_stay_shut_hold_back_the_origin() {
         let hostile = async {
             let mut connection = Connection::open_with(front.address, settings).await;
             for at in 0..8 {
-                let head = frame(HEADERS, END_HEADERS | END_STREAM, at * 2 + 1, &request("/large"));
+                let head = frame(
+                    HEADERS,
+                    END_HEADERS | END_STREAM,
+                    at * 2 + 1,
+                    &request("/large"),
+                );
                 connection.send(&head).await;
             }
             // Nothing is granted, so the proxy ends what it cannot send.
@@ -214,7 +242,10 @@ async fn windows_that_stay_shut_hold_back_the_origin() {
         meanwhile(&front, hostile).await;
     }
     let written = front.origin.written();
-    assert!(written < 48 << 20, "the origin could send {written} bytes to one who takes none");
+    assert!(
+        written < 48 << 20,
+        "the origin could send {written} bytes to one who takes none"
+    );
     front.stop().await;
 }
 
@@ -227,25 +258,52 @@ async fn windows_that_cannot_be_end_stream_or_connection() {
     let held = frame(HEADERS, END_HEADERS | END_STREAM, 1, &request("/hold"));
     for (name, frames) in [
         ("6.9 an increment of 0", grant(0, 0)),
-        ("6.9.1 a window of the connection over 2^31 - 1", grant(0, largest)),
-        ("6.9 an increment of 0 on a stream", [held.clone(), grant(1, 0)].concat()),
-        ("6.9.1 a window of a stream over 2^31 - 1", [held, grant(1, largest)].concat()),
+        (
+            "6.9.1 a window of the connection over 2^31 - 1",
+            grant(0, largest),
+        ),
+        (
+            "6.9 an increment of 0 on a stream",
+            [held.clone(), grant(1, 0)].concat(),
+        ),
+        (
+            "6.9.1 a window of a stream over 2^31 - 1",
+            [held, grant(1, largest)].concat(),
+        ),
         ("6.9 on an idle stream", grant(99, 1)),
         ("6.9 three bytes", frame(WINDOW_UPDATE, 0, 0, &[0, 0, 1])),
-        ("6.5.2 an initial window over 2^31 - 1", frame(SETTINGS, 0, 0, &[0, 4, 0xff, 0xff, 0xff, 0xff])),
-        ("6.5.2 a frame size below 2^14", frame(SETTINGS, 0, 0, &[0, 5, 0, 0, 0, 1])),
-        ("6.5.2 a push that is neither on nor off", frame(SETTINGS, 0, 0, &[0, 2, 0, 0, 0, 2])),
+        (
+            "6.5.2 an initial window over 2^31 - 1",
+            frame(SETTINGS, 0, 0, &[0, 4, 0xff, 0xff, 0xff, 0xff]),
+        ),
+        (
+            "6.5.2 a frame size below 2^14",
+            frame(SETTINGS, 0, 0, &[0, 5, 0, 0, 0, 1]),
+        ),
+        (
+            "6.5.2 a push that is neither on nor off",
+            frame(SETTINGS, 0, 0, &[0, 2, 0, 0, 0, 2]),
+        ),
         ("6.5 five bytes", frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0])),
         ("6.5 on a stream", frame(SETTINGS, 0, 1, &[])),
-        ("6.5 an acknowledgement that says something", frame(SETTINGS, ACK, 0, &[0, 4, 0, 0, 0, 1])),
+        (
+            "6.5 an acknowledgement that says something",
+            frame(SETTINGS, ACK, 0, &[0, 4, 0, 0, 0, 1]),
+        ),
         ("6.7 a ping of nine bytes", frame(PING, 0, 0, &[0; 9])),
         ("6.7 a ping on a stream", frame(PING, 0, 1, &[0; 8])),
-        ("6.4 a reset of an idle stream", frame(RST_STREAM, 0, 99, &[0; 4])),
+        (
+            "6.4 a reset of an idle stream",
+            frame(RST_STREAM, 0, 99, &[0; 4]),
+        ),
     ] {
         let mut connection = Connection::open(front.address).await;
         connection.send(&frames).await;
         let outcome = meanwhile(&front, connection.outcome(1)).await;
-        let ended = matches!(outcome, Outcome::Reset(Some(1..)) | Outcome::GoAway(Some(1..)));
+        let ended = matches!(
+            outcome,
+            Outcome::Reset(Some(1..)) | Outcome::GoAway(Some(1..))
+        );
         assert!(ended, "{name}: {outcome:?}");
     }
     front.stop().await;

@@ -29,7 +29,9 @@ async fn trickle(mut stream: TcpStream, bytes: &[u8], pause: Duration) -> Vec<u8
         }
         Vec::new()
     };
-    timeout(LIMIT, trickling).await.expect("the proxy has had enough")
+    timeout(LIMIT, trickling)
+        .await
+        .expect("the proxy has had enough")
 }
 
 #[tokio::test]
@@ -43,7 +45,10 @@ async fn slow_heads_are_closed() {
     let answers = meanwhile(&front, join_all(slow)).await;
     for answer in answers {
         let told = String::from_utf8_lossy(&answer).into_owned();
-        assert!(told.is_empty() || told.starts_with("HTTP/1.1 408 "), "{told}");
+        assert!(
+            told.is_empty() || told.starts_with("HTTP/1.1 408 "),
+            "{told}"
+        );
     }
     front.origin.take();
     front.stop().await;
@@ -56,7 +61,12 @@ async fn those_that_say_nothing_at_all_are_closed() {
         let front = &front;
         async move {
             // Nothing; half an HTTP/1 request; half the preface of HTTP/2; all of it.
-            let start = ["", "GET / HT", "PRI * HTTP/2.0\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"];
+            let start = [
+                "",
+                "GET / HT",
+                "PRI * HTTP/2.0\r\n\r\n",
+                "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            ];
             end_of(&mut sent(front, start[at % start.len()].as_bytes()).await).await;
         }
     });
@@ -65,10 +75,43 @@ async fn those_that_say_nothing_at_all_are_closed() {
 }
 
 #[tokio::test]
+async fn slow_handshakes_are_closed() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed([HOST.to_owned()]).unwrap();
+    std::fs::write(folder.path().join("default.crt"), made.cert.pem()).unwrap();
+    let key = made.signing_key.serialize_pem();
+    std::fs::write(folder.path().join("default.key"), key).unwrap();
+    let front = Front::start_with(|options| {
+        strict(options);
+        options.proxy.tls_listen = Some(([127, 0, 0, 1], 0).into());
+        options.proxy.tls_cert_dir = Some(folder.path().to_owned());
+    })
+    .await;
+    let address = front.tls_address.expect("it serves HTTPS");
+    let slow = (0..50).map(|at| async move {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        match at % 2 {
+            0 => drop(end_of(&mut stream).await),
+            // The start of a ClientHello, which says that 512 bytes follow.
+            _ => {
+                stream
+                    .write_all(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3])
+                    .await
+                    .unwrap();
+                trickle(stream, &[0], Duration::from_millis(100)).await;
+            }
+        }
+    });
+    meanwhile(&front, join_all(slow)).await;
+    front.stop().await;
+}
+
+#[tokio::test]
 async fn slow_bodies_are_closed_and_are_no_requests() {
     let front = Front::start_with(strict).await;
     let length = format!("POST /slow HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 1000000\r\n\r\n");
-    let chunked = format!("POST /slow HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let chunked =
+        format!("POST /slow HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n");
     let slow = (0..40).map(|at| {
         let (front, head) = (&front, if at % 2 == 0 { &length } else { &chunked });
         let piece: &[u8] = if at % 2 == 0 { b"x" } else { b"1\r\nx\r\n" };
@@ -97,13 +140,20 @@ async fn slow_readers_are_closed_and_hold_back_the_origin() {
             tokio::time::sleep(Duration::from_secs(4)).await;
             for stream in &mut all {
                 let said = end_of(stream).await;
-                assert!(said.len() < 48 << 20, "{} bytes were taken unread", said.len());
+                assert!(
+                    said.len() < 48 << 20,
+                    "{} bytes were taken unread",
+                    said.len()
+                );
             }
         };
         meanwhile(&front, slow).await;
     }
     let written = front.origin.written();
-    assert!(written < 48 << 20, "the origin could send {written} bytes to one who reads none");
+    assert!(
+        written < 48 << 20,
+        "the origin could send {written} bytes to one who reads none"
+    );
     front.stop().await;
 }
 
@@ -152,7 +202,10 @@ async fn connections_are_bounded_and_those_there_are_go_on() {
         if let Ok(1..) = stream.read(&mut [0; 64]).await {
             break;
         }
-        assert!(tokio::time::Instant::now() < deadline, "no place becomes free");
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "no place becomes free"
+        );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     front.stop().await;
@@ -189,11 +242,16 @@ async fn one_address_gets_so_many_connections_and_no_more() {
 
 /// A well-behaved client that keeps its connection.
 async fn ask(kept: &mut TcpStream) {
-    kept.write_all(get("/kept").as_bytes()).await.expect("it reads");
+    kept.write_all(get("/kept").as_bytes())
+        .await
+        .expect("it reads");
     let mut answer = Vec::new();
     timeout(LIMIT, async {
         while !answer.ends_with(b"\r\n\r\nok") {
-            assert!(kept.read_buf(&mut answer).await.expect("it answers") > 0, "closed");
+            assert!(
+                kept.read_buf(&mut answer).await.expect("it answers") > 0,
+                "closed"
+            );
         }
     })
     .await

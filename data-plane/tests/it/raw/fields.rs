@@ -107,6 +107,11 @@ async fn fields_of_one_hop_end_here() {
         with("RFC 9110 7.6.1 Host is named", "Connection: host", Wanted::Either(&[400], is_first)),
         with("RFC 9110 7.6.1 X-Forwarded-For is named", "Connection: x-forwarded-for", Wanted::Passed(|seen| seen.all("x-forwarded-for") == ["127.0.0.1"])),
         with("RFC 9110 7.6.1 no token is named", "X-A: b\r\nConnection: ,, ;@,x-a", Wanted::Either(&[400], without_a)),
+        raw(
+            "RFC 9110 7.6.1 named beside what is no token",
+            b"X-A: b\r\nConnection: \xe9, x-a",
+            Wanted::Either(&[400], without_a),
+        ),
         with("RFC 9110 7.6.1 Keep-Alive", "Keep-Alive: timeout=5", Wanted::Passed(is_first)),
         with("RFC 9110 7.6.1 Proxy-Connection", "Proxy-Connection: close", Wanted::Passed(is_first)),
         with("RFC 9110 11.7.1 Proxy-Authorization", "Proxy-Authorization: Basic eDp5", Wanted::Passed(is_first)),

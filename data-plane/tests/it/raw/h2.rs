@@ -89,7 +89,10 @@ async fn hold(rows: Vec<Row>) {
         // What was refused is not passed on later either: the connection's end is its last word.
         drop(connection);
         front.serves("meanwhile").await;
-        let mut seen = front.origin.take();
+        let mut seen = front.origin.judged().unwrap_or_else(|bad| {
+            broken.push(format!("{}: {bad}", row.name));
+            Vec::new()
+        });
         seen.retain(|seen| seen.target != "/well");
         // A request that the other side resets, or answers with an error of its own, is refused.
         let refused = outcome != Outcome::Answered(200) && seen.is_empty();
@@ -104,7 +107,7 @@ async fn hold(rows: Vec<Row>) {
         };
         if !kept {
             broken.push(format!(
-                "{}: {outcome:?}, the origin saw {seen:#?}",
+                "{}: {outcome:?}, the origin saw {seen:?}",
                 row.name
             ));
         }
@@ -486,6 +489,8 @@ async fn content_length_is_the_length_of_the_data() {
     .await;
 }
 
+/// A library that drops them from trailers, in place of refusing the request, passes nothing on: the
+/// origin's parser would not take their names.
 #[tokio::test]
 async fn trailers_hold_no_pseudo_header_fields() {
     let refused = || Wanted::Refused;
@@ -500,19 +505,19 @@ async fn trailers_hold_no_pseudo_header_fields() {
             "8.1 :path among them",
             &[(":path", "/second")],
             END_STREAM,
-            refused(),
+            Wanted::Either(is_hello),
         ),
         trailers(
             "8.1 :authority among them",
             &[(":authority", "b.localhost")],
             END_STREAM,
-            refused(),
+            Wanted::Either(is_hello),
         ),
         trailers(
             "8.1 :status among them",
             &[(":status", "200")],
             END_STREAM,
-            refused(),
+            Wanted::Either(is_hello),
         ),
         trailers(
             "8.1 that do not end the stream",

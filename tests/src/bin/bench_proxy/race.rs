@@ -111,16 +111,32 @@ async fn open_loop(
 
 /// Starts a data plane on the proxy's core.
 async fn start_cless(cluster: &mut Cluster, logs: bool) -> Result<(Ports, u32)> {
-    let _ = logs;
+    let dir = cluster.dir();
+    // A folder of certificates is read by name.
+    let certificates = dir.join("certificates");
+    std::fs::create_dir_all(&certificates)?;
+    std::fs::copy(dir.join("cert.pem"), certificates.join("default.crt"))?;
+    std::fs::copy(dir.join("key.pem"), certificates.join("default.key"))?;
+    let certificates = certificates.display().to_string();
+    let log = dir.join("cless-access.log").display().to_string();
+    let tls = Ports::free()?.tls;
+    let tls_listen = format!("127.0.0.1:{tls}");
+    let format = if logs { "combined" } else { "off" };
+    let flags = [
+        ("--tls-listen", tls_listen.as_str()),
+        ("--tls-cert-dir", &certificates),
+        ("--access-log", format),
+        ("--access-log-file", &log),
+    ];
     cpu::pin(PROXY_CORE)?;
-    let node = cluster.add_node().await;
+    let node = cluster.add_node_with(&flags).await;
     cpu::pin(LOAD_CORE)?;
     let node = cluster.node(node?);
     let port = node.listen.port();
     let ports = Ports {
         h1: port,
         h2c: port,
-        tls: port,
+        tls,
     };
     Ok((ports, node.pid()?))
 }
