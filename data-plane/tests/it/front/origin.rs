@@ -153,8 +153,9 @@ impl Origin {
             "/drip" => {
                 let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
                 stream.write_all(head).await?;
+                let chunk = [&b"4000\r\n"[..], &[b'x'; 0x4000], b"\r\n"].concat();
                 loop {
-                    stream.write_all(b"4\r\ndrip\r\n").await?;
+                    stream.write_all(&chunk).await?;
                 }
             }
             _ if method == "HEAD" => {
