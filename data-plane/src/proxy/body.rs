@@ -240,6 +240,7 @@ impl Upstream {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) else {
+            self.exchange.waits_for_client(false);
             let deadline = self.deadline.into();
             let alarm = self
                 .alarm
@@ -247,6 +248,7 @@ impl Upstream {
             ready!(alarm.as_mut().poll(cx));
             return Poll::Ready(Some(Err(Error::Deadline)));
         };
+        self.exchange.waits_for_client(true);
         let frame = frame.map(|frame| frame.map(trailers_checked));
         match &frame {
             None => self.end(),

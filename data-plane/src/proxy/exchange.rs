@@ -128,6 +128,13 @@ impl Exchange {
             .set(Some(self.worker.look_after(deadline, &self.client)));
     }
 
+    /// The response waits for its client from now on, or for its instance.
+    pub(super) fn waits_for_client(&self, waits: bool) {
+        if let Some(entry) = self.entry.get() {
+            self.worker.waits_for_client(entry, waits);
+        }
+    }
+
     /// Some of the response's body passed.
     pub(super) fn passed(&self, bytes: u64) {
         self.bytes.set(self.bytes.get() + bytes);

@@ -219,7 +219,9 @@ impl Start {
         let thread = std::thread::Builder::new()
             .name(format!("proxy-{at}"))
             .spawn(move || self.run(&told))?;
-        started.recv().unwrap_or(Err(io::ErrorKind::Other.into()))?;
+        started
+            .recv()
+            .unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))?;
         Ok(thread)
     }
 

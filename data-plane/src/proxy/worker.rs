@@ -16,7 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use ipnet::IpNet;
 use rand::SeedableRng as _;
@@ -42,7 +42,7 @@ use crate::metrics::Metrics;
 
 /// After its deadline a response gets this long to notice by itself, which spares the other streams
 /// of its connection.
-const OVERDUE: std::time::Duration = std::time::Duration::from_secs(5);
+const OVERDUE: Duration = Duration::from_secs(5);
 
 /// What all workers share.
 pub(super) struct Node {
@@ -159,6 +159,15 @@ impl Post {
     }
 }
 
+/// A response that is looked after.
+#[derive(Debug)]
+struct Due {
+    deadline: Instant,
+    client: Rc<Client>,
+    /// Since when the client is waited for, in time since the worker began; `None`: the instance is.
+    waits: Option<Duration>,
+}
+
 /// One thread's share of the proxy.
 pub(super) struct Worker {
     pub(super) node: Arc<Node>,
@@ -169,9 +178,11 @@ pub(super) struct Worker {
     pub(super) rng: RefCell<SmallRng>,
     clients: RefCell<Slab<Rc<Client>>>,
     /// Responses over HTTP/2, which nobody polls while the client takes nothing.
-    due: RefCell<Slab<(Instant, Rc<Client>)>>,
+    due: RefCell<Slab<Due>>,
     lines: RefCell<Option<Lines>>,
     began: Instant,
+    /// At the last tick, since `began`.
+    now: Cell<Duration>,
     /// Whether lines were logged since the last tick.
     logged: Cell<bool>,
 }
@@ -192,6 +203,7 @@ impl Worker {
             clients: RefCell::default(),
             due: RefCell::default(),
             began: Instant::now(),
+            now: Cell::default(),
             logged: Cell::new(false),
             node,
             peers,
@@ -268,11 +280,22 @@ impl Worker {
         self.clients.borrow_mut().try_remove(client);
     }
 
-    /// Cuts `client` if the response is not [over](Self::looked_after) some time after `deadline`.
+    /// Cuts `client` if the response is not [over](Self::looked_after) some time after `deadline`, or the
+    /// client takes nothing of it for as long as it may take nothing of a connection: HTTP/2 lets it
+    /// do so without a write that waits, by a window that it keeps shut (CVE-2019-9517).
     pub(super) fn look_after(&self, deadline: Instant, client: &Rc<Client>) -> usize {
-        self.due
-            .borrow_mut()
-            .insert((deadline + OVERDUE, client.clone()))
+        self.due.borrow_mut().insert(Due {
+            deadline: deadline + OVERDUE,
+            client: client.clone(),
+            waits: Some(self.now.get()),
+        })
+    }
+
+    /// Whether the response waits for its client from now on, or for its instance.
+    pub(super) fn waits_for_client(&self, entry: usize, waits: bool) {
+        if let Some(due) = self.due.borrow_mut().get_mut(entry) {
+            due.waits = waits.then(|| self.now.get());
+        }
     }
 
     pub(super) fn looked_after(&self, entry: usize) {
@@ -295,15 +318,20 @@ impl Worker {
     fn tick(&self) {
         let now = Instant::now();
         let since = now.saturating_duration_since(self.began);
+        self.now.set(since);
         for (_, client) in self.clients.borrow().iter() {
             if let Some(closed) = client.look(since, &self.node.limits) {
                 self.stats.closed(closed.label());
             }
         }
-        for (_, (deadline, client)) in self.due.borrow().iter() {
-            if *deadline <= now && client.closed().is_none() {
+        let write = self.node.limits.write;
+        for (_, due) in self.due.borrow().iter() {
+            let shut = due
+                .waits
+                .is_some_and(|waits| since.saturating_sub(waits) >= write);
+            if (shut || due.deadline <= now) && due.client.closed().is_none() {
                 self.stats.closed(Closed::SlowReader.label());
-                client.close(Closed::SlowReader);
+                due.client.close(Closed::SlowReader);
             }
         }
         self.upstreams.tick();
