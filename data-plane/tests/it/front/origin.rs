@@ -153,7 +153,7 @@ impl Origin {
             "/drip" => {
                 let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
                 stream.write_all(head).await?;
-                let chunk = [&b"4000\r\n"[..], &[b'x'; 0x4000], b"\r\n"].concat();
+                let chunk = [&b"4000\r\n"[..], &vec![b'x'; 0x4000], b"\r\n"].concat();
                 loop {
                     stream.write_all(&chunk).await?;
                 }
@@ -170,7 +170,7 @@ impl Origin {
     }
 
     async fn fill(&self, stream: &mut TcpStream, length: usize) -> std::io::Result<()> {
-        let block = [b'x'; 16 * 1024];
+        let block = vec![b'x'; 16 * 1024];
         let mut written = 0;
         while written < length {
             written += stream

@@ -188,7 +188,7 @@ impl Connection {
             match frame.kind {
                 GOAWAY if frame.error() != Some(0) => return Outcome::GoAway(frame.error()),
                 RST_STREAM if frame.stream == stream => {
-                    return status.map_or(Outcome::Reset(frame.error()), Outcome::Answered);
+                    return status.map_or_else(|| Outcome::Reset(frame.error()), Outcome::Answered);
                 }
                 HEADERS if frame.stream == stream && status.is_none() => status = frame.status(),
                 _ => {}
