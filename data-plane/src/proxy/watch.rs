@@ -80,13 +80,9 @@ impl Watch {
         let heads = u64::from(seen.heads);
         let in_head = seen.phase == Phase::Head || (seen.heads == 0 && !seen.http2);
         match lasting(&mut self.head, in_head, now, heads) {
-            Some((since, begun)) if begun == heads => {
-                if over(since, limits.head) {
-                    return Some(Closed::SlowHead);
-                }
-            }
-            Some(_) => self.head = Some((now, heads)),
-            None => {}
+            Some((_, begun)) if begun != heads => self.head = Some((now, heads)),
+            Some((since, _)) if over(since, limits.head) => return Some(Closed::SlowHead),
+            _ => {}
         }
         if let Some((since, begun)) = lasting(&mut self.body, seen.uploading > 0, now, seen.read)
             && over(since, limits.body)
