@@ -20,13 +20,12 @@ use super::engine::Engine;
 use super::owner::{Message, Progress};
 use super::pool::Shared;
 use super::report::{ColdStart, FailureReason, StartFailure};
-use super::{failure, image, probe};
-use crate::route::{PullPolicy, Version};
+use super::{failure, probe};
+use crate::route::Version;
 use crate::runtime::{ContainerSpec, ContainerState, Error, Exit, label};
 
 /// How often a container that does not answer is asked for, in case its death was not told.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
-const DEFAULT_PORT: u16 = 8080;
 
 /// One start.
 pub(super) struct Start {
@@ -55,7 +54,7 @@ pub(super) struct Started {
 }
 
 /// Why a start ends early.
-enum Halt {
+pub(super) enum Halt {
     /// It is no longer wanted.
     GivenUp,
     Failed(StartFailure),
@@ -68,13 +67,13 @@ impl From<StartFailure> for Halt {
 }
 
 #[derive(Debug, Default)]
-struct Phases {
-    pull: Option<Duration>,
+pub(super) struct Phases {
+    pub(super) pull: Option<Duration>,
     queue: Option<Duration>,
     create: Option<Duration>,
     start: Option<Duration>,
     ready: Option<Duration>,
-    image_digest: Option<String>,
+    pub(super) image_digest: Option<String>,
 }
 
 impl Start {
@@ -88,7 +87,7 @@ impl Start {
     }
 
     /// A wait that ends when the start is given up.
-    async fn wanted<T>(&self, wait: impl Future<Output = T>) -> Result<T, Halt> {
+    pub(super) async fn wanted<T>(&self, wait: impl Future<Output = T>) -> Result<T, Halt> {
         tokio::select! {
             biased;
             () = self.give_up.cancelled() => Err(Halt::GivenUp),
@@ -96,7 +95,7 @@ impl Start {
         }
     }
 
-    fn tell(&self, progress: Progress) {
+    pub(super) fn tell(&self, progress: Progress) {
         self.pool.tell(Message::Progress(self.serial, progress));
     }
 
@@ -164,57 +163,6 @@ impl Start {
                 total,
                 at: SystemTime::now(),
             }),
-        })
-    }
-
-    /// The reference to pull: by digest once a node has reported one, so that all nodes run the same.
-    fn image(&self) -> String {
-        match &self.version.image_digest {
-            Some(digest) => image::by_digest(&self.version.spec.image, digest),
-            None => self.version.spec.image.clone(),
-        }
-    }
-
-    async fn pull(&self, phases: &mut Phases) -> Result<(), Halt> {
-        let image = self.image();
-        if self.version.spec.pull_policy == PullPolicy::Never {
-            return Err(failure::new(
-                FailureReason::Image,
-                format!(
-                    "image {image} is not on this node and the pull policy is `never`: load it on \
-                     the node, or deploy with --pull missing"
-                ),
-            )
-            .into());
-        }
-        info!(service = %self.version.service, version = self.version.key.number, image, "pulling");
-        let asked = Instant::now();
-        let tell = |line: &str| self.tell(Progress::Pulling(Some(line.to_owned())));
-        let pulled = self.wanted(self.engine.runtime.pull(&image, &tell)).await?;
-        self.tell(Progress::Pulling(None));
-        pulled.map_err(|error| self.engine_failure(error))?;
-        phases.pull = Some(asked.elapsed());
-        if let Ok(found) = self.engine.runtime.image(&image).await {
-            phases.image_digest = image::digest_of(&image, &found);
-        }
-        Ok(())
-    }
-
-    async fn find_port(&self, phases: &mut Phases) -> Result<u16, Halt> {
-        if let Some(port) = self.version.spec.port.or(self.port) {
-            return Ok(port);
-        }
-        let mut found = self.engine.runtime.image(&self.image()).await;
-        if let Err(Error::ImageMissing { .. }) = found
-            && phases.pull.is_none()
-        {
-            self.pull(phases).await?;
-            found = self.engine.runtime.image(&self.image()).await;
-        }
-        let found = found.map_err(|error| self.engine_failure(error))?;
-        Ok(match found.exposed[..] {
-            [port] => port,
-            _ => DEFAULT_PORT,
         })
     }
 
@@ -321,7 +269,7 @@ impl Start {
         .await
     }
 
-    fn engine_failure(&self, error: Error) -> StartFailure {
+    pub(super) fn engine_failure(&self, error: Error) -> StartFailure {
         warn!(
             service = %self.version.service, version = self.version.key.number, container = %self.name,
             %error, "a start failed at the engine"
