@@ -33,7 +33,6 @@ mod farewell;
 mod fetch;
 pub mod gate;
 pub mod guard;
-mod image;
 mod owner;
 pub mod pool;
 pub mod pools;

@@ -8,6 +8,7 @@
 //! A call to the engine that makes something is never dropped half-way: the container would appear
 //! after its removal. So giving up is looked at between such calls, and within the waits.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -38,6 +39,10 @@ pub(super) struct Start {
     pub(super) patience: Duration,
     /// The port, if an earlier start found it.
     pub(super) port: Option<u16>,
+    /// The digest that this node resolved, if an earlier start did.
+    pub(super) image_digest: Option<Arc<str>>,
+    /// An earlier start has looked at the image.
+    pub(super) looked: bool,
     /// The policy says `always` and this is the version's first start here.
     pub(super) pull_first: bool,
     pub(super) give_up: CancellationToken,
@@ -49,8 +54,6 @@ pub(super) struct Start {
 pub(super) struct Started {
     pub(super) address: SocketAddr,
     pub(super) cold_start: Option<ColdStart>,
-    pub(super) image_digest: Option<String>,
-    pub(super) pulled: bool,
 }
 
 /// Why a start ends early.
@@ -73,7 +76,12 @@ pub(super) struct Phases {
     create: Option<Duration>,
     start: Option<Duration>,
     ready: Option<Duration>,
-    pub(super) image_digest: Option<String>,
+    /// The digest that this node resolved.
+    pub(super) image_digest: Option<Arc<str>>,
+    /// It was this start that did.
+    pub(super) resolved_here: bool,
+    /// What this start pulled.
+    pub(super) pulled: BTreeSet<String>,
 }
 
 impl Start {
@@ -101,13 +109,15 @@ impl Start {
 
     async fn start(&self) -> Result<Started, Halt> {
         let began = Instant::now();
-        let mut phases = Phases::default();
+        let mut phases = Phases {
+            image_digest: self.image_digest.clone(),
+            ..Phases::default()
+        };
         if self.pull_first {
             self.pull(&mut phases).await?;
         }
-        let port = self.find_port(&mut phases).await?;
+        let port = self.look(&mut phases).await?;
         let network = self.engine.network().await.map_err(failure::of_engine)?;
-        let spec = self.spec(port, network);
 
         let (id, place) = loop {
             let asked = Instant::now();
@@ -115,13 +125,17 @@ impl Start {
                 .wanted(self.engine.gate.enter(&self.version.service))
                 .await?;
             phases.queue = Some(phases.queue.unwrap_or_default() + asked.elapsed());
+            let spec = self.spec(port, network.clone(), &phases);
+            if let Some(digest) = self.digest(&phases) {
+                self.tell(Progress::Resolved(digest));
+            }
             let asked = Instant::now();
             match self.engine.runtime.create(&spec).await {
                 Ok(id) => {
                     phases.create = Some(asked.elapsed());
                     break (id, place);
                 }
-                Err(Error::ImageMissing { .. }) if phases.pull.is_none() => {
+                Err(Error::ImageMissing { .. }) if !phases.pulled.contains(&spec.image) => {
                     drop(place);
                     self.pull(&mut phases).await?;
                 }
@@ -145,6 +159,7 @@ impl Start {
         let address = SocketAddr::new(self.address().await?, port);
         self.wanted(self.probe(address)).await??;
         phases.ready = Some(asked.elapsed());
+        self.settle(&phases).await?;
         let total = began.elapsed();
         info!(
             service = %self.version.service, version = self.version.key.number, container = %self.name,
@@ -152,8 +167,6 @@ impl Start {
         );
         Ok(Started {
             address,
-            image_digest: phases.image_digest.take(),
-            pulled: phases.pull.is_some(),
             cold_start: Some(ColdStart {
                 pull: phases.pull,
                 queue: phases.queue,
@@ -166,7 +179,7 @@ impl Start {
         })
     }
 
-    fn spec(&self, port: u16, network: String) -> ContainerSpec {
+    fn spec(&self, port: u16, network: String, phases: &Phases) -> ContainerSpec {
         let version = &self.version;
         let mut env: Vec<String> = version
             .spec
@@ -186,13 +199,19 @@ impl Start {
             (label::UID, version.key.service_uid.to_string()),
             (label::PORT, port.to_string()),
         ];
+        let digest = self.digest(phases);
+        let digest = digest.map(|digest| (label::DIGEST, digest.to_string()));
         ContainerSpec {
             name: self.name.clone(),
-            image: self.image(),
+            image: self.image(phases),
             env,
             command: version.spec.command.clone(),
             args: version.spec.args.clone(),
-            labels: labels.map(|(key, value)| (key.to_owned(), value)).into(),
+            labels: labels
+                .into_iter()
+                .chain(digest)
+                .map(|(key, value)| (key.to_owned(), value))
+                .collect(),
             memory: version.spec.memory_bytes,
             cpu_millis: version.spec.cpu_millis,
             network,
@@ -312,7 +331,7 @@ impl Adoption {
             found = probe::until_ready(self.address, &self.version.spec.readiness, deadline) => {
                 match found {
                     Ok(()) => Progress::Answered(Box::new(Started {
-                        address: self.address, cold_start: None, image_digest: None, pulled: false,
+                        address: self.address, cold_start: None,
                     })),
                     Err(found) => Progress::Failed(Box::new(failure::new(FailureReason::NotReady, found))),
                 }
