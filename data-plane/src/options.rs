@@ -50,7 +50,7 @@ pub struct Options {
 
     /// Remove images that this node pulled, once no container has used and no version needed them for
     /// this long, as in 30m, 12h or 7d. Default: never.
-    #[arg(long, env = "CLESS_PRUNE_IMAGES_AFTER", value_name = "TIME", value_parser = duration)]
+    #[arg(long, env = "CLESS_PRUNE_IMAGES_AFTER", value_name = "TIME", value_parser = positive_duration)]
     pub prune_images_after: Option<Duration>,
 
     /// Networks of peers whose X-Forwarded-* and X-Request-Id are believed.
@@ -144,7 +144,11 @@ fn split_while(text: &str, wanted: impl Fn(char) -> bool) -> (&str, &str) {
     text.split_at(text.find(|c| !wanted(c)).unwrap_or(text.len()))
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// A duration above zero, for flags.
+///
+/// # Errors
+/// What to write instead.
+pub fn positive_duration(text: &str) -> Result<Duration, String> {
     match parse_duration(text) {
         Some(time) if !time.is_zero() => Ok(time),
         _ => Err("write a number above 0 with a unit, as in 30m, 12h, 7d or 1h30m".to_owned()),
@@ -185,8 +189,8 @@ mod tests {
 
     #[test]
     fn a_time_has_units() {
-        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(positive_duration("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(positive_duration("500ms"), Ok(Duration::from_millis(500)));
         for bad in [
             "",
             "0s",
@@ -198,7 +202,7 @@ mod tests {
             "213503982334602d",
             "1 h",
         ] {
-            assert!(duration(bad).is_err(), "{bad}");
+            assert!(positive_duration(bad).is_err(), "{bad}");
         }
     }
 
