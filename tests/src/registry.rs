@@ -23,12 +23,15 @@ use crate::{debian, image, paths, wait};
 
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
+/// Who fills private registries.
+const PUSHER: (&str, &str) = ("pusher", "pushing");
+
 /// A running registry. It ends when it is dropped.
 #[derive(Debug)]
 pub struct Registry {
     dir: TempDir,
     address: SocketAddr,
-    login: Option<(String, String)>,
+    private: bool,
     _child: Child,
 }
 
@@ -74,8 +77,11 @@ impl Registry {
              storage: {{filesystem: {{rootdirectory: {folder}/data}}}}\nhttp: {{addr: 127.0.0.1:0}}\n"
         );
         if let Some((user, password)) = &login {
-            let line = format!("{user}:{}\n", bcrypt(password).await?);
-            std::fs::write(dir.path().join("htpasswd"), line)?;
+            let mut lines = String::new();
+            for (user, password) in [(user.as_str(), password.as_str()), PUSHER] {
+                lines.push_str(&format!("{user}:{}\n", bcrypt(password).await?));
+            }
+            std::fs::write(dir.path().join("htpasswd"), lines)?;
             config.push_str(&format!(
                 "auth: {{htpasswd: {{realm: cless-test, path: {folder}/htpasswd}}}}\n"
             ));
@@ -105,7 +111,7 @@ impl Registry {
         Ok(Self {
             dir,
             address,
-            login,
+            private: login.is_some(),
             _child: child,
         })
     }
@@ -130,18 +136,16 @@ impl Registry {
         let repository = format!("{through}/{name}");
         let reference =
             image::sample_app_unique(docker, &repository, tag, greeting, padding).await?;
-        let credentials = self
-            .login
-            .as_ref()
-            .map(|(user, password)| DockerCredentials {
-                username: Some(user.clone()),
-                password: Some(password.clone()),
-                ..Default::default()
-            });
+        // The engine wants some even where the registry does not.
+        let mut credentials = DockerCredentials::default();
+        if self.private {
+            credentials.username = Some(PUSHER.0.to_owned());
+            credentials.password = Some(PUSHER.1.to_owned());
+        }
         let options = PushImageOptionsBuilder::default().tag(tag).build();
         // Of each image only the last status says the digest.
         let steps: Vec<_> = docker
-            .push_image(&repository, Some(options), credentials)
+            .push_image(&repository, Some(options), Some(credentials))
             .try_collect()
             .await
             .with_context(|| format!("pushing {reference}"))?;

@@ -113,7 +113,8 @@ impl State {
                 }
                 to_client.write_all(&chunk[..count]).await?;
                 self.back.fetch_add(count as u64, Ordering::SeqCst);
-                if let Mode::Slow(each_second) = *self.mode.borrow() {
+                let mode = *self.mode.borrow();
+                if let Mode::Slow(each_second) = mode {
                     let share = count as f64 / each_second as f64;
                     tokio::time::sleep(Duration::from_secs_f64(share)).await;
                 }

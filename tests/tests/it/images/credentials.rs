@@ -49,16 +49,16 @@ async fn a_private_registry_takes_the_nodes_credentials_and_is_explained_without
         );
         anyhow::Ok(())
     };
-    let address = at.to_string();
-    let shown = file.display().to_string();
+    let (address, shown) = (at.to_string(), file.display().to_string());
+    let (address, shown) = (address.as_str(), shown.as_str());
 
     let login = format!("docker login {at}");
     refused(
         "none",
         &[
-            &address,
-            &shown,
-            &login,
+            address,
+            shown,
+            login.as_str(),
             "has no credentials",
             "no basic auth",
         ],
@@ -68,14 +68,14 @@ async fn a_private_registry_takes_the_nodes_credentials_and_is_explained_without
         &file,
         format!("{{\"auths\": {{\"{at}\": {{\"password\": 7}}}}}}"),
     )?;
-    refused("broken", &[&shown, "is not valid at line 1"]).await?;
-    let wrong = json!({"auths": {&address: {"username": "me", "password": "wrong"}}});
+    refused("broken", &[shown, "is not valid at line 1"]).await?;
+    let wrong = json!({"auths": {(address): {"username": "me", "password": "wrong"}}});
     std::fs::write(&file, wrong.to_string())?;
-    refused("wrong", &[&address, &shown, "do not suffice"]).await?;
+    refused("wrong", &[address, shown, "do not suffice"]).await?;
 
     // Each time the file is read anew; no node is started again.
-    let plain =
-        json!({"auths": {format!("http://{at}/v2/"): {"username": "me", "password": PASSWORD}}});
+    let old_form = format!("http://{at}/v2/");
+    let plain = json!({"auths": {(old_form): {"username": "me", "password": PASSWORD}}});
     std::fs::write(&file, plain.to_string())?;
     deploy("plain").await?.ok()?;
     ensure!(
@@ -89,23 +89,23 @@ async fn a_private_registry_takes_the_nodes_credentials_and_is_explained_without
     registry::remove_local(&docker, at).await?;
 
     let helper = folder.path().join("docker-credential-cless-test");
-    let answer = json!({"ServerURL": &address, "Username": "me", "Secret": PASSWORD});
+    let answer = json!({"ServerURL": address, "Username": "me", "Secret": PASSWORD});
     let script =
         format!("#!/bin/sh\nread server\n[ \"$1 $server\" = 'get {at}' ] && echo '{answer}'\n");
     std::fs::write(&helper, script)?;
     std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755))?;
     std::fs::write(
         &file,
-        json!({"credHelpers": {&address: "nonesuch"}}).to_string(),
+        json!({"credHelpers": {(address): "nonesuch"}}).to_string(),
     )?;
     refused(
         "nonesuch",
-        &[&shown, "docker-credential-nonesuch", "cannot be run"],
+        &[shown, "docker-credential-nonesuch", "cannot be run"],
     )
     .await?;
     std::fs::write(
         &file,
-        json!({"credHelpers": {&address: "cless-test"}}).to_string(),
+        json!({"credHelpers": {(address): "cless-test"}}).to_string(),
     )?;
     deploy("helped").await?.ok()?;
     ensure!(
