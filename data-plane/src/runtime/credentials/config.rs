@@ -46,9 +46,11 @@ pub(super) struct BadAuth(pub(super) String);
 impl Config {
     /// The helper that knows this registry's credentials, if one is named.
     pub(super) fn helper(&self, registry: &str) -> Option<&str> {
-        let own = find(&self.helpers, registry).map(|(_, name)| name.as_str());
-        own.or(Some(self.store.as_str()))
-            .filter(|name| !name.is_empty())
+        let name = match find(&self.helpers, registry) {
+            Some((_, own)) => own,
+            None => &self.store,
+        };
+        (!name.is_empty()).then_some(name)
     }
 
     /// What the file itself holds of this registry. An entry without a secret, as is left when a
