@@ -101,7 +101,8 @@ pub async fn sample_app_unique(
         })?;
     let mut changes = sample_app_changes("unique");
     changes.push(format!("ENV GREETING={greeting}"));
-    import(docker, repository, tag, tar, &changes).await
+    // Also if the name is taken: then it moves, as a tag that is pushed again does.
+    import_tar(docker, repository, tag, tar, &changes).await
 }
 
 /// nginx of Debian's packages, exposing 80; answers `/` with the page the package brings.
@@ -173,6 +174,16 @@ async fn import(
         }) => {}
         Err(error) => return Err(error.into()),
     }
+    import_tar(docker, repository, tag, tar, changes).await
+}
+
+async fn import_tar(
+    docker: &Docker,
+    repository: &str,
+    tag: &str,
+    tar: Vec<u8>,
+    changes: &[String],
+) -> Result<String, Error> {
     // bollard joins the instructions by newlines; the engine reads them as one Dockerfile.
     let options = CreateImageOptionsBuilder::default()
         .from_src("-")
@@ -184,7 +195,7 @@ async fn import(
         .create_image(Some(options), Some(bollard::body_full(tar.into())), None)
         .try_collect::<Vec<_>>()
         .await?;
-    Ok(reference)
+    Ok(format!("{repository}:{tag}"))
 }
 
 /// The tar of the sample app's image, and its hash.

@@ -18,6 +18,7 @@ use bollard::query_parameters::{
 use futures_util::TryStreamExt as _;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
+use tokio::sync::OnceCell;
 
 use crate::{debian, image, paths, wait};
 
@@ -67,7 +68,9 @@ impl Registry {
     }
 
     async fn start_with(login: Option<(String, String)>) -> Result<Self> {
-        let program = tokio::task::spawn_blocking(program).await??;
+        static PROGRAM: OnceCell<PathBuf> = OnceCell::const_new();
+        let unpacked = async || tokio::task::spawn_blocking(program).await?;
+        let program = PROGRAM.get_or_try_init(unpacked).await?;
         let dir = tempfile::Builder::new()
             .prefix("cless-registry-")
             .tempdir()?;
