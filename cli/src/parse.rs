@@ -41,34 +41,7 @@ pub(crate) enum Error {
 /// `500ms`, `30s`, `5m`, `1h`, `1m30s`.
 pub(crate) fn duration(text: &str) -> Result<Duration, Error> {
     let error = || Error::Duration(text.to_owned());
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    if rest.is_empty() {
-        return Err(error());
-    }
-    while !rest.is_empty() {
-        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-        let (number, tail) = rest.split_at(digits);
-        let number: u64 = number.parse().map_err(|_| error())?;
-        let unit = tail.len()
-            - tail
-                .trim_start_matches(|c: char| c.is_ascii_alphabetic())
-                .len();
-        let (unit, tail) = tail.split_at(unit);
-        let seconds = |each: u64| number.checked_mul(each).map(Duration::from_secs);
-        let part = match unit {
-            "ms" => Some(Duration::from_millis(number)),
-            "s" => seconds(1),
-            "m" => seconds(60),
-            "h" => seconds(3600),
-            "d" => seconds(86_400),
-            _ => None,
-        };
-        total = part
-            .and_then(|part| total.checked_add(part))
-            .ok_or_else(error)?;
-        rest = tail;
-    }
+    let total = cless_data_plane::options::parse_duration(text).ok_or_else(error)?;
     // What a protobuf duration holds (about 10 000 years); the control plane's own limits are far below.
     if total.as_secs() > 315_576_000_000 {
         return Err(error());

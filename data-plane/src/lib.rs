@@ -7,6 +7,8 @@
 
 mod admin;
 pub mod feed;
+mod file;
+pub mod image;
 pub mod instance;
 pub mod metrics;
 pub mod node;

@@ -4,6 +4,7 @@
 //! then the feed, which sends a last report.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
 use crate::feed::{self, Feed, FeedOptions, ReportSource};
+use crate::image::Record;
+use crate::image::pruner::{Pruner, Retained, Versions};
 use crate::instance::Pools;
 use crate::instance::pools::Node;
 use crate::instance::report::NodeReport;
@@ -25,6 +28,7 @@ use crate::options::Options;
 use crate::proxy::listener;
 use crate::proxy::service::Proxy;
 use crate::runtime::Runtime;
+use crate::runtime::credentials::RegistryConfig;
 use crate::runtime::docker::Docker;
 
 /// A list of containers takes milliseconds; an engine that needs longer must not keep a node from
@@ -45,6 +49,14 @@ pub enum Error {
         address: SocketAddr,
         /// The flag that gave it.
         flag: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The record of pulled images in the cache folder cannot be used.
+    #[error("the record of pulled images in the cache folder {folder} cannot be read: {source}")]
+    Images {
+        /// The folder.
+        folder: PathBuf,
         /// Why.
         source: std::io::Error,
     },
@@ -92,7 +104,9 @@ impl ReportSource for Reports {
 /// # Errors
 /// [`Error`]: an address or the cache folder cannot be used.
 pub async fn start(options: Options) -> Result<Running, Error> {
-    let runtime = Arc::new(Docker::new(options.engine.clone()));
+    let registries = RegistryConfig::new(options.registry_config.clone());
+    let docker = Docker::new(options.engine.clone()).with_registries(registries);
+    let runtime = Arc::new(docker);
     start_on(options, runtime).await
 }
 
@@ -114,16 +128,29 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
     let feed_options = FeedOptions::new(
         options.control_planes.clone(),
         options.node.clone(),
-        options.cache_dir,
+        options.cache_dir.clone(),
     );
     let feed = feed::start(feed_options, reports.clone()).await?;
     let metrics = Arc::new(Metrics::default());
+    // After the feed has claimed the folder.
+    let images = Record::open(&options.cache_dir).map_err(|source| Error::Images {
+        folder: options.cache_dir.clone(),
+        source,
+    })?;
+    let images = Arc::new(images);
     let node = Node {
         id: feed.node_id().to_owned(),
         boot: feed.boot_id().to_owned(),
         starts_at_once: options.starts_at_once,
+        images: images.clone(),
     };
-    let pools = Pools::new(node, runtime, metrics.clone(), feed.load_full(), changed);
+    let pools = Pools::new(
+        node,
+        runtime.clone(),
+        metrics.clone(),
+        feed.load_full(),
+        changed,
+    );
     let _ = reports.pools.set(pools.clone());
 
     // Connections wait in the backlog meanwhile.
@@ -140,8 +167,9 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
         metrics,
         stopping: stopping.clone(),
     };
-    let tasks = vec![
+    let mut tasks = vec![
         tokio::spawn(keep_in_step(feed.clone(), pools.clone())),
+        tokio::spawn(keep_linked(feed.clone(), pools.clone())),
         tokio::spawn(pools.clone().follow_engine()),
         tokio::spawn(admin::serve(admin_listener, admin)),
         tokio::spawn(listener::serve(
@@ -151,6 +179,15 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
             connections.clone(),
         )),
     ];
+    if let Some(after) = options.prune_images_after {
+        let pruner = Pruner {
+            runtime,
+            record: images,
+            versions: Arc::new(AllVersions(feed.clone())),
+            after,
+        };
+        tasks.push(tokio::spawn(pruner.run()));
+    }
     info!(
         node = options.node, node_id = feed.node_id(), listen = %proxy_addr, admin = %admin_addr,
         "the data plane serves"
@@ -190,6 +227,32 @@ async fn keep_in_step(feed: Feed, pools: Pools) {
         if changed.changed().await.is_err() {
             return;
         }
+    }
+}
+
+/// Tells the pools whether a control plane is connected.
+async fn keep_linked(feed: Feed, pools: Pools) {
+    let mut status = feed.status();
+    loop {
+        pools.set_linked(status.borrow_and_update().connected);
+        if status.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What versions there are, as the control plane says.
+struct AllVersions(Feed);
+
+#[async_trait::async_trait]
+impl Versions for AllVersions {
+    async fn retained(&self) -> Result<Vec<Retained>, String> {
+        let images = self.0.retained_images().await;
+        let images = images.map_err(|error| error.to_string())?;
+        Ok(images
+            .into_iter()
+            .map(|(image, digest)| Retained { image, digest })
+            .collect())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use http::Uri;
 use ipnet::IpNet;
@@ -42,6 +43,16 @@ pub struct Options {
     #[arg(long, env = "CLESS_STARTS_AT_ONCE", default_value_t = cores())]
     pub starts_at_once: usize,
 
+    /// Credentials for registries, as `docker login` writes them; read anew at each pull. Default:
+    /// `$DOCKER_CONFIG/config.json`, else `~/.docker/config.json`.
+    #[arg(long, env = "CLESS_REGISTRY_CONFIG", value_name = "FILE")]
+    pub registry_config: Option<PathBuf>,
+
+    /// Remove images that this node pulled, once no container has used and no version needed them for
+    /// this long, as in 30m, 12h or 7d. Default: never.
+    #[arg(long, env = "CLESS_PRUNE_IMAGES_AFTER", value_name = "TIME", value_parser = positive_duration)]
+    pub prune_images_after: Option<Duration>,
+
     /// Networks of peers whose X-Forwarded-* and X-Request-Id are believed.
     #[arg(long, env = "CLESS_TRUSTED_PROXIES", value_delimiter = ',')]
     pub trusted_proxies: Vec<IpNet>,
@@ -66,6 +77,8 @@ impl Default for Options {
             admin: SocketAddr::from(([127, 0, 0, 1], 9090)),
             engine: None,
             starts_at_once: cores(),
+            registry_config: None,
+            prune_images_after: None,
             trusted_proxies: Vec::new(),
             drain_timeout: 30,
             keep_containers: false,
@@ -104,6 +117,44 @@ fn dns_label(given: &str) -> Result<String, String> {
     Ok(given.to_owned())
 }
 
+/// `500ms`, `30s`, `5m`, `1h`, `7d`, `1m30s`; `None` if it is no duration, or more than fits.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut total = None;
+    while !rest.is_empty() {
+        let (number, tail) = split_while(rest, |c| c.is_ascii_digit());
+        let (unit, tail) = split_while(tail, |c| c.is_ascii_alphabetic());
+        let number: u64 = number.parse().ok()?;
+        let seconds = |each: u64| number.checked_mul(each).map(Duration::from_secs);
+        let part = match unit {
+            "ms" => Some(Duration::from_millis(number)),
+            "s" => seconds(1),
+            "m" => seconds(60),
+            "h" => seconds(3600),
+            "d" => seconds(86_400),
+            _ => None,
+        };
+        total = Some(total.unwrap_or(Duration::ZERO).checked_add(part?)?);
+        rest = tail;
+    }
+    total
+}
+
+fn split_while(text: &str, wanted: impl Fn(char) -> bool) -> (&str, &str) {
+    text.split_at(text.find(|c| !wanted(c)).unwrap_or(text.len()))
+}
+
+/// A duration above zero, for flags.
+///
+/// # Errors
+/// What to write instead.
+pub fn positive_duration(text: &str) -> Result<Duration, String> {
+    match parse_duration(text) {
+        Some(time) if !time.is_zero() => Ok(time),
+        _ => Err("write a number above 0 with a unit, as in 30m, 12h, 7d or 1h30m".to_owned()),
+    }
+}
+
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
@@ -133,6 +184,25 @@ mod tests {
             &"a".repeat(64),
         ] {
             assert!(dns_label(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_time_has_units() {
+        assert_eq!(positive_duration("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(positive_duration("500ms"), Ok(Duration::from_millis(500)));
+        for bad in [
+            "",
+            "0s",
+            "5",
+            "h",
+            "1w",
+            "-1s",
+            "99999999999999999999d",
+            "213503982334602d",
+            "1 h",
+        ] {
+            assert!(positive_duration(bad).is_err(), "{bad}");
         }
     }
 

@@ -74,20 +74,36 @@ pub struct Cluster {
     control_plane: Option<Program>,
     grpc: SocketAddr,
     nodes: Vec<Node>,
+    setup: Setup,
     id: String,
     finished: bool,
+}
+
+/// What data planes are started with beyond what every one is.
+#[derive(Debug, Default, Clone)]
+pub struct Setup {
+    /// Flags and their values.
+    pub flags: Vec<(String, String)>,
+    /// Variables of the environment.
+    pub env: Vec<(String, String)>,
 }
 
 impl Cluster {
     /// Starts a control plane with an empty database and `nodes` data planes, and waits until all of
     /// them have the route table.
     pub async fn start(nodes: usize) -> Result<Self> {
+        Self::start_with(nodes, Setup::default()).await
+    }
+
+    /// The same, with data planes of this setup.
+    pub async fn start_with(nodes: usize, setup: Setup) -> Result<Self> {
         let mut cluster = Self {
             dir: tempfile::Builder::new().prefix("cless-test-").tempdir()?,
             docker: engine::connect().await?,
             control_plane: None,
             grpc: SocketAddr::from(([127, 0, 0, 1], 0)),
             nodes: Vec::new(),
+            setup,
             id: String::new(),
             finished: false,
         };
@@ -274,7 +290,7 @@ impl Cluster {
         let ready_file = self.dir.path().join(format!("{}.ready", node.name));
         let _ = std::fs::remove_file(&ready_file);
         let cache = self.dir.path().join(&node.name);
-        let args = arguments(&[
+        let mut args = arguments(&[
             ("--listen", &node.listen.to_string()),
             ("--admin", &node.admin.to_string()),
             ("--control-plane", &format!("http://{}", self.grpc)),
@@ -282,7 +298,11 @@ impl Cluster {
             ("--cache-dir", &cache.display().to_string()),
             ("--ready-file", &ready_file.display().to_string()),
         ]);
-        let mut program = Program::start("cless-data-plane", &args, self.dir.path(), &node.name)?;
+        for (flag, value) in &self.setup.flags {
+            args.extend([flag.clone(), value.clone()]);
+        }
+        let (dir, env) = (self.dir.path(), &self.setup.env);
+        let mut program = Program::start_in(env, "cless-data-plane", &args, dir, &node.name)?;
         let ready = program.ready(&ready_file).await?;
         node.listen = address(&ready, "listen")?;
         node.admin = address(&ready, "admin")?;

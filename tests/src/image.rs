@@ -81,6 +81,30 @@ pub async fn sample_app_release(
     .await
 }
 
+/// The sample app in a layer that no engine has yet, with `padding` bytes that cannot be compressed;
+/// it greets with `greeting` of itself. For registries: what is pulled must come over the wire.
+pub async fn sample_app_unique(
+    docker: &Docker,
+    repository: &str,
+    tag: &str,
+    greeting: &str,
+    padding: usize,
+) -> Result<String, Error> {
+    // A few bytes in any case, for each image is to be one of its own.
+    let (tar, _) = tokio::task::spawn_blocking(move || sample_app_and(padding + 16))
+        .await
+        .unwrap_or_else(|e| {
+            Err(Error::Program {
+                program: "rustc".to_owned(),
+                stderr: e.to_string(),
+            })
+        })?;
+    let mut changes = sample_app_changes("unique");
+    changes.push(format!("ENV GREETING={greeting}"));
+    // Also if the name is taken: then it moves, as a tag that is pushed again does.
+    import_tar(docker, repository, tag, tar, &changes).await
+}
+
 /// nginx of Debian's packages, exposing 80; answers `/` with the page the package brings.
 pub async fn nginx(docker: &Docker) -> Result<String, Error> {
     let path = tokio::task::spawn_blocking(nginx::root_file_system)
@@ -150,6 +174,16 @@ async fn import(
         }) => {}
         Err(error) => return Err(error.into()),
     }
+    import_tar(docker, repository, tag, tar, changes).await
+}
+
+async fn import_tar(
+    docker: &Docker,
+    repository: &str,
+    tag: &str,
+    tar: Vec<u8>,
+    changes: &[String],
+) -> Result<String, Error> {
     // bollard joins the instructions by newlines; the engine reads them as one Dockerfile.
     let options = CreateImageOptionsBuilder::default()
         .from_src("-")
@@ -161,30 +195,45 @@ async fn import(
         .create_image(Some(options), Some(bollard::body_full(tar.into())), None)
         .try_collect::<Vec<_>>()
         .await?;
-    Ok(reference)
+    Ok(format!("{repository}:{tag}"))
 }
 
 /// The tar of the sample app's image, and its hash.
 async fn sample_app_tar() -> Result<(Vec<u8>, String), Error> {
-    let program = tokio::task::spawn_blocking(sample_app_program)
+    tokio::task::spawn_blocking(|| sample_app_and(0))
         .await
         .unwrap_or_else(|e| {
             Err(Error::Program {
                 program: "rustc".to_owned(),
                 stderr: e.to_string(),
             })
-        })?;
+        })
+}
+
+/// The same with a file of so many random bytes, if any.
+fn sample_app_and(padding: usize) -> Result<(Vec<u8>, String), Error> {
+    use std::io::Read as _;
+    let program = sample_app_program()?;
+    let failed = |error| Error::File {
+        path: "sample-app.tar".into(),
+        error,
+    };
     let mut builder = tar::Builder::new(Vec::new());
-    let mut header = tar::Header::new_gnu();
-    header.set_mode(0o755);
-    header.set_size(program.len() as u64);
-    let tar = builder
-        .append_data(&mut header, "sample-app", program.as_slice())
-        .and_then(|()| builder.into_inner())
-        .map_err(|error| Error::File {
-            path: "sample-app.tar".into(),
-            error,
-        })?;
+    let mut append = |name: &str, content: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o755);
+        header.set_size(content.len() as u64);
+        builder.append_data(&mut header, name, content)
+    };
+    append("sample-app", &program).map_err(failed)?;
+    if padding > 0 {
+        let mut random = vec![0; padding];
+        std::fs::File::open("/dev/urandom")
+            .and_then(|mut source| source.read_exact(&mut random))
+            .and_then(|()| append("padding", &random))
+            .map_err(failed)?;
+    }
+    let tar = builder.into_inner().map_err(failed)?;
     let hash = hash(&tar);
     Ok((tar, hash))
 }
@@ -228,7 +277,7 @@ fn sample_app_program() -> Result<Vec<u8>, Error> {
 }
 
 /// Runs a program to its end and returns its stdout.
-fn run(command: &mut Command) -> Result<Vec<u8>, Error> {
+pub(crate) fn run(command: &mut Command) -> Result<Vec<u8>, Error> {
     let program = format!("{command:?}");
     match command.output() {
         Ok(output) if output.status.success() => Ok(output.stdout),
@@ -250,7 +299,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
     })
 }
 
-fn create_dir(path: &Path) -> Result<(), Error> {
+pub(crate) fn create_dir(path: &Path) -> Result<(), Error> {
     std::fs::create_dir_all(path).map_err(|error| Error::File {
         path: path.to_owned(),
         error,

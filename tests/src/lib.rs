@@ -5,6 +5,7 @@
 //! - [`process`]: the built programs as child processes: ready files, logs, signals.
 //! - [`cluster`]: one control plane and any number of data planes, and the calls tests make on them.
 //! - [`engine`]: what the engine really holds, by label.
+//! - [`registry`]: a real registry on loopback; [`wire`]: a network before it that is slow or breaks.
 //! - [`http_client`]: requests to a proxy under a given host name, and raw bytes for bad ones.
 //! - [`wait`]: conditions with a deadline, instead of sleeps.
 //! - [`stats`]: medians and binomial bounds.
@@ -15,11 +16,14 @@
 //! read; [`image`] and [`paths`], which others build upon, have typed ones.
 
 pub mod cluster;
+mod debian;
 pub mod engine;
 pub mod http_client;
 pub mod image;
 pub mod paths;
 pub mod process;
+pub mod registry;
 pub mod report;
 pub mod stats;
 pub mod wait;
+pub mod wire;

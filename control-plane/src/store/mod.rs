@@ -8,6 +8,7 @@
 //! | `feed` | what the feed reads: head, table, changes since |
 //! | `services`, `versions`, `verify`, `traffic` | the resources |
 //! | `hosts`, `requests` | unique hosts, repeated requests |
+//! | `images` | the images that versions need |
 //! | `entity`, `row` | tables, and rows to domain types |
 //!
 //! Laws: revisions count every committed write that readers of the feed may see, without gaps, in commit order; the
@@ -22,6 +23,7 @@ mod entity;
 mod error;
 mod feed;
 mod hosts;
+mod images;
 mod requests;
 mod row;
 mod services;
@@ -43,6 +45,7 @@ use tokio::sync::watch;
 use crate::domain::{Domain, Timestamp};
 
 pub use error::{Error, Precondition};
+pub use images::RetainedImage;
 pub use types::{
     Changes, Head, NewService, Page, RouteChange, RouteCodec, RouteOp, Since, StoreOptions,
     StoredRoute, WriteOptions, Written,

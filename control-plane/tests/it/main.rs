@@ -5,6 +5,7 @@ mod bad_input;
 mod catalog;
 mod feed;
 mod harness;
+mod images;
 mod lifecycle;
 mod nodes;
 mod proxy;

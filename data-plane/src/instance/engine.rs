@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, watch};
 
 use super::gate::Gate;
+use crate::image::Puller;
 use crate::runtime::{Error, Runtime, label};
 
 /// What every start on a node needs.
@@ -17,6 +18,9 @@ pub(super) struct Engine {
     pub(super) gate: Gate,
     pub(super) network: OnceCell<String>,
     pub(super) runtime: Arc<dyn Runtime>,
+    pub(super) puller: Puller,
+    /// A control plane is connected.
+    pub(super) linked: watch::Sender<bool>,
 }
 
 impl Engine {

@@ -41,14 +41,18 @@ pub(super) async fn exited(
 /// The engine's refusal or silence.
 pub(super) fn of_engine(error: Error) -> StartFailure {
     let reason = match error {
-        Error::ImageMissing { .. } | Error::Pull { .. } => FailureReason::Image,
+        Error::ImageMissing { .. }
+        | Error::Pull { .. }
+        | Error::Denied { .. }
+        | Error::Credentials { .. } => FailureReason::Image,
         Error::NotFound(_) | Error::Refused(_) | Error::Unavailable(_) => FailureReason::Engine,
     };
-    let remedy = match reason {
-        FailureReason::Image => {
+    let remedy = match &error {
+        Error::ImageMissing { .. } | Error::Pull { .. } => {
             ": check the reference and that this node reaches the registry, or load the image on the \
              node"
         }
+        Error::Denied { remedy, .. } => &format!(": {remedy}"),
         _ => "",
     };
     new(reason, format!("{error}{remedy}"))

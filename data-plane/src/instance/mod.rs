@@ -11,7 +11,8 @@
 //! - [`guard`]: an instance as requests see it, and the place a request holds in one.
 //! - [`pool`]: one per (service uid, version); the handle that the proxy asks.
 //! - [`owner`]: the one task per pool that decides and keeps its queue.
-//! - [`start`], [`sleep`], [`farewell`]: tasks that call the engine; [`probe`] finds when a container answers;
+//! - [`start`], [`sleep`], [`farewell`]: tasks that call the engine; [`fetch`] is how a start comes by its image,
+//!   [`probe`] finds when a container answers;
 //!   [`failure`] says in words why a start came to nothing.
 //! - [`engine`]: what all starts of a node share.
 //! - [`gate`]: the node's limit on starts at once, fair among services.
@@ -29,9 +30,9 @@ pub mod backoff;
 mod engine;
 mod failure;
 mod farewell;
+mod fetch;
 pub mod gate;
 pub mod guard;
-mod image;
 mod owner;
 pub mod pool;
 pub mod pools;

@@ -7,6 +7,7 @@
 //! Invariants: every [`Waiter`] is answered exactly once; a pool ends only with an empty queue and
 //! no instance, and only once its version has left the route table.
 
+mod image;
 mod message;
 mod scaling;
 mod sleeping;
@@ -31,6 +32,7 @@ use crate::scale::decide::Standing;
 use crate::scale::window::Window;
 use tenant::{Tenant, is_hopeful, is_starting};
 
+pub(super) use image::is_stale;
 pub(super) use message::{Membership, Message, Progress, Waiter};
 
 /// The node-wide surroundings of a pool.
@@ -65,8 +67,11 @@ pub(super) struct Owner {
     tenants: BTreeMap<u64, Tenant>,
     backoff: Backoff,
     port: Option<u16>,
+    /// Since this pool began.
     pulled: bool,
-    image_digest: Option<String>,
+    image_digest: Option<Arc<str>>,
+    /// A start has looked at the image, so the next need not.
+    looked: bool,
     last_failure: Option<StartFailure>,
     /// The last end of an instance that served; a good start does not make it untold.
     last_end: Option<StartFailure>,
@@ -105,6 +110,7 @@ impl Owner {
             port: None,
             pulled: false,
             image_digest: None,
+            looked: false,
             last_failure: None,
             last_end: None,
             last_cold_start: None,
@@ -188,7 +194,11 @@ impl Owner {
             self.dirty = true;
         }
         self.set_standing(member.standing);
+        let digest = member.version.image_digest.as_deref().map(Arc::from);
         self.member = member;
+        self.drain_stale();
+        // After that: a start that hears of it must find itself given up, if it is.
+        self.shared.fix_digest(digest);
     }
 
     fn set_standing(&mut self, standing: Standing) {
@@ -241,6 +251,8 @@ impl Owner {
         self.dirty = true;
         match progress {
             Progress::Pulling(line) => self.pull_progress = line,
+            Progress::Pulled => self.pulled = true,
+            Progress::Resolved(digest) => self.resolved(serial, digest),
             Progress::Created(id) => {
                 if let Some(tenant) = self.tenants.get_mut(&serial) {
                     tenant.container = id.chars().take(12).collect();
@@ -267,11 +279,10 @@ impl Owner {
             .instance
             .answered(started.address, started.cold_start.clone(), Instant::now());
         self.port = Some(started.address.port());
-        self.pulled |= started.pulled;
-        self.image_digest = started.image_digest.or_else(|| self.image_digest.take());
         self.backoff.succeeded();
         self.last_failure = None;
         if let Some(cold_start) = started.cold_start {
+            self.looked = true;
             let service = &self.member.version.service;
             self.around
                 .metrics
@@ -353,10 +364,10 @@ impl Owner {
         if proof.result != VerifyResult::Pending {
             return;
         }
-        let ready = self
-            .tenants
-            .values()
-            .find(|tenant| tenant.state == State::Ready);
+        let version = &self.member.version;
+        let ready = self.tenants.values().find(|tenant| {
+            tenant.state == State::Ready && image::is_settled(tenant.digest.as_deref(), version)
+        });
         if let Some(tenant) = ready {
             let known = tenant.instance.cold_start().cloned();
             proof.result = VerifyResult::Verified(known.unwrap_or_else(|| ColdStart {

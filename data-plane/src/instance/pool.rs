@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::guard::{Guard, Instance};
 use super::owner::{Message, Waiter};
@@ -69,6 +69,8 @@ pub(super) struct Shared {
     queue_limit: AtomicU32,
     mailbox: mpsc::UnboundedSender<Message>,
     pub(super) view: Mutex<View>,
+    /// The digest of the version's image that counts, once the control plane has said so.
+    digest: watch::Sender<Option<Arc<str>>>,
 }
 
 impl Shared {
@@ -85,7 +87,25 @@ impl Shared {
             queue_limit: AtomicU32::new(settings.queue_limit),
             mailbox,
             view: Mutex::default(),
+            digest: watch::Sender::new(None),
         }
+    }
+
+    /// The digest that counts, if it is known.
+    pub(super) fn fixed_digest(&self) -> Option<Arc<str>> {
+        self.digest.borrow().clone()
+    }
+
+    pub(super) fn digests(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.digest.subscribe()
+    }
+
+    pub(super) fn fix_digest(&self, digest: Option<Arc<str>>) {
+        self.digest.send_if_modified(|fixed| {
+            let differs = *fixed != digest;
+            *fixed = digest;
+            differs
+        });
     }
 
     pub(super) fn concurrency(&self) -> u32 {

@@ -24,9 +24,10 @@ use tracing::{debug, info, warn};
 
 use super::engine::{Engine, network_name};
 use super::gate::Gate;
-use super::owner::{Membership, Message, Owner, Surroundings};
+use super::owner::{Membership, Message, Owner, Surroundings, is_stale};
 use super::pool::{Pool, Shared};
 use super::report::{InstanceState, NodeReport};
+use crate::image::{Puller, Record};
 use crate::metrics::Metrics;
 use crate::route::{Route, Table, Version, VersionKey};
 use crate::runtime::{Container, ContainerState, Event, Runtime, label};
@@ -64,6 +65,8 @@ pub struct Node {
     pub boot: String,
     /// Starts at once.
     pub starts_at_once: usize,
+    /// What this node pulled for cless.
+    pub images: Arc<Record>,
 }
 
 impl Pools {
@@ -82,6 +85,8 @@ impl Pools {
             boot: node.boot,
             gate: Gate::new(node.starts_at_once),
             network: OnceCell::new(),
+            puller: Puller::new(runtime.clone(), node.images),
+            linked: watch::Sender::new(false),
             runtime,
         };
         Self {
@@ -157,6 +162,11 @@ impl Pools {
         if synced && !self.inner.synced.swap(true, Ordering::Relaxed) {
             self.inner.sweep.notify_one();
         }
+    }
+
+    /// Whether a control plane is connected, so that a start may hear from it.
+    pub fn set_linked(&self, linked: bool) {
+        self.inner.around.engine.linked.send_replace(linked);
     }
 
     fn all(&self) -> Vec<Pool> {
@@ -281,6 +291,11 @@ impl Pools {
         }
         let table = self.inner.table.lock().clone();
         let (route, version) = table.version(&key_of(&container.labels)?)?;
+        // One that ran a tag before it was known which digest counts.
+        let digest = container.labels.get(label::DIGEST).map(String::as_str);
+        if is_stale(digest, version) {
+            return None;
+        }
         let port = container.labels.get(label::PORT)?.parse().ok()?;
         let address = SocketAddr::new(container.address?, port);
         Some((self.get(route, version), address))

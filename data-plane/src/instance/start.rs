@@ -8,6 +8,7 @@
 //! A call to the engine that makes something is never dropped half-way: the container would appear
 //! after its removal. So giving up is looked at between such calls, and within the waits.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -20,13 +21,12 @@ use super::engine::Engine;
 use super::owner::{Message, Progress};
 use super::pool::Shared;
 use super::report::{ColdStart, FailureReason, StartFailure};
-use super::{failure, image, probe};
-use crate::route::{PullPolicy, Version};
+use super::{failure, probe};
+use crate::route::Version;
 use crate::runtime::{ContainerSpec, ContainerState, Error, Exit, label};
 
 /// How often a container that does not answer is asked for, in case its death was not told.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
-const DEFAULT_PORT: u16 = 8080;
 
 /// One start.
 pub(super) struct Start {
@@ -39,6 +39,10 @@ pub(super) struct Start {
     pub(super) patience: Duration,
     /// The port, if an earlier start found it.
     pub(super) port: Option<u16>,
+    /// The digest that this node resolved, if an earlier start did.
+    pub(super) image_digest: Option<Arc<str>>,
+    /// An earlier start has looked at the image.
+    pub(super) looked: bool,
     /// The policy says `always` and this is the version's first start here.
     pub(super) pull_first: bool,
     pub(super) give_up: CancellationToken,
@@ -50,12 +54,10 @@ pub(super) struct Start {
 pub(super) struct Started {
     pub(super) address: SocketAddr,
     pub(super) cold_start: Option<ColdStart>,
-    pub(super) image_digest: Option<String>,
-    pub(super) pulled: bool,
 }
 
 /// Why a start ends early.
-enum Halt {
+pub(super) enum Halt {
     /// It is no longer wanted.
     GivenUp,
     Failed(StartFailure),
@@ -68,13 +70,18 @@ impl From<StartFailure> for Halt {
 }
 
 #[derive(Debug, Default)]
-struct Phases {
-    pull: Option<Duration>,
+pub(super) struct Phases {
+    pub(super) pull: Option<Duration>,
     queue: Option<Duration>,
     create: Option<Duration>,
     start: Option<Duration>,
     ready: Option<Duration>,
-    image_digest: Option<String>,
+    /// The digest that this node resolved.
+    pub(super) image_digest: Option<Arc<str>>,
+    /// It was this start that did.
+    pub(super) resolved_here: bool,
+    /// What this start pulled.
+    pub(super) pulled: BTreeSet<String>,
 }
 
 impl Start {
@@ -88,7 +95,7 @@ impl Start {
     }
 
     /// A wait that ends when the start is given up.
-    async fn wanted<T>(&self, wait: impl Future<Output = T>) -> Result<T, Halt> {
+    pub(super) async fn wanted<T>(&self, wait: impl Future<Output = T>) -> Result<T, Halt> {
         tokio::select! {
             biased;
             () = self.give_up.cancelled() => Err(Halt::GivenUp),
@@ -96,19 +103,21 @@ impl Start {
         }
     }
 
-    fn tell(&self, progress: Progress) {
+    pub(super) fn tell(&self, progress: Progress) {
         self.pool.tell(Message::Progress(self.serial, progress));
     }
 
     async fn start(&self) -> Result<Started, Halt> {
         let began = Instant::now();
-        let mut phases = Phases::default();
+        let mut phases = Phases {
+            image_digest: self.image_digest.clone(),
+            ..Phases::default()
+        };
         if self.pull_first {
             self.pull(&mut phases).await?;
         }
-        let port = self.find_port(&mut phases).await?;
+        let port = self.look(&mut phases).await?;
         let network = self.engine.network().await.map_err(failure::of_engine)?;
-        let spec = self.spec(port, network);
 
         let (id, place) = loop {
             let asked = Instant::now();
@@ -116,13 +125,17 @@ impl Start {
                 .wanted(self.engine.gate.enter(&self.version.service))
                 .await?;
             phases.queue = Some(phases.queue.unwrap_or_default() + asked.elapsed());
+            let spec = self.spec(port, network.clone(), &phases);
+            if let Some(digest) = self.digest(&phases) {
+                self.tell(Progress::Resolved(digest));
+            }
             let asked = Instant::now();
             match self.engine.runtime.create(&spec).await {
                 Ok(id) => {
                     phases.create = Some(asked.elapsed());
                     break (id, place);
                 }
-                Err(Error::ImageMissing { .. }) if phases.pull.is_none() => {
+                Err(Error::ImageMissing { .. }) if !phases.pulled.contains(&spec.image) => {
                     drop(place);
                     self.pull(&mut phases).await?;
                 }
@@ -146,6 +159,7 @@ impl Start {
         let address = SocketAddr::new(self.address().await?, port);
         self.wanted(self.probe(address)).await??;
         phases.ready = Some(asked.elapsed());
+        self.settle(&phases).await?;
         let total = began.elapsed();
         info!(
             service = %self.version.service, version = self.version.key.number, container = %self.name,
@@ -153,8 +167,6 @@ impl Start {
         );
         Ok(Started {
             address,
-            image_digest: phases.image_digest.take(),
-            pulled: phases.pull.is_some(),
             cold_start: Some(ColdStart {
                 pull: phases.pull,
                 queue: phases.queue,
@@ -167,58 +179,7 @@ impl Start {
         })
     }
 
-    /// The reference to pull: by digest once a node has reported one, so that all nodes run the same.
-    fn image(&self) -> String {
-        match &self.version.image_digest {
-            Some(digest) => image::by_digest(&self.version.spec.image, digest),
-            None => self.version.spec.image.clone(),
-        }
-    }
-
-    async fn pull(&self, phases: &mut Phases) -> Result<(), Halt> {
-        let image = self.image();
-        if self.version.spec.pull_policy == PullPolicy::Never {
-            return Err(failure::new(
-                FailureReason::Image,
-                format!(
-                    "image {image} is not on this node and the pull policy is `never`: load it on \
-                     the node, or deploy with --pull missing"
-                ),
-            )
-            .into());
-        }
-        info!(service = %self.version.service, version = self.version.key.number, image, "pulling");
-        let asked = Instant::now();
-        let tell = |line: &str| self.tell(Progress::Pulling(Some(line.to_owned())));
-        let pulled = self.wanted(self.engine.runtime.pull(&image, &tell)).await?;
-        self.tell(Progress::Pulling(None));
-        pulled.map_err(|error| self.engine_failure(error))?;
-        phases.pull = Some(asked.elapsed());
-        if let Ok(found) = self.engine.runtime.image(&image).await {
-            phases.image_digest = image::digest_of(&image, &found);
-        }
-        Ok(())
-    }
-
-    async fn find_port(&self, phases: &mut Phases) -> Result<u16, Halt> {
-        if let Some(port) = self.version.spec.port.or(self.port) {
-            return Ok(port);
-        }
-        let mut found = self.engine.runtime.image(&self.image()).await;
-        if let Err(Error::ImageMissing { .. }) = found
-            && phases.pull.is_none()
-        {
-            self.pull(phases).await?;
-            found = self.engine.runtime.image(&self.image()).await;
-        }
-        let found = found.map_err(|error| self.engine_failure(error))?;
-        Ok(match found.exposed[..] {
-            [port] => port,
-            _ => DEFAULT_PORT,
-        })
-    }
-
-    fn spec(&self, port: u16, network: String) -> ContainerSpec {
+    fn spec(&self, port: u16, network: String, phases: &Phases) -> ContainerSpec {
         let version = &self.version;
         let mut env: Vec<String> = version
             .spec
@@ -238,13 +199,19 @@ impl Start {
             (label::UID, version.key.service_uid.to_string()),
             (label::PORT, port.to_string()),
         ];
+        let digest = self.digest(phases);
+        let digest = digest.map(|digest| (label::DIGEST, digest.to_string()));
         ContainerSpec {
             name: self.name.clone(),
-            image: self.image(),
+            image: self.image(phases),
             env,
             command: version.spec.command.clone(),
             args: version.spec.args.clone(),
-            labels: labels.map(|(key, value)| (key.to_owned(), value)).into(),
+            labels: labels
+                .into_iter()
+                .chain(digest)
+                .map(|(key, value)| (key.to_owned(), value))
+                .collect(),
             memory: version.spec.memory_bytes,
             cpu_millis: version.spec.cpu_millis,
             network,
@@ -321,7 +288,7 @@ impl Start {
         .await
     }
 
-    fn engine_failure(&self, error: Error) -> StartFailure {
+    pub(super) fn engine_failure(&self, error: Error) -> StartFailure {
         warn!(
             service = %self.version.service, version = self.version.key.number, container = %self.name,
             %error, "a start failed at the engine"
@@ -364,7 +331,7 @@ impl Adoption {
             found = probe::until_ready(self.address, &self.version.spec.readiness, deadline) => {
                 match found {
                     Ok(()) => Progress::Answered(Box::new(Started {
-                        address: self.address, cold_start: None, image_digest: None, pulled: false,
+                        address: self.address, cold_start: None,
                     })),
                     Err(found) => Progress::Failed(Box::new(failure::new(FailureReason::NotReady, found))),
                 }

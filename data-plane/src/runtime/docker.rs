@@ -4,9 +4,10 @@
 //! every call goes through [`Docker::client`], which negotiates the API version once it can.
 
 mod events;
+mod pull;
 mod translate;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::time::Duration;
 
@@ -14,15 +15,16 @@ use bollard::container::LogOutput;
 use bollard::errors::Error as BollardError;
 use bollard::models::NetworkCreateRequest;
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ListContainersOptionsBuilder,
-    LogsOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
+    RemoveContainerOptionsBuilder, RemoveImageOptions, StopContainerOptionsBuilder,
 };
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::OnceCell;
 use tracing::debug;
 
-use super::{Container, ContainerSpec, Error, Event, Image, Runtime, label};
+use super::credentials::RegistryConfig;
+use super::{Container, ContainerSpec, Error, Event, Image, PullStep, Runtime, label};
 use events::follow_events;
 use translate::{body, from_inspect, from_summary, last_lines};
 
@@ -30,14 +32,12 @@ use translate::{body, from_inspect, from_summary, last_lines};
 /// machine with twenty others starting took 3 s where measured, so this is an order above.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The longest a pull may go without any word of progress.
-const PULL_SILENCE: Duration = Duration::from_secs(120);
-
 /// A Docker engine. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Docker {
     host: Option<String>,
     client: OnceCell<bollard::Docker>,
+    registries: RegistryConfig,
 }
 
 impl Docker {
@@ -47,7 +47,14 @@ impl Docker {
         Self {
             host,
             client: OnceCell::new(),
+            registries: RegistryConfig::default(),
         }
+    }
+
+    /// Shows registries the credentials of this file, instead of the engine's usual one.
+    #[must_use]
+    pub fn with_registries(self, registries: RegistryConfig) -> Self {
+        Self { registries, ..self }
     }
 
     async fn client(&self) -> Result<&bollard::Docker, Error> {
@@ -57,7 +64,8 @@ impl Docker {
                     Some(host) => bollard::Docker::connect_with_host(host),
                     None => bollard::Docker::connect_with_defaults(),
                 }
-                .map_err(unavailable)?;
+                .map_err(unavailable)?
+                .with_request_modifier(pull::url_safe_credentials);
                 within(client.negotiate_version()).await
             })
             .await
@@ -131,6 +139,7 @@ impl Runtime for Docker {
         Ok(Image {
             id: found.id.unwrap_or_default(),
             exposed,
+            tags: found.repo_tags.unwrap_or_default(),
             repo_digests: found.repo_digests.unwrap_or_default(),
         })
     }
@@ -138,53 +147,24 @@ impl Runtime for Docker {
     async fn pull(
         &self,
         image: &str,
-        progress: &(dyn for<'a> Fn(&'a str) + Send + Sync),
-    ) -> Result<(), Error> {
-        let failed = |message: String| Error::Pull {
-            image: image.to_owned(),
-            message,
-        };
-        // Without a tag the engine would fetch every tag of the repository.
-        let name = image.rsplit('/').next().unwrap_or(image);
-        let reference = if name.contains(':') || name.contains('@') {
-            image.to_owned()
-        } else {
-            format!("{image}:latest")
-        };
-        let options = CreateImageOptionsBuilder::default()
-            .from_image(&reference)
-            .build();
-        let mut steps = Box::pin(self.client().await?.create_image(Some(options), None, None));
-        loop {
-            let step = match tokio::time::timeout(PULL_SILENCE, steps.next()).await {
-                Ok(Some(step)) => step,
-                Ok(None) => return Ok(()),
-                Err(_) => {
-                    return Err(failed(format!(
-                        "no progress for {} s",
-                        PULL_SILENCE.as_secs()
-                    )));
-                }
-            };
-            match step {
-                Ok(info) => {
-                    if let Some(detail) = info.error_detail.and_then(|error| error.message) {
-                        return Err(failed(detail));
-                    }
-                    if let Some(status) = info.status {
-                        match info.id {
-                            Some(layer) => progress(&format!("{layer}: {status}")),
-                            None => progress(&status),
-                        }
-                    }
-                }
-                Err(BollardError::DockerStreamError { error }) => return Err(failed(error)),
-                Err(BollardError::DockerResponseServerError { message, .. }) => {
-                    return Err(failed(message));
-                }
-                Err(other) => return Err(unavailable(other)),
-            }
-        }
+        progress: &(dyn Fn(PullStep) + Send + Sync),
+    ) -> Result<Option<String>, Error> {
+        pull::pull(self.client().await?, &self.registries, image, progress).await
+    }
+
+    async fn images_in_use(&self) -> Result<BTreeSet<String>, Error> {
+        let options = ListContainersOptionsBuilder::default().all(true).build();
+        let found = within(self.client().await?.list_containers(Some(options))).await?;
+        Ok(found.into_iter().filter_map(|one| one.image_id).collect())
+    }
+
+    async fn remove_image(&self, name: &str) -> Result<(), Error> {
+        let removed = within(self.client().await?.remove_image(
+            name,
+            None::<RemoveImageOptions>,
+            None,
+        ));
+        gone_is_done(removed.await.map(|_| ()))
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<String, Error> {

@@ -3,7 +3,7 @@
 //! Its containers are listeners on loopback addresses of their own, so that probes and requests are
 //! real. [`Fake::script`] sets what the next starts do.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,7 +16,13 @@ use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 
-use super::{Container, ContainerSpec, ContainerState, Error, Event, Exit, Image, Runtime, label};
+use super::{
+    Container, ContainerSpec, ContainerState, Error, Event, Exit, Image, PullStep, Runtime, label,
+};
+
+mod images;
+
+pub use images::Images;
 
 /// What a start does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,10 +61,12 @@ struct Inner {
     refusals: Mutex<Vec<Call>>,
     pause_takes: Mutex<Duration>,
     events: broadcast::Sender<Event>,
+    images: Images,
 }
 
 struct Fixture {
     container: Container,
+    image: String,
     script: Script,
     listening: Option<JoinHandle<()>>,
 }
@@ -73,6 +81,7 @@ impl Default for Fake {
                 refusals: Mutex::default(),
                 pause_takes: Mutex::default(),
                 events: broadcast::Sender::new(64),
+                images: Images::default(),
             }),
         }
     }
@@ -82,6 +91,11 @@ impl Fake {
     /// What the next create and start do; without a script they listen at once.
     pub fn script(&self, script: Script) {
         self.inner.scripts.lock().push_back(script);
+    }
+
+    /// Its images and its registry.
+    pub fn images(&self) -> &Images {
+        &self.inner.images
     }
 
     /// Starts so far.
@@ -190,23 +204,29 @@ impl Runtime for Fake {
         Ok("fake 1".to_owned())
     }
 
-    async fn image(&self, _image: &str) -> Result<Image, Error> {
-        Ok(Image {
-            id: "sha256:fake".to_owned(),
-            exposed: Vec::new(),
-            repo_digests: Vec::new(),
-        })
+    async fn image(&self, image: &str) -> Result<Image, Error> {
+        self.inner.images.look(image)
     }
 
     async fn pull(
         &self,
         image: &str,
-        _progress: &(dyn for<'a> Fn(&'a str) + Send + Sync),
-    ) -> Result<(), Error> {
-        Err(Error::Pull {
-            image: image.to_owned(),
-            message: "no registry".to_owned(),
-        })
+        progress: &(dyn Fn(PullStep) + Send + Sync),
+    ) -> Result<Option<String>, Error> {
+        self.inner.images.pull(image, progress).await
+    }
+
+    async fn images_in_use(&self) -> Result<BTreeSet<String>, Error> {
+        let containers = self.inner.containers.lock();
+        let used = containers.values().map(|fixture| &fixture.image);
+        Ok(used
+            .filter_map(|image| self.inner.images.id(image))
+            .collect())
+    }
+
+    async fn remove_image(&self, name: &str) -> Result<(), Error> {
+        self.inner.images.remove(name);
+        Ok(())
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<String, Error> {
@@ -214,6 +234,9 @@ impl Runtime for Fake {
         let script = script.unwrap_or(Script::Listens(Duration::ZERO));
         if script == Script::CreateRefused {
             return Err(Error::Refused("as scripted".to_owned()));
+        }
+        if !spec.image.is_empty() {
+            self.inner.images.look(&spec.image)?;
         }
         /// Of all fakes of the process: no two containers share an address.
         static HOSTS: AtomicU32 = AtomicU32::new(0);
@@ -233,6 +256,7 @@ impl Runtime for Fake {
             spec.name.clone(),
             Fixture {
                 container,
+                image: spec.image.clone(),
                 script,
                 listening: None,
             },

@@ -9,11 +9,13 @@
 //! - no method waits for longer than its own time limit: an engine that hangs yields
 //!   [`Error::Unavailable`], never a stuck task.
 
+pub mod credentials;
 pub mod docker;
 #[cfg(feature = "test-util")]
 pub mod fake;
+pub mod reference;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -35,6 +37,8 @@ pub mod label {
     pub const BOOT: &str = "cless.boot";
     /// The port it listens on, so that an adopted container can be probed.
     pub const PORT: &str = "cless.port";
+    /// The digest of the image it runs, if that is known.
+    pub const DIGEST: &str = "cless.digest";
 }
 
 /// Why the engine did not do what was asked.
@@ -52,6 +56,24 @@ pub enum Error {
         /// As asked for.
         image: String,
         /// As the engine or the registry said.
+        message: String,
+    },
+    /// The registry has no such image for those who ask with what this node knows.
+    #[error("cannot pull {image}: {message}")]
+    Denied {
+        /// As asked for.
+        image: String,
+        /// As the registry said.
+        message: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// The node's credentials for the registry cannot be had.
+    #[error("cannot pull {image}: {message}")]
+    Credentials {
+        /// As asked for.
+        image: String,
+        /// What is wrong, and what to do; without any secret.
         message: String,
     },
     /// There is no such container or network.
@@ -72,8 +94,23 @@ pub struct Image {
     pub id: String,
     /// TCP ports of EXPOSE, ascending.
     pub exposed: Vec<u16>,
+    /// `repository:tag`, all that point to it.
+    pub tags: Vec<String>,
     /// `repository@sha256:…` for each registry it came from.
     pub repo_digests: Vec<String>,
+}
+
+/// One word of the engine about a pull.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PullStep {
+    /// The layer it is about, if one.
+    pub layer: Option<String>,
+    /// What is done to it, in the engine's words.
+    pub status: String,
+    /// Bytes done.
+    pub current: Option<u64>,
+    /// Of how many.
+    pub total: Option<u64>,
 }
 
 /// All that a container of cless may be. What cannot be said here cannot be asked for: privileged
@@ -162,12 +199,20 @@ pub trait Runtime: Send + Sync + 'static {
     /// What is known of an image on this node.
     async fn image(&self, image: &str) -> Result<Image, Error>;
 
-    /// Fetches an image from its registry. `progress` is called with a line for a person.
+    /// Fetches an image from its registry, and gives the digest that the registry has it under, if
+    /// it said so. `progress` is called with each word of the engine.
     async fn pull(
         &self,
         image: &str,
-        progress: &(dyn for<'a> Fn(&'a str) + Send + Sync),
-    ) -> Result<(), Error>;
+        progress: &(dyn Fn(PullStep) + Send + Sync),
+    ) -> Result<Option<String>, Error>;
+
+    /// The ids of the images that containers of the engine use, running or not, whosever they are.
+    async fn images_in_use(&self) -> Result<BTreeSet<String>, Error>;
+
+    /// Takes a name off an image, and removes the image with its last name; success if it is gone.
+    /// Refused while a container needs it.
+    async fn remove_image(&self, name: &str) -> Result<(), Error>;
 
     /// Makes a container and returns its id; does not start it.
     async fn create(&self, spec: &ContainerSpec) -> Result<String, Error>;

@@ -21,8 +21,8 @@ pub(crate) const NODE: &str = "0a1b2c3d-0000-4000-8000-000000000001";
 pub(crate) struct World {
     pub(crate) engine: Fake,
     pub(crate) pools: Pools,
-    route: Arc<Route>,
-    revision: i64,
+    pub(crate) route: Arc<Route>,
+    pub(crate) revision: i64,
 }
 
 impl World {
@@ -40,6 +40,7 @@ impl World {
                     id: NODE.into(),
                     boot: "boot-2".into(),
                     starts_at_once: 2,
+                    images: Arc::default(),
                 },
                 Arc::new(engine.clone()),
                 Arc::new(Metrics::default()),
@@ -401,6 +402,7 @@ async fn leftovers_are_adopted_if_routed_and_removed_if_not() {
                 id: NODE.into(),
                 boot: "boot-2".into(),
                 starts_at_once: 2,
+                images: Arc::default(),
             },
             Arc::new(engine.clone()),
             Arc::new(Metrics::default()),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use super::{Error, create_dir, run};
-use crate::paths;
+use crate::{debian, paths};
 
 /// nginx and what its program is linked with.
 const PACKAGES: [&str; 7] = [
@@ -42,31 +42,10 @@ pub(super) fn root_file_system() -> Result<PathBuf, Error> {
         return Ok(tar);
     }
     let work = dir.join(format!("nginx-{}", std::process::id()));
-    let (packages, root) = (work.join("packages"), work.join("root"));
-    create_dir(&packages)?;
+    let root = work.join("root");
+    debian::unpack(&PACKAGES, &root)?;
     for folder in ["etc/nginx", "run", "tmp", "var/log/nginx", "var/lib/nginx"] {
         create_dir(&root.join(folder))?;
-    }
-    let download = || {
-        run(Command::new("apt-get")
-            .args(["download", "-q"])
-            .args(PACKAGES)
-            .current_dir(&packages))
-    };
-    // A fresh machine has no package lists, an old one outdated ones.
-    if download().is_err() {
-        run(Command::new("apt-get").args(["update", "-qq"]))?;
-        download()?;
-    }
-    let listing = std::fs::read_dir(&packages).map_err(|error| Error::File {
-        path: packages.clone(),
-        error,
-    })?;
-    for package in listing.flatten() {
-        run(Command::new("dpkg-deb")
-            .arg("-x")
-            .arg(package.path())
-            .arg(&root))?;
     }
     for (name, content) in [
         ("etc/nginx/cless.conf", CONFIG),

@@ -65,6 +65,10 @@ pub(in crate::instance) struct Membership {
 pub(in crate::instance) enum Progress {
     /// A line of a pull; `None` when it is over.
     Pulling(Option<String>),
+    /// The image was pulled.
+    Pulled,
+    /// The digest of the image that it runs, or will.
+    Resolved(Arc<str>),
     /// The engine's id of the container.
     Created(String),
     Started,

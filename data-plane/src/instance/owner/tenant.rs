@@ -15,13 +15,15 @@ use crate::instance::sleep::Doze;
 use crate::instance::start::{Adoption, Start};
 use crate::instance::state::{Action, Event, State, step};
 use crate::route::PullPolicy;
-use crate::runtime::{Container, ContainerState};
+use crate::runtime::{Container, ContainerState, label};
 
 pub(super) struct Tenant {
     pub(super) instance: Arc<Instance>,
     pub(super) state: State,
     pub(super) container: String,
     pub(super) created_at: SystemTime,
+    /// The digest of the image it runs, once that is known.
+    pub(super) digest: Option<Arc<str>>,
     pub(super) driver: Option<JoinHandle<()>>,
     give_up: CancellationToken,
     died: CancellationToken,
@@ -58,6 +60,8 @@ impl Owner {
         let serial = self.admit_tenant(container.name.clone(), State::Probing);
         if let Some(tenant) = self.tenants.get_mut(&serial) {
             tenant.container = container.id.chars().take(12).collect();
+            let digest = container.labels.get(label::DIGEST);
+            tenant.digest = digest.map(|digest| digest.as_str().into());
             let adoption = Adoption {
                 engine: self.around.engine.clone(),
                 frozen: (container.state == ContainerState::Paused).then_some(container.name),
@@ -83,6 +87,7 @@ impl Owner {
                 state,
                 container: String::new(),
                 created_at: SystemTime::now(),
+                digest: None,
                 driver: None,
                 give_up: CancellationToken::new(),
                 died: CancellationToken::new(),
@@ -113,6 +118,8 @@ impl Owner {
                 version,
                 patience: self.member.settings.cold_start_timeout,
                 port: self.port,
+                image_digest: self.image_digest.clone(),
+                looked: self.looked,
                 give_up: tenant.give_up.clone(),
                 died: tenant.died.clone(),
             };
