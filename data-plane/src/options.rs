@@ -42,6 +42,10 @@ pub struct Options {
     #[arg(long, env = "CLESS_STARTS_AT_ONCE", default_value_t = cores())]
     pub starts_at_once: usize,
 
+    /// The engine's runtime that containers run under, as in runc or runsc. Default: the engine's.
+    #[arg(long, env = "CLESS_RUNTIME", value_name = "NAME")]
+    pub runtime: Option<String>,
+
     /// Networks of peers whose X-Forwarded-* and X-Request-Id are believed.
     #[arg(long, env = "CLESS_TRUSTED_PROXIES", value_delimiter = ',')]
     pub trusted_proxies: Vec<IpNet>,
@@ -66,6 +70,7 @@ impl Default for Options {
             admin: SocketAddr::from(([127, 0, 0, 1], 9090)),
             engine: None,
             starts_at_once: cores(),
+            runtime: None,
             trusted_proxies: Vec::new(),
             drain_timeout: 30,
             keep_containers: false,

@@ -50,6 +50,9 @@ pub(crate) struct DevArgs {
     /// The container engine: unix:///... or tcp://... [default: DOCKER_HOST, else the usual socket]
     #[arg(long, env = "CLESS_ENGINE", value_name = "URL")]
     engine: Option<String>,
+    /// The engine's runtime that containers run under: runc, runsc, ... [default: the engine's]
+    #[arg(long, env = "CLESS_RUNTIME", value_name = "NAME")]
+    runtime: Option<String>,
     /// Where state is kept [default: $XDG_DATA_HOME/cless, else ~/.local/share/cless]
     #[arg(long, env = "CLESS_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -152,6 +155,7 @@ impl Planes {
             cache_dir,
             admin: args.admin,
             engine: args.engine.clone(),
+            runtime: args.runtime.clone(),
             keep_containers: args.keep_containers,
             ..Default::default()
         })

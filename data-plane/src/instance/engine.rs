@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::OnceCell;
 
 use super::gate::Gate;
+use super::oci::OciRuntime;
 use crate::runtime::{Error, Runtime, label};
 
 /// What every start on a node needs.
@@ -16,6 +17,7 @@ pub(super) struct Engine {
     pub(super) boot: String,
     pub(super) gate: Gate,
     pub(super) network: OnceCell<String>,
+    pub(super) oci: OciRuntime,
     pub(super) runtime: Arc<dyn Runtime>,
 }
 

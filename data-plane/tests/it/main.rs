@@ -2,5 +2,6 @@
 
 mod feed;
 mod pools;
+mod pools_life;
 mod pools_scale;
 mod pools_sleep;

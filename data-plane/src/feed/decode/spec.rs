@@ -90,7 +90,9 @@ fn decode_tmpfs(
                     .bytes()
                     .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
         };
-        let rest = path.strip_prefix('/').filter(|rest| rest.split('/').all(plain));
+        let rest = path
+            .strip_prefix('/')
+            .filter(|rest| rest.split('/').all(plain));
         let first = rest.and_then(|rest| rest.split('/').next());
         if first.is_none_or(|first| matches!(first, "proc" | "sys" | "dev")) {
             return Err(Error::new(

@@ -25,7 +25,10 @@ fn a_minimal_route_takes_the_defaults() {
     assert_eq!(spec.probe, ProbeTimings::default());
     assert_eq!((spec.pids_limit, spec.read_only_root), (512, false));
     assert_eq!(spec.stop_grace, Duration::from_secs(10));
-    assert_eq!((&spec.tmpfs[..], &spec.user, &spec.stop_signal), (&[][..], &None, &None));
+    assert_eq!(
+        (&spec.tmpfs[..], &spec.user, &spec.stop_signal),
+        (&[][..], &None, &None)
+    );
     assert_eq!(route.percent(1), 100);
 }
 

@@ -23,6 +23,8 @@ pub(super) struct Tenant {
     pub(super) container: String,
     pub(super) created_at: SystemTime,
     pub(super) driver: Option<JoinHandle<()>>,
+    /// Since when it has been ready, if this process started it.
+    pub(super) ready_at: Option<Instant>,
     give_up: CancellationToken,
     died: CancellationToken,
 }
@@ -39,6 +41,12 @@ impl Owner {
         // A start finds out why by itself; it reports the failure.
         tenant.died.cancel();
         if !is_starting(tenant.state) {
+            if matches!(
+                tenant.state,
+                State::Ready | State::Pausing | State::Paused | State::Resuming
+            ) {
+                self.ended(serial);
+            }
             self.apply(serial, Event::Died);
         }
     }
@@ -60,7 +68,8 @@ impl Owner {
             tenant.container = container.id.chars().take(12).collect();
             let adoption = Adoption {
                 engine: self.around.engine.clone(),
-                frozen: (container.state == ContainerState::Paused).then_some(container.name),
+                frozen: container.state == ContainerState::Paused,
+                name: container.name,
                 pool: self.shared.clone(),
                 serial,
                 version: self.member.version.clone(),
@@ -84,6 +93,7 @@ impl Owner {
                 container: String::new(),
                 created_at: SystemTime::now(),
                 driver: None,
+                ready_at: None,
                 give_up: CancellationToken::new(),
                 died: CancellationToken::new(),
             },
@@ -162,7 +172,7 @@ impl Owner {
                     tenant.give_up.cancel();
                     tenant.instance.retired().cancel();
                     let how = match (action, event) {
-                        (Action::Stop, _) => Farewell::Stop,
+                        (Action::Stop, _) => Farewell::Stop(self.shared.stop_grace),
                         (_, Event::Died) => Farewell::Explain,
                         _ => Farewell::Remove,
                     };
