@@ -12,11 +12,13 @@
 //!
 //! A start that becomes ready lets callers in at once, but counts as good only when it has stayed up
 //! for [`PROBATION`]: a program that listens and then dies, again and again, is a crash loop like one
-//! that never listens, and must not be started as fast as the engine can.
+//! that never listens, and must not be started as fast as the engine can. One early end is an
+//! accident, and the instance is replaced at once; the second in a row waits.
 //!
-//! Laws (tested below): n failures in a row with no good start between them leave a version alone for
-//! 2^(n-1) s, at most 5 min, whatever starts became ready for a moment meanwhile; a good start forgets
-//! them all; readiness ends a wait and never begins one.
+//! Laws (tested below), for the n-th failure in a row with no good start between: a start that failed
+//! leaves the version alone for 2^(n-1) s, an early end for 2^(n-2) s and for nothing if it is the
+//! first, both at most 5 min, whatever starts became ready for a moment meanwhile; so waits never
+//! shrink within a row. A good start forgets them all; readiness ends a wait and never begins one.
 //!
 //! There is no jitter: callers are told the time that is left, and a node has the starts of its
 //! versions pass one gate.
@@ -41,12 +43,22 @@ pub struct Backoff {
 impl Backoff {
     /// A start failed at `now`.
     pub fn failed(&mut self, now: Instant) {
+        let before = self.count(now);
+        self.leave_alone(before, now);
+    }
+
+    /// One failure more; gives how many there were before it in the row.
+    fn count(&mut self, now: Instant) -> u32 {
         if self.proved(now) {
             *self = Self::default();
         }
-        let doublings = self.failures.min(16);
-        self.failures = self.failures.saturating_add(1);
-        let wait = FIRST.saturating_mul(1 << doublings).min(LONGEST);
+        let before = self.failures;
+        self.failures = before.saturating_add(1);
+        before
+    }
+
+    fn leave_alone(&mut self, doublings: u32, now: Instant) {
+        let wait = FIRST.saturating_mul(1 << doublings.min(16)).min(LONGEST);
         self.until = Some(now + wait);
     }
 
@@ -64,10 +76,11 @@ impl Backoff {
     pub fn ended(&mut self, ready_at: Instant, now: Instant) -> bool {
         let early = now.saturating_duration_since(ready_at) < PROBATION;
         if early {
-            if !self.proved(now) {
-                self.ready_at = None;
+            let before = self.count(now);
+            self.ready_at = None;
+            if let Some(doublings) = before.checked_sub(1) {
+                self.leave_alone(doublings, now);
             }
-            self.failed(now);
         }
         early
     }
@@ -125,13 +138,14 @@ mod tests {
     fn becoming_ready_and_dying_again_and_again_is_a_crash_loop() {
         let mut now = Instant::now();
         let mut backoff = Backoff::default();
-        for seconds in [1, 2, 4, 8] {
+        for seconds in [0, 1, 2, 4, 8] {
             backoff.ready(now);
             assert_eq!((backoff.failures(), backoff.remaining(now)), (0, None));
             let ready_at = now;
             now += SECOND;
             assert!(backoff.ended(ready_at, now));
-            assert_eq!(wait(&backoff, now), Some(seconds));
+            let left = (seconds > 0).then_some(seconds);
+            assert_eq!(wait(&backoff, now), left, "the first is an accident");
             now += Duration::from_secs(seconds);
         }
         backoff.ready(now);
@@ -174,12 +188,14 @@ mod tests {
         fn the_wait_is_two_to_the_failures_since_the_last_good_start(steps in steps()) {
             let mut now = Instant::now();
             let mut backoff = Backoff::default();
-            let mut row = 0u32;
+            let (mut row, mut longest) = (0u32, None);
+            let power = |n: u32| Some(300.min(1u64 << n.min(16)));
             for (step, pause) in steps {
-                match step {
+                let expected = match step {
                     Step::Failed => {
                         backoff.failed(now);
                         row += 1;
+                        power(row - 1)
                     }
                     Step::Served(seconds) => {
                         let ready_at = now;
@@ -189,10 +205,13 @@ mod tests {
                         let early = backoff.ended(ready_at, now);
                         prop_assert_eq!(early, seconds < PROBATION.as_secs());
                         row = if early { row + 1 } else { 0 };
+                        row.checked_sub(2).and_then(power)
                     }
-                }
-                let expected = (row > 0).then(|| 300.min(1u64 << (row - 1).min(16)));
+                };
                 prop_assert_eq!(wait(&backoff, now), expected);
+                longest = if row == 0 { None } else { longest };
+                prop_assert!(expected >= longest, "a wait shrank within a row");
+                longest = expected;
                 if row > 0 {
                     prop_assert_eq!(backoff.failures(), row);
                 }

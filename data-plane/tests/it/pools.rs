@@ -369,7 +369,7 @@ async fn an_instance_that_dies_is_replaced() {
     let failure = world.version().unwrap().last_failure.unwrap();
     assert_eq!(
         failure.message,
-        "the container was ended by signal 9 while it served"
+        "the container was ended by SIGKILL while it served"
     );
 }
 
