@@ -14,18 +14,18 @@ use crate::{env_number, log};
 static BEGAN: OnceLock<Instant> = OnceLock::new();
 
 /// To be called first.
-pub fn begin() {
+pub(crate) fn begin() {
     let _ = BEGAN.set(Instant::now());
 }
 
 /// Not before `HEALTHY_AFTER_MS`.
-pub fn is_healthy() -> bool {
+pub(crate) fn is_healthy() -> bool {
     let after = Duration::from_millis(env_number("HEALTHY_AFTER_MS").unwrap_or(0));
     BEGAN.get().is_none_or(|began| began.elapsed() >= after)
 }
 
 /// `sample-app check`: asks `/healthz` of the app in the same container.
-pub fn check(port: u16) -> io::Result<()> {
+pub(crate) fn check(port: u16) -> io::Result<()> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
     let mut answer = String::new();
@@ -47,12 +47,12 @@ const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
 /// Whether a connection begins with HTTP/2, by prior knowledge.
-pub fn is_http2(input: &mut impl BufRead) -> io::Result<bool> {
+pub(crate) fn is_http2(input: &mut impl BufRead) -> io::Result<bool> {
     Ok(input.fill_buf()?.starts_with(b"PRI"))
 }
 
 /// Answers every call with the state of health, or NOT_FOUND for another service than `GRPC_HEALTH`.
-pub fn serve_http2(input: &mut impl Read, output: &mut impl Write) -> io::Result<()> {
+pub(crate) fn serve_http2(input: &mut impl Read, output: &mut impl Write) -> io::Result<()> {
     let mut preface = [0; PREFACE.len()];
     input.read_exact(&mut preface)?;
     frame(output, SETTINGS, 0, 0, &[])?;
@@ -120,7 +120,7 @@ fn frame(
 }
 
 /// Ends the process as the environment says, before it serves.
-pub fn fail_at_start() {
+pub(crate) fn fail_at_start() {
     for line in 1..=env_number("LOG_LINES").unwrap_or(0) {
         log(&format!("sample-app: line {line}"));
     }

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 /// Writes `bytes` to a file; says how it went.
-pub fn write(path: &str, bytes: u64) -> Result<String, String> {
+pub(crate) fn write(path: &str, bytes: u64) -> Result<String, String> {
     let content = vec![b'x'; usize::try_from(bytes).unwrap_or(0)];
     match std::fs::write(path, content) {
         Ok(()) => Ok(format!("wrote {bytes} bytes to {path}\n")),
@@ -13,12 +13,12 @@ pub fn write(path: &str, bytes: u64) -> Result<String, String> {
 }
 
 /// Reads a text file whole.
-pub fn read(path: &str) -> Result<String, String> {
+pub(crate) fn read(path: &str) -> Result<String, String> {
     std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}\n"))
 }
 
 /// Starts up to `count` threads that live for a while; how many could be started.
-pub fn threads(count: u64) -> String {
+pub(crate) fn threads(count: u64) -> String {
     let nap = || thread::sleep(Duration::from_secs(2));
     let started = (0..count).map_while(|_| {
         let small = thread::Builder::new().stack_size(64 * 1024);

@@ -20,9 +20,9 @@ pub(super) fn limits(spec: &pb::VersionSpec, page: &mut Page) {
         .line("User", text::clean(&spec.user));
     let grace = spec.stop_grace.as_ref().map(|grace| {
         if *grace == prost_types::Duration::default() {
-            "killed at once".to_owned()
+            "no grace".to_owned()
         } else {
-            format!("killed after {}", text::proto_duration(Some(grace)))
+            format!("{} grace", text::proto_duration(Some(grace)))
         }
     });
     let signal = Some(text::clean(&spec.stop_signal)).filter(|signal| !signal.is_empty());
