@@ -20,9 +20,9 @@ use crate::admin::{self, Admin};
 use crate::feed::{self, Feed, FeedOptions, ReportSource};
 use crate::image::Record;
 use crate::image::pruner::{Pruner, Retained, Versions};
-use crate::instance::Pools;
 use crate::instance::pools::Node;
 use crate::instance::report::NodeReport;
+use crate::instance::{Pools, oci};
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::proxy::listener;
@@ -34,10 +34,6 @@ use crate::runtime::docker::Docker;
 /// A list of containers takes milliseconds; an engine that needs longer must not keep a node from
 /// serving what it can.
 const TAKE_OVER_WITHIN: Duration = Duration::from_secs(2);
-
-/// Containers get this long to end in any case: more than the 10 s after which the engine ends them
-/// by force.
-const LEAST_TO_STOP: Duration = Duration::from_secs(12);
 
 /// Why a data plane cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +59,9 @@ pub enum Error {
     /// The cache folder or a control plane's address cannot be used.
     #[error(transparent)]
     Feed(#[from] feed::Error),
+    /// The engine does not have the runtime that `--runtime` names.
+    #[error(transparent)]
+    Runtime(#[from] oci::Unfit),
 }
 
 /// A data plane that runs. Dropped without [`Running::shutdown`], it ends without draining.
@@ -115,6 +114,7 @@ pub async fn start(options: Options) -> Result<Running, Error> {
 /// # Errors
 /// As [`start`].
 pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Running, Error> {
+    check_runtime(options.runtime.as_deref(), &*runtime).await?;
     let listener = listen(options.listen, "--listen").await?;
     let admin_listener = listen(options.admin, "--admin").await?;
     let proxy_addr = listener.local_addr().unwrap_or(options.listen);
@@ -143,6 +143,7 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
         boot: feed.boot_id().to_owned(),
         starts_at_once: options.starts_at_once,
         images: images.clone(),
+        runtime: options.runtime,
     };
     let pools = Pools::new(
         node,
@@ -205,6 +206,17 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
         drain: Duration::from_secs(options.drain_timeout),
         keep_containers: options.keep_containers,
     })
+}
+
+/// An engine that answers must have the runtime that is asked for; of one that is away it is seen when
+/// it comes.
+async fn check_runtime(asked: Option<&str>, engine: &dyn Runtime) -> Result<(), Error> {
+    if asked.is_some()
+        && let Ok(Ok(offered)) = tokio::time::timeout(TAKE_OVER_WITHIN, engine.runtimes()).await
+    {
+        oci::fit(asked, &offered)?;
+    }
+    Ok(())
 }
 
 async fn listen(address: SocketAddr, flag: &'static str) -> Result<TcpListener, Error> {
@@ -283,7 +295,6 @@ impl Running {
             warn!("requests still run after the time to drain and are cut");
         }
         let patience = deadline.saturating_duration_since(Instant::now());
-        let patience = patience.max(LEAST_TO_STOP);
         self.pools.shut_down(self.keep_containers, patience).await;
         self.feed.shutdown().await;
         for task in &self.tasks {

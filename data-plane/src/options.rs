@@ -52,6 +52,9 @@ pub struct Options {
     /// this long, as in 30m, 12h or 7d. Default: never.
     #[arg(long, env = "CLESS_PRUNE_IMAGES_AFTER", value_name = "TIME", value_parser = positive_duration)]
     pub prune_images_after: Option<Duration>,
+    /// The engine's runtime that containers run under, as in runc or runsc. Default: the engine's.
+    #[arg(long, env = "CLESS_RUNTIME", value_name = "NAME")]
+    pub runtime: Option<String>,
 
     /// Networks of peers whose X-Forwarded-* and X-Request-Id are believed.
     #[arg(long, env = "CLESS_TRUSTED_PROXIES", value_delimiter = ',')]
@@ -79,6 +82,7 @@ impl Default for Options {
             starts_at_once: cores(),
             registry_config: None,
             prune_images_after: None,
+            runtime: None,
             trusted_proxies: Vec::new(),
             drain_timeout: 30,
             keep_containers: false,

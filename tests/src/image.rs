@@ -105,6 +105,20 @@ pub async fn sample_app_unique(
     import_tar(docker, repository, tag, tar, &changes).await
 }
 
+/// The sample app under a name of the caller's choice, with instructions that the usual image does not
+/// have. It is removed by [`remove`].
+pub async fn sample_app_with(
+    docker: &Docker,
+    repository: &str,
+    tag: &str,
+    instructions: &[&str],
+) -> Result<String, Error> {
+    let (tar, _) = sample_app_tar().await?;
+    let mut changes = sample_app_changes("test");
+    changes.extend(instructions.iter().map(|line| (*line).to_owned()));
+    import(docker, repository, tag, tar, &changes).await
+}
+
 /// nginx of Debian's packages, exposing 80; answers `/` with the page the package brings.
 pub async fn nginx(docker: &Docker) -> Result<String, Error> {
     let path = tokio::task::spawn_blocking(nginx::root_file_system)
@@ -242,7 +256,11 @@ fn sample_app_and(padding: usize) -> Result<(Vec<u8>, String), Error> {
 /// by the hash of its source.
 fn sample_app_program() -> Result<Vec<u8>, Error> {
     let source = paths::source_dir().join("src/bin/sample_app.rs");
-    let hash = hash(&read(&source)?);
+    let mut sources = read(&source)?;
+    for module in ["health.rs", "limits.rs"] {
+        sources.extend(read(&source.with_extension("").join(module))?);
+    }
+    let hash = hash(&sources);
     let dir = paths::target_dir()?.join("sample");
     let program = dir.join(format!("sample-app-{hash}"));
     if !program.is_file() {

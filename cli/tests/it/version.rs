@@ -22,6 +22,8 @@ async fn a_version_from_create_to_delete() {
     Port:       8000
     CPU:        0.5
     Memory:     256Mi
+    Processes:  512
+    Stop:       10s grace
     Readiness:  GET /up answers 200-399
     Pull:       missing
     Created:    [TIME]
@@ -59,6 +61,8 @@ async fn a_version_from_create_to_delete() {
     Args:       -m app
     CPU:        1
     Memory:     512Mi
+    Processes:  512
+    Stop:       10s grace
     Readiness:  a TCP connect to the port
     Pull:       missing
     Created:    [TIME]
@@ -85,9 +89,18 @@ async fn a_version_from_create_to_delete() {
             "path": "/up",
             "statusMin": 200,
             "statusMax": 399
-          }
+          },
+          "period": "0.050s",
+          "timeout": "1s",
+          "initialDelay": "0s"
         },
-        "pullPolicy": "PULL_POLICY_MISSING"
+        "pullPolicy": "PULL_POLICY_MISSING",
+        "pidsLimit": 512,
+        "readOnlyRoot": false,
+        "tmpfs": {},
+        "user": "",
+        "stopSignal": "",
+        "stopGrace": "10s"
       },
       "imageDigest": "",
       "etag": "[ID]",
@@ -118,7 +131,16 @@ async fn a_version_from_create_to_delete() {
       memoryBytes: '536870912'
       readiness:
         tcp: {}
+        period: 0.050s
+        timeout: 1s
+        initialDelay: 0s
       pullPolicy: PULL_POLICY_MISSING
+      pidsLimit: 512
+      readOnlyRoot: false
+      tmpfs: {}
+      user: ''
+      stopSignal: ''
+      stopGrace: 10s
     imageDigest: ''
     etag: [ID]
     createTime: [TIME]
@@ -177,4 +199,24 @@ async fn bad_input_names_the_field_and_the_flag() {
     error: --health-status: there is no --health-path to ask
     hint: add --health-path /healthz, or the path your app has
     ");
+}
+
+#[tokio::test]
+async fn limits_and_probes_from_flag_to_page() {
+    let plane = Plane::start().await;
+    plane.ok("service create hello").await;
+    assert_run!(
+        plane.run("version create hello --image hello:1 --pids 64 --read-only --tmpfs /run:1Mi --user app:staff --stop-signal int --stop-grace 90s --health-grpc shop.v1.Cart --health-timeout 3s --health-delay 2s --health-interval 1s").await,
+        @""
+    );
+    plane
+        .ok("version create hello --image hello:1 --health-check --stop-grace 0s")
+        .await;
+    assert_run!(plane.run("version get hello v2").await, @"");
+    plane
+        .ok("version create hello --image hello:1 --health-timeout 5s --health-grpc")
+        .await;
+    assert_run!(plane.run("version get hello v3").await, @"");
+    assert_run!(plane.run("version create hello --image hello:1 --health-grpc --health-path /up").await, @"");
+    assert_run!(plane.run("version create hello --image hello:1 --tmpfs /proc --stop-signal NONE --pids 3 --health-interval 2m").await, @"");
 }

@@ -38,6 +38,8 @@ pub(crate) struct Report {
     pub(crate) instances: Vec<Instance>,
     /// The versions it has run or tried to run.
     pub(crate) versions: Vec<VersionReport>,
+    /// The engine's runtime that containers run under; empty if it has not said.
+    pub(crate) runtime: String,
 }
 
 /// One container on a node.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{OnceCell, watch};
 
 use super::gate::Gate;
+use super::oci::OciRuntime;
 use crate::image::Puller;
 use crate::runtime::{Error, Runtime, label};
 
@@ -17,6 +18,7 @@ pub(super) struct Engine {
     pub(super) boot: String,
     pub(super) gate: Gate,
     pub(super) network: OnceCell<String>,
+    pub(super) oci: OciRuntime,
     pub(super) runtime: Arc<dyn Runtime>,
     pub(super) puller: Puller,
     /// A control plane is connected.

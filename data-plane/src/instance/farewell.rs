@@ -13,14 +13,12 @@ use crate::runtime::{Error, Exit};
 
 /// Between attempts to remove a container from an engine that does not answer.
 const REMOVE_RETRY: Duration = Duration::from_secs(1);
-/// From the wish to end to the end by force, as `docker stop` gives.
-const STOP_GRACE: Duration = Duration::from_secs(10);
 
 /// How a container is taken away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Farewell {
-    /// Asked to end, then removed.
-    Stop,
+    /// Asked to end, and after so long ended by force, then removed.
+    Stop(Duration),
     /// Removed: it has ended, or never ran.
     Remove,
     /// Removed after its end is explained: it died while it served.
@@ -55,13 +53,15 @@ pub(super) async fn take_away(
             Progress::Explained(Box::new(failure)),
         ));
     }
-    let mut asked_to_end = how != Farewell::Stop;
+    let mut still_to_ask = match how {
+        Farewell::Stop(grace) => Some(grace),
+        Farewell::Remove | Farewell::Explain => None,
+    };
     loop {
-        if !asked_to_end {
-            asked_to_end = !matches!(
-                runtime.stop(&name, STOP_GRACE).await,
-                Err(Error::Unavailable(_))
-            );
+        if let Some(grace) = still_to_ask
+            && !matches!(runtime.stop(&name, grace).await, Err(Error::Unavailable(_)))
+        {
+            still_to_ask = None;
         }
         match runtime.remove(&name).await {
             Ok(()) => break,

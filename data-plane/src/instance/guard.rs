@@ -14,10 +14,7 @@ use super::admission::{Admission, Refused};
 use super::owner::Message;
 use super::pool::Shared;
 use super::report::ColdStart;
-
-/// Connections that must fail in a row before an instance is looked at: one may have met the moment
-/// at which a server reloads.
-const FAILURES_TO_LOOK: u32 = 3;
+use super::suspicion::{PATIENT_CALLER, Suspicion};
 
 /// One instance. Its life is in the hands of the pool's owner task; this is what is shared.
 #[derive(Debug)]
@@ -30,8 +27,8 @@ pub struct Instance {
     pub(super) admission: Admission,
     /// The most requests at once since [`Instance::take_peak`].
     peak: AtomicU32,
-    /// Connections that failed in a row.
-    unreachable: AtomicU32,
+    /// What requests have found of it.
+    pub(super) suspicion: Suspicion,
     address: OnceLock<SocketAddr>,
     cold_start: OnceLock<ColdStart>,
     retired: CancellationToken,
@@ -55,7 +52,7 @@ impl Instance {
             idle_since: AtomicU64::new(0),
             admission: Admission::default(),
             peak: AtomicU32::new(0),
-            unreachable: AtomicU32::new(0),
+            suspicion: Suspicion::default(),
             address: OnceLock::new(),
             cold_start: OnceLock::new(),
             retired: CancellationToken::new(),
@@ -105,13 +102,6 @@ impl Instance {
     /// Held as long as a connection to it is open. It is frozen only when none is.
     pub fn connection(&self) -> TaskTrackerToken {
         self.connections.token()
-    }
-
-    /// A connection to it was made.
-    pub fn reached(&self) {
-        if self.unreachable.load(Ordering::Relaxed) > 0 {
-            self.unreachable.store(0, Ordering::Relaxed);
-        }
     }
 
     /// Lets nobody in, so that it may sleep, and has its idle connections dropped. False if a
@@ -194,18 +184,67 @@ impl Guard {
         &self.instance
     }
 
-    /// The instance did not accept a connection. After a few in a row it is looked at, and taken out
-    /// if it does not answer.
-    pub fn unreachable(&self) {
-        let failures = self.instance.unreachable.fetch_add(1, Ordering::Relaxed) + 1;
-        if failures.is_multiple_of(FAILURES_TO_LOOK) {
-            self.pool.tell(Message::Unreachable(self.instance.serial()));
+    /// The instance answered a request, whatever it said.
+    pub fn answered(&self) {
+        self.instance.suspicion.answered();
+    }
+
+    /// The instance did not answer a request: it refused, reset, or was silent. After a few in a row it
+    /// is looked at, and taken out if it does not answer its probe.
+    pub fn failed(&self) {
+        if self.instance.suspicion.failed() {
+            self.pool.tell(Message::Suspected(self.instance.serial()));
+        }
+    }
+
+    /// Notes what becomes of a request that has been sent: see [`Awaited`].
+    pub fn awaited(&self) -> Awaited<'_> {
+        Awaited {
+            guard: self,
+            since: Instant::now(),
+            over: false,
         }
     }
 
     /// How long the request stood in the queue; `None` if it found a place at once.
     pub fn waited(&self) -> Option<Duration> {
         self.waited
+    }
+}
+
+/// A request whose answer is awaited. Dropped before it is over, its caller has left: after a long
+/// wait that counts as a failure, for callers have time limits of their own.
+#[derive(Debug)]
+pub struct Awaited<'a> {
+    guard: &'a Guard,
+    since: Instant,
+    over: bool,
+}
+
+impl Awaited<'_> {
+    /// The instance answered.
+    pub fn answered(mut self) {
+        self.over = true;
+        self.guard.answered();
+    }
+
+    /// The instance failed.
+    pub fn failed(mut self) {
+        self.over = true;
+        self.guard.failed();
+    }
+
+    /// Nothing can be said of the instance.
+    pub fn unknown(mut self) {
+        self.over = true;
+    }
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        if !self.over && self.since.elapsed() >= PATIENT_CALLER {
+            self.guard.failed();
+        }
     }
 }
 

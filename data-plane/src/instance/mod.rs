@@ -13,8 +13,9 @@
 //! - [`owner`]: the one task per pool that decides and keeps its queue.
 //! - [`start`], [`sleep`], [`farewell`]: tasks that call the engine; [`fetch`] is how a start comes by its image,
 //!   [`probe`] finds when a container answers;
-//!   [`failure`] says in words why a start came to nothing.
-//! - [`engine`]: what all starts of a node share.
+//!   [`failure`] and [`signal`] say in words why a start came to nothing.
+//! - [`suspicion`]: when an instance that fails requests is looked at.
+//! - [`engine`]: what all starts of a node share; [`oci`]: the runtime that containers run under.
 //! - [`gate`]: the node's limit on starts at once, fair among services.
 //! - [`pools`]: all pools of a node; follows the route table, adopts and removes leftovers.
 //! - [`report`]: what the control plane is told, as plain data.
@@ -33,14 +34,17 @@ mod farewell;
 mod fetch;
 pub mod gate;
 pub mod guard;
+pub mod oci;
 mod owner;
 pub mod pool;
 pub mod pools;
 mod probe;
 pub mod report;
+mod signal;
 mod sleep;
 mod start;
 pub mod state;
+mod suspicion;
 
 pub use guard::Guard;
 pub use pool::{Pool, Refusal};

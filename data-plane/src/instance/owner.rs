@@ -8,6 +8,7 @@
 //! no instance, and only once its version has left the route table.
 
 mod image;
+mod liveness;
 mod message;
 mod scaling;
 mod sleeping;
@@ -175,7 +176,8 @@ impl Owner {
             Message::Left(standing) => self.set_standing(standing),
             Message::Progress(serial, progress) => self.progress(serial, progress),
             Message::Died(name) => self.died(&name),
-            Message::Unreachable(serial) => self.look_at(serial),
+            Message::Suspected(serial) => self.look_at(serial),
+            Message::Unhealthy(name) => self.unhealthy(&name),
             Message::Adopt(container, address) => self.adopt(*container, address),
             Message::Stop { keep, done } => self.stop(keep, done),
         }
@@ -272,14 +274,17 @@ impl Owner {
     }
 
     fn answered(&mut self, serial: u64, started: Started) {
-        let Some(tenant) = self.tenants.get(&serial) else {
+        let Some(tenant) = self.tenants.get_mut(&serial) else {
             return;
         };
+        let now = Instant::now();
         tenant
             .instance
-            .answered(started.address, started.cold_start.clone(), Instant::now());
+            .answered(started.address, started.cold_start.clone(), now);
+        // One that was taken over has been up for longer than this process knows.
+        tenant.ready_at = started.cold_start.is_some().then_some(now);
         self.port = Some(started.address.port());
-        self.backoff.succeeded();
+        self.backoff.ready(now);
         self.last_failure = None;
         if let Some(cold_start) = started.cold_start {
             self.looked = true;

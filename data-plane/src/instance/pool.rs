@@ -61,6 +61,8 @@ pub(super) struct View {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) key: VersionKey,
+    /// How long a container of it may take to end when it is asked to.
+    pub(super) stop_grace: Duration,
     /// Instances that requests may enter.
     pub(super) open: ArcSwap<Vec<Arc<Instance>>>,
     /// Requests in the queue, or on their way into it.
@@ -76,11 +78,13 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(
         key: VersionKey,
+        stop_grace: Duration,
         settings: &Settings,
         mailbox: mpsc::UnboundedSender<Message>,
     ) -> Self {
         Self {
             key,
+            stop_grace,
             open: ArcSwap::default(),
             waiting: AtomicUsize::new(0),
             concurrency: AtomicU32::new(settings.concurrency),

@@ -24,17 +24,21 @@ use tracing::{debug, info, warn};
 
 use super::engine::{Engine, network_name};
 use super::gate::Gate;
+use super::oci::OciRuntime;
 use super::owner::{Membership, Message, Owner, Surroundings, is_stale};
 use super::pool::{Pool, Shared};
 use super::report::{InstanceState, NodeReport};
 use crate::image::{Puller, Record};
 use crate::metrics::Metrics;
 use crate::route::{Route, Table, Version, VersionKey};
-use crate::runtime::{Container, ContainerState, Event, Runtime, label};
+use crate::runtime::{Container, ContainerState, Event, Runtime, Runtimes, label};
 use crate::scale::decide::Standing;
 
 /// How often containers are compared with pools, besides at every (re)connection to the engine.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// Beyond the longest grace of its containers, how long a node that stops gives the engine to end and
+/// remove them.
+const TO_REMOVE: Duration = Duration::from_secs(2);
 /// How soon after a sweep that failed the next is tried.
 const SWEEP_RETRY: Duration = Duration::from_secs(2);
 
@@ -67,6 +71,8 @@ pub struct Node {
     pub starts_at_once: usize,
     /// What this node pulled for cless.
     pub images: Arc<Record>,
+    /// The engine's runtime that containers run under; `None`: its default.
+    pub runtime: Option<String>,
 }
 
 impl Pools {
@@ -87,6 +93,7 @@ impl Pools {
             network: OnceCell::new(),
             puller: Puller::new(runtime.clone(), node.images),
             linked: watch::Sender::new(false),
+            oci: OciRuntime::new(node.runtime),
             runtime,
         };
         Self {
@@ -119,7 +126,12 @@ impl Pools {
             settings: route.settings.clone(),
         };
         let (mailbox, inbox) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared::new(version.key.clone(), &route.settings, mailbox));
+        let shared = Arc::new(Shared::new(
+            version.key.clone(),
+            version.spec.stop_grace,
+            &route.settings,
+            mailbox,
+        ));
         let pool = Pool {
             shared: shared.clone(),
         };
@@ -184,7 +196,11 @@ impl Pools {
                 event = events.next() => match event {
                     Some(Event::Connected) => {}
                     Some(Event::Died { name, labels }) => {
-                        self.died(&name, &labels);
+                        self.tell(&labels, Message::Died(name));
+                        continue;
+                    }
+                    Some(Event::Unhealthy { name, labels }) => {
+                        self.tell(&labels, Message::Unhealthy(name));
                         continue;
                     }
                     None => return,
@@ -202,11 +218,12 @@ impl Pools {
         }
     }
 
-    fn died(&self, name: &str, labels: &BTreeMap<String, String>) {
+    /// Tells the pool of a container by its labels.
+    fn tell(&self, labels: &BTreeMap<String, String>, message: Message) {
         if let Some(key) = key_of(labels)
             && let Some(pool) = self.inner.pools.lock().get(&key)
         {
-            pool.shared.tell(Message::Died(name.to_owned()));
+            pool.shared.tell(message);
         }
     }
 
@@ -223,6 +240,7 @@ impl Pools {
                 .map_or_else(|e| Err(e.to_string()), |n| Ok(n.clone())),
         );
         named?;
+        self.compare_runtimes(&engine.runtime.runtimes().await?);
         // Before the containers: one that is made meanwhile is then not taken for missing.
         let ready = self.served_names();
         let found = engine.runtime.list(&engine.node).await?;
@@ -347,12 +365,26 @@ impl Pools {
         }
     }
 
+    fn compare_runtimes(&self, offered: &Runtimes) {
+        let oci = &self.inner.around.engine.oci;
+        if oci.compare(offered) {
+            if let Err(unfit) = oci.found() {
+                warn!(%unfit, "no container is started");
+            }
+            self.inner.around.changed.send_modify(|count| *count += 1);
+        }
+    }
+
     /// The node's state as of now.
     pub fn report(&self) -> NodeReport {
         let mut report = NodeReport::default();
         match &*self.inner.engine.lock() {
             Ok(name) => report.engine.clone_from(name),
             Err(error) => report.warnings.push(format!("engine: {error}")),
+        }
+        match self.inner.around.engine.oci.found() {
+            Ok(name) => report.runtime = name,
+            Err(unfit) => report.warnings.push(format!("engine: {unfit}")),
         }
         for pool in self.all() {
             let view = pool.shared.view.lock();
@@ -367,11 +399,14 @@ impl Pools {
     }
 
     /// Stops every pool: drains, then removes this node's containers and network, or with `keep`
-    /// leaves what is ready for the next process. Requests that still run after `patience` are cut.
+    /// leaves what is ready for the next process. Requests that still run after `patience` are cut;
+    /// containers get the grace of their version in any case.
     pub async fn shut_down(&self, keep: bool, patience: Duration) {
         self.inner.stopping.store(true, Ordering::Relaxed);
         let mut waits = Vec::new();
+        let mut least = Duration::ZERO;
         for pool in self.all() {
+            least = least.max(pool.shared.stop_grace + TO_REMOVE);
             let (done, ended) = oneshot::channel();
             if pool.shared.tell(Message::Stop { keep, done }) {
                 waits.push(ended);
@@ -383,7 +418,9 @@ impl Pools {
                 let _ = ended.await;
             }
         };
-        let in_time = tokio::time::timeout(patience, all_ended).await.is_ok();
+        let in_time = tokio::time::timeout(patience.max(least), all_ended)
+            .await
+            .is_ok();
         if keep {
             return;
         }

@@ -18,6 +18,8 @@ pub struct NodeReport {
     pub instances: Vec<InstanceReport>,
     /// Every version this node has run, or tried to run.
     pub versions: Vec<VersionReport>,
+    /// The engine's runtime that containers run under; empty while it has not said.
+    pub runtime: String,
 }
 
 /// One instance.
@@ -123,6 +125,12 @@ pub struct StartFailure {
     pub log_tail: Vec<String>,
     /// When it failed.
     pub at: SystemTime,
+    /// The signal that ended it, as its exit code tells.
+    pub signal: Option<String>,
+    /// What the last probe found, in words.
+    pub last_probe: Option<String>,
+    /// What the engine said, in its own words.
+    pub engine_error: Option<String>,
 }
 
 /// The kinds of failed starts.

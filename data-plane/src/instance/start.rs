@@ -18,10 +18,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::engine::Engine;
+use super::failure;
 use super::owner::{Message, Progress};
 use super::pool::Shared;
+use super::probe::{Probe, Unready};
 use super::report::{ColdStart, FailureReason, StartFailure};
-use super::{failure, probe};
 use crate::route::Version;
 use crate::runtime::{ContainerSpec, ContainerState, Error, Exit, label};
 
@@ -125,7 +126,7 @@ impl Start {
                 .wanted(self.engine.gate.enter(&self.version.service))
                 .await?;
             phases.queue = Some(phases.queue.unwrap_or_default() + asked.elapsed());
-            let spec = self.spec(port, network.clone(), &phases);
+            let spec = self.spec(port, network.clone(), &phases)?;
             if let Some(digest) = self.digest(&phases) {
                 self.tell(Progress::Resolved(digest));
             }
@@ -179,7 +180,14 @@ impl Start {
         })
     }
 
-    fn spec(&self, port: u16, network: String, phases: &Phases) -> ContainerSpec {
+    fn spec(
+        &self,
+        port: u16,
+        network: String,
+        phases: &Phases,
+    ) -> Result<ContainerSpec, StartFailure> {
+        let oci = self.engine.oci.for_create();
+        let oci = oci.map_err(|unfit| failure::new(FailureReason::Engine, unfit.to_string()))?;
         let version = &self.version;
         let mut env: Vec<String> = version
             .spec
@@ -201,7 +209,7 @@ impl Start {
         ];
         let digest = self.digest(phases);
         let digest = digest.map(|digest| (label::DIGEST, digest.to_string()));
-        ContainerSpec {
+        Ok(ContainerSpec {
             name: self.name.clone(),
             image: self.image(phases),
             env,
@@ -215,7 +223,14 @@ impl Start {
             memory: version.spec.memory_bytes,
             cpu_millis: version.spec.cpu_millis,
             network,
-        }
+            pids_limit: version.spec.pids_limit,
+            read_only_root: version.spec.read_only_root,
+            tmpfs: version.spec.tmpfs.clone(),
+            user: version.spec.user.clone(),
+            stop_signal: version.spec.stop_signal.clone(),
+            stop_grace: version.spec.stop_grace,
+            runtime: oci,
+        })
     }
 
     async fn address(&self) -> Result<IpAddr, StartFailure> {
@@ -237,9 +252,18 @@ impl Start {
 
     /// Waits until it answers, dies, or takes too long.
     async fn probe(&self, address: SocketAddr) -> Result<(), StartFailure> {
-        let readiness = &self.version.spec.readiness;
         let deadline = Instant::now() + self.patience;
-        let answered = probe::until_ready(address, readiness, deadline);
+        let runtime = self.engine.runtime.clone();
+        let probe = Probe::new(runtime, self.name.clone(), address, &self.version.spec);
+        let met = self.meet(&probe, deadline).await;
+        met.map_err(|failure| StartFailure {
+            last_probe: probe.last(),
+            ..failure
+        })
+    }
+
+    async fn meet(&self, probe: &Probe, deadline: Instant) -> Result<(), StartFailure> {
+        let answered = probe.until_ready(deadline);
         tokio::pin!(answered);
         loop {
             tokio::select! {
@@ -267,15 +291,16 @@ impl Start {
         }
     }
 
-    fn not_ready(&self, found: &str) -> StartFailure {
-        failure::new(
-            FailureReason::NotReady,
-            format!(
+    fn not_ready(&self, found: &Unready) -> StartFailure {
+        let message = match found {
+            Unready::Late(found) => format!(
                 "did not become ready within {:?}: {found}; it must listen on 0.0.0.0 at the port \
                  given as PORT, or raise cold_start_timeout",
                 self.patience
             ),
-        )
+            Unready::Never(why) => format!("cannot become ready: {why}"),
+        };
+        failure::new(FailureReason::NotReady, message)
     }
 
     async fn exited(&self, exit: Exit) -> StartFailure {
@@ -301,8 +326,9 @@ impl Start {
 /// that the earlier process had put to sleep is woken first.
 pub(super) struct Adoption {
     pub(super) engine: Arc<Engine>,
-    /// Its name, if it is frozen.
-    pub(super) frozen: Option<String>,
+    pub(super) name: String,
+    /// It is to be thawed first.
+    pub(super) frozen: bool,
     pub(super) pool: Arc<Shared>,
     pub(super) serial: u64,
     pub(super) version: Arc<Version>,
@@ -315,8 +341,10 @@ pub(super) struct Adoption {
 impl Adoption {
     pub(super) async fn run(self) {
         let deadline = Instant::now() + self.patience;
-        if let Some(name) = &self.frozen
-            && let Err(error) = self.engine.runtime.unpause(name).await
+        let runtime = self.engine.runtime.clone();
+        let probe = Probe::new(runtime, self.name, self.address, &self.version.spec).at_once();
+        if self.frozen
+            && let Err(error) = self.engine.runtime.unpause(probe.name()).await
         {
             let failed = Progress::Failed(Box::new(failure::of_engine(error)));
             self.pool.tell(Message::Progress(self.serial, failed));
@@ -328,12 +356,17 @@ impl Adoption {
             () = self.died.cancelled() => Progress::Failed(Box::new(failure::new(
                 FailureReason::Exited, "ended while it was taken over".to_owned(),
             ))),
-            found = probe::until_ready(self.address, &self.version.spec.readiness, deadline) => {
+            found = probe.until_ready(deadline) => {
                 match found {
                     Ok(()) => Progress::Answered(Box::new(Started {
                         address: self.address, cold_start: None,
                     })),
-                    Err(found) => Progress::Failed(Box::new(failure::new(FailureReason::NotReady, found))),
+                    Err(Unready::Late(found) | Unready::Never(found)) => {
+                        Progress::Failed(Box::new(StartFailure {
+                            last_probe: Some(found.clone()),
+                            ..failure::new(FailureReason::NotReady, found)
+                        }))
+                    }
                 }
             }
         };

@@ -272,18 +272,35 @@ impl Proxy {
         );
         let mut request = Request::from_parts(head, RequestBody::new(body, exchange.clone()));
         loop {
+            let awaited = exchange.guard().awaited();
             let sending = lease.sender().try_send_request(request);
             let sent = tokio::time::timeout_at(deadline.into(), sending).await;
             let mut failed = match sent {
-                Ok(Ok(response)) => return Ok((response, lease, exchange)),
+                Ok(Ok(response)) => {
+                    awaited.answered();
+                    return Ok((response, lease, exchange));
+                }
                 Ok(Err(failed)) => failed,
-                Err(_) => return Err(Error::Late),
+                Err(_) => {
+                    awaited.failed();
+                    return Err(Error::Late);
+                }
             };
             let unsent = failed.take_message();
             debug!(error = %failed.error(), reused = lease.reused(), "an exchange failed");
             request = match unsent {
-                Some(unsent) if lease.reused() => unsent,
-                _ => return Err(Error::Broken),
+                Some(unsent) if lease.reused() => {
+                    awaited.unknown();
+                    unsent
+                }
+                _ => {
+                    // A body that the caller cut is no fault of the instance.
+                    match failed.error().is_user() {
+                        true => awaited.unknown(),
+                        false => awaited.failed(),
+                    }
+                    return Err(Error::Broken);
+                }
             };
             let instance = exchange.guard().instance();
             lease = match self.inner.connections.idle(instance).await {
@@ -292,7 +309,7 @@ impl Proxy {
                     let address = instance.address().ok_or(Error::Unreachable)?;
                     let connected = self.inner.connections.connect(instance, address).await;
                     connected.map_err(|_| {
-                        exchange.guard().unreachable();
+                        exchange.guard().failed();
                         Error::Unreachable
                     })?
                 }
@@ -321,7 +338,7 @@ impl Proxy {
                 Err(error) => error,
             };
             debug!(container = instance.name(), %error, "an instance does not accept");
-            guard.unreachable();
+            guard.failed();
             // While the pause lasts the place is given up, so that the instance may be taken out.
             drop(guard);
             let pause = pauses.next().ok_or(Error::Unreachable)?;

@@ -137,7 +137,6 @@ impl Connections {
             }
             drop(open);
         });
-        instance.reached();
         self.watch(instance);
         Ok(Lease {
             sender,

@@ -29,4 +29,4 @@ pub use service::{Route, TagRoute};
 pub use settings::{Affinity, Settings};
 pub use slots::{Error as SlotsError, SLOTS, Slots};
 pub use table::{Candidate, Change, Cursor, Entry, HostEntry, LastGood, Quarantined, Scope, Table};
-pub use version::{PullPolicy, Readiness, Spec, VerifyOrder, Version, VersionKey};
+pub use version::{ProbeTimings, PullPolicy, Readiness, Spec, VerifyOrder, Version, VersionKey};

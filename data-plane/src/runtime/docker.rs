@@ -24,9 +24,9 @@ use tokio::sync::OnceCell;
 use tracing::debug;
 
 use super::credentials::RegistryConfig;
-use super::{Container, ContainerSpec, Error, Event, Image, PullStep, Runtime, label};
+use super::{Container, ContainerSpec, Error, Event, Image, PullStep, Runtime, Runtimes, label};
 use events::follow_events;
-use translate::{body, from_inspect, from_summary, last_lines};
+use translate::{body, from_inspect, from_summary, last_lines, whole_seconds};
 
 /// How long an ordinary call may take before the engine counts as not answering. A start on a
 /// machine with twenty others starting took 3 s where measured, so this is an order above.
@@ -117,6 +117,16 @@ impl Runtime for Docker {
             "docker {}",
             version.version.as_deref().unwrap_or("of unknown version")
         ))
+    }
+
+    async fn runtimes(&self) -> Result<Runtimes, Error> {
+        let info = within(self.client().await?.info()).await?;
+        let mut offered: Vec<String> = info.runtimes.unwrap_or_default().into_keys().collect();
+        offered.sort_unstable();
+        Ok(Runtimes {
+            offered,
+            default: info.default_runtime.unwrap_or_default(),
+        })
     }
 
     async fn image(&self, image: &str) -> Result<Image, Error> {
@@ -236,9 +246,12 @@ impl Runtime for Docker {
     }
 
     async fn stop(&self, name: &str, grace: Duration) -> Result<(), Error> {
-        let seconds = i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
+        let seconds = i32::try_from(whole_seconds(grace)).unwrap_or(i32::MAX);
         let options = StopContainerOptionsBuilder::default().t(seconds).build();
-        let client = self.client().await?;
+        // The client's own limit of two minutes would cut a longer grace, and asking again would send
+        // the signal again, which many programs take for an order to end at once.
+        let client = self.client().await?.clone();
+        let client = client.with_timeout(grace + CALL_TIMEOUT);
         let call = client.stop_container(name, Some(options));
         match tokio::time::timeout(grace + CALL_TIMEOUT, call).await {
             Ok(result) => gone_is_done(result.map_err(sort_error)),
@@ -276,7 +289,7 @@ impl Runtime for Docker {
     fn events(&self, node: &str) -> BoxStream<'static, Event> {
         let filters = HashMap::from([
             ("type", vec!["container".to_owned()]),
-            ("event", vec!["die".to_owned()]),
+            ("event", vec!["die".to_owned(), "health_status".to_owned()]),
             ("label", vec![format!("{}={node}", label::NODE)]),
         ]);
         let docker = self.clone();

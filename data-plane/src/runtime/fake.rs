@@ -17,7 +17,8 @@ use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 
 use super::{
-    Container, ContainerSpec, ContainerState, Error, Event, Exit, Image, PullStep, Runtime, label,
+    Container, ContainerSpec, ContainerState, Error, Event, Exit, Health, Image, PullStep, Runtime,
+    Runtimes, label,
 };
 
 mod images;
@@ -60,6 +61,9 @@ struct Inner {
     starts: AtomicU32,
     refusals: Mutex<Vec<Call>>,
     pause_takes: Mutex<Duration>,
+    offered: Mutex<Vec<String>>,
+    graces: Mutex<Vec<Duration>>,
+    health: Mutex<Option<Health>>,
     events: broadcast::Sender<Event>,
     images: Images,
 }
@@ -80,6 +84,9 @@ impl Default for Fake {
                 starts: AtomicU32::new(0),
                 refusals: Mutex::default(),
                 pause_takes: Mutex::default(),
+                offered: Mutex::new(vec!["runc".to_owned()]),
+                graces: Mutex::default(),
+                health: Mutex::default(),
                 events: broadcast::Sender::new(64),
                 images: Images::default(),
             }),
@@ -111,6 +118,42 @@ impl Fake {
     /// Each pause takes this long from now on.
     pub fn pauses_take(&self, time: Duration) {
         *self.inner.pause_takes.lock() = time;
+    }
+
+    /// It can run containers under these from now on.
+    pub fn offers_runtimes(&self, names: &[&str]) {
+        *self.inner.offered.lock() = names.iter().map(|name| (*name).to_owned()).collect();
+    }
+
+    /// The events' stream begins anew, as after a restart of the engine.
+    pub fn reconnects(&self) {
+        let _ = self.inner.events.send(Event::Connected);
+    }
+
+    /// With how long a grace containers were asked to end so far.
+    pub fn graces(&self) -> Vec<Duration> {
+        self.inner.graces.lock().clone()
+    }
+
+    /// Containers made from now on have a HEALTHCHECK, which says this at first.
+    pub fn born_with_health(&self, health: Health) {
+        *self.inner.health.lock() = Some(health);
+    }
+
+    /// A container's HEALTHCHECK says this from now on.
+    pub fn set_health(&self, name: &str, health: Option<Health>) {
+        let labels = {
+            let mut containers = self.inner.containers.lock();
+            let Some(fixture) = containers.get_mut(name) else {
+                return;
+            };
+            fixture.container.health = health.clone();
+            fixture.container.labels.clone()
+        };
+        if matches!(health, Some(Health::Unhealthy(_))) {
+            let name = name.to_owned();
+            let _ = self.inner.events.send(Event::Unhealthy { name, labels });
+        }
     }
 
     /// Where a container is in its life.
@@ -170,6 +213,13 @@ impl Fake {
             memory: 0,
             cpu_millis: 0,
             network: String::new(),
+            pids_limit: 0,
+            read_only_root: false,
+            tmpfs: Vec::new(),
+            user: None,
+            stop_signal: None,
+            stop_grace: Duration::ZERO,
+            runtime: None,
         };
         let made = self.create(&spec).await;
         assert!(made.is_ok(), "a planted container is made");
@@ -202,6 +252,14 @@ impl Fake {
 impl Runtime for Fake {
     async fn engine(&self) -> Result<String, Error> {
         Ok("fake 1".to_owned())
+    }
+
+    async fn runtimes(&self) -> Result<Runtimes, Error> {
+        let offered = self.inner.offered.lock().clone();
+        Ok(Runtimes {
+            default: offered.first().cloned().unwrap_or_default(),
+            offered,
+        })
     }
 
     async fn image(&self, image: &str) -> Result<Image, Error> {
@@ -250,6 +308,7 @@ impl Runtime for Fake {
             state: ContainerState::Created,
             address: Some(IpAddr::V4(Ipv4Addr::new(127, 77, third, fourth))),
             exit: Exit::default(),
+            health: self.inner.health.lock().clone(),
         };
         let id = container.id.clone();
         self.inner.containers.lock().insert(
@@ -331,7 +390,8 @@ impl Runtime for Fake {
             .collect())
     }
 
-    async fn stop(&self, name: &str, _grace: Duration) -> Result<(), Error> {
+    async fn stop(&self, name: &str, grace: Duration) -> Result<(), Error> {
+        self.inner.graces.lock().push(grace);
         self.kill(name, 143);
         Ok(())
     }

@@ -135,6 +135,20 @@ pub struct ContainerSpec {
     pub cpu_millis: u32,
     /// The network to join.
     pub network: String,
+    /// Most processes and threads at once.
+    pub pids_limit: u32,
+    /// Nothing may be written but to `tmpfs`.
+    pub read_only_root: bool,
+    /// File systems in memory: mount points and bytes.
+    pub tmpfs: Vec<(String, u64)>,
+    /// Who the process runs as; `None`: as the image says.
+    pub user: Option<String>,
+    /// What asks the process to end; `None`: as the image says.
+    pub stop_signal: Option<String>,
+    /// From that signal to the end by force, if it is the engine that stops it.
+    pub stop_grace: Duration,
+    /// The engine's runtime; `None`: its default.
+    pub runtime: Option<String>,
 }
 
 /// Where a container is in its life, as the engine says.
@@ -165,6 +179,28 @@ pub struct Container {
     pub address: Option<IpAddr>,
     /// How its process ended; meaningful if it did.
     pub exit: Exit,
+    /// What the image's HEALTHCHECK says; `None` if it has none, and in lists.
+    pub health: Option<Health>,
+}
+
+/// What an image's HEALTHCHECK says of a running container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// It has not said yet.
+    Starting,
+    /// The last check succeeded.
+    Healthy,
+    /// As many checks in a row as the image allows have failed; with the output of the last.
+    Unhealthy(String),
+}
+
+/// The runtimes (`runc`, `runsc`) that an engine can run containers under.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Runtimes {
+    /// Their names, in ascending order.
+    pub offered: Vec<String>,
+    /// The one it takes unless told.
+    pub default: String,
 }
 
 /// How a container's process ended.
@@ -188,6 +224,13 @@ pub enum Event {
         /// Its labels.
         labels: BTreeMap<String, String>,
     },
+    /// A container's HEALTHCHECK says that it is not well.
+    Unhealthy {
+        /// The container's name.
+        name: String,
+        /// Its labels.
+        labels: BTreeMap<String, String>,
+    },
 }
 
 /// A container engine. See the module for its invariants.
@@ -195,6 +238,9 @@ pub enum Event {
 pub trait Runtime: Send + Sync + 'static {
     /// The engine's name and version, for `node get`.
     async fn engine(&self) -> Result<String, Error>;
+
+    /// What it can run containers under.
+    async fn runtimes(&self) -> Result<Runtimes, Error>;
 
     /// What is known of an image on this node.
     async fn image(&self, image: &str) -> Result<Image, Error>;
@@ -232,7 +278,8 @@ pub trait Runtime: Send + Sync + 'static {
     /// All containers of a node, running or not.
     async fn list(&self, node: &str) -> Result<Vec<Container>, Error>;
 
-    /// Asks the process to end, and after `grace` ends it; a frozen one is thawed for that.
+    /// Asks the process to end, by its stop signal, and after `grace` ends it; a frozen one is thawed
+    /// for that. A part of a second of `grace` counts as a whole one.
     async fn stop(&self, name: &str, grace: Duration) -> Result<(), Error>;
 
     /// Removes a container, ending its process if it still runs.

@@ -3,5 +3,6 @@
 mod feed;
 mod pools;
 mod pools_images;
+mod pools_life;
 mod pools_scale;
 mod pools_sleep;

@@ -9,8 +9,8 @@ use cless_data_plane::instance::report::{FailureReason, VersionReport};
 use cless_data_plane::instance::{Guard, Pool, Refusal};
 use cless_data_plane::metrics::Metrics;
 use cless_data_plane::route::{
-    Candidate, Change, Cursor, Digest, PullPolicy, Readiness, Route, Scope, Settings, Slots, Spec,
-    Table, Version, VersionKey,
+    Candidate, Change, Cursor, Digest, ProbeTimings, PullPolicy, Readiness, Route, Scope, Settings,
+    Slots, Spec, Table, Version, VersionKey,
 };
 use cless_data_plane::runtime::fake::{Fake, Script};
 use cless_data_plane::runtime::label;
@@ -34,6 +34,26 @@ impl World {
 
     /// On an engine that may hold something already; without a route table yet.
     pub(crate) fn unsynced(settings: Settings, engine: Fake) -> Self {
+        Self::made(route(settings), engine, None)
+    }
+
+    /// A version of another specification, on a node told to use an engine's runtime.
+    pub(crate) fn of(
+        settings: Settings,
+        engine: Fake,
+        change: impl FnOnce(&mut Spec),
+        runtime: Option<&str>,
+    ) -> Self {
+        let mut route = route(settings);
+        if let Some(version) = route.versions.first_mut() {
+            change(&mut Arc::make_mut(version).spec);
+        }
+        let world = Self::made(route, engine, runtime.map(str::to_owned));
+        world.pools.reconcile(&world.table(true), true);
+        world
+    }
+
+    fn made(route: Route, engine: Fake, runtime: Option<String>) -> Self {
         let world = Self {
             pools: Pools::new(
                 Node {
@@ -41,6 +61,7 @@ impl World {
                     boot: "boot-2".into(),
                     starts_at_once: 2,
                     images: Arc::default(),
+                    runtime,
                 },
                 Arc::new(engine.clone()),
                 Arc::new(Metrics::default()),
@@ -48,7 +69,7 @@ impl World {
                 watch::Sender::new(0),
             ),
             engine,
-            route: Arc::new(route(settings)),
+            route: Arc::new(route),
             revision: 1,
         };
         tokio::spawn(world.pools.clone().follow_engine());
@@ -120,7 +141,14 @@ fn route(settings: Settings) -> Route {
             cpu_millis: 1000,
             memory_bytes: 512 << 20,
             readiness: Readiness::Tcp,
+            probe: ProbeTimings::default(),
             pull_policy: PullPolicy::Missing,
+            pids_limit: 512,
+            read_only_root: false,
+            tmpfs: Vec::new(),
+            user: None,
+            stop_signal: None,
+            stop_grace: Duration::from_secs(10),
         },
         image_digest: None,
         verify: None,
@@ -342,7 +370,7 @@ async fn an_instance_that_dies_is_replaced() {
     let failure = world.version().unwrap().last_failure.unwrap();
     assert_eq!(
         failure.message,
-        "the container was ended by signal 9 while it served"
+        "the container was ended by SIGKILL while it served"
     );
 }
 
@@ -403,6 +431,7 @@ async fn leftovers_are_adopted_if_routed_and_removed_if_not() {
                 boot: "boot-2".into(),
                 starts_at_once: 2,
                 images: Arc::default(),
+                runtime: None,
             },
             Arc::new(engine.clone()),
             Arc::new(Metrics::default()),

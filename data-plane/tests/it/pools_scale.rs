@@ -37,24 +37,24 @@ async fn an_instance_that_accepts_no_more_is_looked_at_taken_out_and_replaced() 
 
     // A false alarm: it answers when it is looked at.
     for _ in 0..3 {
-        guard.unreachable();
+        guard.failed();
     }
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(!guard.instance().retired().is_cancelled());
-    guard.instance().reached();
+    guard.answered();
 
     world.engine.deafen(&name);
-    guard.unreachable();
-    guard.unreachable();
-    guard.instance().reached();
-    guard.unreachable();
+    guard.failed();
+    guard.failed();
+    guard.answered();
+    guard.failed();
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(
         !guard.instance().retired().is_cancelled(),
         "not three in a row"
     );
-    guard.unreachable();
-    guard.unreachable();
+    guard.failed();
+    guard.failed();
     guard.instance().retired().cancelled().await;
 
     let next = world.admit().await.unwrap();

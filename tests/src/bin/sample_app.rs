@@ -22,9 +22,17 @@
 //! | `/load` | `{"now","peak","served"}`: requests in work (this one not counted), their maximum, their number |
 //! | `/exit?code=N` | none: the process ends |
 //! | `/upgrade` | 101, then every byte back |
+//! | `/healthz` | 200, or 503 before `HEALTHY_AFTER_MS` |
+//! | `/write/PATH?bytes=N` | 200 once N bytes are in that file, else 500 with the error |
+//! | `/read/PATH` | that file |
+//! | `/threads?n=N` | how many of N more threads could be started |
+//! | `grpc.health.v1.Health/Check`, by HTTP/2 | as `/healthz`, for all or the service `GRPC_HEALTH` |
 //!
 //! Environment: `PORT` (8080), `GREETING`, `START_DELAY_MS` before it listens, `EXIT_AT_START=CODE`
-//! after two lines on stderr, `NEVER_LISTEN=1`.
+//! after two lines on stderr, `NEVER_LISTEN=1`, `HEALTHY_AFTER_MS`, `GRPC_HEALTH=SERVICE`, `LOG_LINES=N` on
+//! stderr at first, `ALLOC_AT_START=BYTES` of memory, `ABORT_AT_START=1`.
+//!
+//! `sample-app check` is for a HEALTHCHECK: it asks `/healthz`.
 
 #![expect(
     clippy::disallowed_methods,
@@ -37,11 +45,24 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+#[path = "sample_app/health.rs"]
+mod health;
+#[path = "sample_app/limits.rs"]
+mod limits;
+
 static NOW: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 static SERVED: AtomicUsize = AtomicUsize::new(0);
 
 fn main() -> io::Result<()> {
+    let port = env_number("PORT")
+        .and_then(|n| u16::try_from(n).ok())
+        .unwrap_or(8080);
+    if std::env::args().nth(1).as_deref() == Some("check") {
+        return health::check(port);
+    }
+    health::begin();
+    health::fail_at_start();
     if let Some(code) = env_number("EXIT_AT_START") {
         log("sample-app: reading configuration");
         log(&format!(
@@ -58,9 +79,6 @@ fn main() -> io::Result<()> {
     if let Some(ms) = env_number("START_DELAY_MS") {
         thread::sleep(Duration::from_millis(ms));
     }
-    let port = env_number("PORT")
-        .and_then(|n| u16::try_from(n).ok())
-        .unwrap_or(8080);
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
     log(&format!("sample-app: listening on port {port}"));
     let greeting = std::env::var("GREETING").unwrap_or_else(|_| "hello".to_owned());
@@ -130,6 +148,9 @@ fn serve_connection(stream: TcpStream, greeting: &str) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut input = BufReader::new(stream.try_clone()?);
     let mut output = stream;
+    if health::is_http2(&mut input)? {
+        return health::serve_http2(&mut input, &mut output);
+    }
     while let Some(request) = read_head(&mut input)? {
         let before = NOW.fetch_add(1, Ordering::SeqCst);
         PEAK.fetch_max(before + 1, Ordering::SeqCst);
@@ -217,6 +238,22 @@ fn answer(
                 .and_then(|n| u16::try_from(n).ok())
                 .unwrap_or(200);
             send(output, code, "text/plain", hello.as_bytes())?;
+        }
+        "/healthz" => {
+            let status = if health::is_healthy() { 200 } else { 503 };
+            send(output, status, "text/plain", hello.as_bytes())?;
+        }
+        "/threads" => {
+            let started = limits::threads(request.query("n").unwrap_or(1));
+            send(output, 200, "text/plain", started.as_bytes())?;
+        }
+        path if path.starts_with("/write/") || path.starts_with("/read/") => {
+            let done = match path.strip_prefix("/write") {
+                Some(file) => limits::write(file, request.query("bytes").unwrap_or(1)),
+                None => limits::read(path.trim_start_matches("/read")),
+            };
+            let (status, text) = done.map_or_else(|error| (500, error), |text| (200, text));
+            send(output, status, "text/plain", text.as_bytes())?;
         }
         "/big" => big(output, request.query("bytes").unwrap_or(0))?,
         "/cut" => {

@@ -55,6 +55,7 @@ impl Resource for pb::Node {
             )
             .line("Instances", self.instances.to_string())
             .line("Engine", text::or_dash(text::clean(&self.engine)))
+            .line("Runtime", text::clean(&self.runtime))
             .line("Program", text::clean(&self.version))
             .line("Connected", text::time(self.connect_time.as_ref()))
             .line("Reported", text::time(self.report_time.as_ref()))

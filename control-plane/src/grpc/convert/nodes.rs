@@ -42,6 +42,7 @@ pub(crate) fn read_report(
         warnings: request.warnings,
         instances,
         versions,
+        runtime: request.runtime,
     };
     violations
         .is_empty()
@@ -154,6 +155,9 @@ fn read_failure(failure: pb::StartFailure) -> StartFailure {
         oom_killed: failure.oom_killed,
         log_tail: failure.log_tail,
         time: read_timestamp(failure.time),
+        signal: failure.signal,
+        last_probe: failure.last_probe,
+        engine_error: failure.engine_error,
     }
     .clipped()
 }
@@ -240,6 +244,9 @@ pub(crate) fn node(node: &Node, head: i64) -> pb::Node {
         instances: report.map_or(0, |report| {
             u32::try_from(report.instances.len()).unwrap_or(u32::MAX)
         }),
+        runtime: report
+            .map(|report| report.runtime.clone())
+            .unwrap_or_default(),
     }
 }
 

@@ -21,6 +21,7 @@ pub(super) fn request(node: &Node, report: NodeReport) -> pb::ReportNodeStatusRe
         warnings,
         instances,
         versions,
+        runtime,
     } = report;
     let mut request = pb::ReportNodeStatusRequest {
         node: Some(node.identity()),
@@ -32,6 +33,7 @@ pub(super) fn request(node: &Node, report: NodeReport) -> pb::ReportNodeStatusRe
             .map(|one| instance(&node.name, one))
             .collect(),
         versions: versions.into_iter().map(version).collect(),
+        runtime,
     };
     if request.encoded_len() > MAX_REQUEST {
         for version in &mut request.versions {
@@ -130,6 +132,9 @@ fn failure(failure: domain::StartFailure) -> pb::StartFailure {
         oom_killed: failure.oom_killed,
         log_tail: failure.log_tail.into_iter().skip(skip).map(clip).collect(),
         time: Some(time(failure.at)),
+        signal: failure.signal.unwrap_or_default(),
+        last_probe: failure.last_probe.unwrap_or_default(),
+        engine_error: failure.engine_error.unwrap_or_default(),
     }
 }
 
@@ -198,6 +203,9 @@ mod tests {
             oom_killed: false,
             log_tail: (0..lines).map(|line| format!("{line:0width$}")).collect(),
             at: SystemTime::UNIX_EPOCH,
+            signal: Some("SIGKILL".into()),
+            last_probe: None,
+            engine_error: None,
         }
     }
 

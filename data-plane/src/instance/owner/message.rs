@@ -31,8 +31,10 @@ pub(in crate::instance) enum Message {
     Left(Standing),
     /// A driver's finding about an instance.
     Progress(u64, Progress),
-    /// Connections to an instance failed, a few in a row.
-    Unreachable(u64),
+    /// Requests to an instance failed, a few in a row.
+    Suspected(u64),
+    /// A container's HEALTHCHECK fails, by its name.
+    Unhealthy(String),
     /// A container's process ended, by its name.
     Died(String),
     /// A container of an earlier process is to be taken over.

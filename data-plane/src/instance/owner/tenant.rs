@@ -25,6 +25,8 @@ pub(super) struct Tenant {
     /// The digest of the image it runs, once that is known.
     pub(super) digest: Option<Arc<str>>,
     pub(super) driver: Option<JoinHandle<()>>,
+    /// Since when it has been ready, if this process started it.
+    pub(super) ready_at: Option<Instant>,
     give_up: CancellationToken,
     died: CancellationToken,
 }
@@ -41,6 +43,12 @@ impl Owner {
         // A start finds out why by itself; it reports the failure.
         tenant.died.cancel();
         if !is_starting(tenant.state) {
+            if matches!(
+                tenant.state,
+                State::Ready | State::Pausing | State::Paused | State::Resuming
+            ) {
+                self.ended(serial);
+            }
             self.apply(serial, Event::Died);
         }
     }
@@ -64,7 +72,8 @@ impl Owner {
             tenant.digest = digest.map(|digest| digest.as_str().into());
             let adoption = Adoption {
                 engine: self.around.engine.clone(),
-                frozen: (container.state == ContainerState::Paused).then_some(container.name),
+                frozen: container.state == ContainerState::Paused,
+                name: container.name,
                 pool: self.shared.clone(),
                 serial,
                 version: self.member.version.clone(),
@@ -89,6 +98,7 @@ impl Owner {
                 created_at: SystemTime::now(),
                 digest: None,
                 driver: None,
+                ready_at: None,
                 give_up: CancellationToken::new(),
                 died: CancellationToken::new(),
             },
@@ -169,7 +179,7 @@ impl Owner {
                     tenant.give_up.cancel();
                     tenant.instance.retired().cancel();
                     let how = match (action, event) {
-                        (Action::Stop, _) => Farewell::Stop,
+                        (Action::Stop, _) => Farewell::Stop(self.shared.stop_grace),
                         (_, Event::Died) => Farewell::Explain,
                         _ => Farewell::Remove,
                     };

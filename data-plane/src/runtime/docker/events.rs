@@ -47,7 +47,7 @@ pub(super) async fn follow_events(
     loop {
         match events.next().await {
             Some(Ok(message)) => {
-                if let Some(event) = died(message) {
+                if let Some(event) = read(message) {
                     return Some((event, (docker, filters, Some(events))));
                 }
             }
@@ -62,13 +62,12 @@ pub(super) async fn follow_events(
     }
 }
 
-fn died(message: EventMessage) -> Option<Event> {
-    if message.action.as_deref() != Some("die") {
-        return None;
-    }
+fn read(message: EventMessage) -> Option<Event> {
     let labels: BTreeMap<String, String> = message.actor?.attributes?.into_iter().collect();
-    Some(Event::Died {
-        name: labels.get("name")?.clone(),
-        labels,
-    })
+    let name = labels.get("name")?.clone();
+    match message.action.as_deref()? {
+        "die" => Some(Event::Died { name, labels }),
+        "health_status: unhealthy" => Some(Event::Unhealthy { name, labels }),
+        _ => None,
+    }
 }
