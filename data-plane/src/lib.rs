@@ -8,6 +8,7 @@
 mod admin;
 pub mod feed;
 pub mod instance;
+pub mod isolation;
 pub mod metrics;
 pub mod node;
 pub mod options;

@@ -1,7 +1,7 @@
 //! One running data plane: its parts, wired together and taken down in order.
 //!
 //! Down goes: readiness, then the listener, then requests in flight (bounded), then containers,
-//! then the feed, which sends a last report.
+//! then the rules around them, then the feed, which sends a last report.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -20,6 +20,7 @@ use crate::feed::{self, Feed, FeedOptions, ReportSource};
 use crate::instance::Pools;
 use crate::instance::pools::Node;
 use crate::instance::report::NodeReport;
+use crate::isolation::{self, Isolation};
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::proxy::listener;
@@ -51,6 +52,9 @@ pub enum Error {
     /// The cache folder or a control plane's address cannot be used.
     #[error(transparent)]
     Feed(#[from] feed::Error),
+    /// Isolation is required and cannot be had.
+    #[error(transparent)]
+    NotIsolated(#[from] isolation::NotIsolated),
 }
 
 /// A data plane that runs. Dropped without [`Running::shutdown`], it ends without draining.
@@ -59,6 +63,7 @@ pub struct Running {
     admin_addr: SocketAddr,
     feed: Feed,
     pools: Pools,
+    isolation: Isolation,
     proxy: Proxy,
     stopping: CancellationToken,
     stop_listening: CancellationToken,
@@ -70,13 +75,19 @@ pub struct Running {
 
 /// The feed asks for reports before there are pools to make them.
 struct Reports {
-    pools: OnceLock<Pools>,
+    pools: OnceLock<(Pools, Isolation)>,
     changed: watch::Sender<u64>,
 }
 
 impl ReportSource for Reports {
     fn report(&self) -> NodeReport {
-        self.pools.get().map(Pools::report).unwrap_or_default()
+        let Some((pools, isolation)) = self.pools.get() else {
+            return NodeReport::default();
+        };
+        NodeReport {
+            isolation: isolation.status(),
+            ..pools.report()
+        }
     }
 
     fn changed(&self) -> watch::Receiver<u64> {
@@ -118,13 +129,23 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
     );
     let feed = feed::start(feed_options, reports.clone()).await?;
     let metrics = Arc::new(Metrics::default());
+    let isolation = isolation::Options {
+        node: feed.node_id().to_owned(),
+        proxy: proxy_addr,
+        control_planes: options.control_planes,
+        engine: options.engine.or_else(|| std::env::var("DOCKER_HOST").ok()),
+        required: options.require_isolation,
+    };
+    let isolation = Isolation::new(isolation, changed.clone());
+    isolation.begin().await?;
     let node = Node {
         id: feed.node_id().to_owned(),
         boot: feed.boot_id().to_owned(),
         starts_at_once: options.starts_at_once,
+        isolation: isolation.clone(),
     };
     let pools = Pools::new(node, runtime, metrics.clone(), feed.load_full(), changed);
-    let _ = reports.pools.set(pools.clone());
+    let _ = reports.pools.set((pools.clone(), isolation.clone()));
 
     // Connections wait in the backlog meanwhile.
     pools.take_over_leftovers(TAKE_OVER_WITHIN).await;
@@ -143,6 +164,7 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
     let tasks = vec![
         tokio::spawn(keep_in_step(feed.clone(), pools.clone())),
         tokio::spawn(pools.clone().follow_engine()),
+        tokio::spawn(isolation.clone().follow()),
         tokio::spawn(admin::serve(admin_listener, admin)),
         tokio::spawn(listener::serve(
             listener,
@@ -160,6 +182,7 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
         admin_addr,
         feed,
         pools,
+        isolation,
         proxy,
         stopping,
         stop_listening,
@@ -222,6 +245,9 @@ impl Running {
         let patience = deadline.saturating_duration_since(Instant::now());
         let patience = patience.max(LEAST_TO_STOP);
         self.pools.shut_down(self.keep_containers, patience).await;
+        if !self.keep_containers {
+            self.isolation.remove().await;
+        }
         self.feed.shutdown().await;
         for task in &self.tasks {
             task.abort();

@@ -38,6 +38,26 @@ pub(crate) struct Report {
     pub(crate) instances: Vec<Instance>,
     /// The versions it has run or tried to run.
     pub(crate) versions: Vec<VersionReport>,
+    /// How far its containers are kept apart, once it has said.
+    pub(crate) isolation: Option<Isolation>,
+}
+
+/// How far the containers of a node are kept apart.
+#[derive(Debug, Clone)]
+pub(crate) struct Isolation {
+    /// How far.
+    pub(crate) state: IsolationState,
+    /// Why not all of it, for a person.
+    pub(crate) reason: String,
+}
+
+/// As the data plane judges it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IsolationState {
+    Unspecified,
+    Enforced,
+    Partial,
+    None,
 }
 
 /// One container on a node.

@@ -27,6 +27,7 @@ use super::gate::Gate;
 use super::owner::{Membership, Message, Owner, Surroundings};
 use super::pool::{Pool, Shared};
 use super::report::{InstanceState, NodeReport};
+use crate::isolation::Isolation;
 use crate::metrics::Metrics;
 use crate::route::{Route, Table, Version, VersionKey};
 use crate::runtime::{Container, ContainerState, Event, Runtime, label};
@@ -64,6 +65,8 @@ pub struct Node {
     pub boot: String,
     /// Starts at once.
     pub starts_at_once: usize,
+    /// What keeps its containers apart.
+    pub isolation: Isolation,
 }
 
 impl Pools {
@@ -83,6 +86,7 @@ impl Pools {
             gate: Gate::new(node.starts_at_once),
             network: OnceCell::new(),
             runtime,
+            isolation: node.isolation,
         };
         Self {
             inner: Arc::new(Inner {
@@ -213,6 +217,7 @@ impl Pools {
                 .map_or_else(|e| Err(e.to_string()), |n| Ok(n.clone())),
         );
         named?;
+        engine.cover_network().await;
         // Before the containers: one that is made meanwhile is then not taken for missing.
         let ready = self.served_names();
         let found = engine.runtime.list(&engine.node).await?;

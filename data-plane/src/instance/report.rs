@@ -3,6 +3,7 @@
 //! The pools fill these in, [`crate::feed`] sends them. They mirror `ReportNodeStatusRequest` of
 //! `cless.v1`, with owned values and without its encoding, so that nothing here knows protobuf.
 
+use crate::isolation;
 use crate::route::VersionKey;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,6 +19,8 @@ pub struct NodeReport {
     pub instances: Vec<InstanceReport>,
     /// Every version this node has run, or tried to run.
     pub versions: Vec<VersionReport>,
+    /// How far containers are kept apart, once that was looked at.
+    pub isolation: Option<isolation::Status>,
 }
 
 /// One instance.

@@ -108,6 +108,8 @@ impl Start {
         }
         let port = self.find_port(&mut phases).await?;
         let network = self.engine.network().await.map_err(failure::of_engine)?;
+        let isolated = self.engine.isolation.ready().await;
+        isolated.map_err(|error| failure::new(FailureReason::Engine, error.to_string()))?;
         let spec = self.spec(port, network);
 
         let (id, place) = loop {

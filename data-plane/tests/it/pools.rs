@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use cless_data_plane::instance::pools::{Node, Pools};
 use cless_data_plane::instance::report::{FailureReason, VersionReport};
 use cless_data_plane::instance::{Guard, Pool, Refusal};
+use cless_data_plane::isolation::Isolation;
 use cless_data_plane::metrics::Metrics;
 use cless_data_plane::route::{
     Candidate, Change, Cursor, Digest, PullPolicy, Readiness, Route, Scope, Settings, Slots, Spec,
@@ -40,6 +41,7 @@ impl World {
                     id: NODE.into(),
                     boot: "boot-2".into(),
                     starts_at_once: 2,
+                    isolation: Isolation::unchecked(),
                 },
                 Arc::new(engine.clone()),
                 Arc::new(Metrics::default()),
@@ -401,6 +403,7 @@ async fn leftovers_are_adopted_if_routed_and_removed_if_not() {
                 id: NODE.into(),
                 boot: "boot-2".into(),
                 starts_at_once: 2,
+                isolation: Isolation::unchecked(),
             },
             Arc::new(engine.clone()),
             Arc::new(Metrics::default()),

@@ -3,6 +3,7 @@
 
 use super::wire::Node;
 use crate::instance::report as domain;
+use crate::isolation::{State, Status};
 use cless_proto::v1 as pb;
 use domain::{FailureReason, InstanceState, NodeReport, VerifyResult};
 use prost::Message as _;
@@ -21,6 +22,7 @@ pub(super) fn request(node: &Node, report: NodeReport) -> pb::ReportNodeStatusRe
         warnings,
         instances,
         versions,
+        isolation: isolated,
     } = report;
     let mut request = pb::ReportNodeStatusRequest {
         node: Some(node.identity()),
@@ -32,6 +34,7 @@ pub(super) fn request(node: &Node, report: NodeReport) -> pb::ReportNodeStatusRe
             .map(|one| instance(&node.name, one))
             .collect(),
         versions: versions.into_iter().map(version).collect(),
+        isolation: isolated.map(isolation),
     };
     if request.encoded_len() > MAX_REQUEST {
         for version in &mut request.versions {
@@ -48,6 +51,19 @@ pub(super) fn request(node: &Node, report: NodeReport) -> pb::ReportNodeStatusRe
             .push("the report is too large: output of failed starts is left out".into());
     }
     request
+}
+
+fn isolation(status: Status) -> pb::Isolation {
+    use pb::isolation::State as Told;
+    let state = match status.state {
+        State::Enforced => Told::Enforced,
+        State::Partial => Told::Partial,
+        State::None => Told::None,
+    };
+    pb::Isolation {
+        state: state.into(),
+        reason: status.reason,
+    }
 }
 
 fn instance(node: &str, instance: domain::InstanceReport) -> pb::Instance {
