@@ -24,6 +24,7 @@ use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::engine::{self, Container};
+use crate::firewall;
 use crate::http_client::{self, Answer};
 use crate::process::Program;
 use crate::wait;
@@ -47,8 +48,19 @@ pub struct Node {
     pub listen: SocketAddr,
     /// Where its metrics and health are.
     pub admin: SocketAddr,
+    /// What it is started with besides what every node is.
+    pub setup: NodeSetup,
     /// Its process; none while it is down.
     program: Option<Program>,
+}
+
+/// What a data plane is started with besides what every node is. It counts from its next start on.
+#[derive(Debug, Clone, Default)]
+pub struct NodeSetup {
+    /// Flags.
+    pub args: Vec<String>,
+    /// Environment.
+    pub env: Vec<(String, String)>,
 }
 
 impl Node {
@@ -75,6 +87,8 @@ pub struct Cluster {
     grpc: SocketAddr,
     nodes: Vec<Node>,
     id: String,
+    /// Everything listens on all addresses of the machine, not on loopback only.
+    exposed: bool,
     finished: bool,
 }
 
@@ -82,6 +96,15 @@ impl Cluster {
     /// Starts a control plane with an empty database and `nodes` data planes, and waits until all of
     /// them have the route table.
     pub async fn start(nodes: usize) -> Result<Self> {
+        Self::start_at(nodes, false).await
+    }
+
+    /// The same, all listening on every address of this machine, where a container could reach them.
+    pub async fn start_exposed(nodes: usize) -> Result<Self> {
+        Self::start_at(nodes, true).await
+    }
+
+    async fn start_at(nodes: usize, exposed: bool) -> Result<Self> {
         let mut cluster = Self {
             dir: tempfile::Builder::new().prefix("cless-test-").tempdir()?,
             docker: engine::connect().await?,
@@ -89,6 +112,7 @@ impl Cluster {
             grpc: SocketAddr::from(([127, 0, 0, 1], 0)),
             nodes: Vec::new(),
             id: String::new(),
+            exposed,
             finished: false,
         };
         cluster.start_control_plane().await?;
@@ -123,6 +147,33 @@ impl Cluster {
     /// A data plane, in the order they were started.
     pub fn node(&self, index: usize) -> &Node {
         &self.nodes[index]
+    }
+
+    /// The same, to be set up otherwise before its next start.
+    pub fn node_mut(&mut self, index: usize) -> &mut Node {
+        &mut self.nodes[index]
+    }
+
+    /// The random id of a data plane that has been started.
+    pub fn node_id(&self, index: usize) -> Result<String> {
+        let file = self
+            .dir
+            .path()
+            .join(&self.nodes[index].name)
+            .join("node-id");
+        let id = std::fs::read_to_string(&file);
+        Ok(id
+            .with_context(|| file.display().to_string())?
+            .trim()
+            .to_owned())
+    }
+
+    /// Where something is told to listen that is dialled at `address`.
+    fn bound(&self, address: SocketAddr) -> SocketAddr {
+        match self.exposed {
+            true => SocketAddr::from(([0, 0, 0, 0], address.port())),
+            false => address,
+        }
     }
 
     /// The control plane's API.
@@ -226,8 +277,8 @@ impl Cluster {
         // Left by the process before; the file of this one must not be mistaken for it.
         let _ = std::fs::remove_file(&ready_file);
         let database = self.dir.path().join("cless.db");
-        let args = arguments(&[
-            ("--listen", &self.grpc.to_string()),
+        let mut args = arguments(&[
+            ("--listen", &self.bound(self.grpc).to_string()),
             (
                 "--database-url",
                 &format!("sqlite://{}?mode=rwc", database.display()),
@@ -235,6 +286,7 @@ impl Cluster {
             ("--domain", "localhost"),
             ("--ready-file", &ready_file.display().to_string()),
         ]);
+        args.extend(self.exposed.then(|| "--allow-insecure".to_owned()));
         let dir = self.dir.path();
         let mut program = Program::start("cless-control-plane", &args, dir, "control-plane")?;
         let ready = program.ready(&ready_file).await?;
@@ -254,6 +306,11 @@ impl Cluster {
 
     /// Starts one more data plane and returns its index.
     pub async fn add_node(&mut self) -> Result<usize> {
+        self.add_node_with(NodeSetup::default()).await
+    }
+
+    /// The same, with a set-up of its own.
+    pub async fn add_node_with(&mut self, setup: NodeSetup) -> Result<usize> {
         let index = self.nodes.len();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let name = format!("node-{index}");
@@ -261,6 +318,7 @@ impl Cluster {
             name,
             listen: any,
             admin: any,
+            setup,
             program: None,
         });
         self.start_node(index).await?;
@@ -269,20 +327,24 @@ impl Cluster {
 
     /// Starts a data plane that is down, with the ports and the folder it had.
     pub async fn start_node(&mut self, index: usize) -> Result<()> {
-        let node = &mut self.nodes[index];
+        let node = &self.nodes[index];
         ensure!(node.program.is_none(), "{} is running", node.name);
+        let (listen, admin) = (self.bound(node.listen), self.bound(node.admin));
+        let node = &mut self.nodes[index];
         let ready_file = self.dir.path().join(format!("{}.ready", node.name));
         let _ = std::fs::remove_file(&ready_file);
         let cache = self.dir.path().join(&node.name);
-        let args = arguments(&[
-            ("--listen", &node.listen.to_string()),
-            ("--admin", &node.admin.to_string()),
+        let mut args = arguments(&[
+            ("--listen", &listen.to_string()),
+            ("--admin", &admin.to_string()),
             ("--control-plane", &format!("http://{}", self.grpc)),
             ("--node", &node.name),
             ("--cache-dir", &cache.display().to_string()),
             ("--ready-file", &ready_file.display().to_string()),
         ]);
-        let mut program = Program::start("cless-data-plane", &args, self.dir.path(), &node.name)?;
+        args.extend(node.setup.args.iter().cloned());
+        let (dir, env) = (self.dir.path(), &node.setup.env);
+        let mut program = Program::start_in("cless-data-plane", &args, env, dir, &node.name)?;
         let ready = program.ready(&ready_file).await?;
         node.listen = address(&ready, "listen")?;
         node.admin = address(&ready, "admin")?;
@@ -321,7 +383,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Stops everything by SIGTERM and asserts that nothing of this cluster is left on the engine.
+    /// Stops everything by SIGTERM and asserts that nothing of this cluster is left on the engine or in
+    /// the firewall.
     pub async fn finish(mut self) -> Result<()> {
         for index in 0..self.nodes.len() {
             if self.nodes[index].program.is_some() {
@@ -334,6 +397,10 @@ impl Cluster {
         }
         let left = self.containers(None).await?;
         ensure!(left.is_empty(), "containers are left: {left:#?}");
+        for index in 0..self.nodes.len() {
+            let rules = firewall::rules(&self.node_id(index)?);
+            ensure!(rules.is_empty(), "firewall rules are left: {rules:#?}");
+        }
         let networks = engine::networks(&self.docker, &[("cless.cluster", &self.id)]).await?;
         ensure!(networks == 0, "{networks} networks are left");
         self.finished = true;
@@ -358,6 +425,11 @@ impl Drop for Cluster {
         {
             eprintln!("the last log lines of this cluster:\n{logs}");
         }
+        for index in 0..self.nodes.len() {
+            if let Ok(id) = self.node_id(index) {
+                firewall::sweep(&id);
+            }
+        }
         let (docker, id) = (self.docker.clone(), std::mem::take(&mut self.id));
         if id.is_empty() {
             return;
@@ -381,9 +453,14 @@ fn arguments(flags: &[(&str, &str)]) -> Vec<String> {
         .collect()
 }
 
+/// Where to dial what listens there.
 fn address(ready: &Value, key: &str) -> Result<SocketAddr> {
-    match ready[key].as_str() {
-        Some(text) => Ok(text.parse()?),
-        None => bail!("the ready file has no `{key}`: {ready}"),
+    let Some(text) = ready[key].as_str() else {
+        bail!("the ready file has no `{key}`: {ready}");
+    };
+    let mut address: SocketAddr = text.parse()?;
+    if address.ip().is_unspecified() {
+        address.set_ip([127, 0, 0, 1].into());
     }
+    Ok(address)
 }

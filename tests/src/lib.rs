@@ -5,6 +5,7 @@
 //! - [`process`]: the built programs as child processes: ready files, logs, signals.
 //! - [`cluster`]: one control plane and any number of data planes, and the calls tests make on them.
 //! - [`engine`]: what the engine really holds, by label.
+//! - [`firewall`]: what the kernel's packet filter really holds, by node.
 //! - [`http_client`]: requests to a proxy under a given host name, and raw bytes for bad ones.
 //! - [`wait`]: conditions with a deadline, instead of sleeps.
 //! - [`stats`]: medians and binomial bounds.
@@ -16,6 +17,7 @@
 
 pub mod cluster;
 pub mod engine;
+pub mod firewall;
 pub mod http_client;
 pub mod image;
 pub mod paths;

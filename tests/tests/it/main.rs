@@ -7,6 +7,7 @@ mod cli;
 mod demo;
 mod faults;
 mod grpcurl;
+mod isolation;
 mod lifecycle;
 mod ownership;
 mod proxy;
