@@ -20,7 +20,7 @@ pub fn chains(node_id: &str) -> String {
 /// Every line of the filter tables that names a chain of the node, with the kind of table before it.
 pub fn rules(node_id: &str) -> Vec<String> {
     let chains = chains(node_id);
-    let all = KINDS.iter().flat_map(|kind| {
+    let all = kinds().into_iter().flat_map(|kind| {
         let lines = list(kind).into_iter();
         lines.map(move |line| format!("{kind}: {line}"))
     });
@@ -30,7 +30,7 @@ pub fn rules(node_id: &str) -> Vec<String> {
 /// Removes what a node left: the sweep after a test that failed.
 pub fn sweep(node_id: &str) {
     let chains = chains(node_id);
-    for kind in KINDS {
+    for kind in kinds() {
         let mut script = vec!["*filter".to_owned()];
         let lines = list(kind);
         let of_node = lines.iter().filter(|line| line.contains(&chains));

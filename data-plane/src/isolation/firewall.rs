@@ -143,25 +143,27 @@ impl Firewall {
         Ok(found)
     }
 
-    /// Removes all that is of a node, whichever tool set it.
+    /// Removes all that is of a node, by the tool that set it, or else the first that works: to try
+    /// the others would make tables in the kernel that nobody uses.
     pub(super) async fn remove(&mut self, node: &str) -> Result<(), Error> {
-        let mut outcome = Ok(());
-        for tool in self.family.tools() {
+        self.set = None;
+        let used = self
+            .tool
+            .map_or_else(|| self.family.tools().to_vec(), |tool| vec![tool]);
+        for tool in used {
             match tool.list().await {
                 Ok(listing) => {
-                    if let Some(script) = listing.remove(node) {
-                        outcome = outcome.and(tool.run(&script).await);
-                    }
+                    return match listing.remove(node) {
+                        Some(script) => tool.run(&script).await,
+                        None => Ok(()),
+                    };
                 }
-                // Where it cannot list, it has set nothing; the one that did must answer.
-                Err(error) if self.tool.is_some_and(|used| used.save == tool.save) => {
-                    outcome = outcome.and(Err(error));
-                }
+                Err(error) if self.tool.is_some() => return Err(error),
+                // What cannot list has set nothing.
                 Err(_) => {}
             }
         }
-        self.set = None;
-        outcome
+        Ok(())
     }
 }
 

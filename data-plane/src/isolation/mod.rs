@@ -281,11 +281,11 @@ impl Work {
         }
         let set = RuleSet::new(&subject, Family::V4);
         let v4 = self.v4.enforce(&set).await;
-        gaps.extend(found_or(v4, &set).err().map(Gap::RulesV4));
+        gaps.extend(told(v4, &set).err().map(Gap::RulesV4));
         let families: &[Family] = if self.host.has_ipv6(&self.bridge) {
             let set = RuleSet::new(&subject, Family::V6);
             let v6 = self.v6.enforce(&set).await;
-            gaps.extend(found_or(v6, &set).err().map(Gap::RulesV6));
+            gaps.extend(told(v6, &set).err().map(Gap::RulesV6));
             &[Family::V4, Family::V6]
         } else {
             &[Family::V4]
@@ -308,7 +308,7 @@ impl Work {
 }
 
 /// Says of rules that were there and are not that they are set again.
-fn found_or(outcome: Result<Found, firewall::Error>, set: &RuleSet) -> Result<(), firewall::Error> {
+fn told(outcome: Result<Found, firewall::Error>, set: &RuleSet) -> Result<(), firewall::Error> {
     if outcome? == Found::Lost {
         warn!(
             chains = format!("{}, {}", set.host.name, set.forward.name),
