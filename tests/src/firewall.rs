@@ -3,13 +3,17 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-/// Every kind of iptables that a machine may have.
-const KINDS: [&str; 4] = [
-    "iptables",
-    "ip6tables",
-    "iptables-legacy",
-    "ip6tables-legacy",
-];
+/// The kinds of iptables that work here, one a family, the usual one first: a listing by the other would
+/// make tables in the kernel.
+fn kinds() -> Vec<&'static str> {
+    let families = [
+        ["iptables", "iptables-legacy"],
+        ["ip6tables", "ip6tables-legacy"],
+    ];
+    let works = |kind: &&str| !list(kind).is_empty();
+    let kinds = families.map(|kinds| kinds.into_iter().find(works));
+    kinds.into_iter().flatten().collect()
+}
 
 /// The beginning of the names of a node's chains.
 pub fn chains(node_id: &str) -> String {
