@@ -44,6 +44,16 @@ ours() {
     echo "$pid"
 }
 
+# What the tests of isolation look at the network with, beside an engine that is there already.
+install_network_tools() {
+    if command -v ip >/dev/null && command -v iptables-save >/dev/null; then return; fi
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 0
+    say "installing Debian's iproute2 and iptables (they stay installed)"
+    apt-get update -qq >/dev/null
+    DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends iproute2 iptables >/dev/null
+}
+
 install_engine() {
     command -v dockerd >/dev/null && return
     command -v apt-get >/dev/null || die "no Docker engine here, and no apt-get to install one"
@@ -123,6 +133,7 @@ stop_engine() {
 case ${1:-} in
     up)
         answers || start_engine
+        install_network_tools
         ;;
     down)
         stop_engine

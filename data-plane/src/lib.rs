@@ -10,6 +10,7 @@ pub mod feed;
 mod file;
 pub mod image;
 pub mod instance;
+pub mod isolation;
 pub mod metrics;
 pub mod node;
 pub mod options;

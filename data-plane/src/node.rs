@@ -1,7 +1,7 @@
 //! One running data plane: its parts, wired together and taken down in order.
 //!
 //! Down goes: readiness, then the listener, then requests in flight (bounded), then containers,
-//! then the feed, which sends a last report.
+//! then the rules around them, then the feed, which sends a last report.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,6 +23,7 @@ use crate::image::pruner::{Pruner, Retained, Versions};
 use crate::instance::pools::Node;
 use crate::instance::report::NodeReport;
 use crate::instance::{Pools, oci};
+use crate::isolation::{self, Isolation};
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::proxy::listener;
@@ -62,6 +63,9 @@ pub enum Error {
     /// The engine does not have the runtime that `--runtime` names.
     #[error(transparent)]
     Runtime(#[from] oci::Unfit),
+    /// Isolation is required and cannot be had.
+    #[error(transparent)]
+    NotIsolated(#[from] isolation::NotIsolated),
 }
 
 /// A data plane that runs. Dropped without [`Running::shutdown`], it ends without draining.
@@ -70,6 +74,7 @@ pub struct Running {
     admin_addr: SocketAddr,
     feed: Feed,
     pools: Pools,
+    isolation: Isolation,
     proxy: Proxy,
     stopping: CancellationToken,
     stop_listening: CancellationToken,
@@ -81,13 +86,19 @@ pub struct Running {
 
 /// The feed asks for reports before there are pools to make them.
 struct Reports {
-    pools: OnceLock<Pools>,
+    pools: OnceLock<(Pools, Isolation)>,
     changed: watch::Sender<u64>,
 }
 
 impl ReportSource for Reports {
     fn report(&self) -> NodeReport {
-        self.pools.get().map(Pools::report).unwrap_or_default()
+        let Some((pools, isolation)) = self.pools.get() else {
+            return NodeReport::default();
+        };
+        NodeReport {
+            isolation: isolation.status(),
+            ..pools.report()
+        }
     }
 
     fn changed(&self) -> watch::Receiver<u64> {
@@ -138,12 +149,25 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
         source,
     })?;
     let images = Arc::new(images);
+    let isolation = isolation::Options {
+        node: feed.node_id().to_owned(),
+        proxy: proxy_addr,
+        control_planes: options.control_planes.clone(),
+        engine: options
+            .engine
+            .clone()
+            .or_else(|| std::env::var("DOCKER_HOST").ok()),
+        required: options.require_isolation,
+    };
+    let isolation = Isolation::new(isolation, changed.clone());
+    isolation.begin().await?;
     let node = Node {
         id: feed.node_id().to_owned(),
         boot: feed.boot_id().to_owned(),
         starts_at_once: options.starts_at_once,
         images: images.clone(),
         runtime: options.runtime,
+        isolation: isolation.clone(),
     };
     let pools = Pools::new(
         node,
@@ -152,7 +176,7 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
         feed.load_full(),
         changed,
     );
-    let _ = reports.pools.set(pools.clone());
+    let _ = reports.pools.set((pools.clone(), isolation.clone()));
 
     // Connections wait in the backlog meanwhile.
     pools.take_over_leftovers(TAKE_OVER_WITHIN).await;
@@ -172,6 +196,7 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
         tokio::spawn(keep_in_step(feed.clone(), pools.clone())),
         tokio::spawn(keep_linked(feed.clone(), pools.clone())),
         tokio::spawn(pools.clone().follow_engine()),
+        tokio::spawn(isolation.clone().follow()),
         tokio::spawn(admin::serve(admin_listener, admin)),
         tokio::spawn(listener::serve(
             listener,
@@ -198,6 +223,7 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
         admin_addr,
         feed,
         pools,
+        isolation,
         proxy,
         stopping,
         stop_listening,
@@ -296,6 +322,9 @@ impl Running {
         }
         let patience = deadline.saturating_duration_since(Instant::now());
         self.pools.shut_down(self.keep_containers, patience).await;
+        if !self.keep_containers {
+            self.isolation.remove().await;
+        }
         self.feed.shutdown().await;
         for task in &self.tasks {
             task.abort();

@@ -67,6 +67,11 @@ pub struct Options {
     /// On shutdown, leave containers running for the next process of this node.
     #[arg(long, env = "CLESS_KEEP_CONTAINERS")]
     pub keep_containers: bool,
+
+    /// Start nothing, the node included, unless containers are kept from each other, this host and
+    /// the control plane.
+    #[arg(long, env = "CLESS_REQUIRE_ISOLATION")]
+    pub require_isolation: bool,
 }
 
 impl Default for Options {
@@ -86,6 +91,7 @@ impl Default for Options {
             trusted_proxies: Vec::new(),
             drain_timeout: 30,
             keep_containers: false,
+            require_isolation: false,
         }
     }
 }

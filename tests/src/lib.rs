@@ -6,6 +6,7 @@
 //! - [`cluster`]: one control plane and any number of data planes, and the calls tests make on them.
 //! - [`engine`]: what the engine really holds, by label.
 //! - [`registry`]: a real registry on loopback; [`wire`]: a network before it that is slow or breaks.
+//! - [`firewall`]: what the kernel's packet filter really holds, by node.
 //! - [`http_client`]: requests to a proxy under a given host name, and raw bytes for bad ones.
 //! - [`wait`]: conditions with a deadline, instead of sleeps.
 //! - [`stats`]: medians and binomial bounds.
@@ -18,6 +19,7 @@
 pub mod cluster;
 mod debian;
 pub mod engine;
+pub mod firewall;
 pub mod http_client;
 pub mod image;
 pub mod paths;

@@ -30,14 +30,14 @@ pub struct Program {
 impl Program {
     /// Starts `name` with its output appended to `DIR/LABEL.log`.
     pub fn start(name: &str, args: &[String], dir: &Path, label: &str) -> Result<Self> {
-        Self::start_in(&[], name, args, dir, label)
+        Self::start_in(name, args, &[], dir, label)
     }
 
-    /// The same, with these variables in its environment.
+    /// The same, with more in its environment.
     pub fn start_in(
-        env: &[(String, String)],
         name: &str,
         args: &[String],
+        env: &[(String, String)],
         dir: &Path,
         label: &str,
     ) -> Result<Self> {
@@ -48,7 +48,7 @@ impl Program {
             .open(&log)?;
         let child = Command::new(paths::program(name)?)
             .args(args)
-            .envs(env.iter().map(|(name, value)| (name, value)))
+            .envs(env.iter().cloned())
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)

@@ -40,6 +40,26 @@ pub(crate) struct Report {
     pub(crate) versions: Vec<VersionReport>,
     /// The engine's runtime that containers run under; empty if it has not said.
     pub(crate) runtime: String,
+    /// How far its containers are kept apart, once it has said.
+    pub(crate) isolation: Option<Isolation>,
+}
+
+/// How far the containers of a node are kept apart.
+#[derive(Debug, Clone)]
+pub(crate) struct Isolation {
+    /// How far.
+    pub(crate) state: IsolationState,
+    /// Why not all of it, for a person.
+    pub(crate) reason: String,
+}
+
+/// As the data plane judges it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IsolationState {
+    Unspecified,
+    Enforced,
+    Partial,
+    None,
 }
 
 /// One container on a node.

@@ -8,6 +8,7 @@ use tokio::sync::{OnceCell, watch};
 use super::gate::Gate;
 use super::oci::OciRuntime;
 use crate::image::Puller;
+use crate::isolation::{self, Isolation};
 use crate::runtime::{Error, Runtime, label};
 
 /// What every start on a node needs.
@@ -23,10 +24,12 @@ pub(super) struct Engine {
     pub(super) puller: Puller,
     /// A control plane is connected.
     pub(super) linked: watch::Sender<bool>,
+    pub(super) isolation: Isolation,
 }
 
 impl Engine {
-    /// The node's network, made at first need. Its name is found again by the node's id.
+    /// The node's network, made at first need, with the rules around it in force. Its name is found
+    /// again by the node's id.
     pub(super) async fn network(&self) -> Result<String, Error> {
         self.network
             .get_or_try_init(|| async {
@@ -35,24 +38,30 @@ impl Engine {
                     (label::CLUSTER.to_owned(), self.cluster.read().to_string()),
                     (label::NODE.to_owned(), self.node.clone()),
                 ];
-                self.runtime
-                    .ensure_network(&name, &labels.into_iter().collect())
+                let bridge = isolation::bridge_name(&self.node);
+                let bridge = self
+                    .runtime
+                    .ensure_network(&name, &bridge, &labels.into_iter().collect())
                     .await?;
+                self.isolation.cover(&bridge).await;
                 Ok(name)
             })
             .await
             .cloned()
     }
+
+    /// Looks at the rules around the node's network, if it has been made: an engine that starts
+    /// anew writes its own anew, and a process before may have named the bridge otherwise.
+    pub(super) async fn cover_network(&self) {
+        if let Ok(bridge) = self.runtime.bridge(&network_name(&self.node)).await {
+            self.isolation.cover(&bridge).await;
+        }
+    }
 }
 
 /// The name of a node's network.
 pub(super) fn network_name(node: &str) -> String {
-    let short: String = node
-        .chars()
-        .filter(char::is_ascii_alphanumeric)
-        .take(12)
-        .collect();
-    format!("cless-{short}")
+    format!("cless-{}", isolation::short_id(node))
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ use super::owner::{Membership, Message, Owner, Surroundings, is_stale};
 use super::pool::{Pool, Shared};
 use super::report::{InstanceState, NodeReport};
 use crate::image::{Puller, Record};
+use crate::isolation::Isolation;
 use crate::metrics::Metrics;
 use crate::route::{Route, Table, Version, VersionKey};
 use crate::runtime::{Container, ContainerState, Event, Runtime, Runtimes, label};
@@ -73,6 +74,8 @@ pub struct Node {
     pub images: Arc<Record>,
     /// The engine's runtime that containers run under; `None`: its default.
     pub runtime: Option<String>,
+    /// What keeps its containers apart.
+    pub isolation: Isolation,
 }
 
 impl Pools {
@@ -95,6 +98,7 @@ impl Pools {
             linked: watch::Sender::new(false),
             oci: OciRuntime::new(node.runtime),
             runtime,
+            isolation: node.isolation,
         };
         Self {
             inner: Arc::new(Inner {
@@ -241,6 +245,7 @@ impl Pools {
         );
         named?;
         self.compare_runtimes(&engine.runtime.runtimes().await?);
+        engine.cover_network().await;
         // Before the containers: one that is made meanwhile is then not taken for missing.
         let ready = self.served_names();
         let found = engine.runtime.list(&engine.node).await?;

@@ -3,6 +3,7 @@
 //! The pools fill these in, [`crate::feed`] sends them. They mirror `ReportNodeStatusRequest` of
 //! `cless.v1`, with owned values and without its encoding, so that nothing here knows protobuf.
 
+use crate::isolation;
 use crate::route::VersionKey;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -20,6 +21,8 @@ pub struct NodeReport {
     pub versions: Vec<VersionReport>,
     /// The engine's runtime that containers run under; empty while it has not said.
     pub runtime: String,
+    /// How far containers are kept apart, once that was looked at.
+    pub isolation: Option<isolation::Status>,
 }
 
 /// One instance.

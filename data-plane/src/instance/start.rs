@@ -119,6 +119,8 @@ impl Start {
         }
         let port = self.look(&mut phases).await?;
         let network = self.engine.network().await.map_err(failure::of_engine)?;
+        let isolated = self.engine.isolation.ready().await;
+        isolated.map_err(|error| failure::new(FailureReason::Engine, error.to_string()))?;
 
         let (id, place) = loop {
             let asked = Instant::now();

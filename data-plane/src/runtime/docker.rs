@@ -32,6 +32,9 @@ use translate::{body, from_inspect, from_summary, last_lines, whole_seconds};
 /// machine with twenty others starting took 3 s where measured, so this is an order above.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The option of a bridge network that names its interface.
+const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
+
 /// A Docker engine. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Docker {
@@ -299,26 +302,42 @@ impl Runtime for Docker {
     async fn ensure_network(
         &self,
         name: &str,
+        bridge: &str,
         labels: &BTreeMap<String, String>,
-    ) -> Result<(), Error> {
-        let client = self.client().await?;
-        match within(client.inspect_network(name, None)).await {
-            Ok(_) => return Ok(()),
+    ) -> Result<String, Error> {
+        match self.bridge(name).await {
             Err(Error::NotFound(_)) => {}
-            Err(other) => return Err(other),
+            found => return found,
         }
         let request = NetworkCreateRequest {
             name: name.to_owned(),
             driver: Some("bridge".to_owned()),
-            options: Some(HashMap::from([(
-                // Containers on this bridge reach the host and the world, not each other.
-                "com.docker.network.bridge.enable_icc".to_owned(),
-                "false".to_owned(),
-            )])),
+            options: Some(HashMap::from([
+                // Containers on this bridge do not reach each other.
+                (
+                    "com.docker.network.bridge.enable_icc".to_owned(),
+                    "false".to_owned(),
+                ),
+                (BRIDGE_NAME.to_owned(), bridge.to_owned()),
+            ])),
             labels: Some(labels.clone().into_iter().collect()),
             ..Default::default()
         };
-        within(client.create_network(request)).await.map(|_| ())
+        within(self.client().await?.create_network(request)).await?;
+        Ok(bridge.to_owned())
+    }
+
+    async fn bridge(&self, network: &str) -> Result<String, Error> {
+        let found = within(self.client().await?.inspect_network(network, None)).await?;
+        let named = found.options.unwrap_or_default().remove(BRIDGE_NAME);
+        // What the engine calls a bridge that it was given no name for.
+        let unnamed = || {
+            format!(
+                "br-{}",
+                found.id.unwrap_or_default().get(..12).unwrap_or_default()
+            )
+        };
+        Ok(named.unwrap_or_else(unnamed))
     }
 
     async fn remove_network(&self, name: &str) -> Result<(), Error> {

@@ -426,9 +426,14 @@ impl Runtime for Fake {
     async fn ensure_network(
         &self,
         _name: &str,
+        bridge: &str,
         _labels: &BTreeMap<String, String>,
-    ) -> Result<(), Error> {
-        Ok(())
+    ) -> Result<String, Error> {
+        Ok(bridge.to_owned())
+    }
+
+    async fn bridge(&self, network: &str) -> Result<String, Error> {
+        Err(Error::NotFound(network.to_owned()))
     }
 
     async fn remove_network(&self, _name: &str) -> Result<(), Error> {

@@ -292,12 +292,16 @@ pub trait Runtime: Send + Sync + 'static {
     fn events(&self, node: &str) -> BoxStream<'static, Event>;
 
     /// Makes the node's network if it is missing: a bridge on which containers cannot reach each
-    /// other.
+    /// other. Its interface is named `bridge`, if it is made now; returns how it is named.
     async fn ensure_network(
         &self,
         name: &str,
+        bridge: &str,
         labels: &BTreeMap<String, String>,
-    ) -> Result<(), Error>;
+    ) -> Result<String, Error>;
+
+    /// The interface of a network's bridge.
+    async fn bridge(&self, network: &str) -> Result<String, Error>;
 
     /// Removes a network; success if it is gone.
     async fn remove_network(&self, name: &str) -> Result<(), Error>;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use cless_data_plane::instance::pools::{Node, Pools};
 use cless_data_plane::instance::report::{FailureReason, VersionReport};
 use cless_data_plane::instance::{Guard, Pool, Refusal};
+use cless_data_plane::isolation::Isolation;
 use cless_data_plane::metrics::Metrics;
 use cless_data_plane::route::{
     Candidate, Change, Cursor, Digest, ProbeTimings, PullPolicy, Readiness, Route, Scope, Settings,
@@ -62,6 +63,7 @@ impl World {
                     starts_at_once: 2,
                     images: Arc::default(),
                     runtime,
+                    isolation: Isolation::unchecked(),
                 },
                 Arc::new(engine.clone()),
                 Arc::new(Metrics::default()),
@@ -432,6 +434,7 @@ async fn leftovers_are_adopted_if_routed_and_removed_if_not() {
                 starts_at_once: 2,
                 images: Arc::default(),
                 runtime: None,
+                isolation: Isolation::unchecked(),
             },
             Arc::new(engine.clone()),
             Arc::new(Metrics::default()),

@@ -27,6 +27,8 @@
 //! | `/read/PATH` | that file |
 //! | `/threads?n=N` | how many of N more threads could be started |
 //! | `grpc.health.v1.Health/Check`, by HTTP/2 | as `/healthz`, for all or the service `GRPC_HEALTH` |
+//! | `/connect?to=IP:PORT` | `{"outcome"}`: `connected`, `refused`, `unreachable` or `timeout`, after 2 s at most |
+//! | `/connect?to=IP:PORT&host=H` | with `"answer"` too: what a GET of `/` with that Host got |
 //!
 //! Environment: `PORT` (8080), `GREETING`, `START_DELAY_MS` before it listens, `EXIT_AT_START=CODE`
 //! after two lines on stderr, `NEVER_LISTEN=1`, `HEALTHY_AFTER_MS`, `GRPC_HEALTH=SERVICE`, `LOG_LINES=N` on
@@ -40,7 +42,7 @@
 )]
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -120,12 +122,16 @@ impl Request {
     }
 
     fn query(&self, key: &str) -> Option<u64> {
+        self.query_text(key)?.parse().ok()
+    }
+
+    fn query_text(&self, key: &str) -> Option<&str> {
         let (_, query) = self.target.split_once('?')?;
         query
             .split('&')
             .filter_map(|pair| pair.split_once('='))
             .find(|(k, _)| *k == key)
-            .and_then(|(_, v)| v.parse().ok())
+            .map(|(_, v)| v)
     }
 
     fn header(&self, name: &str) -> Option<&str> {
@@ -231,6 +237,12 @@ fn answer(
             "application/json",
             headers_json(request).as_bytes(),
         )?,
+        "/connect" => send(
+            output,
+            200,
+            "application/json",
+            connect_json(request).as_bytes(),
+        )?,
         "/env" => send(output, 200, "application/json", env_json().as_bytes())?,
         "/status" => {
             let code = request
@@ -272,6 +284,40 @@ fn answer(
     Ok(request
         .header("connection")
         .is_none_or(|v| !v.eq_ignore_ascii_case("close")))
+}
+
+/// Tries to reach somebody, for tests of who may.
+fn connect_json(request: &Request) -> String {
+    let limit = Duration::from_secs(2);
+    let to: Option<SocketAddr> = request.query_text("to").and_then(|to| to.parse().ok());
+    let Some(to) = to else {
+        return "{\"outcome\":\"give to=IP:PORT\"}\n".to_owned();
+    };
+    let mut stream = match TcpStream::connect_timeout(&to, limit) {
+        Ok(stream) => stream,
+        Err(error) => {
+            let outcome = match error.kind() {
+                io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => "refused",
+                io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "timeout",
+                _ => "unreachable",
+            };
+            let detail = quote(&error.to_string());
+            return format!("{{\"outcome\":{},\"detail\":{detail}}}\n", quote(outcome));
+        }
+    };
+    let mut answer = String::new();
+    if let Some(host) = request.query_text("host") {
+        let _ = stream.set_read_timeout(Some(Duration::from_secs(20)));
+        let _ = write!(
+            stream,
+            "GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"
+        );
+        let _ = stream.read_to_string(&mut answer);
+    }
+    format!(
+        "{{\"outcome\":\"connected\",\"answer\":{}}}\n",
+        quote(&answer)
+    )
 }
 
 fn send(output: &mut TcpStream, status: u16, kind: &str, body: &[u8]) -> io::Result<()> {

@@ -9,6 +9,7 @@ mod failure;
 mod faults;
 mod grpcurl;
 mod images;
+mod isolation;
 mod lifecycle;
 mod limits;
 mod ownership;

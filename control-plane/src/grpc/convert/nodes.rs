@@ -9,7 +9,8 @@ use crate::domain::{
 };
 use crate::nodes::registry::Node;
 use crate::nodes::report::{
-    Identity, Instance, InstanceState, Report, VerifyOutcome, VersionReport,
+    Identity, Instance, InstanceState, Isolation, IsolationState, Report, VerifyOutcome,
+    VersionReport,
 };
 use cless_proto::v1 as pb;
 
@@ -43,6 +44,7 @@ pub(crate) fn read_report(
         instances,
         versions,
         runtime: request.runtime,
+        isolation: request.isolation.map(read_isolation),
     };
     violations
         .is_empty()
@@ -176,6 +178,33 @@ fn read_cold_start(start: pb::ColdStart) -> ColdStart {
     }
 }
 
+fn read_isolation(isolation: pb::Isolation) -> Isolation {
+    use pb::isolation::State;
+    Isolation {
+        state: match isolation.state() {
+            State::Unspecified => IsolationState::Unspecified,
+            State::Enforced => IsolationState::Enforced,
+            State::Partial => IsolationState::Partial,
+            State::None => IsolationState::None,
+        },
+        reason: isolation.reason,
+    }
+}
+
+fn isolation(isolation: &Isolation) -> pb::Isolation {
+    use pb::isolation::State;
+    let state = match isolation.state {
+        IsolationState::Unspecified => State::Unspecified,
+        IsolationState::Enforced => State::Enforced,
+        IsolationState::Partial => State::Partial,
+        IsolationState::None => State::None,
+    };
+    pb::Isolation {
+        state: state.into(),
+        reason: isolation.reason.clone(),
+    }
+}
+
 fn read_state(state: i32) -> InstanceState {
     use pb::instance::State;
     match State::try_from(state).unwrap_or(State::Unspecified) {
@@ -247,6 +276,7 @@ pub(crate) fn node(node: &Node, head: i64) -> pb::Node {
         runtime: report
             .map(|report| report.runtime.clone())
             .unwrap_or_default(),
+        isolation: report.and_then(|report| report.isolation.as_ref().map(isolation)),
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::wire::Node;
 use crate::instance::report as domain;
+use crate::isolation::{State, Status};
 use cless_proto::v1 as pb;
 use domain::{FailureReason, InstanceState, NodeReport, VerifyResult};
 use prost::Message as _;
@@ -22,6 +23,7 @@ pub(super) fn request(node: &Node, report: NodeReport) -> pb::ReportNodeStatusRe
         instances,
         versions,
         runtime,
+        isolation: isolated,
     } = report;
     let mut request = pb::ReportNodeStatusRequest {
         node: Some(node.identity()),
@@ -34,6 +36,7 @@ pub(super) fn request(node: &Node, report: NodeReport) -> pb::ReportNodeStatusRe
             .collect(),
         versions: versions.into_iter().map(version).collect(),
         runtime,
+        isolation: isolated.map(isolation),
     };
     if request.encoded_len() > MAX_REQUEST {
         for version in &mut request.versions {
@@ -50,6 +53,19 @@ pub(super) fn request(node: &Node, report: NodeReport) -> pb::ReportNodeStatusRe
             .push("the report is too large: output of failed starts is left out".into());
     }
     request
+}
+
+fn isolation(status: Status) -> pb::Isolation {
+    use pb::isolation::State as Told;
+    let state = match status.state {
+        State::Enforced => Told::Enforced,
+        State::Partial => Told::Partial,
+        State::None => Told::None,
+    };
+    pb::Isolation {
+        state: state.into(),
+        reason: status.reason,
+    }
 }
 
 fn instance(node: &str, instance: domain::InstanceReport) -> pb::Instance {

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use anyhow::{Result, ensure};
-use cless_tests::cluster::{Cluster, Setup};
+use cless_tests::cluster::{Cluster, NodeSetup};
 use cless_tests::registry::{self, Registry};
 use serde_json::json;
 
@@ -18,9 +18,9 @@ async fn a_private_registry_takes_the_nodes_credentials_and_is_explained_without
     let file = folder.path().join("registries.json");
     std::fs::write(&file, "{}")?;
     let path = format!("{}:{}", folder.path().display(), std::env::var("PATH")?);
-    let setup = Setup {
-        flags: vec![("--registry-config".into(), file.display().to_string())],
+    let setup = NodeSetup {
         env: vec![("PATH".into(), path)],
+        ..NodeSetup::flags(["--registry-config", &file.display().to_string()])
     };
     let cluster = Cluster::start_with(1, setup).await?;
     let docker = cluster.docker().clone();

@@ -7,7 +7,7 @@ use bollard::Docker;
 use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::CreateContainerOptions;
 use cless_proto::v1::version_spec::PullPolicy;
-use cless_tests::cluster::{Cluster, Setup};
+use cless_tests::cluster::{Cluster, NodeSetup};
 use cless_tests::engine;
 use cless_tests::registry::{self, Registry, local_names};
 use cless_tests::wait;
@@ -79,10 +79,7 @@ impl Trial {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_nothing_needs_is_pruned_and_nothing_else() -> Result<()> {
     let after = format!("{}s", AFTER.as_secs());
-    let setup = Setup {
-        flags: vec![("--prune-images-after".into(), after)],
-        ..Setup::default()
-    };
+    let setup = NodeSetup::flags(["--prune-images-after", &after]);
     let cluster = Cluster::start_with(1, setup).await?;
     let docker = cluster.docker().clone();
     let registry = Registry::start().await?;
