@@ -28,7 +28,7 @@
 //! | `/threads?n=N` | how many of N more threads could be started |
 //! | `grpc.health.v1.Health/Check`, by HTTP/2 | as `/healthz`, for all or the service `GRPC_HEALTH` |
 //!
-//! Environment: `PORT` (8080), `GREETING`, `START_DELAY_MS` before it listens, `EXIT_AT_START=CODE`
+//! Environment: `PORT` (8080), `GREETING`, `START_DELAY_MS` before anything else, `EXIT_AT_START=CODE`
 //! after two lines on stderr, `NEVER_LISTEN=1`, `HEALTHY_AFTER_MS`, `GRPC_HEALTH=SERVICE`, `LOG_LINES=N` on
 //! stderr at first, `ALLOC_AT_START=BYTES` of memory, `ABORT_AT_START=1`.
 //!
@@ -62,6 +62,9 @@ fn main() -> io::Result<()> {
         return health::check(port);
     }
     health::begin();
+    if let Some(ms) = env_number("START_DELAY_MS") {
+        thread::sleep(Duration::from_millis(ms));
+    }
     health::fail_at_start();
     if let Some(code) = env_number("EXIT_AT_START") {
         log("sample-app: reading configuration");
@@ -75,9 +78,6 @@ fn main() -> io::Result<()> {
         loop {
             thread::sleep(Duration::from_secs(3600));
         }
-    }
-    if let Some(ms) = env_number("START_DELAY_MS") {
-        thread::sleep(Duration::from_millis(ms));
     }
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
     log(&format!("sample-app: listening on port {port}"));
