@@ -8,6 +8,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bollard::Docker;
 use bollard::query_parameters::{
@@ -265,8 +266,10 @@ fn sample_app_program() -> Result<Vec<u8>, Error> {
     let program = dir.join(format!("sample-app-{hash}"));
     if !program.is_file() {
         create_dir(&dir)?;
-        // Renamed when whole, for other processes may be at the same.
-        let partial = dir.join(format!("partial-{}", std::process::id()));
+        // Renamed when whole, for other processes and threads may be at the same.
+        static PARTIAL: AtomicUsize = AtomicUsize::new(0);
+        let count = PARTIAL.fetch_add(1, Ordering::Relaxed);
+        let partial = dir.join(format!("partial-{}-{count}", std::process::id()));
         let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
         run(Command::new(rustc)
             .args([

@@ -81,6 +81,7 @@ async fn a_node_is_shown_as_it_connects_reports_and_goes() {
         (shown.engine.as_str(), shown.instances),
         ("Docker 20.10", 1)
     );
+    assert_eq!(shown.runtime, "runc");
     assert_eq!(shown.warnings, ["low on disk"]);
     assert_eq!(shown.isolation, report("n1", Vec::new()).isolation);
     for parent in ["nodes/n1", "nodes/-"] {

@@ -30,7 +30,7 @@
 //! | `/connect?to=IP:PORT` | `{"outcome"}`: `connected`, `refused`, `unreachable` or `timeout`, after 2 s at most |
 //! | `/connect?to=IP:PORT&host=H` | with `"answer"` too: what a GET of `/` with that Host got |
 //!
-//! Environment: `PORT` (8080), `GREETING`, `START_DELAY_MS` before it listens, `EXIT_AT_START=CODE`
+//! Environment: `PORT` (8080), `GREETING`, `START_DELAY_MS` before anything else, `EXIT_AT_START=CODE`
 //! after two lines on stderr, `NEVER_LISTEN=1`, `HEALTHY_AFTER_MS`, `GRPC_HEALTH=SERVICE`, `LOG_LINES=N` on
 //! stderr at first, `ALLOC_AT_START=BYTES` of memory, `ABORT_AT_START=1`.
 //!
@@ -64,6 +64,9 @@ fn main() -> io::Result<()> {
         return health::check(port);
     }
     health::begin();
+    if let Some(ms) = env_number("START_DELAY_MS") {
+        thread::sleep(Duration::from_millis(ms));
+    }
     health::fail_at_start();
     if let Some(code) = env_number("EXIT_AT_START") {
         log("sample-app: reading configuration");
@@ -77,9 +80,6 @@ fn main() -> io::Result<()> {
         loop {
             thread::sleep(Duration::from_secs(3600));
         }
-    }
-    if let Some(ms) = env_number("START_DELAY_MS") {
-        thread::sleep(Duration::from_millis(ms));
     }
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
     log(&format!("sample-app: listening on port {port}"));

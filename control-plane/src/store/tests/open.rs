@@ -173,6 +173,33 @@ async fn reopening_unchanged_keeps_the_epoch() {
     assert_eq!(head(&disk.open().await).await, before);
 }
 
+/// With the encoder that serves, for what it leaves out decides.
+#[tokio::test]
+async fn a_version_stored_before_there_were_limits_is_read_and_keeps_the_epoch() {
+    let disk = OnDisk::new();
+    let with_encoder = || StoreOptions {
+        codec: Arc::new(crate::grpc::convert::route::encode),
+        ..options(&disk.url())
+    };
+    let store = Store::open(with_encoder()).await.unwrap();
+    create(&store, "hello").await;
+    add_version(&store, "hello").await;
+    set_traffic(&store, "hello", &[(1, 100, "next")])
+        .await
+        .unwrap();
+    let old = r#"{"image":"hello:1","port":null,"env":{},"command":[],"args":[],"cpu_millis":1000,"memory_bytes":536870912,"readiness":"Tcp","pull_policy":"Missing"}"#;
+    let writer = &store.inner.connections.writer;
+    let changed = writer.execute_unprepared(&format!("UPDATE versions SET spec = '{old}'"));
+    assert_eq!(changed.await.unwrap().rows_affected(), 1);
+    let before = head(&store).await;
+    store.close().await.unwrap();
+    let store = Store::open(with_encoder()).await.unwrap();
+    assert_eq!(head(&store).await, before);
+    let version = store.get_version(&id("hello"), number(1)).await.unwrap();
+    assert_eq!(version.spec, spec("hello:1"));
+    assert_law(&store).await;
+}
+
 #[tokio::test]
 async fn a_thousand_services_open_within_a_second() {
     let disk = OnDisk::new();

@@ -51,3 +51,42 @@ pub(super) fn failure_text(node: &str, failure: &pb::StartFailure) -> String {
     }
     line
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use insta::assert_snapshot;
+
+    #[test]
+    fn what_is_known_is_told_once() {
+        let killed = pb::StartFailure {
+            reason: pb::start_failure::Reason::Exited.into(),
+            message: "the container was ended by SIGSEGV before it was ready".to_owned(),
+            exit_code: Some(139),
+            signal: "SIGSEGV".to_owned(),
+            last_probe: "connecting to port 8080: refused".to_owned(),
+            log_tail: vec!["bye".to_owned()],
+            ..Default::default()
+        };
+        assert_snapshot!(failure_text("nodes/a", &killed), @r"
+        nodes/a: the container was ended by SIGSEGV before it was ready (exit code 139)
+          last probe: connecting to port 8080: refused
+          | bye
+        ");
+        let refused = pb::StartFailure {
+            reason: pb::start_failure::Reason::Engine.into(),
+            engine_error: "no space left\non device".to_owned(),
+            ..Default::default()
+        };
+        assert_snapshot!(failure_text("", &refused), @r"
+        the engine refused to start it
+          the engine said: no space left on device
+        ");
+        let quoted = pb::StartFailure {
+            message: "the engine refused: no such group".to_owned(),
+            engine_error: "no such group".to_owned(),
+            ..Default::default()
+        };
+        assert_snapshot!(failure_text("", &quoted), @"the engine refused: no such group");
+    }
+}

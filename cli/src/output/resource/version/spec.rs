@@ -52,17 +52,18 @@ pub(super) fn readiness(spec: &pb::VersionSpec) -> String {
             nanos,
         })
     };
+    let mut timings = Vec::new();
     for (name, given, default) in [
         ("every", probe.period, ms(0, 50_000_000)),
         ("within", probe.timeout, ms(1, 0)),
         ("after", probe.initial_delay, ms(0, 0)),
     ] {
         if given.is_some() && given != default {
-            line.push_str(&format!(
-                ", {name} {}",
-                text::proto_duration(given.as_ref())
-            ));
+            timings.push(format!("{name} {}", text::proto_duration(given.as_ref())));
         }
+    }
+    if !timings.is_empty() {
+        line.push_str(&format!(" ({})", timings.join(", ")));
     }
     line
 }
