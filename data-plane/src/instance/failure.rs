@@ -42,10 +42,23 @@ pub(super) async fn exited(
 pub(super) fn of_engine(error: Error) -> StartFailure {
     let reason = match error {
         Error::ImageMissing { .. } | Error::Pull { .. } => FailureReason::Image,
-        Error::NotFound(_) | Error::Refused(_) | Error::Unavailable(_) => FailureReason::Engine,
+        Error::NotFound(_)
+        | Error::Refused(_)
+        | Error::Unavailable(_)
+        | Error::Away(_)
+        | Error::Failed(_)
+        | Error::NoSpace(_)
+        | Error::NameTaken(_) => FailureReason::Engine,
     };
-    let remedy = match reason {
-        FailureReason::Image => {
+    let remedy = match (&error, reason) {
+        (Error::NoSpace(_), _) => {
+            ": free some on this node, by removing images that are not needed for example; it is \
+             tried again meanwhile"
+        }
+        (Error::Away(_) | Error::Unavailable(_), _) => {
+            "; it is tried again when the engine answers"
+        }
+        (_, FailureReason::Image) => {
             ": check the reference and that this node reaches the registry, or load the image on the \
              node"
         }

@@ -9,10 +9,12 @@ use super::engine::Engine;
 use super::failure;
 use super::owner::{Message, Progress};
 use super::pool::Shared;
-use crate::runtime::{Error, Exit};
+use super::{sure, trouble};
+use crate::runtime::Exit;
 
-/// Between attempts to remove a container from an engine that does not answer.
+/// Before a container that could not be removed is tried again; doubled each time.
 const REMOVE_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
 /// From the wish to end to the end by force, as `docker stop` gives.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 
@@ -56,18 +58,19 @@ pub(super) async fn take_away(
         ));
     }
     let mut asked_to_end = how != Farewell::Stop;
+    let mut retry = REMOVE_RETRY;
     loop {
         if !asked_to_end {
-            asked_to_end = !matches!(
-                runtime.stop(&name, STOP_GRACE).await,
-                Err(Error::Unavailable(_))
-            );
+            let stopped = sure::stop(&engine, &name, STOP_GRACE).await;
+            asked_to_end = !stopped.is_err_and(|error| trouble::is_no_answer(&error));
         }
-        match runtime.remove(&name).await {
+        match sure::remove(&engine, &name).await {
             Ok(()) => break,
             Err(error) => {
                 warn!(container = name, %error, "cannot remove a container, trying again");
-                tokio::time::sleep(REMOVE_RETRY).await;
+                tokio::time::sleep(retry).await;
+                engine.back().await;
+                retry = (retry * 2).min(LONGEST_RETRY);
             }
         }
     }

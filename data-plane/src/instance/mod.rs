@@ -7,13 +7,14 @@
 //!                                                   └── state::step per instance
 //! ```
 //!
-//! - [`admission`], [`state`], [`backoff`]: pure, with their laws.
+//! - [`admission`], [`state`], [`backoff`], [`outage`], [`trouble`]: pure, with their laws.
 //! - [`guard`]: an instance as requests see it, and the place a request holds in one.
 //! - [`pool`]: one per (service uid, version); the handle that the proxy asks.
 //! - [`owner`]: the one task per pool that decides and keeps its queue.
 //! - [`start`], [`sleep`], [`farewell`]: tasks that call the engine; [`probe`] finds when a container answers;
-//!   [`failure`] says in words why a start came to nothing.
-//! - [`engine`]: what all starts of a node share.
+//!   [`failure`] says in words why a start came to nothing, [`phases`] where its time went.
+//! - [`engine`]: what all starts of a node share; [`sure`]: calls that know what came of them, though
+//!   the engine's answer was lost.
 //! - [`gate`]: the node's limit on starts at once, fair among services.
 //! - [`pools`]: all pools of a node; follows the route table, adopts and removes leftovers.
 //! - [`report`]: what the control plane is told, as plain data.
@@ -32,7 +33,9 @@ mod farewell;
 pub mod gate;
 pub mod guard;
 mod image;
+pub mod outage;
 mod owner;
+mod phases;
 pub mod pool;
 pub mod pools;
 mod probe;
@@ -40,6 +43,8 @@ pub mod report;
 mod sleep;
 mod start;
 pub mod state;
+mod sure;
+pub mod trouble;
 
 pub use guard::Guard;
 pub use pool::{Pool, Refusal};

@@ -7,6 +7,9 @@
 //!
 //! A call to the engine that makes something is never dropped half-way: the container would appear
 //! after its removal. So giving up is looked at between such calls, and within the waits.
+//!
+//! How such a call ended is known from `sure`, not from its answer alone; whose fault a failure is,
+//! from `trouble`.
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -14,13 +17,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::engine::Engine;
 use super::owner::{Message, Progress};
+use super::phases::Phases;
 use super::pool::Shared;
 use super::report::{ColdStart, FailureReason, StartFailure};
-use super::{failure, image, probe};
+use super::trouble::{Cause, cause, is_no_answer};
+use super::{failure, image, probe, sure};
 use crate::route::{PullPolicy, Version};
 use crate::runtime::{ContainerSpec, ContainerState, Error, Exit, label};
 
@@ -58,33 +63,37 @@ pub(super) struct Started {
 enum Halt {
     /// It is no longer wanted.
     GivenUp,
-    Failed(StartFailure),
+    Failed(StartFailure, Cause),
 }
 
 impl From<StartFailure> for Halt {
     fn from(failure: StartFailure) -> Self {
-        Self::Failed(failure)
+        Self::Failed(failure, Cause::Version)
     }
-}
-
-#[derive(Debug, Default)]
-struct Phases {
-    pull: Option<Duration>,
-    queue: Option<Duration>,
-    create: Option<Duration>,
-    start: Option<Duration>,
-    ready: Option<Duration>,
-    image_digest: Option<String>,
 }
 
 impl Start {
     /// Runs to its end and reports it.
     pub(super) async fn run(self) {
-        match self.start().await {
+        let (began, outages) = (Instant::now(), self.outages());
+        let mut phases = Phases::default();
+        match self.start(&mut phases).await {
             Ok(started) => self.tell(Progress::Answered(Box::new(started))),
-            Err(Halt::Failed(failure)) => self.tell(Progress::Failed(Box::new(failure))),
+            Err(Halt::Failed(failure, mut cause)) => {
+                // An engine that restarts ends what it runs.
+                if failure.reason == FailureReason::Exited && self.outages() != outages {
+                    cause = Cause::Engine;
+                }
+                let spent = phases.of_failed(failure.reason, began.elapsed());
+                self.tell(Progress::Spent(failure.reason, Box::new(spent)));
+                self.tell(Progress::Failed(Box::new(failure), cause));
+            }
             Err(Halt::GivenUp) => {}
         }
+    }
+
+    fn outages(&self) -> u64 {
+        self.engine.outage.borrow().count()
     }
 
     /// A wait that ends when the start is given up.
@@ -100,33 +109,34 @@ impl Start {
         self.pool.tell(Message::Progress(self.serial, progress));
     }
 
-    async fn start(&self) -> Result<Started, Halt> {
+    async fn start(&self, phases: &mut Phases) -> Result<Started, Halt> {
         let began = Instant::now();
-        let mut phases = Phases::default();
         if self.pull_first {
-            self.pull(&mut phases).await?;
+            self.pull(phases).await?;
         }
-        let port = self.find_port(&mut phases).await?;
-        let network = self.engine.network().await.map_err(failure::of_engine)?;
+        let port = self.find_port(phases).await?;
+        let network = self.engine.network().await;
+        let network = network.map_err(|error| self.engine_failure(error))?;
         let spec = self.spec(port, network);
 
-        let (id, place) = loop {
+        let (id, mut place) = loop {
             let asked = Instant::now();
-            let place = self
+            let mut place = self
                 .wanted(self.engine.gate.enter(&self.version.service))
                 .await?;
             phases.queue = Some(phases.queue.unwrap_or_default() + asked.elapsed());
             let asked = Instant::now();
-            match self.engine.runtime.create(&spec).await {
+            match place.during(sure::create(&self.engine, &spec)).await {
                 Ok(id) => {
+                    self.engine.has_space();
                     phases.create = Some(asked.elapsed());
                     break (id, place);
                 }
                 Err(Error::ImageMissing { .. }) if phases.pull.is_none() => {
                     drop(place);
-                    self.pull(&mut phases).await?;
+                    self.pull(phases).await?;
                 }
-                Err(error) => return Err(self.engine_failure(error).into()),
+                Err(error) => return Err(self.engine_failure(error)),
             }
         };
         self.tell(Progress::Created(id));
@@ -135,8 +145,8 @@ impl Start {
         }
 
         let asked = Instant::now();
-        if let Err(error) = self.engine.runtime.start(&self.name).await {
-            return Err(self.engine_failure(error).into());
+        if let Err(error) = place.during(sure::start(&self.engine, &self.name)).await {
+            return Err(self.engine_failure(error));
         }
         phases.start = Some(asked.elapsed());
         drop(place);
@@ -146,24 +156,16 @@ impl Start {
         let address = SocketAddr::new(self.address().await?, port);
         self.wanted(self.probe(address)).await??;
         phases.ready = Some(asked.elapsed());
-        let total = began.elapsed();
+        let cold_start = phases.of_ready(began.elapsed(), SystemTime::now());
         info!(
             service = %self.version.service, version = self.version.key.number, container = %self.name,
-            total_ms = total.as_millis(), "instance is ready"
+            total_ms = cold_start.total.as_millis(), phases = %cold_start, "instance is ready"
         );
         Ok(Started {
             address,
             image_digest: phases.image_digest.take(),
             pulled: phases.pull.is_some(),
-            cold_start: Some(ColdStart {
-                pull: phases.pull,
-                queue: phases.queue,
-                create: phases.create,
-                start: phases.start,
-                ready: phases.ready,
-                total,
-                at: SystemTime::now(),
-            }),
+            cold_start: Some(cold_start),
         })
     }
 
@@ -251,25 +253,22 @@ impl Start {
         }
     }
 
-    async fn address(&self) -> Result<IpAddr, StartFailure> {
-        let found = self
-            .engine
-            .runtime
-            .inspect(&self.name)
-            .await
-            .map_err(|error| self.engine_failure(error))?;
+    async fn address(&self) -> Result<IpAddr, Halt> {
+        let found = sure::look(&self.engine, &self.name).await;
+        let found = found.map_err(|error| self.engine_failure(error))?;
         match (found.state, found.address) {
             (ContainerState::Running, Some(address)) => Ok(address),
             (ContainerState::Running, None) => Err(failure::new(
                 FailureReason::Engine,
                 "the engine gave the container no address on the node's network".to_owned(),
-            )),
-            _ => Err(self.exited(found.exit).await),
+            )
+            .into()),
+            _ => Err(self.exited(found.exit).await.into()),
         }
     }
 
     /// Waits until it answers, dies, or takes too long.
-    async fn probe(&self, address: SocketAddr) -> Result<(), StartFailure> {
+    async fn probe(&self, address: SocketAddr) -> Result<(), Halt> {
         let readiness = &self.version.spec.readiness;
         let deadline = Instant::now() + self.patience;
         let answered = probe::until_ready(address, readiness, deadline);
@@ -277,22 +276,26 @@ impl Start {
         loop {
             tokio::select! {
                 biased;
-                outcome = &mut answered => return outcome.map_err(|found| self.not_ready(&found)),
+                outcome = &mut answered => return outcome.map_err(|found| self.not_ready(&found).into()),
                 () = self.died.cancelled() => {}
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
             }
             match self.engine.runtime.inspect(&self.name).await {
                 Ok(found) if found.state == ContainerState::Exited => {
-                    return Err(self.exited(found.exit).await);
+                    return Err(self.exited(found.exit).await.into());
                 }
                 Err(error @ Error::NotFound(_)) => return Err(self.engine_failure(error)),
+                Err(error) if is_no_answer(&error) && !self.died.is_cancelled() => {
+                    self.engine.missed();
+                }
                 _ if self.died.is_cancelled() => {
                     return Err(self
                         .exited(Exit {
                             code: -1,
                             oom_killed: false,
                         })
-                        .await);
+                        .await
+                        .into());
                 }
                 // Alive, or the engine is away while the container goes on: so do the looks.
                 _ => {}
@@ -321,12 +324,18 @@ impl Start {
         .await
     }
 
-    fn engine_failure(&self, error: Error) -> StartFailure {
-        warn!(
-            service = %self.version.service, version = self.version.key.number, container = %self.name,
-            %error, "a start failed at the engine"
-        );
-        failure::of_engine(error)
+    fn engine_failure(&self, error: Error) -> Halt {
+        if matches!(error, Error::Away(_)) {
+            self.engine.missed();
+        }
+        let cause = cause(&error, self.engine.outage.borrow().is_on());
+        if cause == Cause::Node {
+            self.engine.forget_network();
+        }
+        if let Error::NoSpace(said) = &error {
+            self.engine.has_no_space(said);
+        }
+        Halt::Failed(failure::of_engine(error), cause)
     }
 }
 
@@ -349,9 +358,10 @@ impl Adoption {
     pub(super) async fn run(self) {
         let deadline = Instant::now() + self.patience;
         if let Some(name) = &self.frozen
-            && let Err(error) = self.engine.runtime.unpause(name).await
+            && let Err(error) = sure::unpause(&self.engine, name).await
         {
-            let failed = Progress::Failed(Box::new(failure::of_engine(error)));
+            let cause = cause(&error, self.engine.outage.borrow().is_on());
+            let failed = Progress::Failed(Box::new(failure::of_engine(error)), cause);
             self.pool.tell(Message::Progress(self.serial, failed));
             return;
         }
@@ -360,13 +370,15 @@ impl Adoption {
             () = self.give_up.cancelled() => return,
             () = self.died.cancelled() => Progress::Failed(Box::new(failure::new(
                 FailureReason::Exited, "ended while it was taken over".to_owned(),
-            ))),
+            )), Cause::Version),
             found = probe::until_ready(self.address, &self.version.spec.readiness, deadline) => {
                 match found {
                     Ok(()) => Progress::Answered(Box::new(Started {
                         address: self.address, cold_start: None, image_digest: None, pulled: false,
                     })),
-                    Err(found) => Progress::Failed(Box::new(failure::new(FailureReason::NotReady, found))),
+                    Err(found) => Progress::Failed(
+                        Box::new(failure::new(FailureReason::NotReady, found)), Cause::Version,
+                    ),
                 }
             }
         };

@@ -3,11 +3,11 @@
 //! The connection is lazy: an engine that is not there at start is found when it comes, because
 //! every call goes through [`Docker::client`], which negotiates the API version once it can.
 
+mod answer;
 mod events;
 mod translate;
 
 use std::collections::{BTreeMap, HashMap};
-use std::future::Future;
 use std::time::Duration;
 
 use bollard::container::LogOutput;
@@ -23,12 +23,9 @@ use tokio::sync::OnceCell;
 use tracing::debug;
 
 use super::{Container, ContainerSpec, Error, Event, Image, Runtime, label};
-use events::follow_events;
+use answer::{FREEZE, MAKE, READ, TAKE_AWAY, is_out_of_space, sort, within};
+use events::{Following, follow_events};
 use translate::{body, from_inspect, from_summary, last_lines};
-
-/// How long an ordinary call may take before the engine counts as not answering. A start on a
-/// machine with twenty others starting took 3 s where measured, so this is an order above.
-const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The longest a pull may go without any word of progress.
 const PULL_SILENCE: Duration = Duration::from_secs(120);
@@ -57,39 +54,10 @@ impl Docker {
                     Some(host) => bollard::Docker::connect_with_host(host),
                     None => bollard::Docker::connect_with_defaults(),
                 }
-                .map_err(unavailable)?;
-                within(client.negotiate_version()).await
+                .map_err(sort)?;
+                within(READ, client.negotiate_version()).await
             })
             .await
-    }
-}
-
-/// Bounds a call and sorts its failure.
-async fn within<T>(call: impl Future<Output = Result<T, BollardError>>) -> Result<T, Error> {
-    match tokio::time::timeout(CALL_TIMEOUT, call).await {
-        Ok(result) => result.map_err(sort_error),
-        Err(_) => Err(Error::Unavailable(format!(
-            "no answer within {} s",
-            CALL_TIMEOUT.as_secs()
-        ))),
-    }
-}
-
-fn unavailable(error: BollardError) -> Error {
-    Error::Unavailable(error.to_string())
-}
-
-fn sort_error(error: BollardError) -> Error {
-    match error {
-        BollardError::DockerResponseServerError {
-            status_code: 404,
-            message,
-        } => Error::NotFound(message),
-        BollardError::DockerResponseServerError {
-            status_code: 400..500,
-            message,
-        } => Error::Refused(message),
-        other => unavailable(other),
     }
 }
 
@@ -104,7 +72,7 @@ fn gone_is_done(result: Result<(), Error>) -> Result<(), Error> {
 #[async_trait::async_trait]
 impl Runtime for Docker {
     async fn engine(&self) -> Result<String, Error> {
-        let version = within(self.client().await?.version()).await?;
+        let version = within(READ, self.client().await?.version()).await?;
         Ok(format!(
             "docker {}",
             version.version.as_deref().unwrap_or("of unknown version")
@@ -112,7 +80,7 @@ impl Runtime for Docker {
     }
 
     async fn image(&self, image: &str) -> Result<Image, Error> {
-        let found = match within(self.client().await?.inspect_image(image)).await {
+        let found = match within(READ, self.client().await?.inspect_image(image)).await {
             Err(Error::NotFound(_)) => {
                 return Err(Error::ImageMissing {
                     image: image.to_owned(),
@@ -140,9 +108,12 @@ impl Runtime for Docker {
         image: &str,
         progress: &(dyn for<'a> Fn(&'a str) + Send + Sync),
     ) -> Result<(), Error> {
-        let failed = |message: String| Error::Pull {
-            image: image.to_owned(),
-            message,
+        let failed = |message: String| match is_out_of_space(&message) {
+            true => Error::NoSpace(message),
+            false => Error::Pull {
+                image: image.to_owned(),
+                message,
+            },
         };
         // Without a tag the engine would fetch every tag of the repository.
         let name = image.rsplit('/').next().unwrap_or(image);
@@ -182,7 +153,7 @@ impl Runtime for Docker {
                 Err(BollardError::DockerResponseServerError { message, .. }) => {
                     return Err(failed(message));
                 }
-                Err(other) => return Err(unavailable(other)),
+                Err(other) => return Err(sort(other)),
             }
         }
     }
@@ -192,6 +163,7 @@ impl Runtime for Docker {
             .name(&spec.name)
             .build();
         let created = within(
+            MAKE,
             self.client()
                 .await?
                 .create_container(Some(options), body(spec)),
@@ -217,20 +189,20 @@ impl Runtime for Docker {
     }
 
     async fn start(&self, name: &str) -> Result<(), Error> {
-        within(self.client().await?.start_container(name, None)).await
+        within(MAKE, self.client().await?.start_container(name, None)).await
     }
 
     async fn pause(&self, name: &str) -> Result<(), Error> {
-        match within(self.client().await?.pause_container(name)).await {
+        match within(FREEZE, self.client().await?.pause_container(name)).await {
             Err(Error::Refused(message)) if message.contains("already paused") => Ok(()),
             other => other,
         }
     }
 
     async fn unpause(&self, name: &str) -> Result<(), Error> {
-        match within(self.client().await?.unpause_container(name)).await {
+        match within(FREEZE, self.client().await?.unpause_container(name)).await {
             // 20.10 answers 500 to that, later ones 409.
-            Err(Error::Refused(message) | Error::Unavailable(message))
+            Err(Error::Refused(message) | Error::Failed(message))
                 if message.contains("is not paused") =>
             {
                 Ok(())
@@ -240,7 +212,7 @@ impl Runtime for Docker {
     }
 
     async fn inspect(&self, name: &str) -> Result<Container, Error> {
-        within(self.client().await?.inspect_container(name, None))
+        within(READ, self.client().await?.inspect_container(name, None))
             .await
             .map(from_inspect)
     }
@@ -251,7 +223,7 @@ impl Runtime for Docker {
             .all(true)
             .filters(&filters)
             .build();
-        let found = within(self.client().await?.list_containers(Some(options))).await?;
+        let found = within(READ, self.client().await?.list_containers(Some(options))).await?;
         Ok(found.into_iter().map(from_summary).collect())
     }
 
@@ -260,8 +232,8 @@ impl Runtime for Docker {
         let options = StopContainerOptionsBuilder::default().t(seconds).build();
         let client = self.client().await?;
         let call = client.stop_container(name, Some(options));
-        match tokio::time::timeout(grace + CALL_TIMEOUT, call).await {
-            Ok(result) => gone_is_done(result.map_err(sort_error)),
+        match tokio::time::timeout(grace + MAKE, call).await {
+            Ok(result) => gone_is_done(result.map_err(sort)),
             Err(_) => Err(Error::Unavailable(format!("stop of {name} does not end"))),
         }
     }
@@ -271,7 +243,12 @@ impl Runtime for Docker {
             .force(true)
             .v(true)
             .build();
-        match within(self.client().await?.remove_container(name, Some(options))).await {
+        match within(
+            TAKE_AWAY,
+            self.client().await?.remove_container(name, Some(options)),
+        )
+        .await
+        {
             // 409: another removal of it is under way.
             Err(Error::Refused(message)) if message.contains("already in progress") => Ok(()),
             other => gone_is_done(other),
@@ -284,8 +261,11 @@ impl Runtime for Docker {
             .stderr(true)
             .tail(&lines.to_string())
             .build();
-        let chunks: Vec<LogOutput> =
-            within(self.client().await?.logs(name, Some(options)).try_collect()).await?;
+        let chunks: Vec<LogOutput> = within(
+            READ,
+            self.client().await?.logs(name, Some(options)).try_collect(),
+        )
+        .await?;
         let mut text = Vec::new();
         for chunk in chunks {
             text.extend_from_slice(&chunk.into_bytes());
@@ -300,7 +280,7 @@ impl Runtime for Docker {
             ("label", vec![format!("{}={node}", label::NODE)]),
         ]);
         let docker = self.clone();
-        stream::unfold((docker, filters, None), follow_events).boxed()
+        stream::unfold(Following::new(docker, filters), follow_events).boxed()
     }
 
     async fn ensure_network(
@@ -309,7 +289,7 @@ impl Runtime for Docker {
         labels: &BTreeMap<String, String>,
     ) -> Result<(), Error> {
         let client = self.client().await?;
-        match within(client.inspect_network(name, None)).await {
+        match within(READ, client.inspect_network(name, None)).await {
             Ok(_) => return Ok(()),
             Err(Error::NotFound(_)) => {}
             Err(other) => return Err(other),
@@ -325,10 +305,12 @@ impl Runtime for Docker {
             labels: Some(labels.clone().into_iter().collect()),
             ..Default::default()
         };
-        within(client.create_network(request)).await.map(|_| ())
+        within(MAKE, client.create_network(request))
+            .await
+            .map(|_| ())
     }
 
     async fn remove_network(&self, name: &str) -> Result<(), Error> {
-        gone_is_done(within(self.client().await?.remove_network(name)).await)
+        gone_is_done(within(TAKE_AWAY, self.client().await?.remove_network(name)).await)
     }
 }

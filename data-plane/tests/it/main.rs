@@ -4,3 +4,4 @@ mod feed;
 mod pools;
 mod pools_scale;
 mod pools_sleep;
+mod pools_trouble;
