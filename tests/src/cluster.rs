@@ -71,6 +71,8 @@ impl Node {
 pub struct Cluster {
     dir: TempDir,
     docker: Docker,
+    /// Flags that every data plane gets beside those that wire it up.
+    node_flags: Vec<String>,
     control_plane: Option<Program>,
     grpc: SocketAddr,
     nodes: Vec<Node>,
@@ -82,9 +84,20 @@ impl Cluster {
     /// Starts a control plane with an empty database and `nodes` data planes, and waits until all of
     /// them have the route table.
     pub async fn start(nodes: usize) -> Result<Self> {
+        Self::start_with(nodes, engine::connect().await?, &[]).await
+    }
+
+    /// As [`Cluster::start`], with more flags for the data planes; `docker` is the engine that their
+    /// containers are on.
+    pub async fn start_with(
+        nodes: usize,
+        docker: Docker,
+        node_flags: &[(&str, &str)],
+    ) -> Result<Self> {
         let mut cluster = Self {
             dir: tempfile::Builder::new().prefix("cless-test-").tempdir()?,
-            docker: engine::connect().await?,
+            docker,
+            node_flags: arguments(node_flags),
             control_plane: None,
             grpc: SocketAddr::from(([127, 0, 0, 1], 0)),
             nodes: Vec::new(),
@@ -274,7 +287,7 @@ impl Cluster {
         let ready_file = self.dir.path().join(format!("{}.ready", node.name));
         let _ = std::fs::remove_file(&ready_file);
         let cache = self.dir.path().join(&node.name);
-        let args = arguments(&[
+        let mut args = arguments(&[
             ("--listen", &node.listen.to_string()),
             ("--admin", &node.admin.to_string()),
             ("--control-plane", &format!("http://{}", self.grpc)),
@@ -282,6 +295,7 @@ impl Cluster {
             ("--cache-dir", &cache.display().to_string()),
             ("--ready-file", &ready_file.display().to_string()),
         ]);
+        args.extend_from_slice(&self.node_flags);
         let mut program = Program::start("cless-data-plane", &args, self.dir.path(), &node.name)?;
         let ready = program.ready(&ready_file).await?;
         node.listen = address(&ready, "listen")?;

@@ -5,6 +5,8 @@
 //! - [`process`]: the built programs as child processes: ready files, logs, signals.
 //! - [`cluster`]: one control plane and any number of data planes, and the calls tests make on them.
 //! - [`engine`]: what the engine really holds, by label.
+//! - [`engine_proxy`]: a man in the middle before the engine, which makes it fail on demand;
+//!   [`private_engine`]: an engine of a test's own, which it may kill.
 //! - [`http_client`]: requests to a proxy under a given host name, and raw bytes for bad ones.
 //! - [`wait`]: conditions with a deadline, instead of sleeps.
 //! - [`stats`]: medians and binomial bounds.
@@ -16,9 +18,11 @@
 
 pub mod cluster;
 pub mod engine;
+pub mod engine_proxy;
 pub mod http_client;
 pub mod image;
 pub mod paths;
+pub mod private_engine;
 pub mod process;
 pub mod report;
 pub mod stats;

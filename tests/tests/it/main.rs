@@ -5,10 +5,13 @@
 
 mod cli;
 mod demo;
+mod engine_restart;
+mod engine_trouble;
 mod faults;
 mod grpcurl;
 mod lifecycle;
 mod ownership;
+mod phases;
 mod proxy;
 mod routing;
 mod sleep;
