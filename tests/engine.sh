@@ -60,7 +60,7 @@ install_engine() {
     say "no Docker engine on this machine: installing Debian's docker.io (it stays installed)"
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq >/dev/null
-    apt-get install -y -qq --no-install-recommends docker.io iptables cgroupfs-mount >/dev/null
+    apt-get install -y -qq --no-install-recommends docker.io iptables iproute2 cgroupfs-mount >/dev/null
 }
 
 # dockerd finds iptables on its PATH. Where the kernel lacks nf_tables the legacy one works, and is

@@ -113,16 +113,20 @@ impl Cluster {
 
     /// The same, with data planes of this set-up.
     pub async fn start_with(nodes: usize, setup: NodeSetup) -> Result<Self> {
-        Self::start_on(engine::connect().await?, nodes, setup, false).await
+        Self::start_at(engine::connect().await?, nodes, setup, false).await
     }
 
     /// The same, all listening on every address of this machine, where a container could reach them.
     pub async fn start_exposed(nodes: usize) -> Result<Self> {
-        Self::start_on(engine::connect().await?, nodes, NodeSetup::default(), true).await
+        Self::start_at(engine::connect().await?, nodes, NodeSetup::default(), true).await
     }
 
-    /// The same; `docker` is the engine that the containers are on.
-    async fn start_on(
+    /// As [`Cluster::start_with`]; `docker` is the engine that the containers are on.
+    pub async fn start_on(docker: Docker, nodes: usize, setup: NodeSetup) -> Result<Self> {
+        Self::start_at(docker, nodes, setup, false).await
+    }
+
+    async fn start_at(
         docker: Docker,
         nodes: usize,
         setup: NodeSetup,

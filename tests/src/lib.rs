@@ -7,6 +7,8 @@
 //! - [`engine`]: what the engine really holds, by label.
 //! - [`registry`]: a real registry on loopback; [`wire`]: a network before it that is slow or breaks.
 //! - [`firewall`]: what the kernel's packet filter really holds, by node.
+//! - [`engine_proxy`]: a man in the middle before the engine, which makes it fail on demand;
+//!   [`private_engine`]: an engine of a test's own, which it may kill.
 //! - [`http_client`]: requests to a proxy under a given host name, and raw bytes for bad ones.
 //! - [`wait`]: conditions with a deadline, instead of sleeps.
 //! - [`stats`]: medians and binomial bounds.
@@ -19,10 +21,12 @@
 pub mod cluster;
 mod debian;
 pub mod engine;
+pub mod engine_proxy;
 pub mod firewall;
 pub mod http_client;
 pub mod image;
 pub mod paths;
+pub mod private_engine;
 pub mod process;
 pub mod registry;
 pub mod report;

@@ -20,6 +20,9 @@
 //! first, both at most 5 min, whatever starts became ready for a moment meanwhile; so waits never
 //! shrink within a row. A good start forgets them all; readiness ends a wait and never begins one.
 //!
+//! What is the engine's or the node's fault backs off to 5 s at most and does not count: when that is
+//! over, no version is punished for it.
+//!
 //! There is no jitter: callers are told the time that is left, and a node has the starts of its
 //! versions pass one gate.
 
@@ -31,20 +34,36 @@ const LONGEST: Duration = Duration::from_secs(300);
 /// first request or its first connection to a database does so within seconds.
 pub const PROBATION: Duration = Duration::from_secs(10);
 
+/// The same for what is not the version's fault.
+const FIRST_HINDERED: Duration = Duration::from_millis(250);
+const LONGEST_HINDERED: Duration = Duration::from_secs(5);
+
 /// Failures in a row.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Backoff {
     failures: u32,
+    hindrances: u32,
     until: Option<Instant>,
+    /// Who asks meanwhile waits, and is not refused.
+    quiet: bool,
     /// When the last start became ready, until its instance ends early.
     ready_at: Option<Instant>,
 }
 
 impl Backoff {
-    /// A start failed at `now`.
+    /// A start failed at `now`, by the version's fault.
     pub fn failed(&mut self, now: Instant) {
         let before = self.count(now);
-        self.leave_alone(before, now);
+        self.leave_alone(now, doubled(FIRST, before, LONGEST));
+        self.quiet = false;
+    }
+
+    /// A start failed at `now`, not by the version's fault. `quiet`: who asks is to wait for the next.
+    pub fn hindered(&mut self, now: Instant, quiet: bool) {
+        let pause = doubled(FIRST_HINDERED, self.hindrances, LONGEST_HINDERED);
+        self.quiet = quiet && self.remaining(now).is_none_or(|_| self.quiet);
+        self.leave_alone(now, pause);
+        self.hindrances = self.hindrances.saturating_add(1);
     }
 
     /// One failure more; gives how many there were before it in the row.
@@ -57,9 +76,8 @@ impl Backoff {
         before
     }
 
-    fn leave_alone(&mut self, doublings: u32, now: Instant) {
-        let wait = FIRST.saturating_mul(1 << doublings.min(16)).min(LONGEST);
-        self.until = Some(now + wait);
+    fn leave_alone(&mut self, now: Instant, pause: Duration) {
+        self.until = self.until.max(Some(now + pause));
     }
 
     /// A start became ready at `now`.
@@ -68,6 +86,8 @@ impl Backoff {
             self.failures = 0;
         }
         self.until = None;
+        self.hindrances = 0;
+        self.quiet = false;
         self.ready_at = Some(now);
     }
 
@@ -79,7 +99,8 @@ impl Backoff {
             let before = self.count(now);
             self.ready_at = None;
             if let Some(doublings) = before.checked_sub(1) {
-                self.leave_alone(doublings, now);
+                self.leave_alone(now, doubled(FIRST, doublings, LONGEST));
+                self.quiet = false;
             }
         }
         early
@@ -103,6 +124,21 @@ impl Backoff {
         let left = self.until?.saturating_duration_since(now);
         (!left.is_zero()).then_some(left)
     }
+
+    /// As [`Backoff::remaining`], if who asks meanwhile is refused.
+    pub fn refuses(&self, now: Instant) -> Option<Duration> {
+        self.remaining(now).filter(|_| !self.quiet)
+    }
+
+    /// No start may be tried now, not even for a proof: the last came to nothing by no fault of the
+    /// version's, and who waits goes on waiting.
+    pub fn is_quiet(&self, now: Instant) -> bool {
+        self.quiet && self.remaining(now).is_some()
+    }
+}
+
+fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
+    first.saturating_mul(1 << times.min(16)).min(longest)
 }
 
 #[cfg(test)]
@@ -216,6 +252,54 @@ mod tests {
                     prop_assert_eq!(backoff.failures(), row);
                 }
                 now += Duration::from_secs(pause);
+            }
+        }
+    }
+
+    #[test]
+    fn a_version_is_not_punished_for_the_engine() {
+        let now = Instant::now();
+        let mut backoff = Backoff::default();
+        for _ in 0..50 {
+            backoff.hindered(now, true);
+        }
+        assert_eq!(backoff.remaining(now), Some(LONGEST_HINDERED));
+        assert_eq!((backoff.failures(), backoff.refuses(now)), (0, None));
+        let later = now + LONGEST_HINDERED;
+        backoff.failed(later);
+        assert_eq!(backoff.refuses(later), Some(FIRST), "its own first failure");
+        backoff.hindered(later, true);
+        assert_eq!(
+            backoff.refuses(later),
+            Some(LONGEST_HINDERED),
+            "who is refused stays so"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn a_wait_never_shrinks_and_is_bounded_by_whose_fault_it_is(
+            steps in proptest::collection::vec((0u64..20_000, 0u8..3), 1..40)
+        ) {
+            let mut backoff = Backoff::default();
+            let mut now = Instant::now();
+            for (pause, what) in steps {
+                now += Duration::from_millis(pause);
+                let before = backoff.remaining(now);
+                match what {
+                    0 => backoff.failed(now),
+                    1 => backoff.hindered(now, true),
+                    _ => backoff.ready(now),
+                }
+                let after = backoff.remaining(now);
+                if what == 2 {
+                    prop_assert_eq!(after, None);
+                } else {
+                    prop_assert!(after >= before && after.is_some());
+                    let bound = if backoff.failures() == 0 { LONGEST_HINDERED } else { LONGEST };
+                    prop_assert!(after <= Some(bound));
+                }
+                prop_assert!(!(backoff.is_quiet(now) && backoff.refuses(now).is_some()));
             }
         }
     }

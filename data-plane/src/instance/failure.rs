@@ -48,9 +48,20 @@ pub(super) fn of_engine(error: Error) -> StartFailure {
         | Error::Pull { .. }
         | Error::Denied { .. }
         | Error::Credentials { .. } => FailureReason::Image,
-        Error::NotFound(_) | Error::Refused(_) | Error::Unavailable(_) => FailureReason::Engine,
+        Error::NotFound(_)
+        | Error::Refused(_)
+        | Error::Unavailable(_)
+        | Error::Away(_)
+        | Error::Failed(_)
+        | Error::NoSpace(_)
+        | Error::NameTaken(_) => FailureReason::Engine,
     };
     let remedy = match &error {
+        Error::NoSpace(_) => {
+            ": free some on this node, by removing images that are not needed for example; it is \
+             tried again meanwhile"
+        }
+        Error::Away(_) | Error::Unavailable(_) => "; it is tried again when the engine answers",
         Error::ImageMissing { .. } | Error::Pull { .. } => {
             ": check the reference and that this node reaches the registry, or load the image on the \
              node"
@@ -71,7 +82,11 @@ fn words_of(error: &Error) -> Option<String> {
         | Error::Denied { message, .. }
         | Error::NotFound(message)
         | Error::Refused(message)
-        | Error::Unavailable(message) => Some(message.clone()),
+        | Error::Unavailable(message)
+        | Error::Away(message)
+        | Error::Failed(message)
+        | Error::NoSpace(message)
+        | Error::NameTaken(message) => Some(message.clone()),
         Error::ImageMissing { .. } | Error::Credentials { .. } => None,
     }
 }

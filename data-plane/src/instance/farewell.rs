@@ -9,10 +9,12 @@ use super::engine::Engine;
 use super::failure;
 use super::owner::{Message, Progress};
 use super::pool::Shared;
-use crate::runtime::{Error, Exit};
+use super::{sure, trouble};
+use crate::runtime::Exit;
 
-/// Between attempts to remove a container from an engine that does not answer.
+/// Before a container that could not be removed is tried again; doubled each time.
 const REMOVE_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
 /// How a container is taken away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,17 +59,21 @@ pub(super) async fn take_away(
         Farewell::Stop(grace) => Some(grace),
         Farewell::Remove | Farewell::Explain => None,
     };
+    let mut retry = REMOVE_RETRY;
     loop {
-        if let Some(grace) = still_to_ask
-            && !matches!(runtime.stop(&name, grace).await, Err(Error::Unavailable(_)))
-        {
-            still_to_ask = None;
+        if let Some(grace) = still_to_ask {
+            let stopped = sure::stop(&engine, &name, grace).await;
+            if !stopped.is_err_and(|error| trouble::is_no_answer(&error)) {
+                still_to_ask = None;
+            }
         }
-        match runtime.remove(&name).await {
+        match sure::remove(&engine, &name).await {
             Ok(()) => break,
             Err(error) => {
                 warn!(container = name, %error, "cannot remove a container, trying again");
-                tokio::time::sleep(REMOVE_RETRY).await;
+                tokio::time::sleep(retry).await;
+                engine.back().await;
+                retry = (retry * 2).min(LONGEST_RETRY);
             }
         }
     }

@@ -15,8 +15,9 @@ use tracing::info;
 
 use super::failure;
 use super::owner::Progress;
+use super::phases::Phases;
 use super::report::FailureReason;
-use super::start::{Halt, Phases, Start};
+use super::start::{Halt, Start};
 use crate::image::puller::digest_of;
 use crate::route::PullPolicy;
 use crate::runtime::{Error, reference};
@@ -90,7 +91,7 @@ impl Start {
                 Err(Error::ImageMissing { .. }) if !phases.pulled.contains(&image) => {
                     self.pull(phases).await?;
                 }
-                Err(error) => return Err(self.engine_failure(error).into()),
+                Err(error) => return Err(self.engine_failure(error)),
             }
         };
         if !never && let Some(digest) = digest_of(&self.version.spec.image, &found) {

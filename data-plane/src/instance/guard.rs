@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -31,6 +32,9 @@ pub struct Instance {
     pub(super) suspicion: Suspicion,
     address: OnceLock<SocketAddr>,
     cold_start: OnceLock<ColdStart>,
+    ready_at: OnceLock<Instant>,
+    /// The end of its last wake, and what the engine took for it.
+    woke: Mutex<Option<(Instant, Duration)>>,
     retired: CancellationToken,
     /// How often it was put to sleep.
     sleeps: AtomicU64,
@@ -55,6 +59,8 @@ impl Instance {
             suspicion: Suspicion::default(),
             address: OnceLock::new(),
             cold_start: OnceLock::new(),
+            ready_at: OnceLock::new(),
+            woke: Mutex::default(),
             retired: CancellationToken::new(),
             sleeps: AtomicU64::new(0),
             falls_asleep: watch::Sender::new(()),
@@ -133,10 +139,15 @@ impl Instance {
         now: Instant,
     ) {
         let _ = self.address.set(address);
+        let _ = self.ready_at.set(now);
         if let Some(cold_start) = cold_start {
             let _ = self.cold_start.set(cold_start);
         }
         self.touch(now);
+    }
+
+    pub(super) fn woke(&self, now: Instant, took: Duration) {
+        *self.woke.lock() = Some((now, took));
     }
 
     pub(super) fn touch(&self, now: Instant) {
@@ -158,7 +169,8 @@ impl Instance {
 pub struct Guard {
     instance: Arc<Instance>,
     pool: Arc<Shared>,
-    waited: Option<Duration>,
+    /// Since when the request stood in the queue, and for how long.
+    waited: Option<(Instant, Duration)>,
 }
 
 impl Guard {
@@ -175,8 +187,8 @@ impl Guard {
         })
     }
 
-    pub(super) fn set_waited(&mut self, waited: Duration) {
-        self.waited = Some(waited);
+    pub(super) fn set_waited(&mut self, since: Instant) {
+        self.waited = Some((since, since.elapsed()));
     }
 
     /// The instance.
@@ -208,7 +220,21 @@ impl Guard {
 
     /// How long the request stood in the queue; `None` if it found a place at once.
     pub fn waited(&self) -> Option<Duration> {
-        self.waited
+        self.waited.map(|(_, waited)| waited)
+    }
+
+    /// The start of the instance, if it became ready while the request waited.
+    pub fn waited_for_start(&self) -> Option<&ColdStart> {
+        let (since, _) = self.waited?;
+        let ready = *self.instance.ready_at.get()?;
+        self.instance.cold_start().filter(|_| ready >= since)
+    }
+
+    /// What the engine took to wake the instance, if it woke while the request waited.
+    pub fn waited_for_wake(&self) -> Option<Duration> {
+        let (since, _) = self.waited?;
+        let (at, took) = (*self.instance.woke.lock())?;
+        (at >= since).then_some(took)
     }
 }
 

@@ -13,6 +13,7 @@ mod message;
 mod scaling;
 mod sleeping;
 mod tenant;
+mod trouble;
 mod view;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -24,14 +25,16 @@ use tracing::warn;
 
 use super::backoff::Backoff;
 use super::engine::Engine;
+use super::outage::Outage;
 use super::pool::{Refusal, Shared};
 use super::report::{ColdStart, StartFailure, VerifyResult};
 use super::start::Started;
 use super::state::{Event, State};
+use super::trouble::Cause;
 use crate::metrics::Metrics;
 use crate::scale::decide::Standing;
 use crate::scale::window::Window;
-use tenant::{Tenant, is_hopeful, is_starting};
+use tenant::{Tenant, is_starting};
 
 pub(super) use image::is_stale;
 pub(super) use message::{Membership, Message, Progress, Waiter};
@@ -81,6 +84,8 @@ pub(super) struct Owner {
     proof: Option<Proof>,
     /// How many instances the load of late filled.
     load: Window,
+    /// Whether the engine answers.
+    outage: tokio::sync::watch::Receiver<Outage>,
     stopping: Option<Stopping>,
     dirty: bool,
 }
@@ -102,6 +107,7 @@ impl Owner {
     ) -> Self {
         let mut owner = Self {
             shared,
+            outage: around.engine.outage.subscribe(),
             around,
             inbox,
             member: member.clone(),
@@ -141,6 +147,8 @@ impl Owner {
                     None => break,
                 },
                 () = tokio::time::sleep(wake) => {}
+                // Its sender is in `around`.
+                Ok(()) = self.outage.changed() => {}
             }
             while let Ok(message) = self.inbox.try_recv() {
                 self.handle(message);
@@ -263,9 +271,11 @@ impl Owner {
             }
             Progress::Started => self.apply(serial, Event::Started),
             Progress::Answered(started) => self.answered(serial, *started),
-            Progress::Failed(failure) => self.failed(serial, *failure),
+            Progress::Failed(failure, cause) => self.failed(serial, *failure, cause),
+            Progress::Spent(reason, spent) => self.spent(serial, reason, &spent),
             Progress::Explained(failure) => self.last_end = Some(*failure),
-            Progress::Paused => self.apply(serial, Event::Paused),
+            Progress::Paused(took) => self.paused(serial, took),
+            Progress::Awake => self.apply(serial, Event::StillAwake),
             Progress::Resumed(took) => self.resumed(serial, took),
             Progress::Stuck(failure) => self.stuck(serial, *failure),
             Progress::Deaf(failure) => self.deaf(serial, *failure),
@@ -297,7 +307,7 @@ impl Owner {
         self.apply(serial, Event::Answered);
     }
 
-    fn failed(&mut self, serial: u64, failure: StartFailure) {
+    fn failed(&mut self, serial: u64, failure: StartFailure, cause: Cause) {
         let wanted = self
             .tenants
             .get(&serial)
@@ -305,9 +315,9 @@ impl Owner {
         if wanted {
             warn!(
                 service = %self.member.version.service, version = self.shared.key.number,
-                reason = ?failure.reason, message = failure.message, "a start failed"
+                reason = ?failure.reason, message = failure.message, ?cause, "a start failed"
             );
-            self.backoff.failed(Instant::now());
+            let again = self.back_off(cause, Instant::now());
             let service = &self.member.version.service;
             self.around
                 .metrics
@@ -316,28 +326,29 @@ impl Owner {
                 && proof.tried
                 && proof.result == VerifyResult::Pending
             {
-                proof.result = VerifyResult::Failed(failure.clone());
+                match again {
+                    true => proof.tried = false,
+                    false => proof.result = VerifyResult::Failed(failure.clone()),
+                }
             }
             self.last_failure = Some(failure);
         }
         self.apply(serial, Event::StartFailed);
-        if let Some(retry_after) = self.nothing_to_wait_for(Instant::now()) {
-            self.refuse_all(Refusal::StartFailed { retry_after });
+        match self.nothing_to_wait_for(Instant::now()) {
+            Some(Refusal::BackingOff { retry_after }) => {
+                self.refuse_all(Refusal::StartFailed { retry_after });
+            }
+            Some(refusal) => self.refuse_all(refusal),
+            None => {}
         }
-    }
-
-    /// How long no start will be tried, if no instance is ready or on its way.
-    fn nothing_to_wait_for(&self, now: Instant) -> Option<Duration> {
-        let hope = self.count(is_hopeful);
-        self.backoff.remaining(now).filter(|_| hope == 0)
     }
 
     /// Hands out places, decides, starts and reaps until nothing more is to be done now.
     fn settle(&mut self, now: Instant) {
         self.hand_out();
         self.prove();
-        if let Some(retry_after) = self.nothing_to_wait_for(now) {
-            self.refuse_all(Refusal::BackingOff { retry_after });
+        if let Some(refusal) = self.nothing_to_wait_for(now) {
+            self.refuse_all(refusal);
         }
         match &self.stopping {
             None => self.scale(now),

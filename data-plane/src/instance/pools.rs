@@ -11,37 +11,39 @@
 //! removed before the first committed sync of this run: an old table on disk may lack what another
 //! start of this node began.
 
+mod follow;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, OnceCell, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 
 use super::engine::{Engine, network_name};
 use super::gate::Gate;
 use super::oci::OciRuntime;
+use super::outage::Outage;
 use super::owner::{Membership, Message, Owner, Surroundings, is_stale};
 use super::pool::{Pool, Shared};
 use super::report::{InstanceState, NodeReport};
+use super::sure;
+use super::trouble::is_no_answer;
 use crate::image::{Puller, Record};
 use crate::isolation::Isolation;
 use crate::metrics::Metrics;
 use crate::route::{Route, Table, Version, VersionKey};
-use crate::runtime::{Container, ContainerState, Event, Runtime, Runtimes, label};
+use crate::runtime::{Container, ContainerState, Runtime, Runtimes, label};
 use crate::scale::decide::Standing;
 
-/// How often containers are compared with pools, besides at every (re)connection to the engine.
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// Beyond the longest grace of its containers, how long a node that stops gives the engine to end and
 /// remove them.
 const TO_REMOVE: Duration = Duration::from_secs(2);
-/// How soon after a sweep that failed the next is tried.
-const SWEEP_RETRY: Duration = Duration::from_secs(2);
+/// How long containers that are left may take to be removed when the node stops.
+const CLEAR_WITHIN: Duration = Duration::from_secs(20);
 
 /// All pools of a node. Cheap to clone.
 #[derive(Clone)]
@@ -93,12 +95,14 @@ impl Pools {
             node: node.id,
             boot: node.boot,
             gate: Gate::new(node.starts_at_once),
-            network: OnceCell::new(),
+            network: parking_lot::RwLock::default(),
             puller: Puller::new(runtime.clone(), node.images),
             linked: watch::Sender::new(false),
             oci: OciRuntime::new(node.runtime),
             runtime,
             isolation: node.isolation,
+            outage: watch::Sender::new(Outage::default()),
+            full: Mutex::default(),
         };
         Self {
             inner: Arc::new(Inner {
@@ -130,12 +134,7 @@ impl Pools {
             settings: route.settings.clone(),
         };
         let (mailbox, inbox) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared::new(
-            version.key.clone(),
-            version.spec.stop_grace,
-            &route.settings,
-            mailbox,
-        ));
+        let shared = Arc::new(Shared::new(version, &route.settings, mailbox));
         let pool = Pool {
             shared: shared.clone(),
         };
@@ -189,39 +188,6 @@ impl Pools {
         self.inner.pools.lock().values().cloned().collect()
     }
 
-    /// Follows the engine's events and sweeps, until the node stops. Never returns an error: an
-    /// engine that is away is waited for.
-    pub async fn follow_engine(self) {
-        let runtime = self.inner.around.engine.runtime.clone();
-        let mut events = runtime.events(&self.inner.around.engine.node);
-        let mut next_sweep = Duration::ZERO;
-        loop {
-            tokio::select! {
-                event = events.next() => match event {
-                    Some(Event::Connected) => {}
-                    Some(Event::Died { name, labels }) => {
-                        self.tell(&labels, Message::Died(name));
-                        continue;
-                    }
-                    Some(Event::Unhealthy { name, labels }) => {
-                        self.tell(&labels, Message::Unhealthy(name));
-                        continue;
-                    }
-                    None => return,
-                },
-                () = self.inner.sweep.notified() => {}
-                () = tokio::time::sleep(next_sweep) => {}
-            }
-            next_sweep = match self.sweep().await {
-                Ok(()) => SWEEP_EVERY,
-                Err(error) => {
-                    debug!(%error, "the engine's containers cannot be compared now");
-                    SWEEP_RETRY
-                }
-            };
-        }
-    }
-
     /// Tells the pool of a container by its labels.
     fn tell(&self, labels: &BTreeMap<String, String>, message: Message) {
         if let Some(key) = key_of(labels)
@@ -237,24 +203,33 @@ impl Pools {
     /// The engine's, if it does not answer; nothing is changed then.
     async fn sweep(&self) -> Result<(), crate::runtime::Error> {
         let engine = &self.inner.around.engine;
-        let named = engine.runtime.engine().await;
-        self.set_engine(
-            named
-                .as_ref()
-                .map_or_else(|e| Err(e.to_string()), |n| Ok(n.clone())),
-        );
-        named?;
-        self.compare_runtimes(&engine.runtime.runtimes().await?);
-        engine.cover_network().await;
         // Before the containers: one that is made meanwhile is then not taken for missing.
         let ready = self.served_names();
-        let found = engine.runtime.list(&engine.node).await?;
-        let there: HashSet<&str> = found.iter().map(|one| one.name.as_str()).collect();
+        let (named, found) = match self.ask_engine().await {
+            Ok(answer) => answer,
+            Err(error) => {
+                if is_no_answer(&error) {
+                    engine.missed();
+                }
+                self.set_engine(Err(error.to_string()));
+                return Err(error);
+            }
+        };
+        self.set_engine(Ok(named));
+        engine.cover_network().await;
+        // An engine that restarts ends what it runs before it tells anyone.
+        let alive: HashSet<&str> = found
+            .iter()
+            .filter(|one| matches!(one.state, ContainerState::Running | ContainerState::Paused))
+            .map(|one| one.name.as_str())
+            .collect();
         for (pool, name) in ready {
-            if !there.contains(name.as_str()) {
+            if !alive.contains(name.as_str()) {
                 pool.shared.tell(Message::Died(name));
             }
         }
+        // After the dead are told: none of them is woken because of this.
+        engine.answered();
         let known = self.known_names();
         let strangers = found.iter().filter(|one| !known.contains(&one.name));
         // Taking over is quick and may spare a start; removing takes the engine a while each.
@@ -275,7 +250,7 @@ impl Pools {
                 container = container.name,
                 "removing a leftover of this node"
             );
-            engine.runtime.remove(&container.name).await?;
+            sure::remove(engine, &container.name).await?;
         }
         Ok(())
     }
@@ -355,21 +330,6 @@ impl Pools {
         names
     }
 
-    fn set_engine(&self, found: Result<String, String>) {
-        let mut engine = self.inner.engine.lock();
-        if *engine != found {
-            match &found {
-                Ok(name) => info!(engine = name, "the engine answers"),
-                Err(error) => warn!(
-                    error,
-                    "the engine does not answer; what runs goes on serving"
-                ),
-            }
-            *engine = found;
-            self.inner.around.changed.send_modify(|count| *count += 1);
-        }
-    }
-
     fn compare_runtimes(&self, offered: &Runtimes) {
         let oci = &self.inner.around.engine.oci;
         if oci.compare(offered) {
@@ -390,6 +350,12 @@ impl Pools {
         match self.inner.around.engine.oci.found() {
             Ok(name) => report.runtime = name,
             Err(unfit) => report.warnings.push(format!("engine: {unfit}")),
+        }
+        if let Some(said) = &*self.inner.around.engine.full.lock() {
+            report.warnings.push(format!(
+                "engine: its disk was full at the last start: {said}; free some, by removing images \
+                 that are not needed for example"
+            ));
         }
         for pool in self.all() {
             let view = pool.shared.view.lock();
@@ -429,14 +395,26 @@ impl Pools {
         if keep {
             return;
         }
-        let engine = &self.inner.around.engine;
         if !in_time {
             warn!("requests still run after the time to drain; their containers are removed");
         }
+        if tokio::time::timeout(CLEAR_WITHIN, self.clear())
+            .await
+            .is_err()
+        {
+            warn!(
+                "the engine does not answer: what is left is removed at the next start of this node"
+            );
+        }
+    }
+
+    /// Removes what is left of this node.
+    async fn clear(&self) {
+        let engine = &self.inner.around.engine;
         match engine.runtime.list(&engine.node).await {
             Ok(left) => {
                 for container in left {
-                    if let Err(error) = engine.runtime.remove(&container.name).await {
+                    if let Err(error) = sure::remove(engine, &container.name).await {
                         warn!(container = container.name, %error, "cannot remove a container");
                     }
                 }
@@ -450,6 +428,21 @@ impl Pools {
         {
             warn!(%error, "cannot remove this node's network");
         }
+    }
+
+    /// The engine answers, as far as is known.
+    pub fn engine_answers(&self) -> bool {
+        !self.inner.around.engine.outage.borrow().is_on()
+    }
+
+    /// How many requests wait in each queue, by service and version.
+    pub fn queues(&self) -> Vec<(Arc<str>, u32, usize)> {
+        let pools = self.all();
+        let queues = pools.iter().map(|pool| {
+            let service = pool.shared.service.clone();
+            (service, pool.key().number, pool.waiting())
+        });
+        queues.collect()
     }
 }
 

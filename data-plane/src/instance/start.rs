@@ -7,22 +7,26 @@
 //!
 //! A call to the engine that makes something is never dropped half-way: the container would appear
 //! after its removal. So giving up is looked at between such calls, and within the waits.
+//!
+//! How such a call ended is known from `sure`, not from its answer alone; whose fault a failure is,
+//! from `trouble`.
 
-use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::engine::Engine;
-use super::failure;
 use super::owner::{Message, Progress};
+use super::phases::Phases;
 use super::pool::Shared;
 use super::probe::{Probe, Unready};
 use super::report::{ColdStart, FailureReason, StartFailure};
+use super::trouble::{Cause, cause, is_no_answer};
+use super::{failure, sure};
 use crate::route::Version;
 use crate::runtime::{ContainerSpec, ContainerState, Error, Exit, label};
 
@@ -61,38 +65,40 @@ pub(super) struct Started {
 pub(super) enum Halt {
     /// It is no longer wanted.
     GivenUp,
-    Failed(StartFailure),
+    Failed(StartFailure, Cause),
 }
 
 impl From<StartFailure> for Halt {
     fn from(failure: StartFailure) -> Self {
-        Self::Failed(failure)
+        Self::Failed(failure, Cause::Version)
     }
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Phases {
-    pub(super) pull: Option<Duration>,
-    queue: Option<Duration>,
-    create: Option<Duration>,
-    start: Option<Duration>,
-    ready: Option<Duration>,
-    /// The digest that this node resolved.
-    pub(super) image_digest: Option<Arc<str>>,
-    /// It was this start that did.
-    pub(super) resolved_here: bool,
-    /// What this start pulled.
-    pub(super) pulled: BTreeSet<String>,
 }
 
 impl Start {
     /// Runs to its end and reports it.
     pub(super) async fn run(self) {
-        match self.start().await {
+        let (began, outages) = (Instant::now(), self.outages());
+        let mut phases = Phases {
+            image_digest: self.image_digest.clone(),
+            ..Phases::default()
+        };
+        match self.start(&mut phases).await {
             Ok(started) => self.tell(Progress::Answered(Box::new(started))),
-            Err(Halt::Failed(failure)) => self.tell(Progress::Failed(Box::new(failure))),
+            Err(Halt::Failed(failure, mut cause)) => {
+                // An engine that restarts ends what it runs.
+                if failure.reason == FailureReason::Exited && self.outages() != outages {
+                    cause = Cause::Engine;
+                }
+                let spent = phases.of_failed(failure.reason, began.elapsed());
+                self.tell(Progress::Spent(failure.reason, Box::new(spent)));
+                self.tell(Progress::Failed(Box::new(failure), cause));
+            }
             Err(Halt::GivenUp) => {}
         }
+    }
+
+    fn outages(&self) -> u64 {
+        self.engine.outage.borrow().count()
     }
 
     /// A wait that ends when the start is given up.
@@ -108,41 +114,39 @@ impl Start {
         self.pool.tell(Message::Progress(self.serial, progress));
     }
 
-    async fn start(&self) -> Result<Started, Halt> {
+    async fn start(&self, phases: &mut Phases) -> Result<Started, Halt> {
         let began = Instant::now();
-        let mut phases = Phases {
-            image_digest: self.image_digest.clone(),
-            ..Phases::default()
-        };
         if self.pull_first {
-            self.pull(&mut phases).await?;
+            self.pull(phases).await?;
         }
-        let port = self.look(&mut phases).await?;
-        let network = self.engine.network().await.map_err(failure::of_engine)?;
+        let port = self.look(phases).await?;
+        let network = self.engine.network().await;
+        let network = network.map_err(|error| self.engine_failure(error))?;
         let isolated = self.engine.isolation.ready().await;
-        isolated.map_err(|error| failure::new(FailureReason::Engine, error.to_string()))?;
+        isolated.map_err(|lost| self.not_here(lost.to_string()))?;
 
-        let (id, place) = loop {
+        let (id, mut place) = loop {
             let asked = Instant::now();
-            let place = self
+            let mut place = self
                 .wanted(self.engine.gate.enter(&self.version.service))
                 .await?;
             phases.queue = Some(phases.queue.unwrap_or_default() + asked.elapsed());
-            let spec = self.spec(port, network.clone(), &phases)?;
-            if let Some(digest) = self.digest(&phases) {
+            let spec = self.spec(port, network.clone(), phases)?;
+            if let Some(digest) = self.digest(phases) {
                 self.tell(Progress::Resolved(digest));
             }
             let asked = Instant::now();
-            match self.engine.runtime.create(&spec).await {
+            match place.during(sure::create(&self.engine, &spec)).await {
                 Ok(id) => {
+                    self.engine.has_space();
                     phases.create = Some(asked.elapsed());
                     break (id, place);
                 }
                 Err(Error::ImageMissing { .. }) if !phases.pulled.contains(&spec.image) => {
                     drop(place);
-                    self.pull(&mut phases).await?;
+                    self.pull(phases).await?;
                 }
-                Err(error) => return Err(self.engine_failure(error).into()),
+                Err(error) => return Err(self.engine_failure(error)),
             }
         };
         self.tell(Progress::Created(id));
@@ -151,8 +155,8 @@ impl Start {
         }
 
         let asked = Instant::now();
-        if let Err(error) = self.engine.runtime.start(&self.name).await {
-            return Err(self.engine_failure(error).into());
+        if let Err(error) = place.during(sure::start(&self.engine, &self.name)).await {
+            return Err(self.engine_failure(error));
         }
         phases.start = Some(asked.elapsed());
         drop(place);
@@ -162,34 +166,21 @@ impl Start {
         let address = SocketAddr::new(self.address().await?, port);
         self.wanted(self.probe(address)).await??;
         phases.ready = Some(asked.elapsed());
-        self.settle(&phases).await?;
-        let total = began.elapsed();
+        self.settle(phases).await?;
+        let cold_start = phases.of_ready(began.elapsed(), SystemTime::now());
         info!(
             service = %self.version.service, version = self.version.key.number, container = %self.name,
-            total_ms = total.as_millis(), "instance is ready"
+            total_ms = cold_start.total.as_millis(), phases = %cold_start, "instance is ready"
         );
         Ok(Started {
             address,
-            cold_start: Some(ColdStart {
-                pull: phases.pull,
-                queue: phases.queue,
-                create: phases.create,
-                start: phases.start,
-                ready: phases.ready,
-                total,
-                at: SystemTime::now(),
-            }),
+            cold_start: Some(cold_start),
         })
     }
 
-    fn spec(
-        &self,
-        port: u16,
-        network: String,
-        phases: &Phases,
-    ) -> Result<ContainerSpec, StartFailure> {
+    fn spec(&self, port: u16, network: String, phases: &Phases) -> Result<ContainerSpec, Halt> {
         let oci = self.engine.oci.for_create();
-        let oci = oci.map_err(|unfit| failure::new(FailureReason::Engine, unfit.to_string()))?;
+        let oci = oci.map_err(|unfit| self.not_here(unfit.to_string()))?;
         let version = &self.version;
         let mut env: Vec<String> = version
             .spec
@@ -235,57 +226,67 @@ impl Start {
         })
     }
 
-    async fn address(&self) -> Result<IpAddr, StartFailure> {
-        let found = self
-            .engine
-            .runtime
-            .inspect(&self.name)
-            .await
-            .map_err(|error| self.engine_failure(error))?;
+    async fn address(&self) -> Result<IpAddr, Halt> {
+        let found = sure::look(&self.engine, &self.name).await;
+        let found = found.map_err(|error| self.engine_failure(error))?;
         match (found.state, found.address) {
             (ContainerState::Running, Some(address)) => Ok(address),
             (ContainerState::Running, None) => Err(failure::new(
                 FailureReason::Engine,
                 "the engine gave the container no address on the node's network".to_owned(),
-            )),
-            _ => Err(self.exited(found.exit).await),
+            )
+            .into()),
+            _ => Err(self.exited(found.exit).await.into()),
         }
     }
 
     /// Waits until it answers, dies, or takes too long.
-    async fn probe(&self, address: SocketAddr) -> Result<(), StartFailure> {
+    async fn probe(&self, address: SocketAddr) -> Result<(), Halt> {
         let deadline = Instant::now() + self.patience;
         let runtime = self.engine.runtime.clone();
         let probe = Probe::new(runtime, self.name.clone(), address, &self.version.spec);
         let met = self.meet(&probe, deadline).await;
-        met.map_err(|failure| StartFailure {
-            last_probe: probe.last(),
-            ..failure
+        met.map_err(|halt| match halt {
+            Halt::Failed(failure, cause) => {
+                let last_probe = probe.last();
+                Halt::Failed(
+                    StartFailure {
+                        last_probe,
+                        ..failure
+                    },
+                    cause,
+                )
+            }
+            Halt::GivenUp => Halt::GivenUp,
         })
     }
 
-    async fn meet(&self, probe: &Probe, deadline: Instant) -> Result<(), StartFailure> {
+    async fn meet(&self, probe: &Probe, deadline: Instant) -> Result<(), Halt> {
         let answered = probe.until_ready(deadline);
         tokio::pin!(answered);
         loop {
             tokio::select! {
                 biased;
-                outcome = &mut answered => return outcome.map_err(|found| self.not_ready(&found)),
+                outcome = &mut answered => return outcome.map_err(|found| self.not_ready(&found).into()),
                 () = self.died.cancelled() => {}
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
             }
             match self.engine.runtime.inspect(&self.name).await {
                 Ok(found) if found.state == ContainerState::Exited => {
-                    return Err(self.exited(found.exit).await);
+                    return Err(self.exited(found.exit).await.into());
                 }
                 Err(error @ Error::NotFound(_)) => return Err(self.engine_failure(error)),
+                Err(error) if is_no_answer(&error) && !self.died.is_cancelled() => {
+                    self.engine.missed();
+                }
                 _ if self.died.is_cancelled() => {
                     return Err(self
                         .exited(Exit {
                             code: -1,
                             oom_killed: false,
                         })
-                        .await);
+                        .await
+                        .into());
                 }
                 // Alive, or the engine is away while the container goes on: so do the looks.
                 _ => {}
@@ -315,12 +316,23 @@ impl Start {
         .await
     }
 
-    pub(super) fn engine_failure(&self, error: Error) -> StartFailure {
-        warn!(
-            service = %self.version.service, version = self.version.key.number, container = %self.name,
-            %error, "a start failed at the engine"
-        );
-        failure::of_engine(error)
+    /// The node is not in order: no fault of the version's.
+    fn not_here(&self, why: String) -> Halt {
+        Halt::Failed(failure::new(FailureReason::Engine, why), Cause::Node)
+    }
+
+    pub(super) fn engine_failure(&self, error: Error) -> Halt {
+        if matches!(error, Error::Away(_)) {
+            self.engine.missed();
+        }
+        let cause = cause(&error, self.engine.outage.borrow().is_on());
+        if cause == Cause::Node {
+            self.engine.forget_network();
+        }
+        if let Error::NoSpace(said) = &error {
+            self.engine.has_no_space(said);
+        }
+        Halt::Failed(failure::of_engine(error), cause)
     }
 }
 
@@ -346,9 +358,10 @@ impl Adoption {
         let runtime = self.engine.runtime.clone();
         let probe = Probe::new(runtime, self.name, self.address, &self.version.spec).at_once();
         if self.frozen
-            && let Err(error) = self.engine.runtime.unpause(probe.name()).await
+            && let Err(error) = sure::unpause(&self.engine, probe.name()).await
         {
-            let failed = Progress::Failed(Box::new(failure::of_engine(error)));
+            let cause = cause(&error, self.engine.outage.borrow().is_on());
+            let failed = Progress::Failed(Box::new(failure::of_engine(error)), cause);
             self.pool.tell(Message::Progress(self.serial, failed));
             return;
         }
@@ -357,18 +370,19 @@ impl Adoption {
             () = self.give_up.cancelled() => return,
             () = self.died.cancelled() => Progress::Failed(Box::new(failure::new(
                 FailureReason::Exited, "ended while it was taken over".to_owned(),
-            ))),
+            )), Cause::Version),
             found = probe.until_ready(deadline) => {
                 match found {
                     Ok(()) => Progress::Answered(Box::new(Started {
                         address: self.address, cold_start: None,
                     })),
-                    Err(Unready::Late(found) | Unready::Never(found)) => {
-                        Progress::Failed(Box::new(StartFailure {
+                    Err(Unready::Late(found) | Unready::Never(found)) => Progress::Failed(
+                        Box::new(StartFailure {
                             last_probe: Some(found.clone()),
                             ..failure::new(FailureReason::NotReady, found)
-                        }))
-                    }
+                        }),
+                        Cause::Version,
+                    ),
                 }
             }
         };

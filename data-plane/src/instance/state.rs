@@ -17,6 +17,9 @@
 //!                                └─────── Paused ──────┘
 //! ```
 //!
+//! One that was to be frozen and was not, because the engine is away, is ready again: from `Pausing`
+//! straight to `Ready`.
+//!
 //! A start that is no longer wanted drains like any other instance; nothing is in flight then, so it
 //! stops at once. So does an instance that sleeps, is going to, or is waking: draining leads from
 //! each of them to `Draining`. `Failed` is an instance whose container is of no use; it is removed,
@@ -69,6 +72,8 @@ pub enum Event {
     Closed,
     /// The engine has frozen it.
     Paused,
+    /// The engine was not asked to freeze it after all.
+    StillAwake,
     /// It is to wake.
     Wake,
     /// The engine has thawed it.
@@ -92,7 +97,8 @@ pub enum Event {
 pub enum Action {
     /// Let requests in.
     Open,
-    /// Ask the engine to freeze it; report [`Event::Paused`] or [`Event::Stuck`].
+    /// Ask the engine to freeze it; report [`Event::Paused`], [`Event::StillAwake`] or
+    /// [`Event::Stuck`].
     Pause,
     /// Ask the engine to thaw it; report [`Event::Resumed`] or [`Event::Stuck`].
     Resume,
@@ -117,6 +123,7 @@ pub fn step(state: State, event: Event) -> (State, &'static [Action]) {
         (S::Probing, E::Answered) => (S::Ready, &[A::Open]),
         (S::Ready, E::Closed) => (S::Pausing, &[A::Pause]),
         (S::Pausing, E::Paused) => (S::Paused, &[]),
+        (S::Pausing, E::StillAwake) => (S::Ready, &[A::Open]),
         (S::Paused, E::Wake) => (S::Resuming, &[A::Resume]),
         (S::Resuming, E::Resumed) => (S::Ready, &[A::Open]),
         (S::Creating | S::Starting | S::Probing, E::StartFailed)
@@ -161,6 +168,7 @@ mod tests {
             Just(Event::StartFailed),
             Just(Event::Closed),
             Just(Event::Paused),
+            Just(Event::StillAwake),
             Just(Event::Wake),
             Just(Event::Resumed),
             Just(Event::Stuck),
@@ -182,6 +190,7 @@ mod tests {
                 Just(Event::Answered),
                 Just(Event::Closed),
                 Just(Event::Paused),
+                Just(Event::StillAwake),
                 Just(Event::Wake),
                 Just(Event::Resumed),
             ],
@@ -224,11 +233,16 @@ mod tests {
             let mut at_the_engine = None;
             for event in events {
                 // The engine reports only what it was asked for.
-                if matches!(event, Event::Paused | Event::Resumed) && at_the_engine != Some(event) {
+                let told = match event {
+                    Event::StillAwake => Some(Event::Paused),
+                    Event::Paused | Event::Resumed => Some(event),
+                    _ => None,
+                };
+                if told.is_some() && at_the_engine != told {
                     continue;
                 }
                 let (next, actions) = step(state, event);
-                if Some(event) == at_the_engine {
+                if told.is_some() {
                     at_the_engine = None;
                     frozen = event == Event::Paused;
                 }

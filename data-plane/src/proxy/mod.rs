@@ -11,6 +11,7 @@
 //! - [`headers`]: PURE: what is stripped, set and trusted.
 //! - [`upstream`]: connections to instances, keyed by instance, never by address.
 //! - [`body`]: bodies that hold the request's place until they are done.
+//! - [`timing`]: PURE: what a caller is told of a start that it waited for.
 //! - [`error`]: every answer that cless makes itself.
 
 pub mod body;
@@ -18,4 +19,5 @@ pub mod error;
 pub mod headers;
 pub mod listener;
 pub mod service;
+mod timing;
 pub mod upstream;

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
@@ -14,6 +14,7 @@ use tracing::debug;
 use super::body::{Body, Exchange, RequestBody};
 use super::error::Error;
 use super::headers::{self, Origin};
+use super::timing;
 use super::upstream::{Connections, Lease};
 use crate::feed::Feed;
 use crate::instance::{Guard, Pools, Refusal};
@@ -156,7 +157,6 @@ impl Proxy {
         head.uri = origin_form(&head.uri);
         head.version = Version::HTTP_11;
 
-        let waited = chosen.guard.waited();
         let (response, lease, exchange) = self
             .exchange(head, body, chosen, (caller.began, active), deadline)
             .await?;
@@ -169,7 +169,7 @@ impl Proxy {
             }
         }
         if settings.server_timing
-            && let Some(timing) = server_timing(&exchange, waited)
+            && let Some(timing) = timing::server_timing(exchange.guard())
         {
             response.headers_mut().append("server-timing", timing);
         }
@@ -401,34 +401,6 @@ fn origin_form(uri: &Uri) -> Uri {
     let mut parts = http::uri::Parts::default();
     parts.path_and_query = uri.path_and_query().cloned();
     Uri::from_parts(parts).unwrap_or_default()
-}
-
-/// `Server-Timing` of a request that waited: the wait, and the phases of the start it waited for.
-fn server_timing(exchange: &Exchange, waited: Option<Duration>) -> Option<HeaderValue> {
-    let waited = waited?;
-    let mut text = format!("cless-wait;dur={:.1}", waited.as_secs_f64() * 1e3);
-    let started = exchange.guard().instance().cold_start();
-    let lately = SystemTime::now().checked_sub(waited + Duration::from_secs(1));
-    if let (Some(start), Some(lately)) = (started, lately)
-        && start.at >= lately
-    {
-        let phases = [
-            ("pull", start.pull),
-            ("queue", start.queue),
-            ("create", start.create),
-            ("start", start.start),
-            ("ready", start.ready),
-        ];
-        for (phase, took) in phases {
-            if let Some(took) = took {
-                text.push_str(&format!(
-                    ", cless-{phase};dur={:.1}",
-                    took.as_secs_f64() * 1e3
-                ));
-            }
-        }
-    }
-    HeaderValue::try_from(text).ok()
 }
 
 #[cfg(test)]

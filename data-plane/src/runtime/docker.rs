@@ -3,16 +3,15 @@
 //! The connection is lazy: an engine that is not there at start is found when it comes, because
 //! every call goes through [`Docker::client`], which negotiates the API version once it can.
 
+mod answer;
 mod events;
 mod pull;
 mod translate;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::future::Future;
 use std::time::Duration;
 
 use bollard::container::LogOutput;
-use bollard::errors::Error as BollardError;
 use bollard::models::NetworkCreateRequest;
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
@@ -25,12 +24,9 @@ use tracing::debug;
 
 use super::credentials::RegistryConfig;
 use super::{Container, ContainerSpec, Error, Event, Image, PullStep, Runtime, Runtimes, label};
-use events::follow_events;
+use answer::{FREEZE, MAKE, READ, TAKE_AWAY, sort, within};
+use events::{Following, follow_events};
 use translate::{body, from_inspect, from_summary, last_lines, whole_seconds};
-
-/// How long an ordinary call may take before the engine counts as not answering. A start on a
-/// machine with twenty others starting took 3 s where measured, so this is an order above.
-const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The option of a bridge network that names its interface.
 const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
@@ -67,40 +63,11 @@ impl Docker {
                     Some(host) => bollard::Docker::connect_with_host(host),
                     None => bollard::Docker::connect_with_defaults(),
                 }
-                .map_err(unavailable)?
+                .map_err(sort)?
                 .with_request_modifier(pull::url_safe_credentials);
-                within(client.negotiate_version()).await
+                within(READ, client.negotiate_version()).await
             })
             .await
-    }
-}
-
-/// Bounds a call and sorts its failure.
-async fn within<T>(call: impl Future<Output = Result<T, BollardError>>) -> Result<T, Error> {
-    match tokio::time::timeout(CALL_TIMEOUT, call).await {
-        Ok(result) => result.map_err(sort_error),
-        Err(_) => Err(Error::Unavailable(format!(
-            "no answer within {} s",
-            CALL_TIMEOUT.as_secs()
-        ))),
-    }
-}
-
-fn unavailable(error: BollardError) -> Error {
-    Error::Unavailable(error.to_string())
-}
-
-fn sort_error(error: BollardError) -> Error {
-    match error {
-        BollardError::DockerResponseServerError {
-            status_code: 404,
-            message,
-        } => Error::NotFound(message),
-        BollardError::DockerResponseServerError {
-            status_code: 400..500,
-            message,
-        } => Error::Refused(message),
-        other => unavailable(other),
     }
 }
 
@@ -115,7 +82,7 @@ fn gone_is_done(result: Result<(), Error>) -> Result<(), Error> {
 #[async_trait::async_trait]
 impl Runtime for Docker {
     async fn engine(&self) -> Result<String, Error> {
-        let version = within(self.client().await?.version()).await?;
+        let version = within(READ, self.client().await?.version()).await?;
         Ok(format!(
             "docker {}",
             version.version.as_deref().unwrap_or("of unknown version")
@@ -123,7 +90,7 @@ impl Runtime for Docker {
     }
 
     async fn runtimes(&self) -> Result<Runtimes, Error> {
-        let info = within(self.client().await?.info()).await?;
+        let info = within(READ, self.client().await?.info()).await?;
         let mut offered: Vec<String> = info.runtimes.unwrap_or_default().into_keys().collect();
         offered.sort_unstable();
         Ok(Runtimes {
@@ -133,7 +100,7 @@ impl Runtime for Docker {
     }
 
     async fn image(&self, image: &str) -> Result<Image, Error> {
-        let found = match within(self.client().await?.inspect_image(image)).await {
+        let found = match within(READ, self.client().await?.inspect_image(image)).await {
             Err(Error::NotFound(_)) => {
                 return Err(Error::ImageMissing {
                     image: image.to_owned(),
@@ -167,16 +134,14 @@ impl Runtime for Docker {
 
     async fn images_in_use(&self) -> Result<BTreeSet<String>, Error> {
         let options = ListContainersOptionsBuilder::default().all(true).build();
-        let found = within(self.client().await?.list_containers(Some(options))).await?;
+        let found = within(READ, self.client().await?.list_containers(Some(options))).await?;
         Ok(found.into_iter().filter_map(|one| one.image_id).collect())
     }
 
     async fn remove_image(&self, name: &str) -> Result<(), Error> {
-        let removed = within(self.client().await?.remove_image(
-            name,
-            None::<RemoveImageOptions>,
-            None,
-        ));
+        let client = self.client().await?;
+        let removed = client.remove_image(name, None::<RemoveImageOptions>, None);
+        let removed = within(TAKE_AWAY, removed);
         gone_is_done(removed.await.map(|_| ()))
     }
 
@@ -185,6 +150,7 @@ impl Runtime for Docker {
             .name(&spec.name)
             .build();
         let created = within(
+            MAKE,
             self.client()
                 .await?
                 .create_container(Some(options), body(spec)),
@@ -210,20 +176,20 @@ impl Runtime for Docker {
     }
 
     async fn start(&self, name: &str) -> Result<(), Error> {
-        within(self.client().await?.start_container(name, None)).await
+        within(MAKE, self.client().await?.start_container(name, None)).await
     }
 
     async fn pause(&self, name: &str) -> Result<(), Error> {
-        match within(self.client().await?.pause_container(name)).await {
+        match within(FREEZE, self.client().await?.pause_container(name)).await {
             Err(Error::Refused(message)) if message.contains("already paused") => Ok(()),
             other => other,
         }
     }
 
     async fn unpause(&self, name: &str) -> Result<(), Error> {
-        match within(self.client().await?.unpause_container(name)).await {
+        match within(FREEZE, self.client().await?.unpause_container(name)).await {
             // 20.10 answers 500 to that, later ones 409.
-            Err(Error::Refused(message) | Error::Unavailable(message))
+            Err(Error::Refused(message) | Error::Failed(message))
                 if message.contains("is not paused") =>
             {
                 Ok(())
@@ -233,7 +199,7 @@ impl Runtime for Docker {
     }
 
     async fn inspect(&self, name: &str) -> Result<Container, Error> {
-        within(self.client().await?.inspect_container(name, None))
+        within(READ, self.client().await?.inspect_container(name, None))
             .await
             .map(from_inspect)
     }
@@ -244,7 +210,7 @@ impl Runtime for Docker {
             .all(true)
             .filters(&filters)
             .build();
-        let found = within(self.client().await?.list_containers(Some(options))).await?;
+        let found = within(READ, self.client().await?.list_containers(Some(options))).await?;
         Ok(found.into_iter().map(from_summary).collect())
     }
 
@@ -254,10 +220,10 @@ impl Runtime for Docker {
         // The client's own limit of two minutes would cut a longer grace, and asking again would send
         // the signal again, which many programs take for an order to end at once.
         let client = self.client().await?.clone();
-        let client = client.with_timeout(grace + CALL_TIMEOUT);
+        let client = client.with_timeout(grace + MAKE);
         let call = client.stop_container(name, Some(options));
-        match tokio::time::timeout(grace + CALL_TIMEOUT, call).await {
-            Ok(result) => gone_is_done(result.map_err(sort_error)),
+        match tokio::time::timeout(grace + MAKE, call).await {
+            Ok(result) => gone_is_done(result.map_err(sort)),
             Err(_) => Err(Error::Unavailable(format!("stop of {name} does not end"))),
         }
     }
@@ -267,7 +233,12 @@ impl Runtime for Docker {
             .force(true)
             .v(true)
             .build();
-        match within(self.client().await?.remove_container(name, Some(options))).await {
+        match within(
+            TAKE_AWAY,
+            self.client().await?.remove_container(name, Some(options)),
+        )
+        .await
+        {
             // 409: another removal of it is under way.
             Err(Error::Refused(message)) if message.contains("already in progress") => Ok(()),
             other => gone_is_done(other),
@@ -280,8 +251,11 @@ impl Runtime for Docker {
             .stderr(true)
             .tail(&lines.to_string())
             .build();
-        let chunks: Vec<LogOutput> =
-            within(self.client().await?.logs(name, Some(options)).try_collect()).await?;
+        let chunks: Vec<LogOutput> = within(
+            READ,
+            self.client().await?.logs(name, Some(options)).try_collect(),
+        )
+        .await?;
         let mut text = Vec::new();
         for chunk in chunks {
             text.extend_from_slice(&chunk.into_bytes());
@@ -296,7 +270,7 @@ impl Runtime for Docker {
             ("label", vec![format!("{}={node}", label::NODE)]),
         ]);
         let docker = self.clone();
-        stream::unfold((docker, filters, None), follow_events).boxed()
+        stream::unfold(Following::new(docker, filters), follow_events).boxed()
     }
 
     async fn ensure_network(
@@ -323,12 +297,12 @@ impl Runtime for Docker {
             labels: Some(labels.clone().into_iter().collect()),
             ..Default::default()
         };
-        within(self.client().await?.create_network(request)).await?;
+        within(MAKE, self.client().await?.create_network(request)).await?;
         Ok(bridge.to_owned())
     }
 
     async fn bridge(&self, network: &str) -> Result<String, Error> {
-        let found = within(self.client().await?.inspect_network(network, None)).await?;
+        let found = within(READ, self.client().await?.inspect_network(network, None)).await?;
         let named = found.options.unwrap_or_default().remove(BRIDGE_NAME);
         // What the engine calls a bridge that it was given no name for.
         let unnamed = || {
@@ -341,6 +315,6 @@ impl Runtime for Docker {
     }
 
     async fn remove_network(&self, name: &str) -> Result<(), Error> {
-        gone_is_done(within(self.client().await?.remove_network(name)).await)
+        gone_is_done(within(TAKE_AWAY, self.client().await?.remove_network(name)).await)
     }
 }

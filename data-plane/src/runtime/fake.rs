@@ -3,10 +3,12 @@
 //! Its containers are listeners on loopback addresses of their own, so that probes and requests are
 //! real. [`Fake::script`] sets what the next starts do.
 
+mod mishap;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -36,18 +38,9 @@ pub enum Script {
     NeverListens,
     /// The create is refused.
     CreateRefused,
-    /// The create happens, but its answer says it did not.
-    CreateLost,
 }
 
-/// A call that can be made to fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Call {
-    /// [`Runtime::pause`].
-    Pause,
-    /// [`Runtime::unpause`].
-    Unpause,
-}
+pub use mishap::{Call, Mishap};
 
 /// The engine. Cheap to clone.
 #[derive(Clone)]
@@ -59,7 +52,8 @@ struct Inner {
     containers: Mutex<HashMap<String, Fixture>>,
     scripts: Mutex<VecDeque<Script>>,
     starts: AtomicU32,
-    refusals: Mutex<Vec<Call>>,
+    mishaps: Mutex<Vec<(Call, Mishap)>>,
+    away: AtomicBool,
     pause_takes: Mutex<Duration>,
     offered: Mutex<Vec<String>>,
     graces: Mutex<Vec<Duration>>,
@@ -82,7 +76,8 @@ impl Default for Fake {
                 containers: Mutex::default(),
                 scripts: Mutex::default(),
                 starts: AtomicU32::new(0),
-                refusals: Mutex::default(),
+                mishaps: Mutex::default(),
+                away: AtomicBool::new(false),
                 pause_takes: Mutex::default(),
                 offered: Mutex::new(vec!["runc".to_owned()]),
                 graces: Mutex::default(),
@@ -108,11 +103,6 @@ impl Fake {
     /// Starts so far.
     pub fn starts(&self) -> u32 {
         self.inner.starts.load(Ordering::SeqCst)
-    }
-
-    /// The next such call is refused.
-    pub fn refuse_next(&self, call: Call) {
-        self.inner.refusals.lock().push(call);
     }
 
     /// Each pause takes this long from now on.
@@ -175,13 +165,8 @@ impl Fake {
     fn turn(&self, call: Call, name: &str) -> Result<(), Error> {
         let (from, to) = match call {
             Call::Pause => (ContainerState::Running, ContainerState::Paused),
-            Call::Unpause => (ContainerState::Paused, ContainerState::Running),
+            _ => (ContainerState::Paused, ContainerState::Running),
         };
-        let mut refusals = self.inner.refusals.lock();
-        if let Some(found) = refusals.iter().position(|refused| *refused == call) {
-            refusals.remove(found);
-            return Err(Error::Refused("as scripted".to_owned()));
-        }
         let mut containers = self.inner.containers.lock();
         let fixture = containers
             .get_mut(name)
@@ -227,19 +212,21 @@ impl Fake {
         assert!(started.is_ok(), "a planted container starts");
     }
 
+    fn end(&self, name: &str, code: i32) -> Option<BTreeMap<String, String>> {
+        let mut containers = self.inner.containers.lock();
+        let fixture = containers.get_mut(name)?;
+        if let Some(listening) = fixture.listening.take() {
+            listening.abort();
+        }
+        fixture.container.state = ContainerState::Exited;
+        fixture.container.exit.code = code;
+        Some(fixture.container.labels.clone())
+    }
+
     /// Ends a container's process.
     pub fn kill(&self, name: &str, code: i32) {
-        let labels = {
-            let mut containers = self.inner.containers.lock();
-            let Some(fixture) = containers.get_mut(name) else {
-                return;
-            };
-            if let Some(listening) = fixture.listening.take() {
-                listening.abort();
-            }
-            fixture.container.state = ContainerState::Exited;
-            fixture.container.exit.code = code;
-            fixture.container.labels.clone()
+        let Some(labels) = self.end(name, code) else {
+            return;
         };
         let _ = self.inner.events.send(Event::Died {
             name: name.to_owned(),
@@ -251,6 +238,7 @@ impl Fake {
 #[async_trait::async_trait]
 impl Runtime for Fake {
     async fn engine(&self) -> Result<String, Error> {
+        self.is_there()?;
         Ok("fake 1".to_owned())
     }
 
@@ -288,6 +276,7 @@ impl Runtime for Fake {
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<String, Error> {
+        let lost = self.mishap(Call::Create)?;
         let script = self.inner.scripts.lock().pop_front();
         let script = script.unwrap_or(Script::Listens(Duration::ZERO));
         if script == Script::CreateRefused {
@@ -300,7 +289,6 @@ impl Runtime for Fake {
         static HOSTS: AtomicU32 = AtomicU32::new(0);
         let host = HOSTS.fetch_add(1, Ordering::SeqCst);
         let [_, _, third, fourth] = (host + 2).to_be_bytes();
-        let lost = script == Script::CreateLost;
         let container = Container {
             id: format!("{host:064x}"),
             name: spec.name.clone(),
@@ -311,6 +299,9 @@ impl Runtime for Fake {
             health: self.inner.health.lock().clone(),
         };
         let id = container.id.clone();
+        if self.inner.containers.lock().contains_key(&spec.name) {
+            return Err(Error::NameTaken(spec.name.clone()));
+        }
         self.inner.containers.lock().insert(
             spec.name.clone(),
             Fixture {
@@ -320,13 +311,14 @@ impl Runtime for Fake {
                 listening: None,
             },
         );
-        match lost {
-            true => Err(Error::Unavailable("as scripted".to_owned())),
-            false => Ok(id),
-        }
+        lost.map_or(Ok(id), Err)
     }
 
     async fn start(&self, name: &str) -> Result<(), Error> {
+        let lost = self.mishap(Call::Start)?;
+        if self.state(name) == Some(ContainerState::Running) {
+            return Ok(());
+        }
         self.inner.starts.fetch_add(1, Ordering::SeqCst);
         let (address, script) = {
             let mut containers = self.inner.containers.lock();
@@ -358,22 +350,27 @@ impl Runtime for Fake {
                 }
             }
             Script::Exits(code) => self.kill(name, code),
-            Script::NeverListens | Script::CreateRefused | Script::CreateLost => {}
+            Script::NeverListens | Script::CreateRefused => {}
         }
-        Ok(())
+        lost.map_or(Ok(()), Err)
     }
 
     async fn pause(&self, name: &str) -> Result<(), Error> {
+        let lost = self.mishap(Call::Pause)?;
         let takes = *self.inner.pause_takes.lock();
         tokio::time::sleep(takes).await;
-        self.turn(Call::Pause, name)
+        self.turn(Call::Pause, name)?;
+        lost.map_or(Ok(()), Err)
     }
 
     async fn unpause(&self, name: &str) -> Result<(), Error> {
-        self.turn(Call::Unpause, name)
+        let lost = self.mishap(Call::Unpause)?;
+        self.turn(Call::Unpause, name)?;
+        lost.map_or(Ok(()), Err)
     }
 
     async fn inspect(&self, name: &str) -> Result<Container, Error> {
+        self.is_there()?;
         let containers = self.inner.containers.lock();
         let found = containers
             .get(name)
@@ -382,6 +379,7 @@ impl Runtime for Fake {
     }
 
     async fn list(&self, node: &str) -> Result<Vec<Container>, Error> {
+        self.is_there()?;
         let containers = self.inner.containers.lock();
         Ok(containers
             .values()
@@ -392,17 +390,19 @@ impl Runtime for Fake {
 
     async fn stop(&self, name: &str, grace: Duration) -> Result<(), Error> {
         self.inner.graces.lock().push(grace);
+        let lost = self.mishap(Call::Stop)?;
         self.kill(name, 143);
-        Ok(())
+        lost.map_or(Ok(()), Err)
     }
 
     async fn remove(&self, name: &str) -> Result<(), Error> {
+        let lost = self.mishap(Call::Remove)?;
         if let Some(fixture) = self.inner.containers.lock().remove(name)
             && let Some(listening) = fixture.listening
         {
             listening.abort();
         }
-        Ok(())
+        lost.map_or(Ok(()), Err)
     }
 
     async fn log_tail(&self, _name: &str, _lines: usize) -> Result<Vec<String>, Error> {
@@ -429,6 +429,7 @@ impl Runtime for Fake {
         bridge: &str,
         _labels: &BTreeMap<String, String>,
     ) -> Result<String, Error> {
+        self.is_there()?;
         Ok(bridge.to_owned())
     }
 

@@ -8,6 +8,9 @@
 //! - stopping or removing what is gone is success, so every clean-up may be repeated;
 //! - no method waits for longer than its own time limit: an engine that hangs yields
 //!   [`Error::Unavailable`], never a stuck task.
+//!
+//! An [`Error::Unavailable`] or [`Error::Failed`] says nothing of what was done: who must know asks
+//! again, as `instance::sure` does.
 
 pub mod credentials;
 pub mod docker;
@@ -82,9 +85,21 @@ pub enum Error {
     /// The engine understood and said no; asking again changes nothing.
     #[error("the engine refused: {0}")]
     Refused(String),
-    /// The engine does not answer, or failed by its own word.
+    /// The engine gave no answer: it may have done what was asked, or do it yet.
     #[error("the engine does not answer: {0}")]
     Unavailable(String),
+    /// The engine cannot be reached: it was asked for nothing.
+    #[error("the engine is not there: {0}")]
+    Away(String),
+    /// The engine says that it failed; it may have done what was asked all the same.
+    #[error("the engine failed: {0}")]
+    Failed(String),
+    /// The engine's disk is full.
+    #[error("the engine is out of disk space: {0}")]
+    NoSpace(String),
+    /// A container of that name exists.
+    #[error("the engine refused: {0}")]
+    NameTaken(String),
 }
 
 /// An image on this node.
@@ -217,6 +232,8 @@ pub struct Exit {
 pub enum Event {
     /// The stream (re)connected: what happened before may be missed, so reread everything.
     Connected,
+    /// The stream ended, for the engine's sake or for that of what is between.
+    Disconnected,
     /// A container's process ended.
     Died {
         /// The container's name.

@@ -6,3 +6,4 @@ mod pools_images;
 mod pools_life;
 mod pools_scale;
 mod pools_sleep;
+mod pools_trouble;

@@ -275,16 +275,6 @@ async fn a_container_that_exits_fails_its_waiters_at_once_and_says_why() {
 }
 
 #[tokio::test]
-async fn a_create_whose_answer_was_lost_leaves_nothing_behind() {
-    let world = World::new(settings(10, 10));
-    world.engine.script(Script::CreateLost);
-    assert!(world.admit().await.is_err());
-    world
-        .until("it is removed", |world| world.engine.names().is_empty())
-        .await;
-}
-
-#[tokio::test]
 async fn a_refused_create_is_an_engine_failure() {
     let world = World::new(settings(10, 10));
     world.engine.script(Script::CreateRefused);

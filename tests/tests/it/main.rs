@@ -5,6 +5,8 @@
 
 mod cli;
 mod demo;
+mod engine_restart;
+mod engine_trouble;
 mod failure;
 mod faults;
 mod grpcurl;
@@ -13,6 +15,7 @@ mod isolation;
 mod lifecycle;
 mod limits;
 mod ownership;
+mod phases;
 mod proxy;
 mod readiness;
 mod routing;

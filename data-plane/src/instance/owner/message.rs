@@ -7,9 +7,11 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::instance::guard::Guard;
+use crate::instance::phases::Spent;
 use crate::instance::pool::Refusal;
-use crate::instance::report::StartFailure;
+use crate::instance::report::{FailureReason, StartFailure};
 use crate::instance::start::Started;
+use crate::instance::trouble::Cause;
 use crate::route::{Settings, Version};
 use crate::runtime::Container;
 use crate::scale::decide::Standing;
@@ -75,10 +77,15 @@ pub(in crate::instance) enum Progress {
     Created(String),
     Started,
     Answered(Box<Started>),
-    Failed(Box<StartFailure>),
+    Failed(Box<StartFailure>, Cause),
+    /// Where the time of a start went that is about to fail so.
+    Spent(FailureReason, Box<Spent>),
     /// Why it ended while it served.
     Explained(Box<StartFailure>),
-    Paused,
+    /// With what the engine took for it.
+    Paused(Duration),
+    /// The engine is away, and it was not frozen.
+    Awake,
     /// With what the engine took for it.
     Resumed(Duration),
     /// It could not be frozen, or not thawed.

@@ -1,6 +1,6 @@
 //! Instances that sleep and wake.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
@@ -23,6 +23,14 @@ impl Owner {
         }
     }
 
+    pub(super) fn paused(&mut self, serial: u64, took: Duration) {
+        let service = &self.member.version.service;
+        self.around
+            .metrics
+            .paused(service, self.shared.key.number, took);
+        self.apply(serial, Event::Paused);
+    }
+
     pub(super) fn wake(&mut self, serial: u64) {
         self.apply(serial, Event::Wake);
     }
@@ -35,6 +43,9 @@ impl Owner {
             service = %service, version = number, unpause_ms = took.as_millis(),
             "an instance is awake"
         );
+        if let Some(tenant) = self.tenants.get(&serial) {
+            tenant.instance.woke(Instant::now(), took);
+        }
         self.apply(serial, Event::Resumed);
     }
 

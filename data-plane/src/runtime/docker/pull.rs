@@ -8,7 +8,7 @@ use bollard::models::CreateImageInfo;
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures_util::StreamExt as _;
 
-use super::unavailable;
+use super::answer::{is_out_of_space, sort};
 use crate::runtime::credentials::{Credentials, RegistryConfig};
 use crate::runtime::{Error, PullStep, reference};
 
@@ -39,6 +39,9 @@ pub(super) async fn pull(
     })?;
     let known = credentials.is_some();
     let failed = |message: String| {
+        if is_out_of_space(&message) {
+            return Error::NoSpace(message);
+        }
         let lower = message.to_lowercase();
         if !DENIALS.iter().any(|denial| lower.contains(denial)) {
             return Error::Pull {
@@ -89,7 +92,7 @@ pub(super) async fn pull(
             Err(BollardError::DockerResponseServerError { message, .. }) => {
                 return Err(failed(message));
             }
-            Err(other) => return Err(unavailable(other)),
+            Err(other) => return Err(sort(other)),
         }
     }
 }
