@@ -84,6 +84,7 @@ pub struct Metrics {
     phases: Family<PhaseLabels, Histogram, fn() -> Histogram>,
     starts: Family<OutcomeLabels, Counter>,
     instances: Family<StateLabels, Gauge>,
+    sandboxes: Family<StateLabels, Gauge>,
     feed_revision: Gauge,
     feed_staleness: Gauge<f64, AtomicU64>,
 }
@@ -101,6 +102,7 @@ impl Default for Metrics {
             phases: Family::new_with_constructor(start_histogram),
             starts: Family::default(),
             instances: Family::default(),
+            sandboxes: Family::default(),
             feed_revision: Gauge::default(),
             feed_staleness: Gauge::default(),
         };
@@ -145,6 +147,11 @@ impl Metrics {
             "cless_instances",
             "Instances by state",
             self.instances.clone(),
+        );
+        registry.register(
+            "cless_sandboxes",
+            "Network sandboxes by state",
+            self.sandboxes.clone(),
         );
         registry.register(
             "cless_feed_revision",
@@ -263,6 +270,15 @@ impl Metrics {
         for instance in &report.instances {
             let state = format!("{:?}", instance.state).to_lowercase();
             self.instances.get_or_create(&StateLabels { state }).inc();
+        }
+        for (state, count) in [
+            ("idle", report.sandboxes.idle),
+            ("used", report.sandboxes.used),
+        ] {
+            let state = state.to_owned();
+            self.sandboxes
+                .get_or_create(&StateLabels { state })
+                .set(i64::try_from(count).unwrap_or(i64::MAX));
         }
         self.feed_revision.set(revision);
         self.feed_staleness

@@ -122,6 +122,7 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
         id: feed.node_id().to_owned(),
         boot: feed.boot_id().to_owned(),
         starts_at_once: options.starts_at_once,
+        sandboxes: options.sandboxes,
     };
     let pools = Pools::new(node, runtime, metrics.clone(), feed.load_full(), changed);
     let _ = reports.pools.set(pools.clone());
@@ -143,6 +144,7 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
     let tasks = vec![
         tokio::spawn(keep_in_step(feed.clone(), pools.clone())),
         tokio::spawn(pools.clone().follow_engine()),
+        tokio::spawn(pools.clone().keep_sandboxes()),
         tokio::spawn(admin::serve(admin_listener, admin)),
         tokio::spawn(listener::serve(
             listener,

@@ -313,6 +313,7 @@ fn nodes_and_instances() {
         version: "0.1.0".to_owned(),
         warnings: vec!["the engine does not answer".to_owned()],
         instances: 1,
+        sandboxes: 2,
         ..Default::default()
     };
     assert_snapshot!(node.detail(&view()), @r"
@@ -321,6 +322,7 @@ fn nodes_and_instances() {
     State:      CONNECTED
     Revision:   17 (0 behind)
     Instances:  1
+    Sandboxes:  2
     Engine:     -
     Program:    0.1.0
     Connected:  2023-11-14T22:11:50Z

@@ -38,6 +38,8 @@ pub(crate) struct Report {
     pub(crate) instances: Vec<Instance>,
     /// The versions it has run or tried to run.
     pub(crate) versions: Vec<VersionReport>,
+    /// Network sandboxes ready for a new instance.
+    pub(crate) sandboxes: u32,
 }
 
 /// One container on a node.

@@ -22,6 +22,7 @@ fn report(node: &str, versions: Vec<pb::VersionReport>) -> pb::ReportNodeStatusR
             ..Default::default()
         }],
         versions,
+        sandboxes: 0,
     }
 }
 

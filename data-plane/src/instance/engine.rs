@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::OnceCell;
 
 use super::gate::Gate;
+use super::sandbox::Sandboxes;
 use crate::runtime::{Error, Runtime, label};
 
 /// What every start on a node needs.
@@ -15,6 +16,7 @@ pub(super) struct Engine {
     pub(super) node: String,
     pub(super) boot: String,
     pub(super) gate: Gate,
+    pub(super) sandboxes: Arc<Sandboxes>,
     pub(super) network: OnceCell<String>,
     pub(super) runtime: Arc<dyn Runtime>,
 }

@@ -54,6 +54,17 @@ pub(super) fn of_engine(error: Error) -> StartFailure {
     new(reason, format!("{error}{remedy}"))
 }
 
+/// Its network went away under it: the pause container that held it has ended.
+pub(super) fn network_lost(when: &str) -> StartFailure {
+    new(
+        FailureReason::Engine,
+        format!(
+            "the pause container that held its network ended {when}; leave containers with the label \
+             cless.role=sandbox to cless"
+        ),
+    )
+}
+
 /// A failure without a container's end.
 pub(super) fn new(reason: FailureReason, message: String) -> StartFailure {
     StartFailure {

@@ -14,6 +14,7 @@
 //! - [`start`], [`sleep`], [`farewell`]: tasks that call the engine; [`probe`] finds when a container answers;
 //!   [`failure`] says in words why a start came to nothing.
 //! - [`engine`]: what all starts of a node share.
+//! - [`sandbox`]: ready-made networks for new instances.
 //! - [`gate`]: the node's limit on starts at once, fair among services.
 //! - [`pools`]: all pools of a node; follows the route table, adopts and removes leftovers.
 //! - [`report`]: what the control plane is told, as plain data.
@@ -37,6 +38,7 @@ pub mod pool;
 pub mod pools;
 mod probe;
 pub mod report;
+mod sandbox;
 mod sleep;
 mod start;
 pub mod state;

@@ -169,6 +169,7 @@ impl Owner {
             Message::Left(standing) => self.set_standing(standing),
             Message::Progress(serial, progress) => self.progress(serial, progress),
             Message::Died(name) => self.died(&name),
+            Message::NetworkLost(name) => self.network_lost(&name),
             Message::Unreachable(serial) => self.look_at(serial),
             Message::Adopt(container, address) => self.adopt(*container, address),
             Message::Stop { keep, done } => self.stop(keep, done),

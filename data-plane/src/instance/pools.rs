@@ -12,7 +12,6 @@
 //! start of this node began.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -27,6 +26,7 @@ use super::gate::Gate;
 use super::owner::{Membership, Message, Owner, Surroundings};
 use super::pool::{Pool, Shared};
 use super::report::{InstanceState, NodeReport};
+use super::sandbox::{self, Sandboxes};
 use crate::metrics::Metrics;
 use crate::route::{Route, Table, Version, VersionKey};
 use crate::runtime::{Container, ContainerState, Event, Runtime, label};
@@ -64,6 +64,8 @@ pub struct Node {
     pub boot: String,
     /// Starts at once.
     pub starts_at_once: usize,
+    /// Network sandboxes kept ready; 0: none are made.
+    pub sandboxes: usize,
 }
 
 impl Pools {
@@ -81,6 +83,7 @@ impl Pools {
             node: node.id,
             boot: node.boot,
             gate: Gate::new(node.starts_at_once),
+            sandboxes: Arc::new(Sandboxes::new(node.sandboxes)),
             network: OnceCell::new(),
             runtime,
         };
@@ -141,6 +144,7 @@ impl Pools {
             return;
         }
         *self.inner.around.engine.cluster.write() = table.cluster().clone();
+        self.inner.around.engine.sandboxes.wake();
         *self.inner.table.lock() = table.clone();
         for pool in self.all() {
             pool.shared.tell(told(table, pool.key()));
@@ -192,11 +196,29 @@ impl Pools {
         }
     }
 
+    /// Keeps network sandboxes ready for new instances, until the node stops.
+    pub async fn keep_sandboxes(self) {
+        let changed = &self.inner.around.changed;
+        let tell = || changed.send_modify(|count| *count += 1);
+        sandbox::keep(self.inner.around.engine.clone(), tell).await;
+    }
+
     fn died(&self, name: &str, labels: &BTreeMap<String, String>) {
+        self.sandbox_died(name);
         if let Some(key) = key_of(labels)
             && let Some(pool) = self.inner.pools.lock().get(&key)
         {
             pool.shared.tell(Message::Died(name.to_owned()));
+        }
+    }
+
+    /// Whoever is in it has lost its network. Does nothing if no sandbox has this name.
+    fn sandbox_died(&self, name: &str) {
+        let engine = &self.inner.around.engine;
+        if let Some(instance) = engine.sandboxes.died(&engine.runtime, name) {
+            for pool in self.all() {
+                pool.shared.tell(Message::NetworkLost(instance.clone()));
+            }
         }
     }
 
@@ -214,7 +236,7 @@ impl Pools {
         );
         named?;
         // Before the containers: one that is made meanwhile is then not taken for missing.
-        let ready = self.served_names();
+        let (ready, sandboxes) = (self.served_names(), engine.sandboxes.alive());
         let found = engine.runtime.list(&engine.node).await?;
         let there: HashSet<&str> = found.iter().map(|one| one.name.as_str()).collect();
         for (pool, name) in ready {
@@ -222,15 +244,22 @@ impl Pools {
                 pool.shared.tell(Message::Died(name));
             }
         }
+        for name in sandbox::ended(sandboxes, &found) {
+            self.sandbox_died(&name);
+        }
         let known = self.known_names();
         let strangers = found.iter().filter(|one| !known.contains(&one.name));
+        let (held, strangers): (Vec<_>, Vec<_>) =
+            strangers.partition(|one| sandbox::is_sandbox(one));
         // Taking over is quick and may spare a start; removing takes the engine a while each.
         let mut leftovers = Vec::new();
         for container in strangers {
-            if !self.take_over(container) {
+            if !self.take_over(container, &found) {
                 leftovers.push(container);
             }
         }
+        // After who is in them, and without those that were taken over with who is in them.
+        leftovers.extend(held.iter().filter(|one| !engine.sandboxes.knows(&one.name)));
         if !self.inner.synced.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -259,20 +288,27 @@ impl Pools {
     }
 
     /// False if no pool can use it.
-    fn take_over(&self, container: &Container) -> bool {
+    fn take_over(&self, container: &Container, all: &[Container]) -> bool {
         let ours = container.labels.get(label::BOOT) == Some(&self.inner.around.engine.boot);
         if ours || self.inner.stopping.load(Ordering::Relaxed) {
             return false;
         }
-        let Some((pool, address)) = self.adopter(container) else {
+        let Some((pool, port)) = self.adopter(container) else {
             return false;
         };
+        let Some((address, sandbox)) = sandbox::address_of(container, port, all) else {
+            return false;
+        };
+        if let Some(sandbox) = sandbox {
+            let sandboxes = &self.inner.around.engine.sandboxes;
+            sandboxes.adopt(&container.name, sandbox);
+        }
         let adopt = Message::Adopt(Box::new(container.clone()), address);
         pool.shared.tell(adopt)
     }
 
-    /// The pool that can use a container of an earlier process, and where it listens.
-    fn adopter(&self, container: &Container) -> Option<(Pool, SocketAddr)> {
+    /// The pool that can use a container of an earlier process, and the port it listens on.
+    fn adopter(&self, container: &Container) -> Option<(Pool, u16)> {
         if !matches!(
             container.state,
             ContainerState::Running | ContainerState::Paused
@@ -282,8 +318,7 @@ impl Pools {
         let table = self.inner.table.lock().clone();
         let (route, version) = table.version(&key_of(&container.labels)?)?;
         let port = container.labels.get(label::PORT)?.parse().ok()?;
-        let address = SocketAddr::new(container.address?, port);
-        Some((self.get(route, version), address))
+        Some((self.get(route, version), port))
     }
 
     fn served_names(&self) -> Vec<(Pool, String)> {
@@ -339,6 +374,12 @@ impl Pools {
             Ok(name) => report.engine.clone_from(name),
             Err(error) => report.warnings.push(format!("engine: {error}")),
         }
+        let sandboxes = &self.inner.around.engine.sandboxes;
+        (report.sandboxes.idle, report.sandboxes.used) = sandboxes.counts();
+        let trouble = sandboxes.trouble();
+        report
+            .warnings
+            .extend(trouble.map(|why| format!("network sandboxes: {why}; starts use the bridge")));
         for pool in self.all() {
             let view = pool.shared.view.lock();
             for (instance, known) in &view.instances {
@@ -368,16 +409,21 @@ impl Pools {
                 let _ = ended.await;
             }
         };
+        let engine = &self.inner.around.engine;
+        let all_ended = async {
+            tokio::join!(all_ended, engine.sandboxes.shut_down(&*engine.runtime));
+        };
         let in_time = tokio::time::timeout(patience, all_ended).await.is_ok();
         if keep {
             return;
         }
-        let engine = &self.inner.around.engine;
         if !in_time {
             warn!("requests still run after the time to drain; their containers are removed");
         }
         match engine.runtime.list(&engine.node).await {
-            Ok(left) => {
+            Ok(mut left) => {
+                // Networks after those who use them.
+                left.sort_by_key(sandbox::is_sandbox);
                 for container in left {
                     if let Err(error) = engine.runtime.remove(&container.name).await {
                         warn!(container = container.name, %error, "cannot remove a container");
@@ -392,6 +438,9 @@ impl Pools {
             .await
         {
             warn!(%error, "cannot remove this node's network");
+        }
+        if let Err(error) = engine.runtime.remove_sandbox_image().await {
+            warn!(%error, "cannot remove the image of pause containers");
         }
     }
 }

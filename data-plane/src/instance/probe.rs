@@ -16,6 +16,8 @@ use crate::route::Readiness;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+/// A start takes the engine a hundred milliseconds; a refused connection takes less than a tenth of one.
+const PAUSE_WHILE_STARTING: Duration = Duration::from_millis(2);
 /// A connection or answer that takes longer counts as none.
 const ONE_LOOK: Duration = Duration::from_secs(1);
 
@@ -49,6 +51,18 @@ pub(super) async fn until_ready(
         }
         tokio::time::sleep(pause).await;
         pause = (pause + pause / 2 + Duration::from_micros(500)).min(LONGEST_PAUSE);
+    }
+}
+
+/// Looks until the container answers, however long: for while the engine starts it. Looks do not grow
+/// apart, because the time of the first answer is still to come.
+pub(super) async fn while_starting(address: SocketAddr, readiness: &Readiness) {
+    loop {
+        let found = tokio::time::timeout(ONE_LOOK, look(address, readiness)).await;
+        if matches!(found, Ok(Ok(()))) {
+            return;
+        }
+        tokio::time::sleep(PAUSE_WHILE_STARTING).await;
     }
 }
 
@@ -117,6 +131,20 @@ mod tests {
             .await
             .unwrap_err();
         assert!(found.contains("connecting to port"), "{found}");
+    }
+
+    #[tokio::test]
+    async fn while_it_is_started_it_is_looked_at_again_and_again() {
+        let held = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = held.local_addr().unwrap();
+        drop(held);
+        let (begin, tcp) = (Instant::now(), Readiness::Tcp);
+        let listens = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            TcpListener::bind(address).await.unwrap()
+        };
+        let (_listener, ()) = tokio::join!(listens, while_starting(address, &tcp));
+        assert!(begin.elapsed() >= Duration::from_millis(300));
     }
 
     #[tokio::test]

@@ -13,6 +13,7 @@ use super::failure;
 use super::guard::Instance;
 use super::owner::{Message, Progress};
 use super::pool::Shared;
+use tokio::task::JoinHandle;
 
 /// How long the freeze waits for connections to close. They take a turn of their task each; one that
 /// cannot be closed, because the instance reads nothing, is left to the instance.
@@ -26,8 +27,9 @@ pub(super) struct Doze {
 }
 
 impl Doze {
-    /// Freezes it and reports that.
-    pub(super) async fn pause(self) {
+    /// Freezes it and reports that, once what is `before` it at the engine is over.
+    pub(super) async fn pause(self, before: Option<JoinHandle<()>>) {
+        over(before).await;
         let _ = tokio::time::timeout(DISCONNECT, self.instance.disconnected()).await;
         let paused = self.engine.runtime.pause(self.instance.name()).await;
         self.tell(match paused {
@@ -37,7 +39,8 @@ impl Doze {
     }
 
     /// Thaws it and reports that. It is not probed again: it listened when it was frozen.
-    pub(super) async fn resume(self) {
+    pub(super) async fn resume(self, before: Option<JoinHandle<()>>) {
+        over(before).await;
         let asked = Instant::now();
         let resumed = self.engine.runtime.unpause(self.instance.name()).await;
         self.tell(match resumed {
@@ -49,6 +52,12 @@ impl Doze {
     fn tell(&self, progress: Progress) {
         self.pool
             .tell(Message::Progress(self.instance.serial(), progress));
+    }
+}
+
+async fn over(before: Option<JoinHandle<()>>) {
+    if let Some(before) = before {
+        let _ = before.await;
     }
 }
 

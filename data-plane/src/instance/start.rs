@@ -1,12 +1,16 @@
 //! Starts and adoptions, each a task of its own.
 //!
 //! A start goes through pull (only if the image is missing, or the policy says so), the node's
-//! gate, create, start, and probes; each phase is timed. It is told to give up by a token, and it
+//! gate, create, start, and probes; each phase is timed. It uses a network sandbox if one is ready
+//! (see [`join`]) and else the bridge; if the sandbox turns out to be of no use, it begins once more
+//! on the bridge. It is told to give up by a token, and it
 //! learns of its container's death by another, at once, from the engine's events; in case an event
 //! is lost it also asks the engine now and then.
 //!
 //! A call to the engine that makes something is never dropped half-way: the container would appear
 //! after its removal. So giving up is looked at between such calls, and within the waits.
+
+mod join;
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -17,12 +21,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::engine::Engine;
+use super::gate::Place;
 use super::owner::{Message, Progress};
 use super::pool::Shared;
 use super::report::{ColdStart, FailureReason, StartFailure};
 use super::{failure, image, probe};
 use crate::route::{PullPolicy, Version};
 use crate::runtime::{ContainerSpec, ContainerState, Error, Exit, label};
+use join::{Launched, Pending};
 
 /// How often a container that does not answer is asked for, in case its death was not told.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -58,7 +64,17 @@ pub(super) struct Started {
 enum Halt {
     /// It is no longer wanted.
     GivenUp,
+    /// The network sandbox cannot be used; see the reason.
+    Detached(String),
     Failed(StartFailure),
+}
+
+/// One way through a start.
+struct Attempt {
+    /// Whether to use a sandbox.
+    join: bool,
+    /// The container has ended.
+    died: CancellationToken,
 }
 
 impl From<StartFailure> for Halt {
@@ -80,9 +96,35 @@ struct Phases {
 impl Start {
     /// Runs to its end and reports it.
     pub(super) async fn run(self) {
-        match self.start().await {
-            Ok(started) => self.tell(Progress::Answered(Box::new(started))),
+        let _starting = self.engine.gate.starting();
+        let (began, mut phases) = (Instant::now(), Phases::default());
+        let first = Attempt {
+            join: true,
+            died: self.died.clone(),
+        };
+        let mut outcome = self.start(&first, began, &mut phases).await;
+        if let Err(Halt::Detached(why)) = &outcome {
+            self.leave_sandbox(why).await;
+            // The end of the container that was removed just now is not that of the next. Its own is
+            // found by looking.
+            let second = Attempt {
+                join: false,
+                died: CancellationToken::new(),
+            };
+            outcome = self.start(&second, began, &mut phases).await;
+        }
+        match outcome {
+            Ok((started, pending)) => {
+                self.tell(Progress::Answered(Box::new(started)));
+                if let Some(pending) = pending {
+                    self.see_through(pending).await;
+                }
+            }
             Err(Halt::Failed(failure)) => self.tell(Progress::Failed(Box::new(failure))),
+            Err(Halt::Detached(why)) => {
+                let failure = failure::new(FailureReason::Engine, why);
+                self.tell(Progress::Failed(Box::new(failure)));
+            }
             Err(Halt::GivenUp) => {}
         }
     }
@@ -100,15 +142,19 @@ impl Start {
         self.pool.tell(Message::Progress(self.serial, progress));
     }
 
-    async fn start(&self) -> Result<Started, Halt> {
-        let began = Instant::now();
-        let mut phases = Phases::default();
-        if self.pull_first {
-            self.pull(&mut phases).await?;
+    async fn start(
+        &self,
+        attempt: &Attempt,
+        began: Instant,
+        phases: &mut Phases,
+    ) -> Result<(Started, Option<Pending<'_>>), Halt> {
+        if self.pull_first && phases.pull.is_none() {
+            self.pull(phases).await?;
         }
-        let port = self.find_port(&mut phases).await?;
+        let port = self.find_port(phases).await?;
         let network = self.engine.network().await.map_err(failure::of_engine)?;
-        let spec = self.spec(port, network);
+        let mut spec = self.spec(port, network);
+        let mut lease = None;
 
         let (id, place) = loop {
             let asked = Instant::now();
@@ -116,6 +162,10 @@ impl Start {
                 .wanted(self.engine.gate.enter(&self.version.service))
                 .await?;
             phases.queue = Some(phases.queue.unwrap_or_default() + asked.elapsed());
+            if attempt.join && lease.is_none() {
+                lease = self.engine.sandboxes.take(&self.name);
+                spec.sandbox = lease.as_ref().map(|lease| lease.id.clone());
+            }
             let asked = Instant::now();
             match self.engine.runtime.create(&spec).await {
                 Ok(id) => {
@@ -124,7 +174,10 @@ impl Start {
                 }
                 Err(Error::ImageMissing { .. }) if phases.pull.is_none() => {
                     drop(place);
-                    self.pull(&mut phases).await?;
+                    self.pull(phases).await?;
+                }
+                Err(error @ (Error::Refused(_) | Error::NotFound(_))) if lease.is_some() => {
+                    return Err(Halt::Detached(error.to_string()));
                 }
                 Err(error) => return Err(self.engine_failure(error).into()),
             }
@@ -134,24 +187,16 @@ impl Start {
             return Err(Halt::GivenUp);
         }
 
-        let asked = Instant::now();
-        if let Err(error) = self.engine.runtime.start(&self.name).await {
-            return Err(self.engine_failure(error).into());
-        }
-        phases.start = Some(asked.elapsed());
-        drop(place);
-        self.tell(Progress::Started);
-
-        let asked = Instant::now();
-        let address = SocketAddr::new(self.address().await?, port);
-        self.wanted(self.probe(address)).await??;
-        phases.ready = Some(asked.elapsed());
+        let Launched { address, pending } = match &lease {
+            Some(lease) => self.join(lease, port, place, attempt, phases).await?,
+            None => self.on_the_bridge(port, place, attempt, phases).await?,
+        };
         let total = began.elapsed();
         info!(
             service = %self.version.service, version = self.version.key.number, container = %self.name,
             total_ms = total.as_millis(), "instance is ready"
         );
-        Ok(Started {
+        let started = Started {
             address,
             image_digest: phases.image_digest.take(),
             pulled: phases.pull.is_some(),
@@ -164,6 +209,33 @@ impl Start {
                 total,
                 at: SystemTime::now(),
             }),
+        };
+        Ok((started, pending))
+    }
+
+    /// Starts it with a network of its own and waits until it answers.
+    async fn on_the_bridge(
+        &self,
+        port: u16,
+        place: Place,
+        attempt: &Attempt,
+        phases: &mut Phases,
+    ) -> Result<Launched<'_>, Halt> {
+        let asked = Instant::now();
+        if let Err(error) = self.engine.runtime.start(&self.name).await {
+            return Err(self.engine_failure(error).into());
+        }
+        phases.start = Some(asked.elapsed());
+        drop(place);
+        self.tell(Progress::Started);
+
+        let asked = Instant::now();
+        let address = SocketAddr::new(self.address().await?, port);
+        self.wanted(self.probe(address, &attempt.died)).await??;
+        phases.ready = Some(asked.elapsed());
+        Ok(Launched {
+            address,
+            pending: None,
         })
     }
 
@@ -248,6 +320,7 @@ impl Start {
             memory: version.spec.memory_bytes,
             cpu_millis: version.spec.cpu_millis,
             network,
+            sandbox: None,
         }
     }
 
@@ -269,7 +342,11 @@ impl Start {
     }
 
     /// Waits until it answers, dies, or takes too long.
-    async fn probe(&self, address: SocketAddr) -> Result<(), StartFailure> {
+    async fn probe(
+        &self,
+        address: SocketAddr,
+        died: &CancellationToken,
+    ) -> Result<(), StartFailure> {
         let readiness = &self.version.spec.readiness;
         let deadline = Instant::now() + self.patience;
         let answered = probe::until_ready(address, readiness, deadline);
@@ -278,7 +355,7 @@ impl Start {
             tokio::select! {
                 biased;
                 outcome = &mut answered => return outcome.map_err(|found| self.not_ready(&found)),
-                () = self.died.cancelled() => {}
+                () = died.cancelled() => {}
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
             }
             match self.engine.runtime.inspect(&self.name).await {
@@ -286,7 +363,7 @@ impl Start {
                     return Err(self.exited(found.exit).await);
                 }
                 Err(error @ Error::NotFound(_)) => return Err(self.engine_failure(error)),
-                _ if self.died.is_cancelled() => {
+                _ if died.is_cancelled() => {
                     return Err(self
                         .exited(Exit {
                             code: -1,
@@ -343,6 +420,8 @@ pub(super) struct Adoption {
     pub(super) patience: Duration,
     pub(super) give_up: CancellationToken,
     pub(super) died: CancellationToken,
+    /// The sandbox it is in has ended.
+    pub(super) lost: CancellationToken,
 }
 
 impl Adoption {
@@ -361,6 +440,9 @@ impl Adoption {
             () = self.died.cancelled() => Progress::Failed(Box::new(failure::new(
                 FailureReason::Exited, "ended while it was taken over".to_owned(),
             ))),
+            () = self.lost.cancelled() => {
+                Progress::Failed(Box::new(failure::network_lost("while it was taken over")))
+            }
             found = probe::until_ready(self.address, &self.version.spec.readiness, deadline) => {
                 match found {
                     Ok(()) => Progress::Answered(Box::new(Started {

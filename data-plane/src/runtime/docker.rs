@@ -4,6 +4,8 @@
 //! every call goes through [`Docker::client`], which negotiates the API version once it can.
 
 mod events;
+mod pause_image;
+mod sandbox;
 mod translate;
 
 use std::collections::{BTreeMap, HashMap};
@@ -22,7 +24,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::OnceCell;
 use tracing::debug;
 
-use super::{Container, ContainerSpec, Error, Event, Image, Runtime, label};
+use super::{Container, ContainerSpec, Error, Event, Image, Runtime, SandboxSpec, label};
 use events::follow_events;
 use translate::{body, from_inspect, from_summary, last_lines};
 
@@ -214,6 +216,14 @@ impl Runtime for Docker {
             }
             Err(other) => Err(other),
         }
+    }
+
+    async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<String, Error> {
+        sandbox::create(self.client().await?, spec).await
+    }
+
+    async fn remove_sandbox_image(&self) -> Result<(), Error> {
+        sandbox::remove_image(self.client().await?).await
     }
 
     async fn start(&self, name: &str) -> Result<(), Error> {

@@ -16,7 +16,10 @@ use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 
-use super::{Container, ContainerSpec, ContainerState, Error, Event, Exit, Image, Runtime, label};
+use super::{
+    Container, ContainerSpec, ContainerState, Error, Event, Exit, Image, Runtime, SandboxSpec,
+    label,
+};
 
 /// What a start does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +43,8 @@ pub enum Call {
     Pause,
     /// [`Runtime::unpause`].
     Unpause,
+    /// [`Runtime::create_sandbox`].
+    CreateSandbox,
 }
 
 /// The engine. Cheap to clone.
@@ -54,11 +59,14 @@ struct Inner {
     starts: AtomicU32,
     refusals: Mutex<Vec<Call>>,
     pause_takes: Mutex<Duration>,
+    start_takes: Mutex<Duration>,
     events: broadcast::Sender<Event>,
 }
 
 struct Fixture {
     container: Container,
+    /// Its own address, or that of its sandbox.
+    listens_at: IpAddr,
     script: Script,
     listening: Option<JoinHandle<()>>,
 }
@@ -72,6 +80,7 @@ impl Default for Fake {
                 starts: AtomicU32::new(0),
                 refusals: Mutex::default(),
                 pause_takes: Mutex::default(),
+                start_takes: Mutex::default(),
                 events: broadcast::Sender::new(64),
             }),
         }
@@ -99,6 +108,11 @@ impl Fake {
         *self.inner.pause_takes.lock() = time;
     }
 
+    /// Each start of an instance answers this long after its process runs, from now on.
+    pub fn starts_take(&self, time: Duration) {
+        *self.inner.start_takes.lock() = time;
+    }
+
     /// Where a container is in its life.
     pub fn state(&self, name: &str) -> Option<ContainerState> {
         let containers = self.inner.containers.lock();
@@ -119,12 +133,9 @@ impl Fake {
         let (from, to) = match call {
             Call::Pause => (ContainerState::Running, ContainerState::Paused),
             Call::Unpause => (ContainerState::Paused, ContainerState::Running),
+            Call::CreateSandbox => return Err(Error::Refused("no turn".to_owned())),
         };
-        let mut refusals = self.inner.refusals.lock();
-        if let Some(found) = refusals.iter().position(|refused| *refused == call) {
-            refusals.remove(found);
-            return Err(Error::Refused("as scripted".to_owned()));
-        }
+        self.refused(call)?;
         let mut containers = self.inner.containers.lock();
         let fixture = containers
             .get_mut(name)
@@ -139,13 +150,84 @@ impl Fake {
         Ok(())
     }
 
+    fn refused(&self, call: Call) -> Result<(), Error> {
+        let mut refusals = self.inner.refusals.lock();
+        match refusals.iter().position(|refused| *refused == call) {
+            Some(found) => {
+                refusals.remove(found);
+                Err(Error::Refused("as scripted".to_owned()))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Names of the containers there are.
     pub fn names(&self) -> Vec<String> {
         self.inner.containers.lock().keys().cloned().collect()
     }
 
+    /// Those of them that are sandboxes.
+    pub fn sandboxes(&self) -> Vec<String> {
+        let containers = self.inner.containers.lock();
+        let all = containers.values().map(|fixture| &fixture.container);
+        let held = all.filter(|one| one.labels.contains_key(label::ROLE));
+        held.map(|one| one.name.clone()).collect()
+    }
+
+    /// The running sandbox of this id.
+    fn held(&self, id: &str) -> Option<Container> {
+        let containers = self.inner.containers.lock();
+        let mut all = containers.values().map(|fixture| &fixture.container);
+        all.find(|one| one.id == id && one.state == ContainerState::Running)
+            .cloned()
+    }
+
+    /// Makes a container; its address is that of the sandbox, if it is in one.
+    fn make(
+        &self,
+        name: &str,
+        labels: &BTreeMap<String, String>,
+        sandbox: Option<Container>,
+        script: Script,
+    ) -> String {
+        /// Of all fakes of the process: no two containers share an address.
+        static HOSTS: AtomicU32 = AtomicU32::new(0);
+        let host = HOSTS.fetch_add(1, Ordering::SeqCst);
+        let [_, _, third, fourth] = (host + 2).to_be_bytes();
+        let own = IpAddr::V4(Ipv4Addr::new(127, 77, third, fourth));
+        let container = Container {
+            id: format!("{host:064x}"),
+            name: name.to_owned(),
+            labels: labels.clone(),
+            state: ContainerState::Created,
+            address: sandbox.is_none().then_some(own),
+            sandbox: sandbox.as_ref().map(|held| held.id.clone()),
+            exit: Exit::default(),
+        };
+        let id = container.id.clone();
+        let fixture = Fixture {
+            container,
+            listens_at: sandbox.and_then(|held| held.address).unwrap_or(own),
+            script,
+            listening: None,
+        };
+        let mut containers = self.inner.containers.lock();
+        containers.insert(name.to_owned(), fixture);
+        id
+    }
+
     /// Puts a container there that no pool started.
     pub async fn plant(&self, name: &str, labels: BTreeMap<String, String>) {
+        self.plant_in(name, labels, None).await;
+    }
+
+    /// As [`Fake::plant`], in the sandbox of this id.
+    pub async fn plant_in(
+        &self,
+        name: &str,
+        labels: BTreeMap<String, String>,
+        sandbox: Option<String>,
+    ) {
         let spec = ContainerSpec {
             name: name.to_owned(),
             image: String::new(),
@@ -156,6 +238,7 @@ impl Fake {
             memory: 0,
             cpu_millis: 0,
             network: String::new(),
+            sandbox,
         };
         let made = self.create(&spec).await;
         assert!(made.is_ok(), "a planted container is made");
@@ -215,50 +298,44 @@ impl Runtime for Fake {
         if script == Script::CreateRefused {
             return Err(Error::Refused("as scripted".to_owned()));
         }
-        /// Of all fakes of the process: no two containers share an address.
-        static HOSTS: AtomicU32 = AtomicU32::new(0);
-        let host = HOSTS.fetch_add(1, Ordering::SeqCst);
-        let [_, _, third, fourth] = (host + 2).to_be_bytes();
-        let lost = script == Script::CreateLost;
-        let container = Container {
-            id: format!("{host:064x}"),
-            name: spec.name.clone(),
-            labels: spec.labels.clone(),
-            state: ContainerState::Created,
-            address: Some(IpAddr::V4(Ipv4Addr::new(127, 77, third, fourth))),
-            exit: Exit::default(),
+        let sandbox = match &spec.sandbox {
+            Some(id) => Some(self.held(id).ok_or_else(|| Error::NotFound(id.clone()))?),
+            None => None,
         };
-        let id = container.id.clone();
-        self.inner.containers.lock().insert(
-            spec.name.clone(),
-            Fixture {
-                container,
-                script,
-                listening: None,
-            },
-        );
+        let lost = script == Script::CreateLost;
+        let id = self.make(&spec.name, &spec.labels, sandbox, script);
         match lost {
             true => Err(Error::Unavailable("as scripted".to_owned())),
             false => Ok(id),
         }
     }
 
+    async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<String, Error> {
+        self.refused(Call::CreateSandbox)?;
+        Ok(self.make(&spec.name, &spec.labels, None, Script::NeverListens))
+    }
+
+    async fn remove_sandbox_image(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     async fn start(&self, name: &str) -> Result<(), Error> {
-        self.inner.starts.fetch_add(1, Ordering::SeqCst);
         let (address, script) = {
             let mut containers = self.inner.containers.lock();
             let fixture = containers
                 .get_mut(name)
                 .ok_or_else(|| Error::NotFound(name.to_owned()))?;
             fixture.container.state = ContainerState::Running;
+            if fixture.container.labels.contains_key(label::ROLE) {
+                return Ok(());
+            }
             let port = fixture.container.labels.get(label::PORT);
             let port = port.and_then(|port| port.parse().ok()).unwrap_or(8080);
-            let host = fixture
-                .container
-                .address
-                .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-            (SocketAddr::new(host, port), fixture.script.clone())
+            let address = SocketAddr::new(fixture.listens_at, port);
+            (address, fixture.script.clone())
         };
+        self.inner.starts.fetch_add(1, Ordering::SeqCst);
+        let takes = *self.inner.start_takes.lock();
         match script {
             Script::Listens(after) => {
                 let listening = tokio::spawn(async move {
@@ -277,6 +354,7 @@ impl Runtime for Fake {
             Script::Exits(code) => self.kill(name, code),
             Script::NeverListens | Script::CreateRefused | Script::CreateLost => {}
         }
+        tokio::time::sleep(takes).await;
         Ok(())
     }
 

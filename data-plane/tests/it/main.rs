@@ -2,5 +2,6 @@
 
 mod feed;
 mod pools;
+mod pools_sandbox;
 mod pools_scale;
 mod pools_sleep;

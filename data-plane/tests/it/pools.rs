@@ -34,12 +34,18 @@ impl World {
 
     /// On an engine that may hold something already; without a route table yet.
     pub(crate) fn unsynced(settings: Settings, engine: Fake) -> Self {
+        Self::with_sandboxes(settings, engine, 0)
+    }
+
+    /// As [`World::unsynced`], on a node that keeps sandboxes ready.
+    pub(crate) fn with_sandboxes(settings: Settings, engine: Fake, sandboxes: usize) -> Self {
         let world = Self {
             pools: Pools::new(
                 Node {
                     id: NODE.into(),
                     boot: "boot-2".into(),
                     starts_at_once: 2,
+                    sandboxes,
                 },
                 Arc::new(engine.clone()),
                 Arc::new(Metrics::default()),
@@ -51,6 +57,7 @@ impl World {
             revision: 1,
         };
         tokio::spawn(world.pools.clone().follow_engine());
+        tokio::spawn(world.pools.clone().keep_sandboxes());
         world
     }
 
@@ -401,6 +408,7 @@ async fn leftovers_are_adopted_if_routed_and_removed_if_not() {
                 id: NODE.into(),
                 boot: "boot-2".into(),
                 starts_at_once: 2,
+                sandboxes: 0,
             },
             Arc::new(engine.clone()),
             Arc::new(Metrics::default()),

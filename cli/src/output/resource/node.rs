@@ -54,6 +54,7 @@ impl Resource for pb::Node {
                 format!("{} ({} behind)", self.applied_revision, self.lag),
             )
             .line("Instances", self.instances.to_string())
+            .line("Sandboxes", self.sandboxes.to_string())
             .line("Engine", text::or_dash(text::clean(&self.engine)))
             .line("Program", text::clean(&self.version))
             .line("Connected", text::time(self.connect_time.as_ref()))

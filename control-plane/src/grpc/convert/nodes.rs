@@ -42,6 +42,7 @@ pub(crate) fn read_report(
         warnings: request.warnings,
         instances,
         versions,
+        sandboxes: request.sandboxes,
     };
     violations
         .is_empty()
@@ -240,6 +241,7 @@ pub(crate) fn node(node: &Node, head: i64) -> pb::Node {
         instances: report.map_or(0, |report| {
             u32::try_from(report.instances.len()).unwrap_or(u32::MAX)
         }),
+        sandboxes: report.map_or(0, |report| report.sandboxes),
     }
 }
 

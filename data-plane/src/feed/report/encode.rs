@@ -19,6 +19,7 @@ pub(super) fn request(node: &Node, report: NodeReport) -> pb::ReportNodeStatusRe
     let NodeReport {
         engine,
         warnings,
+        sandboxes,
         instances,
         versions,
     } = report;
@@ -32,6 +33,7 @@ pub(super) fn request(node: &Node, report: NodeReport) -> pb::ReportNodeStatusRe
             .map(|one| instance(&node.name, one))
             .collect(),
         versions: versions.into_iter().map(version).collect(),
+        sandboxes: u32::try_from(sandboxes.idle).unwrap_or(u32::MAX),
     };
     if request.encoded_len() > MAX_REQUEST {
         for version in &mut request.versions {
