@@ -75,6 +75,8 @@ pub struct Cluster {
     grpc: SocketAddr,
     nodes: Vec<Node>,
     id: String,
+    /// More arguments of data planes.
+    node_flags: Vec<String>,
     finished: bool,
 }
 
@@ -82,6 +84,11 @@ impl Cluster {
     /// Starts a control plane with an empty database and `nodes` data planes, and waits until all of
     /// them have the route table.
     pub async fn start(nodes: usize) -> Result<Self> {
+        Self::start_with(nodes, &[]).await
+    }
+
+    /// As [`Cluster::start`], with more arguments for the data planes.
+    pub async fn start_with(nodes: usize, node_flags: &[&str]) -> Result<Self> {
         let mut cluster = Self {
             dir: tempfile::Builder::new().prefix("cless-test-").tempdir()?,
             docker: engine::connect().await?,
@@ -89,6 +96,7 @@ impl Cluster {
             grpc: SocketAddr::from(([127, 0, 0, 1], 0)),
             nodes: Vec::new(),
             id: String::new(),
+            node_flags: node_flags.iter().map(|flag| (*flag).to_owned()).collect(),
             finished: false,
         };
         cluster.start_control_plane().await?;
@@ -195,7 +203,32 @@ impl Cluster {
         .await
     }
 
-    /// Every container of this cluster, or of one service of it.
+    /// The arguments of data planes that are started from now on.
+    pub fn set_node_flags(&mut self, node_flags: &[&str]) {
+        self.node_flags = node_flags.iter().map(|flag| (*flag).to_owned()).collect();
+    }
+
+    /// Waits until node 0 has exactly `count` network sandboxes ready.
+    pub async fn wait_sandboxes(&self, count: usize, within: Duration) -> Result<()> {
+        let line = format!(r#"cless_sandboxes{{state="idle"}} {count}"#);
+        let what = format!("{count} sandboxes are ready");
+        wait::until(&what, within, async || {
+            let metrics = http_client::get(self.node(0).admin, "admin", "/metrics").await?;
+            Ok(metrics.text().lines().any(|one| one == line).then_some(()))
+        })
+        .await
+    }
+
+    /// The pause containers of this cluster, used or not.
+    pub async fn sandboxes(&self) -> Result<Vec<Container>> {
+        let labels = [
+            ("cless.cluster", self.id.as_str()),
+            ("cless.role", "sandbox"),
+        ];
+        engine::containers(&self.docker, &labels).await
+    }
+
+    /// Every container of this cluster, sandboxes included, or of one service of it.
     pub async fn containers(&self, service: Option<&str>) -> Result<Vec<Container>> {
         let mut labels = vec![("cless.cluster", self.id.as_str())];
         labels.extend(service.map(|service| ("cless.service", service)));
@@ -274,7 +307,7 @@ impl Cluster {
         let ready_file = self.dir.path().join(format!("{}.ready", node.name));
         let _ = std::fs::remove_file(&ready_file);
         let cache = self.dir.path().join(&node.name);
-        let args = arguments(&[
+        let mut args = arguments(&[
             ("--listen", &node.listen.to_string()),
             ("--admin", &node.admin.to_string()),
             ("--control-plane", &format!("http://{}", self.grpc)),
@@ -282,6 +315,7 @@ impl Cluster {
             ("--cache-dir", &cache.display().to_string()),
             ("--ready-file", &ready_file.display().to_string()),
         ]);
+        args.extend(self.node_flags.iter().cloned());
         let mut program = Program::start("cless-data-plane", &args, self.dir.path(), &node.name)?;
         let ready = program.ready(&ready_file).await?;
         node.listen = address(&ready, "listen")?;

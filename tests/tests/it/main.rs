@@ -11,6 +11,7 @@ mod lifecycle;
 mod ownership;
 mod proxy;
 mod routing;
+mod sandbox;
 mod sleep;
 
 use std::collections::BTreeMap;

@@ -130,6 +130,7 @@ impl Stock {
             Event::Made(sandbox) => self.made(sandbox),
             Event::MakeFailed => {
                 self.backoff.failed(now);
+                self.shortens(now);
                 let half_made = self.making.take();
                 half_made
                     .and_then(|name| self.remove(name))
@@ -207,7 +208,7 @@ impl Stock {
             .then_some(Action::Remove(name))
     }
 
-    /// An idle one is about to go.
+    /// An idle one, or one in the making, is about to go.
     fn shortens(&mut self, now: Instant) {
         if self.room() == 0 {
             self.short_since = now;
