@@ -156,14 +156,20 @@ async fn on_the_bridge(args: &Args) -> Result<Vec<Row>> {
 /// All that is measured with a sandbox ready for each start.
 async fn in_sandboxes(args: &Args) -> Result<Vec<Row>> {
     let cluster = Cluster::start_with(1, &["--sandboxes", "1"]).await?;
+    cluster.wait_sandboxes(1, SOON).await?;
     let mut rows = Vec::new();
     if args.wants(&["remove+sandbox"]) {
         let image = image::sample_app(cluster.docker()).await?;
         let hello = Sleeper::serve(&cluster, "cold", &image).await?;
+        ensure!(
+            hello.options.sandbox.is_some(),
+            "the first start is not in a sandbox"
+        );
         let case = ("static", "remove+sandbox", 0.55);
         rows.push(pairs::run(&cluster, &hello, args.pairs, Against::Bridge, case).await?);
     }
     if args.wants(&["python+sandbox"]) {
+        cluster.wait_sandboxes(1, SOON).await?;
         let image = image::python_app(cluster.docker()).await?;
         let python = Sleeper::serve(&cluster, "python", &image).await?;
         let case = ("python", "python+sandbox", 1.05);
