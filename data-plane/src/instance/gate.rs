@@ -1,7 +1,7 @@
 //! How many containers a node starts at once, fair among services.
 //!
-//! Starts are CPU-bound: measured on two cores, twenty at once are all ready sooner, and the first
-//! of them much sooner (155 ms instead of 556), when only two run at a time. A plain
+//! Starts are CPU-bound: measured on two cores, of twenty at once the first is ready much sooner when
+//! only a few run at a time (155 ms with two instead of 556), and the last no later. A plain
 //! semaphore would let a service that asks for fifty starts hold up the one that asks for one, so
 //! places go round the services that wait.
 //!
