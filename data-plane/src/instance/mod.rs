@@ -11,7 +11,7 @@
 //! - [`guard`]: an instance as requests see it, and the place a request holds in one.
 //! - [`pool`]: one per (service uid, version); the handle that the proxy asks.
 //! - [`owner`]: the one task per pool that decides and keeps its queue.
-//! - [`start`], [`sleep`], [`farewell`]: tasks that call the engine; [`probe`] finds when a container answers;
+//! - [`start`], [`adoption`], [`sleep`], [`farewell`]: tasks that call the engine; [`probe`] finds when a container answers;
 //!   [`failure`] says in words why a start came to nothing.
 //! - [`engine`]: what all starts of a node share.
 //! - [`sandbox`]: ready-made networks for new instances.
@@ -26,6 +26,7 @@
 use std::sync::atomic;
 
 pub mod admission;
+mod adoption;
 pub mod backoff;
 mod engine;
 mod failure;

@@ -9,10 +9,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::Owner;
+use crate::instance::adoption::Adoption;
 use crate::instance::farewell::{Farewell, take_away};
 use crate::instance::guard::Instance;
 use crate::instance::sleep::Doze;
-use crate::instance::start::{Adoption, Start};
+use crate::instance::start::Start;
 use crate::instance::state::{Action, Event, State, step};
 use crate::route::PullPolicy;
 use crate::runtime::{Container, ContainerState};

@@ -52,6 +52,8 @@ impl Options {
 
     fn joining(&self, pause: &str) -> ContainerCreateBody {
         let mut body = self.body.clone();
+        // The engine refuses ports on a container without a network of its own.
+        body.exposed_ports = None;
         if let Some(host) = &mut body.host_config {
             host.network_mode = Some(format!("container:{pause}"));
         }
