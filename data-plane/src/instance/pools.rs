@@ -299,12 +299,16 @@ impl Pools {
         let Some((address, sandbox)) = sandbox::address_of(container, port, all) else {
             return false;
         };
+        let engine = &self.inner.around.engine;
         if let Some(sandbox) = sandbox {
-            let sandboxes = &self.inner.around.engine.sandboxes;
-            sandboxes.adopt(&container.name, sandbox);
+            engine.sandboxes.adopt(&container.name, sandbox);
         }
         let adopt = Message::Adopt(Box::new(container.clone()), address);
-        pool.shared.tell(adopt)
+        let adopted = pool.shared.tell(adopt);
+        if !adopted {
+            engine.sandboxes.discard(&engine.runtime, &container.name);
+        }
+        adopted
     }
 
     /// The pool that can use a container of an earlier process, and the port it listens on.
