@@ -107,10 +107,10 @@ async fn main() -> Result<()> {
         "wake20_total",
         "warm_added_ms",
     ]) {
-        rows.extend(on_the_bridge(&args).await?);
+        rows.extend(Box::pin(on_the_bridge(&args)).await?);
     }
     if args.wants(&["remove+sandbox", "python+sandbox"]) {
-        rows.extend(in_sandboxes(&args).await?);
+        rows.extend(Box::pin(in_sandboxes(&args)).await?);
     }
     say(&format!("\n{}", report::table(&rows)));
     let path = match args.only.is_empty() {
