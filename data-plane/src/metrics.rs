@@ -69,6 +69,11 @@ struct ReasonLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct SandboxLabels {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct StateLabels {
     service: Arc<str>,
     version: u32,
@@ -99,6 +104,7 @@ pub struct Metrics {
     starts: Family<OutcomeLabels, Counter>,
     instances: Family<StateLabels, Gauge>,
     engine_up: Gauge,
+    sandboxes: Family<SandboxLabels, Gauge>,
     feed_revision: Gauge,
     feed_staleness: Gauge<f64, AtomicU64>,
 }
@@ -119,6 +125,7 @@ impl Default for Metrics {
             starts: Family::default(),
             instances: Family::default(),
             engine_up: Gauge::default(),
+            sandboxes: Family::default(),
             feed_revision: Gauge::default(),
             feed_staleness: Gauge::default(),
         };
@@ -179,6 +186,11 @@ impl Metrics {
             "cless_engine_up",
             "Whether the container engine answers",
             self.engine_up.clone(),
+        );
+        registry.register(
+            "cless_sandboxes",
+            "Network sandboxes by state",
+            self.sandboxes.clone(),
         );
         registry.register(
             "cless_feed_revision",
@@ -309,8 +321,9 @@ impl Metrics {
         revision: i64,
         staleness: Option<Duration>,
     ) -> Result<String, std::fmt::Error> {
+        let report = pools.report();
         self.instances.clear();
-        for instance in pools.report().instances {
+        for instance in report.instances {
             let labels = StateLabels {
                 service: instance.service,
                 version: instance.key.number,
@@ -326,6 +339,14 @@ impl Metrics {
                 .set(waiting);
         }
         self.engine_up.set(i64::from(pools.engine_answers()));
+        for (state, count) in [
+            ("idle", report.sandboxes.idle),
+            ("used", report.sandboxes.used),
+        ] {
+            self.sandboxes
+                .get_or_create(&SandboxLabels { state })
+                .set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
         self.feed_revision.set(revision);
         self.feed_staleness
             .set(staleness.map_or(f64::NAN, |since| since.as_secs_f64()));

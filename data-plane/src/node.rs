@@ -168,6 +168,7 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
         images: images.clone(),
         runtime: options.runtime,
         isolation: isolation.clone(),
+        sandboxes: options.sandboxes,
     };
     let pools = Pools::new(
         node,
@@ -197,6 +198,7 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
         tokio::spawn(keep_linked(feed.clone(), pools.clone())),
         tokio::spawn(pools.clone().follow_engine()),
         tokio::spawn(isolation.clone().follow()),
+        tokio::spawn(pools.clone().keep_sandboxes()),
         tokio::spawn(admin::serve(admin_listener, admin)),
         tokio::spawn(listener::serve(
             listener,

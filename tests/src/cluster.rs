@@ -65,9 +65,9 @@ pub struct NodeSetup {
 
 impl NodeSetup {
     /// With these flags and their values, and an environment as it is.
-    pub fn flags<const N: usize>(flags: [&str; N]) -> Self {
+    pub fn flags(flags: &[&str]) -> Self {
         Self {
-            args: flags.map(str::to_owned).into(),
+            args: flags.iter().map(|flag| (*flag).to_owned()).collect(),
             env: Vec::new(),
         }
     }
@@ -274,7 +274,27 @@ impl Cluster {
         .await
     }
 
-    /// Every container of this cluster, or of one service of it.
+    /// Waits until node 0 has exactly `count` network sandboxes ready.
+    pub async fn wait_sandboxes(&self, count: usize, within: Duration) -> Result<()> {
+        let line = format!(r#"cless_sandboxes{{state="idle"}} {count}"#);
+        let what = format!("{count} sandboxes are ready");
+        wait::until(&what, within, async || {
+            let metrics = http_client::get(self.node(0).admin, "admin", "/metrics").await?;
+            Ok(metrics.text().lines().any(|one| one == line).then_some(()))
+        })
+        .await
+    }
+
+    /// The pause containers of this cluster, used or not.
+    pub async fn sandboxes(&self) -> Result<Vec<Container>> {
+        let labels = [
+            ("cless.cluster", self.id.as_str()),
+            ("cless.role", "sandbox"),
+        ];
+        engine::containers(&self.docker, &labels).await
+    }
+
+    /// Every container of this cluster, sandboxes included, or of one service of it.
     pub async fn containers(&self, service: Option<&str>) -> Result<Vec<Container>> {
         let mut labels = vec![("cless.cluster", self.id.as_str())];
         labels.extend(service.map(|service| ("cless.service", service)));

@@ -19,7 +19,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::paths;
 
+mod debian;
 mod nginx;
+mod python;
 
 /// On every image made here.
 pub const LABEL: &str = "cless.test-image";
@@ -122,22 +124,54 @@ pub async fn sample_app_with(
 
 /// nginx of Debian's packages, exposing 80; answers `/` with the page the package brings.
 pub async fn nginx(docker: &Docker) -> Result<String, Error> {
-    let path = tokio::task::spawn_blocking(nginx::root_file_system)
-        .await
-        .unwrap_or_else(|e| {
-            Err(Error::Program {
-                program: "nginx".to_owned(),
-                stderr: e.to_string(),
-            })
-        })?;
-    let tar = read(&path)?;
-    let hash = hash(&tar);
     let changes = [
         r#"ENTRYPOINT ["/usr/sbin/nginx", "-c", "/etc/nginx/cless.conf"]"#.to_owned(),
         "EXPOSE 80".to_owned(),
         format!("LABEL {LABEL}=nginx"),
     ];
-    import(docker, "cless-test/nginx", &hash, tar, &changes).await
+    import_built(
+        docker,
+        "cless-test/nginx",
+        nginx::root_file_system,
+        &changes,
+    )
+    .await
+}
+
+/// A Flask app behind gunicorn, all of Debian's packages, exposing 8080.
+pub async fn python_app(docker: &Docker) -> Result<String, Error> {
+    let changes = [
+        python::ENTRYPOINT.to_owned(),
+        "EXPOSE 8080".to_owned(),
+        format!("LABEL {LABEL}=python"),
+    ];
+    import_built(
+        docker,
+        "cless-test/python",
+        python::root_file_system,
+        &changes,
+    )
+    .await
+}
+
+/// Imports what `build` makes, tagged by the hash of it.
+async fn import_built(
+    docker: &Docker,
+    repository: &str,
+    build: fn() -> Result<PathBuf, Error>,
+    changes: &[String],
+) -> Result<String, Error> {
+    let path = tokio::task::spawn_blocking(build)
+        .await
+        .unwrap_or_else(|e| {
+            Err(Error::Program {
+                program: repository.to_owned(),
+                stderr: e.to_string(),
+            })
+        })?;
+    let tar = read(&path)?;
+    let hash = hash(&tar);
+    import(docker, repository, &hash, tar, changes).await
 }
 
 /// Removes one image by its reference; a missing one is no error.

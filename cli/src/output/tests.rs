@@ -317,6 +317,7 @@ fn nodes_and_instances() {
             state: pb::isolation::State::None.into(),
             reason: "`iptables-save` is not on PATH".to_owned(),
         }),
+        sandboxes: 2,
         ..Default::default()
     };
     assert_snapshot!(node.detail(&view()), @r"
@@ -325,6 +326,7 @@ fn nodes_and_instances() {
     State:      CONNECTED
     Revision:   17 (0 behind)
     Instances:  1
+    Sandboxes:  2
     Engine:     -
     Isolation:  NONE
     Program:    0.1.0

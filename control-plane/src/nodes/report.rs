@@ -42,6 +42,8 @@ pub(crate) struct Report {
     pub(crate) runtime: String,
     /// How far its containers are kept apart, once it has said.
     pub(crate) isolation: Option<Isolation>,
+    /// Network sandboxes ready for a new instance.
+    pub(crate) sandboxes: u32,
 }
 
 /// How far the containers of a node are kept apart.

@@ -27,6 +27,7 @@ fn report(node: &str, versions: Vec<pb::VersionReport>) -> pb::ReportNodeStatusR
             state: pb::isolation::State::Partial.into(),
             reason: "no ip6tables".into(),
         }),
+        sandboxes: 0,
     }
 }
 

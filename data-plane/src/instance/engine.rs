@@ -10,6 +10,7 @@ use tokio::sync::{OnceCell, watch};
 use super::gate::Gate;
 use super::oci::OciRuntime;
 use super::outage::Outage;
+use super::sandbox::Sandboxes;
 use crate::image::Puller;
 use crate::isolation::{self, Isolation};
 use crate::runtime::{Error, Runtime, label};
@@ -23,6 +24,7 @@ pub(super) struct Engine {
     pub(super) gate: Gate,
     pub(super) network: RwLock<Arc<OnceCell<String>>>,
     pub(super) oci: OciRuntime,
+    pub(super) sandboxes: Arc<Sandboxes>,
     pub(super) runtime: Arc<dyn Runtime>,
     pub(super) puller: Puller,
     /// A control plane is connected.

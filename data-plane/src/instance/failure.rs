@@ -91,6 +91,17 @@ fn words_of(error: &Error) -> Option<String> {
     }
 }
 
+/// Its network went away under it: the pause container that held it has ended.
+pub(super) fn network_lost(when: &str) -> StartFailure {
+    new(
+        FailureReason::Engine,
+        format!(
+            "the pause container that held its network ended {when}; leave containers with the label \
+             cless.role=sandbox to cless"
+        ),
+    )
+}
+
 /// A failure without a container's end.
 pub(super) fn new(reason: FailureReason, message: String) -> StartFailure {
     StartFailure {

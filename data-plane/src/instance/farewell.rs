@@ -10,11 +10,16 @@ use super::failure;
 use super::owner::{Message, Progress};
 use super::pool::Shared;
 use super::{sure, trouble};
-use crate::runtime::Exit;
+use crate::runtime::{ContainerState, Exit};
 
 /// Before a container that could not be removed is tried again; doubled each time.
 const REMOVE_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
+
+const UNKNOWN_EXIT: Exit = Exit {
+    code: -1,
+    oom_killed: false,
+};
 
 /// How a container is taken away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,14 +47,15 @@ pub(super) async fn take_away(
     }
     let runtime = &*engine.runtime;
     if how == Farewell::Explain {
-        let exit = match runtime.inspect(&name).await {
-            Ok(found) => found.exit,
-            Err(_) => Exit {
-                code: -1,
-                oom_killed: false,
-            },
+        let failure = match runtime.inspect(&name).await {
+            Ok(found) if found.state != ContainerState::Exited && found.sandbox.is_some() => {
+                failure::network_lost("while it served")
+            }
+            found => {
+                let exit = found.map_or(UNKNOWN_EXIT, |found| found.exit);
+                failure::exited(runtime, &name, exit, "while it served").await
+            }
         };
-        let failure = failure::exited(runtime, &name, exit, "while it served").await;
         pool.tell(Message::Progress(
             serial,
             Progress::Explained(Box::new(failure)),
@@ -77,5 +83,7 @@ pub(super) async fn take_away(
             }
         }
     }
+    // What is in use by nobody any more goes too, before the node may think that all is gone.
+    engine.sandboxes.release(runtime, &name).await;
     pool.tell(Message::Progress(serial, Progress::Removed));
 }

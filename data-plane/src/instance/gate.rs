@@ -1,18 +1,20 @@
 //! How many containers a node starts at once, fair among services.
 //!
-//! Starts are CPU-bound: measured on two cores, twenty at once are all ready sooner, and the first
-//! of them much sooner (155 ms instead of 556), when only two run at a time. A plain
+//! Starts are CPU-bound: measured on two cores, of twenty at once the first is ready much sooner when
+//! only a few run at a time (155 ms with two instead of 556), and the last no later. A plain
 //! semaphore would let a service that asks for fifty starts hold up the one that asks for one, so
 //! places go round the services that wait.
 //!
 //! A call that takes much longer than any start takes is not at work but hangs, in the engine or in
 //! what it waits for. Its place goes to others then, so that one container that cannot be started
 //! stops no other; how many places are lent so is bounded, and with it the calls under way.
+//!
+//! It also knows when nothing starts at all, which is the time for work that must not be in the way.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -36,10 +38,17 @@ pub struct Place {
     lent: bool,
 }
 
+/// A start that is under way, from the wish to its end, whether it holds a place or not.
+#[derive(Debug)]
+pub struct Starting(Gate);
+
 #[derive(Debug)]
 struct Queue {
     free: usize,
     lent: usize,
+    starting: usize,
+    /// When the last start ended, if none is under way.
+    last_end: Instant,
     /// Services that wait, each once, in the order of their turns.
     turns: VecDeque<Arc<str>>,
     waiting: HashMap<Arc<str>, VecDeque<oneshot::Sender<Place>>>,
@@ -52,10 +61,24 @@ impl Gate {
             queue: Arc::new(Mutex::new(Queue {
                 free: places.max(1),
                 lent: 0,
+                starting: 0,
+                last_end: Instant::now(),
                 turns: VecDeque::new(),
                 waiting: HashMap::new(),
             })),
         }
+    }
+
+    /// A start begins; it is under way until the returned value is dropped.
+    pub fn starting(&self) -> Starting {
+        self.queue.lock().starting += 1;
+        Starting(self.clone())
+    }
+
+    /// How long no start has been under way; `None` while one is.
+    pub fn quiet_for(&self) -> Option<Duration> {
+        let queue = self.queue.lock();
+        (queue.starting == 0).then(|| queue.last_end.elapsed())
     }
 
     /// Waits for a place. Dropping the future gives up the turn.
@@ -164,6 +187,14 @@ impl Drop for Place {
     }
 }
 
+impl Drop for Starting {
+    fn drop(&mut self) {
+        let mut queue = self.0.queue.lock();
+        queue.starting -= 1;
+        queue.last_end = Instant::now();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,6 +217,17 @@ mod tests {
         assert!(modest_waits.as_mut().now_or_never().is_none());
         drop(second);
         assert!(modest_waits.as_mut().now_or_never().is_some());
+    }
+
+    #[test]
+    fn it_is_quiet_while_no_start_is_under_way() {
+        let gate = Gate::new(1);
+        assert!(gate.quiet_for().is_some());
+        let (one, two) = (gate.starting(), gate.starting());
+        drop(one);
+        assert_eq!(gate.quiet_for(), None);
+        drop(two);
+        assert!(gate.quiet_for().is_some());
     }
 
     #[tokio::test]

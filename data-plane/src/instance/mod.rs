@@ -11,9 +11,10 @@
 //! - [`guard`]: an instance as requests see it, and the place a request holds in one.
 //! - [`pool`]: one per (service uid, version); the handle that the proxy asks.
 //! - [`owner`]: the one task per pool that decides and keeps its queue.
-//! - [`start`], [`sleep`], [`farewell`]: tasks that call the engine; [`fetch`] is how a start comes by its image,
-//!   [`probe`] finds when a container answers;
+//! - [`start`], [`adoption`], [`sleep`], [`farewell`]: tasks that call the engine; [`fetch`] is how a start comes by its
+//!   image, [`probe`] finds when a container answers;
 //!   [`failure`] and [`signal`] say in words why a start came to nothing, [`phases`] where its time went.
+//! - [`sandbox`]: ready-made networks for new instances.
 //! - [`suspicion`]: when an instance that fails requests is looked at.
 //! - [`engine`]: what all starts of a node share; [`oci`]: the runtime that containers run under; [`sure`]: calls
 //!   that know what came of them, though the engine's answer was lost.
@@ -28,6 +29,7 @@
 use std::sync::atomic;
 
 pub mod admission;
+mod adoption;
 pub mod backoff;
 mod engine;
 mod failure;
@@ -43,6 +45,7 @@ pub mod pool;
 pub mod pools;
 mod probe;
 pub mod report;
+mod sandbox;
 mod signal;
 mod sleep;
 mod start;

@@ -186,6 +186,7 @@ impl Owner {
             Message::Died(name) => self.died(&name),
             Message::Suspected(serial) => self.look_at(serial),
             Message::Unhealthy(name) => self.unhealthy(&name),
+            Message::NetworkLost(name) => self.network_lost(&name),
             Message::Adopt(container, address) => self.adopt(*container, address),
             Message::Stop { keep, done } => self.stop(keep, done),
         }

@@ -14,7 +14,6 @@
 mod follow;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -30,6 +29,7 @@ use super::outage::Outage;
 use super::owner::{Membership, Message, Owner, Surroundings, is_stale};
 use super::pool::{Pool, Shared};
 use super::report::{InstanceState, NodeReport};
+use super::sandbox::{self, Sandboxes};
 use super::sure;
 use super::trouble::is_no_answer;
 use crate::image::{Puller, Record};
@@ -78,6 +78,8 @@ pub struct Node {
     pub runtime: Option<String>,
     /// What keeps its containers apart.
     pub isolation: Isolation,
+    /// Network sandboxes kept ready; 0: none are made.
+    pub sandboxes: usize,
 }
 
 impl Pools {
@@ -99,6 +101,7 @@ impl Pools {
             puller: Puller::new(runtime.clone(), node.images),
             linked: watch::Sender::new(false),
             oci: OciRuntime::new(node.runtime),
+            sandboxes: Arc::new(Sandboxes::new(node.sandboxes)),
             runtime,
             isolation: node.isolation,
             outage: watch::Sender::new(Outage::default()),
@@ -161,6 +164,7 @@ impl Pools {
             return;
         }
         *self.inner.around.engine.cluster.write() = table.cluster().clone();
+        self.inner.around.engine.sandboxes.wake();
         *self.inner.table.lock() = table.clone();
         for pool in self.all() {
             pool.shared.tell(told(table, pool.key()));
@@ -188,12 +192,35 @@ impl Pools {
         self.inner.pools.lock().values().cloned().collect()
     }
 
+    /// Keeps network sandboxes ready for new instances, until the node stops.
+    pub async fn keep_sandboxes(self) {
+        let changed = &self.inner.around.changed;
+        let tell = || changed.send_modify(|count| *count += 1);
+        sandbox::keep(self.inner.around.engine.clone(), tell).await;
+    }
+
+    /// A container of this node has ended: an instance, or a pause container.
+    fn died(&self, name: String, labels: &BTreeMap<String, String>) {
+        self.sandbox_died(&name);
+        self.tell(labels, Message::Died(name));
+    }
+
     /// Tells the pool of a container by its labels.
     fn tell(&self, labels: &BTreeMap<String, String>, message: Message) {
         if let Some(key) = key_of(labels)
             && let Some(pool) = self.inner.pools.lock().get(&key)
         {
             pool.shared.tell(message);
+        }
+    }
+
+    /// Whoever is in it has lost its network. Does nothing if no sandbox has this name.
+    fn sandbox_died(&self, name: &str) {
+        let engine = &self.inner.around.engine;
+        if let Some(instance) = engine.sandboxes.died(&engine.runtime, name) {
+            for pool in self.all() {
+                pool.shared.tell(Message::NetworkLost(instance.clone()));
+            }
         }
     }
 
@@ -204,7 +231,7 @@ impl Pools {
     async fn sweep(&self) -> Result<(), crate::runtime::Error> {
         let engine = &self.inner.around.engine;
         // Before the containers: one that is made meanwhile is then not taken for missing.
-        let ready = self.served_names();
+        let (ready, sandboxes) = (self.served_names(), engine.sandboxes.alive());
         let (named, found) = match self.ask_engine().await {
             Ok(answer) => answer,
             Err(error) => {
@@ -228,17 +255,24 @@ impl Pools {
                 pool.shared.tell(Message::Died(name));
             }
         }
+        for name in sandbox::ended(sandboxes, &found) {
+            self.sandbox_died(&name);
+        }
         // After the dead are told: none of them is woken because of this.
         engine.answered();
         let known = self.known_names();
         let strangers = found.iter().filter(|one| !known.contains(&one.name));
+        let (held, strangers): (Vec<_>, Vec<_>) =
+            strangers.partition(|one| sandbox::is_sandbox(one));
         // Taking over is quick and may spare a start; removing takes the engine a while each.
         let mut leftovers = Vec::new();
         for container in strangers {
-            if !self.take_over(container) {
+            if !self.take_over(container, &found) {
                 leftovers.push(container);
             }
         }
+        // After who is in them, and without those that were taken over with who is in them.
+        leftovers.extend(held.iter().filter(|one| !engine.sandboxes.knows(&one.name)));
         if !self.inner.synced.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -267,20 +301,31 @@ impl Pools {
     }
 
     /// False if no pool can use it.
-    fn take_over(&self, container: &Container) -> bool {
+    fn take_over(&self, container: &Container, all: &[Container]) -> bool {
         let ours = container.labels.get(label::BOOT) == Some(&self.inner.around.engine.boot);
         if ours || self.inner.stopping.load(Ordering::Relaxed) {
             return false;
         }
-        let Some((pool, address)) = self.adopter(container) else {
+        let Some((pool, port)) = self.adopter(container) else {
             return false;
         };
+        let Some((address, sandbox)) = sandbox::address_of(container, port, all) else {
+            return false;
+        };
+        let engine = &self.inner.around.engine;
+        if let Some(sandbox) = sandbox {
+            engine.sandboxes.adopt(&container.name, sandbox);
+        }
         let adopt = Message::Adopt(Box::new(container.clone()), address);
-        pool.shared.tell(adopt)
+        let adopted = pool.shared.tell(adopt);
+        if !adopted {
+            engine.sandboxes.discard(&engine.runtime, &container.name);
+        }
+        adopted
     }
 
-    /// The pool that can use a container of an earlier process, and where it listens.
-    fn adopter(&self, container: &Container) -> Option<(Pool, SocketAddr)> {
+    /// The pool that can use a container of an earlier process, and the port it listens on.
+    fn adopter(&self, container: &Container) -> Option<(Pool, u16)> {
         if !matches!(
             container.state,
             ContainerState::Running | ContainerState::Paused
@@ -295,8 +340,7 @@ impl Pools {
             return None;
         }
         let port = container.labels.get(label::PORT)?.parse().ok()?;
-        let address = SocketAddr::new(container.address?, port);
-        Some((self.get(route, version), address))
+        Some((self.get(route, version), port))
     }
 
     fn served_names(&self) -> Vec<(Pool, String)> {
@@ -357,6 +401,12 @@ impl Pools {
                  that are not needed for example"
             ));
         }
+        let sandboxes = &self.inner.around.engine.sandboxes;
+        (report.sandboxes.idle, report.sandboxes.used) = sandboxes.counts();
+        let trouble = sandboxes.trouble();
+        report
+            .warnings
+            .extend(trouble.map(|why| format!("network sandboxes: {why}; starts use the bridge")));
         for pool in self.all() {
             let view = pool.shared.view.lock();
             for (instance, known) in &view.instances {
@@ -389,6 +439,10 @@ impl Pools {
                 let _ = ended.await;
             }
         };
+        let engine = &self.inner.around.engine;
+        let all_ended = async {
+            tokio::join!(all_ended, engine.sandboxes.shut_down(&*engine.runtime));
+        };
         let in_time = tokio::time::timeout(patience.max(least), all_ended)
             .await
             .is_ok();
@@ -412,7 +466,9 @@ impl Pools {
     async fn clear(&self) {
         let engine = &self.inner.around.engine;
         match engine.runtime.list(&engine.node).await {
-            Ok(left) => {
+            Ok(mut left) => {
+                // Networks after those who use them.
+                left.sort_by_key(sandbox::is_sandbox);
                 for container in left {
                     if let Err(error) = sure::remove(engine, &container.name).await {
                         warn!(container = container.name, %error, "cannot remove a container");
@@ -427,6 +483,9 @@ impl Pools {
             .await
         {
             warn!(%error, "cannot remove this node's network");
+        }
+        if let Err(error) = engine.runtime.remove_sandbox_image().await {
+            warn!(%error, "cannot remove the image of pause containers");
         }
     }
 

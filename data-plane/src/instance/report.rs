@@ -15,6 +15,8 @@ pub struct NodeReport {
     pub engine: String,
     /// Conditions to act on, for a person.
     pub warnings: Vec<String>,
+    /// Network sandboxes.
+    pub sandboxes: SandboxCounts,
     /// Every instance that is not gone.
     pub instances: Vec<InstanceReport>,
     /// Every version this node has run, or tried to run.
@@ -23,6 +25,15 @@ pub struct NodeReport {
     pub runtime: String,
     /// How far containers are kept apart, once that was looked at.
     pub isolation: Option<isolation::Status>,
+}
+
+/// How many network sandboxes there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SandboxCounts {
+    /// Ready for a new instance.
+    pub idle: usize,
+    /// Used by an instance.
+    pub used: usize,
 }
 
 /// One instance.
@@ -103,7 +114,7 @@ pub struct ColdStart {
     pub queue: Option<Duration>,
     /// The engine's answer to create.
     pub create: Option<Duration>,
-    /// The engine's answer to start.
+    /// The engine's answer to start; the instance's own answer, if that came first.
     pub start: Option<Duration>,
     /// From then to the first probe that succeeded.
     pub ready: Option<Duration>,

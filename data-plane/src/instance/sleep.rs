@@ -11,6 +11,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinHandle;
+
 use super::engine::Engine;
 use super::failure;
 use super::guard::Instance;
@@ -33,8 +35,9 @@ pub(super) struct Doze {
 }
 
 impl Doze {
-    /// Freezes it and reports that.
-    pub(super) async fn pause(self) {
+    /// Freezes it and reports that, once what is `before` it at the engine is over.
+    pub(super) async fn pause(self, before: Option<JoinHandle<()>>) {
+        over(before).await;
         let _ = tokio::time::timeout(DISCONNECT, self.instance.disconnected()).await;
         let asked = Instant::now();
         self.tell(
@@ -69,7 +72,8 @@ impl Doze {
     }
 
     /// Thaws it and reports that. It is not probed again: it listened when it was frozen.
-    pub(super) async fn resume(self) {
+    pub(super) async fn resume(self, before: Option<JoinHandle<()>>) {
+        over(before).await;
         let asked = Instant::now();
         let resumed = loop {
             match sure::unpause(&self.engine, self.instance.name()).await {
@@ -91,6 +95,12 @@ impl Doze {
     fn tell(&self, progress: Progress) {
         self.pool
             .tell(Message::Progress(self.instance.serial(), progress));
+    }
+}
+
+async fn over(before: Option<JoinHandle<()>>) {
+    if let Some(before) = before {
+        let _ = before.await;
     }
 }
 

@@ -1,7 +1,9 @@
-//! Starts and adoptions, each a task of its own.
+//! Starts, each a task of its own.
 //!
 //! A start goes through pull (only if the image is missing, or the policy says so), the node's
-//! gate, create, start, and probes; each phase is timed. It is told to give up by a token, and it
+//! gate, create, start, and probes; each phase is timed. It uses a network sandbox if one is ready
+//! (see [`join`]) and else the bridge; if the sandbox turns out to be of no use, it begins once more
+//! on the bridge. It is told to give up by a token, and it
 //! learns of its container's death by another, at once, from the engine's events; in case an event
 //! is lost it also asks the engine now and then.
 //!
@@ -10,6 +12,8 @@
 //!
 //! How such a call ended is known from `sure`, not from its answer alone; whose fault a failure is,
 //! from `trouble`.
+
+mod join;
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -20,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::engine::Engine;
+use super::gate::Place;
 use super::owner::{Message, Progress};
 use super::phases::Phases;
 use super::pool::Shared;
@@ -29,6 +34,7 @@ use super::trouble::{Cause, cause, is_no_answer};
 use super::{failure, sure};
 use crate::route::Version;
 use crate::runtime::{ContainerSpec, ContainerState, Error, Exit, label};
+use join::{Launched, Pending};
 
 /// How often a container that does not answer is asked for, in case its death was not told.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -65,7 +71,17 @@ pub(super) struct Started {
 pub(super) enum Halt {
     /// It is no longer wanted.
     GivenUp,
+    /// The network sandbox cannot be used; see the reason.
+    Detached(String),
     Failed(StartFailure, Cause),
+}
+
+/// One way through a start.
+struct Attempt {
+    /// Whether to use a sandbox.
+    join: bool,
+    /// The container has ended.
+    died: CancellationToken,
 }
 
 impl From<StartFailure> for Halt {
@@ -77,24 +93,46 @@ impl From<StartFailure> for Halt {
 impl Start {
     /// Runs to its end and reports it.
     pub(super) async fn run(self) {
+        let _starting = self.engine.gate.starting();
         let (began, outages) = (Instant::now(), self.outages());
         let mut phases = Phases {
             image_digest: self.image_digest.clone(),
             ..Phases::default()
         };
-        match self.start(&mut phases).await {
-            Ok(started) => self.tell(Progress::Answered(Box::new(started))),
-            Err(Halt::Failed(failure, mut cause)) => {
-                // An engine that restarts ends what it runs.
-                if failure.reason == FailureReason::Exited && self.outages() != outages {
-                    cause = Cause::Engine;
-                }
-                let spent = phases.of_failed(failure.reason, began.elapsed());
-                self.tell(Progress::Spent(failure.reason, Box::new(spent)));
-                self.tell(Progress::Failed(Box::new(failure), cause));
-            }
-            Err(Halt::GivenUp) => {}
+        let first = Attempt {
+            join: true,
+            died: self.died.clone(),
+        };
+        let mut outcome = self.start(&first, began, &mut phases).await;
+        if let Err(Halt::Detached(why)) = &outcome {
+            self.leave_sandbox(why).await;
+            // The end of the container that was removed just now is not that of the next. Its own is
+            // found by looking.
+            let second = Attempt {
+                join: false,
+                died: CancellationToken::new(),
+            };
+            outcome = self.start(&second, began, &mut phases).await;
         }
+        let (failure, mut cause) = match outcome {
+            Ok((started, pending)) => {
+                self.tell(Progress::Answered(Box::new(started)));
+                if let Some(pending) = pending {
+                    self.see_through(pending).await;
+                }
+                return;
+            }
+            Err(Halt::GivenUp) => return,
+            Err(Halt::Failed(failure, cause)) => (failure, cause),
+            Err(Halt::Detached(why)) => (failure::new(FailureReason::Engine, why), Cause::Node),
+        };
+        // An engine that restarts ends what it runs.
+        if failure.reason == FailureReason::Exited && self.outages() != outages {
+            cause = Cause::Engine;
+        }
+        let spent = phases.of_failed(failure.reason, began.elapsed());
+        self.tell(Progress::Spent(failure.reason, Box::new(spent)));
+        self.tell(Progress::Failed(Box::new(failure), cause));
     }
 
     fn outages(&self) -> u64 {
@@ -114,9 +152,13 @@ impl Start {
         self.pool.tell(Message::Progress(self.serial, progress));
     }
 
-    async fn start(&self, phases: &mut Phases) -> Result<Started, Halt> {
-        let began = Instant::now();
-        if self.pull_first {
+    async fn start(
+        &self,
+        attempt: &Attempt,
+        began: Instant,
+        phases: &mut Phases,
+    ) -> Result<(Started, Option<Pending<'_>>), Halt> {
+        if self.pull_first && phases.pull.is_none() {
             self.pull(phases).await?;
         }
         let port = self.look(phases).await?;
@@ -124,14 +166,22 @@ impl Start {
         let network = network.map_err(|error| self.engine_failure(error))?;
         let isolated = self.engine.isolation.ready().await;
         isolated.map_err(|lost| self.not_here(lost.to_string()))?;
+        let mut lease = None;
 
-        let (id, mut place) = loop {
+        let (id, place) = loop {
             let asked = Instant::now();
             let mut place = self
                 .wanted(self.engine.gate.enter(&self.version.service))
                 .await?;
             phases.queue = Some(phases.queue.unwrap_or_default() + asked.elapsed());
-            let spec = self.spec(port, network.clone(), phases)?;
+            if attempt.join && lease.is_none() {
+                lease = self.engine.sandboxes.take(&self.name);
+            }
+            let sandbox = lease.as_ref().map(|lease| lease.id.clone());
+            let spec = ContainerSpec {
+                sandbox,
+                ..self.spec(port, network.clone(), phases)?
+            };
             if let Some(digest) = self.digest(phases) {
                 self.tell(Progress::Resolved(digest));
             }
@@ -146,6 +196,9 @@ impl Start {
                     drop(place);
                     self.pull(phases).await?;
                 }
+                Err(error @ (Error::Refused(_) | Error::NotFound(_))) if lease.is_some() => {
+                    return Err(Halt::Detached(error.to_string()));
+                }
                 Err(error) => return Err(self.engine_failure(error)),
             }
         };
@@ -154,6 +207,31 @@ impl Start {
             return Err(Halt::GivenUp);
         }
 
+        let Launched { address, pending } = match &lease {
+            Some(lease) => self.join(lease, port, place, attempt, phases).await?,
+            None => self.on_the_bridge(port, place, attempt, phases).await?,
+        };
+        self.settle(phases).await?;
+        let cold_start = phases.of_ready(began.elapsed(), SystemTime::now());
+        info!(
+            service = %self.version.service, version = self.version.key.number, container = %self.name,
+            total_ms = cold_start.total.as_millis(), phases = %cold_start, "instance is ready"
+        );
+        let started = Started {
+            address,
+            cold_start: Some(cold_start),
+        };
+        Ok((started, pending))
+    }
+
+    /// Starts it with a network of its own and waits until it answers.
+    async fn on_the_bridge(
+        &self,
+        port: u16,
+        mut place: Place,
+        attempt: &Attempt,
+        phases: &mut Phases,
+    ) -> Result<Launched<'_>, Halt> {
         let asked = Instant::now();
         if let Err(error) = place.during(sure::start(&self.engine, &self.name)).await {
             return Err(self.engine_failure(error));
@@ -164,17 +242,12 @@ impl Start {
 
         let asked = Instant::now();
         let address = SocketAddr::new(self.address().await?, port);
-        self.wanted(self.probe(address)).await??;
+        let probe = self.probe_of(address);
+        self.wanted(self.probe(&probe, &attempt.died)).await??;
         phases.ready = Some(asked.elapsed());
-        self.settle(phases).await?;
-        let cold_start = phases.of_ready(began.elapsed(), SystemTime::now());
-        info!(
-            service = %self.version.service, version = self.version.key.number, container = %self.name,
-            total_ms = cold_start.total.as_millis(), phases = %cold_start, "instance is ready"
-        );
-        Ok(Started {
+        Ok(Launched {
             address,
-            cold_start: Some(cold_start),
+            pending: None,
         })
     }
 
@@ -223,6 +296,7 @@ impl Start {
             stop_signal: version.spec.stop_signal.clone(),
             stop_grace: version.spec.stop_grace,
             runtime: oci,
+            sandbox: None,
         })
     }
 
@@ -240,12 +314,16 @@ impl Start {
         }
     }
 
-    /// Waits until it answers, dies, or takes too long.
-    async fn probe(&self, address: SocketAddr) -> Result<(), Halt> {
-        let deadline = Instant::now() + self.patience;
+    /// How it is looked at, at its address.
+    fn probe_of(&self, address: SocketAddr) -> Probe {
         let runtime = self.engine.runtime.clone();
-        let probe = Probe::new(runtime, self.name.clone(), address, &self.version.spec);
-        let met = self.meet(&probe, deadline).await;
+        Probe::new(runtime, self.name.clone(), address, &self.version.spec)
+    }
+
+    /// Waits until it answers, dies, or takes too long.
+    async fn probe(&self, probe: &Probe, died: &CancellationToken) -> Result<(), Halt> {
+        let deadline = Instant::now() + self.patience;
+        let met = self.meet(probe, died, deadline).await;
         met.map_err(|halt| match halt {
             Halt::Failed(failure, cause) => {
                 let last_probe = probe.last();
@@ -257,18 +335,23 @@ impl Start {
                     cause,
                 )
             }
-            Halt::GivenUp => Halt::GivenUp,
+            other => other,
         })
     }
 
-    async fn meet(&self, probe: &Probe, deadline: Instant) -> Result<(), Halt> {
+    async fn meet(
+        &self,
+        probe: &Probe,
+        died: &CancellationToken,
+        deadline: Instant,
+    ) -> Result<(), Halt> {
         let answered = probe.until_ready(deadline);
         tokio::pin!(answered);
         loop {
             tokio::select! {
                 biased;
                 outcome = &mut answered => return outcome.map_err(|found| self.not_ready(&found).into()),
-                () = self.died.cancelled() => {}
+                () = died.cancelled() => {}
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
             }
             match self.engine.runtime.inspect(&self.name).await {
@@ -276,10 +359,10 @@ impl Start {
                     return Err(self.exited(found.exit).await.into());
                 }
                 Err(error @ Error::NotFound(_)) => return Err(self.engine_failure(error)),
-                Err(error) if is_no_answer(&error) && !self.died.is_cancelled() => {
+                Err(error) if is_no_answer(&error) && !died.is_cancelled() => {
                     self.engine.missed();
                 }
-                _ if self.died.is_cancelled() => {
+                _ if died.is_cancelled() => {
                     return Err(self
                         .exited(Exit {
                             code: -1,
@@ -333,59 +416,5 @@ impl Start {
             self.engine.has_no_space(said);
         }
         Halt::Failed(failure::of_engine(error), cause)
-    }
-}
-
-/// Takes a container of an earlier process over: it is ready if it answers within `patience`. One
-/// that the earlier process had put to sleep is woken first.
-pub(super) struct Adoption {
-    pub(super) engine: Arc<Engine>,
-    pub(super) name: String,
-    /// It is to be thawed first.
-    pub(super) frozen: bool,
-    pub(super) pool: Arc<Shared>,
-    pub(super) serial: u64,
-    pub(super) version: Arc<Version>,
-    pub(super) address: SocketAddr,
-    pub(super) patience: Duration,
-    pub(super) give_up: CancellationToken,
-    pub(super) died: CancellationToken,
-}
-
-impl Adoption {
-    pub(super) async fn run(self) {
-        let deadline = Instant::now() + self.patience;
-        let runtime = self.engine.runtime.clone();
-        let probe = Probe::new(runtime, self.name, self.address, &self.version.spec).at_once();
-        if self.frozen
-            && let Err(error) = sure::unpause(&self.engine, probe.name()).await
-        {
-            let cause = cause(&error, self.engine.outage.borrow().is_on());
-            let failed = Progress::Failed(Box::new(failure::of_engine(error)), cause);
-            self.pool.tell(Message::Progress(self.serial, failed));
-            return;
-        }
-        let progress = tokio::select! {
-            biased;
-            () = self.give_up.cancelled() => return,
-            () = self.died.cancelled() => Progress::Failed(Box::new(failure::new(
-                FailureReason::Exited, "ended while it was taken over".to_owned(),
-            )), Cause::Version),
-            found = probe.until_ready(deadline) => {
-                match found {
-                    Ok(()) => Progress::Answered(Box::new(Started {
-                        address: self.address, cold_start: None,
-                    })),
-                    Err(Unready::Late(found) | Unready::Never(found)) => Progress::Failed(
-                        Box::new(StartFailure {
-                            last_probe: Some(found.clone()),
-                            ..failure::new(FailureReason::NotReady, found)
-                        }),
-                        Cause::Version,
-                    ),
-                }
-            }
-        };
-        self.pool.tell(Message::Progress(self.serial, progress));
     }
 }

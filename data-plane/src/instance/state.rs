@@ -19,6 +19,9 @@
 //!
 //! One that was to be frozen and was not, because the engine is away, is ready again: from `Pausing`
 //! straight to `Ready`.
+//! Answers may come before the engine says that the process runs: an instance in a network sandbox is
+//! probed from the moment its start is sent, and serves as soon as it answers. So `Starting` leads to
+//! `Ready` as `Probing` does, and [`Event::Started`] changes nothing after that.
 //!
 //! A start that is no longer wanted drains like any other instance; nothing is in flight then, so it
 //! stops at once. So does an instance that sleeps, is going to, or is waking: draining leads from
@@ -120,7 +123,7 @@ pub fn step(state: State, event: Event) -> (State, &'static [Action]) {
     match (state, event) {
         (S::Creating, E::Created) => (S::Starting, &[]),
         (S::Starting, E::Started) => (S::Probing, &[]),
-        (S::Probing, E::Answered) => (S::Ready, &[A::Open]),
+        (S::Starting | S::Probing, E::Answered) => (S::Ready, &[A::Open]),
         (S::Ready, E::Closed) => (S::Pausing, &[A::Pause]),
         (S::Pausing, E::Paused) => (S::Paused, &[]),
         (S::Pausing, E::StillAwake) => (S::Ready, &[A::Open]),
@@ -280,6 +283,18 @@ mod tests {
             let (after, more) = run(&ended.into_iter().chain(late).collect::<Vec<_>>());
             prop_assert_eq!(after, State::Gone);
             prop_assert_eq!(more.len(), asked.len());
+        }
+
+        #[test]
+        fn an_answer_before_the_engines_makes_it_ready_and_the_engines_then_changes_nothing(
+            events in proptest::collection::vec(awake(), 0..60)
+        ) {
+            let mut state = step(step(State::Creating, Event::Created).0, Event::Answered).0;
+            prop_assert_eq!(state, State::Ready);
+            for event in events {
+                prop_assert_eq!(step(state, Event::Started), (state, &[][..]));
+                state = step(state, event).0;
+            }
         }
 
         #[test]

@@ -5,7 +5,9 @@
 
 mod answer;
 mod events;
+mod pause_image;
 mod pull;
+mod sandbox;
 mod translate;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -23,7 +25,9 @@ use tokio::sync::OnceCell;
 use tracing::debug;
 
 use super::credentials::RegistryConfig;
-use super::{Container, ContainerSpec, Error, Event, Image, PullStep, Runtime, Runtimes, label};
+use super::{
+    Container, ContainerSpec, Error, Event, Image, PullStep, Runtime, Runtimes, SandboxSpec, label,
+};
 use answer::{FREEZE, MAKE, READ, TAKE_AWAY, sort, within};
 use events::{Following, follow_events};
 use translate::{body, from_inspect, from_summary, last_lines, whole_seconds};
@@ -173,6 +177,14 @@ impl Runtime for Docker {
             }
             Err(other) => Err(other),
         }
+    }
+
+    async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<String, Error> {
+        sandbox::create(self.client().await?, spec).await
+    }
+
+    async fn remove_sandbox_image(&self) -> Result<(), Error> {
+        sandbox::remove_image(self.client().await?).await
     }
 
     async fn start(&self, name: &str) -> Result<(), Error> {

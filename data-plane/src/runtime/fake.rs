@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 
 use super::{
     Container, ContainerSpec, ContainerState, Error, Event, Exit, Health, Image, PullStep, Runtime,
-    Runtimes, label,
+    Runtimes, SandboxSpec, label,
 };
 
 mod images;
@@ -58,6 +58,7 @@ struct Inner {
     offered: Mutex<Vec<String>>,
     graces: Mutex<Vec<Duration>>,
     health: Mutex<Option<Health>>,
+    start_takes: Mutex<Duration>,
     events: broadcast::Sender<Event>,
     images: Images,
 }
@@ -65,6 +66,8 @@ struct Inner {
 struct Fixture {
     container: Container,
     image: String,
+    /// Its own address, or that of its sandbox.
+    listens_at: IpAddr,
     script: Script,
     listening: Option<JoinHandle<()>>,
 }
@@ -82,6 +85,7 @@ impl Default for Fake {
                 offered: Mutex::new(vec!["runc".to_owned()]),
                 graces: Mutex::default(),
                 health: Mutex::default(),
+                start_takes: Mutex::default(),
                 events: broadcast::Sender::new(64),
                 images: Images::default(),
             }),
@@ -146,6 +150,11 @@ impl Fake {
         }
     }
 
+    /// Each start of an instance answers this long after its process runs, from now on.
+    pub fn starts_take(&self, time: Duration) {
+        *self.inner.start_takes.lock() = time;
+    }
+
     /// Where a container is in its life.
     pub fn state(&self, name: &str) -> Option<ContainerState> {
         let containers = self.inner.containers.lock();
@@ -186,8 +195,71 @@ impl Fake {
         self.inner.containers.lock().keys().cloned().collect()
     }
 
+    /// Those of them that are sandboxes.
+    pub fn sandboxes(&self) -> Vec<String> {
+        let containers = self.inner.containers.lock();
+        let all = containers.values().map(|fixture| &fixture.container);
+        let held = all.filter(|one| one.labels.contains_key(label::ROLE));
+        held.map(|one| one.name.clone()).collect()
+    }
+
+    /// The running sandbox of this id.
+    fn held(&self, id: &str) -> Option<Container> {
+        let containers = self.inner.containers.lock();
+        let mut all = containers.values().map(|fixture| &fixture.container);
+        all.find(|one| one.id == id && one.state == ContainerState::Running)
+            .cloned()
+    }
+
+    /// Makes a container; its address is that of the sandbox, if it is in one.
+    fn make(
+        &self,
+        name: &str,
+        image: &str,
+        labels: &BTreeMap<String, String>,
+        sandbox: Option<Container>,
+        script: Script,
+    ) -> String {
+        /// Of all fakes of the process: no two containers share an address.
+        static HOSTS: AtomicU32 = AtomicU32::new(0);
+        let host = HOSTS.fetch_add(1, Ordering::SeqCst);
+        let [_, _, third, fourth] = (host + 2).to_be_bytes();
+        let own = IpAddr::V4(Ipv4Addr::new(127, 77, third, fourth));
+        let container = Container {
+            id: format!("{host:064x}"),
+            name: name.to_owned(),
+            labels: labels.clone(),
+            state: ContainerState::Created,
+            address: sandbox.is_none().then_some(own),
+            sandbox: sandbox.as_ref().map(|held| held.id.clone()),
+            exit: Exit::default(),
+            health: self.inner.health.lock().clone(),
+        };
+        let id = container.id.clone();
+        let fixture = Fixture {
+            container,
+            image: image.to_owned(),
+            listens_at: sandbox.and_then(|held| held.address).unwrap_or(own),
+            script,
+            listening: None,
+        };
+        let mut containers = self.inner.containers.lock();
+        containers.insert(name.to_owned(), fixture);
+        id
+    }
+
     /// Puts a container there that no pool started.
     pub async fn plant(&self, name: &str, labels: BTreeMap<String, String>) {
+        self.plant_in(name, labels, None).await;
+    }
+
+    /// As [`Fake::plant`], in the sandbox of this id.
+    pub async fn plant_in(
+        &self,
+        name: &str,
+        labels: BTreeMap<String, String>,
+        sandbox: Option<String>,
+    ) {
         let spec = ContainerSpec {
             name: name.to_owned(),
             image: String::new(),
@@ -205,6 +277,7 @@ impl Fake {
             stop_signal: None,
             stop_grace: Duration::ZERO,
             runtime: None,
+            sandbox,
         };
         let made = self.create(&spec).await;
         assert!(made.is_ok(), "a planted container is made");
@@ -285,33 +358,25 @@ impl Runtime for Fake {
         if !spec.image.is_empty() {
             self.inner.images.look(&spec.image)?;
         }
-        /// Of all fakes of the process: no two containers share an address.
-        static HOSTS: AtomicU32 = AtomicU32::new(0);
-        let host = HOSTS.fetch_add(1, Ordering::SeqCst);
-        let [_, _, third, fourth] = (host + 2).to_be_bytes();
-        let container = Container {
-            id: format!("{host:064x}"),
-            name: spec.name.clone(),
-            labels: spec.labels.clone(),
-            state: ContainerState::Created,
-            address: Some(IpAddr::V4(Ipv4Addr::new(127, 77, third, fourth))),
-            exit: Exit::default(),
-            health: self.inner.health.lock().clone(),
-        };
-        let id = container.id.clone();
         if self.inner.containers.lock().contains_key(&spec.name) {
             return Err(Error::NameTaken(spec.name.clone()));
         }
-        self.inner.containers.lock().insert(
-            spec.name.clone(),
-            Fixture {
-                container,
-                image: spec.image.clone(),
-                script,
-                listening: None,
-            },
-        );
+        let sandbox = match &spec.sandbox {
+            Some(id) => Some(self.held(id).ok_or_else(|| Error::NotFound(id.clone()))?),
+            None => None,
+        };
+        let id = self.make(&spec.name, &spec.image, &spec.labels, sandbox, script);
         lost.map_or(Ok(id), Err)
+    }
+
+    async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<String, Error> {
+        let lost = self.mishap(Call::CreateSandbox)?;
+        let id = self.make(&spec.name, "", &spec.labels, None, Script::NeverListens);
+        lost.map_or(Ok(id), Err)
+    }
+
+    async fn remove_sandbox_image(&self) -> Result<(), Error> {
+        Ok(())
     }
 
     async fn start(&self, name: &str) -> Result<(), Error> {
@@ -319,21 +384,22 @@ impl Runtime for Fake {
         if self.state(name) == Some(ContainerState::Running) {
             return Ok(());
         }
-        self.inner.starts.fetch_add(1, Ordering::SeqCst);
         let (address, script) = {
             let mut containers = self.inner.containers.lock();
             let fixture = containers
                 .get_mut(name)
                 .ok_or_else(|| Error::NotFound(name.to_owned()))?;
             fixture.container.state = ContainerState::Running;
+            if fixture.container.labels.contains_key(label::ROLE) {
+                return Ok(());
+            }
             let port = fixture.container.labels.get(label::PORT);
             let port = port.and_then(|port| port.parse().ok()).unwrap_or(8080);
-            let host = fixture
-                .container
-                .address
-                .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-            (SocketAddr::new(host, port), fixture.script.clone())
+            let address = SocketAddr::new(fixture.listens_at, port);
+            (address, fixture.script.clone())
         };
+        self.inner.starts.fetch_add(1, Ordering::SeqCst);
+        let takes = *self.inner.start_takes.lock();
         match script {
             Script::Listens(after) => {
                 let listening = tokio::spawn(async move {
@@ -352,6 +418,7 @@ impl Runtime for Fake {
             Script::Exits(code) => self.kill(name, code),
             Script::NeverListens | Script::CreateRefused => {}
         }
+        tokio::time::sleep(takes).await;
         lost.map_or(Ok(()), Err)
     }
 

@@ -42,6 +42,10 @@ pub mod label {
     pub const PORT: &str = "cless.port";
     /// The digest of the image it runs, if that is known.
     pub const DIGEST: &str = "cless.digest";
+    /// What a container is there for, if it is no instance: [`SANDBOX`].
+    pub const ROLE: &str = "cless.role";
+    /// The role of a pause container, which holds a network for an instance.
+    pub const SANDBOX: &str = "sandbox";
 }
 
 /// Why the engine did not do what was asked.
@@ -164,6 +168,19 @@ pub struct ContainerSpec {
     pub stop_grace: Duration,
     /// The engine's runtime; `None`: its default.
     pub runtime: Option<String>,
+    /// The engine's id of a sandbox, to use its network instead of a new one on `network`.
+    pub sandbox: Option<String>,
+}
+
+/// A pause container: it does nothing but hold a network for one other container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SandboxSpec {
+    /// Unique.
+    pub name: String,
+    /// See [`label`].
+    pub labels: BTreeMap<String, String>,
+    /// The network to join.
+    pub network: String,
 }
 
 /// Where a container is in its life, as the engine says.
@@ -190,8 +207,10 @@ pub struct Container {
     pub labels: BTreeMap<String, String>,
     /// Running or not.
     pub state: ContainerState,
-    /// Its address on its network, while it runs.
+    /// Its address on its network, while it runs; none if it uses that of a sandbox.
     pub address: Option<IpAddr>,
+    /// The engine's id of the sandbox whose network it uses.
+    pub sandbox: Option<String>,
     /// How its process ended; meaningful if it did.
     pub exit: Exit,
     /// What the image's HEALTHCHECK says; `None` if it has none, and in lists.
@@ -279,6 +298,13 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Makes a container and returns its id; does not start it.
     async fn create(&self, spec: &ContainerSpec) -> Result<String, Error>;
+
+    /// Makes a pause container and returns its id; does not start it. Its image is made too, if it is
+    /// missing; [`Error::Refused`] if there is none for the engine's architecture.
+    async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<String, Error>;
+
+    /// Removes the image of pause containers; success if it is gone, or in use by another node.
+    async fn remove_sandbox_image(&self) -> Result<(), Error>;
 
     /// Starts a container; success if it already runs.
     async fn start(&self, name: &str) -> Result<(), Error>;

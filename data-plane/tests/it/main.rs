@@ -4,6 +4,7 @@ mod feed;
 mod pools;
 mod pools_images;
 mod pools_life;
+mod pools_sandbox;
 mod pools_scale;
 mod pools_sleep;
 mod pools_trouble;

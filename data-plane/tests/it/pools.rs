@@ -35,7 +35,12 @@ impl World {
 
     /// On an engine that may hold something already; without a route table yet.
     pub(crate) fn unsynced(settings: Settings, engine: Fake) -> Self {
-        Self::made(route(settings), engine, None)
+        Self::made(route(settings), engine, None, 0)
+    }
+
+    /// As [`World::unsynced`], on a node that keeps sandboxes ready.
+    pub(crate) fn with_sandboxes(settings: Settings, engine: Fake, sandboxes: usize) -> Self {
+        Self::made(route(settings), engine, None, sandboxes)
     }
 
     /// A version of another specification, on a node told to use an engine's runtime.
@@ -49,12 +54,12 @@ impl World {
         if let Some(version) = route.versions.first_mut() {
             change(&mut Arc::make_mut(version).spec);
         }
-        let world = Self::made(route, engine, runtime.map(str::to_owned));
+        let world = Self::made(route, engine, runtime.map(str::to_owned), 0);
         world.pools.reconcile(&world.table(true), true);
         world
     }
 
-    fn made(route: Route, engine: Fake, runtime: Option<String>) -> Self {
+    fn made(route: Route, engine: Fake, runtime: Option<String>, sandboxes: usize) -> Self {
         let world = Self {
             pools: Pools::new(
                 Node {
@@ -64,6 +69,7 @@ impl World {
                     images: Arc::default(),
                     runtime,
                     isolation: Isolation::unchecked(),
+                    sandboxes,
                 },
                 Arc::new(engine.clone()),
                 Arc::new(Metrics::default()),
@@ -75,6 +81,7 @@ impl World {
             revision: 1,
         };
         tokio::spawn(world.pools.clone().follow_engine());
+        tokio::spawn(world.pools.clone().keep_sandboxes());
         world
     }
 
@@ -425,6 +432,7 @@ async fn leftovers_are_adopted_if_routed_and_removed_if_not() {
                 images: Arc::default(),
                 runtime: None,
                 isolation: Isolation::unchecked(),
+                sandboxes: 0,
             },
             Arc::new(engine.clone()),
             Arc::new(Metrics::default()),

@@ -23,7 +23,7 @@ const LATER: Duration = Duration::from_secs(60);
 /// A cluster of one node on an engine of its own, with the sample app's image.
 async fn cluster_on(engine: &PrivateEngine) -> Result<(Cluster, String)> {
     let image = image::sample_app(engine.docker()).await?;
-    let setup = NodeSetup::flags(["--engine", &engine.address()]);
+    let setup = NodeSetup::flags(&["--engine", &engine.address()]);
     let cluster = Cluster::start_on(engine.docker().clone(), 1, setup).await?;
     Ok((cluster, image))
 }

@@ -37,7 +37,7 @@ fn real_engine() -> Result<std::path::PathBuf> {
 
 /// A cluster of one node whose engine is behind the proxy.
 async fn cluster_behind(proxy: &EngineProxy, flags: &[&str]) -> Result<Cluster> {
-    let mut setup = NodeSetup::flags(["--engine", &proxy.address()]);
+    let mut setup = NodeSetup::flags(&["--engine", &proxy.address()]);
     let more = flags.iter().map(|flag| (*flag).to_owned());
     setup.args.extend(more);
     Cluster::start_with(1, setup).await

@@ -19,6 +19,7 @@ mod phases;
 mod proxy;
 mod readiness;
 mod routing;
+mod sandbox;
 mod sleep;
 
 use std::collections::BTreeMap;

@@ -56,6 +56,7 @@ impl Resource for pb::Node {
                 format!("{} ({} behind)", self.applied_revision, self.lag),
             )
             .line("Instances", self.instances.to_string())
+            .line("Sandboxes", self.sandboxes.to_string())
             .line("Engine", text::or_dash(text::clean(&self.engine)))
             .line("Runtime", text::clean(&self.runtime))
             .line("Isolation", text::or_dash(isolation(self)))

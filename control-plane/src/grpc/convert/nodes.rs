@@ -45,6 +45,7 @@ pub(crate) fn read_report(
         versions,
         runtime: request.runtime,
         isolation: request.isolation.map(read_isolation),
+        sandboxes: request.sandboxes,
     };
     violations
         .is_empty()
@@ -277,6 +278,7 @@ pub(crate) fn node(node: &Node, head: i64) -> pb::Node {
             .map(|report| report.runtime.clone())
             .unwrap_or_default(),
         isolation: report.and_then(|report| report.isolation.as_ref().map(isolation)),
+        sandboxes: report.map_or(0, |report| report.sandboxes),
     }
 }
 

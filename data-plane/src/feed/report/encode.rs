@@ -20,6 +20,7 @@ pub(super) fn request(node: &Node, report: NodeReport) -> pb::ReportNodeStatusRe
     let NodeReport {
         engine,
         warnings,
+        sandboxes,
         instances,
         versions,
         runtime,
@@ -37,6 +38,7 @@ pub(super) fn request(node: &Node, report: NodeReport) -> pb::ReportNodeStatusRe
         versions: versions.into_iter().map(version).collect(),
         runtime,
         isolation: isolated.map(isolation),
+        sandboxes: u32::try_from(sandboxes.idle).unwrap_or(u32::MAX),
     };
     if request.encoded_len() > MAX_REQUEST {
         for version in &mut request.versions {

@@ -39,6 +39,8 @@ pub(in crate::instance) enum Message {
     Unhealthy(String),
     /// A container's process ended, by its name.
     Died(String),
+    /// The sandbox of the container of this name has ended: nobody reaches it any more.
+    NetworkLost(String),
     /// A container of an earlier process is to be taken over.
     Adopt(Box<Container>, SocketAddr),
     /// The node stops. Answered when nothing is left to do.

@@ -9,10 +9,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::Owner;
+use crate::instance::adoption::Adoption;
 use crate::instance::farewell::{Farewell, take_away};
 use crate::instance::guard::Instance;
 use crate::instance::sleep::Doze;
-use crate::instance::start::{Adoption, Start};
+use crate::instance::start::Start;
 use crate::instance::state::{Action, Event, State, step};
 use crate::route::PullPolicy;
 use crate::runtime::{Container, ContainerState, label};
@@ -53,6 +54,16 @@ impl Owner {
         }
     }
 
+    /// A start or an adoption has a token of its own for that.
+    pub(super) fn network_lost(&mut self, name: &str) {
+        let named = |tenant: &Tenant| tenant.instance.name() == name;
+        for serial in self.serials(|state| !is_starting(state)) {
+            if self.tenants.get(&serial).is_some_and(named) {
+                self.apply(serial, Event::Died);
+            }
+        }
+    }
+
     pub(super) fn adopt(&mut self, container: Container, address: SocketAddr) {
         let known = self
             .tenants
@@ -71,6 +82,7 @@ impl Owner {
             let digest = container.labels.get(label::DIGEST);
             tenant.digest = digest.map(|digest| digest.as_str().into());
             let adoption = Adoption {
+                lost: self.around.engine.sandboxes.lost(tenant.instance.name()),
                 engine: self.around.engine.clone(),
                 frozen: container.state == ContainerState::Paused,
                 name: container.name,
@@ -149,7 +161,8 @@ impl Owner {
         for action in actions {
             match action {
                 Action::Open => {
-                    tenant.driver = None;
+                    // A start that answered early is still at the engine.
+                    tenant.driver = tenant.driver.take().filter(|one| !one.is_finished());
                     // Each does nothing where it is the other's turn.
                     tenant.instance.admission.open();
                     tenant.instance.admission.thaw();
@@ -160,10 +173,12 @@ impl Owner {
                         pool: self.shared.clone(),
                         instance: tenant.instance.clone(),
                     };
-                    // Whoever takes the container away waits for this call to be over.
+                    // Whoever takes the container away waits for this call to be over, and this one
+                    // for the call before it.
+                    let before = tenant.driver.take();
                     tenant.driver = Some(match action {
-                        Action::Pause => tokio::spawn(doze.pause()),
-                        _ => tokio::spawn(doze.resume()),
+                        Action::Pause => tokio::spawn(doze.pause(before)),
+                        _ => tokio::spawn(doze.resume(before)),
                     });
                 }
                 Action::CloseWhenEmpty => {

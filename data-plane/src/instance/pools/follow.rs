@@ -39,7 +39,7 @@ impl Pools {
                     // Asks whether it is the engine that is gone.
                     Some(Event::Disconnected) => lost = true,
                     Some(Event::Died { name, labels }) => {
-                        self.tell(&labels, Message::Died(name));
+                        self.died(name, &labels);
                         continue;
                     }
                     Some(Event::Unhealthy { name, labels }) => {
@@ -73,7 +73,7 @@ impl Pools {
                 biased;
                 swept = &mut sweep => return swept,
                 Some(event) = events.next() => match event {
-                    Event::Died { name, labels } => self.tell(&labels, Message::Died(name)),
+                    Event::Died { name, labels } => self.died(name, &labels),
                     Event::Unhealthy { name, labels } => {
                         self.tell(&labels, Message::Unhealthy(name));
                     }

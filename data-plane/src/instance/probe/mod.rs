@@ -30,6 +30,8 @@ use cadence::Cadence;
 /// Looks that must fail in a row before an instance that serves counts as gone: one may have met a
 /// moment of much work.
 const LOOKS: u32 = 3;
+/// A start takes the engine a hundred milliseconds; a refused connection takes less than a tenth of one.
+const PAUSE_WHILE_STARTING: Duration = Duration::from_millis(2);
 /// Between them.
 const LOOKS_APART: Duration = Duration::from_millis(100);
 
@@ -122,6 +124,21 @@ impl Probe {
             }
             tokio::time::sleep(pause).await;
         }
+    }
+
+    /// Looks until the container answers, however long: for while the engine starts it, where its
+    /// address is known before. Looks do not grow apart, because the time of the first answer is still
+    /// to come. Never ends for what cannot be looked at before the engine says that it runs.
+    pub(super) async fn while_starting(&self) {
+        let early =
+            self.readiness != Readiness::Healthcheck && self.timings.initial_delay.is_zero();
+        while early {
+            if self.look(self.timings.timeout).await.is_ok() {
+                return;
+            }
+            tokio::time::sleep(PAUSE_WHILE_STARTING).await;
+        }
+        std::future::pending().await
     }
 
     /// Looks at an instance that serves and is suspected of not answering: any look that succeeds

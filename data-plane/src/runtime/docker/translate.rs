@@ -8,7 +8,7 @@ use bollard::models::{
 };
 use std::time::Duration;
 
-use crate::runtime::{Container, ContainerSpec, ContainerState, Exit, Health};
+use crate::runtime::{Container, ContainerSpec, ContainerState, Exit, Health, SandboxSpec};
 
 /// The longest line kept of a container's output.
 const LOG_LINE_BYTES: usize = 512;
@@ -24,6 +24,9 @@ const CAPABILITIES: [&str; 6] = [
     "KILL",
 ];
 
+/// How the engine says that a container uses the network of another one.
+const NETWORK_OF: &str = "container:";
+
 /// The engine's terms for a [`ContainerSpec`], with the security defaults that README.md promises.
 pub(super) fn body(spec: &ContainerSpec) -> ContainerCreateBody {
     let some_unless_empty = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
@@ -37,7 +40,10 @@ pub(super) fn body(spec: &ContainerSpec) -> ContainerCreateBody {
         stop_signal: spec.stop_signal.clone(),
         stop_timeout: i64::try_from(whole_seconds(spec.stop_grace)).ok(),
         host_config: Some(HostConfig {
-            network_mode: Some(spec.network.clone()),
+            network_mode: Some(match &spec.sandbox {
+                Some(id) => format!("{NETWORK_OF}{id}"),
+                None => spec.network.clone(),
+            }),
             memory: i64::try_from(spec.memory).ok(),
             nano_cpus: Some(i64::from(spec.cpu_millis) * 1_000_000),
             pids_limit: Some(spec.pids_limit.into()),
@@ -54,6 +60,27 @@ pub(super) fn body(spec: &ContainerSpec) -> ContainerCreateBody {
                     ("max-size".to_owned(), "10m".to_owned()),
                     ("max-file".to_owned(), "2".to_owned()),
                 ])),
+            }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+/// The engine's terms for a [`SandboxSpec`]: as little as a container can be and have.
+pub(super) fn sandbox_body(spec: &SandboxSpec, image: String) -> ContainerCreateBody {
+    ContainerCreateBody {
+        image: Some(image),
+        labels: Some(spec.labels.clone().into_iter().collect()),
+        host_config: Some(HostConfig {
+            network_mode: Some(spec.network.clone()),
+            cap_drop: Some(vec!["ALL".to_owned()]),
+            security_opt: Some(vec!["no-new-privileges".to_owned()]),
+            readonly_rootfs: Some(true),
+            ipc_mode: Some("none".to_owned()),
+            log_config: Some(HostConfigLogConfig {
+                typ: Some("none".to_owned()),
+                config: None,
             }),
             ..Default::default()
         }),
@@ -102,6 +129,7 @@ pub(super) fn from_inspect(found: ContainerInspectResponse) -> Container {
             _ => ContainerState::Exited,
         },
         address: networks.and_then(first_address),
+        sandbox: sandbox_of(found.host_config.and_then(|host| host.network_mode)),
         exit: Exit {
             code: state
                 .exit_code
@@ -128,6 +156,7 @@ pub(super) fn from_summary(found: ContainerSummary) -> Container {
             _ => ContainerState::Exited,
         },
         address: networks.and_then(first_address),
+        sandbox: sandbox_of(found.host_config.and_then(|host| host.network_mode)),
         exit: Exit::default(),
         health: None,
     }
@@ -139,6 +168,12 @@ fn trim_name(name: &str) -> String {
 
 fn labels(found: Option<HashMap<String, String>>) -> BTreeMap<String, String> {
     found.unwrap_or_default().into_iter().collect()
+}
+
+/// Whose network it uses, by the engine's word for it.
+fn sandbox_of(network_mode: Option<String>) -> Option<String> {
+    let id = network_mode?.strip_prefix(NETWORK_OF)?.to_owned();
+    Some(id)
 }
 
 fn first_address(
@@ -201,6 +236,7 @@ mod tests {
             stop_signal: None,
             stop_grace: Duration::from_secs(10),
             runtime: None,
+            sandbox: None,
         }
     }
 
@@ -240,5 +276,34 @@ mod tests {
         assert_eq!(host.nano_cpus, Some(1_500_000_000));
         assert_eq!(host.memory, Some(512 << 20));
         assert_eq!(body(&spec).entrypoint, None, "the image's own is kept");
+        assert_eq!(host.network_mode.as_deref(), Some("net"));
+    }
+
+    #[test]
+    fn a_container_in_a_sandbox_names_its_network_and_is_known_by_it() {
+        let spec = ContainerSpec {
+            sandbox: Some("0123abcd".into()),
+            ..spec()
+        };
+        let host = body(&spec).host_config.unwrap_or_default();
+        assert_eq!(host.network_mode.as_deref(), Some("container:0123abcd"));
+        assert_eq!(sandbox_of(host.network_mode), spec.sandbox);
+        assert_eq!(sandbox_of(Some("cless-net".into())), None);
+    }
+
+    #[test]
+    fn a_sandbox_has_no_rights_no_log_and_nothing_to_write_to() {
+        let spec = SandboxSpec {
+            name: "s".into(),
+            labels: BTreeMap::new(),
+            network: "net".into(),
+        };
+        let host = sandbox_body(&spec, "pause".into())
+            .host_config
+            .unwrap_or_default();
+        assert_eq!(host.cap_drop, Some(vec!["ALL".to_owned()]));
+        assert_eq!(host.cap_add, None);
+        assert_eq!(host.readonly_rootfs, Some(true));
+        assert_eq!(host.network_mode.as_deref(), Some("net"));
     }
 }

@@ -10,6 +10,8 @@ use crate::runtime::Error;
 pub enum Call {
     /// [`Runtime::create`](super::Runtime::create).
     Create,
+    /// [`Runtime::create_sandbox`](super::Runtime::create_sandbox).
+    CreateSandbox,
     /// [`Runtime::start`](super::Runtime::start).
     Start,
     /// [`Runtime::pause`](super::Runtime::pause).

@@ -20,7 +20,7 @@ async fn a_private_registry_takes_the_nodes_credentials_and_is_explained_without
     let path = format!("{}:{}", folder.path().display(), std::env::var("PATH")?);
     let setup = NodeSetup {
         env: vec![("PATH".into(), path)],
-        ..NodeSetup::flags(["--registry-config", &file.display().to_string()])
+        ..NodeSetup::flags(&["--registry-config", &file.display().to_string()])
     };
     let cluster = Cluster::start_with(1, setup).await?;
     let docker = cluster.docker().clone();

@@ -79,7 +79,7 @@ impl Trial {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_nothing_needs_is_pruned_and_nothing_else() -> Result<()> {
     let after = format!("{}s", AFTER.as_secs());
-    let setup = NodeSetup::flags(["--prune-images-after", &after]);
+    let setup = NodeSetup::flags(&["--prune-images-after", &after]);
     let cluster = Cluster::start_with(1, setup).await?;
     let docker = cluster.docker().clone();
     let registry = Registry::start().await?;
