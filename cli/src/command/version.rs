@@ -15,7 +15,7 @@ use crate::parse::{self, VersionRef};
 #[derive(Debug, Subcommand)]
 pub(crate) enum VersionCommand {
     /// Create one; it starts nothing and gets no traffic
-    Create(CreateArgs),
+    Create(Box<CreateArgs>),
     /// Show one: how it runs, its proof, its last failure and cold start by node
     Get(WhichArgs),
     /// Show all, newest first

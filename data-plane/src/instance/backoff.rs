@@ -69,7 +69,8 @@ impl Backoff {
     /// One failure more; gives how many there were before it in the row.
     fn count(&mut self, now: Instant) -> u32 {
         if self.proved(now) {
-            *self = Self::default();
+            self.failures = 0;
+            self.ready_at = None;
         }
         let before = self.failures;
         self.failures = before.saturating_add(1);

@@ -84,6 +84,15 @@ struct Attempt {
     died: CancellationToken,
 }
 
+/// What of the node a container runs in.
+struct Site {
+    network: String,
+    /// The engine's id of the sandbox to join.
+    sandbox: Option<String>,
+    /// The engine's runtime.
+    runtime: Option<String>,
+}
+
 impl From<StartFailure> for Halt {
     fn from(failure: StartFailure) -> Self {
         Self::Failed(failure, Cause::Version)
@@ -166,6 +175,8 @@ impl Start {
         let network = network.map_err(|error| self.engine_failure(error))?;
         let isolated = self.engine.isolation.ready().await;
         isolated.map_err(|lost| self.not_here(lost.to_string()))?;
+        let runtime = self.engine.oci.for_create();
+        let runtime = runtime.map_err(|unfit| self.not_here(unfit.to_string()))?;
         let mut lease = None;
 
         let (id, place) = loop {
@@ -178,10 +189,12 @@ impl Start {
                 lease = self.engine.sandboxes.take(&self.name);
             }
             let sandbox = lease.as_ref().map(|lease| lease.id.clone());
-            let spec = ContainerSpec {
+            let site = Site {
+                network: network.clone(),
                 sandbox,
-                ..self.spec(port, network.clone(), phases)?
+                runtime: runtime.clone(),
             };
+            let spec = self.spec(port, site, phases);
             if let Some(digest) = self.digest(phases) {
                 self.tell(Progress::Resolved(digest));
             }
@@ -251,9 +264,7 @@ impl Start {
         })
     }
 
-    fn spec(&self, port: u16, network: String, phases: &Phases) -> Result<ContainerSpec, Halt> {
-        let oci = self.engine.oci.for_create();
-        let oci = oci.map_err(|unfit| self.not_here(unfit.to_string()))?;
+    fn spec(&self, port: u16, site: Site, phases: &Phases) -> ContainerSpec {
         let version = &self.version;
         let mut env: Vec<String> = version
             .spec
@@ -275,7 +286,7 @@ impl Start {
         ];
         let digest = self.digest(phases);
         let digest = digest.map(|digest| (label::DIGEST, digest.to_string()));
-        Ok(ContainerSpec {
+        ContainerSpec {
             name: self.name.clone(),
             image: self.image(phases),
             env,
@@ -288,16 +299,16 @@ impl Start {
                 .collect(),
             memory: version.spec.memory_bytes,
             cpu_millis: version.spec.cpu_millis,
-            network,
+            network: site.network,
             pids_limit: version.spec.pids_limit,
             read_only_root: version.spec.read_only_root,
             tmpfs: version.spec.tmpfs.clone(),
             user: version.spec.user.clone(),
             stop_signal: version.spec.stop_signal.clone(),
             stop_grace: version.spec.stop_grace,
-            runtime: oci,
-            sandbox: None,
-        })
+            runtime: site.runtime,
+            sandbox: site.sandbox,
+        }
     }
 
     async fn address(&self) -> Result<IpAddr, Halt> {

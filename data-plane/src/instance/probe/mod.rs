@@ -132,13 +132,12 @@ impl Probe {
     pub(super) async fn while_starting(&self) {
         let early =
             self.readiness != Readiness::Healthcheck && self.timings.initial_delay.is_zero();
-        while early {
-            if self.look(self.timings.timeout).await.is_ok() {
-                return;
-            }
+        if !early {
+            return std::future::pending().await;
+        }
+        while self.look(self.timings.timeout).await.is_err() {
             tokio::time::sleep(PAUSE_WHILE_STARTING).await;
         }
-        std::future::pending().await
     }
 
     /// Looks at an instance that serves and is suspected of not answering: any look that succeeds
