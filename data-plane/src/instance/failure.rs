@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::report::{FailureReason, StartFailure};
-use super::signal;
+use super::{oci, signal};
 use crate::runtime::{Error, Exit, Runtime};
 
 /// The most lines of output kept of a container that ended.
@@ -58,6 +58,11 @@ pub(super) fn of_engine(error: Error) -> StartFailure {
         engine_error: words_of(&error),
         ..new(reason, format!("{error}{remedy}"))
     }
+}
+
+/// The engine lacks the runtime that the node was told to use.
+pub(super) fn unfit(why: oci::Unfit) -> StartFailure {
+    new(FailureReason::Engine, why.to_string())
 }
 
 /// What the engine or the registry behind it said, without our own words.

@@ -109,7 +109,9 @@ impl Start {
         }
         let port = self.find_port(&mut phases).await?;
         let network = self.engine.network().await.map_err(failure::of_engine)?;
-        let spec = self.spec(port, network)?;
+        let runtime = self.engine.oci.for_create();
+        let runtime = runtime.map_err(failure::unfit)?;
+        let spec = self.spec(port, network, runtime);
 
         let (id, place) = loop {
             let asked = Instant::now();
@@ -219,9 +221,7 @@ impl Start {
         })
     }
 
-    fn spec(&self, port: u16, network: String) -> Result<ContainerSpec, StartFailure> {
-        let oci = self.engine.oci.for_create();
-        let oci = oci.map_err(|unfit| failure::new(FailureReason::Engine, unfit.to_string()))?;
+    fn spec(&self, port: u16, network: String, runtime: Option<String>) -> ContainerSpec {
         let version = &self.version;
         let mut env: Vec<String> = version
             .spec
@@ -241,7 +241,7 @@ impl Start {
             (label::UID, version.key.service_uid.to_string()),
             (label::PORT, port.to_string()),
         ];
-        Ok(ContainerSpec {
+        ContainerSpec {
             name: self.name.clone(),
             image: self.image(),
             env,
@@ -257,8 +257,8 @@ impl Start {
             user: version.spec.user.clone(),
             stop_signal: version.spec.stop_signal.clone(),
             stop_grace: version.spec.stop_grace,
-            runtime: oci,
-        })
+            runtime,
+        }
     }
 
     async fn address(&self) -> Result<IpAddr, StartFailure> {
