@@ -89,7 +89,7 @@ pub(super) async fn run(
     printer: &Printer,
 ) -> Result<(), Error> {
     match command {
-        VersionCommand::Create(args) => create(args, client, printer).await,
+        VersionCommand::Create(args) => create(*args, client, printer).await,
         VersionCommand::Get(WhichArgs { service, version }) => {
             let number = client.resolve(&service, version).await?;
             printer.one(&client.get_version(&service, number).await?)

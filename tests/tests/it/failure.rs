@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use bollard::query_parameters::TagImageOptionsBuilder;
+use cless_proto::v1::NodeVersionStatus;
 use cless_proto::v1::start_failure::Reason;
 use cless_tests::cluster::{Cluster, settings};
 use cless_tests::http_client::Answer;
-use cless_tests::image;
+use cless_tests::{image, wait};
 use tokio::time::Instant;
 
 use crate::cli::cless;
-use crate::{reported_failure, sample, sample_spec, serve_spec};
+use crate::{SOON, reported_failure, sample, sample_spec, serve_spec};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exit_is_told_with_code_last_probe_and_the_last_twenty_lines() -> Result<()> {
@@ -171,15 +172,14 @@ async fn a_crash_loop_backs_off_tells_callers_and_a_good_start_ends_it() -> Resu
     }
     let answer = cluster.get("loop", "/").await?;
     ensure!(answer.status == 200, "{answer:?}");
-    let version = cluster.api()?.version("loop", 1).await?;
-    let status = version.status.unwrap_or_default();
-    ensure!(
-        status
-            .nodes
-            .iter()
-            .all(|node| node.failures == 0 && node.backoff_until.is_none()),
-        "{status:?}"
-    );
+    wait::until("the row of failures is forgotten", SOON, async || {
+        let version = cluster.api()?.version("loop", 1).await?;
+        let nodes = version.status.unwrap_or_default().nodes;
+        let forgotten =
+            |node: &NodeVersionStatus| node.failures == 0 && node.backoff_until.is_none();
+        Ok(nodes.iter().all(forgotten).then_some(()))
+    })
+    .await?;
     cluster.finish().await?;
     for reference in [&live, &broken] {
         image::remove(&docker, reference).await?;

@@ -163,10 +163,12 @@ impl Probe {
         let limit = self.timings.timeout.min(left.max(MOMENT));
         let found = match tokio::time::timeout(limit, self.ask()).await {
             Ok(found) => found,
-            Err(_) => Err(Found::Not(format!(
-                "{}: no answer within {limit:?}",
-                self.asked()
-            ))),
+            // Cut short by the deadline it found nothing; what an earlier look found says more.
+            Err(_) => Err(Found::Not(
+                self.last()
+                    .filter(|_| limit < self.timings.timeout)
+                    .unwrap_or_else(|| format!("{}: no answer within {limit:?}", self.asked())),
+            )),
         };
         *self.last.lock() = Some(match &found {
             Ok(()) => format!("{}: ready", self.asked()),

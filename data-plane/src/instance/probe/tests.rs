@@ -163,6 +163,28 @@ async fn no_look_is_made_before_the_initial_delay() {
     assert!(at_once.elapsed() < Duration::from_millis(200));
 }
 
+/// The last look once had 10 ms left, and "no answer within 10ms" hid what all before it had found.
+#[tokio::test]
+async fn a_look_that_the_deadline_cuts_short_hides_no_earlier_finding() {
+    let (listener, address) = listener().await;
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        for round in 0.. {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            if round == 0 {
+                let _ = stream
+                    .write_all(b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n")
+                    .await;
+            }
+            held.push(stream);
+        }
+    });
+    let probe = probe(address, get());
+    let found = late(probe.until_ready(briefly()).await);
+    assert!(found.contains("answered 503"), "{found}");
+    assert_eq!(probe.last(), Some(found));
+}
+
 async fn health_server() -> (HealthReporter, SocketAddr) {
     let (reporter, service) = tonic_health::server::health_reporter();
     let (listener, address) = listener().await;
