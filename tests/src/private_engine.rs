@@ -1,8 +1,10 @@
 //! A Docker engine of a test's own, to kill and to fill: its own folder, socket, namespace of
-//! containerd, bridge and address range, and no say in the firewall, so that it disturbs no other
-//! engine on the machine. Needs root, `dockerd` and `ip`.
+//! containerd and default bridge, and no say in the firewall, so that it disturbs no other engine on
+//! the machine. Needs root, `dockerd` and `ip`.
 //!
-//! It has a bridge of its own because `--bridge=none` deletes `docker0`, whoever's that is.
+//! It has a default bridge of its own because `--bridge=none` deletes `docker0`, whoever's that is; a
+//! restart with `--default-address-pool` does too, so its networks are in the usual ranges, of which an
+//! engine takes one that the host has no route to.
 //!
 //! Containers outlive an engine that is killed, in the hands of their shims. So a private engine that
 //! is dropped is started once more if it must be, emptied, stopped, and what it mounted is unmounted.
@@ -42,64 +44,71 @@ pub struct PrivateEngine {
     setup: Setup,
     docker: Docker,
     process: Option<Child>,
+    /// Bridges that it had when it was killed: it does not remove them with their networks then.
+    forgotten: Vec<String>,
 }
 
 /// What an engine is started with, each time.
 #[derive(Clone, Copy, Debug)]
 struct Setup {
     live_restore: bool,
-    /// Its networks are in 10.A.B.0/24.
-    pool: (u32, u32),
+    /// Its default bridge is in 10.A.B.0/24.
+    range: (u32, u32),
 }
 
 impl Setup {
-    /// Networks of engines that run at the same time must not overlap, and each looks only at its
-    /// own and at what the host has routes for: so each takes a range by chance.
+    /// Bridges of engines that run at the same time must not overlap: each takes a range by chance.
     fn new(options: Options) -> Self {
         let nanos = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |since| since.subsec_nanos());
         Self {
             live_restore: options.live_restore,
-            pool: (200 + nanos / 1000 % 50, nanos % 250),
+            range: (200 + nanos / 1000 % 50, nanos % 250),
         }
-    }
-
-    /// What its addresses begin with.
-    fn prefix(self) -> String {
-        format!("10.{}.{}.", self.pool.0, self.pool.1)
     }
 
     /// What its default bridge is called.
     fn bridge(self) -> String {
-        format!("cless-{}-{}", self.pool.0, self.pool.1)
+        format!("cless-{}-{}", self.range.0, self.range.1)
     }
 
     async fn make_bridge(self) -> Result<()> {
-        let (name, address) = (self.bridge(), format!("{}1/28", self.prefix()));
+        let name = self.bridge();
+        let address = format!("10.{}.{}.1/28", self.range.0, self.range.1);
         ip(&["link", "add", &name, "type", "bridge"]).await?;
         ip(&["addr", "add", &address, "dev", &name]).await?;
         ip(&["link", "set", &name, "up"]).await
     }
+}
 
-    /// Removes its bridge, and those that it forgot because it was killed while it had them.
-    async fn remove_bridges(self) -> Result<()> {
-        let listed = Command::new("ip")
-            .args(["-4", "-o", "addr"])
-            .env("PATH", programs())
-            .output()
-            .await?;
-        for line in String::from_utf8_lossy(&listed.stdout).lines() {
-            // `7: br-826b55446e00    inet 10.213.0.1/28 brd …`
-            let mut words = line.split_whitespace().skip(1);
-            if let (Some(name), Some(address)) = (words.next(), words.nth(1))
-                && address.starts_with(&self.prefix())
-            {
-                ip(&["link", "del", name]).await?;
-            }
+/// Removes bridges, as far as they are there.
+async fn remove_bridges(names: &[String]) -> Result<()> {
+    for name in names {
+        if Path::new("/sys/class/net").join(name).exists() {
+            ip(&["link", "del", name]).await?;
         }
-        Ok(())
     }
+    Ok(())
+}
+
+/// The bridges of an engine's networks, by the names that it gives them.
+async fn bridges(docker: &Docker) -> Result<Vec<String>> {
+    let ids = networks(docker).await?;
+    let names = ids
+        .iter()
+        .map(|id| format!("br-{}", &id[..id.len().min(12)]));
+    Ok(names.collect())
+}
+
+/// The ids of the networks that an engine did not have from the start.
+async fn networks(docker: &Docker) -> Result<Vec<String>> {
+    let custom = [("type".to_owned(), vec!["custom".to_owned()])].into();
+    let options = ListNetworksOptionsBuilder::default()
+        .filters(&custom)
+        .build();
+    let found = docker.list_networks(Some(options)).await?;
+    Ok(found.into_iter().filter_map(|network| network.id).collect())
 }
 
 async fn ip(args: &[&str]) -> Result<()> {
@@ -139,6 +148,7 @@ impl PrivateEngine {
             setup,
             docker,
             process: Some(process),
+            forgotten: Vec::new(),
         })
     }
 
@@ -165,6 +175,7 @@ impl PrivateEngine {
     /// SIGKILL. What runs on it goes on.
     pub async fn kill(&mut self) -> Result<()> {
         let mut process = self.process.take().context("it is down")?;
+        self.forgotten.extend(bridges(&self.docker).await?);
         Ok(process.kill().await?)
     }
 
@@ -177,7 +188,8 @@ impl PrivateEngine {
 
     /// Ends it in order. What a test left on it is the test's failure, and goes with it.
     pub async fn stop(mut self) -> Result<()> {
-        take_down(self.dir.path(), self.setup, self.process.take()).await
+        let forgotten = std::mem::take(&mut self.forgotten);
+        take_down(self.dir.path(), self.setup, self.process.take(), forgotten).await
     }
 }
 
@@ -187,6 +199,7 @@ impl Drop for PrivateEngine {
             return;
         }
         let (dir, setup) = (self.dir.path().to_owned(), self.setup);
+        let forgotten = std::mem::take(&mut self.forgotten);
         // On a runtime of its own, for this may happen in one that is ending; the process handle
         // belongs to the old one, so it is signalled by its number.
         let pid = self.process.as_ref().and_then(Child::id);
@@ -199,7 +212,7 @@ impl Drop for PrivateEngine {
             }
             runtime.block_on(async {
                 tokio::time::sleep(Duration::from_secs(1)).await;
-                take_down(&dir, setup, None).await
+                take_down(&dir, setup, None, forgotten).await
             })
         });
         let _ = taken_down.join();
@@ -207,7 +220,12 @@ impl Drop for PrivateEngine {
 }
 
 /// Removes what runs on the engine, ends it, and unmounts what it has mounted.
-async fn take_down(dir: &Path, setup: Setup, process: Option<Child>) -> Result<()> {
+async fn take_down(
+    dir: &Path,
+    setup: Setup,
+    process: Option<Child>,
+    mut forgotten: Vec<String>,
+) -> Result<()> {
     let mut process = match process {
         Some(process) => process,
         None => spawn(dir, setup)?,
@@ -216,14 +234,9 @@ async fn take_down(dir: &Path, setup: Setup, process: Option<Child>) -> Result<(
     for container in engine::containers(&docker, &[]).await? {
         engine::remove(&docker, &container.id).await?;
     }
-    let custom = [("type".to_owned(), vec!["custom".to_owned()])].into();
-    let options = ListNetworksOptionsBuilder::default()
-        .filters(&custom)
-        .build();
-    for network in docker.list_networks(Some(options)).await? {
-        docker
-            .remove_network(&network.id.unwrap_or_default())
-            .await?;
+    forgotten.extend(bridges(&docker).await?);
+    for network in networks(&docker).await? {
+        docker.remove_network(&network).await?;
     }
     let pid = process.id().context("it has ended")?;
     kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGTERM)?;
@@ -237,7 +250,8 @@ async fn take_down(dir: &Path, setup: Setup, process: Option<Child>) -> Result<(
     for mount in mounts {
         Command::new("umount").arg("-l").arg(mount).status().await?;
     }
-    setup.remove_bridges().await
+    remove_bridges(&forgotten).await?;
+    remove_bridges(&[setup.bridge()]).await
 }
 
 fn unmounted(dir: &Path) -> bool {
@@ -273,10 +287,6 @@ fn spawn(dir: &Path, setup: Setup) -> Result<Child> {
         .args(["--bridge", &setup.bridge()])
         .args(["--iptables=false", "--ip-masq=false"])
         .args(["--userland-proxy=false"])
-        .args([
-            "--default-address-pool",
-            &format!("base={}0/24,size=28", setup.prefix()),
-        ])
         .args(["--containerd-namespace", "cless-private"])
         .args(["--containerd-plugins-namespace", "cless-private-plugins"])
         .args(["--cgroup-parent", "/cless-private"])
