@@ -294,6 +294,13 @@ impl Cluster {
         engine::containers(&self.docker, &labels).await
     }
 
+    /// Every instance of this cluster: all its containers but sandboxes.
+    pub async fn instances(&self) -> Result<Vec<Container>> {
+        let mut all = self.containers(None).await?;
+        all.retain(|one| one.label("cless.role") != "sandbox");
+        Ok(all)
+    }
+
     /// Every container of this cluster, sandboxes included, or of one service of it.
     pub async fn containers(&self, service: Option<&str>) -> Result<Vec<Container>> {
         let mut labels = vec![("cless.cluster", self.id.as_str())];

@@ -18,6 +18,10 @@ use super::rules::{Family, RuleSet};
 /// A listing takes milliseconds; with thousands of rules of others, and others writing, longer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
+/// How often rules are removed before it is believed that they cannot be.
+const REMOVALS: u32 = 5;
+const REMOVE_AGAIN: Duration = Duration::from_millis(100);
+
 /// How many seconds iptables waits for another that holds the older tables' lock.
 const WAIT_FOR_LOCK: &str = "5";
 
@@ -147,20 +151,13 @@ impl Firewall {
     /// the others would make tables in the kernel that nobody uses.
     pub(super) async fn remove(&mut self, node: &str) -> Result<(), Error> {
         self.set = None;
-        let used = self
-            .tool
-            .map_or_else(|| self.family.tools().to_vec(), |tool| vec![tool]);
-        for tool in used {
-            match tool.list().await {
-                Ok(listing) => {
-                    return match listing.remove(node) {
-                        Some(script) => tool.run(&script).await,
-                        None => Ok(()),
-                    };
-                }
-                Err(error) if self.tool.is_some() => return Err(error),
-                // What cannot list has set nothing.
-                Err(_) => {}
+        if let Some(tool) = self.tool {
+            return tool.remove(node).await;
+        }
+        for tool in self.family.tools() {
+            // What cannot list has set nothing.
+            if tool.list().await.is_ok() {
+                return tool.remove(node).await;
             }
         }
         Ok(())
@@ -171,6 +168,25 @@ impl Tool {
     async fn list(self) -> Result<Listing, Error> {
         let saved = run(self.save, &["-t", "filter"], "").await?;
         Ok(Listing::parse(&saved))
+    }
+
+    /// Removes all that is of a node, and makes sure: another program that changes the table between
+    /// the look and the change makes the change fail.
+    async fn remove(self, node: &str) -> Result<(), Error> {
+        let mut failed = Error::Undone(self.restore);
+        for _ in 0..REMOVALS {
+            let Some(script) = self.list().await?.remove(node) else {
+                return Ok(());
+            };
+            if let Err(error) = self.run(&script).await {
+                failed = error;
+                tokio::time::sleep(REMOVE_AGAIN).await;
+            }
+        }
+        match self.list().await?.remove(node) {
+            Some(_) => Err(failed),
+            None => Ok(()),
+        }
     }
 
     async fn run(self, script: &str) -> Result<(), Error> {

@@ -26,11 +26,13 @@ const AFFINITY_COOKIE: &str = "cless-affinity";
 /// The request header that names a version, where a service allows it.
 const VERSION_HEADER: &str = "cless-version";
 /// Pauses before an instance that does not accept is tried, or another chosen, again. Its death is
-/// known within about 60 ms of it, so the second pause outlasts that.
-const REACH_AGAIN: [Duration; 3] = [
+/// known within about 60 ms of it, so the second pause outlasts that; the last is for an engine that is
+/// busy, and for one that still runs and is found deaf by a few looks.
+const REACH_AGAIN: [Duration; 4] = [
     Duration::from_millis(20),
     Duration::from_millis(100),
     Duration::from_millis(300),
+    Duration::from_millis(1000),
 ];
 
 /// What every connection's requests need. Cheap to clone.

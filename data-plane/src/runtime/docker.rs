@@ -35,6 +35,9 @@ use translate::{body, from_inspect, from_summary, last_lines, whole_seconds};
 /// The option of a bridge network that names its interface.
 const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
 
+/// What the engine says of a bridge that another of its networks has.
+const BRIDGE_TAKEN: &str = "networks have same bridge name";
+
 /// A Docker engine. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Docker {
@@ -72,6 +75,25 @@ impl Docker {
                 within(READ, client.negotiate_version()).await
             })
             .await
+    }
+}
+
+/// A bridge on which containers do not reach each other; `bridge` names its interface.
+fn network(
+    name: &str,
+    bridge: Option<&str>,
+    labels: &BTreeMap<String, String>,
+) -> NetworkCreateRequest {
+    let closed = ("com.docker.network.bridge.enable_icc", "false");
+    let named = bridge.map(|bridge| (BRIDGE_NAME, bridge));
+    let options = [closed].into_iter().chain(named);
+    let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+    NetworkCreateRequest {
+        name: name.to_owned(),
+        driver: Some("bridge".to_owned()),
+        options: Some(options.map(owned).collect()),
+        labels: Some(labels.clone().into_iter().collect()),
+        ..Default::default()
     }
 }
 
@@ -295,22 +317,18 @@ impl Runtime for Docker {
             Err(Error::NotFound(_)) => {}
             found => return found,
         }
-        let request = NetworkCreateRequest {
-            name: name.to_owned(),
-            driver: Some("bridge".to_owned()),
-            options: Some(HashMap::from([
-                // Containers on this bridge do not reach each other.
-                (
-                    "com.docker.network.bridge.enable_icc".to_owned(),
-                    "false".to_owned(),
-                ),
-                (BRIDGE_NAME.to_owned(), bridge.to_owned()),
-            ])),
-            labels: Some(labels.clone().into_iter().collect()),
-            ..Default::default()
-        };
-        within(MAKE, self.client().await?.create_network(request)).await?;
-        Ok(bridge.to_owned())
+        let client = self.client().await?;
+        let create = |bridge| within(MAKE, client.create_network(network(name, bridge, labels)));
+        match create(Some(bridge)).await {
+            Ok(_) => Ok(bridge.to_owned()),
+            // An engine that could not write a network down, its disk being full, remembers the bridge
+            // of it all the same, until it is started anew.
+            Err(Error::Refused(message)) if message.contains(BRIDGE_TAKEN) => {
+                create(None).await?;
+                self.bridge(name).await
+            }
+            Err(error) => Err(error),
+        }
     }
 
     async fn bridge(&self, network: &str) -> Result<String, Error> {

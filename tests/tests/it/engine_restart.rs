@@ -133,7 +133,7 @@ async fn an_engine_is_killed_under_load_and_all_converges_when_it_is_back() -> R
         let nodes = version.status.unwrap_or_default().nodes;
         ensure!(nodes.iter().all(|node| node.failures == 0), "{nodes:?}");
     }
-    let all = cluster.containers(None).await?;
+    let all = cluster.instances().await?;
     ensure!(all.len() == 2, "leaked: {all:#?}");
     ensure!(all.iter().any(|one| one.id == after[0].id), "{all:#?}");
     #[expect(clippy::print_stderr, reason = "a measurement, for who asks for it")]

@@ -93,7 +93,7 @@ async fn a_create_or_start_whose_answer_is_lost_is_found_and_nothing_is_started_
         }
     }
     // Each was made once, but for those that the engine never heard of, or said it had not done.
-    ensure!(cluster.containers(None).await?.len() == 8, "leaked");
+    ensure!(cluster.instances().await?.len() == 8, "leaked");
     cluster.finish().await
 }
 
@@ -315,7 +315,7 @@ async fn an_absent_engine_neither_freezes_nor_reaps_and_what_slept_is_woken_when
     .await?;
     cluster.serve("brief", sample().await?, brief).await?;
     answers(&cluster, "brief").await?;
-    let before = cluster.containers(None).await?.len();
+    let before = cluster.instances().await?.len();
     proxy.shut();
     let waking = http_client::get(cluster.node(0).listen, "asleep.localhost", "/");
     let waking = tokio::spawn(waking);
