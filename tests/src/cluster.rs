@@ -454,7 +454,16 @@ impl Cluster {
         ensure!(left.is_empty(), "containers are left: {left:#?}");
         for index in 0..self.nodes.len() {
             let rules = firewall::rules(&self.node_id(index)?);
-            ensure!(rules.is_empty(), "firewall rules are left: {rules:#?}");
+            let log = self
+                .dir
+                .path()
+                .join(format!("{}.log", self.nodes[index].name));
+            let log = std::fs::read_to_string(log).unwrap_or_default();
+            let said: Vec<&str> = log.lines().rev().take(10).collect();
+            ensure!(
+                rules.is_empty(),
+                "firewall rules are left: {rules:#?}; the node said last, newest first: {said:#?}"
+            );
         }
         let networks = engine::networks(&self.docker, &[("cless.cluster", &self.id)]).await?;
         ensure!(networks == 0, "{networks} networks are left");

@@ -173,20 +173,21 @@ impl Tool {
     /// Removes all that is of a node, and makes sure: another program that changes the table between
     /// the look and the change makes the change fail.
     async fn remove(self, node: &str) -> Result<(), Error> {
-        let mut failed = Error::Undone(self.restore);
+        let mut outcome = Err(Error::Undone(self.restore));
         for _ in 0..REMOVALS {
-            let Some(script) = self.list().await?.remove(node) else {
-                return Ok(());
+            let done = match self.list().await {
+                Ok(listing) => match listing.remove(node) {
+                    Some(script) => self.run(&script).await,
+                    None => return Ok(()),
+                },
+                Err(error) => Err(error),
             };
-            if let Err(error) = self.run(&script).await {
-                failed = error;
+            if done.is_err() {
+                outcome = done;
                 tokio::time::sleep(REMOVE_AGAIN).await;
             }
         }
-        match self.list().await?.remove(node) {
-            Some(_) => Err(failed),
-            None => Ok(()),
-        }
+        outcome
     }
 
     async fn run(self, script: &str) -> Result<(), Error> {
