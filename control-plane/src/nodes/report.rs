@@ -1,6 +1,8 @@
 //! What a data plane says of itself. Kept in memory only: a control plane that restarts hears it
 //! all again within 10 s, and a report never costs a write.
 
+use bytes::Bytes;
+
 use crate::domain::{
     ColdStart, ImageDigest, NodeName, StartFailure, Timestamp, Uid, VerificationState,
 };
@@ -38,6 +40,8 @@ pub(crate) struct Report {
     pub(crate) instances: Vec<Instance>,
     /// The versions it has run or tried to run.
     pub(crate) versions: Vec<VersionReport>,
+    /// The whole of it as it came, for other control planes.
+    pub(crate) encoded: Bytes,
 }
 
 /// One container on a node.

@@ -3,9 +3,12 @@
 
 mod bad_input;
 mod catalog;
+mod database;
 mod feed;
+mod golden;
 mod harness;
 mod lifecycle;
 mod nodes;
 mod proxy;
+mod replicas;
 mod traffic;
