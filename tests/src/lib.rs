@@ -4,6 +4,7 @@
 //!   nginx.
 //! - [`process`]: the built programs as child processes: ready files, logs, signals.
 //! - [`cluster`]: one control plane and any number of data planes, and the calls tests make on them.
+//! - [`control_plane`]: control planes alone, on any database, and data planes that follow several.
 //! - [`engine`]: what the engine really holds, by label.
 //! - [`http_client`]: requests to a proxy under a given host name, and raw bytes for bad ones.
 //! - [`wait`]: conditions with a deadline, instead of sleeps.
@@ -15,6 +16,7 @@
 //! read; [`image`] and [`paths`], which others build upon, have typed ones.
 
 pub mod cluster;
+pub mod control_plane;
 pub mod engine;
 pub mod http_client;
 pub mod image;

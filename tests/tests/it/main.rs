@@ -12,6 +12,7 @@ mod ownership;
 mod proxy;
 mod routing;
 mod sleep;
+mod store;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
