@@ -45,8 +45,17 @@ pub(crate) struct Replicas {
     decode: DecodeReport,
     /// This process.
     id: Arc<str>,
-    /// What was read of each node, by its stamp.
-    known: Arc<Mutex<HashMap<String, (String, bool, Node)>>>,
+    /// What was read of each node, by its id.
+    known: Arc<Mutex<HashMap<String, Known>>>,
+}
+
+/// What was read of a node.
+#[derive(Debug)]
+struct Known {
+    /// Of the row that it was read from.
+    stamp: String,
+    connected: bool,
+    node: Node,
 }
 
 impl Replicas {
@@ -71,7 +80,7 @@ impl Replicas {
         let stale = statuses.iter().filter(|status| {
             known
                 .get(&status.node)
-                .is_none_or(|(stamp, ..)| *stamp != status.stamp)
+                .is_none_or(|known| known.stamp != status.stamp)
         });
         let wanted = stale.map(|status| status.node.clone()).collect();
         let mut said: HashMap<String, Said> = self
@@ -86,25 +95,32 @@ impl Replicas {
         for status in statuses {
             let connected = status.connected && status.age < DEAD_AFTER;
             let before = known.remove(&status.node);
-            changed |= !matches!(&before, Some((stamp, was, _)) if *stamp == status.stamp && *was == connected);
+            changed |= before
+                .as_ref()
+                .is_none_or(|before| before.stamp != status.stamp || before.connected != connected);
             let node = match (said.remove(&status.node), before) {
                 (Some(said), _) => match Shared::read(&said, self.decode) {
                     Some(node) => node,
                     // Of a newer program; the node is not counted here.
                     None => continue,
                 },
-                (None, Some((_, _, node))) => node,
+                (None, Some(before)) => before.node,
                 // It moved to this replica between the two reads.
                 (None, None) => continue,
             };
             // Gone since it was last vouched for, and not before it was taken for dead.
             let gone = status.age.saturating_sub(DEAD_AFTER);
             let node = node.elsewhere(connected, now().minus(gone));
-            next.insert(status.node, (status.stamp, connected, node));
+            let known = Known {
+                stamp: status.stamp,
+                connected,
+                node,
+            };
+            next.insert(status.node, known);
         }
         let all: BTreeMap<String, Node> = next
             .iter()
-            .map(|(id, (_, _, node))| (id.clone(), node.clone()))
+            .map(|(id, known)| (id.clone(), known.node.clone()))
             .collect();
         *known = next;
         drop(known);
