@@ -25,8 +25,8 @@ async fn two() -> [Harness; 2] {
     // At once: one of them makes the schema.
     let other = tempfile::tempdir().expect("a folder");
     let (one, two) = tokio::join!(
-        Harness::with(flags.clone(), folder),
-        Harness::with(flags, other)
+        Box::pin(Harness::with(flags.clone(), folder)),
+        Box::pin(Harness::with(flags, other))
     );
     [one, two]
 }
