@@ -4,6 +4,7 @@
 //!   nginx.
 //! - [`process`]: the built programs as child processes: ready files, logs, signals.
 //! - [`cluster`]: one control plane and any number of data planes, and the calls tests make on them.
+//! - [`control_plane`]: control planes alone, on any database, and data planes that follow several.
 //! - [`engine`]: what the engine really holds, by label.
 //! - [`registry`]: a real registry on loopback; [`wire`]: a network before it that is slow or breaks.
 //! - [`firewall`]: what the kernel's packet filter really holds, by node.
@@ -19,6 +20,7 @@
 //! read; [`image`] and [`paths`], which others build upon, have typed ones.
 
 pub mod cluster;
+pub mod control_plane;
 mod debian;
 pub mod engine;
 pub mod engine_proxy;

@@ -83,13 +83,18 @@ impl Program {
         outcome.with_context(|| format!("its log:\n{}", self.log_tail(30)))
     }
 
-    /// Sends a signal.
-    pub fn signal(&self, signal: Signal) -> Result<()> {
+    /// Its process id.
+    pub fn pid(&self) -> Result<i32> {
         let pid = self
             .child
             .id()
             .with_context(|| format!("{} has ended", self.name))?;
-        Ok(kill(Pid::from_raw(i32::try_from(pid)?), signal)?)
+        Ok(i32::try_from(pid)?)
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill(Pid::from_raw(self.pid()?), signal)?)
     }
 
     /// SIGKILL, and waits for the end.

@@ -1,6 +1,8 @@
 //! What a data plane says of itself. Kept in memory only: a control plane that restarts hears it
 //! all again within 10 s, and a report never costs a write.
 
+use bytes::Bytes;
+
 use crate::domain::{
     ColdStart, ImageDigest, NodeName, StartFailure, Timestamp, Uid, VerificationState,
 };
@@ -44,6 +46,8 @@ pub(crate) struct Report {
     pub(crate) isolation: Option<Isolation>,
     /// Network sandboxes ready for a new instance.
     pub(crate) sandboxes: u32,
+    /// The whole of it as it came, for other control planes.
+    pub(crate) encoded: Bytes,
 }
 
 /// How far the containers of a node are kept apart.

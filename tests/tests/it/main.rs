@@ -21,6 +21,7 @@ mod readiness;
 mod routing;
 mod sandbox;
 mod sleep;
+mod store;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

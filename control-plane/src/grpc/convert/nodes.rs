@@ -13,12 +13,14 @@ use crate::nodes::report::{
     VersionReport,
 };
 use cless_proto::v1 as pb;
+use prost::Message as _;
 
 /// A node's report: who, which process, and its state.
 pub(crate) fn read_report(
     request: pb::ReportNodeStatusRequest,
     violations: &mut Violations,
 ) -> Option<(Identity, String, Report)> {
+    let encoded = request.encode_to_vec().into();
     let identity = read_identity("node", request.node, violations);
     let boot_id = read_id("boot_id", request.boot_id, violations);
     let mut instances: Vec<Instance> = Vec::with_capacity(request.instances.len());
@@ -46,10 +48,17 @@ pub(crate) fn read_report(
         runtime: request.runtime,
         isolation: request.isolation.map(read_isolation),
         sandboxes: request.sandboxes,
+        encoded,
     };
     violations
         .is_empty()
         .then_some((identity?, boot_id?, report))
+}
+
+/// A report as another control plane took it in.
+pub(crate) fn decode_report(encoded: &[u8]) -> Option<Report> {
+    let request = pb::ReportNodeStatusRequest::decode(encoded).ok()?;
+    read_report(request, &mut Violations::new()).map(|(_, _, report)| report)
 }
 
 fn read_instance(
