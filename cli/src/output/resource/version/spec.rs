@@ -12,7 +12,7 @@ pub(super) fn limits(spec: &pb::VersionSpec, page: &mut Page) {
         page.line("Processes", spec.pids_limit.to_string());
     }
     if spec.read_only_root {
-        page.line("Root", "read-only".to_owned());
+        page.line("Root", "read-only");
     }
     let mounts = spec.tmpfs.iter();
     let mounts = mounts.map(|(path, size)| format!("{} {}", text::clean(path), text::size(*size)));
