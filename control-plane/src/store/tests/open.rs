@@ -189,8 +189,9 @@ async fn a_version_stored_before_there_were_limits_is_read_and_keeps_the_epoch()
         .unwrap();
     let old = r#"{"image":"hello:1","port":null,"env":{},"command":[],"args":[],"cpu_millis":1000,"memory_bytes":536870912,"readiness":"Tcp","pull_policy":"Missing"}"#;
     let writer = &store.inner.connections.writer;
-    let changed = writer.execute_unprepared(&format!("UPDATE versions SET spec = '{old}'"));
-    assert_eq!(changed.await.unwrap().rows_affected(), 1);
+    let update = format!("UPDATE versions SET spec = '{old}'");
+    let changed = writer.execute_unprepared(&update).await.unwrap();
+    assert_eq!(changed.rows_affected(), 1);
     let before = head(&store).await;
     store.close().await.unwrap();
     let store = Store::open(with_encoder()).await.unwrap();
