@@ -270,9 +270,8 @@ fn mount(spec: &mut pb::VersionSpec, path: &str, size: u64) {
 }
 
 fn probe(spec: &mut pb::VersionSpec) -> &mut pb::ReadinessProbe {
-    let tcp = pb::readiness_probe::Kind::Tcp(pb::TcpProbe {});
-    spec.readiness.get_or_insert(pb::ReadinessProbe {
-        kind: Some(tcp),
+    spec.readiness.get_or_insert_with(|| pb::ReadinessProbe {
+        kind: Some(pb::readiness_probe::Kind::Tcp(pb::TcpProbe {})),
         ..Default::default()
     })
 }
