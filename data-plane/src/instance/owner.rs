@@ -293,6 +293,7 @@ impl Owner {
             .instance
             .answered(started.address, started.cold_start.clone(), now);
         // One that was taken over has been up for longer than this process knows.
+        tenant.outages = self.outage.borrow().count();
         tenant.ready_at = started.cold_start.is_some().then_some(now);
         self.port = Some(started.address.port());
         self.backoff.ready(now);

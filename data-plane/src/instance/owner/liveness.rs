@@ -76,9 +76,15 @@ impl Owner {
         self.apply(serial, Event::Deaf);
     }
 
-    /// An instance has stopped serving by itself: soon after it became ready, that is a failed start.
+    /// An instance has stopped serving by itself: soon after it became ready, that is a failed start,
+    /// but for an engine that was away meanwhile, which ends what it runs when it starts anew.
     pub(super) fn ended(&mut self, serial: u64) {
-        let Some(ready_at) = self.tenants.get(&serial).and_then(|one| one.ready_at) else {
+        let outages = self.outage.borrow().count();
+        let of_its_own = self
+            .tenants
+            .get(&serial)
+            .filter(|one| one.outages == outages);
+        let Some(ready_at) = of_its_own.and_then(|one| one.ready_at) else {
             return;
         };
         if self.backoff.ended(ready_at, Instant::now()) {

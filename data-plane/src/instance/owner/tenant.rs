@@ -28,6 +28,8 @@ pub(super) struct Tenant {
     pub(super) driver: Option<JoinHandle<()>>,
     /// Since when it has been ready, if this process started it.
     pub(super) ready_at: Option<Instant>,
+    /// How often the engine had been away by then.
+    pub(super) outages: u64,
     give_up: CancellationToken,
     died: CancellationToken,
 }
@@ -111,6 +113,7 @@ impl Owner {
                 digest: None,
                 driver: None,
                 ready_at: None,
+                outages: 0,
                 give_up: CancellationToken::new(),
                 died: CancellationToken::new(),
             },
