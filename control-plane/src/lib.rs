@@ -21,7 +21,9 @@ pub use options::Options;
 use domain::{Domain, Timestamp};
 use grpc::{Listening, Plane};
 use nodes::Nodes;
+use nodes::replicas::Replicas;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use store::{Store, StoreOptions};
@@ -104,6 +106,17 @@ pub async fn start(options: Options) -> Result<Running, Error> {
         }
     };
     let nodes = Nodes::new();
+    let replicas = Replicas::new(
+        nodes.clone(),
+        store.clone(),
+        grpc::convert::nodes::decode_report,
+    );
+    // Before it serves: a proof that is asked for at once asks all nodes.
+    if let Err(error) = replicas.refresh().await {
+        tracing::warn!(%error, "nodes of other control planes are not known yet");
+    }
+    let sharing = tokio::spawn(replicas.clone().run(shutdown.clone()));
+    let hints = tokio::spawn(store::follow_hints(store.clone(), shutdown.clone()));
     let reconciler = tokio::spawn(nodes::reconcile::run(
         nodes.clone(),
         store.clone(),
@@ -114,6 +127,7 @@ pub async fn start(options: Options) -> Result<Running, Error> {
         store: store.clone(),
         feed,
         nodes,
+        replicas,
         shutdown: shutdown.clone(),
     };
     listening.open(plane).await;
@@ -123,7 +137,7 @@ pub async fn start(options: Options) -> Result<Running, Error> {
         listening,
         store,
         shutdown,
-        tasks: vec![publisher, reconciler],
+        tasks: vec![publisher, reconciler, sharing, hints],
     })
 }
 
@@ -168,6 +182,30 @@ pub async fn new_epoch(options: &Options) -> Result<String, Error> {
     let head = store.new_epoch(Timestamp::from(SystemTime::now())).await;
     store.close().await?;
     Ok(head?.epoch)
+}
+
+/// Writes a backup of the database to the file `to`, which must not exist. The database may be in use.
+///
+/// # Errors
+/// If it is no SQLite file, cannot be read, or the backup cannot be written.
+pub async fn backup(options: &Options, to: &Path) -> Result<(), Error> {
+    Ok(store::backup(&options.database_url, to).await?)
+}
+
+/// Puts a backup in the place of the database, in a new epoch; with `force` in the place of one that
+/// exists, which is kept under the name that is returned. No control plane may run on it.
+///
+/// # Errors
+/// If it is no SQLite file, the backup cannot be used, or the database is in use.
+pub async fn restore(
+    options: &Options,
+    from: &Path,
+    force: bool,
+) -> Result<(String, Option<PathBuf>), Error> {
+    let domain = read_domain(&options.domain)?;
+    let store = store_options(&options.database_url, domain);
+    let restored = store::restore(store, from, force, SystemTime::now()).await?;
+    Ok((restored.head.epoch, restored.replaced))
 }
 
 impl Running {

@@ -38,6 +38,37 @@ enum Command {
         #[command(flatten)]
         log: Log,
     },
+
+    /// Write a backup of a SQLite database to a file. The control plane may run meanwhile.
+    Backup {
+        #[command(flatten)]
+        options: Options,
+
+        #[command(flatten)]
+        log: Log,
+
+        /// The file to write; it must not exist.
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+    },
+
+    /// Put a backup in the place of a SQLite database, in a new epoch: data planes then take the
+    /// whole route table anew. The control plane must be stopped.
+    Restore {
+        #[command(flatten)]
+        options: Options,
+
+        #[command(flatten)]
+        log: Log,
+
+        /// The backup.
+        #[arg(long, value_name = "FILE")]
+        from: PathBuf,
+
+        /// Replace a database that exists; it is kept under another name.
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 #[derive(Args)]
@@ -63,6 +94,19 @@ async fn main() -> ExitCode {
             start_log(log.log_format);
             new_epoch(&options).await
         }
+        Some(Command::Backup { options, log, to }) => {
+            start_log(log.log_format);
+            backup(&options, &to).await
+        }
+        Some(Command::Restore {
+            options,
+            log,
+            from,
+            force,
+        }) => {
+            start_log(log.log_format);
+            restore(&options, &from, force).await
+        }
         None => {
             start_log(program.log.log_format);
             run(program.options, program.ready_file.as_deref()).await
@@ -80,6 +124,23 @@ async fn main() -> ExitCode {
 async fn new_epoch(options: &Options) -> anyhow::Result<()> {
     let epoch = cless_control_plane::new_epoch(options).await?;
     tracing::info!(epoch, "the database has a new epoch");
+    Ok(())
+}
+
+async fn backup(options: &Options, to: &Path) -> anyhow::Result<()> {
+    cless_control_plane::backup(options, to).await?;
+    tracing::info!(backup = %to.display(), "the backup is whole, checked and on disk");
+    Ok(())
+}
+
+async fn restore(options: &Options, from: &Path, force: bool) -> anyhow::Result<()> {
+    let (epoch, replaced) = cless_control_plane::restore(options, from, force).await?;
+    match replaced {
+        Some(kept) => {
+            tracing::info!(epoch, kept = %kept.display(), "restored in a new epoch; the database before it is kept");
+        }
+        None => tracing::info!(epoch, "restored in a new epoch"),
+    }
     Ok(())
 }
 

@@ -101,12 +101,7 @@ impl Admin {
             .borrow()
             .last_contact
             .map(|at| at.elapsed());
-        match self.metrics.scrape(
-            &self.pools.report(),
-            self.pools.queues(),
-            revision,
-            staleness,
-        ) {
+        match self.metrics.scrape(&self.pools, revision, staleness) {
             Ok(scrape) => {
                 let mut response = text(StatusCode::OK, scrape);
                 response.headers_mut().insert(

@@ -7,9 +7,12 @@
 
 mod admin;
 pub mod feed;
+mod file;
 #[cfg(test)]
 mod fuzz;
+pub mod image;
 pub mod instance;
+pub mod isolation;
 pub mod metrics;
 pub mod node;
 pub mod options;

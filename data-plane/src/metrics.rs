@@ -15,7 +15,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::instance::report::{ColdStart, FailureReason, NodeReport};
+use crate::instance::Pools;
+use crate::instance::report::{ColdStart, FailureReason};
 use crate::proxy::stats::Stats;
 
 /// From half a millisecond to five minutes: warm answers up to long requests.
@@ -45,6 +46,15 @@ struct PhaseLabels {
     service: Arc<str>,
     version: u32,
     phase: &'static str,
+    /// `ready`, or why the start failed.
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct SleepLabels {
+    service: Arc<str>,
+    version: u32,
+    call: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -64,7 +74,14 @@ struct ReasonLabels {
 struct Workers(Mutex<Vec<Arc<Stats>>>);
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct SandboxLabels {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct StateLabels {
+    service: Arc<str>,
+    version: u32,
     state: String,
 }
 
@@ -78,13 +95,16 @@ pub struct Metrics {
     tunnels: Gauge,
     closed: Family<ReasonLabels, Counter>,
     access_log_dropped: Counter,
-    queue_depth: Family<VersionLabels, Gauge>,
     workers: Workers,
     queue_wait: Family<VersionLabels, Histogram, fn() -> Histogram>,
     rejects: Family<ReasonLabels, Counter>,
+    queue_depth: Family<VersionLabels, Gauge>,
     phases: Family<PhaseLabels, Histogram, fn() -> Histogram>,
+    sleeps: Family<SleepLabels, Histogram, fn() -> Histogram>,
     starts: Family<OutcomeLabels, Counter>,
     instances: Family<StateLabels, Gauge>,
+    engine_up: Gauge,
+    sandboxes: Family<SandboxLabels, Gauge>,
     feed_revision: Gauge,
     feed_staleness: Gauge<f64, AtomicU64>,
 }
@@ -101,13 +121,16 @@ impl Default for Metrics {
             tunnels: Gauge::default(),
             closed: Family::default(),
             access_log_dropped: Counter::default(),
-            queue_depth: Family::default(),
             workers: Workers::default(),
             queue_wait: Family::new_with_constructor(start_histogram),
             rejects: Family::default(),
+            queue_depth: Family::default(),
             phases: Family::new_with_constructor(start_histogram),
+            sleeps: Family::new_with_constructor(start_histogram),
             starts: Family::default(),
             instances: Family::default(),
+            engine_up: Gauge::default(),
+            sandboxes: Family::default(),
             feed_revision: Gauge::default(),
             feed_staleness: Gauge::default(),
         };
@@ -166,17 +189,38 @@ impl Metrics {
             "Requests that cless answered itself",
             self.rejects.clone(),
         );
+        registry.register(
+            "cless_queue_depth",
+            "Requests that wait for a free instance",
+            self.queue_depth.clone(),
+        );
         registry.register_with_unit(
             "cless_cold_start_phase",
-            "Phases of starts and wakes that succeeded",
+            "Phases of starts; of one that failed, the phase in which it did has the rest of its time",
             Unit::Seconds,
             self.phases.clone(),
+        );
+        registry.register_with_unit(
+            "cless_sleep",
+            "The engine's answers to pause, and to unpause, which a request waits for",
+            Unit::Seconds,
+            self.sleeps.clone(),
         );
         registry.register("cless_starts", "Starts by outcome", self.starts.clone());
         registry.register(
             "cless_instances",
             "Instances by state",
             self.instances.clone(),
+        );
+        registry.register(
+            "cless_engine_up",
+            "Whether the container engine answers",
+            self.engine_up.clone(),
+        );
+        registry.register(
+            "cless_sandboxes",
+            "Network sandboxes by state",
+            self.sandboxes.clone(),
         );
         registry.register(
             "cless_feed_revision",
@@ -227,50 +271,66 @@ impl Metrics {
 
     /// A start succeeded.
     pub fn cold_start(&self, service: &Arc<str>, version: u32, cold_start: &ColdStart) {
-        let phases = [
-            ("pull", cold_start.pull),
-            ("queue", cold_start.queue),
-            ("create", cold_start.create),
-            ("start", cold_start.start),
-            ("ready", cold_start.ready),
-            ("total", Some(cold_start.total)),
-        ];
-        for (phase, took) in phases {
-            if let Some(took) = took {
-                let service = service.clone();
-                self.phases
-                    .get_or_create(&PhaseLabels {
-                        service,
-                        version,
-                        phase,
-                    })
-                    .observe(took.as_secs_f64());
-            }
-        }
+        let phases = cold_start.phases().chain([("total", cold_start.total)]);
+        self.observe_phases(service, version, "ready", phases);
         self.start_ended(service, version, "ready");
+    }
+
+    /// A start is about to fail, and has spent this.
+    pub fn spent(
+        &self,
+        service: &Arc<str>,
+        version: u32,
+        reason: FailureReason,
+        phases: impl Iterator<Item = (&'static str, Duration)>,
+    ) {
+        self.observe_phases(service, version, outcome(reason), phases);
+    }
+
+    fn observe_phases(
+        &self,
+        service: &Arc<str>,
+        version: u32,
+        outcome: &'static str,
+        phases: impl Iterator<Item = (&'static str, Duration)>,
+    ) {
+        for (phase, took) in phases {
+            let service = service.clone();
+            self.phases
+                .get_or_create(&PhaseLabels {
+                    service,
+                    version,
+                    phase,
+                    outcome,
+                })
+                .observe(took.as_secs_f64());
+        }
+    }
+
+    /// An instance was put to sleep.
+    pub fn paused(&self, service: &Arc<str>, version: u32, took: Duration) {
+        self.slept(service, version, "pause", took);
     }
 
     /// An instance that slept was woken.
     pub fn woken(&self, service: &Arc<str>, version: u32, took: Duration) {
-        let labels = PhaseLabels {
+        self.slept(service, version, "unpause", took);
+    }
+
+    fn slept(&self, service: &Arc<str>, version: u32, call: &'static str, took: Duration) {
+        let labels = SleepLabels {
             service: service.clone(),
             version,
-            phase: "unpause",
+            call,
         };
-        self.phases
+        self.sleeps
             .get_or_create(&labels)
             .observe(took.as_secs_f64());
     }
 
     /// A start failed.
     pub fn start_failed(&self, service: &Arc<str>, version: u32, reason: FailureReason) {
-        let outcome = match reason {
-            FailureReason::Image => "image",
-            FailureReason::Engine => "engine",
-            FailureReason::Exited => "exited",
-            FailureReason::NotReady => "not_ready",
-        };
-        self.start_ended(service, version, outcome);
+        self.start_ended(service, version, outcome(reason));
     }
 
     fn start_ended(&self, service: &Arc<str>, version: u32, outcome: &'static str) {
@@ -290,23 +350,37 @@ impl Metrics {
     /// If formatting fails, which a `String` never does.
     pub fn scrape(
         &self,
-        report: &NodeReport,
-        queues: Vec<(Arc<str>, u32, usize)>,
+        pools: &Pools,
         revision: i64,
         staleness: Option<Duration>,
     ) -> Result<String, std::fmt::Error> {
+        let report = pools.report();
         self.instances.clear();
-        for instance in &report.instances {
-            let state = format!("{:?}", instance.state).to_lowercase();
-            self.instances.get_or_create(&StateLabels { state }).inc();
+        for instance in report.instances {
+            let labels = StateLabels {
+                service: instance.service,
+                version: instance.key.number,
+                state: format!("{:?}", instance.state).to_lowercase(),
+            };
+            self.instances.get_or_create(&labels).inc();
+        }
+        self.queue_depth.clear();
+        for (service, version, waiting) in pools.queues() {
+            let waiting = i64::try_from(waiting).unwrap_or(i64::MAX);
+            self.queue_depth
+                .get_or_create(&VersionLabels { service, version })
+                .set(waiting);
+        }
+        self.engine_up.set(i64::from(pools.engine_answers()));
+        for (state, count) in [
+            ("idle", report.sandboxes.idle),
+            ("used", report.sandboxes.used),
+        ] {
+            self.sandboxes
+                .get_or_create(&SandboxLabels { state })
+                .set(i64::try_from(count).unwrap_or(i64::MAX));
         }
         self.add_up_workers();
-        self.queue_depth.clear();
-        for (service, version, waiting) in queues {
-            let labels = VersionLabels { service, version };
-            let depth = self.queue_depth.get_or_create(&labels);
-            depth.set(i64::try_from(waiting).unwrap_or(i64::MAX));
-        }
         self.feed_revision.set(revision);
         self.feed_staleness
             .set(staleness.map_or(f64::NAN, |since| since.as_secs_f64()));
@@ -331,5 +405,15 @@ impl Metrics {
         self.active.set(active);
         self.connections.set(connections);
         self.tunnels.set(tunnels);
+    }
+}
+
+/// The label of a start that failed.
+fn outcome(reason: FailureReason) -> &'static str {
+    match reason {
+        FailureReason::Image => "image",
+        FailureReason::Engine => "engine",
+        FailureReason::Exited => "exited",
+        FailureReason::NotReady => "not_ready",
     }
 }

@@ -1,9 +1,10 @@
 //! One running data plane: its parts, wired together and taken down in order.
 //!
 //! Down goes: readiness, then the listener, then requests in flight (bounded), then containers,
-//! then the feed, which sends a last report.
+//! then the rules around them, then the feed, which sends a last report.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -16,22 +17,22 @@ use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
 use crate::feed::{self, Feed, FeedOptions, ReportSource};
-use crate::instance::Pools;
+use crate::image::Record;
+use crate::image::pruner::{Pruner, Retained, Versions};
 use crate::instance::pools::Node;
 use crate::instance::report::NodeReport;
+use crate::instance::{Pools, oci};
+use crate::isolation::{self, Isolation};
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::proxy::{self, Backing, Proxy, Sockets};
 use crate::runtime::Runtime;
+use crate::runtime::credentials::RegistryConfig;
 use crate::runtime::docker::Docker;
 
 /// A list of containers takes milliseconds; an engine that needs longer must not keep a node from
 /// serving what it can.
 const TAKE_OVER_WITHIN: Duration = Duration::from_secs(2);
-
-/// Containers get this long to end in any case: more than the 10 s after which the engine ends them
-/// by force.
-const LEAST_TO_STOP: Duration = Duration::from_secs(12);
 
 /// Why a data plane cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -46,12 +47,26 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// The record of pulled images in the cache folder cannot be used.
+    #[error("the record of pulled images in the cache folder {folder} cannot be read: {source}")]
+    Images {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The cache folder or a control plane's address cannot be used.
     #[error(transparent)]
     Feed(#[from] feed::Error),
     /// The proxy cannot serve.
     #[error(transparent)]
     Proxy(#[from] proxy::server::Error),
+    /// The engine does not have the runtime that `--runtime` names.
+    #[error(transparent)]
+    Runtime(#[from] oci::Unfit),
+    /// Isolation is required and cannot be had.
+    #[error(transparent)]
+    NotIsolated(#[from] isolation::NotIsolated),
 }
 
 /// A data plane that runs. Dropped without [`Running::shutdown`], it ends without draining.
@@ -61,6 +76,7 @@ pub struct Running {
     admin_addr: SocketAddr,
     feed: Feed,
     pools: Pools,
+    isolation: Isolation,
     proxy: Proxy,
     stopping: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
@@ -70,13 +86,19 @@ pub struct Running {
 
 /// The feed asks for reports before there are pools to make them.
 struct Reports {
-    pools: OnceLock<Pools>,
+    pools: OnceLock<(Pools, Isolation)>,
     changed: watch::Sender<u64>,
 }
 
 impl ReportSource for Reports {
     fn report(&self) -> NodeReport {
-        self.pools.get().map(Pools::report).unwrap_or_default()
+        let Some((pools, isolation)) = self.pools.get() else {
+            return NodeReport::default();
+        };
+        NodeReport {
+            isolation: isolation.status(),
+            ..pools.report()
+        }
     }
 
     fn changed(&self) -> watch::Receiver<u64> {
@@ -92,7 +114,9 @@ impl ReportSource for Reports {
 /// # Errors
 /// [`Error`]: an address or the cache folder cannot be used.
 pub async fn start(options: Options) -> Result<Running, Error> {
-    let runtime = Arc::new(Docker::new(options.engine.clone()));
+    let registries = RegistryConfig::new(options.registry_config.clone());
+    let docker = Docker::new(options.engine.clone()).with_registries(registries);
+    let runtime = Arc::new(docker);
     start_on(options, runtime).await
 }
 
@@ -101,6 +125,7 @@ pub async fn start(options: Options) -> Result<Running, Error> {
 /// # Errors
 /// As [`start`].
 pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Running, Error> {
+    check_runtime(options.runtime.as_deref(), &*runtime).await?;
     let workers = options.proxy.workers;
     let plain = sockets(options.listen, "--listen", workers)?;
     let encrypted = options.proxy.tls_listen;
@@ -119,17 +144,45 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
     let feed_options = FeedOptions::new(
         options.control_planes.clone(),
         options.node.clone(),
-        options.cache_dir,
+        options.cache_dir.clone(),
     );
     let feed = feed::start(feed_options, reports.clone()).await?;
     let metrics = Arc::new(Metrics::default());
+    // After the feed has claimed the folder.
+    let images = Record::open(&options.cache_dir).map_err(|source| Error::Images {
+        folder: options.cache_dir.clone(),
+        source,
+    })?;
+    let images = Arc::new(images);
+    let isolation = isolation::Options {
+        node: feed.node_id().to_owned(),
+        proxy: std::iter::once(proxy_addr).chain(tls_addr).collect(),
+        control_planes: options.control_planes.clone(),
+        engine: options
+            .engine
+            .clone()
+            .or_else(|| std::env::var("DOCKER_HOST").ok()),
+        required: options.require_isolation,
+    };
+    let isolation = Isolation::new(isolation, changed.clone());
+    isolation.begin().await?;
     let node = Node {
         id: feed.node_id().to_owned(),
         boot: feed.boot_id().to_owned(),
         starts_at_once: options.starts_at_once,
+        images: images.clone(),
+        runtime: options.runtime,
+        isolation: isolation.clone(),
+        sandboxes: options.sandboxes,
     };
-    let pools = Pools::new(node, runtime, metrics.clone(), feed.load_full(), changed);
-    let _ = reports.pools.set(pools.clone());
+    let pools = Pools::new(
+        node,
+        runtime.clone(),
+        metrics.clone(),
+        feed.load_full(),
+        changed,
+    );
+    let _ = reports.pools.set((pools.clone(), isolation.clone()));
 
     // Connections wait in the backlog meanwhile.
     pools.take_over_leftovers(TAKE_OVER_WITHIN).await;
@@ -148,11 +201,23 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
         metrics,
         stopping: stopping.clone(),
     };
-    let tasks = vec![
+    let mut tasks = vec![
         tokio::spawn(keep_in_step(feed.clone(), pools.clone())),
+        tokio::spawn(keep_linked(feed.clone(), pools.clone())),
         tokio::spawn(pools.clone().follow_engine()),
+        tokio::spawn(isolation.clone().follow()),
+        tokio::spawn(pools.clone().keep_sandboxes()),
         tokio::spawn(admin::serve(admin_listener, admin)),
     ];
+    if let Some(after) = options.prune_images_after {
+        let pruner = Pruner {
+            runtime,
+            record: images,
+            versions: Arc::new(AllVersions(feed.clone())),
+            after,
+        };
+        tasks.push(tokio::spawn(pruner.run()));
+    }
     info!(
         node = options.node, node_id = feed.node_id(), listen = %proxy_addr, admin = %admin_addr,
         "the data plane serves"
@@ -163,12 +228,24 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
         admin_addr,
         feed,
         pools,
+        isolation,
         proxy,
         stopping,
         tasks,
         drain: Duration::from_secs(options.drain_timeout),
         keep_containers: options.keep_containers,
     })
+}
+
+/// An engine that answers must have the runtime that is asked for; of one that is away it is seen when
+/// it comes.
+async fn check_runtime(asked: Option<&str>, engine: &dyn Runtime) -> Result<(), Error> {
+    if asked.is_some()
+        && let Ok(Ok(offered)) = tokio::time::timeout(TAKE_OVER_WITHIN, engine.runtimes()).await
+    {
+        oci::fit(asked, &offered)?;
+    }
+    Ok(())
 }
 
 async fn listen(address: SocketAddr, flag: &'static str) -> Result<TcpListener, Error> {
@@ -202,6 +279,32 @@ async fn keep_in_step(feed: Feed, pools: Pools) {
     }
 }
 
+/// Tells the pools whether a control plane is connected.
+async fn keep_linked(feed: Feed, pools: Pools) {
+    let mut status = feed.status();
+    loop {
+        pools.set_linked(status.borrow_and_update().connected);
+        if status.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What versions there are, as the control plane says.
+struct AllVersions(Feed);
+
+#[async_trait::async_trait]
+impl Versions for AllVersions {
+    async fn retained(&self) -> Result<Vec<Retained>, String> {
+        let images = self.0.retained_images().await;
+        let images = images.map_err(|error| error.to_string())?;
+        Ok(images
+            .into_iter()
+            .map(|(image, digest)| Retained { image, digest })
+            .collect())
+    }
+}
+
 impl Running {
     /// Where HTTP is served.
     pub fn proxy_addr(&self) -> SocketAddr {
@@ -230,8 +333,10 @@ impl Running {
         }
         self.proxy.end().await;
         let patience = deadline.saturating_duration_since(Instant::now());
-        let patience = patience.max(LEAST_TO_STOP);
         self.pools.shut_down(self.keep_containers, patience).await;
+        if !self.keep_containers {
+            self.isolation.remove().await;
+        }
         self.feed.shutdown().await;
         for task in &self.tasks {
             task.abort();

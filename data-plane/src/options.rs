@@ -2,11 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use http::Uri;
 use ipnet::IpNet;
 
 use crate::proxy::ProxyOptions;
+/// Enough for the first request to a sleeping service and for another at the same time.
+const SANDBOXES: usize = 2;
 
 /// How a data plane runs.
 #[derive(Debug, Clone, clap::Args)]
@@ -40,9 +43,27 @@ pub struct Options {
     #[arg(long, env = "CLESS_ENGINE")]
     pub engine: Option<String>,
 
-    /// How many containers are started at once. Starts need CPU: more at once is not sooner.
-    #[arg(long, env = "CLESS_STARTS_AT_ONCE", default_value_t = cores())]
+    /// How many containers are started at once. Starts need CPU: many more at once are not sooner.
+    #[arg(long, env = "CLESS_STARTS_AT_ONCE", default_value_t = starts())]
     pub starts_at_once: usize,
+
+    /// Network namespaces kept ready for new containers, which halve the time of a start; 0 turns it off.
+    /// Each costs a process that does nothing.
+    #[arg(long, env = "CLESS_SANDBOXES", default_value_t = SANDBOXES)]
+    pub sandboxes: usize,
+
+    /// Credentials for registries, as `docker login` writes them; read anew at each pull. Default:
+    /// `$DOCKER_CONFIG/config.json`, else `~/.docker/config.json`.
+    #[arg(long, env = "CLESS_REGISTRY_CONFIG", value_name = "FILE")]
+    pub registry_config: Option<PathBuf>,
+
+    /// Remove images that this node pulled, once no container has used and no version needed them for
+    /// this long, as in 30m, 12h or 7d. Default: never.
+    #[arg(long, env = "CLESS_PRUNE_IMAGES_AFTER", value_name = "TIME", value_parser = positive_duration)]
+    pub prune_images_after: Option<Duration>,
+    /// The engine's runtime that containers run under, as in runc or runsc. Default: the engine's.
+    #[arg(long, env = "CLESS_RUNTIME", value_name = "NAME")]
+    pub runtime: Option<String>,
 
     /// Networks of peers whose X-Forwarded-* and X-Request-Id are believed.
     #[arg(long, env = "CLESS_TRUSTED_PROXIES", value_delimiter = ',')]
@@ -56,6 +77,10 @@ pub struct Options {
     #[arg(long, env = "CLESS_KEEP_CONTAINERS")]
     pub keep_containers: bool,
 
+    /// Start nothing, the node included, unless containers are kept from each other, this host and
+    /// the control plane.
+    #[arg(long, env = "CLESS_REQUIRE_ISOLATION")]
+    pub require_isolation: bool,
     /// The proxy's threads and limits, TLS, the access log.
     #[command(flatten)]
     pub proxy: ProxyOptions,
@@ -71,10 +96,15 @@ impl Default for Options {
             cache_dir: "/var/lib/cless/node".into(),
             admin: SocketAddr::from(([127, 0, 0, 1], 9090)),
             engine: None,
-            starts_at_once: cores(),
+            starts_at_once: starts(),
+            sandboxes: SANDBOXES,
+            registry_config: None,
+            prune_images_after: None,
+            runtime: None,
             trusted_proxies: Vec::new(),
             drain_timeout: 30,
             keep_containers: false,
+            require_isolation: false,
             proxy: ProxyOptions::default(),
         }
     }
@@ -115,6 +145,50 @@ pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// `500ms`, `30s`, `5m`, `1h`, `7d`, `1m30s`; `None` if it is no duration, or more than fits.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut total = None;
+    while !rest.is_empty() {
+        let (number, tail) = split_while(rest, |c| c.is_ascii_digit());
+        let (unit, tail) = split_while(tail, |c| c.is_ascii_alphabetic());
+        let number: u64 = number.parse().ok()?;
+        let seconds = |each: u64| number.checked_mul(each).map(Duration::from_secs);
+        let part = match unit {
+            "ms" => Some(Duration::from_millis(number)),
+            "s" => seconds(1),
+            "m" => seconds(60),
+            "h" => seconds(3600),
+            "d" => seconds(86_400),
+            _ => None,
+        };
+        total = Some(total.unwrap_or(Duration::ZERO).checked_add(part?)?);
+        rest = tail;
+    }
+    total
+}
+
+fn split_while(text: &str, wanted: impl Fn(char) -> bool) -> (&str, &str) {
+    text.split_at(text.find(|c| !wanted(c)).unwrap_or(text.len()))
+}
+
+/// A duration above zero, for flags.
+///
+/// # Errors
+/// What to write instead.
+pub fn positive_duration(text: &str) -> Result<Duration, String> {
+    match parse_duration(text) {
+        Some(time) if !time.is_zero() => Ok(time),
+        _ => Err("write a number above 0 with a unit, as in 30m, 12h, 7d or 1h30m".to_owned()),
+    }
+}
+
+/// Twice the cores: a start also waits, for the kernel and for the disk. Of twenty starts at once on
+/// two cores the last was ready after 3.1 s with two at a time, 2.8 with four and 3.0 with all.
+fn starts() -> usize {
+    2 * cores()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,6 +214,25 @@ mod tests {
             &"a".repeat(64),
         ] {
             assert!(dns_label(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_time_has_units() {
+        assert_eq!(positive_duration("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(positive_duration("500ms"), Ok(Duration::from_millis(500)));
+        for bad in [
+            "",
+            "0s",
+            "5",
+            "h",
+            "1w",
+            "-1s",
+            "99999999999999999999d",
+            "213503982334602d",
+            "1 h",
+        ] {
+            assert!(positive_duration(bad).is_err(), "{bad}");
         }
     }
 

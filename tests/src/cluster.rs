@@ -24,6 +24,7 @@ use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::engine::{self, Container};
+use crate::firewall;
 use crate::http_client::{self, Answer};
 use crate::process::Program;
 use crate::wait;
@@ -47,10 +48,29 @@ pub struct Node {
     pub listen: SocketAddr,
     /// Where its metrics and health are.
     pub admin: SocketAddr,
-    /// Flags beyond those that every data plane gets.
-    extra: Vec<String>,
+    /// What it is started with besides what every node is.
+    pub setup: NodeSetup,
     /// Its process; none while it is down.
     program: Option<Program>,
+}
+
+/// What a data plane is started with besides what every node is. It counts from its next start on.
+#[derive(Debug, Clone, Default)]
+pub struct NodeSetup {
+    /// Flags.
+    pub args: Vec<String>,
+    /// Environment.
+    pub env: Vec<(String, String)>,
+}
+
+impl NodeSetup {
+    /// With these flags and their values, and an environment as it is.
+    pub fn flags(flags: &[&str]) -> Self {
+        Self {
+            args: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+            env: Vec::new(),
+        }
+    }
 }
 
 impl Node {
@@ -81,7 +101,11 @@ pub struct Cluster {
     control_plane: Option<Program>,
     grpc: SocketAddr,
     nodes: Vec<Node>,
+    /// Of data planes that are added without one of their own.
+    setup: NodeSetup,
     id: String,
+    /// Everything listens on all addresses of the machine, not on loopback only.
+    exposed: bool,
     finished: bool,
 }
 
@@ -89,13 +113,39 @@ impl Cluster {
     /// Starts a control plane with an empty database and `nodes` data planes, and waits until all of
     /// them have the route table.
     pub async fn start(nodes: usize) -> Result<Self> {
+        Self::start_with(nodes, NodeSetup::default()).await
+    }
+
+    /// The same, with data planes of this set-up.
+    pub async fn start_with(nodes: usize, setup: NodeSetup) -> Result<Self> {
+        Self::start_at(engine::connect().await?, nodes, setup, false).await
+    }
+
+    /// The same, all listening on every address of this machine, where a container could reach them.
+    pub async fn start_exposed(nodes: usize) -> Result<Self> {
+        Self::start_at(engine::connect().await?, nodes, NodeSetup::default(), true).await
+    }
+
+    /// As [`Cluster::start_with`]; `docker` is the engine that the containers are on.
+    pub async fn start_on(docker: Docker, nodes: usize, setup: NodeSetup) -> Result<Self> {
+        Self::start_at(docker, nodes, setup, false).await
+    }
+
+    async fn start_at(
+        docker: Docker,
+        nodes: usize,
+        setup: NodeSetup,
+        exposed: bool,
+    ) -> Result<Self> {
         let mut cluster = Self {
             dir: tempfile::Builder::new().prefix("cless-test-").tempdir()?,
-            docker: engine::connect().await?,
+            docker,
             control_plane: None,
             grpc: SocketAddr::from(([127, 0, 0, 1], 0)),
             nodes: Vec::new(),
+            setup,
             id: String::new(),
+            exposed,
             finished: false,
         };
         cluster.start_control_plane().await?;
@@ -130,6 +180,33 @@ impl Cluster {
     /// A data plane, in the order they were started.
     pub fn node(&self, index: usize) -> &Node {
         &self.nodes[index]
+    }
+
+    /// The same, to be set up otherwise before its next start.
+    pub fn node_mut(&mut self, index: usize) -> &mut Node {
+        &mut self.nodes[index]
+    }
+
+    /// The random id of a data plane that has been started.
+    pub fn node_id(&self, index: usize) -> Result<String> {
+        let file = self
+            .dir
+            .path()
+            .join(&self.nodes[index].name)
+            .join("node-id");
+        let id = std::fs::read_to_string(&file);
+        Ok(id
+            .with_context(|| file.display().to_string())?
+            .trim()
+            .to_owned())
+    }
+
+    /// Where something is told to listen that is dialled at `address`.
+    fn bound(&self, address: SocketAddr) -> SocketAddr {
+        match self.exposed {
+            true => SocketAddr::from(([0, 0, 0, 0], address.port())),
+            false => address,
+        }
     }
 
     /// The control plane's API.
@@ -202,7 +279,34 @@ impl Cluster {
         .await
     }
 
-    /// Every container of this cluster, or of one service of it.
+    /// Waits until node 0 has exactly `count` network sandboxes ready.
+    pub async fn wait_sandboxes(&self, count: usize, within: Duration) -> Result<()> {
+        let line = format!(r#"cless_sandboxes{{state="idle"}} {count}"#);
+        let what = format!("{count} sandboxes are ready");
+        wait::until(&what, within, async || {
+            let metrics = http_client::get(self.node(0).admin, "admin", "/metrics").await?;
+            Ok(metrics.text().lines().any(|one| one == line).then_some(()))
+        })
+        .await
+    }
+
+    /// The pause containers of this cluster, used or not.
+    pub async fn sandboxes(&self) -> Result<Vec<Container>> {
+        let labels = [
+            ("cless.cluster", self.id.as_str()),
+            ("cless.role", "sandbox"),
+        ];
+        engine::containers(&self.docker, &labels).await
+    }
+
+    /// Every instance of this cluster: all its containers but sandboxes.
+    pub async fn instances(&self) -> Result<Vec<Container>> {
+        let mut all = self.containers(None).await?;
+        all.retain(|one| one.label("cless.role") != "sandbox");
+        Ok(all)
+    }
+
+    /// Every container of this cluster, sandboxes included, or of one service of it.
     pub async fn containers(&self, service: Option<&str>) -> Result<Vec<Container>> {
         let mut labels = vec![("cless.cluster", self.id.as_str())];
         labels.extend(service.map(|service| ("cless.service", service)));
@@ -233,8 +337,8 @@ impl Cluster {
         // Left by the process before; the file of this one must not be mistaken for it.
         let _ = std::fs::remove_file(&ready_file);
         let database = self.dir.path().join("cless.db");
-        let args = arguments(&[
-            ("--listen", &self.grpc.to_string()),
+        let mut args = arguments(&[
+            ("--listen", &self.bound(self.grpc).to_string()),
             (
                 "--database-url",
                 &format!("sqlite://{}?mode=rwc", database.display()),
@@ -242,6 +346,7 @@ impl Cluster {
             ("--domain", "localhost"),
             ("--ready-file", &ready_file.display().to_string()),
         ]);
+        args.extend(self.exposed.then(|| "--allow-insecure".to_owned()));
         let dir = self.dir.path();
         let mut program = Program::start("cless-control-plane", &args, dir, "control-plane")?;
         let ready = program.ready(&ready_file).await?;
@@ -261,11 +366,11 @@ impl Cluster {
 
     /// Starts one more data plane and returns its index.
     pub async fn add_node(&mut self) -> Result<usize> {
-        self.add_node_with(&[]).await
+        self.add_node_with(self.setup.clone()).await
     }
 
-    /// As [`Cluster::add_node`], with more flags.
-    pub async fn add_node_with(&mut self, flags: &[(&str, &str)]) -> Result<usize> {
+    /// The same, with a set-up of its own.
+    pub async fn add_node_with(&mut self, setup: NodeSetup) -> Result<usize> {
         let index = self.nodes.len();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let name = format!("node-{index}");
@@ -273,7 +378,7 @@ impl Cluster {
             name,
             listen: any,
             admin: any,
-            extra: arguments(flags),
+            setup,
             program: None,
         });
         self.start_node(index).await?;
@@ -282,21 +387,24 @@ impl Cluster {
 
     /// Starts a data plane that is down, with the ports and the folder it had.
     pub async fn start_node(&mut self, index: usize) -> Result<()> {
-        let node = &mut self.nodes[index];
+        let node = &self.nodes[index];
         ensure!(node.program.is_none(), "{} is running", node.name);
+        let (listen, admin) = (self.bound(node.listen), self.bound(node.admin));
+        let node = &mut self.nodes[index];
         let ready_file = self.dir.path().join(format!("{}.ready", node.name));
         let _ = std::fs::remove_file(&ready_file);
         let cache = self.dir.path().join(&node.name);
         let mut args = arguments(&[
-            ("--listen", &node.listen.to_string()),
-            ("--admin", &node.admin.to_string()),
+            ("--listen", &listen.to_string()),
+            ("--admin", &admin.to_string()),
             ("--control-plane", &format!("http://{}", self.grpc)),
             ("--node", &node.name),
             ("--cache-dir", &cache.display().to_string()),
             ("--ready-file", &ready_file.display().to_string()),
         ]);
-        args.extend(node.extra.iter().cloned());
-        let mut program = Program::start("cless-data-plane", &args, self.dir.path(), &node.name)?;
+        args.extend(node.setup.args.iter().cloned());
+        let (dir, env) = (self.dir.path(), &node.setup.env);
+        let mut program = Program::start_in("cless-data-plane", &args, env, dir, &node.name)?;
         let ready = program.ready(&ready_file).await?;
         node.listen = address(&ready, "listen")?;
         node.admin = address(&ready, "admin")?;
@@ -335,7 +443,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Stops everything by SIGTERM and asserts that nothing of this cluster is left on the engine.
+    /// Stops everything by SIGTERM and asserts that nothing of this cluster is left on the engine or in
+    /// the firewall.
     pub async fn finish(mut self) -> Result<()> {
         for index in 0..self.nodes.len() {
             if self.nodes[index].program.is_some() {
@@ -348,6 +457,19 @@ impl Cluster {
         }
         let left = self.containers(None).await?;
         ensure!(left.is_empty(), "containers are left: {left:#?}");
+        for index in 0..self.nodes.len() {
+            let rules = firewall::rules(&self.node_id(index)?);
+            let log = self
+                .dir
+                .path()
+                .join(format!("{}.log", self.nodes[index].name));
+            let log = std::fs::read_to_string(log).unwrap_or_default();
+            let said: Vec<&str> = log.lines().rev().take(10).collect();
+            ensure!(
+                rules.is_empty(),
+                "firewall rules are left: {rules:#?}; the node said last, newest first: {said:#?}"
+            );
+        }
         let networks = engine::networks(&self.docker, &[("cless.cluster", &self.id)]).await?;
         ensure!(networks == 0, "{networks} networks are left");
         self.finished = true;
@@ -372,6 +494,11 @@ impl Drop for Cluster {
         {
             eprintln!("the last log lines of this cluster:\n{logs}");
         }
+        for index in 0..self.nodes.len() {
+            if let Ok(id) = self.node_id(index) {
+                firewall::sweep(&id);
+            }
+        }
         let (docker, id) = (self.docker.clone(), std::mem::take(&mut self.id));
         if id.is_empty() {
             return;
@@ -395,9 +522,14 @@ fn arguments(flags: &[(&str, &str)]) -> Vec<String> {
         .collect()
 }
 
+/// Where to dial what listens there.
 fn address(ready: &Value, key: &str) -> Result<SocketAddr> {
-    match ready[key].as_str() {
-        Some(text) => Ok(text.parse()?),
-        None => bail!("the ready file has no `{key}`: {ready}"),
+    let Some(text) = ready[key].as_str() else {
+        bail!("the ready file has no `{key}`: {ready}");
+    };
+    let mut address: SocketAddr = text.parse()?;
+    if address.ip().is_unspecified() {
+        address.set_ip([127, 0, 0, 1].into());
     }
+    Ok(address)
 }

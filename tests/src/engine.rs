@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result};
 use bollard::Docker;
-use bollard::models::ContainerSummary;
+use bollard::models::{ContainerInspectResponse, ContainerSummary};
 use bollard::query_parameters::{
     InspectContainerOptions, ListContainersOptionsBuilder, ListNetworksOptionsBuilder,
     RemoveContainerOptionsBuilder,
@@ -47,11 +47,30 @@ pub async fn containers(docker: &Docker, labels: &[(&str, &str)]) -> Result<Vec<
     Ok(list.into_iter().map(from_summary).collect())
 }
 
-/// Where a container can be dialled: its own address, and the port its app listens on.
-pub async fn address(docker: &Docker, id: &str, port: u16) -> Result<SocketAddr> {
+/// The id of the sandbox whose network a container uses, if it uses one.
+pub async fn sandbox_of(docker: &Docker, id: &str) -> Result<Option<String>> {
     let found = docker
         .inspect_container(id, None::<InspectContainerOptions>)
         .await?;
+    Ok(joined(&found))
+}
+
+fn joined(found: &ContainerInspectResponse) -> Option<String> {
+    let mode = found.host_config.as_ref()?.network_mode.as_ref()?;
+    Some(mode.strip_prefix("container:")?.to_owned())
+}
+
+/// Where a container can be dialled: its own address or that of its sandbox, and the port its app
+/// listens on.
+pub async fn address(docker: &Docker, id: &str, port: u16) -> Result<SocketAddr> {
+    let mut found = docker
+        .inspect_container(id, None::<InspectContainerOptions>)
+        .await?;
+    if let Some(sandbox) = joined(&found) {
+        found = docker
+            .inspect_container(&sandbox, None::<InspectContainerOptions>)
+            .await?;
+    }
     let networks = found
         .network_settings
         .and_then(|n| n.networks)

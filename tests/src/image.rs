@@ -8,6 +8,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bollard::Docker;
 use bollard::query_parameters::{
@@ -18,8 +19,10 @@ use sha2::{Digest as _, Sha256};
 
 use crate::paths;
 
+mod debian;
 mod nginx;
 mod program;
+mod python;
 
 /// On every image made here.
 pub const LABEL: &str = "cless.test-image";
@@ -82,24 +85,94 @@ pub async fn sample_app_release(
     .await
 }
 
-/// nginx of Debian's packages, exposing 80; answers `/` with the page the package brings.
-pub async fn nginx(docker: &Docker) -> Result<String, Error> {
-    let path = tokio::task::spawn_blocking(nginx::root_file_system)
+/// The sample app in a layer that no engine has yet, with `padding` bytes that cannot be compressed;
+/// it greets with `greeting` of itself. For registries: what is pulled must come over the wire.
+pub async fn sample_app_unique(
+    docker: &Docker,
+    repository: &str,
+    tag: &str,
+    greeting: &str,
+    padding: usize,
+) -> Result<String, Error> {
+    // A few bytes in any case, for each image is to be one of its own.
+    let (tar, _) = tokio::task::spawn_blocking(move || sample_app_and(padding + 16))
         .await
         .unwrap_or_else(|e| {
             Err(Error::Program {
-                program: "nginx".to_owned(),
+                program: "rustc".to_owned(),
                 stderr: e.to_string(),
             })
         })?;
-    let tar = read(&path)?;
-    let hash = hash(&tar);
+    let mut changes = sample_app_changes("unique");
+    changes.push(format!("ENV GREETING={greeting}"));
+    // Also if the name is taken: then it moves, as a tag that is pushed again does.
+    import_tar(docker, repository, tag, tar, &changes).await
+}
+
+/// The sample app under a name of the caller's choice, with instructions that the usual image does not
+/// have. It is removed by [`remove`].
+pub async fn sample_app_with(
+    docker: &Docker,
+    repository: &str,
+    tag: &str,
+    instructions: &[&str],
+) -> Result<String, Error> {
+    let (tar, _) = sample_app_tar().await?;
+    let mut changes = sample_app_changes("test");
+    changes.extend(instructions.iter().map(|line| (*line).to_owned()));
+    import(docker, repository, tag, tar, &changes).await
+}
+
+/// nginx of Debian's packages, exposing 80; answers `/` with the page the package brings.
+pub async fn nginx(docker: &Docker) -> Result<String, Error> {
     let changes = [
         r#"ENTRYPOINT ["/usr/sbin/nginx", "-c", "/etc/nginx/cless.conf"]"#.to_owned(),
         "EXPOSE 80".to_owned(),
         format!("LABEL {LABEL}=nginx"),
     ];
-    import(docker, "cless-test/nginx", &hash, tar, &changes).await
+    import_built(
+        docker,
+        "cless-test/nginx",
+        nginx::root_file_system,
+        &changes,
+    )
+    .await
+}
+
+/// A Flask app behind gunicorn, all of Debian's packages, exposing 8080.
+pub async fn python_app(docker: &Docker) -> Result<String, Error> {
+    let changes = [
+        python::ENTRYPOINT.to_owned(),
+        "EXPOSE 8080".to_owned(),
+        format!("LABEL {LABEL}=python"),
+    ];
+    import_built(
+        docker,
+        "cless-test/python",
+        python::root_file_system,
+        &changes,
+    )
+    .await
+}
+
+/// Imports what `build` makes, tagged by the hash of it.
+async fn import_built(
+    docker: &Docker,
+    repository: &str,
+    build: fn() -> Result<PathBuf, Error>,
+    changes: &[String],
+) -> Result<String, Error> {
+    let path = tokio::task::spawn_blocking(build)
+        .await
+        .unwrap_or_else(|e| {
+            Err(Error::Program {
+                program: repository.to_owned(),
+                stderr: e.to_string(),
+            })
+        })?;
+    let tar = read(&path)?;
+    let hash = hash(&tar);
+    import(docker, repository, &hash, tar, changes).await
 }
 
 /// The origin of the proxy bench, exposing 8080.
@@ -170,6 +243,16 @@ async fn import(
         }) => {}
         Err(error) => return Err(error.into()),
     }
+    import_tar(docker, repository, tag, tar, changes).await
+}
+
+async fn import_tar(
+    docker: &Docker,
+    repository: &str,
+    tag: &str,
+    tar: Vec<u8>,
+    changes: &[String],
+) -> Result<String, Error> {
     // bollard joins the instructions by newlines; the engine reads them as one Dockerfile.
     let options = CreateImageOptionsBuilder::default()
         .from_src("-")
@@ -181,30 +264,45 @@ async fn import(
         .create_image(Some(options), Some(bollard::body_full(tar.into())), None)
         .try_collect::<Vec<_>>()
         .await?;
-    Ok(reference)
+    Ok(format!("{repository}:{tag}"))
 }
 
 /// The tar of the sample app's image, and its hash.
 async fn sample_app_tar() -> Result<(Vec<u8>, String), Error> {
-    let program = tokio::task::spawn_blocking(sample_app_program)
+    tokio::task::spawn_blocking(|| sample_app_and(0))
         .await
         .unwrap_or_else(|e| {
             Err(Error::Program {
                 program: "rustc".to_owned(),
                 stderr: e.to_string(),
             })
-        })?;
+        })
+}
+
+/// The same with a file of so many random bytes, if any.
+fn sample_app_and(padding: usize) -> Result<(Vec<u8>, String), Error> {
+    use std::io::Read as _;
+    let program = sample_app_program()?;
+    let failed = |error| Error::File {
+        path: "sample-app.tar".into(),
+        error,
+    };
     let mut builder = tar::Builder::new(Vec::new());
-    let mut header = tar::Header::new_gnu();
-    header.set_mode(0o755);
-    header.set_size(program.len() as u64);
-    let tar = builder
-        .append_data(&mut header, "sample-app", program.as_slice())
-        .and_then(|()| builder.into_inner())
-        .map_err(|error| Error::File {
-            path: "sample-app.tar".into(),
-            error,
-        })?;
+    let mut append = |name: &str, content: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o755);
+        header.set_size(content.len() as u64);
+        builder.append_data(&mut header, name, content)
+    };
+    append("sample-app", &program).map_err(failed)?;
+    if padding > 0 {
+        let mut random = vec![0; padding];
+        std::fs::File::open("/dev/urandom")
+            .and_then(|mut source| source.read_exact(&mut random))
+            .and_then(|()| append("padding", &random))
+            .map_err(failed)?;
+    }
+    let tar = builder.into_inner().map_err(failed)?;
     let hash = hash(&tar);
     Ok((tar, hash))
 }
@@ -213,13 +311,19 @@ async fn sample_app_tar() -> Result<(Vec<u8>, String), Error> {
 /// by the hash of its source.
 fn sample_app_program() -> Result<Vec<u8>, Error> {
     let source = paths::source_dir().join("src/bin/sample_app.rs");
-    let hash = hash(&read(&source)?);
+    let mut sources = read(&source)?;
+    for module in ["health.rs", "limits.rs"] {
+        sources.extend(read(&source.with_extension("").join(module))?);
+    }
+    let hash = hash(&sources);
     let dir = paths::target_dir()?.join("sample");
     let program = dir.join(format!("sample-app-{hash}"));
     if !program.is_file() {
         create_dir(&dir)?;
-        // Renamed when whole, for other processes may be at the same.
-        let partial = dir.join(format!("partial-{}", std::process::id()));
+        // Renamed when whole, for other processes and threads may be at the same.
+        static PARTIAL: AtomicUsize = AtomicUsize::new(0);
+        let count = PARTIAL.fetch_add(1, Ordering::Relaxed);
+        let partial = dir.join(format!("partial-{}-{count}", std::process::id()));
         let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
         run(Command::new(rustc)
             .args([
@@ -248,7 +352,7 @@ fn sample_app_program() -> Result<Vec<u8>, Error> {
 }
 
 /// Runs a program to its end and returns its stdout.
-fn run(command: &mut Command) -> Result<Vec<u8>, Error> {
+pub(crate) fn run(command: &mut Command) -> Result<Vec<u8>, Error> {
     let program = format!("{command:?}");
     match command.output() {
         Ok(output) if output.status.success() => Ok(output.stdout),
@@ -270,7 +374,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
     })
 }
 
-fn create_dir(path: &Path) -> Result<(), Error> {
+pub(crate) fn create_dir(path: &Path) -> Result<(), Error> {
     std::fs::create_dir_all(path).map_err(|error| Error::File {
         path: path.to_owned(),
         error,

@@ -4,7 +4,12 @@
 //!   nginx.
 //! - [`process`]: the built programs as child processes: ready files, logs, signals.
 //! - [`cluster`]: one control plane and any number of data planes, and the calls tests make on them.
+//! - [`control_plane`]: control planes alone, on any database, and data planes that follow several.
 //! - [`engine`]: what the engine really holds, by label.
+//! - [`registry`]: a real registry on loopback; [`wire`]: a network before it that is slow or breaks.
+//! - [`firewall`]: what the kernel's packet filter really holds, by node.
+//! - [`engine_proxy`]: a man in the middle before the engine, which makes it fail on demand;
+//!   [`private_engine`]: an engine of a test's own, which it may kill.
 //! - [`http_client`]: requests to a proxy under a given host name, and raw bytes for bad ones.
 //! - [`wait`]: conditions with a deadline, instead of sleeps.
 //! - [`stats`]: medians, bounds of chance.
@@ -17,13 +22,20 @@
 
 pub mod chart;
 pub mod cluster;
+pub mod control_plane;
 pub mod cpu;
+mod debian;
 pub mod engine;
+pub mod engine_proxy;
+pub mod firewall;
 pub mod http_client;
 pub mod image;
 pub mod load;
 pub mod paths;
+pub mod private_engine;
 pub mod process;
+pub mod registry;
 pub mod report;
 pub mod stats;
 pub mod wait;
+pub mod wire;

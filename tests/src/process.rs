@@ -30,6 +30,17 @@ pub struct Program {
 impl Program {
     /// Starts `name` with its output appended to `DIR/LABEL.log`.
     pub fn start(name: &str, args: &[String], dir: &Path, label: &str) -> Result<Self> {
+        Self::start_in(name, args, &[], dir, label)
+    }
+
+    /// The same, with more in its environment.
+    pub fn start_in(
+        name: &str,
+        args: &[String],
+        env: &[(String, String)],
+        dir: &Path,
+        label: &str,
+    ) -> Result<Self> {
         let log = dir.join(format!("{label}.log"));
         let file = std::fs::File::options()
             .create(true)
@@ -37,6 +48,7 @@ impl Program {
             .open(&log)?;
         let child = Command::new(paths::program(name)?)
             .args(args)
+            .envs(env.iter().cloned())
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)

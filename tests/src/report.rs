@@ -96,10 +96,29 @@ pub fn table(rows: &[Row]) -> String {
 
 /// Writes `target/bench/NAME.json` and says where that is.
 pub fn write(name: &str, rows: &[Row]) -> Result<PathBuf> {
+    put(name, rows.iter().map(Row::json).collect())
+}
+
+/// As [`write`], but what the file has of other metrics stays.
+pub fn update(name: &str, rows: &[Row]) -> Result<PathBuf> {
+    let path = paths::target_dir()?
+        .join("bench")
+        .join(format!("{name}.json"));
+    let before: Value = std::fs::read(path)
+        .ok()
+        .and_then(|content| serde_json::from_slice(&content).ok())
+        .unwrap_or_default();
+    let measured = |row: &Value| rows.iter().any(|new| row["metric"] == new.metric);
+    let kept = before["rows"].as_array().into_iter().flatten();
+    let kept = kept.filter(|row| !measured(row)).cloned();
+    put(name, kept.chain(rows.iter().map(Row::json)).collect())
+}
+
+fn put(name: &str, rows: Vec<Value>) -> Result<PathBuf> {
     let dir = paths::target_dir()?.join("bench");
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let path = dir.join(format!("{name}.json"));
-    let document = json!({ "rows": rows.iter().map(Row::json).collect::<Vec<_>>() });
+    let document = json!({ "rows": rows });
     std::fs::write(&path, format!("{document:#}\n"))
         .with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)

@@ -1,14 +1,19 @@
 //! The flags of a version: its image and how to run it.
 
+mod limits;
+mod probe;
+
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use cless_proto::v1 as pb;
-use pb::readiness_probe::Kind as Probe;
 use pb::version_spec::{Protocol, PullPolicy};
 
 use crate::error::Error;
 use crate::parse;
+use limits::LimitArgs;
+use probe::ProbeArgs;
 
 /// When the image is pulled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -65,24 +70,16 @@ pub(crate) struct SpecArgs {
         allow_hyphen_values = true
     )]
     arg: Vec<String>,
-    /// Cores: 0.5, 2, 500m [default: 1]
-    #[arg(long, env = "CLESS_CPU", value_name = "CORES", value_parser = parse::cores)]
-    cpu: Option<u32>,
-    /// Memory: 512Mi, 1G [default: 512Mi]
-    #[arg(long, env = "CLESS_MEMORY", value_name = "SIZE", value_parser = parse::size)]
-    memory: Option<u64>,
-    /// Ready when a GET of this path succeeds [default: when the port accepts a connection]
-    #[arg(long, env = "CLESS_HEALTH_PATH", value_name = "PATH")]
-    health_path: Option<String>,
-    /// The statuses that count as ready, with --health-path [default: 200-399]
-    #[arg(long, env = "CLESS_HEALTH_STATUS", value_name = "RANGE", value_parser = parse::statuses)]
-    health_status: Option<(u32, u32)>,
     /// When to pull the image [default: missing]
     #[arg(long, env = "CLESS_PULL", value_enum)]
     pull: Option<Pull>,
     /// How the app is spoken to, whatever a client speaks [default: auto]
     #[arg(long, env = "CLESS_PROTOCOL", value_enum)]
     protocol: Option<Speak>,
+    #[command(flatten)]
+    limits: LimitArgs,
+    #[command(flatten)]
+    probe: ProbeArgs,
 }
 
 impl SpecArgs {
@@ -104,53 +101,19 @@ impl SpecArgs {
             })?);
         }
         env.extend(self.env.iter().cloned());
-        // 0 on the wire means the default: not what was typed.
-        for (flag, zero) in [
-            ("cpu", self.cpu == Some(0)),
-            ("memory", self.memory == Some(0)),
-        ] {
-            if zero {
-                return Err(Error::Usage {
-                    message: format!("--{flag}: 0 is too little to run anything"),
-                    hint: Some(format!("leave --{flag} out to take the default")),
-                });
-            }
-        }
-        let readiness = match (&self.health_path, self.health_status) {
-            (None, None) => None,
-            (None, Some(_)) => {
-                return Err(Error::Usage {
-                    message: "--health-status: there is no --health-path to ask".to_owned(),
-                    hint: Some("add --health-path /healthz, or the path your app has".to_owned()),
-                });
-            }
-            (Some(path), range) => {
-                let (status_min, status_max) = range.unwrap_or_default();
-                let http = pb::HttpProbe {
-                    path: path.clone(),
-                    status_min,
-                    status_max,
-                };
-                Some(pb::ReadinessProbe {
-                    kind: Some(Probe::Http(http)),
-                })
-            }
-        };
         let pull_policy = match self.pull {
             None => PullPolicy::Unspecified,
             Some(Pull::Missing) => PullPolicy::Missing,
             Some(Pull::Always) => PullPolicy::Always,
             Some(Pull::Never) => PullPolicy::Never,
         };
-        Ok(pb::VersionSpec {
+        let mut spec = pb::VersionSpec {
             image: self.image.clone(),
             port: self.port.map_or(0, u32::from),
             env,
             command: self.command.clone(),
             args: self.arg.clone(),
-            cpu_millis: self.cpu.unwrap_or(0),
-            memory_bytes: self.memory.unwrap_or(0),
-            readiness,
+            readiness: self.probe.to_proto()?,
             pull_policy: pull_policy.into(),
             protocol: match self.protocol {
                 None => Protocol::Unspecified,
@@ -159,8 +122,16 @@ impl SpecArgs {
                 Some(Speak::H2c) => Protocol::H2c,
             }
             .into(),
-        })
+            ..Default::default()
+        };
+        self.limits.apply(&mut spec)?;
+        Ok(spec)
     }
+}
+
+/// What was typed, or the default; what can be typed fits.
+fn span(given: Option<Duration>) -> Option<prost_types::Duration> {
+    given.and_then(|span| prost_types::Duration::try_from(span).ok())
 }
 
 /// The pairs of an env file, or the number of the line that is none, and why.

@@ -50,6 +50,16 @@ pub(crate) struct DevArgs {
     /// The container engine: unix:///... or tcp://... [default: DOCKER_HOST, else the usual socket]
     #[arg(long, env = "CLESS_ENGINE", value_name = "URL")]
     engine: Option<String>,
+    /// Credentials for registries, as `docker login` writes them
+    /// [default: $DOCKER_CONFIG/config.json, else ~/.docker/config.json]
+    #[arg(long, env = "CLESS_REGISTRY_CONFIG", value_name = "FILE")]
+    registry_config: Option<PathBuf>,
+    /// Remove images that it pulled, once nothing has needed them for this long [default: never]
+    #[arg(long, env = "CLESS_PRUNE_IMAGES_AFTER", value_name = "TIME", value_parser = cless_data_plane::options::positive_duration)]
+    prune_images_after: Option<std::time::Duration>,
+    /// The engine's runtime that containers run under: runc, runsc, ... [default: the engine's]
+    #[arg(long, env = "CLESS_RUNTIME", value_name = "NAME")]
+    runtime: Option<String>,
     /// Where state is kept [default: $XDG_DATA_HOME/cless, else ~/.local/share/cless]
     #[arg(long, env = "CLESS_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -152,6 +162,9 @@ impl Planes {
             cache_dir,
             admin: args.admin,
             engine: args.engine.clone(),
+            registry_config: args.registry_config.clone(),
+            prune_images_after: args.prune_images_after,
+            runtime: args.runtime.clone(),
             keep_containers: args.keep_containers,
             ..Default::default()
         })

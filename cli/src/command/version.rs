@@ -15,7 +15,7 @@ use crate::parse::{self, VersionRef};
 #[derive(Debug, Subcommand)]
 pub(crate) enum VersionCommand {
     /// Create one; it starts nothing and gets no traffic
-    Create(CreateArgs),
+    Create(Box<CreateArgs>),
     /// Show one: how it runs, its proof, its last failure and cold start by node
     Get(WhichArgs),
     /// Show all, newest first
@@ -89,7 +89,7 @@ pub(super) async fn run(
     printer: &Printer,
 ) -> Result<(), Error> {
     match command {
-        VersionCommand::Create(args) => create(args, client, printer).await,
+        VersionCommand::Create(args) => create(*args, client, printer).await,
         VersionCommand::Get(WhichArgs { service, version }) => {
             let number = client.resolve(&service, version).await?;
             printer.one(&client.get_version(&service, number).await?)

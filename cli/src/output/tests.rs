@@ -314,6 +314,11 @@ fn nodes_and_instances() {
         version: "0.1.0".to_owned(),
         warnings: vec!["the engine does not answer".to_owned()],
         instances: 1,
+        isolation: Some(pb::Isolation {
+            state: pb::isolation::State::None.into(),
+            reason: "`iptables-save` is not on PATH".to_owned(),
+        }),
+        sandboxes: 2,
         ..Default::default()
     };
     assert_snapshot!(node.detail(&view()), @r"
@@ -322,17 +327,22 @@ fn nodes_and_instances() {
     State:      CONNECTED
     Revision:   17 (0 behind)
     Instances:  1
+    Sandboxes:  2
     Engine:     -
+    Isolation:  NONE
     Program:    0.1.0
     Connected:  2023-11-14T22:11:50Z
     Reported:   2023-11-14T22:13:18Z
+
+    Not isolated:
+      `iptables-save` is not on PATH
 
     Warnings:
       the engine does not answer
     ");
     assert_snapshot!(table::table(pb::Node::COLUMNS, [node.row(&view())]), @r"
-    NAME   STATE      REVISION  LAG  INSTANCES  ENGINE  NOTES            REPORTED
-    local  CONNECTED  17        0    1          -       1: see node get  2s
+    NAME   STATE      REVISION  LAG  INSTANCES  ENGINE  ISOLATION  NOTES            REPORTED
+    local  CONNECTED  17        0    1          -       NONE       1: see node get  2s
     ");
     let instance = pb::Instance {
         name: "nodes/local/instances/i1".to_owned(),

@@ -153,6 +153,8 @@ async fn a_version_that_fails_leaves_traffic_unchanged() {
     Port:       from the image
     CPU:        1
     Memory:     512Mi
+    Processes:  512
+    Stop:       10s grace
     Readiness:  a TCP connect to the port
     Pull:       missing
     Created:    [TIME]

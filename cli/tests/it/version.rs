@@ -22,6 +22,8 @@ async fn a_version_from_create_to_delete() {
     Port:       8000
     CPU:        0.5
     Memory:     256Mi
+    Processes:  512
+    Stop:       10s grace
     Readiness:  GET /up answers 200-399
     Pull:       missing
     Created:    [TIME]
@@ -59,6 +61,8 @@ async fn a_version_from_create_to_delete() {
     Args:       -m app
     CPU:        1
     Memory:     512Mi
+    Processes:  512
+    Stop:       10s grace
     Readiness:  a TCP connect to the port
     Pull:       missing
     Created:    [TIME]
@@ -85,9 +89,18 @@ async fn a_version_from_create_to_delete() {
             "path": "/up",
             "statusMin": 200,
             "statusMax": 399
-          }
+          },
+          "period": "0.050s",
+          "timeout": "1s",
+          "initialDelay": "0s"
         },
-        "pullPolicy": "PULL_POLICY_MISSING"
+        "pullPolicy": "PULL_POLICY_MISSING",
+        "pidsLimit": 512,
+        "readOnlyRoot": false,
+        "tmpfs": {},
+        "user": "",
+        "stopSignal": "",
+        "stopGrace": "10s"
       },
       "imageDigest": "",
       "etag": "[ID]",
@@ -118,7 +131,16 @@ async fn a_version_from_create_to_delete() {
       memoryBytes: '536870912'
       readiness:
         tcp: {}
+        period: 0.050s
+        timeout: 1s
+        initialDelay: 0s
       pullPolicy: PULL_POLICY_MISSING
+      pidsLimit: 512
+      readOnlyRoot: false
+      tmpfs: {}
+      user: ''
+      stopSignal: ''
+      stopGrace: 10s
     imageDigest: ''
     etag: [ID]
     createTime: [TIME]
@@ -176,5 +198,91 @@ async fn bad_input_names_the_field_and_the_flag() {
     ----- stderr -----
     error: --health-status: there is no --health-path to ask
     hint: add --health-path /healthz, or the path your app has
+    ");
+}
+
+#[tokio::test]
+async fn limits_and_probes_from_flag_to_page() {
+    let plane = Plane::start().await;
+    plane.ok("service create hello").await;
+    assert_run!(
+        plane.run("version create hello --image hello:1 --pids 64 --read-only --tmpfs /run:1Mi --user app:staff --stop-signal int --stop-grace 90s --health-grpc shop.v1.Cart --health-timeout 3s --health-delay 2s --health-interval 1s").await,
+        @r"
+    exit: 0
+    ----- stdout -----
+    Name:       services/hello/versions/1
+    Image:      hello:1
+    Traffic:    0%
+    Port:       from the image
+    CPU:        1
+    Memory:     512Mi
+    Processes:  64
+    Root:       read-only
+    Tmpfs:      /run 1Mi, /tmp 64Mi
+    User:       app:staff
+    Stop:       SIGINT, 1m30s grace
+    Readiness:  gRPC health of shop.v1.Cart is SERVING (every 1s, within 3s, after 2s)
+    Pull:       missing
+    Created:    [TIME]
+    ----- stderr -----
+    created services/hello/versions/1; it gets no traffic: cless traffic set hello v1=100
+    "
+    );
+    plane
+        .ok("version create hello --image hello:1 --health-check --stop-grace 0s")
+        .await;
+    assert_run!(plane.run("version get hello v2").await, @r"
+    exit: 0
+    ----- stdout -----
+    Name:       services/hello/versions/2
+    Image:      hello:1
+    Traffic:    0%
+    Port:       from the image
+    CPU:        1
+    Memory:     512Mi
+    Processes:  512
+    Stop:       no grace
+    Readiness:  the image's HEALTHCHECK is healthy
+    Pull:       missing
+    Created:    [TIME]
+    ");
+    plane
+        .ok("version create hello --image hello:1 --health-timeout 5s --health-grpc")
+        .await;
+    assert_run!(plane.run("version get hello v3").await, @r"
+    exit: 0
+    ----- stdout -----
+    Name:       services/hello/versions/3
+    Image:      hello:1
+    Traffic:    0%
+    Port:       from the image
+    CPU:        1
+    Memory:     512Mi
+    Processes:  512
+    Stop:       10s grace
+    Readiness:  gRPC health is SERVING (within 5s)
+    Pull:       missing
+    Created:    [TIME]
+    ");
+    assert_run!(plane.run("version create hello --image hello:1 --health-grpc --health-path /up").await, @r"
+    exit: 2
+    ----- stderr -----
+    error: the argument '--health-grpc [<SERVICE>]' cannot be used with '--health-path <PATH>'
+
+    Usage: cless version create --image <REF> --health-grpc [<SERVICE>] --server <URL> --actor <NAME> <SVC>
+
+    For more information, try '--help'.
+    ");
+    assert_run!(plane.run("version create hello --image hello:1 --tmpfs /proc --stop-signal NONE --pids 3 --health-interval 2m").await, @r"
+    exit: 2
+    ----- stderr -----
+    error: version.spec.readiness.period: 120s is out of range: give 1ms to 60s, or leave it out for the default of 50ms
+    error: version.spec.pids_limit: 3 is out of range: give 16 to 32768, or 0 for the default of 512
+    error: version.spec.tmpfs[/proc]: `/proc` is the kernel's: mount it elsewhere
+    error: version.spec.stop_signal: `NONE` is not a signal: give a name such as `SIGTERM` or `INT`, or a number from 1 to 64
+    hint: `version.spec.readiness.period` is set by --health-interval
+    hint: `version.spec.pids_limit` is set by --pids
+    hint: `version.spec.tmpfs[/proc]` is set by --tmpfs
+    hint: `version.spec.stop_signal` is set by --stop-signal
     ");
 }

@@ -41,7 +41,10 @@ pub use settings::{
     Affinity, AffinityInput, AffinityKind, Settings, SettingsField, SettingsInput, SettingsPatch,
 };
 pub use slots::Slots;
-pub use spec::{Protocol, PullPolicy, Readiness, ReadinessInput, VersionSpec, VersionSpecInput};
+pub use spec::{
+    ProbeTimings, ProbeTimingsInput, Protocol, PullPolicy, Readiness, ReadinessInput, StopSignal,
+    Tmpfs, User, VersionSpec, VersionSpecInput,
+};
 pub use start::{ColdStart, StartFailure, StartFailureReason};
 pub use time::Timestamp;
 pub use traffic::{ChangeNote, Target, TargetInput, Traffic, TrafficRevision, TrafficSplit};

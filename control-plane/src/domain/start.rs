@@ -43,13 +43,29 @@ pub struct StartFailure {
     pub log_tail: Vec<String>,
     /// When.
     pub time: Option<Timestamp>,
+    /// The signal that ended it, as `SIGKILL`; empty if none.
+    #[serde(default)]
+    pub signal: String,
+    /// What the last probe found, in words; empty if there was none.
+    #[serde(default)]
+    pub last_probe: String,
+    /// What the engine said, in its own words.
+    #[serde(default)]
+    pub engine_error: String,
 }
 
 impl StartFailure {
     /// The same, with no more than the last [`LOG_LINES_MAX`] lines and no text of more than 2000 characters.
     #[must_use]
     pub fn clipped(mut self) -> Self {
-        clip(&mut self.message);
+        for text in [
+            &mut self.message,
+            &mut self.signal,
+            &mut self.last_probe,
+            &mut self.engine_error,
+        ] {
+            clip(text);
+        }
         let extra = self.log_tail.len().saturating_sub(LOG_LINES_MAX);
         self.log_tail.drain(..extra);
         self.log_tail.iter_mut().for_each(clip);
@@ -96,8 +112,13 @@ mod tests {
             oom_killed: false,
             log_tail: (0..30).map(|line| line.to_string()).collect(),
             time: None,
+            signal: String::new(),
+            last_probe: String::new(),
+            engine_error: "é".repeat(TEXT_MAX + 1),
         }
         .clipped();
+        assert_eq!(failure.engine_error.chars().count(), TEXT_MAX + 1);
+        assert!(failure.engine_error.ends_with('…'));
         assert_eq!(failure.message.chars().count(), TEXT_MAX + 1);
         assert_eq!(failure.log_tail.len(), LOG_LINES_MAX);
         assert_eq!(failure.log_tail[0], "10");

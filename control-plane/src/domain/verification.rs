@@ -274,6 +274,9 @@ mod tests {
             oom_killed: false,
             log_tail: vec![],
             time: None,
+            signal: String::new(),
+            last_probe: String::new(),
+            engine_error: String::new(),
         }))
     }
 

@@ -215,6 +215,7 @@ impl CatalogService for Plane {
             );
         }
         let (service, number) = read(parsed, wrong)?;
+        self.replicas.refresh().await.map_err(status::store)?;
         let asked: BTreeSet<_> = self.nodes.connected().into_iter().collect();
         if asked.is_empty() {
             // What is missing altogether is said first.

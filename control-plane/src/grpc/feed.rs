@@ -2,8 +2,8 @@
 
 use super::convert::{feed as to, nodes as from};
 use super::stream_routes::{self, Responses};
-use super::{Plane, read, status};
-use crate::domain::{Violations, name};
+use super::{Plane, page, read, status};
+use crate::domain::{Uid, Violations, name};
 use crate::feed::Feed;
 use crate::feed::stream::{History as _, STALL_LIMIT};
 use cless_proto::v1 as pb;
@@ -69,7 +69,34 @@ impl RouteFeedService for Plane {
             .map_err(|taken| status::name_taken(&taken))?;
         Ok(Response::new(()))
     }
+
+    async fn list_retained_images(
+        &self,
+        request: Request<pb::ListRetainedImagesRequest>,
+    ) -> Result<Response<pb::ListRetainedImagesResponse>, Status> {
+        let request = request.into_inner();
+        let size = page::size(request.page_size).map_err(status::invalid_page)?;
+        let after = page::parsed_key(RETAINED_IMAGES, &request.page_token, |key| {
+            Uid::parse(key).ok()
+        })
+        .map_err(status::invalid_page)?;
+        let head = self.store.head().await.map_err(status::store)?;
+        let found = self
+            .store
+            .list_retained_images(size, after.as_ref())
+            .await
+            .map_err(status::store)?;
+        let next_page_token = page::next(&found, RETAINED_IMAGES, |one| one.version.to_string());
+        Ok(Response::new(pb::ListRetainedImagesResponse {
+            images: found.items.iter().map(to::retained_image).collect(),
+            next_page_token,
+            cluster: head.cluster,
+        }))
+    }
 }
+
+/// What the tokens of this list are made for.
+const RETAINED_IMAGES: &str = "retained images";
 
 /// Sends the table, then each change, until somebody ends it.
 async fn watch(

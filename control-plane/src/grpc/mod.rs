@@ -20,6 +20,7 @@ pub(crate) use server::{Listening, listen};
 use crate::domain::{Timestamp, Violations};
 use crate::feed::Feed;
 use crate::nodes::Nodes;
+use crate::nodes::replicas::Replicas;
 use crate::store::Store;
 use std::time::SystemTime;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +35,8 @@ pub(crate) struct Plane {
     pub(crate) feed: Feed,
     /// The data planes.
     pub(crate) nodes: Nodes,
+    /// Those of other control planes.
+    pub(crate) replicas: Replicas,
     /// Ends open streams.
     pub(crate) shutdown: CancellationToken,
 }

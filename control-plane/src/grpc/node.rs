@@ -111,6 +111,7 @@ impl NodeService for Plane {
         }
         read(Some(()), wrong)?;
         let revision = if asked == 0 { head.revision } else { asked };
+        self.replicas.refresh().await.map_err(status::store)?;
         let (mut applied, mut pending) = (0, Vec::new());
         for node in self.nodes.all().iter().filter(|node| node.is_connected()) {
             let done = node

@@ -151,7 +151,10 @@ pub(crate) fn store(error: store::Error) -> Status {
             )
         }
         Error::Unavailable(_) => unavailable("DATABASE_BUSY", &message),
-        Error::DatabaseNewer { .. } | Error::Open { .. } | Error::Database(_) => {
+        Error::DatabaseNewer { .. }
+        | Error::Open { .. }
+        | Error::Backup(_)
+        | Error::Database(_) => {
             tracing::error!(error = message, "the store failed");
             let message = "the database failed; the control plane's log says how";
             status(Code::Internal, "DATABASE_FAILED", message, &[], |_| {})

@@ -2,10 +2,12 @@
 //!
 //! [`registry`] is the pure table; this file is its shell: one lock, held for moments and never
 //! across an await, and a `watch` that ticks at every change. [`reconcile`] turns what nodes say
-//! into writes (an image's digest, the outcome of a verification).
+//! into writes (an image's digest, the outcome of a verification); [`replicas`] shares it with other
+//! control planes on the same database.
 
 pub(crate) mod reconcile;
 pub(crate) mod registry;
+pub(crate) mod replicas;
 pub(crate) mod report;
 
 use crate::domain::{NodeName, Timestamp};
@@ -13,7 +15,7 @@ use crate::feed::Cursor;
 use parking_lot::Mutex;
 use registry::{NameTaken, Node, Registry, StreamId};
 use report::{Identity, Quarantined, Report};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::sync::watch;
@@ -100,6 +102,19 @@ impl Nodes {
     /// All nodes, in the order of their names.
     pub(crate) fn all(&self) -> Vec<Node> {
         self.read(|registry| registry.nodes().into_iter().cloned().collect())
+    }
+
+    /// The nodes that this control plane knows itself.
+    pub(crate) fn own(&self) -> Vec<Node> {
+        self.read(|registry| registry.own().cloned().collect())
+    }
+
+    /// Replaces what other control planes say of their nodes; `changed` if it is not what it was.
+    pub(crate) fn set_elsewhere(&self, nodes: BTreeMap<String, Node>, changed: bool) {
+        self.shared.state.lock().registry.set_elsewhere(nodes);
+        if changed {
+            self.changed();
+        }
     }
 
     /// The node of this name.

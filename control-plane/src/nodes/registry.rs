@@ -12,6 +12,9 @@
 //! A node *is* its random id. Its name is a label for people, and unique: while the id that holds a
 //! name is connected another id is refused it, so that two processes started with one name do not
 //! chase each other away for ever; a name whose holder is gone is free to take.
+//!
+//! Nodes that are connected to another control plane on the same database are known as that one says
+//! ([`replicas`](super::replicas)); a node that both know is taken from where it connected last.
 
 use crate::domain::{NodeName, Timestamp};
 use crate::feed::Cursor;
@@ -55,14 +58,50 @@ pub(crate) struct Node {
     /// Its last report and when it came.
     pub(crate) report: Option<(Timestamp, Report)>,
     stream: Option<StreamId>,
+    /// Whether it has a stream to another control plane.
+    elsewhere: bool,
     /// When it was last known to live.
     seen: Timestamp,
 }
 
 impl Node {
-    /// Whether it has an open stream.
+    /// One of which nothing but this is known.
+    pub(crate) fn new(identity: Identity, boot_id: String, seen: Timestamp) -> Self {
+        Self {
+            identity,
+            boot_id,
+            applied: None,
+            quarantined: Vec::new(),
+            refusal: None,
+            connect_time: None,
+            report: None,
+            stream: None,
+            elsewhere: false,
+            seen,
+        }
+    }
+
+    /// The same node as another control plane has it.
+    #[must_use]
+    pub(crate) fn elsewhere(mut self, connected: bool, seen: Timestamp) -> Self {
+        self.elsewhere = connected;
+        self.seen = seen;
+        self
+    }
+
+    /// Whether it has an open stream, be it to another control plane.
     pub(crate) fn is_connected(&self) -> bool {
-        self.stream.is_some()
+        self.stream.is_some() || self.elsewhere
+    }
+
+    /// Its stream to this control plane.
+    pub(crate) fn stream(&self) -> Option<StreamId> {
+        self.stream
+    }
+
+    /// Of two accounts of a node the one with the greater is right.
+    fn authority(&self) -> (bool, Option<Timestamp>, Timestamp) {
+        (self.is_connected(), self.connect_time, self.seen)
     }
 
     /// How long ago it was last known to live, if it is not connected.
@@ -84,6 +123,8 @@ impl Node {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Registry {
     nodes: BTreeMap<String, Node>,
+    /// As other control planes say.
+    elsewhere: BTreeMap<String, Node>,
     last_stream: u64,
 }
 
@@ -162,16 +203,41 @@ impl Registry {
         self.nodes.len() != before
     }
 
-    /// All nodes, in the order of their names.
+    /// Replaces what other control planes say of their nodes.
+    pub(crate) fn set_elsewhere(&mut self, nodes: BTreeMap<String, Node>) {
+        self.elsewhere = nodes;
+    }
+
+    /// Nodes that this control plane knows itself.
+    pub(crate) fn own(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
+    }
+
+    /// All nodes, in the order of their names, which are unique.
     pub(crate) fn nodes(&self) -> Vec<&Node> {
-        let mut nodes: Vec<_> = self.nodes.values().collect();
-        nodes.sort_by(|a, b| a.identity.name.cmp(&b.identity.name));
-        nodes
+        let mut named: BTreeMap<&NodeName, &Node> = BTreeMap::new();
+        // An id that took another name, or a name that another id took, is shown as who has it now.
+        let mut ids: BTreeMap<&str, &Node> = BTreeMap::new();
+        for node in self.nodes.values().chain(self.elsewhere.values()) {
+            let known = ids.entry(&node.identity.id).or_insert(node);
+            if known.authority() < node.authority() {
+                *known = node;
+            }
+        }
+        for node in ids.into_values() {
+            let known = named.entry(&node.identity.name).or_insert(node);
+            if known.authority() < node.authority() {
+                *known = node;
+            }
+        }
+        named.into_values().collect()
     }
 
     /// The node of this name.
     pub(crate) fn named(&self, name: &NodeName) -> Option<&Node> {
-        self.nodes.values().find(|node| node.identity.name == *name)
+        self.nodes()
+            .into_iter()
+            .find(|node| node.identity.name == *name)
     }
 
     fn current(&mut self, id: &str, stream: StreamId) -> Option<&mut Node> {
@@ -187,11 +253,19 @@ impl Registry {
         boot_id: String,
         now: Timestamp,
     ) -> Result<&mut Node, NameTaken> {
-        let rival = self
-            .nodes
+        let is_rival = |other: &&Node| {
+            other.identity.name == identity.name && other.identity.id != identity.id
+        };
+        if self
+            .elsewhere
             .values()
-            .find(|other| other.identity.name == identity.name && other.identity.id != identity.id);
-        if let Some(rival) = rival {
+            .any(|other| is_rival(&other) && other.is_connected())
+        {
+            return Err(NameTaken {
+                name: identity.name,
+            });
+        }
+        if let Some(rival) = self.nodes.values().find(is_rival) {
             if rival.is_connected() {
                 return Err(NameTaken {
                     name: identity.name,
@@ -203,17 +277,7 @@ impl Registry {
         let node = self
             .nodes
             .entry(identity.id.clone())
-            .or_insert_with(|| Node {
-                identity: identity.clone(),
-                boot_id: boot_id.clone(),
-                applied: None,
-                quarantined: Vec::new(),
-                refusal: None,
-                connect_time: None,
-                report: None,
-                stream: None,
-                seen: now,
-            });
+            .or_insert_with(|| Node::new(identity.clone(), boot_id.clone(), now));
         node.identity = identity;
         node.seen = now;
         if node.boot_id != boot_id {
@@ -226,133 +290,4 @@ impl Registry {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn identity(id: &str, name: &str) -> Identity {
-        Identity {
-            id: id.into(),
-            name: named(name),
-            version: "1".into(),
-        }
-    }
-
-    fn named(name: &str) -> NodeName {
-        NodeName::parse(name).expect("a label")
-    }
-
-    fn at(seconds: u64) -> Timestamp {
-        Timestamp::default().plus(Duration::from_secs(seconds))
-    }
-
-    #[test]
-    fn a_live_nodes_name_is_refused_and_a_dead_ones_is_free() {
-        let mut registry = Registry::default();
-        let first = registry
-            .connect(identity("1", "a"), "b".into(), at(0))
-            .expect("free");
-        let taken = registry.connect(identity("2", "a"), "b".into(), at(1));
-        assert_eq!(taken, Err(NameTaken { name: named("a") }));
-        let report = registry.report(identity("2", "a"), "b".into(), Report::default(), at(1));
-        assert!(report.is_err());
-        assert!(registry.disconnect("1", first, at(2)));
-        registry
-            .connect(identity("2", "a"), "b".into(), at(3))
-            .expect("free now");
-        let ids: Vec<_> = registry
-            .nodes()
-            .iter()
-            .map(|node| node.identity.id.clone())
-            .collect();
-        assert_eq!(ids, ["2"]);
-    }
-
-    #[test]
-    fn the_end_of_a_replaced_stream_changes_nothing() {
-        let mut registry = Registry::default();
-        let old = registry
-            .connect(identity("1", "a"), "b".into(), at(0))
-            .expect("free");
-        let new = registry
-            .connect(identity("1", "a"), "b".into(), at(1))
-            .expect("own");
-        assert!(!registry.disconnect("1", old, at(2)));
-        registry.refused("1", old, None, "late".into());
-        let node = registry.named(&named("a")).expect("known");
-        assert!(node.is_connected() && node.refusal.is_none());
-        assert!(registry.disconnect("1", new, at(3)));
-    }
-
-    #[test]
-    fn a_new_boot_voids_what_the_old_one_reported() {
-        let mut registry = Registry::default();
-        let report = |registry: &mut Registry, boot: &str| {
-            registry
-                .report(identity("1", "a"), boot.into(), Report::default(), at(0))
-                .expect("free");
-        };
-        report(&mut registry, "b1");
-        registry
-            .connect(identity("1", "a"), "b1".into(), at(1))
-            .expect("own");
-        assert!(registry.named(&named("a")).expect("known").report.is_some());
-        registry
-            .connect(identity("1", "a"), "b2".into(), at(1))
-            .expect("own");
-        assert!(registry.named(&named("a")).expect("known").report.is_none());
-    }
-
-    #[test]
-    fn a_stale_node_is_forgotten_in_the_end_and_a_connected_one_never() {
-        let mut registry = Registry::default();
-        let stream = registry
-            .connect(identity("1", "a"), "b".into(), at(0))
-            .expect("free");
-        assert!(!registry.forget(at(100_000)));
-        registry.disconnect("1", stream, at(100_000));
-        assert!(!registry.forget(at(100_299)));
-        assert!(registry.forget(at(100_300)));
-        assert!(registry.nodes().is_empty());
-    }
-
-    proptest! {
-        /// Names are unique, and a connected node is never pushed out.
-        #[test]
-        fn names_stay_unique(
-            steps in proptest::collection::vec((0..4u8, 0..4u8, 0..3u8), 1..60),
-        ) {
-            let mut registry = Registry::default();
-            let mut live: BTreeMap<String, (NodeName, StreamId)> = BTreeMap::new();
-            for (tick, (id, name, what)) in (0u64..).zip(steps) {
-                let (id, name) = (format!("id{id}"), named(&format!("n{name}")));
-                match what {
-                    0 => {
-                        let taken = live.iter().any(|(i, (n, _))| *i != id && *n == name);
-                        let got = registry.connect(Identity { id: id.clone(), name: name.clone(), version: String::new() }, "b".into(), at(tick));
-                        prop_assert_eq!(got.is_err(), taken);
-                        if let Ok(stream) = got {
-                            live.insert(id, (name, stream));
-                        }
-                    }
-                    1 => {
-                        let renamed = registry.report(
-                            Identity { id: id.clone(), name: name.clone(), version: String::new() }, "b".into(), Report::default(), at(tick));
-                        if let (Ok(()), Some(entry)) = (renamed, live.get_mut(&id)) {
-                            entry.0 = name;
-                        }
-                    }
-                    _ => {
-                        if let Some((_, stream)) = live.remove(&id) {
-                            prop_assert!(registry.disconnect(&id, stream, at(tick)));
-                        }
-                    }
-                }
-                let nodes = registry.nodes();
-                prop_assert!(nodes.windows(2).all(|w| w[0].identity.name < w[1].identity.name));
-                let connected = nodes.iter().filter(|node| node.is_connected()).count();
-                prop_assert_eq!(connected, live.len());
-            }
-        }
-    }
-}
+mod tests;

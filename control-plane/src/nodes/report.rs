@@ -1,6 +1,8 @@
 //! What a data plane says of itself. Kept in memory only: a control plane that restarts hears it
 //! all again within 10 s, and a report never costs a write.
 
+use bytes::Bytes;
+
 use crate::domain::{
     ColdStart, ImageDigest, NodeName, StartFailure, Timestamp, Uid, VerificationState,
 };
@@ -38,6 +40,32 @@ pub(crate) struct Report {
     pub(crate) instances: Vec<Instance>,
     /// The versions it has run or tried to run.
     pub(crate) versions: Vec<VersionReport>,
+    /// The engine's runtime that containers run under; empty if it has not said.
+    pub(crate) runtime: String,
+    /// How far its containers are kept apart, once it has said.
+    pub(crate) isolation: Option<Isolation>,
+    /// Network sandboxes ready for a new instance.
+    pub(crate) sandboxes: u32,
+    /// The whole of it as it came, for other control planes.
+    pub(crate) encoded: Bytes,
+}
+
+/// How far the containers of a node are kept apart.
+#[derive(Debug, Clone)]
+pub(crate) struct Isolation {
+    /// How far.
+    pub(crate) state: IsolationState,
+    /// Why not all of it, for a person.
+    pub(crate) reason: String,
+}
+
+/// As the data plane judges it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IsolationState {
+    Unspecified,
+    Enforced,
+    Partial,
+    None,
 }
 
 /// One container on a node.

@@ -1,39 +1,57 @@
-//! Opening a database: all that differs between SQLite and PostgreSQL.
+//! Opening a database, and beginning transactions on it.
 //!
-//! SQLite has one connection that writes, so that writers queue here in order rather than race for its lock, and a
-//! few that read beside it (WAL). In memory there is one connection for both. What is written is on disk before it is
-//! acknowledged: `synchronous=FULL`, because in WAL mode NORMAL may lose acknowledged commits on power loss.
+//! There is one connection that writes, so that writers queue in this process, in order, rather than race for the
+//! database's lock, and a few that read beside it. In memory there is one connection for both. What is written is on
+//! disk before it is acknowledged: `synchronous=FULL`, because in WAL mode NORMAL may lose acknowledged commits on power
+//! loss; PostgreSQL's own default is as strict.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sea_orm::{
-    AccessMode, ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction,
-    DbBackend, IsolationLevel, RuntimeErr, SqliteTransactionMode, Statement, TransactionOptions,
-    TransactionTrait,
+    AccessMode, ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbBackend,
+    IsolationLevel, SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
 
-use cless_migrations::{Migrator, MigratorTrait};
-
-use super::Error;
+use super::explain::{explain_open, is_busy};
+use super::sqlite::{self, InUse, Role, SqliteUrl};
+use super::{Error, migrate};
 
 /// Readers beside the writer: reads are short, and a core more than this would not be free for them.
 const READERS: u32 = 4;
-/// For the lock of a database that another process holds: a backup, say.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// For a turn in the queue of writers: longer than any deadline of a caller, so that the caller's own decides.
-const QUEUE_TIMEOUT: Duration = Duration::from_secs(60);
+/// For another process to give SQLite's lock away between two of its writes.
+const LOCKED_WITHIN: Duration = Duration::from_secs(30);
 /// For a server to accept a connection, and for a turn in the queue before it: an operator waits for the message.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(10);
-/// The first SQLite without a bug in resetting its WAL that may corrupt the database.
-const SQLITE_MIN: (u32, u32, u32) = (3, 51, 3);
+/// What the server does to a session of ours that goes wrong, in milliseconds: a statement that hangs, a lock that another
+/// control plane keeps, and a control plane that stopped in the middle of a write, which all others would wait for.
+const SERVER_LIMITS: [(&str, &str); 3] = [
+    ("statement_timeout", "30000"),
+    ("lock_timeout", "10000"),
+    ("idle_in_transaction_session_timeout", "10000"),
+];
 
 /// The two sides of a database; clones share their connections.
 #[derive(Debug, Clone)]
 pub(super) struct Connections {
     pub(super) writer: DatabaseConnection,
     pub(super) reader: DatabaseConnection,
+    /// Of a SQLite file, for as long as it is open.
+    in_use: Option<Arc<InUse>>,
+    url: String,
+}
+
+impl Connections {
+    /// The URL, if other control planes may write to the same database.
+    pub(super) fn shared_url(&self) -> Option<&str> {
+        (self.writer.get_database_backend() == DbBackend::Postgres).then_some(&*self.url)
+    }
+
+    /// Whether the database is a file that another process may open too.
+    pub(super) fn is_file(&self) -> bool {
+        self.in_use.is_some()
+    }
 }
 
 /// Connects, checks the program and the database for each other, and brings the schema up to date.
@@ -43,70 +61,123 @@ pub(super) async fn open(url: &str) -> Result<Connections, Error> {
         reason,
     };
     let sqlite = SqliteUrl::parse(url);
-    if let Some(sqlite) = &sqlite {
-        sqlite.check().map_err(fail)?;
-    } else if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-        return Err(fail(
-            "it is not `sqlite://PATH?mode=rwc` or `postgres://USER:PASSWORD@HOST/NAME`: give one of these"
-                .to_owned(),
-        ));
-    }
-    let writer = connect(url, 1)
-        .await
-        .map_err(|error| fail(explain_open(&error)))?;
-    if sqlite.is_some() {
-        check_library(&writer).await.map_err(fail)?;
-    }
-    let connections = match sqlite {
-        Some(SqliteUrl::Memory) => Connections {
-            reader: writer.clone(),
-            writer,
-        },
-        _ => {
-            let reader = connect(url, READERS)
-                .await
-                .map_err(|error| fail(explain_open(&error)))?;
-            Connections { writer, reader }
+    let mut in_use = None;
+    match &sqlite {
+        Some(sqlite) => {
+            sqlite.check().map_err(fail)?;
+            if let SqliteUrl::File { path, .. } = sqlite {
+                in_use = Some(InUse::take(path).await.map_err(fail)?);
+            }
         }
+        None if is_server(url) => {}
+        None => {
+            return Err(fail(
+                "it is not `sqlite://PATH?mode=rwc` or `postgres://USER:PASSWORD@HOST/NAME`: give one of these"
+                    .to_owned(),
+            ));
+        }
+    }
+    let refused = |error: sea_orm::DbErr| fail(explain_open(&error));
+    let writer = connect(url, 1, Role::Writer).await.map_err(refused)?;
+    if sqlite.is_some() {
+        sqlite::check_library(&writer).await.map_err(refused)?;
+    }
+    let place = match (&sqlite, &in_use) {
+        (Some(SqliteUrl::File { path, .. }), Some(lock)) => migrate::Place::File {
+            path,
+            alone: lock.is_alone(),
+        },
+        (Some(_), _) => migrate::Place::Memory,
+        (None, _) => migrate::Place::Server,
     };
-    migrate(&connections.writer, url).await?;
-    Ok(connections)
+    migrate::migrate(&writer, place, &redacted(url)).await?;
+    if let Some(lock) = &mut in_use {
+        lock.share().map_err(|error| fail(sqlite::cannot(&error)))?;
+    }
+    let reader = match sqlite {
+        Some(SqliteUrl::Memory) => writer.clone(),
+        _ => connect(url, READERS, Role::Reader).await.map_err(refused)?,
+    };
+    Ok(Connections {
+        writer,
+        reader,
+        in_use: in_use.map(Arc::new),
+        url: url.to_owned(),
+    })
 }
 
-async fn connect(url: &str, most: u32) -> Result<DatabaseConnection, sea_orm::DbErr> {
-    let local = url.starts_with("sqlite:");
+/// Whether a URL names a PostgreSQL server.
+pub(super) fn is_server(url: &str) -> bool {
+    url.starts_with("postgres://") || url.starts_with("postgresql://")
+}
+
+/// The file of a SQLite URL.
+pub(super) fn file_of(url: &str) -> Option<PathBuf> {
+    match SqliteUrl::parse(url)? {
+        SqliteUrl::File { path, .. } => Some(path),
+        SqliteUrl::Memory => None,
+    }
+}
+
+/// A pool of connections.
+pub(super) async fn connect(
+    url: &str,
+    most: u32,
+    role: Role,
+) -> Result<DatabaseConnection, sea_orm::DbErr> {
     let mut options = ConnectOptions::new(url);
     options
         .max_connections(most)
         .min_connections(1)
-        .acquire_timeout(if local { QUEUE_TIMEOUT } else { SERVER_TIMEOUT })
-        .test_before_acquire(false)
         .idle_timeout(None::<Duration>)
         .max_lifetime(None::<Duration>)
         .sqlx_logging(false)
-        .record_stmt_in_spans(false)
-        .map_sqlx_sqlite_opts(sqlite_options);
+        .record_stmt_in_spans(false);
+    if is_server(url) {
+        // A server that restarted leaves dead connections behind: one that is tried is replaced.
+        options
+            .acquire_timeout(SERVER_TIMEOUT)
+            .test_before_acquire(true)
+            .map_sqlx_postgres_opts(|options| {
+                options
+                    .application_name("cless-control-plane")
+                    .options(SERVER_LIMITS)
+            });
+    } else {
+        sqlite::configure(&mut options, role);
+    }
     Database::connect(options).await
 }
 
-fn sqlite_options(options: SqliteConnectOptions) -> SqliteConnectOptions {
-    options
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .foreign_keys(true)
-        .busy_timeout(BUSY_TIMEOUT)
-}
-
-/// Begins a transaction that may write. On SQLite it takes the lock at once: one that begins by reading and then
-/// writes is refused as busy without waiting.
+/// Begins a transaction that may write.
+///
+/// On SQLite it takes the lock at once: one that begins by reading and then writes is refused as busy without waiting.
+/// On PostgreSQL each statement reads what is committed by then; as all writers begin by locking one row, that is what
+/// the one before left, and no order of statements can fail to serialise.
 pub(super) async fn begin_write(
     connection: &DatabaseConnection,
-) -> Result<DatabaseTransaction, Error> {
-    let options = TransactionOptions {
-        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-        ..TransactionOptions::default()
+) -> Result<DatabaseTransaction, sea_orm::DbErr> {
+    let options = || match connection.get_database_backend() {
+        DbBackend::Sqlite => TransactionOptions {
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        },
+        _ => TransactionOptions {
+            isolation_level: Some(IsolationLevel::ReadCommitted),
+            access_mode: Some(AccessMode::ReadWrite),
+            ..TransactionOptions::default()
+        },
     };
-    Ok(connection.begin_with_options(options).await?)
+    let begun = Instant::now();
+    loop {
+        match connection.begin_with_options(options()).await {
+            // Another process writes: its turns are short.
+            Err(error) if is_busy(&error) && begun.elapsed() < LOCKED_WITHIN => {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            begun => return begun,
+        }
+    }
 }
 
 /// Begins a transaction whose reads all see the same state.
@@ -125,104 +196,6 @@ pub(super) async fn begin_read(
     Ok(connection.begin_with_options(options).await?)
 }
 
-async fn migrate(writer: &DatabaseConnection, url: &str) -> Result<(), Error> {
-    let fail = |error: &sea_orm::DbErr| Error::Open {
-        url: redacted(url),
-        reason: explain_open(error),
-    };
-    let unknown = Migrator::unknown_change(writer)
-        .await
-        .map_err(|error| fail(&error))?;
-    if let Some(migration) = unknown {
-        return Err(Error::DatabaseNewer {
-            url: redacted(url),
-            migration,
-        });
-    }
-    Migrator::up(writer, None)
-        .await
-        .map_err(|error| fail(&error))
-}
-
-async fn check_library(connection: &DatabaseConnection) -> Result<(), String> {
-    let row = connection
-        .query_one_raw(Statement::from_string(
-            DbBackend::Sqlite,
-            "SELECT sqlite_version() AS version",
-        ))
-        .await
-        .map_err(|error| explain_open(&error))?;
-    let version: String = row
-        .and_then(|row| row.try_get("", "version").ok())
-        .unwrap_or_default();
-    let mut parts = version
-        .split('.')
-        .map(|part| part.parse::<u32>().unwrap_or(0));
-    let mut part = || parts.next().unwrap_or(0);
-    if (part(), part(), part()) < SQLITE_MIN {
-        let (a, b, c) = SQLITE_MIN;
-        return Err(format!(
-            "this program was built with SQLite {version}, which may corrupt a database: build it with {a}.{b}.{c} or later"
-        ));
-    }
-    Ok(())
-}
-
-/// Where a SQLite URL points.
-enum SqliteUrl {
-    Memory,
-    File { path: PathBuf, create: bool },
-}
-
-impl SqliteUrl {
-    fn parse(url: &str) -> Option<Self> {
-        let rest = url.strip_prefix("sqlite:")?;
-        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let path = path.strip_prefix("//").unwrap_or(path);
-        if path == ":memory:" || query.split('&').any(|pair| pair == "mode=memory") {
-            return Some(Self::Memory);
-        }
-        Some(Self::File {
-            path: PathBuf::from(path),
-            create: query.split('&').any(|pair| pair == "mode=rwc"),
-        })
-    }
-
-    /// Finds what SQLite would only call "unable to open database file", and makes a new file private: environment
-    /// variables of versions are in it.
-    fn check(&self) -> Result<(), String> {
-        let Self::File { path, create } = self else {
-            return Ok(());
-        };
-        let folder = match path.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            _ => Path::new("."),
-        };
-        if !folder.is_dir() {
-            return Err(format!(
-                "the folder {} does not exist: create it, or give another path",
-                folder.display()
-            ));
-        }
-        if path.is_dir() {
-            return Err("it is a folder: give the path of a file".to_owned());
-        }
-        if !path.exists() && !create {
-            return Err(
-                "the file does not exist: correct the path, or add `?mode=rwc` to create it"
-                    .to_owned(),
-            );
-        }
-        let mut options = std::fs::OpenOptions::new();
-        options.read(true).write(true).create(*create);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        options.open(path).map(drop).map_err(|error| {
-            format!("{error}: give this user the right to read and write it and its folder")
-        })
-    }
-}
-
 /// The URL without its password.
 pub(super) fn redacted(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
@@ -235,77 +208,6 @@ pub(super) fn redacted(url: &str) -> String {
             format!("{scheme}://{user}:***@{host}{}", &rest[authority_end..])
         }
         None => url.to_owned(),
-    }
-}
-
-fn explain_open(error: &sea_orm::DbErr) -> String {
-    match code(error).as_deref() {
-        Some("26") => {
-            "it is not a SQLite database: give another path, or restore it from a backup".to_owned()
-        }
-        Some("11") => "it is damaged: restore it from a backup".to_owned(),
-        Some("8") => {
-            "it is read-only: give this user the right to write it and its folder".to_owned()
-        }
-        Some("14") => {
-            "it cannot be opened: give this user the right to read and write it and its folder"
-                .to_owned()
-        }
-        _ => error.to_string(),
-    }
-}
-
-fn sqlx_error(error: &sea_orm::DbErr) -> Option<&sea_orm::sqlx::Error> {
-    use sea_orm::DbErr;
-    match error {
-        DbErr::Conn(RuntimeErr::SqlxError(error))
-        | DbErr::Exec(RuntimeErr::SqlxError(error))
-        | DbErr::Query(RuntimeErr::SqlxError(error)) => Some(error),
-        _ => None,
-    }
-}
-
-/// SQLite's primary result code, or PostgreSQL's SQLSTATE.
-fn code(error: &sea_orm::DbErr) -> Option<String> {
-    let sea_orm::sqlx::Error::Database(database) = sqlx_error(error)? else {
-        return None;
-    };
-    let code = database.code()?;
-    // SQLite's extended codes hold the primary one in their lowest byte; a SQLSTATE has five characters.
-    match code.parse::<u32>() {
-        Ok(number) if code.len() < 5 => Some((number & 0xff).to_string()),
-        _ => Some(code.into_owned()),
-    }
-}
-
-impl From<sea_orm::DbErr> for Error {
-    fn from(error: sea_orm::DbErr) -> Self {
-        use sea_orm::sqlx::Error as Sqlx;
-        // SQLite: 5 busy, 6 locked, 10 input/output, 13 full. PostgreSQL: 40xxx to be repeated, 53xxx out of
-        // resources, 57xxx shutting down, 08xxx connection.
-        let passing = match code(&error).as_deref() {
-            Some("5" | "6" | "10" | "13") => true,
-            Some(state) => ["40", "53", "57", "08"]
-                .iter()
-                .any(|class| state.len() == 5 && state.starts_with(class)),
-            None => {
-                matches!(error, sea_orm::DbErr::ConnectionAcquire(_))
-                    || matches!(
-                        sqlx_error(&error),
-                        Some(
-                            Sqlx::Io(_)
-                                | Sqlx::PoolTimedOut
-                                | Sqlx::PoolClosed
-                                | Sqlx::WorkerCrashed
-                        )
-                    )
-            }
-        };
-        if passing {
-            Self::Unavailable(error.to_string())
-        } else {
-            Self::Database(error.to_string())
-        }
     }
 }
 

@@ -92,6 +92,9 @@ pub enum Error {
         /// What is wrong and the remedy.
         reason: String,
     },
+    /// A backup or a restore was not done.
+    #[error("{0}")]
+    Backup(String),
     /// The database is busy, full or gone; a repeat may succeed.
     #[error("the database cannot be used now: {0}; try again")]
     Unavailable(String),

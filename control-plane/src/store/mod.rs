@@ -2,12 +2,18 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | `connection` | opens SQLite or PostgreSQL, all that differs between them |
-//! | `write` | the frame of every write: lock, change, revision, log, commit |
+//! | `connection` | opens SQLite or PostgreSQL, begins transactions on them |
+//! | `sqlite` | a database that is a file: its lock, its connections |
+//! | `migrate`, `backup` | the schema brought up to date; backup and restore |
+//! | `write` | the frame of every write: change, revision, log |
+//! | `batch` | the queue of writers, and the commit that they share |
+//! | `hint`, `node_status` | what control planes on one PostgreSQL tell each other |
+//! | `explain` | what a database's error means, and the remedy |
 //! | `table`, `digest` | the materialised routes and their digest |
 //! | `feed` | what the feed reads: head, table, changes since |
 //! | `services`, `versions`, `verify`, `traffic` | the resources |
 //! | `hosts`, `requests` | unique hosts, repeated requests |
+//! | `images` | the images that versions need |
 //! | `entity`, `row` | tables, and rows to domain types |
 //!
 //! Laws: revisions count every committed write that readers of the feed may see, without gaps, in commit order; the
@@ -16,15 +22,23 @@
 //!
 //! Time comes in as an argument; only uids and epochs are drawn here.
 
+mod backup;
+mod batch;
 mod connection;
 mod digest;
 mod entity;
 mod error;
+mod explain;
 mod feed;
+mod hint;
 mod hosts;
+mod images;
+mod migrate;
+mod node_status;
 mod requests;
 mod row;
 mod services;
+mod sqlite;
 mod table;
 mod traffic;
 mod types;
@@ -42,7 +56,11 @@ use tokio::sync::watch;
 
 use crate::domain::{Domain, Timestamp};
 
+pub use backup::{Restored, backup, restore};
 pub use error::{Error, Precondition};
+pub(crate) use hint::follow as follow_hints;
+pub use images::RetainedImage;
+pub(crate) use node_status::Said;
 pub use types::{
     Changes, Head, NewService, Page, RouteChange, RouteCodec, RouteOp, Since, StoreOptions,
     StoredRoute, WriteOptions, Written,
@@ -61,6 +79,7 @@ struct Inner {
     domain: Domain,
     codec: RouteCodec,
     head: watch::Sender<i64>,
+    writers: batch::Writers,
 }
 
 impl Inner {
@@ -91,6 +110,7 @@ impl Store {
                 domain: options.domain,
                 codec: options.codec,
                 head: watch::Sender::new(0),
+                writers: batch::Writers::default(),
             }),
         };
         feed::prepare(&store, Timestamp::from(SystemTime::now())).await?;

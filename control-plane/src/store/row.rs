@@ -39,6 +39,10 @@ fn foreign(error: impl std::fmt::Display) -> Error {
     Error::Database(format!("a row was not written by this program: {error}"))
 }
 
+pub(super) fn digest(column: Option<String>) -> Result<Option<ImageDigest>, Error> {
+    column.map(ImageDigest::parse).transpose().map_err(foreign)
+}
+
 pub(super) fn bytes32(column: &str, bytes: Vec<u8>) -> Result<[u8; 32], Error> {
     bytes
         .try_into()
@@ -128,11 +132,7 @@ impl ServiceRow {
             service_uid: self.service.uid.clone(),
             number,
             spec: read("versions.spec", &row.spec)?,
-            image_digest: row
-                .image_digest
-                .map(ImageDigest::parse)
-                .transpose()
-                .map_err(foreign)?,
+            image_digest: digest(row.image_digest)?,
             create_time: Timestamp::from_micros(row.create_time),
             verification,
             percent: target.map_or(Percent::ZERO, |target| target.percent),

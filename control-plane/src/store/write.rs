@@ -1,12 +1,14 @@
 //! The frame of every write.
 //!
 //! ```text
-//! BEGIN IMMEDIATE ─▶ feed_state (FOR UPDATE) ─▶ the change ─▶ its route ─▶ revision + 1, log ─▶ COMMIT ─▶ head
+//! BEGIN IMMEDIATE ─▶ feed_state (FOR UPDATE) ─▶ the writes ─▶ COMMIT ─▶ head ─▶ answers
+//!                                               │
+//!            SAVEPOINT ─▶ the change ─▶ its route ─▶ revision + 1, log ─▶ RELEASE, or back to it
 //! ```
 //!
-//! The revision is known from the second step on and becomes true at COMMIT: nobody else writes meanwhile, on SQLite
-//! because of its lock, on PostgreSQL because of the locked row. So commit order is revision order, and a rollback
-//! leaves no gap.
+//! The revision is known from the start and becomes true at COMMIT: nobody else writes meanwhile, on SQLite because of
+//! its lock, on PostgreSQL because of the locked row. So commit order is revision order, and a rollback leaves no gap.
+//! Writes that wait for a turn share a commit ([`batch`](super::batch)); none is answered before it.
 //!
 //! A write runs in a task of its own. A caller that goes away (a cancelled RPC) neither tears it apart nor keeps
 //! subscribers from hearing of a commit that has happened.
@@ -18,7 +20,8 @@ use futures_util::future::BoxFuture;
 use sea_orm::ActiveValue::Set;
 use sea_orm::sea_query::Expr;
 use sea_orm::{
-    ColumnTrait, DatabaseTransaction, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect,
+    ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder,
+    QuerySelect,
 };
 
 use crate::domain::{Timestamp, Uid};
@@ -26,7 +29,7 @@ use crate::domain::{Timestamp, Uid};
 use super::digest::TableDigest;
 use super::entity::{feed_state, request_ids, route_changes};
 use super::types::{RouteOp, Written};
-use super::{Error, Inner, Store, connection, row};
+use super::{Error, Inner, Store, batch, row};
 
 /// Changes kept at least, however old.
 pub(super) const KEEP_CHANGES: i64 = 10_000;
@@ -62,6 +65,31 @@ pub(super) struct WriteTx {
     state: feed_state::Model,
 }
 
+/// A write as it stands before its savepoint ends.
+pub(super) struct Done<T> {
+    /// What to answer.
+    pub(super) written: Written<T>,
+    /// The row of `feed_state` after it, if it is to be kept.
+    pub(super) keep: Option<feed_state::Model>,
+    db: DatabaseTransaction,
+}
+
+impl<T> Done<T> {
+    /// Ends the savepoint.
+    pub(super) async fn end(self) -> Result<(Written<T>, Option<feed_state::Model>), Error> {
+        match self.keep {
+            Some(state) => {
+                self.db.commit().await?;
+                Ok((self.written, Some(state)))
+            }
+            None => {
+                self.db.rollback().await?;
+                Ok((self.written, None))
+            }
+        }
+    }
+}
+
 impl Store {
     /// Runs one write in its frame.
     pub(super) async fn write<T, F>(
@@ -77,41 +105,15 @@ impl Store {
             + 'static,
     {
         let inner = Arc::clone(&self.inner);
-        let done = tokio::spawn(async move {
-            let mut tx = WriteTx::begin(inner, now).await?;
-            let outcome = match change(&mut tx).await {
-                Ok(outcome) => outcome,
-                Err(error) => {
-                    tx.db.rollback().await?;
-                    return Err(error);
+        let done = tokio::spawn(batch::write(inner, move |mut tx: WriteTx| {
+            Box::pin(async move {
+                tx.now = now;
+                match change(&mut tx).await {
+                    Ok(outcome) => tx.finish(outcome, validate_only).await,
+                    Err(error) => Err((error, tx.db)),
                 }
-            };
-            let current = tx.state.revision;
-            let (resource, revision, replayed) = match outcome {
-                Outcome::Changed(resource) => (resource, tx.end(validate_only).await?, false),
-                Outcome::Quiet(resource) => {
-                    if validate_only {
-                        tx.db.rollback().await?;
-                    } else {
-                        tx.db.commit().await?;
-                    }
-                    (resource, current, false)
-                }
-                Outcome::Same(resource) => {
-                    tx.db.rollback().await?;
-                    (resource, current, false)
-                }
-                Outcome::Replayed(resource, revision) => {
-                    tx.db.rollback().await?;
-                    (resource, revision, true)
-                }
-            };
-            Ok(Written {
-                resource,
-                revision,
-                replayed,
-            })
-        });
+            }) as BoxFuture<'static, _>
+        }));
         done.await.map_err(|error| {
             if error.is_panic() {
                 Error::Database(format!("a write did not end well: {error}"))
@@ -122,14 +124,22 @@ impl Store {
     }
 }
 
+/// The one row of `feed_state`, locked until the transaction ends.
+pub(super) async fn lock_state(db: &DatabaseTransaction) -> Result<feed_state::Model, DbErr> {
+    feed_state::Entity::find_by_id(FEED_STATE_ID)
+        .lock_exclusive()
+        .one(db)
+        .await?
+        .ok_or_else(|| DbErr::Custom("the row of feed_state is gone".to_owned()))
+}
+
 impl WriteTx {
-    async fn begin(inner: Arc<Inner>, now: Timestamp) -> Result<Self, Error> {
-        let db = connection::begin_write(&inner.connections.writer).await?;
-        let state = feed_state::Entity::find_by_id(FEED_STATE_ID)
-            .lock_exclusive()
-            .one(&db)
-            .await?
-            .ok_or_else(|| Error::Database("the row of feed_state is gone".to_owned()))?;
+    /// A write in a savepoint; `state` is the row that its transaction has locked, as of now.
+    pub(super) fn begin(
+        inner: Arc<Inner>,
+        db: DatabaseTransaction,
+        state: feed_state::Model,
+    ) -> Result<Self, Error> {
         Ok(Self {
             digest: TableDigest::from_bytes(row::bytes32(
                 "feed_state.digest",
@@ -137,9 +147,38 @@ impl WriteTx {
             )?),
             db,
             inner,
-            now,
+            now: Timestamp::default(),
             change: (None, RouteOp::None),
             state,
+        })
+    }
+
+    /// Completes the write by what it came to. An error comes with the savepoint, which is to be rolled back.
+    async fn finish<T>(
+        mut self,
+        outcome: Outcome<T>,
+        validate_only: bool,
+    ) -> Result<Done<T>, (Error, DatabaseTransaction)> {
+        let current = self.state.revision;
+        let (resource, revision, replayed, keep) = match outcome {
+            Outcome::Changed(resource) => {
+                if let Err(error) = self.log().await {
+                    return Err((error, self.db));
+                }
+                (resource, self.state.revision, false, !validate_only)
+            }
+            Outcome::Quiet(resource) => (resource, current, false, !validate_only),
+            Outcome::Same(resource) => (resource, current, false, false),
+            Outcome::Replayed(resource, revision) => (resource, revision, true, false),
+        };
+        Ok(Done {
+            written: Written {
+                resource,
+                revision,
+                replayed,
+            },
+            keep: keep.then_some(self.state),
+            db: self.db,
         })
     }
 
@@ -153,8 +192,8 @@ impl WriteTx {
         self.change = (Some(service_uid.clone()), op);
     }
 
-    /// Steps the revision, logs the change and commits; or, for a check only, does all of it and rolls back.
-    async fn end(self, validate_only: bool) -> Result<i64, Error> {
+    /// Steps the revision and logs the change.
+    async fn log(&mut self) -> Result<(), Error> {
         let revision = self.revision();
         let digest = self.digest.to_bytes().to_vec();
         let (service_uid, op) = &self.change;
@@ -166,10 +205,10 @@ impl WriteTx {
             .col_expr(feed_state::Column::Digest, Expr::value(digest.clone()))
             .filter(feed_state::Column::Id.eq(FEED_STATE_ID))
             .exec_with_returning(&self.db)
-            .await?;
-        if stepped.first().map(|state| state.revision) != Some(revision) {
-            return Err(Error::Unavailable("another writer came between".to_owned()));
-        }
+            .await?
+            .pop()
+            .filter(|state| state.revision == revision)
+            .ok_or_else(|| Error::Unavailable("another writer came between".to_owned()))?;
         route_changes::Entity::insert(route_changes::ActiveModel {
             revision: Set(revision),
             service_uid: Set(service_uid.as_ref().map(|uid| uid.as_str().to_owned())),
@@ -182,19 +221,18 @@ impl WriteTx {
         if revision % CLEAN_EVERY == 0 {
             self.clean(KEEP_CHANGES).await?;
         }
-        if validate_only {
-            self.db.rollback().await?;
-            return Ok(revision);
-        }
-        self.db.commit().await?;
-        self.inner.advance(revision);
-        Ok(revision)
+        // The compacted revision may just have moved.
+        self.state = feed_state::Model {
+            compacted_revision: self.state.compacted_revision,
+            ..stepped
+        };
+        Ok(())
     }
 
     /// Forgets changes beyond the last `keep` that are older than an hour, and request ids older than a day.
     ///
     /// The change at the compacted revision itself is kept: its digest vouches for a delta that starts there.
-    pub(super) async fn clean(&self, keep: i64) -> Result<(), Error> {
+    pub(super) async fn clean(&mut self, keep: i64) -> Result<(), Error> {
         use route_changes::Column as Change;
         request_ids::Entity::delete_many()
             .filter(request_ids::Column::Time.lt(self.now.minus(KEEP_REQUEST_IDS).micros()))
@@ -231,11 +269,12 @@ impl WriteTx {
             .filter(feed_state::Column::Id.eq(FEED_STATE_ID))
             .exec(&self.db)
             .await?;
+        self.state.compacted_revision = compacted;
         Ok(())
     }
 
     /// Starts the history over: a new epoch, in which only this revision is known.
-    pub(super) async fn restart_history(&self, epoch: String) -> Result<(), Error> {
+    pub(super) async fn restart_history(&mut self, epoch: String) -> Result<(), Error> {
         route_changes::Entity::delete_many().exec(&self.db).await?;
         feed_state::Entity::update_many()
             .col_expr(feed_state::Column::Epoch, Expr::value(epoch))
@@ -246,6 +285,7 @@ impl WriteTx {
             .filter(feed_state::Column::Id.eq(FEED_STATE_ID))
             .exec(&self.db)
             .await?;
+        self.state.compacted_revision = self.revision();
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! A control plane in this process, on a temporary database and a port of the system's choice.
 
+use crate::database;
 use cless_control_plane::{Options, Running, start};
 use cless_proto::v1 as pb;
 use cless_proto::v1::catalog_service_client::CatalogServiceClient;
@@ -31,9 +32,13 @@ impl Harness {
     }
 
     async fn on(folder: TempDir) -> Self {
-        let running = start(options(folder.path()))
-            .await
-            .expect("the control plane starts");
+        let options = options(folder.path());
+        Self::with(options, folder).await
+    }
+
+    /// With flags of the caller's; the folder is kept as long.
+    pub(crate) async fn with(options: Options, folder: TempDir) -> Self {
+        let running = start(options).await.expect("the control plane starts");
         let channel = connect(&running).await;
         Self {
             running: Some(running),
@@ -153,7 +158,7 @@ impl Harness {
 pub(crate) fn options(folder: &Path) -> Options {
     Options {
         listen: ([127, 0, 0, 1], 0).into(),
-        database_url: format!("sqlite://{}?mode=rwc", folder.join("cless.db").display()),
+        database_url: database::url_of(folder),
         ..Options::default()
     }
 }

@@ -3,9 +3,13 @@
 
 mod bad_input;
 mod catalog;
+mod database;
 mod feed;
+mod golden;
 mod harness;
+mod images;
 mod lifecycle;
 mod nodes;
 mod proxy;
+mod replicas;
 mod traffic;

@@ -22,6 +22,12 @@ fn report(node: &str, versions: Vec<pb::VersionReport>) -> pb::ReportNodeStatusR
             ..Default::default()
         }],
         versions,
+        runtime: "runc".into(),
+        isolation: Some(pb::Isolation {
+            state: pb::isolation::State::Partial.into(),
+            reason: "no ip6tables".into(),
+        }),
+        sandboxes: 0,
     }
 }
 
@@ -76,7 +82,9 @@ async fn a_node_is_shown_as_it_connects_reports_and_goes() {
         (shown.engine.as_str(), shown.instances),
         ("Docker 20.10", 1)
     );
+    assert_eq!(shown.runtime, "runc");
     assert_eq!(shown.warnings, ["low on disk"]);
+    assert_eq!(shown.isolation, report("n1", Vec::new()).isolation);
     for parent in ["nodes/n1", "nodes/-"] {
         let request = pb::ListInstancesRequest {
             parent: parent.into(),

@@ -19,7 +19,7 @@ mod keeper;
 
 pub(crate) use keeper::Keeper;
 
-use super::identity::replace;
+use crate::file::replace;
 use crate::route::Table;
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Write as _};

@@ -4,6 +4,7 @@
 //! sure that one process uses a folder: two would remove each other's containers and overwrite each
 //! other's table.
 
+use crate::file::replace;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -93,27 +94,6 @@ fn mint(folder: &Path) -> Result<Uuid, Error> {
     let path = folder.join(ID);
     replace(&path, |file| writeln!(file, "{id}")).map_err(failed("write", &path))?;
     Ok(id)
-}
-
-/// Writes a file whole or not at all: a temporary file, fsync, rename, fsync of the folder.
-pub(super) fn replace(
-    path: &Path,
-    write: impl FnOnce(&mut File) -> io::Result<()>,
-) -> io::Result<()> {
-    let temporary = path.with_extension("new");
-    let mut file = OpenOptions::new()
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(0o600)
-        .open(&temporary)?;
-    write(&mut file)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    match path.parent() {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
-    }
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {

@@ -11,7 +11,7 @@
 //! befalls the control plane takes it away: it serves on, is on disk, and is there after a restart.
 //!
 //! [`staging`] and [`session`] decide and are pure; [`client`], [`report`] and [`cache`] do.
-//! Protobuf stops at [`decode`], [`wire`] and [`report`].
+//! Protobuf stops at [`decode`], [`wire`], [`report`] and [`retained`].
 
 mod backoff;
 mod cache;
@@ -22,6 +22,7 @@ mod fuzz;
 mod identity;
 mod message;
 mod report;
+mod retained;
 mod session;
 mod staging;
 #[cfg(test)]
@@ -30,6 +31,7 @@ mod wire;
 
 pub use identity::Error as IdentityError;
 pub use report::ReportSource;
+pub use retained::Error as RetainedError;
 
 use crate::route::Table;
 use arc_swap::{ArcSwap, Guard};
@@ -43,7 +45,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 
 /// What the feed needs to know.
 #[derive(Clone, Debug)]
@@ -181,6 +183,8 @@ pub struct Feed {
     tasks: TaskTracker,
     /// Held until shutdown, then the folder is free for the next process.
     identity: Arc<Mutex<Option<Arc<Identity>>>>,
+    /// The connection of the stream, while it answers.
+    link: watch::Receiver<Option<Channel>>,
     _ends_with_the_last: Arc<DropGuard>,
 }
 
@@ -240,17 +244,18 @@ pub async fn start(options: FeedOptions, source: Arc<dyn ReportSource>) -> Resul
 
     let cancel = CancellationToken::new();
     let tasks = TaskTracker::new();
-    let link = watch::Sender::new(None);
+    let (sender, link) = watch::channel(None);
     tasks.spawn(report::run(
         shared.clone(),
         source,
-        link.subscribe(),
+        link.clone(),
         cancel.clone(),
     ));
-    tasks.spawn(client::Client::new(shared.clone(), endpoints, link).run(cancel.clone()));
+    tasks.spawn(client::Client::new(shared.clone(), endpoints, sender).run(cancel.clone()));
     tasks.spawn(Keeper::new(cache_dir, identity.clone(), shared.clone()).run(cancel.clone()));
     tasks.close();
     Ok(Feed {
+        link,
         shared,
         tasks,
         identity: Arc::new(Mutex::new(Some(identity))),

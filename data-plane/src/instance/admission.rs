@@ -116,6 +116,11 @@ impl Admission {
         before.is_ok()
     }
 
+    /// Whether requests may enter, if there is a place.
+    pub fn is_open(&self) -> bool {
+        self.word.load(Ordering::Relaxed) & !COUNT == OPEN
+    }
+
     /// Requests in flight.
     pub fn in_flight(&self) -> u32 {
         places(self.word.load(Ordering::Acquire))

@@ -9,18 +9,23 @@ use super::engine::Engine;
 use super::failure;
 use super::owner::{Message, Progress};
 use super::pool::Shared;
-use crate::runtime::{Error, Exit};
+use super::{sure, trouble};
+use crate::runtime::{ContainerState, Exit};
 
-/// Between attempts to remove a container from an engine that does not answer.
+/// Before a container that could not be removed is tried again; doubled each time.
 const REMOVE_RETRY: Duration = Duration::from_secs(1);
-/// From the wish to end to the end by force, as `docker stop` gives.
-const STOP_GRACE: Duration = Duration::from_secs(10);
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
+
+const UNKNOWN_EXIT: Exit = Exit {
+    code: -1,
+    oom_killed: false,
+};
 
 /// How a container is taken away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Farewell {
-    /// Asked to end, then removed.
-    Stop,
+    /// Asked to end, and after so long ended by force, then removed.
+    Stop(Duration),
     /// Removed: it has ended, or never ran.
     Remove,
     /// Removed after its end is explained: it died while it served.
@@ -42,34 +47,43 @@ pub(super) async fn take_away(
     }
     let runtime = &*engine.runtime;
     if how == Farewell::Explain {
-        let exit = match runtime.inspect(&name).await {
-            Ok(found) => found.exit,
-            Err(_) => Exit {
-                code: -1,
-                oom_killed: false,
-            },
+        let failure = match runtime.inspect(&name).await {
+            Ok(found) if found.state != ContainerState::Exited && found.sandbox.is_some() => {
+                failure::network_lost("while it served")
+            }
+            found => {
+                let exit = found.map_or(UNKNOWN_EXIT, |found| found.exit);
+                failure::exited(runtime, &name, exit, "while it served").await
+            }
         };
-        let failure = failure::exited(runtime, &name, exit, "while it served").await;
         pool.tell(Message::Progress(
             serial,
             Progress::Explained(Box::new(failure)),
         ));
     }
-    let mut asked_to_end = how != Farewell::Stop;
+    let mut still_to_ask = match how {
+        Farewell::Stop(grace) => Some(grace),
+        Farewell::Remove | Farewell::Explain => None,
+    };
+    let mut retry = REMOVE_RETRY;
     loop {
-        if !asked_to_end {
-            asked_to_end = !matches!(
-                runtime.stop(&name, STOP_GRACE).await,
-                Err(Error::Unavailable(_))
-            );
+        if let Some(grace) = still_to_ask {
+            let stopped = sure::stop(&engine, &name, grace).await;
+            if !stopped.is_err_and(|error| trouble::is_no_answer(&error)) {
+                still_to_ask = None;
+            }
         }
-        match runtime.remove(&name).await {
+        match sure::remove(&engine, &name).await {
             Ok(()) => break,
             Err(error) => {
                 warn!(container = name, %error, "cannot remove a container, trying again");
-                tokio::time::sleep(REMOVE_RETRY).await;
+                tokio::time::sleep(retry).await;
+                engine.back().await;
+                retry = (retry * 2).min(LONGEST_RETRY);
             }
         }
     }
+    // What is in use by nobody any more goes too, before the node may think that all is gone.
+    engine.sandboxes.release(runtime, &name).await;
     pool.tell(Message::Progress(serial, Progress::Removed));
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -14,10 +15,7 @@ use super::admission::{Admission, Refused};
 use super::owner::Message;
 use super::pool::Shared;
 use super::report::ColdStart;
-
-/// Connections that must fail in a row before an instance is looked at: one may have met the moment
-/// at which a server reloads.
-const FAILURES_TO_LOOK: u32 = 3;
+use super::suspicion::{PATIENT_CALLER, Suspicion};
 
 /// One instance. Its life is in the hands of the pool's owner task; this is what is shared.
 #[derive(Debug)]
@@ -30,10 +28,13 @@ pub struct Instance {
     pub(super) admission: Admission,
     /// The most requests at once since [`Instance::take_peak`].
     peak: AtomicU32,
-    /// Connections that failed in a row.
-    unreachable: AtomicU32,
+    /// What requests have found of it.
+    pub(super) suspicion: Suspicion,
     address: OnceLock<SocketAddr>,
     cold_start: OnceLock<ColdStart>,
+    ready_at: OnceLock<Instant>,
+    /// The end of its last wake, and what the engine took for it.
+    woke: Mutex<Option<(Instant, Duration)>>,
     retired: CancellationToken,
     /// New connections that it does not answer, perhaps because it waits on an idle one.
     hungry: AtomicU32,
@@ -57,9 +58,11 @@ impl Instance {
             idle_since: AtomicU64::new(0),
             admission: Admission::default(),
             peak: AtomicU32::new(0),
-            unreachable: AtomicU32::new(0),
+            suspicion: Suspicion::default(),
             address: OnceLock::new(),
             cold_start: OnceLock::new(),
+            ready_at: OnceLock::new(),
+            woke: Mutex::default(),
             retired: CancellationToken::new(),
             hungry: AtomicU32::new(0),
             sleeps: AtomicU64::new(0),
@@ -132,13 +135,6 @@ impl Instance {
         Hunger(self)
     }
 
-    /// A connection to it was made.
-    pub fn reached(&self) {
-        if self.unreachable.load(Ordering::Relaxed) > 0 {
-            self.unreachable.store(0, Ordering::Relaxed);
-        }
-    }
-
     /// Lets nobody in, so that it may sleep, and has its idle connections dropped. False if a
     /// request is in it, or it is not open.
     pub(super) fn fall_asleep(&self) -> bool {
@@ -168,10 +164,15 @@ impl Instance {
         now: Instant,
     ) {
         let _ = self.address.set(address);
+        let _ = self.ready_at.set(now);
         if let Some(cold_start) = cold_start {
             let _ = self.cold_start.set(cold_start);
         }
         self.touch(now);
+    }
+
+    pub(super) fn woke(&self, now: Instant, took: Duration) {
+        *self.woke.lock() = Some((now, took));
     }
 
     pub(super) fn touch(&self, now: Instant) {
@@ -203,7 +204,8 @@ impl Drop for Hunger<'_> {
 pub struct Guard {
     instance: Arc<Instance>,
     pool: Arc<Shared>,
-    waited: Option<Duration>,
+    /// Since when the request stood in the queue, and for how long.
+    waited: Option<(Instant, Duration)>,
 }
 
 impl Guard {
@@ -220,8 +222,8 @@ impl Guard {
         })
     }
 
-    pub(super) fn set_waited(&mut self, waited: Duration) {
-        self.waited = Some(waited);
+    pub(super) fn set_waited(&mut self, since: Instant) {
+        self.waited = Some((since, since.elapsed()));
     }
 
     /// The instance.
@@ -229,12 +231,24 @@ impl Guard {
         &self.instance
     }
 
-    /// The instance did not accept a connection. After a few in a row it is looked at, and taken out
-    /// if it does not answer.
-    pub fn unreachable(&self) {
-        let failures = self.instance.unreachable.fetch_add(1, Ordering::Relaxed) + 1;
-        if failures.is_multiple_of(FAILURES_TO_LOOK) {
-            self.pool.tell(Message::Unreachable(self.instance.serial()));
+    /// The instance answered a request, whatever it said.
+    pub fn answered(&self) {
+        self.instance.suspicion.answered();
+    }
+
+    /// The instance did not answer a request: it refused, reset, or was silent. After a few in a row it
+    /// is looked at, and taken out if it does not answer its probe.
+    pub fn failed(&self) {
+        if self.instance.suspicion.failed() {
+            self.pool.tell(Message::Suspected(self.instance.serial()));
+        }
+    }
+
+    /// The caller left after it waited for an answer so long: after a long wait that counts as a
+    /// failure, for callers have time limits of their own.
+    pub fn abandoned(&self, waited: Duration) {
+        if waited >= PATIENT_CALLER {
+            self.failed();
         }
     }
 
@@ -245,7 +259,21 @@ impl Guard {
 
     /// How long the request stood in the queue; `None` if it found a place at once.
     pub fn waited(&self) -> Option<Duration> {
-        self.waited
+        self.waited.map(|(_, waited)| waited)
+    }
+
+    /// The start of the instance, if it became ready while the request waited.
+    pub fn waited_for_start(&self) -> Option<&ColdStart> {
+        let (since, _) = self.waited?;
+        let ready = *self.instance.ready_at.get()?;
+        self.instance.cold_start().filter(|_| ready >= since)
+    }
+
+    /// What the engine took to wake the instance, if it woke while the request waited.
+    pub fn waited_for_wake(&self) -> Option<Duration> {
+        let (since, _) = self.waited?;
+        let (at, took) = (*self.instance.woke.lock())?;
+        (at >= since).then_some(took)
     }
 }
 

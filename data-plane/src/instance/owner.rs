@@ -7,10 +7,13 @@
 //! Invariants: every [`Waiter`] is answered exactly once; a pool ends only with an empty queue and
 //! no instance, and only once its version has left the route table.
 
+mod image;
+mod liveness;
 mod message;
 mod scaling;
 mod sleeping;
 mod tenant;
+mod trouble;
 mod view;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -22,15 +25,18 @@ use tracing::warn;
 
 use super::backoff::Backoff;
 use super::engine::Engine;
+use super::outage::Outage;
 use super::pool::{Refusal, Shared};
 use super::report::{ColdStart, StartFailure, VerifyResult};
 use super::start::Started;
 use super::state::{Event, State};
+use super::trouble::Cause;
 use crate::metrics::Metrics;
 use crate::scale::decide::Standing;
 use crate::scale::window::Window;
-use tenant::{Tenant, is_hopeful, is_starting};
+use tenant::{Tenant, is_starting};
 
+pub(super) use image::is_stale;
 pub(super) use message::{Membership, Message, Progress, Waiter};
 
 /// The node-wide surroundings of a pool.
@@ -65,8 +71,11 @@ pub(super) struct Owner {
     tenants: BTreeMap<u64, Tenant>,
     backoff: Backoff,
     port: Option<u16>,
+    /// Since this pool began.
     pulled: bool,
-    image_digest: Option<String>,
+    image_digest: Option<Arc<str>>,
+    /// A start has looked at the image, so the next need not.
+    looked: bool,
     last_failure: Option<StartFailure>,
     /// The last end of an instance that served; a good start does not make it untold.
     last_end: Option<StartFailure>,
@@ -75,6 +84,8 @@ pub(super) struct Owner {
     proof: Option<Proof>,
     /// How many instances the load of late filled.
     load: Window,
+    /// Whether the engine answers.
+    outage: tokio::sync::watch::Receiver<Outage>,
     stopping: Option<Stopping>,
     dirty: bool,
 }
@@ -96,6 +107,7 @@ impl Owner {
     ) -> Self {
         let mut owner = Self {
             shared,
+            outage: around.engine.outage.subscribe(),
             around,
             inbox,
             member: member.clone(),
@@ -105,6 +117,7 @@ impl Owner {
             port: None,
             pulled: false,
             image_digest: None,
+            looked: false,
             last_failure: None,
             last_end: None,
             last_cold_start: None,
@@ -134,6 +147,8 @@ impl Owner {
                     None => break,
                 },
                 () = tokio::time::sleep(wake) => {}
+                // Its sender is in `around`.
+                Ok(()) = self.outage.changed() => {}
             }
             while let Ok(message) = self.inbox.try_recv() {
                 self.handle(message);
@@ -169,7 +184,9 @@ impl Owner {
             Message::Left(standing) => self.set_standing(standing),
             Message::Progress(serial, progress) => self.progress(serial, progress),
             Message::Died(name) => self.died(&name),
-            Message::Unreachable(serial) => self.look_at(serial),
+            Message::Suspected(serial) => self.look_at(serial),
+            Message::Unhealthy(name) => self.unhealthy(&name),
+            Message::NetworkLost(name) => self.network_lost(&name),
             Message::Adopt(container, address) => self.adopt(*container, address),
             Message::Stop { keep, done } => self.stop(keep, done),
         }
@@ -188,7 +205,11 @@ impl Owner {
             self.dirty = true;
         }
         self.set_standing(member.standing);
+        let digest = member.version.image_digest.as_deref().map(Arc::from);
         self.member = member;
+        self.drain_stale();
+        // After that: a start that hears of it must find itself given up, if it is.
+        self.shared.fix_digest(digest);
     }
 
     fn set_standing(&mut self, standing: Standing) {
@@ -241,6 +262,8 @@ impl Owner {
         self.dirty = true;
         match progress {
             Progress::Pulling(line) => self.pull_progress = line,
+            Progress::Pulled => self.pulled = true,
+            Progress::Resolved(digest) => self.resolved(serial, digest),
             Progress::Created(id) => {
                 if let Some(tenant) = self.tenants.get_mut(&serial) {
                     tenant.container = id.chars().take(12).collect();
@@ -249,9 +272,11 @@ impl Owner {
             }
             Progress::Started => self.apply(serial, Event::Started),
             Progress::Answered(started) => self.answered(serial, *started),
-            Progress::Failed(failure) => self.failed(serial, *failure),
+            Progress::Failed(failure, cause) => self.failed(serial, *failure, cause),
+            Progress::Spent(reason, spent) => self.spent(serial, reason, &spent),
             Progress::Explained(failure) => self.last_end = Some(*failure),
-            Progress::Paused => self.apply(serial, Event::Paused),
+            Progress::Paused(took) => self.paused(serial, took),
+            Progress::Awake => self.apply(serial, Event::StillAwake),
             Progress::Resumed(took) => self.resumed(serial, took),
             Progress::Stuck(failure) => self.stuck(serial, *failure),
             Progress::Deaf(failure) => self.deaf(serial, *failure),
@@ -260,18 +285,21 @@ impl Owner {
     }
 
     fn answered(&mut self, serial: u64, started: Started) {
-        let Some(tenant) = self.tenants.get(&serial) else {
+        let Some(tenant) = self.tenants.get_mut(&serial) else {
             return;
         };
+        let now = Instant::now();
         tenant
             .instance
-            .answered(started.address, started.cold_start.clone(), Instant::now());
+            .answered(started.address, started.cold_start.clone(), now);
+        // One that was taken over has been up for longer than this process knows.
+        tenant.outages = self.outage.borrow().count();
+        tenant.ready_at = started.cold_start.is_some().then_some(now);
         self.port = Some(started.address.port());
-        self.pulled |= started.pulled;
-        self.image_digest = started.image_digest.or_else(|| self.image_digest.take());
-        self.backoff.succeeded();
+        self.backoff.ready(now);
         self.last_failure = None;
         if let Some(cold_start) = started.cold_start {
+            self.looked = true;
             let service = &self.member.version.service;
             self.around
                 .metrics
@@ -281,7 +309,7 @@ impl Owner {
         self.apply(serial, Event::Answered);
     }
 
-    fn failed(&mut self, serial: u64, failure: StartFailure) {
+    fn failed(&mut self, serial: u64, failure: StartFailure, cause: Cause) {
         let wanted = self
             .tenants
             .get(&serial)
@@ -289,9 +317,9 @@ impl Owner {
         if wanted {
             warn!(
                 service = %self.member.version.service, version = self.shared.key.number,
-                reason = ?failure.reason, message = failure.message, "a start failed"
+                reason = ?failure.reason, message = failure.message, ?cause, "a start failed"
             );
-            self.backoff.failed(Instant::now());
+            let again = self.back_off(cause, Instant::now());
             let service = &self.member.version.service;
             self.around
                 .metrics
@@ -300,28 +328,29 @@ impl Owner {
                 && proof.tried
                 && proof.result == VerifyResult::Pending
             {
-                proof.result = VerifyResult::Failed(failure.clone());
+                match again {
+                    true => proof.tried = false,
+                    false => proof.result = VerifyResult::Failed(failure.clone()),
+                }
             }
             self.last_failure = Some(failure);
         }
         self.apply(serial, Event::StartFailed);
-        if let Some(retry_after) = self.nothing_to_wait_for(Instant::now()) {
-            self.refuse_all(Refusal::StartFailed { retry_after });
+        match self.nothing_to_wait_for(Instant::now()) {
+            Some(Refusal::BackingOff { retry_after }) => {
+                self.refuse_all(Refusal::StartFailed { retry_after });
+            }
+            Some(refusal) => self.refuse_all(refusal),
+            None => {}
         }
-    }
-
-    /// How long no start will be tried, if no instance is ready or on its way.
-    fn nothing_to_wait_for(&self, now: Instant) -> Option<Duration> {
-        let hope = self.count(is_hopeful);
-        self.backoff.remaining(now).filter(|_| hope == 0)
     }
 
     /// Hands out places, decides, starts and reaps until nothing more is to be done now.
     fn settle(&mut self, now: Instant) {
         self.hand_out();
         self.prove();
-        if let Some(retry_after) = self.nothing_to_wait_for(now) {
-            self.refuse_all(Refusal::BackingOff { retry_after });
+        if let Some(refusal) = self.nothing_to_wait_for(now) {
+            self.refuse_all(refusal);
         }
         match &self.stopping {
             None => self.scale(now),
@@ -353,10 +382,10 @@ impl Owner {
         if proof.result != VerifyResult::Pending {
             return;
         }
-        let ready = self
-            .tenants
-            .values()
-            .find(|tenant| tenant.state == State::Ready);
+        let version = &self.member.version;
+        let ready = self.tenants.values().find(|tenant| {
+            tenant.state == State::Ready && image::is_settled(tenant.digest.as_deref(), version)
+        });
         if let Some(tenant) = ready {
             let known = tenant.instance.cold_start().cloned();
             proof.result = VerifyResult::Verified(known.unwrap_or_else(|| ColdStart {

@@ -14,12 +14,12 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::guard::{Guard, Instance};
 use super::owner::{Message, Waiter};
 use super::report::{InstanceReport, VersionReport};
-use crate::route::{Settings, VersionKey};
+use crate::route::{Settings, Version, VersionKey};
 
 /// Why a request gets no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -37,6 +37,12 @@ pub enum Refusal {
     #[error("the version fails to start and is left alone for a while")]
     BackingOff {
         /// When a start is tried again.
+        retry_after: Duration,
+    },
+    /// The engine has not answered for a while, and no instance is ready.
+    #[error("the node cannot start an instance now")]
+    EngineAway {
+        /// When it is worth asking again.
         retry_after: Duration,
     },
     /// No place became free in time.
@@ -61,6 +67,10 @@ pub(super) struct View {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) key: VersionKey,
+    /// The service's name.
+    pub(super) service: Arc<str>,
+    /// How long a container of it may take to end when it is asked to.
+    pub(super) stop_grace: Duration,
     /// Instances that requests may enter.
     pub(super) open: ArcSwap<Vec<Arc<Instance>>>,
     /// Requests in the queue, or on their way into it.
@@ -69,23 +79,45 @@ pub(super) struct Shared {
     queue_limit: AtomicU32,
     mailbox: mpsc::UnboundedSender<Message>,
     pub(super) view: Mutex<View>,
+    /// The digest of the version's image that counts, once the control plane has said so.
+    digest: watch::Sender<Option<Arc<str>>>,
 }
 
 impl Shared {
     pub(super) fn new(
-        key: VersionKey,
+        version: &Version,
         settings: &Settings,
         mailbox: mpsc::UnboundedSender<Message>,
     ) -> Self {
         Self {
-            key,
+            key: version.key.clone(),
+            service: version.service.clone(),
+            stop_grace: version.spec.stop_grace,
             open: ArcSwap::default(),
             waiting: AtomicUsize::new(0),
             concurrency: AtomicU32::new(settings.concurrency),
             queue_limit: AtomicU32::new(settings.queue_limit),
             mailbox,
             view: Mutex::default(),
+            digest: watch::Sender::new(None),
         }
+    }
+
+    /// The digest that counts, if it is known.
+    pub(super) fn fixed_digest(&self) -> Option<Arc<str>> {
+        self.digest.borrow().clone()
+    }
+
+    pub(super) fn digests(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.digest.subscribe()
+    }
+
+    pub(super) fn fix_digest(&self, digest: Option<Arc<str>>) {
+        self.digest.send_if_modified(|fixed| {
+            let differs = *fixed != digest;
+            *fixed = digest;
+            differs
+        });
     }
 
     pub(super) fn concurrency(&self) -> u32 {
@@ -102,23 +134,19 @@ impl Shared {
     /// A place in the least loaded open instance.
     pub(super) fn place(self: &Arc<Self>) -> Option<Guard> {
         let open = self.open.load();
-        // Another request may take the last place between the look and the step: then look again.
-        // Each look that fails means somebody else got a place, so it ends.
+        // Another request may take the last place between the look and the step, or the instance
+        // may close: then look again. Each look that fails means that somebody else got a place, or
+        // that one less is open, so it ends.
         loop {
             let best = open
                 .iter()
-                .filter(|one| !one.retired().is_cancelled())
+                .filter(|one| one.admission.is_open())
                 .min_by_key(|one| one.admission.in_flight())?;
             if best.admission.in_flight() >= self.concurrency() {
                 return None;
             }
-            match Guard::enter(best, self) {
-                Ok(guard) => return Some(guard),
-                Err(super::admission::Refused::Full) => {}
-                // It closed and is about to leave the list; others may still be open.
-                Err(super::admission::Refused::Closed) => {
-                    return open.iter().find_map(|one| Guard::enter(one, self).ok());
-                }
+            if let Ok(guard) = Guard::enter(best, self) {
+                return Some(guard);
             }
         }
     }
@@ -209,7 +237,7 @@ impl Pool {
         turn.over = true;
         // The owner ends only with an empty queue, so a reply that is dropped means it is gone.
         let mut guard = answer.unwrap_or(Err(Refusal::Gone))?;
-        guard.set_waited(since.elapsed());
+        guard.set_waited(since);
         Ok(guard)
     }
 }

@@ -11,31 +11,39 @@
 //! removed before the first committed sync of this run: an old table on disk may lack what another
 //! start of this node began.
 
+mod follow;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, OnceCell, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 
 use super::engine::{Engine, network_name};
 use super::gate::Gate;
-use super::owner::{Membership, Message, Owner, Surroundings};
+use super::oci::OciRuntime;
+use super::outage::Outage;
+use super::owner::{Membership, Message, Owner, Surroundings, is_stale};
 use super::pool::{Pool, Shared};
 use super::report::{InstanceState, NodeReport};
+use super::sandbox::{self, Sandboxes};
+use super::sure;
+use super::trouble::is_no_answer;
+use crate::image::{Puller, Record};
+use crate::isolation::Isolation;
 use crate::metrics::Metrics;
 use crate::route::{Route, Table, Version, VersionKey};
-use crate::runtime::{Container, ContainerState, Event, Runtime, label};
+use crate::runtime::{Container, ContainerState, Runtime, Runtimes, label};
 use crate::scale::decide::Standing;
 
-/// How often containers are compared with pools, besides at every (re)connection to the engine.
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
-/// How soon after a sweep that failed the next is tried.
-const SWEEP_RETRY: Duration = Duration::from_secs(2);
+/// Beyond the longest grace of its containers, how long a node that stops gives the engine to end and
+/// remove them.
+const TO_REMOVE: Duration = Duration::from_secs(2);
+/// How long containers that are left may take to be removed when the node stops.
+const CLEAR_WITHIN: Duration = Duration::from_secs(20);
 
 /// All pools of a node. Cheap to clone.
 #[derive(Clone)]
@@ -66,6 +74,14 @@ pub struct Node {
     pub boot: String,
     /// Starts at once.
     pub starts_at_once: usize,
+    /// What this node pulled for cless.
+    pub images: Arc<Record>,
+    /// The engine's runtime that containers run under; `None`: its default.
+    pub runtime: Option<String>,
+    /// What keeps its containers apart.
+    pub isolation: Isolation,
+    /// Network sandboxes kept ready; 0: none are made.
+    pub sandboxes: usize,
 }
 
 impl Pools {
@@ -83,8 +99,15 @@ impl Pools {
             node: node.id,
             boot: node.boot,
             gate: Gate::new(node.starts_at_once),
-            network: OnceCell::new(),
+            network: parking_lot::RwLock::default(),
+            puller: Puller::new(runtime.clone(), node.images),
+            linked: watch::Sender::new(false),
+            oci: OciRuntime::new(node.runtime),
+            sandboxes: Arc::new(Sandboxes::new(node.sandboxes)),
             runtime,
+            isolation: node.isolation,
+            outage: watch::Sender::new(Outage::default()),
+            full: Mutex::default(),
         };
         Self {
             inner: Arc::new(Inner {
@@ -117,7 +140,7 @@ impl Pools {
             settings: route.settings.clone(),
         };
         let (mailbox, inbox) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared::new(version.key.clone(), &route.settings, mailbox));
+        let shared = Arc::new(Shared::new(version, &route.settings, mailbox));
         let pool = Pool {
             shared: shared.clone(),
         };
@@ -138,28 +161,13 @@ impl Pools {
         pool
     }
 
-    /// Requests that wait, by service and version, where any do.
-    pub fn queues(&self) -> Vec<(Arc<str>, u32, usize)> {
-        let waiting = self.all().into_iter().map(|pool| {
-            let service = self.service_of(pool.key());
-            (service, pool.key().number, pool.waiting())
-        });
-        waiting.filter(|(.., waiting)| *waiting > 0).collect()
-    }
-
-    /// The name of a version's service, or its uid once no table has it.
-    fn service_of(&self, key: &VersionKey) -> Arc<str> {
-        let table = self.inner.table.lock();
-        let known = table.version(key).map(|(route, _)| route.service.clone());
-        known.unwrap_or_else(|| key.service_uid.clone())
-    }
-
     /// Brings every pool in step with a table. `synced`: a sync was committed in this run.
     pub fn reconcile(&self, table: &Arc<Table>, synced: bool) {
         if table.is_initial() || self.inner.stopping.load(Ordering::Relaxed) {
             return;
         }
         *self.inner.around.engine.cluster.write() = table.cluster().clone();
+        self.inner.around.engine.sandboxes.wake();
         *self.inner.table.lock() = table.clone();
         for pool in self.all() {
             pool.shared.tell(told(table, pool.key()));
@@ -178,44 +186,44 @@ impl Pools {
         }
     }
 
+    /// Whether a control plane is connected, so that a start may hear from it.
+    pub fn set_linked(&self, linked: bool) {
+        self.inner.around.engine.linked.send_replace(linked);
+    }
+
     fn all(&self) -> Vec<Pool> {
         self.inner.pools.lock().values().cloned().collect()
     }
 
-    /// Follows the engine's events and sweeps, until the node stops. Never returns an error: an
-    /// engine that is away is waited for.
-    pub async fn follow_engine(self) {
-        let runtime = self.inner.around.engine.runtime.clone();
-        let mut events = runtime.events(&self.inner.around.engine.node);
-        let mut next_sweep = Duration::ZERO;
-        loop {
-            tokio::select! {
-                event = events.next() => match event {
-                    Some(Event::Connected) => {}
-                    Some(Event::Died { name, labels }) => {
-                        self.died(&name, &labels);
-                        continue;
-                    }
-                    None => return,
-                },
-                () = self.inner.sweep.notified() => {}
-                () = tokio::time::sleep(next_sweep) => {}
-            }
-            next_sweep = match self.sweep().await {
-                Ok(()) => SWEEP_EVERY,
-                Err(error) => {
-                    debug!(%error, "the engine's containers cannot be compared now");
-                    SWEEP_RETRY
-                }
-            };
-        }
+    /// Keeps network sandboxes ready for new instances, until the node stops.
+    pub async fn keep_sandboxes(self) {
+        let changed = &self.inner.around.changed;
+        let tell = || changed.send_modify(|count| *count += 1);
+        sandbox::keep(self.inner.around.engine.clone(), tell).await;
     }
 
-    fn died(&self, name: &str, labels: &BTreeMap<String, String>) {
+    /// A container of this node has ended: an instance, or a pause container.
+    fn died(&self, name: String, labels: &BTreeMap<String, String>) {
+        self.sandbox_died(&name);
+        self.tell(labels, Message::Died(name));
+    }
+
+    /// Tells the pool of a container by its labels.
+    fn tell(&self, labels: &BTreeMap<String, String>, message: Message) {
         if let Some(key) = key_of(labels)
             && let Some(pool) = self.inner.pools.lock().get(&key)
         {
-            pool.shared.tell(Message::Died(name.to_owned()));
+            pool.shared.tell(message);
+        }
+    }
+
+    /// Whoever is in it has lost its network. Does nothing if no sandbox has this name.
+    fn sandbox_died(&self, name: &str) {
+        let engine = &self.inner.around.engine;
+        if let Some(instance) = engine.sandboxes.died(&engine.runtime, name) {
+            for pool in self.all() {
+                pool.shared.tell(Message::NetworkLost(instance.clone()));
+            }
         }
     }
 
@@ -225,31 +233,49 @@ impl Pools {
     /// The engine's, if it does not answer; nothing is changed then.
     async fn sweep(&self) -> Result<(), crate::runtime::Error> {
         let engine = &self.inner.around.engine;
-        let named = engine.runtime.engine().await;
-        self.set_engine(
-            named
-                .as_ref()
-                .map_or_else(|e| Err(e.to_string()), |n| Ok(n.clone())),
-        );
-        named?;
         // Before the containers: one that is made meanwhile is then not taken for missing.
-        let ready = self.served_names();
-        let found = engine.runtime.list(&engine.node).await?;
-        let there: HashSet<&str> = found.iter().map(|one| one.name.as_str()).collect();
+        let (ready, sandboxes) = (self.served_names(), engine.sandboxes.alive());
+        let (named, found) = match self.ask_engine().await {
+            Ok(answer) => answer,
+            Err(error) => {
+                if is_no_answer(&error) {
+                    engine.missed();
+                }
+                self.set_engine(Err(error.to_string()));
+                return Err(error);
+            }
+        };
+        self.set_engine(Ok(named));
+        engine.cover_network().await;
+        // An engine that restarts ends what it runs before it tells anyone.
+        let alive: HashSet<&str> = found
+            .iter()
+            .filter(|one| matches!(one.state, ContainerState::Running | ContainerState::Paused))
+            .map(|one| one.name.as_str())
+            .collect();
         for (pool, name) in ready {
-            if !there.contains(name.as_str()) {
+            if !alive.contains(name.as_str()) {
                 pool.shared.tell(Message::Died(name));
             }
         }
+        for name in sandbox::ended(sandboxes, &found) {
+            self.sandbox_died(&name);
+        }
+        // After the dead are told: none of them is woken because of this.
+        engine.answered();
         let known = self.known_names();
         let strangers = found.iter().filter(|one| !known.contains(&one.name));
+        let (held, strangers): (Vec<_>, Vec<_>) =
+            strangers.partition(|one| sandbox::is_sandbox(one));
         // Taking over is quick and may spare a start; removing takes the engine a while each.
         let mut leftovers = Vec::new();
         for container in strangers {
-            if !self.take_over(container) {
+            if !self.take_over(container, &found) {
                 leftovers.push(container);
             }
         }
+        // After who is in them, and without those that were taken over with who is in them.
+        leftovers.extend(held.iter().filter(|one| !engine.sandboxes.knows(&one.name)));
         if !self.inner.synced.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -261,7 +287,7 @@ impl Pools {
                 container = container.name,
                 "removing a leftover of this node"
             );
-            engine.runtime.remove(&container.name).await?;
+            sure::remove(engine, &container.name).await?;
         }
         Ok(())
     }
@@ -278,20 +304,31 @@ impl Pools {
     }
 
     /// False if no pool can use it.
-    fn take_over(&self, container: &Container) -> bool {
+    fn take_over(&self, container: &Container, all: &[Container]) -> bool {
         let ours = container.labels.get(label::BOOT) == Some(&self.inner.around.engine.boot);
         if ours || self.inner.stopping.load(Ordering::Relaxed) {
             return false;
         }
-        let Some((pool, address)) = self.adopter(container) else {
+        let Some((pool, port)) = self.adopter(container) else {
             return false;
         };
+        let Some((address, sandbox)) = sandbox::address_of(container, port, all) else {
+            return false;
+        };
+        let engine = &self.inner.around.engine;
+        if let Some(sandbox) = sandbox {
+            engine.sandboxes.adopt(&container.name, sandbox);
+        }
         let adopt = Message::Adopt(Box::new(container.clone()), address);
-        pool.shared.tell(adopt)
+        let adopted = pool.shared.tell(adopt);
+        if !adopted {
+            engine.sandboxes.discard(&engine.runtime, &container.name);
+        }
+        adopted
     }
 
-    /// The pool that can use a container of an earlier process, and where it listens.
-    fn adopter(&self, container: &Container) -> Option<(Pool, SocketAddr)> {
+    /// The pool that can use a container of an earlier process, and the port it listens on.
+    fn adopter(&self, container: &Container) -> Option<(Pool, u16)> {
         if !matches!(
             container.state,
             ContainerState::Running | ContainerState::Paused
@@ -300,9 +337,13 @@ impl Pools {
         }
         let table = self.inner.table.lock().clone();
         let (route, version) = table.version(&key_of(&container.labels)?)?;
+        // One that ran a tag before it was known which digest counts.
+        let digest = container.labels.get(label::DIGEST).map(String::as_str);
+        if is_stale(digest, version) {
+            return None;
+        }
         let port = container.labels.get(label::PORT)?.parse().ok()?;
-        let address = SocketAddr::new(container.address?, port);
-        Some((self.get(route, version), address))
+        Some((self.get(route, version), port))
     }
 
     fn served_names(&self) -> Vec<(Pool, String)> {
@@ -336,17 +377,12 @@ impl Pools {
         names
     }
 
-    fn set_engine(&self, found: Result<String, String>) {
-        let mut engine = self.inner.engine.lock();
-        if *engine != found {
-            match &found {
-                Ok(name) => info!(engine = name, "the engine answers"),
-                Err(error) => warn!(
-                    error,
-                    "the engine does not answer; what runs goes on serving"
-                ),
+    fn compare_runtimes(&self, offered: &Runtimes) {
+        let oci = &self.inner.around.engine.oci;
+        if oci.compare(offered) {
+            if let Err(unfit) = oci.found() {
+                warn!(%unfit, "no container is started");
             }
-            *engine = found;
             self.inner.around.changed.send_modify(|count| *count += 1);
         }
     }
@@ -358,6 +394,22 @@ impl Pools {
             Ok(name) => report.engine.clone_from(name),
             Err(error) => report.warnings.push(format!("engine: {error}")),
         }
+        match self.inner.around.engine.oci.found() {
+            Ok(name) => report.runtime = name,
+            Err(unfit) => report.warnings.push(format!("engine: {unfit}")),
+        }
+        if let Some(said) = &*self.inner.around.engine.full.lock() {
+            report.warnings.push(format!(
+                "engine: its disk was full at the last start: {said}; free some, by removing images \
+                 that are not needed for example"
+            ));
+        }
+        let sandboxes = &self.inner.around.engine.sandboxes;
+        (report.sandboxes.idle, report.sandboxes.used) = sandboxes.counts();
+        let trouble = sandboxes.trouble();
+        report
+            .warnings
+            .extend(trouble.map(|why| format!("network sandboxes: {why}; starts use the bridge")));
         for pool in self.all() {
             let view = pool.shared.view.lock();
             for (instance, known) in &view.instances {
@@ -371,11 +423,14 @@ impl Pools {
     }
 
     /// Stops every pool: drains, then removes this node's containers and network, or with `keep`
-    /// leaves what is ready for the next process. Requests that still run after `patience` are cut.
+    /// leaves what is ready for the next process. Requests that still run after `patience` are cut;
+    /// containers get the grace of their version in any case.
     pub async fn shut_down(&self, keep: bool, patience: Duration) {
         self.inner.stopping.store(true, Ordering::Relaxed);
         let mut waits = Vec::new();
+        let mut least = Duration::ZERO;
         for pool in self.all() {
+            least = least.max(pool.shared.stop_grace + TO_REMOVE);
             let (done, ended) = oneshot::channel();
             if pool.shared.tell(Message::Stop { keep, done }) {
                 waits.push(ended);
@@ -387,18 +442,42 @@ impl Pools {
                 let _ = ended.await;
             }
         };
-        let in_time = tokio::time::timeout(patience, all_ended).await.is_ok();
+        let engine = &self.inner.around.engine;
+        let all_ended = async {
+            tokio::join!(all_ended, engine.sandboxes.shut_down(&*engine.runtime));
+        };
+        tokio::pin!(all_ended);
+        let mut in_time = tokio::time::timeout(patience, &mut all_ended).await.is_ok();
+        // Of an engine that is away no container is ended, however long one waits.
+        if !in_time && self.engine_answers() {
+            let rest = least.saturating_sub(patience);
+            in_time = tokio::time::timeout(rest, all_ended).await.is_ok();
+        }
         if keep {
             return;
         }
-        let engine = &self.inner.around.engine;
         if !in_time {
             warn!("requests still run after the time to drain; their containers are removed");
         }
+        if tokio::time::timeout(CLEAR_WITHIN, self.clear())
+            .await
+            .is_err()
+        {
+            warn!(
+                "the engine does not answer: what is left is removed at the next start of this node"
+            );
+        }
+    }
+
+    /// Removes what is left of this node.
+    async fn clear(&self) {
+        let engine = &self.inner.around.engine;
         match engine.runtime.list(&engine.node).await {
-            Ok(left) => {
+            Ok(mut left) => {
+                // Networks after those who use them.
+                left.sort_by_key(sandbox::is_sandbox);
                 for container in left {
-                    if let Err(error) = engine.runtime.remove(&container.name).await {
+                    if let Err(error) = sure::remove(engine, &container.name).await {
                         warn!(container = container.name, %error, "cannot remove a container");
                     }
                 }
@@ -412,6 +491,24 @@ impl Pools {
         {
             warn!(%error, "cannot remove this node's network");
         }
+        if let Err(error) = engine.runtime.remove_sandbox_image().await {
+            warn!(%error, "cannot remove the image of pause containers");
+        }
+    }
+
+    /// The engine answers, as far as is known.
+    pub fn engine_answers(&self) -> bool {
+        !self.inner.around.engine.outage.borrow().is_on()
+    }
+
+    /// How many requests wait in each queue, by service and version.
+    pub fn queues(&self) -> Vec<(Arc<str>, u32, usize)> {
+        let pools = self.all();
+        let queues = pools.iter().map(|pool| {
+            let service = pool.shared.service.clone();
+            (service, pool.key().number, pool.waiting())
+        });
+        queues.collect()
     }
 }
 

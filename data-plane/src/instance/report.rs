@@ -3,6 +3,7 @@
 //! The pools fill these in, [`crate::feed`] sends them. They mirror `ReportNodeStatusRequest` of
 //! `cless.v1`, with owned values and without its encoding, so that nothing here knows protobuf.
 
+use crate::isolation;
 use crate::route::VersionKey;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -14,10 +15,25 @@ pub struct NodeReport {
     pub engine: String,
     /// Conditions to act on, for a person.
     pub warnings: Vec<String>,
+    /// Network sandboxes.
+    pub sandboxes: SandboxCounts,
     /// Every instance that is not gone.
     pub instances: Vec<InstanceReport>,
     /// Every version this node has run, or tried to run.
     pub versions: Vec<VersionReport>,
+    /// The engine's runtime that containers run under; empty while it has not said.
+    pub runtime: String,
+    /// How far containers are kept apart, once that was looked at.
+    pub isolation: Option<isolation::Status>,
+}
+
+/// How many network sandboxes there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SandboxCounts {
+    /// Ready for a new instance.
+    pub idle: usize,
+    /// Used by an instance.
+    pub used: usize,
 }
 
 /// One instance.
@@ -98,7 +114,7 @@ pub struct ColdStart {
     pub queue: Option<Duration>,
     /// The engine's answer to create.
     pub create: Option<Duration>,
-    /// The engine's answer to start.
+    /// The engine's answer to start; the instance's own answer, if that came first.
     pub start: Option<Duration>,
     /// From then to the first probe that succeeded.
     pub ready: Option<Duration>,
@@ -123,6 +139,12 @@ pub struct StartFailure {
     pub log_tail: Vec<String>,
     /// When it failed.
     pub at: SystemTime,
+    /// The signal that ended it, as its exit code tells.
+    pub signal: Option<String>,
+    /// What the last probe found, in words.
+    pub last_probe: Option<String>,
+    /// What the engine said, in its own words.
+    pub engine_error: Option<String>,
 }
 
 /// The kinds of failed starts.

@@ -1,12 +1,19 @@
-//! Starts and adoptions, each a task of its own.
+//! Starts, each a task of its own.
 //!
 //! A start goes through pull (only if the image is missing, or the policy says so), the node's
-//! gate, create, start, and probes; each phase is timed. It is told to give up by a token, and it
+//! gate, create, start, and probes; each phase is timed. It uses a network sandbox if one is ready
+//! (see [`join`]) and else the bridge; if the sandbox turns out to be of no use, it begins once more
+//! on the bridge. It is told to give up by a token, and it
 //! learns of its container's death by another, at once, from the engine's events; in case an event
 //! is lost it also asks the engine now and then.
 //!
 //! A call to the engine that makes something is never dropped half-way: the container would appear
 //! after its removal. So giving up is looked at between such calls, and within the waits.
+//!
+//! How such a call ended is known from `sure`, not from its answer alone; whose fault a failure is,
+//! from `trouble`.
+
+mod join;
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -14,19 +21,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::engine::Engine;
+use super::gate::Place;
 use super::owner::{Message, Progress};
+use super::phases::Phases;
 use super::pool::Shared;
+use super::probe::{Probe, Unready};
 use super::report::{ColdStart, FailureReason, StartFailure};
-use super::{failure, image, probe};
-use crate::route::{PullPolicy, Version};
+use super::trouble::{Cause, cause, is_no_answer};
+use super::{failure, sure};
+use crate::route::Version;
 use crate::runtime::{ContainerSpec, ContainerState, Error, Exit, label};
+use join::{Launched, Pending};
 
 /// How often a container that does not answer is asked for, in case its death was not told.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
-const DEFAULT_PORT: u16 = 8080;
 
 /// One start.
 pub(super) struct Start {
@@ -39,6 +50,10 @@ pub(super) struct Start {
     pub(super) patience: Duration,
     /// The port, if an earlier start found it.
     pub(super) port: Option<u16>,
+    /// The digest that this node resolved, if an earlier start did.
+    pub(super) image_digest: Option<Arc<str>>,
+    /// An earlier start has looked at the image.
+    pub(super) looked: bool,
     /// The policy says `always` and this is the version's first start here.
     pub(super) pull_first: bool,
     pub(super) give_up: CancellationToken,
@@ -50,45 +65,91 @@ pub(super) struct Start {
 pub(super) struct Started {
     pub(super) address: SocketAddr,
     pub(super) cold_start: Option<ColdStart>,
-    pub(super) image_digest: Option<String>,
-    pub(super) pulled: bool,
 }
 
 /// Why a start ends early.
-enum Halt {
+pub(super) enum Halt {
     /// It is no longer wanted.
     GivenUp,
-    Failed(StartFailure),
+    /// The network sandbox cannot be used; see the reason.
+    Detached(String),
+    Failed(StartFailure, Cause),
+}
+
+/// One way through a start.
+struct Attempt {
+    /// Whether to use a sandbox.
+    join: bool,
+    /// The container has ended.
+    died: CancellationToken,
+}
+
+/// What of the node a container runs in.
+struct Site {
+    network: String,
+    /// The engine's id of the sandbox to join.
+    sandbox: Option<String>,
+    /// The engine's runtime.
+    runtime: Option<String>,
 }
 
 impl From<StartFailure> for Halt {
     fn from(failure: StartFailure) -> Self {
-        Self::Failed(failure)
+        Self::Failed(failure, Cause::Version)
     }
-}
-
-#[derive(Debug, Default)]
-struct Phases {
-    pull: Option<Duration>,
-    queue: Option<Duration>,
-    create: Option<Duration>,
-    start: Option<Duration>,
-    ready: Option<Duration>,
-    image_digest: Option<String>,
 }
 
 impl Start {
     /// Runs to its end and reports it.
     pub(super) async fn run(self) {
-        match self.start().await {
-            Ok(started) => self.tell(Progress::Answered(Box::new(started))),
-            Err(Halt::Failed(failure)) => self.tell(Progress::Failed(Box::new(failure))),
-            Err(Halt::GivenUp) => {}
+        let _starting = self.engine.gate.starting();
+        let (began, outages) = (Instant::now(), self.outages());
+        let mut phases = Phases {
+            image_digest: self.image_digest.clone(),
+            ..Phases::default()
+        };
+        let first = Attempt {
+            join: true,
+            died: self.died.clone(),
+        };
+        let mut outcome = self.start(&first, began, &mut phases).await;
+        if let Err(Halt::Detached(why)) = &outcome {
+            self.leave_sandbox(why).await;
+            // The end of the container that was removed just now is not that of the next. Its own is
+            // found by looking.
+            let second = Attempt {
+                join: false,
+                died: CancellationToken::new(),
+            };
+            outcome = self.start(&second, began, &mut phases).await;
         }
+        let (failure, mut cause) = match outcome {
+            Ok((started, pending)) => {
+                self.tell(Progress::Answered(Box::new(started)));
+                if let Some(pending) = pending {
+                    self.see_through(pending).await;
+                }
+                return;
+            }
+            Err(Halt::GivenUp) => return,
+            Err(Halt::Failed(failure, cause)) => (failure, cause),
+            Err(Halt::Detached(why)) => (failure::new(FailureReason::Engine, why), Cause::Node),
+        };
+        // An engine that restarts ends what it runs.
+        if failure.reason == FailureReason::Exited && self.outages() != outages {
+            cause = Cause::Engine;
+        }
+        let spent = phases.of_failed(failure.reason, began.elapsed());
+        self.tell(Progress::Spent(failure.reason, Box::new(spent)));
+        self.tell(Progress::Failed(Box::new(failure), cause));
+    }
+
+    fn outages(&self) -> u64 {
+        self.engine.outage.borrow().count()
     }
 
     /// A wait that ends when the start is given up.
-    async fn wanted<T>(&self, wait: impl Future<Output = T>) -> Result<T, Halt> {
+    pub(super) async fn wanted<T>(&self, wait: impl Future<Output = T>) -> Result<T, Halt> {
         tokio::select! {
             biased;
             () = self.give_up.cancelled() => Err(Halt::GivenUp),
@@ -96,37 +157,62 @@ impl Start {
         }
     }
 
-    fn tell(&self, progress: Progress) {
+    pub(super) fn tell(&self, progress: Progress) {
         self.pool.tell(Message::Progress(self.serial, progress));
     }
 
-    async fn start(&self) -> Result<Started, Halt> {
-        let began = Instant::now();
-        let mut phases = Phases::default();
-        if self.pull_first {
-            self.pull(&mut phases).await?;
+    async fn start(
+        &self,
+        attempt: &Attempt,
+        began: Instant,
+        phases: &mut Phases,
+    ) -> Result<(Started, Option<Pending<'_>>), Halt> {
+        if self.pull_first && phases.pull.is_none() {
+            self.pull(phases).await?;
         }
-        let port = self.find_port(&mut phases).await?;
-        let network = self.engine.network().await.map_err(failure::of_engine)?;
-        let spec = self.spec(port, network);
+        let port = self.look(phases).await?;
+        let network = self.engine.network().await;
+        let network = network.map_err(|error| self.engine_failure(error))?;
+        let isolated = self.engine.isolation.ready().await;
+        isolated.map_err(|lost| self.not_here(lost.to_string()))?;
+        let runtime = self.engine.oci.for_create();
+        let runtime = runtime.map_err(|unfit| self.not_here(unfit.to_string()))?;
+        let mut lease = None;
 
         let (id, place) = loop {
             let asked = Instant::now();
-            let place = self
+            let mut place = self
                 .wanted(self.engine.gate.enter(&self.version.service))
                 .await?;
             phases.queue = Some(phases.queue.unwrap_or_default() + asked.elapsed());
+            if attempt.join && lease.is_none() {
+                lease = self.engine.sandboxes.take(&self.name);
+            }
+            let sandbox = lease.as_ref().map(|lease| lease.id.clone());
+            let site = Site {
+                network: network.clone(),
+                sandbox,
+                runtime: runtime.clone(),
+            };
+            let spec = self.spec(port, site, phases);
+            if let Some(digest) = self.digest(phases) {
+                self.tell(Progress::Resolved(digest));
+            }
             let asked = Instant::now();
-            match self.engine.runtime.create(&spec).await {
+            match place.during(sure::create(&self.engine, &spec)).await {
                 Ok(id) => {
+                    self.engine.has_space();
                     phases.create = Some(asked.elapsed());
                     break (id, place);
                 }
-                Err(Error::ImageMissing { .. }) if phases.pull.is_none() => {
+                Err(Error::ImageMissing { .. }) if !phases.pulled.contains(&spec.image) => {
                     drop(place);
-                    self.pull(&mut phases).await?;
+                    self.pull(phases).await?;
                 }
-                Err(error) => return Err(self.engine_failure(error).into()),
+                Err(error @ (Error::Refused(_) | Error::NotFound(_))) if lease.is_some() => {
+                    return Err(Halt::Detached(error.to_string()));
+                }
+                Err(error) => return Err(self.engine_failure(error)),
             }
         };
         self.tell(Progress::Created(id));
@@ -134,9 +220,34 @@ impl Start {
             return Err(Halt::GivenUp);
         }
 
+        let Launched { address, pending } = match &lease {
+            Some(lease) => self.join(lease, port, place, attempt, phases).await?,
+            None => self.on_the_bridge(port, place, attempt, phases).await?,
+        };
+        self.settle(phases).await?;
+        let cold_start = phases.of_ready(began.elapsed(), SystemTime::now());
+        info!(
+            service = %self.version.service, version = self.version.key.number, container = %self.name,
+            total_ms = cold_start.total.as_millis(), phases = %cold_start, "instance is ready"
+        );
+        let started = Started {
+            address,
+            cold_start: Some(cold_start),
+        };
+        Ok((started, pending))
+    }
+
+    /// Starts it with a network of its own and waits until it answers.
+    async fn on_the_bridge(
+        &self,
+        port: u16,
+        mut place: Place,
+        attempt: &Attempt,
+        phases: &mut Phases,
+    ) -> Result<Launched<'_>, Halt> {
         let asked = Instant::now();
-        if let Err(error) = self.engine.runtime.start(&self.name).await {
-            return Err(self.engine_failure(error).into());
+        if let Err(error) = place.during(sure::start(&self.engine, &self.name)).await {
+            return Err(self.engine_failure(error));
         }
         phases.start = Some(asked.elapsed());
         drop(place);
@@ -144,81 +255,16 @@ impl Start {
 
         let asked = Instant::now();
         let address = SocketAddr::new(self.address().await?, port);
-        self.wanted(self.probe(address)).await??;
+        let probe = self.probe_of(address);
+        self.wanted(self.probe(&probe, &attempt.died)).await??;
         phases.ready = Some(asked.elapsed());
-        let total = began.elapsed();
-        info!(
-            service = %self.version.service, version = self.version.key.number, container = %self.name,
-            total_ms = total.as_millis(), "instance is ready"
-        );
-        Ok(Started {
+        Ok(Launched {
             address,
-            image_digest: phases.image_digest.take(),
-            pulled: phases.pull.is_some(),
-            cold_start: Some(ColdStart {
-                pull: phases.pull,
-                queue: phases.queue,
-                create: phases.create,
-                start: phases.start,
-                ready: phases.ready,
-                total,
-                at: SystemTime::now(),
-            }),
+            pending: None,
         })
     }
 
-    /// The reference to pull: by digest once a node has reported one, so that all nodes run the same.
-    fn image(&self) -> String {
-        match &self.version.image_digest {
-            Some(digest) => image::by_digest(&self.version.spec.image, digest),
-            None => self.version.spec.image.clone(),
-        }
-    }
-
-    async fn pull(&self, phases: &mut Phases) -> Result<(), Halt> {
-        let image = self.image();
-        if self.version.spec.pull_policy == PullPolicy::Never {
-            return Err(failure::new(
-                FailureReason::Image,
-                format!(
-                    "image {image} is not on this node and the pull policy is `never`: load it on \
-                     the node, or deploy with --pull missing"
-                ),
-            )
-            .into());
-        }
-        info!(service = %self.version.service, version = self.version.key.number, image, "pulling");
-        let asked = Instant::now();
-        let tell = |line: &str| self.tell(Progress::Pulling(Some(line.to_owned())));
-        let pulled = self.wanted(self.engine.runtime.pull(&image, &tell)).await?;
-        self.tell(Progress::Pulling(None));
-        pulled.map_err(|error| self.engine_failure(error))?;
-        phases.pull = Some(asked.elapsed());
-        if let Ok(found) = self.engine.runtime.image(&image).await {
-            phases.image_digest = image::digest_of(&image, &found);
-        }
-        Ok(())
-    }
-
-    async fn find_port(&self, phases: &mut Phases) -> Result<u16, Halt> {
-        if let Some(port) = self.version.spec.port.or(self.port) {
-            return Ok(port);
-        }
-        let mut found = self.engine.runtime.image(&self.image()).await;
-        if let Err(Error::ImageMissing { .. }) = found
-            && phases.pull.is_none()
-        {
-            self.pull(phases).await?;
-            found = self.engine.runtime.image(&self.image()).await;
-        }
-        let found = found.map_err(|error| self.engine_failure(error))?;
-        Ok(match found.exposed[..] {
-            [port] => port,
-            _ => DEFAULT_PORT,
-        })
-    }
-
-    fn spec(&self, port: u16, network: String) -> ContainerSpec {
+    fn spec(&self, port: u16, site: Site, phases: &Phases) -> ContainerSpec {
         let version = &self.version;
         let mut env: Vec<String> = version
             .spec
@@ -238,61 +284,103 @@ impl Start {
             (label::UID, version.key.service_uid.to_string()),
             (label::PORT, port.to_string()),
         ];
+        let digest = self.digest(phases);
+        let digest = digest.map(|digest| (label::DIGEST, digest.to_string()));
         ContainerSpec {
             name: self.name.clone(),
-            image: self.image(),
+            image: self.image(phases),
             env,
             command: version.spec.command.clone(),
             args: version.spec.args.clone(),
-            labels: labels.map(|(key, value)| (key.to_owned(), value)).into(),
+            labels: labels
+                .into_iter()
+                .chain(digest)
+                .map(|(key, value)| (key.to_owned(), value))
+                .collect(),
             memory: version.spec.memory_bytes,
             cpu_millis: version.spec.cpu_millis,
-            network,
+            network: site.network,
+            pids_limit: version.spec.pids_limit,
+            read_only_root: version.spec.read_only_root,
+            tmpfs: version.spec.tmpfs.clone(),
+            user: version.spec.user.clone(),
+            stop_signal: version.spec.stop_signal.clone(),
+            stop_grace: version.spec.stop_grace,
+            runtime: site.runtime,
+            sandbox: site.sandbox,
         }
     }
 
-    async fn address(&self) -> Result<IpAddr, StartFailure> {
-        let found = self
-            .engine
-            .runtime
-            .inspect(&self.name)
-            .await
-            .map_err(|error| self.engine_failure(error))?;
+    async fn address(&self) -> Result<IpAddr, Halt> {
+        let found = sure::look(&self.engine, &self.name).await;
+        let found = found.map_err(|error| self.engine_failure(error))?;
         match (found.state, found.address) {
             (ContainerState::Running, Some(address)) => Ok(address),
             (ContainerState::Running, None) => Err(failure::new(
                 FailureReason::Engine,
                 "the engine gave the container no address on the node's network".to_owned(),
-            )),
-            _ => Err(self.exited(found.exit).await),
+            )
+            .into()),
+            _ => Err(self.exited(found.exit).await.into()),
         }
     }
 
+    /// How it is looked at, at its address.
+    fn probe_of(&self, address: SocketAddr) -> Probe {
+        let runtime = self.engine.runtime.clone();
+        Probe::new(runtime, self.name.clone(), address, &self.version.spec)
+    }
+
     /// Waits until it answers, dies, or takes too long.
-    async fn probe(&self, address: SocketAddr) -> Result<(), StartFailure> {
-        let readiness = &self.version.spec.readiness;
+    async fn probe(&self, probe: &Probe, died: &CancellationToken) -> Result<(), Halt> {
         let deadline = Instant::now() + self.patience;
-        let answered = probe::until_ready(address, readiness, deadline);
+        let met = self.meet(probe, died, deadline).await;
+        met.map_err(|halt| match halt {
+            Halt::Failed(failure, cause) => {
+                let last_probe = probe.last();
+                Halt::Failed(
+                    StartFailure {
+                        last_probe,
+                        ..failure
+                    },
+                    cause,
+                )
+            }
+            other => other,
+        })
+    }
+
+    async fn meet(
+        &self,
+        probe: &Probe,
+        died: &CancellationToken,
+        deadline: Instant,
+    ) -> Result<(), Halt> {
+        let answered = probe.until_ready(deadline);
         tokio::pin!(answered);
         loop {
             tokio::select! {
                 biased;
-                outcome = &mut answered => return outcome.map_err(|found| self.not_ready(&found)),
-                () = self.died.cancelled() => {}
+                outcome = &mut answered => return outcome.map_err(|found| self.not_ready(&found).into()),
+                () = died.cancelled() => {}
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
             }
             match self.engine.runtime.inspect(&self.name).await {
                 Ok(found) if found.state == ContainerState::Exited => {
-                    return Err(self.exited(found.exit).await);
+                    return Err(self.exited(found.exit).await.into());
                 }
                 Err(error @ Error::NotFound(_)) => return Err(self.engine_failure(error)),
-                _ if self.died.is_cancelled() => {
+                Err(error) if is_no_answer(&error) && !died.is_cancelled() => {
+                    self.engine.missed();
+                }
+                _ if died.is_cancelled() => {
                     return Err(self
                         .exited(Exit {
                             code: -1,
                             oom_killed: false,
                         })
-                        .await);
+                        .await
+                        .into());
                 }
                 // Alive, or the engine is away while the container goes on: so do the looks.
                 _ => {}
@@ -300,15 +388,16 @@ impl Start {
         }
     }
 
-    fn not_ready(&self, found: &str) -> StartFailure {
-        failure::new(
-            FailureReason::NotReady,
-            format!(
+    fn not_ready(&self, found: &Unready) -> StartFailure {
+        let message = match found {
+            Unready::Late(found) => format!(
                 "did not become ready within {:?}: {found}; it must listen on 0.0.0.0 at the port \
                  given as PORT, or raise cold_start_timeout",
                 self.patience
             ),
-        )
+            Unready::Never(why) => format!("cannot become ready: {why}"),
+        };
+        failure::new(FailureReason::NotReady, message)
     }
 
     async fn exited(&self, exit: Exit) -> StartFailure {
@@ -321,55 +410,22 @@ impl Start {
         .await
     }
 
-    fn engine_failure(&self, error: Error) -> StartFailure {
-        warn!(
-            service = %self.version.service, version = self.version.key.number, container = %self.name,
-            %error, "a start failed at the engine"
-        );
-        failure::of_engine(error)
+    /// The node is not in order: no fault of the version's.
+    fn not_here(&self, why: String) -> Halt {
+        Halt::Failed(failure::new(FailureReason::Engine, why), Cause::Node)
     }
-}
 
-/// Takes a container of an earlier process over: it is ready if it answers within `patience`. One
-/// that the earlier process had put to sleep is woken first.
-pub(super) struct Adoption {
-    pub(super) engine: Arc<Engine>,
-    /// Its name, if it is frozen.
-    pub(super) frozen: Option<String>,
-    pub(super) pool: Arc<Shared>,
-    pub(super) serial: u64,
-    pub(super) version: Arc<Version>,
-    pub(super) address: SocketAddr,
-    pub(super) patience: Duration,
-    pub(super) give_up: CancellationToken,
-    pub(super) died: CancellationToken,
-}
-
-impl Adoption {
-    pub(super) async fn run(self) {
-        let deadline = Instant::now() + self.patience;
-        if let Some(name) = &self.frozen
-            && let Err(error) = self.engine.runtime.unpause(name).await
-        {
-            let failed = Progress::Failed(Box::new(failure::of_engine(error)));
-            self.pool.tell(Message::Progress(self.serial, failed));
-            return;
+    pub(super) fn engine_failure(&self, error: Error) -> Halt {
+        if matches!(error, Error::Away(_)) {
+            self.engine.missed();
         }
-        let progress = tokio::select! {
-            biased;
-            () = self.give_up.cancelled() => return,
-            () = self.died.cancelled() => Progress::Failed(Box::new(failure::new(
-                FailureReason::Exited, "ended while it was taken over".to_owned(),
-            ))),
-            found = probe::until_ready(self.address, &self.version.spec.readiness, deadline) => {
-                match found {
-                    Ok(()) => Progress::Answered(Box::new(Started {
-                        address: self.address, cold_start: None, image_digest: None, pulled: false,
-                    })),
-                    Err(found) => Progress::Failed(Box::new(failure::new(FailureReason::NotReady, found))),
-                }
-            }
-        };
-        self.pool.tell(Message::Progress(self.serial, progress));
+        let cause = cause(&error, self.engine.outage.borrow().is_on());
+        if cause == Cause::Node {
+            self.engine.forget_network();
+        }
+        if let Error::NoSpace(said) = &error {
+            self.engine.has_no_space(said);
+        }
+        Halt::Failed(failure::of_engine(error), cause)
     }
 }

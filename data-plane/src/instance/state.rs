@@ -17,6 +17,12 @@
 //!                                └─────── Paused ──────┘
 //! ```
 //!
+//! One that was to be frozen and was not, because the engine is away, is ready again: from `Pausing`
+//! straight to `Ready`.
+//! Answers may come before the engine says that the process runs: an instance in a network sandbox is
+//! probed from the moment its start is sent, and serves as soon as it answers. So `Starting` leads to
+//! `Ready` as `Probing` does, and [`Event::Started`] changes nothing after that.
+//!
 //! A start that is no longer wanted drains like any other instance; nothing is in flight then, so it
 //! stops at once. So does an instance that sleeps, is going to, or is waking: draining leads from
 //! each of them to `Draining`. `Failed` is an instance whose container is of no use; it is removed,
@@ -69,6 +75,8 @@ pub enum Event {
     Closed,
     /// The engine has frozen it.
     Paused,
+    /// The engine was not asked to freeze it after all.
+    StillAwake,
     /// It is to wake.
     Wake,
     /// The engine has thawed it.
@@ -92,7 +100,8 @@ pub enum Event {
 pub enum Action {
     /// Let requests in.
     Open,
-    /// Ask the engine to freeze it; report [`Event::Paused`] or [`Event::Stuck`].
+    /// Ask the engine to freeze it; report [`Event::Paused`], [`Event::StillAwake`] or
+    /// [`Event::Stuck`].
     Pause,
     /// Ask the engine to thaw it; report [`Event::Resumed`] or [`Event::Stuck`].
     Resume,
@@ -114,9 +123,10 @@ pub fn step(state: State, event: Event) -> (State, &'static [Action]) {
     match (state, event) {
         (S::Creating, E::Created) => (S::Starting, &[]),
         (S::Starting, E::Started) => (S::Probing, &[]),
-        (S::Probing, E::Answered) => (S::Ready, &[A::Open]),
+        (S::Starting | S::Probing, E::Answered) => (S::Ready, &[A::Open]),
         (S::Ready, E::Closed) => (S::Pausing, &[A::Pause]),
         (S::Pausing, E::Paused) => (S::Paused, &[]),
+        (S::Pausing, E::StillAwake) => (S::Ready, &[A::Open]),
         (S::Paused, E::Wake) => (S::Resuming, &[A::Resume]),
         (S::Resuming, E::Resumed) => (S::Ready, &[A::Open]),
         (S::Creating | S::Starting | S::Probing, E::StartFailed)
@@ -161,6 +171,7 @@ mod tests {
             Just(Event::StartFailed),
             Just(Event::Closed),
             Just(Event::Paused),
+            Just(Event::StillAwake),
             Just(Event::Wake),
             Just(Event::Resumed),
             Just(Event::Stuck),
@@ -182,6 +193,7 @@ mod tests {
                 Just(Event::Answered),
                 Just(Event::Closed),
                 Just(Event::Paused),
+                Just(Event::StillAwake),
                 Just(Event::Wake),
                 Just(Event::Resumed),
             ],
@@ -224,11 +236,16 @@ mod tests {
             let mut at_the_engine = None;
             for event in events {
                 // The engine reports only what it was asked for.
-                if matches!(event, Event::Paused | Event::Resumed) && at_the_engine != Some(event) {
+                let told = match event {
+                    Event::StillAwake => Some(Event::Paused),
+                    Event::Paused | Event::Resumed => Some(event),
+                    _ => None,
+                };
+                if told.is_some() && at_the_engine != told {
                     continue;
                 }
                 let (next, actions) = step(state, event);
-                if Some(event) == at_the_engine {
+                if told.is_some() {
                     at_the_engine = None;
                     frozen = event == Event::Paused;
                 }
@@ -266,6 +283,18 @@ mod tests {
             let (after, more) = run(&ended.into_iter().chain(late).collect::<Vec<_>>());
             prop_assert_eq!(after, State::Gone);
             prop_assert_eq!(more.len(), asked.len());
+        }
+
+        #[test]
+        fn an_answer_before_the_engines_makes_it_ready_and_the_engines_then_changes_nothing(
+            events in proptest::collection::vec(awake(), 0..60)
+        ) {
+            let mut state = step(step(State::Creating, Event::Created).0, Event::Answered).0;
+            prop_assert_eq!(state, State::Ready);
+            for event in events {
+                prop_assert_eq!(step(state, Event::Started), (state, &[][..]));
+                state = step(state, event).0;
+            }
         }
 
         #[test]

@@ -234,6 +234,7 @@ fn refused(refusal: Refusal) -> Answer {
             (503, "start_failed", Some(retry_after), UNAVAILABLE)
         }
         Refusal::BackingOff { retry_after } => (503, "backing_off", Some(retry_after), UNAVAILABLE),
+        Refusal::EngineAway { retry_after } => (503, "engine_away", Some(retry_after), UNAVAILABLE),
         Refusal::Gone => (503, "version_gone", SOON, UNAVAILABLE),
         Refusal::ShuttingDown => (503, "stopping", SOON, UNAVAILABLE),
         Refusal::TimedOut => (504, "queue_timeout", None, DEADLINE_EXCEEDED),

@@ -18,14 +18,17 @@ use super::error::Error;
 use super::exchange::Exchange;
 use super::upstream::{HUNGRY, Lease, Speak};
 use super::worker::Worker;
+use crate::instance::Guard;
 use crate::instance::guard::Instance;
 
 /// Pauses before an instance that does not accept is tried, or another chosen, again. Its death is
-/// known within about 60 ms of it, so the second pause outlasts that.
-const REACH_AGAIN: [Duration; 3] = [
+/// known within about 60 ms of it, so the second pause outlasts that; the last is for an engine that is
+/// busy, and for one that still runs and is found deaf by a few looks.
+const REACH_AGAIN: [Duration; 4] = [
     Duration::from_millis(20),
     Duration::from_millis(100),
     Duration::from_millis(300),
+    Duration::from_millis(1000),
 ];
 
 /// A connection to the instance at hand, or to another if that one accepts none. Waits for a place in
@@ -77,7 +80,7 @@ async fn connect(
         None => Err(std::io::ErrorKind::AddrNotAvailable.into()),
     };
     if connected.is_err() {
-        exchange.with_guard(|guard| guard.unreachable());
+        exchange.with_guard(Guard::failed);
     }
     connected
 }
@@ -94,6 +97,7 @@ pub(super) async fn send(
     loop {
         let instance = exchange.instance().ok_or(Error::Unreachable)?;
         let unheard = lease.may_be_unheard();
+        let awaited = Awaited::new(exchange);
         let sent = {
             let mut sending = pin!(lease.send(request));
             let waiting = async {
@@ -110,16 +114,35 @@ pub(super) async fn send(
             tokio::time::timeout_at(deadline.into(), waiting).await
         };
         let mut failed = match sent {
-            Ok(Ok(response)) => return Ok((response, lease)),
+            Ok(Ok(response)) => {
+                awaited.over(Guard::answered);
+                return Ok((response, lease));
+            }
             Ok(Err(failed)) => failed,
-            Err(_) => return Err(Error::Late),
+            Err(_) => {
+                awaited.over(Guard::failed);
+                return Err(Error::Late);
+            }
         };
         let unsent = failed.take_message();
         debug!(error = %failed.error(), reused = lease.reused(), "an exchange failed");
         request = match unsent {
-            Some(unsent) if lease.reused() => unsent,
-            _ if exchange.is_request_broken() => return Err(Error::BrokenBody),
-            _ => return Err(Error::Broken),
+            Some(unsent) if lease.reused() => {
+                awaited.over(|_| {});
+                unsent
+            }
+            // A body that the caller cut is no fault of the instance.
+            _ if exchange.is_request_broken() => {
+                awaited.over(|_| {});
+                return Err(Error::BrokenBody);
+            }
+            _ => {
+                match failed.error().is_user() {
+                    true => awaited.over(|_| {}),
+                    false => awaited.over(Guard::failed),
+                }
+                return Err(Error::Broken);
+            }
         };
         lease = match worker.upstreams.open(&instance, speak).await {
             Some(lease) => lease,
@@ -127,5 +150,37 @@ pub(super) async fn send(
                 .await
                 .map_err(|_| Error::Unreachable)?,
         };
+    }
+}
+
+/// A request that was sent and has no answer yet. Dropped before it is over, its caller has left.
+struct Awaited<'a> {
+    exchange: &'a Exchange,
+    since: Instant,
+    over: bool,
+}
+
+impl<'a> Awaited<'a> {
+    fn new(exchange: &'a Exchange) -> Self {
+        Self {
+            exchange,
+            since: Instant::now(),
+            over: false,
+        }
+    }
+
+    /// What came of it is told to the instance, if it says anything of that.
+    fn over(mut self, tell: impl FnOnce(&Guard)) {
+        self.over = true;
+        self.exchange.with_guard(tell);
+    }
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        if !self.over {
+            let waited = self.since.elapsed();
+            self.exchange.with_guard(|guard| guard.abandoned(waited));
+        }
     }
 }

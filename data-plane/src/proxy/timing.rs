@@ -1,36 +1,51 @@
-//! `Server-Timing`: where the time of a request went that waited for an instance.
+//! `Server-Timing` (W3C, Server Timing section 2) of a request that found no free instance: its own
+//! wait, and where the time of the start or the wake went that it waited for.
+//!
+//! ```text
+//! server-timing: cless-wait;dur=301.2, cless-queue;dur=0.0, cless-create;dur=12.1, cless-start;dur=270.4, cless-ready;dur=1.9
+//! server-timing: cless-wait;dur=17.3, cless-unpause;dur=16.2
+//! ```
+//!
+//! A request that joins a start under way is told all of that start, so the phases may be longer than
+//! its wait. The names have a prefix because applications send metrics of their own in such a field.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http::HeaderValue;
 
 use crate::instance::Guard;
 
-/// The wait, and the phases of the start it waited for. `None` if there was no wait.
+/// `None` for a request that did not wait.
 pub(super) fn server_timing(guard: &Guard) -> Option<HeaderValue> {
-    let waited = guard.waited()?;
-    let mut text = format!("cless-wait;dur={:.1}", millis(waited));
-    let started = guard.instance().cold_start();
-    let lately = SystemTime::now().checked_sub(waited + Duration::from_secs(1));
-    if let (Some(start), Some(lately)) = (started, lately)
-        && start.at >= lately
-    {
-        let phases = [
-            ("pull", start.pull),
-            ("queue", start.queue),
-            ("create", start.create),
-            ("start", start.start),
-            ("ready", start.ready),
-        ];
-        for (phase, took) in phases {
-            if let Some(took) = took {
-                text.push_str(&format!(", cless-{phase};dur={:.1}", millis(took)));
-            }
-        }
-    }
-    HeaderValue::try_from(text).ok()
+    let waited = ("wait", guard.waited()?);
+    let start = guard.waited_for_start().into_iter();
+    let phases = start.flat_map(|start| start.phases());
+    let wake = guard.waited_for_wake().map(|took| ("unpause", took));
+    field([waited].into_iter().chain(phases).chain(wake))
 }
 
-fn millis(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
+/// Milliseconds, as browsers show them.
+fn field(metrics: impl Iterator<Item = (&'static str, Duration)>) -> Option<HeaderValue> {
+    let metrics = metrics.map(|(name, took)| {
+        let millis = took.as_secs_f64() * 1e3;
+        format!("cless-{name};dur={millis:.1}")
+    });
+    let metrics: Vec<String> = metrics.collect();
+    HeaderValue::try_from(metrics.join(", ")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_a_list_with_durations_in_milliseconds() {
+        let metrics = [
+            ("wait", Duration::from_micros(301_240)),
+            ("create", Duration::from_millis(12)),
+        ];
+        let sent = field(metrics.into_iter());
+        let wanted = "cless-wait;dur=301.2, cless-create;dur=12.0";
+        assert_eq!(sent, Some(HeaderValue::from_static(wanted)));
+    }
 }

@@ -273,7 +273,6 @@ impl Upstreams {
             }
             drop(open);
         });
-        instance.reached();
         Ok(self.lease(instance, Sender::Http1(sender), sleeps, false))
     }
 
@@ -300,7 +299,6 @@ impl Upstreams {
             }
             drop(open);
         });
-        instance.reached();
         if let Some(known) = self.inner.known.borrow_mut().get_mut(&instance.serial()) {
             let sender = sender.clone();
             known.shared = Some(Shared { sender, sleeps });

@@ -31,4 +31,6 @@ pub use service::{Route, TagRoute};
 pub use settings::{Affinity, Settings};
 pub use slots::{Error as SlotsError, SLOTS, Slots};
 pub use table::{Candidate, Change, Cursor, Entry, HostEntry, LastGood, Quarantined, Scope, Table};
-pub use version::{Protocol, PullPolicy, Readiness, Spec, VerifyOrder, Version, VersionKey};
+pub use version::{
+    ProbeTimings, Protocol, PullPolicy, Readiness, Spec, VerifyOrder, Version, VersionKey,
+};

@@ -1,7 +1,11 @@
 //! Routes for tests.
 
-use super::{Protocol, PullPolicy, Readiness, Route, Settings, Slots, Spec, Version, VersionKey};
+use super::{
+    ProbeTimings, Protocol, PullPolicy, Readiness, Route, Settings, Slots, Spec, Version,
+    VersionKey,
+};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A service without versions.
 pub(crate) fn route(service: &str, uid: &str, hosts: &[&str]) -> Route {
@@ -49,7 +53,14 @@ pub(crate) fn spec(image: &str) -> Spec {
         cpu_millis: 1000,
         memory_bytes: 512 << 20,
         readiness: Readiness::Tcp,
+        probe: ProbeTimings::default(),
         pull_policy: PullPolicy::Missing,
         protocol: Protocol::Auto,
+        pids_limit: 512,
+        read_only_root: false,
+        tmpfs: Vec::new(),
+        user: None,
+        stop_signal: None,
+        stop_grace: Duration::from_secs(10),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Names a version for ever: the key of an instance pool.
 ///
@@ -51,10 +51,24 @@ pub struct Spec {
     pub memory_bytes: u64,
     /// How a started container is found ready.
     pub readiness: Readiness,
+    /// How patiently it is asked.
+    pub probe: ProbeTimings,
     /// When the image is pulled.
     pub pull_policy: PullPolicy,
     /// How its instances are spoken to.
     pub protocol: Protocol,
+    /// Most processes and threads at once.
+    pub pids_limit: u32,
+    /// Nothing may be written to the image's file system.
+    pub read_only_root: bool,
+    /// File systems in memory: mount points in ascending order, and bytes.
+    pub tmpfs: Vec<(String, u64)>,
+    /// Who the process runs as; `None`: as the image says.
+    pub user: Option<String>,
+    /// What asks the process to end; `None`: as the image says.
+    pub stop_signal: Option<String>,
+    /// From that signal to the end by force.
+    pub stop_grace: Duration,
 }
 
 /// How instances are spoken to. What a client speaks is another matter.
@@ -81,6 +95,35 @@ pub enum Readiness {
         /// Inclusive.
         status: RangeInclusive<u16>,
     },
+    /// `grpc.health.v1.Health/Check` answers SERVING.
+    Grpc {
+        /// Empty: the server as a whole.
+        service: String,
+    },
+    /// The image's HEALTHCHECK says healthy.
+    Healthcheck,
+}
+
+/// How patiently a container is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProbeTimings {
+    /// The longest pause between two probes.
+    pub period: Duration,
+    /// A probe without an answer for this long has failed.
+    pub timeout: Duration,
+    /// From the start of the container to the first probe.
+    pub initial_delay: Duration,
+}
+
+impl Default for ProbeTimings {
+    /// What `cless.v1.ReadinessProbe` documents.
+    fn default() -> Self {
+        Self {
+            period: Duration::from_millis(50),
+            timeout: Duration::from_secs(1),
+            initial_delay: Duration::ZERO,
+        }
+    }
 }
 
 /// When an image is pulled.

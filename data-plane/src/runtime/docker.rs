@@ -3,41 +3,47 @@
 //! The connection is lazy: an engine that is not there at start is found when it comes, because
 //! every call goes through [`Docker::client`], which negotiates the API version once it can.
 
+mod answer;
 mod events;
+mod pause_image;
+mod pull;
+mod sandbox;
 mod translate;
 
-use std::collections::{BTreeMap, HashMap};
-use std::future::Future;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use bollard::container::LogOutput;
-use bollard::errors::Error as BollardError;
 use bollard::models::NetworkCreateRequest;
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ListContainersOptionsBuilder,
-    LogsOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
+    RemoveContainerOptionsBuilder, RemoveImageOptions, StopContainerOptionsBuilder,
 };
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::OnceCell;
 use tracing::debug;
 
-use super::{Container, ContainerSpec, Error, Event, Image, Runtime, label};
-use events::follow_events;
-use translate::{body, from_inspect, from_summary, last_lines};
+use super::credentials::RegistryConfig;
+use super::{
+    Container, ContainerSpec, Error, Event, Image, PullStep, Runtime, Runtimes, SandboxSpec, label,
+};
+use answer::{FREEZE, MAKE, READ, TAKE_AWAY, sort, within};
+use events::{Following, follow_events};
+use translate::{body, from_inspect, from_summary, last_lines, whole_seconds};
 
-/// How long an ordinary call may take before the engine counts as not answering. A start on a
-/// machine with twenty others starting took 3 s where measured, so this is an order above.
-const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// The option of a bridge network that names its interface.
+const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
 
-/// The longest a pull may go without any word of progress.
-const PULL_SILENCE: Duration = Duration::from_secs(120);
+/// What the engine says of a bridge that another of its networks has.
+const BRIDGE_TAKEN: &str = "networks have same bridge name";
 
 /// A Docker engine. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Docker {
     host: Option<String>,
     client: OnceCell<bollard::Docker>,
+    registries: RegistryConfig,
 }
 
 impl Docker {
@@ -47,7 +53,14 @@ impl Docker {
         Self {
             host,
             client: OnceCell::new(),
+            registries: RegistryConfig::default(),
         }
+    }
+
+    /// Shows registries the credentials of this file, instead of the engine's usual one.
+    #[must_use]
+    pub fn with_registries(self, registries: RegistryConfig) -> Self {
+        Self { registries, ..self }
     }
 
     async fn client(&self) -> Result<&bollard::Docker, Error> {
@@ -57,39 +70,30 @@ impl Docker {
                     Some(host) => bollard::Docker::connect_with_host(host),
                     None => bollard::Docker::connect_with_defaults(),
                 }
-                .map_err(unavailable)?;
-                within(client.negotiate_version()).await
+                .map_err(sort)?
+                .with_request_modifier(pull::url_safe_credentials);
+                within(READ, client.negotiate_version()).await
             })
             .await
     }
 }
 
-/// Bounds a call and sorts its failure.
-async fn within<T>(call: impl Future<Output = Result<T, BollardError>>) -> Result<T, Error> {
-    match tokio::time::timeout(CALL_TIMEOUT, call).await {
-        Ok(result) => result.map_err(sort_error),
-        Err(_) => Err(Error::Unavailable(format!(
-            "no answer within {} s",
-            CALL_TIMEOUT.as_secs()
-        ))),
-    }
-}
-
-fn unavailable(error: BollardError) -> Error {
-    Error::Unavailable(error.to_string())
-}
-
-fn sort_error(error: BollardError) -> Error {
-    match error {
-        BollardError::DockerResponseServerError {
-            status_code: 404,
-            message,
-        } => Error::NotFound(message),
-        BollardError::DockerResponseServerError {
-            status_code: 400..500,
-            message,
-        } => Error::Refused(message),
-        other => unavailable(other),
+/// A bridge on which containers do not reach each other; `bridge` names its interface.
+fn network(
+    name: &str,
+    bridge: Option<&str>,
+    labels: &BTreeMap<String, String>,
+) -> NetworkCreateRequest {
+    let closed = ("com.docker.network.bridge.enable_icc", "false");
+    let named = bridge.map(|bridge| (BRIDGE_NAME, bridge));
+    let options = [closed].into_iter().chain(named);
+    let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+    NetworkCreateRequest {
+        name: name.to_owned(),
+        driver: Some("bridge".to_owned()),
+        options: Some(options.map(owned).collect()),
+        labels: Some(labels.clone().into_iter().collect()),
+        ..Default::default()
     }
 }
 
@@ -104,15 +108,25 @@ fn gone_is_done(result: Result<(), Error>) -> Result<(), Error> {
 #[async_trait::async_trait]
 impl Runtime for Docker {
     async fn engine(&self) -> Result<String, Error> {
-        let version = within(self.client().await?.version()).await?;
+        let version = within(READ, self.client().await?.version()).await?;
         Ok(format!(
             "docker {}",
             version.version.as_deref().unwrap_or("of unknown version")
         ))
     }
 
+    async fn runtimes(&self) -> Result<Runtimes, Error> {
+        let info = within(READ, self.client().await?.info()).await?;
+        let mut offered: Vec<String> = info.runtimes.unwrap_or_default().into_keys().collect();
+        offered.sort_unstable();
+        Ok(Runtimes {
+            offered,
+            default: info.default_runtime.unwrap_or_default(),
+        })
+    }
+
     async fn image(&self, image: &str) -> Result<Image, Error> {
-        let found = match within(self.client().await?.inspect_image(image)).await {
+        let found = match within(READ, self.client().await?.inspect_image(image)).await {
             Err(Error::NotFound(_)) => {
                 return Err(Error::ImageMissing {
                     image: image.to_owned(),
@@ -131,6 +145,7 @@ impl Runtime for Docker {
         Ok(Image {
             id: found.id.unwrap_or_default(),
             exposed,
+            tags: found.repo_tags.unwrap_or_default(),
             repo_digests: found.repo_digests.unwrap_or_default(),
         })
     }
@@ -138,53 +153,22 @@ impl Runtime for Docker {
     async fn pull(
         &self,
         image: &str,
-        progress: &(dyn for<'a> Fn(&'a str) + Send + Sync),
-    ) -> Result<(), Error> {
-        let failed = |message: String| Error::Pull {
-            image: image.to_owned(),
-            message,
-        };
-        // Without a tag the engine would fetch every tag of the repository.
-        let name = image.rsplit('/').next().unwrap_or(image);
-        let reference = if name.contains(':') || name.contains('@') {
-            image.to_owned()
-        } else {
-            format!("{image}:latest")
-        };
-        let options = CreateImageOptionsBuilder::default()
-            .from_image(&reference)
-            .build();
-        let mut steps = Box::pin(self.client().await?.create_image(Some(options), None, None));
-        loop {
-            let step = match tokio::time::timeout(PULL_SILENCE, steps.next()).await {
-                Ok(Some(step)) => step,
-                Ok(None) => return Ok(()),
-                Err(_) => {
-                    return Err(failed(format!(
-                        "no progress for {} s",
-                        PULL_SILENCE.as_secs()
-                    )));
-                }
-            };
-            match step {
-                Ok(info) => {
-                    if let Some(detail) = info.error_detail.and_then(|error| error.message) {
-                        return Err(failed(detail));
-                    }
-                    if let Some(status) = info.status {
-                        match info.id {
-                            Some(layer) => progress(&format!("{layer}: {status}")),
-                            None => progress(&status),
-                        }
-                    }
-                }
-                Err(BollardError::DockerStreamError { error }) => return Err(failed(error)),
-                Err(BollardError::DockerResponseServerError { message, .. }) => {
-                    return Err(failed(message));
-                }
-                Err(other) => return Err(unavailable(other)),
-            }
-        }
+        progress: &(dyn Fn(PullStep) + Send + Sync),
+    ) -> Result<Option<String>, Error> {
+        pull::pull(self.client().await?, &self.registries, image, progress).await
+    }
+
+    async fn images_in_use(&self) -> Result<BTreeSet<String>, Error> {
+        let options = ListContainersOptionsBuilder::default().all(true).build();
+        let found = within(READ, self.client().await?.list_containers(Some(options))).await?;
+        Ok(found.into_iter().filter_map(|one| one.image_id).collect())
+    }
+
+    async fn remove_image(&self, name: &str) -> Result<(), Error> {
+        let client = self.client().await?;
+        let removed = client.remove_image(name, None::<RemoveImageOptions>, None);
+        let removed = within(TAKE_AWAY, removed);
+        gone_is_done(removed.await.map(|_| ()))
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<String, Error> {
@@ -192,6 +176,7 @@ impl Runtime for Docker {
             .name(&spec.name)
             .build();
         let created = within(
+            MAKE,
             self.client()
                 .await?
                 .create_container(Some(options), body(spec)),
@@ -216,21 +201,29 @@ impl Runtime for Docker {
         }
     }
 
+    async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<String, Error> {
+        sandbox::create(self.client().await?, spec).await
+    }
+
+    async fn remove_sandbox_image(&self) -> Result<(), Error> {
+        sandbox::remove_image(self.client().await?).await
+    }
+
     async fn start(&self, name: &str) -> Result<(), Error> {
-        within(self.client().await?.start_container(name, None)).await
+        within(MAKE, self.client().await?.start_container(name, None)).await
     }
 
     async fn pause(&self, name: &str) -> Result<(), Error> {
-        match within(self.client().await?.pause_container(name)).await {
+        match within(FREEZE, self.client().await?.pause_container(name)).await {
             Err(Error::Refused(message)) if message.contains("already paused") => Ok(()),
             other => other,
         }
     }
 
     async fn unpause(&self, name: &str) -> Result<(), Error> {
-        match within(self.client().await?.unpause_container(name)).await {
+        match within(FREEZE, self.client().await?.unpause_container(name)).await {
             // 20.10 answers 500 to that, later ones 409.
-            Err(Error::Refused(message) | Error::Unavailable(message))
+            Err(Error::Refused(message) | Error::Failed(message))
                 if message.contains("is not paused") =>
             {
                 Ok(())
@@ -240,7 +233,7 @@ impl Runtime for Docker {
     }
 
     async fn inspect(&self, name: &str) -> Result<Container, Error> {
-        within(self.client().await?.inspect_container(name, None))
+        within(READ, self.client().await?.inspect_container(name, None))
             .await
             .map(from_inspect)
     }
@@ -251,17 +244,20 @@ impl Runtime for Docker {
             .all(true)
             .filters(&filters)
             .build();
-        let found = within(self.client().await?.list_containers(Some(options))).await?;
+        let found = within(READ, self.client().await?.list_containers(Some(options))).await?;
         Ok(found.into_iter().map(from_summary).collect())
     }
 
     async fn stop(&self, name: &str, grace: Duration) -> Result<(), Error> {
-        let seconds = i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
+        let seconds = i32::try_from(whole_seconds(grace)).unwrap_or(i32::MAX);
         let options = StopContainerOptionsBuilder::default().t(seconds).build();
-        let client = self.client().await?;
+        // The client's own limit of two minutes would cut a longer grace, and asking again would send
+        // the signal again, which many programs take for an order to end at once.
+        let client = self.client().await?.clone();
+        let client = client.with_timeout(grace + MAKE);
         let call = client.stop_container(name, Some(options));
-        match tokio::time::timeout(grace + CALL_TIMEOUT, call).await {
-            Ok(result) => gone_is_done(result.map_err(sort_error)),
+        match tokio::time::timeout(grace + MAKE, call).await {
+            Ok(result) => gone_is_done(result.map_err(sort)),
             Err(_) => Err(Error::Unavailable(format!("stop of {name} does not end"))),
         }
     }
@@ -271,7 +267,12 @@ impl Runtime for Docker {
             .force(true)
             .v(true)
             .build();
-        match within(self.client().await?.remove_container(name, Some(options))).await {
+        match within(
+            TAKE_AWAY,
+            self.client().await?.remove_container(name, Some(options)),
+        )
+        .await
+        {
             // 409: another removal of it is under way.
             Err(Error::Refused(message)) if message.contains("already in progress") => Ok(()),
             other => gone_is_done(other),
@@ -284,8 +285,11 @@ impl Runtime for Docker {
             .stderr(true)
             .tail(&lines.to_string())
             .build();
-        let chunks: Vec<LogOutput> =
-            within(self.client().await?.logs(name, Some(options)).try_collect()).await?;
+        let chunks: Vec<LogOutput> = within(
+            READ,
+            self.client().await?.logs(name, Some(options)).try_collect(),
+        )
+        .await?;
         let mut text = Vec::new();
         for chunk in chunks {
             text.extend_from_slice(&chunk.into_bytes());
@@ -296,39 +300,51 @@ impl Runtime for Docker {
     fn events(&self, node: &str) -> BoxStream<'static, Event> {
         let filters = HashMap::from([
             ("type", vec!["container".to_owned()]),
-            ("event", vec!["die".to_owned()]),
+            ("event", vec!["die".to_owned(), "health_status".to_owned()]),
             ("label", vec![format!("{}={node}", label::NODE)]),
         ]);
         let docker = self.clone();
-        stream::unfold((docker, filters, None), follow_events).boxed()
+        stream::unfold(Following::new(docker, filters), follow_events).boxed()
     }
 
     async fn ensure_network(
         &self,
         name: &str,
+        bridge: &str,
         labels: &BTreeMap<String, String>,
-    ) -> Result<(), Error> {
-        let client = self.client().await?;
-        match within(client.inspect_network(name, None)).await {
-            Ok(_) => return Ok(()),
+    ) -> Result<String, Error> {
+        match self.bridge(name).await {
             Err(Error::NotFound(_)) => {}
-            Err(other) => return Err(other),
+            found => return found,
         }
-        let request = NetworkCreateRequest {
-            name: name.to_owned(),
-            driver: Some("bridge".to_owned()),
-            options: Some(HashMap::from([(
-                // Containers on this bridge reach the host and the world, not each other.
-                "com.docker.network.bridge.enable_icc".to_owned(),
-                "false".to_owned(),
-            )])),
-            labels: Some(labels.clone().into_iter().collect()),
-            ..Default::default()
+        let client = self.client().await?;
+        let create = |bridge| within(MAKE, client.create_network(network(name, bridge, labels)));
+        match create(Some(bridge)).await {
+            Ok(_) => Ok(bridge.to_owned()),
+            // An engine that could not write a network down, its disk being full, remembers the bridge
+            // of it all the same, until it is started anew.
+            Err(Error::Refused(message)) if message.contains(BRIDGE_TAKEN) => {
+                create(None).await?;
+                self.bridge(name).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn bridge(&self, network: &str) -> Result<String, Error> {
+        let found = within(READ, self.client().await?.inspect_network(network, None)).await?;
+        let named = found.options.unwrap_or_default().remove(BRIDGE_NAME);
+        // What the engine calls a bridge that it was given no name for.
+        let unnamed = || {
+            format!(
+                "br-{}",
+                found.id.unwrap_or_default().get(..12).unwrap_or_default()
+            )
         };
-        within(client.create_network(request)).await.map(|_| ())
+        Ok(named.unwrap_or_else(unnamed))
     }
 
     async fn remove_network(&self, name: &str) -> Result<(), Error> {
-        gone_is_done(within(self.client().await?.remove_network(name)).await)
+        gone_is_done(within(TAKE_AWAY, self.client().await?.remove_network(name)).await)
     }
 }

@@ -3,10 +3,12 @@
 //! Its containers are listeners on loopback addresses of their own, so that probes and requests are
 //! real. [`Fake::script`] sets what the next starts do, [`Fake::visitors`] who serves what they accept.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+mod mishap;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -16,7 +18,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 
-use super::{Container, ContainerSpec, ContainerState, Error, Event, Exit, Image, Runtime, label};
+use super::{
+    Container, ContainerSpec, ContainerState, Error, Event, Exit, Health, Image, PullStep, Runtime,
+    Runtimes, SandboxSpec, label,
+};
+
+mod images;
+
+pub use images::Images;
 
 /// What a start does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,18 +38,9 @@ pub enum Script {
     NeverListens,
     /// The create is refused.
     CreateRefused,
-    /// The create happens, but its answer says it did not.
-    CreateLost,
 }
 
-/// A call that can be made to fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Call {
-    /// [`Runtime::pause`].
-    Pause,
-    /// [`Runtime::unpause`].
-    Unpause,
-}
+pub use mishap::{Call, Mishap};
 
 /// The engine. Cheap to clone.
 #[derive(Clone)]
@@ -52,14 +52,23 @@ struct Inner {
     containers: Mutex<HashMap<String, Fixture>>,
     scripts: Mutex<VecDeque<Script>>,
     starts: AtomicU32,
-    refusals: Mutex<Vec<Call>>,
+    mishaps: Mutex<Vec<(Call, Mishap)>>,
+    away: AtomicBool,
     pause_takes: Mutex<Duration>,
     visitors: Mutex<Option<mpsc::UnboundedSender<TcpStream>>>,
+    offered: Mutex<Vec<String>>,
+    graces: Mutex<Vec<Duration>>,
+    health: Mutex<Option<Health>>,
+    start_takes: Mutex<Duration>,
     events: broadcast::Sender<Event>,
+    images: Images,
 }
 
 struct Fixture {
     container: Container,
+    image: String,
+    /// Its own address, or that of its sandbox.
+    listens_at: IpAddr,
     script: Script,
     listening: Option<JoinHandle<()>>,
 }
@@ -71,10 +80,16 @@ impl Default for Fake {
                 containers: Mutex::default(),
                 scripts: Mutex::default(),
                 starts: AtomicU32::new(0),
-                refusals: Mutex::default(),
+                mishaps: Mutex::default(),
+                away: AtomicBool::new(false),
                 pause_takes: Mutex::default(),
                 visitors: Mutex::default(),
+                offered: Mutex::new(vec!["runc".to_owned()]),
+                graces: Mutex::default(),
+                health: Mutex::default(),
+                start_takes: Mutex::default(),
                 events: broadcast::Sender::new(64),
+                images: Images::default(),
             }),
         }
     }
@@ -86,14 +101,14 @@ impl Fake {
         self.inner.scripts.lock().push_back(script);
     }
 
+    /// Its images and its registry.
+    pub fn images(&self) -> &Images {
+        &self.inner.images
+    }
+
     /// Starts so far.
     pub fn starts(&self) -> u32 {
         self.inner.starts.load(Ordering::SeqCst)
-    }
-
-    /// The next such call is refused.
-    pub fn refuse_next(&self, call: Call) {
-        self.inner.refusals.lock().push(call);
     }
 
     /// Each pause takes this long from now on.
@@ -107,6 +122,47 @@ impl Fake {
         let (sender, receiver) = mpsc::unbounded_channel();
         *self.inner.visitors.lock() = Some(sender);
         receiver
+    }
+
+    /// It can run containers under these from now on.
+    pub fn offers_runtimes(&self, names: &[&str]) {
+        *self.inner.offered.lock() = names.iter().map(|name| (*name).to_owned()).collect();
+    }
+
+    /// The events' stream begins anew, as after a restart of the engine.
+    pub fn reconnects(&self) {
+        let _ = self.inner.events.send(Event::Connected);
+    }
+
+    /// With how long a grace containers were asked to end so far.
+    pub fn graces(&self) -> Vec<Duration> {
+        self.inner.graces.lock().clone()
+    }
+
+    /// Containers made from now on have a HEALTHCHECK, which says this at first.
+    pub fn born_with_health(&self, health: Health) {
+        *self.inner.health.lock() = Some(health);
+    }
+
+    /// A container's HEALTHCHECK says this from now on.
+    pub fn set_health(&self, name: &str, health: Option<Health>) {
+        let labels = {
+            let mut containers = self.inner.containers.lock();
+            let Some(fixture) = containers.get_mut(name) else {
+                return;
+            };
+            fixture.container.health = health.clone();
+            fixture.container.labels.clone()
+        };
+        if matches!(health, Some(Health::Unhealthy(_))) {
+            let name = name.to_owned();
+            let _ = self.inner.events.send(Event::Unhealthy { name, labels });
+        }
+    }
+
+    /// Each start of an instance answers this long after its process runs, from now on.
+    pub fn starts_take(&self, time: Duration) {
+        *self.inner.start_takes.lock() = time;
     }
 
     /// Where a container is in its life.
@@ -128,13 +184,8 @@ impl Fake {
     fn turn(&self, call: Call, name: &str) -> Result<(), Error> {
         let (from, to) = match call {
             Call::Pause => (ContainerState::Running, ContainerState::Paused),
-            Call::Unpause => (ContainerState::Paused, ContainerState::Running),
+            _ => (ContainerState::Paused, ContainerState::Running),
         };
-        let mut refusals = self.inner.refusals.lock();
-        if let Some(found) = refusals.iter().position(|refused| *refused == call) {
-            refusals.remove(found);
-            return Err(Error::Refused("as scripted".to_owned()));
-        }
         let mut containers = self.inner.containers.lock();
         let fixture = containers
             .get_mut(name)
@@ -154,8 +205,73 @@ impl Fake {
         self.inner.containers.lock().keys().cloned().collect()
     }
 
+    /// Those of them that are sandboxes.
+    pub fn sandboxes(&self) -> Vec<String> {
+        let containers = self.inner.containers.lock();
+        let all = containers.values().map(|fixture| &fixture.container);
+        let held = all.filter(|one| one.labels.contains_key(label::ROLE));
+        held.map(|one| one.name.clone()).collect()
+    }
+
+    /// The running sandbox of this id.
+    fn held(&self, id: &str) -> Option<Container> {
+        let containers = self.inner.containers.lock();
+        let mut all = containers.values().map(|fixture| &fixture.container);
+        all.find(|one| one.id == id && one.state == ContainerState::Running)
+            .cloned()
+    }
+
+    /// Makes a container; its address is that of the sandbox, if it is in one.
+    fn make(
+        &self,
+        name: &str,
+        image: &str,
+        labels: &BTreeMap<String, String>,
+        sandbox: Option<Container>,
+        script: Script,
+    ) -> String {
+        /// Of all fakes of the process: no two containers share an address, and no two processes that
+        /// run at once either, for the first half of it is the process's.
+        static HOSTS: AtomicU32 = AtomicU32::new(0);
+        let host = HOSTS.fetch_add(1, Ordering::SeqCst) % 4096;
+        let process = std::process::id() % 4000 + 16;
+        let [_, second, third, fourth] = (process << 12 | host).to_be_bytes();
+        let own = IpAddr::V4(Ipv4Addr::new(127, second, third, fourth));
+        let container = Container {
+            id: format!("{host:064x}"),
+            name: name.to_owned(),
+            labels: labels.clone(),
+            state: ContainerState::Created,
+            address: sandbox.is_none().then_some(own),
+            sandbox: sandbox.as_ref().map(|held| held.id.clone()),
+            exit: Exit::default(),
+            health: self.inner.health.lock().clone(),
+        };
+        let id = container.id.clone();
+        let fixture = Fixture {
+            container,
+            image: image.to_owned(),
+            listens_at: sandbox.and_then(|held| held.address).unwrap_or(own),
+            script,
+            listening: None,
+        };
+        let mut containers = self.inner.containers.lock();
+        containers.insert(name.to_owned(), fixture);
+        id
+    }
+
     /// Puts a container there that no pool started.
     pub async fn plant(&self, name: &str, labels: BTreeMap<String, String>) {
+        self.plant_in(name, labels, None).await;
+    }
+
+    /// As [`Fake::plant`], in the sandbox of this id.
+    pub async fn plant_in(
+        &self,
+        name: &str,
+        labels: BTreeMap<String, String>,
+        sandbox: Option<String>,
+    ) {
         let spec = ContainerSpec {
             name: name.to_owned(),
             image: String::new(),
@@ -166,6 +282,14 @@ impl Fake {
             memory: 0,
             cpu_millis: 0,
             network: String::new(),
+            pids_limit: 0,
+            read_only_root: false,
+            tmpfs: Vec::new(),
+            user: None,
+            stop_signal: None,
+            stop_grace: Duration::ZERO,
+            runtime: None,
+            sandbox,
         };
         let made = self.create(&spec).await;
         assert!(made.is_ok(), "a planted container is made");
@@ -173,19 +297,21 @@ impl Fake {
         assert!(started.is_ok(), "a planted container starts");
     }
 
+    fn end(&self, name: &str, code: i32) -> Option<BTreeMap<String, String>> {
+        let mut containers = self.inner.containers.lock();
+        let fixture = containers.get_mut(name)?;
+        if let Some(listening) = fixture.listening.take() {
+            listening.abort();
+        }
+        fixture.container.state = ContainerState::Exited;
+        fixture.container.exit.code = code;
+        Some(fixture.container.labels.clone())
+    }
+
     /// Ends a container's process.
     pub fn kill(&self, name: &str, code: i32) {
-        let labels = {
-            let mut containers = self.inner.containers.lock();
-            let Some(fixture) = containers.get_mut(name) else {
-                return;
-            };
-            if let Some(listening) = fixture.listening.take() {
-                listening.abort();
-            }
-            fixture.container.state = ContainerState::Exited;
-            fixture.container.exit.code = code;
-            fixture.container.labels.clone()
+        let Some(labels) = self.end(name, code) else {
+            return;
         };
         let _ = self.inner.events.send(Event::Died {
             name: name.to_owned(),
@@ -197,80 +323,95 @@ impl Fake {
 #[async_trait::async_trait]
 impl Runtime for Fake {
     async fn engine(&self) -> Result<String, Error> {
+        self.is_there()?;
         Ok("fake 1".to_owned())
     }
 
-    async fn image(&self, _image: &str) -> Result<Image, Error> {
-        Ok(Image {
-            id: "sha256:fake".to_owned(),
-            exposed: Vec::new(),
-            repo_digests: Vec::new(),
+    async fn runtimes(&self) -> Result<Runtimes, Error> {
+        let offered = self.inner.offered.lock().clone();
+        Ok(Runtimes {
+            default: offered.first().cloned().unwrap_or_default(),
+            offered,
         })
+    }
+
+    async fn image(&self, image: &str) -> Result<Image, Error> {
+        self.inner.images.look(image)
     }
 
     async fn pull(
         &self,
         image: &str,
-        _progress: &(dyn for<'a> Fn(&'a str) + Send + Sync),
-    ) -> Result<(), Error> {
-        Err(Error::Pull {
-            image: image.to_owned(),
-            message: "no registry".to_owned(),
-        })
+        progress: &(dyn Fn(PullStep) + Send + Sync),
+    ) -> Result<Option<String>, Error> {
+        self.inner.images.pull(image, progress).await
+    }
+
+    async fn images_in_use(&self) -> Result<BTreeSet<String>, Error> {
+        let containers = self.inner.containers.lock();
+        let used = containers.values().map(|fixture| &fixture.image);
+        Ok(used
+            .filter_map(|image| self.inner.images.id(image))
+            .collect())
+    }
+
+    async fn remove_image(&self, name: &str) -> Result<(), Error> {
+        self.inner.images.remove(name);
+        Ok(())
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<String, Error> {
+        let lost = self.mishap(Call::Create)?;
         let script = self.inner.scripts.lock().pop_front();
         let script = script.unwrap_or(Script::Listens(Duration::ZERO));
         if script == Script::CreateRefused {
             return Err(Error::Refused("as scripted".to_owned()));
         }
-        /// Of all fakes of the process: no two containers share an address, and no two processes that
-        /// run at once either, for the first half of it is the process's.
-        static HOSTS: AtomicU32 = AtomicU32::new(0);
-        let host = HOSTS.fetch_add(1, Ordering::SeqCst) % 4096;
-        let process = std::process::id() % 4000 + 16;
-        let [_, second, third, fourth] = (process << 12 | host).to_be_bytes();
-        let lost = script == Script::CreateLost;
-        let container = Container {
-            id: format!("{host:064x}"),
-            name: spec.name.clone(),
-            labels: spec.labels.clone(),
-            state: ContainerState::Created,
-            address: Some(IpAddr::V4(Ipv4Addr::new(127, second, third, fourth))),
-            exit: Exit::default(),
-        };
-        let id = container.id.clone();
-        self.inner.containers.lock().insert(
-            spec.name.clone(),
-            Fixture {
-                container,
-                script,
-                listening: None,
-            },
-        );
-        match lost {
-            true => Err(Error::Unavailable("as scripted".to_owned())),
-            false => Ok(id),
+        if !spec.image.is_empty() {
+            self.inner.images.look(&spec.image)?;
         }
+        if self.inner.containers.lock().contains_key(&spec.name) {
+            return Err(Error::NameTaken(spec.name.clone()));
+        }
+        let sandbox = match &spec.sandbox {
+            Some(id) => Some(self.held(id).ok_or_else(|| Error::NotFound(id.clone()))?),
+            None => None,
+        };
+        let id = self.make(&spec.name, &spec.image, &spec.labels, sandbox, script);
+        lost.map_or(Ok(id), Err)
+    }
+
+    async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<String, Error> {
+        let lost = self.mishap(Call::CreateSandbox)?;
+        let id = self.make(&spec.name, "", &spec.labels, None, Script::NeverListens);
+        lost.map_or(Ok(id), Err)
+    }
+
+    async fn remove_sandbox_image(&self) -> Result<(), Error> {
+        Ok(())
     }
 
     async fn start(&self, name: &str) -> Result<(), Error> {
-        self.inner.starts.fetch_add(1, Ordering::SeqCst);
+        let lost = self.mishap(Call::Start)?;
+        if self.state(name) == Some(ContainerState::Running) {
+            return Ok(());
+        }
         let (address, script) = {
             let mut containers = self.inner.containers.lock();
             let fixture = containers
                 .get_mut(name)
                 .ok_or_else(|| Error::NotFound(name.to_owned()))?;
             fixture.container.state = ContainerState::Running;
+            if fixture.container.labels.contains_key(label::ROLE) {
+                return Ok(());
+            }
             let port = fixture.container.labels.get(label::PORT);
             let port = port.and_then(|port| port.parse().ok()).unwrap_or(8080);
-            let host = fixture
-                .container
-                .address
-                .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-            (SocketAddr::new(host, port), fixture.script.clone())
+            let address = SocketAddr::new(fixture.listens_at, port);
+            (address, fixture.script.clone())
         };
+        self.inner.starts.fetch_add(1, Ordering::SeqCst);
+        let takes = *self.inner.start_takes.lock();
         match script {
             Script::Listens(after) => {
                 let inner = self.inner.clone();
@@ -290,22 +431,28 @@ impl Runtime for Fake {
                 }
             }
             Script::Exits(code) => self.kill(name, code),
-            Script::NeverListens | Script::CreateRefused | Script::CreateLost => {}
+            Script::NeverListens | Script::CreateRefused => {}
         }
-        Ok(())
+        tokio::time::sleep(takes).await;
+        lost.map_or(Ok(()), Err)
     }
 
     async fn pause(&self, name: &str) -> Result<(), Error> {
+        let lost = self.mishap(Call::Pause)?;
         let takes = *self.inner.pause_takes.lock();
         tokio::time::sleep(takes).await;
-        self.turn(Call::Pause, name)
+        self.turn(Call::Pause, name)?;
+        lost.map_or(Ok(()), Err)
     }
 
     async fn unpause(&self, name: &str) -> Result<(), Error> {
-        self.turn(Call::Unpause, name)
+        let lost = self.mishap(Call::Unpause)?;
+        self.turn(Call::Unpause, name)?;
+        lost.map_or(Ok(()), Err)
     }
 
     async fn inspect(&self, name: &str) -> Result<Container, Error> {
+        self.is_there()?;
         let containers = self.inner.containers.lock();
         let found = containers
             .get(name)
@@ -314,6 +461,7 @@ impl Runtime for Fake {
     }
 
     async fn list(&self, node: &str) -> Result<Vec<Container>, Error> {
+        self.is_there()?;
         let containers = self.inner.containers.lock();
         Ok(containers
             .values()
@@ -322,18 +470,21 @@ impl Runtime for Fake {
             .collect())
     }
 
-    async fn stop(&self, name: &str, _grace: Duration) -> Result<(), Error> {
+    async fn stop(&self, name: &str, grace: Duration) -> Result<(), Error> {
+        self.inner.graces.lock().push(grace);
+        let lost = self.mishap(Call::Stop)?;
         self.kill(name, 143);
-        Ok(())
+        lost.map_or(Ok(()), Err)
     }
 
     async fn remove(&self, name: &str) -> Result<(), Error> {
+        let lost = self.mishap(Call::Remove)?;
         if let Some(fixture) = self.inner.containers.lock().remove(name)
             && let Some(listening) = fixture.listening
         {
             listening.abort();
         }
-        Ok(())
+        lost.map_or(Ok(()), Err)
     }
 
     async fn log_tail(&self, _name: &str, _lines: usize) -> Result<Vec<String>, Error> {
@@ -357,9 +508,15 @@ impl Runtime for Fake {
     async fn ensure_network(
         &self,
         _name: &str,
+        bridge: &str,
         _labels: &BTreeMap<String, String>,
-    ) -> Result<(), Error> {
-        Ok(())
+    ) -> Result<String, Error> {
+        self.is_there()?;
+        Ok(bridge.to_owned())
+    }
+
+    async fn bridge(&self, network: &str) -> Result<String, Error> {
+        Err(Error::NotFound(network.to_owned()))
     }
 
     async fn remove_network(&self, _name: &str) -> Result<(), Error> {

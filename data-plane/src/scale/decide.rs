@@ -9,6 +9,9 @@
 //! the load of the last minute did not need ([`Facts::needed`]) go as soon as they are idle, all but
 //! one, and but for a version that has left the table, which a rollback is to find as it was.
 //!
+//! While the engine is away nothing is decided: it would not be done, and what runs and is taken out
+//! of service could not be put back.
+//!
 //! Laws (tested below): never more than `max_instances`; an instance with work is neither reaped nor
 //! put to sleep, and none is while requests wait; `min_instances` stay awake while the version has
 //! traffic; deciding again after the decision is carried out decides nothing.
@@ -93,6 +96,8 @@ pub struct Facts<'a> {
     pub proof_wanted: bool,
     /// Starts are failing: only a proof may try.
     pub backing_off: bool,
+    /// The engine does not answer.
+    pub engine_away: bool,
 }
 
 /// What to do.
@@ -110,6 +115,9 @@ pub struct Decision {
 
 /// Decides. Pure: the same facts give the same decision.
 pub fn decide(facts: &Facts<'_>, limits: &Limits) -> Decision {
+    if facts.engine_away {
+        return Decision::default();
+    }
     let (start, wake) = more(facts, limits);
     let reap = reaps(facts, limits, &wake);
     let pause = pauses(facts, limits, &reap);

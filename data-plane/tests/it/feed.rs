@@ -3,7 +3,7 @@
 pub(crate) mod plane;
 
 use cless_data_plane::feed::{self, Error, Feed, FeedOptions, FeedStatus, IdentityError};
-use cless_data_plane::feed::{ReportSource, Timing};
+use cless_data_plane::feed::{ReportSource, RetainedError, Timing};
 use cless_data_plane::instance::report::NodeReport;
 use cless_proto::v1 as pb;
 use pb::stream_routes_response::Message as ToNode;
@@ -375,5 +375,37 @@ async fn a_change_is_reported_at_once_and_the_rest_by_the_clock() {
     for _ in 0..3 {
         plane.report().await;
     }
+    feed.shutdown().await;
+}
+
+#[tokio::test]
+async fn retained_images_are_known_in_full_or_not_at_all() {
+    let (mut plane, folder) = (Plane::start().await, tempfile::tempdir().unwrap());
+    let page = |image: &str, next: &str, cluster: &str| pb::ListRetainedImagesResponse {
+        images: vec![pb::RetainedImage {
+            image: image.into(),
+            image_digest: String::new(),
+        }],
+        next_page_token: next.into(),
+        cluster: cluster.into(),
+    };
+    let says = |plane: &Plane, pages: Vec<pb::ListRetainedImagesResponse>| {
+        *plane.retained.lock().unwrap() = pages;
+    };
+    let early = start(&[], folder.path()).await;
+    let refused = early.retained_images().await.unwrap_err();
+    assert!(matches!(refused, RetainedError::NotConnected), "{refused}");
+    early.shutdown().await;
+
+    let (feed, _stream) = synced(&mut plane, folder.path(), &Routes::default()).await;
+    says(&plane, vec![page("a:1", "1", "c1"), page("b:1", "", "c1")]);
+    let all = feed.retained_images().await.unwrap();
+    assert_eq!(all, [("a:1".to_owned(), None), ("b:1".to_owned(), None)]);
+    // The second page does not come.
+    says(&plane, vec![page("a:1", "1", "c1")]);
+    assert!(feed.retained_images().await.is_err());
+    says(&plane, vec![page("a:1", "", "another")]);
+    let refused = feed.retained_images().await.unwrap_err();
+    assert!(matches!(refused, RetainedError::OtherCluster), "{refused}");
     feed.shutdown().await;
 }

@@ -37,24 +37,24 @@ async fn an_instance_that_accepts_no_more_is_looked_at_taken_out_and_replaced() 
 
     // A false alarm: it answers when it is looked at.
     for _ in 0..3 {
-        guard.unreachable();
+        guard.failed();
     }
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(!guard.instance().retired().is_cancelled());
-    guard.instance().reached();
+    guard.answered();
 
     world.engine.deafen(&name);
-    guard.unreachable();
-    guard.unreachable();
-    guard.instance().reached();
-    guard.unreachable();
+    guard.failed();
+    guard.failed();
+    guard.answered();
+    guard.failed();
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(
         !guard.instance().retired().is_cancelled(),
         "not three in a row"
     );
-    guard.unreachable();
-    guard.unreachable();
+    guard.failed();
+    guard.failed();
     guard.instance().retired().cancelled().await;
 
     let next = world.admit().await.unwrap();
@@ -71,4 +71,41 @@ async fn an_instance_that_accepts_no_more_is_looked_at_taken_out_and_replaced() 
             !world.engine.names().contains(&name)
         })
         .await;
+}
+
+#[tokio::test]
+async fn places_go_to_those_who_wait_in_the_order_in_which_they_came() {
+    let world = World::new(Settings {
+        idle_timeout: Duration::from_secs(60),
+        ..settings(1, 1)
+    });
+    let held = world.admit().await.unwrap();
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    for caller in 0..20 {
+        let (pool, tell) = (world.pool(), tell.clone());
+        tokio::spawn(async move {
+            // The third of each five goes away before its turn.
+            let patience = Duration::from_millis(if caller % 5 == 2 { 1000 } else { 10_000 });
+            let place = pool.admit(Instant::now() + patience).await;
+            if place.is_ok() {
+                let _ = tell.send(caller);
+            }
+        });
+        world
+            .until("it waits", |world| world.pool().waiting() > caller)
+            .await;
+    }
+    drop(tell);
+    world
+        .until("the impatient have left", |world| {
+            world.pool().waiting() == 16
+        })
+        .await;
+    drop(held);
+    let mut order = Vec::new();
+    while let Some(caller) = told.recv().await {
+        order.push(caller);
+    }
+    let patient: Vec<usize> = (0..20).filter(|caller| caller % 5 != 2).collect();
+    assert_eq!(order, patient);
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use cless_data_plane::instance::report::InstanceState;
 use cless_data_plane::route::Settings;
-use cless_data_plane::runtime::fake::{Call, Fake};
+use cless_data_plane::runtime::fake::{Call, Fake, Mishap};
 use cless_data_plane::runtime::{ContainerState, Runtime as _, label};
 
 use crate::pools::{NODE, World, settings};
@@ -109,7 +109,7 @@ async fn its_idle_connections_are_told_to_go_and_waited_for_before_each_freeze()
 #[tokio::test]
 async fn an_instance_that_cannot_be_frozen_or_thawed_is_replaced() {
     let world = World::new(sleepy(LONG));
-    world.engine.refuse_next(Call::Pause);
+    world.engine.fail_next(Call::Pause, Mishap::Refused);
     drop(world.admit().await.unwrap());
     world
         .until("it is removed", |world| world.engine.names().is_empty())
@@ -119,7 +119,7 @@ async fn an_instance_that_cannot_be_frozen_or_thawed_is_replaced() {
 
     drop(world.admit().await.unwrap());
     until_asleep(&world).await;
-    world.engine.refuse_next(Call::Unpause);
+    world.engine.fail_next(Call::Unpause, Mishap::Refused);
     drop(world.admit().await.unwrap());
     assert_eq!(world.engine.starts(), 3, "the request got another");
 }

@@ -1,7 +1,10 @@
-//! `cless-bench-control`: what the control plane costs beside the request path.
+//! `make bench-control`: how fast the control plane writes and starts, and how soon a change of traffic
+//! is in force.
 //!
-//! - `start_1000_services_ms`: from the start of the process to its first answer, with 1 000 services
-//!   of one version each in the database;
+//! - `writes_per_s`: acknowledged `CreateVersion` calls of 1, 8 and 64 writers, against raw SQLite that
+//!   runs the same transaction (`bench_control/writes.rs`);
+//! - `start_…_ms`: from the start of the process to its first answer, with 100, 1 000 and 10 000 services
+//!   in the database, the last with 100 000 versions (`bench_control/starts.rs`);
 //! - `change_in_force_ms`: from the acknowledged write of a traffic change to the first answer of the
 //!   version that it names, through the proxy, both versions being warm.
 //!
@@ -17,23 +20,28 @@ use cless_tests::cluster::{Cluster, duration, settings};
 use cless_tests::http_client::Connection;
 use cless_tests::report::{self, Better, Row};
 use cless_tests::stats::{median, millis, quantile};
-use cless_tests::{image, wait};
-use tokio::task::JoinSet;
+use cless_tests::{image, paths};
 use tokio::time::Instant;
+
+#[path = "bench_control/starts.rs"]
+mod starts;
+#[path = "bench_control/writes.rs"]
+mod writes;
 
 const SERVICE: &str = "change";
 const HOST: &str = "change.localhost";
 const SOON: Duration = Duration::from_secs(30);
-/// Writers that fill the database at once.
-const WRITERS: usize = 16;
 
-/// Measures the control plane's start and the way of a change to the proxy.
+/// Measures the control plane's writes and starts, and the way of a change to the proxy.
 #[derive(Parser)]
 struct Args {
-    /// Services in the database when it starts.
-    #[arg(long, default_value_t = 1000)]
-    services: usize,
-    /// Starts.
+    /// Rounds of writes; in each, both sides with each number of writers.
+    #[arg(long, default_value_t = 7)]
+    rounds: usize,
+    /// Seconds of each side in a round.
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Starts with each number of services.
     #[arg(long, default_value_t = 5)]
     starts: usize,
     /// Traffic changes.
@@ -48,53 +56,34 @@ fn say(line: &str) {
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse();
-    let mut cluster = Cluster::start(1).await?;
+    // Beside the build, not under /tmp: that may be memory, where nothing is flushed.
+    let dir = tempfile::Builder::new()
+        .prefix("bench-control-")
+        .tempdir_in(paths::target_dir()?)?;
+    let mut rows = writes::run(
+        dir.path(),
+        args.rounds,
+        Duration::from_secs_f64(args.seconds),
+    )
+    .await?;
+    rows.extend(starts::run(dir.path(), args.starts).await?);
+    let cluster = Cluster::start(1).await?;
     let changes = changes(&cluster, args.changes).await?;
+    cluster.finish().await?;
     say(&format!(
         "{} traffic changes in force after the acknowledged write: median {:.1} ms, p99 {:.1} ms",
         changes.len(),
         millis(median(&changes)),
         millis(quantile(&changes, 0.99)),
     ));
-    fill(&cluster, args.services).await?;
-    let mut starts = Vec::with_capacity(args.starts);
-    for _ in 0..args.starts {
-        cluster.kill_control_plane().await?;
-        let begin = Instant::now();
-        cluster.start_control_plane().await?;
-        let mut api = cluster.api()?;
-        wait::until("the control plane answers", SOON, async || {
-            Ok(api.check_propagation(0).await.ok())
-        })
-        .await?;
-        starts.push(begin.elapsed());
-    }
-    say(&format!(
-        "{} starts with {} services, to the first answer: median {:.0} ms",
-        starts.len(),
-        args.services,
-        millis(median(&starts)),
-    ));
-    cluster.finish().await?;
-
-    let rows = [
-        Row {
-            case: "1000 services",
-            metric: "start_1000_services_ms",
-            better: Better::Lower,
-            ours: millis(median(&starts)),
-            reference: None,
-            bar: Some(1000.0),
-        },
-        Row {
-            case: "one node",
-            metric: "change_in_force_ms",
-            better: Better::Lower,
-            ours: millis(quantile(&changes, 0.99)),
-            reference: None,
-            bar: Some(100.0),
-        },
-    ];
+    rows.push(Row {
+        case: "one node",
+        metric: "change_in_force_ms",
+        better: Better::Lower,
+        ours: millis(quantile(&changes, 0.99)),
+        reference: None,
+        bar: Some(100.0),
+    });
     say(&format!("\n{}", report::table(&rows)));
     say(&format!(
         "written to {}",
@@ -140,25 +129,4 @@ async fn changes(cluster: &Cluster, count: usize) -> Result<Vec<Duration>> {
         times.push(begin.elapsed());
     }
     Ok(times)
-}
-
-/// Makes services with one version and all traffic on it.
-async fn fill(cluster: &Cluster, services: usize) -> Result<()> {
-    let mut writers = JoinSet::new();
-    for writer in 0..WRITERS {
-        let mut api = cluster.api()?;
-        writers.spawn(async move {
-            for number in (writer..services).step_by(WRITERS) {
-                let name = format!("filled-{number}");
-                api.create_service(&name, settings()).await?;
-                api.create_version(&name, "filled:1", &[]).await?;
-                api.set_traffic(&name, &[(1, 100)]).await?;
-            }
-            anyhow::Ok(())
-        });
-    }
-    while let Some(written) = writers.join_next().await {
-        written??;
-    }
-    Ok(())
 }

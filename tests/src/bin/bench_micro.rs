@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use cless_data_plane::instance::admission::Admission;
 use cless_data_plane::route::{
-    Ask, Candidate, Change, Cursor, Digest, HostEntry, Protocol, PullPolicy, Readiness, Route,
-    Scope, Settings, Slots, Spec, Table, Version, VersionKey, choose,
+    Ask, Candidate, Change, Cursor, Digest, HostEntry, ProbeTimings, Protocol, PullPolicy,
+    Readiness, Route, Scope, Settings, Slots, Spec, Table, Version, VersionKey, choose,
 };
 use cless_tests::report::{self, Better, Row};
 use cless_tests::stats::middle;
@@ -214,6 +214,13 @@ fn version(number: u32) -> Version {
             readiness: Readiness::Tcp,
             pull_policy: PullPolicy::Missing,
             protocol: Protocol::Auto,
+            probe: ProbeTimings::default(),
+            pids_limit: 512,
+            read_only_root: false,
+            tmpfs: Vec::new(),
+            user: None,
+            stop_signal: None,
+            stop_grace: Duration::from_secs(10),
         },
         image_digest: None,
         verify: None,

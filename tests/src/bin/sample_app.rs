@@ -22,9 +22,19 @@
 //! | `/load` | `{"now","peak","served"}`: requests in work (this one not counted), their maximum, their number |
 //! | `/exit?code=N` | none: the process ends |
 //! | `/upgrade` | 101, then every byte back |
+//! | `/healthz` | 200, or 503 before `HEALTHY_AFTER_MS` |
+//! | `/write/PATH?bytes=N` | 200 once N bytes are in that file, else 500 with the error |
+//! | `/read/PATH` | that file |
+//! | `/threads?n=N` | how many of N more threads could be started |
+//! | `grpc.health.v1.Health/Check`, by HTTP/2 | as `/healthz`, for all or the service `GRPC_HEALTH` |
+//! | `/connect?to=IP:PORT` | `{"outcome"}`: `connected`, `refused`, `unreachable` or `timeout`, after 2 s at most |
+//! | `/connect?to=IP:PORT&host=H` | with `"answer"` too: what a GET of `/` with that Host got |
 //!
-//! Environment: `PORT` (8080), `GREETING`, `START_DELAY_MS` before it listens, `EXIT_AT_START=CODE`
-//! after two lines on stderr, `NEVER_LISTEN=1`.
+//! Environment: `PORT` (8080), `GREETING`, `START_DELAY_MS` before anything else, `EXIT_AT_START=CODE`
+//! after two lines on stderr, `NEVER_LISTEN=1`, `HEALTHY_AFTER_MS`, `GRPC_HEALTH=SERVICE`, `LOG_LINES=N` on
+//! stderr at first, `ALLOC_AT_START=BYTES` of memory, `ABORT_AT_START=1`.
+//!
+//! `sample-app check` is for a HEALTHCHECK: it asks `/healthz`.
 
 #![expect(
     clippy::disallowed_methods,
@@ -32,16 +42,32 @@
 )]
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+
+#[path = "sample_app/health.rs"]
+mod health;
+#[path = "sample_app/limits.rs"]
+mod limits;
 
 static NOW: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 static SERVED: AtomicUsize = AtomicUsize::new(0);
 
 fn main() -> io::Result<()> {
+    let port = env_number("PORT")
+        .and_then(|n| u16::try_from(n).ok())
+        .unwrap_or(8080);
+    if std::env::args().nth(1).as_deref() == Some("check") {
+        return health::check(port);
+    }
+    health::begin();
+    if let Some(ms) = env_number("START_DELAY_MS") {
+        thread::sleep(Duration::from_millis(ms));
+    }
+    health::fail_at_start();
     if let Some(code) = env_number("EXIT_AT_START") {
         log("sample-app: reading configuration");
         log(&format!(
@@ -55,12 +81,6 @@ fn main() -> io::Result<()> {
             thread::sleep(Duration::from_secs(3600));
         }
     }
-    if let Some(ms) = env_number("START_DELAY_MS") {
-        thread::sleep(Duration::from_millis(ms));
-    }
-    let port = env_number("PORT")
-        .and_then(|n| u16::try_from(n).ok())
-        .unwrap_or(8080);
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
     log(&format!("sample-app: listening on port {port}"));
     let greeting = std::env::var("GREETING").unwrap_or_else(|_| "hello".to_owned());
@@ -102,12 +122,16 @@ impl Request {
     }
 
     fn query(&self, key: &str) -> Option<u64> {
+        self.query_text(key)?.parse().ok()
+    }
+
+    fn query_text(&self, key: &str) -> Option<&str> {
         let (_, query) = self.target.split_once('?')?;
         query
             .split('&')
             .filter_map(|pair| pair.split_once('='))
             .find(|(k, _)| *k == key)
-            .and_then(|(_, v)| v.parse().ok())
+            .map(|(_, v)| v)
     }
 
     fn header(&self, name: &str) -> Option<&str> {
@@ -130,6 +154,9 @@ fn serve_connection(stream: TcpStream, greeting: &str) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut input = BufReader::new(stream.try_clone()?);
     let mut output = stream;
+    if health::is_http2(&mut input)? {
+        return health::serve_http2(&mut input, &mut output);
+    }
     while let Some(request) = read_head(&mut input)? {
         let before = NOW.fetch_add(1, Ordering::SeqCst);
         PEAK.fetch_max(before + 1, Ordering::SeqCst);
@@ -210,6 +237,12 @@ fn answer(
             "application/json",
             headers_json(request).as_bytes(),
         )?,
+        "/connect" => send(
+            output,
+            200,
+            "application/json",
+            connect_json(request).as_bytes(),
+        )?,
         "/env" => send(output, 200, "application/json", env_json().as_bytes())?,
         "/status" => {
             let code = request
@@ -217,6 +250,22 @@ fn answer(
                 .and_then(|n| u16::try_from(n).ok())
                 .unwrap_or(200);
             send(output, code, "text/plain", hello.as_bytes())?;
+        }
+        "/healthz" => {
+            let status = if health::is_healthy() { 200 } else { 503 };
+            send(output, status, "text/plain", hello.as_bytes())?;
+        }
+        "/threads" => {
+            let started = limits::threads(request.query("n").unwrap_or(1));
+            send(output, 200, "text/plain", started.as_bytes())?;
+        }
+        path if path.starts_with("/write/") || path.starts_with("/read/") => {
+            let done = match path.strip_prefix("/write") {
+                Some(file) => limits::write(file, request.query("bytes").unwrap_or(1)),
+                None => limits::read(path.trim_start_matches("/read")),
+            };
+            let (status, text) = done.map_or_else(|error| (500, error), |text| (200, text));
+            send(output, status, "text/plain", text.as_bytes())?;
         }
         "/big" => big(output, request.query("bytes").unwrap_or(0))?,
         "/cut" => {
@@ -235,6 +284,40 @@ fn answer(
     Ok(request
         .header("connection")
         .is_none_or(|v| !v.eq_ignore_ascii_case("close")))
+}
+
+/// Tries to reach somebody, for tests of who may.
+fn connect_json(request: &Request) -> String {
+    let limit = Duration::from_secs(2);
+    let to: Option<SocketAddr> = request.query_text("to").and_then(|to| to.parse().ok());
+    let Some(to) = to else {
+        return "{\"outcome\":\"give to=IP:PORT\"}\n".to_owned();
+    };
+    let mut stream = match TcpStream::connect_timeout(&to, limit) {
+        Ok(stream) => stream,
+        Err(error) => {
+            let outcome = match error.kind() {
+                io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => "refused",
+                io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "timeout",
+                _ => "unreachable",
+            };
+            let detail = quote(&error.to_string());
+            return format!("{{\"outcome\":{},\"detail\":{detail}}}\n", quote(outcome));
+        }
+    };
+    let mut answer = String::new();
+    if let Some(host) = request.query_text("host") {
+        let _ = stream.set_read_timeout(Some(Duration::from_secs(20)));
+        let _ = write!(
+            stream,
+            "GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"
+        );
+        let _ = stream.read_to_string(&mut answer);
+    }
+    format!(
+        "{{\"outcome\":\"connected\",\"answer\":{}}}\n",
+        quote(&answer)
+    )
 }
 
 fn send(output: &mut TcpStream, status: u16, kind: &str, body: &[u8]) -> io::Result<()> {

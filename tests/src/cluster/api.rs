@@ -194,4 +194,12 @@ impl Api {
             .into_inner()
             .instances)
     }
+
+    /// What is known of a node.
+    pub async fn node(&mut self, node: &str) -> Result<v1::Node> {
+        let request = v1::GetNodeRequest {
+            name: format!("nodes/{node}"),
+        };
+        Ok(self.nodes.get_node(request).await?.into_inner())
+    }
 }

@@ -1,11 +1,8 @@
-//! A root file system with Debian's nginx: the packages' own files, unpacked without being installed,
-//! and a configuration that logs to stderr and stays in the foreground.
+//! Debian's nginx, with a configuration that logs to stderr and stays in the foreground.
 
 use std::path::PathBuf;
-use std::process::Command;
 
-use super::{Error, create_dir, run};
-use crate::paths;
+use super::{Error, create_dir, debian};
 
 /// nginx and what its program is linked with.
 const PACKAGES: [&str; 7] = [
@@ -36,58 +33,13 @@ http {
 
 /// The tar, kept under `target/` once made.
 pub(super) fn root_file_system() -> Result<PathBuf, Error> {
-    let dir = paths::target_dir()?.join("sample");
-    let tar = dir.join("nginx.tar");
-    if tar.is_file() {
-        return Ok(tar);
-    }
-    let work = dir.join(format!("nginx-{}", std::process::id()));
-    let (packages, root) = (work.join("packages"), work.join("root"));
-    create_dir(&packages)?;
-    for folder in ["etc/nginx", "run", "tmp", "var/log/nginx", "var/lib/nginx"] {
-        create_dir(&root.join(folder))?;
-    }
-    let download = || {
-        run(Command::new("apt-get")
-            .args(["download", "-q"])
-            .args(PACKAGES)
-            .current_dir(&packages))
-    };
-    // A fresh machine has no package lists, an old one outdated ones.
-    if download().is_err() {
-        run(Command::new("apt-get").args(["update", "-qq"]))?;
-        download()?;
-    }
-    let listing = std::fs::read_dir(&packages).map_err(|error| Error::File {
-        path: packages.clone(),
-        error,
-    })?;
-    for package in listing.flatten() {
-        run(Command::new("dpkg-deb")
-            .arg("-x")
-            .arg(package.path())
-            .arg(&root))?;
-    }
-    for (name, content) in [
-        ("etc/nginx/cless.conf", CONFIG),
-        ("etc/passwd", "root:x:0:0::/:/\nnobody:x:65534:65534::/:/\n"),
-        ("etc/group", "root:x:0:\nnogroup:x:65534:\n"),
-    ] {
-        let path = root.join(name);
-        std::fs::write(&path, content).map_err(|error| Error::File { path, error })?;
-    }
-    let partial = work.join("nginx.tar");
-    run(Command::new("tar")
-        .arg("-C")
-        .arg(&root)
-        .arg("-cf")
-        .arg(&partial)
-        .args(["--numeric-owner", "--owner=0", "--group=0", "."]))?;
-    std::fs::rename(&partial, &tar).map_err(|error| Error::File {
-        path: tar.clone(),
-        error,
-    })?;
-    // What is left is scratch; a failure to remove it changes nothing.
-    let _ = std::fs::remove_dir_all(&work);
-    Ok(tar)
+    debian::root_file_system("nginx", &PACKAGES, |root| {
+        for folder in ["run", "tmp", "var/log/nginx", "var/lib/nginx"] {
+            create_dir(&root.join(folder))?;
+        }
+        debian::write(root, "etc/nginx/cless.conf", CONFIG)?;
+        let users = "root:x:0:0::/:/\nnobody:x:65534:65534::/:/\n";
+        debian::write(root, "etc/passwd", users)?;
+        debian::write(root, "etc/group", "root:x:0:\nnogroup:x:65534:\n")
+    })
 }

@@ -9,7 +9,7 @@ use tokio::process::Command;
 
 use crate::{count_answers, sample};
 
-async fn cless(cluster: &Cluster, args: &[&str]) -> Result<Outcome> {
+pub(crate) async fn cless(cluster: &Cluster, args: &[&str]) -> Result<Outcome> {
     let mut command = Command::new(paths::program("cless")?);
     command
         .arg("--server")

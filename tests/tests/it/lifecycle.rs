@@ -13,23 +13,13 @@ use nix::sys::signal::Signal;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::{SOON, nginx, sample};
+use crate::{SOON, nginx, reported_failure, sample};
 
 fn idle_after(time: Duration) -> v1::ServiceSettings {
     v1::ServiceSettings {
         idle_timeout: duration(time),
         ..settings()
     }
-}
-
-/// The failure the nodes last reported of version 1.
-async fn reported_failure(cluster: &Cluster, service: &str) -> Result<v1::StartFailure> {
-    wait::until("the failure is in the version's status", SOON, async || {
-        let version = cluster.api()?.version(service, 1).await?;
-        let nodes = version.status.unwrap_or_default().nodes;
-        Ok(nodes.into_iter().find_map(|node| node.last_failure))
-    })
-    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]

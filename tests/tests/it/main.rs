@@ -5,19 +5,31 @@
 
 mod cli;
 mod demo;
+mod engine_restart;
+mod engine_trouble;
+mod failure;
 mod faults;
 mod grpcurl;
+mod images;
+mod isolation;
 mod lifecycle;
+mod limits;
 mod ownership;
+mod phases;
 mod proxy;
+mod readiness;
 mod routing;
+mod sandbox;
 mod sleep;
+mod store;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use cless_tests::{engine, http_client, image};
+use cless_proto::v1;
+use cless_tests::cluster::Cluster;
+use cless_tests::{engine, http_client, image, wait};
 use std::net::SocketAddr;
 use tokio::sync::OnceCell;
 
@@ -40,6 +52,42 @@ async fn nginx() -> Result<&'static str> {
         .get_or_try_init(async || anyhow::Ok(image::nginx(&engine::connect().await?).await?))
         .await?;
     Ok(made)
+}
+
+/// A service with one version of this specification that gets all traffic.
+async fn serve_spec(
+    cluster: &Cluster,
+    service: &str,
+    settings: v1::ServiceSettings,
+    spec: v1::VersionSpec,
+) -> Result<()> {
+    let mut api = cluster.api()?;
+    api.create_service(service, settings).await?;
+    let version = api.create_version_of(service, spec).await?;
+    cluster
+        .set_traffic(service, &[(version.number, 100)])
+        .await?;
+    Ok(())
+}
+
+/// The sample app with this environment.
+async fn sample_spec(env: &[(&str, &str)]) -> Result<v1::VersionSpec> {
+    let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+    Ok(v1::VersionSpec {
+        image: sample().await?.to_owned(),
+        env: env.collect(),
+        ..Default::default()
+    })
+}
+
+/// The failure that a node last reported of version 1.
+async fn reported_failure(cluster: &Cluster, service: &str) -> Result<v1::StartFailure> {
+    wait::until("the failure is in the version's status", SOON, async || {
+        let version = cluster.api()?.version(service, 1).await?;
+        let nodes = version.status.unwrap_or_default().nodes;
+        Ok(nodes.into_iter().find_map(|node| node.last_failure))
+    })
+    .await
 }
 
 /// Sends `count` GETs, `parallel` at a time, each on a connection of its own, and counts the answers

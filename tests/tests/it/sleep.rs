@@ -69,7 +69,7 @@ async fn an_idle_instance_sleeps_is_shown_so_and_wakes_in_milliseconds() -> Resu
     .await?;
     let metrics = http_client::get(cluster.node(0).admin, "admin", "/metrics").await?;
     ensure!(
-        metrics.text().contains(r#"phase="unpause""#),
+        metrics.text().contains(r#"call="unpause""#),
         "{}",
         metrics.text()
     );

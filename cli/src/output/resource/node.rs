@@ -17,6 +17,7 @@ impl Resource for pb::Node {
         "LAG",
         "INSTANCES",
         "ENGINE",
+        "ISOLATION",
         "NOTES",
         "REPORTED",
     ];
@@ -35,6 +36,7 @@ impl Resource for pb::Node {
             self.lag.to_string(),
             self.instances.to_string(),
             text::or_dash(text::clean(&self.engine)),
+            text::or_dash(isolation(self)),
             if notes == 0 {
                 "-".to_owned()
             } else {
@@ -54,11 +56,18 @@ impl Resource for pb::Node {
                 format!("{} ({} behind)", self.applied_revision, self.lag),
             )
             .line("Instances", self.instances.to_string())
+            .line("Sandboxes", self.sandboxes.to_string())
             .line("Engine", text::or_dash(text::clean(&self.engine)))
+            .line("Runtime", text::clean(&self.runtime))
+            .line("Isolation", text::or_dash(isolation(self)))
             .line("Program", text::clean(&self.version))
             .line("Connected", text::time(self.connect_time.as_ref()))
             .line("Reported", text::time(self.report_time.as_ref()))
             .line("Refused", text::clean(&self.nack_reason));
+        if let Some(isolation) = self.isolation.as_ref().filter(|i| !i.reason.is_empty()) {
+            page.section("Not isolated")
+                .block(&text::clean(&isolation.reason));
+        }
         if !self.warnings.is_empty() {
             let lines = self.warnings.iter().map(|warning| text::clean(warning));
             page.section("Warnings")
@@ -71,6 +80,14 @@ impl Resource for pb::Node {
                 .block(&lines.collect::<Vec<_>>().join("\n"));
         }
         page.finish()
+    }
+}
+
+/// How far containers are kept apart; empty if the node has not said.
+fn isolation(node: &pb::Node) -> String {
+    match node.isolation.as_ref().map(pb::Isolation::state) {
+        None | Some(pb::isolation::State::Unspecified) => String::new(),
+        Some(state) => short(state.as_str_name(), "STATE_"),
     }
 }
 

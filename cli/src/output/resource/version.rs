@@ -1,11 +1,14 @@
 //! A version: how it runs, its proof, and what each node last saw of it.
 
 use cless_proto::v1 as pb;
-use pb::readiness_probe::Kind as Probe;
+
+mod failure;
+mod spec;
 
 use super::{Resource, short};
 use crate::output::table::{Page, View};
 use crate::output::text;
+use failure::failure_text;
 
 /// The state of the last proof; `-` if never asked.
 fn proof(version: &pb::Version) -> String {
@@ -62,8 +65,9 @@ impl Resource for pb::Version {
             .line("Command", words(&spec.command))
             .line("Args", words(&spec.args))
             .line("CPU", cores)
-            .line("Memory", text::size(spec.memory_bytes))
-            .line("Readiness", readiness(&spec))
+            .line("Memory", text::size(spec.memory_bytes));
+        spec::limits(&spec, &mut page);
+        page.line("Readiness", spec::readiness(&spec))
             .line(
                 "Pull",
                 short(spec.pull_policy().as_str_name(), "PULL_POLICY_").to_lowercase(),
@@ -116,21 +120,6 @@ fn proof_section(version: &pb::Version, page: &mut Page) {
     }
 }
 
-fn readiness(spec: &pb::VersionSpec) -> String {
-    match spec
-        .readiness
-        .as_ref()
-        .and_then(|probe| probe.kind.as_ref())
-    {
-        Some(Probe::Http(http)) => {
-            let or = |status, default| if status == 0 { default } else { status };
-            let (low, high) = (or(http.status_min, 200), or(http.status_max, 399));
-            format!("GET {} answers {low}-{high}", text::clean(&http.path))
-        }
-        Some(Probe::Tcp(_)) | None => "a TCP connect to the port".to_owned(),
-    }
-}
-
 fn node_lines(node: &pb::NodeVersionStatus, view: &View) -> String {
     let mut lines = Page::default();
     lines.line("pulling", text::clean(&node.pull_progress));
@@ -172,42 +161,6 @@ pub(super) fn phases(start: &pb::ColdStart) -> String {
     } else {
         format!("{total} ({})", parts.join(", "))
     }
-}
-
-/// `nodes/local: the container ended (exit code 3, out of memory)` and its log, indented.
-fn failure_text(node: &str, failure: &pb::StartFailure) -> String {
-    let what = match failure.message.as_str() {
-        "" => match failure.reason() {
-            pb::start_failure::Reason::Image => "the image cannot be had",
-            pb::start_failure::Reason::Engine => "the engine refused to start it",
-            pb::start_failure::Reason::Exited => "the container ended before it was ready",
-            pb::start_failure::Reason::NotReady => "it did not become ready in time",
-            pb::start_failure::Reason::Unspecified => "it did not start",
-        },
-        message => message,
-    };
-    // The message may have said it already, in these or other words.
-    let code = failure
-        .exit_code
-        .filter(|code| !what.contains(&format!("code {code}")));
-    let code = code.map(|code| format!("exit code {code}"));
-    let oom = failure
-        .oom_killed
-        .then(|| "out of memory: give it more with --memory".to_owned());
-    let facts = [code, oom].into_iter().flatten();
-    let facts: Vec<String> = facts.collect();
-    let mut line = String::new();
-    if !node.is_empty() {
-        line = format!("{}: ", text::clean(node));
-    }
-    line.push_str(&text::clean(what));
-    if !facts.is_empty() {
-        line.push_str(&format!(" ({})", facts.join(", ")));
-    }
-    for log in &failure.log_tail {
-        line.push_str(&format!("\n  | {}", text::clean(log)));
-    }
-    line
 }
 
 /// Why a version is not proved: one entry a node, its log in further lines; or the plane's message.

@@ -7,6 +7,7 @@ use crate::feed::stream::NackKind;
 use crate::feed::table::{Change, EncodedRoute};
 use crate::feed::{Cursor, Digest};
 use crate::nodes::report::{Identity, Quarantined};
+use crate::store::RetainedImage;
 use cless_proto::v1 as pb;
 use pb::stream_routes_response::Message;
 use prost::Message as _;
@@ -20,6 +21,15 @@ const TEXT_MAX: usize = 2000;
 const WATCHED_MAX: usize = 2 * 1024 * 1024;
 /// A node that refuses this many routes refuses them all.
 const QUARANTINED_MAX: usize = 1000;
+
+/// The image of a version.
+pub(crate) fn retained_image(retained: &RetainedImage) -> pb::RetainedImage {
+    let digest = retained.digest.as_ref();
+    pb::RetainedImage {
+        image: retained.image.to_string(),
+        image_digest: digest.map(ToString::to_string).unwrap_or_default(),
+    }
+}
 
 /// Who speaks, at `field`.
 pub(crate) fn read_identity(

@@ -9,15 +9,18 @@ use crate::domain::{
 };
 use crate::nodes::registry::Node;
 use crate::nodes::report::{
-    Identity, Instance, InstanceState, Report, VerifyOutcome, VersionReport,
+    Identity, Instance, InstanceState, Isolation, IsolationState, Report, VerifyOutcome,
+    VersionReport,
 };
 use cless_proto::v1 as pb;
+use prost::Message as _;
 
 /// A node's report: who, which process, and its state.
 pub(crate) fn read_report(
     request: pb::ReportNodeStatusRequest,
     violations: &mut Violations,
 ) -> Option<(Identity, String, Report)> {
+    let encoded = request.encode_to_vec().into();
     let identity = read_identity("node", request.node, violations);
     let boot_id = read_id("boot_id", request.boot_id, violations);
     let mut instances: Vec<Instance> = Vec::with_capacity(request.instances.len());
@@ -42,10 +45,20 @@ pub(crate) fn read_report(
         warnings: request.warnings,
         instances,
         versions,
+        runtime: request.runtime,
+        isolation: request.isolation.map(read_isolation),
+        sandboxes: request.sandboxes,
+        encoded,
     };
     violations
         .is_empty()
         .then_some((identity?, boot_id?, report))
+}
+
+/// A report as another control plane took it in.
+pub(crate) fn decode_report(encoded: &[u8]) -> Option<Report> {
+    let request = pb::ReportNodeStatusRequest::decode(encoded).ok()?;
+    read_report(request, &mut Violations::new()).map(|(_, _, report)| report)
 }
 
 fn read_instance(
@@ -154,6 +167,9 @@ fn read_failure(failure: pb::StartFailure) -> StartFailure {
         oom_killed: failure.oom_killed,
         log_tail: failure.log_tail,
         time: read_timestamp(failure.time),
+        signal: failure.signal,
+        last_probe: failure.last_probe,
+        engine_error: failure.engine_error,
     }
     .clipped()
 }
@@ -169,6 +185,33 @@ fn read_cold_start(start: pb::ColdStart) -> ColdStart {
         ready: span(start.ready),
         total: span(start.total),
         time: read_timestamp(start.time),
+    }
+}
+
+fn read_isolation(isolation: pb::Isolation) -> Isolation {
+    use pb::isolation::State;
+    Isolation {
+        state: match isolation.state() {
+            State::Unspecified => IsolationState::Unspecified,
+            State::Enforced => IsolationState::Enforced,
+            State::Partial => IsolationState::Partial,
+            State::None => IsolationState::None,
+        },
+        reason: isolation.reason,
+    }
+}
+
+fn isolation(isolation: &Isolation) -> pb::Isolation {
+    use pb::isolation::State;
+    let state = match isolation.state {
+        IsolationState::Unspecified => State::Unspecified,
+        IsolationState::Enforced => State::Enforced,
+        IsolationState::Partial => State::Partial,
+        IsolationState::None => State::None,
+    };
+    pb::Isolation {
+        state: state.into(),
+        reason: isolation.reason.clone(),
     }
 }
 
@@ -240,6 +283,11 @@ pub(crate) fn node(node: &Node, head: i64) -> pb::Node {
         instances: report.map_or(0, |report| {
             u32::try_from(report.instances.len()).unwrap_or(u32::MAX)
         }),
+        runtime: report
+            .map(|report| report.runtime.clone())
+            .unwrap_or_default(),
+        isolation: report.and_then(|report| report.isolation.as_ref().map(isolation)),
+        sandboxes: report.map_or(0, |report| report.sandboxes),
     }
 }
 

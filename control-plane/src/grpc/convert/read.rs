@@ -1,10 +1,11 @@
 //! Requests taken apart: what is missing or wrong is noted under the field's path.
 
+use super::read_duration;
 use super::settings::read_settings;
 use crate::domain::{
-    HostName, Labels, Protocol, PullPolicy, ReadinessInput, RequestId, ServiceId, ServicePatch,
-    Settings, SettingsField, SettingsPatch, TargetInput, Timestamp, VersionSpec, VersionSpecInput,
-    Violations,
+    HostName, Labels, ProbeTimingsInput, Protocol, PullPolicy, ReadinessInput, RequestId,
+    ServiceId, ServicePatch, Settings, SettingsField, SettingsPatch, TargetInput, Timestamp,
+    VersionSpec, VersionSpecInput, Violations,
 };
 use crate::store::{NewService, WriteOptions};
 use cless_proto::v1 as pb;
@@ -148,7 +149,8 @@ pub(crate) fn new_version(
         violations.push("version.spec", "is missing: send one with `image`");
         return None;
     };
-    let readiness = readiness("version.spec.readiness", spec.readiness, violations);
+    let before = violations.len();
+    let (readiness, probe) = readiness("version.spec.readiness", spec.readiness, violations);
     let pull_policy = pull_policy("version.spec.pull_policy", spec.pull_policy, violations);
     let protocol = protocol("version.spec.protocol", spec.protocol, violations);
     let input = VersionSpecInput {
@@ -159,40 +161,56 @@ pub(crate) fn new_version(
         args: spec.args,
         cpu_millis: spec.cpu_millis,
         memory_bytes: spec.memory_bytes,
-        readiness: readiness.clone().unwrap_or_default(),
+        readiness,
+        probe,
         pull_policy: pull_policy.unwrap_or_default(),
         protocol: protocol.unwrap_or_default(),
+        pids_limit: spec.pids_limit,
+        read_only_root: spec.read_only_root,
+        tmpfs: spec.tmpfs,
+        user: spec.user,
+        stop_signal: spec.stop_signal,
+        stop_grace: read_duration("version.spec.stop_grace", spec.stop_grace, violations),
     };
     let spec = VersionSpec::new("version.spec", input, violations);
-    readiness.and(pull_policy).and(protocol).and(spec)
+    spec.filter(|_| violations.len() == before)
 }
 
 fn readiness(
     field: &str,
     probe: Option<pb::ReadinessProbe>,
     violations: &mut Violations,
-) -> Option<ReadinessInput> {
+) -> (ReadinessInput, ProbeTimingsInput) {
     use pb::readiness_probe::Kind;
-    match probe {
-        None => Some(ReadinessInput::Tcp),
-        Some(pb::ReadinessProbe {
-            kind: Some(Kind::Tcp(_)),
-        }) => Some(ReadinessInput::Tcp),
-        Some(pb::ReadinessProbe {
-            kind: Some(Kind::Http(http)),
-        }) => Some(ReadinessInput::Http {
+    let Some(probe) = probe else {
+        return Default::default();
+    };
+    let mut span = |name: &str, given| read_duration(&format!("{field}.{name}"), given, violations);
+    let timings = ProbeTimingsInput {
+        period: span("period", probe.period),
+        timeout: span("timeout", probe.timeout),
+        initial_delay: span("initial_delay", probe.initial_delay),
+    };
+    let kind = match probe.kind {
+        Some(Kind::Tcp(pb::TcpProbe {})) => ReadinessInput::Tcp,
+        Some(Kind::Http(http)) => ReadinessInput::Http {
             path: http.path,
             status_min: http.status_min,
             status_max: http.status_max,
-        }),
-        Some(pb::ReadinessProbe { kind: None }) => {
+        },
+        Some(Kind::Grpc(grpc)) => ReadinessInput::Grpc {
+            service: grpc.service,
+        },
+        Some(Kind::Healthcheck(pb::HealthcheckProbe {})) => ReadinessInput::Healthcheck,
+        None => {
             violations.push(
                 field,
-                "names no kind of probe: give `tcp` or `http`, or leave it out",
+                "names no kind of probe: give `tcp`, `http`, `grpc` or `healthcheck`, or leave it out",
             );
-            None
+            ReadinessInput::Tcp
         }
-    }
+    };
+    (kind, timings)
 }
 
 fn protocol(field: &str, protocol: i32, violations: &mut Violations) -> Option<Protocol> {
@@ -391,7 +409,7 @@ mod tests {
         );
         let odd = pb::VersionSpec {
             image: "hello:1".into(),
-            readiness: Some(pb::ReadinessProbe { kind: None }),
+            readiness: Some(pb::ReadinessProbe::default()),
             pull_policy: 9,
             protocol: 9,
             ..Default::default()

@@ -1,7 +1,8 @@
 //! A route as proxies get it, encoded once when it changes.
 
 use super::{settings::settings, timestamp, write::spec};
-use crate::domain::{Route, RouteVersion, Slots, TagRoute};
+use crate::domain::spec::{PIDS_DEFAULT, STOP_GRACE_DEFAULT};
+use crate::domain::{ProbeTimings, Route, RouteVersion, Slots, TagRoute, VersionSpec};
 use cless_proto::v1 as pb;
 use prost::Message as _;
 
@@ -35,7 +36,7 @@ fn version(version: &RouteVersion) -> pb::RouteVersion {
     pb::RouteVersion {
         number: version.number.get(),
         uid: version.uid.to_string(),
-        spec: Some(spec(&version.spec)),
+        spec: Some(lean(&version.spec)),
         image_digest: version
             .image_digest
             .as_ref()
@@ -48,10 +49,74 @@ fn version(version: &RouteVersion) -> pb::RouteVersion {
     }
 }
 
+/// A specification without the defaults of fields that came after the first release: a route stored before them has the
+/// same bytes now, so that no upgrade mints an epoch for nothing. Nodes know the defaults (`resources.proto`).
+fn lean(of: &VersionSpec) -> pb::VersionSpec {
+    let mut lean = spec(of);
+    if of.pids_limit() == PIDS_DEFAULT {
+        lean.pids_limit = 0;
+    }
+    if of.stop_grace() == STOP_GRACE_DEFAULT {
+        lean.stop_grace = None;
+    }
+    let default = ProbeTimings::default();
+    if let Some(probe) = &mut lean.readiness {
+        let timings = of.probe();
+        for (span, is_default) in [
+            (&mut probe.period, timings.period() == default.period()),
+            (&mut probe.timeout, timings.timeout() == default.timeout()),
+            (
+                &mut probe.initial_delay,
+                timings.initial_delay() == default.initial_delay(),
+            ),
+        ] {
+            if is_default {
+                *span = None;
+            }
+        }
+    }
+    lean
+}
+
 fn slots(slots: &Slots) -> Vec<i32> {
     slots
         .as_slice()
         .iter()
         .map(|version| version.get())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// The bytes that the first release stored for this specification.
+    const FIRST_RELEASE: &[u8] =
+        b"\x0a\x07hello:1\x30\xe8\x07\x38\x80\x80\x80\x80\x02\x42\x02\x0a\x00\x48\x01";
+
+    fn stored(more: &str) -> VersionSpec {
+        let text = format!(
+            r#"{{"image":"hello:1","port":null,"cpu_millis":1000,"memory_bytes":536870912{more}}}"#
+        );
+        serde_json::from_str(&text).expect("a specification")
+    }
+
+    #[test]
+    fn a_specification_without_later_fields_has_the_bytes_of_the_first_release() {
+        assert_eq!(lean(&stored("")).encode_to_vec(), FIRST_RELEASE);
+    }
+
+    #[test]
+    fn what_is_not_the_default_is_sent() {
+        let sent = lean(&stored(
+            r#","pids_limit":64,"stop_grace":{"secs":0,"nanos":0},"probe":{"period":{"secs":1,"nanos":0}}"#,
+        ));
+        assert_eq!(sent.pids_limit, 64);
+        assert_eq!(sent.stop_grace, Some(prost_types::Duration::default()));
+        let probe = sent.readiness.expect("a probe");
+        let period = probe.period.map(Duration::try_from);
+        assert_eq!(period, Some(Ok(Duration::from_secs(1))));
+        assert_eq!((probe.timeout, probe.initial_delay), (None, None));
+    }
 }

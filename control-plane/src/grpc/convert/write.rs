@@ -2,9 +2,9 @@
 
 use super::{duration, settings::settings, timestamp};
 use crate::domain::{
-    ColdStart, NodeOutcome, Protocol, PullPolicy, Readiness, Service, ServiceState, StartFailure,
-    StartFailureReason, Traffic, TrafficRevision, TrafficSplit, Verification, VerificationState,
-    Version, VersionSpec, name,
+    ColdStart, NodeOutcome, ProbeTimings, Protocol, PullPolicy, Readiness, Service, ServiceState,
+    StartFailure, StartFailureReason, StopSignal, Traffic, TrafficRevision, TrafficSplit, User,
+    Verification, VerificationState, Version, VersionSpec, name,
 };
 use cless_proto::v1 as pb;
 
@@ -60,7 +60,7 @@ pub(super) fn spec(spec: &VersionSpec) -> pb::VersionSpec {
         args: spec.args().to_vec(),
         cpu_millis: spec.cpu_millis(),
         memory_bytes: spec.memory_bytes(),
-        readiness: Some(readiness(spec.readiness())),
+        readiness: Some(readiness(spec.readiness(), spec.probe())),
         pull_policy: match spec.pull_policy() {
             PullPolicy::Missing => pb::version_spec::PullPolicy::Missing,
             PullPolicy::Always => pb::version_spec::PullPolicy::Always,
@@ -73,10 +73,16 @@ pub(super) fn spec(spec: &VersionSpec) -> pb::VersionSpec {
             Protocol::H2c => pb::version_spec::Protocol::H2c,
         }
         .into(),
+        pids_limit: spec.pids_limit(),
+        read_only_root: spec.read_only_root(),
+        tmpfs: spec.tmpfs().as_map().clone(),
+        user: spec.user().map_or("", User::as_str).to_owned(),
+        stop_signal: spec.stop_signal().map_or("", StopSignal::as_str).to_owned(),
+        stop_grace: Some(duration(spec.stop_grace())),
     }
 }
 
-fn readiness(readiness: &Readiness) -> pb::ReadinessProbe {
+fn readiness(readiness: &Readiness, timings: &ProbeTimings) -> pb::ReadinessProbe {
     use pb::readiness_probe::Kind;
     let kind = match readiness {
         Readiness::Tcp => Kind::Tcp(pb::TcpProbe {}),
@@ -89,8 +95,17 @@ fn readiness(readiness: &Readiness) -> pb::ReadinessProbe {
             status_min: (*status_min).into(),
             status_max: (*status_max).into(),
         }),
+        Readiness::Grpc { service } => Kind::Grpc(pb::GrpcProbe {
+            service: service.clone(),
+        }),
+        Readiness::Healthcheck => Kind::Healthcheck(pb::HealthcheckProbe {}),
     };
-    pb::ReadinessProbe { kind: Some(kind) }
+    pb::ReadinessProbe {
+        kind: Some(kind),
+        period: Some(duration(timings.period())),
+        timeout: Some(duration(timings.timeout())),
+        initial_delay: Some(duration(timings.initial_delay())),
+    }
 }
 
 fn verification(verification: &Verification) -> pb::Verification {
@@ -142,6 +157,9 @@ pub(super) fn start_failure(failure: &StartFailure) -> pb::StartFailure {
         oom_killed: failure.oom_killed,
         log_tail: failure.log_tail.clone(),
         time: failure.time.map(timestamp),
+        signal: failure.signal.clone(),
+        last_probe: failure.last_probe.clone(),
+        engine_error: failure.engine_error.clone(),
     }
 }
 

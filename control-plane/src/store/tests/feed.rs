@@ -121,7 +121,7 @@ async fn compaction_happens_by_itself() {
                 use sea_orm::ConnectionTrait;
                 let fill = format!(
                     "WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < {count}) \
-                     INSERT INTO route_changes SELECT i, NULL, 'none', zeroblob(32), 0 FROM n"
+                     INSERT INTO route_changes SELECT i, NULL, 'none', digest, 0 FROM n, feed_state"
                 );
                 tx.db.execute_unprepared(&fill).await?;
                 tx.db

@@ -1,13 +1,19 @@
-//! Tests of the store on real databases: files in a temporary folder, or in memory where only logic is at stake.
+//! Tests of the store on real databases: files in a temporary folder, or in memory where only logic is at stake; with
+//! `CLESS_TEST_DATABASE=postgres`, databases of a PostgreSQL server instead of both.
 
+mod backup;
 mod concurrent;
+#[path = "../../../tests/it/database.rs"]
+mod database;
 mod feed;
 mod law;
 mod open;
 mod services;
 mod traffic;
+mod trouble;
 mod versions;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,7 +44,13 @@ fn options(url: &str) -> StoreOptions {
 }
 
 async fn memory() -> Store {
-    Store::open(options("sqlite::memory:")).await.unwrap()
+    if !database::on_postgres() {
+        return Store::open(options("sqlite::memory:")).await.unwrap();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    Store::open(options(&database::url_of(folder.path())))
+        .await
+        .unwrap()
 }
 
 /// A database in a folder of its own.
@@ -54,8 +66,20 @@ impl OnDisk {
     }
 
     fn url(&self) -> String {
-        let path = self.folder.path().join("cless.db");
-        format!("sqlite://{}?mode=rwc", path.display())
+        database::url_of(self.folder.path())
+    }
+
+    /// The file, on SQLite.
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("cless.db")
+    }
+
+    fn files(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.folder.path()).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        names
     }
 
     async fn open(&self) -> Store {

@@ -209,4 +209,15 @@ pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
             .row("ReportNodeStatus", field, answer, BAD, field)
             .await;
     }
+
+    for (page_size, token, field) in [(-1, "", "page_size"), (0, "x", "page_token")] {
+        let request = pb::ListRetainedImagesRequest {
+            page_size,
+            page_token: token.into(),
+        };
+        let answer = harness.feed().list_retained_images(request).await;
+        table
+            .row("ListRetainedImages", field, answer, BAD, field)
+            .await;
+    }
 }

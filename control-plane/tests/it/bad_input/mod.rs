@@ -1,6 +1,7 @@
 //! Bad input to every method: the code, the field that is named, and that nothing has changed.
 
 mod feed;
+mod limits;
 mod nodes;
 mod services;
 mod traffic;

@@ -1,6 +1,6 @@
 //! Bad input to the methods of versions.
 
-use super::{BAD, NAMES, Table};
+use super::{BAD, NAMES, Table, limits};
 use crate::harness::{Harness, version_of};
 use cless_proto::v1 as pb;
 use tonic::Code;
@@ -171,10 +171,6 @@ pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
 
 /// Specifications with one thing wrong, and what it is.
 fn bad_specs() -> Vec<(pb::VersionSpec, &'static str)> {
-    let good = || pb::VersionSpec {
-        image: "hello:1".into(),
-        ..Default::default()
-    };
     let env = |name: &str, value: &str| pb::VersionSpec {
         env: [(name.to_owned(), value.to_owned())].into(),
         ..good()
@@ -187,11 +183,14 @@ fn bad_specs() -> Vec<(pb::VersionSpec, &'static str)> {
         };
         let kind = Some(pb::readiness_probe::Kind::Http(http));
         pb::VersionSpec {
-            readiness: Some(pb::ReadinessProbe { kind }),
+            readiness: Some(pb::ReadinessProbe {
+                kind,
+                ..Default::default()
+            }),
             ..good()
         }
     };
-    vec![
+    let mut specs = vec![
         (
             pb::VersionSpec {
                 image: String::new(),
@@ -266,10 +265,20 @@ fn bad_specs() -> Vec<(pb::VersionSpec, &'static str)> {
         ),
         (
             pb::VersionSpec {
-                readiness: Some(pb::ReadinessProbe { kind: None }),
+                readiness: Some(pb::ReadinessProbe::default()),
                 ..good()
             },
             "version.spec.readiness",
         ),
-    ]
+    ];
+    specs.extend(limits::bad_probes());
+    specs.extend(limits::bad_limits());
+    specs
+}
+
+pub(super) fn good() -> pb::VersionSpec {
+    pb::VersionSpec {
+        image: "hello:1".into(),
+        ..Default::default()
+    }
 }

@@ -1,11 +1,18 @@
 //! How to run a version: `cless.v1.VersionSpec` -> [`Spec`].
 
 use super::Error;
-use crate::route::{Protocol, PullPolicy, Readiness, Spec};
+use std::time::Duration;
+
+use crate::route::{ProbeTimings, Protocol, PullPolicy, Readiness, Spec};
 use cless_proto::v1 as pb;
 
 const DEFAULT_CPU_MILLIS: u32 = 1000;
 const DEFAULT_MEMORY: u64 = 512 << 20;
+const DEFAULT_PIDS: u32 = 512;
+const DEFAULT_STOP_GRACE: Duration = Duration::from_secs(10);
+/// The longest span that a specification may hold here: far over what the control plane takes, far
+/// under what overflows a point in time.
+const MAX_SPAN: Duration = Duration::from_secs(24 * 3600);
 /// Beyond it the engine's nanoseconds of cpu no longer fit what it counts them in.
 const MAX_CPU_MILLIS: u32 = 1_000_000;
 /// The engine counts memory in a signed 64-bit number.
@@ -50,9 +57,102 @@ pub(super) fn decode(spec: pb::VersionSpec) -> Result<Spec, Error> {
         args: spec.args,
         cpu_millis,
         memory_bytes,
+        probe: decode_timings(spec.readiness.as_ref())?,
         readiness: decode_readiness(spec.readiness)?,
         pull_policy: decode_pull_policy(spec.pull_policy)?,
         protocol: decode_protocol(spec.protocol)?,
+        pids_limit: decode_pids(spec.pids_limit)?,
+        read_only_root: spec.read_only_root,
+        tmpfs: decode_tmpfs(spec.tmpfs, memory_bytes)?,
+        user: word("user", spec.user)?,
+        stop_signal: word("stop_signal", spec.stop_signal)?,
+        stop_grace: span("stop_grace", spec.stop_grace, DEFAULT_STOP_GRACE)?,
+    })
+}
+
+fn decode_pids(given: u32) -> Result<u32, Error> {
+    match given {
+        0 => Ok(DEFAULT_PIDS),
+        // The engine takes it as a signed number, in which -1 is no limit at all.
+        1..=0x7fff_ffff => Ok(given),
+        _ => Err(Error::new("pids_limit", "is over 2^31 - 1")),
+    }
+}
+
+/// Mount points become keys and sizes options of a mount: nothing but a path and a number may pass.
+fn decode_tmpfs(
+    given: std::collections::BTreeMap<String, u64>,
+    memory: u64,
+) -> Result<Vec<(String, u64)>, Error> {
+    for (path, size) in &given {
+        let plain = |part: &str| {
+            !matches!(part, "" | "." | "..")
+                && part
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+        };
+        let rest = path
+            .strip_prefix('/')
+            .filter(|rest| rest.split('/').all(plain));
+        let first = rest.and_then(|rest| rest.split('/').next());
+        if first.is_none_or(|first| matches!(first, "proc" | "sys" | "dev")) {
+            return Err(Error::new(
+                format!("tmpfs[{path:?}]"),
+                "is no mount point for a container",
+            ));
+        }
+        if *size == 0 || *size > memory {
+            return Err(Error::new(
+                format!("tmpfs[{path:?}]"),
+                "is empty or larger than the memory",
+            ));
+        }
+    }
+    Ok(given.into_iter().collect())
+}
+
+/// A user or a signal, which the engine looks up; `None` if empty.
+fn word(field: &str, given: String) -> Result<Option<String>, Error> {
+    if !given
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b':'))
+    {
+        return Err(Error::new(field, "holds what no such name does"));
+    }
+    Ok((!given.is_empty()).then_some(given))
+}
+
+fn span(
+    field: &str,
+    given: Option<prost_types::Duration>,
+    default: Duration,
+) -> Result<Duration, Error> {
+    let Some(given) = given else {
+        return Ok(default);
+    };
+    Duration::try_from(given)
+        .ok()
+        .filter(|span| *span <= MAX_SPAN)
+        .ok_or_else(|| Error::new(field, "is negative or over a day"))
+}
+
+fn decode_timings(probe: Option<&pb::ReadinessProbe>) -> Result<ProbeTimings, Error> {
+    let default = ProbeTimings::default();
+    let Some(probe) = probe else {
+        return Ok(default);
+    };
+    let nonzero = |field: &str, given, default| match span(field, given, default)? {
+        Duration::ZERO => Err(Error::new(field, "is zero")),
+        span => Ok(span),
+    };
+    Ok(ProbeTimings {
+        period: nonzero("readiness.period", probe.period, default.period)?,
+        timeout: nonzero("readiness.timeout", probe.timeout, default.timeout)?,
+        initial_delay: span(
+            "readiness.initial_delay",
+            probe.initial_delay,
+            default.initial_delay,
+        )?,
     })
 }
 
@@ -90,6 +190,15 @@ fn decode_readiness(probe: Option<pb::ReadinessProbe>) -> Result<Readiness, Erro
                 status: min..=max,
             })
         }
+        Some(Kind::Grpc(grpc)) => {
+            if grpc.service.contains('\0') {
+                return Err(Error::new("readiness.grpc.service", "holds a NUL"));
+            }
+            Ok(Readiness::Grpc {
+                service: grpc.service,
+            })
+        }
+        Some(Kind::Healthcheck(pb::HealthcheckProbe {})) => Ok(Readiness::Healthcheck),
         // A probe of a kind this node does not know must not pass for a weaker one.
         None => Err(Error::new(
             "readiness",

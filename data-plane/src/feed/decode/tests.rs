@@ -1,6 +1,6 @@
 use super::*;
 use crate::feed::testing;
-use crate::route::{PullPolicy, Readiness};
+use crate::route::{ProbeTimings, PullPolicy, Readiness};
 use proptest::prelude::*;
 
 fn decode(route: &pb::Route) -> Result<Route, Error> {
@@ -22,6 +22,13 @@ fn a_minimal_route_takes_the_defaults() {
     );
     assert_eq!(spec.readiness, Readiness::Tcp);
     assert_eq!(spec.pull_policy, PullPolicy::Missing);
+    assert_eq!(spec.probe, ProbeTimings::default());
+    assert_eq!((spec.pids_limit, spec.read_only_root), (512, false));
+    assert_eq!(spec.stop_grace, Duration::from_secs(10));
+    assert_eq!(
+        (&spec.tmpfs[..], &spec.user, &spec.stop_signal),
+        (&[][..], &None, &None)
+    );
     assert_eq!(route.percent(1), 100);
 }
 
@@ -77,9 +84,18 @@ fn every_field_arrives() {
                 status_min: 0,
                 status_max: 299,
             })),
+            period: seconds(3),
+            timeout: seconds(2),
+            initial_delay: seconds(1),
         }),
         pull_policy: pb::version_spec::PullPolicy::Always.into(),
         protocol: pb::version_spec::Protocol::H2c.into(),
+        pids_limit: 64,
+        read_only_root: true,
+        tmpfs: [("/tmp".to_owned(), 1 << 20), ("/run/x".to_owned(), 2)].into(),
+        user: "app:1000".into(),
+        stop_signal: "SIGINT".into(),
+        stop_grace: seconds(0),
     });
 
     let route = decode(&wire).unwrap();
@@ -126,6 +142,22 @@ fn every_field_arrives() {
         (spec.port, spec.pull_policy),
         (Some(9000), PullPolicy::Always)
     );
+    assert_eq!(
+        spec.probe,
+        ProbeTimings {
+            period: Duration::from_secs(3),
+            timeout: Duration::from_secs(2),
+            initial_delay: Duration::from_secs(1),
+        }
+    );
+    assert_eq!((spec.pids_limit, spec.read_only_root), (64, true));
+    assert_eq!(
+        spec.tmpfs,
+        [("/run/x".to_owned(), 2), ("/tmp".to_owned(), 1 << 20)]
+    );
+    assert_eq!(spec.user.as_deref(), Some("app:1000"));
+    assert_eq!(spec.stop_signal.as_deref(), Some("SIGINT"));
+    assert_eq!(spec.stop_grace, Duration::ZERO);
 }
 
 #[test]
@@ -201,6 +233,76 @@ fn what_is_wrong_is_named() {
         let mut route = testing::route("u", &["a.test"]);
         spoil(&mut route);
         assert_eq!(decode(&route).unwrap_err().field, field);
+    }
+}
+
+#[test]
+fn a_limit_that_is_wrong_is_named() {
+    type Spoil = fn(&mut pb::VersionSpec);
+    let cases: [(&str, Spoil); 13] = [
+        ("pids_limit", |s| s.pids_limit = u32::MAX),
+        ("tmpfs[\"/\"]", |s| mount(s, "/", 1)),
+        ("tmpfs[\"tmp\"]", |s| mount(s, "tmp", 1)),
+        ("tmpfs[\"/proc\"]", |s| mount(s, "/proc", 1)),
+        ("tmpfs[\"/a/../sys\"]", |s| mount(s, "/a/../sys", 1)),
+        ("tmpfs[\"/a,exec\"]", |s| mount(s, "/a,exec", 1)),
+        ("tmpfs[\"/a\"]", |s| mount(s, "/a", 0)),
+        ("tmpfs[\"/a\"]", |s| mount(s, "/a", u64::MAX)),
+        ("user", |s| s.user = "a b".into()),
+        ("stop_signal", |s| s.stop_signal = "TERM;".into()),
+        ("stop_grace", |s| s.stop_grace = seconds(-1)),
+        ("readiness.period", |s| {
+            probe(s).period = seconds(0);
+        }),
+        ("readiness.timeout", |s| {
+            probe(s).timeout = seconds(i64::MAX);
+        }),
+    ];
+    for (field, spoil) in cases {
+        let mut route = testing::route("u", &["a.test"]);
+        spoil(spec_of(&mut route));
+        let named = decode(&route).unwrap_err().field;
+        assert_eq!(named, format!("versions[0].spec.{field}"));
+    }
+}
+
+fn mount(spec: &mut pb::VersionSpec, path: &str, size: u64) {
+    spec.tmpfs.insert(path.to_owned(), size);
+}
+
+fn probe(spec: &mut pb::VersionSpec) -> &mut pb::ReadinessProbe {
+    spec.readiness.get_or_insert_with(|| pb::ReadinessProbe {
+        kind: Some(pb::readiness_probe::Kind::Tcp(pb::TcpProbe {})),
+        ..Default::default()
+    })
+}
+
+#[test]
+fn every_kind_of_probe_is_known_and_none_other_passes_for_one() {
+    use pb::readiness_probe::Kind;
+    for (kind, read) in [
+        (Some(Kind::Tcp(pb::TcpProbe {})), Ok(Readiness::Tcp)),
+        (
+            Some(Kind::Grpc(pb::GrpcProbe {
+                service: "a.B".into(),
+            })),
+            Ok(Readiness::Grpc {
+                service: "a.B".into(),
+            }),
+        ),
+        (
+            Some(Kind::Healthcheck(pb::HealthcheckProbe {})),
+            Ok(Readiness::Healthcheck),
+        ),
+        (None, Err("versions[0].spec.readiness".to_owned())),
+    ] {
+        let mut route = testing::route("u", &["a.test"]);
+        spec_of(&mut route).readiness = Some(pb::ReadinessProbe {
+            kind,
+            ..Default::default()
+        });
+        let got = decode(&route).map(|route| route.versions[0].spec.readiness.clone());
+        assert_eq!(got.map_err(|error| error.field), read);
     }
 }
 

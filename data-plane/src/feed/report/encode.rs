@@ -3,6 +3,7 @@
 
 use super::wire::Node;
 use crate::instance::report as domain;
+use crate::isolation::{State, Status};
 use cless_proto::v1 as pb;
 use domain::{FailureReason, InstanceState, NodeReport, VerifyResult};
 use prost::Message as _;
@@ -19,8 +20,11 @@ pub(super) fn request(node: &Node, report: NodeReport) -> pb::ReportNodeStatusRe
     let NodeReport {
         engine,
         warnings,
+        sandboxes,
         instances,
         versions,
+        runtime,
+        isolation: isolated,
     } = report;
     let mut request = pb::ReportNodeStatusRequest {
         node: Some(node.identity()),
@@ -32,6 +36,9 @@ pub(super) fn request(node: &Node, report: NodeReport) -> pb::ReportNodeStatusRe
             .map(|one| instance(&node.name, one))
             .collect(),
         versions: versions.into_iter().map(version).collect(),
+        runtime,
+        isolation: isolated.map(isolation),
+        sandboxes: u32::try_from(sandboxes.idle).unwrap_or(u32::MAX),
     };
     if request.encoded_len() > MAX_REQUEST {
         for version in &mut request.versions {
@@ -48,6 +55,19 @@ pub(super) fn request(node: &Node, report: NodeReport) -> pb::ReportNodeStatusRe
             .push("the report is too large: output of failed starts is left out".into());
     }
     request
+}
+
+fn isolation(status: Status) -> pb::Isolation {
+    use pb::isolation::State as Told;
+    let state = match status.state {
+        State::Enforced => Told::Enforced,
+        State::Partial => Told::Partial,
+        State::None => Told::None,
+    };
+    pb::Isolation {
+        state: state.into(),
+        reason: status.reason,
+    }
 }
 
 fn instance(node: &str, instance: domain::InstanceReport) -> pb::Instance {
@@ -130,6 +150,9 @@ fn failure(failure: domain::StartFailure) -> pb::StartFailure {
         oom_killed: failure.oom_killed,
         log_tail: failure.log_tail.into_iter().skip(skip).map(clip).collect(),
         time: Some(time(failure.at)),
+        signal: failure.signal.unwrap_or_default(),
+        last_probe: failure.last_probe.unwrap_or_default(),
+        engine_error: failure.engine_error.unwrap_or_default(),
     }
 }
 
@@ -198,6 +221,9 @@ mod tests {
             oom_killed: false,
             log_tail: (0..lines).map(|line| format!("{line:0width$}")).collect(),
             at: SystemTime::UNIX_EPOCH,
+            signal: Some("SIGKILL".into()),
+            last_probe: None,
+            engine_error: None,
         }
     }
 

@@ -7,9 +7,11 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::instance::guard::Guard;
+use crate::instance::phases::Spent;
 use crate::instance::pool::Refusal;
-use crate::instance::report::StartFailure;
+use crate::instance::report::{FailureReason, StartFailure};
 use crate::instance::start::Started;
+use crate::instance::trouble::Cause;
 use crate::route::{Settings, Version};
 use crate::runtime::Container;
 use crate::scale::decide::Standing;
@@ -31,10 +33,14 @@ pub(in crate::instance) enum Message {
     Left(Standing),
     /// A driver's finding about an instance.
     Progress(u64, Progress),
-    /// Connections to an instance failed, a few in a row.
-    Unreachable(u64),
+    /// Requests to an instance failed, a few in a row.
+    Suspected(u64),
+    /// A container's HEALTHCHECK fails, by its name.
+    Unhealthy(String),
     /// A container's process ended, by its name.
     Died(String),
+    /// The sandbox of the container of this name has ended: nobody reaches it any more.
+    NetworkLost(String),
     /// A container of an earlier process is to be taken over.
     Adopt(Box<Container>, SocketAddr),
     /// The node stops. Answered when nothing is left to do.
@@ -65,14 +71,23 @@ pub(in crate::instance) struct Membership {
 pub(in crate::instance) enum Progress {
     /// A line of a pull; `None` when it is over.
     Pulling(Option<String>),
+    /// The image was pulled.
+    Pulled,
+    /// The digest of the image that it runs, or will.
+    Resolved(Arc<str>),
     /// The engine's id of the container.
     Created(String),
     Started,
     Answered(Box<Started>),
-    Failed(Box<StartFailure>),
+    Failed(Box<StartFailure>, Cause),
+    /// Where the time of a start went that is about to fail so.
+    Spent(FailureReason, Box<Spent>),
     /// Why it ended while it served.
     Explained(Box<StartFailure>),
-    Paused,
+    /// With what the engine took for it.
+    Paused(Duration),
+    /// The engine is away, and it was not frozen.
+    Awake,
     /// With what the engine took for it.
     Resumed(Duration),
     /// It could not be frozen, or not thawed.

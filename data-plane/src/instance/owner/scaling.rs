@@ -70,6 +70,7 @@ impl Owner {
 
     fn facts<'a>(&self, census: &'a Census, now: Instant) -> Facts<'a> {
         let proof_wanted = self.proof.as_ref().is_some_and(super::Proof::wants_a_start);
+        let proof_wanted = proof_wanted && !self.backoff.is_quiet(now);
         Facts {
             standing: self.member.standing,
             waiting: self.queue.len(),
@@ -80,6 +81,7 @@ impl Owner {
             needed: census.needed,
             proof_wanted,
             backing_off: self.backoff.remaining(now).is_some(),
+            engine_away: self.outage.borrow().is_on(),
         }
     }
 
@@ -96,7 +98,8 @@ impl Owner {
 
     /// How long there is nothing to do, unless it is told something.
     pub(super) fn next_wake(&mut self, now: Instant) -> Duration {
-        if self.tenants.is_empty() && self.queue.is_empty() && self.backoff.failures() == 0 {
+        let retry = self.backoff.remaining(now);
+        if self.tenants.is_empty() && self.queue.is_empty() && retry.is_none() {
             return ASLEEP;
         }
         let limits = self.limits();
@@ -104,8 +107,7 @@ impl Owner {
         let due = next_due(&self.facts(&census, now), &limits);
         let several = census.running.len() + census.asleep.len() > 1;
         let less_load = several.then(|| self.load.stands_for(now, window(&limits)));
-        let retry = self.backoff.remaining(now);
-        [due, retry, less_load.flatten()]
+        [due, retry, less_load.flatten(), self.patience_left(now)]
             .into_iter()
             .flatten()
             .chain([LOOK_AGAIN])

@@ -9,20 +9,27 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::Owner;
+use crate::instance::adoption::Adoption;
 use crate::instance::farewell::{Farewell, take_away};
 use crate::instance::guard::Instance;
 use crate::instance::sleep::Doze;
-use crate::instance::start::{Adoption, Start};
+use crate::instance::start::Start;
 use crate::instance::state::{Action, Event, State, step};
 use crate::route::PullPolicy;
-use crate::runtime::{Container, ContainerState};
+use crate::runtime::{Container, ContainerState, label};
 
 pub(super) struct Tenant {
     pub(super) instance: Arc<Instance>,
     pub(super) state: State,
     pub(super) container: String,
     pub(super) created_at: SystemTime,
+    /// The digest of the image it runs, once that is known.
+    pub(super) digest: Option<Arc<str>>,
     pub(super) driver: Option<JoinHandle<()>>,
+    /// Since when it has been ready, if this process started it.
+    pub(super) ready_at: Option<Instant>,
+    /// How often the engine had been away by then.
+    pub(super) outages: u64,
     give_up: CancellationToken,
     died: CancellationToken,
 }
@@ -39,7 +46,23 @@ impl Owner {
         // A start finds out why by itself; it reports the failure.
         tenant.died.cancel();
         if !is_starting(tenant.state) {
+            if matches!(
+                tenant.state,
+                State::Ready | State::Pausing | State::Paused | State::Resuming
+            ) {
+                self.ended(serial);
+            }
             self.apply(serial, Event::Died);
+        }
+    }
+
+    /// A start or an adoption has a token of its own for that.
+    pub(super) fn network_lost(&mut self, name: &str) {
+        let named = |tenant: &Tenant| tenant.instance.name() == name;
+        for serial in self.serials(|state| !is_starting(state)) {
+            if self.tenants.get(&serial).is_some_and(named) {
+                self.apply(serial, Event::Died);
+            }
         }
     }
 
@@ -58,9 +81,13 @@ impl Owner {
         let serial = self.admit_tenant(container.name.clone(), State::Probing);
         if let Some(tenant) = self.tenants.get_mut(&serial) {
             tenant.container = container.id.chars().take(12).collect();
+            let digest = container.labels.get(label::DIGEST);
+            tenant.digest = digest.map(|digest| digest.as_str().into());
             let adoption = Adoption {
+                lost: self.around.engine.sandboxes.lost(tenant.instance.name()),
                 engine: self.around.engine.clone(),
-                frozen: (container.state == ContainerState::Paused).then_some(container.name),
+                frozen: container.state == ContainerState::Paused,
+                name: container.name,
                 pool: self.shared.clone(),
                 serial,
                 version: self.member.version.clone(),
@@ -83,7 +110,10 @@ impl Owner {
                 state,
                 container: String::new(),
                 created_at: SystemTime::now(),
+                digest: None,
                 driver: None,
+                ready_at: None,
+                outages: 0,
                 give_up: CancellationToken::new(),
                 died: CancellationToken::new(),
             },
@@ -113,6 +143,8 @@ impl Owner {
                 version,
                 patience: self.member.settings.cold_start_timeout,
                 port: self.port,
+                image_digest: self.image_digest.clone(),
+                looked: self.looked,
                 give_up: tenant.give_up.clone(),
                 died: tenant.died.clone(),
             };
@@ -132,7 +164,8 @@ impl Owner {
         for action in actions {
             match action {
                 Action::Open => {
-                    tenant.driver = None;
+                    // A start that answered early is still at the engine.
+                    tenant.driver = tenant.driver.take().filter(|one| !one.is_finished());
                     // Each does nothing where it is the other's turn.
                     tenant.instance.admission.open();
                     tenant.instance.admission.thaw();
@@ -143,10 +176,12 @@ impl Owner {
                         pool: self.shared.clone(),
                         instance: tenant.instance.clone(),
                     };
-                    // Whoever takes the container away waits for this call to be over.
+                    // Whoever takes the container away waits for this call to be over, and this one
+                    // for the call before it.
+                    let before = tenant.driver.take();
                     tenant.driver = Some(match action {
-                        Action::Pause => tokio::spawn(doze.pause()),
-                        _ => tokio::spawn(doze.resume()),
+                        Action::Pause => tokio::spawn(doze.pause(before)),
+                        _ => tokio::spawn(doze.resume(before)),
                     });
                 }
                 Action::CloseWhenEmpty => {
@@ -162,7 +197,7 @@ impl Owner {
                     tenant.give_up.cancel();
                     tenant.instance.retired().cancel();
                     let how = match (action, event) {
-                        (Action::Stop, _) => Farewell::Stop,
+                        (Action::Stop, _) => Farewell::Stop(self.shared.stop_grace),
                         (_, Event::Died) => Farewell::Explain,
                         _ => Farewell::Remove,
                     };

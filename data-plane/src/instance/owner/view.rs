@@ -32,7 +32,7 @@ impl Owner {
         let report = VersionReport {
             key: self.shared.key.clone(),
             version_uid: version.uid.clone(),
-            image_digest: self.image_digest.clone(),
+            image_digest: self.image_digest.as_deref().map(str::to_owned),
             last_failure: self.last_failure.clone().or_else(|| self.last_end.clone()),
             failures: self.backoff.failures(),
             backoff_until: self

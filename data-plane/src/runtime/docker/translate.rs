@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary,
-    ContainerSummaryStateEnum, HostConfig, HostConfigLogConfig,
+    ContainerSummaryStateEnum, HealthStatusEnum, HostConfig, HostConfigLogConfig,
 };
+use std::time::Duration;
 
-use crate::runtime::{Container, ContainerSpec, ContainerState, Exit};
+use crate::runtime::{Container, ContainerSpec, ContainerState, Exit, Health, SandboxSpec};
 
 /// The longest line kept of a container's output.
 const LOG_LINE_BYTES: usize = 512;
@@ -23,8 +24,8 @@ const CAPABILITIES: [&str; 6] = [
     "KILL",
 ];
 
-/// The most processes in a container.
-const PIDS_LIMIT: i64 = 512;
+/// How the engine says that a container uses the network of another one.
+const NETWORK_OF: &str = "container:";
 
 /// The engine's terms for a [`ContainerSpec`], with the security defaults that README.md promises.
 pub(super) fn body(spec: &ContainerSpec) -> ContainerCreateBody {
@@ -35,11 +36,20 @@ pub(super) fn body(spec: &ContainerSpec) -> ContainerCreateBody {
         entrypoint: some_unless_empty(&spec.command),
         cmd: some_unless_empty(&spec.args),
         labels: Some(spec.labels.clone().into_iter().collect()),
+        user: spec.user.clone(),
+        stop_signal: spec.stop_signal.clone(),
+        stop_timeout: i64::try_from(whole_seconds(spec.stop_grace)).ok(),
         host_config: Some(HostConfig {
-            network_mode: Some(spec.network.clone()),
+            network_mode: Some(match &spec.sandbox {
+                Some(id) => format!("{NETWORK_OF}{id}"),
+                None => spec.network.clone(),
+            }),
             memory: i64::try_from(spec.memory).ok(),
             nano_cpus: Some(i64::from(spec.cpu_millis) * 1_000_000),
-            pids_limit: Some(PIDS_LIMIT),
+            pids_limit: Some(spec.pids_limit.into()),
+            readonly_rootfs: Some(spec.read_only_root),
+            tmpfs: (!spec.tmpfs.is_empty()).then(|| spec.tmpfs.iter().map(tmpfs).collect()),
+            runtime: spec.runtime.clone(),
             cap_drop: Some(vec!["ALL".to_owned()]),
             cap_add: Some(CAPABILITIES.map(str::to_owned).to_vec()),
             security_opt: Some(vec!["no-new-privileges".to_owned()]),
@@ -54,6 +64,53 @@ pub(super) fn body(spec: &ContainerSpec) -> ContainerCreateBody {
             ..Default::default()
         }),
         ..Default::default()
+    }
+}
+
+/// The engine's terms for a [`SandboxSpec`]: as little as a container can be and have.
+pub(super) fn sandbox_body(spec: &SandboxSpec, image: String) -> ContainerCreateBody {
+    ContainerCreateBody {
+        image: Some(image),
+        labels: Some(spec.labels.clone().into_iter().collect()),
+        host_config: Some(HostConfig {
+            network_mode: Some(spec.network.clone()),
+            cap_drop: Some(vec!["ALL".to_owned()]),
+            security_opt: Some(vec!["no-new-privileges".to_owned()]),
+            readonly_rootfs: Some(true),
+            ipc_mode: Some("none".to_owned()),
+            log_config: Some(HostConfigLogConfig {
+                typ: Some("none".to_owned()),
+                config: None,
+            }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+/// A file system in memory as the engine takes it. No programs, no set-uid bits, no devices: what is
+/// written at run time is data.
+fn tmpfs((path, size): &(String, u64)) -> (String, String) {
+    let options = format!("rw,noexec,nosuid,nodev,mode=1777,size={size}");
+    (path.clone(), options)
+}
+
+/// The engine counts whole seconds; a part of one counts as one.
+pub(super) fn whole_seconds(span: Duration) -> u64 {
+    span.as_secs() + u64::from(span.subsec_nanos() > 0)
+}
+
+fn health(found: bollard::models::Health) -> Option<Health> {
+    match found.status? {
+        HealthStatusEnum::STARTING => Some(Health::Starting),
+        HealthStatusEnum::HEALTHY => Some(Health::Healthy),
+        HealthStatusEnum::UNHEALTHY => {
+            let last = found.log.and_then(|log| log.into_iter().next_back());
+            let output = last.and_then(|check| check.output).unwrap_or_default();
+            let line = last_lines(output.as_bytes(), 1).pop();
+            Some(Health::Unhealthy(line.unwrap_or_default()))
+        }
+        HealthStatusEnum::NONE | HealthStatusEnum::EMPTY => None,
     }
 }
 
@@ -72,6 +129,7 @@ pub(super) fn from_inspect(found: ContainerInspectResponse) -> Container {
             _ => ContainerState::Exited,
         },
         address: networks.and_then(first_address),
+        sandbox: sandbox_of(found.host_config.and_then(|host| host.network_mode)),
         exit: Exit {
             code: state
                 .exit_code
@@ -79,6 +137,7 @@ pub(super) fn from_inspect(found: ContainerInspectResponse) -> Container {
                 .unwrap_or(-1),
             oom_killed: state.oom_killed.unwrap_or(false),
         },
+        health: state.health.and_then(health),
     }
 }
 
@@ -97,7 +156,9 @@ pub(super) fn from_summary(found: ContainerSummary) -> Container {
             _ => ContainerState::Exited,
         },
         address: networks.and_then(first_address),
+        sandbox: sandbox_of(found.host_config.and_then(|host| host.network_mode)),
         exit: Exit::default(),
+        health: None,
     }
 }
 
@@ -107,6 +168,12 @@ fn trim_name(name: &str) -> String {
 
 fn labels(found: Option<HashMap<String, String>>) -> BTreeMap<String, String> {
     found.unwrap_or_default().into_iter().collect()
+}
+
+/// Whose network it uses, by the engine's word for it.
+fn sandbox_of(network_mode: Option<String>) -> Option<String> {
+    let id = network_mode?.strip_prefix(NETWORK_OF)?.to_owned();
+    Some(id)
 }
 
 fn first_address(
@@ -151,9 +218,8 @@ mod tests {
         assert_eq!(last_lines(b"\xff\xfe ok\n", 20).len(), 1);
     }
 
-    #[test]
-    fn a_container_drops_all_but_a_few_capabilities() {
-        let spec = ContainerSpec {
+    fn spec() -> ContainerSpec {
+        ContainerSpec {
             name: "n".into(),
             image: "i".into(),
             env: vec![],
@@ -163,7 +229,46 @@ mod tests {
             memory: 512 << 20,
             cpu_millis: 1500,
             network: "net".into(),
-        };
+            pids_limit: 512,
+            read_only_root: false,
+            tmpfs: vec![],
+            user: None,
+            stop_signal: None,
+            stop_grace: Duration::from_secs(10),
+            runtime: None,
+            sandbox: None,
+        }
+    }
+
+    #[test]
+    fn limits_and_mounts_are_said_in_the_engines_terms() {
+        let asked = body(&ContainerSpec {
+            pids_limit: 64,
+            read_only_root: true,
+            tmpfs: vec![("/tmp".into(), 4096)],
+            user: Some("app".into()),
+            stop_signal: Some("SIGINT".into()),
+            stop_grace: Duration::from_millis(1001),
+            runtime: Some("runsc".into()),
+            ..spec()
+        });
+        assert_eq!(asked.user.as_deref(), Some("app"));
+        assert_eq!(asked.stop_signal.as_deref(), Some("SIGINT"));
+        assert_eq!(asked.stop_timeout, Some(2));
+        assert_eq!(asked.healthcheck, None, "the image's own is kept");
+        let host = asked.host_config.unwrap_or_default();
+        assert_eq!(
+            (host.pids_limit, host.readonly_rootfs),
+            (Some(64), Some(true))
+        );
+        assert_eq!(host.runtime.as_deref(), Some("runsc"));
+        let options = "rw,noexec,nosuid,nodev,mode=1777,size=4096".to_owned();
+        assert_eq!(host.tmpfs, Some([("/tmp".to_owned(), options)].into()));
+    }
+
+    #[test]
+    fn a_container_drops_all_but_a_few_capabilities() {
+        let spec = spec();
         let host = body(&spec).host_config.unwrap_or_default();
         assert_eq!(host.cap_drop, Some(vec!["ALL".to_owned()]));
         assert_eq!(host.privileged, None);
@@ -171,5 +276,34 @@ mod tests {
         assert_eq!(host.nano_cpus, Some(1_500_000_000));
         assert_eq!(host.memory, Some(512 << 20));
         assert_eq!(body(&spec).entrypoint, None, "the image's own is kept");
+        assert_eq!(host.network_mode.as_deref(), Some("net"));
+    }
+
+    #[test]
+    fn a_container_in_a_sandbox_names_its_network_and_is_known_by_it() {
+        let spec = ContainerSpec {
+            sandbox: Some("0123abcd".into()),
+            ..spec()
+        };
+        let host = body(&spec).host_config.unwrap_or_default();
+        assert_eq!(host.network_mode.as_deref(), Some("container:0123abcd"));
+        assert_eq!(sandbox_of(host.network_mode), spec.sandbox);
+        assert_eq!(sandbox_of(Some("cless-net".into())), None);
+    }
+
+    #[test]
+    fn a_sandbox_has_no_rights_no_log_and_nothing_to_write_to() {
+        let spec = SandboxSpec {
+            name: "s".into(),
+            labels: BTreeMap::new(),
+            network: "net".into(),
+        };
+        let host = sandbox_body(&spec, "pause".into())
+            .host_config
+            .unwrap_or_default();
+        assert_eq!(host.cap_drop, Some(vec!["ALL".to_owned()]));
+        assert_eq!(host.cap_add, None);
+        assert_eq!(host.readonly_rootfs, Some(true));
+        assert_eq!(host.network_mode.as_deref(), Some("net"));
     }
 }

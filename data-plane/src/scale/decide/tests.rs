@@ -22,6 +22,7 @@ fn facts<'a>(waiting: usize, coming: u32, running: &'a [Running]) -> Facts<'a> {
         needed: 0,
         proof_wanted: false,
         backing_off: false,
+        engine_away: false,
     }
 }
 
@@ -236,6 +237,7 @@ impl Case {
             needed: self.needed,
             proof_wanted: self.proof_wanted,
             backing_off: self.backing_off,
+            engine_away: false,
         }
     }
 
@@ -275,6 +277,12 @@ prop_compose! {
 }
 
 proptest! {
+    #[test]
+    fn nothing_is_decided_while_the_engine_is_away(case in case(), limits in limits()) {
+        let facts = Facts { engine_away: true, ..case.facts() };
+        prop_assert_eq!(decide(&facts, &limits), Decision::default());
+    }
+
     #[test]
     fn within_the_maximum_and_work_is_left_alone(case in case(), limits in limits()) {
         let facts = case.facts();

@@ -8,6 +8,7 @@ use pb::stream_routes_response::Message as ToNode;
 use prost::Message as _;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
@@ -29,6 +30,8 @@ pub(crate) struct Plane {
     pub(crate) address: SocketAddr,
     streams: mpsc::UnboundedReceiver<Stream>,
     reports: mpsc::UnboundedReceiver<pb::ReportNodeStatusRequest>,
+    /// The pages of the list of retained images.
+    pub(super) retained: Pages,
     /// Its own runtime, so that its connections end with it.
     runtime: Option<Runtime>,
 }
@@ -47,6 +50,8 @@ impl Plane {
         let (to_streams, streams) = mpsc::unbounded_channel();
         let (to_reports, reports) = mpsc::unbounded_channel();
         let (bound, address_bound) = oneshot::channel();
+        let retained = Pages::default();
+        let pages = retained.clone();
         runtime.spawn(async move {
             let listener = tokio::net::TcpListener::bind(address)
                 .await
@@ -55,6 +60,7 @@ impl Plane {
             let service = Service {
                 streams: to_streams,
                 reports: to_reports,
+                retained: pages,
             };
             tonic::transport::Server::builder()
                 .add_service(RouteFeedServiceServer::new(service))
@@ -68,6 +74,7 @@ impl Plane {
             address,
             streams,
             reports,
+            retained,
             runtime: Some(runtime),
         }
     }
@@ -155,7 +162,10 @@ impl Stream {
     }
 }
 
+type Pages = Arc<Mutex<Vec<pb::ListRetainedImagesResponse>>>;
+
 struct Service {
+    retained: Pages,
     streams: mpsc::UnboundedSender<Stream>,
     reports: mpsc::UnboundedSender<pb::ReportNodeStatusRequest>,
 }
@@ -190,6 +200,17 @@ impl RouteFeedService for Service {
     ) -> Result<Response<()>, Status> {
         let _ = self.reports.send(request.into_inner());
         Ok(Response::new(()))
+    }
+
+    async fn list_retained_images(
+        &self,
+        request: Request<pb::ListRetainedImagesRequest>,
+    ) -> Result<Response<pb::ListRetainedImagesResponse>, Status> {
+        let page: usize = request.into_inner().page_token.parse().unwrap_or(0);
+        let pages = self.retained.lock().expect("no panic");
+        let page = pages.get(page).cloned();
+        page.map(Response::new)
+            .ok_or_else(|| Status::internal("as scripted"))
     }
 }
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use bollard::Docker;
-use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::CreateContainerOptions;
 use cless_proto::v1;
 use cless_tests::cluster::{Cluster, duration, settings};
@@ -15,19 +14,21 @@ use cless_tests::stats::{median, millis};
 use cless_tests::{engine, wait};
 use tokio::time::{Instant, sleep};
 
+use crate::raw::Options;
 use crate::{SETTLE, SOON, say};
 
 const SERVICE: &str = "sleepy";
 const HOST: &str = "sleepy.localhost";
+const PORT: u16 = 8080;
 
 /// `pairs` wakes on each side, each side first in every other pair.
-pub(crate) async fn wakes(
+pub(crate) async fn run(
     cluster: &Cluster,
     image: &str,
-    body: &ContainerCreateBody,
+    options: &Options,
     pairs: usize,
 ) -> Result<Row> {
-    say(&format!("{pairs} pairs of wakes from pause"));
+    say(&format!("\npause: {pairs} pairs of wakes from pause"));
     let settings = v1::ServiceSettings {
         pause_after: duration(Duration::from_millis(100)),
         idle_timeout: duration(Duration::from_secs(600)),
@@ -40,7 +41,7 @@ pub(crate) async fn wakes(
     );
     let docker = cluster.docker();
     let raw = docker
-        .create_container(None::<CreateContainerOptions>, body.clone())
+        .create_container(None::<CreateContainerOptions>, options.body.clone())
         .await?
         .id;
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
@@ -86,7 +87,7 @@ async fn our_wake(cluster: &Cluster) -> Result<Duration> {
 }
 
 async fn raw_wake(docker: &Docker, id: &str) -> Result<Duration> {
-    let address = engine::address(docker, id, 8080).await?;
+    let address = engine::address(docker, id, PORT).await?;
     docker.pause_container(id).await?;
     sleep(SETTLE).await;
     let begin = Instant::now();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use cless_proto::v1;
-use cless_tests::cluster::{Cluster, settings};
+use cless_tests::cluster::{Cluster, NodeSetup, settings};
 use cless_tests::load::{Target, open};
 use cless_tests::process;
 use cless_tests::{cpu, engine, image};
@@ -122,14 +122,18 @@ async fn start_cless(cluster: &mut Cluster, logs: bool) -> Result<(Ports, u32)> 
     let tls = Ports::free()?.tls;
     let tls_listen = format!("127.0.0.1:{tls}");
     let format = if logs { "combined" } else { "off" };
-    let flags = [
-        ("--tls-listen", tls_listen.as_str()),
-        ("--tls-cert-dir", &certificates),
-        ("--access-log", format),
-        ("--access-log-file", &log),
-    ];
+    let setup = NodeSetup::flags(&[
+        "--tls-listen",
+        &tls_listen,
+        "--tls-cert-dir",
+        &certificates,
+        "--access-log",
+        format,
+        "--access-log-file",
+        &log,
+    ]);
     cpu::pin(PROXY_CORE)?;
-    let node = cluster.add_node_with(&flags).await;
+    let node = cluster.add_node_with(setup).await;
     cpu::pin(LOAD_CORE)?;
     let node = cluster.node(node?);
     let port = node.listen.port();

@@ -1,11 +1,28 @@
 //! What the containers of a version run: `cless.v1.VersionSpec`, checked and completed.
+//!
+//! Invariants: what is here is valid; what is not here cannot be asked of an engine. A specification that was stored
+//! before a field existed reads as if the field had been left out, and one whose new fields are at their defaults is
+//! stored as it was before.
+
+mod confinement;
+mod input;
+mod readiness;
+mod stop;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::error::{Reason, Violations};
 use super::image::ImageRef;
+
+pub use confinement::{Tmpfs, User};
+pub use input::{ProbeTimingsInput, ReadinessInput, VersionSpecInput};
+pub use readiness::{ProbeTimings, Readiness};
+pub use stop::StopSignal;
 
 /// Environment, command and arguments together: they travel in every route, and a route has a limit.
 pub const TEXT_MAX: usize = 16 * 1024;
@@ -17,8 +34,16 @@ const MEMORY_DEFAULT: u64 = 512 * MIB;
 /// The engine refuses less than 6 MiB.
 const MEMORY_MIN: u64 = 6 * MIB;
 const MEMORY_MAX: u64 = 1 << 40;
-/// Far beyond any real health path, and short in a log line.
-const PATH_MAX: usize = 1024;
+/// Most processes and threads, unless the specification says another number.
+pub const PIDS_DEFAULT: u32 = 512;
+/// Under it a runtime with threads of its own does not even start.
+const PIDS_MIN: u32 = 16;
+/// The kernel's own default for a whole machine.
+const PIDS_MAX: u32 = 32_768;
+/// From the signal to the end by force, unless the specification says otherwise: as `docker stop` gives.
+pub const STOP_GRACE_DEFAULT: Duration = Duration::from_secs(10);
+/// A node that stops waits for the longest.
+const STOP_GRACE_MAX: Duration = Duration::from_secs(300);
 
 /// When the image is pulled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -44,60 +69,6 @@ pub enum Protocol {
     H2c,
 }
 
-/// How a started container is found ready.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-pub enum Readiness {
-    /// The port accepts a connection.
-    #[default]
-    Tcp,
-    /// A GET of `path` answers with a status from `status_min` to `status_max`.
-    Http {
-        /// Starts with `/`.
-        path: String,
-        /// 100 to 599.
-        status_min: u16,
-        /// 100 to 599, not under `status_min`.
-        status_max: u16,
-    },
-}
-
-/// [`Readiness`] as a request carries it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum ReadinessInput {
-    /// Given as TCP, or not at all.
-    #[default]
-    Tcp,
-    /// Given as HTTP; 0 stands for a default.
-    #[expect(
-        missing_docs,
-        reason = "the fields of cless.v1.HttpProbe, documented there"
-    )]
-    Http {
-        path: String,
-        status_min: u32,
-        status_max: u32,
-    },
-}
-
-/// A specification as a request carries it: nothing is checked, zeros stand for defaults.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[expect(
-    missing_docs,
-    reason = "the fields of cless.v1.VersionSpec, documented there"
-)]
-pub struct VersionSpecInput {
-    pub image: String,
-    pub port: u32,
-    pub env: BTreeMap<String, String>,
-    pub command: Vec<String>,
-    pub args: Vec<String>,
-    pub cpu_millis: u32,
-    pub memory_bytes: u64,
-    pub readiness: ReadinessInput,
-    pub pull_policy: PullPolicy,
-    pub protocol: Protocol,
-}
-
 /// Checked and complete, but for the port, which the image may decide.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VersionSpec {
@@ -115,8 +86,48 @@ pub struct VersionSpec {
     readiness: Readiness,
     #[serde(default)]
     pull_policy: PullPolicy,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     protocol: Protocol,
+    #[serde(default, skip_serializing_if = "is_default")]
+    probe: ProbeTimings,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pids_limit: PidsLimit,
+    #[serde(default, skip_serializing_if = "is_default")]
+    read_only_root: bool,
+    #[serde(default, skip_serializing_if = "Tmpfs::is_empty")]
+    tmpfs: Tmpfs,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user: Option<User>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stop_signal: Option<StopSignal>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    stop_grace: StopGrace,
+}
+
+/// Numbers with a default that is not zero, so that what is stored may leave them out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+struct PidsLimit(u32);
+
+impl Default for PidsLimit {
+    fn default() -> Self {
+        Self(PIDS_DEFAULT)
+    }
+}
+
+/// See [`PidsLimit`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+struct StopGrace(Duration);
+
+impl Default for StopGrace {
+    fn default() -> Self {
+        Self(STOP_GRACE_DEFAULT)
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl VersionSpec {
@@ -132,7 +143,34 @@ impl VersionSpec {
             format!("{field}.memory_bytes"),
             in_range(input.memory_bytes, MEMORY_DEFAULT, MEMORY_MIN, MEMORY_MAX),
         );
-        let readiness = read_readiness(&format!("{field}.readiness"), input.readiness, violations);
+        let readiness = Readiness::new(&format!("{field}.readiness"), input.readiness, violations);
+        let probe = ProbeTimings::new(&format!("{field}.readiness"), input.probe, violations);
+        let pids_limit = violations.take(
+            format!("{field}.pids_limit"),
+            in_range(input.pids_limit, PIDS_DEFAULT, PIDS_MIN, PIDS_MAX),
+        );
+        let tmpfs = Tmpfs::new(
+            &format!("{field}.tmpfs"),
+            input.tmpfs,
+            // A memory limit that is refused is refused under its own name alone.
+            memory_bytes.unwrap_or(MEMORY_MAX),
+            input.read_only_root,
+            violations,
+        );
+        let user = violations.take(format!("{field}.user"), User::parse(input.user));
+        let stop_signal = violations.take(
+            format!("{field}.stop_signal"),
+            StopSignal::parse(&input.stop_signal),
+        );
+        let stop_grace = violations.take(
+            format!("{field}.stop_grace"),
+            span_in_range(
+                input.stop_grace,
+                STOP_GRACE_DEFAULT,
+                Duration::ZERO,
+                STOP_GRACE_MAX,
+            ),
+        );
         let before = violations.len();
         for (name, value) in &input.env {
             let shown: String = name.chars().take(80).collect();
@@ -178,6 +216,13 @@ impl VersionSpec {
             args: input.args,
             pull_policy: input.pull_policy,
             protocol: input.protocol,
+            probe: probe?,
+            pids_limit: PidsLimit(pids_limit?),
+            read_only_root: input.read_only_root,
+            tmpfs: tmpfs?,
+            user: user?,
+            stop_signal: stop_signal?,
+            stop_grace: StopGrace(stop_grace?),
         })
     }
 
@@ -229,6 +274,12 @@ impl VersionSpec {
         &self.readiness
     }
 
+    /// How patiently it is asked.
+    #[must_use]
+    pub fn probe(&self) -> &ProbeTimings {
+        &self.probe
+    }
+
     /// When the image is pulled.
     #[must_use]
     pub fn pull_policy(&self) -> PullPolicy {
@@ -239,6 +290,42 @@ impl VersionSpec {
     #[must_use]
     pub fn protocol(&self) -> Protocol {
         self.protocol
+    }
+
+    /// Most processes and threads at once.
+    #[must_use]
+    pub fn pids_limit(&self) -> u32 {
+        self.pids_limit.0
+    }
+
+    /// Whether nothing may be written to the image's file system.
+    #[must_use]
+    pub fn read_only_root(&self) -> bool {
+        self.read_only_root
+    }
+
+    /// File systems in memory.
+    #[must_use]
+    pub fn tmpfs(&self) -> &Tmpfs {
+        &self.tmpfs
+    }
+
+    /// Who the process runs as; `None`: as the image says.
+    #[must_use]
+    pub fn user(&self) -> Option<&User> {
+        self.user.as_ref()
+    }
+
+    /// What asks the process to end; `None`: as the image says.
+    #[must_use]
+    pub fn stop_signal(&self) -> Option<&StopSignal> {
+        self.stop_signal.as_ref()
+    }
+
+    /// From the signal to the end by force.
+    #[must_use]
+    pub fn stop_grace(&self) -> Duration {
+        self.stop_grace.0
     }
 }
 
@@ -269,6 +356,22 @@ fn in_range<T: Copy + PartialOrd + Default + std::fmt::Display>(
     Ok(given)
 }
 
+/// A span within bounds; absent, the default.
+fn span_in_range(
+    given: Option<Duration>,
+    default: Duration,
+    min: Duration,
+    max: Duration,
+) -> Result<Duration, Reason> {
+    let given = given.unwrap_or(default);
+    if given < min || given > max {
+        return Err(Reason::new(format!(
+            "{given:?} is out of range: give {min:?} to {max:?}, or leave it out for the default of {default:?}"
+        )));
+    }
+    Ok(given)
+}
+
 fn check_env(name: &str, value: &str) -> Result<(), Reason> {
     let mut bytes = name.bytes();
     let good = bytes
@@ -293,171 +396,4 @@ fn check_env(name: &str, value: &str) -> Result<(), Reason> {
         ));
     }
     Ok(())
-}
-
-fn read_readiness(
-    field: &str,
-    input: ReadinessInput,
-    violations: &mut Violations,
-) -> Option<Readiness> {
-    let ReadinessInput::Http {
-        path,
-        status_min,
-        status_max,
-    } = input
-    else {
-        return Some(Readiness::Tcp);
-    };
-    let before = violations.len();
-    if !path.starts_with('/')
-        || path.len() > PATH_MAX
-        || !path.bytes().all(|b| b.is_ascii_graphic())
-    {
-        violations.push(
-            format!("{field}.http.path"),
-            format!(
-                "is not a path: begin with `/`, use at most {PATH_MAX} visible ASCII characters, and percent-encode the others"
-            ),
-        );
-    }
-    let mut status = |name: &str, given: u32, default: u16| {
-        let given = if given == 0 {
-            u32::from(default)
-        } else {
-            given
-        };
-        match u16::try_from(given) {
-            Ok(code @ 100..=599) => code,
-            _ => {
-                violations.push(
-                    format!("{field}.http.{name}"),
-                    format!("{given} is not an HTTP status: give 100 to 599, or 0 for {default}"),
-                );
-                default
-            }
-        }
-    };
-    let status_min = status("status_min", status_min, 200);
-    let status_max = status("status_max", status_max, 399);
-    if status_min > status_max {
-        violations.push(
-            format!("{field}.http.status_max"),
-            format!("{status_max} is under status_min, {status_min}: swap them"),
-        );
-    }
-    (violations.len() == before).then_some(Readiness::Http {
-        path,
-        status_min,
-        status_max,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::error::Error;
-    use super::*;
-
-    fn read(input: VersionSpecInput) -> Result<VersionSpec, Error> {
-        let mut violations = Violations::new();
-        let read = VersionSpec::new("version.spec", input, &mut violations);
-        violations.finish()?;
-        Ok(read.expect("neither a specification nor violations"))
-    }
-
-    fn hello() -> VersionSpecInput {
-        VersionSpecInput {
-            image: "hello:1".to_owned(),
-            ..VersionSpecInput::default()
-        }
-    }
-
-    #[test]
-    fn an_image_alone_takes_the_defaults() {
-        let spec = read(hello()).unwrap();
-        assert_eq!(spec.port(), None);
-        assert_eq!(spec.cpu_millis(), 1000);
-        assert_eq!(spec.memory_bytes(), 512 * MIB);
-        assert_eq!(spec.readiness(), &Readiness::Tcp);
-        assert_eq!(spec.pull_policy(), PullPolicy::Missing);
-        assert_eq!(spec.protocol(), Protocol::Auto);
-    }
-
-    #[test]
-    fn every_bad_field_is_named_at_once() {
-        let env = [("PORT", "1"), ("1A", ""), ("B", "\0"), ("GOOD", "ü=1")];
-        let error = read(VersionSpecInput {
-            image: "Hello".to_owned(),
-            port: 65_536,
-            env: env
-                .iter()
-                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-                .collect(),
-            command: vec!["a\0b".to_owned()],
-            args: vec![String::new(), "\0".to_owned()],
-            cpu_millis: 9,
-            memory_bytes: MEMORY_MIN - 1,
-            readiness: ReadinessInput::Http {
-                path: "health".to_owned(),
-                status_min: 600,
-                status_max: 99,
-            },
-            pull_policy: PullPolicy::Never,
-            protocol: Protocol::H2c,
-        })
-        .unwrap_err();
-        let mut fields: Vec<_> = error
-            .violations()
-            .iter()
-            .map(|v| v.field.as_str())
-            .collect();
-        fields.sort_unstable();
-        assert_eq!(
-            fields,
-            [
-                "version.spec.args[1]",
-                "version.spec.command[0]",
-                "version.spec.cpu_millis",
-                "version.spec.env[1A]",
-                "version.spec.env[B]",
-                "version.spec.env[PORT]",
-                "version.spec.image",
-                "version.spec.memory_bytes",
-                "version.spec.port",
-                "version.spec.readiness.http.path",
-                "version.spec.readiness.http.status_max",
-                "version.spec.readiness.http.status_min",
-            ]
-        );
-    }
-
-    #[test]
-    fn a_probe_has_a_range_the_right_way_round() {
-        let with = |status_min, status_max| {
-            read(VersionSpecInput {
-                readiness: ReadinessInput::Http {
-                    path: "/up".to_owned(),
-                    status_min,
-                    status_max,
-                },
-                ..hello()
-            })
-        };
-        assert!(with(0, 0).is_ok());
-        assert!(with(204, 204).is_ok());
-        assert!(with(400, 0).is_err());
-    }
-
-    #[test]
-    fn texts_are_capped_together() {
-        let half = "x".repeat(TEXT_MAX / 2);
-        let with = |args: Vec<String>| {
-            read(VersionSpecInput {
-                env: BTreeMap::from([("A".to_owned(), half[1..].to_owned())]),
-                args,
-                ..hello()
-            })
-        };
-        assert!(with(vec![half.clone()]).is_ok());
-        assert!(with(vec![half.clone(), "x".to_owned()]).is_err());
-    }
 }

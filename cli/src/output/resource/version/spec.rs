@@ -1,0 +1,69 @@
+//! What a version's containers may use and how they are found ready, in lines.
+
+use cless_proto::v1 as pb;
+use pb::readiness_probe::Kind;
+
+use crate::output::table::Page;
+use crate::output::text;
+
+/// Limits beyond cpu and memory; what was left to the image is left out.
+pub(super) fn limits(spec: &pb::VersionSpec, page: &mut Page) {
+    if spec.pids_limit > 0 {
+        page.line("Processes", spec.pids_limit.to_string());
+    }
+    if spec.read_only_root {
+        page.line("Root", "read-only");
+    }
+    let mounts = spec.tmpfs.iter();
+    let mounts = mounts.map(|(path, size)| format!("{} {}", text::clean(path), text::size(*size)));
+    page.line("Tmpfs", mounts.collect::<Vec<_>>().join(", "))
+        .line("User", text::clean(&spec.user));
+    let grace = spec.stop_grace.as_ref().map(|grace| {
+        if *grace == prost_types::Duration::default() {
+            "no grace".to_owned()
+        } else {
+            format!("{} grace", text::proto_duration(Some(grace)))
+        }
+    });
+    let signal = Some(text::clean(&spec.stop_signal)).filter(|signal| !signal.is_empty());
+    let stop: Vec<String> = [signal, grace].into_iter().flatten().collect();
+    page.line("Stop", stop.join(", "));
+}
+
+/// The probe and those of its timings that are not the defaults.
+pub(super) fn readiness(spec: &pb::VersionSpec) -> String {
+    let probe = spec.readiness.clone().unwrap_or_default();
+    let mut line = match &probe.kind {
+        Some(Kind::Http(http)) => {
+            let or = |status, default| if status == 0 { default } else { status };
+            let (low, high) = (or(http.status_min, 200), or(http.status_max, 399));
+            format!("GET {} answers {low}-{high}", text::clean(&http.path))
+        }
+        Some(Kind::Grpc(grpc)) if grpc.service.is_empty() => "gRPC health is SERVING".to_owned(),
+        Some(Kind::Grpc(grpc)) => {
+            format!("gRPC health of {} is SERVING", text::clean(&grpc.service))
+        }
+        Some(Kind::Healthcheck(_)) => "the image's HEALTHCHECK is healthy".to_owned(),
+        Some(Kind::Tcp(_)) | None => "a TCP connect to the port".to_owned(),
+    };
+    let ms = |span: i64, nanos| {
+        Some(prost_types::Duration {
+            seconds: span,
+            nanos,
+        })
+    };
+    let mut timings = Vec::new();
+    for (name, given, default) in [
+        ("every", probe.period, ms(0, 50_000_000)),
+        ("within", probe.timeout, ms(1, 0)),
+        ("after", probe.initial_delay, ms(0, 0)),
+    ] {
+        if given.is_some() && given != default {
+            timings.push(format!("{name} {}", text::proto_duration(given.as_ref())));
+        }
+    }
+    if !timings.is_empty() {
+        line.push_str(&format!(" ({})", timings.join(", ")));
+    }
+    line
+}

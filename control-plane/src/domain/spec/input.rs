@@ -1,0 +1,70 @@
+//! A specification as a request carries it: nothing is checked, zeros and absence stand for defaults.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Protocol, PullPolicy};
+
+/// [`Readiness`](super::Readiness) as a request carries it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum ReadinessInput {
+    /// Given as TCP, or not at all.
+    #[default]
+    Tcp,
+    /// Given as HTTP; 0 stands for a default.
+    #[expect(
+        missing_docs,
+        reason = "the fields of cless.v1.HttpProbe, documented there"
+    )]
+    Http {
+        path: String,
+        status_min: u32,
+        status_max: u32,
+    },
+    /// Given as gRPC.
+    #[expect(
+        missing_docs,
+        reason = "the fields of cless.v1.GrpcProbe, documented there"
+    )]
+    Grpc { service: String },
+    /// Given as the image's HEALTHCHECK.
+    Healthcheck,
+}
+
+/// The timings of a probe as a request carries them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(
+    missing_docs,
+    reason = "the fields of cless.v1.ReadinessProbe, documented there"
+)]
+pub struct ProbeTimingsInput {
+    pub period: Option<Duration>,
+    pub timeout: Option<Duration>,
+    pub initial_delay: Option<Duration>,
+}
+
+/// See the module.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[expect(
+    missing_docs,
+    reason = "the fields of cless.v1.VersionSpec, documented there"
+)]
+pub struct VersionSpecInput {
+    pub image: String,
+    pub port: u32,
+    pub env: BTreeMap<String, String>,
+    pub command: Vec<String>,
+    pub args: Vec<String>,
+    pub cpu_millis: u32,
+    pub memory_bytes: u64,
+    pub readiness: ReadinessInput,
+    pub probe: ProbeTimingsInput,
+    pub pull_policy: PullPolicy,
+    pub protocol: Protocol,
+    pub pids_limit: u32,
+    pub read_only_root: bool,
+    pub tmpfs: BTreeMap<String, u64>,
+    pub user: String,
+    pub stop_signal: String,
+    pub stop_grace: Option<Duration>,
+}

@@ -1,0 +1,192 @@
+//! How a started container is found ready, and how patiently it is asked.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::input::{ProbeTimingsInput, ReadinessInput};
+use super::span_in_range;
+use crate::domain::error::{Reason, Violations};
+
+/// Far beyond any real health path, and short in a log line.
+const PATH_MAX: usize = 1024;
+/// As long as a full name of a gRPC service ever is.
+const GRPC_SERVICE_MAX: usize = 255;
+
+/// How a started container is found ready.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum Readiness {
+    /// The port accepts a connection.
+    #[default]
+    Tcp,
+    /// A GET of `path` answers with a status from `status_min` to `status_max`.
+    Http {
+        /// Starts with `/`.
+        path: String,
+        /// 100 to 599.
+        status_min: u16,
+        /// 100 to 599, not under `status_min`.
+        status_max: u16,
+    },
+    /// `grpc.health.v1.Health/Check` answers SERVING.
+    Grpc {
+        /// Empty: the server as a whole.
+        service: String,
+    },
+    /// The image's HEALTHCHECK says healthy.
+    Healthcheck,
+}
+
+impl Readiness {
+    /// Reads the probe at `field`; what is refused is noted in `violations`.
+    pub(super) fn new(
+        field: &str,
+        input: ReadinessInput,
+        violations: &mut Violations,
+    ) -> Option<Self> {
+        match input {
+            ReadinessInput::Tcp => Some(Self::Tcp),
+            ReadinessInput::Healthcheck => Some(Self::Healthcheck),
+            ReadinessInput::Grpc { service } => {
+                let service =
+                    violations.take(format!("{field}.grpc.service"), grpc_service(service));
+                Some(Self::Grpc { service: service? })
+            }
+            ReadinessInput::Http {
+                path,
+                status_min,
+                status_max,
+            } => http(field, path, (status_min, status_max), violations),
+        }
+    }
+}
+
+fn grpc_service(service: String) -> Result<String, Reason> {
+    if service.len() > GRPC_SERVICE_MAX || !service.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(Reason::new(format!(
+            "is not the name of a gRPC service: give one such as `shop.v1.Cart`, of at most \
+             {GRPC_SERVICE_MAX} visible ASCII characters, or leave it out to ask for the whole server"
+        )));
+    }
+    Ok(service)
+}
+
+fn http(
+    field: &str,
+    path: String,
+    (status_min, status_max): (u32, u32),
+    violations: &mut Violations,
+) -> Option<Readiness> {
+    let before = violations.len();
+    if !path.starts_with('/')
+        || path.len() > PATH_MAX
+        || !path.bytes().all(|b| b.is_ascii_graphic())
+    {
+        violations.push(
+            format!("{field}.http.path"),
+            format!(
+                "is not a path: begin with `/`, use at most {PATH_MAX} visible ASCII characters, and percent-encode the others"
+            ),
+        );
+    }
+    let mut status = |name: &str, given: u32, default: u16| {
+        let given = if given == 0 {
+            u32::from(default)
+        } else {
+            given
+        };
+        match u16::try_from(given) {
+            Ok(code @ 100..=599) => code,
+            _ => {
+                violations.push(
+                    format!("{field}.http.{name}"),
+                    format!("{given} is not an HTTP status: give 100 to 599, or 0 for {default}"),
+                );
+                default
+            }
+        }
+    };
+    let status_min = status("status_min", status_min, 200);
+    let status_max = status("status_max", status_max, 399);
+    if status_min > status_max {
+        violations.push(
+            format!("{field}.http.status_max"),
+            format!("{status_max} is under status_min, {status_min}: swap them"),
+        );
+    }
+    (violations.len() == before).then_some(Readiness::Http {
+        path,
+        status_min,
+        status_max,
+    })
+}
+
+/// How patiently a container is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProbeTimings {
+    period: Duration,
+    timeout: Duration,
+    initial_delay: Duration,
+}
+
+impl Default for ProbeTimings {
+    fn default() -> Self {
+        Self {
+            period: Duration::from_millis(50),
+            timeout: Duration::from_secs(1),
+            initial_delay: Duration::ZERO,
+        }
+    }
+}
+
+impl ProbeTimings {
+    /// Reads the timings at `field`; what is refused is noted in `violations`.
+    pub(super) fn new(
+        field: &str,
+        input: ProbeTimingsInput,
+        violations: &mut Violations,
+    ) -> Option<Self> {
+        const MINUTE: Duration = Duration::from_secs(60);
+        let default = Self::default();
+        let mut read = |name: &str, given, default, min, max| {
+            violations.take(
+                format!("{field}.{name}"),
+                span_in_range(given, default, min, max),
+            )
+        };
+        let ms = Duration::from_millis;
+        let period = read("period", input.period, default.period, ms(1), MINUTE);
+        let timeout = read("timeout", input.timeout, default.timeout, ms(10), MINUTE);
+        let initial_delay = read(
+            "initial_delay",
+            input.initial_delay,
+            default.initial_delay,
+            Duration::ZERO,
+            10 * MINUTE,
+        );
+        Some(Self {
+            period: period?,
+            timeout: timeout?,
+            initial_delay: initial_delay?,
+        })
+    }
+
+    /// The longest pause between two probes.
+    #[must_use]
+    pub fn period(&self) -> Duration {
+        self.period
+    }
+
+    /// A probe without an answer for this long has failed.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// From the start of the container to the first probe.
+    #[must_use]
+    pub fn initial_delay(&self) -> Duration {
+        self.initial_delay
+    }
+}

@@ -1,0 +1,146 @@
+//! How a container is asked to end.
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::error::Reason;
+
+/// The signals of Linux by their numbers, from 1; the ones of real time follow (signal(7), x86 and ARM).
+const NAMES: [&str; 31] = [
+    "SIGHUP",
+    "SIGINT",
+    "SIGQUIT",
+    "SIGILL",
+    "SIGTRAP",
+    "SIGABRT",
+    "SIGBUS",
+    "SIGFPE",
+    "SIGKILL",
+    "SIGUSR1",
+    "SIGSEGV",
+    "SIGUSR2",
+    "SIGPIPE",
+    "SIGALRM",
+    "SIGTERM",
+    "SIGSTKFLT",
+    "SIGCHLD",
+    "SIGCONT",
+    "SIGSTOP",
+    "SIGTSTP",
+    "SIGTTIN",
+    "SIGTTOU",
+    "SIGURG",
+    "SIGXCPU",
+    "SIGXFSZ",
+    "SIGVTALRM",
+    "SIGPROF",
+    "SIGWINCH",
+    "SIGIO",
+    "SIGPWR",
+    "SIGSYS",
+];
+/// Those of real time have no names that mean anything to all.
+const LAST: u8 = 64;
+
+/// The signal that asks a container's process to end, in one spelling: `SIGTERM`, or a number of real time.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StopSignal(String);
+
+impl StopSignal {
+    /// From a name, with or without `SIG` and in any case, or a number; `None` if empty: as the image says.
+    ///
+    /// # Errors
+    /// If there is no such signal, or it stops a process without ending it.
+    pub(super) fn parse(value: &str) -> Result<Option<Self>, Reason> {
+        if value.is_empty() {
+            return Ok(None);
+        }
+        let known = match value.parse::<u8>() {
+            Ok(number @ 1..=LAST) => Some(
+                NAMES
+                    .get(usize::from(number) - 1)
+                    .map_or_else(|| number.to_string(), |name| (*name).to_owned()),
+            ),
+            Ok(_) => None,
+            Err(_) => {
+                let name = value.to_ascii_uppercase();
+                let name = name.strip_prefix("SIG").unwrap_or(&name);
+                let found = NAMES
+                    .into_iter()
+                    .find(|known| known.strip_prefix("SIG") == Some(name));
+                found.map(str::to_owned)
+            }
+        };
+        match known.as_deref() {
+            Some("SIGSTOP") => Err(Reason::new(
+                "SIGSTOP freezes a process and does not end it: give SIGTERM, SIGINT, SIGQUIT or what the program ends by",
+            )),
+            Some(_) => Ok(known.map(Self)),
+            None => {
+                let shown: String = value.chars().take(40).collect();
+                Err(Reason::new(format!(
+                    "`{}` is not a signal: give a name such as `SIGTERM` or `INT`, or a number from 1 to {LAST}",
+                    shown.escape_debug()
+                )))
+            }
+        }
+    }
+
+    /// Its one spelling.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_signal_has_one_spelling() {
+        for (given, read) in [
+            ("SIGTERM", "SIGTERM"),
+            ("term", "SIGTERM"),
+            ("15", "SIGTERM"),
+            ("SigQuit", "SIGQUIT"),
+            ("9", "SIGKILL"),
+            ("37", "37"),
+            ("31", "SIGSYS"),
+        ] {
+            let signal = StopSignal::parse(given).unwrap().expect("a signal");
+            assert_eq!(signal.as_str(), read, "{given}");
+        }
+        assert_eq!(StopSignal::parse(""), Ok(None));
+    }
+
+    #[test]
+    fn nonsense_is_no_signal() {
+        for bad in [
+            "0",
+            "65",
+            "-9",
+            "SIG",
+            "SIGSIGTERM",
+            "SIGNONE",
+            "TERM ",
+            "15; reboot",
+            "STOP",
+            "19",
+            "\n",
+            "ß",
+        ] {
+            assert!(StopSignal::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_taken_is_taken_again_unchanged(given in "([sS][iI][gG])?[a-zA-Z]{2,6}|[0-9]{1,3}") {
+            if let Ok(Some(signal)) = StopSignal::parse(&given) {
+                prop_assert_eq!(StopSignal::parse(signal.as_str()), Ok(Some(signal.clone())));
+            }
+        }
+    }
+}

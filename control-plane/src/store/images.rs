@@ -1,0 +1,51 @@
+//! The images that versions need, for nodes that would remove others.
+
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+
+use crate::domain::{ImageDigest, ImageRef, Uid, VersionSpec};
+
+use super::entity::versions;
+use super::types::Page;
+use super::{Error, Store, row};
+
+/// The image of a version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetainedImage {
+    /// The version; the order of the list.
+    pub version: Uid,
+    /// As its specification names it.
+    pub image: ImageRef,
+    /// What it resolved to, once a node has said so.
+    pub digest: Option<ImageDigest>,
+}
+
+impl Store {
+    /// The images of all versions, whether or not anything reaches them, by uid, at most `limit` after
+    /// `after`. A version that exists from the first page to the last is in exactly one of them.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub async fn list_retained_images(
+        &self,
+        limit: u32,
+        after: Option<&Uid>,
+    ) -> Result<Page<RetainedImage>, Error> {
+        let mut query = versions::Entity::find().order_by_asc(versions::Column::Uid);
+        if let Some(after) = after {
+            query = query.filter(versions::Column::Uid.gt(after.as_str()));
+        }
+        let found = query
+            .limit(u64::from(limit) + 1)
+            .all(&self.inner.connections.reader)
+            .await?;
+        Page::cut(found, limit, |model| {
+            let spec: VersionSpec = row::read("versions.spec", &model.spec)?;
+            Ok(RetainedImage {
+                version: Uid::parse(model.uid)
+                    .map_err(|reason| Error::Database(format!("versions.uid: {reason}")))?,
+                image: spec.image().clone(),
+                digest: row::digest(model.image_digest)?,
+            })
+        })
+    }
+}

@@ -1,0 +1,172 @@
+//! Databases that fail, and databases that others use too.
+
+use sea_orm::ConnectionTrait;
+
+use super::*;
+
+async fn sql(store: &Store, sql: &str) {
+    let writer = &store.inner.connections.writer;
+    writer.execute_unprepared(sql).await.unwrap();
+}
+
+/// At a full disk SQLite ends the transaction by itself, which its driver does not notice: later writes ran without the
+/// writers' lock.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_full_disk_refuses_writes_whole_and_is_survived() {
+    if database::on_postgres() {
+        return; // of files
+    }
+    let disk = OnDisk::new();
+    let store = disk.open().await;
+    create(&store, "hello").await;
+    // As many pages as there are: SQLite says "full" as it does when the system has no more.
+    sql(&store, "PRAGMA max_page_count = 1").await;
+    let before = head(&store).await;
+    let many: Vec<_> = (0..40)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let input = VersionSpecInput {
+                    image: "hello:1".to_owned(),
+                    args: vec!["x".repeat(2000); 8],
+                    ..VersionSpecInput::default()
+                };
+                let spec = VersionSpec::new("spec", input, &mut Violations::new()).unwrap();
+                store.create_version(&id("hello"), spec, plain()).await
+            })
+        })
+        .collect();
+    let (mut kept, mut refused) = (0, 0);
+    for one in many {
+        match one.await.unwrap() {
+            Ok(_) => kept += 1,
+            Err(Error::Unavailable(text)) => {
+                assert!(
+                    text.contains("free space") || text.contains("shared"),
+                    "{text}"
+                );
+                refused += 1;
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert!(refused > 0, "nothing was full");
+    assert_eq!(head(&store).await.revision, before.revision + kept);
+    assert_law(&store).await;
+    // The connection that failed was replaced, and with it the limit is gone.
+    let written = store
+        .create_service(new_service("after", &[]), plain())
+        .await
+        .unwrap();
+    assert_eq!(written.revision, before.revision + kept + 1);
+    {
+        use sea_orm::sqlx::Connection as _;
+        let pool = store.inner.connections.writer.get_sqlite_connection_pool();
+        assert!(!pool.acquire().await.unwrap().is_in_transaction());
+    }
+    assert_law(&store).await;
+}
+
+/// Two stores with connections of their own, as two processes have: neither is ever told that the other is busy.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn two_that_write_to_one_database_are_never_refused_and_skip_no_revision() {
+    const WRITERS: usize = 8;
+    const EACH: usize = 25;
+    let disk = OnDisk::new();
+    let stores = [disk.open().await, disk.open().await];
+    create(&stores[0], "shared").await;
+    let writers: Vec<_> = (0..WRITERS * 2)
+        .map(|writer| {
+            let store = stores[writer % 2].clone();
+            tokio::spawn(async move {
+                let mut revisions = Vec::new();
+                for _ in 0..EACH {
+                    let made = store
+                        .create_version(&id("shared"), spec("hello:1"), plain())
+                        .await;
+                    revisions.push(made.expect("never busy").revision);
+                }
+                assert!(revisions.is_sorted());
+                revisions
+            })
+        })
+        .collect();
+    let mut all = Vec::new();
+    for writer in writers {
+        all.extend(writer.await.unwrap());
+    }
+    all.sort_unstable();
+    let last = i64::try_from(WRITERS * 2 * EACH + 1).unwrap();
+    assert!(all.into_iter().eq(2..=last), "each revision once");
+    for store in &stores {
+        assert_eq!(head(store).await.revision, last);
+        assert_law(store).await;
+    }
+}
+
+/// A control plane that stops in the middle of a write (SIGSTOP, a machine that is cut off) does not stop the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_replica_that_hangs_in_a_write_is_cut_off() {
+    if !database::on_postgres() {
+        return; // SQLite has no server to do it
+    }
+    let disk = OnDisk::new();
+    let (hangs, lives) = (disk.open().await, disk.open().await);
+    sql(&hangs, "SET idle_in_transaction_session_timeout = 300").await;
+    let db = super::super::connection::begin_write(&hangs.inner.connections.writer)
+        .await
+        .unwrap();
+    super::super::write::lock_state(&db).await.unwrap();
+    create(&lives, "hello").await;
+    drop(db);
+    // The session is gone; the next write gets a new one.
+    let mut tries = 0;
+    while let Err(error) = hangs
+        .create_service(new_service("other", &[]), plain())
+        .await
+    {
+        assert!(matches!(error, Error::Unavailable(_)), "{error}");
+        tries += 1;
+        assert!(tries < 5, "never again: {error}");
+    }
+    assert_law(&hangs).await;
+}
+
+#[tokio::test]
+async fn a_damaged_database_says_to_restore_it() {
+    if database::on_postgres() {
+        return; // of files
+    }
+    let disk = OnDisk::new();
+    let store = disk.open().await;
+    for n in 0..50 {
+        create(&store, &format!("s{n}")).await;
+    }
+    store.close().await.unwrap();
+    let mut bytes = std::fs::read(disk.path()).unwrap();
+    let page = 4096;
+    for byte in &mut bytes[page..] {
+        *byte = 0xa5;
+    }
+    std::fs::write(disk.path(), bytes).unwrap();
+    let error = Store::open(options(&disk.url())).await.err().unwrap();
+    let text = error.to_string();
+    assert!(text.contains("cless-control-plane restore"), "{text}");
+}
+
+#[tokio::test]
+async fn an_older_schema_is_not_changed_under_another_process() {
+    if database::on_postgres() {
+        return; // of files
+    }
+    let disk = OnDisk::new();
+    let serving = disk.open().await;
+    sql(
+        &serving,
+        "DELETE FROM seaql_migrations WHERE version = (SELECT max(version) FROM seaql_migrations)",
+    )
+    .await;
+    let error = Store::open(options(&disk.url())).await.err().unwrap();
+    let text = error.to_string();
+    assert!(text.contains("stop the older control plane"), "{text}");
+}

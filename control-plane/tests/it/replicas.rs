@@ -1,0 +1,244 @@
+//! Several control planes on one PostgreSQL; only there can they be.
+
+use crate::database;
+use crate::harness::{Harness, eventually, identity, options};
+use crate::proxy::Proxy;
+use cless_control_plane::Options;
+use cless_proto::v1 as pb;
+use pb::stream_routes_response::Message as Heard;
+use pb::verification::State;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tonic::Code;
+
+/// Flags of a replica on the database of a folder.
+fn on(folder: &Path) -> Options {
+    Options {
+        database_url: database::postgres(folder),
+        ..options(folder)
+    }
+}
+
+async fn two() -> [Harness; 2] {
+    let folder = tempfile::tempdir().expect("a folder");
+    let flags = on(folder.path());
+    // At once: one of them makes the schema.
+    let other = tempfile::tempdir().expect("a folder");
+    let (one, two) = tokio::join!(
+        Box::pin(Harness::with(flags.clone(), folder)),
+        Box::pin(Harness::with(flags, other))
+    );
+    [one, two]
+}
+
+async fn nodes(harness: &Harness) -> Vec<pb::Node> {
+    let all = pb::ListNodesRequest::default();
+    let list = harness.nodes().list_nodes(all).await;
+    list.expect("nodes").into_inner().nodes
+}
+
+async fn propagation(harness: &Harness) -> pb::CheckPropagationResponse {
+    let asked = pb::CheckPropagationRequest::default();
+    let answer = harness.nodes().check_propagation(asked).await;
+    answer.expect("an answer").into_inner()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_on_one_replica_reaches_the_feed_of_the_other_at_once() {
+    if !database::on_postgres() {
+        return;
+    }
+    let [one, two] = two().await;
+    let mut watch = two
+        .feed()
+        .watch_routes(pb::WatchRoutesRequest::default())
+        .await
+        .expect("a stream")
+        .into_inner();
+    let first = watch.message().await.expect("no error").expect("a table");
+    // Listening begins just after the start: until then only polling is sure.
+    one.service("s0").await;
+    let mut seen = watch.message().await.expect("no error").expect("a change");
+    assert!(seen.revision > first.revision && seen.epoch == first.epoch);
+    let mut times = Vec::new();
+    for n in 1..=7 {
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        let made = one.service(&format!("s{n}")).await;
+        let begun = Instant::now();
+        while seen.revision < made.revision {
+            seen = watch.message().await.expect("no error").expect("a change");
+        }
+        times.push(begun.elapsed());
+    }
+    times.sort();
+    // Polling alone would take half a second of the median.
+    assert!(times[3] < Duration::from_millis(450), "{times:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_replica_knows_the_nodes_of_all() {
+    if !database::on_postgres() {
+        return;
+    }
+    let [one, two] = two().await;
+    let made = one.service("hello").await;
+    let mut here = Proxy::connect(&one, "here", None).await;
+    here.reach(made.revision).await;
+    let mut there = Proxy::connect(&two, "there", None).await;
+    there.reach(made.revision).await;
+    let report = pb::ReportNodeStatusRequest {
+        node: Some(identity("there")),
+        boot_id: "boot-1".into(),
+        engine: "Docker 20.10".into(),
+        instances: vec![pb::Instance {
+            name: "nodes/there/instances/i1".into(),
+            service: "services/hello".into(),
+            version: 1,
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    two.feed().report_node_status(report).await.expect("taken");
+    for harness in [&one, &two] {
+        eventually("both nodes are known", || async {
+            let nodes = nodes(harness).await;
+            let both = nodes.iter().map(|node| &*node.name);
+            let connected = pb::node::State::Connected;
+            both.eq(["nodes/here", "nodes/there"])
+                && nodes.iter().all(|node| node.state() == connected)
+                && nodes[1].engine == "Docker 20.10"
+        })
+        .await;
+        eventually("both have the head", || async {
+            let answer = propagation(harness).await;
+            (answer.nodes_total, answer.nodes_applied) == (2, 2)
+        })
+        .await;
+        let instances = harness
+            .nodes()
+            .list_instances(pb::ListInstancesRequest {
+                parent: "nodes/-".into(),
+                ..Default::default()
+            })
+            .await
+            .expect("instances")
+            .into_inner()
+            .instances;
+        assert_eq!(instances.len(), 1);
+    }
+    // A name is taken, whichever replica its node is connected to.
+    let mut thief = Proxy::silent(&one).await;
+    let hello = pb::Hello {
+        protocol: 1,
+        node: Some(pb::NodeIdentity {
+            id: "another-id".into(),
+            ..identity("there")
+        }),
+        boot_id: "boot-1".into(),
+        have: None,
+    };
+    thief
+        .say(pb::stream_routes_request::Message::Hello(hello))
+        .await;
+    let refused = thief.heard().await.expect_err("the name is taken");
+    assert_eq!(refused.code(), Code::AlreadyExists, "{refused}");
+    // One that goes is stale on both.
+    drop(there);
+    for harness in [&one, &two] {
+        eventually("the node is stale", || async {
+            nodes(harness).await[1].state() == pb::node::State::Stale
+        })
+        .await;
+        assert_eq!(propagation(harness).await.nodes_total, 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proof_asked_of_one_replica_asks_the_nodes_of_the_other() {
+    if !database::on_postgres() {
+        return;
+    }
+    let [one, two] = two().await;
+    let service = one.service("hello").await;
+    one.version("hello", "hello:1").await;
+    let mut there = Proxy::connect(&two, "there", None).await;
+    there.change().await;
+    there.ack().await;
+    eventually("the node is known", || async {
+        nodes(&one).await.len() == 1
+    })
+    .await;
+    let request = pb::VerifyVersionRequest {
+        name: "services/hello/versions/1".into(),
+        ..Default::default()
+    };
+    let asked = one.catalog().verify_version(request).await;
+    let asked = asked.expect("asked").into_inner();
+    let order = asked.verification.expect("a proof");
+    let report = pb::ReportNodeStatusRequest {
+        node: Some(identity("there")),
+        boot_id: "boot-1".into(),
+        versions: vec![pb::VersionReport {
+            service_uid: service.uid.clone(),
+            version_uid: asked.uid.clone(),
+            number: 1,
+            verify: Some(pb::VerifyOutcome {
+                id: order.id.clone(),
+                state: State::Verified.into(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    two.feed().report_node_status(report).await.expect("taken");
+    eventually("the version is verified", || async {
+        let request = pb::GetVersionRequest {
+            name: "services/hello/versions/1".into(),
+        };
+        let version = one.catalog().get_version(request).await;
+        let version = version.expect("a version").into_inner();
+        version.verification.expect("a proof").state() == State::Verified
+    })
+    .await;
+}
+
+/// A proxy that has seen more than a replica is sent elsewhere, never back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_moves_between_replicas_never_goes_back() {
+    if !database::on_postgres() {
+        return;
+    }
+    let [one, two] = two().await;
+    let mut proxy = Proxy::connect(&one, "n", None).await;
+    proxy.change().await;
+    proxy.ack().await;
+    for n in 0..20 {
+        let from = if n % 2 == 0 { &two } else { &one };
+        let to = if n % 2 == 0 { &one } else { &two };
+        let made = from.service(&format!("s{n}")).await;
+        proxy.reach(made.revision).await;
+        // At once, most likely before that replica has seen it.
+        loop {
+            let mut moved = Proxy::connect(to, "n", Some(&proxy)).await;
+            match moved.heard().await {
+                Err(status) => {
+                    assert_eq!(status.code(), Code::Unavailable, "{status}");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                // A change from what it has: nothing, or what came since.
+                Ok(Some(Heard::Begin(begin))) => {
+                    assert_eq!(begin.from, proxy.cursor);
+                    while !matches!(moved.heard().await, Ok(Some(Heard::Commit(_)))) {}
+                    moved.cursor = begin.to;
+                    let at = moved.cursor.as_ref().expect("a cursor").revision;
+                    assert!(at >= made.revision, "back to {at}");
+                    moved.ack().await;
+                    proxy = moved;
+                    break;
+                }
+                Ok(other) => panic!("neither refused nor resumed: {other:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Which images this node itself pulled for cless, and when each was last needed; on disk, so that
+//! a restart forgets none.
+//!
+//! Only these are ever candidates for removal: what the user pulled, built or loaded is not in here.
+//! One JSON file in the cache folder, replaced whole. A file that does not read is set aside for a
+//! person to look at, and the record begins anew: what is not in it is nobody's to remove.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use tracing::warn;
+
+use crate::file::replace;
+
+const FILE: &str = "images.json";
+const DAMAGED: &str = "images.damaged";
+const SCHEMA: u32 = 1;
+
+/// By the engine's id of the image.
+pub type Entries = BTreeMap<String, Entry>;
+
+/// An image that cless pulled.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// The names that the pull gave it, each as the engine spells it.
+    pub names: BTreeSet<String>,
+    /// When it was last known to be needed, in seconds since 1970.
+    pub needed: u64,
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Content {
+    schema: u32,
+    images: Entries,
+}
+
+/// The record. The default is one that is not kept on disk.
+#[derive(Debug, Default)]
+pub struct Record {
+    path: Option<PathBuf>,
+    entries: Mutex<Entries>,
+    /// Held while the file is written, so that an older content never replaces a newer.
+    writing: tokio::sync::Mutex<()>,
+}
+
+impl Record {
+    /// Reads the record in the cache folder.
+    ///
+    /// # Errors
+    /// If the file can be neither read nor set aside.
+    pub fn open(folder: &Path) -> io::Result<Self> {
+        let path = folder.join(FILE);
+        let entries = match std::fs::read(&path) {
+            Ok(bytes) => match parse(&bytes) {
+                Some(entries) => entries,
+                None => {
+                    let aside = folder.join(DAMAGED);
+                    std::fs::rename(&path, &aside)?;
+                    warn!(
+                        path = %aside.display(),
+                        "the record of pulled images is damaged and was set aside; the images in it \
+                         are not removed by this node any more"
+                    );
+                    Entries::new()
+                }
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Entries::new(),
+            Err(error) => return Err(error),
+        };
+        Ok(Self {
+            path: Some(path),
+            entries: Mutex::new(entries),
+            writing: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// All entries now.
+    pub fn entries(&self) -> Entries {
+        self.entries.lock().clone()
+    }
+
+    /// Whether a name was given by a pull of this node.
+    pub fn has_name(&self, name: &str) -> bool {
+        let entries = self.entries.lock();
+        entries.values().any(|entry| entry.names.contains(name))
+    }
+
+    /// A pull of cless brought the image under these names. A tag that has moved to it stays among
+    /// the names of the image that had it: a version that was to run that one still needs it.
+    pub async fn pulled(self: &Arc<Self>, id: &str, names: BTreeSet<String>, now: SystemTime) {
+        self.change(|entries| {
+            let entry = entries.entry(id.to_owned()).or_insert_with(|| Entry {
+                names: BTreeSet::new(),
+                needed: 0,
+            });
+            entry.names.extend(names);
+            entry.needed = entry.needed.max(seconds(now));
+        })
+        .await;
+    }
+
+    /// The images are needed now.
+    pub async fn needed<'a>(self: &Arc<Self>, ids: impl Iterator<Item = &'a str>, now: SystemTime) {
+        self.change(|entries| {
+            for id in ids {
+                if let Some(entry) = entries.get_mut(id) {
+                    entry.needed = seconds(now);
+                }
+            }
+        })
+        .await;
+    }
+
+    /// The images are not there any more.
+    pub async fn forget<'a>(self: &Arc<Self>, ids: impl Iterator<Item = &'a str>) {
+        self.change(|entries| {
+            for id in ids {
+                entries.remove(id);
+            }
+        })
+        .await;
+    }
+
+    /// Changes the entries, and the file if they differ. A file that cannot be written is said, and
+    /// costs only that a restart forgets an image.
+    async fn change(self: &Arc<Self>, change: impl FnOnce(&mut Entries)) {
+        let changed = {
+            let mut entries = self.entries.lock();
+            let before = entries.clone();
+            change(&mut entries);
+            *entries != before
+        };
+        if !changed || self.path.is_none() {
+            return;
+        }
+        let _turn = self.writing.lock().await;
+        let this = self.clone();
+        let written = tokio::task::spawn_blocking(move || this.write()).await;
+        if let Ok(Err(error)) = written {
+            warn!(%error, "the record of pulled images cannot be written to the cache folder");
+        }
+    }
+
+    fn write(&self) -> io::Result<()> {
+        let Some(path) = &self.path else {
+            return Ok(());
+        };
+        let content = Content {
+            schema: SCHEMA,
+            images: self.entries(),
+        };
+        let text = serde_json::to_vec(&content)?;
+        replace(path, |file| file.write_all(&text))
+    }
+}
+
+fn parse(bytes: &[u8]) -> Option<Entries> {
+    let content: Content = serde_json::from_slice(bytes).ok()?;
+    let id = |id: &str| {
+        id.strip_prefix("sha256:")
+            .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
+    };
+    let good = content.schema == SCHEMA && content.images.keys().all(|key| id(key));
+    good.then_some(content.images)
+}
+
+/// Seconds since 1970; a clock before that counts as then.
+pub(super) fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    fn id(of: char) -> String {
+        format!("sha256:{}", of.to_string().repeat(64))
+    }
+
+    fn names(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    #[tokio::test]
+    async fn what_was_pulled_is_known_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let record = Arc::new(Record::open(folder.path()).unwrap());
+        record
+            .pulled(&id('a'), names(&["r/app:1", "r/app@sha256:1"]), at(5))
+            .await;
+        record.pulled(&id('b'), names(&["r/b:1"]), at(6)).await;
+        record.forget([id('b').as_str()].into_iter()).await;
+        record
+            .needed([id('a').as_str(), id('b').as_str()].into_iter(), at(9))
+            .await;
+        let again = Record::open(folder.path()).unwrap();
+        let entry = Entry {
+            names: names(&["r/app:1", "r/app@sha256:1"]),
+            needed: 9,
+        };
+        assert_eq!(again.entries(), [(id('a'), entry)].into());
+        assert!(again.has_name("r/app:1") && !again.has_name("r/b:1"));
+    }
+
+    #[tokio::test]
+    async fn a_tag_that_moved_is_known_of_both_images() {
+        let record = Arc::new(Record::default());
+        record
+            .pulled(&id('a'), names(&["r/app:1", "r/app@sha256:1"]), at(5))
+            .await;
+        record
+            .pulled(&id('b'), names(&["r/app:1", "r/app@sha256:2"]), at(6))
+            .await;
+        let entries = record.entries();
+        assert_eq!(
+            entries[&id('a')].names,
+            names(&["r/app:1", "r/app@sha256:1"])
+        );
+        assert_eq!(
+            entries[&id('b')].names,
+            names(&["r/app:1", "r/app@sha256:2"])
+        );
+    }
+
+    #[test]
+    fn a_damaged_record_is_set_aside_and_holds_nothing() {
+        let whole = r#"{"schema":1,"images":{"ID":{"names":["r/app:1"],"needed":5}}}"#;
+        let whole = whole.replace("ID", &id('a'));
+        for damage in [
+            "",
+            "nonsense",
+            &whole[..whole.len() - 3],
+            &whole.replace("\"schema\":1", "\"schema\":2"),
+            &whole.replace("sha256:", ""),
+            &whole.replace("needed", "other"),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join(FILE), damage).unwrap();
+            let record = Record::open(folder.path()).unwrap();
+            assert!(record.entries().is_empty(), "{damage}");
+            let aside = std::fs::read_to_string(folder.path().join(DAMAGED)).unwrap();
+            assert_eq!(aside, damage);
+        }
+        assert_eq!(parse(whole.as_bytes()).unwrap().len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse(&bytes);
+        }
+    }
+}

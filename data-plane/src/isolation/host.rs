@@ -1,0 +1,219 @@
+//! What isolation needs to know of this machine: read from /proc, /sys and resolv.conf each time.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::Uri;
+
+use super::rules::Family;
+
+/// A name server that does not answer must not hold up the rules.
+const RESOLVE_WITHIN: Duration = Duration::from_secs(2);
+
+/// This machine's files.
+#[derive(Debug, Clone)]
+pub(super) struct Host {
+    root: PathBuf,
+}
+
+impl Host {
+    /// The machine itself, or in tests a folder that looks like it.
+    pub(super) fn at(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+        }
+    }
+
+    fn read(&self, path: &str) -> Option<String> {
+        std::fs::read_to_string(self.root.join(path)).ok()
+    }
+
+    /// Whether a network interface is here.
+    pub(super) fn has_interface(&self, name: &str) -> bool {
+        self.root.join("sys/class/net").join(name).exists()
+    }
+
+    /// Whether a bridge speaks IPv6, or would if it were made now.
+    pub(super) fn has_ipv6(&self, bridge: &str) -> bool {
+        let disabled = |whose: &str| {
+            let path = format!("proc/sys/net/ipv6/conf/{whose}/disable_ipv6");
+            self.read(&path).map(|value| value.trim() != "0")
+        };
+        // Neither is there if the kernel has no IPv6.
+        disabled(bridge).or_else(|| disabled("default")) == Some(false)
+    }
+
+    /// Whether the packet filter sees what goes from one port of a bridge to another.
+    pub(super) fn filters_bridges(&self, family: Family) -> bool {
+        let which = match family {
+            Family::V4 => "iptables",
+            Family::V6 => "ip6tables",
+        };
+        let value = self.read(&format!("proc/sys/net/bridge/bridge-nf-call-{which}"));
+        value.is_some_and(|value| value.trim() == "1")
+    }
+
+    /// The servers that the engine's resolver asks, from the containers' own networks: those of the
+    /// file that Docker copies.
+    pub(super) fn nameservers(&self) -> BTreeSet<IpAddr> {
+        let found = self.read("etc/resolv.conf").unwrap_or_default();
+        let found = nameservers(&found);
+        // systemd's stub, which no container reaches: Docker reads what is behind it.
+        let stub = IpAddr::from([127, 0, 0, 53]);
+        if found.iter().eq([&stub]) {
+            let behind = self.read("run/systemd/resolve/resolv.conf");
+            return nameservers(&behind.unwrap_or_default());
+        }
+        found
+    }
+}
+
+/// The addresses in a resolv.conf; those with a zone are of no use to a container.
+fn nameservers(file: &str) -> BTreeSet<IpAddr> {
+    let lines = file.lines().map(str::trim);
+    let servers = lines.filter_map(|line| line.strip_prefix("nameserver"));
+    servers
+        .filter(|rest| rest.starts_with(char::is_whitespace))
+        .filter_map(|rest| rest.split_whitespace().next()?.parse().ok())
+        .collect()
+}
+
+/// A control plane that the node was given, and where it was last known to be.
+#[derive(Debug, Clone)]
+pub(super) struct ControlPlane {
+    host: String,
+    port: u16,
+    known: BTreeSet<SocketAddr>,
+}
+
+impl ControlPlane {
+    pub(super) fn new(uri: &Uri) -> Self {
+        let host = uri.host().unwrap_or_default();
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let secure = uri.scheme_str() == Some("https");
+        Self {
+            host: host.to_owned(),
+            port: uri.port_u16().unwrap_or(if secure { 443 } else { 80 }),
+            known: BTreeSet::new(),
+        }
+    }
+
+    /// Its name or address, as given.
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Where it is: by what its name says now, else said before; empty if nobody ever knew.
+    pub(super) async fn locate(&mut self) -> &BTreeSet<SocketAddr> {
+        if let Ok(ip) = self.host.parse() {
+            self.known = [SocketAddr::new(ip, self.port)].into();
+        } else {
+            let asked = tokio::net::lookup_host((self.host.as_str(), self.port));
+            if let Ok(Ok(found)) = tokio::time::timeout(RESOLVE_WITHIN, asked).await {
+                let found: BTreeSet<_> = found.collect();
+                if !found.is_empty() {
+                    self.known = found;
+                }
+            }
+        }
+        &self.known
+    }
+}
+
+/// The host of an engine that is asked over the network and has none of this machine's addresses.
+pub(super) async fn elsewhere(engine: &str) -> Option<String> {
+    let uri: Uri = engine.parse().ok()?;
+    if !matches!(uri.scheme_str(), Some("tcp" | "http" | "https")) {
+        return None;
+    }
+    let mut engine = ControlPlane::new(&uri);
+    let found = engine.locate().await;
+    // Only an address of this machine can be bound.
+    let here = |at: &SocketAddr| UdpSocket::bind((at.ip(), 0)).is_ok();
+    let here = found.iter().any(here);
+    (!here).then(|| engine.host().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(root: &Path, path: &str, content: &str) {
+        let path = root.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+
+    #[test]
+    fn what_the_kernel_says_is_read_as_it_is_now() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::at(dir.path());
+        assert!(!host.has_interface("cless0"));
+        assert!(!host.has_ipv6("cless0"), "a kernel without IPv6");
+        assert!(!host.filters_bridges(Family::V4), "br_netfilter not loaded");
+        let ipv6 = "proc/sys/net/ipv6/conf";
+        write(dir.path(), &format!("{ipv6}/default/disable_ipv6"), "0\n");
+        assert!(host.has_ipv6("cless0"), "it would, once it is made");
+        write(dir.path(), &format!("{ipv6}/cless0/disable_ipv6"), "1\n");
+        assert!(!host.has_ipv6("cless0"), "the bridge's own word counts");
+        let bridge = "proc/sys/net/bridge/bridge-nf-call-";
+        write(dir.path(), &format!("{bridge}iptables"), "1\n");
+        write(dir.path(), &format!("{bridge}ip6tables"), "0\n");
+        assert!(host.filters_bridges(Family::V4) && !host.filters_bridges(Family::V6));
+    }
+
+    #[test]
+    fn name_servers_are_those_that_docker_takes() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::at(dir.path());
+        assert!(host.nameservers().is_empty());
+        write(
+            dir.path(),
+            "etc/resolv.conf",
+            "# by hand\nsearch a.b\nnameserver 169.254.169.254\n nameserver\tfd00::53 \n\
+             nameserver fe80::1%eth0\nnameservers 1.1.1.1\nnameserver x\n",
+        );
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert_eq!(
+            host.nameservers(),
+            [ip("169.254.169.254"), ip("fd00::53")].into()
+        );
+        write(dir.path(), "etc/resolv.conf", "nameserver 127.0.0.53\n");
+        write(
+            dir.path(),
+            "run/systemd/resolve/resolv.conf",
+            "nameserver 10.0.0.53\n",
+        );
+        assert_eq!(host.nameservers(), [ip("10.0.0.53")].into());
+    }
+
+    #[tokio::test]
+    async fn a_control_plane_keeps_its_last_known_address() {
+        let locate = async |uri: &'static str| {
+            let mut plane = ControlPlane::new(&Uri::from_static(uri));
+            plane.locate().await.iter().copied().collect::<Vec<_>>()
+        };
+        let at = |text: &str| vec![text.parse::<SocketAddr>().unwrap()];
+        assert_eq!(locate("http://10.1.2.3:7070").await, at("10.1.2.3:7070"));
+        assert_eq!(locate("https://[fd00::7]").await, at("[fd00::7]:443"));
+        assert_eq!(locate("http://10.1.2.3").await, at("10.1.2.3:80"));
+        let mut plane = ControlPlane {
+            host: "no-such-host.invalid".to_owned(),
+            port: 1,
+            known: at("10.0.0.1:1").into_iter().collect(),
+        };
+        assert_eq!(plane.locate().await.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_engine_on_a_socket_or_an_own_address_is_here() {
+        assert_eq!(elsewhere("unix:///var/run/docker.sock").await, None);
+        assert_eq!(elsewhere("tcp://127.0.0.1:2375").await, None);
+        assert_eq!(
+            elsewhere("tcp://203.0.113.9:2375").await,
+            Some("203.0.113.9".to_owned())
+        );
+    }
+}

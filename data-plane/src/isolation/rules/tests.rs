@@ -1,0 +1,221 @@
+//! The rules, read as the kernel reads them: the first that matches decides.
+
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::*;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Tcp,
+    Udp,
+    Icmp6(u8),
+}
+
+#[derive(Debug, Clone)]
+struct Packet {
+    to: IpAddr,
+    first_to: IpAddr,
+    protocol: Protocol,
+    port: u16,
+    first_port: u16,
+    out: &'static str,
+    answer: bool,
+}
+
+fn matches(rule: &Match, packet: &Packet) -> bool {
+    match rule {
+        Match::Tcp => packet.protocol == Protocol::Tcp,
+        Match::Udp => packet.protocol == Protocol::Udp,
+        Match::Port(port) => packet.port == *port,
+        Match::Icmp6(kind) => packet.protocol == Protocol::Icmp6(*kind),
+        Match::To(net) => net.contains(&packet.to),
+        Match::FirstTo(net) => net.contains(&packet.first_to),
+        Match::FirstPort(port) => packet.first_port == *port,
+        Match::Out(interface) => packet.out == interface,
+        Match::Answer => packet.answer,
+    }
+}
+
+fn verdict(chain: &Chain, packet: &Packet) -> Verdict {
+    let mut rules = chain.rules.iter();
+    let first = rules.find(|rule| rule.when.iter().all(|what| matches(what, packet)));
+    first.map_or(Verdict::Return, |rule| rule.then)
+}
+
+const BRIDGE: &str = "cless0a1b2c3d4e";
+const PORTS: [u16; 5] = [DNS, 7070, 8080, 8443, 9090];
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn addresses(family: Family) -> Vec<IpAddr> {
+    let texts = match family {
+        Family::V4 => ["10.0.0.5", "172.18.0.1", "192.0.2.9", "169.254.169.254"],
+        Family::V6 => ["fd00::5", "2001:db8::9", "fe80::42", "fd00:ec2::254"],
+    };
+    texts.map(ip).into()
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local() || ip.to_string() == "fd00:ec2::254",
+    }
+}
+
+fn family() -> impl Strategy<Value = Family> {
+    select(vec![Family::V4, Family::V6])
+}
+
+fn any_address() -> impl Strategy<Value = IpAddr> {
+    let mut all = [addresses(Family::V4), addresses(Family::V6)].concat();
+    all.extend(["0.0.0.0", "::", "127.0.0.1", "::1"].map(ip));
+    select(all)
+}
+
+fn subject() -> impl Strategy<Value = Subject> {
+    let planes = prop::collection::btree_set((any_address(), select(PORTS.to_vec())), 0..4);
+    let servers = prop::collection::btree_set(any_address(), 0..3);
+    let proxy = (any_address(), prop::option::of(any_address()));
+    (proxy, planes, servers).prop_map(|((plain, tls), planes, nameservers)| Subject {
+        node: "0a1b2c3d4e5f".to_owned(),
+        bridge: BRIDGE.to_owned(),
+        proxy: [Some((plain, 8080)), tls.map(|tls| (tls, 8443))]
+            .into_iter()
+            .flatten()
+            .map(SocketAddr::from)
+            .collect(),
+        control_planes: planes.into_iter().map(SocketAddr::from).collect(),
+        nameservers,
+    })
+}
+
+fn packet(family: Family) -> impl Strategy<Value = Packet> {
+    let protocol = select(vec![
+        Protocol::Tcp,
+        Protocol::Udp,
+        Protocol::Icmp6(128),
+        Protocol::Icmp6(135),
+    ]);
+    let to = || select(addresses(family));
+    let port = || select(PORTS.to_vec());
+    let out = select(vec![BRIDGE, "eth0"]);
+    (to(), to(), protocol, port(), port(), out, any::<bool>()).prop_map(
+        |(to, first_to, protocol, port, first_port, out, answer)| Packet {
+            to,
+            first_to,
+            protocol,
+            port,
+            first_port,
+            out,
+            answer,
+        },
+    )
+}
+
+fn case() -> impl Strategy<Value = (Subject, Family, Packet)> {
+    family().prop_flat_map(|family| (subject(), Just(family), packet(family)))
+}
+
+fn asks_a_name(subject: &Subject, packet: &Packet) -> bool {
+    let speaks = matches!(packet.protocol, Protocol::Tcp | Protocol::Udp);
+    speaks && packet.port == DNS && subject.nameservers.contains(&packet.to)
+}
+
+proptest! {
+    /// To the host: answers, names, neighbours and the proxy; nothing else, whatever listens.
+    #[test]
+    fn only_the_proxys_port_of_the_host_is_reached((subject, family, packet) in case()) {
+        let set = RuleSet::new(&subject, family);
+        let listens = |proxy: &SocketAddr| {
+            let any = match family {
+                Family::V4 => proxy.ip().is_unspecified(),
+                Family::V6 => proxy.ip() == ip("::"),
+            };
+            proxy.port() == packet.port && (any || proxy.ip() == packet.to)
+        };
+        let to_proxy = packet.protocol == Protocol::Tcp && subject.proxy.iter().any(listens);
+        let link_local = is_link_local(packet.to) || is_link_local(packet.first_to);
+        let neighbour = family == Family::V6 && packet.protocol == Protocol::Icmp6(135);
+        let expected = packet.answer
+            || asks_a_name(&subject, &packet)
+            || neighbour
+            || (to_proxy && !link_local);
+        prop_assert_eq!(verdict(&set.host, &packet) == Verdict::Return, expected);
+    }
+
+    /// Onwards: all but the same bridge, link-local addresses and control planes, by their present
+    /// and by their first destination.
+    #[test]
+    fn outgoing_access_is_kept_but_for_what_is_named((subject, family, packet) in case()) {
+        let set = RuleSet::new(&subject, family);
+        let plane = |ip, port| subject.control_planes.contains(&SocketAddr::new(ip, port));
+        let to_plane = packet.protocol == Protocol::Tcp
+            && (plane(packet.to, packet.port) || plane(packet.first_to, packet.first_port));
+        let link_local = is_link_local(packet.to) || is_link_local(packet.first_to);
+        let name = is_link_local(packet.to) && asks_a_name(&subject, &packet);
+        let expected = !name && (packet.out == BRIDGE || link_local || to_plane);
+        prop_assert_eq!(verdict(&set.forward, &packet) == Verdict::Refuse, expected);
+    }
+
+    /// What the kernel is told is about this node's bridge only, in chains that it accepts.
+    #[test]
+    fn every_entrance_is_the_nodes_own_bridge(subject in subject(), family in family()) {
+        let set = RuleSet::new(&subject, family);
+        for chain in [&set.host, &set.forward] {
+            prop_assert!(chain.name.len() <= 28 && chain.name.starts_with("CLESS-0a1b2c3d4e5f-"));
+            let jump = set.jump(chain);
+            prop_assert_eq!(jump, format!("-i {BRIDGE} -j {}", chain.name));
+            for line in set.lines(chain) {
+                let (_, target) = line.rsplit_once("-j ").expect("a target");
+                prop_assert!(target == "RETURN" || target.starts_with("REJECT --reject-with "));
+                prop_assert!(!target.contains("tcp-reset") || line.contains("-p tcp"));
+            }
+        }
+        prop_assert_eq!(&set, &RuleSet::new(&subject, family));
+    }
+}
+
+#[test]
+fn the_rules_of_an_ordinary_node() {
+    let subject = Subject {
+        node: "0a1b2c3d4e5f".to_owned(),
+        bridge: BRIDGE.to_owned(),
+        proxy: vec!["0.0.0.0:8080".parse().unwrap()],
+        control_planes: ["127.0.0.1:7070", "10.0.0.5:7070"]
+            .map(|at| at.parse().unwrap())
+            .into(),
+        nameservers: [ip("127.0.0.1"), ip("192.0.2.53")].into(),
+    };
+    let set = RuleSet::new(&subject, Family::V4);
+    let prohibited = "-j REJECT --reject-with icmp-admin-prohibited";
+    let reset = "-j REJECT --reject-with tcp-reset";
+    let link_local = [
+        format!("-d 169.254.0.0/16 -p tcp {reset}"),
+        format!("-d 169.254.0.0/16 {prohibited}"),
+        format!("-m conntrack --ctorigdst 169.254.0.0/16 -p tcp {reset}"),
+        format!("-m conntrack --ctorigdst 169.254.0.0/16 {prohibited}"),
+    ];
+    let mut host = vec![
+        "-m conntrack --ctstate RELATED,ESTABLISHED --ctdir REPLY -j RETURN".to_owned(),
+        "-d 192.0.2.53/32 -p udp --dport 53 -j RETURN".to_owned(),
+        "-d 192.0.2.53/32 -p tcp --dport 53 -j RETURN".to_owned(),
+    ];
+    host.extend(link_local.clone());
+    host.push("-p tcp --dport 8080 -j RETURN".to_owned());
+    host.push(format!("-p tcp {reset}"));
+    host.push(prohibited.to_owned());
+    assert_eq!(set.lines(&set.host), host);
+    let mut forward = vec![
+        format!("-o {BRIDGE} -p tcp {reset}"),
+        format!("-o {BRIDGE} {prohibited}"),
+    ];
+    forward.extend(link_local);
+    forward.push(format!("-d 10.0.0.5/32 -p tcp --dport 7070 {reset}"));
+    forward.push(format!(
+        "-p tcp -m conntrack --ctorigdst 10.0.0.5/32 --ctorigdstport 7070 {reset}"
+    ));
+    assert_eq!(set.lines(&set.forward), forward);
+}

@@ -1,0 +1,99 @@
+//! PURE: how far containers are kept apart, judged by what is missing.
+
+use super::firewall::Error;
+use super::rules::Family;
+
+/// How far the containers of a node are kept from each other, from this host and from control planes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// All of it.
+    Enforced,
+    /// There is a gap.
+    Partial,
+    /// The rules are not in force.
+    None,
+}
+
+/// The state, and why it is not [`State::Enforced`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// How far.
+    pub state: State,
+    /// For a person: what is open, why, and what to do. Empty if all is closed.
+    pub reason: String,
+}
+
+/// Something that is missing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Gap {
+    #[error(
+        "containers reach this host's ports and control planes, because the engine runs on {0} and \
+         the rules would be set here: run the node beside its engine"
+    )]
+    Elsewhere(String),
+    #[error(
+        "containers may reach this host's ports and control planes, because their bridge {0} is not \
+         on this machine: run the node where its engine runs, in the same network namespace"
+    )]
+    NoBridge(String),
+    #[error("containers reach this host's ports and control planes: {0}")]
+    RulesV4(Error),
+    #[error("containers may reach this host and each other by IPv6: {0}")]
+    RulesV6(Error),
+    #[error(
+        "containers on the node's bridge reach each other, because the packet filter does not see \
+         bridged packets: modprobe br_netfilter; sysctl -w net.bridge.bridge-nf-call-{}=1",
+        if *.0 == Family::V4 { "iptables" } else { "ip6tables" }
+    )]
+    Unfiltered(Family),
+    #[error(
+        "containers may reach the control plane {0}, whose name has had no address yet: see to the \
+         name, or give the address"
+    )]
+    Unresolved(String),
+}
+
+impl Gap {
+    fn state(&self) -> State {
+        match self {
+            Self::Elsewhere(_) | Self::NoBridge(_) | Self::RulesV4(_) => State::None,
+            Self::RulesV6(_) | Self::Unfiltered(_) | Self::Unresolved(_) => State::Partial,
+        }
+    }
+
+    /// Whether waiting may close it: a name server comes up after this machine.
+    pub(super) fn may_pass(&self) -> bool {
+        matches!(self, Self::Unresolved(_))
+    }
+}
+
+/// The state is that of the worst gap; every gap is told.
+pub(super) fn judge(gaps: &[Gap]) -> Status {
+    let none = gaps.iter().any(|gap| gap.state() == State::None);
+    let reasons: Vec<String> = gaps.iter().map(Gap::to_string).collect();
+    Status {
+        state: match gaps {
+            [] => State::Enforced,
+            _ if none => State::None,
+            _ => State::Partial,
+        },
+        reason: reasons.join("; "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_gap_decides_and_all_are_told() {
+        assert_eq!(judge(&[]).state, State::Enforced);
+        assert_eq!(judge(&[]).reason, "");
+        let partial = Gap::Unfiltered(Family::V4);
+        assert_eq!(judge(std::slice::from_ref(&partial)).state, State::Partial);
+        let both = judge(&[partial, Gap::RulesV4(Error::Missing("iptables-save"))]);
+        assert_eq!(both.state, State::None);
+        assert!(both.reason.contains("bridge-nf-call-iptables=1"));
+        assert!(both.reason.contains("`iptables-save` is not on PATH"));
+    }
+}

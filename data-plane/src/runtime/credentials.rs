@@ -1,0 +1,292 @@
+//! Credentials for registries, from a file in the engine's own format: what `docker login` writes.
+//!
+//! ```text
+//! { "auths":       { "r.example:5000": { "auth": base64("USER:PASSWORD") } | { "identitytoken": … } },
+//!   "credHelpers": { "r.example": "NAME" },      // docker-credential-NAME get
+//!   "credsStore":  "NAME" }                      // for all others
+//! ```
+//!
+//! A helper for the registry comes first, then the store, then `auths`, as with the engine's own
+//! command line. The file is read anew at each pull, so that a password is changed without a
+//! restart; it stays on the node, and nothing of it is logged, shown or sent to the control plane.
+//!
+//! Invariants: no error and no `Debug` holds a secret; no content of the file panics.
+
+mod config;
+mod helper;
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use config::Config;
+
+/// Larger files are no such files.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// Text that is not shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text itself, for the engine.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+/// What a registry is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credentials {
+    /// A user and a password.
+    Password {
+        /// The user.
+        username: String,
+        /// The password, or an access token in its place.
+        password: Secret,
+    },
+    /// A token that the registry gave at a login.
+    IdentityToken(Secret),
+    /// A bearer token, sent as it is.
+    RegistryToken(Secret),
+}
+
+/// Why there are no credentials to be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file is not there or not readable.
+    #[error(
+        "the registry configuration {} cannot be read: {source}; make it readable for the node's \
+         user, or give another with --registry-config", path.display()
+    )]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is not JSON of the right form. What stands there is not shown: it may be a secret.
+    #[error(
+        "the registry configuration {} is not valid at line {line}, column {column}: correct it, or \
+         have `docker login` write it anew", path.display()
+    )]
+    Malformed {
+        /// Which.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// From 1.
+        column: usize,
+    },
+    /// An entry's `auth` is not what it should be.
+    #[error(
+        "in the registry configuration {} the `auth` of {registry} is not base64 of USER:PASSWORD: \
+         `docker login {registry}` writes it anew", path.display()
+    )]
+    BadAuth {
+        /// Which file.
+        path: PathBuf,
+        /// The entry's key.
+        registry: String,
+    },
+    /// A credential helper did not answer as it should.
+    #[error(
+        "the credential helper docker-credential-{helper}, which the registry configuration {} names \
+         for {registry}, {why}: install or repair it, or take it out of the file", path.display()
+    )]
+    Helper {
+        /// Which file.
+        path: PathBuf,
+        /// Its name.
+        helper: String,
+        /// For which registry.
+        registry: String,
+        /// What went wrong.
+        why: String,
+    },
+}
+
+/// Where the file is.
+#[derive(Debug, Clone, Default)]
+pub struct RegistryConfig {
+    given: Option<PathBuf>,
+}
+
+impl RegistryConfig {
+    /// The file at `path`, which must then exist; or, as for the engine's command line,
+    /// `$DOCKER_CONFIG/config.json`, else `~/.docker/config.json`, which need not.
+    pub fn new(path: Option<PathBuf>) -> Self {
+        Self { given: path }
+    }
+
+    /// The file, if there is a place for it.
+    pub fn path(&self) -> Option<PathBuf> {
+        default_path(self.given.as_deref(), &|name| {
+            std::env::var_os(name).map(PathBuf::from)
+        })
+    }
+
+    /// What to show the registry `registry` (a host, with a port if it has one); `None`: nothing is
+    /// known, so it is asked without.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn credentials(&self, registry: &str) -> Result<Option<Credentials>, Error> {
+        let Some(path) = self.path() else {
+            return Ok(None);
+        };
+        let text = match read(&path).await {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.given.is_none() => {
+                return Ok(None);
+            }
+            Err(source) => return Err(Error::Unreadable { path, source }),
+        };
+        let config: Config = serde_json::from_slice(&text).map_err(|error| Error::Malformed {
+            path: path.clone(),
+            line: error.line(),
+            column: error.column(),
+        })?;
+        match config.helper(registry) {
+            Some(name) => helper::get(name, config::server_address(registry))
+                .await
+                .map_err(|why| Error::Helper {
+                    path,
+                    helper: name.to_owned(),
+                    registry: registry.to_owned(),
+                    why: why.to_string(),
+                }),
+            None => config
+                .entry(registry)
+                .map_err(|config::BadAuth(key)| Error::BadAuth {
+                    path,
+                    registry: key,
+                }),
+        }
+    }
+}
+
+fn default_path(
+    given: Option<&Path>,
+    variable: &dyn Fn(&str) -> Option<PathBuf>,
+) -> Option<PathBuf> {
+    let set = |name| variable(name).filter(|value| !value.as_os_str().is_empty());
+    given
+        .map(Path::to_owned)
+        .or_else(|| Some(set("DOCKER_CONFIG")?.join("config.json")))
+        .or_else(|| Some(set("HOME")?.join(".docker/config.json")))
+}
+
+async fn read(path: &Path) -> io::Result<Vec<u8>> {
+    use tokio::io::AsyncReadExt as _;
+    let mut text = Vec::new();
+    let file = tokio::fs::File::open(path).await?;
+    file.take(MAX_BYTES).read_to_end(&mut text).await?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn look_up(content: &str, registry: &str) -> Result<Option<Credentials>, Error> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.json");
+        std::fs::write(&path, content).unwrap();
+        RegistryConfig::new(Some(path)).credentials(registry).await
+    }
+
+    #[test]
+    fn the_file_is_where_the_engines_command_line_has_it() {
+        let both = |name: &str| match name {
+            "DOCKER_CONFIG" => Some(PathBuf::from("/etc/docker-config")),
+            "HOME" => Some(PathBuf::from("/home/me")),
+            _ => None,
+        };
+        let home = |name: &str| (name == "HOME").then(|| PathBuf::from("/home/me"));
+        let path = |given: Option<&str>, env: &dyn Fn(&str) -> Option<PathBuf>| {
+            default_path(given.map(Path::new), env).map(|path| path.display().to_string())
+        };
+        assert_eq!(path(Some("/x"), &both).as_deref(), Some("/x"));
+        assert_eq!(
+            path(None, &both).as_deref(),
+            Some("/etc/docker-config/config.json")
+        );
+        assert_eq!(
+            path(None, &home).as_deref(),
+            Some("/home/me/.docker/config.json")
+        );
+        assert_eq!(path(None, &|_| None), None);
+    }
+
+    #[tokio::test]
+    async fn a_bad_file_is_told_with_its_place_and_without_its_secrets() {
+        // serde would quote the value that does not fit.
+        let found = look_up(
+            "{\n  \"auths\": {\"r\": {\"auth\": {\"x\": \"hunter2\"}}}\n}",
+            "r",
+        );
+        let message = found.await.unwrap_err().to_string();
+        assert!(
+            message.contains("config.json") && message.contains("line 2"),
+            "{message}"
+        );
+        assert!(!message.contains("hunter2"), "{message}");
+        // "hunter2" in base64, without a colon.
+        let found = look_up(
+            r#"{"auths": {"r.example": {"auth": "aHVudGVyMg=="}}}"#,
+            "r.example",
+        );
+        let message = found.await.unwrap_err().to_string();
+        assert!(message.contains("`docker login r.example`"), "{message}");
+        assert!(
+            !message.contains("aHVudGVyMg") && !message.contains("hunter2"),
+            "{message}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_file_that_was_asked_for_must_be_there() {
+        let config = RegistryConfig::new(Some("/nonexistent/config.json".into()));
+        let message = config.credentials("r").await.unwrap_err().to_string();
+        assert!(message.contains("/nonexistent/config.json"), "{message}");
+        assert!(message.contains("--registry-config"), "{message}");
+    }
+
+    #[tokio::test]
+    async fn the_file_is_read_anew_at_each_look() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.json");
+        std::fs::write(&path, "{}").unwrap();
+        let config = RegistryConfig::new(Some(path.clone()));
+        assert_eq!(config.credentials("r").await.unwrap(), None);
+        std::fs::write(&path, r#"{"auths": {"r": {"identitytoken": "t"}}}"#).unwrap();
+        let token = Credentials::IdentityToken(Secret("t".into()));
+        assert_eq!(config.credentials("r").await.unwrap(), Some(token));
+    }
+
+    #[tokio::test]
+    async fn a_helper_that_is_not_there_is_named() {
+        let file = r#"{"credsStore": "cless-nonexistent"}"#;
+        let message = look_up(file, "r.example").await.unwrap_err().to_string();
+        assert!(
+            message.contains("docker-credential-cless-nonexistent"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_secret_is_not_shown() {
+        let known = Credentials::Password {
+            username: "me".into(),
+            password: Secret("hunter2".into()),
+        };
+        assert!(!format!("{known:?}").contains("hunter2"));
+    }
+}

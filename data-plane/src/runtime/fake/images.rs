@@ -1,0 +1,135 @@
+//! The images of the scripted engine, and a registry for it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::runtime::{Error, Image, PullStep, reference};
+
+/// What the engine has and what its registry has. At first every image is there, without a digest,
+/// until [`Images::push`] makes a registry; from then on only what was pulled is.
+#[derive(Debug)]
+pub struct Images {
+    /// By name, the digest; `None`: there is no registry.
+    registry: Mutex<Option<BTreeMap<String, String>>>,
+    /// By name, the digest; the digest is the id as well.
+    local: Mutex<BTreeMap<String, String>>,
+    pulls: AtomicU32,
+    /// Pulls wait while this is true.
+    held: watch::Sender<bool>,
+}
+
+impl Default for Images {
+    fn default() -> Self {
+        Self {
+            registry: Mutex::default(),
+            local: Mutex::default(),
+            pulls: AtomicU32::new(0),
+            held: watch::Sender::new(false),
+        }
+    }
+}
+
+impl Images {
+    /// The registry has an image of this digest under this tag, and under its digest.
+    pub fn push(&self, tag: &str, digest: &str) {
+        let mut registry = self.registry.lock();
+        let registry = registry.get_or_insert_default();
+        registry.insert(reference::name(tag), digest.to_owned());
+        registry.insert(reference::by_digest(tag, digest), digest.to_owned());
+    }
+
+    /// Pulls so far, and under way.
+    pub fn pulls(&self) -> u32 {
+        self.pulls.load(Ordering::SeqCst)
+    }
+
+    /// Holds pulls up, or lets them go on.
+    pub fn hold(&self, held: bool) {
+        self.held.send_replace(held);
+    }
+
+    /// The names of what the engine has.
+    pub fn names(&self) -> Vec<String> {
+        self.local.lock().keys().cloned().collect()
+    }
+
+    /// Gives what the engine has one more name.
+    pub fn tag(&self, image: &str, name: &str) {
+        let mut local = self.local.lock();
+        if let Some(digest) = local.get(&reference::name(image)).cloned() {
+            local.insert(reference::name(name), digest);
+        }
+    }
+
+    pub(super) fn id(&self, image: &str) -> Option<String> {
+        self.local.lock().get(&reference::name(image)).cloned()
+    }
+
+    pub(super) fn remove(&self, name: &str) {
+        self.local.lock().remove(name);
+    }
+
+    /// By name, or by id.
+    pub(super) fn look(&self, image: &str) -> Result<Image, Error> {
+        let missing = || Error::ImageMissing {
+            image: image.to_owned(),
+        };
+        if self.registry.lock().is_none() {
+            return Ok(Image {
+                id: "sha256:fake".to_owned(),
+                exposed: Vec::new(),
+                tags: Vec::new(),
+                repo_digests: Vec::new(),
+            });
+        }
+        let local = self.local.lock();
+        let by_name = local.get(&reference::name(image));
+        let digest = by_name.or_else(|| local.values().find(|digest| *digest == image));
+        let digest = digest.ok_or_else(missing)?.clone();
+        let names = local.iter().filter(|(_, known)| **known == digest);
+        let (repo_digests, tags) = names
+            .map(|(name, _)| name.clone())
+            .partition(|name| name.contains('@'));
+        Ok(Image {
+            id: digest,
+            exposed: Vec::new(),
+            tags,
+            repo_digests,
+        })
+    }
+
+    pub(super) async fn pull(
+        &self,
+        image: &str,
+        progress: &(dyn Fn(PullStep) + Send + Sync),
+    ) -> Result<Option<String>, Error> {
+        self.pulls.fetch_add(1, Ordering::SeqCst);
+        progress(PullStep {
+            layer: Some("layer".to_owned()),
+            status: "Downloading".to_owned(),
+            current: Some(1_000_000),
+            total: Some(4_000_000),
+        });
+        // The sender is in `self`, so this ends by the value.
+        let _ = self.held.subscribe().wait_for(|held| !*held).await;
+        let name = reference::name(image);
+        let found = self
+            .registry
+            .lock()
+            .as_ref()
+            .and_then(|registry| registry.get(&name).cloned());
+        let Some(digest) = found else {
+            return Err(Error::Pull {
+                image: image.to_owned(),
+                message: "the registry has none of that name".to_owned(),
+            });
+        };
+        let mut local = self.local.lock();
+        local.insert(reference::by_digest(image, &digest), digest.clone());
+        local.insert(name, digest.clone());
+        Ok(Some(digest))
+    }
+}

@@ -1,0 +1,155 @@
+//! Image references as the engine reads them. Pure.
+//!
+//! An engine has one image under many spellings: `hello`, `hello:latest` and
+//! `docker.io/library/hello:latest` are one name. Here each has one form, the one in which the
+//! engine lists an image's names; so names can be compared.
+//!
+//! Laws (tested below): normal forms are fixed points; no text panics. What a reference may hold is
+//! checked by the control plane (`domain/image.rs`), not again here.
+
+/// The registry that a name without one means, and the names that mean it.
+const HUB: &str = "docker.io";
+const HUB_OLD: &str = "index.docker.io";
+
+/// The host, and the port if it is given, of the registry that has the image; `docker.io` if the
+/// reference names none.
+pub fn registry(image: &str) -> &str {
+    split(image).0
+}
+
+/// The repository in the engine's own spelling: without `docker.io/` and `library/`, tag and digest.
+pub fn repository(image: &str) -> String {
+    let (registry, path) = split(image);
+    let path = path.split('@').next().unwrap_or(path);
+    let path = match path.rsplit_once(':') {
+        Some((path, tag)) if !tag.contains('/') => path,
+        _ => path,
+    };
+    if registry != HUB {
+        return format!("{registry}/{path}");
+    }
+    match path.strip_prefix("library/") {
+        Some(name) if !name.contains('/') => name.to_owned(),
+        _ => path.to_owned(),
+    }
+}
+
+/// `repository@digest` for an image reference, whatever tag or digest it had.
+pub fn by_digest(image: &str, digest: &str) -> String {
+    format!("{}@{digest}", repository(image))
+}
+
+/// The digest that the reference itself gives.
+pub fn own_digest(image: &str) -> Option<&str> {
+    image.split_once('@').map(|(_, digest)| digest)
+}
+
+/// The name under which the engine has the image: `repository@digest` if a digest is given, else
+/// `repository:tag`.
+pub fn name(image: &str) -> String {
+    if let Some(digest) = own_digest(image) {
+        return by_digest(image, digest);
+    }
+    let (_, path) = split(image);
+    match path.rsplit_once(':') {
+        Some((_, tag)) if !tag.contains('/') => format!("{}:{tag}", repository(image)),
+        _ => format!("{}:latest", repository(image)),
+    }
+}
+
+/// Registry and rest. The first part is a registry if it holds `.` or `:`, or is `localhost`.
+fn split(image: &str) -> (&str, &str) {
+    match image.split_once('/') {
+        Some((HUB | HUB_OLD, path)) => (HUB, path),
+        Some((first, path)) if first.contains(['.', ':']) || first == "localhost" => (first, path),
+        _ => (HUB, image),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_reference_is_pulled_by_digest_without_its_tag() {
+        for (image, want) in [
+            ("hello:1", "hello@sha256:00"),
+            (
+                "r.example:5000/team/app:2",
+                "r.example:5000/team/app@sha256:00",
+            ),
+            ("r.example:5000/app", "r.example:5000/app@sha256:00"),
+            ("app@sha256:ff", "app@sha256:00"),
+            ("app:3@sha256:ff", "app@sha256:00"),
+        ] {
+            assert_eq!(by_digest(image, "sha256:00"), want);
+        }
+    }
+
+    #[test]
+    fn one_image_has_one_name() {
+        for (image, want) in [
+            ("hello", "hello:latest"),
+            ("docker.io/library/hello", "hello:latest"),
+            ("index.docker.io/library/hello:latest", "hello:latest"),
+            ("docker.io/team/app:1", "team/app:1"),
+            ("library/hello:2", "hello:2"),
+            ("library/a/b", "library/a/b:latest"),
+            ("localhost/app", "localhost/app:latest"),
+            ("127.0.0.1:5000/app", "127.0.0.1:5000/app:latest"),
+            ("[::1]:5000/app:1", "[::1]:5000/app:1"),
+            ("team/app:1@sha256:ab", "team/app@sha256:ab"),
+        ] {
+            assert_eq!(name(image), want);
+        }
+    }
+
+    #[test]
+    fn a_registry_is_told_from_a_path() {
+        for (image, want) in [
+            ("hello", "docker.io"),
+            ("team/app", "docker.io"),
+            ("localhost/app", "localhost"),
+            ("localhost:5000/app", "localhost:5000"),
+            ("ghcr.io/team/app:1", "ghcr.io"),
+        ] {
+            assert_eq!(registry(image), want);
+        }
+    }
+
+    fn references() -> impl Strategy<Value = String> {
+        let registry = prop_oneof![
+            Just(""),
+            Just("docker.io/"),
+            Just("index.docker.io/"),
+            Just("localhost/"),
+            Just("r.example:5000/"),
+        ];
+        let path = prop_oneof![Just("library/"), Just("team/"), Just("")];
+        (
+            registry,
+            path,
+            "[a-z]{1,5}(/[a-z]{1,3})?",
+            "(:[a-z0-9.]{1,3})?",
+            "(@sha256:[0-9a-f]{4})?",
+        )
+            .prop_map(|(registry, path, app, tag, digest)| {
+                format!("{registry}{path}{app}{tag}{digest}")
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn a_name_is_its_own_name(image in references()) {
+            let once = name(&image);
+            prop_assert_eq!(name(&once), once.clone());
+            prop_assert_eq!(registry(&once), registry(&image));
+        }
+
+        #[test]
+        fn no_text_panics(image in "\\PC{0,60}") {
+            let _ = (registry(&image).len(), name(&image), repository(&image));
+        }
+    }
+}

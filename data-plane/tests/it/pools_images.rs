@@ -1,0 +1,356 @@
+//! Images over a scripted engine and registry: one pull for all, whose digest counts, what is removed.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use cless_data_plane::image::pruner::{Pruner, Retained, Versions};
+use cless_data_plane::image::{Puller, Record};
+use cless_data_plane::instance::report::{FailureReason, VerifyResult};
+use cless_data_plane::route::{PullPolicy, Settings, VerifyOrder, Version};
+use cless_data_plane::runtime::fake::Fake;
+use cless_data_plane::runtime::{Runtime as _, label};
+use parking_lot::Mutex;
+
+use crate::pools::World;
+
+const IMAGE: &str = "r.example/app:1";
+
+fn digest(of: char) -> String {
+    format!("sha256:{}", of.to_string().repeat(64))
+}
+
+/// A world whose version runs [`IMAGE`], which the registry has under the digest `a`.
+fn world() -> World {
+    let engine = Fake::default();
+    engine.images().push(IMAGE, &digest('a'));
+    let mut world = World::unsynced(Settings::default(), engine);
+    change(&mut world, |version| version.spec.image = IMAGE.into());
+    world
+}
+
+/// The control plane changes what it says of the version.
+fn change(world: &mut World, change: impl FnOnce(&mut Version)) {
+    let mut route = (*world.route).clone();
+    let mut version = (*route.versions[0]).clone();
+    change(&mut version);
+    route.versions[0] = Arc::new(version);
+    world.route = Arc::new(route);
+    world.revision += 1;
+    world.pools.reconcile(&world.table(true), true);
+}
+
+/// The digests that containers run.
+async fn running(world: &World) -> BTreeSet<String> {
+    let mut digests = BTreeSet::new();
+    for name in world.engine.names() {
+        let found = world.engine.inspect(&name).await;
+        let label = found
+            .ok()
+            .and_then(|mut found| found.labels.remove(label::DIGEST));
+        digests.insert(label.unwrap_or_default());
+    }
+    digests
+}
+
+fn reported(world: &World) -> Option<String> {
+    world.version()?.image_digest
+}
+
+#[tokio::test]
+async fn one_pull_serves_all_and_who_leaves_cancels_nothing() {
+    let engine = Fake::default();
+    engine.images().push(IMAGE, &digest('a'));
+    engine.images().hold(true);
+    let record = Arc::new(Record::default());
+    let puller = Puller::new(Arc::new(engine.clone()), record.clone());
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let mut callers: Vec<_> = (0..3)
+        .map(|_| {
+            let (puller, told) = (puller.clone(), told.clone());
+            tokio::spawn(async move {
+                puller
+                    .pull(IMAGE, |line| told.lock().push(line.to_owned()))
+                    .await
+            })
+        })
+        .collect();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while told.lock().len() < 3 || engine.images().pulls() < 1 {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // The one that began it, too.
+    callers.remove(0).abort();
+    engine.images().hold(false);
+    for caller in callers {
+        let pulled = caller.await.unwrap().unwrap();
+        assert_eq!(pulled.digest, Some(digest('a')));
+    }
+    assert_eq!(engine.images().pulls(), 1);
+    let entries = record.entries();
+    let names = entries[&digest('a')].names.iter().map(String::as_str);
+    assert_eq!(
+        names.collect::<Vec<_>>(),
+        [IMAGE, &*format!("r.example/app@{}", digest('a'))]
+    );
+    // The next is a pull of its own.
+    puller.pull(IMAGE, |_| {}).await.unwrap();
+    assert_eq!(engine.images().pulls(), 2);
+}
+
+#[tokio::test]
+async fn the_digest_is_told_before_the_instance_is_ready() {
+    let world = world();
+    world
+        .engine
+        .script(cless_data_plane::runtime::fake::Script::NeverListens);
+    let pool = world.pool();
+    let request =
+        tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(9)).await });
+    world
+        .until("it is told", |world| reported(world) == Some(digest('a')))
+        .await;
+    request.abort();
+}
+
+/// Both nodes resolved the tag; this one's report came second.
+#[tokio::test]
+async fn of_two_digests_at_once_the_loser_starts_over_before_it_serves() {
+    let mut world = world();
+    world.pools.set_linked(true);
+    let pool = world.pool();
+    let request =
+        tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(9)).await });
+    world
+        .until("it is told", |world| reported(world) == Some(digest('a')))
+        .await;
+    world.engine.images().push(IMAGE, &digest('b'));
+    change(&mut world, |version| {
+        version.image_digest = Some(digest('b'))
+    });
+    let guard = request.await.unwrap().unwrap();
+    let found = world.engine.inspect(guard.instance().name()).await.unwrap();
+    assert_eq!(found.labels[label::DIGEST], digest('b'));
+    drop(guard);
+    world
+        .until("the loser is removed", |world| {
+            world.engine.names().len() == 1
+        })
+        .await;
+    assert_eq!(world.version().unwrap().failures, 0, "it is no failure");
+    assert_eq!(world.engine.images().pulls(), 2);
+}
+
+/// The control plane was away when the version was first started, and comes back with news.
+#[tokio::test]
+async fn an_instance_that_serves_the_wrong_digest_is_replaced() {
+    let mut world = world();
+    let guard = world.admit().await.unwrap();
+    assert_eq!(
+        running(&world).await,
+        [digest('a')].into(),
+        "nobody was asked"
+    );
+    world.engine.images().push(IMAGE, &digest('b'));
+    change(&mut world, |version| {
+        version.image_digest = Some(digest('b'))
+    });
+    world
+        .until("it takes no more", |_| {
+            guard.instance().retired().is_cancelled()
+        })
+        .await;
+    let next = world.admit().await.unwrap();
+    let found = world.engine.inspect(next.instance().name()).await.unwrap();
+    assert_eq!(found.labels[label::DIGEST], digest('b'));
+    drop((guard, next));
+    world
+        .until("the old one is removed", |world| {
+            world.engine.names().len() == 1
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_proof_stands_only_by_the_digest_that_counts() {
+    let mut world = world();
+    let order = VerifyOrder {
+        id: "proof".into(),
+        deadline: SystemTime::now() + Duration::from_secs(60),
+    };
+    change(&mut world, |version| version.verify = Some(order));
+    // No control plane is connected, so the instance is ready without waiting for it.
+    world
+        .until("it runs", |world| {
+            !world.pools.report().instances.is_empty()
+        })
+        .await;
+    drop(world.admit().await.unwrap());
+    let answered = |world: &World, id: &str| {
+        let outcome = world.version().unwrap().verify.unwrap();
+        outcome.id == id && matches!(outcome.result, VerifyResult::Verified(_))
+    };
+    let outcome = |world: &World| world.version().unwrap().verify.unwrap().result;
+    assert_eq!(
+        outcome(&world),
+        VerifyResult::Pending,
+        "it is not yet known which counts"
+    );
+    change(&mut world, |version| {
+        version.image_digest = Some(digest('a'))
+    });
+    world
+        .until("it is proved", |world| answered(world, "proof"))
+        .await;
+
+    let other = VerifyOrder {
+        id: "another".into(),
+        deadline: SystemTime::now() + Duration::from_secs(60),
+    };
+    world.engine.images().push(IMAGE, &digest('b'));
+    change(&mut world, |version| {
+        version.image_digest = Some(digest('b'));
+        version.verify = Some(other);
+    });
+    world
+        .until("it is proved again", |world| answered(world, "another"))
+        .await;
+    world
+        .until("one is left", |world| world.engine.names().len() == 1)
+        .await;
+    assert_eq!(running(&world).await, [digest('b')].into());
+}
+
+#[tokio::test]
+async fn always_pulls_once_and_by_the_digest_that_counts() {
+    let mut world = world();
+    change(&mut world, |version| {
+        version.spec.pull_policy = PullPolicy::Always;
+        version.image_digest = Some(digest('a'));
+    });
+    // The tag has moved on, and is not asked for.
+    world.engine.images().push(IMAGE, &digest('b'));
+    let first = world.admit().await.unwrap();
+    assert_eq!(running(&world).await, [digest('a')].into());
+    let pulls = world.engine.images().pulls();
+    assert_eq!(pulls, 1);
+    world.engine.kill(first.instance().name(), 1);
+    world
+        .until("it is taken out", |_| {
+            first.instance().retired().is_cancelled()
+        })
+        .await;
+    drop(first);
+    drop(world.admit().await.unwrap());
+    assert_eq!(
+        world.engine.images().pulls(),
+        pulls,
+        "not before the second start"
+    );
+    assert_eq!(
+        world.engine.images().names(),
+        [format!("r.example/app@{}", digest('a'))]
+    );
+}
+
+#[tokio::test]
+async fn never_runs_what_is_there_and_pulls_nothing() {
+    let mut world = world();
+    change(&mut world, |version| {
+        version.spec.pull_policy = PullPolicy::Never;
+        version.image_digest = Some(digest('b'));
+    });
+    world.admit().await.unwrap_err();
+    let failure = world.version().unwrap().last_failure.unwrap();
+    assert_eq!(failure.reason, FailureReason::Image);
+    assert!(
+        failure.message.contains("the pull policy is `never`"),
+        "{}",
+        failure.message
+    );
+    assert_eq!(world.engine.images().pulls(), 0);
+
+    world.engine.pull(IMAGE, &|_| {}).await.unwrap();
+    world
+        .until("the back-off is over", |world| {
+            let until = world.version().unwrap().backoff_until;
+            until.is_none_or(|until| until <= SystemTime::now())
+        })
+        .await;
+    drop(world.admit().await.unwrap());
+    assert_eq!(reported(&world), None, "it tells other nodes nothing");
+}
+
+/// What versions need, as a test says.
+#[derive(Default)]
+struct Said(Mutex<Option<Vec<Retained>>>);
+
+#[async_trait::async_trait]
+impl Versions for Said {
+    async fn retained(&self) -> Result<Vec<Retained>, String> {
+        self.0
+            .lock()
+            .clone()
+            .ok_or_else(|| "no control plane is connected".to_owned())
+    }
+}
+
+#[tokio::test]
+async fn images_are_removed_only_when_nothing_needs_them() {
+    let engine = Fake::default();
+    let record = Arc::new(Record::default());
+    let puller = Puller::new(Arc::new(engine.clone()), record.clone());
+    let images = engine.images();
+    for (at, app) in ["unused", "named", "fixed", "tagged", "mine"]
+        .into_iter()
+        .enumerate()
+    {
+        let digest = digest(char::from_digit(at as u32, 10).unwrap());
+        images.push(&format!("r.example/{app}:1"), &digest);
+    }
+    engine.pull("r.example/mine:1", &|_| {}).await.unwrap();
+    for app in ["unused", "named", "fixed", "tagged", "mine"] {
+        puller
+            .pull(&format!("r.example/{app}:1"), |_| {})
+            .await
+            .unwrap();
+    }
+    images.tag("r.example/tagged:1", "somebodys:1");
+    let said = Arc::new(Said::default());
+    let pruner = Pruner {
+        runtime: Arc::new(engine.clone()),
+        record: record.clone(),
+        versions: said.clone(),
+        after: Duration::ZERO,
+    };
+    let has = |app: &str| images.names().contains(&format!("r.example/{app}:1"));
+
+    let before = images.names();
+    pruner.round().await.unwrap();
+    assert_eq!(images.names(), before, "nobody says what versions need");
+
+    *said.0.lock() = Some(vec![
+        Retained {
+            image: "r.example/named:1".into(),
+            digest: None,
+        },
+        Retained {
+            image: "r.example/fixed:7".into(),
+            digest: Some(digest('2')),
+        },
+    ]);
+    pruner.round().await.unwrap();
+    assert!(!has("unused"));
+    assert!(has("named") && has("fixed"), "versions need them");
+    assert!(has("tagged") && has("mine"), "they are somebody else's");
+    assert_eq!(
+        record.entries().len(),
+        3,
+        "the record knows what is left of its own"
+    );
+
+    *said.0.lock() = Some(Vec::new());
+    pruner.round().await.unwrap();
+    assert!(!has("named") && !has("fixed") && has("tagged") && has("mine"));
+}

@@ -1,0 +1,229 @@
+//! Network sandboxes over a scripted engine.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use cless_data_plane::route::Settings;
+use cless_data_plane::runtime::fake::{Call, Fake, Mishap, Script};
+use cless_data_plane::runtime::{Runtime as _, SandboxSpec, label};
+
+use crate::pools::{NODE, World, settings};
+
+fn idle(world: &World) -> usize {
+    world.pools.report().sandboxes.idle
+}
+
+async fn stocked(settings: Settings, size: usize) -> World {
+    let world = World::with_sandboxes(settings, Fake::default(), size);
+    world.pools.reconcile(&world.table(true), true);
+    world
+        .until("the stock is full", |world| idle(world) == size)
+        .await;
+    world
+}
+
+#[tokio::test]
+async fn an_instance_uses_a_sandbox_once_and_takes_it_along() {
+    let world = stocked(
+        Settings {
+            idle_timeout: Duration::from_millis(300),
+            ..settings(10, 1)
+        },
+        1,
+    )
+    .await;
+    let before = world.engine.sandboxes();
+    let guard = world.admit().await.unwrap();
+    let name = guard.instance().name().to_owned();
+    let joined = world.engine.inspect(&name).await.unwrap().sandbox.unwrap();
+    let held = world.engine.inspect(&before[0]).await.unwrap();
+    assert_eq!(joined, held.id);
+    assert_eq!(world.pools.report().sandboxes.used, 1);
+    drop(guard);
+    world
+        .until("both are gone and another is ready", |world| {
+            let names = world.engine.names();
+            !names.contains(&name) && !names.contains(&before[0]) && idle(world) == 1
+        })
+        .await;
+    assert_ne!(world.engine.sandboxes(), before);
+}
+
+#[tokio::test]
+async fn it_serves_as_soon_as_it_answers_and_is_frozen_only_after_the_engines_answer() {
+    let world = stocked(
+        Settings {
+            idle_timeout: Duration::from_secs(60),
+            pause_after: Some(Duration::from_millis(100)),
+            ..settings(10, 1)
+        },
+        1,
+    )
+    .await;
+    world.engine.starts_take(Duration::from_secs(1));
+    let begin = Instant::now();
+    let guard = world.admit().await.unwrap();
+    assert!(
+        begin.elapsed() < Duration::from_millis(700),
+        "it waited for the engine"
+    );
+    let name = guard.instance().name().to_owned();
+    drop(guard);
+    world
+        .until("it sleeps", |world| {
+            world.engine.state(&name) == Some(cless_data_plane::runtime::ContainerState::Paused)
+        })
+        .await;
+    assert!(
+        begin.elapsed() >= Duration::from_secs(1),
+        "frozen while it was started"
+    );
+}
+
+#[tokio::test]
+async fn without_one_a_start_uses_the_bridge_and_so_does_one_whose_sandbox_is_gone() {
+    let world = stocked(settings(1, 3), 1).await;
+    let first = world.admit().await.unwrap();
+    // Faster than the next can be made.
+    let second = world.admit().await.unwrap();
+    let joined = |name: &str| {
+        let (engine, name) = (world.engine.clone(), name.to_owned());
+        async move { engine.inspect(&name).await.unwrap().sandbox }
+    };
+    assert!(joined(first.instance().name()).await.is_some());
+    assert!(joined(second.instance().name()).await.is_none());
+
+    world
+        .until("another is ready", |world| idle(world) == 1)
+        .await;
+    let held = world.engine.sandboxes();
+    let used = joined(first.instance().name()).await;
+    for name in held {
+        // Its end is not told: the engine has forgotten it.
+        if Some(world.engine.inspect(&name).await.unwrap().id) != used {
+            world.engine.remove(&name).await.unwrap();
+        }
+    }
+    let third = world.admit().await.unwrap();
+    assert!(joined(third.instance().name()).await.is_none());
+    assert_eq!(world.version().unwrap().failures, 0, "no start failed");
+}
+
+#[tokio::test]
+async fn an_instance_whose_pause_container_ends_is_replaced() {
+    let world = stocked(settings(10, 1), 1).await;
+    let held = world.engine.sandboxes();
+    let guard = world.admit().await.unwrap();
+    let name = guard.instance().name().to_owned();
+    world.engine.kill(&held[0], 137);
+    guard.instance().retired().cancelled().await;
+    drop(guard);
+    let next = world.admit().await.unwrap();
+    assert_ne!(next.instance().name(), name);
+    world
+        .until("both are removed", |world| {
+            let names = world.engine.names();
+            !names.contains(&name) && !names.contains(&held[0])
+        })
+        .await;
+    let told = world.version().unwrap().last_failure.unwrap().message;
+    assert!(told.contains("pause container"), "{told}");
+}
+
+#[tokio::test]
+async fn an_idle_one_that_ends_is_replaced_and_trouble_is_told_until_it_is_over() {
+    let world = stocked(settings(10, 1), 1).await;
+    let held = world.engine.sandboxes();
+    world.engine.fail_next(Call::CreateSandbox, Mishap::Refused);
+    world.engine.kill(&held[0], 137);
+    world
+        .until("the trouble is told", |world| {
+            let warnings = world.pools.report().warnings;
+            warnings.iter().any(|one| one.contains("network sandboxes"))
+        })
+        .await;
+    drop(world.admit().await.unwrap());
+    world
+        .until("it is over", |world| {
+            idle(world) == 1 && world.pools.report().warnings.is_empty()
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn an_instance_in_a_sandbox_is_adopted_with_it_and_idle_ones_are_removed() {
+    let engine = Fake::default();
+    let labels = |more: &[(&str, &str)]| -> BTreeMap<String, String> {
+        let base = [(label::NODE, NODE), (label::BOOT, "boot-1")];
+        let all = base.iter().chain(more);
+        all.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
+    };
+    for name in ["idle", "used"] {
+        let spec = SandboxSpec {
+            name: name.to_owned(),
+            labels: labels(&[(label::ROLE, label::SANDBOX)]),
+            network: String::new(),
+        };
+        engine.create_sandbox(&spec).await.unwrap();
+        engine.start(name).await.unwrap();
+    }
+    let used = engine.inspect("used").await.unwrap().id;
+    let instance = labels(&[
+        (label::UID, "uid-1"),
+        (label::VERSION, "1"),
+        (label::PORT, "8098"),
+    ]);
+    engine.plant_in("joined", instance, Some(used)).await;
+    let world = World::with_sandboxes(settings(10, 1), engine, 0);
+    world.pools.reconcile(&world.table(true), true);
+    world
+        .until("the idle one is removed", |world| {
+            world.engine.sandboxes() == ["used"]
+        })
+        .await;
+    let guard = world.admit().await.unwrap();
+    assert_eq!(guard.instance().name(), "joined");
+    assert_eq!(world.engine.starts(), 1, "only the one that was planted");
+    assert_eq!(world.pools.report().sandboxes.used, 1);
+    world.engine.kill("used", 137);
+    guard.instance().retired().cancelled().await;
+    drop(guard);
+    world
+        .until("nothing is left of it", |world| {
+            world.engine.names().is_empty()
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn stopping_removes_all_and_keeping_leaves_those_in_use() {
+    let world = stocked(settings(10, 1), 2).await;
+    drop(world.admit().await.unwrap());
+    world.pools.shut_down(true, Duration::from_secs(5)).await;
+    assert_eq!(world.engine.sandboxes().len(), 1);
+    assert_eq!(world.engine.names().len(), 2, "{:?}", world.engine.names());
+
+    let world = stocked(settings(10, 1), 2).await;
+    drop(world.admit().await.unwrap());
+    world.pools.shut_down(false, Duration::from_secs(5)).await;
+    assert!(
+        world.engine.names().is_empty(),
+        "{:?}",
+        world.engine.names()
+    );
+}
+
+#[tokio::test]
+async fn a_start_that_fails_in_a_sandbox_leaves_neither_behind() {
+    let world = stocked(settings(10, 1), 1).await;
+    world.engine.script(Script::Exits(3));
+    assert!(world.admit().await.is_err());
+    let failure = world.version().unwrap().last_failure.unwrap();
+    assert_eq!(failure.exit_code, Some(3));
+    world
+        .until("only a new one is there", |world| {
+            world.engine.names().len() == 1 && idle(world) == 1
+        })
+        .await;
+}

@@ -1,0 +1,44 @@
+//! What the proxy adds to a warm request.
+
+use anyhow::{Result, ensure};
+use cless_tests::cluster::Cluster;
+use cless_tests::engine;
+use cless_tests::http_client::Connection;
+use cless_tests::report::{Better, Row};
+use cless_tests::stats::{median, millis};
+use tokio::time::Instant;
+
+use crate::{SOON, Sleeper, say};
+
+/// The median a warm request takes through the proxy, less straight to the container.
+pub(crate) async fn run(cluster: &Cluster, sleeper: &Sleeper, requests: usize) -> Result<Row> {
+    say(&format!(
+        "\nwarm_added_ms: {requests} warm requests on each side, in turn"
+    ));
+    sleeper.wake(cluster).await?;
+    let containers = cluster.wait_containers(sleeper.service, 1, SOON).await?;
+    let address = engine::address(cluster.docker(), &containers[0].id, 8080).await?;
+    let mut direct = Connection::open(address).await?;
+    let mut proxied = Connection::open(cluster.node(0).listen).await?;
+    let (mut through, mut straight) = (Vec::new(), Vec::new());
+    for _ in 0..requests {
+        for (connection, times) in [(&mut proxied, &mut through), (&mut direct, &mut straight)] {
+            let begin = Instant::now();
+            let answer = connection.get(&sleeper.host, "/").await?;
+            times.push(begin.elapsed());
+            ensure!(answer.status == 200, "{answer:?}");
+        }
+    }
+    let (through, straight) = (millis(median(&through)), millis(median(&straight)));
+    say(&format!(
+        "  {through:.3} ms through the proxy, {straight:.3} ms straight"
+    ));
+    Ok(Row {
+        case: "static",
+        metric: "warm_added_ms",
+        better: Better::Lower,
+        ours: through - straight,
+        reference: None,
+        bar: Some(0.5),
+    })
+}

@@ -1,0 +1,218 @@
+//! Acknowledged `CreateVersion` calls a second, against raw SQLite that runs the same transaction.
+//!
+//! Both sides write to files beside each other with the same schema, WAL and `synchronous=FULL`, so each
+//! acknowledged write is on disk. The raw side is SQLite's own library with prepared statements, in this
+//! process, without a network, a queue or a check: each writer runs its transaction and its commit, one
+//! after the other, on one connection, which is the fastest that single transactions get. Rounds of both
+//! sides alternate; the medians count.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use cless_tests::cluster::{Api, settings};
+use cless_tests::control_plane::{ControlPlane, any_port, sqlite};
+use cless_tests::report::{Better, Row};
+use rusqlite::{Connection, params};
+use tokio::task::JoinSet;
+
+const SERVICE: &str = "written";
+/// A version of the size that people write.
+const ENV: [(&str, &str); 4] = [
+    ("GREETING", "hello"),
+    ("DATABASE_URL", "postgres://app:secret@db.internal:5432/app"),
+    ("LOG_LEVEL", "info"),
+    ("FEATURES", "search,billing,export"),
+];
+const IMAGE: &str = "registry.example.com/team/app:2026-11-24";
+
+/// Writers, the row's case, and the bar that binds it.
+const CASES: [(usize, &str, Option<f64>); 3] = [
+    (1, "1 writer", Some(0.8)),
+    (8, "8 writers", None),
+    (64, "64 writers", Some(0.8)),
+];
+
+/// Measures all cases in `rounds` rounds of `each`.
+pub(crate) async fn run(dir: &Path, rounds: usize, each: Duration) -> Result<Vec<Row>> {
+    let raw = Arc::new(Mutex::new(Raw::prepare(dir).await?));
+    let plane = prepared(dir, "ours.db", "ours").await?;
+    let mut rates = vec![(Vec::new(), Vec::new()); CASES.len()];
+    for _ in 0..rounds {
+        for ((writers, ..), (ours, theirs)) in CASES.iter().zip(&mut rates) {
+            ours.push(ours_of(&plane, *writers, each).await?);
+            theirs.push(raw_of(&raw, *writers, each).await?);
+        }
+    }
+    plane.stop().await?;
+    let rows = CASES.iter().zip(rates);
+    Ok(rows
+        .map(|((_, case, bar), (ours, theirs))| Row {
+            case,
+            metric: "writes_per_s",
+            better: Better::Higher,
+            ours: middle(ours),
+            reference: Some((middle(theirs), "raw SQLite")),
+            bar: *bar,
+        })
+        .collect())
+}
+
+fn middle(mut rates: Vec<f64>) -> f64 {
+    rates.sort_by(f64::total_cmp);
+    rates[rates.len() / 2]
+}
+
+/// A control plane on a new file, with the service.
+async fn prepared(dir: &Path, file: &str, label: &str) -> Result<ControlPlane> {
+    let plane = ControlPlane::start(dir, label, any_port(), &sqlite(&dir.join(file))).await?;
+    let mut api = plane.api()?;
+    api.create_service(SERVICE, settings()).await?;
+    api.create_version(SERVICE, IMAGE, &ENV).await?;
+    Ok(plane)
+}
+
+async fn ours_of(plane: &ControlPlane, writers: usize, each: Duration) -> Result<f64> {
+    // As many clients do: some connections, several calls on each.
+    let mut connections: Vec<Api> = Vec::new();
+    for _ in 0..writers.min(8) {
+        connections.push(plane.api()?);
+    }
+    let mut tasks = JoinSet::new();
+    let begun = Instant::now();
+    for writer in 0..writers {
+        let mut api = connections[writer % connections.len()].clone();
+        tasks.spawn(async move {
+            let mut written = 0_u64;
+            while begun.elapsed() < each {
+                api.create_version(SERVICE, IMAGE, &ENV).await?;
+                written += 1;
+            }
+            anyhow::Ok(written)
+        });
+    }
+    let mut written = 0;
+    while let Some(one) = tasks.join_next().await {
+        written += one??;
+    }
+    Ok(rate(written, begun.elapsed()))
+}
+
+async fn raw_of(raw: &Arc<Mutex<Raw>>, writers: usize, each: Duration) -> Result<f64> {
+    let raw = Arc::clone(raw);
+    tokio::task::spawn_blocking(move || {
+        let (written, failed) = (AtomicU64::new(0), AtomicBool::new(false));
+        let begun = Instant::now();
+        std::thread::scope(|scope| {
+            for _ in 0..writers {
+                scope.spawn(|| {
+                    while begun.elapsed() < each {
+                        let done = raw.lock().is_ok_and(|mut raw| raw.write().is_ok());
+                        if !done {
+                            failed.store(true, Ordering::Relaxed);
+                            return;
+                        }
+                        written.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        ensure!(!failed.into_inner(), "a raw write failed");
+        Ok(rate(written.into_inner(), begun.elapsed()))
+    })
+    .await?
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts of writes are far below 2^52"
+)]
+fn rate(written: u64, took: Duration) -> f64 {
+    written as f64 / took.as_secs_f64()
+}
+
+/// SQLite with the statements of a `CreateVersion`.
+struct Raw {
+    database: Connection,
+    /// As the control plane wrote it.
+    spec: String,
+    digest: Vec<u8>,
+    next: u64,
+}
+
+impl Raw {
+    async fn prepare(dir: &Path) -> Result<Self> {
+        prepared(dir, "raw.db", "raw").await?.stop().await?;
+        let database = Connection::open(dir.join("raw.db"))?;
+        let mode: String = database.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+        ensure!(mode == "wal", "{mode}");
+        database.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON")?;
+        let spec = database.query_row("SELECT spec FROM versions", [], |row| row.get(0))?;
+        let digest = database.query_row("SELECT digest FROM feed_state", [], |row| row.get(0))?;
+        Ok(Self {
+            database,
+            spec,
+            digest,
+            next: 0,
+        })
+    }
+
+    /// One transaction; it returns when it is on disk.
+    fn write(&mut self) -> Result<()> {
+        self.next += 1;
+        let uid = format!("{:08x}-0000-7000-8000-{:012x}", self.next >> 16, self.next);
+        let now = 1_795_527_640_000_000_i64;
+        let run = |sql: &str, values: &[&dyn rusqlite::ToSql]| -> Result<()> {
+            self.database.prepare_cached(sql)?.execute(values)?;
+            Ok(())
+        };
+        run("BEGIN IMMEDIATE", &[])?;
+        let revision: i64 = self
+            .database
+            .prepare_cached(
+                "SELECT id, cluster, epoch, revision, compacted_revision, digest FROM feed_state WHERE id = ?",
+            )?
+            .query_row([1], |row| row.get("revision"))?;
+        let revision = revision + 1;
+        let (service, number): (String, i64) = self
+            .database
+            .prepare_cached(
+                "UPDATE services SET next_version = next_version + 1, revision = ? WHERE name = ? RETURNING \
+                 uid, name, hosts, settings, labels, etag, create_time, update_time, revision, next_version, \
+                 traffic_revision, traffic_time, traffic_feed_revision, targets, slots",
+            )?
+            .query_row(params![revision, SERVICE], |row| {
+                Ok((row.get("uid")?, row.get("next_version")?))
+            })?;
+        run(
+            "INSERT INTO versions (uid, service_uid, number, spec, image_digest, etag, create_time, verification, verify_deadline) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            params![
+                uid,
+                service,
+                number - 1,
+                self.spec,
+                None::<String>,
+                1,
+                now,
+                None::<String>,
+                None::<i64>
+            ],
+        )?;
+        let stepped: i64 = self
+            .database
+            .prepare_cached(
+                "UPDATE feed_state SET revision = revision + 1, digest = ? WHERE id = ? RETURNING \
+                 id, cluster, epoch, revision, compacted_revision, digest",
+            )?
+            .query_row(params![self.digest, 1], |row| row.get("revision"))?;
+        ensure!(stepped == revision, "another writer");
+        run(
+            "INSERT INTO route_changes (revision, service_uid, op, digest, time) VALUES (?, ?, ?, ?, ?)",
+            params![revision, service, "none", self.digest, now],
+        )?;
+        run("COMMIT", &[]).context("the commit")
+    }
+}

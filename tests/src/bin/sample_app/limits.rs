@@ -1,0 +1,28 @@
+//! What the container lets the app do.
+
+use std::thread;
+use std::time::Duration;
+
+/// Writes `bytes` to a file; says how it went.
+pub(crate) fn write(path: &str, bytes: u64) -> Result<String, String> {
+    let content = vec![b'x'; usize::try_from(bytes).unwrap_or(0)];
+    match std::fs::write(path, content) {
+        Ok(()) => Ok(format!("wrote {bytes} bytes to {path}\n")),
+        Err(error) => Err(format!("{path}: {error}\n")),
+    }
+}
+
+/// Reads a text file whole.
+pub(crate) fn read(path: &str) -> Result<String, String> {
+    std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}\n"))
+}
+
+/// Starts up to `count` threads that live for a while; how many could be started.
+pub(crate) fn threads(count: u64) -> String {
+    let nap = || thread::sleep(Duration::from_secs(2));
+    let started = (0..count).map_while(|_| {
+        let small = thread::Builder::new().stack_size(64 * 1024);
+        small.spawn(nap).ok()
+    });
+    format!("{}\n", started.count())
+}

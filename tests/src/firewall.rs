@@ -1,0 +1,84 @@
+//! What the kernel's packet filter really holds of a node, by the names of its chains.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+/// The kinds of iptables that work here, one a family, the usual one first: a listing by the other would
+/// make tables in the kernel.
+fn kinds() -> Vec<&'static str> {
+    let families = [
+        ["iptables", "iptables-legacy"],
+        ["ip6tables", "ip6tables-legacy"],
+    ];
+    let works = |kind: &&str| !list(kind).is_empty();
+    let kinds = families.map(|kinds| kinds.into_iter().find(works));
+    kinds.into_iter().flatten().collect()
+}
+
+/// The beginning of the names of a node's chains.
+pub fn chains(node_id: &str) -> String {
+    let short = node_id.chars().filter(char::is_ascii_alphanumeric);
+    format!("CLESS-{}-", short.take(12).collect::<String>())
+}
+
+/// Every line of the filter tables that names a chain of the node, with the kind of table before it.
+pub fn rules(node_id: &str) -> Vec<String> {
+    let chains = chains(node_id);
+    let all = kinds().into_iter().flat_map(|kind| {
+        let lines = list(kind).into_iter();
+        lines.map(move |line| format!("{kind}: {line}"))
+    });
+    all.filter(|line| line.contains(&chains)).collect()
+}
+
+/// Removes what a node left: the sweep after a test that failed.
+pub fn sweep(node_id: &str) {
+    let chains = chains(node_id);
+    for kind in kinds() {
+        let mut script = vec!["*filter".to_owned()];
+        let lines = list(kind);
+        let of_node = lines.iter().filter(|line| line.contains(&chains));
+        for line in of_node.clone() {
+            // A rule of another chain that jumps to one of the node's.
+            if let Some(rule) = line.strip_prefix("-A ")
+                && !rule.starts_with(&chains)
+            {
+                script.push(format!("-D {rule}"));
+            }
+        }
+        let names = of_node.filter_map(|line| line.strip_prefix(':')?.split(' ').next());
+        let names: Vec<_> = names.collect();
+        script.extend(names.iter().map(|name| format!("-F {name}")));
+        script.extend(names.iter().map(|name| format!("-X {name}")));
+        script.push("COMMIT\n".to_owned());
+        if !names.is_empty() {
+            restore(kind, &script.join("\n"));
+        }
+    }
+}
+
+/// Runs a script of `iptables-restore --noflush`, as another program on the machine would.
+pub fn restore(kind: &str, script: &str) -> bool {
+    let child = Command::new(format!("{kind}-restore"))
+        .args(["--noflush", "-w", "5"])
+        .stdin(Stdio::piped())
+        .spawn();
+    child.is_ok_and(|mut child| {
+        let mut stdin = child.stdin.take();
+        let written = stdin
+            .as_mut()
+            .is_some_and(|stdin| stdin.write_all(script.as_bytes()).is_ok());
+        drop(stdin);
+        written && child.wait().is_ok_and(|status| status.success())
+    })
+}
+
+/// The filter table; empty where this kind does not work.
+fn list(kind: &str) -> Vec<String> {
+    let listed = Command::new(format!("{kind}-save"))
+        .args(["-t", "filter"])
+        .output();
+    let text = listed.map(|output| output.stdout).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    text.lines().map(str::to_owned).collect()
+}

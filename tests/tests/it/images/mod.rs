@@ -1,0 +1,76 @@
+//! Images from real registries on loopback.
+//!
+//! The nodes of a cluster share one engine, so what a node pulled is seen in the registry's own log,
+//! and images are taken off the engine between steps.
+
+mod credentials;
+mod digest;
+mod prune;
+mod pull;
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use cless_proto::v1;
+use cless_tests::cluster::{Cluster, duration, settings};
+use cless_tests::wait;
+
+use crate::SOON;
+
+/// A service's instances are gone soon after its requests.
+fn fleeting() -> v1::ServiceSettings {
+    v1::ServiceSettings {
+        idle_timeout: duration(Duration::from_secs(1)),
+        ..settings()
+    }
+}
+
+/// A service whose only version has all traffic.
+async fn serve(
+    cluster: &Cluster,
+    service: &str,
+    settings: v1::ServiceSettings,
+    spec: v1::VersionSpec,
+) -> Result<()> {
+    let mut api = cluster.api()?;
+    api.create_service(service, settings).await?;
+    let version = api.create_version_of(service, spec).await?;
+    cluster
+        .set_traffic(service, &[(version.number, 100)])
+        .await?;
+    Ok(())
+}
+
+fn spec(image: &str, policy: v1::version_spec::PullPolicy) -> v1::VersionSpec {
+    v1::VersionSpec {
+        image: image.to_owned(),
+        pull_policy: policy.into(),
+        ..Default::default()
+    }
+}
+
+/// A request to a service through a node is answered with this text.
+async fn greets(cluster: &Cluster, node: usize, service: &str, greeting: &str) -> Result<()> {
+    let answer = cluster.node(node).get(&Cluster::host(service), "/").await?;
+    let text = answer.text();
+    ensure!(
+        answer.status == 200 && text == format!("{greeting}\n"),
+        "{answer:?}"
+    );
+    Ok(())
+}
+
+/// Waits until version 1 of a service has a digest.
+async fn digest(cluster: &Cluster, service: &str) -> Result<String> {
+    wait::until("the digest is known", SOON, async || {
+        let digest = cluster.api()?.version(service, 1).await?.image_digest;
+        Ok((!digest.is_empty()).then_some(digest))
+    })
+    .await
+}
+
+/// What the nodes say of version 1 of a service.
+async fn status(cluster: &Cluster, service: &str) -> Result<Vec<v1::NodeVersionStatus>> {
+    let version = cluster.api()?.version(service, 1).await?;
+    Ok(version.status.unwrap_or_default().nodes)
+}

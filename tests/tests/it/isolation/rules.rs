@@ -1,0 +1,158 @@
+//! Rules that come and go with their node.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use bollard::models::NetworkCreateRequest;
+use cless_proto::v1::isolation::State;
+use cless_tests::cluster::{Cluster, settings};
+use cless_tests::{firewall, wait};
+
+use super::{bridge_of, connect, short, told};
+use crate::{SOON, sample};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_that_were_flushed_come_back() -> Result<()> {
+    let cluster = Cluster::start(1).await?;
+    cluster.serve("hello", sample().await?, settings()).await?;
+    ensure!(cluster.get("hello", "/").await?.status == 200, "no answer");
+    told(&cluster, 0, State::Enforced).await?;
+    let id = cluster.node_id(0)?;
+    let chains = firewall::chains(&id);
+    let whole = firewall::rules(&id);
+    ensure!(!whole.is_empty(), "there are no rules");
+    let bridge = bridge_of(&id);
+    let entrance = format!("-i {bridge} -j {chains}IN");
+    for script in [
+        format!("-F {chains}IN"),
+        format!("-F {chains}FWD"),
+        format!("-D INPUT {entrance}"),
+        format!("-I INPUT -i {bridge} -j ACCEPT"),
+        format!("-A {chains}IN -j ACCEPT"),
+    ] {
+        ensure!(
+            firewall::restore("iptables", &format!("*filter\n{script}\nCOMMIT\n")),
+            "{script}"
+        );
+        // What somebody put before the rules is theirs and stays; the rules go before it.
+        let outcome = wait::until(
+            &format!("the rules are back after {script}"),
+            SOON,
+            async || Ok((firewall::rules(&id) == whole && is_first(&entrance)?).then_some(())),
+        )
+        .await;
+        if script.starts_with("-I") {
+            firewall::restore(
+                "iptables",
+                &format!("*filter\n-D INPUT -i {bridge} -j ACCEPT\nCOMMIT\n"),
+            );
+        }
+        outcome?;
+    }
+    told(&cluster, 0, State::Enforced).await?;
+    cluster.finish().await
+}
+
+/// Whether nothing but nodes' rules stands before an entrance.
+fn is_first(entrance: &str) -> Result<bool> {
+    let listed = std::process::Command::new("iptables-save").output()?;
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let mut input = listed
+        .lines()
+        .filter_map(|line| line.strip_prefix("-A INPUT "));
+    let first = input.find(|rule| *rule == entrance || !rule.contains("-j CLESS-"));
+    Ok(first == Some(entrance))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_outlive_a_kill_are_replaced_at_the_next_start_and_end_with_sigterm() -> Result<()> {
+    let mut cluster = Cluster::start(1).await?;
+    let id = cluster.node_id(0)?;
+    let whole = firewall::rules(&id);
+    ensure!(!whole.is_empty(), "they are set before a container is");
+    cluster.kill_node(0).await?;
+    ensure!(firewall::rules(&id) == whole, "they went with the process");
+    let chains = firewall::chains(&id);
+    let stale = format!(
+        "*filter\n-A {chains}FWD -j ACCEPT\n-A FORWARD -i stale -j {chains}FWD\n-A INPUT -i stale -j \
+         {chains}IN\nCOMMIT\n"
+    );
+    ensure!(firewall::restore("iptables", &stale), "{stale}");
+    ensure!(firewall::restore("ip6tables", &stale), "{stale}");
+    cluster.start_node(0).await?;
+    ensure!(firewall::rules(&id) == whole, "{:#?}", firewall::rules(&id));
+
+    cluster.node_mut(0).setup.args = vec!["--keep-containers".to_owned()];
+    cluster.stop_node(0).await?;
+    cluster.start_node(0).await?;
+    cluster.stop_node(0).await?;
+    ensure!(
+        firewall::rules(&id) == whole,
+        "kept containers are left open"
+    );
+
+    cluster.node_mut(0).setup.args.clear();
+    cluster.start_node(0).await?;
+    cluster.stop_node(0).await?;
+    ensure!(
+        firewall::rules(&id).is_empty(),
+        "{:#?}",
+        firewall::rules(&id)
+    );
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_an_older_version_made_is_covered_by_its_own_name() -> Result<()> {
+    let mut cluster = Cluster::start_exposed(1).await?;
+    cluster.serve("hello", sample().await?, settings()).await?;
+    let id = cluster.node_id(0)?;
+    cluster.stop_node(0).await?;
+    let label = ("cless.cluster".to_owned(), cluster.id().to_owned());
+    let name = format!("cless-{}", short(&id));
+    let icc = "com.docker.network.bridge.enable_icc".to_owned();
+    let request = NetworkCreateRequest {
+        name: name.clone(),
+        options: Some([(icc, "false".to_owned())].into()),
+        labels: Some([label].into()),
+        ..Default::default()
+    };
+    let made = cluster.docker().create_network(request).await?;
+    let bridge = format!("br-{}", &made.id[..12]);
+
+    cluster.start_node(0).await?;
+    cluster.wait_propagated(0).await?;
+    let jumps = |bridge: &str| {
+        let rules = firewall::rules(&id);
+        rules
+            .iter()
+            .filter(|rule| rule.contains(&format!("-i {bridge} -j")))
+            .count()
+    };
+    wait::until("the old bridge is covered", SOON, async || {
+        Ok((jumps(&bridge) > 0 && jumps(&bridge_of(&id)) == 0).then_some(()))
+    })
+    .await?;
+    let network = cluster.docker().inspect_network(&name, None).await?;
+    let config = network
+        .ipam
+        .and_then(|ipam| ipam.config)
+        .unwrap_or_default();
+    let gateway = config.into_iter().find_map(|config| config.gateway);
+    let admin = format!(
+        "{}:{}",
+        gateway.context("no gateway")?,
+        cluster.node(0).admin.port()
+    );
+    ensure!(
+        connect(&cluster, 0, "hello", &admin).await? == "refused",
+        "{admin}"
+    );
+    told(&cluster, 0, State::Enforced).await?;
+    cluster.finish().await?;
+    let gone = format!("/sys/class/net/{bridge}");
+    wait::until("the bridge is gone", Duration::from_secs(5), async || {
+        Ok((!std::path::Path::new(&gone).exists()).then_some(()))
+    })
+    .await
+}

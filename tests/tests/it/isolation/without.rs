@@ -1,0 +1,181 @@
+//! Nodes that cannot set their rules.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+use cless_proto::v1::isolation::State;
+use cless_tests::cluster::{Cluster, NodeSetup, settings};
+use cless_tests::process::run;
+use cless_tests::{firewall, paths, wait};
+
+use super::told;
+use crate::{SOON, sample};
+
+/// A folder for PATH whose iptables are the real ones, until it holds a file `broken`: then they fail
+/// as for a user who has not the right.
+fn breakable_iptables(folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder)?;
+    for tool in [
+        "iptables-save",
+        "iptables-restore",
+        "ip6tables-save",
+        "ip6tables-restore",
+    ] {
+        let found = Command::new("sh")
+            .args(["-c", &format!("command -v {tool}")])
+            .output()?;
+        let real = String::from_utf8(found.stdout)?;
+        ensure!(!real.is_empty(), "{tool} is not on PATH");
+        let broken = folder.join("broken");
+        let script = format!(
+            "#!/bin/sh\nif [ -e '{}' ]; then echo '{tool}: Permission denied (you must be root)' >&2; \
+             exit 4; fi\nexec {} \"$@\"\n",
+            broken.display(),
+            real.trim()
+        );
+        let path = folder.join(tool);
+        std::fs::write(&path, script)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(())
+}
+
+fn on_path(folder: &Path, args: &[&str]) -> NodeSetup {
+    NodeSetup {
+        env: vec![("PATH".to_owned(), folder.display().to_string())],
+        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_iptables_says_so_and_serves() -> Result<()> {
+    let mut cluster = Cluster::start(0).await?;
+    let empty = cluster.dir().join("empty");
+    cluster.add_node_with(on_path(&empty, &[])).await?;
+    cluster.wait_propagated(0).await?;
+    cluster.serve("hello", sample().await?, settings()).await?;
+    ensure!(cluster.get("hello", "/").await?.status == 200, "no answer");
+    let isolation = told(&cluster, 0, State::None).await?;
+    ensure!(
+        isolation
+            .reason
+            .contains("`iptables-save` is not on PATH: install"),
+        "{isolation:?}"
+    );
+    let server = format!("http://{}", cluster.grpc());
+    for (command, expected) in [
+        ("get", "`iptables-save` is not on PATH"),
+        ("list", " NONE "),
+    ] {
+        let mut cless = tokio::process::Command::new(paths::program("cless")?);
+        cless.args(["--server", &server, "node", command]);
+        cless.args((command == "get").then_some("node-0"));
+        let text = run(cless).await?.ok()?;
+        ensure!(text.contains(expected), "{text}");
+    }
+    let log = std::fs::read_to_string(cluster.dir().join("node-0.log"))?;
+    ensure!(log.contains("containers are not isolated"), "{log}");
+    ensure!(
+        firewall::rules(&cluster.node_id(0)?).is_empty(),
+        "it set some"
+    );
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_must_isolate_and_cannot_does_not_start() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    for (flag, path, expected) in [
+        (
+            "--require-isolation",
+            "/nowhere",
+            "`iptables-save` is not on PATH: install",
+        ),
+        (
+            "--engine=tcp://203.0.113.9:2375",
+            "",
+            "the engine runs on 203.0.113.9",
+        ),
+    ] {
+        let mut node = tokio::process::Command::new(paths::program("cless-data-plane")?);
+        node.args([
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--node",
+            "one",
+            flag,
+        ]);
+        node.arg("--cache-dir").arg(dir.path());
+        node.env("CLESS_REQUIRE_ISOLATION", "true")
+            .env("PATH", path);
+        let outcome = run(node).await?;
+        ensure!(outcome.code == Some(1), "{outcome:?}");
+        let told = &outcome.stderr;
+        ensure!(
+            told.contains("isolation is required (--require-isolation)"),
+            "{told}"
+        );
+        ensure!(told.contains(expected), "{told}");
+    }
+    let id = std::fs::read_to_string(dir.path().join("node-id"))?;
+    ensure!(firewall::rules(&id).is_empty(), "it left rules");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn starts_are_refused_while_required_rules_are_lost() -> Result<()> {
+    let mut cluster = Cluster::start(0).await?;
+    let tools = cluster.dir().join("tools");
+    breakable_iptables(&tools)?;
+    cluster
+        .add_node_with(on_path(&tools, &["--require-isolation"]))
+        .await?;
+    cluster.wait_propagated(0).await?;
+    for service in ["runs", "starts"] {
+        cluster.serve(service, sample().await?, settings()).await?;
+    }
+    ensure!(cluster.get("runs", "/").await?.status == 200, "no answer");
+    told(&cluster, 0, State::Enforced).await?;
+
+    std::fs::write(tools.join("broken"), "")?;
+    let isolation = told(&cluster, 0, State::None).await?;
+    ensure!(isolation.reason.contains("CAP_NET_ADMIN"), "{isolation:?}");
+    ensure!(
+        cluster.get("runs", "/").await?.status == 200,
+        "what runs is not to stop"
+    );
+    let refused = cluster.get("starts", "/").await?;
+    ensure!(refused.status == 503, "{refused:?}");
+    ensure!(refused.header("retry-after").is_some(), "{refused:?}");
+    ensure!(
+        !refused.text().contains("isolation"),
+        "told to a caller: {refused:?}"
+    );
+    ensure!(
+        cluster.containers(Some("starts")).await?.is_empty(),
+        "it was made"
+    );
+    let why = wait::until("the version's status says why", SOON, async || {
+        let version = cluster.api()?.version("starts", 1).await?;
+        let status = version.status.unwrap_or_default();
+        let failure = status.nodes.into_iter().find_map(|node| node.last_failure);
+        Ok(failure.map(|failure| failure.message))
+    })
+    .await?;
+    ensure!(
+        why.contains("--require-isolation") && why.contains("CAP_NET_ADMIN"),
+        "{why}"
+    );
+
+    std::fs::remove_file(tools.join("broken"))?;
+    wait::until("it starts once the rules are back", SOON, async || {
+        Ok((cluster.get("starts", "/").await?.status == 200).then_some(()))
+    })
+    .await?;
+    told(&cluster, 0, State::Enforced).await?;
+    cluster.finish().await
+}

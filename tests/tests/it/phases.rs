@@ -1,0 +1,183 @@
+//! Where the time of a start goes: in the answer's `Server-Timing`, in the metrics, in the CLI.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use cless_proto::v1;
+use cless_tests::cluster::{Cluster, duration, settings};
+use cless_tests::http_client::{self, Answer};
+use cless_tests::wait;
+
+use crate::cli::cless;
+use crate::{SOON, sample};
+
+/// The metrics of `Server-Timing` in milliseconds (W3C, Server Timing section 2).
+fn timing(answer: &Answer) -> Result<BTreeMap<String, f64>> {
+    let Some(field) = answer.header("server-timing") else {
+        return Ok(BTreeMap::new());
+    };
+    let metric = |one: &str| {
+        let (name, millis) = one.trim().split_once(";dur=")?;
+        Some((name.to_owned(), millis.parse().ok()?))
+    };
+    let metrics = field.split(',').map(metric).collect::<Option<_>>();
+    metrics.with_context(|| format!("no list of metrics: {field}"))
+}
+
+async fn metrics(cluster: &Cluster) -> Result<String> {
+    let answer = http_client::get(cluster.node(0).admin, "admin", "/metrics").await?;
+    Ok(answer.text())
+}
+
+/// The value of the one sample of this name that has all these labels.
+fn sampled(metrics: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    let line = metrics.lines().find(|line| {
+        let has = |(key, value): &(&str, &str)| line.contains(&format!("{key}=\"{value}\""));
+        line.starts_with(&format!("{name}{{")) && labels.iter().all(has)
+    })?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cold_start_is_told_by_phase_to_caller_metrics_and_operator() -> Result<()> {
+    let cluster = Cluster::start(1).await?;
+    let timed = v1::ServiceSettings {
+        server_timing: Some(true),
+        pause_after: duration(Duration::from_secs(1)),
+        ..settings()
+    };
+    cluster.serve("hello", sample().await?, timed).await?;
+    cluster.serve("quiet", sample().await?, settings()).await?;
+
+    let cold = timing(&cluster.get("hello", "/").await?)?;
+    let names: Vec<&str> = cold.keys().map(String::as_str).collect();
+    let wanted = [
+        "cless-create",
+        "cless-queue",
+        "cless-ready",
+        "cless-start",
+        "cless-wait",
+    ];
+    ensure!(names == wanted, "{cold:?}");
+    let phases: f64 = cold
+        .iter()
+        .filter(|(name, _)| *name != "cless-wait")
+        .map(|(_, ms)| ms)
+        .sum();
+    ensure!(
+        phases > 0.0 && phases <= cold["cless-wait"] + 1.0,
+        "{cold:?}"
+    );
+    let warm = timing(&cluster.get("hello", "/").await?)?;
+    ensure!(warm.is_empty(), "it waited for nothing: {warm:?}");
+    let silent = timing(&cluster.get("quiet", "/").await?)?;
+    ensure!(silent.is_empty(), "not enabled: {silent:?}");
+
+    wait::until("it sleeps", SOON, async || {
+        let found = cluster.containers(Some("hello")).await?;
+        Ok((found.len() == 1 && found[0].state == "paused").then_some(()))
+    })
+    .await?;
+    let listed = wait::until("it is listed as asleep", SOON, async || {
+        let listed = cless(&cluster, &["instance", "list"]).await?.ok()?;
+        Ok(listed.contains("PAUSED").then_some(listed))
+    })
+    .await?;
+    let heading = listed.lines().next().unwrap_or_default();
+    for column in ["STATE", "AGE", "IN FLIGHT", "COLD START"] {
+        ensure!(heading.contains(column), "{listed}");
+    }
+    let row = listed
+        .lines()
+        .find(|line| line.contains("PAUSED"))
+        .unwrap_or_default();
+    ensure!(
+        row.contains(" (queue ") && row.contains(", start "),
+        "{listed}"
+    );
+    let version = cless(&cluster, &["version", "get", "hello", "1"])
+        .await?
+        .ok()?;
+    ensure!(
+        version.contains("last cold start:") && version.contains(", ready "),
+        "{version}"
+    );
+
+    let woken = timing(&cluster.get("hello", "/").await?)?;
+    let names: Vec<&str> = woken.keys().map(String::as_str).collect();
+    ensure!(names == ["cless-unpause", "cless-wait"], "{woken:?}");
+
+    let scraped = metrics(&cluster).await?;
+    let hello = ("service", "hello");
+    for phase in ["queue", "create", "start", "ready", "total"] {
+        let labels = [
+            hello,
+            ("version", "1"),
+            ("phase", phase),
+            ("outcome", "ready"),
+        ];
+        let count = sampled(&scraped, "cless_cold_start_phase_seconds_count", &labels);
+        ensure!(count == Some(1.0), "{phase}: {scraped}");
+    }
+    for call in ["pause", "unpause"] {
+        let count = sampled(
+            &scraped,
+            "cless_sleep_seconds_count",
+            &[hello, ("call", call)],
+        );
+        ensure!(count == Some(1.0), "{call}: {scraped}");
+    }
+    let waits = sampled(&scraped, "cless_queue_wait_seconds_count", &[hello]);
+    ensure!(waits == Some(2.0), "{scraped}");
+    let ready = sampled(&scraped, "cless_instances", &[hello, ("state", "ready")]);
+    ensure!(ready == Some(1.0), "{scraped}");
+    ensure!(scraped.contains("cless_engine_up 1"), "{scraped}");
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_fails_is_timed_too_and_a_queue_is_seen_while_it_lasts() -> Result<()> {
+    let cluster = Cluster::start(1).await?;
+    let env = [("EXIT_AT_START", "3")];
+    cluster
+        .serve_env("broken", sample().await?, settings(), &env)
+        .await?;
+    let refused = cluster.get("broken", "/").await?;
+    ensure!(refused.status == 503, "{refused:?}");
+    let scraped = metrics(&cluster).await?;
+    for phase in ["create", "start", "ready", "total"] {
+        let labels = [
+            ("service", "broken"),
+            ("phase", phase),
+            ("outcome", "exited"),
+        ];
+        let count = sampled(&scraped, "cless_cold_start_phase_seconds_count", &labels);
+        ensure!(count == Some(1.0), "{phase}: {scraped}");
+    }
+    let rejects = sampled(
+        &scraped,
+        "cless_rejects_total",
+        &[("reason", "start_failed")],
+    );
+    ensure!(rejects == Some(1.0), "{scraped}");
+
+    let env = [("START_DELAY_MS", "3000"), ("GREETING", "slow")];
+    cluster
+        .serve_env("slow", sample().await?, settings(), &env)
+        .await?;
+    let address = cluster.node(0).listen;
+    let slow = tokio::spawn(http_client::get(address, "slow.localhost", "/"));
+    let depth = async |wanted: f64| {
+        wait::until("the depth of the queue", SOON, async || {
+            let scraped = metrics(&cluster).await?;
+            let depth = sampled(&scraped, "cless_queue_depth", &[("service", "slow")]);
+            Ok((depth == Some(wanted)).then_some(()))
+        })
+        .await
+    };
+    depth(1.0).await?;
+    ensure!(slow.await??.status == 200, "no answer");
+    depth(0.0).await?;
+    cluster.finish().await
+}

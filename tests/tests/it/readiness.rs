@@ -1,0 +1,254 @@
+//! Every kind of readiness probe, with a slow start, and instances that stop answering.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use bollard::query_parameters::TopOptionsBuilder;
+use cless_proto::v1;
+use cless_proto::v1::readiness_probe::Kind;
+use cless_tests::cluster::{Cluster, duration, settings};
+use cless_tests::{image, wait};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::{SOON, reported_failure, sample_spec, serve_spec};
+
+const SLOW: Duration = Duration::from_millis(1500);
+const SLOW_ENV: (&str, &str) = ("HEALTHY_AFTER_MS", "1500");
+
+fn probe(kind: Kind) -> Option<v1::ReadinessProbe> {
+    Some(v1::ReadinessProbe {
+        kind: Some(kind),
+        ..Default::default()
+    })
+}
+
+fn healthz() -> Kind {
+    Kind::Http(v1::HttpProbe {
+        path: "/healthz".to_owned(),
+        status_min: 200,
+        status_max: 200,
+    })
+}
+
+/// The app listens at once and is well only after a while: the first request must be held that long.
+async fn waits_until_it_is_well(spec: v1::VersionSpec) -> Result<()> {
+    let cluster = Cluster::start(1).await?;
+    serve_spec(&cluster, "slow", settings(), spec).await?;
+    let begin = Instant::now();
+    let answer = cluster.get("slow", "/healthz").await?;
+    let took = begin.elapsed();
+    ensure!(answer.status == 200, "let in too early: {answer:?}");
+    ensure!(took >= SLOW, "{took:?}");
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_http_probe_holds_requests_until_the_path_is_well() -> Result<()> {
+    let mut spec = sample_spec(&[SLOW_ENV]).await?;
+    spec.readiness = probe(healthz());
+    waits_until_it_is_well(spec).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grpc_probe_holds_requests_until_the_service_is_serving() -> Result<()> {
+    let mut spec = sample_spec(&[SLOW_ENV, ("GRPC_HEALTH", "shop.v1.Cart")]).await?;
+    let service = "shop.v1.Cart".to_owned();
+    spec.readiness = probe(Kind::Grpc(v1::GrpcProbe { service }));
+    waits_until_it_is_well(spec).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_grpc_service_is_never_ready_and_the_last_probe_says_so() -> Result<()> {
+    let cluster = Cluster::start(1).await?;
+    let mut spec = sample_spec(&[]).await?;
+    let service = "nobody.v1.Nothing".to_owned();
+    spec.readiness = probe(Kind::Grpc(v1::GrpcProbe { service }));
+    let impatient = v1::ServiceSettings {
+        cold_start_timeout: duration(Duration::from_secs(2)),
+        ..settings()
+    };
+    serve_spec(&cluster, "lost", impatient, spec).await?;
+    let answer = cluster.get("lost", "/").await?;
+    ensure!(answer.status == 504, "{answer:?}");
+    let failure = reported_failure(&cluster, "lost").await?;
+    ensure!(
+        failure.last_probe.contains("does not know this service"),
+        "{failure:?}"
+    );
+    cluster.finish().await
+}
+
+/// The sample app's image with these further instructions, under a name of this test alone.
+async fn image_with(cluster: &Cluster, name: &str, instructions: &[&str]) -> Result<String> {
+    let repository = format!("cless-test/{name}-{}", std::process::id());
+    Ok(image::sample_app_with(cluster.docker(), &repository, "1", instructions).await?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_images_healthcheck_holds_requests_and_takes_a_sick_instance_out() -> Result<()> {
+    let cluster = Cluster::start(1).await?;
+    let check =
+        r#"HEALTHCHECK --interval=200ms --timeout=1s --retries=2 CMD ["/sample-app", "check"]"#;
+    let image = image_with(&cluster, "healthcheck", &[check]).await?;
+    let spec = v1::VersionSpec {
+        image: image.clone(),
+        readiness: probe(Kind::Healthcheck(v1::HealthcheckProbe {})),
+        ..sample_spec(&[SLOW_ENV]).await?
+    };
+    serve_spec(&cluster, "checked", settings(), spec).await?;
+    let begin = Instant::now();
+    let answer = cluster.get("checked", "/healthz").await?;
+    ensure!(answer.status == 200, "let in too early: {answer:?}");
+    ensure!(begin.elapsed() >= SLOW, "{:?}", begin.elapsed());
+
+    // No request is needed: the engine tells of it.
+    let first = cluster.wait_containers("checked", 1, SOON).await?;
+    let pid = app_pid(&cluster, &first[0].id).await?;
+    kill(pid, Signal::SIGSTOP)?;
+    wait::until("the sick instance is taken out", SOON, async || {
+        let found = cluster.api()?.instances("checked").await?;
+        let ready = found
+            .iter()
+            .any(|one| one.state() == v1::instance::State::Ready);
+        Ok((!ready).then_some(()))
+    })
+    .await?;
+    let failure = reported_failure(&cluster, "checked").await?;
+    ensure!(failure.last_probe.contains("HEALTHCHECK"), "{failure:?}");
+    kill(pid, Signal::SIGCONT).ok();
+    let docker = cluster.docker().clone();
+    cluster.finish().await?;
+    Ok(image::remove(&docker, &image).await?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_without_a_healthcheck_fails_at_once_and_says_so() -> Result<()> {
+    let cluster = Cluster::start(1).await?;
+    let mut spec = sample_spec(&[]).await?;
+    spec.readiness = probe(Kind::Healthcheck(v1::HealthcheckProbe {}));
+    serve_spec(&cluster, "unchecked", settings(), spec).await?;
+    let begin = Instant::now();
+    let answer = cluster.get("unchecked", "/").await?;
+    ensure!(answer.status == 503, "{answer:?}");
+    ensure!(
+        begin.elapsed() < Duration::from_secs(15),
+        "waited for the impossible: {:?}",
+        begin.elapsed()
+    );
+    let failure = reported_failure(&cluster, "unchecked").await?;
+    ensure!(failure.message.contains("no HEALTHCHECK"), "{failure:?}");
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_probe_is_made_before_its_initial_delay() -> Result<()> {
+    let cluster = Cluster::start(1).await?;
+    let mut spec = sample_spec(&[]).await?;
+    spec.readiness = Some(v1::ReadinessProbe {
+        kind: Some(Kind::Tcp(v1::TcpProbe {})),
+        initial_delay: duration(Duration::from_millis(1500)),
+        ..Default::default()
+    });
+    serve_spec(&cluster, "late", settings(), spec).await?;
+    let begin = Instant::now();
+    ensure!(cluster.get("late", "/").await?.status == 200, "no answer");
+    ensure!(begin.elapsed() >= SLOW, "{:?}", begin.elapsed());
+    cluster.finish().await
+}
+
+/// The process of the app, which is a child of the container's init, by its number on this machine.
+async fn app_pid(cluster: &Cluster, container: &str) -> Result<Pid> {
+    let options = TopOptionsBuilder::default().ps_args("-eo pid,args").build();
+    let top = cluster
+        .docker()
+        .top_processes(container, Some(options))
+        .await?;
+    let processes = top.processes.unwrap_or_default();
+    let app = processes.iter().find(|columns| {
+        let command = columns.get(1).map_or("", String::as_str);
+        command.starts_with("/sample-app") && !command.contains("check")
+    });
+    let pid = app
+        .and_then(|columns| columns.first())
+        .context("no such process")?;
+    Ok(Pid::from_raw(pid.parse()?))
+}
+
+/// Requests that are given up after a second.
+fn impatient() -> v1::ServiceSettings {
+    v1::ServiceSettings {
+        request_timeout: duration(Duration::from_secs(1)),
+        ..settings()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stuck_process_accepts_and_never_answers_and_is_replaced() -> Result<()> {
+    let cluster = Cluster::start(1).await?;
+    let mut spec = sample_spec(&[]).await?;
+    spec.readiness = Some(v1::ReadinessProbe {
+        kind: Some(healthz()),
+        timeout: duration(Duration::from_millis(300)),
+        ..Default::default()
+    });
+    serve_spec(&cluster, "stuck", impatient(), spec).await?;
+    ensure!(cluster.get("stuck", "/").await?.status == 200, "no answer");
+    let first = cluster.wait_containers("stuck", 1, SOON).await?;
+    let pid = app_pid(&cluster, &first[0].id).await?;
+    kill(pid, Signal::SIGSTOP)?;
+
+    let answered = wait::until("another instance answers", SOON, async || {
+        let answer = cluster.get("stuck", "/").await?;
+        Ok((answer.status == 200).then_some(answer))
+    })
+    .await;
+    kill(pid, Signal::SIGCONT).ok();
+    answered?;
+    let failure = reported_failure(&cluster, "stuck").await?;
+    ensure!(failure.message.contains("stopped answering"), "{failure:?}");
+    ensure!(
+        failure.last_probe.contains("no answer within"),
+        "{failure:?}"
+    );
+    wait::until("the stuck one is removed", SOON, async || {
+        let left = cluster.containers(Some("stuck")).await?;
+        Ok((left.len() == 1 && left[0].id != first[0].id).then_some(()))
+    })
+    .await?;
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_but_healthy_app_is_looked_at_and_stays() -> Result<()> {
+    let cluster = Cluster::start(1).await?;
+    let mut spec = sample_spec(&[]).await?;
+    spec.readiness = probe(healthz());
+    serve_spec(&cluster, "slow", impatient(), spec).await?;
+    ensure!(cluster.get("slow", "/").await?.status == 200, "no answer");
+    let first = cluster.wait_containers("slow", 1, SOON).await?;
+    let node = cluster.node(0).listen;
+    let mut requests = JoinSet::new();
+    for _ in 0..9 {
+        requests.spawn(cless_tests::http_client::get(
+            node,
+            "slow.localhost",
+            "/slow?ms=2000",
+        ));
+    }
+    while let Some(answer) = requests.join_next().await {
+        let answer = answer??;
+        ensure!(answer.status == 504, "{answer:?}");
+    }
+    // Longer than the looks that decide.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let instances = cluster.api()?.instances("slow").await?;
+    ensure!(
+        instances.len() == 1 && instances[0].state() == v1::instance::State::Ready,
+        "{instances:?}"
+    );
+    ensure!(cluster.containers(Some("slow")).await? == first, "replaced");
+    cluster.finish().await
+}

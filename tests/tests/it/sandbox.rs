@@ -1,0 +1,295 @@
+//! Network sandboxes on the real engine: joined once, adopted and removed like all else.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use bollard::query_parameters::InspectContainerOptions;
+use cless_proto::v1;
+use cless_tests::cluster::{Cluster, NodeSetup, duration, settings};
+use cless_tests::engine::{self, Container};
+use cless_tests::http_client::get;
+use cless_tests::wait;
+use tokio::task::JoinSet;
+
+use crate::{SOON, sample};
+
+async fn answers(cluster: &Cluster, service: &str) -> Result<()> {
+    let answer = cluster.get(service, "/").await?;
+    ensure!(answer.status == 200, "{answer:?}");
+    Ok(())
+}
+
+/// A cluster with a full stock and a service that answers from a sandbox.
+async fn serving(flags: &[&str], settings: v1::ServiceSettings) -> Result<Cluster> {
+    let cluster = Cluster::start_with(1, NodeSetup::flags(flags)).await?;
+    cluster.serve("hello", sample().await?, settings).await?;
+    cluster.wait_sandboxes(1, SOON).await?;
+    answers(&cluster, "hello").await?;
+    Ok(cluster)
+}
+
+async fn only(cluster: &Cluster, service: &str) -> Result<Container> {
+    Ok(cluster.wait_containers(service, 1, SOON).await?.remove(0))
+}
+
+/// The id of the sandbox that the container is in.
+async fn sandbox_of(cluster: &Cluster, container: &Container) -> Result<String> {
+    let joined = engine::sandbox_of(cluster.docker(), &container.id).await?;
+    joined.context("it is on the bridge")
+}
+
+/// Waits until no container has this id.
+async fn gone(cluster: &Cluster, id: &str) -> Result<()> {
+    wait::until("the sandbox is removed", SOON, async || {
+        let left = cluster.sandboxes().await?;
+        Ok((!left.iter().any(|one| one.id == id)).then_some(()))
+    })
+    .await
+}
+
+const ONE: [&str; 2] = ["--sandboxes", "1"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_joins_a_sandbox_which_serves_it_alone_and_publishes_nothing() -> Result<()> {
+    let settings = v1::ServiceSettings {
+        idle_timeout: duration(Duration::from_secs(1)),
+        ..settings()
+    };
+    let cluster = serving(&ONE, settings).await?;
+    let first = only(&cluster, "hello").await?;
+    let used = sandbox_of(&cluster, &first).await?;
+    for id in [&used, &first.id] {
+        let found = cluster
+            .docker()
+            .inspect_container(id, None::<InspectContainerOptions>)
+            .await?;
+        let host = found.host_config.unwrap_or_default();
+        ensure!(
+            host.port_bindings.unwrap_or_default().is_empty(),
+            "a port is published"
+        );
+        ensure!(host.privileged != Some(true), "{id} is privileged");
+    }
+    let instances = cluster.api()?.instances("hello").await?;
+    ensure!(instances.len() == 1, "a sandbox is reported: {instances:?}");
+
+    cluster.wait_containers("hello", 0, SOON).await?;
+    gone(&cluster, &used).await?;
+    cluster.wait_sandboxes(1, SOON).await?;
+    answers(&cluster, "hello").await?;
+    let second = only(&cluster, "hello").await?;
+    ensure!(
+        sandbox_of(&cluster, &second).await? != used,
+        "it was used twice"
+    );
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_node_adopts_who_is_in_a_sandbox_and_leaks_no_idle_one() -> Result<()> {
+    let mut cluster = serving(&["--sandboxes", "2"], settings()).await?;
+    let before = only(&cluster, "hello").await?;
+    let used = sandbox_of(&cluster, &before).await?;
+    cluster.wait_sandboxes(2, SOON).await?;
+    cluster.kill_node(0).await?;
+    let left = cluster.sandboxes().await?;
+    ensure!(left.len() == 3, "{left:?}");
+
+    cluster.start_node(0).await?;
+    answers(&cluster, "hello").await?;
+    let after = only(&cluster, "hello").await?;
+    ensure!(after.id == before.id, "it was started anew");
+    for idle in left.iter().filter(|one| one.id != used) {
+        gone(&cluster, &idle.id).await?;
+    }
+    cluster.wait_sandboxes(2, SOON).await?;
+    answers(&cluster, "hello").await?;
+    ensure!(
+        sandbox_of(&cluster, &only(&cluster, "hello").await?).await? == used,
+        "it was replaced"
+    );
+    // What was adopted goes with its instance.
+    cluster.api()?.delete_service("hello").await?;
+    cluster.wait_containers("hello", 0, SOON).await?;
+    gone(&cluster, &used).await?;
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_pause_container_is_killed_is_replaced() -> Result<()> {
+    let cluster = serving(&ONE, settings()).await?;
+    let first = only(&cluster, "hello").await?;
+    let used = sandbox_of(&cluster, &first).await?;
+    cluster.docker().kill_container(&used, None).await?;
+    wait::until("it is taken out", SOON, async || {
+        let now = cluster.containers(Some("hello")).await?;
+        Ok((!now.iter().any(|one| one.id == first.id)).then_some(()))
+    })
+    .await?;
+    answers(&cluster, "hello").await?;
+    ensure!(
+        only(&cluster, "hello").await?.id != first.id,
+        "it has no network"
+    );
+    gone(&cluster, &used).await?;
+
+    // An idle one that is killed is replaced too.
+    cluster.wait_sandboxes(1, SOON).await?;
+    let held = sandbox_of(&cluster, &only(&cluster, "hello").await?)
+        .await
+        .ok();
+    let all = cluster.sandboxes().await?;
+    let idle = all.iter().find(|one| Some(&one.id) != held.as_ref());
+    let idle = &idle.context("none is idle")?.id;
+    cluster.docker().kill_container(idle, None).await?;
+    gone(&cluster, idle).await?;
+    cluster.wait_sandboxes(1, SOON).await?;
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_container_killed_while_its_instance_starts_costs_no_request() -> Result<()> {
+    let cluster = Cluster::start_with(1, NodeSetup::flags(&ONE)).await?;
+    cluster
+        .serve_env(
+            "hello",
+            sample().await?,
+            settings(),
+            &[("START_DELAY_MS", "1500")],
+        )
+        .await?;
+    cluster.wait_sandboxes(1, SOON).await?;
+    let held = cluster.sandboxes().await?.remove(0);
+    let request = tokio::spawn(get(cluster.node(0).listen, "hello.localhost", "/"));
+    wait::until("the instance runs", SOON, async || {
+        let now = cluster.containers(Some("hello")).await?;
+        Ok(now.iter().any(|one| one.state == "running").then_some(()))
+    })
+    .await?;
+    cluster.docker().kill_container(&held.id, None).await?;
+    let answer = request.await??;
+    ensure!(answer.status == 200, "{answer:?}");
+    let joined = engine::sandbox_of(cluster.docker(), &only(&cluster, "hello").await?.id).await?;
+    ensure!(joined.is_none(), "it is still in a sandbox");
+    gone(&cluster, &held.id).await?;
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn turned_off_there_are_none_and_starts_use_the_bridge() -> Result<()> {
+    let cluster = Cluster::start_with(1, NodeSetup::flags(&["--sandboxes", "0"])).await?;
+    cluster.serve("hello", sample().await?, settings()).await?;
+    answers(&cluster, "hello").await?;
+    let container = only(&cluster, "hello").await?;
+    let joined = engine::sandbox_of(cluster.docker(), &container.id).await?;
+    ensure!(joined.is_none(), "{joined:?}");
+    ensure!(cluster.sandboxes().await?.is_empty(), "there is one");
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_larger_than_the_stock_is_served_from_the_bridge() -> Result<()> {
+    let cluster = Cluster::start_with(1, NodeSetup::flags(&ONE)).await?;
+    let services = ["a", "b", "c", "d"];
+    for service in services {
+        cluster.serve(service, sample().await?, settings()).await?;
+    }
+    cluster.wait_sandboxes(1, SOON).await?;
+    let mut requests = JoinSet::new();
+    for service in services {
+        let address = cluster.node(0).listen;
+        requests.spawn(async move { get(address, &Cluster::host(service), "/").await });
+    }
+    while let Some(answer) = requests.join_next().await {
+        let answer = answer??;
+        ensure!(answer.status == 200, "{answer:?}");
+    }
+    let mut joined = Vec::new();
+    for service in services {
+        let container = only(&cluster, service).await?;
+        joined.extend(engine::sandbox_of(cluster.docker(), &container.id).await?);
+    }
+    ensure!(joined.len() == 1, "{joined:?}");
+    cluster.finish().await
+}
+
+/// Whether a TCP connection can be made from within a container's network.
+async fn connects(cluster: &Cluster, from: &Container, to: &str) -> Result<bool> {
+    let found = cluster
+        .docker()
+        .inspect_container(&from.id, None::<InspectContainerOptions>)
+        .await?;
+    let pid = found.state.and_then(|state| state.pid).context("no pid")?;
+    let script = format!("exec 3<>/dev/tcp/{to}");
+    let status = tokio::task::spawn_blocking(move || {
+        Command::new("nsenter")
+            .args(["--net", "--target", &pid.to_string()])
+            .args(["timeout", "2", "bash", "-c", &script])
+            .output()
+    })
+    .await??;
+    Ok(status.status.success())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_in_sandboxes_cannot_reach_each_other() -> Result<()> {
+    let cluster = Cluster::start_with(1, NodeSetup::flags(&["--sandboxes", "2"])).await?;
+    for service in ["a", "b"] {
+        cluster.serve(service, sample().await?, settings()).await?;
+    }
+    cluster.wait_sandboxes(2, SOON).await?;
+    answers(&cluster, "a").await?;
+    answers(&cluster, "b").await?;
+    let (a, b) = (only(&cluster, "a").await?, only(&cluster, "b").await?);
+    ensure!(
+        sandbox_of(&cluster, &a).await? != sandbox_of(&cluster, &b).await?,
+        "they share one"
+    );
+    let address = engine::address(cluster.docker(), &b.id, 8080).await?;
+    let target = format!("{}/{}", address.ip(), address.port());
+    ensure!(connects(&cluster, &b, &target).await?, "b listens there");
+    ensure!(!connects(&cluster, &a, &target).await?, "a reaches b");
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_in_a_sandbox_sleeps_and_wakes() -> Result<()> {
+    let settings = v1::ServiceSettings {
+        pause_after: duration(Duration::from_millis(100)),
+        idle_timeout: duration(Duration::from_secs(60)),
+        ..settings()
+    };
+    let cluster = serving(&ONE, settings).await?;
+    let container = only(&cluster, "hello").await?;
+    sandbox_of(&cluster, &container).await?;
+    for _ in 0..3 {
+        wait::until("it is frozen", SOON, async || {
+            let now = cluster.containers(Some("hello")).await?;
+            Ok((now.len() == 1 && now[0].state == "paused").then_some(()))
+        })
+        .await?;
+        answers(&cluster, "hello").await?;
+    }
+    ensure!(
+        only(&cluster, "hello").await?.id == container.id,
+        "replaced"
+    );
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_keeps_its_containers_keeps_the_sandboxes_in_use() -> Result<()> {
+    let mut cluster = serving(&["--sandboxes", "1", "--keep-containers"], settings()).await?;
+    let before = only(&cluster, "hello").await?;
+    let used = sandbox_of(&cluster, &before).await?;
+    cluster.wait_sandboxes(1, SOON).await?;
+    cluster.stop_node(0).await?;
+    let left = cluster.sandboxes().await?;
+    ensure!(left.len() == 1 && left[0].id == used, "{left:?}");
+    cluster.node_mut(0).setup = NodeSetup::flags(&ONE);
+    cluster.start_node(0).await?;
+    answers(&cluster, "hello").await?;
+    ensure!(only(&cluster, "hello").await?.id == before.id, "replaced");
+    cluster.finish().await
+}

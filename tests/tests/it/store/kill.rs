@@ -1,0 +1,119 @@
+//! kill -9 in the middle of a write storm, again and again, on one database.
+//!
+//! Each writer keeps a log of what was acknowledged to it; after each kill the log is held against the
+//! database. A seed draws the moments; a failure prints it, and `CLESS_TEST_SEED` replays it.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use cless_tests::cluster::{Api, settings};
+use cless_tests::control_plane::{ControlPlane, any_port, sqlite};
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
+use tokio::task::JoinSet;
+
+use super::ledger::{self, Acknowledged};
+
+const ROUNDS: u64 = 8;
+const WRITERS: usize = 12;
+/// After the storm began: in the middle of a commit, of a batch, between two.
+const KILL_AFTER_MS: std::ops::Range<u64> = 20..500;
+
+type Log = Arc<Mutex<Vec<Acknowledged>>>;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_9_in_a_write_storm_loses_no_acknowledged_write_and_leaves_no_half_one() -> Result<()>
+{
+    let seed = match std::env::var("CLESS_TEST_SEED") {
+        Ok(seed) => seed.parse()?,
+        Err(_) => rand::rng().random(),
+    };
+    storm(seed)
+        .await
+        .with_context(|| format!("CLESS_TEST_SEED={seed} replays this"))
+}
+
+async fn storm(seed: u64) -> Result<()> {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("cless.db");
+    let log = Log::default();
+    let mut acknowledged = 0;
+    for round in 0..ROUNDS {
+        let mut plane =
+            ControlPlane::start(dir.path(), "control-plane", any_port(), &sqlite(&path)).await?;
+        let mut writers = JoinSet::new();
+        for writer in 0..WRITERS {
+            let (api, log) = (plane.api()?, Arc::clone(&log));
+            let rng = SmallRng::seed_from_u64(rng.random());
+            writers.spawn(write(api, format!("r{round}-w{writer}"), rng, log));
+        }
+        tokio::time::sleep(Duration::from_millis(rng.random_range(KILL_AFTER_MS))).await;
+        plane.kill().await?;
+        while let Some(ended) = writers.join_next().await {
+            ended?;
+        }
+        let database = ledger::open(&path)?;
+        ledger::assert_whole(&database)?;
+        let log = log.lock().expect("no writer panicked");
+        for write in log.iter() {
+            ledger::assert_kept(&database, write)?;
+        }
+        acknowledged = log.len();
+    }
+    anyhow::ensure!(acknowledged > 50, "only {acknowledged} writes: no storm");
+    // It opens once more, and finds the routes as it would write them.
+    let plane =
+        ControlPlane::start(dir.path(), "control-plane", any_port(), &sqlite(&path)).await?;
+    let said = std::fs::read_to_string(dir.path().join("control-plane.log"))?;
+    anyhow::ensure!(!said.contains("building them anew"), "{said}");
+    plane.stop().await?;
+    use std::io::Write as _;
+    writeln!(
+        std::io::stderr(),
+        "{ROUNDS} kills, {acknowledged} acknowledged writes, all kept (seed {seed})"
+    )?;
+    Ok(())
+}
+
+/// Writes until the control plane is gone.
+async fn write(mut api: Api, service: String, mut rng: SmallRng, log: Log) {
+    let keep = |write| log.lock().expect("no writer panicked").push(write);
+    let Ok(made) = api.create_service(&service, settings()).await else {
+        return;
+    };
+    keep(Acknowledged::Service {
+        service: service.clone(),
+        revision: made.revision,
+    });
+    let mut newest = 0;
+    loop {
+        if newest > 0 && rng.random_bool(0.3) {
+            let version = rng.random_range(1..=newest);
+            let Ok(set) = api.set_traffic(&service, &[(version, 100)]).await else {
+                return;
+            };
+            keep(Acknowledged::Traffic {
+                service: service.clone(),
+                number: set.revision,
+                version,
+                revision: set.feed_revision,
+            });
+        } else {
+            let mark = format!("mark-{:016x}", rng.random::<u64>());
+            // Rows of all sizes, some over several pages.
+            let padding = "x".repeat(rng.random_range(0..6000));
+            let env = [("MARK", &*mark), ("PADDING", &*padding)];
+            let Ok(made) = api.create_version(&service, "storm:1", &env).await else {
+                return;
+            };
+            newest = made.number;
+            keep(Acknowledged::Version {
+                service: service.clone(),
+                number: made.number,
+                mark,
+            });
+        }
+    }
+}
