@@ -8,6 +8,7 @@
 //! - [`http_client`]: requests to a proxy under a given host name, and raw bytes for bad ones.
 //! - [`wait`]: conditions with a deadline, instead of sleeps.
 //! - [`stats`]: medians and binomial bounds.
+//! - [`cpu`]: cores, and what processes use of them.
 //! - [`report`]: the `target/bench/*.json` files.
 //! - [`paths`]: where the build put things.
 //!
@@ -15,6 +16,7 @@
 //! read; [`image`] and [`paths`], which others build upon, have typed ones.
 
 pub mod cluster;
+pub mod cpu;
 pub mod engine;
 pub mod http_client;
 pub mod image;

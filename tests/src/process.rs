@@ -55,6 +55,12 @@ impl Program {
         &self.name
     }
 
+    /// Its process id, until it has been seen to end.
+    pub fn pid(&self) -> Result<u32> {
+        let pid = self.child.id();
+        pid.with_context(|| format!("{} has ended", self.name))
+    }
+
     /// Waits for the JSON the program writes to `ready_file` once it serves.
     pub async fn ready(&mut self, ready_file: &Path) -> Result<Value> {
         let what = format!("{} writes {}", self.name, ready_file.display());
@@ -73,11 +79,7 @@ impl Program {
 
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        let pid = self
-            .child
-            .id()
-            .with_context(|| format!("{} has ended", self.name))?;
-        Ok(kill(Pid::from_raw(i32::try_from(pid)?), signal)?)
+        Ok(kill(Pid::from_raw(i32::try_from(self.pid()?)?), signal)?)
     }
 
     /// SIGKILL, and waits for the end.
