@@ -6,7 +6,7 @@
 CARGO ?= cargo
 TOOLS := target/tools/bin
 
-.PHONY: demo test test-postgres loom bench bench-cold bench-control check engine engine-down tools images clean-images
+.PHONY: demo test test-postgres loom bench bench-cold bench-control bench-feed check engine engine-down tools images clean-images
 
 demo: ## The main job end to end on real containers; leaves nothing behind
 	$(CARGO) build --workspace --all-targets
@@ -26,7 +26,7 @@ test-postgres: ## The control plane's tests once more, on PostgreSQL instead of 
 loom: ## Admission against reaping, draining and freezing, in every order; also part of `make test`
 	$(CARGO) test --package cless-loom
 
-bench: bench-cold bench-control ## Every bench there is
+bench: bench-cold bench-control bench-feed ## Every bench there is
 
 bench-cold: ## Cold starts against raw engine calls; writes target/bench/cold.json
 	$(CARGO) build --release --workspace --bins
@@ -35,6 +35,10 @@ bench-cold: ## Cold starts against raw engine calls; writes target/bench/cold.js
 bench-control: ## Writes against raw SQLite, start of the control plane, way of a change; writes target/bench/control.json
 	$(CARGO) build --release --workspace --bins
 	sh tests/engine.sh run target/release/cless-bench-control
+
+bench-feed: ## Changes to a thousand subscribers; writes target/bench/feed.json
+	$(CARGO) build --release --workspace --bins
+	sh tests/engine.sh run target/release/cless-bench-feed
 
 check: tools ## Format, lints, documentation, the API's style
 	$(CARGO) fmt --all -- --check

@@ -59,7 +59,7 @@ impl ControlPlane {
     }
 
     /// Its process id.
-    pub fn pid(&self) -> Result<i32> {
+    pub fn pid(&self) -> Result<u32> {
         self.program.pid()
     }
 

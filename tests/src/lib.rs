@@ -13,6 +13,7 @@
 //! - [`http_client`]: requests to a proxy under a given host name, and raw bytes for bad ones.
 //! - [`wait`]: conditions with a deadline, instead of sleeps.
 //! - [`stats`]: medians and binomial bounds.
+//! - [`cpu`]: cores, and what processes use of them.
 //! - [`report`]: the `target/bench/*.json` files.
 //! - [`paths`]: where the build put things.
 //!
@@ -21,6 +22,7 @@
 
 pub mod cluster;
 pub mod control_plane;
+pub mod cpu;
 mod debian;
 pub mod engine;
 pub mod engine_proxy;

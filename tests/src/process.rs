@@ -67,6 +67,12 @@ impl Program {
         &self.name
     }
 
+    /// Its process id, until it has been seen to end.
+    pub fn pid(&self) -> Result<u32> {
+        let pid = self.child.id();
+        pid.with_context(|| format!("{} has ended", self.name))
+    }
+
     /// Waits for the JSON the program writes to `ready_file` once it serves.
     pub async fn ready(&mut self, ready_file: &Path) -> Result<Value> {
         let what = format!("{} writes {}", self.name, ready_file.display());
@@ -83,18 +89,9 @@ impl Program {
         outcome.with_context(|| format!("its log:\n{}", self.log_tail(30)))
     }
 
-    /// Its process id.
-    pub fn pid(&self) -> Result<i32> {
-        let pid = self
-            .child
-            .id()
-            .with_context(|| format!("{} has ended", self.name))?;
-        Ok(i32::try_from(pid)?)
-    }
-
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        Ok(kill(Pid::from_raw(self.pid()?), signal)?)
+        Ok(kill(Pid::from_raw(i32::try_from(self.pid()?)?), signal)?)
     }
 
     /// SIGKILL, and waits for the end.

@@ -53,7 +53,7 @@ async fn the_answer_to_a_write_is_sent_after_its_fsync() -> Result<()> {
     assert_order(&std::fs::read_to_string(&trace)?)
 }
 
-fn all_traced(pid: i32) -> Result<bool> {
+fn all_traced(pid: u32) -> Result<bool> {
     for task in std::fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task"))? {
         // A thread may end meanwhile.
         let status = std::fs::read_to_string(task?.path().join("status")).unwrap_or_default();

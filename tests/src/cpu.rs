@@ -1,0 +1,144 @@
+//! Cores, and what processes cost, read from `/proc`.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::{Pid, SysconfVar, sysconf};
+
+/// Binds the calling thread, and all it starts from now on, to one core.
+pub fn pin(core: usize) -> Result<()> {
+    bind(Pid::from_raw(0), core)
+}
+
+/// Runs `action` with the calling thread on `core`, so that a process it starts is there from its
+/// first instruction and counts one core; then puts the thread back where it was.
+pub fn on<T>(core: usize, action: impl FnOnce() -> T) -> Result<T> {
+    let before = nix::sched::sched_getaffinity(Pid::from_raw(0))?;
+    pin(core)?;
+    let outcome = action();
+    sched_setaffinity(Pid::from_raw(0), &before)?;
+    Ok(outcome)
+}
+
+/// Binds every thread of a running process and of its descendants to one core.
+pub fn pin_tree(pid: u32, core: usize) -> Result<()> {
+    for (id, _) in tree(pid)? {
+        for thread in std::fs::read_dir(format!("/proc/{id}/task"))? {
+            let id = thread?.file_name();
+            let id = id.to_str().and_then(|id| id.parse().ok());
+            bind(
+                Pid::from_raw(id.context("a thread's id is a number")?),
+                core,
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn bind(pid: Pid, core: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(core)?;
+    Ok(sched_setaffinity(pid, &set)?)
+}
+
+/// What a process and all its descendants have used until now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// In user and system mode, of those that live.
+    pub cpu: Duration,
+    /// Resident memory in bytes.
+    pub rss: u64,
+}
+
+/// Reads [`Usage`] of the tree under `pid`.
+pub fn usage(pid: u32) -> Result<Usage> {
+    let tick = sysconf(SysconfVar::CLK_TCK)?.unwrap_or(100);
+    let page = sysconf(SysconfVar::PAGE_SIZE)?.unwrap_or(4096);
+    let mut usage = Usage::default();
+    for (_, stat) in tree(pid)? {
+        usage.cpu += Duration::from_secs_f64(stat.ticks as f64 / tick as f64);
+        usage.rss += stat.pages * page.unsigned_abs();
+    }
+    Ok(usage)
+}
+
+/// A process and all its descendants.
+fn tree(pid: u32) -> Result<Vec<(u32, Stat)>> {
+    let mut all = HashMap::new();
+    for entry in std::fs::read_dir("/proc")?.flatten() {
+        let id = entry.file_name().to_str().and_then(|id| id.parse().ok());
+        // A process may end while it is looked at.
+        if let Some(id) = id
+            && let Ok(text) = std::fs::read_to_string(entry.path().join("stat"))
+            && let Some(stat) = Stat::parse(&text)
+        {
+            all.insert(id, stat);
+        }
+    }
+    ensure!(all.contains_key(&pid), "process {pid} has ended");
+    let under = all.iter().filter(|(id, _)| is_under(&all, **id, pid));
+    Ok(under.map(|(id, stat)| (*id, *stat)).collect())
+}
+
+fn is_under(all: &HashMap<u32, Stat>, mut id: u32, root: u32) -> bool {
+    loop {
+        if id == root {
+            return true;
+        }
+        match all.get(&id) {
+            Some(stat) if stat.parent != id => id = stat.parent,
+            _ => return false,
+        }
+    }
+}
+
+/// What is read of `/proc/PID/stat` (proc_pid_stat(5)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stat {
+    parent: u32,
+    ticks: u64,
+    pages: u64,
+}
+
+impl Stat {
+    fn parse(text: &str) -> Option<Self> {
+        // The program's name may hold anything, so fields are counted from its closing bracket; the
+        // first after it is the third of the page.
+        let (_, fields) = text.rsplit_once(')')?;
+        let fields: Vec<&str> = fields.split_whitespace().collect();
+        let field = |number: usize| fields.get(number - 3);
+        Some(Self {
+            parent: field(4)?.parse().ok()?,
+            ticks: field(14)?.parse::<u64>().ok()? + field(15)?.parse::<u64>().ok()?,
+            pages: field(24)?.parse().ok()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_read_whatever_its_name() {
+        let text = "77 (a) b( c) S 12 77 77 0 -1 4194560 1 2 3 4 150 50 0 0 20 0 1 0 99 \
+            1000000 321 18446744073709551615 1";
+        let stat = Stat::parse(text);
+        assert_eq!(
+            stat,
+            Some(Stat {
+                parent: 12,
+                ticks: 200,
+                pages: 321
+            })
+        );
+    }
+
+    #[test]
+    fn this_process_is_in_its_own_tree_and_uses_memory() {
+        let usage = usage(std::process::id()).unwrap();
+        assert!(usage.rss > 0);
+    }
+}
