@@ -7,7 +7,7 @@ CARGO ?= cargo
 TOOLS := target/tools/bin
 FUZZ_SECONDS ?= 20
 
-.PHONY: demo test test-postgres loom fuzz bench bench-cold bench-proxy bench-micro bench-control check engine engine-down tools images clean-images
+.PHONY: demo test test-postgres loom fuzz bench bench-cold bench-proxy bench-micro bench-control bench-feed check engine engine-down tools images clean-images
 
 demo: ## The main job end to end on real containers; leaves nothing behind
 	$(CARGO) build --workspace --all-targets
@@ -30,7 +30,7 @@ loom: ## Admission against reaping, draining and freezing, in every order; also 
 fuzz: ## Longer on what strangers and files say than `make test`; FUZZ_SECONDS for each target
 	CLESS_FUZZ_SECONDS=$(FUZZ_SECONDS) $(CARGO) test --package cless-data-plane --lib fuzz
 
-bench: bench-cold bench-proxy bench-micro bench-control ## Every bench there is
+bench: bench-cold bench-proxy bench-micro bench-control bench-feed ## Every bench there is
 
 bench-cold: ## Cold starts against raw engine calls; writes target/bench/cold.json
 	$(CARGO) build --release --workspace --bins
@@ -48,6 +48,10 @@ bench-micro: ## Choosing, finding, entering against the least that could do it; 
 bench-control: ## Writes against raw SQLite, start of the control plane, way of a change; writes target/bench/control.json
 	$(CARGO) build --release --workspace --bins
 	sh tests/engine.sh run target/release/cless-bench-control
+
+bench-feed: ## Changes to a thousand subscribers; writes target/bench/feed.json
+	$(CARGO) build --release --workspace --bins
+	sh tests/engine.sh run target/release/cless-bench-feed
 
 check: tools ## Format, lints, documentation, the API's style
 	$(CARGO) fmt --all -- --check

@@ -167,6 +167,12 @@ impl Cluster {
         self.grpc
     }
 
+    /// The id of the control plane's process.
+    pub fn control_plane_pid(&self) -> Result<u32> {
+        let program = self.control_plane.as_ref();
+        program.context("the control plane is down")?.pid()
+    }
+
     /// The engine.
     pub fn docker(&self) -> &Docker {
         &self.docker

@@ -99,7 +99,7 @@ pub fn write(name: &str, rows: &[Row]) -> Result<PathBuf> {
     put(name, rows.iter().map(Row::json).collect())
 }
 
-/// As [`write`], but what the file has of other metrics stays.
+/// As [`write()`], but what the file has of other metrics stays.
 pub fn update(name: &str, rows: &[Row]) -> Result<PathBuf> {
     let path = paths::target_dir()?
         .join("bench")

@@ -1,0 +1,308 @@
+//! `cless-bench-feed`: how soon a change reaches many proxies, and what they cost the control plane.
+//!
+//! Real subscribers, each on a connection of its own, follow a real control plane in a process of its
+//! own; they keep digests in the place of routes and check every table they are sent. Changes are
+//! acknowledged writes of traffic at a steady rate.
+//!
+//! - `propagation_p99_ms`: from a write's acknowledgement to the moment at which a subscriber has
+//!   verified a table that holds it, over all writes and subscribers;
+//! - `idle_subscription_kb`: what a thousand subscribers at the head add to the plane's memory, each;
+//! - `joiners_200_mb`: what the plane's memory grows by, at its peak, while 200 join at once;
+//! - `cpu_us`: the plane's CPU for a change and subscriber, its write included.
+//!
+//! Rows of other sizes show how that grows. Subscribers use as much CPU as the plane, on the same two
+//! cores, so the times are of a machine under full load.
+
+#[path = "bench_feed/load.rs"]
+mod load;
+#[path = "bench_feed/memory.rs"]
+mod memory;
+#[path = "bench_feed/subscriber.rs"]
+mod subscriber;
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use clap::Parser;
+use cless_tests::cluster::Cluster;
+use cless_tests::report::{self, Better, Row};
+use cless_tests::stats::{median, millis, quantile};
+use cless_tests::{cpu, wait};
+use futures_util::StreamExt as _;
+use load::Write;
+use subscriber::{Subscriber, Uids};
+use tokio::time::{Instant, sleep};
+
+/// Subscribers that connect at the same time, where that is not what is measured.
+const JOIN_AT_ONCE: usize = 32;
+const JOINERS: usize = 200;
+const STALLED: usize = 100;
+const SOON: Duration = Duration::from_secs(60);
+/// After the last write or join, for what is under way to end.
+const SETTLE: Duration = Duration::from_secs(2);
+/// An idle stream must outlast some heartbeats to count as idle.
+const IDLE: Duration = Duration::from_secs(12);
+
+/// Measures the route feed.
+#[derive(Parser)]
+struct Args {
+    /// Seconds of changes in each case.
+    #[arg(long, default_value_t = 15)]
+    seconds: u64,
+    /// Changes a second.
+    #[arg(long, default_value_t = 100)]
+    rate: usize,
+    /// Routes in the largest case.
+    #[arg(long, default_value_t = 10_000)]
+    routes: usize,
+    /// Subscribers in the largest case.
+    #[arg(long, default_value_t = 1_000)]
+    subscribers: usize,
+}
+
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// A number of routes and of subscribers, as the rows name it; with bars or without.
+struct Case {
+    name: &'static str,
+    routes: usize,
+    subscribers: usize,
+    stalled: usize,
+    bar: Option<f64>,
+}
+
+impl Case {
+    fn row(&self, metric: &'static str, ours: f64, bar: Option<f64>) -> Row {
+        Row {
+            case: self.name,
+            metric,
+            better: Better::Lower,
+            ours,
+            reference: None,
+            bar,
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let args = Args::parse();
+    let mut bench = Bench {
+        cluster: Cluster::start(0).await?,
+        uids: Arc::default(),
+        routes: 0,
+        rows: Vec::new(),
+        args,
+    };
+    let (routes, most) = (bench.args.routes, bench.args.subscribers);
+    let case = |name, routes, subscribers| Case {
+        name,
+        routes,
+        subscribers,
+        stalled: 0,
+        bar: None,
+    };
+    bench
+        .run(case("100r 100s", routes / 100, most / 10))
+        .await?;
+    bench
+        .run(case("1000r 100s", routes / 10, most / 10))
+        .await?;
+    bench.run(case("10000r 10s", routes, most / 100)).await?;
+    bench.run(case("10000r 100s", routes, most / 10)).await?;
+    bench.joiners().await?;
+    bench.idle().await?;
+    let full = case("10000r 1000s", routes, most);
+    bench
+        .run(Case {
+            bar: Some(250.0),
+            ..full
+        })
+        .await?;
+    let full = case("100 stalled", routes, most);
+    bench
+        .run(Case {
+            stalled: STALLED.min(most / 10),
+            ..full
+        })
+        .await?;
+    bench.cluster.finish().await?;
+    say(&format!("\n{}", report::table(&bench.rows)));
+    let path = report::write("feed", &bench.rows)?;
+    say(&format!("written to {}", path.display()));
+    Ok(())
+}
+
+struct Bench {
+    cluster: Cluster,
+    uids: Arc<Uids>,
+    routes: usize,
+    rows: Vec<Row>,
+    args: Args,
+}
+
+impl Bench {
+    /// Steady changes under `case`.
+    async fn run(&mut self, case: Case) -> Result<()> {
+        self.fill(case.routes).await?;
+        self.restart().await?;
+        let subscribers = self.join(case.subscribers, JOIN_AT_ONCE).await?;
+        let (stalled, live) = subscribers.split_at(case.stalled);
+        let mut held = Vec::new();
+        for one in stalled {
+            held.push(one.stall().await);
+        }
+        sleep(SETTLE).await;
+        for one in live {
+            one.take_arrivals();
+        }
+        let plane = self.cluster.control_plane_pid()?;
+        let (before, changes) = (cpu::usage(plane)?, count(live));
+        let time = Duration::from_secs(self.args.seconds);
+        let writes = load::change(&self.cluster, case.routes, self.args.rate, time).await?;
+        let last = writes.iter().map(|write| write.revision).max();
+        self.reached(live, last.unwrap_or_default()).await?;
+        let used = cpu::usage(plane)?.cpu.saturating_sub(before.cpu);
+        let times = propagation(live, &writes);
+        ensure!(times.len() == writes.len() * live.len(), "a change is lost");
+        let (p50, p99) = (millis(median(&times)), millis(quantile(&times, 0.99)));
+        let each = used.as_secs_f64() * 1e6 / times.len() as f64;
+        let grown = memory::resident(plane)? as f64 / 1e6;
+        say(&format!(
+            "{}: {} changes reached {} subscribers in {} tables: p50 {p50:.0} ms, p99 {p99:.0} ms, \
+             {each:.1} us of CPU each, {grown:.0} MB",
+            case.name,
+            writes.len(),
+            live.len(),
+            count(live) - changes,
+        ));
+        self.rows.extend([
+            case.row("propagation_p99_ms", p99, case.bar),
+            case.row("propagation_p50_ms", p50, None),
+            case.row("cpu_us", each, None),
+            case.row("plane_rss_mb", grown, None),
+        ]);
+        Ok(())
+    }
+
+    /// What 200 that join at once add to the plane's memory at its peak.
+    async fn joiners(&mut self) -> Result<()> {
+        self.restart().await?;
+        let plane = self.cluster.control_plane_pid()?;
+        let before = memory::resident(plane)?;
+        memory::reset_peak(plane)?;
+        let begin = Instant::now();
+        let joined = self.join(JOINERS, JOINERS).await?;
+        let took = begin.elapsed();
+        let grown = memory::peak(plane)?.saturating_sub(before) as f64 / 1e6;
+        say(&format!(
+            "{} joined at once in {:.1} s: {grown:.0} MB more at the peak",
+            joined.len(),
+            took.as_secs_f64()
+        ));
+        let case = self.largest();
+        self.rows
+            .push(case.row("joiners_200_mb", grown, Some(100.0)));
+        self.rows
+            .push(case.row("joiners_200_s", took.as_secs_f64(), None));
+        Ok(())
+    }
+
+    /// What a subscriber that is at the head costs in memory.
+    async fn idle(&mut self) -> Result<()> {
+        self.restart().await?;
+        let plane = self.cluster.control_plane_pid()?;
+        let before = memory::resident(plane)?;
+        let idle = self.join(self.args.subscribers, JOIN_AT_ONCE).await?;
+        sleep(IDLE).await;
+        let grown = memory::resident(plane)?.saturating_sub(before) as f64;
+        let each = grown / 1024.0 / idle.len() as f64;
+        say(&format!(
+            "{} idle subscribers: {each:.0} KB each",
+            idle.len()
+        ));
+        let case = self.largest();
+        self.rows
+            .push(case.row("idle_subscription_kb", each, Some(64.0)));
+        Ok(())
+    }
+
+    fn largest(&self) -> Case {
+        Case {
+            name: "10000r 1000s",
+            routes: self.args.routes,
+            subscribers: self.args.subscribers,
+            stalled: 0,
+            bar: None,
+        }
+    }
+
+    async fn fill(&mut self, routes: usize) -> Result<()> {
+        if self.routes < routes {
+            let begin = Instant::now();
+            load::fill(&self.cluster, self.routes, routes).await?;
+            let took = begin.elapsed().as_secs_f64();
+            say(&format!("filled to {routes} routes in {took:.1} s"));
+            self.routes = routes;
+        }
+        Ok(())
+    }
+
+    /// A process that has not served anybody yet, so that its memory is that of the case.
+    async fn restart(&mut self) -> Result<()> {
+        self.cluster.kill_control_plane().await?;
+        self.cluster.start_control_plane().await?;
+        sleep(SETTLE).await;
+        Ok(())
+    }
+
+    /// Subscribers that have the whole table.
+    async fn join(&self, count: usize, at_once: usize) -> Result<Vec<Subscriber>> {
+        let plane = self.cluster.grpc();
+        let joining = (0..count)
+            .map(|number| Subscriber::join(plane, format!("bench-{number}"), self.uids.clone()));
+        let mut joined = Vec::with_capacity(count);
+        let mut joining = futures_util::stream::iter(joining).buffer_unordered(at_once);
+        while let Some(subscriber) = joining.next().await {
+            joined.push(subscriber?);
+        }
+        let head = self.cluster.api()?.check_propagation(0).await?.revision;
+        self.reached(&joined, head).await?;
+        Ok(joined)
+    }
+
+    async fn reached(&self, subscribers: &[Subscriber], revision: i64) -> Result<()> {
+        let what = format!("revision {revision} at {} subscribers", subscribers.len());
+        wait::until(&what, SOON, async || {
+            for one in subscribers {
+                one.check()?;
+            }
+            let all = subscribers.iter().all(|one| one.revision() >= revision);
+            Ok(all.then_some(()))
+        })
+        .await
+    }
+}
+
+fn count(subscribers: &[Subscriber]) -> usize {
+    subscribers.iter().map(Subscriber::changes).sum()
+}
+
+/// For each subscriber and write, how long after its acknowledgement the subscriber had verified a
+/// table that holds it; zero where it had before.
+fn propagation(subscribers: &[Subscriber], writes: &[Write]) -> Vec<Duration> {
+    let mut times = Vec::with_capacity(writes.len() * subscribers.len());
+    for one in subscribers {
+        let arrivals = one.take_arrivals();
+        times.extend(writes.iter().filter_map(|write| {
+            let at = arrivals.partition_point(|(revision, _)| *revision < write.revision);
+            let (_, arrived) = arrivals.get(at)?;
+            Some(arrived.saturating_duration_since(write.acknowledged))
+        }));
+    }
+    times
+}
