@@ -111,6 +111,7 @@ fn a_version_in_full() {
     Memory:     512Mi
     Readiness:  a TCP connect to the port
     Pull:       missing
+    Protocol:   auto
     Created:    2023-11-14T22:06:40Z
 
     Environment:

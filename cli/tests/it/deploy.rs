@@ -157,6 +157,7 @@ async fn a_version_that_fails_leaves_traffic_unchanged() {
     Stop:       10s grace
     Readiness:  a TCP connect to the port
     Pull:       missing
+    Protocol:   auto
     Created:    [TIME]
 
     Proof:

@@ -26,6 +26,7 @@ async fn a_version_from_create_to_delete() {
     Stop:       10s grace
     Readiness:  GET /up answers 200-399
     Pull:       missing
+    Protocol:   auto
     Created:    [TIME]
 
     Environment:
@@ -65,6 +66,7 @@ async fn a_version_from_create_to_delete() {
     Stop:       10s grace
     Readiness:  a TCP connect to the port
     Pull:       missing
+    Protocol:   auto
     Created:    [TIME]
     ");
     assert_run!(plane.run("version get hello @prev -o json").await, @r#"
@@ -100,7 +102,8 @@ async fn a_version_from_create_to_delete() {
         "tmpfs": {},
         "user": "",
         "stopSignal": "",
-        "stopGrace": "10s"
+        "stopGrace": "10s",
+        "protocol": "PROTOCOL_AUTO"
       },
       "imageDigest": "",
       "etag": "[ID]",
@@ -223,6 +226,7 @@ async fn limits_and_probes_from_flag_to_page() {
     Stop:       SIGINT, 1m30s grace
     Readiness:  gRPC health of shop.v1.Cart is SERVING (every 1s, within 3s, after 2s)
     Pull:       missing
+    Protocol:   auto
     Created:    [TIME]
     ----- stderr -----
     created services/hello/versions/1; it gets no traffic: cless traffic set hello v1=100
@@ -244,6 +248,7 @@ async fn limits_and_probes_from_flag_to_page() {
     Stop:       no grace
     Readiness:  the image's HEALTHCHECK is healthy
     Pull:       missing
+    Protocol:   auto
     Created:    [TIME]
     ");
     plane
@@ -262,6 +267,7 @@ async fn limits_and_probes_from_flag_to_page() {
     Stop:       10s grace
     Readiness:  gRPC health is SERVING (within 5s)
     Pull:       missing
+    Protocol:   auto
     Created:    [TIME]
     ");
     assert_run!(plane.run("version create hello --image hello:1 --health-grpc --health-path /up").await, @r"

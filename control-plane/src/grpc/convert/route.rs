@@ -2,7 +2,7 @@
 
 use super::{settings::settings, timestamp, write::spec};
 use crate::domain::spec::{PIDS_DEFAULT, STOP_GRACE_DEFAULT};
-use crate::domain::{ProbeTimings, Route, RouteVersion, Slots, TagRoute, VersionSpec};
+use crate::domain::{ProbeTimings, Protocol, Route, RouteVersion, Slots, TagRoute, VersionSpec};
 use cless_proto::v1 as pb;
 use prost::Message as _;
 
@@ -59,6 +59,9 @@ fn lean(of: &VersionSpec) -> pb::VersionSpec {
     if of.stop_grace() == STOP_GRACE_DEFAULT {
         lean.stop_grace = None;
     }
+    if of.protocol() == Protocol::default() {
+        lean.protocol = pb::version_spec::Protocol::Unspecified.into();
+    }
     let default = ProbeTimings::default();
     if let Some(probe) = &mut lean.readiness {
         let timings = of.probe();
@@ -110,9 +113,10 @@ mod tests {
     #[test]
     fn what_is_not_the_default_is_sent() {
         let sent = lean(&stored(
-            r#","pids_limit":64,"stop_grace":{"secs":0,"nanos":0},"probe":{"period":{"secs":1,"nanos":0}}"#,
+            r#","pids_limit":64,"protocol":"H2c","stop_grace":{"secs":0,"nanos":0},"probe":{"period":{"secs":1,"nanos":0}}"#,
         ));
         assert_eq!(sent.pids_limit, 64);
+        assert_eq!(sent.protocol(), pb::version_spec::Protocol::H2c);
         assert_eq!(sent.stop_grace, Some(prost_types::Duration::default()));
         let probe = sent.readiness.expect("a probe");
         let period = probe.period.map(Duration::try_from);

@@ -177,6 +177,7 @@ fn nothing_else_can_be_asked_of_a_container() {
         "memory_bytes",
         "pids_limit",
         "port",
+        "protocol",
         "pull_policy",
         "read_only_root",
         "readiness",
