@@ -144,6 +144,7 @@ async fn a_version_from_create_to_delete() {
       user: ''
       stopSignal: ''
       stopGrace: 10s
+      protocol: PROTOCOL_AUTO
     imageDigest: ''
     etag: [ID]
     createTime: [TIME]
