@@ -88,7 +88,7 @@ pub(super) enum Found {
 #[derive(Debug)]
 pub(super) struct Firewall {
     family: Family,
-    /// The one that worked.
+    /// The first that could list the rules.
     tool: Option<Tool>,
     /// What was set last, and how it was listed.
     set: Option<(RuleSet, Own)>,
@@ -110,10 +110,11 @@ impl Firewall {
         }
         let mut cause = None;
         for tool in self.family.tools() {
-            match self.enforce_by(tool, set).await {
-                Ok(found) => {
+            match tool.list().await {
+                Ok(_) => {
+                    // Kept even if it then fails to set them: what it has set only it can remove.
                     self.tool = Some(tool);
-                    return Ok(found);
+                    return self.enforce_by(tool, set).await;
                 }
                 // Why the usual one failed says more than that the other is missing too.
                 Err(error) => cause = cause.or(Some(error)),
