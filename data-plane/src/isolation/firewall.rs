@@ -22,6 +22,11 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const REMOVALS: u32 = 5;
 const REMOVE_AGAIN: Duration = Duration::from_millis(100);
 
+/// A listing may lack what another program's change interrupts it at, and says nothing of it. So what is
+/// missing is believed when it is missing so often in a row.
+const LOOKS: u32 = 3;
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 /// How many seconds iptables waits for another that holds the older tables' lock.
 const WAIT_FOR_LOCK: &str = "5";
 
@@ -83,7 +88,7 @@ pub(super) enum Found {
 #[derive(Debug)]
 pub(super) struct Firewall {
     family: Family,
-    /// The one that worked.
+    /// The first that could list the rules.
     tool: Option<Tool>,
     /// What was set last, and how it was listed.
     set: Option<(RuleSet, Own)>,
@@ -105,10 +110,11 @@ impl Firewall {
         }
         let mut cause = None;
         for tool in self.family.tools() {
-            match self.enforce_by(tool, set).await {
-                Ok(found) => {
+            match tool.list().await {
+                Ok(_) => {
+                    // Kept even if it then fails to set them: what it has set only it can remove.
                     self.tool = Some(tool);
-                    return Ok(found);
+                    return self.enforce_by(tool, set).await;
                 }
                 // Why the usual one failed says more than that the other is missing too.
                 Err(error) => cause = cause.or(Some(error)),
@@ -126,8 +132,7 @@ impl Firewall {
             Some(_) => Found::Lost,
             None => Found::Set,
         };
-        let listing = tool.list().await?;
-        let Some(script) = listing.enforce(set, printed) else {
+        let Some(script) = tool.missing(|found| found.enforce(set, printed)).await? else {
             return Ok(Found::InForce);
         };
         if let Err(failed) = tool.run(&script).await {
@@ -139,7 +144,14 @@ impl Firewall {
                 None => return Err(failed),
             }
         }
-        let listing = tool.list().await?;
+        let mut listing = tool.list().await?;
+        for _ in 1..LOOKS {
+            if listing.holds(set) {
+                break;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+            listing = tool.list().await?;
+        }
         if !listing.holds(set) {
             return Err(Error::Undone(tool.restore));
         }
@@ -175,11 +187,9 @@ impl Tool {
     async fn remove(self, node: &str) -> Result<(), Error> {
         let mut outcome = Err(Error::Undone(self.restore));
         for _ in 0..REMOVALS {
-            let done = match self.list().await {
-                Ok(listing) => match listing.remove(node) {
-                    Some(script) => self.run(&script).await,
-                    None => return Ok(()),
-                },
+            let done = match self.left(node).await {
+                Ok(Some(script)) => self.run(&script).await,
+                Ok(None) => return Ok(()),
                 Err(error) => Err(error),
             };
             if done.is_err() {
@@ -188,6 +198,37 @@ impl Tool {
             }
         }
         outcome
+    }
+
+    /// The script that removes what a node has left; none if some looks in a row find nothing.
+    async fn left(self, node: &str) -> Result<Option<String>, Error> {
+        for look in 1..=LOOKS {
+            if let Some(script) = self.list().await?.remove(node) {
+                return Ok(Some(script));
+            }
+            if look < LOOKS {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        }
+        Ok(None)
+    }
+
+    /// The script that a listing calls for, if some listings in a row do.
+    async fn missing(
+        self,
+        script: impl Fn(&Listing) -> Option<String>,
+    ) -> Result<Option<String>, Error> {
+        let mut last = None;
+        for look in 1..=LOOKS {
+            last = script(&self.list().await?);
+            if last.is_none() {
+                break;
+            }
+            if look < LOOKS {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        }
+        Ok(last)
     }
 
     async fn run(self, script: &str) -> Result<(), Error> {
