@@ -28,7 +28,7 @@ loom: ## Admission against reaping, draining and freezing, in every order; also 
 	$(CARGO) test --package cless-loom
 
 fuzz: ## Longer on what strangers and files say than `make test`; FUZZ_SECONDS for each target
-	CLESS_FUZZ_SECONDS=$(FUZZ_SECONDS) $(CARGO) test --package cless-data-plane --lib fuzz
+	CLESS_FUZZ_SECONDS=$(FUZZ_SECONDS) $(CARGO) test --workspace --lib fuzz
 
 bench: bench-cold bench-proxy bench-micro bench-control bench-feed ## Every bench there is
 

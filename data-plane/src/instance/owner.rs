@@ -48,6 +48,9 @@ pub(super) struct Surroundings {
     pub(super) changed: tokio::sync::watch::Sender<u64>,
 }
 
+/// How long a version that left the route table is reported with the failure of its last start.
+const REMEMBER: Duration = Duration::from_secs(600);
+
 struct Proof {
     id: String,
     result: VerifyResult,
@@ -417,7 +420,18 @@ impl Owner {
 
     fn finished(&self) -> bool {
         let idle = self.tenants.is_empty() && self.queue.is_empty();
-        let unwanted = matches!(self.member.standing, Standing::Left | Standing::Deleted);
+        let unwanted = match self.member.standing {
+            Standing::Deleted => true,
+            // Who looks at it wants to know why it did not start, also after its proof has failed.
+            Standing::Left => !self.remembers(),
+            Standing::InTraffic | Standing::Reachable => false,
+        };
         idle && (self.stopping.is_some() || unwanted)
+    }
+
+    /// A start failed, and not long ago.
+    fn remembers(&self) -> bool {
+        let failed = self.last_failure.as_ref();
+        failed.is_some_and(|failure| failure.at.elapsed().is_ok_and(|age| age < REMEMBER))
     }
 }

