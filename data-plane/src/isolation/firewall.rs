@@ -132,7 +132,10 @@ impl Firewall {
             Some(_) => Found::Lost,
             None => Found::Set,
         };
-        let Some(script) = tool.missing(|found| found.enforce(set, printed)).await? else {
+        // Of what was never set nothing can be in force.
+        let settled = |now: &Listing| printed.is_none() || now.enforce(set, printed).is_none();
+        let listing = tool.look_until(settled).await?;
+        let Some(script) = listing.enforce(set, printed) else {
             return Ok(Found::InForce);
         };
         if let Err(failed) = tool.run(&script).await {
@@ -144,14 +147,7 @@ impl Firewall {
                 None => return Err(failed),
             }
         }
-        let mut listing = tool.list().await?;
-        for _ in 1..LOOKS {
-            if listing.holds(set) {
-                break;
-            }
-            tokio::time::sleep(LOOK_AGAIN).await;
-            listing = tool.list().await?;
-        }
+        let listing = tool.look_until(|now| now.holds(set)).await?;
         if !listing.holds(set) {
             return Err(Error::Undone(tool.restore));
         }
@@ -187,9 +183,11 @@ impl Tool {
     async fn remove(self, node: &str) -> Result<(), Error> {
         let mut outcome = Err(Error::Undone(self.restore));
         for _ in 0..REMOVALS {
-            let done = match self.left(node).await {
-                Ok(Some(script)) => self.run(&script).await,
-                Ok(None) => return Ok(()),
+            let done = match self.look_until(|now| now.remove(node).is_some()).await {
+                Ok(listing) => match listing.remove(node) {
+                    Some(script) => self.run(&script).await,
+                    None => return Ok(()),
+                },
                 Err(error) => Err(error),
             };
             if done.is_err() {
@@ -200,35 +198,17 @@ impl Tool {
         outcome
     }
 
-    /// The script that removes what a node has left; none if some looks in a row find nothing.
-    async fn left(self, node: &str) -> Result<Option<String>, Error> {
-        for look in 1..=LOOKS {
-            if let Some(script) = self.list().await?.remove(node) {
-                return Ok(Some(script));
-            }
-            if look < LOOKS {
-                tokio::time::sleep(LOOK_AGAIN).await;
-            }
-        }
-        Ok(None)
-    }
-
-    /// The script that a listing calls for, if some listings in a row do.
-    async fn missing(
-        self,
-        script: impl Fn(&Listing) -> Option<String>,
-    ) -> Result<Option<String>, Error> {
-        let mut last = None;
-        for look in 1..=LOOKS {
-            last = script(&self.list().await?);
-            if last.is_none() {
+    /// A listing in which `settled` holds, or the last of some in a row in which it does not.
+    async fn look_until(self, settled: impl Fn(&Listing) -> bool) -> Result<Listing, Error> {
+        let mut listing = self.list().await?;
+        for _ in 1..LOOKS {
+            if settled(&listing) {
                 break;
             }
-            if look < LOOKS {
-                tokio::time::sleep(LOOK_AGAIN).await;
-            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+            listing = self.list().await?;
         }
-        Ok(last)
+        Ok(listing)
     }
 
     async fn run(self, script: &str) -> Result<(), Error> {
