@@ -12,7 +12,10 @@
 //!   that is not answered within [`HUNGRY`] makes its instance *hungry*: idle connections to it
 //!   are closed on all workers, and none is kept until the answer is there.
 //!
-//! The idle connection used last is taken first, so that a burst's surplus idles out.
+//! The idle connection used last is taken first, so that a burst's surplus idles out. A burst that
+//! meets no connection dials a few at once, and shares what it gets ([`dials`]).
+
+mod dials;
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -27,6 +30,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tracing::debug;
 
+use self::dials::{Dials, Turn};
 use super::body::RequestBody;
 use super::ints::IntMap;
 use super::worker::{Local, Peers};
@@ -77,6 +81,7 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Known {
     idle: Vec<Idle>,
+    dials: Dials<Idle>,
     shared: Option<Shared>,
     /// Held while the shared connection is made, so that many requests at once make one.
     dialling: Rc<tokio::sync::Mutex<()>>,
@@ -153,11 +158,12 @@ impl Lease {
             .borrow_mut()
             .get_mut(&instance.serial())
         {
-            known.idle.push(Idle {
+            let idle = Idle {
                 sender,
                 since: self.upstreams.inner.ticks.get(),
                 sleeps: self.sleeps,
-            });
+            };
+            known.idle.extend(known.dials.offer(idle));
         }
     }
 }
@@ -189,17 +195,25 @@ impl Upstreams {
                 let mut known = self.inner.known.borrow_mut();
                 known.get_mut(&instance.serial())?.idle.pop()?
             };
-            let old = self.inner.ticks.get().wrapping_sub(found.since) >= IDLE_TICKS;
-            if old || found.sleeps != instance.sleeps() {
-                continue;
-            }
-            let mut sender = found.sender;
-            // Both bodies of its last request are done, so this takes a turn of the connection's
-            // task at most; an error means it is closed.
-            if sender.is_ready() || sender.ready().await.is_ok() {
-                return Some(self.lease(instance, Sender::Http1(sender), found.sleeps, true));
+            if let Some(lease) = self.take_up(instance, found).await {
+                return Some(lease);
             }
         }
+    }
+
+    /// The next request on a connection that is done with the last, if it may carry one more.
+    async fn take_up(&self, instance: &Arc<Instance>, idle: Idle) -> Option<Lease> {
+        let old = self.inner.ticks.get().wrapping_sub(idle.since) >= IDLE_TICKS;
+        if old || idle.sleeps != instance.sleeps() {
+            return None;
+        }
+        let mut sender = idle.sender;
+        // Both bodies of its last request are done, so this takes a turn of the connection's
+        // task at most; an error means it is closed.
+        if !sender.is_ready() {
+            sender.ready().await.ok()?;
+        }
+        Some(self.lease(instance, Sender::Http1(sender), idle.sleeps, true))
     }
 
     fn shared(&self, instance: &Arc<Instance>) -> Option<Lease> {
@@ -240,7 +254,7 @@ impl Upstreams {
             self.inner.peers.close_idle(instance.serial());
         }
         match speak {
-            Speak::Http1 => self.connect_http1(instance, address).await,
+            Speak::Http1 => self.reach_http1(instance, address).await,
             Speak::H2c => {
                 let dialling = {
                     let mut known = self.inner.known.borrow_mut();
@@ -250,6 +264,31 @@ impl Upstreams {
                 match self.shared(instance) {
                     Some(lease) => Ok(lease),
                     None => self.connect_h2c(instance, address).await,
+                }
+            }
+        }
+    }
+
+    /// One that another request has done with, or a new one when it is this one's turn to dial.
+    async fn reach_http1(
+        &self,
+        instance: &Arc<Instance>,
+        address: SocketAddr,
+    ) -> std::io::Result<Lease> {
+        let dials = {
+            let mut known = self.inner.known.borrow_mut();
+            known.entry(instance.serial()).or_default().dials.clone()
+        };
+        loop {
+            match dials.turn().await? {
+                Turn::Use(idle) => {
+                    if let Some(lease) = self.take_up(instance, idle).await {
+                        return Ok(lease);
+                    }
+                }
+                Turn::Dial => {
+                    let connected = self.connect_http1(instance, address).await;
+                    return connected.inspect_err(|error| dials.failed(error));
                 }
             }
         }

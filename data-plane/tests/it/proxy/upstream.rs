@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 use super::{OK, Stage, Wire, get};
 use crate::feed::plane::within;
 
+/// Requests at once, fewer than an instance takes.
+const BURST: usize = 64;
+
 #[tokio::test]
 async fn a_request_is_sent_again_only_if_no_byte_of_it_was() {
     let mut stage = Stage::start().await;
@@ -72,6 +75,24 @@ async fn an_app_with_one_thread_is_not_left_waiting_on_an_idle_connection() {
         );
         stage.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_burst_does_not_wait_for_a_slow_app() {
+    let mut stage = Stage::start().await;
+    let mut clients = Vec::new();
+    for _ in 0..BURST {
+        clients.push(stage.client(get("/", "")).await);
+    }
+    let began = Instant::now();
+    let mut held = Vec::new();
+    for _ in 0..BURST {
+        held.push(stage.instance().await);
+    }
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    drop(held);
+    stage.stop().await;
 }
 
 #[tokio::test]
