@@ -29,6 +29,9 @@ pub(super) enum Error {
     /// CONNECT or TRACE.
     #[error("{0} is not served here")]
     Method(&'static str),
+    /// An extended CONNECT for what cannot be carried on a stream of HTTP/2.
+    #[error("this protocol is not spoken over a stream of HTTP/2 here")]
+    Protocol,
     /// The request's head was not whole in time.
     #[error("the request's head was not whole in time")]
     SlowHead,
@@ -119,6 +122,8 @@ impl Error {
                 RESOURCE_EXHAUSTED,
             ),
             Self::Method(_) => (405, "http_request_denied", "method", None, UNIMPLEMENTED),
+            // As RFC 9220 section 3 has it, the RFC 8441 of HTTP/3.
+            Self::Protocol => (501, "http_request_denied", "protocol", None, UNIMPLEMENTED),
             Self::SlowHead => (
                 408,
                 "http_request_error",
@@ -363,6 +368,7 @@ mod tests {
             (Error::TooManyFields, 431),
             (Error::Method("CONNECT"), 405),
             (Error::Method("TRACE"), 405),
+            (Error::Protocol, 501),
             (Error::SlowHead, 408),
             (Error::Expectation, 417),
             (Error::Misdirected, 421),

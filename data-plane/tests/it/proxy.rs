@@ -11,6 +11,7 @@ mod log;
 mod switch;
 mod tls;
 mod upstream;
+mod websocket;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -150,6 +151,8 @@ impl Stage {
 pub(crate) struct Wire {
     stream: TcpStream,
     read: Vec<u8>,
+    /// The last head, in the letters it came in.
+    last_head: String,
 }
 
 impl Wire {
@@ -158,6 +161,7 @@ impl Wire {
         Self {
             stream,
             read: Vec::new(),
+            last_head: String::new(),
         }
     }
 
@@ -195,8 +199,8 @@ impl Wire {
 
     /// A head, in lower case, or the end of the connection.
     async fn maybe_head(&mut self) -> Option<String> {
-        let head = within("a head", self.maybe_until("\r\n\r\n")).await;
-        head.map(|head| head.to_ascii_lowercase())
+        self.last_head = within("a head", self.maybe_until("\r\n\r\n")).await?;
+        Some(self.last_head.to_ascii_lowercase())
     }
 
     /// A head, in lower case.
