@@ -4,10 +4,12 @@
 //! A [`Stage`] is a whole data plane over a scripted control plane and engine. A test plays both ends: the
 //! client, and the instance, whose connections it is handed one by one.
 
+mod answers;
 mod http1;
 mod http2;
 mod limits;
 mod log;
+mod long;
 mod switch;
 mod tls;
 mod upstream;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::{OK, Stage, Wire, get};
 use crate::feed::plane::within;
 
+/// RFC 9110 section 9.2.2: what may have been acted on is not sent again unasked.
 #[tokio::test]
 async fn a_request_is_sent_again_only_if_no_byte_of_it_was() {
     let mut stage = Stage::start().await;
