@@ -48,6 +48,8 @@ pub struct Node {
     pub listen: SocketAddr,
     /// Where its metrics and health are.
     pub admin: SocketAddr,
+    /// Where it proxies HTTPS, if its set-up says so.
+    pub tls: Option<SocketAddr>,
     /// What it is started with besides what every node is.
     pub setup: NodeSetup,
     /// Its process; none while it is down.
@@ -384,6 +386,7 @@ impl Cluster {
             name,
             listen: any,
             admin: any,
+            tls: None,
             setup,
             program: None,
         });
@@ -414,6 +417,10 @@ impl Cluster {
         let ready = program.ready(&ready_file).await?;
         node.listen = address(&ready, "listen")?;
         node.admin = address(&ready, "admin")?;
+        node.tls = match ready["tls_listen"].is_null() {
+            true => None,
+            false => Some(address(&ready, "tls_listen")?),
+        };
         node.program = Some(program);
         Ok(())
     }

@@ -177,21 +177,32 @@ async fn import_built(
 
 /// The origin of the proxy bench, exposing 8080.
 pub async fn bench_origin(docker: &Docker) -> Result<String, Error> {
-    let tar = tokio::task::spawn_blocking(|| program::tar("cless-bench-origin"))
+    program(docker, "cless-bench-origin").await
+}
+
+/// The gRPC service of [`grpc`](crate::grpc), exposing 8080.
+pub async fn grpc_app(docker: &Docker) -> Result<String, Error> {
+    program(docker, "cless-grpc-app").await
+}
+
+/// A program of this workspace, exposing 8080.
+async fn program(docker: &Docker, name: &'static str) -> Result<String, Error> {
+    let tar = tokio::task::spawn_blocking(|| program::tar(name))
         .await
         .unwrap_or_else(|e| {
             Err(Error::Program {
-                program: "cless-bench-origin".to_owned(),
+                program: name.to_owned(),
                 stderr: e.to_string(),
             })
         })?;
     let hash = hash(&tar);
+    let short = name.trim_start_matches("cless-");
     let changes = [
-        r#"ENTRYPOINT ["/cless-bench-origin"]"#.to_owned(),
+        format!(r#"ENTRYPOINT ["/{name}"]"#),
         "EXPOSE 8080".to_owned(),
-        format!("LABEL {LABEL}=bench-origin"),
+        format!("LABEL {LABEL}={short}"),
     ];
-    import(docker, "cless-test/bench-origin", &hash, tar, &changes).await
+    import(docker, &format!("cless-test/{short}"), &hash, tar, &changes).await
 }
 
 /// Removes one image by its reference; a missing one is no error.

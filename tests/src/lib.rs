@@ -11,6 +11,7 @@
 //! - [`engine_proxy`]: a man in the middle before the engine, which makes it fail on demand;
 //!   [`private_engine`]: an engine of a test's own, which it may kill.
 //! - [`http_client`]: requests to a proxy under a given host name, and raw bytes for bad ones.
+//! - [`grpc`]: a gRPC service with calls of every kind, and its client; [`tls`]: certificates and clients.
 //! - [`wait`]: conditions with a deadline, instead of sleeps.
 //! - [`stats`]: medians, bounds of chance.
 //! - [`cpu`], [`load`], [`chart`]: for benches: cores and what processes use; load; a picture of it.
@@ -28,6 +29,7 @@ mod debian;
 pub mod engine;
 pub mod engine_proxy;
 pub mod firewall;
+pub mod grpc;
 pub mod http_client;
 pub mod image;
 pub mod load;
@@ -37,5 +39,6 @@ pub mod process;
 pub mod registry;
 pub mod report;
 pub mod stats;
+pub mod tls;
 pub mod wait;
 pub mod wire;

@@ -7,20 +7,23 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::SystemTime;
 
+use http::HeaderMap;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rand::RngExt as _;
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 use tracing::debug;
 
 use super::client::{Client, Seat};
 use super::framing::Inspector;
-use super::service;
 use super::watch::Closed;
 use super::wire::{Socket, Wire};
 use super::worker::{Load, Local, Worker};
+use super::{error, headers, service};
 
 /// What a client that knows HTTP/2 is spoken begins with (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -82,7 +85,14 @@ pub(super) async fn serve(
     let ended = poll_fn(|cx| {
         client.served_by(cx.waker());
         match client.closed() {
-            Some(why) => Poll::Ready(Err(Error::Closed(why))),
+            Some(why) => {
+                if why == Closed::SlowHead && client.meter.is_in_head() {
+                    client.meter.say_last(late(&worker));
+                    // Its reader finds what is to be said, and says it.
+                    let _ = talk.as_mut().poll(cx);
+                }
+                Poll::Ready(Err(Error::Closed(why)))
+            }
             None => talk.as_mut().poll(cx),
         }
     })
@@ -94,6 +104,14 @@ pub(super) async fn serve(
         }
         debug!(%peer, %error, "a connection ended with an error");
     }
+}
+
+/// The answer to a request whose head was not whole in time (RFC 9110 section 15.5.9).
+fn late(worker: &Worker) -> Vec<u8> {
+    let id = headers::request_id(&HeaderMap::new(), false, worker.rng.borrow_mut().random());
+    let error = error::Error::SlowHead;
+    worker.node.metrics.rejected(error.reason());
+    error.written(&id, SystemTime::now())
 }
 
 /// A connection in its worker's list.
@@ -203,6 +221,7 @@ async fn serve_http2(worker: Rc<Worker>, client: Rc<Client>, wire: Wire) -> Resu
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
         .max_concurrent_streams(limits.max_streams)
+        .enable_connect_protocol()
         .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_local_error_reset_streams(FAULTY_STREAMS);

@@ -3,7 +3,7 @@
 //! No text of an engine or an instance gets into these: what they say is for the operator, in the
 //! version's status, not for the caller.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
@@ -29,6 +29,12 @@ pub(super) enum Error {
     /// CONNECT or TRACE.
     #[error("{0} is not served here")]
     Method(&'static str),
+    /// An extended CONNECT for what cannot be carried on a stream of HTTP/2.
+    #[error("this protocol is not spoken over a stream of HTTP/2 here")]
+    Protocol,
+    /// The request's head was not whole in time.
+    #[error("the request's head was not whole in time")]
+    SlowHead,
     /// `Expect` names something else than `100-continue`.
     #[error("the expectation cannot be met")]
     Expectation,
@@ -91,10 +97,10 @@ impl Error {
 
     /// What follows on the connection cannot be told from the request any more, so it ends.
     fn ends_connection(&self) -> bool {
-        use Error::{Ambiguous, BadRequest, BrokenBody, Method, TooManyFields};
+        use Error::{Ambiguous, BadRequest, BrokenBody, Method, SlowHead, TooManyFields};
         matches!(
             self,
-            Ambiguous(_) | BadRequest(_) | BrokenBody | Method(_) | TooManyFields
+            Ambiguous(_) | BadRequest(_) | BrokenBody | Method(_) | SlowHead | TooManyFields
         )
     }
 
@@ -116,6 +122,15 @@ impl Error {
                 RESOURCE_EXHAUSTED,
             ),
             Self::Method(_) => (405, "http_request_denied", "method", None, UNIMPLEMENTED),
+            // As RFC 9220 section 3 has it, the RFC 8441 of HTTP/3.
+            Self::Protocol => (501, "http_request_denied", "protocol", None, UNIMPLEMENTED),
+            Self::SlowHead => (
+                408,
+                "http_request_error",
+                "slow_head",
+                None,
+                DEADLINE_EXCEEDED,
+            ),
             Self::Expectation => (417, "http_request_denied", "expectation", None, INTERNAL),
             Self::Misdirected => (421, "http_request_denied", "misdirected", None, UNAVAILABLE),
             Self::NoTable => (
@@ -203,14 +218,42 @@ impl Error {
                 header::CONTENT_TYPE,
                 HeaderValue::from_static("text/plain; charset=utf-8"),
             );
-            let id = request_id.to_str().unwrap_or_default();
-            let mut response =
-                Response::new(Body::full(format!("cless: {self}\nrequest id: {id}\n")));
+            let mut response = Response::new(Body::full(self.text(request_id)));
             *response.status_mut() = answer.status;
             response
         };
         *response.headers_mut() = headers;
         response
+    }
+}
+
+impl Error {
+    /// What a person reads.
+    fn text(&self, request_id: &HeaderValue) -> String {
+        let id = request_id.to_str().unwrap_or_default();
+        format!("cless: {self}\nrequest id: {id}\n")
+    }
+
+    /// The response in the bytes of HTTP/1.1, for a client whose request never was one.
+    pub(super) fn written(&self, request_id: &HeaderValue, now: SystemTime) -> Vec<u8> {
+        let response = self.response(request_id, false);
+        let (status, text) = (response.status(), self.text(request_id));
+        let reason = status.canonical_reason().unwrap_or_default();
+        let date = httpdate::fmt_http_date(now);
+        let mut written = format!(
+            "HTTP/1.1 {} {reason}\r\ndate: {date}\r\ncontent-length: {}\r\n",
+            status.as_u16(),
+            text.len()
+        )
+        .into_bytes();
+        for (name, value) in response.headers() {
+            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                written.extend_from_slice(part);
+            }
+        }
+        written.extend_from_slice(b"\r\n");
+        written.extend_from_slice(text.as_bytes());
+        written
     }
 }
 
@@ -294,6 +337,29 @@ mod tests {
     }
 
     #[test]
+    fn rfc_9110_section_15_5_9_a_request_that_is_not_whole_is_answered_and_the_connection_ends() {
+        let written = Error::SlowHead.written(&id(), SystemTime::UNIX_EPOCH);
+        let written = String::from_utf8(written).unwrap();
+        let (head, body) = written.split_once("\r\n\r\n").unwrap();
+        assert!(
+            head.starts_with("HTTP/1.1 408 Request Timeout\r\n"),
+            "{head}"
+        );
+        for field in [
+            "date: Thu, 01 Jan 1970 00:00:00 GMT",
+            "connection: close",
+            "cache-control: no-store",
+            "x-request-id: abc",
+        ] {
+            assert!(head.lines().any(|line| line == field), "{field} in {head}");
+        }
+        assert!(
+            head.contains(&format!("content-length: {}\r\n", body.len())),
+            "{head}"
+        );
+    }
+
+    #[test]
     fn statuses_are_those_of_the_design() {
         for (error, status) in [
             (Error::BadRequest("x".into()), 400),
@@ -302,6 +368,8 @@ mod tests {
             (Error::TooManyFields, 431),
             (Error::Method("CONNECT"), 405),
             (Error::Method("TRACE"), 405),
+            (Error::Protocol, 501),
+            (Error::SlowHead, 408),
             (Error::Expectation, 417),
             (Error::Misdirected, 421),
             (Error::UnknownHost, 404),

@@ -11,7 +11,7 @@
 //! - [`wire`]: a connection's bytes, looked at by [`framing`] (PURE: where a request ends, strictly).
 //! - [`watch`] (PURE): when a client has cost enough; [`client`]: a connection as its worker knows it.
 //! - [`service`]: the walk of a request; [`choose`], [`send`], [`tunnel`] its parts.
-//! - [`headers`], [`forwarded`]: PURE: what heads lose and gain.
+//! - [`headers`], [`forwarded`]: PURE: what heads lose and gain; [`extended`]: WebSockets over HTTP/2.
 //! - [`exchange`]: one request and its response; [`body`]: what passes and holds it.
 //! - [`target`], [`upstream`]: a worker's versions, and its connections to instances.
 //! - [`tls`]: certificates; [`access`]: the log; [`stats`]: counts; [`timing`]: `Server-Timing`.
@@ -24,6 +24,7 @@ mod client;
 mod connection;
 mod error;
 mod exchange;
+mod extended;
 mod forwarded;
 pub mod framing;
 #[cfg(test)]

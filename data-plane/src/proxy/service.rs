@@ -18,6 +18,7 @@ use super::choose::{Chosen, choose_and_admit};
 use super::client::{Client, Transport};
 use super::error::{ALLOW, Error};
 use super::exchange::Exchange;
+use super::extended::{self, Accept};
 use super::forwarded::{self, Origin};
 use super::headers;
 use super::send::{reach, send};
@@ -90,14 +91,15 @@ fn own_answer(
     request: &Request<Incoming>,
 ) -> Option<Result<Response<Body>, Error>> {
     let fields = request.headers();
-    if *request.method() == Method::CONNECT {
+    if *request.method() == Method::CONNECT && !extended::is_extended(request) {
         return Some(Err(Error::Method("CONNECT")));
     }
     // It would show what is between a client and its instance (RFC 9110 section 17.4).
     if *request.method() == Method::TRACE {
         return Some(Err(Error::Method("TRACE")));
     }
-    if let Err(error) = headers::check_target(request) {
+    let told = headers::check_target(request).and_then(|()| extended::protocol(request));
+    if let Err(error) = told {
         return Some(Err(error));
     }
     if fields.len() > worker.node.limits.max_headers {
@@ -169,13 +171,24 @@ async fn forward(
         Protocol::H2c => Speak::H2c,
     };
     // HTTP/2 has no switch: an instance that speaks it alone sees the request without one.
-    let upgrade = headers::upgrade(request.headers(), request.version());
+    let websocket = extended::protocol(&request)?;
+    if websocket.is_some() && speak != Speak::Http1 {
+        return Err(Error::Protocol);
+    }
+    let is_extended = websocket.is_some();
+    let upgrade = websocket.or_else(|| headers::upgrade(request.headers(), request.version()));
     let upgrade = upgrade.filter(|_| speak == Speak::Http1);
-    let switch = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
+    let mut switch = upgrade.is_some().then(|| Switch {
+        client: hyper::upgrade::on(&mut request),
+        accept: None,
+    });
 
     let lease = reach(worker, exchange, &chosen, speak, deadline).await?;
     let asked = headers::host_field(&request);
     let (mut head, body) = request.into_parts();
+    if let Some(switch) = switch.as_mut().filter(|_| is_extended) {
+        switch.accept = Some(extended::ask(&mut head, rand::random()));
+    }
     let expects = head.version == Version::HTTP_11 && head.headers.contains_key(header::EXPECT);
     tell_instance(exchange, &mut head, &body, asked.as_ref(), upgrade);
     address(&mut head, asked.as_ref(), speak);
@@ -197,6 +210,13 @@ async fn forward(
     }
     let (response, lease) = send(worker, exchange, lease, request, speak, deadline).await?;
     answer(worker, response, lease, exchange, switch, &chosen, deadline)
+}
+
+/// What a client asks to switch to, and how it did.
+struct Switch {
+    client: OnUpgrade,
+    /// It asked on a stream of HTTP/2, where the switch is a success.
+    accept: Option<Accept>,
 }
 
 /// Fields for the instance.
@@ -281,14 +301,19 @@ fn answer(
     mut response: Response<Incoming>,
     lease: Lease,
     exchange: &Rc<Exchange>,
-    switch: Option<OnUpgrade>,
+    switch: Option<Switch>,
     chosen: &Chosen,
     deadline: Instant,
 ) -> Result<Response<Body>, Error> {
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let accept = switch.as_ref().and_then(|switch| switch.accept.as_ref());
+    let on_stream = accept.is_some();
+    if let Some(accept) = accept {
+        extended::settle(response.status(), response.headers_mut(), accept)?;
+    }
     if switched {
         // An instance that switches unasked has broken the protocol.
-        let client = switch.ok_or(Error::Broken)?;
+        let client = switch.ok_or(Error::Broken)?.client;
         let instance = hyper::upgrade::on(&mut response);
         let tunnel = tunnel::run(worker.clone(), client, instance, exchange.clone());
         tokio::task::spawn_local(worker.node.tunnels.track_future(tunnel));
@@ -299,9 +324,18 @@ fn answer(
     {
         return Err(Error::Broken);
     }
+    if switched && on_stream {
+        *response.status_mut() = StatusCode::OK;
+    }
     exchange.answered(response.status().as_u16(), "");
     let (mut head, incoming) = response.into_parts();
-    headers::prepare_response(&mut head.headers, exchange.id(), switched, head.version);
+    let says_switched = switched && !on_stream;
+    headers::prepare_response(
+        &mut head.headers,
+        exchange.id(),
+        says_switched,
+        head.version,
+    );
     head.version = Version::HTTP_11;
     if let Some(cookie) = &chosen.cookie {
         head.headers.append(header::SET_COOKIE, cookie.clone());

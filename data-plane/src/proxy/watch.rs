@@ -78,7 +78,9 @@ impl Watch {
     pub(super) fn look(&mut self, now: Duration, seen: Reading, limits: &Limits) -> Option<Closed> {
         let over = |since: Duration, limit: Duration| now.saturating_sub(since) + TICK >= limit;
         let heads = u64::from(seen.heads);
-        let in_head = seen.phase == Phase::Head || (seen.heads == 0 && !seen.http2);
+        // What is sent ahead of an answer is not read before it.
+        let in_head =
+            seen.in_flight == 0 && (seen.phase == Phase::Head || (seen.heads == 0 && !seen.http2));
         match lasting(&mut self.head, in_head, now, heads) {
             Some((_, begun)) if begun != heads => self.head = Some((now, heads)),
             Some((since, _)) if over(since, limits.head) => return Some(Closed::SlowHead),
@@ -177,6 +179,16 @@ mod tests {
         about(closed(slow(Phase::Idle, 0)), 10.0, Closed::SlowHead);
         about(closed(slow(Phase::Head, 0)), 10.0, Closed::SlowHead);
         about(closed(slow(Phase::Head, 7)), 10.0, Closed::SlowHead);
+    }
+
+    #[test]
+    fn part_of_a_head_behind_a_request_is_timed_once_that_is_answered() {
+        let pipelined = |tick| Reading {
+            phase: Phase::Head,
+            in_flight: u32::from(tick < 100),
+            ..BUSY
+        };
+        about(closed(pipelined), 60.0, Closed::SlowHead);
     }
 
     #[test]

@@ -47,6 +47,9 @@ pub(super) struct Meter {
     /// The first head that has a fault, and which; at most one a connection.
     fault: Mutex<Option<(u32, Fault)>>,
     faulty: AtomicBool,
+    /// The connection is given up, and this is to be said before.
+    last: Mutex<Option<Vec<u8>>>,
+    given_up: AtomicBool,
 }
 
 const GATE_SHUT: u8 = 0;
@@ -72,6 +75,18 @@ impl Meter {
         fault
             .filter(|(head, _)| *head <= request)
             .map(|(_, fault)| fault)
+    }
+
+    /// Part of a head has come, and nothing is on its way to the client.
+    pub(super) fn is_in_head(&self) -> bool {
+        self.phase() == Phase::Head && !self.blocked.load(Ordering::Relaxed)
+    }
+
+    /// The reader, once it is polled again, says this and ends. Only between an answer and the next
+    /// request: nothing else may be on its way.
+    pub(super) fn say_last(&self, words: Vec<u8>) {
+        *self.last.lock() = Some(words);
+        self.given_up.store(true, Ordering::Relaxed);
     }
 
     /// Says what the bytes behind a request to switch are: the other protocol, or the next request.
@@ -152,6 +167,17 @@ impl Wire {
         Ok(())
     }
 
+    /// Says what is to be said last, as far as it can be without waiting for a client that is late
+    /// already, and that no more comes.
+    fn end(&mut self, cx: &mut Context<'_>) -> io::Error {
+        let words = self.meter.last.lock().take();
+        if let Some(words) = words {
+            let _ = self.socket.poll_write(cx, &words);
+            let _ = self.socket.poll_shutdown(cx);
+        }
+        io::ErrorKind::TimedOut.into()
+    }
+
     /// At the gate: reads on into the stash, so that the end of the connection is seen.
     fn wait_at_gate(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.ended && self.stash.len() < MAX_STASH {
@@ -176,6 +202,9 @@ impl AsyncRead for Wire {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.meter.given_up.load(Ordering::Relaxed) {
+            return Poll::Ready(Err(this.end(cx)));
+        }
         if let Some(fault) = this.broken {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, fault)));
         }
@@ -241,10 +270,7 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.socket {
-            Socket::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Socket::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+        self.socket.poll_shutdown(cx)
     }
 }
 
@@ -279,6 +305,13 @@ impl Socket {
         match self {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

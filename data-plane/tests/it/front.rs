@@ -78,6 +78,24 @@ impl Front {
         assert_eq!(answers.statuses(), [200], "a good client {when}");
     }
 
+    /// How many connections a limit has ended.
+    pub(crate) async fn closed(&self, reason: &str) -> u64 {
+        let answers = client::exchange(
+            self.node.admin_addr(),
+            b"GET /metrics HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n",
+            1,
+        )
+        .await;
+        let text = answers.all.first().map_or(&[][..], |answer| &answer.body);
+        let name = format!("cless_connections_closed_total{{reason=\"{reason}\"}} ");
+        let text = String::from_utf8_lossy(text);
+        let mut counts = text.lines().filter_map(|line| line.strip_prefix(&name));
+        counts
+            .next()
+            .and_then(|count| count.parse().ok())
+            .unwrap_or(0)
+    }
+
     pub(crate) async fn stop(self) {
         self.node.shutdown().await;
     }

@@ -4,13 +4,16 @@
 //! A [`Stage`] is a whole data plane over a scripted control plane and engine. A test plays both ends: the
 //! client, and the instance, whose connections it is handed one by one.
 
+mod answers;
 mod http1;
 mod http2;
 mod limits;
 mod log;
+mod long;
 mod switch;
 mod tls;
 mod upstream;
+mod websocket;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -150,6 +153,8 @@ impl Stage {
 pub(crate) struct Wire {
     stream: TcpStream,
     read: Vec<u8>,
+    /// The last head, in the letters it came in.
+    last_head: String,
 }
 
 impl Wire {
@@ -158,6 +163,7 @@ impl Wire {
         Self {
             stream,
             read: Vec::new(),
+            last_head: String::new(),
         }
     }
 
@@ -195,8 +201,8 @@ impl Wire {
 
     /// A head, in lower case, or the end of the connection.
     async fn maybe_head(&mut self) -> Option<String> {
-        let head = within("a head", self.maybe_until("\r\n\r\n")).await;
-        head.map(|head| head.to_ascii_lowercase())
+        self.last_head = within("a head", self.maybe_until("\r\n\r\n")).await?;
+        Some(self.last_head.to_ascii_lowercase())
     }
 
     /// A head, in lower case.

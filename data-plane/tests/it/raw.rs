@@ -64,6 +64,21 @@ pub(crate) fn get(fields: &str) -> String {
     format!("GET /first HTTP/1.1\r\nHost: {HOST}\r\n{fields}\r\n")
 }
 
+/// The request that is judged.
+pub(crate) fn is_first(seen: &Seen) -> bool {
+    seen.target == "/first"
+}
+
+/// The same with this body.
+pub(crate) fn is_hello(seen: &Seen) -> bool {
+    is_first(seen) && seen.body == b"hello"
+}
+
+/// The same without one.
+pub(crate) fn is_empty(seen: &Seen) -> bool {
+    is_first(seen) && seen.body.is_empty()
+}
+
 /// Holds every row to the law and says all that break it.
 pub(crate) async fn hold(rows: Vec<Row>) {
     let front = Front::start().await;

@@ -9,7 +9,9 @@ mod engine_restart;
 mod engine_trouble;
 mod failure;
 mod faults;
+mod grpc;
 mod grpcurl;
+mod http2;
 mod images;
 mod isolation;
 mod lifecycle;
@@ -22,6 +24,8 @@ mod routing;
 mod sandbox;
 mod sleep;
 mod store;
+mod streams;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -50,6 +54,15 @@ async fn nginx() -> Result<&'static str> {
     static IMAGE: OnceCell<String> = OnceCell::const_new();
     let made = IMAGE
         .get_or_try_init(async || anyhow::Ok(image::nginx(&engine::connect().await?).await?))
+        .await?;
+    Ok(made)
+}
+
+/// The image of the gRPC service, made once.
+async fn grpc_app() -> Result<&'static str> {
+    static IMAGE: OnceCell<String> = OnceCell::const_new();
+    let made = IMAGE
+        .get_or_try_init(async || anyhow::Ok(image::grpc_app(&engine::connect().await?).await?))
         .await?;
     Ok(made)
 }

@@ -4,12 +4,14 @@
 //! | path | answer |
 //! |---|---|
 //! | `/hold` | none |
+//! | `/late` | `ok`, after 2 s |
 //! | `/large` | 64 MiB with a length |
 //! | `/drip` | endless chunks, as fast as they are taken |
 //! | any other | `ok` |
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -17,6 +19,9 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use super::client::find;
+
+/// Twice what the limits of a test give a head.
+const LATE: Duration = Duration::from_secs(2);
 
 /// One request, as it was sent to the origin.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -144,6 +149,11 @@ impl Origin {
                 // Until the proxy leaves.
                 let _ = stream.read(&mut [0]).await?;
                 Err(std::io::ErrorKind::UnexpectedEof.into())
+            }
+            "/late" => {
+                tokio::time::sleep(LATE).await;
+                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+                stream.write_all(answer).await
             }
             "/large" => {
                 let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 64 << 20);

@@ -24,13 +24,15 @@ async fn rfc_9112_section_9_3_2_pipelined_requests_are_answered_in_order() {
     stage.stop().await;
 }
 
+/// The head of a request whose body, of four bytes, waits until it is asked for.
+fn expecting() -> String {
+    format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
+}
+
 #[tokio::test]
 async fn rfc_9110_section_10_1_1_a_body_is_asked_for_when_the_instance_asks() {
     let mut stage = Stage::start().await;
-    let head = format!(
-        "POST / HTTP/1.1\r\nHost: {HOST}\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n"
-    );
-    let mut client = stage.client(&head).await;
+    let mut client = stage.client(expecting()).await;
     let (mut instance, head) = stage.instance().await;
     assert!(head.contains("expect: 100-continue\r\n"), "{head}");
     client.is_quiet().await;
@@ -49,10 +51,7 @@ async fn rfc_9110_section_10_1_1_a_body_is_asked_for_when_the_instance_asks() {
 #[tokio::test]
 async fn rfc_9110_section_10_1_1_a_refusal_comes_instead_of_100() {
     let mut stage = Stage::start().await;
-    let head = format!(
-        "POST / HTTP/1.1\r\nHost: {HOST}\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n"
-    );
-    let mut client = stage.client(&head).await;
+    let mut client = stage.client(expecting()).await;
     let (mut instance, _) = stage.instance().await;
     instance
         .send("HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n")
@@ -66,10 +65,7 @@ async fn rfc_9110_section_10_1_1_a_refusal_comes_instead_of_100() {
 #[tokio::test]
 async fn rfc_9110_section_10_1_1_an_instance_that_does_not_know_100_gets_the_body() {
     let mut stage = Stage::start().await;
-    let head = format!(
-        "POST / HTTP/1.1\r\nHost: {HOST}\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n"
-    );
-    let mut client = stage.client(&head).await;
+    let mut client = stage.client(expecting()).await;
     let (mut instance, _) = stage.instance().await;
     assert_eq!(
         client.until("\r\n\r\n").await,
@@ -79,6 +75,22 @@ async fn rfc_9110_section_10_1_1_an_instance_that_does_not_know_100_gets_the_bod
     instance.until("body").await;
     instance.send(OK).await;
     client.until("ok").await;
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn rfc_9110_section_10_1_1_no_body_is_asked_for_where_nobody_takes_it() {
+    let mut stage = Stage::start().await;
+    // No instance is there for it, or the one that is goes.
+    let unknown = expecting().replace(HOST, "unknown.localhost");
+    let head = stage.client(unknown).await.head().await;
+    assert!(head.starts_with("http/1.1 404"), "{head}");
+    let mut client = stage.client(expecting()).await;
+    let (instance, _) = stage.instance().await;
+    client.is_quiet().await;
+    drop(instance);
+    let head = client.head().await;
+    assert!(head.starts_with("http/1.1 502"), "{head}");
     stage.stop().await;
 }
 
@@ -125,6 +137,7 @@ async fn rfc_9112_section_6_3_a_response_of_two_lengths_is_not_passed_on() {
     stage.stop().await;
 }
 
+/// RFC 9112 section 9.5: a client that aborts.
 #[tokio::test]
 async fn a_client_that_leaves_cancels_the_request() {
     let mut stage = Stage::start().await;

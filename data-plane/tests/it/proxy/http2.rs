@@ -16,10 +16,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::{HOST, OK, Stage};
 use crate::feed::plane::within;
 
-type Frames = StreamBody<ReceiverStream<Result<Frame<Bytes>, std::convert::Infallible>>>;
+pub(super) type Frames = StreamBody<ReceiverStream<Result<Frame<Bytes>, std::convert::Infallible>>>;
 
 /// A client with prior knowledge.
-async fn client(stage: &Stage) -> SendRequest<Frames> {
+pub(super) async fn client(stage: &Stage) -> SendRequest<Frames> {
     let stream = TcpStream::connect(stage.address).await.expect("it accepts");
     let shaken = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
     let (sender, connection) = within("a handshake", shaken).await.expect("HTTP/2");
@@ -28,7 +28,7 @@ async fn client(stage: &Stage) -> SendRequest<Frames> {
 }
 
 /// A request whose body is fed frame by frame.
-fn request(
+pub(super) fn request(
     path: &str,
 ) -> (
     mpsc::Sender<Result<Frame<Bytes>, std::convert::Infallible>>,
@@ -43,7 +43,7 @@ fn request(
     (feed, request)
 }
 
-fn data(text: &'static str) -> Result<Frame<Bytes>, std::convert::Infallible> {
+pub(super) fn data(text: &'static str) -> Result<Frame<Bytes>, std::convert::Infallible> {
     Ok(Frame::data(Bytes::from_static(text.as_bytes())))
 }
 
@@ -56,7 +56,7 @@ fn status(code: &'static str) -> HeaderMap {
 
 /// An instance that speaks HTTP/2 and sends back each frame as it comes, then a status in trailers. The
 /// heads it saw come out of the channel.
-fn echo(stage: &mut Stage) -> mpsc::UnboundedReceiver<http::request::Parts> {
+pub(super) fn echo(stage: &mut Stage) -> mpsc::UnboundedReceiver<http::request::Parts> {
     let (_, none) = mpsc::unbounded_channel();
     let mut visitors = std::mem::replace(&mut stage.visitors, none);
     let (heads, seen) = mpsc::unbounded_channel();
@@ -215,6 +215,35 @@ async fn rfc_9113_section_8_1_a_truncated_response_resets_its_stream_alone() {
     let answered = client.send_request(call);
     let played = async {
         let (mut instance, _) = stage.instance().await;
+        instance.send(OK).await;
+    };
+    let (response, ()) = within("a response", futures_util::future::join(answered, played)).await;
+    assert_eq!(response.expect("it is answered").status(), 200);
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn rfc_9113_section_5_4_2_a_stream_that_is_reset_cancels_its_request_alone() {
+    let mut stage = Stage::start().await;
+    let mut client = client(&stage).await;
+    let (feed, call) = request("/left");
+    drop(feed);
+    let left = client.send_request(call);
+    let mut left = Box::pin(left);
+    let (mut instance, _) = tokio::select! {
+        _ = &mut left => panic!("it was answered"),
+        taken = stage.instance() => taken,
+    };
+    drop(left);
+    // The end of the request's body at most, and then the connection's.
+    let rest = instance.rest().await;
+    assert!(matches!(rest.as_str(), "" | "0\r\n\r\n"), "{rest:?}");
+    let (feed, call) = request("/next");
+    drop(feed);
+    let answered = client.send_request(call);
+    let played = async {
+        let (mut instance, head) = stage.instance().await;
+        assert!(head.starts_with("post /next "), "{head}");
         instance.send(OK).await;
     };
     let (response, ()) = within("a response", futures_util::future::join(answered, played)).await;

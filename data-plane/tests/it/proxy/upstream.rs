@@ -8,6 +8,7 @@ use crate::feed::plane::within;
 /// Requests at once, fewer than an instance takes.
 const BURST: usize = 64;
 
+/// RFC 9110 section 9.2.2: what may have been acted on is not sent again unasked.
 #[tokio::test]
 async fn a_request_is_sent_again_only_if_no_byte_of_it_was() {
     let mut stage = Stage::start().await;

@@ -1,14 +1,6 @@
 //! The syntax of chunked bodies.
 
-use super::{BAD, Row, Wanted, hold, post, row};
-
-fn is_hello(seen: &crate::front::origin::Seen) -> bool {
-    seen.target == "/first" && seen.body == b"hello"
-}
-
-fn is_empty(seen: &crate::front::origin::Seen) -> bool {
-    seen.target == "/first" && seen.body.is_empty()
-}
+use super::{BAD, Row, Wanted, hold, is_empty, is_hello, post, row};
 
 /// No trailer that the proxy passes on may name what routes, frames or authenticates (RFC 9110 section
 /// 6.5.1); the origin's parser checks most of that.

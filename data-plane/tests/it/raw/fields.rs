@@ -1,11 +1,7 @@
 //! Header fields: names, values, line ends, fields of one hop.
 
-use super::{BAD, Row, Wanted, get, hold, row};
+use super::{BAD, Row, Wanted, get, hold, is_first, row};
 use crate::front::origin::Seen;
-
-fn is_first(seen: &Seen) -> bool {
-    seen.target == "/first"
-}
 
 fn with(name: &'static str, line: &str, wanted: Wanted) -> Row {
     row(name, get(&format!("{line}\r\n")), wanted)

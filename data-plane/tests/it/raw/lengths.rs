@@ -1,14 +1,6 @@
 //! Content-Length and Transfer-Encoding.
 
-use super::{BAD, Wanted, get, hold, post, row};
-
-fn is_hello(seen: &crate::front::origin::Seen) -> bool {
-    seen.target == "/first" && seen.body == b"hello"
-}
-
-fn is_empty(seen: &crate::front::origin::Seen) -> bool {
-    seen.target == "/first" && seen.body.is_empty()
-}
+use super::{BAD, Wanted, get, hold, is_empty, is_hello, post, row};
 
 #[tokio::test]
 async fn content_length_is_one_number_or_400() {

@@ -1,14 +1,9 @@
 //! Request lines: methods, targets, versions.
 
-use super::{BAD, HOST, Row, Wanted, hold, row};
-use crate::front::origin::Seen;
+use super::{BAD, HOST, Row, Wanted, hold, is_first, row};
 
 fn line(name: &'static str, line: &str, wanted: Wanted) -> Row {
     row(name, format!("{line}\r\nHost: {HOST}\r\n\r\n"), wanted)
-}
-
-fn is_first(seen: &Seen) -> bool {
-    seen.target == "/first"
 }
 
 #[tokio::test]

@@ -1,0 +1,134 @@
+//! What lasts long: streams end with their request's time, tunnels do not; both are drained in order.
+
+use std::time::{Duration, Instant};
+
+use cless_proto::v1::Route;
+use http::HeaderValue;
+use http_body_util::BodyExt as _;
+
+use super::http2::{client, data, echo, request};
+use super::{Stage, get};
+use crate::feed::plane::within;
+
+const EVENTS: &str =
+    "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+const SWITCH: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+const SWITCHED: &str =
+    "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+
+/// Requests have a second.
+fn brief(route: &mut Route) {
+    if let Some(settings) = &mut route.settings {
+        settings.request_timeout = Some(prost_types::Duration {
+            seconds: 1,
+            nanos: 0,
+        });
+    }
+}
+
+#[tokio::test]
+async fn events_end_with_the_requests_time_and_not_as_if_they_were_whole() {
+    let mut stage = Stage::with(brief, |_| ()).await;
+    let mut client = stage.client(get("/events", "")).await;
+    let (mut instance, _) = stage.instance().await;
+    instance.send(EVENTS).await;
+    instance.send("9\r\ndata: 1\n\n\r\n").await;
+    client.until("data: 1").await;
+    let rest = client.rest().await;
+    assert!(!rest.contains("0\r\n\r\n"), "{rest:?}");
+    // The instance is told, by the end of its connection.
+    assert_eq!(instance.rest().await, "");
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_of_grpc_ends_with_the_requests_time_by_a_reset() {
+    let mut stage = Stage::with(brief, |_| ()).await;
+    let _seen = echo(&mut stage);
+    let mut client = client(&stage).await;
+    let (feed, mut call) = request("/pkg.Service/Bidi");
+    let kind = HeaderValue::from_static("application/grpc");
+    call.headers_mut().insert("content-type", kind);
+    let response = within("a response", client.send_request(call)).await;
+    let mut body = response.expect("it is answered").into_body();
+    feed.send(data("one")).await.expect("it is taken");
+    let first = within("a frame", body.frame()).await.expect("more");
+    assert_eq!(first.expect("whole").into_data().expect("data"), "one");
+    let last = within("the end", body.frame()).await.expect("no clean end");
+    assert!(last.is_err(), "{last:?}");
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn a_tunnel_outlasts_the_requests_time() {
+    let mut stage = Stage::with(brief, |_| ()).await;
+    let mut client = stage.client(get("/", SWITCH)).await;
+    let (mut instance, _) = stage.instance().await;
+    instance.send(SWITCHED).await;
+    client.head().await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    client.send("ping").await;
+    instance.until("ping").await;
+    instance.send("pong").await;
+    client.until("pong").await;
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn streams_and_tunnels_run_to_their_end_on_a_node_that_stops() {
+    let mut stage = Stage::with(|_| (), |options| options.drain_timeout = 30).await;
+    let mut events = stage.client(get("/events", "")).await;
+    let (mut source, _) = stage.instance().await;
+    source.send(EVENTS).await;
+    events.head().await;
+    let mut tunnel = stage.client(get("/", SWITCH)).await;
+    let (mut far, _) = stage.instance().await;
+    far.send(SWITCHED).await;
+    tunnel.head().await;
+    let Stage { node, address, .. } = stage;
+    let began = Instant::now();
+    let stopped = tokio::spawn(async move { node.shutdown().await });
+    within("the listener closes", async {
+        while tokio::net::TcpStream::connect(address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // Both ways, as before.
+    source.send("9\r\ndata: 1\n\n\r\n").await;
+    events.until("data: 1").await;
+    tunnel.send("ping").await;
+    far.until("ping").await;
+    source.send("0\r\n\r\n").await;
+    events.until("0\r\n\r\n").await;
+    assert!(!stopped.is_finished(), "a tunnel is open");
+    far.send("bye").await;
+    drop(far);
+    assert_eq!(tunnel.rest().await, "bye");
+    // Each direction ends by itself: a client may send on to an instance that sends no more.
+    drop(tunnel);
+    within("the node stops", stopped).await.expect("no panic");
+    assert!(
+        began.elapsed() < Duration::from_secs(20),
+        "it waited for nothing"
+    );
+}
+
+#[tokio::test]
+async fn what_does_not_end_is_cut_when_the_time_to_drain_is_up() {
+    let mut stage = Stage::with(|_| (), |options| options.drain_timeout = 1).await;
+    let mut events = stage.client(get("/events", "")).await;
+    let (mut source, _) = stage.instance().await;
+    source.send(EVENTS).await;
+    events.head().await;
+    let mut tunnel = stage.client(get("/", SWITCH)).await;
+    let (mut far, _) = stage.instance().await;
+    far.send(SWITCHED).await;
+    tunnel.head().await;
+    let began = Instant::now();
+    within("the node stops", stage.node.shutdown()).await;
+    assert!(began.elapsed() >= Duration::from_secs(1), "it did not wait");
+    let rest = events.rest().await;
+    assert!(!rest.contains("0\r\n\r\n"), "{rest:?}");
+    assert_eq!(tunnel.rest().await, "");
+}
