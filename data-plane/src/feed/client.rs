@@ -1,6 +1,7 @@
 //! Connects, follows, reconnects: the loop around [`Session`]. It decides nothing itself.
 
 use super::backoff::Backoff;
+use super::epochs::Epochs;
 use super::session::{Action, Leave, Session};
 use super::{Dial, Shared, wire};
 use crate::route::Table;
@@ -32,6 +33,8 @@ pub(super) struct Client {
     link: watch::Sender<Option<Channel>>,
     backoff: Backoff,
     rng: SmallRng,
+    /// Over all streams.
+    left: Epochs,
     /// What was logged last, so that one trouble is logged once.
     trouble: Option<String>,
 }
@@ -68,6 +71,7 @@ impl Client {
             link,
             backoff,
             rng,
+            left: Epochs::default(),
             trouble: None,
         }
     }
@@ -134,7 +138,14 @@ impl Client {
         let lifetime = timing
             .lifetime
             .mul_f64(self.rng.random_range(LIFETIME_FROM..=2.0 - LIFETIME_FROM));
-        let mut session = Session::new(serving, committed, timing, lifetime, Instant::now());
+        let mut session = Session::new(
+            serving,
+            committed,
+            self.left.clone(),
+            timing,
+            lifetime,
+            Instant::now(),
+        );
         let mut answered = false;
         loop {
             let received = tokio::select! {
@@ -168,13 +179,14 @@ impl Client {
     }
 
     fn perform(
-        &self,
+        &mut self,
         action: Action,
         answers: &mpsc::Sender<pb::StreamRoutesRequest>,
     ) -> Result<(), Ended> {
         match action {
             Action::Install(table) => {
                 self.log_table(&table);
+                self.left.leave(&self.shared.table.load(), table.cursor());
                 self.shared.install(table);
             }
             Action::Send(reply) => {

@@ -17,6 +17,7 @@ mod backoff;
 mod cache;
 mod client;
 mod decode;
+mod epochs;
 #[cfg(test)]
 mod fuzz;
 mod identity;
