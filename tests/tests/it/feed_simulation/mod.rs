@@ -28,8 +28,11 @@ use tally::Tally;
 /// Runs in `make test`.
 const SEEDS: u64 = 1000;
 
-/// What a thousand runs must have met, and at least how often.
-const MET: [&str; 29] = [
+/// Seeds that fail before the rest are left alone.
+const SHOWN: usize = 5;
+
+/// What a thousand runs must have met.
+const MET: [&str; 28] = [
     "snapshot to a new node",
     "snapshot: compacted",
     "snapshot: unknown epoch",
@@ -48,7 +51,6 @@ const MET: [&str; 29] = [
     "closed: no ack in time",
     "closed: replica behind",
     "closed: out of order",
-    "closed: replaced, or otherwise",
     "given up: stalled",
     "cache used",
     "cache set aside",
@@ -86,7 +88,7 @@ fn both_sides_of_the_feed_keep_its_laws_through_any_accidents() {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= last || !failed.lock().is_empty() {
+                    if seed >= last || failed.lock().len() >= SHOWN {
                         return;
                     }
                     if let Err(story) = world::run(seed, &tally) {
@@ -97,9 +99,6 @@ fn both_sides_of_the_feed_keep_its_laws_through_any_accidents() {
         }
     });
     let failed = failed.into_inner();
-    if let Some((seed, story)) = failed.first() {
-        panic!("{story}\nrun it again with CLESS_SIM_SEED={seed}");
-    }
     let met = tally.all();
     let lines: Vec<_> = met
         .iter()
@@ -111,6 +110,10 @@ fn both_sides_of_the_feed_keep_its_laws_through_any_accidents() {
         began.elapsed(),
         lines.join("\n")
     );
+    for (seed, story) in &failed {
+        eprintln!("{story}\nrun it again with CLESS_SIM_SEED={seed}\n");
+    }
+    assert!(failed.is_empty(), "{} seeds failed", failed.len());
     if seeds == (0..SEEDS) {
         let missing: Vec<_> = MET.iter().filter(|what| !met.contains_key(*what)).collect();
         assert!(missing.is_empty(), "never met: {missing:?}");

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::DuplexStream;
 use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Where planes are found now: the door of each, and the way to it.
@@ -55,6 +56,7 @@ pub(super) struct Node {
     /// What was found wrong with a table that it served.
     wrong: Arc<Mutex<Vec<String>>>,
     rng: SmallRng,
+    watching: Option<AbortHandle>,
 }
 
 struct Idle(watch::Sender<u64>);
@@ -93,7 +95,15 @@ impl Node {
             tally,
             wrong: Arc::default(),
             rng: SmallRng::from_rng(rng),
+            watching: None,
         }
+    }
+
+    fn take(&mut self) -> Option<Feed> {
+        if let Some(watching) = self.watching.take() {
+            watching.abort();
+        }
+        self.feed.take()
     }
 
     pub(super) async fn start(&mut self, lifetime: Duration) {
@@ -130,13 +140,13 @@ impl Node {
             clusters: self.clusters.clone(),
             wrong: Arc::clone(&self.wrong),
         };
-        tokio::spawn(watched.run(feed.clone()));
+        self.watching = Some(tokio::spawn(watched.run(feed.clone())).abort_handle());
         self.feed = Some(feed);
     }
 
     /// Ends the process: what it had on disk at this moment is what the next one finds.
     pub(super) async fn kill(&mut self, disk: Disk) {
-        let Some(feed) = self.feed.take() else {
+        let Some(feed) = self.take() else {
             return;
         };
         self.disconnect();
@@ -167,7 +177,7 @@ impl Node {
 
     /// Ends the process in order: the newest table is on disk then.
     pub(super) async fn stop(&mut self) {
-        if let Some(feed) = self.feed.take() {
+        if let Some(feed) = self.take() {
             let newest = feed.load_full();
             feed.shutdown().await;
             if !newest.is_initial() {
@@ -241,27 +251,15 @@ struct Watch {
 impl Watch {
     async fn run(self, feed: Feed) {
         let mut changed = feed.changed();
-        let weak = {
-            // Nothing but this is to keep the feed alive.
-            let first = feed.load_full();
-            (feed, first)
-        };
-        let (feed, first) = weak;
-        let mut newest: HashMap<(String, String), i64> = HashMap::new();
-        let mut table = first;
+        let mut newest = HashMap::new();
         loop {
-            if let Err(wrong) = self.look(&table, &mut newest) {
+            changed.borrow_and_update();
+            if let Err(wrong) = self.look(&feed.load_full(), &mut newest) {
                 self.wrong.lock().push(format!("{}: {wrong}", self.name));
             }
-            let ended = feed.status();
-            drop(ended);
-            tokio::select! {
-                biased;
-                moved = changed.changed() => if moved.is_err() { return },
-                // The process may have ended; its tables are looked at no more.
-                () = tokio::time::sleep(Duration::from_secs(600)) => return,
+            if changed.changed().await.is_err() {
+                return;
             }
-            table = feed.load_full();
         }
     }
 

@@ -109,7 +109,7 @@ impl<'a> World<'a> {
             })
             .collect();
         let mut world = Self {
-            fat: if rng.random_bool(0.08) { 48 * 1024 } else { 0 },
+            fat: if rng.random_bool(0.08) { 120 * 1024 } else { 0 },
             rotates: Duration::from_secs(if rng.random_bool(0.3) { 40 } else { 1800 }),
             rng,
             tally,
@@ -165,7 +165,7 @@ impl<'a> World<'a> {
                     sleep(Duration::from_millis(self.rng.random_range(0..100))).await;
                 }
             }
-            36..44 => self.weather(node, plane),
+            36..44 => self.weather(node, plane).await,
             44..52 => self.fair(node),
             52..56 => {
                 self.trouble(node, "its connections break");
@@ -254,7 +254,7 @@ impl<'a> World<'a> {
         self.tell(format!("revision {head} is written"));
     }
 
-    fn weather(&mut self, node: usize, plane: usize) {
+    async fn weather(&mut self, node: usize, plane: usize) {
         let cut = |cut| Weather {
             cut,
             ..Weather::default()
@@ -271,6 +271,13 @@ impl<'a> World<'a> {
         let path = &self.nodes[node].view.paths[plane];
         path.up.send_replace(up);
         path.down.send_replace(down);
+        if up.cut && down.cut && self.fat > 0 {
+            // More than a connection holds, for longer than a stream may stall.
+            for _ in 0..14 {
+                self.write();
+            }
+            sleep(Duration::from_secs(35)).await;
+        }
     }
 
     fn fair(&mut self, node: usize) {
@@ -369,7 +376,8 @@ impl<'a> World<'a> {
             let at = node.at();
             let at_head = at
                 .as_ref()
-                .is_some_and(|(cluster, at)| cluster == "ours" && *at == head);
+                .is_some_and(|(cluster, at)| cluster == "ours" && *at == head)
+                && self.shown(&node.name, &head);
             let well = planes_well
                 && node.is_connected()
                 && node.view.misled.lock().is_none()
@@ -457,15 +465,15 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Whether a plane shows it connected and at the head.
+    /// Whether the planes that have a stream of it, and there is one, show it at the head.
     fn shown(&self, name: &str, head: &(String, i64)) -> bool {
-        let nodes = self
-            .planes
-            .iter()
-            .flatten()
-            .flat_map(|plane| plane.feed.nodes());
-        let mut of = nodes.filter(|node| node.name == name && node.connected);
-        of.any(|node| node.applied.as_ref() == Some(head) && node.refusal.is_none())
+        let planes = self.planes.iter().flatten();
+        let nodes = planes.flat_map(|plane| plane.feed.nodes());
+        let mut of = nodes
+            .filter(|node| node.name == name && node.connected)
+            .peekable();
+        of.peek().is_some()
+            && of.all(|node| node.applied.as_ref() == Some(head) && node.refusal.is_none())
     }
 
     fn refuses(&self, name: &str) -> bool {
