@@ -14,6 +14,8 @@ mod feed;
 mod grpc;
 mod nodes;
 mod options;
+#[cfg(feature = "test-util")]
+pub mod simulation;
 pub mod store;
 
 pub use options::Options;

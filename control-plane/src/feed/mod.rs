@@ -1,8 +1,8 @@
 //! From committed changes to what each proxy is sent.
 //!
 //! ```text
-//!   store ──head moved──> publisher ──watch<Table>──> one stream per proxy (stream.rs, pure)
-//!                         table.rs                    frames.rs: a change cut into chunks
+//!   store ──head moved──> publisher ──watch<Published>──> one stream per proxy (stream.rs, pure)
+//!                         table.rs    published.rs        frames.rs: a change cut into chunks
 //! ```
 //!
 //! The publisher owns the table; streams only read it. There is no queue anywhere: what a stream
@@ -10,6 +10,7 @@
 
 mod cursor;
 pub(crate) mod frames;
+mod published;
 mod publisher;
 pub(crate) mod stream;
 pub(crate) mod table;

@@ -7,8 +7,9 @@
 
 use crate::domain::Uid;
 use crate::feed::cursor::Cursor;
+use crate::feed::published::Published;
 use crate::feed::table::{DigestMismatch, EncodedRoute, Entry, HISTORY_MOST, Table};
-use crate::store::{self, Changes, Head, RouteChange, RouteOp, Since, Store, StoredRoute};
+use crate::store::{self, Changes, FeedSource, Head, RouteChange, RouteOp, Since, StoredRoute};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,47 +46,47 @@ pub(crate) enum Error {
 /// A handle on the published table; clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Feed {
-    tables: watch::Receiver<Arc<Table>>,
+    tables: watch::Receiver<Arc<Published>>,
 }
 
 impl Feed {
     /// The newest table.
-    pub(crate) fn table(&self) -> Arc<Table> {
+    pub(crate) fn newest(&self) -> Arc<Published> {
         Arc::clone(&self.tables.borrow())
     }
 
     /// Follows the table; what is current counts as seen.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<Table>> {
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<Published>> {
         self.tables.clone()
     }
 
     /// The newest revision that is published.
     pub(crate) fn revision(&self) -> i64 {
         use crate::feed::stream::History as _;
-        self.table().head().revision
+        self.newest().table.head().revision
     }
 }
 
 /// Loads the table, then keeps it at the head until `shutdown`.
 pub(crate) async fn start(
-    store: Store,
+    store: impl FeedSource,
     shutdown: CancellationToken,
 ) -> Result<(Feed, JoinHandle<()>), Error> {
     // Before the first load, so that no write falls between.
     let heads = store.subscribe();
     let table = load(&store).await?;
-    let (publish, tables) = watch::channel(Arc::new(table));
+    let (publish, tables) = watch::channel(Arc::new(Published::new(table)));
     let publisher = Publisher { store, publish };
     let task = tokio::spawn(publisher.run(heads, shutdown));
     Ok((Feed { tables }, task))
 }
 
-struct Publisher {
-    store: Store,
-    publish: watch::Sender<Arc<Table>>,
+struct Publisher<S> {
+    store: S,
+    publish: watch::Sender<Arc<Published>>,
 }
 
-impl Publisher {
+impl<S: FeedSource> Publisher<S> {
     async fn run(self, mut heads: watch::Receiver<i64>, shutdown: CancellationToken) {
         let mut failing = false;
         loop {
@@ -119,13 +120,14 @@ impl Publisher {
 
     async fn refresh(&self) -> Result<(), Error> {
         use crate::feed::stream::History as _;
-        let table = Arc::clone(&self.publish.borrow());
+        let published = Arc::clone(&self.publish.borrow());
+        let table = &published.table;
         let next = match self.store.changes_since(table.head().revision).await? {
             Since::Changes(since) if *since.head.epoch == *table.head().epoch => {
                 if since.changes.is_empty() {
                     return Ok(());
                 }
-                match advance(&table, since) {
+                match advance(table, since) {
                     Ok(next) => next,
                     Err(error) => {
                         tracing::error!(%error, "reading the whole route table anew");
@@ -142,13 +144,13 @@ impl Publisher {
             // A new epoch, or a point that the store has forgotten.
             Since::Changes(_) | Since::Compacted(_) | Since::Ahead(_) => load(&self.store).await?,
         };
-        self.publish.send_replace(Arc::new(next));
+        self.publish.send_replace(Arc::new(Published::new(next)));
         Ok(())
     }
 }
 
 /// The whole table, with as much of its history as is kept.
-async fn load(store: &Store) -> Result<Table, Error> {
+async fn load(store: &impl FeedSource) -> Result<Table, Error> {
     let (head, routes) = store.load_table().await?;
     let routes = routes.into_iter().map(encoded);
     let table = Table::new(head.cluster.as_str().into(), cursor(&head), routes)?;

@@ -6,6 +6,7 @@ use super::{Plane, page, read, status};
 use crate::domain::{Uid, Violations, name};
 use crate::feed::Feed;
 use crate::feed::stream::{History as _, STALL_LIMIT};
+use crate::nodes::Nodes;
 use cless_proto::v1 as pb;
 use cless_proto::v1::route_feed_service_server::RouteFeedService;
 use std::collections::BTreeSet;
@@ -26,13 +27,12 @@ impl RouteFeedService for Plane {
         &self,
         request: Request<Streaming<pb::StreamRoutesRequest>>,
     ) -> Result<Response<Responses>, Status> {
-        let inbound = request.into_inner();
-        let shutdown = self.shutdown.clone();
         Ok(Response::new(stream_routes::serve(
-            inbound,
+            request.into_inner(),
             &self.feed,
             &self.nodes,
-            shutdown,
+            stream_routes::lifetime(&mut rand::rng()),
+            self.shutdown.clone(),
         )))
     }
 
@@ -61,13 +61,7 @@ impl RouteFeedService for Plane {
         &self,
         request: Request<pb::ReportNodeStatusRequest>,
     ) -> Result<Response<()>, Status> {
-        let mut wrong = Violations::new();
-        let report = from::read_report(request.into_inner(), &mut wrong);
-        let (identity, boot_id, report) = read(report, wrong)?;
-        self.nodes
-            .report(identity, boot_id, report)
-            .map_err(|taken| status::name_taken(&taken))?;
-        Ok(Response::new(()))
+        report(&self.nodes, request.into_inner()).map(Response::new)
     }
 
     async fn list_retained_images(
@@ -95,6 +89,16 @@ impl RouteFeedService for Plane {
     }
 }
 
+/// Takes in what a node says of itself.
+pub(crate) fn report(nodes: &Nodes, report: pb::ReportNodeStatusRequest) -> Result<(), Status> {
+    let mut wrong = Violations::new();
+    let report = from::read_report(report, &mut wrong);
+    let (identity, boot_id, report) = read(report, wrong)?;
+    nodes
+        .report(identity, boot_id, report)
+        .map_err(|taken| status::name_taken(&taken))
+}
+
 /// What the tokens of this list are made for.
 const RETAINED_IMAGES: &str = "retained images";
 
@@ -110,14 +114,15 @@ async fn watch(
     // Of one service: its uid, so that the end of its route is shown and others' are not.
     let mut uids = BTreeSet::new();
     loop {
-        let table = Arc::clone(&tables.borrow_and_update());
+        let newest = Arc::clone(&tables.borrow_and_update());
+        let table = &newest.table;
         let change = match &seen {
             Some(cursor) if cursor == table.head() => None,
             Some(cursor) => Some(table.delta(cursor).unwrap_or_else(|| table.snapshot())),
             None => Some(table.snapshot()),
         };
         seen = Some(table.head().clone());
-        drop(table);
+        drop(newest);
         for mut shown in change
             .iter()
             .flat_map(|change| to::watched(change, only.as_deref()))

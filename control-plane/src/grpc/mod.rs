@@ -17,6 +17,13 @@ mod traffic;
 
 pub(crate) use server::{Listening, listen};
 
+#[cfg(feature = "test-util")]
+pub(crate) use feed::report as take_report;
+#[cfg(feature = "test-util")]
+pub(crate) use server::transport;
+#[cfg(feature = "test-util")]
+pub(crate) use stream_routes::serve as serve_stream;
+
 use crate::domain::{Timestamp, Violations};
 use crate::feed::Feed;
 use crate::nodes::Nodes;

@@ -76,11 +76,8 @@ pub(crate) async fn listen(listen: SocketAddr, stop: CancellationToken) -> io::R
         all: Arc::clone(&all),
     };
     let ended = stop.clone().cancelled_owned();
-    let serving = Server::builder()
+    let serving = transport()
         .layer(Observe)
-        .max_concurrent_streams(STREAMS_MAX)
-        .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
-        .http2_keepalive_timeout(Some(KEEPALIVE_WITHIN))
         .serve_with_incoming_shutdown(switch, incoming, ended);
     let task = tokio::spawn(async move {
         if let Err(error) = serving.await {
@@ -94,6 +91,14 @@ pub(crate) async fn listen(listen: SocketAddr, stop: CancellationToken) -> io::R
         task,
         stop,
     })
+}
+
+/// How connections are served.
+pub(crate) fn transport() -> Server {
+    Server::builder()
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
+        .http2_keepalive_timeout(Some(KEEPALIVE_WITHIN))
 }
 
 impl Listening {

@@ -4,20 +4,20 @@
 //! stream of the same node, whichever is first; and while it sends it waits for the transport only.
 
 use crate::domain::{self, Violations};
+use crate::feed::frames::Frames;
 use crate::feed::stream::{Action, CloseReason, Event, Lifetime, STALL_LIMIT, Stream};
-use crate::feed::table::Change;
-use crate::feed::{Cursor, Feed, frames};
+use crate::feed::{Cursor, Feed};
 use crate::grpc::{convert, read, status};
 use crate::nodes::report::Quarantined;
 use crate::nodes::{Connection, Nodes};
 use cless_proto::v1 as pb;
 use rand::RngExt as _;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio_stream::{Stream as Messages, StreamExt as _};
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 /// Frames handed to the transport ahead of what it has taken: enough to keep it busy.
 const AHEAD: usize = 2;
@@ -38,11 +38,23 @@ type Outbound = mpsc::Sender<Result<pb::StreamRoutesResponse, Status>>;
 pub(crate) type Responses =
     tokio_stream::wrappers::ReceiverStream<Result<pb::StreamRoutesResponse, Status>>;
 
+/// What a proxy sends.
+pub(crate) trait Requests:
+    Messages<Item = Result<pb::StreamRoutesRequest, Status>> + Send + Unpin + 'static
+{
+}
+
+impl<T> Requests for T where
+    T: Messages<Item = Result<pb::StreamRoutesRequest, Status>> + Send + Unpin + 'static
+{
+}
+
 /// Serves a stream in a task of its own; it ends with the stream.
 pub(crate) fn serve(
-    inbound: Streaming<pb::StreamRoutesRequest>,
+    inbound: impl Requests,
     feed: &Feed,
     nodes: &Nodes,
+    lifetime: Lifetime,
     shutdown: CancellationToken,
 ) -> Responses {
     let (outbound, responses) = mpsc::channel(AHEAD);
@@ -51,7 +63,7 @@ pub(crate) fn serve(
         nodes: nodes.clone(),
         node: None,
         opened: Instant::now(),
-        stream: Stream::new(lifetime()),
+        stream: Stream::new(lifetime),
         last_txn: 0,
         outbound,
     };
@@ -59,8 +71,8 @@ pub(crate) fn serve(
     Responses::new(responses)
 }
 
-fn lifetime() -> Lifetime {
-    let mut rng = rand::rng();
+/// How long a stream is kept, drawn so that those opened together do not end together.
+pub(crate) fn lifetime(rng: &mut impl rand::Rng) -> Lifetime {
     Lifetime {
         rotate_after: ROTATE_AFTER
             .mul_f64(rng.random_range(1.0 - ROTATE_JITTER..=1.0 + ROTATE_JITTER)),
@@ -82,11 +94,7 @@ struct Session {
 struct Ended;
 
 impl Session {
-    async fn run(
-        mut self,
-        mut inbound: Streaming<pb::StreamRoutesRequest>,
-        shutdown: CancellationToken,
-    ) {
+    async fn run(mut self, mut inbound: impl Requests, shutdown: CancellationToken) {
         let mut tables = self.feed.subscribe();
         let outbound = self.outbound.clone();
         loop {
@@ -98,13 +106,13 @@ impl Session {
                     let newer = status::stream_replaced();
                     return self.end(newer).await;
                 }
-                message = inbound.message() => match message {
-                    Ok(Some(message)) => match self.read(message) {
+                message = inbound.next() => match message {
+                    Some(Ok(message)) => match self.read(message) {
                         Ok(read) => read,
                         Err(refusal) => return self.end(refusal).await,
                     },
                     // Half-closed or broken: nobody will acknowledge any more.
-                    Ok(None) | Err(_) => return,
+                    None | Some(Err(_)) => return,
                 },
                 moved = tables.changed() => match moved {
                     Ok(()) => (Event::HeadMoved, None),
@@ -112,8 +120,17 @@ impl Session {
                 },
                 () = wake(self.opened, self.stream.wake_at()) => (Event::Tick, None),
             };
-            let table = Arc::clone(&tables.borrow_and_update());
-            let action = self.stream.on(event, self.opened.elapsed(), &*table);
+            let (action, frames) = {
+                let newest = tables.borrow_and_update().clone();
+                let action = self.stream.on(event, self.opened.elapsed(), &newest.table);
+                let frames = match &action {
+                    Some(Action::Snapshot(_)) => Some(newest.snapshot()),
+                    Some(Action::Delta(from, _)) => Some(newest.delta(from)),
+                    _ => None,
+                };
+                // A stream that stalls keeps what it has yet to send, not the table.
+                (action, frames)
+            };
             if let (Some(node), Some(told)) = (&self.node, told)
                 && !matches!(action, Some(Action::Close(_)))
             {
@@ -122,15 +139,8 @@ impl Session {
             let done = match action {
                 None => Ok(()),
                 Some(Action::Heartbeat(head)) => self.send(convert::feed::heartbeat(&head)).await,
-                Some(Action::Snapshot(_)) => {
-                    let change = table.snapshot();
-                    drop(table);
-                    self.send_change(change, &shutdown).await
-                }
-                Some(Action::Delta(from, _)) => {
-                    let change = table.delta(&from).unwrap_or_else(|| table.snapshot());
-                    drop(table);
-                    self.send_change(change, &shutdown).await
+                Some(Action::Snapshot(_) | Action::Delta(..)) => {
+                    self.send_change(frames, &shutdown).await
                 }
                 Some(Action::GoAway(retry_after)) => {
                     let last = self.outbound.send(Ok(convert::feed::go_away(retry_after)));
@@ -149,21 +159,23 @@ impl Session {
 
     async fn send_change(
         &mut self,
-        change: Change,
+        frames: Option<Frames>,
         shutdown: &CancellationToken,
     ) -> Result<(), Ended> {
         self.last_txn += 1;
-        for frame in frames::frames(self.last_txn, change) {
+        for frame in frames.into_iter().flatten() {
+            let message = convert::feed::frame(self.last_txn, &frame);
+            drop(frame);
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Err(Ended),
-                sent = self.send(convert::feed::frame(frame)) => sent?,
+                sent = self.send(message) => sent?,
             }
         }
         let now = self.opened.elapsed();
-        let table = self.feed.table();
+        let newest = self.feed.newest();
         // `Sent` starts the wait for the answer and calls for nothing else.
-        let _none = self.stream.on(Event::Sent, now, &*table);
+        let _none = self.stream.on(Event::Sent, now, &newest.table);
         Ok(())
     }
 

@@ -14,6 +14,51 @@ use super::types::{Changes, Head, RouteChange, RouteOp, Since, StoredRoute};
 use super::write::{FEED_STATE_ID, Outcome};
 use super::{Error, Inner, Store, connection, row, table};
 
+/// What the publisher reads; [`Store`] is one.
+pub trait FeedSource: Send + Sync + 'static {
+    /// The newest revision as far as it is known here; a hint that may be late or missing.
+    fn subscribe(&self) -> watch::Receiver<i64>;
+
+    /// The whole table, by uid, as of one moment.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn load_table(&self) -> impl Future<Output = Result<(Head, Vec<StoredRoute>), Error>> + Send;
+
+    /// What happened after a revision, as of one moment.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn changes_since(&self, revision: i64) -> impl Future<Output = Result<Since, Error>> + Send;
+
+    /// The digest of the table after a revision, if that is still known.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn digest_at(
+        &self,
+        revision: i64,
+    ) -> impl Future<Output = Result<Option<[u8; 32]>, Error>> + Send;
+}
+
+impl FeedSource for Store {
+    fn subscribe(&self) -> watch::Receiver<i64> {
+        self.subscribe()
+    }
+
+    async fn load_table(&self) -> Result<(Head, Vec<StoredRoute>), Error> {
+        self.load_table().await
+    }
+
+    async fn changes_since(&self, revision: i64) -> Result<Since, Error> {
+        self.changes_since(revision).await
+    }
+
+    async fn digest_at(&self, revision: i64) -> Result<Option<[u8; 32]>, Error> {
+        self.digest_at(revision).await
+    }
+}
+
 impl Store {
     /// Where the table stands. Subscribers hear of it too, so that a store that others write to is followed by polling.
     ///

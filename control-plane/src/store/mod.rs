@@ -58,6 +58,7 @@ use crate::domain::{Domain, Timestamp};
 
 pub use backup::{Restored, backup, restore};
 pub use error::{Error, Precondition};
+pub use feed::FeedSource;
 pub(crate) use hint::follow as follow_hints;
 pub use images::RetainedImage;
 pub(crate) use node_status::Said;

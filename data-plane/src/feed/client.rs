@@ -1,12 +1,14 @@
 //! Connects, follows, reconnects: the loop around [`Session`]. It decides nothing itself.
 
 use super::backoff::Backoff;
+use super::epochs::Epochs;
 use super::session::{Action, Leave, Session};
-use super::{Shared, wire};
+use super::{Dial, Shared, wire};
 use crate::route::Table;
 use cless_proto::v1 as pb;
 use pb::route_feed_service_client::RouteFeedServiceClient;
 use rand::RngExt as _;
+use rand::rngs::SmallRng;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -26,9 +28,13 @@ const LIFETIME_FROM: f64 = 0.8;
 pub(super) struct Client {
     shared: Arc<Shared>,
     endpoints: Vec<Endpoint>,
+    dial: Dial,
     /// The connection of the stream, while it answers; reports use it too.
     link: watch::Sender<Option<Channel>>,
     backoff: Backoff,
+    rng: SmallRng,
+    /// Over all streams.
+    left: Epochs,
     /// What was logged last, so that one trouble is logged once.
     trouble: Option<String>,
 }
@@ -52,15 +58,20 @@ impl Client {
     pub(super) fn new(
         shared: Arc<Shared>,
         endpoints: Vec<Endpoint>,
+        dial: Dial,
         link: watch::Sender<Option<Channel>>,
+        rng: SmallRng,
     ) -> Self {
         let timing = &shared.timing;
         let backoff = Backoff::new(timing.backoff_floor, timing.backoff_ceiling);
         Self {
             shared,
             endpoints,
+            dial,
             link,
             backoff,
+            rng,
+            left: Epochs::default(),
             trouble: None,
         }
     }
@@ -68,10 +79,11 @@ impl Client {
     /// Runs until cancelled.
     pub(super) async fn run(mut self, cancel: CancellationToken) {
         // Nodes that are given the same list spread over it.
-        let mut at = rand::rng().random_range(0..self.endpoints.len());
+        let mut at = self.rng.random_range(0..self.endpoints.len());
         loop {
             let endpoint = self.endpoints[at].clone();
             let ended = tokio::select! {
+                biased;
                 () = cancel.cancelled() => break,
                 ended = self.follow(&endpoint) => ended,
             };
@@ -83,6 +95,7 @@ impl Client {
             self.log(&endpoint, &ended, wait);
             at = (at + 1) % self.endpoints.len();
             tokio::select! {
+                biased;
                 () = cancel.cancelled() => break,
                 () = sleep(wait) => {}
             }
@@ -103,8 +116,7 @@ impl Client {
 
     async fn stream(&mut self, endpoint: &Endpoint) -> Result<std::convert::Infallible, Ended> {
         let timing = self.shared.timing.clone();
-        let channel = endpoint
-            .connect()
+        let channel = (self.dial)(endpoint.clone())
             .await
             .map_err(|error| Ended::Connect(full_message(&error)))?;
         let serving = self.shared.table.load_full();
@@ -125,11 +137,19 @@ impl Client {
             .into_inner();
         let lifetime = timing
             .lifetime
-            .mul_f64(rand::rng().random_range(LIFETIME_FROM..=2.0 - LIFETIME_FROM));
-        let mut session = Session::new(serving, committed, timing, lifetime, Instant::now());
+            .mul_f64(self.rng.random_range(LIFETIME_FROM..=2.0 - LIFETIME_FROM));
+        let mut session = Session::new(
+            serving,
+            committed,
+            self.left.clone(),
+            timing,
+            lifetime,
+            Instant::now(),
+        );
         let mut answered = false;
         loop {
             let received = tokio::select! {
+                biased;
                 received = incoming.message() => received.map_err(Ended::Refused)?,
                 () = sleep_until(session.deadline()) => match session.overdue(Instant::now()) {
                     Some(leave) => return Err(leave.into()),
@@ -151,17 +171,22 @@ impl Client {
             for action in actions {
                 self.perform(action, &answers)?;
             }
+            // Asked here too: a plane that never falls silent must not put the deadline off for ever.
+            if let Some(leave) = session.overdue(now) {
+                return Err(leave.into());
+            }
         }
     }
 
     fn perform(
-        &self,
+        &mut self,
         action: Action,
         answers: &mpsc::Sender<pb::StreamRoutesRequest>,
     ) -> Result<(), Ended> {
         match action {
             Action::Install(table) => {
                 self.log_table(&table);
+                self.left.leave(&self.shared.table.load(), table.cursor());
                 self.shared.install(table);
             }
             Action::Send(reply) => {
@@ -189,8 +214,8 @@ impl Client {
         match ended {
             Ended::Left(Leave::Expired) => Duration::ZERO,
             // All nodes of a plane that stops are asked at once: half as much again spreads them.
-            Ended::Left(Leave::GoAway(after)) => after.mul_f64(rand::rng().random_range(1.0..=1.5)),
-            _ => self.backoff.next(&mut rand::rng()),
+            Ended::Left(Leave::GoAway(after)) => after.mul_f64(self.rng.random_range(1.0..=1.5)),
+            _ => self.backoff.next(&mut self.rng),
         }
     }
 

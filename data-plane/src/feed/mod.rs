@@ -17,6 +17,7 @@ mod backoff;
 mod cache;
 mod client;
 mod decode;
+mod epochs;
 #[cfg(test)]
 mod fuzz;
 mod identity;
@@ -36,8 +37,11 @@ pub use retained::Error as RetainedError;
 use crate::route::Table;
 use arc_swap::{ArcSwap, Guard};
 use cache::{Keeper, Loaded};
+use futures_util::future::BoxFuture;
 use identity::Identity;
 use parking_lot::Mutex;
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -188,6 +192,42 @@ pub struct Feed {
     _ends_with_the_last: Arc<DropGuard>,
 }
 
+/// How a control plane is connected to.
+type Dial = Arc<
+    dyn Fn(Endpoint) -> BoxFuture<'static, Result<Channel, tonic::transport::Error>> + Send + Sync,
+>;
+
+/// What is beyond the feed: the network, and chance.
+pub struct Surroundings {
+    dial: Dial,
+    rng: SmallRng,
+}
+
+impl Surroundings {
+    /// TCP, and the operating system's randomness.
+    fn real() -> Self {
+        Self {
+            dial: Arc::new(|endpoint| Box::pin(async move { endpoint.connect().await })),
+            rng: SmallRng::from_rng(&mut rand::rng()),
+        }
+    }
+
+    /// Any network, and a generator that can be seeded: for simulations.
+    #[cfg(feature = "test-util")]
+    pub fn simulated(
+        dial: impl Fn(Endpoint) -> BoxFuture<'static, Result<Channel, tonic::transport::Error>>
+        + Send
+        + Sync
+        + 'static,
+        rng: SmallRng,
+    ) -> Self {
+        Self {
+            dial: Arc::new(dial),
+            rng,
+        }
+    }
+}
+
 /// Claims the cache folder, loads the table from it, and follows the feed from now on.
 ///
 /// Returns once what is on disk is loaded; it does not wait for a control plane.
@@ -195,6 +235,19 @@ pub struct Feed {
 /// # Errors
 /// If an address or the cache folder cannot be used. A damaged table on disk is set aside.
 pub async fn start(options: FeedOptions, source: Arc<dyn ReportSource>) -> Result<Feed, Error> {
+    start_in(Surroundings::real(), options, source).await
+}
+
+/// [`start`] in these surroundings.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_in(
+    surroundings: Surroundings,
+    options: FeedOptions,
+    source: Arc<dyn ReportSource>,
+) -> Result<Feed, Error> {
+    let Surroundings { dial, mut rng } = surroundings;
     let FeedOptions {
         control_planes,
         node_name,
@@ -234,7 +287,9 @@ pub async fn start(options: FeedOptions, source: Arc<dyn ReportSource>) -> Resul
         node: wire::Node {
             id: identity.id.to_string(),
             name: node_name,
-            boot_id: uuid::Uuid::new_v4().to_string(),
+            boot_id: uuid::Builder::from_random_bytes(rng.random())
+                .into_uuid()
+                .to_string(),
         },
         timing,
         table: ArcSwap::from_pointee(table),
@@ -249,9 +304,11 @@ pub async fn start(options: FeedOptions, source: Arc<dyn ReportSource>) -> Resul
         shared.clone(),
         source,
         link.clone(),
+        SmallRng::from_rng(&mut rng),
         cancel.clone(),
     ));
-    tasks.spawn(client::Client::new(shared.clone(), endpoints, sender).run(cancel.clone()));
+    let client = client::Client::new(shared.clone(), endpoints, dial, sender, rng);
+    tasks.spawn(client.run(cancel.clone()));
     tasks.spawn(Keeper::new(cache_dir, identity.clone(), shared.clone()).run(cancel.clone()));
     tasks.close();
     Ok(Feed {

@@ -10,6 +10,7 @@ use super::{Shared, wire};
 use crate::instance::report::NodeReport;
 use cless_proto::v1 as pb;
 use pb::route_feed_service_client::RouteFeedServiceClient;
+use rand::rngs::SmallRng;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -33,6 +34,7 @@ pub(super) async fn run(
     shared: Arc<Shared>,
     source: Arc<dyn ReportSource>,
     mut link: watch::Receiver<Option<Channel>>,
+    mut rng: SmallRng,
     cancel: CancellationToken,
 ) {
     let timing = &shared.timing;
@@ -42,11 +44,12 @@ pub(super) async fn run(
     let mut failing = false;
     loop {
         let channel = tokio::select! {
-            () = cancel.cancelled() => break,
-            // The client holds the sender until it is cancelled as well.
-            Ok(channel) = link.wait_for(Option::is_some) => channel.clone(),
-            else => break,
-        };
+        biased;
+                    () = cancel.cancelled() => break,
+                    // The client holds the sender until it is cancelled as well.
+                    Ok(channel) = link.wait_for(Option::is_some) => channel.clone(),
+                    else => break,
+                };
         let Some(channel) = channel else { continue };
         // Seen before the report is taken: what changes after is reported again.
         changed.borrow_and_update();
@@ -66,14 +69,15 @@ pub(super) async fn run(
                         "the control plane did not take this node's report; trying again"
                     );
                 }
-                Some(backoff.next(&mut rand::rng()))
+                Some(backoff.next(&mut rng))
             }
         };
         tokio::select! {
-            () = cancel.cancelled() => break,
-            _ = link.changed() => {}
-            () = due(wait, &mut changed, timing) => {}
-        }
+        biased;
+                    () = cancel.cancelled() => break,
+                    _ = link.changed() => {}
+                    () = due(wait, &mut changed, timing) => {}
+                }
     }
     if let Some(channel) = last {
         // Best effort: an instance that is gone would else be shown until the node is forgotten.
@@ -91,10 +95,11 @@ async fn due(
         return sleep(wait).await;
     }
     tokio::select! {
-        () = sleep(timing.report_interval) => {}
-        // An error is a source that no longer says when it changes: the interval remains.
-        Ok(()) = changed.changed() => sleep(timing.report_coalesce).await,
-    }
+    biased;
+            () = sleep(timing.report_interval) => {}
+            // An error is a source that no longer says when it changes: the interval remains.
+            Ok(()) = changed.changed() => sleep(timing.report_coalesce).await,
+        }
 }
 
 async fn send(

@@ -9,6 +9,7 @@
 //! one before it in the same epoch.
 
 use super::Timing;
+use super::epochs::Epochs;
 use super::message::{Head, Message, Refusal, Reply};
 use super::staging::{Staged, Staging};
 use crate::route::Table;
@@ -61,16 +62,17 @@ pub(crate) enum Leave {
 
 impl Session {
     /// A stream on which Hello went at `now`. `committed`: a plane brought or confirmed `serving`
-    /// in this run; `lifetime`: how long to stay, jittered by the caller.
+    /// in this run, which has `left` these epochs; `lifetime`: how long to stay, jittered by the caller.
     pub(crate) fn new(
         serving: Arc<Table>,
         committed: bool,
+        left: Epochs,
         timing: Timing,
         lifetime: Duration,
         now: Instant,
     ) -> Self {
         Self {
-            staging: Staging::new(serving, committed),
+            staging: Staging::new(serving, committed, left),
             timing,
             heard: now,
             answered: false,
@@ -177,7 +179,14 @@ mod tests {
     }
 
     fn session(now: Instant, lifetime: Duration) -> Session {
-        Session::new(Arc::default(), false, Timing::default(), lifetime, now)
+        Session::new(
+            Arc::default(),
+            false,
+            Epochs::default(),
+            Timing::default(),
+            lifetime,
+            now,
+        )
     }
 
     fn cursor(revision: i64) -> Cursor {

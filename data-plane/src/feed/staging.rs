@@ -15,6 +15,7 @@
 //! go back within an epoch; no sequence of messages panics; what is staged is bounded.
 
 use super::decode::{self, SharedSettings};
+use super::epochs::Epochs;
 use super::message::{Begin, Chunk, Commit, Message, Refusal};
 use crate::route::{Candidate, Change, Digest, Scope, Table};
 use bytes::Bytes;
@@ -31,6 +32,7 @@ pub(crate) struct Staging {
     /// The plane that brought `serving` in this run: another cluster's tables are refused. A table
     /// from the disk cache binds nobody, so a node can be moved to another plane by a restart.
     committed: bool,
+    left: Epochs,
     state: State,
 }
 
@@ -63,11 +65,13 @@ pub(crate) enum Staged {
 }
 
 impl Staging {
-    /// Over the table that serves; `committed` if a plane brought it in this run.
-    pub(crate) fn new(serving: Arc<Table>, committed: bool) -> Self {
+    /// Over the table that serves; `committed` if a plane brought it in this run, which has `left` these
+    /// epochs.
+    pub(crate) fn new(serving: Arc<Table>, committed: bool, left: Epochs) -> Self {
         Self {
             serving,
             committed,
+            left,
             state: State::Idle,
         }
     }
@@ -172,6 +176,13 @@ impl Staging {
                 begin.to.revision, at.revision
             )));
         }
+        if let Some(newer) = self.left.newer_than(&begin.to) {
+            return Err(Refusal::rejected(format!(
+                "revision {} of an epoch that this node left at revision {newer}: the control plane \
+                 has not seen the restore yet",
+                begin.to.revision
+            )));
+        }
         Ok(())
     }
 
@@ -257,6 +268,7 @@ impl Staging {
             same if **same == *begin.cluster => same.clone(),
             _ => begin.cluster.into(),
         };
+        self.left.leave(&self.serving, &begin.to);
         let table = Arc::new(self.serving.apply(Change {
             cluster,
             cursor: begin.to,

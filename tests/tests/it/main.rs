@@ -9,6 +9,7 @@ mod engine_restart;
 mod engine_trouble;
 mod failure;
 mod faults;
+mod feed_simulation;
 mod grpc;
 mod grpcurl;
 mod http2;

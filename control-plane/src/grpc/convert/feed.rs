@@ -143,15 +143,10 @@ pub(crate) fn cursor(cursor: &Cursor) -> pb::Cursor {
     }
 }
 
-/// One message of a change.
-pub(crate) fn frame(frame: Frame) -> pb::StreamRoutesResponse {
+/// One message of a change, in the stream's transaction `txn`.
+pub(crate) fn frame(txn: u64, frame: &Frame) -> pb::StreamRoutesResponse {
     message(match frame {
-        Frame::Begin {
-            txn,
-            cluster,
-            from,
-            to,
-        } => Message::Begin(pb::Begin {
+        Frame::Begin { cluster, from, to } => Message::Begin(pb::Begin {
             txn,
             cluster: cluster.to_string(),
             kind: match from {
@@ -160,23 +155,22 @@ pub(crate) fn frame(frame: Frame) -> pb::StreamRoutesResponse {
             }
             .into(),
             from: from.as_ref().map(cursor),
-            to: Some(cursor(&to)),
+            to: Some(cursor(to)),
         }),
         Frame::Chunk {
-            txn,
             part,
             upserts,
             removed,
         } => Message::Chunk(pb::Chunk {
             txn,
-            part,
+            part: *part,
             upserts: upserts.iter().map(|route| encoded(route)).collect(),
             removed: removed.iter().map(ToString::to_string).collect(),
         }),
-        Frame::Commit { txn, to, count } => Message::Commit(pb::Commit {
+        Frame::Commit { to, count } => Message::Commit(pb::Commit {
             txn,
-            to: Some(cursor(&to)),
-            count,
+            to: Some(cursor(to)),
+            count: *count,
         }),
     })
 }

@@ -54,9 +54,10 @@ impl Keeper {
                 }
             };
             tokio::select! {
-                () = cancel.cancelled() => break,
-                () = wait => {}
-            }
+            biased;
+                            () = cancel.cancelled() => break,
+                            () = wait => {}
+                        }
         }
         if *self.shared.changed.borrow() != self.written {
             self.write().await;
