@@ -9,8 +9,8 @@
 //!     ─▶ INSERT …; INSERT …; UPDATE feed_state RETURNING ─▶ RELEASE; COMMIT
 //! ```
 //!
-//! Law: what fails is refused by the write that it belongs to. An insert never waits beyond the end of its savepoint, so
-//! only `BEGIN`, `SAVEPOINT` and `RELEASE` go along with what another write says; where one of those fails, the
+//! Law: what fails is refused by the write that it belongs to. No insert waits beyond the end of its savepoint, before
+//! which `write` flushes, so only `BEGIN`, `SAVEPOINT` and `RELEASE` go along with what another write says; where one of those fails, the
 //! transaction is lost for all.
 
 use std::convert::Infallible;
@@ -161,9 +161,6 @@ impl LocalTx {
             Scope::Transaction => {
                 link.control(&self.shared, "COMMIT").await?;
             }
-            Scope::Savepoint if link.waiting.writes => {
-                link.control(&self.shared, "RELEASE one").await?;
-            }
             Scope::Savepoint => link.waiting.control("RELEASE one"),
         }
         drop(link);
@@ -193,6 +190,15 @@ impl LocalTx {
         let mut link = self.shared.link.lock().await;
         link.waiting.push(statement)?;
         link.waiting.writes = true;
+        Ok(())
+    }
+
+    /// Runs what waits, if it writes.
+    pub(super) async fn flush(&self) -> Result<(), DbErr> {
+        let mut link = self.shared.link.lock().await;
+        if link.waiting.writes {
+            link.run(&self.shared).await?;
+        }
         Ok(())
     }
 

@@ -37,13 +37,21 @@ impl Session {
         }
     }
 
-    /// Runs a statement of which nothing but success is awaited: at the latest when this transaction or savepoint ends,
-    /// and an error may be the next statement's.
+    /// Runs a statement of which nothing but success is awaited: at the latest when it is flushed, and an error may be
+    /// the next statement's.
     pub(super) async fn defer(&self, query: impl QueryTrait + Send) -> Result<(), DbErr> {
         let statement = query.build(self.get_database_backend());
         match self {
             Self::Local(local) => local.defer(statement).await,
             Self::Pooled(pooled) => pooled.execute_raw(statement).await.map(|_| ()),
+        }
+    }
+
+    /// Runs what was deferred; to be awaited before a savepoint is kept.
+    pub(super) async fn flush(&self) -> Result<(), DbErr> {
+        match self {
+            Self::Local(local) => local.flush().await,
+            Self::Pooled(_) => Ok(()),
         }
     }
 }

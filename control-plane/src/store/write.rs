@@ -169,6 +169,9 @@ impl WriteTx {
             Outcome::Same(resource) => (resource, current, false, false),
             Outcome::Replayed(resource, revision) => (resource, revision, true, false),
         };
+        if keep && let Err(error) = self.db.flush().await {
+            return Err((error.into(), self.db));
+        }
         Ok(Done {
             written: Written {
                 resource,
