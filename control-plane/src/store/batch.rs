@@ -18,11 +18,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
-use sea_orm::{DatabaseTransaction, DbErr, TransactionTrait};
+use sea_orm::DbErr;
 use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
 
 use super::entity::feed_state;
 use super::explain::is_to_be_repeated;
+use super::session::Session;
 use super::types::Written;
 use super::write::{Done, WriteTx, lock_state};
 use super::{Error, Inner, connection, hint};
@@ -54,7 +56,7 @@ struct Turn {
 
 #[derive(Debug)]
 struct Batch {
-    db: DatabaseTransaction,
+    db: Session,
     state: feed_state::Model,
     members: usize,
     /// Whether there is anything to commit.
@@ -65,16 +67,29 @@ struct Batch {
 }
 
 /// What a write came to, before its savepoint ends; an error comes with the savepoint.
-type Ended<T> = Result<Done<T>, (Error, DatabaseTransaction)>;
+type Ended<T> = Result<Done<T>, (Error, Session)>;
 
-/// Runs one write: waits for its turn, writes, and waits for the commit.
-pub(super) async fn write<T, F>(inner: Arc<Inner>, change: F) -> Result<Written<T>, Error>
+/// Runs one write in a task of its own, on the thread of the connection if that has one.
+pub(super) fn spawn<T, F>(inner: Arc<Inner>, change: F) -> JoinHandle<Result<Written<T>, Error>>
+where
+    T: Send + 'static,
+    F: FnOnce(WriteTx) -> BoxFuture<'static, Ended<T>> + Send + 'static,
+{
+    // It counts from here: the write before it, which may run before this task does, is not to commit without it.
+    inner.writers.waiting.fetch_add(1, Ordering::AcqRel);
+    match inner.connections.local.clone() {
+        Some(local) => local.runtime().spawn(write(inner, change)),
+        None => tokio::spawn(write(inner, change)),
+    }
+}
+
+/// Waits for its turn, writes, and waits for the commit.
+async fn write<T, F>(inner: Arc<Inner>, change: F) -> Result<Written<T>, Error>
 where
     T: Send + 'static,
     F: FnOnce(WriteTx) -> BoxFuture<'static, Ended<T>> + Send,
 {
     let writers = &inner.writers;
-    writers.waiting.fetch_add(1, Ordering::AcqRel);
     let mut turn = writers.turn.lock().await;
     writers.waiting.fetch_sub(1, Ordering::AcqRel);
     let mut batch = match turn.batch.take() {
@@ -138,8 +153,8 @@ impl Batch {
     }
 
     async fn try_begin(inner: &Inner) -> Result<Self, DbErr> {
-        let db = connection::begin_write(&inner.connections.writer).await?;
-        let state = lock_state(&db).await?;
+        let (db, state) =
+            connection::begin_write(&inner.connections, |db| Box::pin(lock_state(db))).await?;
         Ok(Self {
             db,
             state,
@@ -160,7 +175,7 @@ impl Batch {
         F: FnOnce(WriteTx) -> BoxFuture<'static, Ended<T>>,
     {
         self.members += 1;
-        let savepoint = self.db.begin().await?;
+        let savepoint = self.db.savepoint().await?;
         let tx = WriteTx::begin(Arc::clone(inner), savepoint, self.state.clone())?;
         match change(tx).await {
             Ok(done) => {

@@ -1,7 +1,7 @@
 //! Opening a database, and beginning transactions on it.
 //!
-//! There is one connection that writes, so that writers queue in this process, in order, rather than race for the
-//! database's lock, and a few that read beside it. In memory there is one connection for both. What is written is on
+//! There is one connection that writes ([`local`](super::local) for a file), so that writers queue in this process, in
+//! order, rather than race for the database's lock, and a few that read beside it. In memory there is one connection for both. What is written is on
 //! disk before it is acknowledged: `synchronous=FULL`, because in WAL mode NORMAL may lose acknowledged commits on power
 //! loss; PostgreSQL's own default is as strict.
 
@@ -9,12 +9,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use sea_orm::{
     AccessMode, ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbBackend,
     IsolationLevel, SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
 
 use super::explain::{explain_open, is_busy};
+use super::local::Local;
+use super::session::Session;
 use super::sqlite::{self, InUse, Role, SqliteUrl};
 use super::{Error, migrate};
 
@@ -35,8 +38,11 @@ const SERVER_LIMITS: [(&str, &str); 3] = [
 /// The two sides of a database; clones share their connections.
 #[derive(Debug, Clone)]
 pub(super) struct Connections {
+    /// Writes on a server and in memory; in a file it is there for migrations.
     pub(super) writer: DatabaseConnection,
     pub(super) reader: DatabaseConnection,
+    /// Writes to a file.
+    pub(super) local: Option<Arc<Local>>,
     /// Of a SQLite file, for as long as it is open.
     in_use: Option<Arc<InUse>>,
     url: String,
@@ -78,7 +84,7 @@ pub(super) async fn open(url: &str) -> Result<Connections, Error> {
         }
     }
     let refused = |error: sea_orm::DbErr| fail(explain_open(&error));
-    let writer = connect(url, 1, Role::Writer).await.map_err(refused)?;
+    let writer = connect(url, 1, Role::Plane).await.map_err(refused)?;
     if sqlite.is_some() {
         sqlite::check_library(&writer).await.map_err(refused)?;
     }
@@ -94,13 +100,20 @@ pub(super) async fn open(url: &str) -> Result<Connections, Error> {
     if let Some(lock) = &mut in_use {
         lock.share().map_err(|error| fail(sqlite::cannot(&error)))?;
     }
+    let local = match &sqlite {
+        Some(SqliteUrl::File { path, .. }) => {
+            Some(Arc::new(Local::open(path).await.map_err(refused)?))
+        }
+        _ => None,
+    };
     let reader = match sqlite {
         Some(SqliteUrl::Memory) => writer.clone(),
-        _ => connect(url, READERS, Role::Reader).await.map_err(refused)?,
+        _ => connect(url, READERS, Role::Plane).await.map_err(refused)?,
     };
     Ok(Connections {
         writer,
         reader,
+        local,
         in_use: in_use.map(Arc::new),
         url: url.to_owned(),
     })
@@ -149,15 +162,19 @@ pub(super) async fn connect(
     Database::connect(options).await
 }
 
-/// Begins a transaction that may write.
+/// What a transaction that may write begins with.
+pub(super) type First<T> = for<'a> fn(&'a Session) -> BoxFuture<'a, Result<T, sea_orm::DbErr>>;
+
+/// Begins a transaction that may write, with a first statement of it.
 ///
 /// On SQLite it takes the lock at once: one that begins by reading and then writes is refused as busy without waiting.
 /// On PostgreSQL each statement reads what is committed by then; as all writers begin by locking one row, that is what
 /// the one before left, and no order of statements can fail to serialise.
-pub(super) async fn begin_write(
-    connection: &DatabaseConnection,
-) -> Result<DatabaseTransaction, sea_orm::DbErr> {
-    let options = || match connection.get_database_backend() {
+pub(super) async fn begin_write<T>(
+    connections: &Connections,
+    first: First<T>,
+) -> Result<(Session, T), sea_orm::DbErr> {
+    let options = || match connections.writer.get_database_backend() {
         DbBackend::Sqlite => TransactionOptions {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
@@ -170,7 +187,15 @@ pub(super) async fn begin_write(
     };
     let begun = Instant::now();
     loop {
-        match connection.begin_with_options(options()).await {
+        let tried = async {
+            let session = match &connections.local {
+                Some(local) => Session::Local(local.begin().await),
+                None => Session::Pooled(connections.writer.begin_with_options(options()).await?),
+            };
+            let found = first(&session).await?;
+            Ok((session, found))
+        };
+        match tried.await {
             // Another process writes: its turns are short.
             Err(error) if is_busy(&error) && begun.elapsed() < LOCKED_WITHIN => {
                 tokio::time::sleep(Duration::from_millis(1)).await;

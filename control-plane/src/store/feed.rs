@@ -194,12 +194,12 @@ pub(super) async fn prepare(store: &Store, now: Timestamp) -> Result<(), Error> 
 
 async fn create_state(inner: &Inner, now: Timestamp) -> Result<(), Error> {
     use sea_orm::ActiveValue::Set;
-    let db = connection::begin_write(&inner.connections.writer).await?;
     let digest = TableDigest::default().to_bytes().to_vec();
     // Another process may have come first.
-    let known = feed_state::Entity::find_by_id(FEED_STATE_ID)
-        .one(&db)
-        .await?;
+    let (db, known) = connection::begin_write(&inner.connections, |db| {
+        Box::pin(feed_state::Entity::find_by_id(FEED_STATE_ID).one(db))
+    })
+    .await?;
     if known.is_none() {
         feed_state::Entity::insert(feed_state::ActiveModel {
             id: Set(FEED_STATE_ID),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sea_orm::sqlx;
 use sea_orm::sqlx::postgres::PgListener;
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr};
+use sea_orm::{ConnectionTrait, DbErr};
 use tokio_util::sync::CancellationToken;
 
 use super::Store;
@@ -19,7 +19,7 @@ const CHANNEL: &str = "cless_feed";
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Sends a hint, at commit.
-pub(super) async fn send(db: &DatabaseTransaction) -> Result<(), DbErr> {
+pub(super) async fn send(db: &impl ConnectionTrait) -> Result<(), DbErr> {
     db.execute_unprepared(&format!("NOTIFY {CHANNEL}")).await?;
     Ok(())
 }

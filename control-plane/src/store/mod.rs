@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `connection` | opens SQLite or PostgreSQL, begins transactions on them |
 //! | `sqlite` | a database that is a file: its lock, its connections |
+//! | `local` | the connection that writes to a file, and its thread |
+//! | `session` | a transaction, wherever it is |
 //! | `migrate`, `backup` | the schema brought up to date; backup and restore |
 //! | `write` | the frame of every write: change, revision, log |
 //! | `batch` | the queue of writers, and the commit that they share |
@@ -33,11 +35,13 @@ mod feed;
 mod hint;
 mod hosts;
 mod images;
+mod local;
 mod migrate;
 mod node_status;
 mod requests;
 mod row;
 mod services;
+mod session;
 mod sqlite;
 mod table;
 mod traffic;
@@ -124,6 +128,9 @@ impl Store {
     /// If the database cannot be closed in order; what was acknowledged is safe all the same.
     pub async fn close(&self) -> Result<(), Error> {
         self.inner.connections.reader.close_by_ref().await?;
+        if let Some(local) = &self.inner.connections.local {
+            local.close().await?;
+        }
         self.inner.connections.writer.close_by_ref().await?;
         Ok(())
     }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sea_orm::sqlx::{Connection as _, Sqlite, pool::PoolOptions};
+use sea_orm::sqlx::{ConnectOptions as _, Connection as _, Sqlite, pool::PoolOptions};
 use sea_orm::{ConnectOptions, ConnectionTrait, DatabaseConnection, DbBackend, Statement};
 
 /// For the lock of a database that another process holds.
@@ -189,8 +189,7 @@ impl InUse {
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
-    Writer,
-    Reader,
+    Plane,
     /// To copy or to check a file, which it leaves as it is.
     Tool,
 }
@@ -205,10 +204,7 @@ pub(super) fn configure(options: &mut ConnectOptions, role: Role) {
             if role == Role::Tool {
                 return options;
             }
-            options
-                .journal_mode(SqliteJournalMode::Wal)
-                .synchronous(SqliteSynchronous::Full)
-                .foreign_keys(true)
+            durable(options)
         })
         .map_sqlx_sqlite_pool_opts(move |pool: PoolOptions<Sqlite>| {
             let pool = pool.after_release(|connection, _| {
@@ -217,21 +213,23 @@ pub(super) fn configure(options: &mut ConnectOptions, role: Role) {
                 let keep = !connection.is_in_transaction();
                 Box::pin(std::future::ready(Ok(keep)))
             });
-            if role != Role::Writer {
-                return pool;
-            }
-            pool.after_connect(|connection, _| {
-                Box::pin(async move {
-                    use sea_orm::sqlx::Executor as _;
-                    let shorter =
-                        format!("PRAGMA busy_timeout = {}", WRITER_BUSY_TIMEOUT.as_millis());
-                    connection
-                        .execute(sea_orm::sqlx::AssertSqlSafe(shorter))
-                        .await?;
-                    Ok(())
-                })
-            })
+            pool
         });
+}
+
+/// How the connection that writes to a file is set up.
+pub(super) fn writer_options(path: &Path) -> SqliteConnectOptions {
+    durable(SqliteConnectOptions::new())
+        .filename(path)
+        .busy_timeout(WRITER_BUSY_TIMEOUT)
+        .disable_statement_logging()
+}
+
+fn durable(options: SqliteConnectOptions) -> SqliteConnectOptions {
+    options
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
 }
 
 /// Refuses a library that may corrupt the database.

@@ -164,8 +164,8 @@ impl WriteTx {
             verification: None,
             verify_deadline: None,
         };
-        versions::Entity::insert(model.clone().into_active_model())
-            .exec_without_returning(&self.db)
+        self.db
+            .defer(versions::Entity::insert(model.clone().into_active_model()))
             .await?;
         self.remember(named, &row.model.uid, model.number).await?;
         // Nothing reaches it yet, so the route stays as it is.

@@ -19,15 +19,13 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use sea_orm::ActiveValue::Set;
 use sea_orm::sea_query::Expr;
-use sea_orm::{
-    ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder,
-    QuerySelect,
-};
+use sea_orm::{ColumnTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect};
 
 use crate::domain::{Timestamp, Uid};
 
 use super::digest::TableDigest;
 use super::entity::{feed_state, request_ids, route_changes};
+use super::session::Session;
 use super::types::{RouteOp, Written};
 use super::{Error, Inner, Store, batch, row};
 
@@ -57,7 +55,7 @@ pub(super) enum Outcome<T> {
 
 /// A write under way.
 pub(super) struct WriteTx {
-    pub(super) db: DatabaseTransaction,
+    pub(super) db: Session,
     pub(super) inner: Arc<Inner>,
     pub(super) now: Timestamp,
     pub(super) digest: TableDigest,
@@ -71,7 +69,7 @@ pub(super) struct Done<T> {
     pub(super) written: Written<T>,
     /// The row of `feed_state` after it, if it is to be kept.
     pub(super) keep: Option<feed_state::Model>,
-    db: DatabaseTransaction,
+    db: Session,
 }
 
 impl<T> Done<T> {
@@ -105,7 +103,7 @@ impl Store {
             + 'static,
     {
         let inner = Arc::clone(&self.inner);
-        let done = tokio::spawn(batch::write(inner, move |mut tx: WriteTx| {
+        let done = batch::spawn(inner, move |mut tx: WriteTx| {
             Box::pin(async move {
                 tx.now = now;
                 match change(&mut tx).await {
@@ -113,7 +111,7 @@ impl Store {
                     Err(error) => Err((error, tx.db)),
                 }
             }) as BoxFuture<'static, _>
-        }));
+        });
         done.await.map_err(|error| {
             if error.is_panic() {
                 Error::Database(format!("a write did not end well: {error}"))
@@ -125,7 +123,7 @@ impl Store {
 }
 
 /// The one row of `feed_state`, locked until the transaction ends.
-pub(super) async fn lock_state(db: &DatabaseTransaction) -> Result<feed_state::Model, DbErr> {
+pub(super) async fn lock_state(db: &Session) -> Result<feed_state::Model, DbErr> {
     feed_state::Entity::find_by_id(FEED_STATE_ID)
         .lock_exclusive()
         .one(db)
@@ -137,7 +135,7 @@ impl WriteTx {
     /// A write in a savepoint; `state` is the row that its transaction has locked, as of now.
     pub(super) fn begin(
         inner: Arc<Inner>,
-        db: DatabaseTransaction,
+        db: Session,
         state: feed_state::Model,
     ) -> Result<Self, Error> {
         Ok(Self {
@@ -158,7 +156,7 @@ impl WriteTx {
         mut self,
         outcome: Outcome<T>,
         validate_only: bool,
-    ) -> Result<Done<T>, (Error, DatabaseTransaction)> {
+    ) -> Result<Done<T>, (Error, Session)> {
         let current = self.state.revision;
         let (resource, revision, replayed, keep) = match outcome {
             Outcome::Changed(resource) => {
@@ -171,6 +169,9 @@ impl WriteTx {
             Outcome::Same(resource) => (resource, current, false, false),
             Outcome::Replayed(resource, revision) => (resource, revision, true, false),
         };
+        if keep && let Err(error) = self.db.flush().await {
+            return Err((error.into(), self.db));
+        }
         Ok(Done {
             written: Written {
                 resource,
@@ -197,27 +198,26 @@ impl WriteTx {
         let revision = self.revision();
         let digest = self.digest.to_bytes().to_vec();
         let (service_uid, op) = &self.change;
+        let change = route_changes::Entity::insert(route_changes::ActiveModel {
+            revision: Set(revision),
+            service_uid: Set(service_uid.as_ref().map(|uid| uid.as_str().to_owned())),
+            op: Set(op.as_str().to_owned()),
+            digest: Set(digest.clone()),
+            time: Set(self.now.micros()),
+        });
+        self.db.defer(change).await?;
         let stepped = feed_state::Entity::update_many()
             .col_expr(
                 feed_state::Column::Revision,
                 Expr::col(feed_state::Column::Revision).add(1),
             )
-            .col_expr(feed_state::Column::Digest, Expr::value(digest.clone()))
+            .col_expr(feed_state::Column::Digest, Expr::value(digest))
             .filter(feed_state::Column::Id.eq(FEED_STATE_ID))
             .exec_with_returning(&self.db)
             .await?
             .pop()
             .filter(|state| state.revision == revision)
             .ok_or_else(|| Error::Unavailable("another writer came between".to_owned()))?;
-        route_changes::Entity::insert(route_changes::ActiveModel {
-            revision: Set(revision),
-            service_uid: Set(service_uid.as_ref().map(|uid| uid.as_str().to_owned())),
-            op: Set(op.as_str().to_owned()),
-            digest: Set(digest),
-            time: Set(self.now.micros()),
-        })
-        .exec_without_returning(&self.db)
-        .await?;
         if revision % CLEAN_EVERY == 0 {
             self.clean(KEEP_CHANGES).await?;
         }

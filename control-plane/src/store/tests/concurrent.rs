@@ -1,6 +1,8 @@
 use std::collections::BTreeSet;
 
 use super::super::Since;
+use super::super::entity::route_changes;
+use super::super::write::Outcome;
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -136,4 +138,46 @@ async fn a_table_is_read_as_of_one_moment() {
         assert_eq!(digest.to_bytes(), head.digest);
     }
     writer.await.unwrap();
+}
+
+/// A statement that goes along with a later one fails the write that it is of, and no other of its commit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_deferred_insert_that_fails_refuses_its_own_write_only() {
+    let disk = OnDisk::new();
+    let store = disk.open().await;
+    create(&store, "shared").await;
+    let writes = (0..60).map(|turn| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            if turn % 3 > 0 {
+                let service = id("shared");
+                let made = store.create_version(&service, spec("hello:1"), plain());
+                made.await.expect("it has no part in it");
+                return true;
+            }
+            let twice = store.write(START, false, |tx| {
+                Box::pin(async move {
+                    let known = route_changes::ActiveModel {
+                        revision: sea_orm::ActiveValue::Set(1),
+                        service_uid: sea_orm::ActiveValue::Set(None),
+                        op: sea_orm::ActiveValue::Set("none".to_owned()),
+                        digest: sea_orm::ActiveValue::Set(vec![0; 32]),
+                        time: sea_orm::ActiveValue::Set(0),
+                    };
+                    let again = <route_changes::Entity as sea_orm::EntityTrait>::insert(known);
+                    tx.db.defer(again).await?;
+                    Ok(Outcome::Quiet(()))
+                })
+            });
+            assert!(twice.await.is_err(), "revision 1 was written twice");
+            false
+        })
+    });
+    let mut made = 0;
+    for write in writes.collect::<Vec<_>>() {
+        made += i64::from(write.await.unwrap());
+    }
+    assert_eq!(made, 40);
+    assert_eq!(head(&store).await.revision, 1 + made);
+    assert_law(&store).await;
 }

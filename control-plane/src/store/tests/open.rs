@@ -63,28 +63,41 @@ async fn the_database_is_durable_and_private() {
     }
     let disk = OnDisk::new();
     let store = disk.open().await;
-    for (connection, patience) in [
-        // The writer asks again by itself.
-        (&store.inner.connections.writer, "10"),
-        (&store.inner.connections.reader, "5000"),
+    for pragma in [
+        "journal_mode",
+        "synchronous",
+        "foreign_keys",
+        "busy_timeout",
     ] {
-        for (pragma, expected) in [
-            ("journal_mode", "wal"),
-            ("synchronous", "2"),
-            ("foreign_keys", "1"),
-            ("busy_timeout", patience),
-        ] {
-            let statement = sea_orm::Statement::from_string(
-                sea_orm::DbBackend::Sqlite,
-                format!("PRAGMA {pragma}"),
-            );
-            let row = connection.query_one_raw(statement).await.unwrap().unwrap();
-            let value = row
-                .try_get_by_index::<String>(0)
+        let ask = move || {
+            let sql = format!("PRAGMA {pragma}");
+            sea_orm::Statement::from_string(sea_orm::DbBackend::Sqlite, sql)
+        };
+        let read = |row: Option<sea_orm::QueryResult>| {
+            let row = row.unwrap();
+            row.try_get_by_index::<String>(0)
                 .or_else(|_| row.try_get_by_index::<i32>(0).map(|n| n.to_string()))
-                .unwrap();
-            assert_eq!(value, expected, "{pragma}");
-        }
+                .unwrap()
+        };
+        let written = store
+            .write(START, false, move |tx| {
+                Box::pin(async move {
+                    let row = tx.db.query_one_raw(ask()).await?;
+                    Ok(super::super::write::Outcome::Same(read(row)))
+                })
+            })
+            .await
+            .unwrap();
+        let reader = &store.inner.connections.reader;
+        let read = read(reader.query_one_raw(ask()).await.unwrap());
+        let expected = match pragma {
+            "journal_mode" => ["wal", "wal"],
+            "synchronous" => ["2", "2"],
+            "foreign_keys" => ["1", "1"],
+            // The writer asks again by itself.
+            _ => ["10", "5000"],
+        };
+        assert_eq!([written.resource, read], expected, "{pragma}");
     }
     #[cfg(unix)]
     {

@@ -5,6 +5,9 @@
 //! process, without a network, a queue or a check: each writer runs its transaction and its commit, one
 //! after the other, on one connection, which is the fastest that single transactions get. Rounds of both
 //! sides alternate; the medians count.
+//!
+//! `refused_per_s` is what the network alone allows one writer: the same call, with a specification that is
+//! refused before anything is looked up. A write that took no time at all would not be acknowledged faster.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -40,15 +43,18 @@ pub(crate) async fn run(dir: &Path, rounds: usize, each: Duration) -> Result<Vec
     let raw = Arc::new(Mutex::new(Raw::prepare(dir).await?));
     let plane = prepared(dir, "ours.db", "ours").await?;
     let mut rates = vec![(Vec::new(), Vec::new()); CASES.len()];
+    let mut refused = Vec::new();
     for _ in 0..rounds {
+        refused.push(refused_of(&plane, each).await?);
         for ((writers, ..), (ours, theirs)) in CASES.iter().zip(&mut rates) {
             ours.push(ours_of(&plane, *writers, each).await?);
             theirs.push(raw_of(&raw, *writers, each).await?);
         }
     }
     plane.stop().await?;
+    let alone = rates.first().map(|(_, theirs)| middle(theirs.clone()));
     let rows = CASES.iter().zip(rates);
-    Ok(rows
+    let mut rows: Vec<Row> = rows
         .map(|((_, case, bar), (ours, theirs))| Row {
             case,
             metric: "writes_per_s",
@@ -57,7 +63,16 @@ pub(crate) async fn run(dir: &Path, rounds: usize, each: Duration) -> Result<Vec
             reference: Some((middle(theirs), "raw SQLite")),
             bar: *bar,
         })
-        .collect())
+        .collect();
+    rows.push(Row {
+        case: "1 writer",
+        metric: "refused_per_s",
+        better: Better::Higher,
+        ours: middle(refused),
+        reference: alone.map(|rate| (rate, "raw SQLite's writes")),
+        bar: None,
+    });
+    Ok(rows)
 }
 
 fn middle(mut rates: Vec<f64>) -> f64 {
@@ -98,6 +113,19 @@ async fn ours_of(plane: &ControlPlane, writers: usize, each: Duration) -> Result
         written += one??;
     }
     Ok(rate(written, begun.elapsed()))
+}
+
+/// Calls of one writer that are refused by their form.
+async fn refused_of(plane: &ControlPlane, each: Duration) -> Result<f64> {
+    let mut api = plane.api()?;
+    let begun = Instant::now();
+    let mut refused = 0;
+    while begun.elapsed() < each {
+        let answer = api.create_version(SERVICE, "", &ENV).await;
+        ensure!(answer.is_err(), "a version without an image was made");
+        refused += 1;
+    }
+    Ok(rate(refused, begun.elapsed()))
 }
 
 async fn raw_of(raw: &Arc<Mutex<Raw>>, writers: usize, each: Duration) -> Result<f64> {
