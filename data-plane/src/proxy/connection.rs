@@ -8,6 +8,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use futures_util::FutureExt as _;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -180,8 +181,8 @@ async fn serve_http1(worker: Rc<Worker>, client: Rc<Client>, wire: Wire) -> Resu
         builder.max_headers(limits.max_headers);
     }
     let service = service_fn(|request| {
-        let answer = service::handle(worker.clone(), client.clone(), request);
-        async { Ok::<_, Infallible>(answer.await) }
+        let answer = service::handle(worker.clone(), client.clone(), Box::new(request));
+        answer.map(Ok::<_, Infallible>)
     });
     let connection = builder.serve_connection(TokioIo::new(wire), service);
     let mut connection = pin!(connection.with_upgrades());
@@ -208,8 +209,8 @@ async fn serve_http2(worker: Rc<Worker>, client: Rc<Client>, wire: Wire) -> Resu
         .max_local_error_reset_streams(FAULTY_STREAMS);
     let (serving, of) = (worker.clone(), client.clone());
     let service = service_fn(move |request| {
-        let answer = service::handle(serving.clone(), of.clone(), request);
-        async { Ok::<_, Infallible>(answer.await) }
+        let answer = service::handle(serving.clone(), of.clone(), Box::new(request));
+        Box::pin(answer.map(Ok::<_, Infallible>))
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(wire), service));
     drive(&client, |cx, drain| {
