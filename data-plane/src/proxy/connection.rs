@@ -18,6 +18,7 @@ use tracing::debug;
 
 use super::client::{Client, Seat};
 use super::framing::Inspector;
+use super::gather::Gather;
 use super::service;
 use super::watch::Closed;
 use super::wire::{Socket, Wire};
@@ -190,7 +191,7 @@ async fn serve_http1(worker: Rc<Worker>, client: Rc<Client>, wire: Wire) -> Resu
         if drain {
             connection.as_mut().graceful_shutdown();
         }
-        connection.as_mut().poll(cx)
+        connection.as_mut().poll(cx).map_err(Error::from)
     })
     .await
 }
@@ -212,12 +213,20 @@ async fn serve_http2(worker: Rc<Worker>, client: Rc<Client>, wire: Wire) -> Resu
         let answer = service::handle(serving.clone(), of.clone(), Box::new(request));
         Box::pin(answer.map(Ok::<_, Infallible>))
     });
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(wire), service));
+    let gather = Gather::new(wire);
+    let io = TokioIo::new(gather.clone());
+    let mut connection = pin!(builder.serve_connection(io, service));
     drive(&client, |cx, drain| {
         if drain {
             connection.as_mut().graceful_shutdown();
         }
-        connection.as_mut().poll(cx)
+        let ended = connection.as_mut().poll(cx).map_err(Error::from);
+        // Also at the end, when the last frames say why. What the socket does not take now, it takes later:
+        // this task is woken then, and comes here again.
+        match (ended, gather.poll_send(cx)) {
+            (Poll::Pending, Poll::Ready(Err(error))) => Poll::Ready(Err(error.into())),
+            (ended, _) => ended,
+        }
     })
     .await
 }
@@ -225,7 +234,7 @@ async fn serve_http2(worker: Rc<Worker>, client: Rc<Client>, wire: Wire) -> Resu
 /// Polls a connection to its end; tells it once when it is to end.
 async fn drive(
     client: &Client,
-    mut poll: impl FnMut(&mut Context<'_>, bool) -> Poll<hyper::Result<()>>,
+    mut poll: impl FnMut(&mut Context<'_>, bool) -> Poll<Result<(), Error>>,
 ) -> Result<(), Error> {
     let mut told = false;
     poll_fn(|cx| {
@@ -234,5 +243,4 @@ async fn drive(
         poll(cx, tell)
     })
     .await
-    .map_err(Error::from)
 }
