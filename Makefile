@@ -7,7 +7,7 @@ CARGO ?= cargo
 TOOLS := target/tools/bin
 FUZZ_SECONDS ?= 20
 
-.PHONY: demo test test-postgres loom fuzz bench bench-cold bench-proxy bench-micro bench-control bench-feed check engine engine-down tools images clean-images
+.PHONY: demo test test-postgres loom fuzz bench bench-cold bench-proxy bench-micro bench-control bench-feed dist check engine engine-down tools images clean-images
 
 demo: ## The main job end to end on real containers; leaves nothing behind
 	$(CARGO) build --workspace --all-targets
@@ -38,8 +38,9 @@ bench-cold: ## Cold starts against raw engine calls; writes target/bench/cold.js
 
 bench-proxy: ## Warm requests against nginx, HAProxy, Envoy, Caddy, Traefik; writes target/bench/proxy.json, proxy.svg
 	$(CARGO) build --release --workspace --bins
+	$(MAKE) dist
 	sh tests/proxies.sh
-	sh tests/engine.sh run target/release/cless-bench-proxy
+	CLESS_PROGRAMS=target/dist sh tests/engine.sh run target/release/cless-bench-proxy
 
 bench-micro: ## Choosing, finding, entering against the least that could do it; writes target/bench/micro.json
 	$(CARGO) build --release --workspace --bins
@@ -52,6 +53,9 @@ bench-control: ## Writes against raw SQLite, start of the control plane, way of 
 bench-feed: ## Changes to a thousand subscribers; writes target/bench/feed.json
 	$(CARGO) build --release --workspace --bins
 	sh tests/engine.sh run target/release/cless-bench-feed
+
+dist: ## The data plane as it is shipped: fat LTO, one codegen unit; in target/dist
+	$(CARGO) build --profile dist --package cless-data-plane
 
 check: tools ## Format, lints, documentation, the API's style
 	$(CARGO) fmt --all -- --check

@@ -207,13 +207,12 @@ pub(super) fn configure(options: &mut ConnectOptions, role: Role) {
             durable(options)
         })
         .map_sqlx_sqlite_pool_opts(move |pool: PoolOptions<Sqlite>| {
-            let pool = pool.after_release(|connection, _| {
+            pool.after_release(|connection, _| {
                 // At an error like a full disk SQLite ends the transaction by itself, and sqlx counts it on: the next
                 // one on this connection would be a savepoint, without the lock that a writer needs.
                 let keep = !connection.is_in_transaction();
                 Box::pin(std::future::ready(Ok(keep)))
-            });
-            pool
+            })
         });
 }
 

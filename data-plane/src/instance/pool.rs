@@ -209,7 +209,8 @@ impl Pool {
         {
             return Ok(guard);
         }
-        self.wait(deadline).await
+        // Few requests wait, and what waiting takes is not to be moved along with every one.
+        Box::pin(self.wait(deadline)).await
     }
 
     async fn wait(&self, deadline: Instant) -> Result<Guard, Refusal> {

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::SystemTime;
 
+use futures_util::FutureExt as _;
 use http::HeaderMap;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -20,6 +21,7 @@ use tracing::debug;
 
 use super::client::{Client, Seat};
 use super::framing::Inspector;
+use super::gather::Gather;
 use super::watch::Closed;
 use super::wire::{Socket, Wire};
 use super::worker::{Load, Local, Worker};
@@ -198,8 +200,8 @@ async fn serve_http1(worker: Rc<Worker>, client: Rc<Client>, wire: Wire) -> Resu
         builder.max_headers(limits.max_headers);
     }
     let service = service_fn(|request| {
-        let answer = service::handle(worker.clone(), client.clone(), request);
-        async { Ok::<_, Infallible>(answer.await) }
+        let answer = service::handle(worker.clone(), client.clone(), Box::new(request));
+        answer.map(Ok::<_, Infallible>)
     });
     let connection = builder.serve_connection(TokioIo::new(wire), service);
     let mut connection = pin!(connection.with_upgrades());
@@ -207,7 +209,7 @@ async fn serve_http1(worker: Rc<Worker>, client: Rc<Client>, wire: Wire) -> Resu
         if drain {
             connection.as_mut().graceful_shutdown();
         }
-        connection.as_mut().poll(cx)
+        connection.as_mut().poll(cx).map_err(Error::from)
     })
     .await
 }
@@ -227,15 +229,23 @@ async fn serve_http2(worker: Rc<Worker>, client: Rc<Client>, wire: Wire) -> Resu
         .max_local_error_reset_streams(FAULTY_STREAMS);
     let (serving, of) = (worker.clone(), client.clone());
     let service = service_fn(move |request| {
-        let answer = service::handle(serving.clone(), of.clone(), request);
-        async { Ok::<_, Infallible>(answer.await) }
+        let answer = service::handle(serving.clone(), of.clone(), Box::new(request));
+        Box::pin(answer.map(Ok::<_, Infallible>))
     });
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(wire), service));
+    let gather = Gather::new(wire);
+    let io = TokioIo::new(gather.clone());
+    let mut connection = pin!(builder.serve_connection(io, service));
     drive(&client, |cx, drain| {
         if drain {
             connection.as_mut().graceful_shutdown();
         }
-        connection.as_mut().poll(cx)
+        let ended = connection.as_mut().poll(cx).map_err(Error::from);
+        // Also at the end, when the last frames say why. What the socket does not take now, it takes later:
+        // this task is woken then, and comes here again.
+        match (ended, gather.poll_send(cx)) {
+            (Poll::Pending, Poll::Ready(Err(error))) => Poll::Ready(Err(error.into())),
+            (ended, _) => ended,
+        }
     })
     .await
 }
@@ -243,7 +253,7 @@ async fn serve_http2(worker: Rc<Worker>, client: Rc<Client>, wire: Wire) -> Resu
 /// Polls a connection to its end; tells it once when it is to end.
 async fn drive(
     client: &Client,
-    mut poll: impl FnMut(&mut Context<'_>, bool) -> Poll<hyper::Result<()>>,
+    mut poll: impl FnMut(&mut Context<'_>, bool) -> Poll<Result<(), Error>>,
 ) -> Result<(), Error> {
     let mut told = false;
     poll_fn(|cx| {
@@ -252,5 +262,4 @@ async fn drive(
         poll(cx, tell)
     })
     .await
-    .map_err(Error::from)
 }

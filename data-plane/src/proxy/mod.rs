@@ -29,6 +29,7 @@ mod forwarded;
 pub mod framing;
 #[cfg(test)]
 mod fuzz;
+mod gather;
 mod headers;
 mod ints;
 pub(crate) mod listener;

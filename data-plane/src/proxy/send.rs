@@ -47,7 +47,8 @@ pub(super) async fn reach(
         if let Some(lease) = worker.upstreams.open(&instance, speak).await {
             return Ok(lease);
         }
-        let error = match connect(worker, exchange, &instance, speak).await {
+        let dialled = Box::pin(connect(worker, exchange, &instance, speak)).await;
+        let error = match dialled {
             Ok(lease) => return Ok(lease),
             Err(error) => error,
         };
@@ -90,7 +91,7 @@ pub(super) async fn send(
     worker: &Worker,
     exchange: &Rc<Exchange>,
     mut lease: Lease,
-    mut request: Request<RequestBody>,
+    mut request: Box<Request<RequestBody>>,
     speak: Speak,
     deadline: Instant,
 ) -> Result<(Response<Incoming>, Lease), Error> {
@@ -99,7 +100,7 @@ pub(super) async fn send(
         let unheard = lease.may_be_unheard();
         let awaited = Awaited::new(exchange);
         let sent = {
-            let mut sending = pin!(lease.send(request));
+            let mut sending = pin!(lease.send(*request));
             let waiting = async {
                 if unheard {
                     match tokio::time::timeout(HUNGRY, sending.as_mut()).await {
@@ -129,7 +130,7 @@ pub(super) async fn send(
         request = match unsent {
             Some(unsent) if lease.reused() => {
                 awaited.over(|_| {});
-                unsent
+                Box::new(unsent)
             }
             // A body that the caller cut is no fault of the instance.
             _ if exchange.is_request_broken() => {
@@ -146,7 +147,7 @@ pub(super) async fn send(
         };
         lease = match worker.upstreams.open(&instance, speak).await {
             Some(lease) => lease,
-            None => connect(worker, exchange, &instance, speak)
+            None => Box::pin(connect(worker, exchange, &instance, speak))
                 .await
                 .map_err(|_| Error::Unreachable)?,
         };

@@ -23,6 +23,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::Either;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
@@ -45,8 +46,11 @@ const CONNECT: Duration = Duration::from_secs(3);
 /// After this long without an answer on a new connection, the instance may be waiting on an old one.
 /// To reconnect then costs an instance that is merely slow next to nothing.
 pub(super) const HUNGRY: Duration = Duration::from_millis(100);
-/// Bytes of a response's head, and what hyper reads ahead of a body on one connection. Of fields it
-/// takes its own 100: to say another number costs it memory of its own for each response, 6 % of all.
+/// What hyper reads at once on one connection, and the longest head of a response: the head and a body of
+/// 64 KiB in one go. Of fields it takes its own 100: to say another number costs it memory of its own for
+/// each response, 6 % of all.
+const READ_AHEAD: usize = 128 * 1024;
+/// Bytes of a response's head over HTTP/2.
 const MAX_HEAD: usize = 64 * 1024;
 /// What may be in flight on one stream and on one HTTP/2 connection: what bounds memory.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -120,13 +124,14 @@ pub(super) struct Lease {
 
 impl Lease {
     /// Sends a request on it. One that was not sent at all comes back with the error.
-    pub(super) async fn send(
+    pub(super) fn send(
         &mut self,
         request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + use<>
+    {
         match &mut self.sender {
-            Sender::Http1(sender) => sender.try_send_request(request).await,
-            Sender::H2c(sender) => sender.try_send_request(request).await,
+            Sender::Http1(sender) => Either::Left(sender.try_send_request(request)),
+            Sender::H2c(sender) => Either::Right(sender.try_send_request(request)),
         }
     }
 
@@ -302,7 +307,7 @@ impl Upstreams {
         let (sleeps, open) = (instance.sleeps(), instance.connection());
         let stream = dial(address).await?;
         let (sender, connection) = http1::Builder::new()
-            .max_buf_size(MAX_HEAD)
+            .max_buf_size(READ_AHEAD)
             .handshake(TokioIo::new(stream))
             .await
             .map_err(std::io::Error::other)?;

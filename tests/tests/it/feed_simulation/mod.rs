@@ -64,6 +64,10 @@ const MET: [&str; 28] = [
 ];
 
 #[test]
+#[expect(
+    clippy::print_stderr,
+    reason = "what happened, and how to see it again"
+)]
 fn both_sides_of_the_feed_keep_its_laws_through_any_accidents() {
     let alone = std::env::var("CLESS_SIM_SEED").ok();
     let seeds = match &alone {

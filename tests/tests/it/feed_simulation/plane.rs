@@ -307,11 +307,12 @@ impl Middle {
             self.first_is_whole = matches!(message.message, Some(Message::Commit(_)));
         }
         match &mut message.message {
-            Some(Message::Begin(begin)) if begin.txn > 1 => {
-                if take(plans, name, |plan| plan == Mischief::ReplayOld).is_some() {
-                    self.replaced = true;
-                    return self.first.iter().cloned().map(Ok).collect();
-                }
+            Some(Message::Begin(begin))
+                if begin.txn > 1
+                    && take(plans, name, |plan| plan == Mischief::ReplayOld).is_some() =>
+            {
+                self.replaced = true;
+                return self.first.iter().cloned().map(Ok).collect();
             }
             Some(Message::Chunk(chunk)) => {
                 if self.replaced {
