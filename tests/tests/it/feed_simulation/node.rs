@@ -4,7 +4,9 @@ use super::link::Path;
 use super::plane::Plane;
 use super::store::{At, Database};
 use super::tally::Tally;
-use cless_data_plane::feed::{self, Feed, FeedOptions, ReportSource, Surroundings, Timing};
+use cless_data_plane::feed::{
+    self, Feed, FeedOptions, IdentityError, ReportSource, Surroundings, Timing,
+};
 use cless_data_plane::instance::report::NodeReport;
 use cless_data_plane::route::Table;
 use hyper_util::rt::TokioIo;
@@ -114,21 +116,8 @@ impl Node {
             lifetime,
             ..Timing::default()
         };
-        let view = Arc::clone(&self.view);
-        let surroundings = Surroundings::simulated(
-            move |endpoint| {
-                let view = Arc::clone(&view);
-                Box::pin(async move {
-                    let dial = tower::service_fn(move |to: http::Uri| dial(Arc::clone(&view), to));
-                    endpoint.connect_with_connector(dial).await
-                })
-            },
-            SmallRng::from_rng(&mut self.rng),
-        );
-        let source = Arc::new(Idle(watch::Sender::new(0)));
-        let feed = feed::start_in(surroundings, options, source)
-            .await
-            .expect("a cache folder, damaged or not, keeps no node from starting");
+        let rng = SmallRng::from_rng(&mut self.rng);
+        let feed = self.claim(&options, &rng).await;
         if self.folder.join("routes.damaged").exists() {
             self.tally.count("cache set aside");
             std::fs::remove_file(self.folder.join("routes.damaged")).expect("a file");
@@ -142,6 +131,42 @@ impl Node {
         };
         self.watching = Some(tokio::spawn(watched.run(feed.clone())).abort_handle());
         self.feed = Some(feed);
+    }
+
+    /// Starts once the folder is free. The tests beside this one start programs: until such a child has
+    /// begun its program, it holds every lock that this process does.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the children are not of this world's time"
+    )]
+    async fn claim(&self, options: &FeedOptions, rng: &SmallRng) -> Feed {
+        let began = std::time::Instant::now();
+        loop {
+            let view = Arc::clone(&self.view);
+            let surroundings = Surroundings::simulated(
+                move |endpoint| {
+                    let view = Arc::clone(&view);
+                    Box::pin(async move {
+                        let dial =
+                            tower::service_fn(move |to: http::Uri| dial(Arc::clone(&view), to));
+                        endpoint.connect_with_connector(dial).await
+                    })
+                },
+                rng.clone(),
+            );
+            let source = Arc::new(Idle(watch::Sender::new(0)));
+            match feed::start_in(surroundings, options.clone(), source).await {
+                Err(feed::Error::Identity(IdentityError::InUse(_)))
+                    if began.elapsed() < Duration::from_secs(10) =>
+                {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                started => {
+                    return started
+                        .expect("a cache folder, damaged or not, keeps no node from starting");
+                }
+            }
+        }
     }
 
     /// Ends the process: what it had on disk at this moment is what the next one finds.
