@@ -21,6 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // A map is encoded in the order of its keys, so equal routes have equal bytes.
         .btree_map(".")
         .bytes(".")
+        .codec_path("crate::codec::Lean")
         .compile_fds(descriptors)?;
     Ok(())
 }

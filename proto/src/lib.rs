@@ -3,6 +3,8 @@
 //! Generated types stop at the edges: the control plane converts them in `grpc/convert/`, the
 //! data plane in `feed/decode.rs` and `feed/report.rs`, the command line prints them.
 
+pub mod codec;
+
 /// The package `cless.v1`.
 #[expect(
     missing_docs,

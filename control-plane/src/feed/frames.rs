@@ -11,8 +11,9 @@ use crate::feed::table::{Change, EncodedRoute};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// A proxy reassembles chunks of at most this many bytes of routes, and uids.
-const CHUNK_BYTES: usize = 64 * 1024;
+/// Bytes of routes and uids in a chunk, unless one route has more. Each stream that sends holds some chunks,
+/// so this bounds the memory of many.
+const CHUNK_BYTES: usize = 16 * 1024;
 /// What a route's tags, lengths and uid add around its bytes, at most.
 const FRAMING: usize = 64;
 
