@@ -4,6 +4,7 @@
 //! data plane in `feed/decode.rs` and `feed/report.rs`, the command line prints them.
 
 pub mod codec;
+pub mod signal;
 
 /// The package `cless.v1`.
 #[expect(

@@ -1,39 +1,7 @@
-//! Names of signals, for people.
+//! The signals that exit codes tell of, for people.
 
-/// From 1 on (signal(7), x86 and ARM); those of real time have no names.
-const NAMES: [&str; 31] = [
-    "SIGHUP",
-    "SIGINT",
-    "SIGQUIT",
-    "SIGILL",
-    "SIGTRAP",
-    "SIGABRT",
-    "SIGBUS",
-    "SIGFPE",
-    "SIGKILL",
-    "SIGUSR1",
-    "SIGSEGV",
-    "SIGUSR2",
-    "SIGPIPE",
-    "SIGALRM",
-    "SIGTERM",
-    "SIGSTKFLT",
-    "SIGCHLD",
-    "SIGCONT",
-    "SIGSTOP",
-    "SIGTSTP",
-    "SIGTTIN",
-    "SIGTTOU",
-    "SIGURG",
-    "SIGXCPU",
-    "SIGXFSZ",
-    "SIGVTALRM",
-    "SIGPROF",
-    "SIGWINCH",
-    "SIGIO",
-    "SIGPWR",
-    "SIGSYS",
-];
+use cless_proto::signal::{self, LAST};
+
 /// Exit codes of processes that a signal ended begin over this, by the convention of engines, of
 /// shells, and of the small init that every container has.
 const BASE: i32 = 128;
@@ -41,11 +9,10 @@ const BASE: i32 = 128;
 /// The signal that an exit code tells of, if it tells of one. A program may exit with such a code by
 /// itself; no engine says which it was.
 pub(super) fn of_exit_code(code: i32) -> Option<String> {
-    let number = code.checked_sub(BASE).filter(|n| (1..=64).contains(n))?;
-    let name = usize::try_from(number - 1)
-        .ok()
-        .and_then(|at| NAMES.get(at));
-    Some(name.map_or_else(|| format!("signal {number}"), |name| (*name).to_owned()))
+    let number = u8::try_from(code.checked_sub(BASE)?).ok()?;
+    (1..=LAST)
+        .contains(&number)
+        .then(|| signal::name(number).map_or_else(|| format!("signal {number}"), str::to_owned))
 }
 
 #[cfg(test)]

@@ -1,45 +1,9 @@
 //! How a container is asked to end.
 
+use cless_proto::signal::{self, LAST, NAMES};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::error::Reason;
-
-/// The signals of Linux by their numbers, from 1; the ones of real time follow (signal(7), x86 and ARM).
-const NAMES: [&str; 31] = [
-    "SIGHUP",
-    "SIGINT",
-    "SIGQUIT",
-    "SIGILL",
-    "SIGTRAP",
-    "SIGABRT",
-    "SIGBUS",
-    "SIGFPE",
-    "SIGKILL",
-    "SIGUSR1",
-    "SIGSEGV",
-    "SIGUSR2",
-    "SIGPIPE",
-    "SIGALRM",
-    "SIGTERM",
-    "SIGSTKFLT",
-    "SIGCHLD",
-    "SIGCONT",
-    "SIGSTOP",
-    "SIGTSTP",
-    "SIGTTIN",
-    "SIGTTOU",
-    "SIGURG",
-    "SIGXCPU",
-    "SIGXFSZ",
-    "SIGVTALRM",
-    "SIGPROF",
-    "SIGWINCH",
-    "SIGIO",
-    "SIGPWR",
-    "SIGSYS",
-];
-/// Those of real time have no names that mean anything to all.
-const LAST: u8 = 64;
 
 /// The signal that asks a container's process to end, in one spelling: `SIGTERM`, or a number of real time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -56,11 +20,9 @@ impl StopSignal {
             return Ok(None);
         }
         let known = match value.parse::<u8>() {
-            Ok(number @ 1..=LAST) => Some(
-                NAMES
-                    .get(usize::from(number) - 1)
-                    .map_or_else(|| number.to_string(), |name| (*name).to_owned()),
-            ),
+            Ok(number @ 1..=LAST) => {
+                Some(signal::name(number).map_or_else(|| number.to_string(), str::to_owned))
+            }
             Ok(_) => None,
             Err(_) => {
                 let name = value.to_ascii_uppercase();
