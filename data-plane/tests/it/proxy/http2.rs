@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{HOST, OK, Stage};
+use super::{HOST, OK, Stage, Wire};
 use crate::feed::plane::within;
 
 pub(super) type Frames = StreamBody<ReceiverStream<Result<Frame<Bytes>, std::convert::Infallible>>>;
@@ -41,6 +41,30 @@ pub(super) fn request(
         .body(body)
         .expect("a request");
     (feed, request)
+}
+
+/// A request whose body has no frame.
+fn bare(path: &str) -> Request<Frames> {
+    request(path).1
+}
+
+/// A bare request, and the instance that got it and said this: the head of the answer, and that instance.
+async fn exchange(
+    stage: &mut Stage,
+    client: &mut SendRequest<Frames>,
+    path: &str,
+    said: &str,
+) -> (Response<Incoming>, Wire) {
+    let answered = client.send_request(bare(path));
+    let played = async {
+        let (mut instance, head) = stage.instance().await;
+        assert!(head.starts_with(&format!("post {path} ")), "{head}");
+        instance.send(said).await;
+        instance
+    };
+    let (response, instance) =
+        within("a response", futures_util::future::join(answered, played)).await;
+    (response.expect("it is answered"), instance)
 }
 
 pub(super) fn data(text: &'static str) -> Result<Frame<Bytes>, std::convert::Infallible> {
@@ -161,8 +185,7 @@ async fn a_caller_of_grpc_reads_its_status_where_cless_answers() {
 async fn rfc_9113_section_8_3_1_an_http1_instance_gets_host_and_origin_form() {
     let mut stage = Stage::speaking(Protocol::Http1).await;
     let mut client = client(&stage).await;
-    let (feed, mut call) = request("/x?y");
-    drop(feed);
+    let mut call = bare("/x?y");
     call.headers_mut()
         .append("cookie", HeaderValue::from_static("a=1"));
     call.headers_mut()
@@ -188,19 +211,9 @@ async fn rfc_9113_section_8_3_1_an_http1_instance_gets_host_and_origin_form() {
 async fn rfc_9113_section_8_1_a_truncated_response_resets_its_stream_alone() {
     let mut stage = Stage::start().await;
     let mut client = client(&stage).await;
-    let (feed, call) = request("/");
-    drop(feed);
-    let answered = client.send_request(call);
-    let played = async {
-        let (mut instance, _) = stage.instance().await;
-        instance
-            .send("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\npart")
-            .await;
-        instance
-    };
-    let (response, instance) =
-        within("a response", futures_util::future::join(answered, played)).await;
-    let mut body = response.expect("it is answered").into_body();
+    let said = "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\npart";
+    let (response, instance) = exchange(&mut stage, &mut client, "/", said).await;
+    let mut body = response.into_body();
     let first = within("a frame", body.frame())
         .await
         .expect("more")
@@ -210,15 +223,8 @@ async fn rfc_9113_section_8_1_a_truncated_response_resets_its_stream_alone() {
     let second = within("a frame", body.frame()).await.expect("no clean end");
     assert!(second.is_err(), "{second:?}");
     // The connection goes on.
-    let (feed, call) = request("/");
-    drop(feed);
-    let answered = client.send_request(call);
-    let played = async {
-        let (mut instance, _) = stage.instance().await;
-        instance.send(OK).await;
-    };
-    let (response, ()) = within("a response", futures_util::future::join(answered, played)).await;
-    assert_eq!(response.expect("it is answered").status(), 200);
+    let (response, _instance) = exchange(&mut stage, &mut client, "/", OK).await;
+    assert_eq!(response.status(), 200);
     stage.stop().await;
 }
 
@@ -226,8 +232,7 @@ async fn rfc_9113_section_8_1_a_truncated_response_resets_its_stream_alone() {
 async fn rfc_9113_section_5_4_2_a_stream_that_is_reset_cancels_its_request_alone() {
     let mut stage = Stage::start().await;
     let mut client = client(&stage).await;
-    let (feed, call) = request("/left");
-    drop(feed);
+    let call = bare("/left");
     let left = client.send_request(call);
     let mut left = Box::pin(left);
     let (mut instance, _) = tokio::select! {
@@ -238,16 +243,8 @@ async fn rfc_9113_section_5_4_2_a_stream_that_is_reset_cancels_its_request_alone
     // The end of the request's body at most, and then the connection's.
     let rest = instance.rest().await;
     assert!(matches!(rest.as_str(), "" | "0\r\n\r\n"), "{rest:?}");
-    let (feed, call) = request("/next");
-    drop(feed);
-    let answered = client.send_request(call);
-    let played = async {
-        let (mut instance, head) = stage.instance().await;
-        assert!(head.starts_with("post /next "), "{head}");
-        instance.send(OK).await;
-    };
-    let (response, ()) = within("a response", futures_util::future::join(answered, played)).await;
-    assert_eq!(response.expect("it is answered").status(), 200);
+    let (response, _instance) = exchange(&mut stage, &mut client, "/next", OK).await;
+    assert_eq!(response.status(), 200);
     stage.stop().await;
 }
 
@@ -255,8 +252,7 @@ async fn rfc_9113_section_5_4_2_a_stream_that_is_reset_cancels_its_request_alone
 async fn rfc_9113_section_6_8_a_stopping_node_ends_streams_in_order() {
     let mut stage = Stage::start().await;
     let mut client = client(&stage).await;
-    let (feed, call) = request("/");
-    drop(feed);
+    let call = bare("/");
     let answered = tokio::spawn(async move { (client.send_request(call).await, client) });
     let (mut instance, _) = stage.instance().await;
     let node = stage.node;
@@ -270,8 +266,7 @@ async fn rfc_9113_section_6_8_a_stopping_node_ends_streams_in_order() {
         within("a body", body).await.expect("whole").to_bytes(),
         "ok"
     );
-    let (feed, call) = request("/");
-    drop(feed);
+    let call = bare("/");
     assert!(within("an end", client.send_request(call)).await.is_err());
     within("the node stops", stopped).await.expect("no panic");
 }
@@ -280,19 +275,8 @@ async fn rfc_9113_section_6_8_a_stopping_node_ends_streams_in_order() {
 async fn a_stream_that_nobody_reads_holds_up_no_other() {
     let mut stage = Stage::start().await;
     let mut client = client(&stage).await;
-    let (feed, call) = request("/large");
-    drop(feed);
-    let answered = client.send_request(call);
-    let played = async {
-        let (mut instance, _) = stage.instance().await;
-        instance
-            .send("HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n")
-            .await;
-        instance
-    };
-    let (stalled, mut large) =
-        within("a response", futures_util::future::join(answered, played)).await;
-    let stalled = stalled.expect("it is answered");
+    let said = "HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n";
+    let (stalled, mut large) = exchange(&mut stage, &mut client, "/large", said).await;
     // As much as goes in: the windows, and what the kernel holds.
     let filled = tokio::spawn(async move {
         let block = vec![b'x'; 1 << 16];
@@ -311,15 +295,8 @@ async fn a_stream_that_nobody_reads_holds_up_no_other() {
         sent < 40_000_000,
         "{sent} bytes were taken of a client that reads none"
     );
-    let (feed, call) = request("/small");
-    drop(feed);
-    let answered = client.send_request(call);
-    let played = async {
-        let (mut instance, _) = stage.instance().await;
-        instance.send(OK).await;
-    };
-    let (response, ()) = within("a response", futures_util::future::join(answered, played)).await;
-    let body = response.expect("it is answered").into_body().collect();
+    let (response, _instance) = exchange(&mut stage, &mut client, "/small", OK).await;
+    let body = response.into_body().collect();
     let body = within("a body", body).await.expect("whole").to_bytes();
     assert_eq!(
         body,

@@ -1,15 +1,24 @@
 //! Which image a version runs: the digest that counts, and the pull policies.
 
 use anyhow::{Result, ensure};
+use bollard::Docker;
 use cless_proto::v1::start_failure::Reason;
 use cless_proto::v1::version_spec::PullPolicy;
 use cless_tests::cluster::Cluster;
-use cless_tests::registry::{self, Registry};
+use cless_tests::registry::{self, Pushed, Registry};
 use cless_tests::wait;
 
-use super::{digest, fleeting, greets, serve, spec, status};
+use super::{digest, greets, runs, serve_briefly, status};
 use crate::SOON;
 use crate::cli::cless;
+
+/// An image that a person got before cless did.
+async fn pulled_before(registry: &Registry, docker: &Docker) -> Result<Pushed> {
+    let at = registry.address();
+    let image = registry.push(docker, at, ("app", "1"), "first", 0).await?;
+    registry::pull_by_hand(docker, &image.reference).await?;
+    Ok(image)
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_digest_counts_on_all_nodes_though_the_tag_moves() -> Result<()> {
@@ -18,18 +27,9 @@ async fn the_first_digest_counts_on_all_nodes_though_the_tag_moves() -> Result<(
     let registry = Registry::start().await?;
     let at = registry.address();
     let first = registry.push(&docker, at, ("app", "1"), "first", 0).await?;
-    serve(
-        &cluster,
-        "hello",
-        fleeting(),
-        spec(&first.reference, PullPolicy::Missing),
-    )
-    .await?;
+    serve_briefly(&cluster, "hello", &first, PullPolicy::Missing).await?;
     greets(&cluster, 0, "hello", "first").await?;
-    ensure!(
-        digest(&cluster, "hello").await? == first.digest,
-        "another digest"
-    );
+    runs(&cluster, "hello", &first).await?;
     let shown = cless(&cluster, &["version", "get", "hello"]).await?.ok()?;
     ensure!(shown.contains(&first.digest), "{shown}");
 
@@ -54,18 +54,9 @@ async fn the_first_digest_counts_on_all_nodes_though_the_tag_moves() -> Result<(
     );
 
     // A version of its own, made after the tag moved, runs what the tag is now.
-    serve(
-        &cluster,
-        "other",
-        fleeting(),
-        spec(&first.reference, PullPolicy::Always),
-    )
-    .await?;
+    serve_briefly(&cluster, "other", &first, PullPolicy::Always).await?;
     greets(&cluster, 1, "other", "second").await?;
-    ensure!(
-        digest(&cluster, "other").await? == second.digest,
-        "another digest"
-    );
+    runs(&cluster, "other", &second).await?;
     cluster.finish().await?;
     registry::remove_local(&docker, at).await
 }
@@ -77,21 +68,11 @@ async fn an_image_that_was_pulled_before_fixes_the_digest_too() -> Result<()> {
     let docker = cluster.docker().clone();
     let registry = Registry::start().await?;
     let at = registry.address();
-    let first = registry.push(&docker, at, ("app", "1"), "first", 0).await?;
-    registry::pull_by_hand(&docker, &first.reference).await?;
-    serve(
-        &cluster,
-        "hello",
-        fleeting(),
-        spec(&first.reference, PullPolicy::Missing),
-    )
-    .await?;
+    let first = pulled_before(&registry, &docker).await?;
+    serve_briefly(&cluster, "hello", &first, PullPolicy::Missing).await?;
     let before = registry.asked()?.len();
     greets(&cluster, 0, "hello", "first").await?;
-    ensure!(
-        digest(&cluster, "hello").await? == first.digest,
-        "another digest"
-    );
+    runs(&cluster, "hello", &first).await?;
     ensure!(registry.asked()?.len() == before, "it was pulled again");
     cluster.finish().await?;
     registry::remove_local(&docker, at).await
@@ -103,23 +84,13 @@ async fn always_asks_the_registry_before_the_first_start_on_a_node() -> Result<(
     let docker = cluster.docker().clone();
     let registry = Registry::start().await?;
     let at = registry.address();
-    let first = registry.push(&docker, at, ("app", "1"), "first", 0).await?;
-    registry::pull_by_hand(&docker, &first.reference).await?;
-    serve(
-        &cluster,
-        "hello",
-        fleeting(),
-        spec(&first.reference, PullPolicy::Always),
-    )
-    .await?;
+    let first = pulled_before(&registry, &docker).await?;
+    serve_briefly(&cluster, "hello", &first, PullPolicy::Always).await?;
     let before = registry.asked()?.len();
     greets(&cluster, 0, "hello", "first").await?;
     let asked = registry.manifests("app", before)?;
     ensure!(asked.iter().any(|by| by == "1"), "{asked:?}");
-    ensure!(
-        digest(&cluster, "hello").await? == first.digest,
-        "another digest"
-    );
+    runs(&cluster, "hello", &first).await?;
     // The digest must be back on the node before it restarts.
     cluster.wait_propagated(0).await?;
 
@@ -159,13 +130,7 @@ async fn never_takes_what_is_there_and_asks_no_registry() -> Result<()> {
     let at = registry.address();
     let first = registry.push(&docker, at, ("app", "1"), "first", 0).await?;
     let before = registry.asked()?.len();
-    serve(
-        &cluster,
-        "hello",
-        fleeting(),
-        spec(&first.reference, PullPolicy::Never),
-    )
-    .await?;
+    serve_briefly(&cluster, "hello", &first, PullPolicy::Never).await?;
     let refused = cluster.get("hello", "/").await?;
     ensure!(refused.status == 503, "{refused:?}");
     let failure = wait::until("the failure is told", SOON, async || {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use cless_proto::v1;
 use cless_tests::cluster::{Cluster, duration, settings};
+use cless_tests::registry::Pushed;
 use cless_tests::wait;
 
 use crate::SOON;
@@ -41,6 +42,16 @@ async fn serve(
     Ok(())
 }
 
+/// [`serve`] for a short while only, of an image that is got by this policy.
+async fn serve_briefly(
+    cluster: &Cluster,
+    service: &str,
+    image: &Pushed,
+    policy: v1::version_spec::PullPolicy,
+) -> Result<()> {
+    serve(cluster, service, fleeting(), spec(&image.reference, policy)).await
+}
+
 fn spec(image: &str, policy: v1::version_spec::PullPolicy) -> v1::VersionSpec {
     v1::VersionSpec {
         image: image.to_owned(),
@@ -67,6 +78,13 @@ async fn digest(cluster: &Cluster, service: &str) -> Result<String> {
         Ok((!digest.is_empty()).then_some(digest))
     })
     .await
+}
+
+/// Version 1 of a service runs this very image.
+async fn runs(cluster: &Cluster, service: &str, image: &Pushed) -> Result<()> {
+    let digest = digest(cluster, service).await?;
+    ensure!(digest == image.digest, "another digest: {digest}");
+    Ok(())
 }
 
 /// What the nodes say of version 1 of a service.

@@ -13,7 +13,7 @@ use cless_tests::registry::{self, Registry, local_names};
 use cless_tests::wait;
 use tokio::time::Instant;
 
-use super::{digest, fleeting, greets, serve, spec};
+use super::{digest, greets, serve_briefly};
 use crate::SOON;
 
 /// How long an image is kept that nothing needs.
@@ -36,13 +36,7 @@ impl Trial {
         if by_hand {
             registry::pull_by_hand(&self.docker, &pushed.reference).await?;
         }
-        serve(
-            &self.cluster,
-            name,
-            fleeting(),
-            spec(&pushed.reference, PullPolicy::Missing),
-        )
-        .await?;
+        serve_briefly(&self.cluster, name, &pushed, PullPolicy::Missing).await?;
         greets(&self.cluster, 0, name, name).await?;
         digest(&self.cluster, name).await?;
         self.cluster.wait_containers(name, 0, SOON).await?;
