@@ -98,10 +98,11 @@ fn choose_version<B>(
     };
     let version_header = entry.route.settings.version_header;
     let ask = Ask {
-        version_header: fields
-            .get(VERSION_HEADER)
-            .filter(|_| version_header)
-            .and_then(|value| value.to_str().ok()),
+        version_header: match version_header {
+            true => fields.get(VERSION_HEADER),
+            false => None,
+        }
+        .and_then(|value| value.to_str().ok()),
         affinity_key: key,
     };
     match choose(entry, &ask, &mut *worker.rng.borrow_mut()) {

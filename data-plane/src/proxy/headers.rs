@@ -13,25 +13,25 @@ use crate::route::normalize;
 
 /// Names a request through all logs.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// The longest request id taken over from a trusted peer.
 const MAX_REQUEST_ID: usize = 128;
 
-/// Fields of one hop, whatever `Connection` says.
-const HOP_BY_HOP: [HeaderName; 9] = [
-    header::CONNECTION,
-    KEEP_ALIVE,
-    PROXY_CONNECTION,
-    HTTP2_SETTINGS,
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
+/// Whether a field is of one hop, whatever `Connection` says.
+fn is_of_one_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "http2-settings"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
 
 /// The one host a request is for, as the key of the host table: the authority of its target, else the
 /// only `Host` field.
@@ -121,8 +121,11 @@ fn names(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
         .filter(|name| !name.is_empty())
 }
 
-/// Removes the fields of one hop.
+/// Removes the fields of one hop. A head that has none, which over HTTP/2 is every one, is only looked through.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if !headers.keys().any(is_of_one_hop) {
+        return;
+    }
     // What nearly every client says names nothing more.
     let plain = |value: &HeaderValue| value == "keep-alive" || value == "close";
     if !headers.get_all(header::CONNECTION).iter().all(plain) {
@@ -136,9 +139,7 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
             }
         }
     }
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
-    }
+    remove_all(headers, is_of_one_hop);
 }
 
 /// Prepares a request's fields for the next hop. `upgrade`: what it asks to switch to.
@@ -184,7 +185,10 @@ pub(super) fn prepare_response(
     switched: bool,
     via: Version,
 ) {
-    let upgrade = headers.get(header::UPGRADE).filter(|_| switched).cloned();
+    let upgrade = match switched {
+        true => headers.get(header::UPGRADE).cloned(),
+        false => None,
+    };
     strip_hop_by_hop(headers);
     if let Some(protocol) = upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -197,26 +201,35 @@ pub(super) fn prepare_response(
 /// Leaves of a trailer section what may be one (RFC 9110 section 6.5.1): nothing that frames, routes or says
 /// where the message came from, which was decided by the head.
 pub(super) fn prepare_trailers(trailers: &mut HeaderMap) {
-    const FORBIDDEN: [HeaderName; 12] = [
-        header::CONTENT_LENGTH,
-        header::HOST,
-        header::TRAILER,
-        header::AUTHORIZATION,
-        header::COOKIE,
-        header::SET_COOKIE,
-        header::EXPECT,
-        header::CONTENT_ENCODING,
-        header::CONTENT_TYPE,
-        header::FORWARDED,
-        header::VIA,
-        REQUEST_ID,
-    ];
+    let forbidden = |name: &HeaderName| {
+        let name = name.as_str();
+        name == REQUEST_ID
+            || super::forwarded::FIELDS
+                .iter()
+                .any(|set| name == set.as_str())
+            || matches!(
+                name,
+                "authorization"
+                    | "content-encoding"
+                    | "content-length"
+                    | "content-type"
+                    | "cookie"
+                    | "expect"
+                    | "forwarded"
+                    | "host"
+                    | "set-cookie"
+                    | "trailer"
+                    | "via"
+            )
+    };
     strip_hop_by_hop(trailers);
-    for name in FORBIDDEN {
-        trailers.remove(name);
-    }
-    for name in super::forwarded::FIELDS {
-        trailers.remove(name);
+    remove_all(trailers, forbidden);
+}
+
+/// Removes every field that `which` picks.
+fn remove_all(headers: &mut HeaderMap, which: impl Fn(&HeaderName) -> bool) {
+    while let Some(name) = headers.keys().find(|name| which(name)).cloned() {
+        headers.remove(name);
     }
 }
 
@@ -231,18 +244,26 @@ pub(super) fn append_via(headers: &mut HeaderMap, version: Version) {
 }
 
 /// The id a request keeps: that of a trusted peer, if it is one, else a new one from `random`.
+///
+/// HTTP/2 is told never to index it (RFC 7541 section 6.2.3): a value that is sent once would only drive useful
+/// ones from the table, and be compared with all ids that are in it.
 pub(super) fn request_id(headers: &HeaderMap, trusted: bool, random: u128) -> HeaderValue {
-    let given = headers.get(REQUEST_ID).filter(|id| {
-        trusted && !id.is_empty() && id.len() <= MAX_REQUEST_ID && id.to_str().is_ok()
-    });
-    given.cloned().unwrap_or_else(|| {
+    let given = match trusted {
+        true => headers.get(REQUEST_ID),
+        false => None,
+    };
+    let given =
+        given.filter(|id| !id.is_empty() && id.len() <= MAX_REQUEST_ID && id.to_str().is_ok());
+    let mut id = given.cloned().unwrap_or_else(|| {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut text = [0; 32];
         for (at, digit) in text.iter_mut().enumerate() {
             *digit = DIGITS[(random >> (4 * at)) as usize & 15];
         }
         HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("-"))
-    })
+    });
+    id.set_sensitive(true);
+    id
 }
 
 /// True for a caller that reads `grpc-status` and not the HTTP status.

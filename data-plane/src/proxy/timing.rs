@@ -31,7 +31,10 @@ fn field(metrics: impl Iterator<Item = (&'static str, Duration)>) -> Option<Head
         format!("cless-{name};dur={millis:.1}")
     });
     let metrics: Vec<String> = metrics.collect();
-    HeaderValue::try_from(metrics.join(", ")).ok()
+    let mut value = HeaderValue::try_from(metrics.join(", ")).ok()?;
+    // Never the same again, so of no use in a table of HTTP/2.
+    value.set_sensitive(true);
+    Some(value)
 }
 
 #[cfg(test)]
