@@ -239,7 +239,11 @@ impl Upstream {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) else {
+        let polled = match &mut self.lease {
+            Some(lease) => lease.poll_frame(&mut self.inner, cx),
+            None => Pin::new(&mut self.inner).poll_frame(cx),
+        };
+        let Poll::Ready(frame) = polled else {
             self.exchange.waits_for_client(false);
             let deadline = self.deadline.into();
             let alarm = self

@@ -22,6 +22,7 @@ use tracing::debug;
 use super::client::{Client, Seat};
 use super::framing::Inspector;
 use super::gather::Gather;
+use super::joined::Joined;
 use super::watch::Closed;
 use super::wire::{Socket, Wire};
 use super::worker::{Load, Local, Worker};
@@ -143,7 +144,7 @@ async fn talk(
             (Socket::Tls(Box::new(stream)), Vec::new(), http2)
         }
         None => {
-            let mut socket = Socket::Plain(stream);
+            let mut socket = Socket::Plain(Joined(stream));
             let (start, http2) = tell_apart(&mut socket).await?;
             (socket, start, http2)
         }

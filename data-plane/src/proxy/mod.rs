@@ -32,6 +32,7 @@ mod fuzz;
 mod gather;
 mod headers;
 mod ints;
+mod joined;
 pub(crate) mod listener;
 pub mod options;
 mod send;

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tracing::debug;
 
@@ -44,7 +44,7 @@ pub(super) async fn reach(
     let mut pauses = REACH_AGAIN.iter();
     loop {
         let instance = exchange.instance().ok_or(Error::Unreachable)?;
-        if let Some(lease) = worker.upstreams.open(&instance, speak).await {
+        if let Some(lease) = worker.upstreams.open(&instance, speak) {
             return Ok(lease);
         }
         let dialled = Box::pin(connect(worker, exchange, &instance, speak)).await;
@@ -117,6 +117,10 @@ pub(super) async fn send(
         let mut failed = match sent {
             Ok(Ok(response)) => {
                 awaited.over(Guard::answered);
+                let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+                if switches || !exchange.is_request_sent() {
+                    lease.detach();
+                }
                 return Ok((response, lease));
             }
             Ok(Err(failed)) => failed,
@@ -145,7 +149,7 @@ pub(super) async fn send(
                 return Err(Error::Broken);
             }
         };
-        lease = match worker.upstreams.open(&instance, speak).await {
+        lease = match worker.upstreams.open(&instance, speak) {
             Some(lease) => lease,
             None => Box::pin(connect(worker, exchange, &instance, speak))
                 .await

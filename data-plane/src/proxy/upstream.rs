@@ -13,28 +13,35 @@
 //!   are closed on all workers, and none is kept until the answer is there.
 //!
 //! The idle connection used last is taken first, so that a burst's surplus idles out. A burst that
-//! meets no connection dials a few at once, and shares what it gets ([`dials`]).
+//! meets no connection dials a few at once, and shares what it gets ([`dials`]). [`http1`], [`http2`]: what a
+//! connection is.
 
 mod dials;
+mod http1;
+mod http2;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::Either;
 use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use http_body::{Body as _, Frame};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::TrySendError;
+use hyper::client::conn::http2::SendRequest;
 use tokio::net::TcpStream;
-use tracing::debug;
 
 use self::dials::{Dials, Turn};
+use self::http1::Http1;
 use super::body::RequestBody;
 use super::ints::IntMap;
-use super::worker::{Local, Peers};
+use super::joined::Joined;
+use super::worker::Peers;
 use crate::instance::guard::Instance;
 
 /// Ticks of the worker for which a connection is kept idle, 1 to 1.5 s: less than the keep-alive of
@@ -46,19 +53,6 @@ const CONNECT: Duration = Duration::from_secs(3);
 /// After this long without an answer on a new connection, the instance may be waiting on an old one.
 /// To reconnect then costs an instance that is merely slow next to nothing.
 pub(super) const HUNGRY: Duration = Duration::from_millis(100);
-/// What hyper reads at once on one connection, and the longest head of a response: the head and a body of
-/// 64 KiB in one go. Of fields it takes its own 100: to say another number costs it memory of its own for
-/// each response, 6 % of all.
-const READ_AHEAD: usize = 128 * 1024;
-/// Bytes of a response's head over HTTP/2.
-const MAX_HEAD: usize = 64 * 1024;
-/// What may be in flight on one stream and on one HTTP/2 connection: what bounds memory.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
-const SEND_BUFFER: usize = 64 * 1024;
-/// A connection that carries streams and is silent is asked whether it lives.
-const PING: Duration = Duration::from_secs(20);
-
 /// The protocol towards an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Speak {
@@ -78,7 +72,7 @@ struct Inner {
     known: RefCell<IntMap<u64, Known>>,
     peers: Peers,
     /// Ticks of the worker.
-    ticks: std::cell::Cell<u32>,
+    ticks: Cell<u32>,
 }
 
 /// Connections to one instance.
@@ -93,7 +87,7 @@ struct Known {
 
 #[derive(Debug)]
 struct Idle {
-    sender: http1::SendRequest<RequestBody>,
+    connection: Http1,
     since: u32,
     /// [`Instance::sleeps`] when it was made.
     sleeps: u64,
@@ -102,14 +96,14 @@ struct Idle {
 /// An HTTP/2 connection, shared by all requests.
 #[derive(Debug)]
 struct Shared {
-    sender: http2::SendRequest<RequestBody>,
+    sender: SendRequest<RequestBody>,
     sleeps: u64,
 }
 
 #[derive(Debug)]
 enum Sender {
-    Http1(http1::SendRequest<RequestBody>),
-    H2c(http2::SendRequest<RequestBody>),
+    Http1(Http1),
+    H2c(SendRequest<RequestBody>),
 }
 
 /// A connection in use. Dropped, it is closed; given back, it is kept for the next request.
@@ -127,11 +121,29 @@ impl Lease {
     pub(super) fn send(
         &mut self,
         request: Request<RequestBody>,
-    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + use<>
-    {
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> {
         match &mut self.sender {
-            Sender::Http1(sender) => Either::Left(sender.try_send_request(request)),
+            Sender::Http1(connection) => Either::Left(connection.send(request)),
             Sender::H2c(sender) => Either::Right(sender.try_send_request(request)),
+        }
+    }
+
+    /// The next frame of the response's body, which came on it.
+    pub(super) fn poll_frame(
+        &mut self,
+        body: &mut Incoming,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut self.sender {
+            Sender::Http1(connection) => connection.poll_frame(body, cx),
+            Sender::H2c(_) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    /// It moves from now on whether or not the response's body is read.
+    pub(super) fn detach(&mut self) {
+        if let Sender::Http1(connection) = &mut self.sender {
+            connection.detach();
         }
     }
 
@@ -147,12 +159,12 @@ impl Lease {
 
     /// Keeps it for the next request, unless it is closed or its instance takes none.
     pub(super) fn give_back(self) {
-        let Sender::Http1(sender) = self.sender else {
+        let Sender::Http1(connection) = self.sender else {
             return;
         };
         let instance = &self.instance;
         let stale = self.sleeps != instance.sleeps() || instance.is_retired();
-        if stale || instance.is_hungry() || sender.is_closed() {
+        if stale || instance.is_hungry() || connection.is_closed() {
             return;
         }
         // What watches the instance made the entry and takes it away: without one, it has retired.
@@ -163,8 +175,9 @@ impl Lease {
             .borrow_mut()
             .get_mut(&instance.serial())
         {
+            connection.rest();
             let idle = Idle {
-                sender,
+                connection,
                 since: self.upstreams.inner.ticks.get(),
                 sleeps: self.sleeps,
             };
@@ -180,45 +193,41 @@ impl Upstreams {
             inner: Rc::new(Inner {
                 known: RefCell::default(),
                 peers,
-                ticks: std::cell::Cell::new(0),
+                ticks: Cell::new(0),
             }),
         }
     }
 
     /// A connection that is open already, ready to send.
-    pub(super) async fn open(&self, instance: &Arc<Instance>, speak: Speak) -> Option<Lease> {
+    pub(super) fn open(&self, instance: &Arc<Instance>, speak: Speak) -> Option<Lease> {
         match speak {
-            Speak::Http1 => self.idle(instance).await,
+            Speak::Http1 => self.idle(instance),
             Speak::H2c => self.shared(instance),
         }
     }
 
     /// An idle connection, the one used last.
-    async fn idle(&self, instance: &Arc<Instance>) -> Option<Lease> {
+    fn idle(&self, instance: &Arc<Instance>) -> Option<Lease> {
         loop {
             let found = {
                 let mut known = self.inner.known.borrow_mut();
                 known.get_mut(&instance.serial())?.idle.pop()?
             };
-            if let Some(lease) = self.take_up(instance, found).await {
+            if let Some(lease) = self.take_up(instance, found) {
                 return Some(lease);
             }
         }
     }
 
     /// The next request on a connection that is done with the last, if it may carry one more.
-    async fn take_up(&self, instance: &Arc<Instance>, idle: Idle) -> Option<Lease> {
+    fn take_up(&self, instance: &Arc<Instance>, idle: Idle) -> Option<Lease> {
         let old = self.inner.ticks.get().wrapping_sub(idle.since) >= IDLE_TICKS;
         if old || idle.sleeps != instance.sleeps() {
             return None;
         }
-        let mut sender = idle.sender;
-        // Both bodies of its last request are done, so this takes a turn of the connection's
-        // task at most; an error means it is closed.
-        if !sender.is_ready() {
-            sender.ready().await.ok()?;
-        }
-        Some(self.lease(instance, Sender::Http1(sender), idle.sleeps, true))
+        let mut connection = idle.connection;
+        let reusable = connection.is_reusable();
+        reusable.then(|| self.lease(instance, Sender::Http1(connection), idle.sleeps, true))
     }
 
     fn shared(&self, instance: &Arc<Instance>) -> Option<Lease> {
@@ -287,7 +296,7 @@ impl Upstreams {
         loop {
             match dials.turn().await? {
                 Turn::Use(idle) => {
-                    if let Some(lease) = self.take_up(instance, idle).await {
+                    if let Some(lease) = self.take_up(instance, idle) {
                         return Ok(lease);
                     }
                 }
@@ -305,19 +314,8 @@ impl Upstreams {
         address: SocketAddr,
     ) -> std::io::Result<Lease> {
         let (sleeps, open) = (instance.sleeps(), instance.connection());
-        let stream = dial(address).await?;
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(READ_AHEAD)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(std::io::Error::other)?;
-        tokio::task::spawn_local(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                debug!(%address, %error, "a connection to an instance ended");
-            }
-            drop(open);
-        });
-        Ok(self.lease(instance, Sender::Http1(sender), sleeps, false))
+        let connection = Http1::new(dial(address).await?, address, open).await?;
+        Ok(self.lease(instance, Sender::Http1(connection), sleeps, false))
     }
 
     async fn connect_h2c(
@@ -326,23 +324,7 @@ impl Upstreams {
         address: SocketAddr,
     ) -> std::io::Result<Lease> {
         let (sleeps, open) = (instance.sleeps(), instance.connection());
-        let stream = dial(address).await?;
-        let (sender, connection) = http2::Builder::new(Local)
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_send_buf_size(SEND_BUFFER)
-            .max_header_list_size(MAX_HEAD as u32)
-            .keep_alive_interval(PING)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(std::io::Error::other)?;
-        tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
-                debug!(%address, %error, "a connection to an instance ended");
-            }
-            drop(open);
-        });
+        let sender = http2::connect(dial(address).await?, address, open).await?;
         if let Some(known) = self.inner.known.borrow_mut().get_mut(&instance.serial()) {
             let sender = sender.clone();
             known.shared = Some(Shared { sender, sleeps });
@@ -399,15 +381,15 @@ impl Upstreams {
         let now = self.inner.ticks.get().wrapping_add(1);
         self.inner.ticks.set(now);
         for known in self.inner.known.borrow_mut().values_mut() {
-            known
-                .idle
-                .retain(|one| now.wrapping_sub(one.since) < IDLE_TICKS && !one.sender.is_closed());
+            known.idle.retain_mut(|one| {
+                now.wrapping_sub(one.since) < IDLE_TICKS && one.connection.look()
+            });
         }
     }
 }
 
-async fn dial(address: SocketAddr) -> std::io::Result<TcpStream> {
+async fn dial(address: SocketAddr) -> std::io::Result<Joined<TcpStream>> {
     let stream = tokio::time::timeout(CONNECT, TcpStream::connect(address)).await??;
     stream.set_nodelay(true)?;
-    Ok(stream)
+    Ok(Joined(stream))
 }

@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::framing::{Fault, Inspector, Phase};
+use super::joined::Joined;
 
 /// Bytes that may wait behind the gate, while it is not known what they are.
 const MAX_STASH: usize = 16 * 1024;
@@ -23,7 +24,7 @@ const MAX_STASH: usize = 16 * 1024;
 /// Plain or encrypted.
 #[derive(Debug)]
 pub(super) enum Socket {
-    Plain(TcpStream),
+    Plain(Joined<TcpStream>),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
