@@ -15,10 +15,6 @@ use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-/// What a stream of the feed sends.
-pub type Responses =
-    tokio_stream::wrappers::ReceiverStream<Result<pb::StreamRoutesResponse, Status>>;
-
 /// A running feed; clones share it.
 #[derive(Debug, Clone)]
 pub struct FeedPlane {
@@ -65,12 +61,15 @@ impl FeedPlane {
     }
 
     /// Serves one `StreamRoutes` call, which is rotated after `rotate_after` with this `retry_after`.
-    pub fn stream_routes(
+    pub fn stream_routes<R>(
         &self,
-        inbound: impl Stream<Item = Result<pb::StreamRoutesRequest, Status>> + Send + Unpin + 'static,
+        inbound: R,
         rotate_after: Duration,
         retry_after: Duration,
-    ) -> Responses {
+    ) -> impl Stream<Item = Result<pb::StreamRoutesResponse, Status>> + Send + Unpin + use<R>
+    where
+        R: Stream<Item = Result<pb::StreamRoutesRequest, Status>> + Send + Unpin + 'static,
+    {
         let lifetime = Lifetime {
             rotate_after,
             retry_after,

@@ -12,6 +12,8 @@ use crate::nodes::report::Quarantined;
 use crate::nodes::{Connection, Nodes};
 use cless_proto::v1 as pb;
 use rand::RngExt as _;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -32,11 +34,23 @@ pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
 /// The one protocol there is.
 const PROTOCOL: u32 = 1;
 
-type Outbound = mpsc::Sender<Result<pb::StreamRoutesResponse, Status>>;
+/// Boxed: a channel keeps room for some sixty items, however few are ever in it.
+type Outbound = mpsc::Sender<Box<Answer>>;
+type Answer = Result<pb::StreamRoutesResponse, Status>;
 
 /// What the caller of the method reads from.
-pub(crate) type Responses =
-    tokio_stream::wrappers::ReceiverStream<Result<pb::StreamRoutesResponse, Status>>;
+#[derive(Debug)]
+pub(crate) struct Responses(mpsc::Receiver<Box<Answer>>);
+
+impl Messages for Responses {
+    type Item = Answer;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Answer>> {
+        self.0
+            .poll_recv(context)
+            .map(|answer| answer.map(|answer| *answer))
+    }
+}
 
 /// What a proxy sends.
 pub(crate) trait Requests:
@@ -68,7 +82,7 @@ pub(crate) fn serve(
         outbound,
     };
     tokio::spawn(session.run(inbound, shutdown));
-    Responses::new(responses)
+    Responses(responses)
 }
 
 /// How long a stream is kept, drawn so that those opened together do not end together.
@@ -143,7 +157,9 @@ impl Session {
                     self.send_change(frames, &shutdown).await
                 }
                 Some(Action::GoAway(retry_after)) => {
-                    let last = self.outbound.send(Ok(convert::feed::go_away(retry_after)));
+                    let last = self
+                        .outbound
+                        .send(Box::new(Ok(convert::feed::go_away(retry_after))));
                     let _ = tokio::time::timeout(LAST_WORDS, last).await;
                     return;
                 }
@@ -180,7 +196,7 @@ impl Session {
     }
 
     async fn send(&self, message: pb::StreamRoutesResponse) -> Result<(), Ended> {
-        match tokio::time::timeout(STALL_LIMIT, self.outbound.send(Ok(message))).await {
+        match tokio::time::timeout(STALL_LIMIT, self.outbound.send(Box::new(Ok(message)))).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_gone)) => Err(Ended),
             Err(_stalled) => {
@@ -193,7 +209,7 @@ impl Session {
     /// Ends the stream with an error, if the proxy still reads.
     async fn end(&self, status: Status) {
         tracing::info!(rpc.code = ?status.code(), reason = status.message(), "route stream ended");
-        let _ = tokio::time::timeout(LAST_WORDS, self.outbound.send(Err(status))).await;
+        let _ = tokio::time::timeout(LAST_WORDS, self.outbound.send(Box::new(Err(status)))).await;
     }
 
     /// Reads a message into an event, and what it tells of the node.

@@ -18,8 +18,8 @@ use std::time::Duration;
 use tokio::io::DuplexStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
+use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -176,12 +176,7 @@ impl RouteFeedService for Service {
             .feed
             .stream_routes(ReceiverStream::new(inbound), rotates, retry);
         let (down, responses) = mpsc::channel(1);
-        tokio::spawn(changes(
-            outbound.into_inner(),
-            down,
-            watcher,
-            Arc::clone(&self.plans),
-        ));
+        tokio::spawn(changes(outbound, down, watcher, Arc::clone(&self.plans)));
         Ok(Response::new(ReceiverStream::new(responses)))
     }
 
@@ -255,7 +250,7 @@ fn take(plans: &Plans, name: &str, fits: impl Fn(Mischief) -> bool) -> Option<Mi
 
 /// What the plane says, on its way to the node.
 async fn changes(
-    mut from: mpsc::Receiver<Result<pb::StreamRoutesResponse, Status>>,
+    mut from: impl Stream<Item = Result<pb::StreamRoutesResponse, Status>> + Unpin,
     to: mpsc::Sender<Result<pb::StreamRoutesResponse, Status>>,
     watcher: Arc<Mutex<Watcher>>,
     plans: Plans,
@@ -265,7 +260,7 @@ async fn changes(
         let next = tokio::select! {
             biased;
             () = to.closed() => return,
-            next = from.recv() => next,
+            next = from.next() => next,
         };
         let Some(next) = next else {
             watcher.lock().ended();
