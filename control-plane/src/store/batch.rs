@@ -45,6 +45,13 @@ pub(super) struct Writers {
     waiting: AtomicUsize,
 }
 
+impl Writers {
+    /// Whether nobody waits for a turn.
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) == 0
+    }
+}
+
 /// Held by the writer whose turn it is.
 #[derive(Debug, Default)]
 struct Turn {
@@ -63,6 +70,8 @@ struct Batch {
     dirty: bool,
     /// Whether a revision was made.
     stepped: bool,
+    /// Whether statements wait for COMMIT, so that nobody is to join.
+    open: bool,
     outcome: watch::Sender<Option<Result<(), Arc<Error>>>>,
 }
 
@@ -101,8 +110,8 @@ where
         Ok(answer) => answer,
         Err(lost) => return Err(batch.lose(lost).await),
     };
-    let last = writers.waiting.load(Ordering::Acquire) == 0;
-    if last || batch.members >= MEMBERS_MOST {
+    let last = writers.is_idle();
+    if last || batch.open || batch.members >= MEMBERS_MOST {
         batch.commit(&inner).await;
         turn.pause(last, inner.connections.is_file()).await;
     } else {
@@ -161,6 +170,7 @@ impl Batch {
             members: 0,
             dirty: false,
             stepped: false,
+            open: false,
             outcome: watch::Sender::new(None),
         })
     }
@@ -176,9 +186,15 @@ impl Batch {
     {
         self.members += 1;
         let savepoint = self.db.savepoint().await?;
-        let tx = WriteTx::begin(Arc::clone(inner), savepoint, self.state.clone())?;
+        let tx = WriteTx::begin(
+            Arc::clone(inner),
+            savepoint,
+            self.state.clone(),
+            self.members == 1,
+        )?;
         match change(tx).await {
             Ok(done) => {
+                self.open = done.open;
                 let (written, kept) = done.end().await?;
                 if let Some(state) = kept {
                     self.dirty = true;

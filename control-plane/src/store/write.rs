@@ -19,7 +19,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use sea_orm::ActiveValue::Set;
 use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
 use crate::domain::{Timestamp, Uid};
 
@@ -61,6 +61,8 @@ pub(super) struct WriteTx {
     pub(super) digest: TableDigest,
     change: (Option<Uid>, RouteOp),
     state: feed_state::Model,
+    /// Whether it is the first of its transaction.
+    first: bool,
 }
 
 /// A write as it stands before its savepoint ends.
@@ -69,22 +71,20 @@ pub(super) struct Done<T> {
     pub(super) written: Written<T>,
     /// The row of `feed_state` after it, if it is to be kept.
     pub(super) keep: Option<feed_state::Model>,
+    /// Whether statements of it are to go along with COMMIT.
+    pub(super) open: bool,
     db: Session,
 }
 
 impl<T> Done<T> {
     /// Ends the savepoint.
     pub(super) async fn end(self) -> Result<(Written<T>, Option<feed_state::Model>), Error> {
-        match self.keep {
-            Some(state) => {
-                self.db.commit().await?;
-                Ok((self.written, Some(state)))
-            }
-            None => {
-                self.db.rollback().await?;
-                Ok((self.written, None))
-            }
+        if self.keep.is_some() {
+            self.db.commit().await?;
+        } else {
+            self.db.rollback().await?;
         }
+        Ok((self.written, self.keep))
     }
 }
 
@@ -137,6 +137,7 @@ impl WriteTx {
         inner: Arc<Inner>,
         db: Session,
         state: feed_state::Model,
+        first: bool,
     ) -> Result<Self, Error> {
         Ok(Self {
             digest: TableDigest::from_bytes(row::bytes32(
@@ -148,6 +149,7 @@ impl WriteTx {
             now: Timestamp::default(),
             change: (None, RouteOp::None),
             state,
+            first,
         })
     }
 
@@ -169,7 +171,12 @@ impl WriteTx {
             Outcome::Same(resource) => (resource, current, false, false),
             Outcome::Replayed(resource, revision) => (resource, revision, true, false),
         };
-        if keep && let Err(error) = self.db.flush().await {
+        // An error at COMMIT is the only write's own.
+        let open = keep && self.first && self.inner.writers.is_idle();
+        if keep
+            && !open
+            && let Err(error) = self.db.flush().await
+        {
             return Err((error.into(), self.db));
         }
         Ok(Done {
@@ -179,6 +186,7 @@ impl WriteTx {
                 replayed,
             },
             keep: keep.then_some(self.state),
+            open,
             db: self.db,
         })
     }
@@ -206,26 +214,17 @@ impl WriteTx {
             time: Set(self.now.micros()),
         });
         self.db.defer(change).await?;
-        let stepped = feed_state::Entity::update_many()
-            .col_expr(
-                feed_state::Column::Revision,
-                Expr::col(feed_state::Column::Revision).add(1),
-            )
-            .col_expr(feed_state::Column::Digest, Expr::value(digest))
-            .filter(feed_state::Column::Id.eq(FEED_STATE_ID))
-            .exec_with_returning(&self.db)
-            .await?
-            .pop()
-            .filter(|state| state.revision == revision)
-            .ok_or_else(|| Error::Unavailable("another writer came between".to_owned()))?;
+        // Nobody else has changed the row: it was read under the lock.
+        let step = feed_state::Entity::update_many()
+            .col_expr(feed_state::Column::Revision, Expr::value(revision))
+            .col_expr(feed_state::Column::Digest, Expr::value(digest.clone()))
+            .filter(feed_state::Column::Id.eq(FEED_STATE_ID));
+        self.db.defer(step).await?;
         if revision % CLEAN_EVERY == 0 {
             self.clean(KEEP_CHANGES).await?;
         }
-        // The compacted revision may just have moved.
-        self.state = feed_state::Model {
-            compacted_revision: self.state.compacted_revision,
-            ..stepped
-        };
+        self.state.revision = revision;
+        self.state.digest = digest;
         Ok(())
     }
 
@@ -277,7 +276,7 @@ impl WriteTx {
     pub(super) async fn restart_history(&mut self, epoch: String) -> Result<(), Error> {
         route_changes::Entity::delete_many().exec(&self.db).await?;
         feed_state::Entity::update_many()
-            .col_expr(feed_state::Column::Epoch, Expr::value(epoch))
+            .col_expr(feed_state::Column::Epoch, Expr::value(epoch.clone()))
             .col_expr(
                 feed_state::Column::CompactedRevision,
                 Expr::value(self.revision()),
@@ -286,6 +285,7 @@ impl WriteTx {
             .exec(&self.db)
             .await?;
         self.state.compacted_revision = self.revision();
+        self.state.epoch = epoch;
         Ok(())
     }
 }

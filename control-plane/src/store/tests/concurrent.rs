@@ -140,6 +140,25 @@ async fn a_table_is_read_as_of_one_moment() {
     writer.await.unwrap();
 }
 
+/// A write whose deferred insert fails.
+async fn with_a_row_twice(store: &Store) -> Result<Written<()>, Error> {
+    let change = store.write(START, false, |tx| {
+        Box::pin(async move {
+            let known = route_changes::ActiveModel {
+                revision: sea_orm::ActiveValue::Set(1),
+                service_uid: sea_orm::ActiveValue::Set(None),
+                op: sea_orm::ActiveValue::Set("none".to_owned()),
+                digest: sea_orm::ActiveValue::Set(vec![0; 32]),
+                time: sea_orm::ActiveValue::Set(0),
+            };
+            let again = <route_changes::Entity as sea_orm::EntityTrait>::insert(known);
+            tx.db.defer(again).await?;
+            Ok(Outcome::Changed(()))
+        })
+    });
+    change.await
+}
+
 /// A statement that goes along with a later one fails the write that it is of, and no other of its commit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_deferred_insert_that_fails_refuses_its_own_write_only() {
@@ -155,21 +174,8 @@ async fn a_deferred_insert_that_fails_refuses_its_own_write_only() {
                 made.await.expect("it has no part in it");
                 return true;
             }
-            let twice = store.write(START, false, |tx| {
-                Box::pin(async move {
-                    let known = route_changes::ActiveModel {
-                        revision: sea_orm::ActiveValue::Set(1),
-                        service_uid: sea_orm::ActiveValue::Set(None),
-                        op: sea_orm::ActiveValue::Set("none".to_owned()),
-                        digest: sea_orm::ActiveValue::Set(vec![0; 32]),
-                        time: sea_orm::ActiveValue::Set(0),
-                    };
-                    let again = <route_changes::Entity as sea_orm::EntityTrait>::insert(known);
-                    tx.db.defer(again).await?;
-                    Ok(Outcome::Quiet(()))
-                })
-            });
-            assert!(twice.await.is_err(), "revision 1 was written twice");
+            let twice = with_a_row_twice(&store).await;
+            assert!(twice.is_err(), "revision 1 was written twice");
             false
         })
     });
@@ -180,4 +186,25 @@ async fn a_deferred_insert_that_fails_refuses_its_own_write_only() {
     assert_eq!(made, 40);
     assert_eq!(head(&store).await.revision, 1 + made);
     assert_law(&store).await;
+}
+
+/// The statements of a write that is alone go along with COMMIT: if one fails, nothing of it is kept, and the next write
+/// finds all as it was.
+#[tokio::test]
+async fn a_write_alone_that_fails_at_commit_leaves_nothing_behind() {
+    let disk = OnDisk::new();
+    let store = disk.open().await;
+    create(&store, "alone").await;
+    for turn in 0..3 {
+        let before = head(&store).await;
+        let twice = with_a_row_twice(&store).await;
+        assert!(twice.is_err(), "revision 1 was written twice");
+        assert_eq!(head(&store).await, before);
+        let service = id("alone");
+        let made = store.create_version(&service, spec("hello:1"), plain());
+        assert_eq!(made.await.expect("free to write").revision, 2 + turn);
+        assert_law(&store).await;
+    }
+    store.close().await.unwrap();
+    assert_eq!(head(&disk.open().await).await.revision, 4, "on disk");
 }
