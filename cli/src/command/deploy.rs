@@ -246,9 +246,9 @@ async fn send_traffic(
     let traffic = change.apply(client, printer, split).await?;
     // The traffic is set; that nodes are slow to follow is worth a word, not a failure.
     match prove::follow(client, traffic.feed_revision).await {
-        Ok(pending) if !pending.is_empty() => printer.note(&format!(
+        Ok(followed) if !followed.pending.is_empty() => printer.note(&format!(
             "not yet in force on {}: see why with `cless node list`",
-            pending.join(", ")
+            followed.pending.join(", ")
         )),
         Ok(_) | Err(_) => {}
     }

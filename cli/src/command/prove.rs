@@ -189,23 +189,30 @@ fn steps(version: &pb::Version) -> Vec<(String, String, bool)> {
     verification.nodes.iter().map(named).collect()
 }
 
-/// Waits until every connected node has applied a feed revision; the nodes that have not, if the
-/// time is up.
+/// Who has applied a feed revision.
+#[derive(Debug)]
+pub(super) struct Followed {
+    /// Connected nodes.
+    pub(super) nodes: u32,
+    /// `nodes/NODE` of those that have not, when the time was up.
+    pub(super) pending: Vec<String>,
+}
+
+/// Waits until every connected node has applied a feed revision, for 10 s.
 ///
 /// # Errors
 /// Those of the calls.
-pub(super) async fn follow(client: &Client, feed_revision: i64) -> Result<Vec<String>, Error> {
+pub(super) async fn follow(client: &Client, feed_revision: i64) -> Result<Followed, Error> {
     let until = Instant::now() + FOLLOW;
     // The first look is quick: the change is pushed within a few milliseconds.
     let mut wait = Duration::from_millis(10);
     loop {
         let answer = client.check_propagation(feed_revision).await?;
         if answer.nodes_applied >= answer.nodes_total || Instant::now() >= until {
-            return Ok(answer
-                .pending
-                .iter()
-                .map(|node| text::clean(node))
-                .collect());
+            return Ok(Followed {
+                nodes: answer.nodes_total,
+                pending: answer.pending.iter().map(|n| text::clean(n)).collect(),
+            });
         }
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(Duration::from_millis(200));

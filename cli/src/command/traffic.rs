@@ -9,7 +9,7 @@ use super::prove;
 use crate::args::{DryRunArgs, LimitArgs, ReasonArgs};
 use crate::client::Client;
 use crate::error::Error;
-use crate::output::{Printer, change_line};
+use crate::output::{Printer, change_line, text};
 use crate::parse::{self, TagArg, TargetArg};
 use crate::split::Split;
 
@@ -303,17 +303,34 @@ async fn finish(
     if !wait {
         return Ok(());
     }
-    match prove::follow(client, traffic.feed_revision)
-        .await?
-        .as_slice()
-    {
-        [] => Ok(()),
-        pending => Err(Error::Unknown {
-            message: format!(
-                "the traffic of services/{service} is set, but not yet in force on {}",
-                pending.join(", ")
-            ),
-            hint: "see what holds them up with `cless node get NODE`".to_owned(),
-        }),
+    let followed = prove::follow(client, traffic.feed_revision).await?;
+    if followed.pending.is_empty() {
+        printer.note(&match followed.nodes {
+            0 => "no node is connected: each takes it when it connects".to_owned(),
+            1 => "in force on 1 node".to_owned(),
+            nodes => format!("in force on {nodes} nodes"),
+        });
+        return Ok(());
     }
+    let mut pending = Vec::new();
+    for name in followed.pending {
+        pending.push(match refusal(&name, client).await {
+            Some(reason) => format!("{name}, which refuses it ({reason})"),
+            None => name,
+        });
+    }
+    Err(Error::Unknown {
+        message: format!(
+            "the traffic of services/{service} is set, but not yet in force on {}",
+            pending.join(", ")
+        ),
+        hint: "see what holds them up with `cless node get NODE`".to_owned(),
+    })
+}
+
+/// Why the node of this resource name refused the last change, if it did and that can be known.
+async fn refusal(name: &str, client: &Client) -> Option<String> {
+    let node = client.get_node(&text::id(name)).await.ok()?;
+    let reason = text::clean(&node.nack_reason);
+    (!reason.is_empty()).then_some(reason)
 }

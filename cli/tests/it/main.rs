@@ -8,6 +8,7 @@
 mod deploy;
 mod errors;
 mod node;
+mod nodes;
 mod plane;
 mod refusing;
 mod service;

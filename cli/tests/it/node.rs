@@ -22,6 +22,17 @@ pub(crate) enum Verdict {
     Silent,
 }
 
+/// What it answers to each change of the table.
+#[derive(Clone, Copy)]
+pub(crate) enum Answer {
+    /// All of it is in force.
+    Applied,
+    /// So it is, but for one route, kept back for this reason.
+    Quarantined(&'static str),
+    /// Nothing of it is, for this reason.
+    Refused(&'static str),
+}
+
 /// A node that is connected until dropped.
 pub(crate) struct FakeNode(tokio::task::JoinHandle<()>);
 
@@ -34,6 +45,16 @@ impl Drop for FakeNode {
 impl FakeNode {
     /// Connects, and returns once the control plane lists it as connected.
     pub(crate) async fn connect(server: &str, name: &str, verdict: Verdict) -> Self {
+        Self::answering(server, name, verdict, Answer::Applied).await
+    }
+
+    /// The same, with an answer of the test's.
+    pub(crate) async fn answering(
+        server: &str,
+        name: &str,
+        verdict: Verdict,
+        answer: Answer,
+    ) -> Self {
         let channel = Channel::from_shared(server.to_owned()).expect("an address");
         let channel = channel.connect().await.expect("the control plane answers");
         let identity = pb::NodeIdentity {
@@ -42,7 +63,7 @@ impl FakeNode {
             version: "0.0.0".to_owned(),
         };
         let client = RouteFeedServiceClient::new(channel.clone());
-        let node = Self(tokio::spawn(serve(client, identity, verdict)));
+        let node = Self(tokio::spawn(serve(client, identity, verdict, answer)));
         let mut nodes = pb::node_service_client::NodeServiceClient::new(channel);
         for _ in 0..500 {
             let list = nodes.list_nodes(pb::ListNodesRequest::default()).await;
@@ -64,6 +85,7 @@ async fn serve(
     mut client: RouteFeedServiceClient<Channel>,
     identity: pb::NodeIdentity,
     verdict: Verdict,
+    answer: Answer,
 ) {
     let (send, receive) = mpsc::channel(8);
     let up = |message| pb::StreamRoutesRequest {
@@ -80,9 +102,11 @@ async fn serve(
         .expect("the stream is open");
     let stream = client.stream_routes(ReceiverStream::new(receive)).await;
     let mut stream = stream.expect("the feed is open").into_inner();
-    while let Ok(Some(answer)) = stream.message().await {
-        match answer.message {
+    let mut last = None;
+    while let Ok(Some(heard)) = stream.message().await {
+        match heard.message {
             Some(Down::Chunk(chunk)) => {
+                last = chunk.upserts.last().map(|route| route.service_uid.clone());
                 let routes = chunk.upserts.iter();
                 let routes = routes.map(|r| pb::Route::decode(r.route.clone()).expect("a route"));
                 let versions = routes
@@ -101,17 +125,35 @@ async fn serve(
                     .expect("the report is taken");
             }
             Some(Down::Commit(commit)) => {
-                let ack = pb::Ack {
-                    cursor: commit.to,
-                    quarantined: Vec::new(),
+                let said = match answer {
+                    Answer::Applied => ack(commit.to, Vec::new()),
+                    Answer::Quarantined(reason) => {
+                        let kept = pb::QuarantinedRoute {
+                            service_uid: last.clone().unwrap_or_default(),
+                            service: "services/hello".to_owned(),
+                            reason: reason.to_owned(),
+                        };
+                        ack(commit.to, vec![kept])
+                    }
+                    Answer::Refused(reason) => Up::Nack(pb::Nack {
+                        cursor: None,
+                        kind: pb::nack::Kind::Rejected.into(),
+                        code: tonic::Code::FailedPrecondition.into(),
+                        message: reason.to_owned(),
+                    }),
                 };
-                send.send(up(Up::Ack(ack)))
-                    .await
-                    .expect("the stream is open");
+                send.send(up(said)).await.expect("the stream is open");
             }
             _ => {}
         }
     }
+}
+
+fn ack(cursor: Option<pb::Cursor>, quarantined: Vec<pb::QuarantinedRoute>) -> Up {
+    Up::Ack(pb::Ack {
+        cursor,
+        quarantined,
+    })
 }
 
 /// What is said of the versions of a route that are to be proved.

@@ -140,10 +140,11 @@ macro_rules! assert_run {
 pub(crate) use assert_run;
 
 /// Times, ages, etags, uids.
-pub(crate) const FILTERS: [(&str, &str); 6] = [
+pub(crate) const FILTERS: [(&str, &str); 7] = [
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "[TIME]"),
     // Of a table's row: a word, two spaces, and the age as the last column.
     (r"(?m)^([a-zA-Z0-9]\S*  .*) \d+s$", "$1 [AGE]"),
+    (r"gone for \d+s *", "gone for [AGE]  "),
     (r"its etag is [^)]+", "its etag is [ID]"),
     (r#""(etag|uid|id)": "[^"]+""#, r#""$1": "[ID]""#),
     (r"(?m)^( *(?:- )?)(etag|uid): \S+$", "$1$2: [ID]"),

@@ -41,6 +41,7 @@ async fn a_split_from_set_to_rollback() {
     v3       10%      canary
     ----- stderr -----
     hello: v1=100 -> v1=60 v2=30 v3=10:canary
+    no node is connected: each takes it when it connects
     ");
     assert_run!(plane.run("traffic get hello -o json").await, @r#"
     exit: 0

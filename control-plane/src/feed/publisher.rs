@@ -60,10 +60,15 @@ impl Feed {
         self.tables.clone()
     }
 
-    /// The newest revision that is published.
-    pub(crate) fn revision(&self) -> i64 {
+    /// The newest point that is published.
+    pub(crate) fn head(&self) -> Cursor {
         use crate::feed::stream::History as _;
-        self.newest().table.head().revision
+        self.newest().table.head().clone()
+    }
+
+    /// Its revision.
+    pub(crate) fn revision(&self) -> i64 {
+        self.head().revision
     }
 }
 

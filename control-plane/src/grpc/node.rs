@@ -3,6 +3,7 @@
 use super::convert::nodes as to;
 use super::{Plane, page, read, status};
 use crate::domain::{Violations, name};
+use crate::nodes::registry::Propagation;
 use cless_proto::v1 as pb;
 use cless_proto::v1::node_service_server::NodeService;
 use tonic::{Request, Response, Status};
@@ -18,7 +19,7 @@ impl NodeService for Plane {
         let request = request.into_inner();
         let size = page::size(request.page_size).map_err(status::invalid_page)?;
         let after = page::key(NODES, &request.page_token).map_err(status::invalid_page)?;
-        let head = self.feed.revision();
+        let head = self.feed.head();
         let nodes = self.nodes.all();
         let found = page::of(&nodes, size, after.as_deref(), |node| {
             node.identity.name.to_string()
@@ -27,7 +28,7 @@ impl NodeService for Plane {
         let nodes = found
             .items
             .iter()
-            .map(|node| to::node(node, head))
+            .map(|node| to::node(node, &head))
             .collect();
         Ok(Response::new(pb::ListNodesResponse {
             nodes,
@@ -46,7 +47,7 @@ impl NodeService for Plane {
         let Some(node) = self.nodes.named(&node) else {
             return Err(status::not_found("cless.v1.Node", request.name));
         };
-        Ok(Response::new(to::node(&node, self.feed.revision())))
+        Ok(Response::new(to::node(&node, &self.feed.head())))
     }
 
     async fn list_instances(
@@ -112,24 +113,13 @@ impl NodeService for Plane {
         read(Some(()), wrong)?;
         let revision = if asked == 0 { head.revision } else { asked };
         self.replicas.refresh().await.map_err(status::store)?;
-        let (mut applied, mut pending) = (0, Vec::new());
-        for node in self.nodes.all().iter().filter(|node| node.is_connected()) {
-            let done = node
-                .applied
-                .as_ref()
-                .is_some_and(|cursor| *cursor.epoch == *head.epoch && cursor.revision >= revision);
-            if done {
-                applied += 1;
-            } else {
-                pending.push(name::node(&node.identity.name));
-            }
-        }
+        let Propagation { applied, pending } = self.nodes.propagation(&head.epoch, revision);
         let nodes_total = applied + u32::try_from(pending.len()).unwrap_or(u32::MAX);
         Ok(Response::new(pb::CheckPropagationResponse {
             revision,
             nodes_total,
             nodes_applied: applied,
-            pending,
+            pending: pending.iter().map(name::node).collect(),
         }))
     }
 }

@@ -286,3 +286,6 @@ async fn wake(opened: Instant, at: Option<Duration>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ pub(crate) mod report;
 use crate::domain::{NodeName, Timestamp};
 use crate::feed::Cursor;
 use parking_lot::Mutex;
-use registry::{NameTaken, Node, Registry, StreamId};
+use registry::{NameTaken, Node, Propagation, Registry, StreamId};
 use report::{Identity, Quarantined, Report};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -31,6 +31,7 @@ pub(crate) struct Nodes {
 struct Shared {
     state: Mutex<State>,
     changes: watch::Sender<()>,
+    clock: fn() -> Timestamp,
 }
 
 #[derive(Debug, Default)]
@@ -43,11 +44,16 @@ struct State {
 impl Nodes {
     /// A registry without nodes.
     pub(crate) fn new() -> Self {
-        let state = Mutex::new(State::default());
+        Self::with_clock(now)
+    }
+
+    /// The same, by another clock than the system's.
+    fn with_clock(clock: fn() -> Timestamp) -> Self {
         Self {
             shared: Arc::new(Shared {
-                state,
+                state: Mutex::default(),
                 changes: watch::Sender::new(()),
+                clock,
             }),
         }
     }
@@ -63,7 +69,7 @@ impl Nodes {
         let replaced = CancellationToken::new();
         let stream = {
             let mut state = self.shared.state.lock();
-            let stream = state.registry.connect(identity, boot_id, now())?;
+            let stream = state.registry.connect(identity, boot_id, self.now())?;
             if let Some(older) = state.streams.insert(id.clone(), replaced.clone()) {
                 older.cancel();
             }
@@ -89,7 +95,7 @@ impl Nodes {
             .state
             .lock()
             .registry
-            .report(identity, boot_id, report, now())?;
+            .report(identity, boot_id, report, self.now())?;
         self.changed();
         Ok(())
     }
@@ -122,6 +128,11 @@ impl Nodes {
         self.read(|registry| registry.named(name).cloned())
     }
 
+    /// Which of the connected nodes have applied `revision` of `epoch`.
+    pub(crate) fn propagation(&self, epoch: &str, revision: i64) -> Propagation {
+        self.read(|registry| registry.propagation(epoch, revision))
+    }
+
     /// Names of the connected nodes, in order.
     pub(crate) fn connected(&self) -> Vec<NodeName> {
         self.read(|registry| {
@@ -140,9 +151,13 @@ impl Nodes {
 
     /// Drops nodes that have been gone for long.
     pub(crate) fn forget(&self) {
-        if self.shared.state.lock().registry.forget(now()) {
+        if self.shared.state.lock().registry.forget(self.now()) {
             self.changed();
         }
+    }
+
+    fn now(&self) -> Timestamp {
+        (self.shared.clock)()
     }
 
     fn changed(&self) {
@@ -189,7 +204,10 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         let mut state = self.nodes.shared.state.lock();
-        if state.registry.disconnect(&self.id, self.stream, now()) {
+        if state
+            .registry
+            .disconnect(&self.id, self.stream, self.nodes.now())
+        {
             state.streams.remove(&self.id);
         }
         drop(state);
@@ -203,29 +221,4 @@ fn now() -> Timestamp {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn identity(id: &str) -> Identity {
-        let name = NodeName::parse("a").expect("a label");
-        Identity {
-            id: id.into(),
-            name,
-            version: String::new(),
-        }
-    }
-
-    #[tokio::test]
-    async fn a_second_stream_of_a_node_ends_the_first_and_survives_its_end() {
-        let nodes = Nodes::new();
-        let first = nodes.connect(identity("1"), "b".into()).expect("free");
-        let second = nodes.connect(identity("1"), "b".into()).expect("own");
-        first.replaced().await;
-        drop(first);
-        assert_eq!(nodes.connected().len(), 1);
-        assert!(!second.replaced.is_cancelled());
-        drop(second);
-        assert!(nodes.connected().is_empty());
-        assert_eq!(nodes.all().len(), 1, "stale, not forgotten");
-    }
-}
+pub(crate) mod tests;

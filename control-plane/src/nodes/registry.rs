@@ -113,10 +113,30 @@ impl Node {
         }
     }
 
+    /// When it was last known to live, if it is not connected.
+    pub(crate) fn gone_since(&self) -> Option<Timestamp> {
+        (!self.is_connected()).then_some(self.seen)
+    }
+
+    /// The revision of `epoch` that it serves. Revisions of two epochs do not compare.
+    pub(crate) fn serves(&self, epoch: &str) -> Option<i64> {
+        let applied = self.applied.as_ref().filter(|at| *at.epoch == *epoch)?;
+        Some(applied.revision)
+    }
+
     /// What it reported of versions.
     pub(crate) fn versions(&self) -> impl Iterator<Item = &VersionReport> {
         self.report.iter().flat_map(|(_, report)| &report.versions)
     }
+}
+
+/// How far a revision of the feed has come.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Propagation {
+    /// Connected nodes that serve it, or a later one of the same epoch.
+    pub(crate) applied: u32,
+    /// Connected nodes that do not, in the order of their names.
+    pub(crate) pending: Vec<NodeName>,
 }
 
 /// All data planes, by id.
@@ -231,6 +251,20 @@ impl Registry {
             }
         }
         named.into_values().collect()
+    }
+
+    /// Which of the connected nodes have applied `revision` of `epoch`. One that is gone counts neither way: nobody
+    /// waits for it.
+    pub(crate) fn propagation(&self, epoch: &str, revision: i64) -> Propagation {
+        let mut found = Propagation::default();
+        for node in self.nodes().into_iter().filter(|node| node.is_connected()) {
+            if node.serves(epoch).is_some_and(|at| at >= revision) {
+                found.applied += 1;
+            } else {
+                found.pending.push(node.identity.name.clone());
+            }
+        }
+        found
     }
 
     /// The node of this name.

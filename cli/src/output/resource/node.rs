@@ -29,6 +29,10 @@ impl Resource for pb::Node {
     fn row(&self, view: &View) -> Vec<String> {
         let notes = self.warnings.len() + self.quarantined.len();
         let notes = notes + usize::from(!self.nack_reason.is_empty());
+        let gone = self.disconnect_time.as_ref();
+        let gone = gone.map(|time| format!("gone for {}", text::age(view.now, Some(time))));
+        let more = (notes > 0).then(|| format!("{notes}: see node get"));
+        let notes: Vec<_> = gone.into_iter().chain(more).collect();
         vec![
             text::id(&self.name),
             short(self.state().as_str_name(), "STATE_"),
@@ -37,11 +41,7 @@ impl Resource for pb::Node {
             self.instances.to_string(),
             text::or_dash(text::clean(&self.engine)),
             text::or_dash(isolation(self)),
-            if notes == 0 {
-                "-".to_owned()
-            } else {
-                format!("{notes}: see node get")
-            },
+            text::or_dash(notes.join("; ")),
             text::age(view.now, self.report_time.as_ref()),
         ]
     }
@@ -62,6 +62,7 @@ impl Resource for pb::Node {
             .line("Isolation", text::or_dash(isolation(self)))
             .line("Program", text::clean(&self.version))
             .line("Connected", text::time(self.connect_time.as_ref()))
+            .line("Gone since", gone_since(self))
             .line("Reported", text::time(self.report_time.as_ref()))
             .line("Refused", text::clean(&self.nack_reason));
         if let Some(isolation) = self.isolation.as_ref().filter(|i| !i.reason.is_empty()) {
@@ -80,6 +81,14 @@ impl Resource for pb::Node {
                 .block(&lines.collect::<Vec<_>>().join("\n"));
         }
         page.finish()
+    }
+}
+
+/// Empty while it is connected.
+fn gone_since(node: &pb::Node) -> String {
+    match &node.disconnect_time {
+        None => String::new(),
+        time => text::time(time.as_ref()),
     }
 }
 

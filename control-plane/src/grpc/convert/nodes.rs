@@ -7,6 +7,7 @@ use crate::domain::{
     ColdStart, ImageDigest, NodeName, StartFailure, StartFailureReason, Uid, VerificationState,
     Version, VersionNumber, Violations, name,
 };
+use crate::feed::Cursor;
 use crate::nodes::registry::Node;
 use crate::nodes::report::{
     Identity, Instance, InstanceState, Isolation, IsolationState, Report, VerifyOutcome,
@@ -249,8 +250,9 @@ fn state(state: InstanceState) -> pb::instance::State {
     }
 }
 
-/// A node as it is shown; `head` is the feed's newest revision.
-pub(crate) fn node(node: &Node, head: i64) -> pb::Node {
+/// A node as it is shown; `head` is the feed's newest point. Of another epoch it has nothing.
+pub(crate) fn node(node: &Node, head: &Cursor) -> pb::Node {
+    let reached = node.serves(&head.epoch).unwrap_or(0);
     let applied = node.applied.as_ref().map_or(0, |cursor| cursor.revision);
     let quarantined = node.quarantined.iter().map(|route| pb::QuarantinedRoute {
         service_uid: route.service_uid.clone(),
@@ -268,7 +270,7 @@ pub(crate) fn node(node: &Node, head: i64) -> pb::Node {
         }
         .into(),
         applied_revision: applied,
-        lag: head.saturating_sub(applied).max(0),
+        lag: head.revision.saturating_sub(reached).max(0),
         quarantined: quarantined.collect(),
         nack_reason: node.refusal.clone().unwrap_or_default(),
         connect_time: node.connect_time.map(timestamp),
@@ -288,6 +290,7 @@ pub(crate) fn node(node: &Node, head: i64) -> pb::Node {
             .unwrap_or_default(),
         isolation: report.and_then(|report| report.isolation.as_ref().map(isolation)),
         sandboxes: report.map_or(0, |report| report.sandboxes),
+        disconnect_time: node.gone_since().map(timestamp),
     }
 }
 

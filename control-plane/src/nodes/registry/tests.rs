@@ -88,6 +88,38 @@ fn a_stale_node_is_forgotten_in_the_end_and_a_connected_one_never() {
 }
 
 #[test]
+fn propagation_counts_connected_nodes_of_the_epoch_only() {
+    let mut registry = Registry::default();
+    let cursor = |epoch: &str, revision| Cursor::new(epoch, revision, [0; 32]);
+    let stream = |registry: &mut Registry, name: &str, applied: Option<Cursor>| {
+        let stream = registry
+            .connect(identity(name, name), "b".into(), at(0))
+            .expect("free");
+        if let Some(applied) = applied {
+            registry.applied(name, stream, applied, Vec::new());
+        }
+        stream
+    };
+    stream(&mut registry, "new", None);
+    stream(&mut registry, "behind", Some(cursor("e", 6)));
+    stream(&mut registry, "there", Some(cursor("e", 7)));
+    stream(&mut registry, "ahead", Some(cursor("e", 8)));
+    stream(&mut registry, "elsewhere", Some(cursor("of old", 99)));
+    let gone = stream(&mut registry, "gone", Some(cursor("e", 6)));
+    let refusing = stream(&mut registry, "refusing", Some(cursor("e", 6)));
+    registry.disconnect("gone", gone, at(1));
+    registry.refused("refusing", refusing, Some(cursor("e", 6)), "no".into());
+    let found = registry.propagation("e", 7);
+    assert_eq!(found.applied, 2);
+    let pending = ["behind", "elsewhere", "new", "refusing"].map(named);
+    assert_eq!(found.pending, pending);
+    assert_eq!(registry.propagation("e", 6).applied, 4);
+    assert_eq!(registry.propagation("f", 0).applied, 0, "a new epoch");
+    let nobody = Registry::default().propagation("e", 7);
+    assert_eq!(nobody, Propagation::default());
+}
+
+#[test]
 fn a_node_is_taken_from_where_it_connected_last() {
     let mut registry = Registry::default();
     let here = registry

@@ -49,6 +49,14 @@ pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
         .row("GetNode", "missing", answer, Code::NotFound, "")
         .await;
     let request = pb::ListInstancesRequest {
+        parent: "nodes/missing".into(),
+        ..Default::default()
+    };
+    let answer = nodes.list_instances(request).await;
+    table
+        .row("ListInstances", "missing", answer, Code::NotFound, "")
+        .await;
+    let request = pb::ListInstancesRequest {
         parent: "nodes/-".into(),
         service: "hello".into(),
         ..Default::default()
