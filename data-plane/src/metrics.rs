@@ -173,11 +173,6 @@ impl Metrics {
             "Lines of the access log that could not be written in time",
             self.access_log_dropped.clone(),
         );
-        registry.register(
-            "cless_queue_depth",
-            "Requests that wait for an instance",
-            self.queue_depth.clone(),
-        );
         registry.register_with_unit(
             "cless_queue_wait",
             "Waits of requests that found no free instance",
@@ -415,5 +410,24 @@ fn outcome(reason: FailureReason) -> &'static str {
         FailureReason::Engine => "engine",
         FailureReason::Exited => "exited",
         FailureReason::NotReady => "not_ready",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The depth of queues was registered twice, so each of its samples was there twice, which
+    /// Prometheus refuses.
+    #[test]
+    fn each_metric_is_registered_once() {
+        let metrics = Metrics::default();
+        let mut text = String::new();
+        text::encode(&mut text, &metrics.registry.lock()).unwrap();
+        let mut named: Vec<_> = text.lines().filter(|l| l.starts_with("# TYPE")).collect();
+        let all = named.len();
+        named.sort_unstable();
+        named.dedup();
+        assert_eq!(named.len(), all, "{text}");
     }
 }
