@@ -60,6 +60,7 @@ dist: ## The data plane as it is shipped: fat LTO, one codegen unit; in target/d
 check: tools ## Format, lints, documentation, the API's style
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --package cless-data-plane --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 	cd proto && ../$(TOOLS)/buf lint
 

@@ -20,6 +20,7 @@ pub mod proxy;
 pub mod route;
 pub mod runtime;
 pub mod scale;
+pub mod trace;
 
 pub use node::{Error, Running, start, start_on};
 pub use options::Options;

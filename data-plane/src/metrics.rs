@@ -95,6 +95,7 @@ pub struct Metrics {
     tunnels: Gauge,
     closed: Family<ReasonLabels, Counter>,
     access_log_dropped: Counter,
+    traces_dropped: Counter,
     workers: Workers,
     queue_wait: Family<VersionLabels, Histogram, fn() -> Histogram>,
     rejects: Family<ReasonLabels, Counter>,
@@ -121,6 +122,7 @@ impl Default for Metrics {
             tunnels: Gauge::default(),
             closed: Family::default(),
             access_log_dropped: Counter::default(),
+            traces_dropped: Counter::default(),
             workers: Workers::default(),
             queue_wait: Family::new_with_constructor(start_histogram),
             rejects: Family::default(),
@@ -172,6 +174,11 @@ impl Metrics {
             "cless_access_log_dropped",
             "Lines of the access log that could not be written in time",
             self.access_log_dropped.clone(),
+        );
+        registry.register(
+            "cless_traces_dropped",
+            "Requests whose spans could not be exported",
+            self.traces_dropped.clone(),
         );
         registry.register_with_unit(
             "cless_queue_wait",
@@ -249,6 +256,11 @@ impl Metrics {
     /// Where lines of the access log are counted that were not written.
     pub fn access_log_dropped(&self) -> Counter {
         self.access_log_dropped.clone()
+    }
+
+    /// Where requests are counted whose spans were not exported.
+    pub fn traces_dropped(&self) -> Counter {
+        self.traces_dropped.clone()
     }
 
     /// A request was answered by cless itself.

@@ -1,7 +1,7 @@
 //! One running data plane: its parts, wired together and taken down in order.
 //!
-//! Down goes: readiness, then the listener, then requests in flight (bounded), then containers,
-//! then the rules around them, then the feed, which sends a last report.
+//! Down goes: readiness, then the listener, then requests in flight (bounded), then their last traces,
+//! then containers, then the rules around them, then the feed, which sends a last report.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,6 +29,7 @@ use crate::proxy::{self, Backing, Proxy, Sockets};
 use crate::runtime::Runtime;
 use crate::runtime::credentials::RegistryConfig;
 use crate::runtime::docker::Docker;
+use crate::trace::{self, Exporting};
 
 /// A list of containers takes milliseconds; an engine that needs longer must not keep a node from
 /// serving what it can.
@@ -67,6 +68,9 @@ pub enum Error {
     /// Isolation is required and cannot be had.
     #[error(transparent)]
     NotIsolated(#[from] isolation::NotIsolated),
+    /// Traces are to be exported and cannot be.
+    #[error(transparent)]
+    Trace(#[from] trace::Error),
 }
 
 /// A data plane that runs. Dropped without [`Running::shutdown`], it ends without draining.
@@ -78,6 +82,7 @@ pub struct Running {
     pools: Pools,
     isolation: Isolation,
     proxy: Proxy,
+    traces: Option<Exporting>,
     stopping: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
     drain: Duration,
@@ -148,6 +153,12 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
     );
     let feed = feed::start(feed_options, reports.clone()).await?;
     let metrics = Arc::new(Metrics::default());
+    let whose = trace::Node {
+        name: &options.node,
+        id: feed.node_id(),
+    };
+    let traces = trace::start(&options.trace, whose, metrics.traces_dropped())?;
+    let (tracer, traces) = traces.unzip();
     // After the feed has claimed the folder.
     let images = Record::open(&options.cache_dir).map_err(|source| Error::Images {
         folder: options.cache_dir.clone(),
@@ -193,6 +204,7 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
         pools: pools.clone(),
         metrics: metrics.clone(),
         trusted: options.trusted_proxies,
+        tracer,
     };
     let proxy = Proxy::start(backing, &options.proxy, plain, encrypted)?;
     let admin = Admin {
@@ -230,6 +242,7 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
         pools,
         isolation,
         proxy,
+        traces,
         stopping,
         tasks,
         drain: Duration::from_secs(options.drain_timeout),
@@ -332,6 +345,10 @@ impl Running {
             warn!("requests still run after the time to drain and are cut");
         }
         self.proxy.end().await;
+        // No worker is left that could add to them.
+        if let Some(traces) = self.traces {
+            traces.end().await;
+        }
         let patience = deadline.saturating_duration_since(Instant::now());
         self.pools.shut_down(self.keep_containers, patience).await;
         if !self.keep_containers {

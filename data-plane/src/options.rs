@@ -8,6 +8,8 @@ use http::Uri;
 use ipnet::IpNet;
 
 use crate::proxy::ProxyOptions;
+use crate::trace::TraceOptions;
+
 /// Enough for the first request to a sleeping service and for another at the same time.
 const SANDBOXES: usize = 2;
 
@@ -84,6 +86,10 @@ pub struct Options {
     /// The proxy's threads and limits, TLS, the access log.
     #[command(flatten)]
     pub proxy: ProxyOptions,
+
+    /// Traces of requests.
+    #[command(flatten)]
+    pub trace: TraceOptions,
 }
 
 impl Default for Options {
@@ -106,6 +112,7 @@ impl Default for Options {
             keep_containers: false,
             require_isolation: false,
             proxy: ProxyOptions::default(),
+            trace: TraceOptions::default(),
         }
     }
 }

@@ -17,6 +17,7 @@ use http::{HeaderMap, HeaderValue, Method, Uri, Version, header};
 use prometheus_client::metrics::counter::Counter;
 
 use super::options::{AccessLog, ProxyOptions};
+use crate::trace::{self, Tracer};
 
 /// A worker's buffer goes to the writer when it is this full.
 const BUFFER: usize = 64 * 1024;
@@ -26,16 +27,24 @@ const QUEUE: usize = 256;
 /// What a request asked for, kept for its line.
 #[derive(Debug)]
 pub(super) struct Asked {
-    method: Method,
-    uri: Uri,
-    version: Version,
-    host: Option<HeaderValue>,
-    agent: Option<HeaderValue>,
+    pub(super) method: Method,
+    pub(super) uri: Uri,
+    pub(super) version: Version,
+    pub(super) host: Option<HeaderValue>,
+    pub(super) agent: Option<HeaderValue>,
     referer: Option<HeaderValue>,
+    /// Its place in a trace; `None` without traces.
+    pub(super) trace: Option<trace::Context>,
 }
 
 impl Asked {
-    pub(super) fn new(method: &Method, uri: &Uri, version: Version, fields: &HeaderMap) -> Self {
+    pub(super) fn new(
+        method: &Method,
+        uri: &Uri,
+        version: Version,
+        fields: &HeaderMap,
+        tracer: Option<&Tracer>,
+    ) -> Self {
         Self {
             method: method.clone(),
             uri: uri.clone(),
@@ -43,6 +52,7 @@ impl Asked {
             host: fields.get(header::HOST).cloned(),
             agent: fields.get(header::USER_AGENT).cloned(),
             referer: fields.get(header::REFERER).cloned(),
+            trace: tracer.map(|tracer| tracer.begin(fields)),
         }
     }
 }
@@ -332,6 +342,7 @@ mod tests {
             request.uri(),
             Version::HTTP_11,
             request.headers(),
+            None,
         )
     }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 
 use super::access::{Asked, Entry};
 use super::client::Client;
@@ -92,6 +92,13 @@ impl Exchange {
 
     pub(super) fn id(&self) -> &HeaderValue {
         &self.id
+    }
+
+    /// Tells the instance of its trace, if there is one.
+    pub(super) fn tell_trace(&self, fields: &mut HeaderMap) {
+        if let Some(trace) = self.asked.as_ref().and_then(|asked| asked.trace.as_ref()) {
+            trace.tell(fields);
+        }
     }
 
     /// It got a place in an instance of `target`, or another place there.
@@ -206,7 +213,7 @@ impl Exchange {
         let guard = self.guard.borrow();
         let waited = guard.as_ref().and_then(Guard::waited);
         let target = self.target.get();
-        self.worker.log(&Entry {
+        let entry = Entry {
             asked,
             peer: &self.client.peer_text,
             scheme: self.client.scheme(),
@@ -218,6 +225,7 @@ impl Exchange {
             took,
             waited,
             reason: self.reason.get(),
-        });
+        };
+        self.worker.log(&entry, guard.as_ref());
     }
 }

@@ -14,7 +14,7 @@
 //! - [`headers`], [`forwarded`]: PURE: what heads lose and gain; [`extended`]: WebSockets over HTTP/2.
 //! - [`exchange`]: one request and its response; [`body`]: what passes and holds it.
 //! - [`target`], [`upstream`]: a worker's versions, and its connections to instances.
-//! - [`tls`]: certificates; [`access`]: the log; [`stats`]: counts; [`timing`]: `Server-Timing`.
+//! - [`tls`]: certificates; [`access`]: the log; [`traced`]: spans; [`stats`]: counts; [`timing`]: `Server-Timing`.
 //! - [`error`]: every answer that cless makes itself.
 
 mod access;
@@ -42,6 +42,7 @@ pub mod stats;
 mod target;
 mod timing;
 pub mod tls;
+mod traced;
 mod tunnel;
 mod upstream;
 mod watch;

@@ -23,6 +23,7 @@ use super::worker::{Node, Order, Peers, Post, Worker};
 use crate::feed::Feed;
 use crate::instance::Pools;
 use crate::metrics::Metrics;
+use crate::trace::Tracer;
 
 /// Why the proxy cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +80,8 @@ pub struct Backing {
     pub metrics: Arc<Metrics>,
     /// Peers whose word on where requests come from is believed.
     pub trusted: Vec<IpNet>,
+    /// Who traces requests, if they are to be.
+    pub tracer: Option<Tracer>,
 }
 
 /// The threads of the proxy. Dropped, they end without draining.
@@ -124,6 +127,7 @@ impl Proxy {
             tls,
             redirect,
             log,
+            tracer: backing.tracer,
             stop: stop.clone(),
             connections: TaskTracker::new(),
             tunnels: TaskTracker::new(),

@@ -50,6 +50,7 @@ pub(super) async fn handle(
             uri,
             request.version(),
             request.headers(),
+            worker.node.tracer.as_ref(),
         ))
     });
     let exchange = Exchange::new(worker.clone(), client.clone(), id, asked);
@@ -264,6 +265,7 @@ fn tell_instance(
         version: head.version,
     };
     forwarded::tell(&mut head.headers, origin, exchange.id());
+    exchange.tell_trace(&mut head.headers);
     if head.method == Method::OPTIONS
         && let Some(left) = head.headers.get(MAX_FORWARDS)
         && let Some(left) = left.to_str().ok().and_then(|left| left.parse::<u64>().ok())

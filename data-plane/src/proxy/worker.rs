@@ -35,10 +35,11 @@ use super::target::Targets;
 use super::tls::Tls;
 use super::upstream::Upstreams;
 use super::watch::{Closed, TICK};
-use super::{connection, listener};
+use super::{connection, listener, traced};
 use crate::feed::Feed;
-use crate::instance::Pools;
+use crate::instance::{Guard, Pools};
 use crate::metrics::Metrics;
+use crate::trace::{Spans, Tracer};
 
 /// After its deadline a response gets this long to notice by itself, which spares the other streams
 /// of its connection.
@@ -57,6 +58,7 @@ pub(super) struct Node {
     /// Plain HTTP is sent to HTTPS at this port.
     pub(super) redirect: Option<u16>,
     pub(super) log: Option<Log>,
+    pub(super) tracer: Option<Tracer>,
     /// Cancelled: no new connections, those that are open end after their requests.
     pub(super) stop: CancellationToken,
     pub(super) connections: TaskTracker,
@@ -180,10 +182,11 @@ pub(super) struct Worker {
     /// Responses over HTTP/2, which nobody polls while the client takes nothing.
     due: RefCell<Slab<Due>>,
     lines: RefCell<Option<Lines>>,
+    spans: RefCell<Option<Spans>>,
     began: Instant,
     /// At the last tick, since `began`.
     now: Cell<Duration>,
-    /// Whether lines were logged since the last tick.
+    /// Whether requests were logged or traced since the last tick.
     logged: Cell<bool>,
 }
 
@@ -197,6 +200,7 @@ impl Worker {
     pub(super) fn new(node: Arc<Node>, peers: Peers, stats: Arc<Stats>) -> Self {
         Self {
             lines: RefCell::new(node.log.clone().map(Lines::new)),
+            spans: RefCell::new(node.tracer.as_ref().map(Tracer::spans)),
             upstreams: Upstreams::new(peers.clone()),
             targets: Targets::default(),
             rng: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
@@ -302,17 +306,23 @@ impl Worker {
         self.due.borrow_mut().try_remove(entry);
     }
 
-    /// Logs a request.
-    pub(super) fn log(&self, entry: &Entry<'_>) {
+    /// Logs a request, and has its spans made. `guard`: the place that it held at its end.
+    pub(super) fn log(&self, entry: &Entry<'_>, guard: Option<&Guard>) {
+        let now = SystemTime::now();
         if let Some(lines) = &mut *self.lines.borrow_mut() {
-            lines.add(entry, SystemTime::now());
-            self.logged.set(true);
+            lines.add(entry, now);
         }
+        if let Some(spans) = &mut *self.spans.borrow_mut()
+            && let Some(request) = traced::request(entry, guard, now)
+        {
+            spans.add(request);
+        }
+        self.logged.set(true);
     }
 
-    /// Requests are logged.
+    /// Requests are logged or traced.
     pub(super) fn logs(&self) -> bool {
-        self.node.log.is_some()
+        self.node.log.is_some() || self.node.tracer.is_some()
     }
 
     fn tick(&self) {
@@ -336,10 +346,13 @@ impl Worker {
         }
         self.upstreams.tick();
         self.targets.sweep();
-        if self.logged.take()
-            && let Some(lines) = &mut *self.lines.borrow_mut()
-        {
-            lines.flush();
+        if self.logged.take() {
+            if let Some(lines) = &mut *self.lines.borrow_mut() {
+                lines.flush();
+            }
+            if let Some(spans) = &mut *self.spans.borrow_mut() {
+                spans.flush();
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ mod log;
 mod long;
 mod switch;
 mod tls;
+mod traces;
 mod upstream;
 mod websocket;
 
