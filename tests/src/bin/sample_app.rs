@@ -41,16 +41,25 @@
     reason = "threads, and no runtime that a sleep could block"
 )]
 
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::io::{self, BufReader, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 #[path = "sample_app/health.rs"]
 mod health;
+#[path = "sample_app/http.rs"]
+mod http;
+#[path = "sample_app/json.rs"]
+mod json;
 #[path = "sample_app/limits.rs"]
 mod limits;
+#[path = "sample_app/upgrade.rs"]
+mod upgrade;
+
+use http::{CHUNKED, Framing, Request, read_body, read_head, send, send_chunk, write_fill};
+use json::{connect_json, env_json, headers_json};
 
 static NOW: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
@@ -103,53 +112,6 @@ fn env_number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// How the request body is framed (RFC 9112 section 6).
-#[derive(Clone, Copy, PartialEq)]
-enum Framing {
-    Length(u64),
-    Chunked,
-}
-
-struct Request {
-    method: String,
-    target: String,
-    headers: Vec<(String, String)>,
-}
-
-impl Request {
-    fn path(&self) -> &str {
-        self.target.split('?').next().unwrap_or("/")
-    }
-
-    fn query(&self, key: &str) -> Option<u64> {
-        self.query_text(key)?.parse().ok()
-    }
-
-    fn query_text(&self, key: &str) -> Option<&str> {
-        let (_, query) = self.target.split_once('?')?;
-        query
-            .split('&')
-            .filter_map(|pair| pair.split_once('='))
-            .find(|(k, _)| *k == key)
-            .map(|(_, v)| v)
-    }
-
-    fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(k, _)| k.eq_ignore_ascii_case(name))
-            .map(|(_, v)| v.as_str())
-    }
-
-    fn framing(&self) -> Framing {
-        if self.header("transfer-encoding").is_some() {
-            return Framing::Chunked;
-        }
-        let length = self.header("content-length").and_then(|v| v.parse().ok());
-        Framing::Length(length.unwrap_or(0))
-    }
-}
-
 fn serve_connection(stream: TcpStream, greeting: &str) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut input = BufReader::new(stream.try_clone()?);
@@ -170,36 +132,6 @@ fn serve_connection(stream: TcpStream, greeting: &str) -> io::Result<()> {
     Ok(())
 }
 
-fn read_head(input: &mut BufReader<TcpStream>) -> io::Result<Option<Request>> {
-    let mut line = String::new();
-    if input.read_line(&mut line)? == 0 {
-        return Ok(None);
-    }
-    let mut parts = line.split_whitespace();
-    let (Some(method), Some(target)) = (parts.next(), parts.next()) else {
-        return Ok(None);
-    };
-    let (method, target) = (method.to_owned(), target.to_owned());
-    let mut headers = Vec::new();
-    loop {
-        let mut line = String::new();
-        if input.read_line(&mut line)? == 0 {
-            return Ok(None);
-        }
-        let line = line.trim_end();
-        if line.is_empty() {
-            return Ok(Some(Request {
-                method,
-                target,
-                headers,
-            }));
-        }
-        if let Some((name, value)) = line.split_once(':') {
-            headers.push((name.to_owned(), value.trim().to_owned()));
-        }
-    }
-}
-
 /// Writes one answer; false closes the connection.
 fn answer(
     request: &Request,
@@ -213,7 +145,7 @@ fn answer(
     }
     match request.path() {
         "/echo" => return echo(request, input, output).map(|()| true),
-        "/upgrade" => return tunnel(request, input, output).map(|()| false),
+        "/upgrade" => return upgrade::tunnel(request, input, output).map(|()| false),
         "/exit" => {
             let code = request
                 .query("code")
@@ -286,60 +218,6 @@ fn answer(
         .is_none_or(|v| !v.eq_ignore_ascii_case("close")))
 }
 
-/// Tries to reach somebody, for tests of who may.
-fn connect_json(request: &Request) -> String {
-    let limit = Duration::from_secs(2);
-    let to: Option<SocketAddr> = request.query_text("to").and_then(|to| to.parse().ok());
-    let Some(to) = to else {
-        return "{\"outcome\":\"give to=IP:PORT\"}\n".to_owned();
-    };
-    let mut stream = match TcpStream::connect_timeout(&to, limit) {
-        Ok(stream) => stream,
-        Err(error) => {
-            let outcome = match error.kind() {
-                io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => "refused",
-                io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "timeout",
-                _ => "unreachable",
-            };
-            let detail = quote(&error.to_string());
-            return format!("{{\"outcome\":{},\"detail\":{detail}}}\n", quote(outcome));
-        }
-    };
-    let mut answer = String::new();
-    if let Some(host) = request.query_text("host") {
-        let _ = stream.set_read_timeout(Some(Duration::from_secs(20)));
-        let _ = write!(
-            stream,
-            "GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"
-        );
-        let _ = stream.read_to_string(&mut answer);
-    }
-    format!(
-        "{{\"outcome\":\"connected\",\"answer\":{}}}\n",
-        quote(&answer)
-    )
-}
-
-fn send(output: &mut TcpStream, status: u16, kind: &str, body: &[u8]) -> io::Result<()> {
-    let mut message = format!(
-        "HTTP/1.1 {status} Sample\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n",
-        body.len()
-    )
-    .into_bytes();
-    message.extend_from_slice(body);
-    output.write_all(&message)
-}
-
-fn send_chunk(output: &mut TcpStream, data: &[u8]) -> io::Result<()> {
-    let mut chunk = format!("{:x}\r\n", data.len()).into_bytes();
-    chunk.extend_from_slice(data);
-    chunk.extend_from_slice(b"\r\n");
-    output.write_all(&chunk)
-}
-
-const CHUNKED: &[u8] =
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n";
-
 fn stream(request: &Request, output: &mut TcpStream) -> io::Result<()> {
     let until = Instant::now() + Duration::from_secs(request.query("seconds").unwrap_or(1));
     let every = Duration::from_millis(request.query("every_ms").unwrap_or(100).max(1));
@@ -357,19 +235,6 @@ fn stream(request: &Request, output: &mut TcpStream) -> io::Result<()> {
 fn big(output: &mut TcpStream, bytes: u64) -> io::Result<()> {
     write!(output, "HTTP/1.1 200 OK\r\ncontent-length: {bytes}\r\n\r\n")?;
     write_fill(output, bytes)
-}
-
-fn write_fill(output: &mut TcpStream, bytes: u64) -> io::Result<()> {
-    let block = [b'x'; 16 * 1024];
-    let mut left = bytes;
-    while left > 0 {
-        let part = usize::try_from(left)
-            .unwrap_or(block.len())
-            .min(block.len());
-        output.write_all(&block[..part])?;
-        left -= part as u64;
-    }
-    Ok(())
 }
 
 fn echo(
@@ -393,116 +258,4 @@ fn echo(
             send_chunk(output, b"")
         }
     }
-}
-
-fn tunnel(
-    request: &Request,
-    input: &mut BufReader<TcpStream>,
-    output: &mut TcpStream,
-) -> io::Result<()> {
-    let Some(protocol) = request.header("upgrade") else {
-        return send(output, 426, "text/plain", b"this path wants an Upgrade\n");
-    };
-    write!(
-        output,
-        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: {protocol}\r\n\r\n"
-    )?;
-    let mut block = [0_u8; 4096];
-    loop {
-        let n = input.read(&mut block)?;
-        if n == 0 {
-            return Ok(());
-        }
-        output.write_all(&block[..n])?;
-    }
-}
-
-/// Reads the whole body and hands each piece on as it arrives.
-fn read_body(
-    request: &Request,
-    input: &mut BufReader<TcpStream>,
-    output: &mut TcpStream,
-    mut take: impl FnMut(&mut TcpStream, &[u8]) -> io::Result<()>,
-) -> io::Result<()> {
-    match request.framing() {
-        Framing::Length(length) => copy_exactly(input, output, length, &mut take),
-        Framing::Chunked => loop {
-            let mut line = String::new();
-            input.read_line(&mut line)?;
-            let size = line.split(';').next().unwrap_or("").trim();
-            let size = u64::from_str_radix(size, 16)
-                .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "bad chunk size"))?;
-            copy_exactly(input, output, size, &mut take)?;
-            loop {
-                line.clear();
-                if input.read_line(&mut line)? == 0 {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-                // A chunk ends with one empty line; the last is followed by trailers, then one.
-                if size > 0 || line.trim_end().is_empty() {
-                    break;
-                }
-            }
-            if size == 0 {
-                return Ok(());
-            }
-        },
-    }
-}
-
-fn copy_exactly(
-    input: &mut BufReader<TcpStream>,
-    output: &mut TcpStream,
-    length: u64,
-    take: &mut impl FnMut(&mut TcpStream, &[u8]) -> io::Result<()>,
-) -> io::Result<()> {
-    let mut left = length;
-    while left > 0 {
-        let data = input.fill_buf()?;
-        if data.is_empty() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let part = usize::try_from(left).unwrap_or(usize::MAX).min(data.len());
-        take(output, &data[..part])?;
-        input.consume(part);
-        left -= part as u64;
-    }
-    Ok(())
-}
-
-fn headers_json(request: &Request) -> String {
-    let headers: Vec<String> = request
-        .headers
-        .iter()
-        .map(|(name, value)| format!("[{},{}]", quote(name), quote(value)))
-        .collect();
-    format!(
-        "{{\"method\":{},\"target\":{},\"headers\":[{}]}}\n",
-        quote(&request.method),
-        quote(&request.target),
-        headers.join(",")
-    )
-}
-
-fn env_json() -> String {
-    let pairs: Vec<String> = std::env::vars()
-        .map(|(k, v)| format!("{}:{}", quote(&k), quote(&v)))
-        .collect();
-    format!("{{{}}}\n", pairs.join(","))
-}
-
-fn quote(text: &str) -> String {
-    let mut out = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => {
-                out.push('\\');
-                out.push(c);
-            }
-            c if (c as u32) < 0x20 => out.push_str(&format!("\\u{:04x}", c as u32)),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
 }
