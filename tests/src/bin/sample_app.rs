@@ -22,6 +22,7 @@
 //! | `/load` | `{"now","peak","served"}`: requests in work (this one not counted), their maximum, their number |
 //! | `/exit?code=N` | none: the process ends |
 //! | `/upgrade` | 101, then every byte back |
+//! | `/websocket` | a WebSocket, every message back |
 //! | `/healthz` | 200, or 503 before `HEALTHY_AFTER_MS` |
 //! | `/write/PATH?bytes=N` | 200 once N bytes are in that file, else 500 with the error |
 //! | `/read/PATH` | that file |
@@ -146,6 +147,7 @@ fn answer(
     match request.path() {
         "/echo" => return echo(request, input, output).map(|()| true),
         "/upgrade" => return upgrade::tunnel(request, input, output).map(|()| false),
+        "/websocket" => return upgrade::websocket(request, input, output).map(|()| false),
         "/exit" => {
             let code = request
                 .query("code")

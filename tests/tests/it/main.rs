@@ -27,6 +27,7 @@ mod sleep;
 mod store;
 mod streams;
 mod tls;
+mod websocket;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{SOON, sample};
 
-fn sleepy(pause_after: Duration, idle_timeout: Duration) -> v1::ServiceSettings {
+pub(crate) fn sleepy(pause_after: Duration, idle_timeout: Duration) -> v1::ServiceSettings {
     v1::ServiceSettings {
         pause_after: duration(pause_after),
         idle_timeout: duration(idle_timeout),
@@ -26,7 +26,7 @@ const TENTH: Duration = Duration::from_millis(100);
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Waits until the one container of the service is frozen.
-async fn asleep(cluster: &Cluster, service: &str) -> Result<Container> {
+pub(crate) async fn asleep(cluster: &Cluster, service: &str) -> Result<Container> {
     wait::until("the container is paused", SOON, async || {
         let mut found = cluster.containers(Some(service)).await?;
         let paused = found.len() == 1 && found[0].state == "paused";
