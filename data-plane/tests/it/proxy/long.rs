@@ -71,6 +71,7 @@ async fn a_tunnel_outlasts_the_requests_time() {
     instance.until("ping").await;
     instance.send("pong").await;
     client.until("pong").await;
+    drop((client, instance));
     stage.stop().await;
 }
 

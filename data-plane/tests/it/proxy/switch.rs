@@ -26,6 +26,8 @@ async fn rfc_9110_section_7_8_bytes_at_the_switch_are_kept() {
     assert!(stage.metrics().await.contains("cless_tunnels 1"));
     drop(instance);
     assert_eq!(client.rest().await, "");
+    // Its own direction is open until then.
+    drop(client);
     stage.stop().await;
 }
 

@@ -130,6 +130,7 @@ async fn both_versions_of_tls_serve_the_hosts_certificate() {
     .await;
     let stream = stream.expect("TLS");
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    drop(stream);
     stage.stop().await;
 }
 

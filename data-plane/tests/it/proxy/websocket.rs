@@ -120,9 +120,9 @@ async fn rfc_8441_section_5_a_websocket_runs_over_a_stream() {
     let mut rest = Vec::new();
     let ended = within("the end", socket.read_to_end(&mut rest)).await;
     assert!(ended.is_ok() && rest.is_empty(), "{ended:?} {rest:?}");
-    let (response, _instance) = opened(&mut stage, &mut sender).await;
+    let (response, instance) = opened(&mut stage, &mut sender).await;
     assert_eq!(response.status(), 200);
-    drop((response, sender));
+    drop((socket, response, sender, instance));
     stage.stop().await;
 }
 
@@ -133,6 +133,7 @@ async fn rfc_8441_section_5_a_client_that_leaves_its_stream_ends_the_websocket()
     let (response, mut instance) = opened(&mut stage, &mut sender).await;
     drop(response);
     assert_eq!(instance.rest().await, "");
+    drop(instance);
     stage.stop().await;
 }
 

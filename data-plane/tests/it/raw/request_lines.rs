@@ -235,7 +235,7 @@ async fn versions_are_1_0_or_1_1() {
         row(
             "RFC 9113 3.4 half a preface",
             "PRI * HTTP/2.0\r\n\r\n",
-            Wanted::Refused(&[400, 405, 505]),
+            Wanted::RefusedAtItsEnd(&[400, 405, 505]),
         ),
     ])
     .await;
