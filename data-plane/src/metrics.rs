@@ -3,18 +3,24 @@
 //! Names follow the OpenTelemetry semantic conventions where there are any
 //! (`http.server.request.duration`); labels are service and version, never a path or a raw host.
 
+mod labels;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use self::labels::{
+    OutcomeLabels, PhaseLabels, ReasonLabels, RequestLabels, SandboxLabels, SleepLabels,
+    StateLabels, VersionLabels,
+};
 use crate::instance::Pools;
 use crate::instance::report::{ColdStart, FailureReason};
 use crate::proxy::stats::Stats;
@@ -28,62 +34,9 @@ const START_BUCKETS: [f64; 12] = [
     0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 2.0, 10.0, 60.0,
 ];
 
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct RequestLabels {
-    service: Arc<str>,
-    version: u32,
-    http_response_status_code: u16,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct VersionLabels {
-    service: Arc<str>,
-    version: u32,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct PhaseLabels {
-    service: Arc<str>,
-    version: u32,
-    phase: &'static str,
-    /// `ready`, or why the start failed.
-    outcome: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct SleepLabels {
-    service: Arc<str>,
-    version: u32,
-    call: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct OutcomeLabels {
-    service: Arc<str>,
-    version: u32,
-    outcome: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ReasonLabels {
-    reason: &'static str,
-}
-
 /// The workers of the proxy, to be added up at a scrape.
 #[derive(Debug, Default)]
 struct Workers(Mutex<Vec<Arc<Stats>>>);
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct SandboxLabels {
-    state: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct StateLabels {
-    service: Arc<str>,
-    version: u32,
-    state: String,
-}
 
 /// The counts of a node.
 #[derive(Debug)]

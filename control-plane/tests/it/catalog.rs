@@ -1,5 +1,7 @@
 //! Services and versions, from creation to deletion.
 
+mod pages;
+
 use crate::harness::{Harness, refused, target, version_of};
 use cless_proto::v1 as pb;
 use std::collections::BTreeMap;
@@ -332,57 +334,6 @@ async fn validation_alone_creates_nothing() {
         .expect("listed")
         .into_inner();
     assert!(list.versions.is_empty());
-}
-
-#[tokio::test]
-async fn lists_are_cut_into_pages_that_join_without_a_gap() {
-    let harness = Harness::start().await;
-    let mut catalog = harness.catalog();
-    for n in 0..7 {
-        harness.service(&format!("s{n}")).await;
-        harness.version("s0", "hello:1").await;
-    }
-    let (mut seen, mut page_token) = (Vec::new(), String::new());
-    loop {
-        let request = pb::ListServicesRequest {
-            page_size: 3,
-            page_token,
-        };
-        let page = catalog
-            .list_services(request)
-            .await
-            .expect("a page")
-            .into_inner();
-        assert!(page.services.len() <= 3);
-        seen.extend(page.services.into_iter().map(|service| service.name));
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            break;
-        }
-    }
-    let want: Vec<_> = (0..7).map(|n| format!("services/s{n}")).collect();
-    assert_eq!(seen, want);
-
-    let (mut seen, mut page_token) = (Vec::new(), String::new());
-    loop {
-        let parent = "services/s0".into();
-        let request = pb::ListVersionsRequest {
-            parent,
-            page_size: 2,
-            page_token,
-        };
-        let page = catalog
-            .list_versions(request)
-            .await
-            .expect("a page")
-            .into_inner();
-        seen.extend(page.versions.into_iter().map(|version| version.number));
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            break;
-        }
-    }
-    assert_eq!(seen, [7, 6, 5, 4, 3, 2, 1]);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The feed's client against a scripted control plane.
 
+mod leaving;
 pub(crate) mod plane;
 
 use cless_data_plane::feed::{self, Error, Feed, FeedOptions, FeedStatus, IdentityError};
@@ -290,59 +291,6 @@ async fn one_process_per_cache_folder() {
     );
     feed.shutdown().await;
     start(&[], folder.path()).await.shutdown().await;
-}
-
-#[tokio::test]
-async fn it_goes_away_when_asked_and_takes_the_next_address() {
-    let (mut one, mut two) = (Plane::start().await, Plane::start().await);
-    let folder = tempfile::tempdir().unwrap();
-    let feed = start(&[&one, &two], folder.path()).await;
-    let (first, other) = tokio::select! {
-        (stream, _) = one.accept() => (stream, &mut two),
-        (stream, _) = two.accept() => (stream, &mut one),
-    };
-    let retry_after = Some(prost_types::Duration {
-        seconds: 0,
-        nanos: 1_000_000,
-    });
-    first
-        .send(vec![ToNode::GoAway(pb::GoAway { retry_after })])
-        .await;
-    other.accept().await;
-    first.left().await;
-    feed.shutdown().await;
-}
-
-#[tokio::test]
-async fn an_unanswered_hello_and_silence_are_left() {
-    let (mut plane, folder) = (Plane::start().await, tempfile::tempdir().unwrap());
-    let mut options = options(&[&plane], folder.path());
-    options.timing.first_message = Duration::from_millis(300);
-    options.timing.silence = Duration::from_millis(400);
-    let feed = feed::start(options, quiet()).await.unwrap();
-    let (unanswered, _) = plane.accept().await;
-    unanswered.left().await;
-    let (silent, _) = plane.accept().await;
-    silent.send(Routes::default().heartbeat()).await;
-    until(&feed, "heard", |status| status.connected).await;
-    silent.left().await;
-    feed.shutdown().await;
-}
-
-#[tokio::test]
-async fn a_stream_is_left_at_its_age() {
-    let (mut plane, folder) = (Plane::start().await, tempfile::tempdir().unwrap());
-    let mut options = options(&[&plane], folder.path());
-    options.timing.lifetime = Duration::from_millis(200);
-    let feed = feed::start(options, quiet()).await.unwrap();
-    let routes = Routes::default().with("a", "a:1");
-    let (mut stream, _) = plane.accept().await;
-    stream.send(routes.snapshot()).await;
-    stream.ack().await;
-    stream.left().await;
-    let (_stream, hello) = plane.accept().await;
-    assert_eq!(hello.have, Some(routes.cursor()));
-    feed.shutdown().await;
 }
 
 #[tokio::test]

@@ -15,13 +15,16 @@ use bollard::Docker;
 use cless_tests::cluster::Api;
 use cless_tests::http_client::{Connection, get};
 use cless_tests::process::{Program, run};
-use cless_tests::stats::{binomial_bounds, median, millis};
+use cless_tests::stats::{binomial_bounds, millis};
 use cless_tests::{engine, image, paths, wait};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::time::Instant;
 use tonic::transport::Endpoint;
+
+#[path = "demo/shows.rs"]
+mod shows;
 
 const HOST: &str = "hello.localhost";
 const WEIGHTS: [(&str, u32); 3] = [("one", 10), ("two", 30), ("three", 60)];
@@ -218,69 +221,6 @@ impl Stage {
         Ok(())
     }
 
-    async fn show_cold_starts(&mut self) -> Result<()> {
-        say("\nCold starts in ms, by phase, as `cless version get` has them:");
-        say("  version   pull  queue  create  start  ready  total");
-        for number in ["1", "2", "3"] {
-            let what = format!("the cold start of version {number} is reported");
-            let cold = wait::until(&what, SOON, async || {
-                let version = self
-                    .cless_json(&["version", "get", "hello", number])
-                    .await?;
-                let cold = version["status"]["nodes"][0]["lastColdStart"].clone();
-                Ok(cold.is_object().then_some(cold))
-            })
-            .await?;
-            let phase = |name: &str| cold[name].as_str().and_then(seconds);
-            let shown = |name: &str| match phase(name) {
-                Some(s) => format!("{:.0}", s * 1e3),
-                None => "-".to_owned(),
-            };
-            ensure!(phase("total").is_some_and(|s| s > 0.0), "no total: {cold}");
-            say(&format!(
-                "  v{number}       {:>5}  {:>5}  {:>6}  {:>5}  {:>5}  {:>5}",
-                shown("pull"),
-                shown("queue"),
-                shown("create"),
-                shown("start"),
-                shown("ready"),
-                shown("total")
-            ));
-        }
-        Ok(())
-    }
-
-    async fn show_warm_latency(&mut self) -> Result<()> {
-        // All versions awake, for the measurement is of the proxy.
-        count_answers(self.proxy, 100).await?;
-        let labels = [
-            ("cless.cluster", self.cluster.as_str()),
-            ("cless.version", "3"),
-        ];
-        let containers = engine::containers(&self.docker, &labels).await?;
-        let container = containers.first().context("version 3 has no container")?;
-        let direct = engine::address(&self.docker, &container.id, 8080).await?;
-        let (mut through, mut straight) = (Vec::new(), Vec::new());
-        let mut proxied = Connection::open(self.proxy).await?;
-        let mut raw = Connection::open(direct).await?;
-        for _ in 0..1000 {
-            through.push(timed(&mut proxied).await?);
-            straight.push(timed(&mut raw).await?);
-        }
-        let (through, straight) = (median(&through), median(&straight));
-        say(&format!(
-            "\nWarm, median of 1000: {:.2} ms through the proxy, {:.2} ms straight to the container: \
-             {:.2} ms added.",
-            millis(through),
-            millis(straight),
-            millis(through) - millis(straight)
-        ));
-        if cfg!(debug_assertions) {
-            say("(Built without optimisation; `make bench-cold` measures a release build.)");
-        }
-        Ok(())
-    }
-
     async fn roll_back(&mut self) -> Result<()> {
         self.cless_shown(&["rollback", "hello"]).await?;
         self.in_force().await?;
@@ -293,35 +233,6 @@ impl Stage {
         let history = self.cless(&["traffic", "history", "hello"]).await?;
         say("\n$ cless traffic history hello");
         say(history.trim_end());
-        Ok(())
-    }
-
-    /// Moves all traffic to and fro between two versions that are awake.
-    async fn show_way_of_a_change(&mut self) -> Result<()> {
-        let mut api = self.api()?;
-        let mut connection = Connection::open(self.proxy).await?;
-        let mut times = Vec::new();
-        for change in 0..20 {
-            let (version, greeting) = if change % 2 == 0 {
-                (2, "two\n")
-            } else {
-                (3, "three\n")
-            };
-            api.set_traffic("hello", &[(version, 100)]).await?;
-            let begin = Instant::now();
-            while connection.get(HOST, "/").await?.text() != greeting {
-                ensure!(begin.elapsed() < SOON, "a change of traffic does not come");
-            }
-            // The first one may have had to wake its version.
-            if change > 1 {
-                times.push(begin.elapsed());
-            }
-        }
-        say(&format!(
-            "\nA change of traffic is in force {:.1} ms after its write was acknowledged (median of {}).",
-            millis(median(&times)),
-            times.len()
-        ));
         Ok(())
     }
 
@@ -438,14 +349,6 @@ impl Stage {
 /// An address that was free a moment ago.
 fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
-}
-
-async fn timed(connection: &mut Connection) -> Result<Duration> {
-    let begin = Instant::now();
-    let answer = connection.get(HOST, "/").await?;
-    let took = begin.elapsed();
-    ensure!(answer.status == 200, "{answer:?}");
-    Ok(took)
 }
 
 /// Sends requests one by one and counts the answers by their greeting.

@@ -6,6 +6,7 @@ mod concurrent;
 #[path = "../../../tests/it/database.rs"]
 mod database;
 mod feed;
+mod hosts;
 mod law;
 mod open;
 mod services;

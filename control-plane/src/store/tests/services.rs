@@ -18,7 +18,7 @@ fn patch_settings(fields: &[SettingsField], input: SettingsInput) -> ServicePatc
     }
 }
 
-fn patch_hosts(hosts: &[&str]) -> ServicePatch {
+pub(super) fn patch_hosts(hosts: &[&str]) -> ServicePatch {
     ServicePatch {
         hosts: Some(hosts.iter().map(|name| host(name)).collect()),
         ..ServicePatch::default()
@@ -80,101 +80,6 @@ async fn a_name_is_taken_once() {
         .await;
     assert!(matches!(again, Err(Error::AlreadyExists { .. })));
     assert_eq!(head(&store).await.revision, 1);
-}
-
-#[tokio::test]
-async fn hosts_of_every_kind_conflict() {
-    let store = memory().await;
-    create(&store, "a").await;
-    add_version(&store, "a").await;
-    set_traffic(&store, "a", &[(1, 100, "next")]).await.unwrap();
-    store
-        .update_service(
-            &id("a"),
-            None,
-            patch_hosts(&["shop.example", "c.localhost"]),
-            plain(),
-        )
-        .await
-        .unwrap();
-    create(&store, "b").await;
-    let before = head(&store).await;
-
-    // Extra against default, extra and tag.
-    for taken in ["a.localhost", "shop.example", "next--a.localhost"] {
-        let error = store
-            .update_service(
-                &id("b"),
-                None,
-                patch_hosts(&["free.example", taken]),
-                plain(),
-            )
-            .await
-            .unwrap_err();
-        assert!(
-            matches!(&error, Error::HostTaken { host, owner } if host.as_str() == taken && owner.as_str() == "a"),
-            "{error}"
-        );
-    }
-    // Default against extra.
-    let error = store
-        .create_service(new_service("c", &[]), plain())
-        .await
-        .unwrap_err();
-    assert!(matches!(error, Error::HostTaken { .. }), "{error}");
-    // Tag against extra.
-    store
-        .update_service(&id("b"), None, patch_hosts(&["new--a.localhost"]), plain())
-        .await
-        .unwrap();
-    let error = set_traffic(&store, "a", &[(1, 100, "new")])
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(&error, Error::HostTaken { owner, .. } if owner.as_str() == "b"),
-        "{error}"
-    );
-    assert_eq!(head(&store).await.revision, before.revision + 1);
-    assert_law(&store).await;
-}
-
-#[tokio::test]
-async fn hosts_are_free_again_when_given_up() {
-    let store = memory().await;
-    store
-        .create_service(new_service("a", &["shop.example"]), plain())
-        .await
-        .unwrap();
-    create(&store, "b").await;
-    store
-        .update_service(&id("a"), None, patch_hosts(&["other.example"]), plain())
-        .await
-        .unwrap();
-    store
-        .update_service(&id("b"), None, patch_hosts(&["shop.example"]), plain())
-        .await
-        .unwrap();
-    store.delete_service(&id("b"), None, plain()).await.unwrap();
-    store
-        .create_service(new_service("b", &["shop.example"]), plain())
-        .await
-        .unwrap();
-}
-
-#[tokio::test]
-async fn hosts_given_twice_are_named() {
-    let store = memory().await;
-    let new = new_service("a", &["x.example", "a.localhost", "x.example"]);
-    let error = store.create_service(new, plain()).await.unwrap_err();
-    let Error::Invalid(error) = error else {
-        panic!("{error}");
-    };
-    let fields: Vec<_> = error
-        .violations()
-        .iter()
-        .map(|v| v.field.as_str())
-        .collect();
-    assert_eq!(fields, ["service.hosts[1]", "service.hosts[2]"]);
 }
 
 #[tokio::test]

@@ -1,99 +1,11 @@
+mod plane;
+
 use super::*;
 use crate::feed::testing;
 use crate::route::Cursor;
+use plane::Plane;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-
-/// What a control plane has: routes by uid.
-#[derive(Clone, Debug, Default)]
-struct Plane {
-    revision: i64,
-    routes: BTreeMap<String, Bytes>,
-}
-
-impl Plane {
-    fn cursor(&self) -> Cursor {
-        let digest = self
-            .routes
-            .values()
-            .fold(Digest::ZERO, |sum, bytes| sum.plus(Digest::of(bytes)));
-        Cursor {
-            epoch: "e".into(),
-            revision: self.revision,
-            digest,
-        }
-    }
-
-    fn put(&mut self, uid: &str, bytes: Bytes) {
-        self.revision += 1;
-        self.routes.insert(uid.to_owned(), bytes);
-    }
-
-    fn change(
-        &self,
-        txn: u64,
-        from: Option<&Self>,
-        upserts: Vec<(String, Bytes)>,
-        removed: Vec<String>,
-    ) -> Vec<Message> {
-        let mut messages = vec![Message::Begin(Begin {
-            txn,
-            cluster: "c".into(),
-            scope: if from.is_some() {
-                Scope::Delta
-            } else {
-                Scope::Snapshot
-            },
-            from: from.map(Self::cursor),
-            to: self.cursor(),
-        })];
-        // One route a chunk, so that there is something to mix up.
-        let chunks = upserts
-            .into_iter()
-            .map(|upsert| (vec![upsert], Vec::new()))
-            .chain(removed.into_iter().map(|uid| (Vec::new(), vec![uid])));
-        for (part, (upserts, removed)) in (0..).zip(chunks) {
-            messages.push(Message::Chunk(Chunk {
-                txn,
-                part,
-                upserts,
-                removed,
-            }));
-        }
-        let count = self.routes.len() as u64;
-        messages.push(Message::Commit(Commit {
-            txn,
-            to: self.cursor(),
-            count,
-        }));
-        messages
-    }
-
-    fn snapshot(&self, txn: u64) -> Vec<Message> {
-        self.change(
-            txn,
-            None,
-            self.routes.clone().into_iter().collect(),
-            Vec::new(),
-        )
-    }
-
-    fn delta(&self, txn: u64, from: &Self) -> Vec<Message> {
-        let upserts = self
-            .routes
-            .iter()
-            .filter(|(uid, bytes)| from.routes.get(*uid) != Some(bytes))
-            .map(|(uid, bytes)| (uid.clone(), bytes.clone()))
-            .collect();
-        let removed = from
-            .routes
-            .keys()
-            .filter(|uid| !self.routes.contains_key(*uid))
-            .cloned()
-            .collect();
-        self.change(txn, Some(from), upserts, removed)
-    }
-}
 
 fn bytes(uid: &str, salt: u8) -> Bytes {
     testing::bytes(&testing::route(uid, &[&format!("{uid}-{salt}.test")]))

@@ -1,0 +1,164 @@
+use super::*;
+use proptest::prelude::*;
+
+#[test]
+fn mounts() {
+    assert_eq!(mount("/tmp"), Ok(("/tmp".to_owned(), 0)));
+    assert_eq!(mount("/run/app:2Mi"), Ok(("/run/app".to_owned(), 2 << 20)));
+    for bad in [
+        "",
+        "tmp",
+        "tmp:1Mi",
+        "/tmp:",
+        "/tmp:0",
+        "/tmp:1Mi:rw",
+        "/tmp:big",
+    ] {
+        assert_eq!(mount(bad), Err(Error::Mount(bad.to_owned())), "{bad}");
+    }
+}
+
+#[test]
+fn durations() {
+    assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+    assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
+    assert_eq!(duration("1h"), Ok(Duration::from_secs(3600)));
+    assert_eq!(duration_or_off("off"), Ok(OrOff::Off));
+    for bad in [
+        "",
+        "30",
+        "s",
+        "-1s",
+        "1.5s",
+        "1x",
+        "30 s",
+        "99999999999999999999s",
+        "1s2",
+    ] {
+        assert_eq!(duration(bad), Err(Error::Duration(bad.to_owned())), "{bad}");
+    }
+}
+
+#[test]
+fn sizes() {
+    assert_eq!(size("512Mi"), Ok(512 << 20));
+    assert_eq!(size("1G"), Ok(1_000_000_000));
+    assert_eq!(size("1GiB"), Ok(1 << 30));
+    assert_eq!(size("4096"), Ok(4096));
+    for bad in ["", "Mi", "-1", "1.5Gi", "1X", "99999999Ti", "1 Gi"] {
+        assert_eq!(size(bad), Err(Error::Size(bad.to_owned())), "{bad}");
+    }
+}
+
+#[test]
+fn cores_of_a_cpu() {
+    assert_eq!(cores("0.5"), Ok(500));
+    assert_eq!(cores("2"), Ok(2000));
+    assert_eq!(cores("250m"), Ok(250));
+    assert_eq!(cores("1.25"), Ok(1250));
+    for bad in [
+        "", "m", ".5", "1.", "+1", "-1", "1.2345", "0.+5", "+5m", "4294968",
+    ] {
+        assert_eq!(cores(bad), Err(Error::Cores(bad.to_owned())), "{bad}");
+    }
+}
+
+#[test]
+fn pairs_and_percents() {
+    assert_eq!(env("A=b=c"), Ok(("A".to_owned(), "b=c".to_owned())));
+    assert_eq!(env("A="), Ok(("A".to_owned(), String::new())));
+    assert_eq!(
+        env("FOO").map_err(|e| e.to_string()),
+        Err("`FOO` has no `=`: write NAME=value".to_owned())
+    );
+    assert!(label("=x").is_err());
+    assert_eq!(percent("10%"), Ok(10));
+    for bad in ["101", "-1", "+1", "1.5", "", "%"] {
+        assert!(percent(bad).is_err(), "{bad}");
+    }
+    assert_eq!(statuses("200-299"), Ok((200, 299)));
+    assert_eq!(statuses("204"), Ok((204, 204)));
+    assert!(statuses("300-200").is_err());
+}
+
+#[test]
+fn references() {
+    assert_eq!("v3".parse(), Ok(VersionRef::Number(3)));
+    assert_eq!("3".parse(), Ok(VersionRef::Number(3)));
+    assert_eq!("@prev".parse(), Ok(VersionRef::Previous));
+    for bad in ["", "v", "v0", "-1", "v+1", "latest", "@next", "99999999999"] {
+        assert!(bad.parse::<VersionRef>().is_err(), "{bad}");
+    }
+    assert_eq!(service("services/hello"), Ok("hello".to_owned()));
+    assert!(service("hello/versions/3").is_err());
+    assert!(service("").is_err());
+}
+
+#[test]
+fn targets() {
+    let target = |text: &str| text.parse::<TargetArg>();
+    assert_eq!(
+        target("v3=10:canary"),
+        Ok(TargetArg {
+            version: VersionRef::Number(3),
+            percent: Some(10),
+            tag: Some("canary".to_owned())
+        })
+    );
+    assert_eq!(
+        target("@latest"),
+        Ok(TargetArg {
+            version: VersionRef::Latest,
+            percent: None,
+            tag: None
+        })
+    );
+    assert_eq!(
+        target("v3=ten").map_err(|e| e.to_string()),
+        Err(
+            "`v3=ten` is not a traffic target: `ten` is not a whole number from 0 to 100; \
+                 write v3=10, v3 (takes the rest) or v3=10:canary"
+                .to_owned()
+        )
+    );
+    assert!(target("v3=10:").is_err());
+    assert!(target("=10").is_err());
+    assert_eq!(
+        "canary=v3".parse(),
+        Ok(TagArg {
+            tag: "canary".to_owned(),
+            version: VersionRef::Number(3)
+        })
+    );
+}
+
+proptest! {
+    #[test]
+    fn nothing_panics(text in "\\PC{0,20}|[0-9.a-zA-Z%=:@+-]{0,12}") {
+        let _ = (duration(&text), duration_or_off(&text), size(&text), cores(&text));
+        let _ = (percent(&text), env(&text), label(&text), statuses(&text));
+        let _ = (service(&text), node(&text), text.parse::<Affinity>());
+        let _ = (text.parse::<VersionRef>(), text.parse::<TargetArg>(), text.parse::<TagArg>());
+    }
+
+    #[test]
+    fn written_in_the_smallest_unit_it_means_the_same(
+        n in 0_u64..10_000, unit in prop::sample::select(vec!["ms", "s", "m", "h"]),
+        size_unit in prop::sample::select(vec!["", "K", "Ki", "M", "Mi", "G", "Gi"]),
+    ) {
+        let long = duration(&format!("{n}{unit}")).unwrap();
+        prop_assert_eq!(duration(&format!("{}ms", long.as_millis())), Ok(long));
+        let bytes = size(&format!("{n}{size_unit}")).unwrap();
+        prop_assert_eq!(size(&bytes.to_string()), Ok(bytes));
+        let millis = cores(&n.to_string()).unwrap();
+        prop_assert_eq!(cores(&format!("{millis}m")), Ok(millis));
+    }
+
+    #[test]
+    fn targets_round_trip(v in 1_i32.., p in prop::option::of(0_u32..=100), tag in prop::option::of("[a-z]{1,8}")) {
+        let share = p.map(|p| format!("={p}")).unwrap_or_default();
+        let suffix = tag.as_ref().map(|t| format!(":{t}")).unwrap_or_default();
+        let parsed: TargetArg = format!("v{v}{share}{suffix}").parse().unwrap();
+        prop_assert_eq!(parsed, TargetArg { version: VersionRef::Number(v), percent: p, tag });
+    }
+}

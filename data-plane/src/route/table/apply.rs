@@ -1,0 +1,201 @@
+//! The next table from a change: who is withdrawn, admitted, quarantined. Pure.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::{Candidate, Change, Entry, HostEntry, Quarantined, Scope, State, Table};
+use crate::route::Route;
+
+impl Table {
+    /// The table after a change.
+    ///
+    /// Takes the change's word for its cursor: whoever calls has verified count and digest.
+    #[must_use]
+    pub fn apply(&self, change: Change) -> Self {
+        let Change {
+            cluster,
+            cursor,
+            scope,
+            mut upserts,
+            removed,
+        } = change;
+        let mut next = match scope {
+            Scope::Snapshot => Self {
+                hosts: HashMap::with_capacity(self.hosts.len().max(upserts.len())),
+                entries: HashMap::with_capacity(upserts.len()),
+                ..Self::default()
+            },
+            Scope::Delta => {
+                let mut next = Self {
+                    hosts: self.hosts.clone(),
+                    entries: self.entries.clone(),
+                    ..Self::default()
+                };
+                for uid in removed
+                    .iter()
+                    .chain(upserts.iter().map(|upsert| &upsert.service_uid))
+                {
+                    next.withdraw(uid);
+                }
+                self.retry_quarantined(&mut next, &mut upserts);
+                next
+            }
+        };
+        next.cluster = cluster;
+        next.cursor = cursor;
+
+        // Those that serve now go first, so that a newcomer cannot take their hosts.
+        upserts.sort_by_cached_key(|upsert| {
+            let serves = self
+                .entry(&upsert.service_uid)
+                .is_some_and(|entry| entry.is_good());
+            (!serves, upsert.service_uid.clone())
+        });
+        let mut held = Vec::new();
+        for upsert in upserts {
+            match &upsert.decoded {
+                Ok(route) => match next.conflict(route) {
+                    None => next.admit(self, upsert),
+                    Some(reason) => held.push((upsert, reason)),
+                },
+                Err(reason) => {
+                    let reason = reason.clone();
+                    held.push((upsert, reason));
+                }
+            }
+        }
+        for (upsert, reason) in held {
+            next.quarantine(self, upsert, reason);
+        }
+        next
+    }
+
+    /// Takes the quarantined routes that the change leaves alone out of `next`, to be tried again.
+    fn retry_quarantined(&self, next: &mut Self, upserts: &mut Vec<Candidate>) {
+        if self.quarantined.is_empty() {
+            return;
+        }
+        let named: HashSet<_> = upserts
+            .iter()
+            .map(|upsert| upsert.service_uid.clone())
+            .collect();
+        for Quarantined {
+            service_uid,
+            reason,
+            ..
+        } in &self.quarantined
+        {
+            let left_alone = next.entries.contains_key(service_uid) && !named.contains(service_uid);
+            let Some(entry) = self.entry(service_uid).filter(|_| left_alone) else {
+                continue;
+            };
+            next.withdraw(service_uid);
+            upserts.push(Candidate {
+                service_uid: service_uid.clone(),
+                received: entry.received.clone(),
+                digest: entry.digest,
+                decoded: entry.wanted().cloned().ok_or_else(|| reason.clone()),
+                last_good: None,
+            });
+        }
+    }
+
+    /// Removes a route and the hosts it has.
+    fn withdraw(&mut self, uid: &str) {
+        let Some(entry) = self.entries.remove(uid) else {
+            return;
+        };
+        let Some(route) = entry.serving() else { return };
+        for (host, _) in route.all_hosts() {
+            if self
+                .hosts
+                .get(host)
+                .is_some_and(|at| &*at.route.service_uid == uid)
+            {
+                self.hosts.remove(host);
+            }
+        }
+    }
+
+    /// Why this route cannot have all its hosts.
+    fn conflict(&self, route: &Route) -> Option<Arc<str>> {
+        route.all_hosts().find_map(|(host, _)| {
+            let owner = &self.hosts.get(host)?.route;
+            Some(format!("host `{host}` already leads to service `{}`", owner.service).into())
+        })
+    }
+
+    fn admit(&mut self, before: &Self, upsert: Candidate) {
+        let Candidate {
+            service_uid,
+            received,
+            digest,
+            decoded,
+            ..
+        } = upsert;
+        let Ok(route) = decoded else { return };
+        let same = before
+            .entry(&service_uid)
+            .filter(|entry| entry.digest == digest && entry.is_good());
+        let entry = same.cloned().unwrap_or_else(|| {
+            Arc::new(Entry {
+                received,
+                digest,
+                state: State::Good(route),
+            })
+        });
+        if let Some(route) = entry.serving() {
+            self.claim_free(route);
+        }
+        self.entries.insert(service_uid, entry);
+    }
+
+    fn quarantine(&mut self, before: &Self, upsert: Candidate, reason: Arc<str>) {
+        let Candidate {
+            service_uid,
+            received,
+            digest,
+            decoded,
+            last_good,
+        } = upsert;
+        let wanted = decoded.ok();
+        let last_good = last_good.or_else(|| {
+            before
+                .entry(&service_uid)
+                .and_then(|entry| entry.last_good())
+        });
+        if let Some(last_good) = &last_good {
+            self.claim_free(&last_good.route);
+        }
+        let known = wanted
+            .as_ref()
+            .or_else(|| last_good.as_ref().map(|good| &good.route));
+        self.quarantined.push(Quarantined {
+            service: known.map(|route| route.service.clone()).unwrap_or_default(),
+            service_uid: service_uid.clone(),
+            reason,
+        });
+        let state = State::Quarantined { wanted, last_good };
+        self.entries.insert(
+            service_uid,
+            Arc::new(Entry {
+                received,
+                digest,
+                state,
+            }),
+        );
+    }
+
+    /// Leads those of the route's hosts to it that lead nowhere yet.
+    fn claim_free(&mut self, route: &Arc<Route>) {
+        for (host, tag) in route.all_hosts() {
+            if !self.hosts.contains_key(host) {
+                let entry = HostEntry {
+                    route: route.clone(),
+                    tag: tag.cloned(),
+                };
+                self.hosts.insert(host.clone(), entry);
+            }
+        }
+    }
+}
