@@ -118,8 +118,13 @@ pub(super) async fn send(
             Ok(Ok(response)) => {
                 awaited.over(Guard::answered);
                 let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-                if switches || !exchange.is_request_sent() {
+                if switches {
                     lease.detach();
+                } else if !exchange.is_request_sent() {
+                    lease.detach();
+                    // The instance may have said in one breath that it wants the body and what it answers: the
+                    // client is to be told the former before it gets the latter (RFC 9110 section 10.1.1).
+                    tokio::task::yield_now().await;
                 }
                 return Ok((response, lease));
             }

@@ -110,7 +110,7 @@ impl Http1 {
             bell,
             connection: Box::pin(async move {
                 if let Err(error) = connection.with_upgrades().await {
-                    debug!(%address, %error, "a connection to an instance ended");
+                    debug!(%address, ?error, "a connection to an instance ended");
                 }
                 drop(open);
             }),
