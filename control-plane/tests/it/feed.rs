@@ -9,6 +9,16 @@ use pb::stream_routes_response::Message as Heard;
 use std::time::{Duration, Instant};
 use tonic::Code;
 
+/// A control plane that publishes one service, and a proxy that was sent it and has not answered.
+async fn serving() -> (Harness, Proxy) {
+    let harness = Harness::start().await;
+    harness.service("hello").await;
+    harness.published().await;
+    let mut proxy = Proxy::connect(&harness, "n1", None).await;
+    proxy.change().await;
+    (harness, proxy)
+}
+
 #[tokio::test]
 async fn a_proxy_gets_a_snapshot_then_deltas_of_what_changed() {
     let harness = Harness::start().await;
@@ -35,15 +45,7 @@ async fn a_proxy_gets_a_snapshot_then_deltas_of_what_changed() {
         ("hello:1", 1000, 0)
     );
 
-    let request = pb::DeleteServiceRequest {
-        name: "services/other".into(),
-        ..Default::default()
-    };
-    harness
-        .catalog()
-        .delete_service(request)
-        .await
-        .expect("deleted");
+    harness.delete("other").await;
     let gone = proxy.change().await;
     assert_eq!((gone.kind, gone.upserts, gone.removed), (Kind::Delta, 0, 1));
     assert_eq!(gone.to.revision, harness.head().await);
@@ -51,11 +53,7 @@ async fn a_proxy_gets_a_snapshot_then_deltas_of_what_changed() {
 
 #[tokio::test]
 async fn a_known_cursor_resumes_by_delta_also_after_a_restart() {
-    let harness = Harness::start().await;
-    harness.service("hello").await;
-    harness.published().await;
-    let mut proxy = Proxy::connect(&harness, "n1", None).await;
-    proxy.change().await;
+    let (harness, proxy) = serving().await;
     proxy.ack().await;
     harness.service("second").await;
     harness.published().await;
@@ -77,11 +75,7 @@ async fn a_known_cursor_resumes_by_delta_also_after_a_restart() {
 
 #[tokio::test]
 async fn a_proxy_at_the_head_confirms_an_empty_delta() {
-    let harness = Harness::start().await;
-    harness.service("hello").await;
-    harness.published().await;
-    let mut proxy = Proxy::connect(&harness, "n1", None).await;
-    proxy.change().await;
+    let (harness, proxy) = serving().await;
     let mut again = Proxy::connect(&harness, "n1", Some(&proxy)).await;
     let change = again.change().await;
     assert_eq!((change.kind, change.chunks), (Kind::Delta, 0));
@@ -89,11 +83,7 @@ async fn a_proxy_at_the_head_confirms_an_empty_delta() {
 
 #[tokio::test]
 async fn another_epoch_or_digest_gets_a_snapshot_and_a_future_revision_a_refusal() {
-    let harness = Harness::start().await;
-    harness.service("hello").await;
-    harness.published().await;
-    let mut proxy = Proxy::connect(&harness, "n1", None).await;
-    proxy.change().await;
+    let (harness, proxy) = serving().await;
     let known = proxy.cursor.clone().expect("a cursor");
     let epoch = pb::Cursor {
         epoch: "another".into(),
@@ -135,11 +125,7 @@ async fn nothing_is_sent_before_the_answer_and_then_all_at_once() {
 
 #[tokio::test]
 async fn corruption_is_answered_by_a_snapshot_and_shown() {
-    let harness = Harness::start().await;
-    harness.service("hello").await;
-    harness.published().await;
-    let mut proxy = Proxy::connect(&harness, "n1", None).await;
-    proxy.change().await;
+    let (harness, mut proxy) = serving().await;
     proxy.nack(pb::nack::Kind::Corrupt, None).await;
     assert_eq!(proxy.change().await.kind, Kind::Snapshot);
     let request = pb::GetNodeRequest {
@@ -170,11 +156,7 @@ async fn corruption_is_answered_by_a_snapshot_and_shown() {
 
 #[tokio::test]
 async fn after_a_rejection_nothing_comes_until_the_head_moves() {
-    let harness = Harness::start().await;
-    harness.service("hello").await;
-    harness.published().await;
-    let mut proxy = Proxy::connect(&harness, "n1", None).await;
-    proxy.change().await;
+    let (harness, mut proxy) = serving().await;
     proxy.ack().await;
     let serving = (proxy.routes.clone(), proxy.cursor.clone());
     harness.service("bad").await;
@@ -302,15 +284,7 @@ async fn watch_shows_the_table_then_changes_of_one_service() {
     let changed = tokio::time::timeout(SOON, changed).await.expect("in time");
     assert_eq!(changed.routes[0].slots.len(), 100);
 
-    let request = pb::DeleteServiceRequest {
-        name: "services/hello".into(),
-        ..Default::default()
-    };
-    harness
-        .catalog()
-        .delete_service(request)
-        .await
-        .expect("deleted");
+    harness.delete("hello").await;
     let gone = tokio::time::timeout(SOON, one.message())
         .await
         .expect("in time");
@@ -319,11 +293,7 @@ async fn watch_shows_the_table_then_changes_of_one_service() {
 
 #[tokio::test]
 async fn shutdown_tells_open_streams_and_is_quick() {
-    let mut harness = Harness::start().await;
-    harness.service("hello").await;
-    harness.published().await;
-    let mut idle = Proxy::connect(&harness, "n1", None).await;
-    idle.change().await;
+    let (mut harness, mut idle) = serving().await;
     idle.ack().await;
     let mut unanswered = Proxy::connect(&harness, "n2", None).await;
     unanswered.change().await;

@@ -95,6 +95,18 @@ impl Harness {
             .into_inner()
     }
 
+    /// Deletes a service with all that it has.
+    pub(crate) async fn delete(&self, service: &str) {
+        let request = pb::DeleteServiceRequest {
+            name: format!("services/{service}"),
+            ..Default::default()
+        };
+        self.catalog()
+            .delete_service(request)
+            .await
+            .expect("deleted");
+    }
+
     /// Creates a version of an image.
     pub(crate) async fn version(&self, service: &str, image: &str) -> pb::Version {
         let request = pb::CreateVersionRequest {

@@ -137,15 +137,7 @@ async fn images_of_all_versions_are_retained_whether_reached_or_not() {
         .delete_version(request)
         .await
         .expect("deleted");
-    let request = pb::DeleteServiceRequest {
-        name: "services/other".into(),
-        ..Default::default()
-    };
-    harness
-        .catalog()
-        .delete_service(request)
-        .await
-        .expect("deleted");
+    harness.delete("other").await;
     let left: Vec<_> = retained(&harness, 0)
         .await
         .into_iter()

@@ -136,6 +136,13 @@ impl Stage {
         }
     }
 
+    /// A client that has sent this, the instance that was asked, and the head that it saw.
+    async fn asked(&mut self, bytes: impl AsRef<[u8]>) -> (Wire, Wire, String) {
+        let client = self.client(bytes).await;
+        let (instance, head) = self.instance().await;
+        (client, instance, head)
+    }
+
     /// The text of a scrape.
     async fn metrics(&self) -> String {
         let stream = TcpStream::connect(self.admin).await;
@@ -232,6 +239,12 @@ impl Wire {
 /// A request without a body.
 fn get(path: &str, fields: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: {HOST}\r\n{fields}\r\n")
+}
+
+/// The instance answers, and the client gets it.
+async fn answers_ok(instance: &mut Wire, client: &mut Wire) {
+    instance.send(OK).await;
+    client.until("ok").await;
 }
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";

@@ -1,15 +1,14 @@
 //! HTTP/1.1 towards both sides.
 
-use super::{HOST, OK, Stage, get};
+use super::{HOST, Stage, Wire, answers_ok, get};
 use crate::feed::plane::within;
 
 #[tokio::test]
 async fn rfc_9112_section_9_3_2_pipelined_requests_are_answered_in_order() {
     let mut stage = Stage::start().await;
-    let mut client = stage
-        .client(format!("{}{}", get("/1", ""), get("/2", "")))
+    let (mut client, mut instance, head) = stage
+        .asked(format!("{}{}", get("/1", ""), get("/2", "")))
         .await;
-    let (mut instance, head) = stage.instance().await;
     assert!(head.starts_with("get /1 "), "{head}");
     instance
         .send("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\none")
@@ -29,30 +28,30 @@ fn expecting() -> String {
     format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
 }
 
+/// The client was asked for its body, and the request goes on as any.
+async fn sends_the_body(stage: Stage, mut client: Wire, mut instance: Wire) {
+    let asked = client.until("\r\n\r\n").await;
+    assert_eq!(asked, "HTTP/1.1 100 Continue\r\n\r\n");
+    client.send("body").await;
+    instance.until("body").await;
+    answers_ok(&mut instance, &mut client).await;
+    stage.stop().await;
+}
+
 #[tokio::test]
 async fn rfc_9110_section_10_1_1_a_body_is_asked_for_when_the_instance_asks() {
     let mut stage = Stage::start().await;
-    let mut client = stage.client(expecting()).await;
-    let (mut instance, head) = stage.instance().await;
+    let (mut client, mut instance, head) = stage.asked(expecting()).await;
     assert!(head.contains("expect: 100-continue\r\n"), "{head}");
     client.is_quiet().await;
     instance.send("HTTP/1.1 100 Continue\r\n\r\n").await;
-    assert_eq!(
-        client.until("\r\n\r\n").await,
-        "HTTP/1.1 100 Continue\r\n\r\n"
-    );
-    client.send("body").await;
-    instance.until("body").await;
-    instance.send(OK).await;
-    client.until("ok").await;
-    stage.stop().await;
+    sends_the_body(stage, client, instance).await;
 }
 
 #[tokio::test]
 async fn rfc_9110_section_10_1_1_a_refusal_comes_instead_of_100() {
     let mut stage = Stage::start().await;
-    let mut client = stage.client(expecting()).await;
-    let (mut instance, _) = stage.instance().await;
+    let (mut client, mut instance, _) = stage.asked(expecting()).await;
     instance
         .send("HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n")
         .await;
@@ -65,17 +64,8 @@ async fn rfc_9110_section_10_1_1_a_refusal_comes_instead_of_100() {
 #[tokio::test]
 async fn rfc_9110_section_10_1_1_an_instance_that_does_not_know_100_gets_the_body() {
     let mut stage = Stage::start().await;
-    let mut client = stage.client(expecting()).await;
-    let (mut instance, _) = stage.instance().await;
-    assert_eq!(
-        client.until("\r\n\r\n").await,
-        "HTTP/1.1 100 Continue\r\n\r\n"
-    );
-    client.send("body").await;
-    instance.until("body").await;
-    instance.send(OK).await;
-    client.until("ok").await;
-    stage.stop().await;
+    let (client, instance, _) = stage.asked(expecting()).await;
+    sends_the_body(stage, client, instance).await;
 }
 
 #[tokio::test]
@@ -85,8 +75,7 @@ async fn rfc_9110_section_10_1_1_no_body_is_asked_for_where_nobody_takes_it() {
     let unknown = expecting().replace(HOST, "unknown.localhost");
     let head = stage.client(unknown).await.head().await;
     assert!(head.starts_with("http/1.1 404"), "{head}");
-    let mut client = stage.client(expecting()).await;
-    let (instance, _) = stage.instance().await;
+    let (mut client, instance, _) = stage.asked(expecting()).await;
     client.is_quiet().await;
     drop(instance);
     let head = client.head().await;
@@ -109,8 +98,7 @@ async fn rfc_9112_section_8_a_truncated_response_is_never_a_clean_end() {
         ("content-length: 10\r\n", "part"),
         ("transfer-encoding: chunked\r\n", "4\r\npart\r\n"),
     ] {
-        let mut client = stage.client(get("/", "")).await;
-        let (mut instance, _) = stage.instance().await;
+        let (mut client, mut instance, _) = stage.asked(get("/", "")).await;
         instance
             .send(format!("HTTP/1.1 200 OK\r\n{head}\r\n{part}"))
             .await;
@@ -126,8 +114,7 @@ async fn rfc_9112_section_8_a_truncated_response_is_never_a_clean_end() {
 #[tokio::test]
 async fn rfc_9112_section_6_3_a_response_of_two_lengths_is_not_passed_on() {
     let mut stage = Stage::start().await;
-    let mut client = stage.client(get("/", "")).await;
-    let (mut instance, _) = stage.instance().await;
+    let (mut client, mut instance, _) = stage.asked(get("/", "")).await;
     let both = "content-length: 2\r\ntransfer-encoding: chunked\r\n";
     instance
         .send(format!("HTTP/1.1 200 OK\r\n{both}\r\n2\r\nok\r\n0\r\n\r\n"))
@@ -142,13 +129,11 @@ async fn rfc_9112_section_6_3_a_response_of_two_lengths_is_not_passed_on() {
 async fn a_client_that_leaves_cancels_the_request() {
     let mut stage = Stage::start().await;
     // Before an answer.
-    let client = stage.client(get("/", "")).await;
-    let (mut instance, _) = stage.instance().await;
+    let (client, mut instance, _) = stage.asked(get("/", "")).await;
     drop(client);
     assert_eq!(instance.rest().await, "");
     // In the middle of one.
-    let mut client = stage.client(get("/", "")).await;
-    let (mut instance, _) = stage.instance().await;
+    let (mut client, mut instance, _) = stage.asked(get("/", "")).await;
     instance
         .send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\npart\r\n")
         .await;
@@ -168,8 +153,7 @@ async fn a_client_that_leaves_cancels_the_request() {
 async fn rfc_9112_section_9_5_an_early_answer_ends_the_upload() {
     let mut stage = Stage::start().await;
     let head = format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 1000000\r\n\r\nbegin");
-    let mut client = stage.client(&head).await;
-    let (mut instance, _) = stage.instance().await;
+    let (mut client, mut instance, _) = stage.asked(&head).await;
     instance.until("begin").await;
     instance
         .send("HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\n\r\nbig")
@@ -184,10 +168,8 @@ async fn rfc_9112_section_9_5_an_early_answer_ends_the_upload() {
 #[tokio::test]
 async fn events_are_not_held_back() {
     let mut stage = Stage::start().await;
-    let mut client = stage
-        .client(get("/", "Accept: text/event-stream\r\n"))
-        .await;
-    let (mut instance, _) = stage.instance().await;
+    let (mut client, mut instance, _) =
+        stage.asked(get("/", "Accept: text/event-stream\r\n")).await;
     let head =
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
     instance.send(head).await;
@@ -205,8 +187,7 @@ async fn events_are_not_held_back() {
 async fn rfc_9112_section_6_3_head_204_and_304_have_no_body() {
     let mut stage = Stage::start().await;
     let head = format!("HEAD / HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
-    let mut client = stage.client(&head).await;
-    let (mut instance, _) = stage.instance().await;
+    let (mut client, mut instance, _) = stage.asked(&head).await;
     instance
         .send("HTTP/1.1 200 OK\r\ncontent-length: 1234\r\n\r\n")
         .await;
@@ -235,8 +216,7 @@ async fn rfc_9110_section_6_5_trailers_pass_both_ways() {
         "POST / HTTP/1.1\r\nHost: {HOST}\r\nTE: trailers\r\nConnection: te\r\nTrailer: x-sum\r\n\
          Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\n"
     );
-    let mut client = stage.client(&head).await;
-    let (mut instance, head) = stage.instance().await;
+    let (mut client, mut instance, head) = stage.asked(&head).await;
     assert!(head.contains("te: trailers\r\n"), "{head}");
     let body = instance.until("\r\n\r\n").await.to_ascii_lowercase();
     assert_eq!(body, "3\r\nabc\r\n0\r\nx-sum: 1\r\n\r\n");
@@ -254,12 +234,10 @@ async fn rfc_9110_section_6_5_trailers_pass_both_ways() {
 async fn a_get_with_a_chunked_body_keeps_it() {
     let mut stage = Stage::start().await;
     let request = get("/", "Transfer-Encoding: chunked\r\n") + "3\r\nabc\r\n0\r\n\r\n";
-    let mut client = stage.client(&request).await;
-    let (mut instance, head) = stage.instance().await;
+    let (mut client, mut instance, head) = stage.asked(&request).await;
     assert!(head.contains("transfer-encoding: chunked\r\n"), "{head}");
     instance.until("3\r\nabc\r\n0\r\n\r\n").await;
-    instance.send(OK).await;
-    client.until("ok").await;
+    answers_ok(&mut instance, &mut client).await;
     stage.stop().await;
 }
 
@@ -274,8 +252,7 @@ async fn rfc_9110_section_7_6_2_options_is_forwarded_as_often_as_it_may() {
     let (mut instance, head) = stage.instance().await;
     assert!(head.starts_with("options * http/1.1\r\n"), "{head}");
     assert!(head.contains("max-forwards: 4\r\n"), "{head}");
-    instance.send(OK).await;
-    client.until("ok").await;
+    answers_ok(&mut instance, &mut client).await;
     stage.stop().await;
 }
 
