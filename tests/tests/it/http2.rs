@@ -79,7 +79,8 @@ async fn a_truncated_answer_resets_its_stream_and_no_other() -> Result<()> {
     cluster.serve("hello", sample().await?, settings()).await?;
     let mut sender = with_prior_knowledge(cluster.node(0).listen).await?;
     let request = Request::get("http://hello.localhost/cut?bytes=100000").body(Full::default())?;
-    let cut = text(sender.send_request(request).await?).await;
+    // The reset may overtake the head.
+    let cut = async { text(sender.send_request(request).await?).await }.await;
     ensure!(cut.is_err(), "half a body was taken for a whole one");
     let request = Request::get("http://hello.localhost/").body(Full::default())?;
     let next = text(sender.send_request(request).await?).await?;
