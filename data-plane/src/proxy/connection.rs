@@ -240,13 +240,8 @@ async fn serve_http2(worker: Rc<Worker>, client: Rc<Client>, wire: Wire) -> Resu
         if drain {
             connection.as_mut().graceful_shutdown();
         }
-        let ended = connection.as_mut().poll(cx).map_err(Error::from);
-        // Also at the end, when the last frames say why. What the socket does not take now, it takes later:
-        // this task is woken then, and comes here again.
-        match (ended, gather.poll_send(cx)) {
-            (Poll::Pending, Poll::Ready(Err(error))) => Poll::Ready(Err(error.into())),
-            (ended, _) => ended,
-        }
+        let turn = connection.as_mut().poll(cx).map_err(Error::from);
+        gather.after(cx, turn, |error| Err(error.into()))
     })
     .await
 }

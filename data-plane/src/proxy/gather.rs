@@ -2,7 +2,7 @@
 //!
 //! `h2` writes a response's frames as soon as one of them is longer than a few hundred bytes, so that four
 //! streams that are answered at once cost four system calls and four packets. A [`Gather`] between it and the
-//! socket holds what is short until whoever polls the connection says [`Gather::poll_send`], after each poll;
+//! socket holds what is short until whoever polls the connection says that its turn is over ([`Gather::after`]);
 //! what is long goes out at once, behind what was held, in one vectored write, so that no body is copied.
 //!
 //! Law: bytes leave in the order they were written in, and at most [`MOST_HELD`] and one short write are held.
@@ -55,8 +55,23 @@ impl<T: AsyncWrite + Unpin> Gather<T> {
         }
     }
 
+    /// Sends what is held after a turn of whoever writes, also after its last, when the last frames say why. What the
+    /// socket does not take now it takes later: the task is woken then, and has another turn. If sending failed, the
+    /// turn ends as `failed` says.
+    pub(super) fn after<R>(
+        &self,
+        cx: &mut Context<'_>,
+        turn: Poll<R>,
+        failed: impl FnOnce(io::Error) -> R,
+    ) -> Poll<R> {
+        match (turn, self.poll_send(cx)) {
+            (Poll::Pending, Poll::Ready(Err(error))) => Poll::Ready(failed(error)),
+            (turn, _) => turn,
+        }
+    }
+
     /// Sends what is held.
-    pub(super) fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.inner.borrow_mut().send(cx)
     }
 }
@@ -152,7 +167,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Gather<T> {
         true
     }
 
-    /// Leaves it to [`Gather::poll_send`].
+    /// Leaves it to [`Gather::after`].
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }

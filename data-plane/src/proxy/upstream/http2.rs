@@ -5,7 +5,6 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::Duration;
 
 use hyper::client::conn::http2;
@@ -73,12 +72,9 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Gathering {
         };
         let mut future = Box::pin(future);
         tokio::task::spawn_local(poll_fn(move |cx| {
-            let ended = future.as_mut().poll(cx);
-            match (ended, gather.poll_send(cx)) {
-                // What could not be sent is lost, and with it the connection.
-                (Poll::Pending, Poll::Ready(Err(_))) => Poll::Ready(()),
-                (ended, _) => ended,
-            }
+            let turn = future.as_mut().poll(cx);
+            // What could not be sent is lost, and with it the connection.
+            gather.after(cx, turn, |_| ())
         }));
     }
 }
