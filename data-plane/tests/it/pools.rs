@@ -3,20 +3,14 @@
 mod world;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cless_data_plane::instance::Refusal;
-use cless_data_plane::instance::pools::{Node, Pools};
 use cless_data_plane::instance::report::FailureReason;
-use cless_data_plane::isolation::Isolation;
-use cless_data_plane::metrics::Metrics;
-use cless_data_plane::route::{Settings, Table};
+use cless_data_plane::route::Settings;
 use cless_data_plane::runtime::fake::{Fake, Script};
 use cless_data_plane::runtime::label;
-use tokio::sync::watch;
 
-use world::route;
 pub(crate) use world::{NODE, World, settings};
 
 #[tokio::test]
@@ -260,27 +254,7 @@ async fn leftovers_are_adopted_if_routed_and_removed_if_not() {
     let mut foreign = labels("9");
     foreign.insert(label::NODE.to_owned(), "another".to_owned());
     engine.plant("foreign", foreign).await;
-    let world = World {
-        pools: Pools::new(
-            Node {
-                id: NODE.into(),
-                boot: "boot-2".into(),
-                starts_at_once: 2,
-                images: Arc::default(),
-                runtime: None,
-                isolation: Isolation::unchecked(),
-                sandboxes: 0,
-            },
-            Arc::new(engine.clone()),
-            Arc::new(Metrics::default()),
-            Arc::new(Table::default()),
-            watch::Sender::new(0),
-        ),
-        engine,
-        route: Arc::new(route(Settings::default())),
-        revision: 1,
-    };
-    tokio::spawn(world.pools.clone().follow_engine());
+    let world = World::unsynced(Settings::default(), engine);
     world.pools.reconcile(&world.table(true), false);
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(
