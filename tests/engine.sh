@@ -80,10 +80,14 @@ choose_iptables() {
     set_flags="--iptables=false --ip-masq=false"
 }
 
+# Whether a process runs. Its name is not asked: it is setsid's, then nohup's, before it is dockerd's.
+runs() { grep -qs '^State:[[:space:]]*[^ZX]' "/proc/$1/status"; }
+
+# $1: who is waited for; $2: its pid, where it was started here.
 wait_for_answer() {
     waited=0
     until answers; do
-        if [ -e "$PID_FILE" ] && ! ours >/dev/null; then
+        if [ -n "${2:-}" ] && ! runs "$2"; then
             tail -n 20 "$LOG" >&2
             rm -f "$PID_FILE"
             die "dockerd ended at start; its log is $LOG"
@@ -113,7 +117,7 @@ start_engine() {
     # shellcheck disable=SC2086 # two flags, or none
     setsid nohup dockerd --host "unix://$SOCKET" $set_flags >"$LOG" 2>&1 </dev/null &
     echo $! >"$PID_FILE"
-    wait_for_answer "the dockerd started here"
+    wait_for_answer "the dockerd started here" $!
     say "started dockerd (pid $(cat "$PID_FILE"), log $LOG); 'sh tests/engine.sh down' stops it"
 }
 
