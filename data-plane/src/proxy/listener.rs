@@ -19,15 +19,19 @@ const BACKLOG: i32 = 4096;
 ///
 /// # Errors
 /// If the address cannot be had, also because another process listens there: sockets that share an
-/// address do not notice that by themselves, so one that does not share is tried first.
+/// address do not notice that by themselves, so one that does not share is tried first. Where the system
+/// chooses the port it chooses one that is free, so there the first keeps it until the others have joined.
 pub(crate) fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
     if workers <= 1 {
         return Ok(vec![bind_one(address, false)?]);
     }
-    let alone = bind_one(address, false)?;
-    let address = alone.local_addr()?;
-    drop(alone);
-    (0..workers).map(|_| bind_one(address, true)).collect()
+    if address.port() != 0 {
+        drop(bind_one(address, false)?);
+    }
+    let first = bind_one(address, true)?;
+    let address = first.local_addr()?;
+    let others = (1..workers).map(|_| bind_one(address, true));
+    std::iter::once(Ok(first)).chain(others).collect()
 }
 
 fn bind_one(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
