@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt as _;
 use http::HeaderMap;
@@ -40,6 +40,9 @@ const SEND_BUFFER: usize = 64 * 1024;
 const PENDING_RESETS: usize = 20;
 /// Streams that we reset for a fault of the client's.
 const FAULTY_STREAMS: usize = 100;
+
+/// What a client sent before it was told to end takes no longer to be here.
+const UNDER_WAY: Duration = Duration::from_millis(250);
 
 /// Why a connection ended with an error.
 #[derive(Debug, thiserror::Error)]
@@ -135,18 +138,30 @@ async fn talk(
     stream: TcpStream,
     encrypted: bool,
 ) -> Result<(), Error> {
-    let (socket, start, http2) = match worker.node.tls.as_ref().filter(|_| encrypted) {
+    let mut start = Vec::with_capacity(1024);
+    let (socket, http2) = match worker.node.tls.as_ref().filter(|_| encrypted) {
         Some(tls) => {
+            if heard(&client, stream.peek(&mut [0])).await.is_none() {
+                return Ok(());
+            }
             let stream = tls.accept(stream).await.map_err(Error::Tls)?;
             let (_, session) = stream.get_ref();
             client.encrypted(session.server_name());
             let http2 = session.alpn_protocol() == Some(b"h2");
-            (Socket::Tls(Box::new(stream)), Vec::new(), http2)
+            let mut socket = Socket::Tls(Box::new(stream));
+            let Some(read) = heard(&client, read(&mut socket, &mut start)).await else {
+                return Ok(());
+            };
+            read?;
+            (socket, http2)
         }
         None => {
             let mut socket = Socket::Plain(Joined(stream));
-            let (start, http2) = tell_apart(&mut socket).await?;
-            (socket, start, http2)
+            let Some(read) = heard(&client, read(&mut socket, &mut start)).await else {
+                return Ok(());
+            };
+            let http2 = tell_apart(&mut socket, read?, &mut start).await?;
+            (socket, http2)
         }
     };
     let meter = client.meter.clone();
@@ -164,19 +179,37 @@ async fn talk(
     }
 }
 
-/// Reads until it is known whether HTTP/2 is spoken; what was read is given back.
-async fn tell_apart(socket: &mut Socket) -> io::Result<(Vec<u8>, bool)> {
-    let mut start = Vec::with_capacity(1024);
+/// What comes of `first`, which waits for a client's first words; `None` if it has said nothing when it is told to
+/// end. Words that are on their way then are still heard.
+async fn heard<T>(client: &Client, first: impl Future<Output = T>) -> Option<T> {
+    let mut first = pin!(first);
+    let heard = poll_fn(|cx| match first.as_mut().poll(cx) {
+        Poll::Pending if client.is_draining() => Poll::Ready(None),
+        heard => heard.map(Some),
+    });
+    match heard.await {
+        None => tokio::time::timeout(UNDER_WAY, first).await.ok(),
+        heard => heard,
+    }
+}
+
+/// Reads on until it is known whether HTTP/2 is spoken. `read`: bytes that came last.
+async fn tell_apart(socket: &mut Socket, mut read: usize, start: &mut Vec<u8>) -> io::Result<bool> {
     loop {
-        let read = poll_fn(|cx| poll_into(socket, cx, &mut start)).await?;
         let known = start.len().min(PREFACE.len());
         if start[..known] != PREFACE[..known] {
-            return Ok((start, false));
+            return Ok(false);
         }
         if read == 0 || known == PREFACE.len() {
-            return Ok((start, known == PREFACE.len()));
+            return Ok(known == PREFACE.len());
         }
+        read = self::read(socket, start).await?;
     }
+}
+
+/// Reads what there is; how many bytes.
+async fn read(socket: &mut Socket, into: &mut Vec<u8>) -> io::Result<usize> {
+    poll_fn(|cx| poll_into(socket, cx, into)).await
 }
 
 fn poll_into(

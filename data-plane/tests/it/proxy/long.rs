@@ -133,3 +133,22 @@ async fn what_does_not_end_is_cut_when_the_time_to_drain_is_up() {
     assert!(!rest.contains("0\r\n\r\n"), "{rest:?}");
     assert_eq!(tunnel.rest().await, "");
 }
+
+#[tokio::test]
+async fn a_node_that_stops_does_not_wait_for_who_has_said_nothing() {
+    let stage = Stage::with(|_| (), |options| options.drain_timeout = 30).await;
+    let mut mute = stage.client("").await;
+    let mut slow = stage.client("GET / HT").await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let began = Instant::now();
+    let stopped = tokio::spawn(async move { stage.node.shutdown().await });
+    assert_eq!(mute.rest().await, "");
+    assert!(began.elapsed() < Duration::from_secs(3), "it waited");
+    // Who has begun a request may end it.
+    assert!(!stopped.is_finished(), "a request is under way");
+    slow.send("TP/1.1\r\nHost: unknown.localhost\r\n\r\n").await;
+    let head = slow.head().await;
+    assert!(head.starts_with("http/1.1 404"), "{head}");
+    within("the node stops", stopped).await.expect("no panic");
+    assert!(began.elapsed() < Duration::from_secs(6), "it waited");
+}

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use cless_data_plane::Options;
 use rustls::pki_types::ServerName;
@@ -191,4 +192,32 @@ async fn rfc_9110_section_15_4_9_plain_http_is_sent_to_https() {
         "{head}"
     );
     stage.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_that_stops_does_not_wait_for_who_has_said_nothing_over_tls() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let chain = certify(folder.path(), "a", &[HOST]);
+    let prepare = with_folder(folder.path(), false);
+    let stage = Stage::with(
+        |_| (),
+        |options| {
+            prepare(options);
+            options.drain_timeout = 30;
+        },
+    )
+    .await;
+    let address = stage.tls.expect("it listens");
+    let mute = TcpStream::connect(address).await.expect("it accepts");
+    let mut shaken = Vec::new();
+    for protocols in [&[][..], &[b"h2".as_slice()]] {
+        let trusted = [&*chain];
+        let met = shake(address, HOST, &trusted, protocols, &version::TLS13);
+        shaken.push(met.await.expect("TLS"));
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let began = Instant::now();
+    within("the node stops", stage.node.shutdown()).await;
+    assert!(began.elapsed() < Duration::from_secs(3), "it waited");
+    drop((mute, shaken));
 }
