@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -37,8 +37,10 @@ pub(super) async fn run(
         let mut instance = TokioIo::new(instance);
         tokio::io::copy_bidirectional(&mut client, &mut instance).await
     };
+    // Both ends are open until this is told: who sees an end sees why.
+    let mut copied = pin!(copied);
     tokio::select! {
-        copied = copied => if let Err(error) = copied {
+        copied = &mut copied => if let Err(error) = copied {
             debug!(%error, "a tunnel broke");
         },
         why = over(&moved, limits.tunnel_idle, limits.tunnel_age) => {
