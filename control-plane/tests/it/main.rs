@@ -10,6 +10,7 @@ mod harness;
 mod images;
 mod lifecycle;
 mod nodes;
+mod proofs;
 mod propagation;
 mod proxy;
 mod replicas;

@@ -14,7 +14,11 @@
 //!
 //! Laws: what is inspected in pieces gives what it gives whole; any bytes give a verdict, never a panic.
 
-use memchr::memchr;
+mod chunk;
+mod head;
+
+use chunk::Chunk;
+use head::{Body, Head};
 
 /// What makes a message ambiguous. The text is told to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -42,20 +46,6 @@ pub enum Fault {
     Chunk,
 }
 
-/// What a head says of what follows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Head {
-    body: Body,
-    /// It asks to switch to another protocol.
-    switch: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Body {
-    Length(u64),
-    Chunked,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Head,
@@ -64,28 +54,6 @@ enum State {
     Gate,
     Blind,
 }
-
-/// Where in a chunked body (RFC 9112 section 7.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Chunk {
-    /// Hexadecimal digits so far, and their value.
-    Size(u8, u64),
-    /// White space after the size: only an extension may follow.
-    Blank(u64),
-    Extension(u64),
-    SizeLf(u64),
-    Data(u64),
-    DataCr,
-    DataLf,
-    /// At the start of a line of the trailer section.
-    Trailer,
-    TrailerLine,
-    TrailerLf,
-    EndLf,
-}
-
-/// The most digits of a chunk's size: more would be over any body there is.
-const MAX_CHUNK_DIGITS: u8 = 15;
 
 /// Follows the requests of one connection.
 #[derive(Debug)]
@@ -197,7 +165,7 @@ impl Inspector {
                         left => State::Length(left),
                     };
                 }
-                State::Chunk(chunk) => match step(chunk, rest) {
+                State::Chunk(chunk) => match chunk.step(rest) {
                     Ok((used, next)) => {
                         at += used;
                         self.state = next.map_or_else(|| self.after_body(), State::Chunk);
@@ -236,12 +204,12 @@ impl Inspector {
     fn head(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
         if self.partial.is_empty() {
             // Empty lines before a request are skipped (RFC 9112 section 2.2).
-            let blank = blank(bytes);
+            let blank = head::blank(bytes);
             if blank > 0 {
                 return Ok(blank);
             }
-            if let Some(end) = head_end(bytes, 0) {
-                self.begin_body(check(&bytes[..end])?);
+            if let Some(end) = head::end(bytes, 0) {
+                self.begin_body(head::check(&bytes[..end])?);
                 return Ok(end);
             }
             if bytes.len() <= self.max_head {
@@ -253,16 +221,16 @@ impl Inspector {
         }
         let before = self.partial.len();
         self.partial.extend_from_slice(bytes);
-        let blank = blank(&self.partial);
+        let blank = head::blank(&self.partial);
         if blank > 0 {
             // Only a CR was there before: the line before the request came in two pieces.
             self.partial.clear();
             return Ok(blank - before);
         }
         // The end may begin up to two bytes before what is new.
-        match head_end(&self.partial, before.saturating_sub(3)) {
+        match head::end(&self.partial, before.saturating_sub(3)) {
             Some(end) => {
-                let head = check(&self.partial[..end]);
+                let head = head::check(&self.partial[..end]);
                 self.partial.clear();
                 self.begin_body(head?);
                 Ok(end - before)
@@ -283,166 +251,9 @@ impl Inspector {
         self.state = match head.body {
             Body::Length(0) => self.after_body(),
             Body::Length(length) => State::Length(length),
-            Body::Chunked => State::Chunk(Chunk::Size(0, 0)),
+            Body::Chunked => State::Chunk(Chunk::START),
         };
     }
-}
-
-/// Bytes of empty lines at the start.
-fn blank(bytes: &[u8]) -> usize {
-    let pairs = bytes.chunks_exact(2);
-    pairs.take_while(|pair| *pair == b"\r\n").count() * 2
-}
-
-/// The end of the head that `bytes` begin with: behind its empty line, as the most lenient parser
-/// would see it.
-fn head_end(bytes: &[u8], from: usize) -> Option<usize> {
-    let mut at = from;
-    while let Some(found) = memchr(b'\n', bytes.get(at..)?) {
-        let after = at + found + 1;
-        match bytes.get(after..)? {
-            [b'\n', ..] => return Some(after + 1),
-            [b'\r', b'\n', ..] => return Some(after + 2),
-            _ => at = after,
-        }
-    }
-    None
-}
-
-/// Reads a whole head for what it says of framing.
-fn check(head: &[u8]) -> Result<Head, Fault> {
-    let mut lines = Lines(head);
-    let request_line = lines.next().ok_or(Fault::LineEnd)??;
-    let old = request_line.ends_with(b"HTTP/1.0");
-    let (mut length, mut chunked) = (None, false);
-    let (mut names_upgrade, mut protocol) = (false, false);
-    for line in lines {
-        let line = line?;
-        match line.first() {
-            None => break,
-            Some(b' ' | b'\t') => return Err(Fault::Folded),
-            Some(_) => {}
-        }
-        let colon = memchr(b':', line).ok_or(Fault::Field)?;
-        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-        match name.len() {
-            14 if name.eq_ignore_ascii_case(b"content-length") => {
-                let number = decimal(value).ok_or(Fault::ContentLength)?;
-                if length.replace(number).is_some() {
-                    return Err(Fault::ContentLength);
-                }
-            }
-            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
-                if chunked || old || !value.eq_ignore_ascii_case(b"chunked") {
-                    return Err(Fault::TransferEncoding);
-                }
-                chunked = true;
-            }
-            10 if name.eq_ignore_ascii_case(b"connection") => {
-                names_upgrade |= value
-                    .split(|byte| *byte == b',')
-                    .any(|one| one.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
-            }
-            7 if name.eq_ignore_ascii_case(b"upgrade") => {
-                protocol |= !value.eq_ignore_ascii_case(b"h2c");
-            }
-            _ => {}
-        }
-    }
-    let body = match (chunked, length) {
-        (true, Some(_)) => return Err(Fault::BothLengths),
-        (true, None) => Body::Chunked,
-        (false, length) => Body::Length(length.unwrap_or(0)),
-    };
-    Ok(Head {
-        body,
-        switch: names_upgrade && protocol && !old,
-    })
-}
-
-/// Digits alone: no sign, no list, nothing that overflows.
-fn decimal(text: &[u8]) -> Option<u64> {
-    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(text).ok()?.parse().ok()
-}
-
-/// Lines of a head, without their CR LF.
-struct Lines<'a>(&'a [u8]);
-
-impl<'a> Iterator for Lines<'a> {
-    type Item = Result<&'a [u8], Fault>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let Some(end) = memchr(b'\n', self.0) else {
-            self.0 = &[];
-            return Some(Err(Fault::LineEnd));
-        };
-        let (line, rest) = (&self.0[..end], &self.0[end + 1..]);
-        self.0 = rest;
-        // A CR stands before the LF and nowhere else.
-        Some(match memchr(b'\r', line) {
-            Some(cr) if cr + 1 == end => Ok(&line[..cr]),
-            _ => Err(Fault::LineEnd),
-        })
-    }
-}
-
-/// The next part of a chunked body; `None` behind its end.
-fn step(chunk: Chunk, bytes: &[u8]) -> Result<(usize, Option<Chunk>), Fault> {
-    let Some(&byte) = bytes.first() else {
-        return Ok((0, Some(chunk)));
-    };
-    let skip_line = |here: Chunk, at_cr: Chunk| {
-        let end = bytes.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
-        match end {
-            None => Ok((bytes.len(), Some(here))),
-            Some(at) if bytes[at] == b'\r' => Ok((at + 1, Some(at_cr))),
-            Some(_) => Err(Fault::Chunk),
-        }
-    };
-    let next = match (chunk, byte) {
-        (Chunk::Size(digits, size), _) if byte.is_ascii_hexdigit() => {
-            if digits >= MAX_CHUNK_DIGITS {
-                return Err(Fault::Chunk);
-            }
-            let digit = (byte as char).to_digit(16).unwrap_or(0);
-            Chunk::Size(digits + 1, size * 16 + u64::from(digit))
-        }
-        (Chunk::Size(1.., size), b'\r') => Chunk::SizeLf(size),
-        (Chunk::Size(1.., size) | Chunk::Blank(size), b';') => Chunk::Extension(size),
-        (Chunk::Size(1.., size) | Chunk::Blank(size), b' ' | b'\t') => Chunk::Blank(size),
-        (Chunk::Extension(size), _) => {
-            return skip_line(Chunk::Extension(size), Chunk::SizeLf(size));
-        }
-        (Chunk::SizeLf(0), b'\n') => Chunk::Trailer,
-        (Chunk::SizeLf(size), b'\n') => Chunk::Data(size),
-        (Chunk::Data(left), _) => {
-            let used = left.min(bytes.len() as u64);
-            let next = match left - used {
-                0 => Chunk::DataCr,
-                left => Chunk::Data(left),
-            };
-            return Ok((used as usize, Some(next)));
-        }
-        (Chunk::DataCr, b'\r') => Chunk::DataLf,
-        (Chunk::DataLf | Chunk::TrailerLf, b'\n') => match chunk {
-            Chunk::DataLf => Chunk::Size(0, 0),
-            _ => Chunk::Trailer,
-        },
-        (Chunk::Trailer, b'\r') => Chunk::EndLf,
-        (Chunk::Trailer, b' ' | b'\t' | b'\n') => return Err(Fault::Chunk),
-        (Chunk::Trailer | Chunk::TrailerLine, _) => {
-            return skip_line(Chunk::TrailerLine, Chunk::TrailerLf);
-        }
-        (Chunk::EndLf, b'\n') => return Ok((1, None)),
-        _ => return Err(Fault::Chunk),
-    };
-    Ok((1, Some(next)))
 }
 
 #[cfg(test)]

@@ -1,0 +1,206 @@
+//! Versions that are to be proven: asked of connected nodes, settled by their reports.
+
+use crate::harness::{Harness, eventually, refused};
+use crate::nodes::report;
+use crate::proxy::Proxy;
+use cless_proto::v1 as pb;
+use pb::verification::State;
+use tonic::Code;
+
+async fn verify(harness: &Harness) -> Result<pb::Version, tonic::Status> {
+    let name = "services/hello/versions/1".into();
+    let request = pb::VerifyVersionRequest {
+        name,
+        ..Default::default()
+    };
+    harness
+        .catalog()
+        .verify_version(request)
+        .await
+        .map(tonic::Response::into_inner)
+}
+
+async fn version(harness: &Harness) -> pb::Version {
+    let request = pb::GetVersionRequest {
+        name: "services/hello/versions/1".into(),
+    };
+    harness
+        .catalog()
+        .get_version(request)
+        .await
+        .expect("found")
+        .into_inner()
+}
+
+fn answer(version: &pb::Version, order: &str, state: State) -> pb::VersionReport {
+    let failure = (state == State::Failed).then(|| pb::StartFailure {
+        reason: pb::start_failure::Reason::Exited.into(),
+        message: "the container exited with code 7".into(),
+        exit_code: Some(7),
+        ..Default::default()
+    });
+    pb::VersionReport {
+        service_uid: uuid::Uuid::from_u128(5).to_string(),
+        number: version.number,
+        version_uid: version.uid.clone(),
+        last_failure: failure.clone(),
+        verify: Some(pb::VerifyOutcome {
+            id: order.into(),
+            state: state.into(),
+            failure,
+            cold_start: None,
+        }),
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn a_proof_is_asked_of_connected_nodes_and_settled_by_their_reports() {
+    let harness = Harness::start().await;
+    harness.service("hello").await;
+    let made = harness.version("hello", "hello:1").await;
+    let alone = refused(
+        verify(&harness).await,
+        Code::FailedPrecondition,
+        "NO_NODE_CONNECTED",
+    );
+    let details = tonic_types::StatusExt::get_details_precondition_failure(&alone);
+    assert_eq!(
+        details.expect("details").violations[0].r#type,
+        "NO_NODE_CONNECTED"
+    );
+
+    let mut proxy = Proxy::connect(&harness, "n1", None).await;
+    proxy.change().await;
+    proxy.ack().await;
+    let asked = verify(&harness)
+        .await
+        .expect("asked")
+        .verification
+        .expect("a verification");
+    assert_eq!(asked.state(), State::Pending);
+    assert_eq!(asked.nodes[0].node, "nodes/n1");
+    let order = loop {
+        proxy.change().await;
+        proxy.ack().await;
+        let route = proxy.route("hello").expect("a route");
+        if let Some(order) = route
+            .versions
+            .first()
+            .and_then(|version| version.verify.clone())
+        {
+            break order;
+        }
+    };
+    assert_eq!(order.id, asked.id);
+
+    let digest = format!("sha256:{}", "a".repeat(64));
+    let mut said = answer(&made, &order.id, State::Verified);
+    said.image_digest = digest.clone();
+    harness
+        .feed()
+        .report_node_status(report("n1", vec![said]))
+        .await
+        .expect("taken in");
+    eventually("it is verified", || async {
+        version(&harness).await.verification.expect("kept").state() == State::Verified
+    })
+    .await;
+    eventually("the digest is known", || async {
+        version(&harness).await.image_digest == digest
+    })
+    .await;
+    eventually("the order leaves the feed", || async {
+        let mut watch = harness
+            .feed()
+            .watch_routes(pb::WatchRoutesRequest::default())
+            .await;
+        let watch = watch.as_mut().expect("a stream").get_mut();
+        let table = watch.message().await.expect("no error").expect("no end");
+        table.routes[0].versions.is_empty()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_failed_proof_names_the_node_and_the_reason() {
+    let harness = Harness::start().await;
+    harness.service("hello").await;
+    let made = harness.version("hello", "hello:1").await;
+    let mut proxy = Proxy::connect(&harness, "n1", None).await;
+    proxy.change().await;
+    let asked = verify(&harness)
+        .await
+        .expect("asked")
+        .verification
+        .expect("a verification");
+    let said = answer(&made, &asked.id, State::Failed);
+    harness
+        .feed()
+        .report_node_status(report("n1", vec![said]))
+        .await
+        .expect("taken in");
+    eventually("it has failed", || async {
+        version(&harness).await.verification.expect("kept").state() == State::Failed
+    })
+    .await;
+    let shown = version(&harness).await;
+    let proof = shown.verification.expect("kept");
+    assert!(
+        proof.message.contains("n1") && proof.message.contains("code 7"),
+        "{proof:?}"
+    );
+    assert_eq!(
+        proof.nodes[0].failure.as_ref().expect("kept").exit_code,
+        Some(7)
+    );
+    let status = shown.status.expect("a status");
+    assert_eq!(
+        status.nodes[0]
+            .last_failure
+            .as_ref()
+            .expect("shown")
+            .exit_code,
+        Some(7)
+    );
+}
+
+#[tokio::test]
+async fn a_pending_proof_survives_a_restart_and_a_node_that_goes_drops_out() {
+    let harness = Harness::start().await;
+    harness.service("hello").await;
+    let made = harness.version("hello", "hello:1").await;
+    let mut stays = Proxy::connect(&harness, "n1", None).await;
+    stays.change().await;
+    let mut goes = Proxy::connect(&harness, "n2", None).await;
+    goes.change().await;
+    let asked = verify(&harness)
+        .await
+        .expect("asked")
+        .verification
+        .expect("a verification");
+    assert_eq!(asked.nodes.len(), 2);
+
+    let harness = harness.restart().await;
+    let mut stays = Proxy::connect(&harness, "n1", None).await;
+    stays.change().await;
+    let mut goes = Proxy::connect(&harness, "n2", None).await;
+    goes.change().await;
+    let said = answer(&made, &asked.id, State::Verified);
+    harness
+        .feed()
+        .report_node_status(report("n1", vec![said]))
+        .await
+        .expect("taken in");
+    eventually("one has answered", || async {
+        let proof = version(&harness).await.verification.expect("kept");
+        proof.nodes[0].state() == State::Verified && proof.state() == State::Pending
+    })
+    .await;
+    drop(goes);
+    eventually("the other dropped out", || async {
+        let proof = version(&harness).await.verification.expect("kept");
+        proof.state() == State::Verified && proof.nodes.len() == 1
+    })
+    .await;
+}
