@@ -13,11 +13,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use super::exchange::Exchange;
 use super::headers;
+use super::incoming::{self, Incoming};
+use super::tunnel::Switched;
 use super::upstream::Lease;
 
 /// For this long an instance is given to say `100 Continue`; one that does not is sent the body all
@@ -30,14 +31,14 @@ pub(super) enum Error {
     /// The instance cut its response. The client's connection is cut, so that a truncated body is never
     /// taken for a whole one.
     #[error("the instance cut its response: {0}")]
-    Upstream(hyper::Error),
+    Upstream(incoming::Error),
     /// The client cut its request.
     #[error("the client cut its request: {0}")]
-    Client(hyper::Error),
+    Client(incoming::Error),
     /// The request's time is up.
     #[error("the request's time is up")]
     Deadline,
-    /// The response is over, so that nobody reads the rest of the request.
+    /// The response is over or left, so that nobody reads the rest of the request.
     #[error("the response was over before the request")]
     Unread,
 }
@@ -100,6 +101,15 @@ impl RequestBody {
         go
     }
 
+    /// Ready once nobody reads it any more.
+    pub(super) fn poll_unread(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.exchange.is_unread() {
+            return Poll::Ready(());
+        }
+        self.exchange.awaits_body(cx);
+        Poll::Pending
+    }
+
     fn note_end(&self) {
         if self.inner.is_end_stream() {
             self.exchange.request_sent();
@@ -123,7 +133,7 @@ impl HttpBody for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self;
-        if this.exchange.is_response_over() {
+        if this.exchange.is_unread() {
             return Poll::Ready(Some(Err(Error::Unread)));
         }
         if let Some(held) = &mut this.held {
@@ -182,6 +192,7 @@ pub(super) struct Body(Kind);
 enum Kind {
     Own(Option<Bytes>),
     Upstream(Upstream),
+    Tunnel(Switched),
 }
 
 #[derive(Debug)]
@@ -204,6 +215,19 @@ impl Body {
     /// A short body of our own.
     pub(super) fn full(text: String) -> Self {
         Self(Kind::Own(Some(text.into())))
+    }
+
+    /// No body: the stream becomes a tunnel.
+    pub(super) fn tunnel(switched: Switched) -> Self {
+        Self(Kind::Tunnel(switched))
+    }
+
+    /// Itself, or nothing and the tunnel that takes its place.
+    pub(super) fn or_tunnel(self) -> (Self, Option<Switched>) {
+        match self.0 {
+            Kind::Tunnel(switched) => (Self::empty(), Some(switched)),
+            kind => (Self(kind), None),
+        }
     }
 
     /// An instance's body, to be over by `deadline`.
@@ -270,6 +294,12 @@ impl Upstream {
     }
 }
 
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.exchange.left();
+    }
+}
+
 impl HttpBody for Body {
     type Data = Bytes;
     type Error = Error;
@@ -281,6 +311,7 @@ impl HttpBody for Body {
         match &mut self.0 {
             Kind::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::Upstream(body) => body.poll(cx),
+            Kind::Tunnel(_) => Poll::Ready(None),
         }
     }
 
@@ -288,6 +319,7 @@ impl HttpBody for Body {
         match &self.0 {
             Kind::Own(bytes) => bytes.is_none(),
             Kind::Upstream(body) => body.inner.is_end_stream(),
+            Kind::Tunnel(_) => true,
         }
     }
 
@@ -295,6 +327,7 @@ impl HttpBody for Body {
         match &self.0 {
             Kind::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Kind::Upstream(body) => body.inner.size_hint(),
+            Kind::Tunnel(_) => SizeHint::with_exact(0),
         }
     }
 }

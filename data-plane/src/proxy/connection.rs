@@ -10,10 +10,10 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt as _;
-use http::HeaderMap;
-use hyper::server::conn::{http1, http2};
+use http::{HeaderMap, Request};
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use rand::RngExt as _;
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
@@ -21,25 +21,17 @@ use tracing::debug;
 
 use super::client::{Client, Seat};
 use super::framing::Inspector;
-use super::gather::Gather;
+use super::incoming::Incoming;
 use super::joined::Joined;
 use super::watch::Closed;
 use super::wire::{Socket, Wire};
-use super::worker::{Load, Local, Worker};
-use super::{error, headers, service};
+use super::worker::{Load, Worker};
+use super::{error, headers, http2, service};
 
 /// What a client that knows HTTP/2 is spoken begins with (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// hyper's own, for which it needs no memory of its own a request.
 const USUAL_FIELDS: usize = 100;
-/// What may be in flight on one stream and on one connection: what bounds memory.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
-const SEND_BUFFER: usize = 64 * 1024;
-/// Streams that were reset before they were taken up: their memory is ours until then (rapid reset).
-const PENDING_RESETS: usize = 20;
-/// Streams that we reset for a fault of the client's.
-const FAULTY_STREAMS: usize = 100;
 
 /// What a client sent before it was told to end takes no longer to be here.
 const UNDER_WAY: Duration = Duration::from_millis(250);
@@ -53,6 +45,8 @@ enum Error {
     Tls(io::Error),
     #[error(transparent)]
     Http(#[from] hyper::Error),
+    #[error(transparent)]
+    Http2(#[from] http2::Error),
     #[error("closed: {}", .0.label())]
     Closed(Closed),
 }
@@ -66,7 +60,7 @@ impl Error {
             Self::Http(error) if error.is_parse() => Some("malformed"),
             Self::Closed(Closed::Resets) => Some(Closed::Resets.label()),
             // Counted where it was decided.
-            Self::Closed(_) | Self::Io(_) | Self::Http(_) => None,
+            Self::Closed(_) | Self::Io(_) | Self::Http(_) | Self::Http2(_) => None,
         }
     }
 }
@@ -169,7 +163,7 @@ async fn talk(
         true => {
             client.speaks_http2();
             let wire = Wire::new(socket, Inspector::blind(), meter, start);
-            serve_http2(worker, client, wire).await
+            Ok(http2::server::serve(worker, client, wire).await?)
         }
         false => {
             let inspector = Inspector::new(worker.node.limits.max_header_bytes);
@@ -233,62 +227,20 @@ async fn serve_http1(worker: Rc<Worker>, client: Rc<Client>, wire: Wire) -> Resu
     if limits.max_headers != USUAL_FIELDS {
         builder.max_headers(limits.max_headers);
     }
-    let service = service_fn(|request| {
-        let answer = service::handle(worker.clone(), client.clone(), Box::new(request));
+    let service = service_fn(|request: Request<_>| {
+        let request = Box::new(request.map(Incoming::Http1));
+        let answer = service::handle(worker.clone(), client.clone(), request);
         answer.map(Ok::<_, Infallible>)
     });
     let connection = builder.serve_connection(TokioIo::new(wire), service);
     let mut connection = pin!(connection.with_upgrades());
-    drive(&client, |cx, drain| {
-        if drain {
+    let mut told = false;
+    poll_fn(|cx| {
+        if client.is_draining() && !told {
+            told = true;
             connection.as_mut().graceful_shutdown();
         }
         connection.as_mut().poll(cx).map_err(Error::from)
-    })
-    .await
-}
-
-async fn serve_http2(worker: Rc<Worker>, client: Rc<Client>, wire: Wire) -> Result<(), Error> {
-    let limits = &worker.node.limits;
-    let mut builder = http2::Builder::new(Local);
-    builder
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(SEND_BUFFER)
-        .max_concurrent_streams(limits.max_streams)
-        .enable_connect_protocol()
-        .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
-        .max_pending_accept_reset_streams(PENDING_RESETS)
-        .max_local_error_reset_streams(FAULTY_STREAMS);
-    let (serving, of) = (worker.clone(), client.clone());
-    let service = service_fn(move |request| {
-        let answer = service::handle(serving.clone(), of.clone(), Box::new(request));
-        Box::pin(answer.map(Ok::<_, Infallible>))
-    });
-    let gather = Gather::new(wire);
-    let io = TokioIo::new(gather.clone());
-    let mut connection = pin!(builder.serve_connection(io, service));
-    drive(&client, |cx, drain| {
-        if drain {
-            connection.as_mut().graceful_shutdown();
-        }
-        let turn = connection.as_mut().poll(cx).map_err(Error::from);
-        gather.after(cx, turn, |error| Err(error.into()))
-    })
-    .await
-}
-
-/// Polls a connection to its end; tells it once when it is to end.
-async fn drive(
-    client: &Client,
-    mut poll: impl FnMut(&mut Context<'_>, bool) -> Poll<Result<(), Error>>,
-) -> Result<(), Error> {
-    let mut told = false;
-    poll_fn(|cx| {
-        let tell = client.is_draining() && !told;
-        told |= tell;
-        poll(cx, tell)
     })
     .await
 }

@@ -45,8 +45,10 @@ pub(super) struct Exchange {
     sent: Cell<bool>,
     /// The client broke off its request's body.
     broken: Cell<bool>,
-    /// The response is over: the rest of the request's body has no reader.
+    /// The response is over.
     over: Cell<bool>,
+    /// The rest of the request's body has no reader.
+    unread: Cell<bool>,
     /// Who waits for more of the request's body.
     uploader: RefCell<Option<Waker>>,
     /// Where the worker looks after its deadline.
@@ -77,6 +79,7 @@ impl Exchange {
             sent: Cell::new(false),
             broken: Cell::new(false),
             over: Cell::new(false),
+            unread: Cell::new(false),
             uploader: RefCell::new(None),
             entry: Cell::new(None),
         })
@@ -150,13 +153,19 @@ impl Exchange {
     /// The response is over.
     pub(super) fn response_over(&self) {
         self.over.set(true);
+        self.left();
+    }
+
+    /// Nobody waits for the response any more, so that the rest of the request's body has no reader.
+    pub(super) fn left(&self) {
+        self.unread.set(true);
         if let Some(waker) = self.uploader.take() {
             waker.wake();
         }
     }
 
-    pub(super) fn is_response_over(&self) -> bool {
-        self.over.get()
+    pub(super) fn is_unread(&self) -> bool {
+        self.unread.get()
     }
 
     /// The request's body has been passed on whole.

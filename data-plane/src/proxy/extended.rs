@@ -12,9 +12,9 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use h2::ext::Protocol;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
-use hyper::ext::Protocol;
 use sha1::{Digest as _, Sha1};
 
 use super::error::Error;

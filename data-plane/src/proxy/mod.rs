@@ -12,7 +12,7 @@
 //! - [`watch`] (PURE): when a client has cost enough; [`client`]: a connection as its worker knows it.
 //! - [`service`]: the walk of a request; [`choose`], [`send`], [`tunnel`] its parts.
 //! - [`headers`], [`forwarded`]: PURE: what heads lose and gain; [`extended`]: WebSockets over HTTP/2.
-//! - [`exchange`]: one request and its response; [`body`]: what passes and holds it.
+//! - [`exchange`]: one request and its response; [`incoming`], [`body`]: what passes and holds it; [`http2`]: streams.
 //! - [`target`], [`upstream`]: a worker's versions, and its connections to instances.
 //! - [`tls`]: certificates; [`access`]: the log; [`traced`]: spans; [`stats`]: counts; [`timing`]: `Server-Timing`.
 //! - [`error`]: every answer that cless makes itself.
@@ -31,6 +31,8 @@ pub mod framing;
 mod fuzz;
 mod gather;
 mod headers;
+mod http2;
+mod incoming;
 mod ints;
 mod joined;
 pub(crate) mod listener;

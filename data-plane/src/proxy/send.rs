@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
 use tracing::debug;
 
 use super::body::RequestBody;
 use super::choose::Chosen;
 use super::error::Error;
 use super::exchange::Exchange;
+use super::incoming::Incoming;
 use super::upstream::{HUNGRY, Lease, Speak};
 use super::worker::Worker;
 use crate::instance::Guard;
@@ -114,7 +114,7 @@ pub(super) async fn send(
             };
             tokio::time::timeout_at(deadline.into(), waiting).await
         };
-        let mut failed = match sent {
+        let failed = match sent {
             Ok(Ok(response)) => {
                 awaited.over(Guard::answered);
                 let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -134,12 +134,12 @@ pub(super) async fn send(
                 return Err(Error::Late);
             }
         };
-        let unsent = failed.take_message();
-        debug!(error = %failed.error(), reused = lease.reused(), "an exchange failed");
-        request = match unsent {
+        debug!(error = %failed.error, reused = lease.reused(), "an exchange failed");
+        let ours = failed.is_ours();
+        request = match failed.unsent {
             Some(unsent) if lease.reused() => {
                 awaited.over(|_| {});
-                Box::new(unsent)
+                unsent
             }
             // A body that the caller cut is no fault of the instance.
             _ if exchange.is_request_broken() => {
@@ -147,7 +147,7 @@ pub(super) async fn send(
                 return Err(Error::BrokenBody);
             }
             _ => {
-                match failed.error().is_user() {
+                match ours {
                     true => awaited.over(|_| {}),
                     false => awaited.over(Guard::failed),
                 }
@@ -189,6 +189,7 @@ impl<'a> Awaited<'a> {
 impl Drop for Awaited<'_> {
     fn drop(&mut self) {
         if !self.over {
+            self.exchange.left();
             let waited = self.since.elapsed();
             self.exchange.with_guard(|guard| guard.abandoned(waited));
         }

@@ -7,7 +7,6 @@ use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use rand::RngExt as _;
 use tracing::debug;
@@ -21,9 +20,10 @@ use super::exchange::Exchange;
 use super::extended::{self, Accept};
 use super::forwarded::{self, Origin};
 use super::headers;
+use super::incoming::Incoming;
 use super::send::{reach, send};
 use super::timing::server_timing;
-use super::tunnel;
+use super::tunnel::{self, Switched};
 use super::upstream::{Lease, Speak};
 use super::worker::Worker;
 use crate::route::Protocol;
@@ -183,16 +183,9 @@ async fn forward(
     let upgrade = websocket.or_else(|| headers::upgrade(request.headers(), request.version()));
     let upgrade = upgrade.filter(|_| speak == Speak::Http1);
     let mut switch = upgrade.is_some().then(|| Switch {
-        client: hyper::upgrade::on(&mut *request),
+        client: (!is_extended).then(|| hyper::upgrade::on(&mut *request)),
         accept: None,
     });
-
-    // A body whose frames break the law has its stream reset, which is looked for whenever this waits: so what is
-    // here already is judged before any of it is passed on.
-    let framed = exchange.client().is_http2() && !request.body().is_end_stream();
-    if framed && speak == Speak::Http1 {
-        tokio::task::yield_now().await;
-    }
     let lease = reach(worker, exchange, &chosen, speak, deadline).await?;
     let extended = switch.as_mut().filter(|_| is_extended);
     let request = outgoing(exchange, *request, speak, upgrade, extended, !grpc);
@@ -216,7 +209,7 @@ fn outgoing(
         switch.accept = Some(extended::ask(&mut head, rand::random()));
     }
     let has_expect = head.headers.contains_key(header::EXPECT);
-    let expects = has_expect && head.version == Version::HTTP_11;
+    let expects = has_expect && head.version != Version::HTTP_10;
     tell_instance(exchange, &mut head, &body, asked.as_ref(), upgrade);
     address(&mut head, asked.as_ref(), speak);
 
@@ -240,7 +233,8 @@ fn outgoing(
 
 /// What a client asks to switch to, and how it did.
 struct Switch {
-    client: OnUpgrade,
+    /// On a connection of HTTP/1; a stream's task knows its own.
+    client: Option<OnUpgrade>,
     /// It asked on a stream of HTTP/2, where the switch is a success.
     accept: Option<Accept>,
 }
@@ -338,13 +332,14 @@ fn answer(
     if let Some(accept) = accept {
         extended::settle(response.status(), response.headers_mut(), accept)?;
     }
-    if switched {
-        // An instance that switches unasked has broken the protocol.
-        let client = switch.ok_or(Error::Broken)?.client;
-        let instance = hyper::upgrade::on(&mut response);
-        let tunnel = tunnel::run(worker.clone(), client, instance, exchange.clone());
-        tokio::task::spawn_local(worker.node.tunnels.track_future(tunnel));
-    }
+    let tunnel = match switched {
+        true => {
+            let instance = hyper::upgrade::on(&mut response);
+            let exchange = exchange.clone();
+            Some(Switched { instance, exchange })
+        }
+        false => None,
+    };
     // What of it is the body, the client might see in another way (RFC 9112 section 6.3).
     let fields = response.headers();
     if fields.contains_key(header::TRANSFER_ENCODING) && fields.contains_key(header::CONTENT_LENGTH)
@@ -372,14 +367,25 @@ fn answer(
     {
         head.headers.append("server-timing", timing);
     }
-    let body = match switched {
-        true => Body::empty(),
-        false => Body::upstream(incoming, lease, exchange.clone(), deadline),
+    let body = match tunnel {
+        // An instance that switches unasked has broken the protocol.
+        Some(tunnel) => tunnelled(worker, switch.ok_or(Error::Broken)?, tunnel),
+        None => Body::upstream(incoming, lease, exchange.clone(), deadline),
     };
     if exchange.client().is_http2() && !body.is_end_stream() {
         exchange.due(deadline);
     }
     Ok(Response::from_parts(head, body))
+}
+
+/// Begins the tunnel to a client of HTTP/1; that to a stream is begun by the stream's task.
+fn tunnelled(worker: &Rc<Worker>, switch: Switch, tunnel: Switched) -> Body {
+    let Some(client) = switch.client else {
+        return Body::tunnel(tunnel);
+    };
+    let tunnel = tunnel::run(worker.clone(), tunnel::upgraded(client), tunnel);
+    tokio::task::spawn_local(worker.node.tunnels.track_future(tunnel));
+    Body::empty()
 }
 
 #[cfg(test)]

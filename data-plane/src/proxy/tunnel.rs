@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tracing::debug;
@@ -18,23 +18,34 @@ use tracing::debug;
 use super::exchange::Exchange;
 use super::worker::Worker;
 
+/// An instance that has switched to another protocol.
+#[derive(Debug)]
+pub(super) struct Switched {
+    pub(super) instance: OnUpgrade,
+    pub(super) exchange: Rc<Exchange>,
+}
+
+/// An end that speaks HTTP/1, once it has switched.
+pub(super) async fn upgraded(client: OnUpgrade) -> io::Result<TokioIo<Upgraded>> {
+    client.await.map(TokioIo::new).map_err(io::Error::other)
+}
+
 /// Copies both ways. Holds the exchange, so the instance stays busy.
-pub(super) async fn run(
+pub(super) async fn run<T: AsyncRead + AsyncWrite + Unpin>(
     worker: Rc<Worker>,
-    client: OnUpgrade,
-    instance: OnUpgrade,
-    exchange: Rc<Exchange>,
+    client: impl Future<Output = io::Result<T>>,
+    switched: Switched,
 ) {
+    let Switched { instance, exchange } = switched;
     worker.stats.tunnel(1);
     let moved = Rc::new(Cell::new(0));
     let limits = &worker.node.limits;
     let copied = async {
-        let (client, instance) = tokio::try_join!(client, instance).map_err(io::Error::other)?;
+        let (client, mut instance) = tokio::try_join!(client, upgraded(instance))?;
         let mut client = Counted {
-            inner: TokioIo::new(client),
+            inner: client,
             moved: moved.clone(),
         };
-        let mut instance = TokioIo::new(instance);
         tokio::io::copy_bidirectional(&mut client, &mut instance).await
     };
     // Both ends are open until this is told: who sees an end sees why.

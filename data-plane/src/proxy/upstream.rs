@@ -28,17 +28,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::future::Either;
+use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body as _, Frame};
-use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::TrySendError;
-use hyper::client::conn::http2::SendRequest;
 use tokio::net::TcpStream;
 
 use self::dials::{Dials, Turn};
 use self::http1::Http1;
+use self::http2::Http2;
 use super::body::RequestBody;
+use super::incoming::{self, Incoming};
 use super::ints::IntMap;
 use super::joined::Joined;
 use super::worker::Peers;
@@ -96,14 +95,14 @@ struct Idle {
 /// An HTTP/2 connection, shared by all requests.
 #[derive(Debug)]
 struct Shared {
-    sender: SendRequest<RequestBody>,
+    connection: Http2,
     sleeps: u64,
 }
 
 #[derive(Debug)]
 enum Sender {
     Http1(Http1),
-    H2c(SendRequest<RequestBody>),
+    H2c(Http2),
 }
 
 /// A connection in use. Dropped, it is closed; given back, it is kept for the next request.
@@ -116,15 +115,39 @@ pub(super) struct Lease {
     reused: bool,
 }
 
+/// A request that got no response.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) error: incoming::Error,
+    /// It, if no byte of it was sent.
+    pub(super) unsent: Option<Box<Request<RequestBody>>>,
+}
+
+impl Failed {
+    /// What was sent of it was cut by ourselves, because its body broke off: no fault of the instance.
+    pub(super) fn is_ours(&self) -> bool {
+        matches!(&self.error, incoming::Error::Http1(error) if error.is_user())
+    }
+}
+
 impl Lease {
     /// Sends a request on it. One that was not sent at all comes back with the error.
-    pub(super) fn send(
+    pub(super) async fn send(
         &mut self,
         request: Request<RequestBody>,
-    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> {
+    ) -> Result<Response<Incoming>, Failed> {
         match &mut self.sender {
-            Sender::Http1(connection) => Either::Left(connection.send(request)),
-            Sender::H2c(sender) => Either::Right(sender.try_send_request(request)),
+            Sender::Http1(connection) => match connection.send(request).await {
+                Ok(response) => Ok(response.map(Incoming::Http1)),
+                Err(mut failed) => Err(Failed {
+                    unsent: failed.take_message().map(Box::new),
+                    error: failed.into_error().into(),
+                }),
+            },
+            Sender::H2c(connection) => connection.send(request).await.map_err(|error| Failed {
+                unsent: None,
+                error: error.into(),
+            }),
         }
     }
 
@@ -133,10 +156,13 @@ impl Lease {
         &mut self,
         body: &mut Incoming,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match &mut self.sender {
-            Sender::Http1(connection) => connection.poll_frame(body, cx),
-            Sender::H2c(_) => Pin::new(body).poll_frame(cx),
+    ) -> Poll<Option<Result<Frame<Bytes>, incoming::Error>>> {
+        match (&mut self.sender, body) {
+            (Sender::Http1(connection), Incoming::Http1(body)) => {
+                let polled = connection.poll_frame(body, cx);
+                polled.map(|frame| frame.map(|frame| frame.map_err(Into::into)))
+            }
+            (_, body) => Pin::new(body).poll_frame(cx),
         }
     }
 
@@ -233,13 +259,13 @@ impl Upstreams {
     fn shared(&self, instance: &Arc<Instance>) -> Option<Lease> {
         let mut all = self.inner.known.borrow_mut();
         let known = all.get_mut(&instance.serial())?;
-        let shared = known.shared.as_ref()?;
-        if shared.sleeps != instance.sleeps() || shared.sender.is_closed() {
+        let shared = known.shared.as_mut()?;
+        if shared.sleeps != instance.sleeps() || shared.connection.is_closed() {
             known.shared = None;
             return None;
         }
-        let (sender, sleeps) = (shared.sender.clone(), shared.sleeps);
-        Some(self.lease(instance, Sender::H2c(sender), sleeps, true))
+        let (connection, sleeps) = (shared.connection.clone(), shared.sleeps);
+        Some(self.lease(instance, Sender::H2c(connection), sleeps, true))
     }
 
     fn lease(&self, instance: &Arc<Instance>, sender: Sender, sleeps: u64, reused: bool) -> Lease {
@@ -324,12 +350,12 @@ impl Upstreams {
         address: SocketAddr,
     ) -> std::io::Result<Lease> {
         let (sleeps, open) = (instance.sleeps(), instance.connection());
-        let sender = http2::connect(dial(address).await?, address, open).await?;
+        let connection = Http2::new(dial(address).await?, address, open).await?;
         if let Some(known) = self.inner.known.borrow_mut().get_mut(&instance.serial()) {
-            let sender = sender.clone();
-            known.shared = Some(Shared { sender, sleeps });
+            let connection = connection.clone();
+            known.shared = Some(Shared { connection, sleeps });
         }
-        Ok(self.lease(instance, Sender::H2c(sender), sleeps, false))
+        Ok(self.lease(instance, Sender::H2c(connection), sleeps, false))
     }
 
     /// Drops an instance's idle connections whenever it is put to sleep, and when it retires. Once

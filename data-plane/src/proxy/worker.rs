@@ -356,14 +356,3 @@ impl Worker {
         }
     }
 }
-
-/// Spawns on the thread at hand.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Local;
-
-impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Local {
-    fn execute(&self, future: F) {
-        // In a box, so that its kilobytes are moved once and not at each step of spawning.
-        tokio::task::spawn_local(Box::pin(future));
-    }
-}

@@ -10,6 +10,7 @@ mod http2;
 mod limits;
 mod log;
 mod long;
+mod streams;
 mod switch;
 mod tls;
 mod traces;
@@ -35,6 +36,17 @@ use crate::feed::plane::{Plane, Routes, Stream, within};
 const HOST: &str = "a.localhost";
 /// For so long nothing must come, where nothing may come.
 const QUIET: Duration = Duration::from_millis(150);
+
+/// The version is spoken to like this.
+fn spoken(protocol: pb::version_spec::Protocol) -> impl FnOnce(&mut pb::Route) {
+    move |route| {
+        for version in &mut route.versions {
+            if let Some(spec) = &mut version.spec {
+                spec.protocol = protocol.into();
+            }
+        }
+    }
+}
 
 /// A data plane with one service.
 pub(crate) struct Stage {
@@ -107,14 +119,7 @@ impl Stage {
 
     /// The version is spoken to like this.
     async fn speaking(protocol: pb::version_spec::Protocol) -> Self {
-        let shape = |route: &mut pb::Route| {
-            for version in &mut route.versions {
-                if let Some(spec) = &mut version.spec {
-                    spec.protocol = protocol.into();
-                }
-            }
-        };
-        Self::with(shape, |_| ()).await
+        Self::with(spoken(protocol), |_| ()).await
     }
 
     /// A client's connection on which this was sent.

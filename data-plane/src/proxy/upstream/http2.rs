@@ -1,23 +1,34 @@
 //! HTTP/2 connections to instances: each shared by all requests of a worker.
+//!
+//! A request goes from the task that serves it straight into its stream, with as much of its body as is here; only
+//! a body that is not here whole gets a task of its own. The connection's task moves frames, and nothing else
+//! stands between.
+//!
+//! No PING asks whether an instance lives: its death is told by the engine, a request has its time, and servers of
+//! gRPC end the connection of a client that asks while they are silent.
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::rc::Rc;
-use std::time::Duration;
+use std::task::{Context, Poll, Waker};
 
-use hyper::client::conn::http2;
-use hyper::rt::Executor;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use h2::Reason;
+use h2::client::{Builder, SendRequest};
+use http::{Request, Response};
+use http_body::Body as _;
 use tokio::net::TcpStream;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::debug;
 
 use super::super::body::RequestBody;
 use super::super::gather::Gather;
+use super::super::http2::Error;
+use super::super::http2::pump::{Failed, Pump};
+use super::super::http2::received::Received;
+use super::super::incoming::Incoming;
 use super::super::joined::Joined;
-use super::super::worker::Local;
 
 /// Bytes of a response's head.
 const MAX_HEAD: u32 = 64 * 1024;
@@ -25,56 +36,90 @@ const MAX_HEAD: u32 = 64 * 1024;
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 const SEND_BUFFER: usize = 64 * 1024;
-/// A connection that carries streams and is silent is asked whether it lives.
-const PING: Duration = Duration::from_secs(20);
 
-/// Makes a connection of a new `stream`. `open`: counts it while it is open.
-pub(super) async fn connect(
-    stream: Joined<TcpStream>,
-    address: SocketAddr,
-    open: TaskTrackerToken,
-) -> io::Result<http2::SendRequest<RequestBody>> {
-    let gather = Gather::new(stream);
-    let (sender, connection) = http2::Builder::new(Gathering::new(gather.clone()))
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(SEND_BUFFER)
-        .max_header_list_size(MAX_HEAD)
-        .keep_alive_interval(PING)
-        .handshake(TokioIo::new(gather))
-        .await
-        .map_err(io::Error::other)?;
-    tokio::task::spawn_local(async move {
-        if let Err(error) = connection.await {
-            debug!(%address, %error, "a connection to an instance ended");
-        }
-        drop(open);
-    });
-    Ok(sender)
+/// A connection. Clones are the same one; it closes with the last of them and the last stream.
+#[derive(Debug, Clone)]
+pub(super) struct Http2 {
+    sender: SendRequest<Bytes>,
 }
 
-/// Spawns what hyper wants run. The first of that is what reads and writes the socket: it sends what was gathered
-/// after each of its turns.
-#[derive(Clone)]
-struct Gathering(Rc<Cell<Option<Gather<Joined<TcpStream>>>>>);
+impl Http2 {
+    /// Over a new `stream`. `open`: counts it while it is open.
+    pub(super) async fn new(
+        stream: Joined<TcpStream>,
+        address: SocketAddr,
+        open: TaskTrackerToken,
+    ) -> io::Result<Self> {
+        let gather = Gather::new(stream);
+        let mut builder = Builder::new();
+        builder
+            .enable_push(false)
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buffer_size(SEND_BUFFER)
+            .max_header_list_size(MAX_HEAD);
+        let shaken = builder.handshake(gather.clone()).await;
+        let (sender, mut connection) = shaken.map_err(io::Error::other)?;
+        tokio::task::spawn_local(async move {
+            let ended = poll_fn(|cx| {
+                let turn = connection.poll_unpin(cx);
+                gather.after(cx, turn.map_err(Error::from), |error| Err(error.into()))
+            });
+            if let Err(error) = ended.await {
+                debug!(%address, %error, "a connection to an instance ended");
+            }
+            drop(open);
+        });
+        Ok(Self { sender })
+    }
 
-impl Gathering {
-    fn new(gather: Gather<Joined<TcpStream>>) -> Self {
-        Self(Rc::new(Cell::new(Some(gather))))
+    /// It takes no more requests: it is broken, its instance said so (GOAWAY), or its streams are used up.
+    pub(super) fn is_closed(&mut self) -> bool {
+        let mut nobody = Context::from_waker(Waker::noop());
+        matches!(self.sender.poll_ready(&mut nobody), Poll::Ready(Err(_)))
+    }
+
+    /// Sends a request; waits for the response's head.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, h2::Error> {
+        let (head, body) = request.into_parts();
+        let over = body.is_end_stream();
+        let head = Request::from_parts(head, ());
+        let (response, stream) = self.sender.send_request(head, over)?;
+        if !over {
+            let mut pump = Pump::new(body, stream);
+            let passed = poll_fn(|cx| Poll::Ready(pump.poll(cx, Reason::CANCEL)));
+            match passed.await {
+                Poll::Ready(passed) => told(passed),
+                Poll::Pending => {
+                    tokio::task::spawn_local(pass_on(pump));
+                }
+            }
+        }
+        let (head, received) = response.await?.into_parts();
+        let body = Incoming::Http2(Received::new(received, &head.headers));
+        Ok(Response::from_parts(head, body))
     }
 }
 
-impl<F: Future<Output = ()> + 'static> Executor<F> for Gathering {
-    fn execute(&self, future: F) {
-        let Some(gather) = self.0.take() else {
-            return Local.execute(future);
-        };
-        let mut future = Box::pin(future);
-        tokio::task::spawn_local(poll_fn(move |cx| {
-            let turn = future.as_mut().poll(cx);
-            // What could not be sent is lost, and with it the connection.
-            gather.after(cx, turn, |_| ())
-        }));
+/// Passes the rest of a request's body on, as long as somebody waits for the response.
+async fn pass_on(mut pump: Pump<RequestBody>) {
+    let passed = poll_fn(|cx| {
+        if pump.body().poll_unread(cx).is_ready() {
+            pump.reset(Reason::CANCEL);
+            return Poll::Ready(Ok(()));
+        }
+        pump.poll(cx, Reason::CANCEL)
+    });
+    told(passed.await);
+}
+
+fn told<E: std::fmt::Display>(passed: Result<(), Failed<E>>) {
+    match passed {
+        Ok(()) => {}
+        Err(Failed::Body(error)) => debug!(%error, "a request was cut"),
+        Err(Failed::Stream(error)) => debug!(%error, "an instance left a request's body"),
     }
 }

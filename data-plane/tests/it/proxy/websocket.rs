@@ -133,6 +133,13 @@ async fn rfc_8441_section_5_a_client_that_leaves_its_stream_ends_the_websocket()
     let (response, mut instance) = opened(&mut stage, &mut sender).await;
     drop(response);
     assert_eq!(instance.rest().await, "");
+    // Also while the instance does not close its end.
+    within("the tunnel's end", async {
+        while !stage.metrics().await.contains("cless_tunnels 0\n") {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     drop(instance);
     stage.stop().await;
 }

@@ -1,0 +1,25 @@
+//! HTTP/2 by the `h2` crate itself (RFC 9113): the streams of a client's connection, and bodies in and out of
+//! streams on either side. Connections to instances are [`upstream`](super::upstream)'s.
+//!
+//! hyper stands between a message and its stream with a queue, a task and two channels for each request towards an
+//! instance, and ends a body cleanly where its stream was reset with `CANCEL`, so that half an upload looks whole.
+//! Here one task serves a stream, from its head to its end, and a reset is an error.
+//!
+//! ```text
+//!  connection task: server::serve ─ a task for each stream ─► service::handle ─► Pump ─► SendStream
+//!                   Received ◄─ RecvStream                     (tunnel::run ◄─► ByteStream)
+//! ```
+
+pub(super) mod byte_stream;
+pub(super) mod pump;
+pub(super) mod received;
+pub(super) mod server;
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error(transparent)]
+    Protocol(#[from] h2::Error),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}

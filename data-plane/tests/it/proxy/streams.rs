@@ -1,0 +1,216 @@
+//! Streams of HTTP/2 that break off, on either side: a reset is never a message's end (RFC 9113 section 8.1).
+
+use bytes::Bytes;
+use cless_proto::v1::version_spec::Protocol;
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{Reason, RecvStream, SendStream};
+use http::{Request, Response, StatusCode};
+use tokio::net::TcpStream;
+
+use super::{HOST, OK, QUIET, Stage, Wire, get, spoken};
+use crate::feed::plane::within;
+use crate::raw::frames::{Connection, DATA, END_HEADERS, HEADERS, RST_STREAM, block, frame};
+
+const RESETS: [Reason; 3] = [Reason::CANCEL, Reason::NO_ERROR, Reason::INTERNAL_ERROR];
+
+async fn client(stage: &Stage) -> SendRequest<Bytes> {
+    let stream = TcpStream::connect(stage.address).await.expect("it accepts");
+    let shaken = within("a handshake", h2::client::handshake(stream)).await;
+    let (sender, connection) = shaken.expect("HTTP/2");
+    tokio::spawn(connection);
+    sender
+}
+
+fn post(client: &mut SendRequest<Bytes>, path: &str) -> (ResponseFuture, SendStream<Bytes>) {
+    let request = Request::post(format!("http://{HOST}{path}"));
+    let request = request.body(()).expect("a request");
+    client.send_request(request, false).expect("it is taken")
+}
+
+/// Reads to the end of a body; whether that was a clean one.
+async fn is_whole(mut body: RecvStream) -> bool {
+    while let Some(data) = within("the end", body.data()).await {
+        let Ok(data) = data else { return false };
+        let _ = body.flow_control().release_capacity(data.len());
+    }
+    within("trailers", body.trailers()).await.is_ok()
+}
+
+/// The instance's end of a connection of HTTP/2. A visitor that only looked whether it listens says nothing.
+async fn speaks(stage: &mut Stage) -> h2::server::Connection<TcpStream, Bytes> {
+    loop {
+        let stream = within("a connection", stage.visitors.recv()).await;
+        let shaken = h2::server::handshake(stream.expect("it is dialled"));
+        if let Ok(connection) = within("a handshake", shaken).await {
+            return connection;
+        }
+    }
+}
+
+#[tokio::test]
+async fn rfc_9113_section_8_1_an_upload_that_is_reset_is_no_whole_request() {
+    let mut stage = Stage::start().await;
+    let mut client = client(&stage).await;
+    for reason in RESETS {
+        let (_response, mut upload) = post(&mut client, "/upload");
+        let (mut instance, head) = stage.instance().await;
+        assert!(head.contains("transfer-encoding: chunked\r\n"), "{head}");
+        upload.send_data("part".into(), false).expect("it is taken");
+        instance.until("part").await;
+        upload.send_reset(reason);
+        assert_eq!(instance.rest().await, "\r\n", "{reason:?}");
+    }
+    drop(client);
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn rfc_9113_section_5_4_2_a_request_that_is_reset_at_once_is_not_passed_on() {
+    let mut stage = Stage::start().await;
+    let mut connection = Connection::open(stage.address).await;
+    let head = |path| {
+        block(&[
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":authority", HOST),
+            (":path", path),
+        ])
+    };
+    let mut bytes = frame(HEADERS, END_HEADERS, 1, &head("/left"));
+    bytes.extend(frame(DATA, 0, 1, b"part"));
+    bytes.extend(frame(RST_STREAM, 0, 1, &8_u32.to_be_bytes()));
+    bytes.extend(frame(HEADERS, END_HEADERS, 3, &head("/stays")));
+    connection.send(&bytes).await;
+    let (_instance, head) = stage.instance().await;
+    assert!(head.starts_with("post /stays "), "{head}");
+    assert!(stage.visitors.try_recv().is_err(), "one request");
+    drop(connection);
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn rfc_9113_section_8_1_a_response_that_is_reset_is_no_whole_one() {
+    // One worker, so that one connection has the requests of both clients.
+    let alone = |options: &mut cless_data_plane::Options| options.proxy.workers = 1;
+    let mut stage = Stage::with(spoken(Protocol::H2c), alone).await;
+    let mut client = client(&stage).await;
+    let mut instance = None;
+    for reason in RESETS {
+        let mut old = stage.client(get("/old", "")).await;
+        let (response, upload) = post(&mut client, "/new");
+        if instance.is_none() {
+            instance = Some(speaks(&mut stage).await);
+        }
+        let instance = instance.as_mut().expect("it is there");
+        let mut begun = Vec::new();
+        while begun.len() < 2 {
+            let (_, mut respond) = within("a request", instance.accept())
+                .await
+                .expect("more")
+                .expect("whole");
+            let mut body = respond
+                .send_response(Response::new(()), false)
+                .expect("sent");
+            body.send_data("part".into(), false).expect("sent");
+            begun.push(body);
+        }
+        let read = async {
+            old.until("part").await;
+            let response = response.await.expect("it is answered");
+            let mut body = response.into_body();
+            let first = body.data().await.expect("more").expect("whole");
+            assert_eq!(first, "part");
+            for body in &mut begun {
+                body.send_reset(reason);
+            }
+            assert!(!is_whole(body).await, "{reason:?}");
+            let rest = old.rest().await;
+            assert_eq!(rest, "\r\n", "{reason:?}");
+        };
+        tokio::select! {
+            () = within("both ends", read) => {}
+            more = instance.accept() => panic!("one more request: {more:?}"),
+        }
+        drop(upload);
+    }
+    drop((client, instance));
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn an_upload_whose_window_is_shut_ends_with_its_caller() {
+    let mut stage = Stage::speaking(Protocol::H2c).await;
+    let mut client = client(&stage).await;
+    let (response, mut upload) = post(&mut client, "/upload");
+    let mut instance = speaks(&mut stage).await;
+    let (request, respond) = within("a request", instance.accept())
+        .await
+        .expect("more")
+        .expect("whole");
+    // More than the instance's window takes, and nothing of it is read.
+    upload.reserve_capacity(1 << 20);
+    upload
+        .send_data(vec![b'x'; 1 << 20].into(), false)
+        .expect("it is taken");
+    let filled = tokio::time::timeout(QUIET * 2, instance.accept()).await;
+    assert!(filled.is_err(), "no other request");
+    drop((response, upload));
+    let mut body = request.into_body();
+    let taken = async {
+        while let Some(data) = body.data().await {
+            if data.is_err() {
+                return;
+            }
+        }
+        panic!("a clean end");
+    };
+    tokio::select! {
+        () = within("the reset", taken) => {}
+        more = instance.accept() => panic!("one more request: {more:?}"),
+    }
+    drop(respond);
+    idle(&stage).await;
+    drop((client, instance));
+    stage.stop().await;
+}
+
+/// Until no request is in progress.
+async fn idle(stage: &Stage) {
+    within("no request in progress", async {
+        while !stage
+            .metrics()
+            .await
+            .contains("http_server_active_requests 0\n")
+        {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn rfc_9110_section_10_1_1_a_stream_is_asked_for_its_body_once_the_instance_wants_it() {
+    let mut stage = Stage::start().await;
+    let mut client = client(&stage).await;
+    let request = Request::post(format!("http://{HOST}/upload")).header("expect", "100-continue");
+    let request = request.body(()).expect("a request");
+    let (mut response, mut upload) = client.send_request(request, false).expect("it is taken");
+    let (mut instance, head): (Wire, String) = stage.instance().await;
+    assert!(head.contains("expect: 100-continue\r\n"), "{head}");
+    let asked = std::future::poll_fn(|cx| response.poll_informational(cx));
+    let mut asked = std::pin::pin!(asked);
+    let early = tokio::time::timeout(QUIET, asked.as_mut()).await;
+    assert!(early.is_err(), "nobody wants it yet: {early:?}");
+    instance.send("HTTP/1.1 100 Continue\r\n\r\n").await;
+    let asked = within("the 100", asked).await.expect("one").expect("whole");
+    assert_eq!(asked.status(), StatusCode::CONTINUE);
+    upload.send_data("body".into(), true).expect("it is taken");
+    instance.until("body").await;
+    instance.send(OK).await;
+    let response = within("a response", response)
+        .await
+        .expect("it is answered");
+    assert_eq!(response.status(), 200);
+    assert!(is_whole(response.into_body()).await);
+    stage.stop().await;
+}
