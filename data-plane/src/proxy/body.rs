@@ -5,13 +5,10 @@
 
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::task::AtomicWaker;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Sleep;
 
@@ -38,31 +35,12 @@ pub(super) enum Error {
     /// The request's time is up.
     #[error("the request's time is up")]
     Deadline,
+    /// It ended with an error before.
+    #[error("it broke off before")]
+    Broken,
     /// The response is over or left, so that nobody reads the rest of the request.
     #[error("the response was over before the request")]
     Unread,
-}
-
-/// Says that the instance wants the body that was announced with `Expect: 100-continue`.
-#[derive(Debug, Default)]
-pub(super) struct Continue {
-    wanted: AtomicBool,
-    waker: AtomicWaker,
-}
-
-impl Continue {
-    /// The instance said 100.
-    pub(super) fn wanted(&self) {
-        self.wanted.store(true, Ordering::Release);
-        self.waker.wake();
-    }
-}
-
-/// A body that the client sends only when it is asked for.
-#[derive(Debug)]
-struct Held {
-    go: Arc<Continue>,
-    patience: Pin<Box<Sleep>>,
 }
 
 /// A request's body on its way to the instance. Not polled before there is a connection.
@@ -70,7 +48,8 @@ struct Held {
 pub(super) struct RequestBody {
     inner: Incoming,
     exchange: Rc<Exchange>,
-    held: Option<Box<Held>>,
+    /// Left with the client, but not for longer than this.
+    held: Option<Pin<Box<Sleep>>>,
     /// It must bring something now and then: no stream is.
     hurried: bool,
     /// Counted as one that the client is waited for.
@@ -92,13 +71,13 @@ impl RequestBody {
     }
 
     /// Leaves the body with the client until the instance asks for it.
-    pub(super) fn hold(&mut self) -> Arc<Continue> {
-        let go = Arc::<Continue>::default();
-        self.held = Some(Box::new(Held {
-            go: go.clone(),
-            patience: Box::pin(tokio::time::sleep(CONTINUE_WITHIN)),
-        }));
-        go
+    pub(super) fn hold(&mut self) {
+        self.held = Some(Box::pin(tokio::time::sleep(CONTINUE_WITHIN)));
+    }
+
+    /// The instance asks for it.
+    pub(super) fn wanted(&mut self) {
+        self.held = None;
     }
 
     /// Ready once nobody reads it any more.
@@ -136,11 +115,12 @@ impl HttpBody for RequestBody {
         if this.exchange.is_unread() {
             return Poll::Ready(Some(Err(Error::Unread)));
         }
-        if let Some(held) = &mut this.held {
-            held.go.waker.register(cx.waker());
-            if !held.go.wanted.load(Ordering::Acquire)
-                && held.patience.as_mut().poll(cx).is_pending()
-            {
+        // An end behind an error would make half a body a whole one.
+        if this.exchange.is_request_broken() {
+            return Poll::Ready(Some(Err(Error::Broken)));
+        }
+        if let Some(patience) = &mut this.held {
+            if patience.as_mut().poll(cx).is_pending() {
                 this.exchange.awaits_body(cx);
                 return Poll::Pending;
             }

@@ -17,7 +17,8 @@
 mod chunk;
 mod head;
 
-use chunk::Chunk;
+pub(super) use chunk::Chunk;
+pub(super) use head::decimal;
 use head::{Body, Head};
 
 /// What makes a message ambiguous. The text is told to the client.
@@ -254,6 +255,11 @@ impl Inspector {
             Body::Chunked => State::Chunk(Chunk::START),
         };
     }
+}
+
+/// The end of the head that `bytes` begin with, behind its empty line.
+pub(super) fn head_end(bytes: &[u8]) -> Option<usize> {
+    head::end(bytes, 0)
 }
 
 #[cfg(test)]

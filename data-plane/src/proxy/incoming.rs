@@ -7,13 +7,18 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::http2::received::Received;
+use super::upstream::http1;
+use super::upstream::http1::decode::Decoder;
 
 /// A body that is read frame by frame.
 #[derive(Debug)]
 pub(super) enum Incoming {
     /// Of a request whose stream is to become a tunnel.
     None,
+    /// A request's over HTTP/1.
     Http1(hyper::body::Incoming),
+    /// A response's over HTTP/1, which [its connection](super::upstream::Lease::poll_frame) reads.
+    Framed(Decoder),
     Http2(Received),
 }
 
@@ -24,6 +29,8 @@ pub(super) enum Error {
     Http1(#[from] hyper::Error),
     #[error(transparent)]
     Http2(#[from] h2::Error),
+    #[error(transparent)]
+    Response(#[from] http1::Error),
 }
 
 impl Body for Incoming {
@@ -35,7 +42,8 @@ impl Body for Incoming {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         match self.get_mut() {
-            Self::None => Poll::Ready(None),
+            // Without its connection there is no more of it.
+            Self::None | Self::Framed(_) => Poll::Ready(None),
             Self::Http1(body) => {
                 let polled = Pin::new(body).poll_frame(cx);
                 polled.map(|frame| frame.map(|frame| frame.map_err(Error::from)))
@@ -48,6 +56,7 @@ impl Body for Incoming {
         match self {
             Self::None => true,
             Self::Http1(body) => body.is_end_stream(),
+            Self::Framed(body) => body.is_over(),
             Self::Http2(body) => body.is_end_stream(),
         }
     }
@@ -56,6 +65,7 @@ impl Body for Incoming {
         match self {
             Self::None => SizeHint::with_exact(0),
             Self::Http1(body) => body.size_hint(),
+            Self::Framed(body) => body.size_hint(),
             Self::Http2(body) => body.size_hint(),
         }
     }

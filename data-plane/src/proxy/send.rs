@@ -100,7 +100,7 @@ pub(super) async fn send(
         let unheard = lease.may_be_unheard();
         let awaited = Awaited::new(exchange);
         let sent = {
-            let mut sending = pin!(lease.send(*request));
+            let mut sending = pin!(lease.send(request));
             let waiting = async {
                 if unheard {
                     match tokio::time::timeout(HUNGRY, sending.as_mut()).await {
@@ -118,10 +118,7 @@ pub(super) async fn send(
             Ok(Ok(response)) => {
                 awaited.over(Guard::answered);
                 let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-                if switches {
-                    lease.detach();
-                } else if !exchange.is_request_sent() {
-                    lease.detach();
+                if !switches && !exchange.is_request_sent() {
                     // The instance may have said in one breath that it wants the body and what it answers: the
                     // client is to be told the former before it gets the latter (RFC 9110 section 10.1.1).
                     tokio::task::yield_now().await;

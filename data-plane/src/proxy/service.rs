@@ -210,25 +210,17 @@ fn outgoing(
     }
     let has_expect = head.headers.contains_key(header::EXPECT);
     let expects = has_expect && head.version != Version::HTTP_10;
-    tell_instance(exchange, &mut head, &body, asked.as_ref(), upgrade);
+    tell_instance(exchange, &mut head, asked.as_ref(), upgrade);
     address(&mut head, asked.as_ref(), speak);
 
     let mut body = RequestBody::new(body, exchange.clone(), hurried);
-    let go = (expects && speak == Speak::Http1 && !body.is_end_stream()).then(|| body.hold());
-    let mut request = Box::new(Request::from_parts(head, body));
-    match go {
-        Some(go) => hyper::ext::on_informational(&mut request, move |said| {
-            if said.status() == StatusCode::CONTINUE {
-                go.wanted();
-            }
-        }),
-        // Whoever passes a body on at once must not ask the instance to say so.
-        None if has_expect => {
-            request.headers_mut().remove(header::EXPECT);
-        }
-        None => {}
+    // Whoever passes a body on at once must not ask the instance to say so.
+    if expects && speak == Speak::Http1 && !body.is_end_stream() {
+        body.hold();
+    } else if has_expect {
+        head.headers.remove(header::EXPECT);
     }
-    request
+    Box::new(Request::from_parts(head, body))
 }
 
 /// What a client asks to switch to, and how it did.
@@ -243,7 +235,6 @@ struct Switch {
 fn tell_instance(
     exchange: &Exchange,
     head: &mut Parts,
-    body: &Incoming,
     asked: Option<&HeaderValue>,
     upgrade: Option<HeaderValue>,
 ) {
@@ -267,14 +258,6 @@ fn tell_instance(
         let left = HeaderValue::from(left.saturating_sub(1));
         head.headers.insert(MAX_FORWARDS, left);
     }
-    // hyper sends no body of unknown length with these methods unless told to.
-    if matches!(head.method, Method::GET | Method::HEAD)
-        && !body.is_end_stream()
-        && body.size_hint().exact().is_none()
-    {
-        let chunked = HeaderValue::from_static("chunked");
-        head.headers.insert(header::TRANSFER_ENCODING, chunked);
-    }
 }
 
 /// The target, as the protocol towards the instance has it.
@@ -290,7 +273,6 @@ fn address(head: &mut Parts, asked: Option<&HeaderValue>, speak: Speak) {
         }
         Speak::H2c => {
             head.headers.remove(header::HOST);
-            head.headers.remove(header::TRANSFER_ENCODING);
             let mut parts = http::uri::Parts::default();
             parts.scheme = Some(Scheme::HTTP);
             parts.authority = asked.and_then(|host| Authority::try_from(host.as_bytes()).ok());
@@ -332,13 +314,13 @@ fn answer(
     if let Some(accept) = accept {
         extended::settle(response.status(), response.headers_mut(), accept)?;
     }
-    let tunnel = match switched {
+    let way = match switched {
         true => {
-            let instance = hyper::upgrade::on(&mut response);
             let exchange = exchange.clone();
-            Some(Switched { instance, exchange })
+            let instance = lease.switched().ok_or(Error::Broken)?;
+            Ok(Switched { instance, exchange })
         }
-        false => None,
+        false => Err(lease),
     };
     // What of it is the body, the client might see in another way (RFC 9112 section 6.3).
     let fields = response.headers();
@@ -367,10 +349,10 @@ fn answer(
     {
         head.headers.append("server-timing", timing);
     }
-    let body = match tunnel {
+    let body = match way {
         // An instance that switches unasked has broken the protocol.
-        Some(tunnel) => tunnelled(worker, switch.ok_or(Error::Broken)?, tunnel),
-        None => Body::upstream(incoming, lease, exchange.clone(), deadline),
+        Ok(tunnel) => tunnelled(worker, switch.ok_or(Error::Broken)?, tunnel),
+        Err(lease) => Body::upstream(incoming, lease, exchange.clone(), deadline),
     };
     if exchange.client().is_http2() && !body.is_end_stream() {
         exchange.due(deadline);

@@ -1,7 +1,7 @@
 //! Upgraded connections: bytes both ways until either side ends, falls silent, or grows too old.
 //!
-//! What either side sent ahead of the switch is not lost: hyper hands over what it had read, and what
-//! stood behind the gate follows (see [`wire`](super::wire)).
+//! What either side sent ahead of the switch is not lost: the connections hand over what they had read,
+//! and what stood behind the gate follows (see [`wire`](super::wire)).
 
 use std::cell::Cell;
 use std::io;
@@ -16,16 +16,17 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tracing::debug;
 
 use super::exchange::Exchange;
+use super::upstream::http1;
 use super::worker::Worker;
 
 /// An instance that has switched to another protocol.
 #[derive(Debug)]
 pub(super) struct Switched {
-    pub(super) instance: OnUpgrade,
+    pub(super) instance: http1::Switched,
     pub(super) exchange: Rc<Exchange>,
 }
 
-/// An end that speaks HTTP/1, once it has switched.
+/// The client's end, once it is told of the switch.
 pub(super) async fn upgraded(client: OnUpgrade) -> io::Result<TokioIo<Upgraded>> {
     client.await.map(TokioIo::new).map_err(io::Error::other)
 }
@@ -36,14 +37,16 @@ pub(super) async fn run<T: AsyncRead + AsyncWrite + Unpin>(
     client: impl Future<Output = io::Result<T>>,
     switched: Switched,
 ) {
-    let Switched { instance, exchange } = switched;
+    let Switched {
+        mut instance,
+        exchange,
+    } = switched;
     worker.stats.tunnel(1);
     let moved = Rc::new(Cell::new(0));
     let limits = &worker.node.limits;
     let copied = async {
-        let (client, mut instance) = tokio::try_join!(client, upgraded(instance))?;
         let mut client = Counted {
-            inner: client,
+            inner: client.await?,
             moved: moved.clone(),
         };
         tokio::io::copy_bidirectional(&mut client, &mut instance).await

@@ -17,7 +17,7 @@
 //! connection is.
 
 mod dials;
-mod http1;
+pub(super) mod http1;
 mod http2;
 
 use std::cell::{Cell, RefCell};
@@ -124,9 +124,12 @@ pub(super) struct Failed {
 }
 
 impl Failed {
-    /// What was sent of it was cut by ourselves, because its body broke off: no fault of the instance.
+    /// Its body broke off: no fault of the instance.
     pub(super) fn is_ours(&self) -> bool {
-        matches!(&self.error, incoming::Error::Http1(error) if error.is_user())
+        matches!(
+            &self.error,
+            incoming::Error::Response(http1::Error::Body(_))
+        )
     }
 }
 
@@ -134,17 +137,14 @@ impl Lease {
     /// Sends a request on it. One that was not sent at all comes back with the error.
     pub(super) async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
     ) -> Result<Response<Incoming>, Failed> {
         match &mut self.sender {
-            Sender::Http1(connection) => match connection.send(request).await {
-                Ok(response) => Ok(response.map(Incoming::Http1)),
-                Err(mut failed) => Err(Failed {
-                    unsent: failed.take_message().map(Box::new),
-                    error: failed.into_error().into(),
-                }),
-            },
-            Sender::H2c(connection) => connection.send(request).await.map_err(|error| Failed {
+            Sender::Http1(connection) => connection.send(request).await.map_err(|failed| Failed {
+                error: failed.error.into(),
+                unsent: failed.unsent,
+            }),
+            Sender::H2c(connection) => connection.send(*request).await.map_err(|error| Failed {
                 unsent: None,
                 error: error.into(),
             }),
@@ -158,7 +158,7 @@ impl Lease {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, incoming::Error>>> {
         match (&mut self.sender, body) {
-            (Sender::Http1(connection), Incoming::Http1(body)) => {
+            (Sender::Http1(connection), Incoming::Framed(body)) => {
                 let polled = connection.poll_frame(body, cx);
                 polled.map(|frame| frame.map(|frame| frame.map_err(Into::into)))
             }
@@ -166,10 +166,11 @@ impl Lease {
         }
     }
 
-    /// It moves from now on whether or not the response's body is read.
-    pub(super) fn detach(&mut self) {
-        if let Sender::Http1(connection) = &mut self.sender {
-            connection.detach();
+    /// The connection, once its instance has switched to another protocol.
+    pub(super) fn switched(self) -> Option<http1::Switched> {
+        match self.sender {
+            Sender::Http1(connection) => connection.switched(),
+            Sender::H2c(_) => None,
         }
     }
 
@@ -190,7 +191,7 @@ impl Lease {
         };
         let instance = &self.instance;
         let stale = self.sleeps != instance.sleeps() || instance.is_retired();
-        if stale || instance.is_hungry() || connection.is_closed() {
+        if stale || instance.is_hungry() || !connection.is_kept() {
             return;
         }
         // What watches the instance made the entry and takes it away: without one, it has retired.
@@ -201,7 +202,6 @@ impl Lease {
             .borrow_mut()
             .get_mut(&instance.serial())
         {
-            connection.rest();
             let idle = Idle {
                 connection,
                 since: self.upstreams.inner.ticks.get(),
@@ -252,7 +252,7 @@ impl Upstreams {
             return None;
         }
         let mut connection = idle.connection;
-        let reusable = connection.is_reusable();
+        let reusable = connection.is_open();
         reusable.then(|| self.lease(instance, Sender::Http1(connection), idle.sleeps, true))
     }
 
@@ -340,7 +340,7 @@ impl Upstreams {
         address: SocketAddr,
     ) -> std::io::Result<Lease> {
         let (sleeps, open) = (instance.sleeps(), instance.connection());
-        let connection = Http1::new(dial(address).await?, address, open).await?;
+        let connection = Http1::new(dial(address).await?, open);
         Ok(self.lease(instance, Sender::Http1(connection), sleeps, false))
     }
 
@@ -350,7 +350,7 @@ impl Upstreams {
         address: SocketAddr,
     ) -> std::io::Result<Lease> {
         let (sleeps, open) = (instance.sleeps(), instance.connection());
-        let connection = Http2::new(dial(address).await?, address, open).await?;
+        let connection = Http2::new(Joined(dial(address).await?), address, open).await?;
         if let Some(known) = self.inner.known.borrow_mut().get_mut(&instance.serial()) {
             let connection = connection.clone();
             known.shared = Some(Shared { connection, sleeps });
@@ -408,14 +408,14 @@ impl Upstreams {
         self.inner.ticks.set(now);
         for known in self.inner.known.borrow_mut().values_mut() {
             known.idle.retain_mut(|one| {
-                now.wrapping_sub(one.since) < IDLE_TICKS && one.connection.look()
+                now.wrapping_sub(one.since) < IDLE_TICKS && one.connection.is_open()
             });
         }
     }
 }
 
-async fn dial(address: SocketAddr) -> std::io::Result<Joined<TcpStream>> {
+async fn dial(address: SocketAddr) -> std::io::Result<TcpStream> {
     let stream = tokio::time::timeout(CONNECT, TcpStream::connect(address)).await??;
     stream.set_nodelay(true)?;
-    Ok(Joined(stream))
+    Ok(stream)
 }

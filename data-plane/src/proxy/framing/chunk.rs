@@ -4,7 +4,7 @@ use super::Fault;
 
 /// Where in a chunked body (RFC 9112 section 7.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Chunk {
+pub(in super::super) enum Chunk {
     /// Hexadecimal digits so far, and their value.
     Size(u8, u64),
     /// White space after the size: only an extension may follow.
@@ -26,10 +26,18 @@ const MAX_CHUNK_DIGITS: u8 = 15;
 
 impl Chunk {
     /// Before the size of the first chunk.
-    pub(super) const START: Self = Self::Size(0, 0);
+    pub(in super::super) const START: Self = Self::Size(0, 0);
+
+    /// Of the trailer section, with the empty line behind it.
+    pub(in super::super) fn is_trailer(self) -> bool {
+        matches!(
+            self,
+            Self::Trailer | Self::TrailerLine | Self::TrailerLf | Self::EndLf
+        )
+    }
 
     /// The next part of a chunked body; `None` behind its end.
-    pub(super) fn step(self, bytes: &[u8]) -> Result<(usize, Option<Self>), Fault> {
+    pub(in super::super) fn step(self, bytes: &[u8]) -> Result<(usize, Option<Self>), Fault> {
         let chunk = self;
         let Some(&byte) = bytes.first() else {
             return Ok((0, Some(chunk)));

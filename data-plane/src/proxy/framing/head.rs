@@ -91,7 +91,7 @@ pub(super) fn check(head: &[u8]) -> Result<Head, Fault> {
 }
 
 /// Digits alone: no sign, no list, nothing that overflows.
-fn decimal(text: &[u8]) -> Option<u64> {
+pub(in super::super) fn decimal(text: &[u8]) -> Option<u64> {
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
         return None;
     }

@@ -118,3 +118,134 @@ async fn requests_in_progress_end_before_the_node_does() {
     drop(idle.rest().await);
     within("the node stops", stopped).await.expect("no panic");
 }
+
+#[tokio::test]
+async fn rfc_9112_section_9_4_what_follows_a_response_unasked_is_no_response() {
+    let mut stage = Stage::start().await;
+    let mut client = stage.client(get("/1", "")).await;
+    let (mut instance, _) = stage.instance().await;
+    instance
+        .send(format!(
+            "{OK}HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil"
+        ))
+        .await;
+    client.until("ok").await;
+    client.send(get("/2", "")).await;
+    // On another connection: what is said on the first is not believed any more.
+    let (mut next, head) = stage.instance().await;
+    assert!(head.starts_with("get /2 "), "{head}");
+    assert_eq!(instance.rest().await, "");
+    next.send(OK).await;
+    client.until("ok").await;
+    // Nor what is said while it idles.
+    next.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil")
+        .await;
+    tokio::time::sleep(super::QUIET).await;
+    client.send(get("/3", "")).await;
+    let (mut third, head) = stage.instance().await;
+    assert!(head.starts_with("get /3 "), "{head}");
+    third.send(OK).await;
+    client.until("ok").await;
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn rfc_9110_section_15_2_a_response_may_have_interim_ones_before_it() {
+    let mut stage = Stage::start().await;
+    let mut client = stage.client(get("/", "")).await;
+    let (mut instance, _) = stage.instance().await;
+    for interim in ["102 Processing", "103 Early Hints"] {
+        instance
+            .send(format!("HTTP/1.1 {interim}\r\nlink: </a>\r\n\r\n"))
+            .await;
+    }
+    let last = "HTTP/1.1 299 Quite Fine\r\ncontent-length: 2\r\n\r\nok";
+    instance.send(last).await;
+    let head = client.head().await;
+    assert!(head.starts_with("http/1.1 299 quite fine\r\n"), "{head}");
+    client.until("ok").await;
+    client.send(get("/next", "")).await;
+    let head = instance.head().await;
+    assert!(
+        head.starts_with("get /next "),
+        "the connection is kept: {head}"
+    );
+    instance.send(OK).await;
+    client.until("ok").await;
+    stage.stop().await;
+}
+
+/// An upload longer than any buffer, of known length and in chunks, to an instance that reads as it likes.
+#[tokio::test]
+async fn a_long_upload_arrives_whole() {
+    const LENGTH: usize = 3 << 20;
+    let mut stage = Stage::start().await;
+    let body: Vec<u8> = (0..LENGTH).map(|at| (at % 251) as u8).collect();
+    for chunked in [false, true] {
+        let framing = match chunked {
+            true => "Transfer-Encoding: chunked".to_owned(),
+            false => format!("Content-Length: {LENGTH}"),
+        };
+        let request = format!(
+            "POST / HTTP/1.1\r\nHost: {}\r\n{framing}\r\n\r\n",
+            super::HOST
+        );
+        let mut sent = request.into_bytes();
+        match chunked {
+            true => {
+                for chunk in body.chunks(100_000) {
+                    sent.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+                    sent.extend_from_slice(chunk);
+                    sent.extend_from_slice(b"\r\n");
+                }
+                sent.extend_from_slice(b"0\r\nx-sum: 1\r\n\r\n");
+            }
+            false => sent.extend_from_slice(&body),
+        }
+        let address = stage.address;
+        let upload = tokio::spawn(async move {
+            let mut stream = tokio::net::TcpStream::connect(address).await?;
+            tokio::io::AsyncWriteExt::write_all(&mut stream, &sent).await?;
+            Ok::<_, std::io::Error>(stream)
+        });
+        let (mut instance, head) = stage.instance().await;
+        assert_eq!(head.contains("transfer-encoding: chunked\r\n"), chunked);
+        assert_eq!(
+            head.contains(&format!("content-length: {LENGTH}\r\n")),
+            !chunked
+        );
+        let read = within("the body", async {
+            let mut read = std::mem::take(&mut instance.read);
+            while read.len() < LENGTH || (chunked && !read.ends_with(b"0\r\nx-sum: 1\r\n\r\n")) {
+                let more = tokio::io::AsyncReadExt::read_buf(&mut instance.stream, &mut read);
+                assert!(more.await.expect("bytes") > 0, "an early end");
+            }
+            read
+        })
+        .await;
+        assert_eq!(if chunked { unchunked(&read) } else { read }, body);
+        instance.send(OK).await;
+        let stream = within("the upload", upload).await.expect("no panic");
+        Wire::of(stream.expect("it is sent")).until("ok").await;
+    }
+    stage.stop().await;
+}
+
+/// The data of a chunked body.
+fn unchunked(mut bytes: &[u8]) -> Vec<u8> {
+    let mut data = Vec::new();
+    loop {
+        let line = bytes
+            .iter()
+            .position(|byte| *byte == b'\r')
+            .expect("a line");
+        let size = std::str::from_utf8(&bytes[..line]).expect("digits");
+        let size = usize::from_str_radix(size, 16).expect("a size");
+        if size == 0 {
+            return data;
+        }
+        data.extend_from_slice(&bytes[line + 2..line + 2 + size]);
+        assert_eq!(&bytes[line + 2 + size..][..2], b"\r\n");
+        bytes = &bytes[line + size + 4..];
+    }
+}
