@@ -144,7 +144,7 @@ impl Lease {
                 error: failed.error.into(),
                 unsent: failed.unsent,
             }),
-            Sender::H2c(connection) => connection.send(*request).await.map_err(|error| Failed {
+            Sender::H2c(connection) => connection.send(request).await.map_err(|error| Failed {
                 unsent: None,
                 error: error.into(),
             }),

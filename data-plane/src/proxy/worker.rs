@@ -16,8 +16,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use http::HeaderValue;
 use ipnet::IpNet;
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
@@ -186,6 +187,8 @@ pub(super) struct Worker {
     began: Instant,
     /// At the last tick, since `began`.
     now: Cell<Duration>,
+    /// The second that was last told, since the epoch, and its text.
+    date: RefCell<(u64, HeaderValue)>,
     /// Whether requests were logged or traced since the last tick.
     logged: Cell<bool>,
 }
@@ -208,6 +211,7 @@ impl Worker {
             due: RefCell::default(),
             began: Instant::now(),
             now: Cell::default(),
+            date: RefCell::new((0, HeaderValue::from_static(""))),
             logged: Cell::new(false),
             node,
             peers,
@@ -318,6 +322,19 @@ impl Worker {
             spans.add(request);
         }
         self.logged.set(true);
+    }
+
+    /// Now, as `Date` has it (RFC 9110 section 6.6.1). Put into words once a second.
+    pub(super) fn date(&self) -> HeaderValue {
+        let now = SystemTime::now();
+        let second = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let mut date = self.date.borrow_mut();
+        if date.0 != second
+            && let Ok(text) = HeaderValue::try_from(httpdate::fmt_http_date(now))
+        {
+            *date = (second, text);
+        }
+        date.1.clone()
     }
 
     /// Requests are logged or traced.

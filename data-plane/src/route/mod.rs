@@ -16,6 +16,7 @@ mod digest;
 #[cfg(test)]
 mod fuzz;
 mod host;
+mod hosts;
 mod service;
 mod settings;
 mod slots;

@@ -13,6 +13,7 @@
 
 mod apply;
 
+use super::hosts::HostMap;
 use super::{Digest, Route, Version, VersionKey};
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -121,7 +122,7 @@ pub struct Change {
 pub struct Table {
     cluster: Arc<str>,
     cursor: Cursor,
-    hosts: HashMap<Arc<str>, HostEntry>,
+    hosts: HostMap<HostEntry>,
     entries: HashMap<Arc<str>, Arc<Entry>>,
     quarantined: Vec<Quarantined>,
 }

@@ -5,13 +5,12 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode, header};
 use http_body::Body as _;
 use tracing::debug;
 
@@ -106,15 +105,15 @@ async fn serve_stream(
 ) {
     let wanted = Rc::new(Cell::new(false));
     let (request, tunnel) = taken_up(request, &wanted);
-    let answer = pin!(service::handle(worker.clone(), client, request));
-    let Some(response) = answered(answer, &mut respond, &wanted).await else {
-        return;
+    // In a block, so that what follows takes the room of the answer's future.
+    let response = {
+        let answer = pin!(service::handle(worker.clone(), client, request));
+        answered(answer, &mut respond, &wanted).await
     };
+    let Some(response) = response else { return };
     let (mut head, body) = response.into_parts();
     if !head.headers.contains_key(header::DATE) {
-        let now = httpdate::fmt_http_date(SystemTime::now());
-        let now = HeaderValue::try_from(now).unwrap_or(HeaderValue::from_static(""));
-        head.headers.insert(header::DATE, now);
+        head.headers.insert(header::DATE, worker.date());
     }
     let (body, switched) = body.or_tunnel();
     let over = switched.is_none() && body.is_end_stream();
@@ -136,7 +135,8 @@ async fn serve_stream(
         (Some(switched), Some(received)) => {
             let client = ByteStream::new(received, sends);
             let tunnel = tunnel::run(worker.clone(), std::future::ready(Ok(client)), switched);
-            worker.node.tunnels.track_future(tunnel).await;
+            // In a box: few streams are tunnels, and all would be as large.
+            Box::pin(worker.node.tunnels.track_future(tunnel)).await;
         }
         _ if over => {}
         _ => {

@@ -15,7 +15,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use h2::Reason;
-use h2::client::{Builder, SendRequest};
+use h2::client::{Builder, ResponseFuture, SendRequest};
 use http::{Request, Response};
 use http_body::Body as _;
 use tokio::net::TcpStream;
@@ -82,25 +82,42 @@ impl Http2 {
     /// Sends a request; waits for the response's head.
     pub(super) async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
     ) -> Result<Response<Incoming>, h2::Error> {
+        let mut request = Some(request);
+        let begun =
+            poll_fn(|cx| Poll::Ready(request.take().map(|request| self.begin(*request, cx))));
+        let Some(response) = begun.await.transpose()? else {
+            return Err(Reason::INTERNAL_ERROR.into());
+        };
+        let (head, received) = response.await?.into_parts();
+        let body = Incoming::Http2(Received::new(received, &head.headers));
+        Ok(Response::from_parts(head, body))
+    }
+
+    fn begin(
+        &mut self,
+        request: Request<RequestBody>,
+        cx: &mut Context<'_>,
+    ) -> Result<ResponseFuture, h2::Error> {
         let (head, body) = request.into_parts();
         let over = body.is_end_stream();
         let head = Request::from_parts(head, ());
         let (response, stream) = self.sender.send_request(head, over)?;
         if !over {
-            let mut pump = Pump::new(body, stream);
-            let passed = poll_fn(|cx| Poll::Ready(pump.poll(cx, Reason::CANCEL)));
-            match passed.await {
-                Poll::Ready(passed) => told(passed),
-                Poll::Pending => {
-                    tokio::task::spawn_local(pass_on(pump));
-                }
-            }
+            pass(Pump::new(body, stream), cx);
         }
-        let (head, received) = response.await?.into_parts();
-        let body = Incoming::Http2(Received::new(received, &head.headers));
-        Ok(Response::from_parts(head, body))
+        Ok(response)
+    }
+}
+
+/// Passes on what is here of a request's body; what is not, in a task.
+fn pass(mut pump: Pump<RequestBody>, cx: &mut Context<'_>) {
+    match pump.poll(cx, Reason::CANCEL) {
+        Poll::Ready(passed) => told(passed),
+        Poll::Pending => {
+            tokio::task::spawn_local(pass_on(pump));
+        }
     }
 }
 

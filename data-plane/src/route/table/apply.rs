@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Candidate, Change, Entry, HostEntry, Quarantined, Scope, State, Table};
 use crate::route::Route;
+use crate::route::hosts::HostMap;
 
 impl Table {
     /// The table after a change.
@@ -21,7 +22,10 @@ impl Table {
         } = change;
         let mut next = match scope {
             Scope::Snapshot => Self {
-                hosts: HashMap::with_capacity(self.hosts.len().max(upserts.len())),
+                hosts: HostMap::with_capacity_and_hasher(
+                    self.hosts.len().max(upserts.len()),
+                    Default::default(),
+                ),
                 entries: HashMap::with_capacity(upserts.len()),
                 ..Self::default()
             },

@@ -13,6 +13,9 @@ use crate::proxy::framing;
 /// Fields of a head, at most.
 const MOST_FIELDS: usize = 100;
 
+/// Fields that a response gains on its way to the client: room for them is made at once.
+const GAINED: usize = 4;
+
 /// A response's head.
 #[derive(Debug)]
 pub(super) struct Head {
@@ -56,7 +59,7 @@ pub(super) fn parse(buffer: &mut BytesMut, is_head: bool) -> Result<Option<Head>
         Version::HTTP_11
     };
     let headers = response.headers_mut();
-    headers.reserve(found.headers.len());
+    headers.reserve(found.headers.len() + GAINED);
     fields(&section, found.headers.iter().copied(), headers)?;
     // What the server may say in place of the usual words (RFC 9112 section 4) is passed on.
     if let Some(reason) = found
