@@ -38,6 +38,9 @@ pub(super) enum Error {
     /// It ended with an error before.
     #[error("it broke off before")]
     Broken,
+    /// It is longer or shorter than its head said.
+    #[error("it is not as long as its head said")]
+    Length,
     /// The response is over or left, so that nobody reads the rest of the request.
     #[error("the response was over before the request")]
     Unread,

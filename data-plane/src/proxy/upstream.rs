@@ -14,30 +14,26 @@
 //!
 //! The idle connection used last is taken first, so that a burst's surplus idles out. A burst that
 //! meets no connection dials a few at once, and shares what it gets ([`dials`]). [`http1`], [`http2`]: what a
-//! connection is.
+//! connection is; [`lease`]: one in use.
 
 mod dials;
 pub(super) mod http1;
 mod http2;
+mod lease;
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body::{Body as _, Frame};
 use tokio::net::TcpStream;
 
 use self::dials::{Dials, Turn};
 use self::http1::Http1;
 use self::http2::Http2;
-use super::body::RequestBody;
-use super::incoming::{self, Incoming};
+pub(super) use self::lease::Lease;
+use self::lease::Sender;
 use super::ints::IntMap;
 use super::joined::Joined;
 use super::worker::Peers;
@@ -97,119 +93,6 @@ struct Idle {
 struct Shared {
     connection: Http2,
     sleeps: u64,
-}
-
-#[derive(Debug)]
-enum Sender {
-    Http1(Http1),
-    H2c(Http2),
-}
-
-/// A connection in use. Dropped, it is closed; given back, it is kept for the next request.
-#[derive(Debug)]
-pub(super) struct Lease {
-    sender: Sender,
-    instance: Arc<Instance>,
-    upstreams: Upstreams,
-    sleeps: u64,
-    reused: bool,
-}
-
-/// A request that got no response.
-#[derive(Debug)]
-pub(super) struct Failed {
-    pub(super) error: incoming::Error,
-    /// It, if no byte of it was sent.
-    pub(super) unsent: Option<Box<Request<RequestBody>>>,
-}
-
-impl Failed {
-    /// Its body broke off: no fault of the instance.
-    pub(super) fn is_ours(&self) -> bool {
-        matches!(
-            &self.error,
-            incoming::Error::Response(http1::Error::Body(_))
-        )
-    }
-}
-
-impl Lease {
-    /// Sends a request on it. One that was not sent at all comes back with the error.
-    pub(super) async fn send(
-        &mut self,
-        request: Box<Request<RequestBody>>,
-    ) -> Result<Response<Incoming>, Failed> {
-        match &mut self.sender {
-            Sender::Http1(connection) => connection.send(request).await.map_err(|failed| Failed {
-                error: failed.error.into(),
-                unsent: failed.unsent,
-            }),
-            Sender::H2c(connection) => connection.send(request).await.map_err(|error| Failed {
-                unsent: None,
-                error: error.into(),
-            }),
-        }
-    }
-
-    /// The next frame of the response's body, which came on it.
-    pub(super) fn poll_frame(
-        &mut self,
-        body: &mut Incoming,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, incoming::Error>>> {
-        match (&mut self.sender, body) {
-            (Sender::Http1(connection), Incoming::Framed(body)) => {
-                let polled = connection.poll_frame(body, cx);
-                polled.map(|frame| frame.map(|frame| frame.map_err(Into::into)))
-            }
-            (_, body) => Pin::new(body).poll_frame(cx),
-        }
-    }
-
-    /// The connection, once its instance has switched to another protocol.
-    pub(super) fn switched(self) -> Option<http1::Switched> {
-        match self.sender {
-            Sender::Http1(connection) => connection.switched(),
-            Sender::H2c(_) => None,
-        }
-    }
-
-    /// It served a request before, so the instance may have closed it meanwhile.
-    pub(super) fn reused(&self) -> bool {
-        self.reused
-    }
-
-    /// Only one request at a time is on it, and it is new.
-    pub(super) fn may_be_unheard(&self) -> bool {
-        !self.reused && matches!(self.sender, Sender::Http1(_))
-    }
-
-    /// Keeps it for the next request, unless it is closed or its instance takes none.
-    pub(super) fn give_back(self) {
-        let Sender::Http1(connection) = self.sender else {
-            return;
-        };
-        let instance = &self.instance;
-        let stale = self.sleeps != instance.sleeps() || instance.is_retired();
-        if stale || instance.is_hungry() || !connection.is_kept() {
-            return;
-        }
-        // What watches the instance made the entry and takes it away: without one, it has retired.
-        if let Some(known) = self
-            .upstreams
-            .inner
-            .known
-            .borrow_mut()
-            .get_mut(&instance.serial())
-        {
-            let idle = Idle {
-                connection,
-                since: self.upstreams.inner.ticks.get(),
-                sleeps: self.sleeps,
-            };
-            known.idle.extend(known.dials.offer(idle));
-        }
-    }
 }
 
 impl Upstreams {

@@ -18,6 +18,8 @@
 //! [`head`] and [`decode`] are pure. They forgive nothing that could be read in two ways: such a response is an error.
 
 pub(in super::super) mod decode;
+#[cfg(test)]
+mod fuzz;
 mod head;
 mod upload;
 

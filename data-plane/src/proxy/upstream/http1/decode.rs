@@ -26,6 +26,8 @@ pub(in super::super::super) enum Decoder {
     Trailers(HeaderMap),
     /// Whatever comes until the connection ends.
     Close,
+    /// Nothing that can be read: found behind data that was whole.
+    Malformed(&'static str),
 }
 
 /// What was found next.
@@ -54,6 +56,7 @@ impl Decoder {
         let here = buffer.len() as u64;
         let taken = match self {
             Self::Over | Self::Trailers(_) => return Ok(Next::End),
+            Self::Malformed(what) => return Err(Error::Malformed(what)),
             _ if here == 0 => return Ok(Next::More),
             Self::Close => here,
             Self::Length(left) => {
@@ -74,7 +77,10 @@ impl Decoder {
         };
         // No more than is here.
         let data = buffer.split_to(taken as usize).freeze();
-        self.skip(buffer)?;
+        // What is wrong behind it takes nothing from what was read.
+        if let Err(Error::Malformed(what)) = self.skip(buffer) {
+            *self = Self::Malformed(what);
+        }
         Ok(Next::Frame(Frame::data(data)))
     }
 
@@ -111,6 +117,7 @@ impl Decoder {
                 *self = Self::Over;
                 Ok(())
             }
+            Self::Malformed(what) => Err(Error::Malformed(what)),
             Self::Length(_) | Self::Chunked(..) | Self::Trailers(_) => Err(Error::Incomplete),
         }
     }
@@ -123,7 +130,7 @@ impl Decoder {
         match self {
             Self::Over => SizeHint::with_exact(0),
             Self::Length(left) => SizeHint::with_exact(*left),
-            Self::Chunked(..) | Self::Trailers(_) | Self::Close => SizeHint::default(),
+            _ => SizeHint::default(),
         }
     }
 }

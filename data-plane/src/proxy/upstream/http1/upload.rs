@@ -12,7 +12,7 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tracing::debug;
 
 use super::Error;
-use crate::proxy::body::RequestBody;
+use crate::proxy::body::{self, RequestBody};
 
 /// Data up to this is copied behind what it follows, so that both are one write; what is longer is not copied.
 const SHORT: usize = 4 * 1024;
@@ -235,7 +235,7 @@ impl Upload {
 }
 
 fn wrong_length() -> Error {
-    io::Error::other("a body is not as long as its head says").into()
+    Error::Body(Box::new(body::Error::Length))
 }
 
 fn framing(body: &RequestBody) -> Framing {
@@ -247,7 +247,7 @@ fn framing(body: &RequestBody) -> Framing {
 }
 
 /// The request line and the fields (RFC 9112 sections 3 and 5). What frames the body is written as it is framed.
-fn write_head(out: &mut Vec<u8>, request: &Request<RequestBody>, body: Framing) {
+fn write_head<B>(out: &mut Vec<u8>, request: &Request<B>, body: Framing) {
     out.extend_from_slice(request.method().as_str().as_bytes());
     out.push(b' ');
     out.extend_from_slice(request.uri().path().as_bytes());
@@ -279,5 +279,97 @@ fn write_fields(out: &mut Vec<u8>, fields: &HeaderMap) {
         out.extend_from_slice(b": ");
         out.extend_from_slice(value.as_bytes());
         out.extend_from_slice(b"\r\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::framing::Inspector;
+    use http::{HeaderName, HeaderValue};
+    use proptest::prelude::*;
+
+    fn written(request: &Request<()>, body: Framing) -> Vec<u8> {
+        let mut out = Vec::new();
+        write_head(&mut out, request, body);
+        out
+    }
+
+    #[test]
+    fn rfc_9112_section_6_a_body_is_framed_once_and_as_it_is_sent() {
+        let request = |method: Method| {
+            Request::builder()
+                .method(method)
+                .uri("/a?b=1")
+                .header("content-length", "7")
+                .header("transfer-encoding", "gzip")
+                .header("x", "1")
+                .body(())
+                .expect("a request")
+        };
+        for (method, body, wanted) in [
+            (
+                Method::GET,
+                Framing::Over,
+                "GET /a?b=1 HTTP/1.1\r\nx: 1\r\n\r\n",
+            ),
+            (
+                Method::POST,
+                Framing::Over,
+                "POST /a?b=1 HTTP/1.1\r\nx: 1\r\ncontent-length: 0\r\n\r\n",
+            ),
+            (
+                Method::GET,
+                Framing::Length(5),
+                "GET /a?b=1 HTTP/1.1\r\nx: 1\r\ncontent-length: 5\r\n\r\n",
+            ),
+            (
+                Method::PUT,
+                Framing::Chunked,
+                "PUT /a?b=1 HTTP/1.1\r\nx: 1\r\ntransfer-encoding: chunked\r\n\r\n",
+            ),
+        ] {
+            let out = written(&request(method), body);
+            assert_eq!(String::from_utf8_lossy(&out), wanted);
+        }
+    }
+
+    #[test]
+    fn rfc_9112_section_3_2_a_target_has_a_path() {
+        for (uri, line) in [
+            ("*", "OPTIONS * HTTP/1.1\r\n\r\n"),
+            ("/", "OPTIONS / HTTP/1.1\r\n\r\n"),
+            ("http://a.example?q", "OPTIONS /?q HTTP/1.1\r\n\r\n"),
+        ] {
+            let request = Request::builder().method(Method::OPTIONS).uri(uri);
+            let out = written(&request.body(()).expect("a request"), Framing::Over);
+            assert_eq!(String::from_utf8_lossy(&out), line);
+        }
+    }
+
+    proptest! {
+        /// Whatever a head holds, what is written is one request to a strict reader.
+        #[test]
+        fn one_request_is_written_as_one(
+            fields in proptest::collection::vec(("[a-z0-9-]{1,20}", proptest::collection::vec(any::<u8>(), 0..30)), 0..12),
+            length in 0_u64..3,
+        ) {
+            let mut request = Request::new(());
+            for (name, value) in &fields {
+                if let (Ok(name), Ok(value)) =
+                    (HeaderName::try_from(name), HeaderValue::from_bytes(value))
+                {
+                    request.headers_mut().append(name, value);
+                }
+            }
+            request.headers_mut().remove(header::UPGRADE);
+            let mut out = written(&request, Framing::Length(length));
+            out.resize(out.len() + length as usize, b'x');
+            let mut inspector = Inspector::new(64 * 1024);
+            let found = inspector.inspect(&out);
+            prop_assert_eq!((found.pass, found.fault), (out.len(), None));
+            prop_assert_eq!(inspector.heads(), 1);
+            prop_assert_eq!(inspector.phase(), crate::proxy::framing::Phase::Idle);
+        }
     }
 }
