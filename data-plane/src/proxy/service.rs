@@ -70,7 +70,12 @@ pub(super) async fn handle(
         );
         exchange.answered(error.status().as_u16(), error.reason());
         exchange.response_over();
-        error.response(exchange.id(), grpc)
+        let mut response = error.response(exchange.id(), grpc);
+        // A stream ends by itself, and has no such field (RFC 9113 section 8.2.2).
+        if client.is_http2() {
+            response.headers_mut().remove(header::CONNECTION);
+        }
+        response
     });
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     if client.meter.open_gate(switched) {

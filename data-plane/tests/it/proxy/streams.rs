@@ -174,6 +174,30 @@ async fn an_upload_whose_window_is_shut_ends_with_its_caller() {
     stage.stop().await;
 }
 
+/// What ends a connection of HTTP/1 ends a stream here, and its answer has no `Connection`.
+#[tokio::test]
+async fn rfc_9113_section_8_2_2_an_answer_of_cless_is_one_on_a_stream_too() {
+    let stage = Stage::start().await;
+    let mut client = client(&stage).await;
+    let many = (0..200).fold(Request::get(format!("http://{HOST}/")), |request, at| {
+        request.header(format!("x-{at}"), "1")
+    });
+    let trace = Request::builder()
+        .method("TRACE")
+        .uri(format!("http://{HOST}/"));
+    let two_hosts = Request::get(format!("http://{HOST}/")).header("host", "b.localhost");
+    for (request, status) in [(many, 431), (trace, 405), (two_hosts, 400)] {
+        let request = request.body(()).expect("a request");
+        let (response, _) = client.send_request(request, true).expect("it is taken");
+        let response = within("a response", response).await.expect("no reset");
+        assert_eq!(response.status(), status);
+        assert!(!response.headers().contains_key("connection"));
+        assert!(is_whole(response.into_body()).await);
+    }
+    drop(client);
+    stage.stop().await;
+}
+
 /// Until no request is in progress.
 async fn idle(stage: &Stage) {
     within("no request in progress", async {
