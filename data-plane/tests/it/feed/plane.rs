@@ -53,9 +53,13 @@ impl Plane {
         let retained = Pages::default();
         let pages = retained.clone();
         runtime.spawn(async move {
-            let listener = tokio::net::TcpListener::bind(address)
-                .await
-                .expect("a free port");
+            // Of a plane that is back, another test may have the port for a moment.
+            let listener = loop {
+                match tokio::net::TcpListener::bind(address).await {
+                    Ok(listener) => break listener,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                }
+            };
             let _ = bound.send(listener.local_addr().expect("an address"));
             let service = Service {
                 streams: to_streams,
