@@ -132,8 +132,7 @@ async fn talk(
     stream: TcpStream,
     encrypted: bool,
 ) -> Result<(), Error> {
-    let mut start = Vec::with_capacity(1024);
-    let (socket, http2) = match worker.node.tls.as_ref().filter(|_| encrypted) {
+    let (mut socket, negotiated) = match worker.node.tls.as_ref().filter(|_| encrypted) {
         Some(tls) => {
             if heard(&client, stream.peek(&mut [0])).await.is_none() {
                 return Ok(());
@@ -142,21 +141,18 @@ async fn talk(
             let (_, session) = stream.get_ref();
             client.encrypted(session.server_name());
             let http2 = session.alpn_protocol() == Some(b"h2");
-            let mut socket = Socket::Tls(Box::new(stream));
-            let Some(read) = heard(&client, read(&mut socket, &mut start)).await else {
-                return Ok(());
-            };
-            read?;
-            (socket, http2)
+            (Socket::Tls(Box::new(stream)), Some(http2))
         }
-        None => {
-            let mut socket = Socket::Plain(Joined(stream));
-            let Some(read) = heard(&client, read(&mut socket, &mut start)).await else {
-                return Ok(());
-            };
-            let http2 = tell_apart(&mut socket, read?, &mut start).await?;
-            (socket, http2)
-        }
+        None => (Socket::Plain(Joined(stream)), None),
+    };
+    let mut start = Vec::with_capacity(1024);
+    let Some(read) = heard(&client, read(&mut socket, &mut start)).await else {
+        return Ok(());
+    };
+    let read = read?;
+    let http2 = match negotiated {
+        Some(http2) => http2,
+        None => tell_apart(&mut socket, read, &mut start).await?,
     };
     let meter = client.meter.clone();
     match http2 {
@@ -234,13 +230,25 @@ async fn serve_http1(worker: Rc<Worker>, client: Rc<Client>, wire: Wire) -> Resu
     });
     let connection = builder.serve_connection(TokioIo::new(wire), service);
     let mut connection = pin!(connection.with_upgrades());
-    let mut told = false;
-    poll_fn(|cx| {
-        if client.is_draining() && !told {
-            told = true;
+    drive(&client, |cx, drain| {
+        if drain {
             connection.as_mut().graceful_shutdown();
         }
         connection.as_mut().poll(cx).map_err(Error::from)
+    })
+    .await
+}
+
+/// Polls a connection to its end; tells it once when it is to end.
+pub(super) async fn drive<E>(
+    client: &Client,
+    mut poll: impl FnMut(&mut Context<'_>, bool) -> Poll<Result<(), E>>,
+) -> Result<(), E> {
+    let mut told = false;
+    poll_fn(|cx| {
+        let tell = client.is_draining() && !told;
+        told |= tell;
+        poll(cx, tell)
     })
     .await
 }

@@ -327,12 +327,6 @@ fn answer(
         }
         false => Err(lease),
     };
-    // What of it is the body, the client might see in another way (RFC 9112 section 6.3).
-    let fields = response.headers();
-    if fields.contains_key(header::TRANSFER_ENCODING) && fields.contains_key(header::CONTENT_LENGTH)
-    {
-        return Err(Error::Broken);
-    }
     if switched && on_stream {
         *response.status_mut() = StatusCode::OK;
     }

@@ -149,6 +149,16 @@ impl Stage {
     }
 
     /// The text of a scrape.
+    /// Until the metrics have this line.
+    async fn until_measured(&self, line: &str) {
+        within(line, async {
+            while !self.metrics().await.lines().any(|one| one == line) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
     async fn metrics(&self) -> String {
         let stream = TcpStream::connect(self.admin).await;
         let mut wire = Wire::of(stream.expect("the admin port accepts"));

@@ -15,6 +15,11 @@ pub(super) mod pump;
 pub(super) mod received;
 pub(super) mod server;
 
+/// What may be in flight on one stream and on one connection: what bounds memory.
+pub(super) const STREAM_WINDOW: u32 = 256 * 1024;
+pub(super) const CONNECTION_WINDOW: u32 = 1024 * 1024;
+pub(super) const SEND_BUFFER: usize = 64 * 1024;
+
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {

@@ -9,6 +9,8 @@ use h2::RecvStream;
 use http::{HeaderMap, header};
 use http_body::{Frame, SizeHint};
 
+use super::super::framing::decimal;
+
 /// What a stream brings behind its head.
 ///
 /// A stream that was reset, with whatever code, ends with an error: only END_STREAM says that a body is
@@ -84,5 +86,5 @@ fn length(fields: &HeaderMap) -> Option<u64> {
     let (one, None) = (given.next()?, given.next()) else {
         return None;
     };
-    one.to_str().ok()?.parse().ok()
+    decimal(one.as_bytes())
 }

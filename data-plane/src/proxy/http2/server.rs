@@ -16,6 +16,7 @@ use tracing::debug;
 
 use super::super::body::Body;
 use super::super::client::Client;
+use super::super::connection::drive;
 use super::super::extended;
 use super::super::gather::Gather;
 use super::super::incoming::Incoming;
@@ -23,15 +24,11 @@ use super::super::service;
 use super::super::tunnel;
 use super::super::wire::Wire;
 use super::super::worker::Worker;
-use super::Error;
 use super::byte_stream::ByteStream;
 use super::pump::{Failed, Pump};
 use super::received::Received;
+use super::{CONNECTION_WINDOW, Error, SEND_BUFFER, STREAM_WINDOW};
 
-/// What may be in flight on one stream and on one connection: what bounds memory.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
-const SEND_BUFFER: usize = 64 * 1024;
 /// Streams that were reset before they were taken up: their memory is ours until then (rapid reset).
 const PENDING_RESETS: usize = 20;
 /// Streams that we reset for a fault of the client's.
@@ -64,10 +61,8 @@ pub(in super::super) async fn serve(
         gather.after(cx, turn.map_err(Error::from), |error| Err(error.into()))
     })
     .await?;
-    let mut told = false;
-    poll_fn(|cx| {
-        if client.is_draining() && !told {
-            told = true;
+    drive(&client, |cx, drain| {
+        if drain {
             connection.graceful_shutdown();
         }
         let turn = accept(&worker, &client, &mut connection, cx);
@@ -117,9 +112,8 @@ async fn serve_stream(
     }
     let (body, switched) = body.or_tunnel();
     let over = switched.is_none() && body.is_end_stream();
-    if !over
+    if !body.is_end_stream()
         && let Some(length) = body.size_hint().exact()
-        && switched.is_none()
     {
         let fields = head.headers.entry(header::CONTENT_LENGTH);
         fields.or_insert_with(|| length.into());

@@ -43,6 +43,7 @@ use self::head::Head;
 use self::upload::Upload;
 use super::super::body::RequestBody;
 use super::super::incoming::Incoming;
+use super::lease::Failed;
 
 /// What is read at once, at least and at most. Between them it follows the length of the last response.
 const LEAST_READ: usize = 8 * 1024;
@@ -61,14 +62,6 @@ pub(in super::super) enum Error {
     /// The fault is not the instance's.
     #[error("the request's body broke off: {0}")]
     Body(Box<super::super::body::Error>),
-}
-
-/// A request that got no response.
-#[derive(Debug)]
-pub(super) struct Failed {
-    pub(super) error: Error,
-    /// It, if no byte of it was sent and none of its body taken.
-    pub(super) unsent: Option<Box<Request<RequestBody>>>,
 }
 
 /// One connection. Dropped, it is closed.
@@ -126,8 +119,10 @@ impl Http1 {
             Ok(head) => head,
             Err(error) => {
                 self.keeps = false;
-                let unsent = upload.into_unsent();
-                return Err(Failed { error, unsent });
+                return Err(Failed {
+                    error: error.into(),
+                    unsent: upload.into_unsent(),
+                });
             }
         };
         self.keeps = head.keeps && upload.is_over();

@@ -24,18 +24,14 @@ use tracing::debug;
 
 use super::super::body::RequestBody;
 use super::super::gather::Gather;
-use super::super::http2::Error;
 use super::super::http2::pump::{Failed, Pump};
 use super::super::http2::received::Received;
+use super::super::http2::{CONNECTION_WINDOW, Error, SEND_BUFFER, STREAM_WINDOW};
 use super::super::incoming::Incoming;
 use super::super::joined::Joined;
 
 /// Bytes of a response's head.
 const MAX_HEAD: u32 = 64 * 1024;
-/// What may be in flight on one stream and on one connection: what bounds memory.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
-const SEND_BUFFER: usize = 64 * 1024;
 
 /// A connection. Clones are the same one; it closes with the last of them and the last stream.
 #[derive(Debug, Clone)]
@@ -84,40 +80,30 @@ impl Http2 {
         &mut self,
         request: Box<Request<RequestBody>>,
     ) -> Result<Response<Incoming>, h2::Error> {
-        let mut request = Some(request);
-        let begun =
-            poll_fn(|cx| Poll::Ready(request.take().map(|request| self.begin(*request, cx))));
-        let Some(response) = begun.await.transpose()? else {
-            return Err(Reason::INTERNAL_ERROR.into());
-        };
+        let response = self.begin(*request)?;
         let (head, received) = response.await?.into_parts();
         let body = Incoming::Http2(Received::new(received, &head.headers));
         Ok(Response::from_parts(head, body))
     }
 
-    fn begin(
-        &mut self,
-        request: Request<RequestBody>,
-        cx: &mut Context<'_>,
-    ) -> Result<ResponseFuture, h2::Error> {
+    /// Passes on the head, and what is here of the body; what is not, in a task.
+    fn begin(&mut self, request: Request<RequestBody>) -> Result<ResponseFuture, h2::Error> {
         let (head, body) = request.into_parts();
         let over = body.is_end_stream();
         let head = Request::from_parts(head, ());
         let (response, stream) = self.sender.send_request(head, over)?;
         if !over {
-            pass(Pump::new(body, stream), cx);
+            let mut pump = Pump::new(body, stream);
+            // Nobody needs to be woken: a task looks again at once.
+            let mut nobody = Context::from_waker(Waker::noop());
+            match pump.poll(&mut nobody, Reason::CANCEL) {
+                Poll::Ready(passed) => told(passed),
+                Poll::Pending => {
+                    tokio::task::spawn_local(pass_on(pump));
+                }
+            }
         }
         Ok(response)
-    }
-}
-
-/// Passes on what is here of a request's body; what is not, in a task.
-fn pass(mut pump: Pump<RequestBody>, cx: &mut Context<'_>) {
-    match pump.poll(cx, Reason::CANCEL) {
-        Poll::Ready(passed) => told(passed),
-        Poll::Pending => {
-            tokio::task::spawn_local(pass_on(pump));
-        }
     }
 }
 

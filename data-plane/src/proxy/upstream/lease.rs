@@ -35,7 +35,7 @@ pub(in super::super) struct Lease {
 #[derive(Debug)]
 pub(in super::super) struct Failed {
     pub(in super::super) error: incoming::Error,
-    /// It, if no byte of it was sent.
+    /// It, if no byte of it was sent and none of its body taken.
     pub(in super::super) unsent: Option<Box<Request<RequestBody>>>,
 }
 
@@ -56,10 +56,7 @@ impl Lease {
         request: Box<Request<RequestBody>>,
     ) -> Result<Response<Incoming>, Failed> {
         match &mut self.sender {
-            Sender::Http1(connection) => connection.send(request).await.map_err(|failed| Failed {
-                error: failed.error.into(),
-                unsent: failed.unsent,
-            }),
+            Sender::Http1(connection) => connection.send(request).await,
             Sender::H2c(connection) => connection.send(request).await.map_err(|error| Failed {
                 unsent: None,
                 error: error.into(),

@@ -193,7 +193,7 @@ impl Origin {
     }
 }
 
-type Strict<T> = Result<T, &'static str>;
+pub(crate) type Strict<T> = Result<T, &'static str>;
 
 /// The request that `bytes` begin with, and its length; `None` while it is not whole.
 fn read_request(bytes: &[u8]) -> Strict<Option<(Seen, usize)>> {
@@ -322,9 +322,10 @@ fn field(line: &[u8]) -> Strict<(String, String)> {
     ))
 }
 
-type Chunked = (Vec<u8>, Vec<(String, String)>, usize);
+pub(crate) type Chunked = (Vec<u8>, Vec<(String, String)>, usize);
 
-fn chunked(bytes: &[u8]) -> Strict<Option<Chunked>> {
+/// A chunked body with its trailers, and its length; `None` while it is not whole.
+pub(crate) fn chunked(bytes: &[u8]) -> Strict<Option<Chunked>> {
     let (mut body, mut at) = (Vec::new(), 0);
     loop {
         let Some(line) = find(&bytes[at..], b"\r\n") else {

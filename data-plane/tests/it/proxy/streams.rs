@@ -169,7 +169,7 @@ async fn an_upload_whose_window_is_shut_ends_with_its_caller() {
         more = instance.accept() => panic!("one more request: {more:?}"),
     }
     drop(respond);
-    idle(&stage).await;
+    stage.until_measured("http_server_active_requests 0").await;
     drop((client, instance));
     stage.stop().await;
 }
@@ -196,20 +196,6 @@ async fn rfc_9113_section_8_2_2_an_answer_of_cless_is_one_on_a_stream_too() {
     }
     drop(client);
     stage.stop().await;
-}
-
-/// Until no request is in progress.
-async fn idle(stage: &Stage) {
-    within("no request in progress", async {
-        while !stage
-            .metrics()
-            .await
-            .contains("http_server_active_requests 0\n")
-        {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{OK, Stage, Wire, get};
 use crate::feed::plane::within;
+use crate::front::origin;
 
 /// Requests at once, fewer than an instance takes.
 const BURST: usize = 64;
@@ -223,29 +224,20 @@ async fn a_long_upload_arrives_whole() {
             read
         })
         .await;
-        assert_eq!(if chunked { unchunked(&read) } else { read }, body);
+        let read = match chunked {
+            true => {
+                let whole = origin::chunked(&read).expect("well formed");
+                let (data, trailers, used) = whole.expect("whole");
+                assert_eq!(trailers, [("x-sum".to_owned(), "1".to_owned())]);
+                assert_eq!(used, read.len());
+                data
+            }
+            false => read,
+        };
+        assert_eq!(read, body);
         instance.send(OK).await;
         let stream = within("the upload", upload).await.expect("no panic");
         Wire::of(stream.expect("it is sent")).until("ok").await;
     }
     stage.stop().await;
-}
-
-/// The data of a chunked body.
-fn unchunked(mut bytes: &[u8]) -> Vec<u8> {
-    let mut data = Vec::new();
-    loop {
-        let line = bytes
-            .iter()
-            .position(|byte| *byte == b'\r')
-            .expect("a line");
-        let size = std::str::from_utf8(&bytes[..line]).expect("digits");
-        let size = usize::from_str_radix(size, 16).expect("a size");
-        if size == 0 {
-            return data;
-        }
-        data.extend_from_slice(&bytes[line + 2..line + 2 + size]);
-        assert_eq!(&bytes[line + 2 + size..][..2], b"\r\n");
-        bytes = &bytes[line + size + 4..];
-    }
 }

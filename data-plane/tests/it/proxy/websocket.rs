@@ -134,12 +134,7 @@ async fn rfc_8441_section_5_a_client_that_leaves_its_stream_ends_the_websocket()
     drop(response);
     assert_eq!(instance.rest().await, "");
     // Also while the instance does not close its end.
-    within("the tunnel's end", async {
-        while !stage.metrics().await.contains("cless_tunnels 0\n") {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    stage.until_measured("cless_tunnels 0").await;
     drop(instance);
     stage.stop().await;
 }

@@ -257,16 +257,17 @@ fn write_head<B>(out: &mut Vec<u8>, request: &Request<B>, body: Framing) {
     }
     out.extend_from_slice(b" HTTP/1.1\r\n");
     write_fields(out, request.headers());
-    let chunked = "transfer-encoding: chunked\r\n";
-    let _ = match body {
-        Framing::Length(length) => write!(out, "content-length: {length}\r\n"),
-        Framing::Chunked | Framing::ChunkEnd => write!(out, "{chunked}"),
+    let length = match (body, request.method()) {
+        (Framing::Length(length), _) => Some(length),
         // A method that means to bring something says that it does not (RFC 9110 section 8.6).
-        Framing::Over => match *request.method() {
-            Method::POST | Method::PUT | Method::PATCH => write!(out, "content-length: 0\r\n"),
-            _ => Ok(()),
-        },
+        (Framing::Over, &(Method::POST | Method::PUT | Method::PATCH)) => Some(0),
+        _ => None,
     };
+    if let Some(length) = length {
+        out.extend_from_slice(format!("content-length: {length}\r\n").as_bytes());
+    } else if body != Framing::Over {
+        out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+    }
     out.extend_from_slice(b"\r\n");
 }
 
