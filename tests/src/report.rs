@@ -70,7 +70,7 @@ impl Row {
 /// The rows as a table for a person.
 pub fn table(rows: &[Row]) -> String {
     let mut out = format!(
-        "{:<16} {:<22} {:>10} {:>10} {:>7} {:>6}  {}\n",
+        "{:<16} {:<30} {:>10} {:>10} {:>7} {:>6}  {}\n",
         "case", "metric", "ours", "reference", "ratio", "bar", "holds"
     );
     let number = |n: Option<f64>| n.map_or_else(|| "-".to_owned(), |n| format!("{n:.3}"));
@@ -81,7 +81,7 @@ pub fn table(rows: &[Row]) -> String {
             (Some(_), false) => "NO",
         };
         out.push_str(&format!(
-            "{:<16} {:<22} {:>10.3} {:>10} {:>7} {:>6}  {holds}\n",
+            "{:<16} {:<30} {:>10.3} {:>10} {:>7} {:>6}  {holds}\n",
             row.case,
             row.metric,
             row.ours,
