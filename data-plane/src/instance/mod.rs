@@ -29,29 +29,51 @@
 use std::sync::atomic;
 
 pub mod admission;
+#[path = "../lifecycle/adopt.rs"]
 mod adoption;
+#[path = "../pool/crash_backoff.rs"]
 pub mod backoff;
+#[path = "../engine/context.rs"]
 mod engine;
+#[path = "../lifecycle/failure.rs"]
 mod failure;
+#[path = "../lifecycle/remove.rs"]
 mod farewell;
+#[path = "../lifecycle/start/image.rs"]
 mod fetch;
+#[path = "../engine/start_limiter.rs"]
 pub mod gate;
+#[path = "../pool/guard.rs"]
 pub mod guard;
+#[path = "../engine/oci_runtime.rs"]
 pub mod oci;
+#[path = "../engine/availability.rs"]
 pub mod outage;
+#[path = "../pool/actor.rs"]
 mod owner;
+#[path = "../lifecycle/phases.rs"]
 mod phases;
+#[path = "../pool/handle.rs"]
 pub mod pool;
+#[path = "../pool/registry.rs"]
 pub mod pools;
+#[path = "../lifecycle/probe/mod.rs"]
 mod probe;
+#[path = "../report.rs"]
 pub mod report;
+#[path = "../engine/sandbox/mod.rs"]
 mod sandbox;
 mod signal;
+#[path = "../lifecycle/pause.rs"]
 mod sleep;
+#[path = "../lifecycle/start.rs"]
 mod start;
 pub mod state;
+#[path = "../engine/confirmed_calls.rs"]
 mod sure;
+#[path = "passive_health.rs"]
 mod suspicion;
+#[path = "../engine/error_class.rs"]
 pub mod trouble;
 
 pub use guard::Guard;

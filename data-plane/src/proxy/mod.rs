@@ -40,6 +40,7 @@ pub mod options;
 mod send;
 pub mod server;
 mod service;
+#[path = "../metrics/worker_stats.rs"]
 pub mod stats;
 mod target;
 mod timing;

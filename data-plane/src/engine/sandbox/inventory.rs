@@ -253,4 +253,5 @@ impl Stock {
 }
 
 #[cfg(test)]
+#[path = "inventory/tests.rs"]
 mod tests;

@@ -13,7 +13,9 @@
 //! How such a call ended is known from `sure`, not from its answer alone; whose fault a failure is,
 //! from `trouble`.
 
+#[path = "start/in_sandbox.rs"]
 mod join;
+#[path = "start/readiness.rs"]
 mod ready;
 
 use std::future::Future;

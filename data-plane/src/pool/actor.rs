@@ -7,14 +7,23 @@
 //! Invariants: every [`Waiter`] is answered exactly once; a pool ends only with an empty queue and
 //! no instance, and only once its version has left the route table.
 
+#[path = "actor/digest.rs"]
 mod image;
+#[path = "actor/liveness.rs"]
 mod liveness;
+#[path = "message.rs"]
 mod message;
+#[path = "actor/task_events.rs"]
 mod progress;
+#[path = "actor/scaling.rs"]
 mod scaling;
+#[path = "actor/pausing.rs"]
 mod sleeping;
+#[path = "actor/instances.rs"]
 mod tenant;
+#[path = "../instance/owner/trouble.rs"]
 mod trouble;
+#[path = "actor/report.rs"]
 mod view;
 
 use std::collections::{BTreeMap, VecDeque};

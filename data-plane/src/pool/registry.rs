@@ -11,7 +11,9 @@
 //! removed before the first committed sync of this run: an old table on disk may lack what another
 //! start of this node began.
 
+#[path = "engine_events.rs"]
 mod follow;
+#[path = "reconcile.rs"]
 mod sweep;
 
 use std::collections::{BTreeMap, HashMap};

@@ -13,6 +13,7 @@
 //! it is, once used, is told by who joined it, for labels cannot be changed. One that an earlier
 //! process left idle is removed, not adopted: whether a tenant has been in it cannot be known.
 
+#[path = "inventory.rs"]
 mod stock;
 
 use std::collections::HashMap;
