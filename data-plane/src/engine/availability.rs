@@ -1,64 +1,65 @@
-//! Whether the engine answers, as this node last saw: one value for all its pools.
+//! Whether the engine answers, as one value for all pools of a node. Pure: `now` is an argument.
 //!
-//! A call without an answer begins an outage, the next answer ends it. While it lasts nothing is
-//! started, woken, put to sleep or reaped, for none of that could be undone; what is ready goes on
-//! serving. Requests that need a start wait for the engine's return, for [`PATIENCE`]: most engines
-//! that go away are being restarted. After that they are told at once.
+//! A call without a response begins an outage; the next response ends it. During an outage no instance
+//! is started, resumed, paused or reaped, because none of that could be undone; ready instances keep
+//! serving. Requests that need a start wait for [`GRACE`], because most outages are restarts. After
+//! that they are refused at once.
 //!
-//! Pure: time comes in as `now`. Laws (tested below): callers are told only of an outage that has
-//! lasted so long; an answer ends it at any time; to miss twice is as to miss once.
+//! Laws (tested below): callers are refused only in an outage of at least [`GRACE`]; any response ends
+//! an outage; a repeated failure changes nothing.
 
 use std::time::{Duration, Instant};
 
-/// How long callers wait for an engine to come back: a restart took 1 to 4 s where measured.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How long callers wait for the engine. An engine restart took 1 to 4 s when measured.
+pub const GRACE: Duration = Duration::from_secs(10);
 
-/// When callers who are told so at once may try again.
-const TRY_AGAIN: Duration = Duration::from_secs(5);
+/// `Retry-After` of refused callers.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// See the module.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Outage {
-    since: Option<Instant>,
-    count: u64,
+pub struct Availability {
+    /// Start of the present outage; `None` while the engine answers.
+    down_since: Option<Instant>,
+    outages: u64,
 }
 
-impl Outage {
-    /// A call got no answer. True if that is news.
-    pub fn missed(&mut self, now: Instant) -> bool {
-        let news = self.since.is_none();
-        if news {
-            self.since = Some(now);
-            self.count += 1;
+impl Availability {
+    /// Records a call without a response. True if this begins an outage.
+    pub fn record_failure(&mut self, now: Instant) -> bool {
+        let begins = self.down_since.is_none();
+        if begins {
+            self.down_since = Some(now);
+            self.outages += 1;
         }
-        news
+        begins
     }
 
-    /// A call was answered. True if that is news.
-    pub fn answered(&mut self) -> bool {
-        self.since.take().is_some()
+    /// Records a response. True if this ends an outage.
+    pub fn record_answer(&mut self) -> bool {
+        self.down_since.take().is_some()
     }
 
-    /// The engine does not answer.
-    pub fn is_on(&self) -> bool {
-        self.since.is_some()
+    /// Whether the engine answers.
+    pub fn is_available(&self) -> bool {
+        self.down_since.is_none()
     }
 
-    /// How many there were, this one included.
-    pub fn count(&self) -> u64 {
-        self.count
+    /// Outages so far, including the present one.
+    pub fn outages(&self) -> u64 {
+        self.outages
     }
 
-    /// `Retry-After`, if callers are told at once.
-    pub fn refuses(&self, now: Instant) -> Option<Duration> {
-        let lasted = now.saturating_duration_since(self.since?);
-        (lasted >= PATIENCE).then_some(TRY_AGAIN)
+    /// `Retry-After` once the grace period is over; `None` while callers wait.
+    pub fn refusal(&self, now: Instant) -> Option<Duration> {
+        let lasted = now.saturating_duration_since(self.down_since?);
+        (lasted >= GRACE).then_some(RETRY_AFTER)
     }
 
-    /// How long until callers are told at once, if they are not yet.
-    pub fn patience_left(&self, now: Instant) -> Option<Duration> {
-        let lasted = now.saturating_duration_since(self.since?);
-        PATIENCE.checked_sub(lasted).filter(|left| !left.is_zero())
+    /// The rest of the grace period; `None` if there is no outage, or the period is over.
+    pub fn grace_remaining(&self, now: Instant) -> Option<Duration> {
+        let lasted = now.saturating_duration_since(self.down_since?);
+        GRACE.checked_sub(lasted).filter(|left| !left.is_zero())
     }
 }
 
@@ -69,29 +70,30 @@ mod tests {
 
     proptest! {
         #[test]
-        fn callers_are_told_of_what_has_lasted_and_an_answer_ends_it(
+        fn callers_are_refused_after_the_grace_period_and_an_answer_ends_the_outage(
             steps in proptest::collection::vec((0u64..8000, any::<bool>()), 1..40)
         ) {
-            let mut outage = Outage::default();
+            let mut availability = Availability::default();
             let mut now = Instant::now();
-            // The plain truth: since when nothing was answered.
-            let mut silent: Option<Instant> = None;
-            let mut times = 0;
+            let mut down_since: Option<Instant> = None;
+            let mut outages = 0;
             for (pause, answers) in steps {
                 now += Duration::from_millis(pause);
                 if answers {
-                    prop_assert_eq!(outage.answered(), silent.take().is_some());
+                    let ends = down_since.take().is_some();
+                    prop_assert_eq!(availability.record_answer(), ends);
                 } else {
-                    let news = silent.is_none();
-                    prop_assert_eq!(outage.missed(now), news);
-                    times += u64::from(news);
-                    silent = silent.or(Some(now));
+                    let begins = down_since.is_none();
+                    prop_assert_eq!(availability.record_failure(now), begins);
+                    outages += u64::from(begins);
+                    down_since = down_since.or(Some(now));
                 }
-                prop_assert_eq!(outage.is_on(), silent.is_some());
-                prop_assert_eq!(outage.count(), times);
-                let long = silent.is_some_and(|since| now - since >= PATIENCE);
-                prop_assert_eq!(outage.refuses(now).is_some(), long);
-                prop_assert_eq!(outage.patience_left(now).is_some(), outage.is_on() && !long);
+                prop_assert_eq!(availability.is_available(), down_since.is_none());
+                prop_assert_eq!(availability.outages(), outages);
+                let long = down_since.is_some_and(|since| now - since >= GRACE);
+                prop_assert_eq!(availability.refusal(now).is_some(), long);
+                let waits = !availability.is_available() && !long;
+                prop_assert_eq!(availability.grace_remaining(now).is_some(), waits);
             }
         }
     }

@@ -1,33 +1,33 @@
-//! Calls to the engine that know what came of them.
+//! Engine calls that confirm their outcome by inspecting the container when the response is lost.
 //!
-//! An engine may do what was asked and not say so: it answers 500 after it has created, it is killed
-//! before it answers, it hangs. So after a doubtful failure the container is looked at, by the name
-//! that was chosen for it before it was made; what is done counts as done, and what is not is asked
-//! once more. Thus nothing is started twice, and nothing is left because an answer was lost.
+//! An engine may carry out a call and not say so: it responds 500 after a create, is killed before its
+//! response, or hangs. So after an error with an unknown outcome the container is inspected, by the
+//! name that was chosen before its creation. A call that took effect succeeds; any other is repeated.
+//! Thus no container starts twice, and none stays behind because of a lost response.
 //!
-//! What the engine tells by not answering is noted in the node's [`Outage`](super::outage::Outage).
+//! Missing responses are recorded in the node's [availability](super::availability).
 
 use std::time::{Duration, Instant};
 
 use tracing::info;
 
-use super::engine::Engine;
-use super::trouble::{self, Call};
+use super::context::EngineContext;
+use super::error_class::{self, Call};
 use crate::runtime::{Container, ContainerSpec, Error, label};
 
-/// How often a call is made before its failure is believed.
-const ASKS: u32 = 3;
-/// Before what the engine failed at is asked again.
-const ASK_AGAIN: Duration = Duration::from_millis(100);
-/// A call that took longer hangs. It is not made again: who waits has waited enough, and the first may
-/// yet be carried out.
+/// Attempts before an error is returned.
+const ATTEMPTS: u32 = 3;
+/// Between two attempts.
+const RETRY: Duration = Duration::from_millis(100);
+/// A call that took longer hangs and is not repeated: its caller has waited enough, and the engine may
+/// still carry it out.
 const HANGS: Duration = Duration::from_secs(5);
 
-/// Makes a container and returns its id.
-pub(super) async fn create(engine: &Engine, spec: &ContainerSpec) -> Result<String, Error> {
-    match ensure(engine, &spec.name, Ask::Create(spec)).await? {
-        Done::Told(Some(id)) => Ok(id),
-        Done::Seen(Some(found)) if is_ours(engine, &found) => Ok(found.id),
+/// Creates a container and returns its id.
+pub(crate) async fn create(engine: &EngineContext, spec: &ContainerSpec) -> Result<String, Error> {
+    match ensure(engine, &spec.name, Operation::Create(spec)).await? {
+        Outcome::Confirmed(Some(id)) => Ok(id),
+        Outcome::Observed(Some(found)) if is_ours(engine, &found) => Ok(found.id),
         _ => Err(Error::NameTaken(format!(
             "{} exists and is not of this node",
             spec.name
@@ -36,45 +36,45 @@ pub(super) async fn create(engine: &Engine, spec: &ContainerSpec) -> Result<Stri
 }
 
 /// Starts a container.
-pub(super) async fn start(engine: &Engine, name: &str) -> Result<(), Error> {
-    ensure(engine, name, Ask::Start).await.map(drop)
+pub(crate) async fn start(engine: &EngineContext, name: &str) -> Result<(), Error> {
+    ensure(engine, name, Operation::Start).await.map(drop)
 }
 
-/// Freezes a container.
-pub(super) async fn pause(engine: &Engine, name: &str) -> Result<(), Error> {
-    ensure(engine, name, Ask::Pause).await.map(drop)
+/// Pauses a container.
+pub(crate) async fn pause(engine: &EngineContext, name: &str) -> Result<(), Error> {
+    ensure(engine, name, Operation::Pause).await.map(drop)
 }
 
-/// Thaws a container.
-pub(super) async fn unpause(engine: &Engine, name: &str) -> Result<(), Error> {
-    ensure(engine, name, Ask::Unpause).await.map(drop)
+/// Unpauses a container.
+pub(crate) async fn unpause(engine: &EngineContext, name: &str) -> Result<(), Error> {
+    ensure(engine, name, Operation::Unpause).await.map(drop)
 }
 
-/// Ends a container's process.
-pub(super) async fn stop(engine: &Engine, name: &str, grace: Duration) -> Result<(), Error> {
-    ensure(engine, name, Ask::Stop(grace)).await.map(drop)
+/// Stops a container; kills it after `grace`.
+pub(crate) async fn stop(engine: &EngineContext, name: &str, grace: Duration) -> Result<(), Error> {
+    ensure(engine, name, Operation::Stop(grace)).await.map(drop)
 }
 
-/// Takes a container away.
-pub(super) async fn remove(engine: &Engine, name: &str) -> Result<(), Error> {
-    ensure(engine, name, Ask::Remove).await.map(drop)
+/// Removes a container.
+pub(crate) async fn remove(engine: &EngineContext, name: &str) -> Result<(), Error> {
+    ensure(engine, name, Operation::Remove).await.map(drop)
 }
 
-/// Describes a container. A failure to do so is believed only when it is repeated.
-pub(super) async fn look(engine: &Engine, name: &str) -> Result<Container, Error> {
-    let mut asks = 1;
+/// Inspects a container. An error is returned only if it repeats.
+pub(crate) async fn inspect(engine: &EngineContext, name: &str) -> Result<Container, Error> {
+    let mut attempts = 1;
     loop {
-        let asked = Instant::now();
+        let began = Instant::now();
         match engine.runtime.inspect(name).await {
-            Err(Error::Failed(_) | Error::Unavailable(_))
-                if asks < ASKS && asked.elapsed() < HANGS =>
+            Err(Error::Failed(_) | Error::NoResponse(_))
+                if attempts < ATTEMPTS && began.elapsed() < HANGS =>
             {
-                asks += 1;
-                tokio::time::sleep(ASK_AGAIN).await;
+                attempts += 1;
+                tokio::time::sleep(RETRY).await;
             }
             Err(error) => {
-                if trouble::is_no_answer(&error) {
-                    engine.missed();
+                if error_class::is_unreachable(&error) {
+                    engine.record_failure();
                 }
                 return Err(error);
             }
@@ -83,9 +83,9 @@ pub(super) async fn look(engine: &Engine, name: &str) -> Result<Container, Error
     }
 }
 
-/// A call with what it needs.
+/// A call with its arguments.
 #[derive(Clone, Copy)]
-enum Ask<'a> {
+enum Operation<'a> {
     Create(&'a ContainerSpec),
     Start,
     Pause,
@@ -94,7 +94,7 @@ enum Ask<'a> {
     Remove,
 }
 
-impl Ask<'_> {
+impl Operation<'_> {
     fn call(self) -> Call {
         match self {
             Self::Create(_) => Call::Create,
@@ -106,8 +106,8 @@ impl Ask<'_> {
         }
     }
 
-    /// Makes the call; an id is what a create gives.
-    async fn make(self, engine: &Engine, name: &str) -> Result<Option<String>, Error> {
+    /// Calls the engine once. Only a create returns an id.
+    async fn attempt(self, engine: &EngineContext, name: &str) -> Result<Option<String>, Error> {
         let runtime = &engine.runtime;
         match self {
             Self::Create(spec) => return runtime.create(spec).await.map(Some),
@@ -121,52 +121,56 @@ impl Ask<'_> {
     }
 }
 
-/// How it is known that a call was carried out.
-enum Done {
-    /// By its answer, with the id that a create gives.
-    Told(Option<String>),
-    /// By a look, which found this.
-    Seen(Option<Container>),
+/// How a call is known to have taken effect.
+enum Outcome {
+    /// The engine responded, to a create with an id.
+    Confirmed(Option<String>),
+    /// An inspection found this container, or none.
+    Observed(Option<Container>),
 }
 
-async fn ensure(engine: &Engine, name: &str, ask: Ask<'_>) -> Result<Done, Error> {
-    let call = ask.call();
-    let mut asks = 0;
+async fn ensure(
+    engine: &EngineContext,
+    name: &str,
+    operation: Operation<'_>,
+) -> Result<Outcome, Error> {
+    let call = operation.call();
+    let mut attempts = 0;
     loop {
-        let asked = Instant::now();
-        let error = match ask.make(engine, name).await {
+        let began = Instant::now();
+        let error = match operation.attempt(engine, name).await {
             Ok(id) => {
-                engine.answered();
-                return Ok(Done::Told(id));
+                engine.record_answer();
+                return Ok(Outcome::Confirmed(id));
             }
             Err(error) => error,
         };
-        if matches!(error, Error::Away(_)) {
-            engine.missed();
+        if matches!(error, Error::NotSent(_)) {
+            engine.record_failure();
         }
-        if !trouble::is_doubtful(&error) {
+        if !error_class::outcome_unknown(&error) {
             return Err(error);
         }
-        let hangs = asked.elapsed() >= HANGS;
-        let seen = match look(engine, name).await {
+        let hung = began.elapsed() >= HANGS;
+        let observed = match inspect(engine, name).await {
             Ok(found) => Some(found),
             Err(Error::NotFound(_)) => None,
             Err(_) => return Err(error),
         };
-        if trouble::is_done(call, seen.as_ref().map(|found| found.state)) {
-            info!(container = name, ?call, %error, "the engine did what it did not confirm");
-            return Ok(Done::Seen(seen));
+        if error_class::is_done(call, observed.as_ref().map(|found| found.state)) {
+            info!(container = name, ?call, %error, "an engine call took effect despite its error");
+            return Ok(Outcome::Observed(observed));
         }
-        asks += 1;
-        if hangs || asks == ASKS {
+        attempts += 1;
+        if hung || attempts == ATTEMPTS {
             return Err(error);
         }
-        tokio::time::sleep(ASK_AGAIN).await;
+        tokio::time::sleep(RETRY).await;
     }
 }
 
-/// Made by this process; its name was drawn at random, so this is next to certain.
-fn is_ours(engine: &Engine, found: &Container) -> bool {
-    let carries = |key: &str, value: &str| found.labels.get(key).is_some_and(|own| own == value);
-    carries(label::NODE, &engine.node) && carries(label::BOOT, &engine.boot)
+/// Whether this process created the container. Names are random, so no other process did.
+fn is_ours(engine: &EngineContext, found: &Container) -> bool {
+    let has = |key: &str, value: &str| found.labels.get(key).is_some_and(|own| own == value);
+    has(label::NODE, &engine.node) && has(label::BOOT, &engine.boot)
 }

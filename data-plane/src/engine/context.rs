@@ -1,5 +1,4 @@
-//! The engine as the starts of a node share it: whose containers they are, the network they join,
-//! the gate they pass.
+//! The engine as all tasks of a node share it: labels, network, limits and availability.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,39 +6,39 @@ use std::time::Instant;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{OnceCell, watch};
 
-use super::gate::Gate;
-use super::oci::OciRuntime;
-use super::outage::Outage;
-use super::sandbox::Sandboxes;
+use super::availability::Availability;
+use super::oci_runtime::OciRuntime;
+use super::start_limiter::StartLimiter;
 use crate::image::Puller;
 use crate::isolation::{self, Isolation};
 use crate::runtime::{Error, Runtime, label};
 
-/// What every start on a node needs.
-pub(super) struct Engine {
-    /// From the route table; containers are labelled with it.
-    pub(super) cluster: RwLock<Arc<str>>,
-    pub(super) node: String,
-    pub(super) boot: String,
-    pub(super) gate: Gate,
-    pub(super) network: RwLock<Arc<OnceCell<String>>>,
-    pub(super) oci: OciRuntime,
-    pub(super) sandboxes: Arc<Sandboxes>,
-    pub(super) runtime: Arc<dyn Runtime>,
-    pub(super) puller: Puller,
-    /// A control plane is connected.
-    pub(super) linked: watch::Sender<bool>,
-    pub(super) isolation: Isolation,
-    /// Whether it answers.
-    pub(super) outage: watch::Sender<Outage>,
-    /// What it said when its disk was full, until it makes a container again.
-    pub(super) full: Mutex<Option<String>>,
+/// See the module.
+pub(crate) struct EngineContext {
+    /// The cluster's id for container labels; empty until there is a route table.
+    pub(crate) cluster: RwLock<Arc<str>>,
+    /// The node's id.
+    pub(crate) node: String,
+    /// The id of this process.
+    pub(crate) boot: String,
+    pub(crate) start_limiter: StartLimiter,
+    /// The name of the node's network; unset until a start needs it.
+    pub(crate) network: RwLock<Arc<OnceCell<String>>>,
+    pub(crate) oci_runtime: OciRuntime,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) puller: Puller,
+    /// Whether a control plane is connected.
+    pub(crate) control_plane: watch::Sender<bool>,
+    pub(crate) isolation: Isolation,
+    pub(crate) availability: watch::Sender<Availability>,
+    /// The engine's message about its full disk; `None` once it creates a container again.
+    pub(crate) disk_full: Mutex<Option<String>>,
 }
 
-impl Engine {
-    /// The node's network, made at first need, with the rules around it in force. Its name is found
-    /// again by the node's id.
-    pub(super) async fn network(&self) -> Result<String, Error> {
+impl EngineContext {
+    /// The name of the node's network. The first call creates the network and its firewall rules; the
+    /// name follows from the node's id, so a later process finds it.
+    pub(crate) async fn network(&self) -> Result<String, Error> {
         let network = self.network.read().clone();
         network
             .get_or_try_init(|| async {
@@ -60,50 +59,53 @@ impl Engine {
             .cloned()
     }
 
-    /// Looks at the rules around the node's network, if it has been made: an engine that starts
-    /// anew writes its own anew, and a process before may have named the bridge otherwise.
-    pub(super) async fn cover_network(&self) {
+    /// Restores the firewall rules of an existing network: an engine that restarts overwrites them,
+    /// and an earlier process may have named the bridge differently.
+    pub(crate) async fn cover_network(&self) {
         if let Ok(bridge) = self.runtime.bridge(&network_name(&self.node)).await {
             self.isolation.cover(&bridge).await;
         }
     }
 
-    /// Has the network looked for again: an engine that was away may have lost it.
-    pub(super) fn forget_network(&self) {
+    /// Makes the next start look for the network: a restarted engine may have lost it.
+    pub(crate) fn forget_network(&self) {
         *self.network.write() = Arc::default();
     }
 
-    /// A call got no answer.
-    pub(super) fn missed(&self) {
-        self.outage
-            .send_if_modified(|outage| outage.missed(Instant::now()));
+    /// Records a call without a response.
+    pub(crate) fn record_failure(&self) {
+        self.availability
+            .send_if_modified(|availability| availability.record_failure(Instant::now()));
     }
 
-    /// A call was answered.
-    pub(super) fn answered(&self) {
-        self.outage.send_if_modified(Outage::answered);
+    /// Records a response.
+    pub(crate) fn record_answer(&self) {
+        self.availability
+            .send_if_modified(Availability::record_answer);
     }
 
-    /// Its disk was full when it was last asked to make something.
-    pub(super) fn has_no_space(&self, said: &str) {
-        *self.full.lock() = Some(said.to_owned());
+    pub(crate) fn is_available(&self) -> bool {
+        self.availability.borrow().is_available()
     }
 
-    /// It has made a container.
-    pub(super) fn has_space(&self) {
-        *self.full.lock() = None;
+    /// Waits until the engine is available.
+    pub(crate) async fn available(&self) {
+        let mut availability = self.availability.subscribe();
+        // Never an error: `self` holds the sender.
+        let _ = availability.wait_for(Availability::is_available).await;
     }
 
-    /// Waits until it answers, if it does not.
-    pub(super) async fn back(&self) {
-        let mut outage = self.outage.subscribe();
-        // The sender is held by this very engine.
-        let _ = outage.wait_for(|outage| !outage.is_on()).await;
+    pub(crate) fn set_disk_full(&self, message: &str) {
+        *self.disk_full.lock() = Some(message.to_owned());
+    }
+
+    pub(crate) fn clear_disk_full(&self) {
+        *self.disk_full.lock() = None;
     }
 }
 
 /// The name of a node's network.
-pub(super) fn network_name(node: &str) -> String {
+pub(crate) fn network_name(node: &str) -> String {
     format!("cless-{}", isolation::short_id(node))
 }
 

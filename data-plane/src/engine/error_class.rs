@@ -1,91 +1,81 @@
-//! What an engine's failure means: whether it may have done what was asked after all, and whose fault
-//! it is that a start came to nothing. Pure.
+//! The meaning of a failed engine call: whether it may have taken effect, and what caused a failed
+//! start. Pure.
 //!
 //! ```text
-//!   call failed ──► told for certain? ── yes ──► that is it
-//!                        │ no: no answer, or the engine says that it failed
+//!   call failed ──► outcome known? ── yes ──► return the error
+//!                        │ no: no response, or the engine reports an internal failure
 //!                        ▼
-//!                   look at the container ──► done | not done | nobody knows
+//!                   inspect the container ──► done | not done | unknown
 //! ```
 //!
-//! Laws (tested below): what a look shows as done is what the call asks for, whatever the call; one
-//! that is done and one that is undone are never both concluded from the same look; a version is never
-//! blamed for an engine that does not answer.
+//! Laws (tested below): an inspection counts as done exactly what the call asks for; opposite calls are
+//! never both done; a version is never blamed for an engine that does not answer.
 
 use crate::runtime::{ContainerState, Error};
 
 /// A call that changes a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Call {
-    /// Make it.
+pub(crate) enum Call {
     Create,
-    /// Run its process.
     Start,
-    /// Freeze it.
     Pause,
-    /// Thaw it.
     Unpause,
-    /// End its process.
     Stop,
-    /// Take it away.
     Remove,
 }
 
-/// What a look at the container after the call found: its state, or that there is none.
-pub type Seen = Option<ContainerState>;
+/// The state of a container after a call; `None` if it does not exist.
+pub(crate) type Observed = Option<ContainerState>;
 
-/// True if the failure leaves open whether the call was carried out.
-pub fn is_doubtful(error: &Error) -> bool {
+/// Whether the call may have taken effect despite the error.
+pub(crate) fn outcome_unknown(error: &Error) -> bool {
     matches!(
         error,
-        Error::Unavailable(_) | Error::Failed(_) | Error::NameTaken(_)
+        Error::NoResponse(_) | Error::Failed(_) | Error::NameTaken(_)
     )
 }
 
-/// True if the engine gave no answer at all, so that nothing more can be asked of it now.
-pub fn is_no_answer(error: &Error) -> bool {
-    matches!(error, Error::Away(_) | Error::Unavailable(_))
+/// Whether the engine gave no response, so that further calls are pointless now.
+pub(crate) fn is_unreachable(error: &Error) -> bool {
+    matches!(error, Error::NotSent(_) | Error::NoResponse(_))
 }
 
-/// Whether a container that looks so has had the call done to it.
-pub fn is_done(call: Call, seen: Seen) -> bool {
+/// Whether the call has taken effect on a container in this state.
+pub(crate) fn is_done(call: Call, observed: Observed) -> bool {
     use ContainerState as C;
     match call {
-        Call::Create => seen.is_some(),
-        // One that has ended did run: why it ended is found by whoever waits for it to answer.
-        Call::Start => matches!(seen, Some(C::Running | C::Paused | C::Exited)),
-        Call::Pause => seen == Some(C::Paused),
-        Call::Unpause => matches!(seen, Some(C::Running)),
-        Call::Stop => !matches!(seen, Some(C::Running | C::Paused)),
-        Call::Remove => seen.is_none(),
+        Call::Create => observed.is_some(),
+        // An exited container did start: the task that probes it finds out why it exited.
+        Call::Start => matches!(observed, Some(C::Running | C::Paused | C::Exited)),
+        Call::Pause => observed == Some(C::Paused),
+        Call::Unpause => matches!(observed, Some(C::Running)),
+        Call::Stop => !matches!(observed, Some(C::Running | C::Paused)),
+        Call::Remove => observed.is_none(),
     }
 }
 
-/// Why a start came to nothing: it says how long the version is left alone, and what its callers get.
+/// The cause of a failed start. It decides the back-off of the version and the answer to its callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    /// The version: its image, its command, its program. Backs off from 1 s to 5 min, callers are
-    /// refused.
+pub(crate) enum Cause {
+    /// The version: its image, command or program. Back-off from 1 s to 5 min; callers are refused.
     Version,
-    /// The engine does not answer. Starts go on as soon as it does, and callers wait for that, for a
-    /// while.
+    /// The engine does not answer. Starts resume when it does; callers wait for the grace period.
     Engine,
-    /// The node cannot run what it is asked to: its disk is full, say. Backs off to a few seconds at
-    /// most, callers are refused.
+    /// The node, for example a full disk. Back-off of a few seconds at most; callers are refused.
     Node,
 }
 
-/// Whose fault a failed call of a start is. `away`: the engine is known not to answer.
-pub fn cause(error: &Error, away: bool) -> Cause {
+/// The cause of a failed call of a start.
+pub(crate) fn cause(error: &Error, engine_available: bool) -> Cause {
     match error {
-        Error::Away(_) => Cause::Engine,
-        Error::Unavailable(_) if away => Cause::Engine,
-        // It answers, but not this; or it has lost what it had just made, or the node's network.
-        Error::Unavailable(_)
+        Error::NotSent(_) => Cause::Engine,
+        Error::NoResponse(_) if !engine_available => Cause::Engine,
+        // The engine answers other calls; or it has lost the container or the node's network.
+        Error::NoResponse(_)
         | Error::NoSpace(_)
         | Error::NotFound(_)
         | Error::NameTaken(_)
-        // A file of the node's that cannot be read.
+        // An unreadable file of the node.
         | Error::Credentials { .. } => Cause::Node,
         Error::ImageMissing { .. }
         | Error::Pull { .. }
@@ -108,7 +98,7 @@ mod tests {
         Call::Stop,
         Call::Remove,
     ];
-    const SIGHTS: [Seen; 5] = [
+    const STATES: [Observed; 5] = [
         None,
         Some(ContainerState::Created),
         Some(ContainerState::Running),
@@ -116,8 +106,8 @@ mod tests {
         Some(ContainerState::Exited),
     ];
 
-    /// What a call makes of a container, as an engine does it; `None` if it refuses.
-    fn carried_out(call: Call, before: Seen) -> Option<Seen> {
+    /// The effect of a call on a container; `None` if the engine refuses it.
+    fn carried_out(call: Call, before: Observed) -> Option<Observed> {
         use ContainerState as C;
         Some(match (call, before) {
             (Call::Create, None) => Some(C::Created),
@@ -133,13 +123,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_carried_out_looks_done_and_what_was_not_does_not(
+        fn a_call_is_done_exactly_if_it_took_effect(
             call in proptest::sample::select(&CALLS[..]),
-            before in proptest::sample::select(&SIGHTS[..]),
+            before in proptest::sample::select(&STATES[..]),
         ) {
             if let Some(after) = carried_out(call, before) {
                 prop_assert!(is_done(call, after), "{call:?} of {before:?}");
-                // A start is asked only of one that was never started.
+                // Only a container that never ran is started.
                 let asked_for = call != Call::Start || before == Some(ContainerState::Created);
                 if after != before && asked_for {
                     prop_assert!(!is_done(call, before), "{call:?} of {before:?}");
@@ -148,17 +138,17 @@ mod tests {
         }
 
         #[test]
-        fn freezing_and_thawing_are_never_both_done(seen in proptest::sample::select(&SIGHTS[..])) {
-            prop_assert!(!(is_done(Call::Pause, seen) && is_done(Call::Unpause, seen)));
-            prop_assert!(!(is_done(Call::Create, seen) && is_done(Call::Remove, seen)));
+        fn opposite_calls_are_never_both_done(observed in proptest::sample::select(&STATES[..])) {
+            prop_assert!(!(is_done(Call::Pause, observed) && is_done(Call::Unpause, observed)));
+            prop_assert!(!(is_done(Call::Create, observed) && is_done(Call::Remove, observed)));
         }
 
         #[test]
         fn no_version_is_blamed_for_an_engine_that_does_not_answer(
-            away in any::<bool>(), message in ".{0,20}"
+            available in any::<bool>(), message in ".{0,20}"
         ) {
-            for error in [Error::Away(message.clone()), Error::Unavailable(message.clone()), Error::NoSpace(message)] {
-                prop_assert_ne!(cause(&error, away), Cause::Version);
+            for error in [Error::NotSent(message.clone()), Error::NoResponse(message.clone()), Error::NoSpace(message)] {
+                prop_assert_ne!(cause(&error, available), Cause::Version);
             }
         }
     }

@@ -1,75 +1,76 @@
-//! The engine's runtime that containers run under, as the node was told, against what the engine has.
+//! The OCI runtime that containers run under, checked against what the engine offers.
 //!
-//! A node that is to run containers under `runsc` must not run one under anything else. So a start
-//! whose runtime the engine lacks fails with a reason that names what there is, until an engine
-//! answers that has it; the engine is asked at every (re)connection.
+//! A node with `--runtime runsc` never runs a container under another runtime. While the engine lacks
+//! the runtime, starts fail with an error that lists the alternatives. The check runs at every
+//! connection to the engine.
 
 use parking_lot::RwLock;
 
 use crate::runtime::Runtimes;
 
-/// The engine cannot run containers as the node was told.
+/// The engine lacks the runtime that `--runtime` names.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the engine has no runtime `{asked}`, which --runtime asks for; it has {}: add it to the \
+    "the engine has no runtime `{requested}`, which --runtime asks for; it has {}: add it to the \
      engine's configuration, or start the node with one of these",
     if self.offered.is_empty() { "none".to_owned() } else { self.offered.join(", ") }
 )]
-pub struct Unfit {
-    asked: String,
+pub struct RuntimeNotOffered {
+    requested: String,
     offered: Vec<String>,
 }
 
-/// The runtime that containers get. Pure.
+/// The runtime of new containers. Pure.
 ///
 /// # Errors
-/// [`Unfit`] if the engine does not have the one that is asked for.
-pub fn fit(asked: Option<&str>, engine: &Runtimes) -> Result<String, Unfit> {
-    match asked {
+/// [`RuntimeNotOffered`] if the engine does not offer the requested one.
+pub fn select(requested: Option<&str>, engine: &Runtimes) -> Result<String, RuntimeNotOffered> {
+    match requested {
         None => Ok(engine.default.clone()),
-        Some(asked) if engine.offered.iter().any(|name| name == asked) => Ok(asked.to_owned()),
-        Some(asked) => Err(Unfit {
-            asked: asked.to_owned(),
+        Some(name) if engine.offered.iter().any(|offered| offered == name) => Ok(name.to_owned()),
+        Some(name) => Err(RuntimeNotOffered {
+            requested: name.to_owned(),
             offered: engine.offered.clone(),
         }),
     }
 }
 
-/// What a node was told, and whether it holds now.
+/// The requested runtime, and whether the engine offers it now.
 #[derive(Debug)]
-pub(super) struct OciRuntime {
-    asked: Option<String>,
+pub(crate) struct OciRuntime {
+    /// `None`: the engine's default.
+    requested: Option<String>,
     /// Empty until the engine has answered.
-    found: RwLock<Result<String, Unfit>>,
+    selected: RwLock<Result<String, RuntimeNotOffered>>,
 }
 
 impl OciRuntime {
-    pub(super) fn new(asked: Option<String>) -> Self {
+    pub(crate) fn new(requested: Option<String>) -> Self {
         Self {
-            asked,
-            found: RwLock::new(Ok(String::new())),
+            requested,
+            selected: RwLock::new(Ok(String::new())),
         }
     }
 
-    /// What containers are created with; `None`: the engine's default.
+    /// The runtime to create a container with; `None`: the engine's default.
     ///
     /// # Errors
-    /// [`Unfit`]: no container is to be created.
-    pub(super) fn for_create(&self) -> Result<Option<String>, Unfit> {
-        self.found.read().clone().map(|_| self.asked.clone())
+    /// [`RuntimeNotOffered`]: no container may be created.
+    pub(crate) fn for_create(&self) -> Result<Option<String>, RuntimeNotOffered> {
+        self.selected().map(|_| self.requested.clone())
     }
 
-    /// As it is reported; empty until the engine has answered.
-    pub(super) fn found(&self) -> Result<String, Unfit> {
-        self.found.read().clone()
+    /// The runtime for reports; empty until the engine has answered.
+    pub(crate) fn selected(&self) -> Result<String, RuntimeNotOffered> {
+        self.selected.read().clone()
     }
 
-    /// The engine said what it has. True if that changes anything.
-    pub(super) fn compare(&self, engine: &Runtimes) -> bool {
-        let fits = fit(self.asked.as_deref(), engine);
-        let mut found = self.found.write();
-        let changed = *found != fits;
-        *found = fits;
+    /// Checks against the engine's offer. True if the result changed.
+    pub(crate) fn update(&self, engine: &Runtimes) -> bool {
+        let now = select(self.requested.as_deref(), engine);
+        let mut selected = self.selected.write();
+        let changed = *selected != now;
+        *selected = now;
         changed
     }
 }
@@ -86,29 +87,26 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_must_be_there() {
-        let has = engine(&["runc", "runsc"]);
-        assert_eq!(fit(None, &has), Ok("runc".to_owned()));
-        assert_eq!(fit(Some("runsc"), &has), Ok("runsc".to_owned()));
-        let unfit = fit(Some("kata"), &has).unwrap_err().to_string();
+    fn the_requested_runtime_must_be_offered() {
+        let offers = engine(&["runc", "runsc"]);
+        assert_eq!(select(None, &offers), Ok("runc".to_owned()));
+        assert_eq!(select(Some("runsc"), &offers), Ok("runsc".to_owned()));
+        let error = select(Some("kata"), &offers).unwrap_err().to_string();
         assert!(
-            unfit.contains("`kata`") && unfit.contains("runc, runsc"),
-            "{unfit}"
+            error.contains("`kata`") && error.contains("runc, runsc"),
+            "{error}"
         );
     }
 
     #[test]
-    fn an_engine_that_comes_back_without_it_stops_starts_until_it_has_it() {
+    fn an_engine_that_comes_back_without_the_runtime_blocks_starts_until_it_has_it() {
         let runtime = OciRuntime::new(Some("runsc".to_owned()));
-        assert_eq!(
-            runtime.for_create(),
-            Ok(Some("runsc".to_owned())),
-            "not asked yet"
-        );
-        assert!(runtime.compare(&engine(&["runc"])));
+        let runsc = Ok(Some("runsc".to_owned()));
+        assert_eq!(runtime.for_create(), runsc, "not checked yet");
+        assert!(runtime.update(&engine(&["runc"])));
         assert!(runtime.for_create().is_err());
-        assert!(!runtime.compare(&engine(&["runc"])));
-        assert!(runtime.compare(&engine(&["runc", "runsc"])));
-        assert_eq!(runtime.for_create(), Ok(Some("runsc".to_owned())));
+        assert!(!runtime.update(&engine(&["runc"])));
+        assert!(runtime.update(&engine(&["runc", "runsc"])));
+        assert_eq!(runtime.for_create(), runsc);
     }
 }

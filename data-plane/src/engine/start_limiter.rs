@@ -1,15 +1,14 @@
-//! How many containers a node starts at once, fair among services.
+//! The node's limit on concurrent starts, fair among services.
 //!
-//! Starts are CPU-bound: measured on two cores, of twenty at once the first is ready much sooner when
-//! only a few run at a time (155 ms with two instead of 556), and the last no later. A plain
-//! semaphore would let a service that asks for fifty starts hold up the one that asks for one, so
-//! places go round the services that wait.
+//! Starts are CPU-bound. Of twenty starts on two cores, the first is ready after 155 ms when two run at
+//! a time and after 556 ms when all do; the last is no later. A semaphore would let a service with
+//! fifty starts delay a service with one, so permits go round the waiting services.
 //!
-//! A call that takes much longer than any start takes is not at work but hangs, in the engine or in
-//! what it waits for. Its place goes to others then, so that one container that cannot be started
-//! stops no other; how many places are lent so is bounded, and with it the calls under way.
+//! A call that takes much longer than any start hangs, in the engine or behind it. Its permit is lent
+//! to others, so that one container that cannot start blocks no other. The number of lent permits is
+//! bounded, and with it the number of hanging calls.
 //!
-//! It also knows when nothing starts at all, which is the time for work that must not be in the way.
+//! The limiter also knows when no start is in progress, which is the time for background work.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
@@ -19,49 +18,50 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-/// How long a call keeps its place: the slowest of twenty starts at once took 3 s where measured.
+/// After this time a call hangs and its permit is lent. The slowest of twenty concurrent starts took
+/// 3 s when measured.
 const HANGS: Duration = Duration::from_secs(10);
-/// The most calls that hang beside those that have a place.
-const MOST_LENT: usize = 32;
+/// The most permits lent at a time.
+const MAX_LENT: usize = 32;
 
-/// The node's gate. Cheap to clone.
+/// The node's limiter. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Gate {
+pub(crate) struct StartLimiter {
     queue: Arc<Mutex<Queue>>,
 }
 
-/// A place; given on when dropped.
+/// Permission to start a container; released when dropped.
 #[derive(Debug)]
-pub struct Place {
-    gate: Option<Gate>,
-    /// Others have it meanwhile.
+pub(crate) struct StartPermit {
+    limiter: Option<StartLimiter>,
+    /// The permit is lent: another start uses it.
     lent: bool,
 }
 
-/// A start that is under way, from the wish to its end, whether it holds a place or not.
+/// A start in progress, from its decision to its end, with or without a permit.
 #[derive(Debug)]
-pub struct Starting(Gate);
+pub(crate) struct StartInProgress(StartLimiter);
 
 #[derive(Debug)]
 struct Queue {
     free: usize,
     lent: usize,
-    starting: usize,
-    /// When the last start ended, if none is under way.
+    in_progress: usize,
+    /// When the last start ended.
     last_end: Instant,
-    /// Services that wait, each once, in the order of their turns.
+    /// Services with waiters, each once, in the order of their turns.
     turns: VecDeque<Arc<str>>,
-    waiting: HashMap<Arc<str>, VecDeque<oneshot::Sender<Place>>>,
+    waiting: HashMap<Arc<str>, VecDeque<oneshot::Sender<StartPermit>>>,
 }
 
-impl Gate {
-    /// A gate that lets `places` starts run at once.
-    pub fn new(places: usize) -> Self {
+impl StartLimiter {
+    /// Allows `limit` concurrent starts.
+    pub(crate) fn new(limit: usize) -> Self {
         Self {
             queue: Arc::new(Mutex::new(Queue {
-                free: places.max(1),
+                free: limit.max(1),
                 lent: 0,
-                starting: 0,
+                in_progress: 0,
                 last_end: Instant::now(),
                 turns: VecDeque::new(),
                 waiting: HashMap::new(),
@@ -69,52 +69,52 @@ impl Gate {
         }
     }
 
-    /// A start begins; it is under way until the returned value is dropped.
-    pub fn starting(&self) -> Starting {
-        self.queue.lock().starting += 1;
-        Starting(self.clone())
+    /// Counts a start as in progress until the returned value is dropped.
+    pub(crate) fn begin_start(&self) -> StartInProgress {
+        self.queue.lock().in_progress += 1;
+        StartInProgress(self.clone())
     }
 
-    /// How long no start has been under way; `None` while one is.
-    pub fn quiet_for(&self) -> Option<Duration> {
+    /// Time since the last start ended; `None` while one is in progress.
+    pub(crate) fn idle_for(&self) -> Option<Duration> {
         let queue = self.queue.lock();
-        (queue.starting == 0).then(|| queue.last_end.elapsed())
+        (queue.in_progress == 0).then(|| queue.last_end.elapsed())
     }
 
-    /// Waits for a place. Dropping the future gives up the turn.
-    pub async fn enter(&self, service: &Arc<str>) -> Place {
+    /// Waits for a permit. Dropping the future leaves the queue.
+    pub(crate) async fn acquire(&self, service: &Arc<str>) -> StartPermit {
         let turn = {
             let mut queue = self.queue.lock();
             if queue.free > 0 && queue.turns.is_empty() {
                 queue.free -= 1;
-                return self.place();
+                return self.permit();
             }
-            let (turn, called) = oneshot::channel();
-            let line = queue.waiting.entry(service.clone()).or_default();
-            line.push_back(turn);
-            if line.len() == 1 {
+            let (grant, turn) = oneshot::channel();
+            let waiters = queue.waiting.entry(service.clone()).or_default();
+            waiters.push_back(grant);
+            if waiters.len() == 1 {
                 queue.turns.push_back(service.clone());
             }
-            called
+            turn
         };
         match turn.await {
-            Ok(place) => place,
-            // The gate drops no turn it has not called, and this borrow keeps the gate.
-            Err(_) => Place {
-                gate: None,
+            Ok(permit) => permit,
+            // Unreachable: the queue drops no waiter before its turn, and `self` keeps the queue.
+            Err(_) => StartPermit {
+                limiter: None,
                 lent: false,
             },
         }
     }
 
-    fn place(&self) -> Place {
-        Place {
-            gate: Some(self.clone()),
+    fn permit(&self) -> StartPermit {
+        StartPermit {
+            limiter: Some(self.clone()),
             lent: false,
         }
     }
 
-    /// Hands a free place to the next service that waits.
+    /// Hands a free permit to the next waiting service.
     fn release(&self) {
         loop {
             let next = {
@@ -125,21 +125,21 @@ impl Gate {
                 };
                 next
             };
-            match next.send(self.place()) {
+            match next.send(self.permit()) {
                 Ok(()) => return,
-                // That one gave up. Its place goes to the next in this loop, not by its drop.
-                Err(mut place) => place.gate = None,
+                // The waiter is gone. This loop passes the permit on, not its drop.
+                Err(mut permit) => permit.limiter = None,
             }
         }
     }
 }
 
 impl Queue {
-    fn next(&mut self) -> Option<oneshot::Sender<Place>> {
+    fn next(&mut self) -> Option<oneshot::Sender<StartPermit>> {
         let service = self.turns.pop_front()?;
-        let line = self.waiting.get_mut(&service)?;
-        let next = line.pop_front();
-        if line.is_empty() {
+        let waiters = self.waiting.get_mut(&service)?;
+        let next = waiters.pop_front();
+        if waiters.is_empty() {
             self.waiting.remove(&service);
         } else {
             self.turns.push_back(service);
@@ -148,9 +148,9 @@ impl Queue {
     }
 }
 
-impl Place {
-    /// Waits for a call that needs the place, which goes to others if the call hangs.
-    pub async fn during<T>(&mut self, call: impl Future<Output = T>) -> T {
+impl StartPermit {
+    /// Runs a call that needs the permit. The permit is lent if the call hangs.
+    pub(crate) async fn during<T>(&mut self, call: impl Future<Output = T>) -> T {
         tokio::pin!(call);
         match tokio::time::timeout(HANGS, &mut call).await {
             Ok(done) => done,
@@ -162,35 +162,35 @@ impl Place {
     }
 
     fn lend(&mut self) {
-        let Some(gate) = self.gate.as_ref().filter(|_| !self.lent) else {
+        let Some(limiter) = self.limiter.as_ref().filter(|_| !self.lent) else {
             return;
         };
         {
-            let mut queue = gate.queue.lock();
-            if queue.lent == MOST_LENT {
+            let mut queue = limiter.queue.lock();
+            if queue.lent == MAX_LENT {
                 return;
             }
             queue.lent += 1;
         }
         self.lent = true;
-        gate.release();
+        limiter.release();
     }
 }
 
-impl Drop for Place {
+impl Drop for StartPermit {
     fn drop(&mut self) {
-        match self.gate.take() {
-            Some(gate) if self.lent => gate.queue.lock().lent -= 1,
-            Some(gate) => gate.release(),
+        match self.limiter.take() {
+            Some(limiter) if self.lent => limiter.queue.lock().lent -= 1,
+            Some(limiter) => limiter.release(),
             None => {}
         }
     }
 }
 
-impl Drop for Starting {
+impl Drop for StartInProgress {
     fn drop(&mut self) {
         let mut queue = self.0.queue.lock();
-        queue.starting -= 1;
+        queue.in_progress -= 1;
         queue.last_end = Instant::now();
     }
 }
@@ -201,15 +201,15 @@ mod tests {
     use futures_util::FutureExt as _;
 
     #[tokio::test]
-    async fn a_service_with_many_starts_does_not_hold_up_another() {
-        let gate = Gate::new(1);
+    async fn a_service_with_many_starts_does_not_delay_another() {
+        let limiter = StartLimiter::new(1);
         let (greedy, modest): (Arc<str>, Arc<str>) = ("greedy".into(), "modest".into());
-        let first = gate.enter(&greedy).await;
-        let mut greedy_waits: Vec<_> = (0..5).map(|_| Box::pin(gate.enter(&greedy))).collect();
+        let first = limiter.acquire(&greedy).await;
+        let mut greedy_waits: Vec<_> = (0..5).map(|_| Box::pin(limiter.acquire(&greedy))).collect();
         for wait in &mut greedy_waits {
             assert!(wait.as_mut().now_or_never().is_none());
         }
-        let mut modest_waits = Box::pin(gate.enter(&modest));
+        let mut modest_waits = Box::pin(limiter.acquire(&modest));
         assert!(modest_waits.as_mut().now_or_never().is_none());
         drop(first);
         let second = greedy_waits[0].as_mut().now_or_never();
@@ -220,73 +220,79 @@ mod tests {
     }
 
     #[test]
-    fn it_is_quiet_while_no_start_is_under_way() {
-        let gate = Gate::new(1);
-        assert!(gate.quiet_for().is_some());
-        let (one, two) = (gate.starting(), gate.starting());
+    fn it_is_idle_while_no_start_is_in_progress() {
+        let limiter = StartLimiter::new(1);
+        assert!(limiter.idle_for().is_some());
+        let (one, two) = (limiter.begin_start(), limiter.begin_start());
         drop(one);
-        assert_eq!(gate.quiet_for(), None);
+        assert_eq!(limiter.idle_for(), None);
         drop(two);
-        assert!(gate.quiet_for().is_some());
+        assert!(limiter.idle_for().is_some());
     }
 
     #[tokio::test]
-    async fn a_turn_that_is_given_up_loses_no_place() {
-        let gate = Gate::new(1);
+    async fn a_waiter_that_leaves_loses_no_permit() {
+        let limiter = StartLimiter::new(1);
         let service: Arc<str> = "s".into();
-        let first = gate.enter(&service).await;
-        let mut given_up = Box::pin(gate.enter(&service));
-        assert!(given_up.as_mut().now_or_never().is_none());
-        let mut patient = Box::pin(gate.enter(&service));
-        assert!(patient.as_mut().now_or_never().is_none());
-        drop(given_up);
+        let first = limiter.acquire(&service).await;
+        let mut leaves = Box::pin(limiter.acquire(&service));
+        assert!(leaves.as_mut().now_or_never().is_none());
+        let mut stays = Box::pin(limiter.acquire(&service));
+        assert!(stays.as_mut().now_or_never().is_none());
+        drop(leaves);
         drop(first);
-        let place = patient.as_mut().now_or_never();
-        assert!(place.is_some());
-        drop(place);
-        assert!(gate.enter(&service).now_or_never().is_some());
+        let permit = stays.as_mut().now_or_never();
+        assert!(permit.is_some());
+        drop(permit);
+        assert!(limiter.acquire(&service).now_or_never().is_some());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_place_of_a_call_that_hangs_goes_to_another_service() {
-        let gate = Gate::new(1);
+    async fn the_permit_of_a_call_that_hangs_goes_to_another_service() {
+        let limiter = StartLimiter::new(1);
         let (stuck, other): (Arc<str>, Arc<str>) = ("stuck".into(), "other".into());
-        let mut place = gate.enter(&stuck).await;
+        let mut permit = limiter.acquire(&stuck).await;
         let (end, ended) = oneshot::channel::<()>();
         let hanging = tokio::spawn(async move {
-            let _ = place.during(ended).await;
+            let _ = permit.during(ended).await;
         });
-        let asked = tokio::time::Instant::now();
-        let second = gate.enter(&other).await;
-        assert_eq!(asked.elapsed(), HANGS);
-        assert!(gate.enter(&other).now_or_never().is_none(), "still one");
+        let began = tokio::time::Instant::now();
+        let second = limiter.acquire(&other).await;
+        assert_eq!(began.elapsed(), HANGS);
+        assert!(
+            limiter.acquire(&other).now_or_never().is_none(),
+            "still one"
+        );
         let _ = end.send(());
         hanging.await.unwrap();
-        assert!(gate.enter(&other).now_or_never().is_none(), "it was lent");
+        assert!(
+            limiter.acquire(&other).now_or_never().is_none(),
+            "it was lent"
+        );
         drop(second);
-        assert!(gate.enter(&other).now_or_never().is_some());
+        assert!(limiter.acquire(&other).now_or_never().is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn calls_that_hang_are_bounded() {
-        let gate = Gate::new(2);
+        let limiter = StartLimiter::new(2);
         let service: Arc<str> = "s".into();
         let mut calls = tokio::task::JoinSet::new();
-        for _ in 0..MOST_LENT + 20 {
-            let (gate, service) = (gate.clone(), service.clone());
+        for _ in 0..MAX_LENT + 20 {
+            let (limiter, service) = (limiter.clone(), service.clone());
             calls.spawn(async move {
-                let mut place = gate.enter(&service).await;
-                place.during(std::future::pending::<()>()).await;
+                let mut permit = limiter.acquire(&service).await;
+                permit.during(std::future::pending::<()>()).await;
             });
         }
         tokio::time::sleep(HANGS * 60).await;
         {
-            let queue = gate.queue.lock();
-            assert_eq!((queue.lent, queue.free), (MOST_LENT, 0));
+            let queue = limiter.queue.lock();
+            assert_eq!((queue.lent, queue.free), (MAX_LENT, 0));
             assert_eq!(queue.waiting[&service].len(), 20 - 2);
         }
         calls.shutdown().await;
-        let queue = gate.queue.lock();
-        assert_eq!((queue.lent, queue.free), (0, 2), "all come back");
+        let queue = limiter.queue.lock();
+        assert_eq!((queue.lent, queue.free), (0, 2), "all are released");
     }
 }

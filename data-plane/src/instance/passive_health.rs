@@ -1,55 +1,59 @@
-//! When an instance that serves is to be looked at: after a few requests in a row that it did not
-//! answer.
+//! Passive health: a few failed requests in a row cause a health check.
 //!
-//! A failed request is a connection that was refused, reset or not accepted in time, a response whose
-//! head did not come within the request's time, or a caller that left after a long wait without one.
-//! Suspicion costs a look and no more: whether the instance is taken out is the probe's verdict. So a
-//! program that is slow, or busy with one long request at a time, is looked at and stays.
+//! A failed request is one whose connection was refused, reset or not accepted in time, whose response
+//! head did not arrive within the request's timeout, or whose caller left after a long wait. Failures
+//! only cause a check; the probe decides whether the instance is taken out. So a program that is slow,
+//! or busy with one long request at a time, is checked and stays.
 //!
-//! Law: a look is asked for by every [`FAILURES_TO_LOOK`]th failure since the last answer, and by
-//! nothing else; at most one look is under way.
+//! Law: every [`FAILURES_TO_CHECK`]th failure since the last answer asks for a check, and nothing else
+//! does; at most one check runs.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-/// Failures in a row: one may have met the moment at which a server reloads.
-const FAILURES_TO_LOOK: u32 = 3;
-/// A caller that left before this may have left for any reason; one that waited longer gave up.
-pub(super) const PATIENT_CALLER: Duration = Duration::from_secs(10);
+/// Failures in a row before a check. A single one may have met a server that reloads.
+const FAILURES_TO_CHECK: u32 = 3;
+/// A caller that leaves earlier may leave for any reason; a later one did not get its answer.
+const ABANDONED_AFTER: Duration = Duration::from_secs(10);
 
-/// What requests have found of an instance.
+/// Results of an instance's requests.
 #[derive(Debug, Default)]
-pub(super) struct Suspicion {
+pub(crate) struct PassiveHealth {
     failures: AtomicU32,
-    looking: AtomicBool,
+    checking: AtomicBool,
 }
 
-impl Suspicion {
-    /// A request was answered, whatever the answer.
-    pub(super) fn answered(&self) {
-        // Read first: the line is shared by every request of a busy instance.
+impl PassiveHealth {
+    /// Records a response, whatever its status.
+    pub(crate) fn record_answer(&self) {
+        // Read first: all requests of a busy instance share this cache line.
         if self.failures.load(Ordering::Relaxed) > 0 {
             self.failures.store(0, Ordering::Relaxed);
         }
     }
 
-    /// A request failed; true if the instance is to be looked at.
-    pub(super) fn failed(&self) -> bool {
+    /// Records a failed request. True if a health check is due.
+    pub(crate) fn record_failure(&self) -> bool {
         let failures = self
             .failures
             .fetch_add(1, Ordering::Relaxed)
             .wrapping_add(1);
-        failures.is_multiple_of(FAILURES_TO_LOOK)
+        failures.is_multiple_of(FAILURES_TO_CHECK)
     }
 
-    /// Begins a look; false if one is under way.
-    pub(super) fn begin_look(&self) -> bool {
-        !self.looking.swap(true, Ordering::AcqRel)
+    /// Records a caller that left after `waited`. True if a health check is due.
+    pub(crate) fn record_abandoned(&self, waited: Duration) -> bool {
+        waited >= ABANDONED_AFTER && self.record_failure()
     }
 
-    /// The look is over.
-    pub(super) fn end_look(&self) {
-        self.looking.store(false, Ordering::Release);
+    /// Begins a check. False if one runs.
+    pub(crate) fn begin_check(&self) -> bool {
+        !self.checking.swap(true, Ordering::AcqRel)
+    }
+
+    /// Ends the check.
+    pub(crate) fn end_check(&self) {
+        self.checking.store(false, Ordering::Release);
     }
 }
 
@@ -59,25 +63,25 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn one_look_at_a_time() {
-        let suspicion = Suspicion::default();
-        assert!(suspicion.begin_look() && !suspicion.begin_look());
-        suspicion.end_look();
-        assert!(suspicion.begin_look());
+    fn one_check_at_a_time() {
+        let health = PassiveHealth::default();
+        assert!(health.begin_check() && !health.begin_check());
+        health.end_check();
+        assert!(health.begin_check());
     }
 
     proptest! {
         #[test]
-        fn a_look_is_asked_for_by_failures_in_a_row_alone(answers: Vec<bool>) {
-            let suspicion = Suspicion::default();
+        fn only_failures_in_a_row_ask_for_a_check(answers: Vec<bool>) {
+            let health = PassiveHealth::default();
             let mut row = 0;
             for answered in answers {
                 if answered {
-                    suspicion.answered();
+                    health.record_answer();
                     row = 0;
                 } else {
                     row += 1;
-                    prop_assert_eq!(suspicion.failed(), row % FAILURES_TO_LOOK == 0);
+                    prop_assert_eq!(health.record_failure(), row % FAILURES_TO_CHECK == 0);
                 }
             }
         }

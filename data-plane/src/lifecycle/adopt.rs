@@ -1,4 +1,4 @@
-//! Adoptions of containers that an earlier process of this node left, each a task of its own.
+//! Adoption of a container that an earlier process of this node left.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,60 +6,60 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::engine::Engine;
-use super::owner::{Message, Progress};
-use super::pool::Shared;
+use super::event::{EventSender, Started, TaskEvent};
+use super::failure;
 use super::probe::{Probe, Unready};
-use super::report::{FailureReason, StartFailure};
-use super::start::Started;
-use super::trouble::{Cause, cause};
-use super::{failure, sure};
+use crate::engine::confirmed_calls;
+use crate::engine::context::EngineContext;
+use crate::engine::error_class::{Cause, cause};
+use crate::report::{FailureReason, StartFailure};
 use crate::route::Version;
 
-/// Takes a container of an earlier process over: it is ready if it answers within `patience`. One
-/// that the earlier process had put to sleep is woken first.
-pub(super) struct Adoption {
-    pub(super) engine: Arc<Engine>,
-    pub(super) name: String,
-    /// It is to be thawed first.
-    pub(super) frozen: bool,
-    pub(super) pool: Arc<Shared>,
-    pub(super) serial: u64,
-    pub(super) version: Arc<Version>,
-    pub(super) address: SocketAddr,
-    pub(super) patience: Duration,
-    pub(super) give_up: CancellationToken,
-    pub(super) died: CancellationToken,
-    /// The sandbox it is in has ended.
-    pub(super) lost: CancellationToken,
+/// An adoption, ready to [run](Adoption::run).
+pub(crate) struct Adoption {
+    pub(crate) engine: Arc<EngineContext>,
+    pub(crate) events: EventSender,
+    /// The container's name.
+    pub(crate) name: String,
+    /// Whether the container is paused and must be resumed first.
+    pub(crate) paused: bool,
+    pub(crate) version: Arc<Version>,
+    pub(crate) address: SocketAddr,
+    /// Time limit of the probes.
+    pub(crate) timeout: Duration,
+    pub(crate) cancel: CancellationToken,
+    /// Cancelled when the engine reports the container's death.
+    pub(crate) died: CancellationToken,
+    /// Cancelled when the container's sandbox ends.
+    pub(crate) network_lost: CancellationToken,
 }
 
 impl Adoption {
-    pub(super) async fn run(self) {
-        let deadline = Instant::now() + self.patience;
+    /// Waits until the container answers, and reports the outcome.
+    pub(crate) async fn run(self) {
+        let deadline = Instant::now() + self.timeout;
         let runtime = self.engine.runtime.clone();
         let probe = Probe::new(runtime, self.name, self.address, &self.version.spec).at_once();
-        let failed = |failure, cause| Progress::Failed(Box::new(failure), cause);
-        if self.frozen
-            && let Err(error) = sure::unpause(&self.engine, probe.name()).await
+        let failed = |failure, cause| TaskEvent::Failed(Box::new(failure), cause);
+        if self.paused
+            && let Err(error) = confirmed_calls::unpause(&self.engine, probe.name()).await
         {
-            let cause = cause(&error, self.engine.outage.borrow().is_on());
-            let failed = failed(failure::of_engine(error), cause);
-            self.pool.tell(Message::Progress(self.serial, failed));
+            let cause = cause(&error, self.engine.is_available());
+            self.events.send(failed(failure::of_engine(error), cause));
             return;
         }
-        let progress = tokio::select! {
+        let event = tokio::select! {
             biased;
-            () = self.give_up.cancelled() => return,
+            () = self.cancel.cancelled() => return,
             () = self.died.cancelled() => {
-                let why = "ended while it was taken over".to_owned();
+                let why = "ended during its adoption".to_owned();
                 failed(failure::new(FailureReason::Exited, why), Cause::Version)
             }
-            () = self.lost.cancelled() => {
-                failed(failure::network_lost("while it was taken over"), Cause::Node)
+            () = self.network_lost.cancelled() => {
+                failed(failure::network_lost("during its adoption"), Cause::Node)
             }
-            found = probe.until_ready(deadline) => match found {
-                Ok(()) => Progress::Answered(Box::new(Started {
+            outcome = probe.until_ready(deadline) => match outcome {
+                Ok(()) => TaskEvent::Answered(Box::new(Started {
                     address: self.address,
                     cold_start: None,
                 })),
@@ -72,6 +72,6 @@ impl Adoption {
                 }
             },
         };
-        self.pool.tell(Message::Progress(self.serial, progress));
+        self.events.send(event);
     }
 }

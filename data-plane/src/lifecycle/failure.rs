@@ -1,16 +1,26 @@
-//! Why a start failed, in words for the operator: what happened, and what to do.
+//! Failures of containers, in words for the operator: the event and its remedy.
 
 use std::time::SystemTime;
 
-use super::report::{FailureReason, StartFailure};
-use super::signal;
+use cless_proto::signal;
+
+use crate::report::{FailureReason, StartFailure};
 use crate::runtime::{Error, Exit, Runtime};
 
-/// The most lines of output kept of a container that ended.
+/// Lines of output kept of a container that ended.
 const LOG_TAIL_LINES: usize = 20;
 
-/// A container that ended `when`; asks the engine for its last words.
-pub(super) async fn exited(
+/// Engines, shells and the container's init add this to the number of the signal that ended a process.
+const SIGNAL_EXIT_BASE: i32 = 128;
+
+/// The exit of a container that the engine cannot describe.
+pub(crate) const UNKNOWN_EXIT: Exit = Exit {
+    code: -1,
+    oom_killed: false,
+};
+
+/// The failure of a container that ended `when`, with its last lines of output.
+pub(crate) async fn exited(
     runtime: &dyn Runtime,
     name: &str,
     exit: Exit,
@@ -20,7 +30,7 @@ pub(super) async fn exited(
         .log_tail(name, LOG_TAIL_LINES)
         .await
         .unwrap_or_default();
-    let signal = signal::of_exit_code(exit.code);
+    let signal = signal_of(exit.code);
     let how = match (exit, &signal) {
         (
             Exit {
@@ -41,8 +51,8 @@ pub(super) async fn exited(
     }
 }
 
-/// The engine's refusal or silence.
-pub(super) fn of_engine(error: Error) -> StartFailure {
+/// The failure of an engine call.
+pub(crate) fn of_engine(error: Error) -> StartFailure {
     let reason = match error {
         Error::ImageMissing { .. }
         | Error::Pull { .. }
@@ -50,18 +60,18 @@ pub(super) fn of_engine(error: Error) -> StartFailure {
         | Error::Credentials { .. } => FailureReason::Image,
         Error::NotFound(_)
         | Error::Refused(_)
-        | Error::Unavailable(_)
-        | Error::Away(_)
+        | Error::NoResponse(_)
+        | Error::NotSent(_)
         | Error::Failed(_)
         | Error::NoSpace(_)
         | Error::NameTaken(_) => FailureReason::Engine,
     };
     let remedy = match &error {
         Error::NoSpace(_) => {
-            ": free some on this node, by removing images that are not needed for example; it is \
-             tried again meanwhile"
+            ": free some on this node, for example by removing unused images; starts are retried \
+             meanwhile"
         }
-        Error::Away(_) | Error::Unavailable(_) => "; it is tried again when the engine answers",
+        Error::NotSent(_) | Error::NoResponse(_) => "; it is retried when the engine answers",
         Error::ImageMissing { .. } | Error::Pull { .. } => {
             ": check the reference and that this node reaches the registry, or load the image on the \
              node"
@@ -70,20 +80,20 @@ pub(super) fn of_engine(error: Error) -> StartFailure {
         _ => "",
     };
     StartFailure {
-        engine_error: words_of(&error),
+        engine_error: engine_message(&error),
         ..new(reason, format!("{error}{remedy}"))
     }
 }
 
-/// What the engine or the registry behind it said, without our own words.
-fn words_of(error: &Error) -> Option<String> {
+/// The message of the engine or its registry, verbatim.
+fn engine_message(error: &Error) -> Option<String> {
     match error {
         Error::Pull { message, .. }
         | Error::Denied { message, .. }
         | Error::NotFound(message)
         | Error::Refused(message)
-        | Error::Unavailable(message)
-        | Error::Away(message)
+        | Error::NoResponse(message)
+        | Error::NotSent(message)
         | Error::Failed(message)
         | Error::NoSpace(message)
         | Error::NameTaken(message) => Some(message.clone()),
@@ -91,8 +101,8 @@ fn words_of(error: &Error) -> Option<String> {
     }
 }
 
-/// Its network went away under it: the pause container that held it has ended.
-pub(super) fn network_lost(when: &str) -> StartFailure {
+/// The failure of a container whose pause container ended.
+pub(crate) fn network_lost(when: &str) -> StartFailure {
     new(
         FailureReason::Engine,
         format!(
@@ -102,8 +112,8 @@ pub(super) fn network_lost(when: &str) -> StartFailure {
     )
 }
 
-/// A failure without a container's end.
-pub(super) fn new(reason: FailureReason, message: String) -> StartFailure {
+/// A failure without an exit.
+pub(crate) fn new(reason: FailureReason, message: String) -> StartFailure {
     StartFailure {
         reason,
         message,
@@ -114,5 +124,39 @@ pub(super) fn new(reason: FailureReason, message: String) -> StartFailure {
         signal: None,
         last_probe: None,
         engine_error: None,
+    }
+}
+
+/// The signal that an exit code stands for, if it does. A program may exit with such a code by itself;
+/// no engine tells the difference.
+fn signal_of(exit_code: i32) -> Option<String> {
+    let number = u8::try_from(exit_code.checked_sub(SIGNAL_EXIT_BASE)?).ok()?;
+    (1..=signal::LAST)
+        .contains(&number)
+        .then(|| signal::name(number).map_or_else(|| format!("signal {number}"), str::to_owned))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_over_128_stand_for_signals() {
+        for (code, named) in [
+            (137, Some("SIGKILL")),
+            (139, Some("SIGSEGV")),
+            (143, Some("SIGTERM")),
+            (159, Some("SIGSYS")),
+            (162, Some("signal 34")),
+            (128, None),
+            (193, None),
+            (255, None),
+            (1, None),
+            (0, None),
+            (-1, None),
+            (i32::MIN, None),
+        ] {
+            assert_eq!(signal_of(code).as_deref(), named, "{code}");
+        }
     }
 }

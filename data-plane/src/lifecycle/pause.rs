@@ -1,111 +1,107 @@
-//! Putting an instance to sleep and waking it, each a task of its own.
+//! Pausing and resuming an instance.
 //!
-//! Nobody is in the instance and nobody may enter while these run. Its connections are closed before
-//! the freeze: the kernel goes on accepting for a frozen process, so the other end of a connection
-//! would never know, and a process that slept through its own time limits closes them on waking,
-//! under the request that is sent on them.
+//! The instance has no request and admits none during these tasks. Its connections are closed before
+//! the pause. The kernel keeps accepting for a paused process, so the other end would not notice; and a
+//! process whose time limits expired closes its connections on resuming, under a new request.
 //!
-//! An engine that goes away meanwhile costs no instance: what it was not asked for did not happen,
-//! and what nobody knows is looked at when it is back.
+//! An unavailable engine costs no instance. A call that was not sent had no effect; after a call
+//! without a response the container is inspected once the engine is back.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
-use super::engine::Engine;
+use super::event::{EventSender, TaskEvent};
 use super::failure;
-use super::guard::Instance;
-use super::owner::{Message, Progress};
-use super::pool::Shared;
-use super::{sure, trouble};
+use crate::engine::context::EngineContext;
+use crate::engine::{confirmed_calls, error_class};
+use crate::instance::Instance;
 use crate::runtime::{ContainerState, Error};
 
-/// How long the freeze waits for connections to close. They take a turn of their task each; one that
-/// cannot be closed, because the instance reads nothing, is left to the instance.
-const DISCONNECT: Duration = Duration::from_secs(1);
-/// Between attempts at an engine that comes and goes.
+/// The longest wait for connections to close. A connection that cannot close, because the instance
+/// reads nothing, stays open.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Between attempts while the engine comes and goes.
 const RETRY: Duration = Duration::from_millis(250);
 
-/// An instance between ready and asleep, one way or the other.
-pub(super) struct Doze {
-    pub(super) engine: Arc<Engine>,
-    pub(super) pool: Arc<Shared>,
-    pub(super) instance: Arc<Instance>,
+/// A pause or resume of one instance.
+pub(crate) struct PauseTask {
+    pub(crate) engine: Arc<EngineContext>,
+    pub(crate) events: EventSender,
+    pub(crate) instance: Arc<Instance>,
+    /// The task before this one, which may still call the engine.
+    pub(crate) previous: Option<JoinHandle<()>>,
 }
 
-impl Doze {
-    /// Freezes it and reports that, once what is `before` it at the engine is over.
-    pub(super) async fn pause(self, before: Option<JoinHandle<()>>) {
-        over(before).await;
-        let _ = tokio::time::timeout(DISCONNECT, self.instance.disconnected()).await;
-        let asked = Instant::now();
-        self.tell(
-            match sure::pause(&self.engine, self.instance.name()).await {
-                Ok(()) => Progress::Paused(asked.elapsed()),
-                Err(Error::Away(_)) => Progress::Awake,
-                Err(error) if trouble::is_no_answer(&error) && self.is_away() => self.look().await,
-                Err(error) => stuck("frozen", error),
-            },
-        );
+impl PauseTask {
+    /// Pauses the container and reports the outcome.
+    pub(crate) async fn pause(mut self) {
+        self.await_previous().await;
+        let _ = tokio::time::timeout(DISCONNECT_TIMEOUT, self.instance.disconnected()).await;
+        let began = Instant::now();
+        let event = match confirmed_calls::pause(&self.engine, self.instance.name()).await {
+            Ok(()) => TaskEvent::Paused(began.elapsed()),
+            Err(Error::NotSent(_)) => TaskEvent::PauseSkipped,
+            Err(error) if self.is_outage(&error) => self.await_outcome().await,
+            Err(error) => pause_failed("frozen", error),
+        };
+        self.events.send(event);
     }
 
-    /// Finds out whether it was frozen, once the engine answers.
-    async fn look(&self) -> Progress {
-        let asked = Instant::now();
+    /// Inspects the container once the engine answers.
+    async fn await_outcome(&self) -> TaskEvent {
+        let began = Instant::now();
         loop {
             tokio::time::sleep(RETRY).await;
-            self.engine.back().await;
+            self.engine.available().await;
             match self.engine.runtime.inspect(self.instance.name()).await {
                 Ok(found) if found.state == ContainerState::Paused => {
-                    return Progress::Paused(asked.elapsed());
+                    return TaskEvent::Paused(began.elapsed());
                 }
-                Ok(found) if found.state == ContainerState::Running => return Progress::Awake,
+                Ok(found) if found.state == ContainerState::Running => {
+                    return TaskEvent::PauseSkipped;
+                }
                 Ok(_) => {
                     let gone = Error::NotFound(self.instance.name().to_owned());
-                    return stuck("frozen", gone);
+                    return pause_failed("frozen", gone);
                 }
-                Err(error) if trouble::is_no_answer(&error) => self.engine.missed(),
-                Err(error) => return stuck("frozen", error),
+                Err(error) if error_class::is_unreachable(&error) => self.engine.record_failure(),
+                Err(error) => return pause_failed("frozen", error),
             }
         }
     }
 
-    /// Thaws it and reports that. It is not probed again: it listened when it was frozen.
-    pub(super) async fn resume(self, before: Option<JoinHandle<()>>) {
-        over(before).await;
-        let asked = Instant::now();
-        let resumed = loop {
-            match sure::unpause(&self.engine, self.instance.name()).await {
-                Ok(()) => break Progress::Resumed(asked.elapsed()),
-                Err(error) if trouble::is_no_answer(&error) && self.is_away() => {
+    /// Resumes the container and reports the outcome. There is no probe: it listened before the pause.
+    pub(crate) async fn resume(mut self) {
+        self.await_previous().await;
+        let began = Instant::now();
+        let event = loop {
+            match confirmed_calls::unpause(&self.engine, self.instance.name()).await {
+                Ok(()) => break TaskEvent::Resumed(began.elapsed()),
+                Err(error) if self.is_outage(&error) => {
                     tokio::time::sleep(RETRY).await;
-                    self.engine.back().await;
+                    self.engine.available().await;
                 }
-                Err(error) => break stuck("thawed", error),
+                Err(error) => break pause_failed("thawed", error),
             }
         };
-        self.tell(resumed);
+        self.events.send(event);
     }
 
-    fn is_away(&self) -> bool {
-        self.engine.outage.borrow().is_on()
+    fn is_outage(&self, error: &Error) -> bool {
+        error_class::is_unreachable(error) && !self.engine.is_available()
     }
 
-    fn tell(&self, progress: Progress) {
-        self.pool
-            .tell(Message::Progress(self.instance.serial(), progress));
-    }
-}
-
-async fn over(before: Option<JoinHandle<()>>) {
-    if let Some(before) = before {
-        let _ = before.await;
+    async fn await_previous(&mut self) {
+        if let Some(previous) = self.previous.take() {
+            let _ = previous.await;
+        }
     }
 }
 
-fn stuck(how: &str, error: crate::runtime::Error) -> Progress {
+fn pause_failed(how: &str, error: Error) -> TaskEvent {
     let mut failure = failure::of_engine(error);
     failure.message = format!("the container could not be {how}: {}", failure.message);
-    Progress::Stuck(Box::new(failure))
+    TaskEvent::PauseFailed(Box::new(failure))
 }

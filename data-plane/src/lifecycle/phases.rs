@@ -1,35 +1,34 @@
-//! Where the time of a start goes, phase by phase, whether it succeeds or not. Pure.
+//! The time that each phase of a start took. Pure.
 //!
-//! A start that failed has spent the rest of its time in the phase in which it failed, so that a pull
-//! that ends after ten minutes shows as ten minutes of pulling. Law (tested below): what the phases
-//! say adds up to no more than the whole, and to the whole of a start that failed.
+//! A failed start spent the rest of its time in the phase in which it failed: a pull that fails after
+//! ten minutes counts as ten minutes of pulling. Law (tested below): the phases of a failed start add
+//! up to its total.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::report::{ColdStart, FailureReason};
+use crate::report::{ColdStart, FailureReason};
 
-/// The phases that are over, as a start goes on.
+/// The phases of a start so far; `None` for a phase that has not ended.
 #[derive(Debug, Default)]
-pub(super) struct Phases {
-    pub(super) pull: Option<Duration>,
-    pub(super) queue: Option<Duration>,
-    pub(super) create: Option<Duration>,
-    pub(super) start: Option<Duration>,
-    pub(super) ready: Option<Duration>,
+pub(crate) struct Phases {
+    pub(crate) pull: Option<Duration>,
+    pub(crate) queue: Option<Duration>,
+    pub(crate) create: Option<Duration>,
+    pub(crate) start: Option<Duration>,
+    pub(crate) ready: Option<Duration>,
     /// The digest that this node resolved.
-    pub(super) image_digest: Option<Arc<str>>,
-    /// It was this start that did.
-    pub(super) resolved_here: bool,
-    /// What this start pulled.
-    pub(super) pulled: BTreeSet<String>,
+    pub(crate) image_digest: Option<Arc<str>>,
+    /// Whether this start resolved it.
+    pub(crate) resolved_here: bool,
+    /// Image references that this start pulled.
+    pub(crate) pulled: BTreeSet<String>,
 }
 
 impl Phases {
-    /// Of a start that made its instance ready.
-    pub(super) fn of_ready(&self, total: Duration, at: SystemTime) -> ColdStart {
+    /// The phases of a successful start.
+    pub(crate) fn of_ready(&self, total: Duration, at: SystemTime) -> ColdStart {
         ColdStart {
             pull: self.pull,
             queue: self.queue,
@@ -41,8 +40,8 @@ impl Phases {
         }
     }
 
-    /// Of a start that failed after `total`: the phase in which it did so gets what is left.
-    pub(super) fn of_failed(&self, reason: FailureReason, total: Duration) -> Spent {
+    /// The phases of a start that failed after `total`.
+    pub(crate) fn of_failed(&self, reason: FailureReason, total: Duration) -> FailedPhases {
         let known = [self.pull, self.queue, self.create, self.start, self.ready];
         let known: Duration = known.into_iter().flatten().sum();
         let rest = total.saturating_sub(known);
@@ -56,7 +55,7 @@ impl Phases {
             true => Some(known.unwrap_or_default() + rest),
             false => known,
         };
-        Spent(ColdStart {
+        FailedPhases(ColdStart {
             pull: of("pull", self.pull),
             queue: self.queue,
             create: of("create", self.create),
@@ -68,40 +67,14 @@ impl Phases {
     }
 }
 
-/// What a start that failed has spent its time on.
+/// The phases of a failed start.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Spent(ColdStart);
+pub(crate) struct FailedPhases(ColdStart);
 
-impl Spent {
-    /// Each phase that was begun, with its time; the whole last.
-    pub(super) fn phases(&self) -> impl Iterator<Item = (&'static str, Duration)> {
+impl FailedPhases {
+    /// Each phase that began, with its time; `total` comes last.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, Duration)> {
         self.0.phases().chain([("total", self.0.total)])
-    }
-}
-
-impl ColdStart {
-    /// The phases that there were, in their order, each with its time.
-    pub fn phases(&self) -> impl Iterator<Item = (&'static str, Duration)> + use<> {
-        [
-            ("pull", self.pull),
-            ("queue", self.queue),
-            ("create", self.create),
-            ("start", self.start),
-            ("ready", self.ready),
-        ]
-        .into_iter()
-        .filter_map(|(phase, took)| Some((phase, took?)))
-    }
-}
-
-/// `create=12 start=270 ready=2`, in milliseconds, for a line of the log.
-impl fmt::Display for ColdStart {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, (phase, took)) in self.phases().enumerate() {
-            let space = if index == 0 { "" } else { " " };
-            write!(f, "{space}{phase}={:.1}", took.as_secs_f64() * 1e3)?;
-        }
-        Ok(())
     }
 }
 
@@ -113,7 +86,7 @@ mod tests {
     const MS: fn(u64) -> Duration = Duration::from_millis;
 
     #[test]
-    fn a_start_that_fails_has_spent_the_rest_on_the_phase_that_failed() {
+    fn a_failed_start_spent_the_rest_of_its_time_in_the_phase_that_failed() {
         let phases = Phases {
             queue: Some(MS(5)),
             create: Some(MS(12)),
@@ -122,38 +95,27 @@ mod tests {
         };
         let spent: Vec<_> = phases
             .of_failed(FailureReason::Exited, MS(300))
-            .phases()
+            .iter()
             .collect();
-        let wanted = [
+        let expected = [
             ("queue", 5),
             ("create", 12),
             ("start", 270),
             ("ready", 13),
             ("total", 300),
         ];
-        assert_eq!(spent, wanted.map(|(phase, ms)| (phase, MS(ms))));
+        assert_eq!(spent, expected.map(|(phase, ms)| (phase, MS(ms))));
 
         let spent: Vec<_> = Phases::default()
             .of_failed(FailureReason::Image, MS(900))
-            .phases()
+            .iter()
             .collect();
         assert_eq!(spent, [("pull", MS(900)), ("total", MS(900))]);
     }
 
-    #[test]
-    fn a_line_of_the_log_names_what_there_was() {
-        let phases = Phases {
-            create: Some(MS(12)),
-            ready: Some(Duration::from_micros(1500)),
-            ..Phases::default()
-        };
-        let line = phases.of_ready(MS(20), SystemTime::UNIX_EPOCH).to_string();
-        assert_eq!(line, "create=12.0 ready=1.5");
-    }
-
     proptest! {
         #[test]
-        fn what_a_failed_start_spent_adds_up(
+        fn the_phases_of_a_failed_start_add_up_to_its_total(
             known in proptest::array::uniform4(proptest::option::of(0u64..1000)),
             extra in 0u64..1000,
             reason in proptest::sample::select(vec![
@@ -164,7 +126,7 @@ mod tests {
             let phases = Phases { pull, queue, create, start, ..Phases::default() };
             let total = known.into_iter().flatten().map(MS).sum::<Duration>() + MS(extra);
             let spent = phases.of_failed(reason, total);
-            let sum: Duration = spent.phases().filter(|(phase, _)| *phase != "total").map(|(_, took)| took).sum();
+            let sum: Duration = spent.iter().filter(|(phase, _)| *phase != "total").map(|(_, took)| took).sum();
             prop_assert_eq!(sum, total);
         }
     }

@@ -1,89 +1,96 @@
-//! Takes containers away, however often the engine must be asked.
+//! Removal of a container, repeated until the engine has done it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tracing::warn;
 
-use super::engine::Engine;
+use super::event::{EventSender, TaskEvent};
 use super::failure;
-use super::owner::{Message, Progress};
-use super::pool::Shared;
-use super::{sure, trouble};
-use crate::runtime::{ContainerState, Exit};
+use crate::engine::context::EngineContext;
+use crate::engine::sandbox::Sandboxes;
+use crate::engine::{confirmed_calls, error_class};
+use crate::runtime::ContainerState;
 
-/// Before a container that could not be removed is tried again; doubled each time.
-const REMOVE_RETRY: Duration = Duration::from_secs(1);
-const LONGEST_RETRY: Duration = Duration::from_secs(30);
+/// Delay after the first failed removal; doubles with each failure.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(30);
 
-const UNKNOWN_EXIT: Exit = Exit {
-    code: -1,
-    oom_killed: false,
-};
-
-/// How a container is taken away.
+/// The steps of a removal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Farewell {
-    /// Asked to end, and after so long ended by force, then removed.
+pub(crate) enum Removal {
+    /// Stop the container, kill it after this grace, then remove it.
     Stop(Duration),
-    /// Removed: it has ended, or never ran.
+    /// Remove a container that has ended or never ran.
     Remove,
-    /// Removed after its end is explained: it died while it served.
+    /// Report why the container ended while it served, then remove it.
     Explain,
 }
 
-/// Takes a container away, however often the engine must be asked, then reports it.
-pub(super) async fn take_away(
-    engine: Arc<Engine>,
-    pool: Arc<Shared>,
-    serial: u64,
-    name: String,
-    how: Farewell,
-    started: Option<tokio::task::JoinHandle<()>>,
-) {
-    // A create that is under way must be over, or the container would appear after its removal.
-    if let Some(started) = started {
-        let _ = started.await;
+/// A removal, ready to [run](RemoveTask::run).
+pub(crate) struct RemoveTask {
+    pub(crate) engine: Arc<EngineContext>,
+    pub(crate) sandboxes: Arc<Sandboxes>,
+    pub(crate) events: EventSender,
+    /// The container's name.
+    pub(crate) name: String,
+    pub(crate) removal: Removal,
+    /// The task before this one. It must end first: a container whose creation is in progress would
+    /// appear after its removal.
+    pub(crate) previous: Option<JoinHandle<()>>,
+}
+
+impl RemoveTask {
+    /// Removes the container, then its sandbox, and reports that.
+    pub(crate) async fn run(mut self) {
+        if let Some(previous) = self.previous.take() {
+            let _ = previous.await;
+        }
+        if self.removal == Removal::Explain {
+            self.explain().await;
+        }
+        self.remove_container().await;
+        // Before the report: a shutdown must not end while the sandbox exists.
+        self.sandboxes.release(&self.name).await;
+        self.events.send(TaskEvent::Removed);
     }
-    let runtime = &*engine.runtime;
-    if how == Farewell::Explain {
-        let failure = match runtime.inspect(&name).await {
+
+    async fn explain(&self) {
+        let runtime = &*self.engine.runtime;
+        let failure = match runtime.inspect(&self.name).await {
             Ok(found) if found.state != ContainerState::Exited && found.sandbox.is_some() => {
                 failure::network_lost("while it served")
             }
             found => {
-                let exit = found.map_or(UNKNOWN_EXIT, |found| found.exit);
-                failure::exited(runtime, &name, exit, "while it served").await
+                let exit = found.map_or(failure::UNKNOWN_EXIT, |found| found.exit);
+                failure::exited(runtime, &self.name, exit, "while it served").await
             }
         };
-        pool.tell(Message::Progress(
-            serial,
-            Progress::Explained(Box::new(failure)),
-        ));
+        self.events.send(TaskEvent::Exited(Box::new(failure)));
     }
-    let mut still_to_ask = match how {
-        Farewell::Stop(grace) => Some(grace),
-        Farewell::Remove | Farewell::Explain => None,
-    };
-    let mut retry = REMOVE_RETRY;
-    loop {
-        if let Some(grace) = still_to_ask {
-            let stopped = sure::stop(&engine, &name, grace).await;
-            if !stopped.is_err_and(|error| trouble::is_no_answer(&error)) {
-                still_to_ask = None;
+
+    async fn remove_container(&self) {
+        let (engine, name) = (&*self.engine, &self.name);
+        let mut stop_grace = match self.removal {
+            Removal::Stop(grace) => Some(grace),
+            Removal::Remove | Removal::Explain => None,
+        };
+        let mut retry = RETRY_FIRST;
+        loop {
+            if let Some(grace) = stop_grace {
+                let stopped = confirmed_calls::stop(engine, name, grace).await;
+                if !stopped.is_err_and(|error| error_class::is_unreachable(&error)) {
+                    stop_grace = None;
+                }
             }
-        }
-        match sure::remove(&engine, &name).await {
-            Ok(()) => break,
-            Err(error) => {
-                warn!(container = name, %error, "cannot remove a container, trying again");
-                tokio::time::sleep(retry).await;
-                engine.back().await;
-                retry = (retry * 2).min(LONGEST_RETRY);
-            }
+            let Err(error) = confirmed_calls::remove(engine, name).await else {
+                return;
+            };
+            warn!(container = name, %error, "cannot remove a container, trying again");
+            tokio::time::sleep(retry).await;
+            engine.available().await;
+            retry = (retry * 2).min(RETRY_MAX);
         }
     }
-    // What is in use by nobody any more goes too, before the node may think that all is gone.
-    engine.sandboxes.release(runtime, &name).await;
-    pool.tell(Message::Progress(serial, Progress::Removed));
 }

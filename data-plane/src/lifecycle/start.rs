@@ -1,235 +1,230 @@
-//! Starts, each a task of its own.
+//! The start of one instance.
 //!
-//! A start goes through pull (only if the image is missing, or the policy says so), the node's
-//! gate, create, start, and probes; each phase is timed. It uses a network sandbox if one is ready
-//! (see [`join`]) and else the bridge; if the sandbox turns out to be of no use, it begins once more
-//! on the bridge. It is told to give up by a token, and it
-//! learns of its container's death by another, at once, from the engine's events; in case an event
-//! is lost it also asks the engine now and then.
+//! ```text
+//!   pull, if needed ──► start permit ──► create ──► start ──► probe ──► ready
+//! ```
 //!
-//! A call to the engine that makes something is never dropped half-way: the container would appear
-//! after its removal. So giving up is looked at between such calls, and within the waits.
+//! A start joins a network sandbox if one is ready (see [`in_sandbox`]) and uses the bridge otherwise.
+//! If the sandbox proves unusable, the start begins again on the bridge. A token cancels the start;
+//! another reports the container's death, from the engine's events. Because an event may be lost, the
+//! start also inspects the container now and then.
 //!
-//! How such a call ended is known from `sure`, not from its answer alone; whose fault a failure is,
-//! from `trouble`.
+//! An engine call that creates something is never dropped: its container would appear after the
+//! removal. So cancellation takes effect between such calls and during waits.
 
-#[path = "start/in_sandbox.rs"]
-mod join;
-#[path = "start/readiness.rs"]
-mod ready;
+mod image;
+mod in_sandbox;
+mod outcome;
+mod readiness;
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{Instrument as _, info, info_span};
 
-use super::engine::Engine;
-use super::gate::Place;
-use super::owner::{Message, Progress};
+use super::event::{EventSender, Started, TaskEvent};
+use super::failure;
 use super::phases::Phases;
-use super::pool::Shared;
-use super::report::{ColdStart, FailureReason, StartFailure};
-use super::trouble::{Cause, cause};
-use super::{failure, sure};
+use crate::engine::confirmed_calls;
+use crate::engine::context::EngineContext;
+use crate::engine::error_class::{Cause, cause};
+use crate::engine::sandbox::Sandboxes;
+use crate::engine::start_limiter::StartPermit;
+use crate::report::FailureReason;
 use crate::route::Version;
 use crate::runtime::{ContainerSpec, ContainerState, Error, label};
-use join::{Launched, Pending};
+use outcome::{Launched, PendingStart, StartAbort};
 
-/// How often a container that does not answer is asked for, in case its death was not told.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// How often the container of a start is inspected, in case the event of its death was lost.
+const INSPECT_EVERY: Duration = Duration::from_millis(500);
 
-/// One start.
-pub(super) struct Start {
-    pub(super) engine: Arc<Engine>,
-    pub(super) pool: Arc<Shared>,
-    pub(super) serial: u64,
-    pub(super) name: String,
-    pub(super) version: Arc<Version>,
-    /// How long it may take, without the pull and the wait for the gate.
-    pub(super) patience: Duration,
-    /// The port, if an earlier start found it.
-    pub(super) port: Option<u16>,
-    /// The digest that this node resolved, if an earlier start did.
-    pub(super) image_digest: Option<Arc<str>>,
-    /// An earlier start has looked at the image.
-    pub(super) looked: bool,
-    /// The policy says `always` and this is the version's first start here.
-    pub(super) pull_first: bool,
-    pub(super) give_up: CancellationToken,
-    pub(super) died: CancellationToken,
+/// A start, ready to [run](Start::run).
+pub(crate) struct Start {
+    pub(crate) engine: Arc<EngineContext>,
+    pub(crate) sandboxes: Arc<Sandboxes>,
+    pub(crate) events: EventSender,
+    /// The container's name.
+    pub(crate) name: String,
+    pub(crate) version: Arc<Version>,
+    /// The digest that the control plane fixed for the version; `None` until it has.
+    pub(crate) fixed_digest: watch::Receiver<Option<Arc<str>>>,
+    /// Time limit of the probes; pull and permit have none.
+    pub(crate) timeout: Duration,
+    /// The port that an earlier start found.
+    pub(crate) port: Option<u16>,
+    /// The digest that an earlier start on this node resolved.
+    pub(crate) image_digest: Option<Arc<str>>,
+    /// Whether an earlier start has inspected the image.
+    pub(crate) image_inspected: bool,
+    /// Whether to pull before anything else: the first start under the pull policy `always`.
+    pub(crate) pull_first: bool,
+    pub(crate) cancel: CancellationToken,
+    /// Cancelled when the engine reports the container's death.
+    pub(crate) died: CancellationToken,
 }
 
-/// A start that succeeded.
-#[derive(Debug)]
-pub(super) struct Started {
-    pub(super) address: SocketAddr,
-    pub(super) cold_start: Option<ColdStart>,
-}
-
-/// Why a start ends early.
-pub(super) enum Halt {
-    /// It is no longer wanted.
-    GivenUp,
-    /// The network sandbox cannot be used; see the reason.
-    Detached(String),
-    Failed(StartFailure, Cause),
-}
-
-/// One way through a start.
+/// One attempt of a start.
 struct Attempt {
-    /// Whether to use a sandbox.
-    join: bool,
-    /// The container has ended.
+    use_sandbox: bool,
     died: CancellationToken,
 }
 
-/// What of the node a container runs in.
-struct Site {
+/// The parts of a container's specification that depend on the node.
+struct Placement {
     network: String,
-    /// The engine's id of the sandbox to join.
+    /// The engine's id of the sandbox to join; `None`: the bridge.
     sandbox: Option<String>,
-    /// The engine's runtime.
-    runtime: Option<String>,
-}
-
-impl From<StartFailure> for Halt {
-    fn from(failure: StartFailure) -> Self {
-        Self::Failed(failure, Cause::Version)
-    }
+    /// `None`: the engine's default.
+    oci_runtime: Option<String>,
 }
 
 impl Start {
-    /// Runs to its end and reports it.
-    pub(super) async fn run(self) {
-        let _starting = self.engine.gate.starting();
+    /// Runs the start and reports its outcome.
+    pub(crate) async fn run(self) {
+        let span = info_span!(
+            parent: None,
+            "cold_start",
+            service = %self.version.service,
+            version = self.version.key.number,
+            instance = %self.name,
+        );
+        self.run_to_end().instrument(span).await;
+    }
+
+    async fn run_to_end(self) {
+        let _in_progress = self.engine.start_limiter.begin_start();
         let (began, outages) = (Instant::now(), self.outages());
         let mut phases = Phases {
             image_digest: self.image_digest.clone(),
             ..Phases::default()
         };
         let first = Attempt {
-            join: true,
+            use_sandbox: true,
             died: self.died.clone(),
         };
-        let mut outcome = self.start(&first, began, &mut phases).await;
-        if let Err(Halt::Detached(why)) = &outcome {
+        let mut outcome = self.attempt(&first, began, &mut phases).await;
+        if let Err(StartAbort::SandboxUnusable(why)) = &outcome {
             self.leave_sandbox(why).await;
-            // The end of the container that was removed just now is not that of the next. Its own is
-            // found by looking.
+            // `self.died` may report the container that was just removed. Inspections notice the death
+            // of the next.
             let second = Attempt {
-                join: false,
+                use_sandbox: false,
                 died: CancellationToken::new(),
             };
-            outcome = self.start(&second, began, &mut phases).await;
+            outcome = self.attempt(&second, began, &mut phases).await;
         }
         let (failure, mut cause) = match outcome {
             Ok((started, pending)) => {
-                self.tell(Progress::Answered(Box::new(started)));
+                self.events.send(TaskEvent::Answered(Box::new(started)));
                 if let Some(pending) = pending {
-                    self.see_through(pending).await;
+                    self.await_engine(pending).await;
                 }
                 return;
             }
-            Err(Halt::GivenUp) => return,
-            Err(Halt::Failed(failure, cause)) => (failure, cause),
-            Err(Halt::Detached(why)) => (failure::new(FailureReason::Engine, why), Cause::Node),
+            Err(StartAbort::Cancelled) => return,
+            Err(StartAbort::Failed(failure, cause)) => (failure, cause),
+            Err(StartAbort::SandboxUnusable(why)) => {
+                (failure::new(FailureReason::Engine, why), Cause::Node)
+            }
         };
-        // An engine that restarts ends what it runs.
+        // A restarting engine ends its containers.
         if failure.reason == FailureReason::Exited && self.outages() != outages {
             cause = Cause::Engine;
         }
         let spent = phases.of_failed(failure.reason, began.elapsed());
-        self.tell(Progress::Spent(failure.reason, Box::new(spent)));
-        self.tell(Progress::Failed(Box::new(failure), cause));
+        self.events
+            .send(TaskEvent::FailedPhases(failure.reason, Box::new(spent)));
+        self.events
+            .send(TaskEvent::Failed(Box::new(failure), cause));
     }
 
     fn outages(&self) -> u64 {
-        self.engine.outage.borrow().count()
+        self.engine.availability.borrow().outages()
     }
 
-    /// A wait that ends when the start is given up.
-    pub(super) async fn wanted<T>(&self, wait: impl Future<Output = T>) -> Result<T, Halt> {
+    /// Waits, unless the start is cancelled.
+    async fn or_cancelled<T>(&self, wait: impl Future<Output = T>) -> Result<T, StartAbort> {
         tokio::select! {
             biased;
-            () = self.give_up.cancelled() => Err(Halt::GivenUp),
+            () = self.cancel.cancelled() => Err(StartAbort::Cancelled),
             done = wait => Ok(done),
         }
     }
 
-    pub(super) fn tell(&self, progress: Progress) {
-        self.pool.tell(Message::Progress(self.serial, progress));
-    }
-
-    async fn start(
+    async fn attempt(
         &self,
         attempt: &Attempt,
         began: Instant,
         phases: &mut Phases,
-    ) -> Result<(Started, Option<Pending<'_>>), Halt> {
+    ) -> Result<(Started, Option<PendingStart<'_>>), StartAbort> {
         if self.pull_first && phases.pull.is_none() {
             self.pull(phases).await?;
         }
-        let port = self.look(phases).await?;
+        let port = self.inspect_image(phases).await?;
         let network = self.engine.network().await;
         let network = network.map_err(|error| self.engine_failure(error))?;
         let isolated = self.engine.isolation.ready().await;
-        isolated.map_err(|lost| self.not_here(lost.to_string()))?;
-        let runtime = self.engine.oci.for_create();
-        let runtime = runtime.map_err(|unfit| self.not_here(unfit.to_string()))?;
+        isolated.map_err(|error| node_failure(error.to_string()))?;
+        let oci_runtime = self.engine.oci_runtime.for_create();
+        let oci_runtime = oci_runtime.map_err(|error| node_failure(error.to_string()))?;
         let mut lease = None;
 
-        let (id, place) = loop {
-            let asked = Instant::now();
-            let mut place = self
-                .wanted(self.engine.gate.enter(&self.version.service))
+        let (id, permit) = loop {
+            let began = Instant::now();
+            let limiter = &self.engine.start_limiter;
+            let mut permit = self
+                .or_cancelled(limiter.acquire(&self.version.service))
                 .await?;
-            phases.queue = Some(phases.queue.unwrap_or_default() + asked.elapsed());
-            if attempt.join && lease.is_none() {
-                lease = self.engine.sandboxes.take(&self.name);
+            phases.queue = Some(phases.queue.unwrap_or_default() + began.elapsed());
+            if attempt.use_sandbox && lease.is_none() {
+                lease = self.sandboxes.take(&self.name);
             }
-            let sandbox = lease.as_ref().map(|lease| lease.id.clone());
-            let site = Site {
+            let placement = Placement {
                 network: network.clone(),
-                sandbox,
-                runtime: runtime.clone(),
+                sandbox: lease.as_ref().map(|lease| lease.id.clone()),
+                oci_runtime: oci_runtime.clone(),
             };
-            let spec = self.spec(port, site, phases);
+            let spec = self.spec(port, placement, phases);
             if let Some(digest) = self.digest(phases) {
-                self.tell(Progress::Resolved(digest));
+                self.events.send(TaskEvent::Resolved(digest));
             }
-            let asked = Instant::now();
-            match place.during(sure::create(&self.engine, &spec)).await {
+            let began = Instant::now();
+            let create = confirmed_calls::create(&self.engine, &spec);
+            match permit.during(create).await {
                 Ok(id) => {
-                    self.engine.has_space();
-                    phases.create = Some(asked.elapsed());
-                    break (id, place);
+                    self.engine.clear_disk_full();
+                    phases.create = Some(began.elapsed());
+                    break (id, permit);
                 }
                 Err(Error::ImageMissing { .. }) if !phases.pulled.contains(&spec.image) => {
-                    drop(place);
+                    drop(permit);
                     self.pull(phases).await?;
                 }
                 Err(error @ (Error::Refused(_) | Error::NotFound(_))) if lease.is_some() => {
-                    return Err(Halt::Detached(error.to_string()));
+                    return Err(StartAbort::SandboxUnusable(error.to_string()));
                 }
                 Err(error) => return Err(self.engine_failure(error)),
             }
         };
-        self.tell(Progress::Created(id));
-        if self.give_up.is_cancelled() {
-            return Err(Halt::GivenUp);
+        self.events.send(TaskEvent::Created(id));
+        if self.cancel.is_cancelled() {
+            return Err(StartAbort::Cancelled);
         }
 
         let Launched { address, pending } = match &lease {
-            Some(lease) => self.join(lease, port, place, attempt, phases).await?,
-            None => self.on_the_bridge(port, place, attempt, phases).await?,
+            Some(lease) => {
+                self.start_in_sandbox(lease, port, permit, attempt, phases)
+                    .await?
+            }
+            None => self.start_on_bridge(port, permit, attempt, phases).await?,
         };
-        self.settle(phases).await?;
+        self.await_digest(phases).await?;
         let cold_start = phases.of_ready(began.elapsed(), SystemTime::now());
         info!(
-            service = %self.version.service, version = self.version.key.number, container = %self.name,
             total_ms = cold_start.total.as_millis(), phases = %cold_start, "instance is ready"
         );
         let started = Started {
@@ -239,34 +234,36 @@ impl Start {
         Ok((started, pending))
     }
 
-    /// Starts it with a network of its own and waits until it answers.
-    async fn on_the_bridge(
+    /// Starts the container in a network namespace of its own and waits until it answers.
+    async fn start_on_bridge(
         &self,
         port: u16,
-        mut place: Place,
+        mut permit: StartPermit,
         attempt: &Attempt,
         phases: &mut Phases,
-    ) -> Result<Launched<'_>, Halt> {
-        let asked = Instant::now();
-        if let Err(error) = place.during(sure::start(&self.engine, &self.name)).await {
+    ) -> Result<Launched<'_>, StartAbort> {
+        let began = Instant::now();
+        let start = confirmed_calls::start(&self.engine, &self.name);
+        if let Err(error) = permit.during(start).await {
             return Err(self.engine_failure(error));
         }
-        phases.start = Some(asked.elapsed());
-        drop(place);
-        self.tell(Progress::Started);
+        phases.start = Some(began.elapsed());
+        drop(permit);
+        self.events.send(TaskEvent::Started);
 
-        let asked = Instant::now();
+        let began = Instant::now();
         let address = SocketAddr::new(self.address().await?, port);
-        let probe = self.probe_of(address);
-        self.wanted(self.probe(&probe, &attempt.died)).await??;
-        phases.ready = Some(asked.elapsed());
+        let probe = self.probe_at(address);
+        self.or_cancelled(self.until_ready(&probe, &attempt.died))
+            .await??;
+        phases.ready = Some(began.elapsed());
         Ok(Launched {
             address,
             pending: None,
         })
     }
 
-    fn spec(&self, port: u16, site: Site, phases: &Phases) -> ContainerSpec {
+    fn spec(&self, port: u16, placement: Placement, phases: &Phases) -> ContainerSpec {
         let version = &self.version;
         let mut env: Vec<String> = version
             .spec
@@ -301,20 +298,20 @@ impl Start {
                 .collect(),
             memory: version.spec.memory_bytes,
             cpu_millis: version.spec.cpu_millis,
-            network: site.network,
+            network: placement.network,
             pids_limit: version.spec.pids_limit,
             read_only_root: version.spec.read_only_root,
             tmpfs: version.spec.tmpfs.clone(),
             user: version.spec.user.clone(),
             stop_signal: version.spec.stop_signal.clone(),
             stop_grace: version.spec.stop_grace,
-            runtime: site.runtime,
-            sandbox: site.sandbox,
+            runtime: placement.oci_runtime,
+            sandbox: placement.sandbox,
         }
     }
 
-    async fn address(&self) -> Result<IpAddr, Halt> {
-        let found = sure::look(&self.engine, &self.name).await;
+    async fn address(&self) -> Result<IpAddr, StartAbort> {
+        let found = confirmed_calls::inspect(&self.engine, &self.name).await;
         let found = found.map_err(|error| self.engine_failure(error))?;
         match (found.state, found.address) {
             (ContainerState::Running, Some(address)) => Ok(address),
@@ -327,22 +324,22 @@ impl Start {
         }
     }
 
-    /// The node is not in order: no fault of the version's.
-    fn not_here(&self, why: String) -> Halt {
-        Halt::Failed(failure::new(FailureReason::Engine, why), Cause::Node)
-    }
-
-    pub(super) fn engine_failure(&self, error: Error) -> Halt {
-        if matches!(error, Error::Away(_)) {
-            self.engine.missed();
+    fn engine_failure(&self, error: Error) -> StartAbort {
+        if matches!(error, Error::NotSent(_)) {
+            self.engine.record_failure();
         }
-        let cause = cause(&error, self.engine.outage.borrow().is_on());
+        let cause = cause(&error, self.engine.is_available());
         if cause == Cause::Node {
             self.engine.forget_network();
         }
-        if let Error::NoSpace(said) = &error {
-            self.engine.has_no_space(said);
+        if let Error::NoSpace(message) = &error {
+            self.engine.set_disk_full(message);
         }
-        Halt::Failed(failure::of_engine(error), cause)
+        StartAbort::Failed(failure::of_engine(error), cause)
     }
+}
+
+/// A failure of the node, not of the version.
+fn node_failure(why: String) -> StartAbort {
+    StartAbort::Failed(failure::new(FailureReason::Engine, why), Cause::Node)
 }

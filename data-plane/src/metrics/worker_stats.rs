@@ -1,21 +1,21 @@
-//! What one worker counts of its connections and requests; a scrape adds the workers up.
+//! Connection and request counts of one proxy worker; a scrape adds the workers up.
 //!
-//! Apart from those of others in memory, so that no two cores write to one line of it.
+//! Each worker has its own counts, so that no two cores write to one cache line.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use parking_lot::Mutex;
 
-/// One worker's counts.
+/// The counts of one worker.
 #[derive(Debug, Default)]
-pub struct Stats {
+pub struct WorkerStats {
     /// Requests in progress.
     active: AtomicI64,
-    /// Open connections of clients.
+    /// Open client connections.
     connections: AtomicI64,
     /// Upgraded connections.
     tunnels: AtomicI64,
-    /// Connections that the proxy refused or ended, by reason: all of the rare path.
+    /// Connections that the proxy refused or closed, by reason. A lock is fine: this is rare.
     closed: Mutex<Vec<(&'static str, u64)>>,
 }
 
@@ -24,32 +24,32 @@ pub struct Stats {
 pub struct Snapshot {
     /// Requests in progress.
     pub active: i64,
-    /// Open connections of clients.
+    /// Open client connections.
     pub connections: i64,
     /// Upgraded connections.
     pub tunnels: i64,
-    /// Connections that the proxy refused or ended, by reason.
+    /// Connections that the proxy refused or closed, by reason.
     pub closed: Vec<(&'static str, u64)>,
 }
 
-impl Stats {
-    pub(super) fn request_began(&self) {
+impl WorkerStats {
+    pub(crate) fn request_began(&self) {
         self.active.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn request_ended(&self) {
+    pub(crate) fn request_ended(&self) {
         self.active.fetch_sub(1, Ordering::Relaxed);
     }
 
-    pub(super) fn connection(&self, more: i64) {
+    pub(crate) fn connection(&self, more: i64) {
         self.connections.fetch_add(more, Ordering::Relaxed);
     }
 
-    pub(super) fn tunnel(&self, more: i64) {
+    pub(crate) fn tunnel(&self, more: i64) {
         self.tunnels.fetch_add(more, Ordering::Relaxed);
     }
 
-    pub(super) fn closed(&self, reason: &'static str) {
+    pub(crate) fn closed(&self, reason: &'static str) {
         let mut closed = self.closed.lock();
         match closed.iter_mut().find(|(known, _)| *known == reason) {
             Some((_, count)) => *count += 1,
@@ -57,7 +57,7 @@ impl Stats {
         }
     }
 
-    /// The counts now.
+    /// The present counts.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
             active: self.active.load(Ordering::Relaxed),

@@ -1,152 +1,155 @@
-//! The one task per pool that decides: it owns the queue and every instance's state.
+//! The task of a pool: it owns the queue and the state of every instance, and makes all decisions.
 //!
-//! It is a reconciler: whatever wakes it (a message, a timer), it hands free places to the queue in
-//! order, asks `scale::decide` what to start, wake, pause and reap, and publishes what changed. It performs nothing
-//! itself; the engine is called by detached tasks, whose findings come back as messages.
+//! The actor is a reconciler. After each message, timer or change of availability it hands free slots
+//! to the queue in order, asks `scale::decide` what to start, resume, pause and reap, and publishes its
+//! changes. It performs nothing itself: [`lifecycle`](crate::lifecycle) tasks call the engine and report
+//! back by messages.
 //!
-//! Invariants: every [`Waiter`] is answered exactly once; a pool ends only with an empty queue and
-//! no instance, and only once its version has left the route table.
+//! Invariants: every [`Waiter`] is answered exactly once; a pool ends only with an empty queue and no
+//! instance, and only once its version has left the route table.
 
-#[path = "actor/digest.rs"]
-mod image;
-#[path = "actor/liveness.rs"]
+pub(super) mod digest;
+mod entry;
+mod instances;
 mod liveness;
-#[path = "message.rs"]
-mod message;
-#[path = "actor/task_events.rs"]
-mod progress;
-#[path = "actor/scaling.rs"]
+mod pausing;
+mod report;
 mod scaling;
-#[path = "actor/pausing.rs"]
-mod sleeping;
-#[path = "actor/instances.rs"]
-mod tenant;
-#[path = "../instance/owner/trouble.rs"]
-mod trouble;
-#[path = "actor/report.rs"]
-mod view;
+mod task_events;
+mod verification;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{Instrument as _, info_span};
 
-use super::backoff::Backoff;
-use super::engine::Engine;
-use super::outage::Outage;
-use super::pool::{Refusal, Shared};
-use super::report::{ColdStart, StartFailure, VerifyResult};
-use super::state::{Event, State};
+use super::crash_backoff::CrashBackoff;
+use super::message::{Message, RouteMembership, Waiter};
+use super::refusal::Refusal;
+use super::shared::Shared;
+use crate::engine::availability::Availability;
+use crate::engine::context::EngineContext;
+use crate::engine::sandbox::Sandboxes;
+use crate::instance::state::{Event, State};
 use crate::metrics::Metrics;
-use crate::scale::decide::Standing;
+use crate::report::{ColdStart, StartFailure};
+use crate::scale::decide::VersionStatus;
 use crate::scale::window::Window;
-use tenant::{Tenant, is_starting};
+use entry::InstanceEntry;
+use verification::Verification;
 
-pub(super) use image::is_stale;
-pub(super) use message::{Membership, Message, Progress, Waiter};
-
-/// The node-wide surroundings of a pool.
+/// The parts of a node that its pools share.
 #[derive(Clone)]
-pub(super) struct Surroundings {
-    pub(super) engine: Arc<Engine>,
+pub(super) struct PoolContext {
+    pub(super) engine: Arc<EngineContext>,
+    pub(super) sandboxes: Arc<Sandboxes>,
     pub(super) metrics: Arc<Metrics>,
-    /// Told whenever something that is reported changed.
-    pub(super) changed: tokio::sync::watch::Sender<u64>,
+    /// Incremented at each change of the node report.
+    pub(super) changed: watch::Sender<u64>,
 }
 
-/// How long a version that left the route table is reported with the failure of its last start.
-const REMEMBER: Duration = Duration::from_secs(600);
-
-struct Proof {
-    id: String,
-    result: VerifyResult,
-    /// A start was asked for it, so the next outcome of a start is its outcome.
-    tried: bool,
-}
-
-impl Proof {
-    fn wants_a_start(&self) -> bool {
-        self.result == VerifyResult::Pending && !self.tried
+impl PoolContext {
+    pub(super) fn report_changed(&self) {
+        self.changed.send_modify(|count| *count += 1);
     }
 }
 
+/// How long the failure of the last start is reported for a version that left the route table.
+const FAILURE_RETENTION: Duration = Duration::from_secs(600);
+
 /// See the module.
-pub(super) struct Owner {
+pub(super) struct PoolActor {
     shared: Arc<Shared>,
-    around: Surroundings,
+    context: PoolContext,
     inbox: mpsc::UnboundedReceiver<Message>,
-    member: Membership,
+    membership: RouteMembership,
     queue: VecDeque<Waiter>,
-    tenants: BTreeMap<u64, Tenant>,
-    backoff: Backoff,
+    /// By serial.
+    instances: BTreeMap<u64, InstanceEntry>,
+    backoff: CrashBackoff,
+    /// The port that a start found.
     port: Option<u16>,
-    /// Since this pool began.
-    pulled: bool,
+    /// Whether this pool has pulled the image.
+    image_pulled: bool,
+    /// The digest that a start resolved.
     image_digest: Option<Arc<str>>,
-    /// A start has looked at the image, so the next need not.
-    looked: bool,
+    /// Whether a start has inspected the image.
+    image_inspected: bool,
+    /// The last failed start; `None` once a start succeeds.
     last_failure: Option<StartFailure>,
-    /// The last end of an instance that served; a good start does not make it untold.
-    last_end: Option<StartFailure>,
+    /// The last instance that ended while it served. A successful start does not clear it.
+    last_exit: Option<StartFailure>,
     last_cold_start: Option<ColdStart>,
+    /// For a person; `None` while nothing is pulled.
     pull_progress: Option<String>,
-    proof: Option<Proof>,
-    /// How many instances the load of late filled.
+    verification: Option<Verification>,
+    /// The number of instances that the recent load needed.
     load: Window,
-    /// Whether the engine answers.
-    outage: tokio::sync::watch::Receiver<Outage>,
+    availability: watch::Receiver<Availability>,
     stopping: Option<Stopping>,
+    /// The report has changed since it was last published.
     dirty: bool,
 }
 
 /// The node stops.
 struct Stopping {
-    /// What is ready stays for the next process.
+    /// Ready instances stay for the next process.
     keep: bool,
-    /// Answered by being dropped, with the owner.
+    /// Dropped with the actor, which notifies the sender of the stop.
     _done: oneshot::Sender<()>,
 }
 
-impl Owner {
+impl PoolActor {
     pub(super) fn new(
         shared: Arc<Shared>,
-        around: Surroundings,
+        context: PoolContext,
         inbox: mpsc::UnboundedReceiver<Message>,
-        member: Membership,
+        membership: RouteMembership,
     ) -> Self {
-        let mut owner = Self {
+        let mut actor = Self {
             shared,
-            outage: around.engine.outage.subscribe(),
-            around,
+            availability: context.engine.availability.subscribe(),
+            context,
             inbox,
-            member: member.clone(),
+            membership: membership.clone(),
             queue: VecDeque::new(),
-            tenants: BTreeMap::new(),
-            backoff: Backoff::default(),
+            instances: BTreeMap::new(),
+            backoff: CrashBackoff::default(),
             port: None,
-            pulled: false,
+            image_pulled: false,
             image_digest: None,
-            looked: false,
+            image_inspected: false,
             last_failure: None,
-            last_end: None,
+            last_exit: None,
             last_cold_start: None,
             pull_progress: None,
-            proof: None,
+            verification: None,
             load: Window::default(),
             stopping: None,
             dirty: true,
         };
-        owner.set_member(member);
-        owner
+        actor.set_membership(membership);
+        actor
     }
 
-    /// Runs until the pool has no more reason to exist. `forget` takes it out of the node's map.
-    pub(super) async fn run(mut self, forget: impl FnOnce()) {
+    /// Runs until the pool has ended. `forget` removes it from the registry.
+    pub(super) async fn run(self, forget: impl FnOnce()) {
+        let span = info_span!(
+            parent: None,
+            "pool",
+            service = %self.shared.service,
+            version = self.shared.key.number,
+        );
+        self.run_to_end(forget).instrument(span).await;
+    }
+
+    async fn run_to_end(mut self, forget: impl FnOnce()) {
         loop {
-            // One `now` for both: what falls due between two would neither be reaped nor waited for.
+            // One `now` for decision and timer: an instance due between two would miss both.
             let now = Instant::now();
-            self.settle(now);
+            self.reconcile(now);
             if self.finished() {
                 break;
             }
@@ -157,23 +160,23 @@ impl Owner {
                     None => break,
                 },
                 () = tokio::time::sleep(wake) => {}
-                // Its sender is in `around`.
-                Ok(()) = self.outage.changed() => {}
+                // Never an error: `context` holds the sender.
+                Ok(()) = self.availability.changed() => {}
             }
             while let Ok(message) = self.inbox.try_recv() {
                 self.handle(message);
             }
         }
         forget();
-        // What came in between is told to look again; a new pool answers it.
+        // A request that arrived in between is routed again, to a new pool.
         self.inbox.close();
         while let Ok(message) = self.inbox.try_recv() {
             if let Message::Wait(waiter) = message {
-                self.shared.served();
+                self.shared.end_wait();
                 let _ = waiter.reply.send(Err(Refusal::Gone));
             }
         }
-        self.around.changed.send_modify(|count| *count += 1);
+        self.context.report_changed();
     }
 
     fn handle(&mut self, message: Message) {
@@ -182,19 +185,19 @@ impl Owner {
                 self.queue.push_back(waiter);
                 if self.stopping.is_some() {
                     self.refuse_all(Refusal::ShuttingDown);
-                } else if self.member.standing == Standing::Deleted {
-                    // It chose by the table before: it is to choose again.
+                } else if self.membership.status == VersionStatus::Deleted {
+                    // The request was routed by an older table.
                     self.refuse_all(Refusal::Gone);
                 }
             }
-            Message::GaveUp => self.sweep(),
-            Message::Freed => {}
+            Message::WaiterGone => self.drop_gone_waiters(),
+            Message::SlotFreed => {}
             Message::Emptied(serial) => self.apply(serial, Event::Emptied),
-            Message::Member(member) => self.set_member(member),
-            Message::Left(standing) => self.set_standing(standing),
-            Message::Progress(serial, progress) => self.progress(serial, progress),
+            Message::Routed(membership) => self.set_membership(membership),
+            Message::Unrouted(status) => self.set_status(status),
+            Message::Task(serial, event) => self.task_event(serial, event),
             Message::Died(name) => self.died(&name),
-            Message::Suspected(serial) => self.look_at(serial),
+            Message::CheckHealth(serial) => self.check_health(serial),
             Message::Unhealthy(name) => self.unhealthy(&name),
             Message::NetworkLost(name) => self.network_lost(&name),
             Message::Adopt(container, address) => self.adopt(*container, address),
@@ -202,53 +205,53 @@ impl Owner {
         }
     }
 
-    fn set_member(&mut self, member: Membership) {
-        self.shared.settings_changed(&member.settings);
-        if let Some(order) = &member.version.verify
-            && self.proof.as_ref().is_none_or(|proof| proof.id != order.id)
+    fn set_membership(&mut self, membership: RouteMembership) {
+        self.shared.update_settings(&membership.settings);
+        if let Some(order) = &membership.version.verify
+            && self
+                .verification
+                .as_ref()
+                .is_none_or(|one| one.id != order.id)
         {
-            self.proof = Some(Proof {
-                id: order.id.clone(),
-                result: VerifyResult::Pending,
-                tried: false,
-            });
+            self.verification = Some(Verification::new(order.id.clone()));
             self.dirty = true;
         }
-        self.set_standing(member.standing);
-        let digest = member.version.image_digest.as_deref().map(Arc::from);
-        self.member = member;
+        self.set_status(membership.status);
+        let digest = membership.version.image_digest.as_deref().map(Arc::from);
+        self.membership = membership;
         self.drain_stale();
-        // After that: a start that hears of it must find itself given up, if it is.
-        self.shared.fix_digest(digest);
+        // Last: a start that receives the digest must find itself cancelled, if it is stale.
+        self.shared.set_fixed_digest(digest);
     }
 
-    fn set_standing(&mut self, standing: Standing) {
-        if standing == Standing::Deleted && self.member.standing != Standing::Deleted {
+    fn set_status(&mut self, status: VersionStatus) {
+        let before = self.membership.status;
+        if status == VersionStatus::Deleted && before != VersionStatus::Deleted {
             self.refuse_all(Refusal::Gone);
-            self.proof = None;
+            self.verification = None;
             self.drain_all();
         }
-        self.member.standing = standing;
+        self.membership.status = status;
     }
 
-    /// Takes those out of the queue that no longer wait.
-    fn sweep(&mut self) {
+    /// Removes waiters that have disconnected or timed out.
+    fn drop_gone_waiters(&mut self) {
         let before = self.queue.len();
         self.queue.retain(|waiter| !waiter.reply.is_closed());
         for _ in self.queue.len()..before {
-            self.shared.served();
+            self.shared.end_wait();
         }
     }
 
     fn refuse_all(&mut self, refusal: Refusal) {
         for waiter in self.queue.drain(..) {
-            self.shared.served();
+            self.shared.end_wait();
             let _ = waiter.reply.send(Err(refusal));
         }
     }
 
     fn drain_all(&mut self) {
-        for serial in self.tenants.keys().copied().collect::<Vec<_>>() {
+        for serial in self.serials(|_| true) {
             self.apply(serial, Event::Drain);
         }
     }
@@ -257,9 +260,8 @@ impl Owner {
         self.refuse_all(Refusal::ShuttingDown);
         self.stopping = Some(Stopping { keep, _done: done });
         if keep {
-            // What is half started cannot be adopted.
-            let half = self.serials(is_starting);
-            for serial in half {
+            // A container that is not ready cannot be adopted.
+            for serial in self.serials(State::is_starting) {
                 self.apply(serial, Event::Drain);
             }
         } else {
@@ -268,16 +270,16 @@ impl Owner {
         self.dirty = true;
     }
 
-    /// Hands out places, decides, starts and reaps until nothing more is to be done now.
-    fn settle(&mut self, now: Instant) {
-        self.hand_out();
-        self.prove();
-        if let Some(refusal) = self.nothing_to_wait_for(now) {
+    /// Serves the queue, scales, and publishes changes. Idempotent.
+    fn reconcile(&mut self, now: Instant) {
+        self.serve_queue();
+        self.complete_verification();
+        if let Some(refusal) = self.refusal(now) {
             self.refuse_all(refusal);
         }
         match &self.stopping {
             None => self.scale(now),
-            Some(stopping) if stopping.keep => self.leave_awake(),
+            Some(stopping) if stopping.keep => self.release_ready(),
             Some(_) => {}
         }
         if self.dirty {
@@ -286,72 +288,72 @@ impl Owner {
         }
     }
 
-    fn hand_out(&mut self) {
+    fn serve_queue(&mut self) {
         while !self.queue.is_empty() {
-            let Some(guard) = self.shared.place() else {
+            let Some(instance) = self.shared.claim() else {
                 return;
             };
             if let Some(waiter) = self.queue.pop_front() {
-                self.shared.served();
-                // To one that has just gone away the place is lost at once, and free again.
-                let _ = waiter.reply.send(Ok(guard));
+                self.shared.end_wait();
+                // The waiter may be gone; its slot is free again then.
+                if let Err(Ok(instance)) = waiter.reply.send(Ok(instance)) {
+                    self.shared.release(&instance);
+                }
             }
         }
     }
 
-    /// A version with a ready instance is proved.
-    fn prove(&mut self) {
-        let Some(proof) = &mut self.proof else { return };
-        if proof.result != VerifyResult::Pending {
-            return;
+    /// The answer to all waiters, if no instance can serve them for now.
+    fn refusal(&self, now: Instant) -> Option<Refusal> {
+        // An instance in any state but ready needs the engine.
+        if let Some(retry_after) = self.availability.borrow().refusal(now)
+            && self.count(|state| state == State::Ready) == 0
+        {
+            return Some(Refusal::EngineUnavailable { retry_after });
         }
-        let version = &self.member.version;
-        let ready = self.tenants.values().find(|tenant| {
-            tenant.state == State::Ready && image::is_settled(tenant.digest.as_deref(), version)
-        });
-        if let Some(tenant) = ready {
-            let known = tenant.instance.cold_start().cloned();
-            proof.result = VerifyResult::Verified(known.unwrap_or_else(|| ColdStart {
-                pull: None,
-                queue: None,
-                create: None,
-                start: None,
-                ready: None,
-                total: Duration::ZERO,
-                at: SystemTime::now(),
-            }));
-            self.dirty = true;
+        if self.count(State::is_active) > 0 {
+            return None;
         }
+        let retry_after = self.backoff.refusal(now)?;
+        Some(Refusal::BackingOff { retry_after })
     }
 
-    fn count(&self, wanted: impl Fn(State) -> bool) -> u32 {
-        let found = self
-            .tenants
-            .values()
-            .filter(|tenant| wanted(tenant.state))
-            .count();
+    /// Time until waiters are refused, if the engine stays unavailable; `None` without waiters.
+    fn grace_remaining(&self, now: Instant) -> Option<Duration> {
+        let waits = !self.queue.is_empty();
+        let left = self.availability.borrow().grace_remaining(now);
+        left.filter(|_| waits)
+    }
+
+    fn count(&self, matches: impl Fn(State) -> bool) -> u32 {
+        let states = self.instances.values().map(|entry| entry.state);
+        let found = states.filter(|state| matches(*state)).count();
         u32::try_from(found).unwrap_or(u32::MAX)
     }
 
-    fn serials(&self, wanted: impl Fn(State) -> bool) -> Vec<u64> {
-        let found = self.tenants.iter().filter(|(_, one)| wanted(one.state));
+    fn serials(&self, matches: impl Fn(State) -> bool) -> Vec<u64> {
+        let found = self.instances.iter().filter(|(_, one)| matches(one.state));
         found.map(|(serial, _)| *serial).collect()
     }
 
     fn finished(&self) -> bool {
-        let idle = self.tenants.is_empty() && self.queue.is_empty();
-        let unwanted = match self.member.standing {
-            Standing::Deleted => true,
-            // Who looks at it wants to know why it did not start, also after its proof has failed.
-            Standing::Left => !self.remembers(),
-            Standing::InTraffic | Standing::Reachable => false,
+        let empty = self.instances.is_empty() && self.queue.is_empty();
+        let unrouted = match self.membership.status {
+            VersionStatus::Deleted => true,
+            // The reason of a failed verification stays visible for a while.
+            VersionStatus::Left => !self.failed_recently(),
+            VersionStatus::InTraffic | VersionStatus::Reachable => false,
         };
-        idle && (self.stopping.is_some() || unwanted)
+        empty && (self.stopping.is_some() || unrouted)
     }
 
-    /// A start failed, and not long ago.
-    fn remembers(&self) -> bool {
+    fn failed_recently(&self) -> bool {
         let failed = self.last_failure.as_ref();
-        failed.is_some_and(|failure| failure.at.elapsed().is_ok_and(|age| age < REMEMBER))
+        failed.is_some_and(|failure| {
+            failure
+                .at
+                .elapsed()
+                .is_ok_and(|age| age < FAILURE_RETENTION)
+        })
     }
 }

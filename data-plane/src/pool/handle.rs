@@ -1,179 +1,24 @@
-//! The handle of one version's instances: what the proxy asks for a place.
+//! The handle of a version's pool, which the proxy asks for a slot.
 //!
-//! A request that finds a free place takes it with one compare-exchange and no task is woken. One
-//! that does not goes into the owner's queue, and is handed a place, in order. Nobody passes the
-//! queue: while anyone waits, the fast path is closed.
+//! A request that finds a free slot takes it with one compare-exchange, and no task wakes. Any other
+//! request enters the actor's queue and gets a slot in order. While a request waits, the fast path is
+//! closed, so no request overtakes the queue.
 //!
-//! Lost wake-ups are excluded by the order of two atomic steps: who waits is counted *before* the
-//! owner looks for a free place, and who leaves gives the place back *before* looking whether
-//! anyone waits (both sequentially consistent), so at least one of the two sees the other.
+//! Lost wake-ups are excluded by the order of two sequentially consistent steps: a waiter is counted
+//! *before* the actor looks for a free slot, and a slot is freed *before* its guard looks for waiters.
+//! So at least one side sees the other.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use arc_swap::ArcSwap;
-use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::oneshot;
 
-use super::guard::{Guard, Instance};
-use super::owner::{Message, Waiter};
-use super::report::{InstanceReport, VersionReport};
-use crate::route::{Settings, Version, VersionKey};
-
-/// Why a request gets no place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// As many requests wait as may.
-    #[error("too many requests wait for this version")]
-    QueueFull,
-    /// The start that it waited for failed.
-    #[error("the version failed to start")]
-    StartFailed {
-        /// When a start is tried again.
-        retry_after: Duration,
-    },
-    /// Starts failed lately and none is tried now.
-    #[error("the version fails to start and is left alone for a while")]
-    BackingOff {
-        /// When a start is tried again.
-        retry_after: Duration,
-    },
-    /// The engine has not answered for a while, and no instance is ready.
-    #[error("the node cannot start an instance now")]
-    EngineAway {
-        /// When it is worth asking again.
-        retry_after: Duration,
-    },
-    /// No place became free in time.
-    #[error("no instance became free in time")]
-    TimedOut,
-    /// The version is deleted: choose again.
-    #[error("the version is gone")]
-    Gone,
-    /// The node is stopping.
-    #[error("the node is stopping")]
-    ShuttingDown,
-}
-
-/// What the pool tells of itself; in-flight counts are read live.
-#[derive(Debug, Default)]
-pub(super) struct View {
-    pub(super) instances: Vec<(Arc<Instance>, InstanceReport)>,
-    pub(super) version: Option<VersionReport>,
-}
-
-/// What the handle, the guards and the owner share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) key: VersionKey,
-    /// The service's name.
-    pub(super) service: Arc<str>,
-    /// How long a container of it may take to end when it is asked to.
-    pub(super) stop_grace: Duration,
-    /// Instances that requests may enter.
-    pub(super) open: ArcSwap<Vec<Arc<Instance>>>,
-    /// Requests in the queue, or on their way into it.
-    waiting: AtomicUsize,
-    concurrency: AtomicU32,
-    queue_limit: AtomicU32,
-    mailbox: mpsc::UnboundedSender<Message>,
-    pub(super) view: Mutex<View>,
-    /// The digest of the version's image that counts, once the control plane has said so.
-    digest: watch::Sender<Option<Arc<str>>>,
-}
-
-impl Shared {
-    pub(super) fn new(
-        version: &Version,
-        settings: &Settings,
-        mailbox: mpsc::UnboundedSender<Message>,
-    ) -> Self {
-        Self {
-            key: version.key.clone(),
-            service: version.service.clone(),
-            stop_grace: version.spec.stop_grace,
-            open: ArcSwap::default(),
-            waiting: AtomicUsize::new(0),
-            concurrency: AtomicU32::new(settings.concurrency),
-            queue_limit: AtomicU32::new(settings.queue_limit),
-            mailbox,
-            view: Mutex::default(),
-            digest: watch::Sender::new(None),
-        }
-    }
-
-    /// The digest that counts, if it is known.
-    pub(super) fn fixed_digest(&self) -> Option<Arc<str>> {
-        self.digest.borrow().clone()
-    }
-
-    pub(super) fn digests(&self) -> watch::Receiver<Option<Arc<str>>> {
-        self.digest.subscribe()
-    }
-
-    pub(super) fn fix_digest(&self, digest: Option<Arc<str>>) {
-        self.digest.send_if_modified(|fixed| {
-            let differs = *fixed != digest;
-            *fixed = digest;
-            differs
-        });
-    }
-
-    pub(super) fn concurrency(&self) -> u32 {
-        self.concurrency.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn settings_changed(&self, settings: &Settings) {
-        self.concurrency
-            .store(settings.concurrency, Ordering::Relaxed);
-        self.queue_limit
-            .store(settings.queue_limit, Ordering::Relaxed);
-    }
-
-    /// A place in the least loaded open instance.
-    pub(super) fn place(self: &Arc<Self>) -> Option<Guard> {
-        let open = self.open.load();
-        // Another request may take the last place between the look and the step, or the instance
-        // may close: then look again. Each look that fails means that somebody else got a place, or
-        // that one less is open, so it ends.
-        loop {
-            let best = open
-                .iter()
-                .filter(|one| one.admission.is_open())
-                .min_by_key(|one| one.admission.in_flight())?;
-            if best.admission.in_flight() >= self.concurrency() {
-                return None;
-            }
-            if let Ok(guard) = Guard::enter(best, self) {
-                return Some(guard);
-            }
-        }
-    }
-
-    /// A guard has given its place back.
-    pub(super) fn left(&self, instance: &Arc<Instance>, emptied: bool) {
-        fence(Ordering::SeqCst);
-        if emptied {
-            self.tell(Message::Emptied(instance.serial()));
-        } else if self.waiting.load(Ordering::SeqCst) > 0 {
-            self.tell(Message::Freed);
-        }
-    }
-
-    pub(super) fn served(&self) {
-        self.waiting.fetch_sub(1, Ordering::SeqCst);
-    }
-
-    fn is_over(&self) -> bool {
-        self.mailbox.is_closed()
-    }
-
-    /// False if the owner has ended.
-    pub(super) fn tell(&self, message: Message) -> bool {
-        self.mailbox.send(message).is_ok()
-    }
-}
+use super::guard::Guard;
+use super::message::{Message, Waiter};
+use super::refusal::Refusal;
+use super::shared::Shared;
+use crate::instance::Instance;
+use crate::route::VersionKey;
 
 /// The instances of one version on this node. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -182,77 +27,88 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Which version.
+    /// The version.
     pub fn key(&self) -> &VersionKey {
         &self.shared.key
     }
 
-    /// Its owner has ended: whoever wants a place asks [`super::Pools`] for another pool.
-    pub fn is_over(&self) -> bool {
-        self.shared.is_over()
+    /// Whether its actor has ended; [`super::Pools`] has, or makes, another pool then.
+    pub fn is_closed(&self) -> bool {
+        self.shared.is_closed()
     }
 
-    /// Requests that wait for a place.
+    /// Requests that wait for a slot.
     pub fn waiting(&self) -> usize {
-        self.shared.waiting.load(Ordering::Relaxed)
+        self.shared.waiting()
     }
 
-    /// Takes a place in an instance, starting one if it must, and waits for it until `deadline`.
+    /// Takes a slot in an instance; waits for one until `deadline`, and for a start if none is free.
     ///
-    /// Dropping the future gives the turn up; a start that was caused by it goes on.
+    /// Dropping the future leaves the queue; a start that it caused goes on.
     ///
     /// # Errors
-    /// [`Refusal`]; nothing is held then.
+    /// [`Refusal`]; no slot is taken then.
     pub async fn admit(&self, deadline: Instant) -> Result<Guard, Refusal> {
-        if self.shared.waiting.load(Ordering::Relaxed) == 0
-            && let Some(guard) = self.shared.place()
+        if self.shared.waiting() == 0
+            && let Some(guard) = Guard::claim(&self.shared)
         {
             return Ok(guard);
         }
-        // Few requests wait, and what waiting takes is not to be moved along with every one.
+        // Boxed: few requests wait, and the others do not carry the size of this future.
         Box::pin(self.wait(deadline)).await
     }
 
     async fn wait(&self, deadline: Instant) -> Result<Guard, Refusal> {
         let since = Instant::now();
-        let limit = self.shared.queue_limit.load(Ordering::Relaxed) as usize;
-        if self.shared.waiting.fetch_add(1, Ordering::SeqCst) >= limit {
-            self.shared.served();
+        if !self.shared.begin_wait() {
             return Err(Refusal::QueueFull);
         }
-        fence(Ordering::SeqCst);
         let (reply, answer) = oneshot::channel();
-        if !self.shared.tell(Message::Wait(Waiter { reply })) {
-            self.shared.served();
+        if !self.shared.send(Message::Wait(Waiter { reply })) {
+            self.shared.end_wait();
             return Err(Refusal::Gone);
         }
-        let mut turn = Turn {
+        let mut turn = QueueTurn {
             shared: &self.shared,
-            over: false,
+            answer: Some(answer),
         };
-        let answer = tokio::time::timeout_at(deadline.into(), answer).await;
-        // On a time-out the drop of `turn` tells the owner that this one gave up.
-        let Ok(answer) = answer else {
-            return Err(Refusal::TimedOut);
-        };
-        turn.over = true;
-        // The owner ends only with an empty queue, so a reply that is dropped means it is gone.
-        let mut guard = answer.unwrap_or(Err(Refusal::Gone))?;
-        guard.set_waited(since);
-        Ok(guard)
+        let instance = tokio::time::timeout_at(deadline.into(), turn.granted())
+            .await
+            .unwrap_or(Err(Refusal::TimedOut))?;
+        Ok(Guard::after_wait(instance, &self.shared, since))
     }
 }
 
-/// A turn in the queue; dropped before it is over, it tells the owner.
-struct Turn<'a> {
-    shared: &'a Arc<Shared>,
-    over: bool,
+/// A place in the queue. Dropped before its answer arrives, it leaves the queue.
+struct QueueTurn<'a> {
+    shared: &'a Shared,
+    /// `None` once the answer has arrived.
+    answer: Option<oneshot::Receiver<Result<Arc<Instance>, Refusal>>>,
 }
 
-impl Drop for Turn<'_> {
+impl QueueTurn<'_> {
+    /// Waits for the actor's answer. The caller owns the slot in the instance.
+    async fn granted(&mut self) -> Result<Arc<Instance>, Refusal> {
+        let Some(answer) = &mut self.answer else {
+            return Err(Refusal::Gone);
+        };
+        // The actor drops a reply only after its version is gone.
+        let granted = answer.await.unwrap_or(Err(Refusal::Gone));
+        self.answer = None;
+        granted
+    }
+}
+
+impl Drop for QueueTurn<'_> {
     fn drop(&mut self) {
-        if !self.over {
-            self.shared.tell(Message::GaveUp);
+        let Some(mut answer) = self.answer.take() else {
+            return;
+        };
+        answer.close();
+        // A slot that was granted in the meantime goes back.
+        if let Ok(Ok(instance)) = answer.try_recv() {
+            self.shared.release(&instance);
         }
+        self.shared.send(Message::WaiterGone);
     }
 }

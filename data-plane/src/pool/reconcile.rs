@@ -1,100 +1,147 @@
-//! What the engine has, compared with what the pools know: taken over, removed, or reported dead.
+//! Reconciling the engine's containers with the pools: adopt, remove, or report dead.
+//!
+//! Only containers with the label of this node's random id are considered. The file of that id is
+//! locked while the process lives, so no other process creates or removes them. Nothing is removed
+//! before the first committed sync of this run: an older table on disk may lack versions that an
+//! earlier process started.
 
 use std::collections::HashSet;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
-use super::{Pools, key_of};
-use crate::instance::owner::{Message, is_stale};
-use crate::instance::pool::Pool;
-use crate::instance::report::InstanceState;
-use crate::instance::trouble::is_no_answer;
-use crate::instance::{sandbox, sure};
-use crate::runtime::{Container, ContainerState, Error, label};
+use super::actor::digest::is_stale;
+use super::handle::Pool;
+use super::message::Message;
+use super::registry::{Pools, key_of};
+use crate::engine::error_class::is_unreachable;
+use crate::engine::{confirmed_calls, sandbox};
+use crate::report::InstanceState;
+use crate::runtime::{Container, ContainerState, Error, Runtimes, label};
 
 impl Pools {
-    /// Compares the engine's containers with the pools; see the module above.
+    /// Compares the engine's containers with the pools; see the module.
     ///
     /// # Errors
-    /// The engine's, if it does not answer; nothing is changed then.
-    pub(super) async fn sweep(&self) -> Result<(), Error> {
-        let engine = &self.inner.around.engine;
-        // Before the containers: one that is made meanwhile is then not taken for missing.
-        let (ready, sandboxes) = (self.served_names(), engine.sandboxes.alive());
-        let (named, found) = match self.ask_engine().await {
+    /// The engine's; nothing is changed if it cannot list its containers.
+    pub(super) async fn reconcile_containers(&self) -> Result<(), Error> {
+        let context = self.context();
+        let (engine, sandboxes) = (&context.engine, &context.sandboxes);
+        // Before the list: a container that is created in between is not missing.
+        let (served, alive_sandboxes) = (self.served_names(), sandboxes.alive());
+        let (name, found) = match self.query_engine().await {
             Ok(answer) => answer,
             Err(error) => {
-                if is_no_answer(&error) {
-                    engine.missed();
+                if is_unreachable(&error) {
+                    engine.record_failure();
                 }
-                self.set_engine(Err(error.to_string()));
+                self.note_engine(Err(error.to_string()));
                 return Err(error);
             }
         };
-        self.set_engine(Ok(named));
+        self.note_engine(Ok(name));
         engine.cover_network().await;
-        // An engine that restarts ends what it runs before it tells anyone.
+        // A restarting engine ends its containers before it sends events.
         let alive: HashSet<&str> = found
             .iter()
-            .filter(|one| matches!(one.state, ContainerState::Running | ContainerState::Paused))
+            .filter(|one| is_alive(one))
             .map(|one| one.name.as_str())
             .collect();
-        for (pool, name) in ready {
+        for (pool, name) in served {
             if !alive.contains(name.as_str()) {
-                pool.shared.tell(Message::Died(name));
+                pool.shared.send(Message::Died(name));
             }
         }
-        for name in sandbox::ended(sandboxes, &found) {
+        for name in sandbox::ended(alive_sandboxes, &found) {
             self.sandbox_died(&name);
         }
-        // After the dead are told: none of them is woken because of this.
-        engine.answered();
+        // After the deaths: the pools must not resume a dead instance when the engine is back.
+        engine.record_answer();
         let known = self.known_names();
-        let strangers = found.iter().filter(|one| !known.contains(&one.name));
-        let (held, strangers): (Vec<_>, Vec<_>) =
-            strangers.partition(|one| sandbox::is_sandbox(one));
-        // Taking over is quick and may spare a start; removing takes the engine a while each.
+        let unknown = found.iter().filter(|one| !known.contains(&one.name));
+        let (holders, unknown): (Vec<_>, Vec<_>) =
+            unknown.partition(|one| sandbox::is_sandbox(one));
+        // Adoptions first: they are fast and may save a start, while each removal takes the engine time.
         let mut leftovers = Vec::new();
-        for container in strangers {
-            if !self.take_over(container, &found) {
+        for container in unknown {
+            if !self.adopt(container, &found) {
                 leftovers.push(container);
             }
         }
-        // After who is in them, and without those that were taken over with who is in them.
-        leftovers.extend(held.iter().filter(|one| !engine.sandboxes.knows(&one.name)));
-        if !self.inner.synced.load(Ordering::Relaxed) {
+        // After the adoptions, which keep their sandboxes.
+        leftovers.extend(holders.iter().filter(|one| !sandboxes.knows(&one.name)));
+        if !self.is_synced() {
             return Ok(());
         }
         for container in leftovers {
-            if self.inner.stopping.load(Ordering::Relaxed) {
+            if self.is_stopping() {
                 return Ok(());
             }
             info!(
                 container = container.name,
                 "removing a leftover of this node"
             );
-            sure::remove(engine, &container.name).await?;
+            confirmed_calls::remove(engine, &container.name).await?;
         }
         Ok(())
     }
 
-    /// Takes over what an earlier process of this node left behind, before the first request can
-    /// start another beside it. Waits at most `patience`; what is not found by then is found by a
-    /// later sweep.
-    pub async fn take_over_leftovers(&self, patience: Duration) {
-        match tokio::time::timeout(patience, self.sweep()).await {
+    /// Adopts containers of an earlier process before the first request can start another one. Waits at
+    /// most `timeout`; a later reconciliation adopts the rest.
+    pub async fn adopt_leftovers(&self, timeout: Duration) {
+        match tokio::time::timeout(timeout, self.reconcile_containers()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => debug!(%error, "the engine does not answer at start"),
             Err(_) => debug!("the engine does not answer in time at start"),
         }
     }
 
-    /// False if no pool can use it.
-    fn take_over(&self, container: &Container, all: &[Container]) -> bool {
-        let ours = container.labels.get(label::BOOT) == Some(&self.inner.around.engine.boot);
-        if ours || self.inner.stopping.load(Ordering::Relaxed) {
+    /// The engine's name and version, and this node's containers.
+    async fn query_engine(&self) -> Result<(String, Vec<Container>), Error> {
+        let engine = &self.context().engine;
+        let name = engine.runtime.engine().await?;
+        self.check_oci_runtime(&engine.runtime.runtimes().await?);
+        Ok((name, engine.runtime.list(&engine.node).await?))
+    }
+
+    fn check_oci_runtime(&self, offered: &Runtimes) {
+        let context = self.context();
+        let oci_runtime = &context.engine.oci_runtime;
+        if oci_runtime.update(offered) {
+            if let Err(error) = oci_runtime.selected() {
+                warn!(%error, "no container is started");
+            }
+            context.report_changed();
+        }
+    }
+
+    fn note_engine(&self, answer: Result<String, String>) {
+        if self.set_engine(answer.clone()) {
+            match &answer {
+                Ok(name) => info!(engine = name, "the engine answers"),
+                Err(error) => warn!(
+                    error,
+                    "the engine does not answer; ready instances keep serving"
+                ),
+            }
+            self.context().report_changed();
+        }
+    }
+
+    /// Notifies the pools of the instance whose pause container ended. Does nothing for another name.
+    pub(super) fn sandbox_died(&self, name: &str) {
+        if let Some(instance) = self.context().sandboxes.died(name) {
+            for pool in self.all() {
+                pool.shared.send(Message::NetworkLost(instance.clone()));
+            }
+        }
+    }
+
+    /// False if no pool can use the container.
+    fn adopt(&self, container: &Container, all: &[Container]) -> bool {
+        let context = self.context();
+        let own = container.labels.get(label::BOOT) == Some(&context.engine.boot);
+        if own || self.is_stopping() {
             return false;
         }
         let Some((pool, port)) = self.adopter(container) else {
@@ -103,29 +150,24 @@ impl Pools {
         let Some((address, sandbox)) = sandbox::address_of(container, port, all) else {
             return false;
         };
-        let engine = &self.inner.around.engine;
         if let Some(sandbox) = sandbox {
-            engine.sandboxes.adopt(&container.name, sandbox);
+            context.sandboxes.adopt(&container.name, sandbox);
         }
         let adopt = Message::Adopt(Box::new(container.clone()), address);
-        let adopted = pool.shared.tell(adopt);
+        let adopted = pool.shared.send(adopt);
         if !adopted {
-            engine.sandboxes.discard(&engine.runtime, &container.name);
+            context.sandboxes.discard(&container.name);
         }
         adopted
     }
 
-    /// The pool that can use a container of an earlier process, and the port it listens on.
+    /// The pool that can adopt a container, and the container's port.
     fn adopter(&self, container: &Container) -> Option<(Pool, u16)> {
-        if !matches!(
-            container.state,
-            ContainerState::Running | ContainerState::Paused
-        ) {
+        if !is_alive(container) {
             return None;
         }
-        let table = self.inner.table.lock().clone();
+        let table = self.table();
         let (route, version) = table.version(&key_of(&container.labels)?)?;
-        // One that ran a tag before it was known which digest counts.
         let digest = container.labels.get(label::DIGEST).map(String::as_str);
         if is_stale(digest, version) {
             return None;
@@ -151,15 +193,22 @@ impl Pools {
         names.into_iter().map(|(_, name)| name).collect()
     }
 
-    /// The containers of all pools that are in one of these states.
-    fn names(&self, states: impl Fn(InstanceState) -> bool) -> Vec<(Pool, String)> {
+    /// The containers of all pools whose state matches.
+    fn names(&self, matches: impl Fn(InstanceState) -> bool) -> Vec<(Pool, String)> {
         let mut names = Vec::new();
         for pool in self.all() {
             let view = pool.shared.view.lock();
             let found = view.instances.iter();
-            let found = found.filter(|(_, report)| states(report.state));
+            let found = found.filter(|(_, report)| matches(report.state));
             names.extend(found.map(|(instance, _)| (pool.clone(), instance.name().to_owned())));
         }
         names
     }
+}
+
+fn is_alive(container: &Container) -> bool {
+    matches!(
+        container.state,
+        ContainerState::Running | ContainerState::Paused
+    )
 }

@@ -1,51 +1,43 @@
-//! All pools of a node: made at first need, kept in step with the route table and the engine.
+//! All pools of a node.
 //!
-//! Two reconcilers, both idempotent and both rereading the whole state they work from:
-//! - [`Pools::reconcile`] tells every pool what the table says of its version, and makes the pools
-//!   of versions that are to be proved or kept warm;
-//! - [`Pools::sweep`] compares the engine's containers with the pools: takes over what is healthy
-//!   and routed, removes what nobody knows, and reports as dead what the engine does not have.
+//! Two reconcilers keep them in step; both are idempotent and reread the whole state they work from:
+//! - [`Pools::apply_table`] updates every pool from the route table, and creates the pools of versions
+//!   that need verification or warm instances;
+//! - [`reconcile`](super::reconcile) compares the engine's containers with the pools.
 //!
-//! Ownership: only containers labelled with this node's random id are ever looked at, and the id's
-//! file is locked while the process lives, so no other process makes or removes them. Nothing is
-//! removed before the first committed sync of this run: an old table on disk may lack what another
-//! start of this node began.
-
-#[path = "engine_events.rs"]
-mod follow;
-#[path = "reconcile.rs"]
-mod sweep;
+//! Any other pool is created by the first request for its version.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracing::warn;
 
-use super::engine::{Engine, network_name};
-use super::gate::Gate;
-use super::oci::OciRuntime;
-use super::outage::Outage;
-use super::owner::{Membership, Message, Owner, Surroundings};
-use super::pool::{Pool, Shared};
-use super::report::NodeReport;
-use super::sandbox::{self, Sandboxes};
-use super::sure;
+use super::actor::{PoolActor, PoolContext};
+use super::handle::Pool;
+use super::message::{Message, RouteMembership};
+use super::shared::Shared;
+use crate::engine::availability::Availability;
+use crate::engine::confirmed_calls;
+use crate::engine::context::{EngineContext, network_name};
+use crate::engine::oci_runtime::OciRuntime;
+use crate::engine::sandbox::{self, Sandboxes};
+use crate::engine::start_limiter::StartLimiter;
 use crate::image::{Puller, Record};
 use crate::isolation::Isolation;
 use crate::metrics::Metrics;
+use crate::report::NodeReport;
 use crate::route::{Route, Table, Version, VersionKey};
-use crate::runtime::{Runtime, Runtimes, label};
-use crate::scale::decide::Standing;
+use crate::runtime::{Runtime, label};
+use crate::scale::decide::VersionStatus;
 
-/// Beyond the longest grace of its containers, how long a node that stops gives the engine to end and
-/// remove them.
-const TO_REMOVE: Duration = Duration::from_secs(2);
-/// How long containers that are left may take to be removed when the node stops.
-const CLEAR_WITHIN: Duration = Duration::from_secs(20);
+/// Time for the engine to stop and remove containers at a shutdown, beyond their longest stop grace.
+const REMOVE_MARGIN: Duration = Duration::from_secs(2);
+/// Time limit for the removal of what is left at the end of a shutdown.
+const CLEAR_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// All pools of a node. Cheap to clone.
 #[derive(Clone)]
@@ -54,41 +46,41 @@ pub struct Pools {
 }
 
 struct Inner {
-    /// Owners run here, whichever thread first asks for a pool.
-    home: tokio::runtime::Handle,
+    /// Actors run here, whichever thread creates their pool.
+    runtime: tokio::runtime::Handle,
     pools: Mutex<HashMap<VersionKey, Pool>>,
-    around: Surroundings,
+    context: PoolContext,
     table: Mutex<Arc<Table>>,
-    /// A sync was committed in this run, so leftovers may be removed.
+    /// Whether a sync was committed in this run, so that leftovers may be removed.
     synced: AtomicBool,
     stopping: AtomicBool,
-    /// The engine's name and version, or what is wrong with it.
+    /// The engine's name and version, or its error. The name is empty until it answers.
     engine: Mutex<Result<String, String>>,
-    sweep: Notify,
+    reconcile: Notify,
 }
 
-/// Who this node is, and how many starts it runs at once.
+/// The identity and the limits of a node.
 #[derive(Debug, Clone)]
 pub struct Node {
-    /// The random id kept in the cache folder.
+    /// The random id in the cache folder.
     pub id: String,
-    /// This start of the process.
+    /// The id of this process.
     pub boot: String,
-    /// Starts at once.
+    /// Limit on concurrent starts.
     pub starts_at_once: usize,
-    /// What this node pulled for cless.
+    /// The images that this node pulled for cless.
     pub images: Arc<Record>,
-    /// The engine's runtime that containers run under; `None`: its default.
+    /// The OCI runtime of containers; `None`: the engine's default.
     pub runtime: Option<String>,
-    /// What keeps its containers apart.
+    /// The isolation of containers.
     pub isolation: Isolation,
-    /// Network sandboxes kept ready; 0: none are made.
+    /// Network sandboxes kept ready; 0 disables them.
     pub sandboxes: usize,
 }
 
 impl Pools {
-    /// No pools yet. `table` is what the node has now, empty if nothing; `changed` is bumped whenever
-    /// [`Pools::report`] would say something new, but for in-flight counts.
+    /// Creates a registry without pools. `table` is the present table, empty if there is none.
+    /// `changed` is incremented whenever [`Pools::report`] changes, except for requests in flight.
     pub fn new(
         node: Node,
         runtime: Arc<dyn Runtime>,
@@ -96,27 +88,28 @@ impl Pools {
         table: Arc<Table>,
         changed: watch::Sender<u64>,
     ) -> Self {
-        let engine = Engine {
-            cluster: parking_lot::RwLock::new(table.cluster().clone()),
+        let engine = Arc::new(EngineContext {
+            cluster: RwLock::new(table.cluster().clone()),
             node: node.id,
             boot: node.boot,
-            gate: Gate::new(node.starts_at_once),
-            network: parking_lot::RwLock::default(),
+            start_limiter: StartLimiter::new(node.starts_at_once),
+            network: RwLock::default(),
             puller: Puller::new(runtime.clone(), node.images),
-            linked: watch::Sender::new(false),
-            oci: OciRuntime::new(node.runtime),
-            sandboxes: Arc::new(Sandboxes::new(node.sandboxes)),
+            control_plane: watch::Sender::new(false),
+            oci_runtime: OciRuntime::new(node.runtime),
             runtime,
             isolation: node.isolation,
-            outage: watch::Sender::new(Outage::default()),
-            full: Mutex::default(),
-        };
+            availability: watch::Sender::new(Availability::default()),
+            disk_full: Mutex::default(),
+        });
+        let sandboxes = Arc::new(Sandboxes::new(engine.clone(), node.sandboxes));
         Self {
             inner: Arc::new(Inner {
-                home: tokio::runtime::Handle::current(),
+                runtime: tokio::runtime::Handle::current(),
                 pools: Mutex::default(),
-                around: Surroundings {
-                    engine: Arc::new(engine),
+                context: PoolContext {
+                    engine,
+                    sandboxes,
                     metrics,
                     changed,
                 },
@@ -124,38 +117,32 @@ impl Pools {
                 synced: AtomicBool::new(false),
                 stopping: AtomicBool::new(false),
                 engine: Mutex::new(Ok(String::new())),
-                sweep: Notify::new(),
+                reconcile: Notify::new(),
             }),
         }
     }
 
-    /// The pool of a version that the table routes to; made if there is none.
+    /// The pool of a version in the route table; created if there is none.
     pub fn get(&self, route: &Route, version: &Arc<Version>) -> Pool {
         let mut pools = self.inner.pools.lock();
         if let Some(pool) = pools.get(&version.key) {
             return pool.clone();
         }
-        let standing = standing_of(route, version);
-        let member = Membership {
-            standing,
-            version: version.clone(),
-            settings: route.settings.clone(),
-        };
+        let membership = membership(route, version);
         let (mailbox, inbox) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared::new(version, &route.settings, mailbox));
         let pool = Pool {
             shared: shared.clone(),
         };
         pools.insert(version.key.clone(), pool.clone());
-        let owner = Owner::new(shared.clone(), self.inner.around.clone(), inbox, member);
+        let context = self.inner.context.clone();
+        let actor = PoolActor::new(shared.clone(), context, inbox, membership);
         let inner = Arc::downgrade(&self.inner);
-        self.inner.home.spawn(owner.run(move || {
+        self.inner.runtime.spawn(actor.run(move || {
             if let Some(inner) = inner.upgrade() {
                 let mut pools = inner.pools.lock();
-                if pools
-                    .get(&shared.key)
-                    .is_some_and(|pool| Arc::ptr_eq(&pool.shared, &shared))
-                {
+                let current = pools.get(&shared.key);
+                if current.is_some_and(|pool| Arc::ptr_eq(&pool.shared, &shared)) {
                     pools.remove(&shared.key);
                 }
             }
@@ -163,16 +150,16 @@ impl Pools {
         pool
     }
 
-    /// Brings every pool in step with a table. `synced`: a sync was committed in this run.
-    pub fn reconcile(&self, table: &Arc<Table>, synced: bool) {
-        if table.is_initial() || self.inner.stopping.load(Ordering::Relaxed) {
+    /// Updates every pool from a table. `synced`: a sync was committed in this run.
+    pub fn apply_table(&self, table: &Arc<Table>, synced: bool) {
+        if table.is_initial() || self.is_stopping() {
             return;
         }
-        *self.inner.around.engine.cluster.write() = table.cluster().clone();
-        self.inner.around.engine.sandboxes.wake();
+        *self.inner.context.engine.cluster.write() = table.cluster().clone();
+        self.inner.context.sandboxes.wake();
         *self.inner.table.lock() = table.clone();
         for pool in self.all() {
-            pool.shared.tell(told(table, pool.key()));
+            pool.shared.send(update(table, pool.key()));
         }
         for route in table.routes() {
             for version in &route.versions {
@@ -184,84 +171,46 @@ impl Pools {
             }
         }
         if synced && !self.inner.synced.swap(true, Ordering::Relaxed) {
-            self.inner.sweep.notify_one();
+            self.request_reconcile();
         }
     }
 
-    /// Whether a control plane is connected, so that a start may hear from it.
-    pub fn set_linked(&self, linked: bool) {
-        self.inner.around.engine.linked.send_replace(linked);
-    }
-
-    fn all(&self) -> Vec<Pool> {
-        self.inner.pools.lock().values().cloned().collect()
+    /// Records whether a control plane is connected; starts wait for a fixed digest only then.
+    pub fn set_control_plane_connected(&self, connected: bool) {
+        let control_plane = &self.inner.context.engine.control_plane;
+        control_plane.send_replace(connected);
     }
 
     /// Keeps network sandboxes ready for new instances, until the node stops.
     pub async fn keep_sandboxes(self) {
-        let changed = &self.inner.around.changed;
-        let tell = || changed.send_modify(|count| *count += 1);
-        sandbox::keep(self.inner.around.engine.clone(), tell).await;
+        let context = &self.inner.context;
+        let changed = || context.report_changed();
+        context.sandboxes.keep_stocked(changed).await;
     }
 
-    /// A container of this node has ended: an instance, or a pause container.
-    fn died(&self, name: String, labels: &BTreeMap<String, String>) {
-        self.sandbox_died(&name);
-        self.tell(labels, Message::Died(name));
-    }
-
-    /// Tells the pool of a container by its labels.
-    fn tell(&self, labels: &BTreeMap<String, String>, message: Message) {
-        if let Some(key) = key_of(labels)
-            && let Some(pool) = self.inner.pools.lock().get(&key)
-        {
-            pool.shared.tell(message);
-        }
-    }
-
-    /// Whoever is in it has lost its network. Does nothing if no sandbox has this name.
-    fn sandbox_died(&self, name: &str) {
-        let engine = &self.inner.around.engine;
-        if let Some(instance) = engine.sandboxes.died(&engine.runtime, name) {
-            for pool in self.all() {
-                pool.shared.tell(Message::NetworkLost(instance.clone()));
-            }
-        }
-    }
-
-    fn compare_runtimes(&self, offered: &Runtimes) {
-        let oci = &self.inner.around.engine.oci;
-        if oci.compare(offered) {
-            if let Err(unfit) = oci.found() {
-                warn!(%unfit, "no container is started");
-            }
-            self.inner.around.changed.send_modify(|count| *count += 1);
-        }
-    }
-
-    /// The node's state as of now.
+    /// The present state of the node.
     pub fn report(&self) -> NodeReport {
+        let context = &self.inner.context;
         let mut report = NodeReport::default();
         match &*self.inner.engine.lock() {
             Ok(name) => report.engine.clone_from(name),
             Err(error) => report.warnings.push(format!("engine: {error}")),
         }
-        match self.inner.around.engine.oci.found() {
+        match context.engine.oci_runtime.selected() {
             Ok(name) => report.runtime = name,
-            Err(unfit) => report.warnings.push(format!("engine: {unfit}")),
+            Err(error) => report.warnings.push(format!("engine: {error}")),
         }
-        if let Some(said) = &*self.inner.around.engine.full.lock() {
+        if let Some(message) = &*context.engine.disk_full.lock() {
             report.warnings.push(format!(
-                "engine: its disk was full at the last start: {said}; free some, by removing images \
-                 that are not needed for example"
+                "engine: its disk was full at the last start: {message}; free some, for example by \
+                 removing unused images"
             ));
         }
-        let sandboxes = &self.inner.around.engine.sandboxes;
-        (report.sandboxes.idle, report.sandboxes.used) = sandboxes.counts();
-        let trouble = sandboxes.trouble();
+        (report.sandboxes.idle, report.sandboxes.used) = context.sandboxes.counts();
+        let error = context.sandboxes.error();
         report
             .warnings
-            .extend(trouble.map(|why| format!("network sandboxes: {why}; starts use the bridge")));
+            .extend(error.map(|why| format!("network sandboxes: {why}; starts use the bridge")));
         for pool in self.all() {
             let view = pool.shared.view.lock();
             for (instance, known) in &view.instances {
@@ -274,62 +223,59 @@ impl Pools {
         report
     }
 
-    /// Stops every pool: drains, then removes this node's containers and network, or with `keep`
-    /// leaves what is ready for the next process. Requests that still run after `patience` are cut;
-    /// containers get the grace of their version in any case.
-    pub async fn shut_down(&self, keep: bool, patience: Duration) {
+    /// Stops every pool: drains, then removes this node's containers and network. With `keep`, ready
+    /// containers stay for the next process. Requests longer than `timeout` are cut off; containers get
+    /// the stop grace of their version in any case.
+    pub async fn shut_down(&self, keep: bool, timeout: Duration) {
         self.inner.stopping.store(true, Ordering::Relaxed);
-        let mut waits = Vec::new();
-        let mut least = Duration::ZERO;
+        let mut ends = Vec::new();
+        let mut minimum = Duration::ZERO;
         for pool in self.all() {
-            least = least.max(pool.shared.stop_grace + TO_REMOVE);
+            minimum = minimum.max(pool.shared.stop_grace + REMOVE_MARGIN);
             let (done, ended) = oneshot::channel();
-            if pool.shared.tell(Message::Stop { keep, done }) {
-                waits.push(ended);
+            if pool.shared.send(Message::Stop { keep, done }) {
+                ends.push(ended);
             }
         }
         let all_ended = async {
-            for ended in waits {
-                // Answered by being dropped.
+            for ended in ends {
+                // The actor drops its sender at its end.
                 let _ = ended.await;
             }
         };
-        let engine = &self.inner.around.engine;
         let all_ended = async {
-            tokio::join!(all_ended, engine.sandboxes.shut_down(&*engine.runtime));
+            tokio::join!(all_ended, self.inner.context.sandboxes.shut_down());
         };
         tokio::pin!(all_ended);
-        let mut in_time = tokio::time::timeout(patience, &mut all_ended).await.is_ok();
-        // Of an engine that is away no container is ended, however long one waits.
+        let mut in_time = tokio::time::timeout(timeout, &mut all_ended).await.is_ok();
+        // An unavailable engine stops no container, however long the wait.
         if !in_time && self.engine_answers() {
-            let rest = least.saturating_sub(patience);
+            let rest = minimum.saturating_sub(timeout);
             in_time = tokio::time::timeout(rest, all_ended).await.is_ok();
         }
         if keep {
             return;
         }
         if !in_time {
-            warn!("requests still run after the time to drain; their containers are removed");
+            warn!("requests exceed the drain timeout; their containers are removed");
         }
-        if tokio::time::timeout(CLEAR_WITHIN, self.clear())
+        if tokio::time::timeout(CLEAR_TIMEOUT, self.clear())
             .await
             .is_err()
         {
-            warn!(
-                "the engine does not answer: what is left is removed at the next start of this node"
-            );
+            warn!("the engine does not answer: the next start of this node removes what is left");
         }
     }
 
-    /// Removes what is left of this node.
+    /// Removes everything that is left of this node.
     async fn clear(&self) {
-        let engine = &self.inner.around.engine;
+        let engine = &self.inner.context.engine;
         match engine.runtime.list(&engine.node).await {
             Ok(mut left) => {
-                // Networks after those who use them.
+                // Pause containers last: instances use their networks.
                 left.sort_by_key(sandbox::is_sandbox);
                 for container in left {
-                    if let Err(error) = sure::remove(engine, &container.name).await {
+                    if let Err(error) = confirmed_calls::remove(engine, &container.name).await {
                         warn!(container = container.name, %error, "cannot remove a container");
                     }
                 }
@@ -348,12 +294,12 @@ impl Pools {
         }
     }
 
-    /// The engine answers, as far as is known.
+    /// Whether the engine answered the last call.
     pub fn engine_answers(&self) -> bool {
-        !self.inner.around.engine.outage.borrow().is_on()
+        self.inner.context.engine.is_available()
     }
 
-    /// How many requests wait in each queue, by service and version.
+    /// The length of each queue, by service and version.
     pub fn queues(&self) -> Vec<(Arc<str>, u32, usize)> {
         let pools = self.all();
         let queues = pools.iter().map(|pool| {
@@ -362,30 +308,76 @@ impl Pools {
         });
         queues.collect()
     }
-}
 
-fn standing_of(route: &Route, version: &Version) -> Standing {
-    if route.percent(version.key.number) > 0 {
-        Standing::InTraffic
-    } else {
-        Standing::Reachable
+    pub(super) fn context(&self) -> &PoolContext {
+        &self.inner.context
+    }
+
+    pub(super) fn all(&self) -> Vec<Pool> {
+        self.inner.pools.lock().values().cloned().collect()
+    }
+
+    pub(super) fn table(&self) -> Arc<Table> {
+        self.inner.table.lock().clone()
+    }
+
+    pub(super) fn is_synced(&self) -> bool {
+        self.inner.synced.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.inner.stopping.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn request_reconcile(&self) {
+        self.inner.reconcile.notify_one();
+    }
+
+    pub(super) async fn reconcile_requested(&self) {
+        self.inner.reconcile.notified().await;
+    }
+
+    /// Records the engine's answer. True if it changed.
+    pub(super) fn set_engine(&self, answer: Result<String, String>) -> bool {
+        let mut engine = self.inner.engine.lock();
+        let changed = *engine != answer;
+        *engine = answer;
+        changed
+    }
+
+    /// Sends a message to the pool of the container with these labels.
+    pub(super) fn send_to(&self, labels: &BTreeMap<String, String>, message: Message) {
+        if let Some(key) = key_of(labels)
+            && let Some(pool) = self.inner.pools.lock().get(&key)
+        {
+            pool.shared.send(message);
+        }
     }
 }
 
-/// What the owner of a pool is told about a table.
-fn told(table: &Table, key: &VersionKey) -> Message {
+fn membership(route: &Route, version: &Arc<Version>) -> RouteMembership {
+    let status = match route.percent(version.key.number) {
+        0 => VersionStatus::Reachable,
+        _ => VersionStatus::InTraffic,
+    };
+    RouteMembership {
+        status,
+        version: version.clone(),
+        settings: route.settings.clone(),
+    }
+}
+
+/// The message to a pool about a new table.
+fn update(table: &Table, key: &VersionKey) -> Message {
     match (table.version(key), table.route(&key.service_uid)) {
-        (Some((route, version)), _) => Message::Member(Membership {
-            standing: standing_of(route, version),
-            version: version.clone(),
-            settings: route.settings.clone(),
-        }),
-        (None, Some(_)) => Message::Left(Standing::Left),
-        (None, None) => Message::Left(Standing::Deleted),
+        (Some((route, version)), _) => Message::Routed(membership(route, version)),
+        (None, Some(_)) => Message::Unrouted(VersionStatus::Left),
+        (None, None) => Message::Unrouted(VersionStatus::Deleted),
     }
 }
 
-fn key_of(labels: &BTreeMap<String, String>) -> Option<VersionKey> {
+/// The version of the container with these labels.
+pub(super) fn key_of(labels: &BTreeMap<String, String>) -> Option<VersionKey> {
     Some(VersionKey {
         service_uid: labels.get(label::UID)?.as_str().into(),
         number: labels.get(label::VERSION)?.parse().ok()?,

@@ -1,138 +1,145 @@
-//! Which network sandboxes there are, and what is to be done about them. Pure.
+//! The network sandboxes of a node, and what to do about them. Pure.
 //!
 //! ```text
-//!              made                 taken               released
-//!   Making ──────────► Idle ──────────────────► Used ───────────► Removing ──► (gone)
+//!              created               taken               released
+//!   Creating ──────────► Idle ──────────────────► Used ───────────► Removing ──► (gone)
 //!      │                 │                                            ▲
-//!      └─────────────────┴── failed, died, not wanted any more ───────┘
+//!      └─────────────────┴── failed, died, node stops ────────────────┘
 //! ```
 //!
-//! A sandbox serves one instance and is never given to a second: what a tenant did to its network
-//! goes with it. One that dies in use stays with its instance, which is told, until that is gone too.
+//! A sandbox serves one instance and is never reused, because the instance may have changed its network.
+//! A sandbox that dies in use stays with its instance, which is notified, until that is gone.
 //!
-//! Making one costs as much CPU as half a start, so one is made at a time, and only while nothing
-//! starts on the node. A node that is never quiet for [`STARVED`] makes one all the same, but in turn
-//! with the starts.
+//! A creation costs as much CPU as half a start. So one sandbox is created at a time, and only while no
+//! start is in progress. After a shortage of [`MAX_SHORTAGE`] a creation takes its turn among the
+//! starts.
 //!
-//! Laws (tested below over random events): at most `size` are idle or in the making; none is given
-//! out twice, nor after it died; each is removed exactly once, and none that is in use; nothing is
-//! made out of turn while something starts; stopped, none is made and all but those in use go.
+//! Laws (tested below over random events): at most `size` are idle or being created; none is handed out
+//! twice, or after its death; each is removed exactly once, and never in use; none is created out of
+//! turn during a start; after a stop none is created and all but the used ones are removed.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::instance::backoff::Backoff;
+/// Time without a start before a creation: requests come in bursts, and a creation would slow the next
+/// start of a burst.
+pub(super) const IDLE: Duration = Duration::from_millis(300);
 
-/// How long nothing must have started before one is made: requests come in bursts, and the next of
-/// one should not find the engine busy with this.
-pub(super) const QUIET: Duration = Duration::from_millis(300);
+/// The longest shortage on a node that is never idle.
+pub(super) const MAX_SHORTAGE: Duration = Duration::from_secs(10);
 
-/// How long the stock may be short on a node where always something starts.
-pub(super) const STARVED: Duration = Duration::from_secs(10);
+/// Delay after the first failed creation; doubles with each failure.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(300);
 
-/// A ready-made network, held by a pause container.
+/// A network that is ready for an instance, held by a pause container.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::instance) struct Sandbox {
-    /// Of the pause container.
-    pub(in crate::instance) name: String,
-    /// The engine's id of it, by which a container joins.
-    pub(in crate::instance) id: String,
-    /// Where whatever joins it can be dialled.
-    pub(in crate::instance) address: IpAddr,
+pub(crate) struct Sandbox {
+    /// The pause container's name.
+    pub(crate) name: String,
+    /// The pause container's engine id, which an instance joins by.
+    pub(crate) id: String,
+    /// The address of the instance that joins.
+    pub(crate) address: IpAddr,
 }
 
-/// What happens to sandboxes.
+/// An event of the inventory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Event {
     /// Time has passed.
-    Look {
-        /// How long nothing has been starting; `None` while something is.
-        quiet_for: Option<Duration>,
-        /// A name never used before, for one that may be made.
+    Tick {
+        /// Time without a start; `None` while a start is in progress.
+        idle_for: Option<Duration>,
+        /// An unused name for a sandbox that may be created.
         name: String,
     },
-    /// The one in the making is ready.
-    Made(Sandbox),
-    /// It is not, and never will be.
-    MakeFailed,
-    /// An instance of an earlier process was found in it.
+    /// The creation succeeded.
+    Created(Sandbox),
+    /// The creation failed.
+    CreateFailed,
+    /// An instance of an earlier process uses this sandbox.
     Found { instance: String, sandbox: Sandbox },
     /// The pause container of this name has ended.
     Died(String),
-    /// The instance is gone, or does without.
+    /// The instance is gone, or does not use its sandbox.
     Released(String),
-    /// The engine has removed the one of this name.
+    /// The pause container of this name is removed.
     Removed(String),
     /// The node stops.
     Stop,
 }
 
-/// What is to be done.
+/// An action for the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Action {
-    /// Make one; report [`Event::Made`] or [`Event::MakeFailed`].
-    Make {
+    /// Create a sandbox; report [`Event::Created`] or [`Event::CreateFailed`].
+    Create {
         name: String,
-        /// It waits for its turn among the starts, for they never end.
+        /// The creation acquires a start permit.
         in_turn: bool,
     },
-    /// Remove it, or what there is of it; report [`Event::Removed`].
+    /// Remove the pause container, if it exists; report [`Event::Removed`].
     Remove(String),
-    /// Tell the instance that its network is gone.
-    Tell(String),
+    /// Notify the instance that its network is lost.
+    NotifyLost(String),
 }
 
-/// The sandboxes of a node.
+/// See the module.
 #[derive(Debug)]
-pub(super) struct Stock {
+pub(super) struct Inventory {
     size: usize,
     idle: VecDeque<Sandbox>,
-    making: Option<String>,
-    /// By the instance that is in it.
+    creating: Option<String>,
+    /// By instance.
     used: BTreeMap<String, Sandbox>,
     removing: BTreeSet<String>,
     short_since: Instant,
-    backoff: Backoff,
+    /// Failed creations in a row.
+    failures: u32,
+    /// No creation before this time; `None` after a success.
+    retry_at: Option<Instant>,
     stopped: bool,
 }
 
-impl Stock {
-    /// Keeps `size` ready.
+impl Inventory {
+    /// Keeps `size` sandboxes idle.
     pub(super) fn new(size: usize, now: Instant) -> Self {
         Self {
             size,
             idle: VecDeque::new(),
-            making: None,
+            creating: None,
             used: BTreeMap::new(),
             removing: BTreeSet::new(),
             short_since: now,
-            backoff: Backoff::default(),
+            failures: 0,
+            retry_at: None,
             stopped: false,
         }
     }
 
-    /// Gives the oldest idle one to an instance.
+    /// Hands the oldest idle sandbox to an instance.
     pub(super) fn take(&mut self, instance: &str, now: Instant) -> Option<Sandbox> {
         if self.stopped || self.used.contains_key(instance) {
             return None;
         }
-        self.shortens(now);
+        self.note_shortage(now);
         let sandbox = self.idle.pop_front()?;
         self.used.insert(instance.to_owned(), sandbox.clone());
         Some(sandbox)
     }
 
-    /// Takes note of an event and says what to do.
+    /// Applies an event and returns the actions that follow.
     pub(super) fn on(&mut self, event: Event, now: Instant) -> Vec<Action> {
         match event {
-            Event::Look { quiet_for, name } => self.look(quiet_for, name, now),
-            Event::Made(sandbox) => self.made(sandbox),
-            Event::MakeFailed => {
-                self.backoff.failed(now);
-                self.shortens(now);
-                let half_made = self.making.take();
-                half_made
+            Event::Tick { idle_for, name } => self.tick(idle_for, name, now),
+            Event::Created(sandbox) => self.created(sandbox),
+            Event::CreateFailed => {
+                self.retry_at = Some(now + retry_delay(self.failures));
+                self.failures = self.failures.saturating_add(1);
+                self.note_shortage(now);
+                let partial = self.creating.take();
+                partial
                     .and_then(|name| self.remove(name))
                     .into_iter()
                     .collect()
@@ -162,27 +169,28 @@ impl Stock {
         }
     }
 
-    fn look(&mut self, quiet_for: Option<Duration>, name: String, now: Instant) -> Vec<Action> {
-        let waits = self.making.is_some() || self.backoff.remaining(now).is_some();
-        if self.stopped || self.room() == 0 || waits || self.knows(&name) {
+    fn tick(&mut self, idle_for: Option<Duration>, name: String, now: Instant) -> Vec<Action> {
+        let waits = self.creating.is_some() || self.retry_in(now).is_some();
+        if self.stopped || self.missing() == 0 || waits || self.knows(&name) {
             return Vec::new();
         }
-        let quiet = quiet_for.is_some_and(|time| time >= QUIET);
-        let starved = now.saturating_duration_since(self.short_since) >= STARVED;
-        if !quiet && !starved {
+        let idle = idle_for.is_some_and(|time| time >= IDLE);
+        let short = now.saturating_duration_since(self.short_since) >= MAX_SHORTAGE;
+        if !idle && !short {
             return Vec::new();
         }
-        self.making = Some(name.clone());
-        let in_turn = !quiet;
-        vec![Action::Make { name, in_turn }]
+        self.creating = Some(name.clone());
+        let in_turn = !idle;
+        vec![Action::Create { name, in_turn }]
     }
 
-    fn made(&mut self, sandbox: Sandbox) -> Vec<Action> {
-        if self.making.as_ref() != Some(&sandbox.name) {
+    fn created(&mut self, sandbox: Sandbox) -> Vec<Action> {
+        if self.creating.as_ref() != Some(&sandbox.name) {
             return Vec::new();
         }
-        self.making = None;
-        self.backoff = Backoff::default();
+        self.creating = None;
+        self.failures = 0;
+        self.retry_at = None;
         if self.stopped {
             return self.remove(sandbox.name).into_iter().collect();
         }
@@ -192,66 +200,76 @@ impl Stock {
 
     fn died(&mut self, name: &str, now: Instant) -> Vec<Action> {
         if let Some(at) = self.idle.iter().position(|one| one.name == name) {
-            self.shortens(now);
+            self.note_shortage(now);
             self.idle.remove(at);
             return self.remove(name.to_owned()).into_iter().collect();
         }
         let used = self.used.iter().find(|(_, sandbox)| sandbox.name == name);
-        let told = used.map(|(instance, _)| Action::Tell(instance.clone()));
-        told.into_iter().collect()
+        let lost = used.map(|(instance, _)| Action::NotifyLost(instance.clone()));
+        lost.into_iter().collect()
     }
 
-    /// Unless its removal has been asked for.
+    /// Asks for a removal, once.
     fn remove(&mut self, name: String) -> Option<Action> {
         self.removing
             .insert(name.clone())
             .then_some(Action::Remove(name))
     }
 
-    /// An idle one, or one in the making, is about to go.
-    fn shortens(&mut self, now: Instant) {
-        if self.room() == 0 {
+    /// Called before one leaves: a shortage begins when the inventory is full until now.
+    fn note_shortage(&mut self, now: Instant) {
+        if self.missing() == 0 {
             self.short_since = now;
         }
     }
 
-    fn room(&self) -> usize {
-        let there = self.idle.len() + usize::from(self.making.is_some());
-        self.size.saturating_sub(there)
+    fn missing(&self) -> usize {
+        let present = self.idle.len() + usize::from(self.creating.is_some());
+        self.size.saturating_sub(present)
     }
 
-    /// How long there is nothing to look for; `None` until something happens.
-    pub(super) fn next_look(&self, now: Instant) -> Option<Duration> {
-        let idle = self.stopped || self.room() == 0;
-        let retry = self.backoff.remaining(now).unwrap_or(QUIET);
-        (!idle).then_some(retry.max(QUIET))
+    fn retry_in(&self, now: Instant) -> Option<Duration> {
+        let left = self.retry_at?.saturating_duration_since(now);
+        (!left.is_zero()).then_some(left)
     }
 
-    /// The one that an instance is in.
+    /// Time until the next useful [`Event::Tick`]; `None` if only another event changes anything.
+    pub(super) fn next_tick(&self, now: Instant) -> Option<Duration> {
+        let nothing_to_do = self.stopped || self.missing() == 0;
+        let retry = self.retry_in(now).unwrap_or(IDLE);
+        (!nothing_to_do).then_some(retry.max(IDLE))
+    }
+
+    /// The sandbox of an instance.
     pub(super) fn of(&self, instance: &str) -> Option<&Sandbox> {
         self.used.get(instance)
     }
 
-    /// Ready for an instance, and used by one.
+    /// Idle and used sandboxes.
     pub(super) fn counts(&self) -> (usize, usize) {
         (self.idle.len(), self.used.len())
     }
 
-    /// Those that must be running.
+    /// Names of the pause containers that must run.
     pub(super) fn alive(&self) -> Vec<String> {
         let all = self.idle.iter().chain(self.used.values());
         all.map(|sandbox| sandbox.name.clone()).collect()
     }
 
-    /// Whether a container of this name is one of these, whatever becomes of it.
+    /// Whether the pause container of this name is known, in any state.
     pub(super) fn knows(&self, name: &str) -> bool {
-        self.making.as_deref() == Some(name)
+        self.creating.as_deref() == Some(name)
             || self.removing.contains(name)
             || self.idle.iter().any(|one| one.name == name)
             || self.used.values().any(|one| one.name == name)
     }
 }
 
+fn retry_delay(failures: u32) -> Duration {
+    RETRY_FIRST
+        .saturating_mul(1 << failures.min(16))
+        .min(RETRY_MAX)
+}
+
 #[cfg(test)]
-#[path = "inventory/tests.rs"]
 mod tests;

@@ -1,20 +1,17 @@
-//! Ready-made network namespaces for new instances, each held by a pause container.
+//! Network namespaces kept ready for new instances, each held by a pause container.
 //!
-//! Of a cold start on the engine's bridge, about half is spent on a network namespace of its own. A
-//! new instance that joins one which is there already (`NetworkMode: container:ID`) starts in half
-//! the time, and its address is known before it is started, so it can be probed from the moment
-//! that start is sent.
+//! A cold start on the engine's bridge spends about half its time on a network namespace of its own. An
+//! instance that joins an existing one (`NetworkMode: container:ID`) starts in half the time. Its
+//! address is known before its start, so probes begin with the start call.
 //!
-//! [`stock`] decides; this performs. [`keep`] is the task that keeps the stock full. Everything else
-//! is asked by starts, farewells and the sweep. A start that finds the stock empty uses the bridge:
-//! nothing ever waits for a sandbox.
+//! [`inventory`] decides; this module performs, and [`Sandboxes::keep_stocked`] is the task that refills
+//! the inventory. A start that finds the inventory empty uses the bridge: nothing waits for a sandbox.
 //!
-//! Ownership: a pause container has the labels of its cluster, node and process, and a role. Whose
-//! it is, once used, is told by who joined it, for labels cannot be changed. One that an earlier
-//! process left idle is removed, not adopted: whether a tenant has been in it cannot be known.
+//! Ownership: a pause container carries the labels of its cluster, node and process, and a role. Labels
+//! are immutable, so the instance that joined a sandbox identifies its user. A sandbox that an earlier
+//! process left idle is removed, not adopted: it may have been used.
 
-#[path = "inventory.rs"]
-mod stock;
+mod inventory;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -27,66 +24,67 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::engine::Engine;
-use crate::runtime::{Container, ContainerState, Error, Runtime, SandboxSpec, label};
-use stock::{Action, Event, STARVED, Stock};
+use super::context::EngineContext;
+use crate::runtime::{Container, ContainerState, Error, SandboxSpec, label};
+use inventory::{Action, Event, Inventory, MAX_SHORTAGE};
 
-pub(super) use stock::Sandbox;
+pub(crate) use inventory::Sandbox;
 
-/// Between attempts to remove one from an engine that does not answer.
+/// Between attempts to remove a sandbox.
 const REMOVE_RETRY: Duration = Duration::from_secs(1);
-/// How often a half-made one looks whether the starts that came between are over.
-const STEP_ASIDE: Duration = Duration::from_millis(20);
+/// How often a half-created sandbox checks whether the starts in progress have ended.
+const YIELD_POLL: Duration = Duration::from_millis(20);
 
-/// A sandbox in the hands of a start.
+/// A sandbox in use by a start.
 #[derive(Debug, Clone)]
-pub(super) struct Lease {
+pub(crate) struct Lease {
     /// The engine's id of the pause container.
-    pub(super) id: String,
-    /// Where the instance will be dialled.
-    pub(super) address: IpAddr,
-    /// The pause container has ended, and the network with it.
-    pub(super) lost: CancellationToken,
+    pub(crate) id: String,
+    /// The address of the instance that joins it.
+    pub(crate) address: IpAddr,
+    /// Cancelled when the pause container ends, and the network with it.
+    pub(crate) lost: CancellationToken,
 }
 
 /// The sandboxes of a node.
-#[derive(Debug)]
-pub(super) struct Sandboxes {
-    books: Mutex<Books>,
-    /// Something happened that the keeper must look at.
-    woken: Notify,
+pub(crate) struct Sandboxes {
+    engine: Arc<EngineContext>,
+    ledger: Mutex<Ledger>,
+    /// Wakes [`Sandboxes::keep_stocked`].
+    wake: Notify,
     stop: CancellationToken,
-    /// Held while one is made, so that the end of it can be waited for.
-    making: tokio::sync::Mutex<()>,
+    /// Held during a creation, so that a shutdown can wait for its end.
+    creating: tokio::sync::Mutex<()>,
 }
 
-#[derive(Debug)]
-struct Books {
-    stock: Stock,
-    /// By instance; cancelled when its network is gone.
+struct Ledger {
+    inventory: Inventory,
+    /// By instance; cancelled when its network is lost.
     lost: HashMap<String, CancellationToken>,
-    /// Why none could be made at last.
-    trouble: Option<String>,
+    /// Why the last creation failed; `None` if it succeeded.
+    error: Option<String>,
 }
 
 impl Sandboxes {
-    /// Will keep `size` ready once [`keep`] runs.
-    pub(super) fn new(size: usize) -> Self {
+    /// Keeps `size` ready while [`Sandboxes::keep_stocked`] runs; 0 disables sandboxes.
+    pub(crate) fn new(engine: Arc<EngineContext>, size: usize) -> Self {
         Self {
-            books: Mutex::new(Books {
-                stock: Stock::new(size, Instant::now()),
+            engine,
+            ledger: Mutex::new(Ledger {
+                inventory: Inventory::new(size, Instant::now()),
                 lost: HashMap::new(),
-                trouble: None,
+                error: None,
             }),
-            woken: Notify::new(),
+            wake: Notify::new(),
             stop: CancellationToken::new(),
-            making: tokio::sync::Mutex::default(),
+            creating: tokio::sync::Mutex::default(),
         }
     }
 
-    /// One for an instance, if one is ready. It stays with the instance until it is released.
-    pub(super) fn take(&self, instance: &str) -> Option<Lease> {
-        let sandbox = self.books.lock().stock.take(instance, Instant::now())?;
+    /// Takes a ready sandbox for an instance, which keeps it until its release.
+    pub(crate) fn take(&self, instance: &str) -> Option<Lease> {
+        let taken = self.ledger.lock().inventory.take(instance, Instant::now());
+        let sandbox = taken?;
         self.wake();
         Some(Lease {
             lost: self.lost(instance),
@@ -95,126 +93,160 @@ impl Sandboxes {
         })
     }
 
-    /// An instance of an earlier process is in this one.
-    pub(super) fn adopt(&self, instance: &str, sandbox: Sandbox) {
+    /// Records the sandbox of an instance of an earlier process.
+    pub(crate) fn adopt(&self, instance: &str, sandbox: Sandbox) {
         self.on(Event::Found {
             instance: instance.to_owned(),
             sandbox,
         });
     }
 
-    /// Cancelled when the network of an instance is gone; never, if it is in no sandbox.
-    pub(super) fn lost(&self, instance: &str) -> CancellationToken {
-        let mut books = self.books.lock();
-        match books.stock.of(instance) {
-            Some(_) => books.lost.entry(instance.to_owned()).or_default().clone(),
+    /// Cancelled when the instance loses its network; never, if it is in no sandbox.
+    pub(crate) fn lost(&self, instance: &str) -> CancellationToken {
+        let mut ledger = self.ledger.lock();
+        match ledger.inventory.of(instance) {
+            Some(_) => ledger.lost.entry(instance.to_owned()).or_default().clone(),
             None => CancellationToken::new(),
         }
     }
 
-    /// A pause container has ended. Gives the instance that was in it.
-    pub(super) fn died(self: &Arc<Self>, runtime: &Arc<dyn Runtime>, name: &str) -> Option<String> {
-        let mut told = None;
+    /// Records the end of a pause container. Returns the instance that was in it.
+    pub(crate) fn died(self: &Arc<Self>, name: &str) -> Option<String> {
+        let mut affected = None;
         for action in self.on(Event::Died(name.to_owned())) {
             match action {
-                Action::Tell(instance) => {
+                Action::NotifyLost(instance) => {
                     warn!(container = name, instance, "a network sandbox has ended");
                     self.lost(&instance).cancel();
-                    told = Some(instance);
+                    affected = Some(instance);
                 }
-                Action::Remove(name) => self.remove_soon(runtime, name),
-                Action::Make { .. } => {}
+                Action::Remove(name) => self.remove_soon(name),
+                Action::Create { .. } => {}
             }
         }
         self.wake();
-        told
+        affected
     }
 
-    /// The instance is gone: so is its sandbox, once this returns.
-    pub(super) async fn release(&self, runtime: &dyn Runtime, instance: &str) {
+    /// Removes the sandbox of an instance that is gone. Returns after the removal.
+    pub(crate) async fn release(&self, instance: &str) {
         for name in self.released(instance) {
-            self.remove(runtime, name).await;
+            self.remove(name).await;
         }
     }
 
-    /// The instance does without. Does not wait for the removal.
-    pub(super) fn discard(self: &Arc<Self>, runtime: &Arc<dyn Runtime>, instance: &str) {
+    /// Removes the sandbox of an instance that does not use it, in the background.
+    pub(crate) fn discard(self: &Arc<Self>, instance: &str) {
         for name in self.released(instance) {
-            self.remove_soon(runtime, name);
+            self.remove_soon(name);
         }
     }
 
     fn released(&self, instance: &str) -> Vec<String> {
         let actions = self.on(Event::Released(instance.to_owned()));
-        self.books.lock().lost.remove(instance);
+        self.ledger.lock().lost.remove(instance);
         removals(actions)
     }
 
-    /// Ready for an instance, and used by one.
-    pub(super) fn counts(&self) -> (usize, usize) {
-        self.books.lock().stock.counts()
+    /// Idle and used sandboxes.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        self.ledger.lock().inventory.counts()
     }
 
-    /// Those that must be running.
-    pub(super) fn alive(&self) -> Vec<String> {
-        self.books.lock().stock.alive()
+    /// Names of the pause containers that must run.
+    pub(crate) fn alive(&self) -> Vec<String> {
+        self.ledger.lock().inventory.alive()
     }
 
-    /// Whether a pause container of this name is in use here, on its way in or on its way out.
-    pub(super) fn knows(&self, name: &str) -> bool {
-        self.books.lock().stock.knows(name)
+    /// Whether a pause container of this name is known, in any state.
+    pub(crate) fn knows(&self, name: &str) -> bool {
+        self.ledger.lock().inventory.knows(name)
     }
 
-    /// Why starts have to do without, for a person.
-    pub(super) fn trouble(&self) -> Option<String> {
-        self.books.lock().trouble.clone()
+    /// Why no sandbox can be created, for a person; `None` if the last creation succeeded.
+    pub(crate) fn error(&self) -> Option<String> {
+        self.ledger.lock().error.clone()
     }
 
-    /// Looks at the stock again.
-    pub(super) fn wake(&self) {
-        self.woken.notify_one();
+    /// Has the inventory checked now.
+    pub(crate) fn wake(&self) {
+        self.wake.notify_one();
     }
 
-    /// Makes no more, and removes those that are idle.
-    pub(super) async fn shut_down(&self, runtime: &dyn Runtime) {
+    /// Creates no more, and removes idle ones.
+    pub(crate) async fn shut_down(&self) {
         self.stop.cancel();
         let idle = removals(self.on(Event::Stop));
-        join_all(idle.into_iter().map(|name| self.remove(runtime, name))).await;
-        drop(self.making.lock().await);
+        join_all(idle.into_iter().map(|name| self.remove(name))).await;
+        drop(self.creating.lock().await);
+    }
+
+    /// Keeps the inventory full until the node stops. Calls `changed` when [`Sandboxes::error`] changes.
+    pub(crate) async fn keep_stocked(&self, changed: impl Fn()) {
+        while !self.stop.is_cancelled() {
+            let creating = self.creating.lock().await;
+            // Without a route table there is no cluster for the labels, and nothing to start.
+            if !self.engine.cluster.read().is_empty() {
+                let tick = Event::Tick {
+                    idle_for: self.engine.start_limiter.idle_for(),
+                    name: format!("cless-sandbox-{:08x}", rand::random::<u32>()),
+                };
+                for action in self.on(tick) {
+                    let Action::Create { name, in_turn } = action else {
+                        continue;
+                    };
+                    let before = self.error();
+                    let created = create(&self.engine, name, in_turn).await;
+                    for name in removals(self.record(created)) {
+                        self.remove(name).await;
+                    }
+                    if self.error() != before {
+                        changed();
+                    }
+                }
+            }
+            drop(creating);
+            let next = self.ledger.lock().inventory.next_tick(Instant::now());
+            let wait = tokio::time::sleep(next.unwrap_or(MAX_SHORTAGE));
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = self.wake.notified() => {}
+                () = wait => {}
+            }
+        }
     }
 
     fn on(&self, event: Event) -> Vec<Action> {
-        self.books.lock().stock.on(event, Instant::now())
+        self.ledger.lock().inventory.on(event, Instant::now())
     }
 
-    async fn remove(&self, runtime: &dyn Runtime, name: String) {
-        while let Err(error) = runtime.remove(&name).await {
+    async fn remove(&self, name: String) {
+        while let Err(error) = self.engine.runtime.remove(&name).await {
             warn!(container = name, %error, "cannot remove a network sandbox, trying again");
             tokio::time::sleep(REMOVE_RETRY).await;
         }
         self.on(Event::Removed(name));
     }
 
-    fn remove_soon(self: &Arc<Self>, runtime: &Arc<dyn Runtime>, name: String) {
-        let (sandboxes, runtime) = (self.clone(), runtime.clone());
-        tokio::spawn(async move { sandboxes.remove(&*runtime, name).await });
+    fn remove_soon(self: &Arc<Self>, name: String) {
+        let sandboxes = self.clone();
+        tokio::spawn(async move { sandboxes.remove(name).await });
     }
 
-    /// What a make came to.
-    fn note(&self, outcome: Result<Sandbox, Error>) -> Vec<Action> {
-        match outcome {
+    fn record(&self, created: Result<Sandbox, Error>) -> Vec<Action> {
+        match created {
             Ok(sandbox) => {
                 debug!(container = sandbox.name, "a network sandbox is ready");
-                self.books.lock().trouble = None;
-                self.on(Event::Made(sandbox))
+                self.ledger.lock().error = None;
+                self.on(Event::Created(sandbox))
             }
             Err(error) => {
                 let message = error.to_string();
-                let before = self.books.lock().trouble.replace(message.clone());
+                let before = self.ledger.lock().error.replace(message.clone());
                 if before.as_ref() != Some(&message) {
-                    warn!(%error, "no network sandbox can be made; starts use the bridge");
+                    warn!(%error, "cannot create a network sandbox; starts use the bridge");
                 }
-                self.on(Event::MakeFailed)
+                self.on(Event::CreateFailed)
             }
         }
     }
@@ -223,50 +255,15 @@ impl Sandboxes {
 fn removals(actions: Vec<Action>) -> Vec<String> {
     let names = actions.into_iter().filter_map(|action| match action {
         Action::Remove(name) => Some(name),
-        Action::Make { .. } | Action::Tell(_) => None,
+        Action::Create { .. } | Action::NotifyLost(_) => None,
     });
     names.collect()
 }
 
-/// Keeps the stock full until the node stops. `changed` is called when the trouble with it changes.
-pub(super) async fn keep(engine: Arc<Engine>, changed: impl Fn()) {
-    let sandboxes = &engine.sandboxes;
-    while !sandboxes.stop.is_cancelled() {
-        let making = sandboxes.making.lock().await;
-        // Without a route table there is no cluster to label them with, and nothing to start.
-        if !engine.cluster.read().is_empty() {
-            let look = Event::Look {
-                quiet_for: engine.gate.quiet_for(),
-                name: format!("cless-sandbox-{:08x}", rand::random::<u32>()),
-            };
-            for action in sandboxes.on(look) {
-                let Action::Make { name, in_turn } = action else {
-                    continue;
-                };
-                let before = sandboxes.trouble();
-                for name in removals(sandboxes.note(make(&engine, name, in_turn).await)) {
-                    sandboxes.remove(&*engine.runtime, name).await;
-                }
-                if sandboxes.trouble() != before {
-                    changed();
-                }
-            }
-        }
-        drop(making);
-        let next = sandboxes.books.lock().stock.next_look(Instant::now());
-        let wait = tokio::time::sleep(next.unwrap_or(STARVED));
-        tokio::select! {
-            () = sandboxes.stop.cancelled() => {}
-            () = sandboxes.woken.notified() => {}
-            () = wait => {}
-        }
-    }
-}
-
-async fn make(engine: &Engine, name: String, in_turn: bool) -> Result<Sandbox, Error> {
+async fn create(engine: &EngineContext, name: String, in_turn: bool) -> Result<Sandbox, Error> {
     let runtime = &*engine.runtime;
-    let _place = match in_turn {
-        true => Some(engine.gate.enter(&"".into()).await),
+    let _permit = match in_turn {
+        true => Some(engine.start_limiter.acquire(&"".into()).await),
         false => None,
     };
     let labels = [
@@ -282,22 +279,22 @@ async fn make(engine: &Engine, name: String, in_turn: bool) -> Result<Sandbox, E
     };
     runtime.create_sandbox(&spec).await?;
     if !in_turn {
-        step_aside(engine).await;
+        yield_to_starts(engine).await;
     }
     runtime.start(&spec.name).await?;
     let found = runtime.inspect(&spec.name).await?;
-    sandbox_in(&found).ok_or_else(|| Error::Unavailable(format!("{} does not run", spec.name)))
+    sandbox_in(&found).ok_or_else(|| Error::NoResponse(format!("{} does not run", spec.name)))
 }
 
-/// Lets starts that came meanwhile go first: of the making, the start takes the most CPU by far.
-async fn step_aside(engine: &Engine) {
-    let until = Instant::now() + STARVED;
-    while engine.gate.quiet_for().is_none() && Instant::now() < until {
-        tokio::time::sleep(STEP_ASIDE).await;
+/// Waits for starts that began in the meantime: starting a sandbox takes most of its CPU time.
+async fn yield_to_starts(engine: &EngineContext) {
+    let until = Instant::now() + MAX_SHORTAGE;
+    while engine.start_limiter.idle_for().is_none() && Instant::now() < until {
+        tokio::time::sleep(YIELD_POLL).await;
     }
 }
 
-/// The sandbox that a pause container holds; none if it does not run.
+/// The sandbox that a pause container holds; `None` if it does not run.
 fn sandbox_in(container: &Container) -> Option<Sandbox> {
     let running = container.state == ContainerState::Running;
     Some(Sandbox {
@@ -307,13 +304,13 @@ fn sandbox_in(container: &Container) -> Option<Sandbox> {
     })
 }
 
-/// Whether it is a pause container.
-pub(super) fn is_sandbox(container: &Container) -> bool {
+/// Whether the container is a pause container.
+pub(crate) fn is_sandbox(container: &Container) -> bool {
     container.labels.get(label::ROLE).map(String::as_str) == Some(label::SANDBOX)
 }
 
-/// Where an instance of an earlier process is dialled, and the sandbox it is in, if in one.
-pub(super) fn address_of(
+/// The address of an instance of an earlier process, and its sandbox, if it has one.
+pub(crate) fn address_of(
     instance: &Container,
     port: u16,
     all: &[Container],
@@ -321,17 +318,17 @@ pub(super) fn address_of(
     let Some(id) = &instance.sandbox else {
         return Some((SocketAddr::new(instance.address?, port), None));
     };
-    let held = all.iter().find(|one| is_sandbox(one) && one.id == *id)?;
-    let sandbox = sandbox_in(held)?;
+    let holder = all.iter().find(|one| is_sandbox(one) && one.id == *id)?;
+    let sandbox = sandbox_in(holder)?;
     Some((SocketAddr::new(sandbox.address, port), Some(sandbox)))
 }
 
-/// Those of `alive` that do not run, by what the engine has. `alive` was asked for before the engine
-/// was, so one that is made meanwhile is not taken for missing.
-pub(super) fn ended(alive: Vec<String>, found: &[Container]) -> Vec<String> {
+/// The members of `alive` that do not run. `alive` was read before the engine listed `found`, so a
+/// sandbox created in between is not missing.
+pub(crate) fn ended(alive: Vec<String>, found: &[Container]) -> Vec<String> {
     let runs = |name: &String| {
-        let held = found.iter().find(|one| one.name == *name);
-        held.is_some_and(|one| sandbox_in(one).is_some())
+        let holder = found.iter().find(|one| one.name == *name);
+        holder.is_some_and(|one| sandbox_in(one).is_some())
     };
     alive.into_iter().filter(|name| !runs(name)).collect()
 }

@@ -37,7 +37,7 @@ const LOOKS_APART: Duration = Duration::from_millis(100);
 
 /// Why a container did not become ready, for a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Unready {
+pub(crate) enum Unready {
     /// Not in time; what the last look found.
     Late(String),
     /// It never will, however long one looks.
@@ -53,7 +53,7 @@ enum Found {
 }
 
 /// How one container is looked at.
-pub(super) struct Probe {
+pub(crate) struct Probe {
     runtime: Arc<dyn Runtime>,
     /// The container's name.
     name: String,
@@ -65,7 +65,7 @@ pub(super) struct Probe {
 
 impl Probe {
     /// As the specification says, of a container that has just been started.
-    pub(super) fn new(
+    pub(crate) fn new(
         runtime: Arc<dyn Runtime>,
         name: String,
         address: SocketAddr,
@@ -82,18 +82,18 @@ impl Probe {
     }
 
     /// The same of a container that has been running.
-    pub(super) fn at_once(mut self) -> Self {
+    pub(crate) fn at_once(mut self) -> Self {
         self.timings.initial_delay = Duration::ZERO;
         self
     }
 
     /// The container's name.
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// What the last look found, in words; `None` before the first.
-    pub(super) fn last(&self) -> Option<String> {
+    pub(crate) fn last(&self) -> Option<String> {
         self.last.lock().clone()
     }
 
@@ -101,7 +101,7 @@ impl Probe {
     ///
     /// # Errors
     /// [`Unready`]: the last look's finding, for a person.
-    pub(super) async fn until_ready(&self, deadline: Instant) -> Result<(), Unready> {
+    pub(crate) async fn until_ready(&self, deadline: Instant) -> Result<(), Unready> {
         let delay = self.timings.initial_delay;
         if Instant::now() + delay >= deadline && !delay.is_zero() {
             tokio::time::sleep_until(deadline.into()).await;
@@ -129,7 +129,7 @@ impl Probe {
     /// Looks until the container answers, however long: for while the engine starts it, where its
     /// address is known before. Looks do not grow apart, because the time of the first answer is still
     /// to come. Never ends for what cannot be looked at before the engine says that it runs.
-    pub(super) async fn while_starting(&self) {
+    pub(crate) async fn while_starting(&self) {
         let early =
             self.readiness != Readiness::Healthcheck && self.timings.initial_delay.is_zero();
         if !early {
@@ -145,7 +145,7 @@ impl Probe {
     ///
     /// # Errors
     /// What the last of a few looks found.
-    pub(super) async fn still_answers(&self) -> Result<(), String> {
+    pub(crate) async fn still_answers(&self) -> Result<(), String> {
         for left in (0..LOOKS).rev() {
             match self.look(self.timings.timeout).await {
                 Ok(()) => return Ok(()),

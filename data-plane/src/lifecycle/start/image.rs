@@ -1,46 +1,46 @@
-//! How a start comes by its image, and which image that is.
+//! The image of a start: its digest, its pull and its port.
 //!
-//! The first node that resolves a version's image in a registry fixes its digest; from then on every
-//! node runs that one, whatever the tag has become. A start that resolved the image itself, with no
-//! digest fixed yet, says so at once and, when its container answers, waits a moment to hear which
-//! digest counts (see [`Start::settle`]): of two nodes that resolve a moving tag differently at the
-//! same time only one has run what counts, and the other starts over by the digest before it serves.
+//! The first node that resolves a version's image in a registry fixes its digest for all nodes, even if
+//! the tag moves later. A start that resolves the image while no digest is fixed reports its digest at
+//! once. When its container answers, it waits briefly for the fixed digest (see
+//! [`Start::await_digest`]). If two nodes resolve a moving tag differently, only one digest is fixed, and
+//! the other node starts again by that digest before it serves.
 //!
-//! With the policy `never` the image is what the node has under the version's own reference.
+//! Under the pull policy `never` the image is the one that the node has under the version's reference.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::info;
 
-use super::failure;
-use super::owner::Progress;
-use super::phases::Phases;
-use super::report::FailureReason;
-use super::start::{Halt, Start};
+use super::Start;
+use super::outcome::StartAbort;
 use crate::image::puller::digest_of;
+use crate::lifecycle::event::TaskEvent;
+use crate::lifecycle::failure;
+use crate::lifecycle::phases::Phases;
+use crate::report::FailureReason;
 use crate::route::PullPolicy;
 use crate::runtime::{Error, reference};
 
 const DEFAULT_PORT: u16 = 8080;
 
-/// How long a start that resolved its image waits, once its container answers, to hear which digest
-/// counts. It is a report, a write and a change of the feed away, all together some 200 ms, and was
-/// asked for before the container was made. After that, and at once while no control plane is
-/// connected, the start goes on: a request does not depend on one.
-const SETTLE_WITHIN: Duration = Duration::from_secs(2);
+/// The longest wait for the fixed digest. A report, a write and a feed change take about 200 ms, and
+/// they began before the create call. The start then goes on, because requests do not depend on a
+/// control plane.
+const DIGEST_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Start {
-    /// The digest to run: the one that counts, else the one that this node resolved.
+    /// The digest to run: the fixed one, or the one that this node resolved.
     pub(super) fn digest(&self, phases: &Phases) -> Option<Arc<str>> {
         if self.version.spec.pull_policy == PullPolicy::Never {
             return None;
         }
-        let fixed = self.pool.fixed_digest();
+        let fixed = self.fixed_digest.borrow().clone();
         fixed.or_else(|| phases.image_digest.clone())
     }
 
-    /// The reference to create by.
+    /// The image reference for the create call.
     pub(super) fn image(&self, phases: &Phases) -> String {
         match self.digest(phases) {
             Some(digest) => reference::by_digest(&self.version.spec.image, &digest),
@@ -48,8 +48,8 @@ impl Start {
         }
     }
 
-    /// Pulls the image. At most once under each name in one start.
-    pub(super) async fn pull(&self, phases: &mut Phases) -> Result<(), Halt> {
+    /// Pulls the image.
+    pub(super) async fn pull(&self, phases: &mut Phases) -> Result<(), StartAbort> {
         let image = self.image(phases);
         if self.version.spec.pull_policy == PullPolicy::Never {
             return Err(failure::new(
@@ -61,26 +61,28 @@ impl Start {
             )
             .into());
         }
-        info!(service = %self.version.service, version = self.version.key.number, image, "pulling");
-        let asked = Instant::now();
-        let tell = |line: &str| self.tell(Progress::Pulling(Some(line.to_owned())));
-        let pulled = self.wanted(self.engine.puller.pull(&image, tell)).await?;
-        self.tell(Progress::Pulling(None));
+        info!(image, "pulling");
+        let began = Instant::now();
+        let progress = |line: &str| self.events.send(TaskEvent::Pulling(Some(line.to_owned())));
+        let pulled = self
+            .or_cancelled(self.engine.puller.pull(&image, progress))
+            .await?;
+        self.events.send(TaskEvent::Pulling(None));
         let pulled = pulled.map_err(|error| self.engine_failure(error))?;
-        self.tell(Progress::Pulled);
-        phases.pull = Some(phases.pull.unwrap_or_default() + asked.elapsed());
+        self.events.send(TaskEvent::Pulled);
+        phases.pull = Some(phases.pull.unwrap_or_default() + began.elapsed());
         phases.pulled.insert(image);
         if let Some(digest) = pulled.digest {
-            self.resolved(digest.into(), phases);
+            self.set_resolved(digest.into(), phases);
         }
         Ok(())
     }
 
-    /// Looks at the image as far as earlier starts have not, pulls it if it must, and finds the port.
-    pub(super) async fn look(&self, phases: &mut Phases) -> Result<u16, Halt> {
+    /// Returns the port. Inspects the image unless an earlier start did, and pulls it if it is missing.
+    pub(super) async fn inspect_image(&self, phases: &mut Phases) -> Result<u16, StartAbort> {
         let port = self.version.spec.port.or(self.port);
         let never = self.version.spec.pull_policy == PullPolicy::Never;
-        let resolved = never || self.looked || self.digest(phases).is_some();
+        let resolved = never || self.image_inspected || self.digest(phases).is_some();
         if let (Some(port), true) = (port, resolved) {
             return Ok(port);
         }
@@ -95,7 +97,7 @@ impl Start {
             }
         };
         if !never && let Some(digest) = digest_of(&self.version.spec.image, &found) {
-            self.resolved(digest.into(), phases);
+            self.set_resolved(digest.into(), phases);
         }
         Ok(port.unwrap_or(match found.exposed[..] {
             [port] => port,
@@ -103,29 +105,29 @@ impl Start {
         }))
     }
 
-    fn resolved(&self, digest: Arc<str>, phases: &mut Phases) {
+    fn set_resolved(&self, digest: Arc<str>, phases: &mut Phases) {
         if phases.image_digest.is_none() {
-            self.tell(Progress::Resolved(digest.clone()));
+            self.events.send(TaskEvent::Resolved(digest.clone()));
             phases.image_digest = Some(digest);
             phases.resolved_here = true;
         }
     }
 
-    /// Waits until it is known which digest counts, if this start resolved one; see the module. What
-    /// another counts for is the owner's business.
-    pub(super) async fn settle(&self, phases: &Phases) -> Result<(), Halt> {
+    /// Waits for the fixed digest, if this start resolved one. Does not wait without a control plane.
+    /// If another digest is fixed, the pool cancels this start.
+    pub(super) async fn await_digest(&self, phases: &Phases) -> Result<(), StartAbort> {
         if !phases.resolved_here {
             return Ok(());
         }
-        let mut fixed = self.pool.digests();
-        let mut linked = self.engine.linked.subscribe();
-        let settled = async {
+        let mut fixed = self.fixed_digest.clone();
+        let mut connected = self.engine.control_plane.subscribe();
+        let wait = async {
             tokio::select! {
                 _ = fixed.wait_for(Option::is_some) => {}
-                _ = linked.wait_for(|linked| !*linked) => {}
-                () = tokio::time::sleep(SETTLE_WITHIN) => {}
+                _ = connected.wait_for(|connected| !*connected) => {}
+                () = tokio::time::sleep(DIGEST_TIMEOUT) => {}
             }
         };
-        self.wanted(settled).await
+        self.or_cancelled(wait).await
     }
 }

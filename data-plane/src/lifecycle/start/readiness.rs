@@ -1,32 +1,36 @@
-//! Whether the container answers, and in what words it does not.
+//! Waiting until a started container answers, and the failure if it does not.
 
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Halt, LOOK_AGAIN, Start};
-use crate::instance::failure;
-use crate::instance::probe::{Probe, Unready};
-use crate::instance::report::{FailureReason, StartFailure};
-use crate::instance::trouble::is_no_answer;
+use super::outcome::StartAbort;
+use super::{INSPECT_EVERY, Start};
+use crate::engine::error_class::is_unreachable;
+use crate::lifecycle::failure;
+use crate::lifecycle::probe::{Probe, Unready};
+use crate::report::{FailureReason, StartFailure};
 use crate::runtime::{ContainerState, Error, Exit};
 
 impl Start {
-    /// How it is looked at, at its address.
-    pub(super) fn probe_of(&self, address: SocketAddr) -> Probe {
+    pub(super) fn probe_at(&self, address: SocketAddr) -> Probe {
         let runtime = self.engine.runtime.clone();
         Probe::new(runtime, self.name.clone(), address, &self.version.spec)
     }
 
-    /// Waits until it answers, dies, or takes too long.
-    pub(super) async fn probe(&self, probe: &Probe, died: &CancellationToken) -> Result<(), Halt> {
-        let deadline = Instant::now() + self.patience;
-        let met = self.meet(probe, died, deadline).await;
-        met.map_err(|halt| match halt {
-            Halt::Failed(failure, cause) => {
+    /// Waits until the container answers, dies, or exceeds the time limit.
+    pub(super) async fn until_ready(
+        &self,
+        probe: &Probe,
+        died: &CancellationToken,
+    ) -> Result<(), StartAbort> {
+        let deadline = Instant::now() + self.timeout;
+        let outcome = self.probe_until(probe, died, deadline).await;
+        outcome.map_err(|abort| match abort {
+            StartAbort::Failed(failure, cause) => {
                 let last_probe = probe.last();
-                Halt::Failed(
+                StartAbort::Failed(
                     StartFailure {
                         last_probe,
                         ..failure
@@ -38,50 +42,46 @@ impl Start {
         })
     }
 
-    pub(super) async fn meet(
+    async fn probe_until(
         &self,
         probe: &Probe,
         died: &CancellationToken,
         deadline: Instant,
-    ) -> Result<(), Halt> {
-        let answered = probe.until_ready(deadline);
-        tokio::pin!(answered);
+    ) -> Result<(), StartAbort> {
+        let ready = probe.until_ready(deadline);
+        tokio::pin!(ready);
         loop {
             tokio::select! {
                 biased;
-                outcome = &mut answered => return outcome.map_err(|found| self.not_ready(&found).into()),
+                outcome = &mut ready => {
+                    return outcome.map_err(|unready| self.not_ready(&unready).into());
+                }
                 () = died.cancelled() => {}
-                () = tokio::time::sleep(LOOK_AGAIN) => {}
+                () = tokio::time::sleep(INSPECT_EVERY) => {}
             }
             match self.engine.runtime.inspect(&self.name).await {
                 Ok(found) if found.state == ContainerState::Exited => {
                     return Err(self.exited(found.exit).await.into());
                 }
                 Err(error @ Error::NotFound(_)) => return Err(self.engine_failure(error)),
-                Err(error) if is_no_answer(&error) && !died.is_cancelled() => {
-                    self.engine.missed();
+                Err(error) if is_unreachable(&error) && !died.is_cancelled() => {
+                    self.engine.record_failure();
                 }
                 _ if died.is_cancelled() => {
-                    return Err(self
-                        .exited(Exit {
-                            code: -1,
-                            oom_killed: false,
-                        })
-                        .await
-                        .into());
+                    return Err(self.exited(failure::UNKNOWN_EXIT).await.into());
                 }
-                // Alive, or the engine is away while the container goes on: so do the looks.
+                // The container runs, or the engine is unavailable and the container may run.
                 _ => {}
             }
         }
     }
 
-    pub(super) fn not_ready(&self, found: &Unready) -> StartFailure {
-        let message = match found {
+    fn not_ready(&self, unready: &Unready) -> StartFailure {
+        let message = match unready {
             Unready::Late(found) => format!(
                 "did not become ready within {:?}: {found}; it must listen on 0.0.0.0 at the port \
                  given as PORT, or raise cold_start_timeout",
-                self.patience
+                self.timeout
             ),
             Unready::Never(why) => format!("cannot become ready: {why}"),
         };

@@ -1,61 +1,85 @@
-//! Which image the instances run, and which they should: see `instance/fetch.rs`.
+//! The image digest that instances run and the one that they must run; see `lifecycle/start/image.rs`.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use tracing::info;
 
-use super::Owner;
-use super::tenant::is_hopeful;
-use crate::instance::report::VerifyResult;
-use crate::instance::state::Event;
+use super::PoolActor;
+use crate::instance::state::{Event, State};
+use crate::report::ColdStart;
 use crate::route::{PullPolicy, Version};
 
-/// An instance of this digest does not run what counts for the version.
-pub(in crate::instance) fn is_stale(digest: Option<&str>, version: &Version) -> bool {
-    let tells = version.spec.pull_policy != PullPolicy::Never;
+/// Whether an instance of this digest runs another image than the fixed one.
+pub(in crate::pool) fn is_stale(digest: Option<&str>, version: &Version) -> bool {
+    let has_digest = version.spec.pull_policy != PullPolicy::Never;
     match (digest, &version.image_digest) {
-        (Some(runs), Some(counts)) => tells && runs != counts,
+        (Some(runs), Some(fixed)) => has_digest && runs != fixed,
         _ => false,
     }
 }
 
-/// An instance of this digest certainly runs what counts: a proof by it stands.
-pub(super) fn is_settled(digest: Option<&str>, version: &Version) -> bool {
+/// Whether an instance of this digest verifies the version: no other digest can be fixed any more.
+fn is_final(digest: Option<&str>, version: &Version) -> bool {
     digest.is_none() || digest == version.image_digest.as_deref()
 }
 
-impl Owner {
-    /// A start resolved its image, or is about to run this digest.
+impl PoolActor {
+    /// Records the digest that a start resolved, or is about to run.
     pub(super) fn resolved(&mut self, serial: u64, digest: Arc<str>) {
-        if let Some(tenant) = self.tenants.get_mut(&serial) {
-            tenant.digest = Some(digest.clone());
+        if let Some(entry) = self.instances.get_mut(&serial) {
+            entry.digest = Some(digest.clone());
         }
         self.image_digest = Some(digest);
         self.drain_stale();
     }
 
-    /// Lets no more requests into instances that do not run what counts, and gives up starts of them:
-    /// another node was first. What still needs an instance starts one by the digest.
+    /// Drains instances and cancels starts of a stale digest, because another node fixed its digest
+    /// first. If an instance is still needed, the next start runs the fixed digest.
     pub(super) fn drain_stale(&mut self) {
-        let version = self.member.version.clone();
+        let version = self.membership.version.clone();
         let stale: Vec<u64> = self
-            .tenants
+            .instances
             .iter()
-            .filter(|(_, one)| is_hopeful(one.state) && is_stale(one.digest.as_deref(), &version))
+            .filter(|(_, one)| one.state.is_active() && is_stale(one.digest.as_deref(), &version))
             .map(|(serial, _)| *serial)
             .collect();
         for serial in stale {
             info!(
-                service = %version.service, version = version.key.number,
                 digest = version.image_digest,
-                "another node was first to resolve the image: starting over by its digest"
+                "another node resolved the image first: starting again by its digest"
             );
-            if let Some(proof) = &mut self.proof
-                && proof.result == VerifyResult::Pending
-            {
-                proof.tried = false;
+            if let Some(verification) = &mut self.verification {
+                verification.retry();
             }
             self.apply(serial, Event::Drain);
+        }
+    }
+
+    /// Completes a verification once an instance with a final digest is ready.
+    pub(super) fn complete_verification(&mut self) {
+        let Some(verification) = &mut self.verification else {
+            return;
+        };
+        if !verification.is_pending() {
+            return;
+        }
+        let version = &self.membership.version;
+        let ready = self.instances.values().find(|entry| {
+            entry.state == State::Ready && is_final(entry.digest.as_deref(), version)
+        });
+        if let Some(entry) = ready {
+            let cold_start = entry.instance.cold_start().cloned();
+            verification.succeed(cold_start.unwrap_or_else(|| ColdStart {
+                pull: None,
+                queue: None,
+                create: None,
+                start: None,
+                ready: None,
+                total: Duration::ZERO,
+                at: SystemTime::now(),
+            }));
+            self.dirty = true;
         }
     }
 }

@@ -1,217 +1,165 @@
-//! One instance in the hands of its owner: its state, and what is done when that moves.
+//! Creating instances, and carrying out the actions of their state machine.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{Instrument as _, info, info_span};
 
-use super::Owner;
-use crate::instance::adoption::Adoption;
-use crate::instance::farewell::{Farewell, take_away};
-use crate::instance::guard::Instance;
-use crate::instance::sleep::Doze;
-use crate::instance::start::Start;
+use super::PoolActor;
+use super::entry::InstanceEntry;
+use crate::instance::Instance;
 use crate::instance::state::{Action, Event, State, step};
+use crate::lifecycle::adopt::Adoption;
+use crate::lifecycle::event::EventSender;
+use crate::lifecycle::pause::PauseTask;
+use crate::lifecycle::remove::{Removal, RemoveTask};
+use crate::lifecycle::start::Start;
+use crate::pool::message::Message;
 use crate::route::PullPolicy;
 use crate::runtime::{Container, ContainerState, label};
 
-pub(super) struct Tenant {
-    pub(super) instance: Arc<Instance>,
-    pub(super) state: State,
-    pub(super) container: String,
-    pub(super) created_at: SystemTime,
-    /// The digest of the image it runs, once that is known.
-    pub(super) digest: Option<Arc<str>>,
-    pub(super) driver: Option<JoinHandle<()>>,
-    /// Since when it has been ready, if this process started it.
-    pub(super) ready_at: Option<Instant>,
-    /// How often the engine had been away by then.
-    pub(super) outages: u64,
-    give_up: CancellationToken,
-    died: CancellationToken,
-}
-
-impl Owner {
-    pub(super) fn died(&mut self, name: &str) {
-        let found = self
-            .tenants
-            .iter()
-            .find(|(_, tenant)| tenant.instance.name() == name);
-        let Some((&serial, tenant)) = found else {
-            return;
-        };
-        // A start finds out why by itself; it reports the failure.
-        tenant.died.cancel();
-        if !is_starting(tenant.state) {
-            if matches!(
-                tenant.state,
-                State::Ready | State::Pausing | State::Paused | State::Resuming
-            ) {
-                self.ended(serial);
-            }
-            self.apply(serial, Event::Died);
-        }
-    }
-
-    /// A start or an adoption has a token of its own for that.
-    pub(super) fn network_lost(&mut self, name: &str) {
-        let named = |tenant: &Tenant| tenant.instance.name() == name;
-        for serial in self.serials(|state| !is_starting(state)) {
-            if self.tenants.get(&serial).is_some_and(named) {
-                self.apply(serial, Event::Died);
-            }
-        }
-    }
-
+impl PoolActor {
     pub(super) fn adopt(&mut self, container: Container, address: SocketAddr) {
-        let known = self
-            .tenants
-            .values()
-            .any(|tenant| tenant.instance.name() == container.name);
+        let mut entries = self.instances.values();
+        let known = entries.any(|entry| entry.instance.name() == container.name);
         if known || self.stopping.is_some() {
             return;
         }
         info!(
-            service = %self.member.version.service, version = self.shared.key.number,
-            container = container.name, "taking over a container of an earlier process"
+            container = container.name,
+            "adopting a container of an earlier process"
         );
-        let serial = self.admit_tenant(container.name.clone(), State::Probing);
-        if let Some(tenant) = self.tenants.get_mut(&serial) {
-            tenant.container = container.id.chars().take(12).collect();
-            let digest = container.labels.get(label::DIGEST);
-            tenant.digest = digest.map(|digest| digest.as_str().into());
-            let adoption = Adoption {
-                lost: self.around.engine.sandboxes.lost(tenant.instance.name()),
-                engine: self.around.engine.clone(),
-                frozen: container.state == ContainerState::Paused,
-                name: container.name,
-                pool: self.shared.clone(),
-                serial,
-                version: self.member.version.clone(),
-                address,
-                patience: self.member.settings.cold_start_timeout,
-                give_up: tenant.give_up.clone(),
-                died: tenant.died.clone(),
-            };
-            tenant.driver = Some(tokio::spawn(adoption.run()));
-        }
-    }
-
-    fn admit_tenant(&mut self, name: String, state: State) -> u64 {
-        let instance = Arc::new(Instance::new(name, Instant::now()));
-        let serial = instance.serial();
-        self.tenants.insert(
-            serial,
-            Tenant {
-                instance,
-                state,
-                container: String::new(),
-                created_at: SystemTime::now(),
-                digest: None,
-                driver: None,
-                ready_at: None,
-                outages: 0,
-                give_up: CancellationToken::new(),
-                died: CancellationToken::new(),
-            },
-        );
-        self.dirty = true;
-        serial
+        let name = container.name.clone();
+        let (serial, mut entry) = self.new_entry(name, State::Probing);
+        entry.set_container_id(&container.id);
+        let digest = container.labels.get(label::DIGEST);
+        entry.digest = digest.map(|digest| digest.as_str().into());
+        let span = info_span!("adopt", instance = container.name);
+        let adoption = Adoption {
+            network_lost: self.context.sandboxes.lost(&container.name),
+            engine: self.context.engine.clone(),
+            events: entry.events.clone(),
+            paused: container.state == ContainerState::Paused,
+            name: container.name,
+            version: self.membership.version.clone(),
+            address,
+            timeout: self.membership.settings.cold_start_timeout,
+            cancel: entry.cancel.clone(),
+            died: entry.died.clone(),
+        };
+        entry.task = Some(tokio::spawn(adoption.run().instrument(span)));
+        self.instances.insert(serial, entry);
     }
 
     pub(super) fn start_one(&mut self) {
-        let version = self.member.version.clone();
+        let version = self.membership.version.clone();
         let nonce: u32 = rand::random();
         let name = format!(
             "cless-{}-v{}-{nonce:08x}",
             version.service, self.shared.key.number
         );
-        let serial = self.admit_tenant(name.clone(), State::Creating);
-        if let Some(proof) = &mut self.proof {
-            proof.tried = true;
+        let (serial, mut entry) = self.new_entry(name.clone(), State::Creating);
+        if let Some(verification) = &mut self.verification {
+            verification.begin_start();
         }
-        if let Some(tenant) = self.tenants.get_mut(&serial) {
-            let start = Start {
-                engine: self.around.engine.clone(),
-                pool: self.shared.clone(),
-                serial,
-                name,
-                pull_first: version.spec.pull_policy == PullPolicy::Always && !self.pulled,
-                version,
-                patience: self.member.settings.cold_start_timeout,
-                port: self.port,
-                image_digest: self.image_digest.clone(),
-                looked: self.looked,
-                give_up: tenant.give_up.clone(),
-                died: tenant.died.clone(),
-            };
-            tenant.driver = Some(tokio::spawn(start.run()));
-        }
+        let start = Start {
+            engine: self.context.engine.clone(),
+            sandboxes: self.context.sandboxes.clone(),
+            events: entry.events.clone(),
+            name,
+            pull_first: version.spec.pull_policy == PullPolicy::Always && !self.image_pulled,
+            version,
+            fixed_digest: self.shared.fixed_digest(),
+            timeout: self.membership.settings.cold_start_timeout,
+            port: self.port,
+            image_digest: self.image_digest.clone(),
+            image_inspected: self.image_inspected,
+            cancel: entry.cancel.clone(),
+            died: entry.died.clone(),
+        };
+        entry.task = Some(tokio::spawn(start.run()));
+        self.instances.insert(serial, entry);
     }
 
-    /// Feeds an event to an instance's state machine and does what it asks.
+    fn new_entry(&mut self, name: String, state: State) -> (u64, InstanceEntry) {
+        self.dirty = true;
+        let instance = Arc::new(Instance::new(name, Instant::now()));
+        let serial = instance.serial();
+        let shared = self.shared.clone();
+        let events = EventSender::new(serial, move |serial, event| {
+            shared.send(Message::Task(serial, event));
+        });
+        (serial, InstanceEntry::new(instance, state, events))
+    }
+
+    /// Applies an event to an instance's state machine and carries out the actions.
     pub(super) fn apply(&mut self, serial: u64, event: Event) {
-        let Some(tenant) = self.tenants.get_mut(&serial) else {
+        let Some(entry) = self.instances.get_mut(&serial) else {
             return;
         };
-        let (next, actions) = step(tenant.state, event);
-        self.dirty |= next != tenant.state;
-        tenant.state = next;
+        let (next, actions) = step(entry.state, event);
+        self.dirty |= next != entry.state;
+        entry.state = next;
         let mut emptied = false;
         for action in actions {
             match action {
                 Action::Open => {
-                    // A start that answered early is still at the engine.
-                    tenant.driver = tenant.driver.take().filter(|one| !one.is_finished());
-                    // Each does nothing where it is the other's turn.
-                    tenant.instance.admission.open();
-                    tenant.instance.admission.thaw();
+                    // The start call of an instance that answered early is still in progress.
+                    entry.task = entry.task.take().filter(|task| !task.is_finished());
+                    // Only one of the two applies: `open` after a start, `thaw` after a pause.
+                    entry.instance.admission.open();
+                    entry.instance.admission.thaw();
                 }
                 Action::Pause | Action::Resume => {
-                    let doze = Doze {
-                        engine: self.around.engine.clone(),
-                        pool: self.shared.clone(),
-                        instance: tenant.instance.clone(),
+                    let task = PauseTask {
+                        engine: self.context.engine.clone(),
+                        events: entry.events.clone(),
+                        instance: entry.instance.clone(),
+                        previous: entry.task.take(),
                     };
-                    // Whoever takes the container away waits for this call to be over, and this one
-                    // for the call before it.
-                    let before = tenant.driver.take();
-                    tenant.driver = Some(match action {
-                        Action::Pause => tokio::spawn(doze.pause(before)),
-                        _ => tokio::spawn(doze.resume(before)),
+                    let name = entry.instance.name();
+                    entry.task = Some(match action {
+                        Action::Pause => tokio::spawn(
+                            task.pause()
+                                .instrument(info_span!("pause", instance = name)),
+                        ),
+                        _ => tokio::spawn(
+                            task.resume()
+                                .instrument(info_span!("resume", instance = name)),
+                        ),
                     });
                 }
                 Action::CloseWhenEmpty => {
-                    tenant.give_up.cancel();
-                    tenant.instance.retired().cancel();
-                    emptied |= tenant.instance.admission.drain();
+                    entry.cancel.cancel();
+                    entry.instance.retired().cancel();
+                    emptied |= entry.instance.admission.drain();
                 }
                 Action::Close => {
-                    tenant.instance.admission.shut();
-                    tenant.instance.retired().cancel();
+                    entry.instance.admission.shut();
+                    entry.instance.retired().cancel();
                 }
                 Action::Stop | Action::Remove => {
-                    tenant.give_up.cancel();
-                    tenant.instance.retired().cancel();
-                    let how = match (action, event) {
-                        (Action::Stop, _) => Farewell::Stop(self.shared.stop_grace),
-                        (_, Event::Died) => Farewell::Explain,
-                        _ => Farewell::Remove,
+                    entry.cancel.cancel();
+                    entry.instance.retired().cancel();
+                    let name = entry.instance.name();
+                    let span = info_span!("remove", instance = name);
+                    let task = RemoveTask {
+                        engine: self.context.engine.clone(),
+                        sandboxes: self.context.sandboxes.clone(),
+                        events: entry.events.clone(),
+                        name: name.to_owned(),
+                        removal: match (action, event) {
+                            (Action::Stop, _) => Removal::Stop(self.shared.stop_grace),
+                            (_, Event::Died) => Removal::Explain,
+                            _ => Removal::Remove,
+                        },
+                        previous: entry.task.take(),
                     };
-                    tokio::spawn(take_away(
-                        self.around.engine.clone(),
-                        self.shared.clone(),
-                        serial,
-                        tenant.instance.name().to_owned(),
-                        how,
-                        tenant.driver.take(),
-                    ));
+                    tokio::spawn(task.run().instrument(span));
                 }
                 Action::Forget => {
-                    self.tenants.remove(&serial);
+                    self.instances.remove(&serial);
                     break;
                 }
             }
@@ -223,12 +171,9 @@ impl Owner {
     }
 
     fn publish_open(&self) {
-        let open: Vec<Arc<Instance>> = self
-            .tenants
-            .values()
-            .filter(|tenant| tenant.state == State::Ready)
-            .map(|tenant| tenant.instance.clone())
-            .collect();
+        let ready = self.instances.values();
+        let ready = ready.filter(|entry| entry.state == State::Ready);
+        let open: Vec<Arc<Instance>> = ready.map(|entry| entry.instance.clone()).collect();
         let same = {
             let before = self.shared.open.load();
             before.len() == open.len()
@@ -243,29 +188,15 @@ impl Owner {
     }
 
     pub(super) fn reap(&mut self, serial: u64) {
-        let Some(tenant) = self.tenants.get(&serial) else {
+        let Some(entry) = self.instances.get(&serial) else {
             return;
         };
-        if tenant.instance.admission.reap() {
+        if entry.instance.admission.reap() {
             info!(
-                service = %self.member.version.service, version = self.shared.key.number,
-                container = tenant.instance.name(), "reaping an idle instance"
+                container = entry.instance.name(),
+                "reaping an idle instance"
             );
             self.apply(serial, Event::Emptied);
         }
     }
-}
-
-/// Serves, or will.
-pub(super) fn is_hopeful(state: State) -> bool {
-    is_starting(state)
-        || matches!(
-            state,
-            State::Ready | State::Pausing | State::Paused | State::Resuming
-        )
-}
-
-/// On its way to ready for the first time.
-pub(super) fn is_starting(state: State) -> bool {
-    matches!(state, State::Creating | State::Starting | State::Probing)
 }

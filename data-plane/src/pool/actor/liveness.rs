@@ -1,99 +1,118 @@
-//! Instances that end by themselves, and those that stop answering.
+//! Instances that end by themselves, or stop answering.
 
 use std::time::Instant;
 
 use tracing::warn;
 
-use super::{Owner, Progress};
-use crate::instance::owner::Message;
-use crate::instance::probe::Probe;
-use crate::instance::report::{FailureReason, StartFailure};
+use super::PoolActor;
 use crate::instance::state::{Event, State};
-use crate::instance::{backoff, failure};
+use crate::lifecycle::event::TaskEvent;
+use crate::lifecycle::failure;
+use crate::lifecycle::probe::Probe;
+use crate::pool::crash_backoff::PROBATION;
+use crate::report::{FailureReason, StartFailure};
 use crate::route::Readiness;
 
-impl Owner {
-    /// An instance has failed a few requests in a row, or its HEALTHCHECK says that it is not well:
-    /// it is asked by the probe that found it ready, and the answer decides.
-    pub(super) fn look_at(&mut self, serial: u64) {
-        let Some(tenant) = self.tenants.get(&serial) else {
+impl PoolActor {
+    /// Probes a ready instance, after failed requests or a failed HEALTHCHECK. The result decides
+    /// whether it is taken out.
+    pub(super) fn check_health(&mut self, serial: u64) {
+        let Some(entry) = self.instances.get(&serial) else {
             return;
         };
-        let (State::Ready, Some(address)) = (tenant.state, tenant.instance.address()) else {
+        let (State::Ready, Some(address)) = (entry.state, entry.instance.address()) else {
             return;
         };
-        if !tenant.instance.suspicion.begin_look() {
+        if !entry.instance.passive_health.begin_check() {
             return;
         }
-        let (pool, instance) = (self.shared.clone(), tenant.instance.clone());
-        let runtime = self.around.engine.runtime.clone();
+        let (events, instance) = (entry.events.clone(), entry.instance.clone());
+        let runtime = self.context.engine.runtime.clone();
         let name = instance.name().to_owned();
-        let probe = Probe::new(runtime, name, address, &self.member.version.spec);
+        let probe = Probe::new(runtime, name, address, &self.membership.version.spec);
         tokio::spawn(async move {
             if let Err(found) = probe.still_answers().await {
+                let message = format!("the container stopped answering while it served: {found}");
                 let failure = StartFailure {
-                    last_probe: Some(found.clone()),
-                    ..failure::new(
-                        FailureReason::NotReady,
-                        format!("the container stopped answering while it served: {found}"),
-                    )
+                    last_probe: Some(found),
+                    ..failure::new(FailureReason::NotReady, message)
                 };
-                pool.tell(Message::Progress(serial, Progress::Deaf(Box::new(failure))));
+                events.send(TaskEvent::Unresponsive(Box::new(failure)));
             }
-            instance.suspicion.end_look();
+            instance.passive_health.end_check();
         });
     }
 
-    /// The engine says that a container's HEALTHCHECK fails. That decides only where the version made
-    /// it its readiness.
+    /// Handles a failed HEALTHCHECK, which matters only if it is the version's readiness probe.
     pub(super) fn unhealthy(&mut self, name: &str) {
-        if self.member.version.spec.readiness != Readiness::Healthcheck {
+        if self.membership.version.spec.readiness != Readiness::Healthcheck {
             return;
         }
-        let found = self
-            .tenants
-            .iter()
-            .find(|(_, tenant)| tenant.instance.name() == name);
-        if let Some((&serial, _)) = found {
-            self.look_at(serial);
+        if let Some(serial) = self.serial_of(name) {
+            self.check_health(serial);
         }
     }
 
-    /// Nobody enters it any more and another takes its place. What is in it may still be answered.
-    pub(super) fn deaf(&mut self, serial: u64, failure: StartFailure) {
-        if self
-            .tenants
-            .get(&serial)
-            .is_some_and(|one| one.state == State::Ready)
-        {
-            warn!(
-                service = %self.member.version.service, version = self.shared.key.number,
-                message = failure.message, "an instance is taken out"
-            );
-            self.last_end = Some(failure);
-            self.ended(serial);
+    /// Takes an unresponsive instance out. Requests in it may still be answered.
+    pub(super) fn unresponsive(&mut self, serial: u64, failure: StartFailure) {
+        let entry = self.instances.get(&serial);
+        if entry.is_some_and(|entry| entry.state == State::Ready) {
+            warn!(message = failure.message, "an instance is taken out");
+            self.last_exit = Some(failure);
+            self.record_exit(serial);
         }
-        self.apply(serial, Event::Deaf);
+        self.apply(serial, Event::Unresponsive);
     }
 
-    /// An instance has stopped serving by itself: soon after it became ready, that is a failed start,
-    /// but for an engine that was away meanwhile, which ends what it runs when it starts anew.
-    pub(super) fn ended(&mut self, serial: u64) {
-        let outages = self.outage.borrow().count();
-        let of_its_own = self
-            .tenants
-            .get(&serial)
-            .filter(|one| one.outages == outages);
-        let Some(ready_at) = of_its_own.and_then(|one| one.ready_at) else {
+    /// Handles the death of a container.
+    pub(super) fn died(&mut self, name: &str) {
+        let Some(serial) = self.serial_of(name) else {
             return;
         };
-        if self.backoff.ended(ready_at, Instant::now()) {
+        let Some(entry) = self.instances.get(&serial) else {
+            return;
+        };
+        // A start finds the reason itself and reports it.
+        entry.died.cancel();
+        if !entry.state.is_starting() {
+            if entry.state.is_active() {
+                self.record_exit(serial);
+            }
+            self.apply(serial, Event::Died);
+        }
+    }
+
+    /// Handles the loss of a container's network. Starts and adoptions have a token for it.
+    pub(super) fn network_lost(&mut self, name: &str) {
+        if let Some(serial) = self.serial_of(name)
+            && let Some(entry) = self.instances.get(&serial)
+            && !entry.state.is_starting()
+        {
+            self.apply(serial, Event::Died);
+        }
+    }
+
+    /// Counts an early end of an instance as a failed start, unless an outage in between explains it: a
+    /// restarting engine ends its containers.
+    fn record_exit(&mut self, serial: u64) {
+        let outages = self.availability.borrow().outages();
+        let entry = self.instances.get(&serial);
+        let own = entry.filter(|entry| entry.outages == outages);
+        let Some(ready_at) = own.and_then(|entry| entry.ready_at) else {
+            return;
+        };
+        if self.backoff.record_exit(ready_at, Instant::now()) {
             warn!(
-                service = %self.member.version.service, version = self.shared.key.number,
-                failures = self.backoff.failures(), within = ?backoff::PROBATION,
+                failures = self.backoff.failures(), within = ?PROBATION,
                 "an instance ended soon after it was ready, which counts as a failed start"
             );
         }
         self.dirty = true;
+    }
+
+    fn serial_of(&self, name: &str) -> Option<u64> {
+        let mut entries = self.instances.iter();
+        let found = entries.find(|(_, entry)| entry.instance.name() == name);
+        found.map(|(serial, _)| *serial)
     }
 }

@@ -1,78 +1,61 @@
-//! Instances that sleep and wake.
+//! Pausing and resuming instances.
 
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use super::Owner;
-use crate::instance::report::StartFailure;
+use super::PoolActor;
 use crate::instance::state::{Event, State};
+use crate::report::StartFailure;
 
-impl Owner {
-    /// Puts an instance to sleep, unless a request has just entered it.
+impl PoolActor {
+    /// Pauses an instance, unless a request has just entered it.
     pub(super) fn pause(&mut self, serial: u64) {
-        let Some(tenant) = self.tenants.get(&serial) else {
+        let Some(entry) = self.instances.get(&serial) else {
             return;
         };
-        if tenant.instance.fall_asleep() {
+        if entry.instance.begin_pause() {
             info!(
-                service = %self.member.version.service, version = self.shared.key.number,
-                container = tenant.instance.name(), "pausing an idle instance"
+                container = entry.instance.name(),
+                "pausing an idle instance"
             );
-            self.apply(serial, Event::Closed);
+            self.apply(serial, Event::PauseRequested);
         }
     }
 
     pub(super) fn paused(&mut self, serial: u64, took: Duration) {
-        let service = &self.member.version.service;
-        self.around
-            .metrics
-            .paused(service, self.shared.key.number, took);
+        let (service, version) = (&self.shared.service, self.shared.key.number);
+        self.context.metrics.paused(service, version, took);
         self.apply(serial, Event::Paused);
     }
 
-    pub(super) fn wake(&mut self, serial: u64) {
-        self.apply(serial, Event::Wake);
-    }
-
     pub(super) fn resumed(&mut self, serial: u64, took: Duration) {
-        let service = &self.member.version.service;
-        let number = self.shared.key.number;
-        self.around.metrics.woken(service, number, took);
-        info!(
-            service = %service, version = number, unpause_ms = took.as_millis(),
-            "an instance is awake"
-        );
-        if let Some(tenant) = self.tenants.get(&serial) {
-            tenant.instance.woke(Instant::now(), took);
+        let (service, version) = (&self.shared.service, self.shared.key.number);
+        self.context.metrics.resumed(service, version, took);
+        info!(unpause_ms = took.as_millis(), "an instance is resumed");
+        if let Some(entry) = self.instances.get(&serial) {
+            entry.instance.set_resumed(Instant::now(), took);
         }
         self.apply(serial, Event::Resumed);
     }
 
-    /// The engine could not freeze or thaw it: of no use, whatever it is now.
-    pub(super) fn stuck(&mut self, serial: u64, failure: StartFailure) {
-        let turning = |state| matches!(state, State::Pausing | State::Resuming);
-        if self
-            .tenants
-            .get(&serial)
-            .is_some_and(|one| turning(one.state))
-        {
-            warn!(
-                service = %self.member.version.service, version = self.shared.key.number,
-                message = failure.message, "an instance is taken out"
-            );
-            self.last_end = Some(failure);
+    /// Takes out an instance that the engine could not pause or resume.
+    pub(super) fn pause_failed(&mut self, serial: u64, failure: StartFailure) {
+        let entry = self.instances.get(&serial);
+        if entry.is_some_and(|one| matches!(one.state, State::Pausing | State::Resuming)) {
+            warn!(message = failure.message, "an instance is taken out");
+            self.last_exit = Some(failure);
         }
-        self.apply(serial, Event::Stuck);
+        self.apply(serial, Event::PauseFailed);
     }
 
-    /// The node stops and leaves its containers: what sleeps is woken, what is awake is let go.
-    pub(super) fn leave_awake(&mut self) {
+    /// Resumes paused instances and releases ready ones: the node stops and leaves its containers.
+    pub(super) fn release_ready(&mut self) {
         for serial in self.serials(|state| state == State::Paused) {
-            self.wake(serial);
+            self.apply(serial, Event::ResumeRequested);
         }
-        let before = self.tenants.len();
-        self.tenants.retain(|_, one| one.state != State::Ready);
-        self.dirty |= self.tenants.len() != before;
+        let before = self.instances.len();
+        self.instances.retain(|_, one| one.state != State::Ready);
+        self.dirty |= self.instances.len() != before;
     }
 }

@@ -1,39 +1,39 @@
-//! What an owner tells the node's report.
+//! The pool's part of the node report.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use super::Owner;
-use crate::instance::guard::Instance;
-use crate::instance::pool::View;
-use crate::instance::report::{InstanceReport, InstanceState, VerifyOutcome, VersionReport};
+use super::PoolActor;
+use crate::instance::Instance;
 use crate::instance::state::State;
+use crate::pool::shared::View;
+use crate::report::{InstanceReport, InstanceState, VerifyOutcome, VersionReport};
 
-impl Owner {
+impl PoolActor {
     pub(super) fn publish_view(&mut self) {
-        let version = &self.member.version;
+        let version = &self.membership.version;
         let instances: Vec<(Arc<Instance>, InstanceReport)> = self
-            .tenants
+            .instances
             .values()
-            .filter_map(|tenant| {
+            .filter_map(|entry| {
                 let report = InstanceReport {
-                    id: tenant.instance.name().to_owned(),
+                    id: entry.instance.name().to_owned(),
                     service: version.service.clone(),
                     key: self.shared.key.clone(),
-                    state: reported(tenant.state)?,
+                    state: reported(entry.state)?,
                     in_flight: 0,
-                    created_at: tenant.created_at,
-                    cold_start: tenant.instance.cold_start().cloned(),
-                    container: tenant.container.clone(),
+                    created_at: entry.created_at,
+                    cold_start: entry.instance.cold_start().cloned(),
+                    container: entry.container_id.clone(),
                 };
-                Some((tenant.instance.clone(), report))
+                Some((entry.instance.clone(), report))
             })
             .collect();
         let report = VersionReport {
             key: self.shared.key.clone(),
             version_uid: version.uid.clone(),
             image_digest: self.image_digest.as_deref().map(str::to_owned),
-            last_failure: self.last_failure.clone().or_else(|| self.last_end.clone()),
+            last_failure: self.last_failure.clone().or_else(|| self.last_exit.clone()),
             failures: self.backoff.failures(),
             backoff_until: self
                 .backoff
@@ -41,16 +41,16 @@ impl Owner {
                 .map(|left| SystemTime::now() + left),
             last_cold_start: self.last_cold_start.clone(),
             pull_progress: self.pull_progress.clone(),
-            verify: self.proof.as_ref().map(|proof| VerifyOutcome {
-                id: proof.id.clone(),
-                result: proof.result.clone(),
+            verify: self.verification.as_ref().map(|one| VerifyOutcome {
+                id: one.id.clone(),
+                result: one.result.clone(),
             }),
         };
         *self.shared.view.lock() = View {
             instances,
             version: Some(report),
         };
-        self.around.changed.send_modify(|count| *count += 1);
+        self.context.report_changed();
     }
 }
 

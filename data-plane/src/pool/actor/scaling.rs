@@ -1,38 +1,38 @@
-//! What an owner asks `scale::decide`, and carries out.
+//! The inputs of `scale::decide`, and the execution of its decisions.
 
 use std::time::{Duration, Instant};
 
-use super::Owner;
-use super::tenant::is_starting;
-use crate::instance::state::State;
-use crate::scale::decide::{Facts, Limits, Running, Sleeper, decide, next_due};
+use super::PoolActor;
+use super::verification::Verification;
+use crate::instance::state::{Event, State};
+use crate::scale::decide::{Limits, Running, ScaleInputs, Sleeper, decide, next_due};
 
-/// The longest a pool with instances goes without looking at them.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// The longest time between two decisions of a pool with instances.
+const MAX_WAIT: Duration = Duration::from_secs(10);
 
-/// How long a pool with nothing in it sleeps unless it is told something.
-const ASLEEP: Duration = Duration::from_secs(3600);
+/// Time between two decisions of an empty pool without messages.
+const EMPTY_WAIT: Duration = Duration::from_secs(3600);
 
-/// How long a peak of load keeps the instances that it needed, unless the idle timeout is shorter.
-const STABLE: Duration = Duration::from_secs(60);
+/// How long a load peak keeps the instances that it needed, unless the idle timeout is shorter.
+const PEAK_WINDOW: Duration = Duration::from_secs(60);
 
 /// The instances that a decision is about.
-struct Census {
+struct Snapshot {
     running: Vec<Running>,
-    asleep: Vec<Sleeper>,
+    paused: Vec<Sleeper>,
     needed: u32,
 }
 
-impl Owner {
-    /// Decides, and starts, wakes, puts to sleep and reaps.
+impl PoolActor {
+    /// Decides, and starts, resumes, pauses and reaps.
     pub(super) fn scale(&mut self, now: Instant) {
-        let census = self.census(now);
-        let decision = decide(&self.facts(&census, now), &self.limits());
+        let snapshot = self.snapshot(now);
+        let decision = decide(&self.inputs(&snapshot, now), &self.limits());
         for _ in 0..decision.start {
             self.start_one();
         }
         for serial in decision.wake {
-            self.wake(serial);
+            self.apply(serial, Event::ResumeRequested);
         }
         for serial in decision.pause {
             self.pause(serial);
@@ -42,51 +42,51 @@ impl Owner {
         }
     }
 
-    fn census(&mut self, now: Instant) -> Census {
+    fn snapshot(&mut self, now: Instant) -> Snapshot {
         let limits = self.limits();
-        let of_state = |wanted: State| self.tenants.iter().filter(move |(_, t)| t.state == wanted);
-        let peaks = of_state(State::Ready).map(|(_, t)| t.instance.take_peak() as usize);
+        let in_state = |state: State| self.instances.iter().filter(move |(_, e)| e.state == state);
+        let peaks = in_state(State::Ready).map(|(_, entry)| entry.instance.take_peak() as usize);
         let load = peaks.sum::<usize>() + self.queue.len();
-        let census = Census {
-            running: of_state(State::Ready)
-                .map(|(serial, tenant)| Running {
+        let snapshot = Snapshot {
+            running: in_state(State::Ready)
+                .map(|(serial, entry)| Running {
                     id: *serial,
-                    in_flight: tenant.instance.admission.in_flight(),
-                    idle_for: tenant.instance.idle_for(now),
+                    in_flight: entry.instance.admission.in_flight(),
+                    idle_for: entry.instance.idle_for(now),
                 })
                 .collect(),
-            asleep: of_state(State::Paused)
-                .map(|(serial, tenant)| Sleeper {
+            paused: in_state(State::Paused)
+                .map(|(serial, entry)| Sleeper {
                     id: *serial,
-                    idle_for: tenant.instance.idle_for(now),
+                    idle_for: entry.instance.idle_for(now),
                 })
                 .collect(),
             needed: 0,
         };
         self.load.push(now, limits.instances_for(load));
         let needed = self.load.max(now, window(&limits));
-        Census { needed, ..census }
+        Snapshot { needed, ..snapshot }
     }
 
-    fn facts<'a>(&self, census: &'a Census, now: Instant) -> Facts<'a> {
-        let proof_wanted = self.proof.as_ref().is_some_and(super::Proof::wants_a_start);
-        let proof_wanted = proof_wanted && !self.backoff.is_quiet(now);
-        Facts {
-            standing: self.member.standing,
+    fn inputs<'a>(&self, snapshot: &'a Snapshot, now: Instant) -> ScaleInputs<'a> {
+        let verification = self.verification.as_ref();
+        let needs_start = verification.is_some_and(Verification::needs_start);
+        ScaleInputs {
+            standing: self.membership.status,
             waiting: self.queue.len(),
-            coming: self.count(|state| is_starting(state) || state == State::Resuming),
+            coming: self.count(|state| state.is_starting() || state == State::Resuming),
             pausing: self.count(|state| state == State::Pausing),
-            running: &census.running,
-            asleep: &census.asleep,
-            needed: census.needed,
-            proof_wanted,
+            running: &snapshot.running,
+            asleep: &snapshot.paused,
+            needed: snapshot.needed,
+            proof_wanted: needs_start && !self.backoff.holds_waiters(now),
             backing_off: self.backoff.remaining(now).is_some(),
-            engine_away: self.outage.borrow().is_on(),
+            engine_away: !self.availability.borrow().is_available(),
         }
     }
 
     fn limits(&self) -> Limits {
-        let settings = &self.member.settings;
+        let settings = &self.membership.settings;
         Limits {
             min_instances: settings.min_instances,
             max_instances: settings.max_instances,
@@ -96,29 +96,29 @@ impl Owner {
         }
     }
 
-    /// How long there is nothing to do, unless it is told something.
+    /// Time until the next decision, if no message arrives.
     pub(super) fn next_wake(&mut self, now: Instant) -> Duration {
         let retry = self.backoff.remaining(now);
-        if self.tenants.is_empty() && self.queue.is_empty() && retry.is_none() {
-            return ASLEEP;
+        if self.instances.is_empty() && self.queue.is_empty() && retry.is_none() {
+            return EMPTY_WAIT;
         }
         let limits = self.limits();
-        let census = self.census(now);
-        let due = next_due(&self.facts(&census, now), &limits);
-        let several = census.running.len() + census.asleep.len() > 1;
-        let less_load = several.then(|| self.load.stands_for(now, window(&limits)));
-        [due, retry, less_load.flatten(), self.patience_left(now)]
+        let snapshot = self.snapshot(now);
+        let due = next_due(&self.inputs(&snapshot, now), &limits);
+        let several = snapshot.running.len() + snapshot.paused.len() > 1;
+        let peak_ends = several.then(|| self.load.stands_for(now, window(&limits)));
+        [due, retry, peak_ends.flatten(), self.grace_remaining(now)]
             .into_iter()
             .flatten()
-            .chain([LOOK_AGAIN])
+            .chain([MAX_WAIT])
             .min()
-            .unwrap_or(LOOK_AGAIN)
-            // An instance that may be reaped but just was entered must not spin this task.
+            .unwrap_or(MAX_WAIT)
+            // An instance that is due but was just entered must not make this task spin.
             .max(Duration::from_millis(1))
     }
 }
 
-/// Over how long the greatest load counts.
+/// The span over which the load peak counts.
 fn window(limits: &Limits) -> Duration {
-    STABLE.min(limits.idle_timeout)
+    PEAK_WINDOW.min(limits.idle_timeout)
 }

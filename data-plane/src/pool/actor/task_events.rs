@@ -1,101 +1,119 @@
-//! What the tasks of starts, sleeps and removals tell, and what follows from it.
+//! The effect of the events that lifecycle tasks report.
 
 use std::time::Instant;
 
 use tracing::warn;
 
-use super::{Owner, Progress, is_starting};
-use crate::instance::pool::Refusal;
-use crate::instance::report::{StartFailure, VerifyResult};
-use crate::instance::start::Started;
+use super::PoolActor;
+use crate::engine::error_class::Cause;
 use crate::instance::state::Event;
-use crate::instance::trouble::Cause;
+use crate::lifecycle::event::{Started, TaskEvent};
+use crate::lifecycle::phases::FailedPhases;
+use crate::pool::refusal::Refusal;
+use crate::report::{FailureReason, StartFailure};
 
-impl Owner {
-    pub(super) fn progress(&mut self, serial: u64, progress: Progress) {
+impl PoolActor {
+    pub(super) fn task_event(&mut self, serial: u64, event: TaskEvent) {
+        if matches!(event, TaskEvent::StartUnconfirmed) {
+            return self.check_health(serial);
+        }
         self.dirty = true;
-        match progress {
-            Progress::Pulling(line) => self.pull_progress = line,
-            Progress::Pulled => self.pulled = true,
-            Progress::Resolved(digest) => self.resolved(serial, digest),
-            Progress::Created(id) => {
-                if let Some(tenant) = self.tenants.get_mut(&serial) {
-                    tenant.container = id.chars().take(12).collect();
+        match event {
+            TaskEvent::StartUnconfirmed => {}
+            TaskEvent::Pulling(line) => self.pull_progress = line,
+            TaskEvent::Pulled => self.image_pulled = true,
+            TaskEvent::Resolved(digest) => self.resolved(serial, digest),
+            TaskEvent::Created(id) => {
+                if let Some(entry) = self.instances.get_mut(&serial) {
+                    entry.set_container_id(&id);
                 }
                 self.apply(serial, Event::Created);
             }
-            Progress::Started => self.apply(serial, Event::Started),
-            Progress::Answered(started) => self.answered(serial, *started),
-            Progress::Failed(failure, cause) => self.failed(serial, *failure, cause),
-            Progress::Spent(reason, spent) => self.spent(serial, reason, &spent),
-            Progress::Explained(failure) => self.last_end = Some(*failure),
-            Progress::Paused(took) => self.paused(serial, took),
-            Progress::Awake => self.apply(serial, Event::StillAwake),
-            Progress::Resumed(took) => self.resumed(serial, took),
-            Progress::Stuck(failure) => self.stuck(serial, *failure),
-            Progress::Deaf(failure) => self.deaf(serial, *failure),
-            Progress::Removed => self.apply(serial, Event::Removed),
+            TaskEvent::Started => self.apply(serial, Event::Started),
+            TaskEvent::Answered(started) => self.answered(serial, *started),
+            TaskEvent::Failed(failure, cause) => self.start_failed(serial, *failure, cause),
+            TaskEvent::FailedPhases(reason, phases) => self.failed_phases(serial, reason, &phases),
+            TaskEvent::Exited(failure) => self.last_exit = Some(*failure),
+            TaskEvent::Paused(took) => self.paused(serial, took),
+            TaskEvent::PauseSkipped => self.apply(serial, Event::PauseSkipped),
+            TaskEvent::Resumed(took) => self.resumed(serial, took),
+            TaskEvent::PauseFailed(failure) => self.pause_failed(serial, *failure),
+            TaskEvent::Unresponsive(failure) => self.unresponsive(serial, *failure),
+            TaskEvent::Removed => self.apply(serial, Event::Removed),
         }
     }
 
     fn answered(&mut self, serial: u64, started: Started) {
-        let Some(tenant) = self.tenants.get_mut(&serial) else {
+        let Some(entry) = self.instances.get_mut(&serial) else {
             return;
         };
         let now = Instant::now();
-        tenant
+        entry
             .instance
-            .answered(started.address, started.cold_start.clone(), now);
-        // One that was taken over has been up for longer than this process knows.
-        tenant.outages = self.outage.borrow().count();
-        tenant.ready_at = started.cold_start.is_some().then_some(now);
+            .set_ready(started.address, started.cold_start.clone(), now);
+        entry.outages = self.availability.borrow().outages();
+        // The age of an adopted instance is unknown.
+        entry.ready_at = started.cold_start.is_some().then_some(now);
         self.port = Some(started.address.port());
-        self.backoff.ready(now);
+        self.backoff.record_ready(now);
         self.last_failure = None;
         if let Some(cold_start) = started.cold_start {
-            self.looked = true;
-            let service = &self.member.version.service;
-            self.around
-                .metrics
-                .cold_start(service, self.shared.key.number, &cold_start);
+            self.image_inspected = true;
+            let (service, version) = (&self.shared.service, self.shared.key.number);
+            let metrics = &self.context.metrics;
+            metrics.cold_start(service, version, &cold_start);
             self.last_cold_start = Some(cold_start);
         }
         self.apply(serial, Event::Answered);
     }
 
-    fn failed(&mut self, serial: u64, failure: StartFailure, cause: Cause) {
-        let wanted = self
-            .tenants
-            .get(&serial)
-            .is_some_and(|tenant| is_starting(tenant.state));
-        if wanted {
+    fn start_failed(&mut self, serial: u64, failure: StartFailure, cause: Cause) {
+        if self.is_starting(serial) {
             warn!(
-                service = %self.member.version.service, version = self.shared.key.number,
                 reason = ?failure.reason, message = failure.message, ?cause, "a start failed"
             );
-            let again = self.back_off(cause, Instant::now());
-            let service = &self.member.version.service;
-            self.around
-                .metrics
-                .start_failed(service, self.shared.key.number, failure.reason);
-            if let Some(proof) = &mut self.proof
-                && proof.tried
-                && proof.result == VerifyResult::Pending
-            {
-                match again {
-                    true => proof.tried = false,
-                    false => proof.result = VerifyResult::Failed(failure.clone()),
-                }
+            let retries = self.back_off(cause, Instant::now());
+            let (service, version) = (&self.shared.service, self.shared.key.number);
+            let metrics = &self.context.metrics;
+            metrics.start_failed(service, version, failure.reason);
+            match &mut self.verification {
+                Some(verification) if retries => verification.retry(),
+                Some(verification) => verification.fail(&failure),
+                None => {}
             }
             self.last_failure = Some(failure);
         }
         self.apply(serial, Event::StartFailed);
-        match self.nothing_to_wait_for(Instant::now()) {
+        match self.refusal(Instant::now()) {
             Some(Refusal::BackingOff { retry_after }) => {
                 self.refuse_all(Refusal::StartFailed { retry_after });
             }
             Some(refusal) => self.refuse_all(refusal),
             None => {}
         }
+    }
+
+    /// Delays the next start. True if waiters wait for that start instead of being refused.
+    fn back_off(&mut self, cause: Cause, now: Instant) -> bool {
+        let in_grace = self.availability.borrow().refusal(now).is_none();
+        let holds = cause == Cause::Engine && in_grace;
+        match cause {
+            Cause::Version => self.backoff.record_failure(now),
+            Cause::Engine | Cause::Node => self.backoff.record_node_failure(now, holds),
+        }
+        holds
+    }
+
+    fn failed_phases(&self, serial: u64, reason: FailureReason, phases: &FailedPhases) {
+        if self.is_starting(serial) {
+            let (service, version) = (&self.shared.service, self.shared.key.number);
+            let metrics = &self.context.metrics;
+            metrics.failed_phases(service, version, reason, phases.iter());
+        }
+    }
+
+    fn is_starting(&self, serial: u64) -> bool {
+        let entry = self.instances.get(&serial);
+        entry.is_some_and(|entry| entry.state.is_starting())
     }
 }

@@ -15,13 +15,13 @@ fn sandbox(name: &str) -> Sandbox {
     }
 }
 
-/// What the world does to a stock.
+/// An event of the environment.
 #[derive(Debug, Clone)]
-enum Deed {
+enum Step {
     Wait(u64),
     Busy(bool),
-    Look,
-    MakeSucceeds(bool),
+    Tick,
+    CreateEnds(bool),
     Take(u8),
     Release(u8),
     Die(u8),
@@ -30,31 +30,31 @@ enum Deed {
     Stop,
 }
 
-fn deed() -> impl Strategy<Value = Deed> {
+fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (1..2_000_u64).prop_map(Deed::Wait),
-        2 => any::<bool>().prop_map(Deed::Busy),
-        8 => Just(Deed::Look),
-        8 => prop::bool::weighted(0.8).prop_map(Deed::MakeSucceeds),
-        6 => (0..6_u8).prop_map(Deed::Take),
-        4 => (0..6_u8).prop_map(Deed::Release),
-        2 => any::<u8>().prop_map(Deed::Die),
-        1 => (0..6_u8).prop_map(Deed::Find),
-        2 => any::<u8>().prop_map(Deed::RemovalEnds),
-        1 => Just(Deed::Stop),
+        4 => (1..2_000_u64).prop_map(Step::Wait),
+        2 => any::<bool>().prop_map(Step::Busy),
+        8 => Just(Step::Tick),
+        8 => prop::bool::weighted(0.8).prop_map(Step::CreateEnds),
+        6 => (0..6_u8).prop_map(Step::Take),
+        4 => (0..6_u8).prop_map(Step::Release),
+        2 => any::<u8>().prop_map(Step::Die),
+        1 => (0..6_u8).prop_map(Step::Find),
+        2 => any::<u8>().prop_map(Step::RemovalEnds),
+        1 => Just(Step::Stop),
     ]
 }
 
-/// The engine and the instances, as honest as they must be for the laws to be checked against.
+/// The engine and the instances, as the laws need them.
 struct World {
-    stock: Stock,
+    inventory: Inventory,
     now: Instant,
     busy_since: Option<Instant>,
-    quiet_since: Instant,
-    making: Option<String>,
-    /// Pause containers that run.
+    idle_since: Instant,
+    creating: Option<String>,
+    /// Running pause containers.
     running: BTreeSet<String>,
-    /// Ever given to an instance, or found with one.
+    /// Every sandbox that an instance has had.
     given: BTreeSet<String>,
     /// By instance.
     held: BTreeMap<String, String>,
@@ -68,11 +68,11 @@ impl World {
     fn new() -> Self {
         let now = Instant::now();
         Self {
-            stock: Stock::new(SIZE, now),
+            inventory: Inventory::new(SIZE, now),
             now,
             busy_since: None,
-            quiet_since: now,
-            making: None,
+            idle_since: now,
+            creating: None,
             running: BTreeSet::new(),
             given: BTreeSet::new(),
             held: BTreeMap::new(),
@@ -88,22 +88,22 @@ impl World {
         format!("s{}", self.names)
     }
 
-    fn quiet_for(&self) -> Option<Duration> {
+    fn idle_for(&self) -> Option<Duration> {
         match self.busy_since {
             Some(_) => None,
-            None => Some(self.now - self.quiet_since),
+            None => Some(self.now - self.idle_since),
         }
     }
 
     fn on(&mut self, event: Event) -> Result<(), TestCaseError> {
-        for action in self.stock.on(event, self.now) {
+        for action in self.inventory.on(event, self.now) {
             match action {
-                Action::Make { name, in_turn } => {
-                    prop_assert!(!self.stopped && self.making.is_none());
-                    let quiet = self.quiet_for().is_some_and(|time| time >= QUIET);
-                    prop_assert!(quiet || in_turn, "made out of turn while something starts");
-                    prop_assert!(quiet || self.now - self.full_at >= STARVED);
-                    self.making = Some(name);
+                Action::Create { name, in_turn } => {
+                    prop_assert!(!self.stopped && self.creating.is_none());
+                    let idle = self.idle_for().is_some_and(|time| time >= IDLE);
+                    prop_assert!(idle || in_turn, "created out of turn during a start");
+                    prop_assert!(idle || self.now - self.full_at >= MAX_SHORTAGE);
+                    self.creating = Some(name);
                 }
                 Action::Remove(name) => {
                     prop_assert!(
@@ -113,7 +113,7 @@ impl World {
                     prop_assert!(self.removals.insert(name.clone()), "removed twice");
                     self.running.remove(&name);
                 }
-                Action::Tell(instance) => {
+                Action::NotifyLost(instance) => {
                     let held = self.held.get(&instance);
                     prop_assert!(held.is_some_and(|name| !self.running.contains(name)));
                 }
@@ -122,32 +122,32 @@ impl World {
         Ok(())
     }
 
-    fn apply(&mut self, deed: Deed) -> Result<(), TestCaseError> {
-        match deed {
-            Deed::Wait(ms) => self.now += Duration::from_millis(ms),
-            Deed::Busy(true) => self.busy_since = Some(self.busy_since.unwrap_or(self.now)),
-            Deed::Busy(false) => {
+    fn apply(&mut self, step: Step) -> Result<(), TestCaseError> {
+        match step {
+            Step::Wait(ms) => self.now += Duration::from_millis(ms),
+            Step::Busy(true) => self.busy_since = Some(self.busy_since.unwrap_or(self.now)),
+            Step::Busy(false) => {
                 if self.busy_since.take().is_some() {
-                    self.quiet_since = self.now;
+                    self.idle_since = self.now;
                 }
             }
-            Deed::Look => {
-                let (quiet_for, name) = (self.quiet_for(), self.name());
-                self.on(Event::Look { quiet_for, name })?;
+            Step::Tick => {
+                let (idle_for, name) = (self.idle_for(), self.name());
+                self.on(Event::Tick { idle_for, name })?;
             }
-            Deed::MakeSucceeds(true) => {
-                if let Some(name) = self.making.take() {
+            Step::CreateEnds(true) => {
+                if let Some(name) = self.creating.take() {
                     self.running.insert(name.clone());
-                    self.on(Event::Made(sandbox(&name)))?;
+                    self.on(Event::Created(sandbox(&name)))?;
                 }
             }
-            Deed::MakeSucceeds(false) => {
-                if self.making.take().is_some() {
-                    self.on(Event::MakeFailed)?;
+            Step::CreateEnds(false) => {
+                if self.creating.take().is_some() {
+                    self.on(Event::CreateFailed)?;
                 }
             }
-            Deed::Take(who) => self.take(&format!("i{who}"))?,
-            Deed::Release(who) => {
+            Step::Take(who) => self.take(&format!("i{who}"))?,
+            Step::Release(who) => {
                 let instance = format!("i{who}");
                 let name = self.held.remove(&instance);
                 self.on(Event::Released(instance))?;
@@ -155,14 +155,14 @@ impl World {
                     prop_assert!(self.removals.contains(&name), "left behind");
                 }
             }
-            Deed::Die(which) => {
+            Step::Die(which) => {
                 let names: Vec<String> = self.running.iter().cloned().collect();
                 if let Some(name) = names.get(usize::from(which) % names.len().max(1)) {
                     self.running.remove(name);
                     self.on(Event::Died(name.clone()))?;
                 }
             }
-            Deed::Find(who) => {
+            Step::Find(who) => {
                 let (instance, name) = (format!("i{who}"), self.name());
                 if !self.held.contains_key(&instance) {
                     self.running.insert(name.clone());
@@ -172,33 +172,33 @@ impl World {
                     self.on(Event::Found { instance, sandbox })?;
                 }
             }
-            Deed::RemovalEnds(which) => {
+            Step::RemovalEnds(which) => {
                 let names: Vec<String> = self.removals.iter().cloned().collect();
                 if let Some(name) = names.get(usize::from(which) % names.len().max(1)) {
                     self.on(Event::Removed(name.clone()))?;
                 }
             }
-            Deed::Stop => {
+            Step::Stop => {
                 self.stopped = true;
                 self.on(Event::Stop)?;
             }
         }
-        let (idle, used) = self.stock.counts();
-        prop_assert!(idle + usize::from(self.making.is_some()) <= SIZE);
+        let (idle, used) = self.inventory.counts();
+        prop_assert!(idle + usize::from(self.creating.is_some()) <= SIZE);
         prop_assert_eq!(used, self.held.len());
-        if idle + usize::from(self.making.is_some()) == SIZE {
+        if idle + usize::from(self.creating.is_some()) == SIZE {
             self.full_at = self.now;
         }
         Ok(())
     }
 
     fn take(&mut self, instance: &str) -> Result<(), TestCaseError> {
-        let Some(taken) = self.stock.take(instance, self.now) else {
+        let Some(taken) = self.inventory.take(instance, self.now) else {
             return Ok(());
         };
         prop_assert!(!self.stopped);
-        prop_assert!(self.running.contains(&taken.name), "it had died");
-        prop_assert!(self.given.insert(taken.name.clone()), "given out twice");
+        prop_assert!(self.running.contains(&taken.name), "it has died");
+        prop_assert!(self.given.insert(taken.name.clone()), "handed out twice");
         prop_assert!(self.held.insert(instance.to_owned(), taken.name).is_none());
         Ok(())
     }
@@ -206,73 +206,73 @@ impl World {
 
 proptest! {
     #[test]
-    fn each_serves_one_instance_and_is_removed_once_and_none_is_made_out_of_turn(
-        deeds in proptest::collection::vec(deed(), 0..200)
+    fn each_serves_one_instance_and_is_removed_once_and_none_is_created_out_of_turn(
+        steps in proptest::collection::vec(step(), 0..200)
     ) {
         let mut world = World::new();
-        for deed in deeds {
-            world.apply(deed)?;
+        for step in steps {
+            world.apply(step)?;
         }
     }
 
     #[test]
-    fn stopped_and_released_nothing_is_left(deeds in proptest::collection::vec(deed(), 0..200)) {
+    fn nothing_is_left_after_a_stop_and_all_releases(steps in proptest::collection::vec(step(), 0..200)) {
         let mut world = World::new();
-        for deed in deeds {
-            world.apply(deed)?;
+        for step in steps {
+            world.apply(step)?;
         }
-        world.apply(Deed::Stop)?;
-        world.apply(Deed::MakeSucceeds(true))?;
+        world.apply(Step::Stop)?;
+        world.apply(Step::CreateEnds(true))?;
         for who in 0..6 {
-            world.apply(Deed::Release(who))?;
+            world.apply(Step::Release(who))?;
         }
         prop_assert!(world.running.is_empty(), "{:?}", world.running);
-        prop_assert_eq!(world.stock.next_look(world.now), None);
+        prop_assert_eq!(world.inventory.next_tick(world.now), None);
     }
 
     #[test]
-    fn a_node_that_is_quiet_or_starved_fills_its_stock(
-        deeds in proptest::collection::vec(deed(), 0..100),
+    fn an_idle_or_long_busy_node_fills_its_inventory(
+        steps in proptest::collection::vec(step(), 0..100),
         busy in any::<bool>(),
     ) {
         let mut world = World::new();
-        for deed in deeds {
-            if !matches!(deed, Deed::Stop) {
-                world.apply(deed)?;
+        for step in steps {
+            if !matches!(step, Step::Stop) {
+                world.apply(step)?;
             }
         }
-        world.apply(Deed::Busy(busy))?;
-        world.apply(Deed::MakeSucceeds(true))?;
-        // Past any back-off, and past the patience with starts that never end.
-        world.apply(Deed::Wait(400_000))?;
+        world.apply(Step::Busy(busy))?;
+        world.apply(Step::CreateEnds(true))?;
+        // Longer than any back-off and than the longest shortage.
+        world.apply(Step::Wait(400_000))?;
         for _ in 0..SIZE {
-            world.apply(Deed::Look)?;
-            world.apply(Deed::MakeSucceeds(true))?;
+            world.apply(Step::Tick)?;
+            world.apply(Step::CreateEnds(true))?;
         }
-        prop_assert_eq!(world.stock.counts().0, SIZE);
+        prop_assert_eq!(world.inventory.counts().0, SIZE);
     }
 }
 
 #[test]
-fn the_next_look_is_when_something_can_be_done() {
+fn the_next_tick_is_when_something_can_be_done() {
     let now = Instant::now();
-    let mut stock = Stock::new(1, now);
-    assert_eq!(stock.next_look(now), Some(QUIET));
-    let look = |name: &str| Event::Look {
-        quiet_for: Some(QUIET),
+    let mut inventory = Inventory::new(1, now);
+    assert_eq!(inventory.next_tick(now), Some(IDLE));
+    let tick = |name: &str| Event::Tick {
+        idle_for: Some(IDLE),
         name: name.to_owned(),
     };
-    assert_eq!(stock.on(look("a"), now).len(), 1);
-    assert_eq!(stock.next_look(now), None, "one is in the making");
+    assert_eq!(inventory.on(tick("a"), now).len(), 1);
+    assert_eq!(inventory.next_tick(now), None, "one is being created");
     assert_eq!(
-        stock.on(Event::MakeFailed, now),
+        inventory.on(Event::CreateFailed, now),
         [Action::Remove("a".to_owned())]
     );
     assert_eq!(
-        stock.next_look(now),
+        inventory.next_tick(now),
         Some(Duration::from_secs(1)),
         "after the back-off"
     );
-    assert_eq!(stock.on(look("b"), now), []);
-    assert_eq!(Stock::new(0, now).next_look(now), None, "turned off");
+    assert_eq!(inventory.on(tick("b"), now), []);
+    assert_eq!(Inventory::new(0, now).next_tick(now), None, "turned off");
 }
