@@ -11,7 +11,7 @@ use super::exchange::Exchange;
 use super::headers;
 use super::target::Target;
 use super::worker::Worker;
-use crate::instance::Refusal;
+use crate::pool::Refusal;
 use crate::route::{Affinity, Ask, Choice, Route, choose};
 
 /// The cookie of `affinity: cookie`.

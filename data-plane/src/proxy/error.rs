@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::body::Body;
 use super::framing::Fault;
-use crate::instance::Refusal;
+use crate::pool::Refusal;
 
 /// Why a request is answered by cless and not by an instance.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -277,7 +277,9 @@ fn refused(refusal: Refusal) -> Answer {
             (503, "start_failed", Some(retry_after), UNAVAILABLE)
         }
         Refusal::BackingOff { retry_after } => (503, "backing_off", Some(retry_after), UNAVAILABLE),
-        Refusal::EngineAway { retry_after } => (503, "engine_away", Some(retry_after), UNAVAILABLE),
+        Refusal::EngineUnavailable { retry_after } => {
+            (503, "engine_away", Some(retry_after), UNAVAILABLE)
+        }
         Refusal::Gone => (503, "version_gone", SOON, UNAVAILABLE),
         Refusal::ShuttingDown => (503, "stopping", SOON, UNAVAILABLE),
         Refusal::TimedOut => (504, "queue_timeout", None, DEADLINE_EXCEEDED),

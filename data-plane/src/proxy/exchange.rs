@@ -17,8 +17,8 @@ use super::access::{Asked, Entry};
 use super::client::Client;
 use super::target::Target;
 use super::worker::Worker;
-use crate::instance::Guard;
-use crate::instance::guard::Instance;
+use crate::instance::Instance;
+use crate::pool::Guard;
 
 /// Nginx's code for a client that left before there was an answer.
 const CLIENT_LEFT: u16 = 499;

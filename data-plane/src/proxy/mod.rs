@@ -14,7 +14,7 @@
 //! - [`headers`], [`forwarded`]: PURE: what heads lose and gain; [`extended`]: WebSockets over HTTP/2.
 //! - [`exchange`]: one request and its response; [`incoming`], [`body`]: what passes and holds it; [`http2`]: streams.
 //! - [`target`], [`upstream`]: a worker's versions, and its connections to instances.
-//! - [`tls`]: certificates; [`access`]: the log; [`traced`]: spans; [`stats`]: counts; [`timing`]: `Server-Timing`.
+//! - [`tls`]: certificates; [`access`]: the log; [`traced`]: spans; [`timing`]: `Server-Timing`.
 //! - [`error`]: every answer that cless makes itself.
 
 mod access;
@@ -40,7 +40,6 @@ pub mod options;
 mod send;
 pub mod server;
 mod service;
-pub mod stats;
 mod target;
 mod timing;
 pub mod tls;

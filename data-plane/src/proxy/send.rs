@@ -18,8 +18,8 @@ use super::exchange::Exchange;
 use super::incoming::Incoming;
 use super::upstream::{HUNGRY, Lease, Speak};
 use super::worker::Worker;
-use crate::instance::Guard;
-use crate::instance::guard::Instance;
+use crate::instance::Instance;
+use crate::pool::Guard;
 
 /// Pauses before an instance that does not accept is tried, or another chosen, again. Its death is
 /// known within about 60 ms of it, so the second pause outlasts that; the last is for an engine that is
@@ -107,7 +107,7 @@ pub(super) async fn send(
                         Ok(sent) => return sent,
                         Err(_) => worker.upstreams.feed(&instance),
                     }
-                    let _hungry = instance.hungers();
+                    let _starved = instance.mark_starved();
                     return sending.await;
                 }
                 sending.await

@@ -17,12 +17,12 @@ use super::access::{Log, Writer};
 use super::client::Census;
 use super::listener;
 use super::options::{Limits, ProxyOptions};
-use super::stats::Stats;
 use super::tls::{self, Folder, Tls};
 use super::worker::{Node, Order, Peers, Post, Worker};
 use crate::feed::Feed;
-use crate::instance::Pools;
 use crate::metrics::Metrics;
+use crate::metrics::worker_stats::WorkerStats;
+use crate::pool::Pools;
 use crate::trace::Tracer;
 
 /// Why the proxy cannot start.
@@ -154,8 +154,8 @@ impl Proxy {
         let (posts, inboxes): (Vec<_>, Vec<_>) = sockets.iter().map(|_| Post::new()).unzip();
         let posts: Arc<[Post]> = posts.into();
         for (at, (listeners, orders)) in sockets.into_iter().zip(inboxes).enumerate() {
-            let stats = Arc::new(Stats::default());
-            node.metrics.worker(stats.clone());
+            let stats = Arc::new(WorkerStats::default());
+            node.metrics.add_worker(stats.clone());
             let start = Start {
                 node: node.clone(),
                 peers: Peers::new(posts.clone(), at),
@@ -210,7 +210,7 @@ impl Drop for Proxy {
 struct Start {
     node: Arc<Node>,
     peers: Peers,
-    stats: Arc<Stats>,
+    stats: Arc<WorkerStats>,
     listeners: Vec<(TcpListener, bool)>,
     orders: mpsc::UnboundedReceiver<Order>,
     kill: CancellationToken,

@@ -11,8 +11,8 @@ use std::time::Duration;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::ints::IntMap;
-use crate::instance::{Pool, Pools};
 use crate::metrics::Metrics;
+use crate::pool::{Pool, Pools};
 use crate::route::{Protocol, Route, Version};
 
 /// What a worker keeps of a version.
@@ -104,6 +104,6 @@ impl Targets {
     pub(super) fn sweep(&self) {
         self.known
             .borrow_mut()
-            .retain(|_, target| Arc::strong_count(&target.version) > 1 && !target.pool.is_over());
+            .retain(|_, target| Arc::strong_count(&target.version) > 1 && !target.pool.is_closed());
     }
 }

@@ -13,14 +13,14 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use crate::instance::Guard;
+use crate::pool::Guard;
 
 /// `None` for a request that did not wait.
 pub(super) fn server_timing(guard: &Guard) -> Option<HeaderValue> {
     let waited = ("wait", guard.waited()?);
     let start = guard.waited_for_start().into_iter();
     let phases = start.flat_map(|start| start.phases());
-    let wake = guard.waited_for_wake().map(|took| ("unpause", took));
+    let wake = guard.waited_for_resume().map(|took| ("unpause", took));
     field([waited].into_iter().chain(phases).chain(wake))
 }
 

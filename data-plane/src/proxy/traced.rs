@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::access::Entry;
-use crate::instance::Guard;
+use crate::pool::Guard;
 use crate::trace;
 
 /// `None`: it is not recorded.
@@ -36,6 +36,6 @@ pub(super) fn request(
         took: entry.took,
         waited: entry.waited,
         start: guard.and_then(Guard::waited_for_start).cloned(),
-        wake: guard.and_then(Guard::waited_for_wake),
+        wake: guard.and_then(Guard::waited_for_resume),
     })
 }

@@ -37,7 +37,7 @@ use self::lease::Sender;
 use super::ints::IntMap;
 use super::joined::Joined;
 use super::worker::Peers;
-use crate::instance::guard::Instance;
+use crate::instance::Instance;
 
 /// Ticks of the worker for which a connection is kept idle, 1 to 1.5 s: less than the keep-alive of
 /// common servers (gunicorn's 2 s, Node's 5 s), so that an instance seldom closes one just as a request
@@ -131,7 +131,7 @@ impl Upstreams {
     /// The next request on a connection that is done with the last, if it may carry one more.
     fn take_up(&self, instance: &Arc<Instance>, idle: Idle) -> Option<Lease> {
         let old = self.inner.ticks.get().wrapping_sub(idle.since) >= IDLE_TICKS;
-        if old || idle.sleeps != instance.sleeps() {
+        if old || idle.sleeps != instance.pause_count() {
             return None;
         }
         let mut connection = idle.connection;
@@ -143,7 +143,7 @@ impl Upstreams {
         let mut all = self.inner.known.borrow_mut();
         let known = all.get_mut(&instance.serial())?;
         let shared = known.shared.as_mut()?;
-        if shared.sleeps != instance.sleeps() || shared.connection.is_closed() {
+        if shared.sleeps != instance.pause_count() || shared.connection.is_closed() {
             known.shared = None;
             return None;
         }
@@ -222,7 +222,7 @@ impl Upstreams {
         instance: &Arc<Instance>,
         address: SocketAddr,
     ) -> std::io::Result<Lease> {
-        let (sleeps, open) = (instance.sleeps(), instance.connection());
+        let (sleeps, open) = (instance.pause_count(), instance.connection());
         let connection = Http1::new(dial(address).await?, open);
         Ok(self.lease(instance, Sender::Http1(connection), sleeps, false))
     }
@@ -232,7 +232,7 @@ impl Upstreams {
         instance: &Arc<Instance>,
         address: SocketAddr,
     ) -> std::io::Result<Lease> {
-        let (sleeps, open) = (instance.sleeps(), instance.connection());
+        let (sleeps, open) = (instance.pause_count(), instance.connection());
         let connection = Http2::new(Joined(dial(address).await?), address, open).await?;
         if let Some(known) = self.inner.known.borrow_mut().get_mut(&instance.serial()) {
             let connection = connection.clone();
@@ -251,7 +251,7 @@ impl Upstreams {
         }
         known.insert(serial, Known::default());
         let (upstreams, retired) = (self.clone(), instance.retired().clone());
-        let mut asleep = instance.falls_asleep();
+        let mut asleep = instance.watch_pauses();
         tokio::task::spawn_local(async move {
             loop {
                 tokio::select! {

@@ -31,15 +31,15 @@ use tokio_util::task::TaskTracker;
 use super::access::{Entry, Lines, Log};
 use super::client::{Census, Client, Seat};
 use super::options::Limits;
-use super::stats::Stats;
 use super::target::Targets;
 use super::tls::Tls;
 use super::upstream::Upstreams;
 use super::watch::{Closed, TICK};
 use super::{connection, listener, traced};
 use crate::feed::Feed;
-use crate::instance::{Guard, Pools};
 use crate::metrics::Metrics;
+use crate::metrics::worker_stats::WorkerStats;
+use crate::pool::{Guard, Pools};
 use crate::trace::{Spans, Tracer};
 
 /// After its deadline a response gets this long to notice by itself, which spares the other streams
@@ -175,7 +175,7 @@ struct Due {
 pub(super) struct Worker {
     pub(super) node: Arc<Node>,
     pub(super) peers: Peers,
-    pub(super) stats: Arc<Stats>,
+    pub(super) stats: Arc<WorkerStats>,
     pub(super) upstreams: Upstreams,
     pub(super) targets: Targets,
     pub(super) rng: RefCell<SmallRng>,
@@ -200,7 +200,7 @@ impl std::fmt::Debug for Worker {
 }
 
 impl Worker {
-    pub(super) fn new(node: Arc<Node>, peers: Peers, stats: Arc<Stats>) -> Self {
+    pub(super) fn new(node: Arc<Node>, peers: Peers, stats: Arc<WorkerStats>) -> Self {
         Self {
             lines: RefCell::new(node.log.clone().map(Lines::new)),
             spans: RefCell::new(node.tracer.as_ref().map(Tracer::spans)),

@@ -5,8 +5,8 @@ mod world;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use cless_data_plane::instance::Refusal;
-use cless_data_plane::instance::report::FailureReason;
+use cless_data_plane::pool::Refusal;
+use cless_data_plane::report::FailureReason;
 use cless_data_plane::route::Settings;
 use cless_data_plane::runtime::fake::{Fake, Script};
 use cless_data_plane::runtime::label;
@@ -214,7 +214,7 @@ async fn a_deleted_service_drops_its_queue_and_removes_what_runs() {
     world
         .until("it waits", |world| world.pool().waiting() == 1)
         .await;
-    world.pools.reconcile(&world.table(false), true);
+    world.pools.apply_table(&world.table(false), true);
     assert_eq!(waiting.await.unwrap().unwrap_err(), Refusal::Gone);
     assert_eq!(world.engine.names().len(), 1, "its last request goes on");
     drop(held);
@@ -229,7 +229,7 @@ async fn a_request_that_comes_after_the_deletion_is_told_to_choose_again() {
     let world = World::new(settings(1, 1));
     let held = world.admit().await.unwrap();
     let pool = world.pool();
-    world.pools.reconcile(&world.table(false), true);
+    world.pools.apply_table(&world.table(false), true);
     let late = pool.admit(Instant::now() + Duration::from_secs(5)).await;
     assert_eq!(late.unwrap_err(), Refusal::Gone);
     drop(held);
@@ -255,13 +255,13 @@ async fn leftovers_are_adopted_if_routed_and_removed_if_not() {
     foreign.insert(label::NODE.to_owned(), "another".to_owned());
     engine.plant("foreign", foreign).await;
     let world = World::unsynced(Settings::default(), engine);
-    world.pools.reconcile(&world.table(true), false);
+    world.pools.apply_table(&world.table(true), false);
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(
         world.engine.names().contains(&"orphan".to_owned()),
         "none before the first sync"
     );
-    world.pools.reconcile(&world.table(true), true);
+    world.pools.apply_table(&world.table(true), true);
     world
         .until("the orphan is removed", |world| {
             !world.engine.names().contains(&"orphan".into())

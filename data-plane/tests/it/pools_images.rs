@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use cless_data_plane::image::pruner::{Pruner, Retained, Versions};
 use cless_data_plane::image::{Puller, Record};
-use cless_data_plane::instance::report::{FailureReason, VerifyResult};
+use cless_data_plane::report::{FailureReason, VerifyResult};
 use cless_data_plane::route::{PullPolicy, Settings, VerifyOrder, Version};
 use cless_data_plane::runtime::fake::Fake;
 use cless_data_plane::runtime::{Runtime as _, label};
@@ -37,7 +37,7 @@ fn change(world: &mut World, change: impl FnOnce(&mut Version)) {
     route.versions[0] = Arc::new(version);
     world.route = Arc::new(route);
     world.revision += 1;
-    world.pools.reconcile(&world.table(true), true);
+    world.pools.apply_table(&world.table(true), true);
 }
 
 /// The digests that containers run.
@@ -118,7 +118,7 @@ async fn the_digest_is_told_before_the_instance_is_ready() {
 #[tokio::test]
 async fn of_two_digests_at_once_the_loser_starts_over_before_it_serves() {
     let mut world = world();
-    world.pools.set_linked(true);
+    world.pools.set_control_plane_connected(true);
     let pool = world.pool();
     let request =
         tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(9)).await });

@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use cless_data_plane::instance::Refusal;
-use cless_data_plane::instance::report::FailureReason;
+use cless_data_plane::pool::Refusal;
+use cless_data_plane::report::FailureReason;
 use cless_data_plane::route::Readiness;
 use cless_data_plane::runtime::Health;
 use cless_data_plane::runtime::fake::{Fake, Script};

@@ -15,7 +15,7 @@ fn idle(world: &World) -> usize {
 
 async fn stocked(settings: Settings, size: usize) -> World {
     let world = World::with_sandboxes(settings, Fake::default(), size);
-    world.pools.reconcile(&world.table(true), true);
+    world.pools.apply_table(&world.table(true), true);
     world
         .until("the stock is full", |world| idle(world) == size)
         .await;
@@ -176,7 +176,7 @@ async fn an_instance_in_a_sandbox_is_adopted_with_it_and_idle_ones_are_removed()
     ]);
     engine.plant_in("joined", instance, Some(used)).await;
     let world = World::with_sandboxes(settings(10, 1), engine, 0);
-    world.pools.reconcile(&world.table(true), true);
+    world.pools.apply_table(&world.table(true), true);
     world
         .until("the idle one is removed", |world| {
             world.engine.sandboxes() == ["used"]

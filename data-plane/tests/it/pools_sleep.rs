@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use cless_data_plane::instance::report::InstanceState;
+use cless_data_plane::report::InstanceState;
 use cless_data_plane::route::Settings;
 use cless_data_plane::runtime::fake::{Call, Fake, Mishap};
 use cless_data_plane::runtime::{ContainerState, Runtime as _, label};
@@ -92,10 +92,10 @@ async fn its_idle_connections_are_told_to_go_and_waited_for_before_each_freeze()
     for sleeps in 1..3 {
         let guard = world.admit().await.unwrap();
         let instance = guard.instance().clone();
-        let (mut told, open) = (instance.falls_asleep(), instance.connection());
+        let (mut told, open) = (instance.watch_pauses(), instance.connection());
         drop(guard);
         told.changed().await.unwrap();
-        assert_eq!(instance.sleeps(), sleeps);
+        assert_eq!(instance.pause_count(), sleeps);
         assert_eq!(
             world.engine.state(instance.name()),
             Some(ContainerState::Running),
@@ -195,7 +195,7 @@ async fn sleepers_of_an_earlier_process_are_woken_if_routed_and_removed_if_not()
         },
         engine,
     );
-    world.pools.reconcile(&world.table(true), true);
+    world.pools.apply_table(&world.table(true), true);
     world
         .until("the orphan is removed", |world| {
             !world.engine.names().contains(&"orphan".to_owned())

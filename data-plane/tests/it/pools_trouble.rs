@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use cless_data_plane::instance::Refusal;
-use cless_data_plane::instance::outage::PATIENCE;
-use cless_data_plane::instance::report::{FailureReason, InstanceState};
+use cless_data_plane::engine::availability::GRACE;
+use cless_data_plane::pool::Refusal;
+use cless_data_plane::report::{FailureReason, InstanceState};
 use cless_data_plane::route::Settings;
 use cless_data_plane::runtime::ContainerState;
 use cless_data_plane::runtime::fake::{Call, Fake, Mishap, Script};
@@ -131,9 +131,12 @@ async fn callers_are_told_at_once_when_the_engine_stays_away() {
     world.engine.set_away(true);
     noticed(&world, false).await;
     let begin = Instant::now();
-    let refused = world.pool().admit(begin + PATIENCE * 3).await.unwrap_err();
-    assert!(matches!(refused, Refusal::EngineAway { .. }), "{refused:?}");
-    assert!(begin.elapsed() < PATIENCE + Duration::from_secs(2));
+    let refused = world.pool().admit(begin + GRACE * 3).await.unwrap_err();
+    assert!(
+        matches!(refused, Refusal::EngineUnavailable { .. }),
+        "{refused:?}"
+    );
+    assert!(begin.elapsed() < GRACE + Duration::from_secs(2));
     let begin = Instant::now();
     assert!(world.admit().await.is_err());
     assert!(begin.elapsed() < Duration::from_secs(1), "the next at once");
@@ -274,12 +277,9 @@ async fn a_node_starts_without_an_engine_and_serves_once_it_is_there() {
     engine.set_away(true);
     let world = World::unsynced(patient(), engine);
     let begin = Instant::now();
-    world
-        .pools
-        .take_over_leftovers(Duration::from_secs(2))
-        .await;
+    world.pools.adopt_leftovers(Duration::from_secs(2)).await;
     assert!(begin.elapsed() < Duration::from_secs(1));
-    world.pools.reconcile(&world.table(true), true);
+    world.pools.apply_table(&world.table(true), true);
     let pool = world.pool();
     let waiting =
         tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(9)).await });

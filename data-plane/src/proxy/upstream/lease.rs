@@ -13,7 +13,7 @@ use super::super::incoming::{self, Incoming};
 use super::http1::{self, Http1};
 use super::http2::Http2;
 use super::{Idle, Upstreams};
-use crate::instance::guard::Instance;
+use crate::instance::Instance;
 
 #[derive(Debug)]
 pub(super) enum Sender {
@@ -103,8 +103,8 @@ impl Lease {
             return;
         };
         let instance = &self.instance;
-        let stale = self.sleeps != instance.sleeps() || instance.is_retired();
-        if stale || instance.is_hungry() || !connection.is_kept() {
+        let stale = self.sleeps != instance.pause_count() || instance.is_retired();
+        if stale || instance.is_starved() || !connection.is_kept() {
             return;
         }
         // What watches the instance made the entry and takes it away: without one, it has retired.

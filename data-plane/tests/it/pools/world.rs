@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cless_data_plane::instance::pools::{Node, Pools};
-use cless_data_plane::instance::report::VersionReport;
-use cless_data_plane::instance::{Guard, Pool, Refusal};
 use cless_data_plane::isolation::Isolation;
 use cless_data_plane::metrics::Metrics;
+use cless_data_plane::pool::{Guard, Node, Pool, Pools, Refusal};
+use cless_data_plane::report::VersionReport;
 use cless_data_plane::route::{
     Candidate, Change, Cursor, Digest, ProbeTimings, Protocol, PullPolicy, Readiness, Route, Scope,
     Settings, Slots, Spec, Table, Version, VersionKey,
@@ -27,7 +26,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(settings: Settings) -> Self {
         let world = Self::unsynced(settings, Fake::default());
-        world.pools.reconcile(&world.table(true), true);
+        world.pools.apply_table(&world.table(true), true);
         world
     }
 
@@ -53,7 +52,7 @@ impl World {
             change(&mut Arc::make_mut(version).spec);
         }
         let world = Self::made(route, engine, runtime.map(str::to_owned), 0);
-        world.pools.reconcile(&world.table(true), true);
+        world.pools.apply_table(&world.table(true), true);
         world
     }
 
