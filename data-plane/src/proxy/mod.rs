@@ -17,37 +17,60 @@
 //! - [`tls`]: certificates; [`access`]: the log; [`traced`]: spans; [`stats`]: counts; [`timing`]: `Server-Timing`.
 //! - [`error`]: every answer that cless makes itself.
 
+#[path = "log/access.rs"]
 mod access;
+#[path = "request/body.rs"]
 mod body;
+#[path = "request/route.rs"]
 mod choose;
 mod client;
+#[path = "downstream/connection.rs"]
 mod connection;
+#[path = "request/error.rs"]
 mod error;
+#[path = "request/context.rs"]
 mod exchange;
+#[path = "request/h2_websocket.rs"]
 mod extended;
+#[path = "request/forwarded.rs"]
 mod forwarded;
+#[path = "wire/h1_framing.rs"]
 pub mod framing;
 #[cfg(test)]
 mod fuzz;
+#[path = "wire/write_coalescer.rs"]
 mod gather;
+#[path = "request/headers.rs"]
 mod headers;
+#[path = "wire/h2.rs"]
 mod http2;
+#[path = "wire/incoming.rs"]
 mod incoming;
 mod ints;
+#[path = "wire/vectored_tcp.rs"]
 mod joined;
+#[path = "event_loop.rs"]
 pub(crate) mod listener;
 pub mod options;
+#[path = "request/dispatch.rs"]
 mod send;
 pub mod server;
+#[path = "request/handler.rs"]
 mod service;
 pub mod stats;
+#[path = "worker/targets.rs"]
 mod target;
+#[path = "log/server_timing.rs"]
 mod timing;
 pub mod tls;
+#[path = "log/spans.rs"]
 mod traced;
+#[path = "request/tunnel.rs"]
 mod tunnel;
 mod upstream;
+#[path = "client/timeouts.rs"]
 mod watch;
+#[path = "downstream/metered_io.rs"]
 mod wire;
 mod worker;
 

@@ -16,6 +16,7 @@
 //! meets no connection dials a few at once, and shares what it gets ([`dials`]). [`http1`], [`http2`]: what a
 //! connection is; [`lease`]: one in use.
 
+#[path = "upstream/dial_limiter.rs"]
 mod dials;
 pub(super) mod http1;
 mod http2;

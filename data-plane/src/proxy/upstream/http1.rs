@@ -17,9 +17,12 @@
 //!
 //! [`head`] and [`decode`] are pure. They forgive nothing that could be read in two ways: such a response is an error.
 
+#[path = "../wire/h1_decode.rs"]
 pub(in super::super) mod decode;
 #[cfg(test)]
+#[path = "../wire/h1_fuzz.rs"]
 mod fuzz;
+#[path = "../wire/h1_head.rs"]
 mod head;
 mod upload;
 

@@ -285,4 +285,5 @@ pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
 }
 
 #[cfg(test)]
+#[path = "headers/tests.rs"]
 mod tests;

@@ -324,4 +324,5 @@ fn apache_time(second: u64) -> String {
 }
 
 #[cfg(test)]
+#[path = "access/tests.rs"]
 mod tests;

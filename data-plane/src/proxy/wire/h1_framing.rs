@@ -14,7 +14,9 @@
 //!
 //! Laws: what is inspected in pieces gives what it gives whole; any bytes give a verdict, never a panic.
 
+#[path = "h1_framing/chunk.rs"]
 mod chunk;
+#[path = "h1_framing/head.rs"]
 mod head;
 
 pub(super) use chunk::Chunk;
@@ -263,4 +265,5 @@ pub(super) fn head_end(bytes: &[u8]) -> Option<usize> {
 }
 
 #[cfg(test)]
+#[path = "h1_framing/tests.rs"]
 mod tests;

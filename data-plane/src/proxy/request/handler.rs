@@ -370,4 +370,5 @@ fn tunnelled(worker: &Rc<Worker>, switch: Switch, tunnel: Switched) -> Body {
 }
 
 #[cfg(test)]
+#[path = "handler/tests.rs"]
 mod tests;

@@ -10,9 +10,13 @@
 //!                   Received ◄─ RecvStream                     (tunnel::run ◄─► ByteStream)
 //! ```
 
+#[path = "h2_byte_stream.rs"]
 pub(super) mod byte_stream;
+#[path = "h2_pump.rs"]
 pub(super) mod pump;
+#[path = "h2_received.rs"]
 pub(super) mod received;
+#[path = "../downstream/http2.rs"]
 pub(super) mod server;
 
 /// What may be in flight on one stream and on one connection: what bounds memory.
