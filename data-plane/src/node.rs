@@ -25,7 +25,7 @@ use crate::instance::{Pools, oci};
 use crate::isolation::{self, Isolation};
 use crate::metrics::Metrics;
 use crate::options::Options;
-use crate::proxy::{self, Backing, Proxy, Sockets};
+use crate::proxy::{self, Proxy, ProxyDependencies, Sockets};
 use crate::runtime::Runtime;
 use crate::runtime::credentials::RegistryConfig;
 use crate::runtime::docker::Docker;
@@ -199,7 +199,7 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
     pools.take_over_leftovers(TAKE_OVER_WITHIN).await;
 
     let stopping = CancellationToken::new();
-    let backing = Backing {
+    let backing = ProxyDependencies {
         feed: feed.clone(),
         pools: pools.clone(),
         metrics: metrics.clone(),

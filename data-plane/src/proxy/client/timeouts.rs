@@ -1,37 +1,36 @@
-//! When a client's connection has cost enough. Pure: what was counted and the time in, a verdict out.
+//! Time limits of a client's connection. Pure: counters and the time in, a verdict out.
 //!
-//! A worker looks at each of its connections at every [`TICK`] and compares counters with those of
-//! the last look, so that the path of a request sets no timer and reads no clock for these limits. A
-//! limit is held to within one tick, on the early side.
+//! A worker checks each connection at every [`TICK`] and compares its counters with those of the
+//! previous check, so the path of a request sets no timer and reads no clock for these limits. A
+//! limit is kept to within one tick, on the early side.
 
 use std::time::Duration;
 
-use super::framing::Phase;
-use super::options::Limits;
+use crate::proxy::options::Limits;
+use crate::proxy::wire::h1_framing::ReadPhase;
 
-/// Between two looks.
-pub(super) const TICK: Duration = Duration::from_millis(500);
+pub(crate) const TICK: Duration = Duration::from_millis(500);
 
-/// In each span of the body's time limit, a body must bring this much.
-const LEAST_BODY: u64 = 1024;
+/// Bytes that a request body must bring in each span of its time limit.
+const MIN_BODY_BYTES: u64 = 1024;
 
-/// Why the proxy closes a client's connection. Labels of a metric.
+/// The reason why the proxy closes a client's connection. A metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Closed {
-    /// A head was not whole in time.
+pub(crate) enum CloseReason {
+    /// A head was not complete in time.
     SlowHead,
-    /// A body brought too little.
+    /// A body brought too few bytes.
     SlowBody,
-    /// The client takes nothing of what is sent.
+    /// The client reads nothing of the response.
     SlowReader,
-    /// There was no request for long.
+    /// There was no request for too long.
     Idle,
-    /// Too many requests were taken back.
+    /// The client cancelled too many requests.
     Resets,
 }
 
-impl Closed {
-    pub(super) fn label(self) -> &'static str {
+impl CloseReason {
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::SlowHead => "slow_head",
             Self::SlowBody => "slow_body",
@@ -42,81 +41,80 @@ impl Closed {
     }
 }
 
-/// What is known of a connection at a look.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Reading {
-    pub(super) phase: Phase,
-    /// Heads seen whole.
-    pub(super) heads: u32,
-    /// Streams are framed by HTTP/2.
-    pub(super) http2: bool,
-    /// Requests in progress.
-    pub(super) in_flight: u32,
-    /// Bodies that wait for the client and must hurry.
-    pub(super) uploading: u32,
+pub(crate) struct ConnSnapshot {
+    pub(crate) phase: ReadPhase,
+    pub(crate) heads: u32,
+    pub(crate) is_http2: bool,
+    pub(crate) in_flight: u32,
+    /// Request bodies with a minimum rate that wait for the client.
+    pub(crate) uploading: u32,
     /// A write waits for the client.
-    pub(super) blocked: bool,
+    pub(crate) blocked: bool,
     /// Bytes read and written.
-    pub(super) read: u64,
-    pub(super) written: u64,
+    pub(crate) read: u64,
+    pub(crate) written: u64,
 }
 
-/// Since when something lasts, and the count it began with.
+/// The start of a condition that still holds, and the counter at that time.
 type Since = Option<(Duration, u64)>;
 
-/// What the looks before saw.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Watch {
+pub(crate) struct ConnTimeouts {
     head: Since,
     body: Since,
     write: Since,
     idle: Since,
 }
 
-impl Watch {
-    /// Looks once. `now` counts from any fixed point.
-    pub(super) fn look(&mut self, now: Duration, seen: Reading, limits: &Limits) -> Option<Closed> {
+impl ConnTimeouts {
+    /// Checks all limits. `now` counts from any fixed point.
+    pub(crate) fn check(
+        &mut self,
+        now: Duration,
+        conn: ConnSnapshot,
+        limits: &Limits,
+    ) -> Option<CloseReason> {
         let over = |since: Duration, limit: Duration| now.saturating_sub(since) + TICK >= limit;
-        let heads = u64::from(seen.heads);
-        // What is sent ahead of an answer is not read before it.
-        let in_head =
-            seen.in_flight == 0 && (seen.phase == Phase::Head || (seen.heads == 0 && !seen.http2));
-        match lasting(&mut self.head, in_head, now, heads) {
+        let heads = u64::from(conn.heads);
+        // Bytes sent ahead of a response are not read before it.
+        let in_head = conn.in_flight == 0
+            && (conn.phase == ReadPhase::Head || (conn.heads == 0 && !conn.is_http2));
+        match track(&mut self.head, in_head, now, heads) {
             Some((_, begun)) if begun != heads => self.head = Some((now, heads)),
-            Some((since, _)) if over(since, limits.head) => return Some(Closed::SlowHead),
+            Some((since, _)) if over(since, limits.head) => return Some(CloseReason::SlowHead),
             _ => {}
         }
-        if let Some((since, begun)) = lasting(&mut self.body, seen.uploading > 0, now, seen.read)
+        if let Some((since, begun)) = track(&mut self.body, conn.uploading > 0, now, conn.read)
             && over(since, limits.body)
         {
-            if seen.read - begun < LEAST_BODY {
-                return Some(Closed::SlowBody);
+            if conn.read - begun < MIN_BODY_BYTES {
+                return Some(CloseReason::SlowBody);
             }
-            self.body = Some((now, seen.read));
+            self.body = Some((now, conn.read));
         }
-        if let Some((since, begun)) = lasting(&mut self.write, seen.blocked, now, seen.written) {
-            if begun != seen.written {
-                self.write = Some((now, seen.written));
+        if let Some((since, begun)) = track(&mut self.write, conn.blocked, now, conn.written) {
+            if begun != conn.written {
+                self.write = Some((now, conn.written));
             } else if over(since, limits.write) {
-                return Some(Closed::SlowReader);
+                return Some(CloseReason::SlowReader);
             }
         }
-        let idle = seen.in_flight == 0 && !in_head;
-        if let Some((since, begun)) = lasting(&mut self.idle, idle, now, heads) {
-            // A request may have come and gone between two looks.
+        let idle = conn.in_flight == 0 && !in_head;
+        if let Some((since, begun)) = track(&mut self.idle, idle, now, heads) {
+            // A request may have come and gone between two checks.
             if begun != heads {
                 self.idle = Some((now, heads));
             } else if over(since, limits.idle) {
                 self.idle = Some((now, heads));
-                return Some(Closed::Idle);
+                return Some(CloseReason::Idle);
             }
         }
         None
     }
 }
 
-/// Keeps since when `holds` has held.
-fn lasting(since: &mut Since, holds: bool, now: Duration, count: u64) -> Since {
+fn track(since: &mut Since, holds: bool, now: Duration, count: u64) -> Since {
     match holds {
         true => Some(*since.get_or_insert((now, count))),
         false => {
@@ -126,9 +124,9 @@ fn lasting(since: &mut Since, holds: bool, now: Duration, count: u64) -> Since {
     }
 }
 
-/// Whether a client takes back so many requests that it can only mean harm (rapid reset,
-/// CVE-2023-44487): over the limit, and at least every other one.
-pub(super) fn too_many_resets(resets: u32, requests: u32, limits: &Limits) -> bool {
+/// Whether a client cancels requests to do harm (rapid reset, CVE-2023-44487): more than the limit,
+/// and at least every second one.
+pub(crate) fn too_many_resets(resets: u32, requests: u32, limits: &Limits) -> bool {
     limits.max_resets > 0 && resets >= limits.max_resets && resets >= requests / 2
 }
 
@@ -137,10 +135,10 @@ mod tests {
     use super::*;
     use crate::proxy::options::ProxyOptions;
 
-    const BUSY: Reading = Reading {
-        phase: Phase::Body,
+    const BUSY: ConnSnapshot = ConnSnapshot {
+        phase: ReadPhase::Body,
         heads: 1,
-        http2: false,
+        is_http2: false,
         in_flight: 1,
         uploading: 0,
         blocked: false,
@@ -148,27 +146,27 @@ mod tests {
         written: 0,
     };
 
-    /// When looks at what `reading` gives for each tick find enough, in seconds.
-    fn closed(reading: impl Fn(u64) -> Reading) -> Option<(f64, Closed)> {
+    /// The seconds after which checks of `reading` at each tick close the connection.
+    fn closed(reading: impl Fn(u64) -> ConnSnapshot) -> Option<(f64, CloseReason)> {
         let limits = Limits::from(&ProxyOptions::default());
-        let mut watch = Watch::default();
+        let mut timeouts = ConnTimeouts::default();
         (0..2000).find_map(|tick| {
             let now = TICK * tick;
-            let closed = watch.look(now, reading(u64::from(tick)), &limits)?;
+            let closed = timeouts.check(now, reading(u64::from(tick)), &limits)?;
             Some((now.as_secs_f64(), closed))
         })
     }
 
-    fn about(closed: Option<(f64, Closed)>, seconds: f64, what: Closed) {
-        let (at, closed) = closed.expect("it is closed");
-        assert_eq!(closed, what);
+    fn about(closed: Option<(f64, CloseReason)>, seconds: f64, reason: CloseReason) {
+        let (at, closed) = closed.expect("closed");
+        assert_eq!(closed, reason);
         assert!(at <= seconds && at >= seconds - 1.0, "after {at} s");
     }
 
     #[test]
-    fn a_head_must_be_whole_in_ten_seconds_whatever_drips_in() {
+    fn a_head_must_be_complete_in_ten_seconds_even_if_bytes_arrive() {
         let slow = |phase, heads| {
-            move |tick| Reading {
+            move |tick| ConnSnapshot {
                 phase,
                 heads,
                 in_flight: 0,
@@ -176,31 +174,43 @@ mod tests {
                 ..BUSY
             }
         };
-        about(closed(slow(Phase::Idle, 0)), 10.0, Closed::SlowHead);
-        about(closed(slow(Phase::Head, 0)), 10.0, Closed::SlowHead);
-        about(closed(slow(Phase::Head, 7)), 10.0, Closed::SlowHead);
+        about(
+            closed(slow(ReadPhase::Idle, 0)),
+            10.0,
+            CloseReason::SlowHead,
+        );
+        about(
+            closed(slow(ReadPhase::Head, 0)),
+            10.0,
+            CloseReason::SlowHead,
+        );
+        about(
+            closed(slow(ReadPhase::Head, 7)),
+            10.0,
+            CloseReason::SlowHead,
+        );
     }
 
     #[test]
-    fn part_of_a_head_behind_a_request_is_timed_once_that_is_answered() {
-        let pipelined = |tick| Reading {
-            phase: Phase::Head,
+    fn a_pipelined_partial_head_is_timed_after_the_response() {
+        let pipelined = |tick| ConnSnapshot {
+            phase: ReadPhase::Head,
             in_flight: u32::from(tick < 100),
             ..BUSY
         };
-        about(closed(pipelined), 60.0, Closed::SlowHead);
+        about(closed(pipelined), 60.0, CloseReason::SlowHead);
     }
 
     #[test]
-    fn a_connection_without_a_request_is_kept_for_a_while() {
-        let idle = |_| Reading {
-            phase: Phase::Idle,
+    fn a_connection_without_requests_is_closed_as_idle() {
+        let idle = |_| ConnSnapshot {
+            phase: ReadPhase::Idle,
             in_flight: 0,
             ..BUSY
         };
-        about(closed(idle), 75.0, Closed::Idle);
-        let used = |tick| Reading {
-            phase: Phase::Idle,
+        about(closed(idle), 75.0, CloseReason::Idle);
+        let used = |tick| ConnSnapshot {
+            phase: ReadPhase::Idle,
             in_flight: 0,
             heads: 1 + tick as u32 / 100,
             ..BUSY
@@ -209,14 +219,14 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_drips_is_not_waited_for() {
-        let drip = |tick| Reading {
+    fn a_slow_request_body_is_closed() {
+        let drip = |tick| ConnSnapshot {
             uploading: 1,
             read: tick,
             ..BUSY
         };
-        about(closed(drip), 30.0, Closed::SlowBody);
-        let slow_but_steady = |tick| Reading {
+        about(closed(drip), 30.0, CloseReason::SlowBody);
+        let slow_but_steady = |tick| ConnSnapshot {
             uploading: 1,
             read: tick * 50,
             ..BUSY
@@ -225,14 +235,14 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_reads_nothing_is_closed_and_one_that_reads_is_not() {
-        let stuck = |_| Reading {
+    fn only_a_client_that_reads_nothing_is_closed() {
+        let stuck = |_| ConnSnapshot {
             blocked: true,
             written: 5,
             ..BUSY
         };
-        about(closed(stuck), 30.0, Closed::SlowReader);
-        let reads = |tick| Reading {
+        about(closed(stuck), 30.0, CloseReason::SlowReader);
+        let reads = |tick| ConnSnapshot {
             blocked: true,
             written: tick,
             ..BUSY
@@ -246,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn resets_count_only_when_they_are_most_of_all() {
+    fn resets_count_only_if_they_are_half_of_all_requests() {
         let limits = Limits::from(&ProxyOptions::default());
         assert!(too_many_resets(200, 200, &limits));
         assert!(!too_many_resets(199, 199, &limits));

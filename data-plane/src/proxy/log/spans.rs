@@ -1,40 +1,40 @@
-//! A finished request as its spans tell of it: what its line in the log has, and what it waited for.
+//! Converts a finished request into the input of its trace spans.
 
 use std::time::SystemTime;
 
-use super::access::Entry;
+use super::access::AccessRecord;
 use crate::instance::Guard;
 use crate::trace;
 
-/// `None`: it is not recorded.
-pub(super) fn request(
-    entry: &Entry<'_>,
+/// `None` if the request is not sampled.
+pub(crate) fn finished_request(
+    record: &AccessRecord<'_>,
     guard: Option<&Guard>,
     ended: SystemTime,
 ) -> Option<trace::Request> {
-    let asked = entry.asked;
-    let context = asked.trace.as_ref()?;
+    let request = record.request;
+    let context = request.trace.as_ref()?;
     if !context.is_recorded() {
         return None;
     }
     Some(trace::Request {
         context: context.clone(),
-        method: asked.method.clone(),
-        uri: asked.uri.clone(),
-        protocol: asked.version,
-        host: asked.host.clone(),
-        agent: asked.agent.clone(),
-        client: entry.peer.clone(),
-        scheme: entry.scheme,
-        id: entry.id.clone(),
-        version: entry.service.map(Into::into).zip(entry.version),
+        method: request.method.clone(),
+        uri: request.uri.clone(),
+        protocol: request.version,
+        host: request.host.clone(),
+        agent: request.agent.clone(),
+        client: record.peer.clone(),
+        scheme: record.scheme,
+        id: record.id.clone(),
+        version: record.service.map(Into::into).zip(record.version),
         instance: guard.map(|guard| guard.instance().name().to_owned()),
-        status: entry.status,
-        bytes: entry.bytes,
-        reason: entry.reason,
+        status: record.status,
+        bytes: record.bytes,
+        reason: record.reason,
         ended,
-        took: entry.took,
-        waited: entry.waited,
+        took: record.took,
+        waited: record.waited,
         start: guard.and_then(Guard::waited_for_start).cloned(),
         wake: guard.and_then(Guard::waited_for_wake),
     })

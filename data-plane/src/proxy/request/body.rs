@@ -1,7 +1,7 @@
-//! Bodies on their way through, each holding its [`Exchange`] until it is done.
+//! Request and response bodies in transit, each holding its [`RequestContext`] to its end.
 //!
-//! Nothing is buffered: a frame is read when the other side takes one, so that memory is flat and a
-//! slow reader slows its writer.
+//! Nothing is buffered: a frame is read when the other side takes one, so memory is constant and a
+//! slow reader slows the writer.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -12,97 +12,90 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Sleep;
 
-use super::exchange::Exchange;
+use super::context::RequestContext;
 use super::headers;
-use super::incoming::{self, Incoming};
-use super::tunnel::Switched;
-use super::upstream::Lease;
+use super::tunnel::Tunnel;
+use crate::proxy::upstream::{Lease, UploadBody};
+use crate::proxy::wire::incoming::{self, Incoming};
 
-/// For this long an instance is given to say `100 Continue`; one that does not is sent the body all
-/// the same (RFC 9110 section 10.1.1).
-const CONTINUE_WITHIN: Duration = Duration::from_secs(1);
+/// Time for an instance to send `100 Continue`; the body follows without it (RFC 9110 section
+/// 10.1.1).
+const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Why a body ends before its end.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
-    /// The instance cut its response. The client's connection is cut, so that a truncated body is never
-    /// taken for a whole one.
+pub(crate) enum Error {
+    /// The instance cut its response. The client's connection is cut too, so that a truncated body
+    /// never looks complete.
     #[error("the instance cut its response: {0}")]
     Upstream(incoming::Error),
-    /// The client cut its request.
     #[error("the client cut its request: {0}")]
     Client(incoming::Error),
-    /// The request's time is up.
-    #[error("the request's time is up")]
+    #[error("the request's deadline has passed")]
     Deadline,
-    /// It ended with an error before.
-    #[error("it broke off before")]
+    /// An earlier error ended the body.
+    #[error("the body failed before")]
     Broken,
-    /// It is longer or shorter than its head said.
-    #[error("it is not as long as its head said")]
-    Length,
-    /// The response is over or left, so that nobody reads the rest of the request.
-    #[error("the response was over before the request")]
-    Unread,
+    /// The response is complete or abandoned, so nothing reads the rest of the request.
+    #[error("the response was complete before the request")]
+    Cancelled,
 }
 
-/// A request's body on its way to the instance. Not polled before there is a connection.
 #[derive(Debug)]
-pub(super) struct RequestBody {
+pub(crate) struct RequestBody {
     inner: Incoming,
-    exchange: Rc<Exchange>,
-    /// Left with the client, but not for longer than this.
-    held: Option<Pin<Box<Sleep>>>,
-    /// It must bring something now and then: no stream is.
-    hurried: bool,
-    /// Counted as one that the client is waited for.
-    waits: bool,
+    context: Rc<RequestContext>,
+    /// The time at which a body held back by `Expect: 100-continue` is sent. `None`: not held.
+    hold: Option<Pin<Box<Sleep>>>,
+    /// The client must send at a minimum rate; false for streaming calls.
+    has_min_rate: bool,
+    /// Counted as a body that waits for the client.
+    is_waiting: bool,
 }
 
 impl RequestBody {
-    /// Holds the exchange until it is done or dropped. `hurried`: a client that sends too slowly is cut.
-    pub(super) fn new(inner: Incoming, exchange: Rc<Exchange>, hurried: bool) -> Self {
+    /// `has_min_rate`: a client that sends too slowly is cut.
+    pub(crate) fn new(inner: Incoming, context: Rc<RequestContext>, has_min_rate: bool) -> Self {
         let body = Self {
             inner,
-            exchange,
-            held: None,
-            hurried,
-            waits: false,
+            context,
+            hold: None,
+            has_min_rate,
+            is_waiting: false,
         };
-        body.note_end();
+        body.check_end();
         body
     }
 
-    /// Leaves the body with the client until the instance asks for it.
-    pub(super) fn hold(&mut self) {
-        self.held = Some(Box::pin(tokio::time::sleep(CONTINUE_WITHIN)));
+    /// Holds the body back until the instance sends `100 Continue`.
+    pub(crate) fn hold(&mut self) {
+        self.hold = Some(Box::pin(tokio::time::sleep(CONTINUE_TIMEOUT)));
     }
 
-    /// The instance asks for it.
-    pub(super) fn wanted(&mut self) {
-        self.held = None;
+    fn check_end(&self) {
+        if self.inner.is_end_stream() {
+            self.context.set_body_sent();
+        }
     }
 
-    /// Ready once nobody reads it any more.
-    pub(super) fn poll_unread(&self, cx: &Context<'_>) -> Poll<()> {
-        if self.exchange.is_unread() {
+    fn set_waiting(&mut self, waits: bool) {
+        if self.has_min_rate && self.is_waiting != waits {
+            self.is_waiting = waits;
+            self.context.client().set_uploading(waits);
+        }
+    }
+}
+
+impl UploadBody for RequestBody {
+    fn release(&mut self) {
+        self.hold = None;
+    }
+
+    fn poll_cancelled(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.context.is_upload_cancelled() {
             return Poll::Ready(());
         }
-        self.exchange.awaits_body(cx);
+        self.context.set_upload_waker(cx);
         Poll::Pending
-    }
-
-    fn note_end(&self) {
-        if self.inner.is_end_stream() {
-            self.exchange.request_sent();
-        }
-    }
-
-    fn waits(&mut self, waits: bool) {
-        if self.hurried && self.waits != waits {
-            self.waits = waits;
-            self.exchange.client().uploading(waits);
-        }
     }
 }
 
@@ -115,31 +108,31 @@ impl HttpBody for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self;
-        if this.exchange.is_unread() {
-            return Poll::Ready(Some(Err(Error::Unread)));
+        if this.context.is_upload_cancelled() {
+            return Poll::Ready(Some(Err(Error::Cancelled)));
         }
-        // An end behind an error would make half a body a whole one.
-        if this.exchange.is_request_broken() {
+        // An end behind an error would make half a body look complete.
+        if this.context.is_body_broken() {
             return Poll::Ready(Some(Err(Error::Broken)));
         }
-        if let Some(patience) = &mut this.held {
-            if patience.as_mut().poll(cx).is_pending() {
-                this.exchange.awaits_body(cx);
+        if let Some(hold) = &mut this.hold {
+            if hold.as_mut().poll(cx).is_pending() {
+                this.context.set_upload_waker(cx);
                 return Poll::Pending;
             }
-            this.held = None;
+            this.hold = None;
         }
         let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
-            this.waits(true);
-            this.exchange.awaits_body(cx);
+            this.set_waiting(true);
+            this.context.set_upload_waker(cx);
             return Poll::Pending;
         };
-        this.waits(false);
-        let frame = frame.map(|frame| frame.map(trailers_checked));
+        this.set_waiting(false);
+        let frame = frame.map(|frame| frame.map(filter_trailers));
         match &frame {
-            None => this.exchange.request_sent(),
-            Some(Ok(_)) => this.note_end(),
-            Some(Err(_)) => this.exchange.request_broken(),
+            None => this.context.set_body_sent(),
+            Some(Ok(_)) => this.check_end(),
+            Some(Err(_)) => this.context.set_body_broken(),
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Error::Client)))
     }
@@ -153,8 +146,7 @@ impl HttpBody for RequestBody {
     }
 }
 
-/// Trailers go on without what must not be in them.
-fn trailers_checked(mut frame: Frame<Bytes>) -> Frame<Bytes> {
+fn filter_trailers(mut frame: Frame<Bytes>) -> Frame<Bytes> {
     if let Some(trailers) = frame.trailers_mut() {
         headers::prepare_trailers(trailers);
     }
@@ -163,69 +155,68 @@ fn trailers_checked(mut frame: Frame<Bytes>) -> Frame<Bytes> {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        self.waits(false);
+        self.set_waiting(false);
     }
 }
 
-/// A response's body on its way to the client.
 #[derive(Debug)]
-pub(super) struct Body(Kind);
+pub(crate) struct ResponseBody(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    Own(Option<Bytes>),
-    Upstream(Upstream),
-    Tunnel(Switched),
+    /// A body that cless generated.
+    Local(Option<Bytes>),
+    Upstream(UpstreamBody),
+    Tunnel(Tunnel),
 }
 
 #[derive(Debug)]
-struct Upstream {
+struct UpstreamBody {
     inner: Incoming,
-    /// The connection, given back at the body's end.
+    /// The connection; `None` once the body has ended.
     lease: Option<Lease>,
-    exchange: Rc<Exchange>,
+    context: Rc<RequestContext>,
     deadline: Instant,
-    /// Made at the first wait: most bodies never wait.
-    alarm: Option<Pin<Box<Sleep>>>,
+    /// Made at the first wait, because most bodies never wait.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Body {
-    /// No body.
-    pub(super) fn empty() -> Self {
-        Self(Kind::Own(None))
+impl ResponseBody {
+    pub(crate) fn empty() -> Self {
+        Self(Kind::Local(None))
     }
 
-    /// A short body of our own.
-    pub(super) fn full(text: String) -> Self {
-        Self(Kind::Own(Some(text.into())))
+    /// A short body of cless itself.
+    pub(crate) fn full(text: String) -> Self {
+        Self(Kind::Local(Some(text.into())))
     }
 
     /// No body: the stream becomes a tunnel.
-    pub(super) fn tunnel(switched: Switched) -> Self {
-        Self(Kind::Tunnel(switched))
+    pub(crate) fn tunnel(tunnel: Tunnel) -> Self {
+        Self(Kind::Tunnel(tunnel))
     }
 
-    /// Itself, or nothing and the tunnel that takes its place.
-    pub(super) fn or_tunnel(self) -> (Self, Option<Switched>) {
+    /// Splits into a body and the tunnel that takes its place, if any.
+    pub(crate) fn or_tunnel(self) -> (Self, Option<Tunnel>) {
         match self.0 {
-            Kind::Tunnel(switched) => (Self::empty(), Some(switched)),
+            Kind::Tunnel(tunnel) => (Self::empty(), Some(tunnel)),
             kind => (Self(kind), None),
         }
     }
 
-    /// An instance's body, to be over by `deadline`.
-    pub(super) fn upstream(
+    /// The body of an instance's response, which must end by `deadline`.
+    pub(crate) fn upstream(
         inner: Incoming,
         lease: Lease,
-        exchange: Rc<Exchange>,
+        context: Rc<RequestContext>,
         deadline: Instant,
     ) -> Self {
-        let mut body = Upstream {
+        let mut body = UpstreamBody {
             inner,
             lease: Some(lease),
-            exchange,
+            context,
             deadline,
-            alarm: None,
+            timer: None,
         };
         if body.inner.is_end_stream() {
             body.end();
@@ -234,14 +225,14 @@ impl Body {
     }
 }
 
-impl Upstream {
-    /// The connection can serve another request, once this one's body is sent whole too.
+impl UpstreamBody {
+    /// Releases the connection for the next request, if the request body was sent completely too.
     fn end(&mut self) {
         if let Some(lease) = self.lease.take() {
-            if self.exchange.is_request_sent() {
-                lease.give_back();
+            if self.context.is_body_sent() {
+                lease.release();
             }
-            self.exchange.response_over();
+            self.context.complete_response();
         }
     }
 
@@ -251,21 +242,21 @@ impl Upstream {
             None => Pin::new(&mut self.inner).poll_frame(cx),
         };
         let Poll::Ready(frame) = polled else {
-            self.exchange.waits_for_client(false);
+            self.context.set_waiting_for_client(false);
             let deadline = self.deadline.into();
-            let alarm = self
-                .alarm
+            let timer = self
+                .timer
                 .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-            ready!(alarm.as_mut().poll(cx));
+            ready!(timer.as_mut().poll(cx));
             return Poll::Ready(Some(Err(Error::Deadline)));
         };
-        self.exchange.waits_for_client(true);
-        let frame = frame.map(|frame| frame.map(trailers_checked));
+        self.context.set_waiting_for_client(true);
+        let frame = frame.map(|frame| frame.map(filter_trailers));
         match &frame {
             None => self.end(),
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
-                    self.exchange.passed(data.len() as u64);
+                    self.context.add_response_bytes(data.len() as u64);
                 }
                 if self.inner.is_end_stream() {
                     self.end();
@@ -277,13 +268,13 @@ impl Upstream {
     }
 }
 
-impl Drop for Upstream {
+impl Drop for UpstreamBody {
     fn drop(&mut self) {
-        self.exchange.left();
+        self.context.cancel_upload();
     }
 }
 
-impl HttpBody for Body {
+impl HttpBody for ResponseBody {
     type Data = Bytes;
     type Error = Error;
 
@@ -292,7 +283,7 @@ impl HttpBody for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         match &mut self.0 {
-            Kind::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Kind::Local(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::Upstream(body) => body.poll(cx),
             Kind::Tunnel(_) => Poll::Ready(None),
         }
@@ -300,7 +291,7 @@ impl HttpBody for Body {
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Kind::Own(bytes) => bytes.is_none(),
+            Kind::Local(bytes) => bytes.is_none(),
             Kind::Upstream(body) => body.inner.is_end_stream(),
             Kind::Tunnel(_) => true,
         }
@@ -308,7 +299,9 @@ impl HttpBody for Body {
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Kind::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Kind::Local(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
             Kind::Upstream(body) => body.inner.size_hint(),
             Kind::Tunnel(_) => SizeHint::with_exact(0),
         }

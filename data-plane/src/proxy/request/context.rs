@@ -1,9 +1,8 @@
-//! One request and its response, from the head of the first to the end of both bodies.
+//! The state of one request, shared by its handler, both bodies and its tunnel.
 //!
-//! An [`Exchange`] is one allocation, held by whoever still works on the request: the service, both
-//! bodies, a tunnel. It holds the [`Guard`]: so the instance is busy until the last byte of both
-//! bodies has passed, or until one side gave up; it is never freed at response headers. When the last
-//! holder lets go, the request is counted and logged.
+//! [`RequestContext`] holds the instance's [`Guard`], so the instance is busy until the last byte of
+//! both bodies has passed or one side fails. The guard is not released at the response head. The
+//! request is counted and logged when its last holder drops the context.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
@@ -12,56 +11,54 @@ use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue};
+use tracing::Span;
 
-use super::access::{Asked, Entry};
-use super::client::Client;
-use super::target::Target;
-use super::worker::Worker;
 use crate::instance::Guard;
 use crate::instance::guard::Instance;
+use crate::proxy::client::ClientConn;
+use crate::proxy::log::access::{AccessRecord, LoggedRequest};
+use crate::proxy::worker::Worker;
+use crate::proxy::worker::targets::VersionTarget;
 
-/// Nginx's code for a client that left before there was an answer.
-const CLIENT_LEFT: u16 = 499;
+/// The status that nginx logs for a client that left before the response.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// One request and its response.
 #[derive(Debug)]
-pub(super) struct Exchange {
+pub(crate) struct RequestContext {
     worker: Rc<Worker>,
-    client: Rc<Client>,
+    client: Rc<ClientConn>,
     began: Instant,
-    /// Names it in all logs.
+    /// The request id.
     id: HeaderValue,
-    asked: Option<Box<Asked>>,
-    target: OnceCell<Rc<Target>>,
+    /// `None`: requests are neither logged nor traced.
+    logged: Option<Box<LoggedRequest>>,
+    target: OnceCell<Rc<VersionTarget>>,
     guard: RefCell<Option<Guard>>,
     status: Cell<u16>,
-    /// Why cless answered itself; empty if it did not.
+    /// The reason for a response of cless itself; empty for one of an instance.
     reason: Cell<&'static str>,
-    /// Bytes of the response's body.
-    bytes: Cell<u64>,
-    /// The response is told to the client, so that no longer the client takes its request back.
-    answered: Cell<bool>,
-    /// The request's body has been passed on whole.
-    sent: Cell<bool>,
-    /// The client broke off its request's body.
-    broken: Cell<bool>,
-    /// The response is over.
-    over: Cell<bool>,
-    /// The rest of the request's body has no reader.
-    unread: Cell<bool>,
-    /// Who waits for more of the request's body.
-    uploader: RefCell<Option<Waker>>,
-    /// Where the worker looks after its deadline.
-    entry: Cell<Option<usize>>,
+    response_bytes: Cell<u64>,
+    /// The response head is on its way, so a disconnect no longer cancels the request.
+    has_response: Cell<bool>,
+    /// The request body was passed on completely.
+    is_body_sent: Cell<bool>,
+    /// The client cut or garbled its request body.
+    is_body_broken: Cell<bool>,
+    is_response_complete: Cell<bool>,
+    /// The rest of the request body has no reader.
+    is_upload_cancelled: Cell<bool>,
+    /// The task that waits for more of the request body.
+    upload_waker: RefCell<Option<Waker>>,
+    /// The key of the response's deadline at the worker. `None`: it has none there.
+    deadline_key: Cell<Option<usize>>,
 }
 
-impl Exchange {
-    /// A request whose head is here.
-    pub(super) fn new(
+impl RequestContext {
+    pub(crate) fn new(
         worker: Rc<Worker>,
-        client: Rc<Client>,
+        client: Rc<ClientConn>,
         id: HeaderValue,
-        asked: Option<Box<Asked>>,
+        logged: Option<Box<LoggedRequest>>,
     ) -> Rc<Self> {
         worker.stats.request_began();
         Rc::new(Self {
@@ -69,172 +66,180 @@ impl Exchange {
             client,
             began: Instant::now(),
             id,
-            asked,
+            logged,
             target: OnceCell::new(),
             guard: RefCell::new(None),
-            status: Cell::new(CLIENT_LEFT),
+            status: Cell::new(CLIENT_CLOSED_REQUEST),
             reason: Cell::new(""),
-            bytes: Cell::new(0),
-            answered: Cell::new(false),
-            sent: Cell::new(false),
-            broken: Cell::new(false),
-            over: Cell::new(false),
-            unread: Cell::new(false),
-            uploader: RefCell::new(None),
-            entry: Cell::new(None),
+            response_bytes: Cell::new(0),
+            has_response: Cell::new(false),
+            is_body_sent: Cell::new(false),
+            is_body_broken: Cell::new(false),
+            is_response_complete: Cell::new(false),
+            is_upload_cancelled: Cell::new(false),
+            upload_waker: RefCell::new(None),
+            deadline_key: Cell::new(None),
         })
     }
 
-    pub(super) fn client(&self) -> &Rc<Client> {
+    /// The span of log lines about this request. Made only where one is written.
+    pub(crate) fn span(&self) -> Span {
+        let guard = self.guard.borrow();
+        let target = self.target.get();
+        tracing::debug_span!(
+            parent: self.client.span(),
+            "request",
+            request_id = self.id.to_str().unwrap_or_default(),
+            service = target.map(|target| &*target.version.service),
+            version = target.map(|target| target.number()),
+            instance = guard.as_ref().map(|guard| guard.instance().name()),
+        )
+    }
+
+    pub(crate) fn client(&self) -> &Rc<ClientConn> {
         &self.client
     }
 
-    pub(super) fn began(&self) -> Instant {
+    pub(crate) fn began(&self) -> Instant {
         self.began
     }
 
-    pub(super) fn id(&self) -> &HeaderValue {
+    pub(crate) fn id(&self) -> &HeaderValue {
         &self.id
     }
 
-    /// Tells the instance of its trace, if there is one.
-    pub(super) fn tell_trace(&self, fields: &mut HeaderMap) {
-        if let Some(trace) = self.asked.as_ref().and_then(|asked| asked.trace.as_ref()) {
+    /// Adds the trace context to the fields for the instance, if requests are traced.
+    pub(crate) fn set_trace_context(&self, fields: &mut HeaderMap) {
+        let trace = self
+            .logged
+            .as_ref()
+            .and_then(|logged| logged.trace.as_ref());
+        if let Some(trace) = trace {
             trace.tell(fields);
         }
     }
 
-    /// It got a place in an instance of `target`, or another place there.
-    pub(super) fn admitted(&self, target: &Rc<Target>, guard: Guard) {
+    /// Takes the permit of an instance of `target`, in place of an earlier one.
+    pub(crate) fn set_permit(&self, target: &Rc<VersionTarget>, guard: Guard) {
         let _ = self.target.set(target.clone());
         self.guard.replace(Some(guard));
     }
 
-    /// Gives its place up for now, so that the instance may be taken out.
-    pub(super) fn step_out(&self) {
+    /// Releases the permit, so that the pool may remove the instance.
+    pub(crate) fn release_permit(&self) {
         self.guard.take();
     }
 
-    /// Something about its place; `None` if it has none.
-    pub(super) fn with_guard<T>(&self, look: impl FnOnce(&Guard) -> T) -> Option<T> {
-        self.guard.borrow().as_ref().map(look)
+    /// Calls `f` with the guard; `None` without a permit.
+    pub(crate) fn with_guard<T>(&self, f: impl FnOnce(&Guard) -> T) -> Option<T> {
+        self.guard.borrow().as_ref().map(f)
     }
 
-    /// Where it has its place.
-    pub(super) fn instance(&self) -> Option<Arc<Instance>> {
+    pub(crate) fn instance(&self) -> Option<Arc<Instance>> {
         self.with_guard(|guard| guard.instance().clone())
     }
 
-    /// The response's status is known; `reason`: why cless answers itself, or empty.
-    pub(super) fn answered(&self, status: u16, reason: &'static str) {
+    /// Sets the outcome to log. `reason`: empty for a response of an instance.
+    pub(crate) fn set_response(&self, status: u16, reason: &'static str) {
         self.status.set(status);
         self.reason.set(reason);
-        self.answered.set(true);
+        self.has_response.set(true);
     }
 
-    /// The worker cuts the connection if the response is not over by then.
-    pub(super) fn due(&self, deadline: Instant) {
-        self.entry
-            .set(Some(self.worker.look_after(deadline, &self.client)));
+    /// Has the worker cut the connection if the response is incomplete after `deadline`.
+    pub(crate) fn set_deadline(&self, deadline: Instant) {
+        let key = self.worker.add_deadline(deadline, &self.client);
+        self.deadline_key.set(Some(key));
     }
 
-    /// The response waits for its client from now on, or for its instance.
-    pub(super) fn waits_for_client(&self, waits: bool) {
-        if let Some(entry) = self.entry.get() {
-            self.worker.waits_for_client(entry, waits);
+    pub(crate) fn set_waiting_for_client(&self, waits: bool) {
+        if let Some(key) = self.deadline_key.get() {
+            self.worker.set_waiting_for_client(key, waits);
         }
     }
 
-    /// Some of the response's body passed.
-    pub(super) fn passed(&self, bytes: u64) {
-        self.bytes.set(self.bytes.get() + bytes);
+    pub(crate) fn add_response_bytes(&self, bytes: u64) {
+        self.response_bytes.set(self.response_bytes.get() + bytes);
     }
 
-    /// The response is over.
-    pub(super) fn response_over(&self) {
-        self.over.set(true);
-        self.left();
+    pub(crate) fn complete_response(&self) {
+        self.is_response_complete.set(true);
+        self.cancel_upload();
     }
 
-    /// Nobody waits for the response any more, so that the rest of the request's body has no reader.
-    pub(super) fn left(&self) {
-        self.unread.set(true);
-        if let Some(waker) = self.uploader.take() {
+    /// Ends the request body, because nothing waits for the response any more.
+    pub(crate) fn cancel_upload(&self) {
+        self.is_upload_cancelled.set(true);
+        if let Some(waker) = self.upload_waker.take() {
             waker.wake();
         }
     }
 
-    pub(super) fn is_unread(&self) -> bool {
-        self.unread.get()
+    pub(crate) fn is_upload_cancelled(&self) -> bool {
+        self.is_upload_cancelled.get()
     }
 
-    /// The request's body has been passed on whole.
-    pub(super) fn request_sent(&self) {
-        self.sent.set(true);
+    pub(crate) fn set_body_sent(&self) {
+        self.is_body_sent.set(true);
     }
 
-    pub(super) fn is_request_sent(&self) -> bool {
-        self.sent.get()
+    pub(crate) fn is_body_sent(&self) -> bool {
+        self.is_body_sent.get()
     }
 
-    /// The client broke off or garbled its request's body.
-    pub(super) fn request_broken(&self) {
-        self.broken.set(true);
+    pub(crate) fn set_body_broken(&self) {
+        self.is_body_broken.set(true);
     }
 
-    pub(super) fn is_request_broken(&self) -> bool {
-        self.broken.get()
+    pub(crate) fn is_body_broken(&self) -> bool {
+        self.is_body_broken.get()
     }
 
-    /// The request's body waits for the client.
-    pub(super) fn awaits_body(&self, cx: &Context<'_>) {
-        let mut uploader = self.uploader.borrow_mut();
-        match &mut *uploader {
+    pub(crate) fn set_upload_waker(&self, cx: &Context<'_>) {
+        match &mut *self.upload_waker.borrow_mut() {
             Some(waker) if waker.will_wake(cx.waker()) => {}
             waker => *waker = Some(cx.waker().clone()),
         }
     }
-}
 
-impl Drop for Exchange {
-    fn drop(&mut self) {
-        let took = self.began.elapsed();
-        let status = self.status.get();
-        if let Some(entry) = self.entry.get() {
-            self.worker.looked_after(entry);
-        }
-        if let Some(target) = self.target.get() {
-            target.request_ended(status, took);
-        }
-        self.client.request_ended();
-        self.worker.stats.request_ended();
-        if !self.answered.get() || (self.client.is_http2() && !self.over.get()) {
-            self.client.took_back(&self.worker.node.limits);
-        }
-        if let Some(asked) = self.asked.take() {
-            self.log(&asked, status, took);
-        }
-    }
-}
-
-impl Exchange {
-    fn log(&self, asked: &Asked, status: u16, took: Duration) {
+    fn log(&self, logged: &LoggedRequest, status: u16, took: Duration) {
         let guard = self.guard.borrow();
-        let waited = guard.as_ref().and_then(Guard::waited);
         let target = self.target.get();
-        let entry = Entry {
-            asked,
+        let record = AccessRecord {
+            request: logged,
             peer: &self.client.peer_text,
             scheme: self.client.scheme(),
             id: &self.id,
             service: target.map(|target| &*target.version.service),
             version: target.map(|target| target.number()),
             status,
-            bytes: self.bytes.get(),
+            bytes: self.response_bytes.get(),
             took,
-            waited,
+            waited: guard.as_ref().and_then(Guard::waited),
             reason: self.reason.get(),
         };
-        self.worker.log(&entry, guard.as_ref());
+        self.worker.log(&record, guard.as_ref());
+    }
+}
+
+impl Drop for RequestContext {
+    fn drop(&mut self) {
+        let took = self.began.elapsed();
+        let status = self.status.get();
+        if let Some(key) = self.deadline_key.get() {
+            self.worker.remove_deadline(key);
+        }
+        if let Some(target) = self.target.get() {
+            target.record_request(status, took);
+        }
+        self.client.end_request();
+        self.worker.stats.request_ended();
+        let is_incomplete = self.client.is_http2() && !self.is_response_complete.get();
+        if !self.has_response.get() || is_incomplete {
+            self.client.add_reset(&self.worker.proxy.limits);
+        }
+        if let Some(logged) = self.logged.take() {
+            self.log(&logged, status, took);
+        }
     }
 }

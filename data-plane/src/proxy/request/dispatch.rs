@@ -1,7 +1,7 @@
-//! Sends a request to the instance it has a place in, and waits for the response's head.
+//! Sends a request to the admitted instance and waits for the response head.
 //!
-//! It is sent again only where no byte of it was: on another connection, if the instance had closed the
-//! one at hand; to another instance, if the one at hand accepts none.
+//! A request is retried only if no byte of it was sent: on another connection, if the instance had
+//! closed a reused one; on another instance, if this one accepts no connection.
 
 use std::pin::pin;
 use std::rc::Rc;
@@ -12,102 +12,102 @@ use http::{Request, Response, StatusCode};
 use tracing::debug;
 
 use super::body::RequestBody;
-use super::choose::Chosen;
+use super::context::RequestContext;
 use super::error::Error;
-use super::exchange::Exchange;
-use super::incoming::Incoming;
-use super::upstream::{HUNGRY, Lease, Speak};
-use super::worker::Worker;
+use super::route::Routed;
 use crate::instance::Guard;
 use crate::instance::guard::Instance;
+use crate::proxy::upstream::{Lease, STARVATION_TIMEOUT, UpstreamProtocol};
+use crate::proxy::wire::incoming::Incoming;
+use crate::proxy::worker::Worker;
 
-/// Pauses before an instance that does not accept is tried, or another chosen, again. Its death is
-/// known within about 60 ms of it, so the second pause outlasts that; the last is for an engine that is
-/// busy, and for one that still runs and is found deaf by a few looks.
-const REACH_AGAIN: [Duration; 4] = [
+/// Pauses before another attempt to connect. The exit of an instance is known within about 60 ms, so
+/// the second pause outlasts it. The last one is for a busy engine, and for an instance that still
+/// runs and is found unresponsive after a few checks.
+const CONNECT_RETRY: [Duration; 4] = [
     Duration::from_millis(20),
     Duration::from_millis(100),
     Duration::from_millis(300),
     Duration::from_millis(1000),
 ];
 
-/// A connection to the instance at hand, or to another if that one accepts none. Waits for a place in
-/// that other one no longer than it would have waited for the first.
-pub(super) async fn reach(
+/// Connects to the admitted instance, or to another if it accepts no connection. The wait for a
+/// permit of the other one ends at the same deadline as the first wait.
+pub(crate) async fn connect(
     worker: &Worker,
-    exchange: &Exchange,
-    chosen: &Chosen,
-    speak: Speak,
+    context: &RequestContext,
+    routed: &Routed,
+    protocol: UpstreamProtocol,
     deadline: Instant,
 ) -> Result<Lease, Error> {
-    let until = deadline.min(exchange.began() + chosen.route.settings.cold_start_timeout);
-    let mut pauses = REACH_AGAIN.iter();
+    let until = deadline.min(context.began() + routed.route.settings.cold_start_timeout);
+    let mut pauses = CONNECT_RETRY.iter();
     loop {
-        let instance = exchange.instance().ok_or(Error::Unreachable)?;
-        if let Some(lease) = worker.upstreams.open(&instance, speak) {
+        let instance = context.instance().ok_or(Error::Unreachable)?;
+        if let Some(lease) = worker.upstreams.take_open(&instance, protocol) {
             return Ok(lease);
         }
-        let dialled = Box::pin(connect(worker, exchange, &instance, speak)).await;
+        let dialled = Box::pin(dial(worker, context, &instance, protocol)).await;
         let error = match dialled {
             Ok(lease) => return Ok(lease),
             Err(error) => error,
         };
-        debug!(container = instance.name(), %error, "an instance does not accept");
-        // While the pause lasts the place is given up, so that the instance may be taken out.
-        exchange.step_out();
+        context
+            .span()
+            .in_scope(|| debug!(%error, "instance does not accept connections"));
+        // Without the permit, the pool may remove the instance during the pause.
+        context.release_permit();
         let pause = pauses.next().ok_or(Error::Unreachable)?;
         tokio::time::sleep(*pause).await;
-        let guard = chosen.target.pool.admit(until).await?;
-        exchange.admitted(&chosen.target, guard);
+        let guard = routed.target.pool.admit(until).await?;
+        context.set_permit(&routed.target, guard);
     }
 }
 
-async fn connect(
+async fn dial(
     worker: &Worker,
-    exchange: &Exchange,
+    context: &RequestContext,
     instance: &Arc<Instance>,
-    speak: Speak,
+    protocol: UpstreamProtocol,
 ) -> std::io::Result<Lease> {
-    let most = exchange
-        .with_guard(|guard| guard.concurrency())
-        .unwrap_or(1);
+    let concurrency = context.with_guard(|guard| guard.concurrency()).unwrap_or(1);
+    let upstreams = &worker.upstreams;
     let connected = match instance.address() {
         Some(address) => {
-            worker
-                .upstreams
-                .connect(instance, address, speak, most)
+            upstreams
+                .connect(instance, address, protocol, concurrency)
                 .await
         }
         None => Err(std::io::ErrorKind::AddrNotAvailable.into()),
     };
     if connected.is_err() {
-        exchange.with_guard(Guard::failed);
+        context.with_guard(Guard::failed);
     }
     connected
 }
 
-/// Sends `request` on `lease`; tells on which connection the response comes.
-pub(super) async fn send(
+/// Sends `request` on `lease`. Returns the response and the connection that it arrives on.
+pub(crate) async fn dispatch(
     worker: &Worker,
-    exchange: &Rc<Exchange>,
+    context: &Rc<RequestContext>,
     mut lease: Lease,
     mut request: Box<Request<RequestBody>>,
-    speak: Speak,
+    protocol: UpstreamProtocol,
     deadline: Instant,
 ) -> Result<(Response<Incoming>, Lease), Error> {
     loop {
-        let instance = exchange.instance().ok_or(Error::Unreachable)?;
-        let unheard = lease.may_be_unheard();
-        let awaited = Awaited::new(exchange);
+        let instance = context.instance().ok_or(Error::Unreachable)?;
+        let may_be_starved = lease.may_be_starved();
+        let wait = ResponseWait::new(context);
         let sent = {
             let mut sending = pin!(lease.send(request));
             let waiting = async {
-                if unheard {
-                    match tokio::time::timeout(HUNGRY, sending.as_mut()).await {
+                if may_be_starved {
+                    match tokio::time::timeout(STARVATION_TIMEOUT, sending.as_mut()).await {
                         Ok(sent) => return sent,
-                        Err(_) => worker.upstreams.feed(&instance),
+                        Err(_) => worker.upstreams.close_idle_everywhere(&instance),
                     }
-                    let _hungry = instance.hungers();
+                    let _starved = instance.hungers();
                     return sending.await;
                 }
                 sending.await
@@ -116,79 +116,81 @@ pub(super) async fn send(
         };
         let failed = match sent {
             Ok(Ok(response)) => {
-                awaited.over(Guard::answered);
+                wait.finish(Guard::answered);
                 let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-                if !switches && !exchange.is_request_sent() {
-                    // The instance may have said in one breath that it wants the body and what it answers: the
-                    // client is to be told the former before it gets the latter (RFC 9110 section 10.1.1).
+                if !switches && !context.is_body_sent() {
+                    // The instance may send 100 and the response at once. The client must get the
+                    // 100 first (RFC 9110 section 10.1.1).
                     tokio::task::yield_now().await;
                 }
                 return Ok((response, lease));
             }
             Ok(Err(failed)) => failed,
             Err(_) => {
-                awaited.over(Guard::failed);
+                wait.finish(Guard::failed);
                 return Err(Error::Late);
             }
         };
-        debug!(error = %failed.error, reused = lease.reused(), "an exchange failed");
-        let ours = failed.is_ours();
+        context.span().in_scope(
+            || debug!(error = %failed.error, reused = lease.is_reused(), "request failed"),
+        );
+        let is_body_error = failed.is_body_error();
         request = match failed.unsent {
-            Some(unsent) if lease.reused() => {
-                awaited.over(|_| {});
+            Some(unsent) if lease.is_reused() => {
+                wait.finish(|_| {});
                 unsent
             }
-            // A body that the caller cut is no fault of the instance.
-            _ if exchange.is_request_broken() => {
-                awaited.over(|_| {});
+            // The instance is not at fault if the client cut its body.
+            _ if context.is_body_broken() => {
+                wait.finish(|_| {});
                 return Err(Error::BrokenBody);
             }
             _ => {
-                match ours {
-                    true => awaited.over(|_| {}),
-                    false => awaited.over(Guard::failed),
+                match is_body_error {
+                    true => wait.finish(|_| {}),
+                    false => wait.finish(Guard::failed),
                 }
                 return Err(Error::Broken);
             }
         };
-        lease = match worker.upstreams.open(&instance, speak) {
+        lease = match worker.upstreams.take_open(&instance, protocol) {
             Some(lease) => lease,
-            None => Box::pin(connect(worker, exchange, &instance, speak))
+            None => Box::pin(dial(worker, context, &instance, protocol))
                 .await
                 .map_err(|_| Error::Unreachable)?,
         };
     }
 }
 
-/// A request that was sent and has no answer yet. Dropped before it is over, its caller has left.
-struct Awaited<'a> {
-    exchange: &'a Exchange,
+/// The wait for a response. Dropped before it is finished, the client has left.
+struct ResponseWait<'a> {
+    context: &'a RequestContext,
     since: Instant,
-    over: bool,
+    is_finished: bool,
 }
 
-impl<'a> Awaited<'a> {
-    fn new(exchange: &'a Exchange) -> Self {
+impl<'a> ResponseWait<'a> {
+    fn new(context: &'a RequestContext) -> Self {
         Self {
-            exchange,
+            context,
             since: Instant::now(),
-            over: false,
+            is_finished: false,
         }
     }
 
-    /// What came of it is told to the instance, if it says anything of that.
-    fn over(mut self, tell: impl FnOnce(&Guard)) {
-        self.over = true;
-        self.exchange.with_guard(tell);
+    /// Ends the wait and reports its outcome to the instance.
+    fn finish(mut self, report: impl FnOnce(&Guard)) {
+        self.is_finished = true;
+        self.context.with_guard(report);
     }
 }
 
-impl Drop for Awaited<'_> {
+impl Drop for ResponseWait<'_> {
     fn drop(&mut self) {
-        if !self.over {
-            self.exchange.left();
+        if !self.is_finished {
+            self.context.cancel_upload();
             let waited = self.since.elapsed();
-            self.exchange.with_guard(|guard| guard.abandoned(waited));
+            self.context.with_guard(|guard| guard.abandoned(waited));
         }
     }
 }

@@ -1,60 +1,51 @@
-//! What an instance is told of where a request came from. Pure.
+//! The fields that describe the origin of a request. Pure.
 //!
-//! `X-Forwarded-For`, `-Proto`, `-Host` and `Via` are set; a client's own are dropped, and so is `Forwarded`
-//! (RFC 7239), unless it is a peer that the operator trusts: then its word is kept and added to.
+//! `X-Forwarded-For`, `-Proto`, `-Host` and `Via` are set. A client's own values and `Forwarded` (RFC
+//! 7239) are removed. Those of a peer that the operator trusts are kept and extended.
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+use http::{HeaderMap, HeaderValue, Version, header};
 
-use super::headers::{REQUEST_ID, append_via};
+use super::headers::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, REQUEST_ID, append_via};
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-
-/// What cless sets, so that nobody else does.
-pub(super) const FIELDS: [HeaderName; 3] = [FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST];
-
-/// Where a request came from.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Origin<'a> {
-    /// The other end of the connection.
-    pub(super) peer: IpAddr,
+pub(crate) struct RequestOrigin<'a> {
+    /// The peer of the connection.
+    pub(crate) peer: IpAddr,
     /// The same as text.
-    pub(super) peer_text: &'a HeaderValue,
-    /// What it may say of those before it is believed.
-    pub(super) trusted: bool,
+    pub(crate) peer_text: &'a HeaderValue,
+    /// The operator trusts the peer's own fields.
+    pub(crate) is_trusted: bool,
     /// `http` or `https`.
-    pub(super) scheme: &'static str,
-    /// The host it asked for, as it wrote it.
-    pub(super) host: &'a HeaderValue,
-    /// What it spoke.
-    pub(super) version: Version,
+    pub(crate) scheme: &'static str,
+    /// The requested host, as the client wrote it.
+    pub(crate) host: &'a HeaderValue,
+    pub(crate) version: Version,
 }
 
-/// Says where a request with this id came from.
-pub(super) fn tell(headers: &mut HeaderMap, origin: Origin<'_>, id: &HeaderValue) {
-    // All of them, and the host: room is made once.
-    headers.reserve(FIELDS.len() + 3);
-    if origin.trusted {
-        add_to_chain(headers, origin);
+/// Sets the fields of a request with this id.
+pub(crate) fn set_forwarded(headers: &mut HeaderMap, origin: RequestOrigin<'_>, id: &HeaderValue) {
+    // Space for all of them and `Host` is reserved once.
+    headers.reserve(6);
+    if origin.is_trusted {
+        append_peer(headers, origin);
     } else {
         headers.remove(header::FORWARDED);
         headers.insert(FORWARDED_FOR, origin.peer_text.clone());
     }
-    if !origin.trusted || !headers.contains_key(FORWARDED_PROTO) {
+    if !origin.is_trusted || !headers.contains_key(FORWARDED_PROTO) {
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static(origin.scheme));
     }
-    if !origin.trusted || !headers.contains_key(FORWARDED_HOST) {
+    if !origin.is_trusted || !headers.contains_key(FORWARDED_HOST) {
         headers.insert(FORWARDED_HOST, origin.host.clone());
     }
     headers.insert(REQUEST_ID, id.clone());
     append_via(headers, origin.version);
 }
 
-/// Adds the peer to what it says of those before it.
-fn add_to_chain(headers: &mut HeaderMap, origin: Origin<'_>) {
+/// Appends the peer to its own fields.
+fn append_peer(headers: &mut HeaderMap, origin: RequestOrigin<'_>) {
     let mut chain = Vec::new();
     for known in headers.get_all(FORWARDED_FOR) {
         chain.extend_from_slice(known.as_bytes());
@@ -65,7 +56,7 @@ fn add_to_chain(headers: &mut HeaderMap, origin: Origin<'_>) {
         headers.insert(FORWARDED_FOR, chain);
     }
     if headers.contains_key(header::FORWARDED) {
-        // An IPv6 address stands in brackets and quotes (RFC 7239 section 6).
+        // An IPv6 address needs brackets and quotes (RFC 7239 section 6).
         let element = match origin.peer {
             IpAddr::V4(peer) => format!("for={peer};proto={}", origin.scheme),
             IpAddr::V6(peer) => format!("for=\"[{peer}]\";proto={}", origin.scheme),
@@ -79,8 +70,9 @@ fn add_to_chain(headers: &mut HeaderMap, origin: Origin<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderName;
 
-    fn told(fields: &[(&str, &str)], trusted: bool) -> HeaderMap {
+    fn forwarded(fields: &[(&str, &str)], is_trusted: bool) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(
@@ -88,19 +80,19 @@ mod tests {
                 HeaderValue::from_str(value).unwrap(),
             );
         }
-        let origin = Origin {
+        let origin = RequestOrigin {
             peer: "2001:db8::9".parse().unwrap(),
             peer_text: &HeaderValue::from_static("2001:db8::9"),
-            trusted,
+            is_trusted,
             scheme: "http",
             host: &HeaderValue::from_static("hello.localhost:8080"),
             version: Version::HTTP_11,
         };
-        tell(&mut headers, origin, &HeaderValue::from_static("id"));
+        set_forwarded(&mut headers, origin, &HeaderValue::from_static("id"));
         headers
     }
 
-    const SAID: [(&str, &str); 5] = [
+    const RECEIVED: [(&str, &str); 5] = [
         ("x-forwarded-for", "198.51.100.1"),
         ("x-forwarded-for", "198.51.100.2"),
         ("x-forwarded-proto", "https"),
@@ -109,8 +101,8 @@ mod tests {
     ];
 
     #[test]
-    fn a_client_is_not_believed() {
-        let headers = told(&SAID, false);
+    fn the_fields_of_a_client_are_replaced() {
+        let headers = forwarded(&RECEIVED, false);
         let all: Vec<_> = headers.get_all("x-forwarded-for").iter().collect();
         assert_eq!(all, ["2001:db8::9"]);
         assert_eq!(headers["x-forwarded-proto"], "http");
@@ -119,8 +111,8 @@ mod tests {
     }
 
     #[test]
-    fn rfc_7239_section_4_a_trusted_peer_is_believed_and_added() {
-        let headers = told(&SAID, true);
+    fn rfc_7239_section_4_the_fields_of_a_trusted_peer_are_extended() {
+        let headers = forwarded(&RECEIVED, true);
         assert_eq!(
             headers["x-forwarded-for"],
             "198.51.100.1, 198.51.100.2, 2001:db8::9"
@@ -136,7 +128,7 @@ mod tests {
 
     #[test]
     fn rfc_9110_section_7_6_3_via_is_appended() {
-        let headers = told(&[("via", "1.0 fred")], false);
+        let headers = forwarded(&[("via", "1.0 fred")], false);
         let all: Vec<_> = headers.get_all("via").iter().collect();
         assert_eq!(all, ["1.0 fred", "1.1 cless"]);
     }

@@ -1,14 +1,14 @@
-//! WebSockets over HTTP/2 (RFC 8441): a client's extended CONNECT is to the instance, which speaks
-//! HTTP/1.1, the upgrade of RFC 6455. Pure but for what the caller draws at random.
+//! WebSockets over HTTP/2 (RFC 8441): translates a client's extended CONNECT into the HTTP/1.1 upgrade
+//! of RFC 6455 for the instance. Pure; the caller supplies the randomness.
 //!
 //! ```text
 //!  client                                proxy                         instance
 //!  CONNECT, :protocol = websocket  ──►   GET, Upgrade: websocket, key  ──►
-//!                            200   ◄──   101, accept fits the key      ◄──
+//!                            200   ◄──   101, accept matches the key      ◄──
 //!               DATA of the stream  ◄─►  bytes of the connection
 //! ```
 //!
-//! Key and accept are of HTTP/1.1 alone (RFC 8441 section 5.1): they are made and checked here.
+//! Key and accept exist only in HTTP/1.1 (RFC 8441 section 5.1), so they are made and checked here.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -20,37 +20,36 @@ use sha1::{Digest as _, Sha1};
 use super::error::Error;
 
 const WEBSOCKET: &str = "websocket";
-/// What is hashed behind the key (RFC 6455 section 1.3).
+/// The suffix of the key when it is hashed (RFC 6455 section 1.3).
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Whether a request is an extended CONNECT.
-pub(super) fn is_extended<B>(request: &Request<B>) -> bool {
+pub(crate) fn is_extended_connect<B>(request: &Request<B>) -> bool {
     *request.method() == Method::CONNECT
         && request.version() == Version::HTTP_2
         && request.extensions().get::<Protocol>().is_some()
 }
 
-/// The protocol that an extended CONNECT asks to switch to, as `Upgrade` names it.
+/// The protocol of an extended CONNECT as a value of `Upgrade`. `None` for other requests.
 ///
 /// # Errors
-/// [`Error::Protocol`] for any but `websocket`, in any case of letters.
-pub(super) fn protocol<B>(request: &Request<B>) -> Result<Option<HeaderValue>, Error> {
-    if !is_extended(request) {
+/// [`Error::Protocol`] unless it is `websocket`, in any case.
+pub(crate) fn protocol<B>(request: &Request<B>) -> Result<Option<HeaderValue>, Error> {
+    if !is_extended_connect(request) {
         return Ok(None);
     }
-    let asked = request.extensions().get::<Protocol>();
-    match asked.is_some_and(|asked| asked.as_str().eq_ignore_ascii_case(WEBSOCKET)) {
+    let protocol = request.extensions().get::<Protocol>();
+    match protocol.is_some_and(|protocol| protocol.as_str().eq_ignore_ascii_case(WEBSOCKET)) {
         true => Ok(Some(HeaderValue::from_static(WEBSOCKET))),
         false => Err(Error::Protocol),
     }
 }
 
-/// What the instance must answer to the request that [`ask`] makes.
+/// The `Sec-WebSocket-Accept` that the instance must return.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Accept(String);
+pub(crate) struct ExpectedAccept(String);
 
-/// Makes of the CONNECT the GET of an upgrade; `random` is what its key is made of.
-pub(super) fn ask(head: &mut Parts, random: u128) -> Accept {
+/// Turns the CONNECT into the GET of an upgrade, with a key made from `random`.
+pub(crate) fn to_http1_upgrade(head: &mut Parts, random: u128) -> ExpectedAccept {
     head.method = Method::GET;
     head.extensions.remove::<Protocol>();
     let key = BASE64_STANDARD.encode(random.to_be_bytes());
@@ -62,19 +61,19 @@ pub(super) fn ask(head: &mut Parts, random: u128) -> Accept {
     accept
 }
 
-/// Whether the instance has switched. Its `Sec-WebSocket-Accept` goes no further.
+/// Checks the response to an upgrade, and removes its `Sec-WebSocket-Accept`.
 ///
 /// # Errors
-/// [`Error::Broken`] if it switched to something else, or answered with a success that to a client of
-/// CONNECT would be a tunnel (RFC 9110 section 9.3.6).
-pub(super) fn settle(
+/// [`Error::Broken`] if the accept does not match, or for another success, which would be a tunnel
+/// to a CONNECT client (RFC 9110 section 9.3.6).
+pub(crate) fn validate_upgrade(
     status: StatusCode,
     fields: &mut HeaderMap,
-    accept: &Accept,
+    expected: &ExpectedAccept,
 ) -> Result<(), Error> {
-    let told = fields.remove(header::SEC_WEBSOCKET_ACCEPT);
+    let accept = fields.remove(header::SEC_WEBSOCKET_ACCEPT);
     if status == StatusCode::SWITCHING_PROTOCOLS {
-        return match told.is_some_and(|told| told.as_bytes() == accept.0.as_bytes()) {
+        return match accept.is_some_and(|accept| accept.as_bytes() == expected.0.as_bytes()) {
             true => Ok(()),
             false => Err(Error::Broken),
         };
@@ -86,11 +85,11 @@ pub(super) fn settle(
 }
 
 /// RFC 6455 section 4.2.2, point 5.4.
-fn accept_of(key: &str) -> Accept {
+fn accept_of(key: &str) -> ExpectedAccept {
     let mut hash = Sha1::new();
     hash.update(key.as_bytes());
     hash.update(GUID);
-    Accept(BASE64_STANDARD.encode(hash.finalize()))
+    ExpectedAccept(BASE64_STANDARD.encode(hash.finalize()))
 }
 
 #[cfg(test)]
@@ -116,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn rfc_8441_section_5_only_websockets_are_asked_for() {
+    fn rfc_8441_section_5_only_websockets_are_supported() {
         assert_eq!(protocol(&connect("websocket")).unwrap().unwrap(), WEBSOCKET);
         assert_eq!(protocol(&connect("WebSocket")).unwrap().unwrap(), WEBSOCKET);
         assert_eq!(protocol(&connect("connect-udp")), Err(Error::Protocol));
@@ -127,24 +126,24 @@ mod tests {
     #[test]
     fn rfc_8441_section_5_1_the_key_is_made_and_the_accept_is_checked() {
         let (mut head, ()) = connect("websocket").into_parts();
-        let accept = ask(&mut head, 7);
+        let accept = to_http1_upgrade(&mut head, 7);
         assert_eq!(head.method, Method::GET);
         let key = head.headers[header::SEC_WEBSOCKET_KEY].to_str().unwrap();
         assert_eq!(accept, accept_of(key));
-        let told = |status, told: &str| {
+        let check = |status, value: &str| {
             let mut fields = HeaderMap::new();
             fields.insert(
                 header::SEC_WEBSOCKET_ACCEPT,
-                HeaderValue::from_str(told).unwrap(),
+                HeaderValue::from_str(value).unwrap(),
             );
-            let settled = settle(status, &mut fields, &accept);
+            let checked = validate_upgrade(status, &mut fields, &accept);
             assert!(fields.is_empty());
-            settled
+            checked
         };
         let switched = StatusCode::SWITCHING_PROTOCOLS;
-        assert_eq!(told(switched, &accept.0), Ok(()));
-        assert_eq!(told(switched, "another"), Err(Error::Broken));
-        assert_eq!(told(StatusCode::OK, &accept.0), Err(Error::Broken));
-        assert_eq!(told(StatusCode::FORBIDDEN, ""), Ok(()));
+        assert_eq!(check(switched, &accept.0), Ok(()));
+        assert_eq!(check(switched, "another"), Err(Error::Broken));
+        assert_eq!(check(StatusCode::OK, &accept.0), Err(Error::Broken));
+        assert_eq!(check(StatusCode::FORBIDDEN, ""), Ok(()));
     }
 }

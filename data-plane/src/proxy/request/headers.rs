@@ -1,8 +1,8 @@
-//! What the proxy changes in message heads. Pure: nothing here knows a socket.
+//! Changes of message heads. Pure, and in place.
 //!
-//! Fields of one hop are stripped both ways (RFC 9110 section 7.6.1): those named by `Connection` and those
-//! that always are. `TE: trailers` is said again to the instance, because gRPC needs it. What is said of
-//! where a request came from is in [`forwarded`](super::forwarded). Fields are edited in place.
+//! Hop-by-hop fields are removed in both directions (RFC 9110 section 7.6.1): the fixed ones and
+//! those that `Connection` names. `TE: trailers` is restored for the instance, because gRPC needs
+//! it. [`forwarded`](super::forwarded) sets the fields about the origin of a request.
 
 use std::borrow::Cow;
 
@@ -11,14 +11,19 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header}
 use super::error::Error;
 use crate::route::normalize;
 
-/// Names a request through all logs.
-pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The request id, which all logs contain.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The longest request id taken over from a trusted peer.
+/// The fields about the origin of a request, which only cless sets.
+pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(crate) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub(crate) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Limit of a trusted peer's request id in bytes.
 const MAX_REQUEST_ID: usize = 128;
 
-/// Whether a field is of one hop, whatever `Connection` says.
-fn is_of_one_hop(name: &HeaderName) -> bool {
+/// Whether a field is hop-by-hop even if `Connection` does not name it.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
         "connection"
@@ -33,15 +38,15 @@ fn is_of_one_hop(name: &HeaderName) -> bool {
     )
 }
 
-/// The one host a request is for, as the key of the host table: the authority of its target, else the
-/// only `Host` field.
+/// The host of a request, normalized as in the route table: the authority of its target, or the
+/// `Host` field.
 ///
-/// HTTP/1 must have exactly one `Host` (RFC 9112 section 3.2), which gives way to the target's authority
-/// (section 3.2.2); in HTTP/2 the two must agree (RFC 9113 section 8.3.1).
+/// HTTP/1 requires exactly one `Host` (RFC 9112 section 3.2), over which the target's authority has
+/// priority (section 3.2.2). In HTTP/2 the two must be equal (RFC 9113 section 8.3.1).
 ///
 /// # Errors
-/// [`Error::BadRequest`] if there is none, or more than one, or it is no host.
-pub(super) fn host<B>(request: &Request<B>) -> Result<Cow<'_, str>, Error> {
+/// [`Error::BadRequest`] if the host is missing, repeated, or invalid.
+pub(crate) fn host<B>(request: &Request<B>) -> Result<Cow<'_, str>, Error> {
     let bad = |what: &str| Error::BadRequest(what.to_owned());
     let normal = |host| normalize(host).map_err(|error| Error::BadRequest(error.to_string()));
     let mut fields = request.headers().get_all(header::HOST).iter();
@@ -51,7 +56,7 @@ pub(super) fn host<B>(request: &Request<B>) -> Result<Cow<'_, str>, Error> {
         (Some(field), None) => {
             let text = field
                 .to_str()
-                .map_err(|_| bad("the Host field is no text"))?;
+                .map_err(|_| bad("the Host field is not ASCII"))?;
             Some(normal(text)?)
         }
     };
@@ -76,43 +81,45 @@ pub(super) fn host<B>(request: &Request<B>) -> Result<Cow<'_, str>, Error> {
     }
 }
 
-/// Checks the form of a target (RFC 9112 section 3.2): a path, or an absolute URI, or `*` for `OPTIONS`.
+/// Checks the form of a target (RFC 9112 section 3.2): a path, an absolute URI, or `*` for `OPTIONS`.
 ///
 /// # Errors
-/// [`Error::BadRequest`] for any other, which only looks like a host or a path.
-pub(super) fn check_target<B>(request: &Request<B>) -> Result<(), Error> {
+/// [`Error::BadRequest`] for any other form.
+pub(crate) fn check_target<B>(request: &Request<B>) -> Result<(), Error> {
     let uri = request.uri();
-    let good = match uri.path() {
+    let is_valid = match uri.path() {
         "*" => request.method() == Method::OPTIONS,
         "" => uri.scheme().is_some(),
         path => path.starts_with('/') && (uri.scheme().is_some() || uri.authority().is_none()),
     };
-    match good {
+    match is_valid {
         true => Ok(()),
-        false => Err(Error::BadRequest("the target is of no form".to_owned())),
+        false => Err(Error::BadRequest(
+            "the target is neither a path nor a URI".to_owned(),
+        )),
     }
 }
 
-/// The `Host` field for the instance: what the client asked for, also if it was in the target.
-pub(super) fn host_field<B>(request: &Request<B>) -> Option<HeaderValue> {
+/// The `Host` field for the instance: the host as the client wrote it, in the target or the field.
+pub(crate) fn host_field<B>(request: &Request<B>) -> Option<HeaderValue> {
     match request.uri().authority() {
         Some(authority) => HeaderValue::try_from(authority.as_str()).ok(),
         None => request.headers().get(header::HOST).cloned(),
     }
 }
 
-/// The protocol that a request asks to switch to (RFC 9110 section 7.8). An HTTP/1.0 client cannot, and
-/// HTTP/2 is not switched to (RFC 9113 section 3.1).
-pub(super) fn upgrade(headers: &HeaderMap, version: Version) -> Option<HeaderValue> {
+/// The protocol that a request asks to upgrade to (RFC 9110 section 7.8). `None` for HTTP/1.0, which
+/// cannot, and for h2c, which is obsolete (RFC 9113 section 3.1).
+pub(crate) fn upgrade(headers: &HeaderMap, version: Version) -> Option<HeaderValue> {
     let protocol = headers.get(header::UPGRADE)?;
-    let asked = version == Version::HTTP_11
+    let is_upgrade = version == Version::HTTP_11
         && !protocol.as_bytes().eq_ignore_ascii_case(b"h2c")
-        && names(headers).any(|name| name.eq_ignore_ascii_case(b"upgrade"));
-    asked.then(|| protocol.clone())
+        && connection_options(headers).any(|name| name.eq_ignore_ascii_case(b"upgrade"));
+    is_upgrade.then(|| protocol.clone())
 }
 
-/// What `Connection` names. Each is read by itself: one that is no name hides no other.
-fn names(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+/// The options of `Connection`. An invalid one does not hide the others.
+fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     headers
         .get_all(header::CONNECTION)
         .iter()
@@ -121,30 +128,30 @@ fn names(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
         .filter(|name| !name.is_empty())
 }
 
-/// Removes the fields of one hop. A head that has none, which over HTTP/2 is every one, is only looked through.
-pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if !headers.keys().any(is_of_one_hop) {
+/// Removes hop-by-hop fields. A head without any, as always over HTTP/2, is only scanned.
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if !headers.keys().any(is_hop_by_hop) {
         return;
     }
-    // What nearly every client says names nothing more.
+    // The usual values name no further field.
     let plain = |value: &HeaderValue| value == "keep-alive" || value == "close";
     if !headers.get_all(header::CONNECTION).iter().all(plain) {
-        let named: Vec<HeaderName> = names(headers)
+        let named: Vec<HeaderName> = connection_options(headers)
             .filter_map(|name| HeaderName::from_bytes(name).ok())
             .collect();
         for name in named {
-            // A client cannot make the proxy drop what routes and frames the message.
+            // A client must not remove fields that route and frame the message.
             if name != header::HOST && name != header::CONTENT_LENGTH {
                 headers.remove(name);
             }
         }
     }
-    remove_all(headers, is_of_one_hop);
+    remove_all(headers, is_hop_by_hop);
 }
 
-/// Prepares a request's fields for the next hop. `upgrade`: what it asks to switch to.
-pub(super) fn prepare_request(headers: &mut HeaderMap, upgrade: Option<HeaderValue>) {
-    let trailers = headers.contains_key(header::TE)
+/// Prepares the fields of a request for the instance. `upgrade`: the protocol to upgrade to.
+pub(crate) fn prepare_request(headers: &mut HeaderMap, upgrade: Option<HeaderValue>) {
+    let takes_trailers = headers.contains_key(header::TE)
         && headers.get_all(header::TE).iter().any(|te| {
             te.to_str().is_ok_and(|te| {
                 let mut codings = te.split(',');
@@ -156,30 +163,30 @@ pub(super) fn prepare_request(headers: &mut HeaderMap, upgrade: Option<HeaderVal
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, protocol);
     }
-    if trailers {
+    if takes_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     join_cookies(headers);
 }
 
-/// HTTP/2 may send a cookie in pieces; whoever reads `Cookie` expects one field (RFC 9113 section 8.2.3).
+/// Joins the `Cookie` fields, which HTTP/2 may split (RFC 9113 section 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     let mut pieces = headers.get_all(header::COOKIE).iter();
     let (Some(first), Some(second)) = (pieces.next(), pieces.next()) else {
         return;
     };
-    let mut whole = first.as_bytes().to_vec();
+    let mut joined = first.as_bytes().to_vec();
     for piece in std::iter::once(second).chain(pieces) {
-        whole.extend_from_slice(b"; ");
-        whole.extend_from_slice(piece.as_bytes());
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(piece.as_bytes());
     }
-    if let Ok(whole) = HeaderValue::from_bytes(&whole) {
-        headers.insert(header::COOKIE, whole);
+    if let Ok(joined) = HeaderValue::from_bytes(&joined) {
+        headers.insert(header::COOKIE, joined);
     }
 }
 
-/// Rewrites a response's head for the client. A switch of protocol keeps its two fields.
-pub(super) fn prepare_response(
+/// Prepares the fields of a response for the client. `switched`: keep the fields of an upgrade.
+pub(crate) fn prepare_response(
     headers: &mut HeaderMap,
     id: &HeaderValue,
     switched: bool,
@@ -198,15 +205,14 @@ pub(super) fn prepare_response(
     append_via(headers, via);
 }
 
-/// Leaves of a trailer section what may be one (RFC 9110 section 6.5.1): nothing that frames, routes or says
-/// where the message came from, which was decided by the head.
-pub(super) fn prepare_trailers(trailers: &mut HeaderMap) {
+/// Removes trailers that frame or route a message, or describe its origin: the head has decided that
+/// (RFC 9110 section 6.5.1).
+pub(crate) fn prepare_trailers(trailers: &mut HeaderMap) {
     let forbidden = |name: &HeaderName| {
         let name = name.as_str();
-        name == REQUEST_ID
-            || super::forwarded::FIELDS
-                .iter()
-                .any(|set| name == set.as_str())
+        [REQUEST_ID, FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST]
+            .iter()
+            .any(|set| name == set.as_str())
             || matches!(
                 name,
                 "authorization"
@@ -226,15 +232,14 @@ pub(super) fn prepare_trailers(trailers: &mut HeaderMap) {
     remove_all(trailers, forbidden);
 }
 
-/// Removes every field that `which` picks.
 fn remove_all(headers: &mut HeaderMap, which: impl Fn(&HeaderName) -> bool) {
     while let Some(name) = headers.keys().find(|name| which(name)).cloned() {
         headers.remove(name);
     }
 }
 
-/// Notes a message that came in by `version` (RFC 9110 section 7.6.3).
-pub(super) fn append_via(headers: &mut HeaderMap, version: Version) {
+/// Appends `Via` for a message received over `version` (RFC 9110 section 7.6.3).
+pub(crate) fn append_via(headers: &mut HeaderMap, version: Version) {
     let via = match version {
         Version::HTTP_10 => "1.0 cless",
         Version::HTTP_2 => "2.0 cless",
@@ -243,11 +248,11 @@ pub(super) fn append_via(headers: &mut HeaderMap, version: Version) {
     headers.append(header::VIA, HeaderValue::from_static(via));
 }
 
-/// The id a request keeps: that of a trusted peer, if it is one, else a new one from `random`.
+/// The id of a request: that of a trusted peer if it is valid, or a new one from `random`.
 ///
-/// HTTP/2 is told never to index it (RFC 7541 section 6.2.3): a value that is sent once would only drive useful
-/// ones from the table, and be compared with all ids that are in it.
-pub(super) fn request_id(headers: &HeaderMap, trusted: bool, random: u128) -> HeaderValue {
+/// It is marked as never indexed for HTTP/2 (RFC 7541 section 6.2.3): a value that is sent once would
+/// only displace useful ones.
+pub(crate) fn request_id(headers: &HeaderMap, trusted: bool, random: u128) -> HeaderValue {
     let given = match trusted {
         true => headers.get(REQUEST_ID),
         false => None,
@@ -266,15 +271,15 @@ pub(super) fn request_id(headers: &HeaderMap, trusted: bool, random: u128) -> He
     id
 }
 
-/// True for a caller that reads `grpc-status` and not the HTTP status.
-pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+/// Whether the caller uses gRPC, so that it reads `grpc-status` and not the HTTP status.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     headers
         .get(header::CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// The value of a cookie (RFC 6265 section 5.4).
-pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers
         .get_all(header::COOKIE)
         .iter()
@@ -285,5 +290,4 @@ pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
 }
 
 #[cfg(test)]
-#[path = "headers/tests.rs"]
 mod tests;

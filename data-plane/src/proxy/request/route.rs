@@ -1,17 +1,17 @@
-//! From a request's head to a place in an instance: host, version, pool.
+//! Routes a request: host, service, version, and a permit of an instance.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{HeaderValue, Request};
 
-use super::client::Transport;
+use super::context::RequestContext;
 use super::error::Error;
-use super::exchange::Exchange;
 use super::headers;
-use super::target::Target;
-use super::worker::Worker;
 use crate::instance::Refusal;
+use crate::proxy::client::Transport;
+use crate::proxy::worker::Worker;
+use crate::proxy::worker::targets::VersionTarget;
 use crate::route::{Affinity, Ask, Choice, Route, choose};
 
 /// The cookie of `affinity: cookie`.
@@ -19,67 +19,66 @@ const AFFINITY_COOKIE: &str = "cless-affinity";
 /// The request header that names a version, where a service allows it.
 const VERSION_HEADER: &str = "cless-version";
 
-/// Where a request goes.
 #[derive(Debug)]
-pub(super) struct Chosen {
-    pub(super) route: Arc<Route>,
-    pub(super) target: Rc<Target>,
-    /// Set for a request that got a new affinity key.
-    pub(super) cookie: Option<HeaderValue>,
+pub(crate) struct Routed {
+    pub(crate) route: Arc<Route>,
+    pub(crate) target: Rc<VersionTarget>,
+    /// Sets the affinity cookie. `None`: the request has a key, or needs none.
+    pub(crate) cookie: Option<HeaderValue>,
 }
 
-/// Chooses a version and takes a place in an instance of it for the exchange. A version that is deleted
-/// while the request waits is chosen anew, once.
-pub(super) async fn choose_and_admit<B>(
+/// Selects a version and waits for a permit of one of its instances. If the version is deleted
+/// during the wait, another is selected, once.
+pub(crate) async fn route_and_admit<B>(
     worker: &Rc<Worker>,
     request: &Request<B>,
-    exchange: &Exchange,
-) -> Result<Chosen, Error> {
+    context: &RequestContext,
+) -> Result<Routed, Error> {
     let mut new_key = None;
-    let mut chosen_anew = false;
+    let mut is_retry = false;
     loop {
-        let (route, target) = choose_version(worker, request, exchange, &mut new_key)?;
-        let deadline = exchange.began() + route.settings.cold_start_timeout;
+        let (route, target) = select_version(worker, request, context, &mut new_key)?;
+        let deadline = context.began() + route.settings.cold_start_timeout;
         match target.pool.admit(deadline).await {
             Ok(guard) => {
                 if let Some(waited) = guard.waited() {
-                    target.waited(waited);
+                    target.record_wait(waited);
                 }
-                exchange.admitted(&target, guard);
-                return Ok(Chosen {
+                context.set_permit(&target, guard);
+                return Ok(Routed {
                     route,
                     target,
-                    cookie: new_key.and_then(cookie),
+                    cookie: new_key.and_then(affinity_cookie),
                 });
             }
-            Err(Refusal::Gone) if !chosen_anew => {
-                worker.targets.forget(&target);
-                chosen_anew = true;
+            Err(Refusal::Gone) if !is_retry => {
+                worker.targets.remove(&target);
+                is_retry = true;
             }
             Err(refusal) => return Err(refusal.into()),
         }
     }
 }
 
-fn cookie(key: String) -> Option<HeaderValue> {
+fn affinity_cookie(key: String) -> Option<HeaderValue> {
     let cookie = format!("{AFFINITY_COOKIE}={key}; Path=/; HttpOnly; SameSite=Lax");
     HeaderValue::try_from(cookie).ok()
 }
 
-fn choose_version<B>(
+fn select_version<B>(
     worker: &Rc<Worker>,
     request: &Request<B>,
-    exchange: &Exchange,
+    context: &RequestContext,
     new_key: &mut Option<String>,
-) -> Result<(Arc<Route>, Rc<Target>), Error> {
-    let node = &worker.node;
+) -> Result<(Arc<Route>, Rc<VersionTarget>), Error> {
+    let proxy = &worker.proxy;
     let host = headers::host(request)?;
-    if let (Some(tls), Transport::Tls(named)) = (&node.tls, &*exchange.client().transport())
-        && !tls.covers(named.as_deref(), &host)
+    if let (Some(tls), Transport::Tls(server_name)) = (&proxy.tls, &*context.client().transport())
+        && !tls.covers(server_name.as_deref(), &host)
     {
         return Err(Error::Misdirected);
     }
-    let table = node.feed.table();
+    let table = proxy.feed.table();
     if table.is_initial() {
         return Err(Error::NoTable);
     }
@@ -90,7 +89,7 @@ fn choose_version<B>(
         Affinity::Header(name) => fields.get(name).map(HeaderValue::as_bytes),
         Affinity::Cookie => Some(match headers::cookie(fields, AFFINITY_COOKIE) {
             Some(key) => key.as_bytes(),
-            // Drawn from the system's generator: a key must not tell of others.
+            // The system's generator: a key must not reveal those of other clients.
             None => new_key
                 .get_or_insert_with(|| format!("{:016x}", rand::random::<u64>()))
                 .as_bytes(),
@@ -109,7 +108,7 @@ fn choose_version<B>(
         Choice::Version(version) => {
             let target = worker
                 .targets
-                .get(&node.pools, &node.metrics, &entry.route, version);
+                .get(&proxy.pools, &proxy.metrics, &entry.route, version);
             Ok((entry.route.clone(), target))
         }
         Choice::NoTraffic => Err(Error::NoTraffic),

@@ -1,73 +1,73 @@
-//! Upgraded connections: bytes both ways until either side ends, falls silent, or grows too old.
+//! Tunnels of upgraded connections: bytes in both directions until either side ends, both are
+//! silent for too long, or the tunnel reaches its maximum age.
 //!
-//! What either side sent ahead of the switch is not lost: the connections hand over what they had read,
-//! and what stood behind the gate follows (see [`wire`](super::wire)).
+//! Bytes that either side sent ahead of the switch are part of the tunnel: the connections hand over
+//! what they had read.
 
 use std::cell::Cell;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::io::{InspectReader, InspectWriter};
 use tracing::debug;
 
-use super::exchange::Exchange;
-use super::upstream::http1;
-use super::worker::Worker;
+use super::context::RequestContext;
+use crate::proxy::upstream::UpgradedConn;
+use crate::proxy::worker::Worker;
 
-/// An instance that has switched to another protocol.
+/// The instance's end of a tunnel.
 #[derive(Debug)]
-pub(super) struct Switched {
-    pub(super) instance: http1::Switched,
-    pub(super) exchange: Rc<Exchange>,
+pub(crate) struct Tunnel {
+    pub(crate) instance: UpgradedConn,
+    pub(crate) context: Rc<RequestContext>,
 }
 
-/// The client's end, once it is told of the switch.
-pub(super) async fn upgraded(client: OnUpgrade) -> io::Result<TokioIo<Upgraded>> {
+/// The client's end over HTTP/1, once the response with the switch is written.
+pub(crate) async fn upgraded(client: OnUpgrade) -> io::Result<TokioIo<Upgraded>> {
     client.await.map(TokioIo::new).map_err(io::Error::other)
 }
 
-/// Copies both ways. Holds the exchange, so the instance stays busy.
-pub(super) async fn run<T: AsyncRead + AsyncWrite + Unpin>(
+/// Copies in both directions. Holds the context, so the instance stays busy.
+pub(crate) async fn run<T: AsyncRead + AsyncWrite + Unpin>(
     worker: Rc<Worker>,
     client: impl Future<Output = io::Result<T>>,
-    switched: Switched,
+    tunnel: Tunnel,
 ) {
-    let Switched {
+    let Tunnel {
         mut instance,
-        exchange,
-    } = switched;
+        context,
+    } = tunnel;
     worker.stats.tunnel(1);
-    let moved = Rc::new(Cell::new(0));
-    let limits = &worker.node.limits;
+    let moved = Cell::new(0);
+    let count = |bytes: &[u8]| moved.set(moved.get() + bytes.len() as u64);
+    let limits = &worker.proxy.limits;
     let copied = async {
-        let mut client = Counted {
-            inner: client.await?,
-            moved: moved.clone(),
-        };
-        tokio::io::copy_bidirectional(&mut client, &mut instance).await
+        let client = InspectWriter::new(client.await?, count);
+        let mut client = InspectReader::new(client, count);
+        tokio::io::copy_bidirectional(&mut client, &mut instance.io).await
     };
-    // Both ends are open until this is told: who sees an end sees why.
+    // Pinned outside, so that both ends stay open until the reason is counted.
     let mut copied = pin!(copied);
     tokio::select! {
         copied = &mut copied => if let Err(error) = copied {
-            debug!(%error, "a tunnel broke");
+            context.span().in_scope(|| debug!(%error, "tunnel ended with an error"));
         },
-        why = over(&moved, limits.tunnel_idle, limits.tunnel_age) => {
-            worker.stats.closed(why);
+        limit = expired(&moved, limits.tunnel_idle, limits.tunnel_age) => {
+            worker.stats.closed(limit);
         }
     }
-    exchange.passed(moved.get());
-    exchange.response_over();
+    context.add_response_bytes(moved.get());
+    context.complete_response();
     worker.stats.tunnel(-1);
 }
 
-/// Ends when nothing moved for `idle`, or after `age`; tells which, as a label of the metric.
-async fn over(moved: &Cell<u64>, idle: Duration, age: Duration) -> &'static str {
+/// Ends if nothing moved for `idle`, or after `age`. Returns the metric label of that limit.
+async fn expired(moved: &Cell<u64>, idle: Duration, age: Duration) -> &'static str {
     let began = Instant::now();
     loop {
         let before = moved.get();
@@ -79,47 +79,5 @@ async fn over(moved: &Cell<u64>, idle: Duration, age: Duration) -> &'static str 
         if moved.get() == before && began.elapsed() < age {
             return "tunnel_idle";
         }
-    }
-}
-
-/// Counts what passes, both ways.
-struct Counted<T> {
-    inner: T,
-    moved: Rc<Cell<u64>>,
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.inner).poll_read(cx, buf);
-        let bytes = buf.filled().len() - before;
-        self.moved.set(self.moved.get() + bytes as u64);
-        read
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.inner).poll_write(cx, bytes);
-        if let Poll::Ready(Ok(bytes)) = &written {
-            self.moved.set(self.moved.get() + *bytes as u64);
-        }
-        written
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 }

@@ -1,19 +1,17 @@
-//! Who dials an instance, and who waits for a connection to it.
+//! Limits the rate of new connections to an instance.
 //!
-//! A hundred requests that waited for one start are let in within a millisecond. Were each to dial at
-//! once, an instance that has just begun would meet a hundred connections, though its first answers
-//! are a millisecond away. That costs more than the connections: the table of descriptors of a process
-//! with threads grows at 64, 128, 256 of them, and Linux has such a process wait for an RCU grace period
-//! each time, 8 to 12 ms where measured (`expand_fdtable` in `fs/file.c`); past its backlog, connections
-//! wait a second for the kernel to try again.
+//! A start admits a hundred waiting requests within a millisecond. If each dialled at once, a new
+//! instance would get a hundred connections although its first responses are a millisecond away.
+//! Linux grows the file descriptor table of a multi-threaded process at 64, 128 and 256 entries and
+//! waits for an RCU grace period each time, measured at 8 to 12 ms (`expand_fdtable` in
+//! `fs/file.c`). Connections beyond the listen backlog wait a second for a retransmission.
 //!
-//! So a worker dials an instance a few times at once and no more for [`WINDOW`]; who waits takes a
-//! connection that another request has done with, or dials in a later window. Each window in which
-//! some still wait is twice as wide as the one before, so an instance that is slow to answer has a
-//! hundred requests of a worker after 20 ms and a thousand after 35 ms.
+//! So a worker dials an instance a few times per [`WINDOW`]. Other requests take a connection that
+//! is released, or dial in a later window. Each window with waiters is twice as wide as the previous
+//! one: a slow instance has a hundred requests of a worker after 20 ms, a thousand after 35 ms.
 //!
-//! A dial that fails is the answer to all that wait, so that an instance which drops what it is sent
-//! costs everyone one time-out, not one after another.
+//! A failed dial fails all waiters, so that an unreachable instance costs one timeout and not one
+//! after another.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -24,59 +22,59 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
-/// How many dials the first window has, of one worker to one instance.
-const FIRST: usize = 4;
-/// In which a server that only computes has answered.
+/// Dials of one worker to one instance in the first window.
+const FIRST_WIDTH: usize = 4;
+/// The length of a window, in which a fast server responds.
 const WINDOW: Duration = Duration::from_millis(5);
 
-/// The dials to one instance. `C`: a connection. Cheap to clone.
+/// Limits the dials to one instance. `C`: a connection. Cheap to clone.
 #[derive(Debug)]
-pub(super) struct Dials<C>(Rc<RefCell<Inner<C>>>);
+pub(crate) struct DialLimiter<C>(Rc<RefCell<Inner<C>>>);
 
 #[derive(Debug)]
 struct Inner<C> {
-    /// The present window.
+    /// The start of the current window.
     began: Instant,
     width: usize,
-    /// How many more may dial in it: none while some wait.
+    /// Dials left in the window; 0 while requests wait.
     left: usize,
-    waiting: VecDeque<oneshot::Sender<Answer<C>>>,
+    waiters: VecDeque<oneshot::Sender<TurnResult<C>>>,
 }
 
-type Answer<C> = Result<Turn<C>, io::ErrorKind>;
+type TurnResult<C> = Result<DialTurn<C>, io::ErrorKind>;
 
-/// What one waits for: the first there is of both.
+/// The way in which a request gets its connection.
 #[derive(Debug, PartialEq)]
-pub(super) enum Turn<C> {
-    /// To dial.
+pub(crate) enum DialTurn<C> {
+    /// Dial now.
     Dial,
-    /// A connection that another request has done with.
-    Use(C),
+    /// Reuse a connection that was released.
+    Reuse(C),
 }
 
-impl<C> Dials<C> {
-    /// A turn to dial, or a connection. Dropping the future gives it up.
+impl<C> DialLimiter<C> {
+    /// Waits for a turn to dial, or for a released connection. Dropped, it leaves the queue.
     ///
     /// # Errors
-    /// That of a dial which failed while this waited.
-    pub(super) async fn turn(&self) -> io::Result<Turn<C>> {
-        let (mut called, mut next) = {
+    /// The error of another dial that failed during the wait.
+    pub(crate) async fn turn(&self) -> io::Result<DialTurn<C>> {
+        let (mut turn, mut next) = {
             let mut inner = self.0.borrow_mut();
             inner.advance(Instant::now());
             if inner.left > 0 {
                 inner.left -= 1;
-                return Ok(Turn::Dial);
+                return Ok(DialTurn::Dial);
             }
-            let (turn, called) = oneshot::channel();
-            inner.waiting.push_back(turn);
-            (called, inner.began + WINDOW)
+            let (sender, turn) = oneshot::channel();
+            inner.waiters.push_back(sender);
+            (turn, inner.began + WINDOW)
         };
         loop {
             tokio::select! {
-                answer = &mut called => {
-                    // Who waits is taken off the queue only to be told, and this keeps the queue.
+                turn = &mut turn => {
+                    // A waiter leaves the queue only with a result, so the sender is not dropped.
                     let aborted = Err(io::ErrorKind::ConnectionAborted);
-                    return answer.unwrap_or(aborted).map_err(io::Error::from);
+                    return turn.unwrap_or(aborted).map_err(io::Error::from);
                 }
                 () = sleep_until(next) => {
                     let mut inner = self.0.borrow_mut();
@@ -87,64 +85,68 @@ impl<C> Dials<C> {
         }
     }
 
-    /// Gives a connection to who has waited longest; back, if none waits.
-    pub(super) fn offer(&self, connection: C) -> Option<C> {
-        match self.0.borrow_mut().tell(Ok(Turn::Use(connection))) {
-            Err(Ok(Turn::Use(connection))) => Some(connection),
+    /// Gives a connection to the longest waiter. Returns it if there is none.
+    pub(crate) fn offer(&self, connection: C) -> Option<C> {
+        match self
+            .0
+            .borrow_mut()
+            .wake_next(Ok(DialTurn::Reuse(connection)))
+        {
+            Err(Ok(DialTurn::Reuse(connection))) => Some(connection),
             _ => None,
         }
     }
 
-    /// A dial has failed: so it has for all that wait.
-    pub(super) fn failed(&self, error: &io::Error) {
+    /// Fails all waiters with the error of a dial.
+    pub(crate) fn fail_waiters(&self, error: &io::Error) {
         let mut inner = self.0.borrow_mut();
-        while inner.tell(Err(error.kind())).is_ok() {}
+        while inner.wake_next(Err(error.kind())).is_ok() {}
     }
 }
 
 impl<C> Inner<C> {
-    /// Begins the next window, if it is time for it.
+    /// Starts the next window if the current one is over.
     fn advance(&mut self, now: Instant) {
         if now < self.began + WINDOW {
             return;
         }
-        self.waiting.retain(|waiter| !waiter.is_closed());
+        self.waiters.retain(|waiter| !waiter.is_closed());
         self.began = now;
-        self.width = match self.waiting.is_empty() {
-            true => FIRST,
+        self.width = match self.waiters.is_empty() {
+            true => FIRST_WIDTH,
             false => self.width.saturating_mul(2),
         };
         self.left = self.width;
-        while self.left > 0 && self.tell(Ok(Turn::Dial)).is_ok() {
+        while self.left > 0 && self.wake_next(Ok(DialTurn::Dial)).is_ok() {
             self.left -= 1;
         }
     }
 
-    /// Gives an answer to who has waited longest and waits still; back, if none does.
-    fn tell(&mut self, mut answer: Answer<C>) -> Result<(), Answer<C>> {
-        while let Some(next) = self.waiting.pop_front() {
-            match next.send(answer) {
+    /// Gives a result to the longest waiter that still waits. Returns it if there is none.
+    fn wake_next(&mut self, mut result: TurnResult<C>) -> Result<(), TurnResult<C>> {
+        while let Some(next) = self.waiters.pop_front() {
+            match next.send(result) {
                 Ok(()) => return Ok(()),
-                Err(unheard) => answer = unheard,
+                Err(unsent) => result = unsent,
             }
         }
-        Err(answer)
+        Err(result)
     }
 }
 
-impl<C> Clone for Dials<C> {
+impl<C> Clone for DialLimiter<C> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<C> Default for Dials<C> {
+impl<C> Default for DialLimiter<C> {
     fn default() -> Self {
         Self(Rc::new(RefCell::new(Inner {
             began: Instant::now(),
-            width: FIRST,
-            left: FIRST,
-            waiting: VecDeque::new(),
+            width: FIRST_WIDTH,
+            left: FIRST_WIDTH,
+            waiters: VecDeque::new(),
         })))
     }
 }
@@ -155,25 +157,28 @@ mod tests {
     use futures_util::FutureExt as _;
     use tokio::time::advance;
 
-    type Waiter<'a> = std::pin::Pin<Box<dyn Future<Output = io::Result<Turn<u32>>> + 'a>>;
+    type Waiter<'a> = std::pin::Pin<Box<dyn Future<Output = io::Result<DialTurn<u32>>> + 'a>>;
 
-    /// So many that wait, since the first window is used up.
-    fn waiting(dials: &Dials<u32>, count: usize) -> Vec<Waiter<'_>> {
-        for _ in 0..FIRST {
-            assert!(matches!(dials.turn().now_or_never(), Some(Ok(Turn::Dial))));
+    /// Waiters of this count, after the first window is used up.
+    fn waiting(limiter: &DialLimiter<u32>, count: usize) -> Vec<Waiter<'_>> {
+        for _ in 0..FIRST_WIDTH {
+            assert!(matches!(
+                limiter.turn().now_or_never(),
+                Some(Ok(DialTurn::Dial))
+            ));
         }
         let mut waiters: Vec<Waiter<'_>> =
-            (0..count).map(|_| Box::pin(dials.turn()) as _).collect();
-        assert_eq!(called(&mut waiters), 0);
+            (0..count).map(|_| Box::pin(limiter.turn()) as _).collect();
+        assert_eq!(ready(&mut waiters), 0);
         waiters
     }
 
-    /// How many of them may dial now; those are taken out.
-    fn called(waiters: &mut Vec<Waiter<'_>>) -> usize {
+    /// Removes the waiters that may dial now; returns their number.
+    fn ready(waiters: &mut Vec<Waiter<'_>>) -> usize {
         let before = waiters.len();
         waiters.retain_mut(|waiter| match waiter.as_mut().now_or_never() {
             Some(answer) => {
-                assert_eq!(answer.expect("no dial failed"), Turn::Dial);
+                assert_eq!(answer.expect("no dial failed"), DialTurn::Dial);
                 false
             }
             None => true,
@@ -182,51 +187,54 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_goes_to_who_has_waited_longest() {
-        let dials = Dials::default();
-        let mut waiters = waiting(&dials, 3);
+    async fn a_released_connection_goes_to_the_longest_waiter() {
+        let limiter = DialLimiter::default();
+        let mut waiters = waiting(&limiter, 3);
         drop(waiters.remove(0));
-        assert_eq!(dials.offer(7), None, "somebody takes it");
+        assert_eq!(limiter.offer(7), None, "a waiter takes it");
         let first = waiters[0].as_mut().now_or_never();
-        assert!(matches!(first, Some(Ok(Turn::Use(7)))), "{first:?}");
+        assert!(matches!(first, Some(Ok(DialTurn::Reuse(7)))), "{first:?}");
         assert!(waiters[1].as_mut().now_or_never().is_none());
         drop(waiters);
-        assert_eq!(dials.offer(8), Some(8), "nobody waits any more");
+        assert_eq!(limiter.offer(8), Some(8), "no waiter is left");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn windows_double_while_some_wait() {
-        let dials = Dials::default();
-        let mut waiters = waiting(&dials, 100);
+    async fn windows_double_while_requests_wait() {
+        let limiter = DialLimiter::default();
+        let mut waiters = waiting(&limiter, 100);
         for expected in [8, 16, 32, 44, 0] {
             advance(WINDOW - Duration::from_millis(1)).await;
-            assert_eq!(called(&mut waiters), 0, "too early");
+            assert_eq!(ready(&mut waiters), 0, "too early");
             advance(Duration::from_millis(1)).await;
-            // Twice: the first to look begins the window for all.
-            let called = called(&mut waiters) + called(&mut waiters);
-            assert_eq!(called, expected);
+            // Twice: the first waiter that is polled starts the window for all.
+            let count = ready(&mut waiters) + ready(&mut waiters);
+            assert_eq!(count, expected);
         }
-        // Nobody waited in the last one, so the next is as wide as the first.
+        // The last window had no waiters, so the next has the initial width.
         advance(WINDOW).await;
-        assert!(matches!(dials.turn().now_or_never(), Some(Ok(Turn::Dial))));
-        assert_eq!(dials.0.borrow().width, FIRST);
+        assert!(matches!(
+            limiter.turn().now_or_never(),
+            Some(Ok(DialTurn::Dial))
+        ));
+        assert_eq!(limiter.0.borrow().width, FIRST_WIDTH);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_gave_up_neither_takes_a_turn_nor_widens_the_window() {
-        let dials = Dials::default();
-        drop(waiting(&dials, 100));
+    async fn a_cancelled_waiter_neither_takes_a_turn_nor_widens_the_window() {
+        let limiter = DialLimiter::default();
+        drop(waiting(&limiter, 100));
         advance(WINDOW).await;
-        assert_eq!(waiting(&dials, 1).len(), 1);
-        assert_eq!(dials.0.borrow().waiting.len(), 1);
+        assert_eq!(waiting(&limiter, 1).len(), 1);
+        assert_eq!(limiter.0.borrow().waiters.len(), 1);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_dial_that_fails_is_the_answer_to_all_that_wait() {
-        let dials = Dials::default();
-        let waiters = waiting(&dials, 20);
+    async fn a_failed_dial_fails_all_waiters() {
+        let limiter = DialLimiter::default();
+        let waiters = waiting(&limiter, 20);
         let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
-        dials.failed(&refused);
+        limiter.fail_waiters(&refused);
         for waiter in waiters {
             let answer = waiter.now_or_never();
             assert!(

@@ -1,66 +1,62 @@
-//! The body of a response, out of the bytes of its connection. Pure.
+//! Decodes the body of an HTTP/1 response. Pure.
 //!
-//! Law: what comes in pieces gives the data and the trailers that it gives whole; any bytes give frames or an error.
+//! Laws: data and trailers do not depend on how the bytes are split; no bytes cause a panic.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
-use super::{Error, fields};
-use crate::proxy::framing::Chunk;
+use super::h1_error::{Error, append_fields};
+use super::h1_framing::ChunkState;
 
-/// A trailer section, at most.
-const MOST_TRAILERS: usize = 16 * 1024;
-const MOST_TRAILER_FIELDS: usize = 64;
+/// Limit of a trailer section in bytes.
+const MAX_TRAILERS: usize = 16 * 1024;
+const MAX_TRAILER_FIELDS: usize = 64;
 
-/// What is still to come of a body (RFC 9112 section 6.3).
+/// The remaining part of a body (RFC 9112 section 6.3).
 #[derive(Debug, PartialEq, Eq)]
-pub(in super::super::super) enum Decoder {
-    /// Nothing.
+pub(crate) enum BodyDecoder {
     Over,
-    /// That many bytes.
+    /// This number of bytes.
     Length(u64),
-    /// Chunks, from where it stands in one on; the trailer section so far.
-    Chunked(Chunk, Vec<u8>),
-    /// Trailers, which are here.
+    /// Chunks from this state on; the trailer section so far.
+    Chunked(ChunkState, Vec<u8>),
     Trailers(HeaderMap),
-    /// Whatever comes until the connection ends.
+    /// All bytes until the connection ends.
     Close,
-    /// Nothing that can be read: found behind data that was whole.
+    /// An error that was found behind complete data.
     Malformed(&'static str),
 }
 
-/// What was found next.
 #[derive(Debug)]
-pub(super) enum Next {
+pub(crate) enum Decoded {
     Frame(Frame<Bytes>),
-    /// Nothing, before more is read.
-    More,
+    NeedMore,
     End,
 }
 
-impl Decoder {
-    /// Before the first chunk.
-    pub(super) fn chunked() -> Self {
-        Self::Chunked(Chunk::START, Vec::new())
+impl BodyDecoder {
+    /// A chunked body from its start.
+    pub(crate) fn chunked() -> Self {
+        Self::Chunked(ChunkState::START, Vec::new())
     }
 
-    /// Takes the next frame off the front of `buffer`.
-    pub(super) fn next(&mut self, buffer: &mut BytesMut) -> Result<Next, Error> {
+    /// Takes the next frame from the front of `buffer`.
+    pub(crate) fn next(&mut self, buffer: &mut BytesMut) -> Result<Decoded, Error> {
         self.skip(buffer)?;
         if let Self::Trailers(trailers) = self {
             let trailers = std::mem::take(trailers);
             *self = Self::Over;
-            return Ok(Next::Frame(Frame::trailers(trailers)));
+            return Ok(Decoded::Frame(Frame::trailers(trailers)));
         }
-        let here = buffer.len() as u64;
+        let available = buffer.len() as u64;
         let taken = match self {
-            Self::Over | Self::Trailers(_) => return Ok(Next::End),
+            Self::Over | Self::Trailers(_) => return Ok(Decoded::End),
             Self::Malformed(what) => return Err(Error::Malformed(what)),
-            _ if here == 0 => return Ok(Next::More),
-            Self::Close => here,
+            _ if available == 0 => return Ok(Decoded::NeedMore),
+            Self::Close => available,
             Self::Length(left) => {
-                let taken = here.min(*left);
+                let taken = available.min(*left);
                 *left -= taken;
                 if *left == 0 {
                     *self = Self::Over;
@@ -75,26 +71,25 @@ impl Decoder {
                 taken as u64
             }
         };
-        // No more than is here.
         let data = buffer.split_to(taken as usize).freeze();
-        // What is wrong behind it takes nothing from what was read.
+        // An error behind the data is reported after the data.
         if let Err(Error::Malformed(what)) = self.skip(buffer) {
             *self = Self::Malformed(what);
         }
-        Ok(Next::Frame(Frame::data(data)))
+        Ok(Decoded::Frame(Frame::data(data)))
     }
 
-    /// Takes what is of a chunked body and no data, so that its end is known as soon as it is here.
+    /// Takes chunk framing and trailers, so that the end is known as soon as it is received.
     fn skip(&mut self, buffer: &mut BytesMut) -> Result<(), Error> {
         while let Self::Chunked(chunk, section) = self
-            && !matches!(chunk, Chunk::Data(_))
+            && !matches!(chunk, ChunkState::Data(_))
             && !buffer.is_empty()
         {
             let (used, next) = step(*chunk, buffer)?;
             if chunk.is_trailer() {
                 section.extend_from_slice(&buffer[..used]);
-                if section.len() > MOST_TRAILERS {
-                    return Err(Error::Malformed("its trailers are too long"));
+                if section.len() > MAX_TRAILERS {
+                    return Err(Error::Malformed("the trailers are too long"));
                 }
             }
             buffer.advance(used);
@@ -106,11 +101,11 @@ impl Decoder {
         Ok(())
     }
 
-    /// The connection has ended.
+    /// Notes that the connection has ended.
     ///
     /// # Errors
-    /// If the body has not (RFC 9112 section 8).
-    pub(super) fn end(&mut self) -> Result<(), Error> {
+    /// If the body is incomplete (RFC 9112 section 8).
+    pub(crate) fn end(&mut self) -> Result<(), Error> {
         match self {
             Self::Over => Ok(()),
             Self::Close => {
@@ -122,11 +117,11 @@ impl Decoder {
         }
     }
 
-    pub(in super::super::super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         matches!(self, Self::Over)
     }
 
-    pub(in super::super::super) fn size_hint(&self) -> SizeHint {
+    pub(crate) fn size_hint(&self) -> SizeHint {
         match self {
             Self::Over => SizeHint::with_exact(0),
             Self::Length(left) => SizeHint::with_exact(*left),
@@ -135,25 +130,25 @@ impl Decoder {
     }
 }
 
-fn step(chunk: Chunk, bytes: &[u8]) -> Result<(usize, Option<Chunk>), Error> {
+fn step(chunk: ChunkState, bytes: &[u8]) -> Result<(usize, Option<ChunkState>), Error> {
     let stepped = chunk.step(bytes);
     stepped.map_err(|_| Error::Malformed("a chunk"))
 }
 
-/// What follows the last chunk (RFC 9112 section 7.1.2), with the empty line behind it.
-fn trailers(section: Vec<u8>) -> Result<Decoder, Error> {
+/// Parses a trailer section with its empty line (RFC 9112 section 7.1.2).
+fn trailers(section: Vec<u8>) -> Result<BodyDecoder, Error> {
     if section == b"\r\n" {
-        return Ok(Decoder::Over);
+        return Ok(BodyDecoder::Over);
     }
     let section = Bytes::from(section);
-    let mut space = [httparse::EMPTY_HEADER; MOST_TRAILER_FIELDS];
+    let mut space = [httparse::EMPTY_HEADER; MAX_TRAILER_FIELDS];
     match httparse::parse_headers(&section, &mut space) {
         Ok(httparse::Status::Complete((_, found))) => {
             let mut into = HeaderMap::with_capacity(found.len());
-            fields(&section, found.iter().copied(), &mut into)?;
-            Ok(Decoder::Trailers(into))
+            append_fields(&section, found.iter().copied(), &mut into)?;
+            Ok(BodyDecoder::Trailers(into))
         }
-        _ => Err(Error::Malformed("its trailers")),
+        _ => Err(Error::Malformed("the trailers")),
     }
 }
 
@@ -162,21 +157,21 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Data and trailers of a body that comes in these pieces; the bytes behind it.
+    /// The data, the trailers and the bytes behind a body that arrives in these pieces.
     fn read(
-        mut decoder: Decoder,
+        mut decoder: BodyDecoder,
         pieces: &[&[u8]],
     ) -> Result<(Vec<u8>, HeaderMap, BytesMut), Error> {
         let (mut data, mut trailers, mut buffer) = (Vec::new(), HeaderMap::new(), BytesMut::new());
         let mut pieces = pieces.iter();
         loop {
             match decoder.next(&mut buffer)? {
-                Next::End => return Ok((data, trailers, buffer)),
-                Next::More => match pieces.next() {
+                Decoded::End => return Ok((data, trailers, buffer)),
+                Decoded::NeedMore => match pieces.next() {
                     Some(piece) => buffer.extend_from_slice(piece),
                     None => decoder.end()?,
                 },
-                Next::Frame(frame) => match frame.into_data() {
+                Decoded::Frame(frame) => match frame.into_data() {
                     Ok(more) => data.extend_from_slice(&more),
                     Err(frame) => trailers = frame.into_trailers().expect("trailers"),
                 },
@@ -189,7 +184,7 @@ mod tests {
 
     #[test]
     fn rfc_9112_section_7_1_chunks_extensions_and_trailers() {
-        let (data, trailers, rest) = read(Decoder::chunked(), &[CHUNKED]).expect("well formed");
+        let (data, trailers, rest) = read(BodyDecoder::chunked(), &[CHUNKED]).expect("well formed");
         assert_eq!(data, b"abc0123456789");
         assert_eq!(trailers.get_all("x-sum").iter().count(), 2);
         assert_eq!(rest, "more");
@@ -198,12 +193,12 @@ mod tests {
     #[test]
     fn the_end_is_known_with_the_last_data() {
         let mut buffer = BytesMut::from("2\r\nok\r\n0\r\n\r\n");
-        let mut decoder = Decoder::chunked();
-        assert!(matches!(decoder.next(&mut buffer), Ok(Next::Frame(_))));
+        let mut decoder = BodyDecoder::chunked();
+        assert!(matches!(decoder.next(&mut buffer), Ok(Decoded::Frame(_))));
         assert!(decoder.is_over() && buffer.is_empty());
         let mut buffer = BytesMut::from("ok and more");
-        let mut decoder = Decoder::Length(2);
-        assert!(matches!(decoder.next(&mut buffer), Ok(Next::Frame(_))));
+        let mut decoder = BodyDecoder::Length(2);
+        assert!(matches!(decoder.next(&mut buffer), Ok(Decoded::Frame(_))));
         assert!(decoder.is_over());
         assert_eq!(buffer, " and more");
     }
@@ -212,17 +207,17 @@ mod tests {
     fn rfc_9112_section_8_a_body_that_ends_early_is_an_error() {
         for whole in 0..CHUNKED.len() - "more".len() {
             assert!(
-                read(Decoder::chunked(), &[&CHUNKED[..whole]]).is_err(),
+                read(BodyDecoder::chunked(), &[&CHUNKED[..whole]]).is_err(),
                 "{whole}"
             );
         }
-        assert!(read(Decoder::Length(3), &[b"ab"]).is_err());
-        let (data, ..) = read(Decoder::Close, &[b"ab", b"c"]).expect("an end");
+        assert!(read(BodyDecoder::Length(3), &[b"ab"]).is_err());
+        let (data, ..) = read(BodyDecoder::Close, &[b"ab", b"c"]).expect("an end");
         assert_eq!(data, b"abc");
     }
 
     #[test]
-    fn rfc_9112_section_7_1_what_is_no_chunk_is_an_error() {
+    fn rfc_9112_section_7_1_a_malformed_chunk_is_an_error() {
         for bad in [
             "x\r\n",
             "3\nabc\r\n0\r\n\r\n",
@@ -235,17 +230,17 @@ mod tests {
             "0\r\n folded: 1\r\n\r\n",
         ] {
             assert!(
-                read(Decoder::chunked(), &[bad.as_bytes()]).is_err(),
+                read(BodyDecoder::chunked(), &[bad.as_bytes()]).is_err(),
                 "{bad:?}"
             );
         }
-        let long = format!("0\r\nx: {}\r\n\r\n", "1".repeat(MOST_TRAILERS));
-        assert!(read(Decoder::chunked(), &[long.as_bytes()]).is_err());
+        let long = format!("0\r\nx: {}\r\n\r\n", "1".repeat(MAX_TRAILERS));
+        assert!(read(BodyDecoder::chunked(), &[long.as_bytes()]).is_err());
     }
 
     proptest! {
         #[test]
-        fn pieces_give_what_the_whole_gives(cuts in proptest::collection::vec(0..CHUNKED.len(), 0..8)) {
+        fn the_result_does_not_depend_on_the_split(cuts in proptest::collection::vec(0..CHUNKED.len(), 0..8)) {
             let mut cuts = cuts;
             cuts.sort_unstable();
             let mut pieces = Vec::new();
@@ -256,7 +251,7 @@ mod tests {
                     from = cut;
                 }
             }
-            let (data, trailers, _) = read(Decoder::chunked(), &pieces).expect("well formed");
+            let (data, trailers, _) = read(BodyDecoder::chunked(), &pieces).expect("well formed");
             prop_assert_eq!(data, b"abc0123456789".to_vec());
             prop_assert_eq!(trailers.len(), 2);
         }
@@ -266,7 +261,7 @@ mod tests {
             bytes in proptest::collection::vec(prop_oneof![any::<u8>(), Just(b'\r'), Just(b'\n'), Just(b'1')], 0..64),
             length in 0_u64..80,
         ) {
-            for decoder in [Decoder::chunked(), Decoder::Length(length), Decoder::Close] {
+            for decoder in [BodyDecoder::chunked(), BodyDecoder::Length(length), BodyDecoder::Close] {
                 if let Ok((data, _, rest)) = read(decoder, &[&bytes]) {
                     prop_assert!(data.len() + rest.len() <= bytes.len());
                 }

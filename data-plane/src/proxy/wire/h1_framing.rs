@@ -1,162 +1,134 @@
-//! Where one HTTP/1 request ends and the next begins, told strictly. Pure: bytes in, a verdict out.
+//! Strict framing of HTTP/1 requests. Pure: bytes in, a verdict out.
 //!
-//! hyper frames messages too, and hides from us what it forgave: it takes `Transfer-Encoding` over a
-//! `Content-Length` beside it and drops the latter, and ends lines at a bare LF. A proxy that forgives
-//! is half of a request smuggling attack (RFC 9112 section 11.2), so the same bytes are read here
-//! first, and what two parsers may read in two ways is a [`Fault`].
+//! hyper frames messages too, but leniently and without telling: it prefers `Transfer-Encoding` over
+//! a `Content-Length` beside it, which it drops, and accepts a bare LF. A lenient proxy is half of a
+//! request smuggling attack (RFC 9112 section 11.2). So the same bytes are checked here first, and
+//! every message that two parsers could read in two ways is a [`FramingError`].
 //!
 //! ```text
-//!        head whole          body whole
-//!  Head ────────────► Body ────────────► Head         Head, Body ── fault ──► Blind
-//!    └── asks to switch ──► Gate (what follows is no HTTP yet) ── switched ──► Blind
-//!                             └── not switched ──► Head
+//!        complete head       complete body
+//!  Head ────────────► Body ────────────► Head       Head, Body ── error ──► Disabled
+//!    └─ upgrade ─► UpgradePending (protocol of what follows unknown) ── switched ──► Disabled
+//!                    └── refused ──► Head
 //! ```
 //!
-//! Laws: what is inspected in pieces gives what it gives whole; any bytes give a verdict, never a panic.
+//! Laws: the verdict does not depend on how the bytes are split; no bytes cause a panic.
 
-#[path = "h1_framing/chunk.rs"]
 mod chunk;
-#[path = "h1_framing/head.rs"]
+mod error;
 mod head;
 
-pub(super) use chunk::Chunk;
-pub(super) use head::decimal;
-use head::{Body, Head};
-
-/// What makes a message ambiguous. The text is told to the client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
-    /// RFC 9112 section 2.2.
-    #[error("a line does not end with CR LF")]
-    LineEnd,
-    /// RFC 9112 section 5.2.
-    #[error("a field is folded over two lines")]
-    Folded,
-    /// RFC 9112 section 5.1.
-    #[error("a field line is malformed")]
-    Field,
-    /// RFC 9112 section 6.3.
-    #[error("Content-Length is not one number")]
-    ContentLength,
-    /// RFC 9112 section 6.1.
-    #[error("Transfer-Encoding is not chunked alone")]
-    TransferEncoding,
-    /// RFC 9112 section 6.3, point 3.
-    #[error("Transfer-Encoding and Content-Length stand together")]
-    BothLengths,
-    /// RFC 9112 section 7.1.
-    #[error("a chunk is malformed")]
-    Chunk,
-}
+pub(crate) use self::chunk::ChunkState;
+pub(crate) use self::error::FramingError;
+use self::head::BodyLength;
+pub(crate) use self::head::decimal;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Head,
     Length(u64),
-    Chunk(Chunk),
-    Gate,
-    Blind,
+    Chunk(ChunkState),
+    UpgradePending,
+    Disabled,
 }
 
 /// Follows the requests of one connection.
 #[derive(Debug)]
-pub struct Inspector {
+pub(crate) struct Inspector {
     state: State,
-    /// A head that came in pieces, so far.
+    /// The received part of an incomplete head.
     partial: Vec<u8>,
-    /// The longest head that is kept; hyper refuses a longer one.
+    /// The longest head that is kept, in bytes; hyper refuses a longer one.
     max_head: usize,
-    /// Heads that were whole.
     heads: u32,
-    /// After the body at hand, the gate.
-    gate_next: bool,
+    /// The current request asks for an upgrade.
+    is_upgrade: bool,
 }
 
-/// What was found in some bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Found {
-    /// How many of them may be passed on; those after it stand behind the gate.
-    pub pass: usize,
-    /// The head that has a fault, counted from 0. What follows is not inspected.
-    pub fault: Option<(u32, Fault)>,
-    /// The fault is in a body: nothing that follows what is passed on may be.
-    pub broken: bool,
+pub(crate) struct Inspection {
+    /// Bytes that may be passed on. The rest waits for the outcome of an upgrade.
+    pub(crate) pass: usize,
+    /// An error and the index of its request, from 0. Nothing behind it is inspected.
+    pub(crate) error: Option<(u32, FramingError)>,
+    /// The error is in a body, so nothing behind `pass` may be passed on.
+    pub(crate) is_in_body: bool,
 }
 
-/// What a connection's other end is about to send.
+/// The part of a request that a client sends next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub(crate) enum ReadPhase {
     /// A new request, or nothing.
     Idle,
     /// The rest of a head.
     Head,
-    /// A body, or what is not inspected.
+    /// A body, or bytes that are not inspected.
     Body,
 }
 
 impl Inspector {
-    /// At the start of a connection.
-    pub fn new(max_head: usize) -> Self {
+    /// The start of a connection. `max_head`: the longest head, in bytes.
+    pub(crate) fn new(max_head: usize) -> Self {
         Self {
             state: State::Head,
             partial: Vec::new(),
             max_head,
             heads: 0,
-            gate_next: false,
+            is_upgrade: false,
         }
     }
 
-    /// Nothing is inspected: another protocol is spoken.
-    pub fn blind() -> Self {
+    /// Inspects nothing: the connection uses another protocol.
+    pub(crate) fn disabled() -> Self {
         let mut inspector = Self::new(0);
-        inspector.state = State::Blind;
+        inspector.state = State::Disabled;
         inspector
     }
 
-    /// What it waits for.
-    pub fn phase(&self) -> Phase {
+    pub(crate) fn phase(&self) -> ReadPhase {
         match self.state {
-            State::Head if self.partial.is_empty() => Phase::Idle,
-            State::Head => Phase::Head,
-            _ => Phase::Body,
+            State::Head if self.partial.is_empty() => ReadPhase::Idle,
+            State::Head => ReadPhase::Head,
+            _ => ReadPhase::Body,
         }
     }
 
-    /// Heads seen whole so far.
-    pub fn heads(&self) -> u32 {
+    pub(crate) fn heads(&self) -> u32 {
         self.heads
     }
 
-    /// It stands at the gate: what follows is passed on only once it is known what it is.
-    pub fn is_gated(&self) -> bool {
-        self.state == State::Gate
+    /// An upgrade was requested, and nothing is passed on before its outcome is known.
+    pub(crate) fn is_upgrade_pending(&self) -> bool {
+        self.state == State::UpgradePending
     }
 
-    /// Opens the gate: to the protocol switched to, or to the next request.
-    pub fn open_gate(&mut self, switched: bool) {
-        if self.state == State::Gate {
-            self.state = if switched { State::Blind } else { State::Head };
+    /// Continues with the new protocol, or with the next request.
+    pub(crate) fn resolve_upgrade(&mut self, switched: bool) {
+        if self.state == State::UpgradePending {
+            self.state = match switched {
+                true => State::Disabled,
+                false => State::Head,
+            };
         }
     }
 
-    /// Looks at the bytes that come next.
-    pub fn inspect(&mut self, bytes: &[u8]) -> Found {
+    pub(crate) fn inspect(&mut self, bytes: &[u8]) -> Inspection {
         let mut at = 0;
         while at < bytes.len() {
             let rest = &bytes[at..];
             match self.state {
-                State::Blind => at = bytes.len(),
-                State::Gate => break,
-                State::Head => match self.head(rest) {
+                State::Disabled => at = bytes.len(),
+                State::UpgradePending => break,
+                State::Head => match self.inspect_head(rest) {
                     Ok(used) => at += used,
-                    Err(fault) => {
-                        let found = Found {
+                    Err(error) => {
+                        let found = Inspection {
                             pass: bytes.len(),
-                            fault: Some((self.heads, fault)),
-                            broken: false,
+                            error: Some((self.heads, error)),
+                            is_in_body: false,
                         };
                         self.heads = self.heads.wrapping_add(1);
-                        self.give_up();
+                        self.disable();
                         return found;
                     }
                 },
@@ -173,38 +145,38 @@ impl Inspector {
                         at += used;
                         self.state = next.map_or_else(|| self.after_body(), State::Chunk);
                     }
-                    Err(fault) => {
-                        self.give_up();
-                        return Found {
+                    Err(error) => {
+                        self.disable();
+                        return Inspection {
                             pass: at,
-                            fault: Some((self.heads.wrapping_sub(1), fault)),
-                            broken: true,
+                            error: Some((self.heads.wrapping_sub(1), error)),
+                            is_in_body: true,
                         };
                     }
                 },
             }
         }
-        Found {
+        Inspection {
             pass: at,
-            fault: None,
-            broken: false,
+            error: None,
+            is_in_body: false,
         }
     }
 
-    fn give_up(&mut self) {
-        self.state = State::Blind;
+    fn disable(&mut self) {
+        self.state = State::Disabled;
         self.partial = Vec::new();
     }
 
     fn after_body(&mut self) -> State {
-        match std::mem::take(&mut self.gate_next) {
-            true => State::Gate,
+        match std::mem::take(&mut self.is_upgrade) {
+            true => State::UpgradePending,
             false => State::Head,
         }
     }
 
-    /// Takes what belongs to the head at hand; tells how much that is.
-    fn head(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
+    /// Takes the bytes of the current head; returns their number.
+    fn inspect_head(&mut self, bytes: &[u8]) -> Result<usize, FramingError> {
         if self.partial.is_empty() {
             // Empty lines before a request are skipped (RFC 9112 section 2.2).
             let blank = head::blank(bytes);
@@ -218,7 +190,7 @@ impl Inspector {
             if bytes.len() <= self.max_head {
                 self.partial.extend_from_slice(bytes);
             } else {
-                self.state = State::Blind;
+                self.state = State::Disabled;
             }
             return Ok(bytes.len());
         }
@@ -226,11 +198,11 @@ impl Inspector {
         self.partial.extend_from_slice(bytes);
         let blank = head::blank(&self.partial);
         if blank > 0 {
-            // Only a CR was there before: the line before the request came in two pieces.
+            // The empty line before the request arrived in two pieces, CR and LF.
             self.partial.clear();
             return Ok(blank - before);
         }
-        // The end may begin up to two bytes before what is new.
+        // The empty line may begin up to two bytes before the new ones.
         match head::end(&self.partial, before.saturating_sub(3)) {
             Some(end) => {
                 let head = head::check(&self.partial[..end]);
@@ -239,31 +211,30 @@ impl Inspector {
                 Ok(end - before)
             }
             None => {
-                // hyper refuses a head as long as this with 431 and ends the connection.
+                // hyper refuses a head of this length with 431 and ends the connection.
                 if self.partial.len() > self.max_head {
-                    self.give_up();
+                    self.disable();
                 }
                 Ok(bytes.len())
             }
         }
     }
 
-    fn begin_body(&mut self, head: Head) {
+    fn begin_body(&mut self, head: head::RequestHead) {
         self.heads = self.heads.wrapping_add(1);
-        self.gate_next = head.switch;
+        self.is_upgrade = head.is_upgrade;
         self.state = match head.body {
-            Body::Length(0) => self.after_body(),
-            Body::Length(length) => State::Length(length),
-            Body::Chunked => State::Chunk(Chunk::START),
+            BodyLength::Exact(0) => self.after_body(),
+            BodyLength::Exact(length) => State::Length(length),
+            BodyLength::Chunked => State::Chunk(ChunkState::START),
         };
     }
 }
 
-/// The end of the head that `bytes` begin with, behind its empty line.
-pub(super) fn head_end(bytes: &[u8]) -> Option<usize> {
+/// The end of the head at the start of `bytes`, behind its empty line; `None` if it is incomplete.
+pub(crate) fn head_end(bytes: &[u8]) -> Option<usize> {
     head::end(bytes, 0)
 }
 
 #[cfg(test)]
-#[path = "h1_framing/tests.rs"]
 mod tests;

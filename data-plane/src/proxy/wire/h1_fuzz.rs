@@ -1,13 +1,13 @@
-//! What an instance says, fuzzed: heads, and the bodies that they announce.
+//! Fuzzing of responses: heads and the bodies that they announce.
 
 use bytes::BytesMut;
 use http::StatusCode;
 
-use super::decode::Next;
-use super::head;
+use super::h1_decode::Decoded;
+use super::h1_head;
 use crate::fuzz::Target;
 
-/// What one response was.
+/// One decoded response.
 #[derive(Debug, PartialEq, Eq)]
 struct Read {
     status: StatusCode,
@@ -15,12 +15,12 @@ struct Read {
     trailers: usize,
 }
 
-/// The responses in some bytes that come in pieces of this size, and whether they end with a whole one.
+/// The responses in some bytes, read in pieces of this size, and whether the last is complete.
 fn responses(bytes: &[u8], piece: usize) -> (Vec<Read>, bool) {
     let mut pieces = bytes.chunks(piece);
     let (mut all, mut buffer) = (Vec::new(), BytesMut::new());
     loop {
-        let head = match head::parse(&mut buffer, false) {
+        let head = match h1_head::parse(&mut buffer, false) {
             Ok(Some(head)) => head,
             Ok(None) => match pieces.next() {
                 Some(more) => {
@@ -39,21 +39,21 @@ fn responses(bytes: &[u8], piece: usize) -> (Vec<Read>, bool) {
         };
         loop {
             let next = match body.next(&mut buffer) {
-                Ok(Next::More) => match pieces.next() {
+                Ok(Decoded::NeedMore) => match pieces.next() {
                     Some(more) => {
                         buffer.extend_from_slice(more);
                         continue;
                     }
-                    None => body.end().map(|()| Next::End),
+                    None => body.end().map(|()| Decoded::End),
                 },
                 next => next,
             };
             match next {
-                Ok(Next::Frame(frame)) => match frame.into_data() {
+                Ok(Decoded::Frame(frame)) => match frame.into_data() {
                     Ok(data) => read.data.extend_from_slice(&data),
                     Err(frame) => read.trailers = frame.into_trailers().expect("trailers").len(),
                 },
-                Ok(Next::More | Next::End) => break,
+                Ok(Decoded::NeedMore | Decoded::End) => break,
                 Err(_) => {
                     all.push(read);
                     return (all, false);

@@ -1,4 +1,4 @@
-//! The head of a response: found, read, and what it says of what follows it. Pure.
+//! Parses the head of an HTTP/1 response and the framing of its body. Pure.
 
 use std::mem::MaybeUninit;
 
@@ -6,62 +6,61 @@ use bytes::BytesMut;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
 use httparse::ParserConfig;
 
-use super::decode::Decoder;
-use super::{Error, MOST_READ, fields};
-use crate::proxy::framing;
+use super::h1_decode::BodyDecoder;
+use super::h1_error::{Error, append_fields};
+use super::h1_framing;
 
-/// Fields of a head, at most.
-const MOST_FIELDS: usize = 100;
+/// Limit of a head in bytes.
+pub(crate) const MAX_HEAD: usize = 128 * 1024;
+/// Limit of the fields of a head.
+const MAX_FIELDS: usize = 100;
+/// Fields that the proxy adds, for which space is reserved.
+const ADDED_FIELDS: usize = 4;
 
-/// Fields that a response gains on its way to the client: room for them is made at once.
-const GAINED: usize = 4;
-
-/// A response's head.
 #[derive(Debug)]
-pub(super) struct Head {
-    /// With what reads its body.
-    pub(super) response: Response<Decoder>,
-    /// The connection outlasts it (RFC 9112 section 9.3).
-    pub(super) keeps: bool,
+pub(crate) struct ResponseHead {
+    pub(crate) response: Response<BodyDecoder>,
+    /// The connection persists after the response (RFC 9112 section 9.3).
+    pub(crate) keep_alive: bool,
 }
 
-/// Takes a head off the front of `buffer`; `None` if it is not here whole. `is_head`: the request's method was HEAD.
+/// Takes a head from the front of `buffer`; `None` if it is incomplete. `is_head`: the method of the
+/// request was HEAD.
 ///
 /// # Errors
-/// If what is here is the beginning of no head (RFC 9112 section 4), or of one that frames its body in no way or
-/// in two (section 6.3).
-pub(super) fn parse(buffer: &mut BytesMut, is_head: bool) -> Result<Option<Head>, Error> {
-    let Some(end) = framing::head_end(buffer) else {
-        return match buffer.len() < MOST_READ {
+/// If the head is malformed (RFC 9112 section 4), or frames its body ambiguously (section 6.3).
+pub(crate) fn parse(buffer: &mut BytesMut, is_head: bool) -> Result<Option<ResponseHead>, Error> {
+    let Some(end) = h1_framing::head_end(buffer) else {
+        return match buffer.len() < MAX_HEAD {
             true => Ok(None),
-            false => Err(Error::Malformed("its head does not end")),
+            false => Err(Error::Malformed("the head is too long")),
         };
     };
     let section = buffer.split_to(end).freeze();
-    let mut space = [const { MaybeUninit::uninit() }; MOST_FIELDS];
+    let mut space = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut found = httparse::Response::new(&mut []);
     let config = ParserConfig::default();
     let parsed = config.parse_response_with_uninit_headers(&mut found, &section, &mut space);
     match parsed {
         Ok(status) if status.is_complete() => {}
-        Ok(_) => return Err(Error::Malformed("its head is empty")),
+        Ok(_) => return Err(Error::Malformed("the head is empty")),
         Err(httparse::Error::TooManyHeaders) => return Err(Error::Malformed("too many fields")),
         Err(_) => return Err(Error::Malformed("its head")),
     }
     let status = found.code.and_then(|code| StatusCode::from_u16(code).ok());
-    let status = status.ok_or(Error::Malformed("its status"))?;
-    let old = found.version == Some(0);
-    let mut response = Response::new(Decoder::Over);
+    let status = status.ok_or(Error::Malformed("the status"))?;
+    let is_http10 = found.version == Some(0);
+    let mut response = Response::new(BodyDecoder::Over);
     *response.status_mut() = status;
-    *response.version_mut() = if old {
+    *response.version_mut() = if is_http10 {
         Version::HTTP_10
     } else {
         Version::HTTP_11
     };
     let headers = response.headers_mut();
-    headers.reserve(found.headers.len() + GAINED);
-    fields(&section, found.headers.iter().copied(), headers)?;
-    // What the server may say in place of the usual words (RFC 9112 section 4) is passed on.
+    headers.reserve(found.headers.len() + ADDED_FIELDS);
+    append_fields(&section, found.headers.iter().copied(), headers)?;
+    // A custom reason phrase is passed on (RFC 9112 section 4).
     if let Some(reason) = found
         .reason
         .filter(|reason| Some(*reason) != status.canonical_reason())
@@ -69,44 +68,47 @@ pub(super) fn parse(buffer: &mut BytesMut, is_head: bool) -> Result<Option<Head>
     {
         response.extensions_mut().insert(reason);
     }
-    let keeps = keeps(response.headers(), old);
-    let body = body(response.headers_mut(), status, is_head, old)?;
-    let keeps = keeps && body != Decoder::Close;
+    let keep_alive = keep_alive(response.headers(), is_http10);
+    let body = body(response.headers_mut(), status, is_head, is_http10)?;
+    let keep_alive = keep_alive && body != BodyDecoder::Close;
     *response.body_mut() = body;
-    Ok(Some(Head { response, keeps }))
+    Ok(Some(ResponseHead {
+        response,
+        keep_alive,
+    }))
 }
 
-/// Whether the connection stays (RFC 9112 section 9.3).
-fn keeps(headers: &HeaderMap, old: bool) -> bool {
-    let mut keeps = !old;
+/// Whether the connection persists (RFC 9112 section 9.3).
+fn keep_alive(headers: &HeaderMap, is_http10: bool) -> bool {
+    let mut keep_alive = !is_http10;
     for field in headers.get_all(header::CONNECTION) {
         for option in field.as_bytes().split(|byte| *byte == b',') {
             let option = option.trim_ascii();
             if option.eq_ignore_ascii_case(b"close") {
                 return false;
             }
-            keeps |= option.eq_ignore_ascii_case(b"keep-alive");
+            keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
         }
     }
-    keeps
+    keep_alive
 }
 
-/// How the body is framed (RFC 9112 section 6.3).
+/// The framing of the body (RFC 9112 section 6.3).
 fn body(
     headers: &mut HeaderMap,
     status: StatusCode,
     is_head: bool,
-    old: bool,
-) -> Result<Decoder, Error> {
+    is_http10: bool,
+) -> Result<BodyDecoder, Error> {
     let coded = headers.contains_key(header::TRANSFER_ENCODING);
     let length = length(headers)?;
-    if coded && (length.is_some() || old) {
+    if coded && (length.is_some() || is_http10) {
         return Err(Error::Malformed(
             "both Transfer-Encoding and a length, or HTTP/1.0",
         ));
     }
     if coded {
-        // Another coding is used only with those who say that they take it (section 7).
+        // Other codings need a request that accepts them (section 7).
         let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
         let (coding, None) = (codings.next(), codings.next()) else {
             return Err(Error::Malformed("Transfer-Encoding twice"));
@@ -119,22 +121,22 @@ fn body(
         || status.is_informational()
         || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     Ok(match length {
-        _ if none => Decoder::Over,
-        _ if coded => Decoder::chunked(),
-        Some(0) => Decoder::Over,
-        Some(length) => Decoder::Length(length),
-        None => Decoder::Close,
+        _ if none => BodyDecoder::Over,
+        _ if coded => BodyDecoder::chunked(),
+        Some(0) => BodyDecoder::Over,
+        Some(length) => BodyDecoder::Length(length),
+        None => BodyDecoder::Close,
     })
 }
 
-/// What `Content-Length` says. One length that is said several times is said once from here on.
+/// The `Content-Length`. Equal repeated values are reduced to one.
 fn length(headers: &mut HeaderMap) -> Result<Option<u64>, Error> {
     let mut fields = headers.get_all(header::CONTENT_LENGTH).iter();
     let Some(first) = fields.next() else {
         return Ok(None);
     };
-    let several = fields.next().is_some() || first.as_bytes().contains(&b',');
-    if !several {
+    let is_repeated = fields.next().is_some() || first.as_bytes().contains(&b',');
+    if !is_repeated {
         return decimal(first.as_bytes()).map(Some);
     }
     let all = headers.get_all(header::CONTENT_LENGTH).iter();
@@ -142,7 +144,7 @@ fn length(headers: &mut HeaderMap) -> Result<Option<u64>, Error> {
     let first = decimal(lengths.next().unwrap_or_default().trim_ascii())?;
     for other in lengths {
         if decimal(other.trim_ascii())? != first {
-            return Err(Error::Malformed("Content-Length is several lengths"));
+            return Err(Error::Malformed("different values of Content-Length"));
         }
     }
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(first));
@@ -150,18 +152,18 @@ fn length(headers: &mut HeaderMap) -> Result<Option<u64>, Error> {
 }
 
 fn decimal(text: &[u8]) -> Result<u64, Error> {
-    framing::decimal(text).ok_or(Error::Malformed("Content-Length is no number"))
+    h1_framing::decimal(text).ok_or(Error::Malformed("Content-Length is not a number"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Option<Head>, Error> {
+    fn read(text: &str) -> Result<Option<ResponseHead>, Error> {
         parse(&mut BytesMut::from(text), false)
     }
 
-    fn head(fields: &str) -> Head {
+    fn head(fields: &str) -> ResponseHead {
         let text = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
         read(&text).expect("well formed").expect("whole")
     }
@@ -169,14 +171,17 @@ mod tests {
     #[test]
     fn rfc_9112_section_6_3_how_a_body_ends() {
         let body = |fields| head(fields).response.into_body();
-        assert_eq!(body("content-length: 5\r\n"), Decoder::Length(5));
-        assert_eq!(body("content-length: 0\r\n"), Decoder::Over);
+        assert_eq!(body("content-length: 5\r\n"), BodyDecoder::Length(5));
+        assert_eq!(body("content-length: 0\r\n"), BodyDecoder::Over);
         assert_eq!(
             body("content-length: 5, 5\r\ncontent-length: 5\r\n"),
-            Decoder::Length(5)
+            BodyDecoder::Length(5)
         );
-        assert_eq!(body("transfer-encoding: Chunked\r\n"), Decoder::chunked());
-        assert_eq!(body(""), Decoder::Close);
+        assert_eq!(
+            body("transfer-encoding: Chunked\r\n"),
+            BodyDecoder::chunked()
+        );
+        assert_eq!(body(""), BodyDecoder::Close);
         for (status, is_head) in [
             ("200", true),
             ("204", false),
@@ -186,13 +191,13 @@ mod tests {
             let text = format!("HTTP/1.1 {status} X\r\ncontent-length: 5\r\n\r\n");
             let head = parse(&mut BytesMut::from(text.as_str()), is_head);
             let head = head.expect("well formed").expect("whole");
-            assert_eq!(*head.response.body(), Decoder::Over, "{status}");
-            assert!(head.keeps);
+            assert_eq!(*head.response.body(), BodyDecoder::Over, "{status}");
+            assert!(head.keep_alive);
         }
     }
 
     #[test]
-    fn rfc_9112_section_6_3_what_frames_in_two_ways_is_refused() {
+    fn rfc_9112_section_6_3_ambiguous_framing_is_refused() {
         for fields in [
             "content-length: 5\r\ncontent-length: 6\r\n",
             "content-length: 5, 6\r\n",
@@ -216,22 +221,22 @@ mod tests {
     }
 
     #[test]
-    fn rfc_9112_section_9_3_whether_the_connection_stays() {
+    fn rfc_9112_section_9_3_persistence_of_the_connection() {
         let length = "content-length: 0\r\n";
-        assert!(head(length).keeps);
-        assert!(!head(&format!("{length}connection: x, Close\r\n")).keeps);
-        assert!(!head("").keeps, "its end is the body's");
+        assert!(head(length).keep_alive);
+        assert!(!head(&format!("{length}connection: x, Close\r\n")).keep_alive);
+        assert!(!head("").keep_alive, "its end is the end of the body");
         let old = |more: &str| {
             let text = format!("HTTP/1.0 200 OK\r\n{length}{more}\r\n");
             read(&text).expect("well formed").expect("whole")
         };
-        assert!(!old("").keeps);
-        assert!(old("connection: keep-alive\r\n").keeps);
+        assert!(!old("").keep_alive);
+        assert!(old("connection: keep-alive\r\n").keep_alive);
         assert_eq!(old("").response.version(), Version::HTTP_10);
     }
 
     #[test]
-    fn a_head_is_taken_whole_and_nothing_behind_it() {
+    fn exactly_the_head_is_taken() {
         let text = "HTTP/1.1 299 Quite Fine\r\nx: 1\r\nX: 2\r\ncontent-length: 2\r\n\r\nok";
         let end = text.len() - 2;
         for cut in 0..end {
@@ -255,9 +260,9 @@ mod tests {
 
     #[test]
     fn a_head_without_end_or_with_too_many_fields_is_refused() {
-        let endless = "x".repeat(MOST_READ);
+        let endless = "x".repeat(MAX_HEAD);
         assert!(read(&endless).is_err());
-        let many = "x: 1\r\n".repeat(MOST_FIELDS + 1);
+        let many = "x: 1\r\n".repeat(MAX_FIELDS + 1);
         assert!(read(&format!("HTTP/1.1 200 OK\r\n{many}\r\n")).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! A stream as bytes both ways, once it is a tunnel (RFC 8441 section 5).
+//! An HTTP/2 stream as a byte stream in both directions, for tunnels (RFC 8441 section 5).
 
 use std::io;
 use std::pin::Pin;
@@ -8,20 +8,20 @@ use bytes::{Buf as _, Bytes};
 use h2::{RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The most that is copied into one write.
-const MOST: usize = 16 * 1024;
+/// Limit of bytes that are copied into one write.
+const MAX_WRITE: usize = 16 * 1024;
 
-/// Reads and writes the DATA of a stream. A stream that is reset is a connection that is (RFC 8441 section 5).
+/// Reads and writes the DATA of a stream. A reset of the stream is a reset of the connection.
 #[derive(Debug)]
-pub(in super::super) struct ByteStream {
+pub(crate) struct H2ByteStream {
     received: RecvStream,
     sends: SendStream<Bytes>,
-    /// What of the last frame was not read yet.
+    /// The unread part of the last frame.
     rest: Bytes,
 }
 
-impl ByteStream {
-    pub(super) fn new(received: RecvStream, sends: SendStream<Bytes>) -> Self {
+impl H2ByteStream {
+    pub(crate) fn new(received: RecvStream, sends: SendStream<Bytes>) -> Self {
         Self {
             received,
             sends,
@@ -39,7 +39,7 @@ fn reset(error: h2::Error) -> io::Error {
     }
 }
 
-impl AsyncRead for ByteStream {
+impl AsyncRead for H2ByteStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -61,7 +61,7 @@ impl AsyncRead for ByteStream {
     }
 }
 
-impl AsyncWrite for ByteStream {
+impl AsyncWrite for H2ByteStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -70,14 +70,14 @@ impl AsyncWrite for ByteStream {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        self.sends.reserve_capacity(bytes.len().min(MOST));
+        self.sends.reserve_capacity(bytes.len().min(MAX_WRITE));
         while self.sends.capacity() == 0 {
             match ready!(self.sends.poll_capacity(cx)) {
-                Some(room) => room.map_err(reset)?,
+                Some(capacity) => capacity.map_err(reset)?,
                 None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             };
         }
-        let taken = bytes.len().min(self.sends.capacity()).min(MOST);
+        let taken = bytes.len().min(self.sends.capacity()).min(MAX_WRITE);
         let data = Bytes::copy_from_slice(&bytes[..taken]);
         self.sends.send_data(data, false).map_err(reset)?;
         Poll::Ready(Ok(taken))

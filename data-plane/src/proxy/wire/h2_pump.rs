@@ -1,4 +1,4 @@
-//! A body on its way into a stream.
+//! Sends a body into an HTTP/2 stream.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -7,66 +7,65 @@ use bytes::Bytes;
 use h2::{Reason, SendStream};
 use http_body::{Body, Frame};
 
-/// Passes a body on, frame by frame, until it is in its stream whole or either side breaks off.
+/// Sends a body frame by frame, until it ends or either side fails.
 ///
-/// Law: at most one frame is held beyond what the stream's window takes.
+/// Law: at most one frame is held beyond the window of the stream.
 #[derive(Debug)]
-pub(in super::super) struct Pump<B> {
+pub(crate) struct H2Pump<B> {
     body: B,
     stream: SendStream<Bytes>,
-    /// Some of the body is on its way: what follows waits until that is gone.
-    begun: bool,
-    /// A frame for which there is no room yet, and whether it is the last.
-    waits: Option<(Bytes, bool)>,
+    /// The first frame was sent, so later ones wait for capacity.
+    has_begun: bool,
+    /// A frame that waits for capacity, and whether it is the last.
+    waiting: Option<(Bytes, bool)>,
 }
 
-/// Why a body did not get through.
+/// The reason why a body was not sent completely.
 #[derive(Debug)]
-pub(in super::super) enum Failed<E> {
-    /// The body broke off, and the stream was reset.
+pub(crate) enum PumpError<E> {
+    /// The body failed, and the stream was reset.
     Body(E),
-    /// The stream was reset, or its connection is gone.
+    /// The peer reset the stream, or its connection ended.
     Stream(h2::Error),
 }
 
-impl<E> From<h2::Error> for Failed<E> {
+impl<E> From<h2::Error> for PumpError<E> {
     fn from(error: h2::Error) -> Self {
         Self::Stream(error)
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Pump<B> {
-    pub(in super::super) fn new(body: B, stream: SendStream<Bytes>) -> Self {
+impl<B: Body<Data = Bytes> + Unpin> H2Pump<B> {
+    pub(crate) fn new(body: B, stream: SendStream<Bytes>) -> Self {
         Self {
             body,
             stream,
-            begun: false,
-            waits: None,
+            has_begun: false,
+            waiting: None,
         }
     }
 
-    pub(in super::super) fn body(&self) -> &B {
+    pub(crate) fn body(&self) -> &B {
         &self.body
     }
 
-    /// Breaks it off.
-    pub(in super::super) fn reset(&mut self, reason: Reason) {
+    pub(crate) fn reset(&mut self, reason: Reason) {
         self.stream.send_reset(reason);
     }
 
-    /// Moves what can be moved. `broken`: what the stream is reset with if the body breaks off.
-    pub(in super::super) fn poll(
+    /// Sends as much as possible. `on_error`: the reset code if the body fails.
+    pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        broken: Reason,
-    ) -> Poll<Result<(), Failed<B::Error>>> {
+        on_error: Reason,
+    ) -> Poll<Result<(), PumpError<B::Error>>> {
         if let Poll::Ready(reason) = self.stream.poll_reset(cx)? {
             return Poll::Ready(Err(h2::Error::from(reason).into()));
         }
         loop {
-            if let Some((_, last)) = self.waits {
-                ready!(self.poll_room(cx))?;
-                let data = self.waits.take().map(|(data, _)| data);
+            if let Some((_, last)) = self.waiting {
+                ready!(self.poll_capacity(cx))?;
+                let data = self.waiting.take().map(|(data, _)| data);
                 self.stream.send_data(data.unwrap_or_default(), last)?;
                 if last {
                     return Poll::Ready(Ok(()));
@@ -79,18 +78,18 @@ impl<B: Body<Data = Bytes> + Unpin> Pump<B> {
             let frame = match frame {
                 Ok(frame) => frame,
                 Err(error) => {
-                    self.stream.send_reset(broken);
-                    return Poll::Ready(Err(Failed::Body(error)));
+                    self.stream.send_reset(on_error);
+                    return Poll::Ready(Err(PumpError::Body(error)));
                 }
             };
-            if self.pass(frame)? {
+            if self.send(frame)? {
                 return Poll::Ready(Ok(()));
             }
         }
     }
 
-    /// Sends a frame, or keeps it for when there is room; tells whether it ended the stream.
-    fn pass(&mut self, frame: Frame<Bytes>) -> Result<bool, h2::Error> {
+    /// Sends a frame, or keeps it until there is capacity. Returns true if it ended the stream.
+    fn send(&mut self, frame: Frame<Bytes>) -> Result<bool, h2::Error> {
         let data = match frame.into_data() {
             Ok(data) => data,
             Err(frame) => {
@@ -103,23 +102,23 @@ impl<B: Body<Data = Bytes> + Unpin> Pump<B> {
             }
         };
         let last = self.body.is_end_stream();
-        // The first frame is the only one of most bodies; `h2` keeps it until there is room.
-        if !self.begun || data.is_empty() {
-            self.begun = true;
+        // Most bodies have one frame; `h2` keeps it until there is capacity.
+        if !self.has_begun || data.is_empty() {
+            self.has_begun = true;
             self.stream.send_data(data, last)?;
             return Ok(last);
         }
-        // To ask for all its bytes here would take them from the connection's other streams.
+        // Reserving all its bytes would take capacity from the other streams of the connection.
         self.stream.reserve_capacity(1);
-        self.waits = Some((data, last));
+        self.waiting = Some((data, last));
         Ok(false)
     }
 
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+    fn poll_capacity(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         while self.stream.capacity() == 0 {
             match ready!(self.stream.poll_capacity(cx)) {
-                Some(room) => room?,
-                // It is closed, and `poll_reset` says why at the next turn.
+                Some(capacity) => capacity?,
+                // The stream is closed; the next `poll_reset` returns the reason.
                 None => return Poll::Ready(Err(Reason::STREAM_CLOSED.into())),
             };
         }

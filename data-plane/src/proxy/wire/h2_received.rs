@@ -1,4 +1,4 @@
-//! A stream's body on its way in.
+//! The body of an HTTP/2 message as it arrives on its stream.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -9,69 +9,67 @@ use h2::RecvStream;
 use http::{HeaderMap, header};
 use http_body::{Frame, SizeHint};
 
-use super::super::framing::decimal;
+use super::h1_framing::decimal;
 
-/// What a stream brings behind its head.
+/// A body that arrives on a stream.
 ///
-/// A stream that was reset, with whatever code, ends with an error: only END_STREAM says that a body is
-/// whole (RFC 9113 section 8.1).
+/// A reset with any code is an error: only END_STREAM completes a body (RFC 9113 section 8.1).
 #[derive(Debug)]
-pub(in super::super) struct Received {
+pub(crate) struct H2Body {
     stream: RecvStream,
-    /// What `Content-Length` says is to come still. `h2` holds the body to it.
+    /// Bytes left according to `Content-Length`, which `h2` enforces. `None`: no such field.
     left: Option<u64>,
-    data_over: bool,
-    /// Set once the body is read and none of it is here.
-    wanted: Option<Rc<Cell<bool>>>,
+    is_data_over: bool,
+    /// Set when a reader waits for the first bytes.
+    is_awaited: Option<Rc<Cell<bool>>>,
 }
 
-impl Received {
-    /// Behind a head that had these fields.
-    pub(in super::super) fn new(stream: RecvStream, fields: &HeaderMap) -> Self {
+impl H2Body {
+    pub(crate) fn new(stream: RecvStream, fields: &HeaderMap) -> Self {
         Self {
             stream,
             left: length(fields),
-            data_over: false,
-            wanted: None,
+            is_data_over: false,
+            is_awaited: None,
         }
     }
 
-    /// Has `wanted` set when somebody waits for the body, for a client that holds it back until then.
-    pub(super) fn tell_when_wanted(&mut self, wanted: Rc<Cell<bool>>) {
-        self.wanted = Some(wanted);
+    /// Sets `is_awaited` when a reader waits for the body, which the client holds back until then.
+    pub(crate) fn notify_awaited(&mut self, is_awaited: Rc<Cell<bool>>) {
+        self.is_awaited = Some(is_awaited);
     }
 
-    pub(in super::super) fn poll_frame(
+    pub(crate) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
-        if !self.data_over {
+        if !self.is_data_over {
             let Poll::Ready(data) = self.stream.poll_data(cx) else {
-                if let Some(wanted) = self.wanted.take() {
-                    wanted.set(true);
+                if let Some(is_awaited) = self.is_awaited.take() {
+                    is_awaited.set(true);
                 }
                 return Poll::Pending;
             };
             match data.transpose()? {
                 Some(data) => {
-                    // Who takes a frame has room for it, so that the window is as wide as what follows it.
+                    // A reader takes a frame only if it has room for it, so its capacity is free again.
                     self.stream.flow_control().release_capacity(data.len())?;
                     let taken = data.len() as u64;
                     self.left = self.left.map(|left| left.saturating_sub(taken));
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
-                None => self.data_over = true,
+                None => self.is_data_over = true,
             }
         }
         let trailers = ready!(self.stream.poll_trailers(cx))?;
         Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
     }
 
-    pub(in super::super) fn is_end_stream(&self) -> bool {
+    pub(crate) fn is_end_stream(&self) -> bool {
         self.stream.is_end_stream()
     }
 
-    pub(in super::super) fn size_hint(&self) -> SizeHint {
+    pub(crate) fn size_hint(&self) -> SizeHint {
         match self.left {
             _ if self.is_end_stream() => SizeHint::with_exact(0),
             Some(left) => SizeHint::with_exact(left),
@@ -80,7 +78,7 @@ impl Received {
     }
 }
 
-/// The one length that a head gives.
+/// The `Content-Length`, if there is exactly one.
 fn length(fields: &HeaderMap) -> Option<u64> {
     let mut given = fields.get_all(header::CONTENT_LENGTH).iter();
     let (one, None) = (given.next()?, given.next()) else {

@@ -1,4 +1,4 @@
-//! A body as it arrives, over HTTP/1 or HTTP/2.
+//! A message body as it arrives, over HTTP/1 or HTTP/2.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -6,31 +6,30 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::http2::received::Received;
-use super::upstream::http1;
-use super::upstream::http1::decode::Decoder;
+use super::h1_decode::BodyDecoder;
+use super::h1_error;
+use super::h2_received::H2Body;
 
 /// A body that is read frame by frame.
 #[derive(Debug)]
-pub(super) enum Incoming {
-    /// Of a request whose stream is to become a tunnel.
-    None,
-    /// A request's over HTTP/1.
-    Http1(hyper::body::Incoming),
-    /// A response's over HTTP/1, which [its connection](super::upstream::Lease::poll_frame) reads.
-    Framed(Decoder),
-    Http2(Received),
+pub(crate) enum Incoming {
+    /// No body: the stream of the request may become a tunnel.
+    Empty,
+    Http1Request(hyper::body::Incoming),
+    /// The body of a response over HTTP/1, which only its connection can read.
+    Http1Response(BodyDecoder),
+    Http2(H2Body),
 }
 
-/// Why a message did not arrive whole.
+/// The reason why a message did not arrive completely.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
+pub(crate) enum Error {
     #[error(transparent)]
-    Http1(#[from] hyper::Error),
+    Http1Request(#[from] hyper::Error),
     #[error(transparent)]
     Http2(#[from] h2::Error),
     #[error(transparent)]
-    Response(#[from] http1::Error),
+    Http1Response(#[from] h1_error::Error),
 }
 
 impl Body for Incoming {
@@ -42,9 +41,8 @@ impl Body for Incoming {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         match self.get_mut() {
-            // Without its connection there is no more of it.
-            Self::None | Self::Framed(_) => Poll::Ready(None),
-            Self::Http1(body) => {
+            Self::Empty | Self::Http1Response(_) => Poll::Ready(None),
+            Self::Http1Request(body) => {
                 let polled = Pin::new(body).poll_frame(cx);
                 polled.map(|frame| frame.map(|frame| frame.map_err(Error::from)))
             }
@@ -54,18 +52,18 @@ impl Body for Incoming {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::None => true,
-            Self::Http1(body) => body.is_end_stream(),
-            Self::Framed(body) => body.is_over(),
+            Self::Empty => true,
+            Self::Http1Request(body) => body.is_end_stream(),
+            Self::Http1Response(body) => body.is_over(),
             Self::Http2(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::None => SizeHint::with_exact(0),
-            Self::Http1(body) => body.size_hint(),
-            Self::Framed(body) => body.size_hint(),
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Http1Request(body) => body.size_hint(),
+            Self::Http1Response(body) => body.size_hint(),
             Self::Http2(body) => body.size_hint(),
         }
     }

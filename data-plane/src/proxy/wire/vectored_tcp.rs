@@ -1,8 +1,8 @@
-//! Short writes of several pieces, joined into one.
+//! Joins short vectored writes into one `send`.
 //!
-//! A head and its body are two slices for hyper, so it writes them with `writev`, which costs the kernel a copy
-//! and checks of the list of slices on top of what `send` does. [`Joined`] copies what is short together and
-//! sends it in one piece; what is long stays in its slices, and is not copied.
+//! hyper writes a head and its body as two slices with `writev`, for which the kernel copies and
+//! checks the list of slices. [`VectoredTcp`] copies short slices into one buffer instead; long
+//! writes stay vectored and are not copied.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -11,14 +11,14 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Up to this many bytes are copied together.
-const SHORT: usize = 4 * 1024;
+/// Limit of bytes that are copied into one write.
+const MAX_JOINED: usize = 4 * 1024;
 
-/// A socket whose short writes are in one piece.
+/// A socket whose short vectored writes are joined.
 #[derive(Debug)]
-pub(super) struct Joined<T>(pub(super) T);
+pub(crate) struct VectoredTcp<T>(pub(crate) T);
 
-impl<T: AsyncRead + Unpin> AsyncRead for Joined<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for VectoredTcp<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -28,7 +28,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Joined<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Joined<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for VectoredTcp<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -46,10 +46,10 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Joined<T> {
         if let [one] = bytes {
             return socket.poll_write(cx, one);
         }
-        if bytes.iter().map(|slice| slice.len()).sum::<usize>() > SHORT {
+        if bytes.iter().map(|slice| slice.len()).sum::<usize>() > MAX_JOINED {
             return socket.poll_write_vectored(cx, bytes);
         }
-        let mut space = [MaybeUninit::uninit(); SHORT];
+        let mut space = [MaybeUninit::uninit(); MAX_JOINED];
         let mut joined = ReadBuf::uninit(&mut space);
         for slice in bytes {
             joined.put_slice(slice);

@@ -1,11 +1,12 @@
-//! What an HTTP/2 connection writes in one turn, gathered into one write.
+//! Coalesces the writes of one poll of an HTTP/2 connection into one write.
 //!
-//! `h2` writes a response's frames as soon as one of them is longer than a few hundred bytes, so that four
-//! streams that are answered at once cost four system calls and four packets, and a body of 64 KiB four. A
-//! [`Gather`] between it and the socket holds what is not very long until whoever polls the connection says that
-//! its turn is over ([`Gather::after`]); what is longer goes out at once, behind what was held, in one vectored write.
+//! `h2` writes the frames of a response as soon as one is longer than a few hundred bytes: four
+//! concurrent responses, or a body of 64 KiB, cost four system calls and four packets. A
+//! [`WriteCoalescer`] between `h2` and the socket buffers short writes until the poll ends
+//! ([`WriteCoalescer::end_turn`]). Long writes leave at once, behind the buffer, in one `writev`.
 //!
-//! Law: bytes leave in the order they were written in, and at most [`MOST_HELD`] and one short write are held.
+//! Laws: bytes leave in the order of the writes; the buffer holds at most [`MAX_BUFFERED`] bytes and
+//! one short write.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -15,21 +16,21 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// When this much is held, it is sent before more is taken.
-const MOST_HELD: usize = 64 * 1024;
-/// What is at least this long is sent at once, uncopied: more than a frame of 16 KiB and its head. A copy of what was
-/// read just now costs less than a call of its own for each frame.
-const LONG: usize = 17 * 1024;
-/// A frame has a head and a payload.
-const SLICES: usize = 8;
+/// At this size the buffer is sent before another write is accepted.
+const MAX_BUFFERED: usize = 64 * 1024;
+/// Writes of this length are sent at once and not copied: more than a frame of 16 KiB with its head.
+/// Copying a frame that is still in the cache costs less than a system call for it.
+const LONG_WRITE: usize = 17 * 1024;
+/// Slices in one write; a frame has two, head and payload.
+const MAX_SLICES: usize = 8;
 
-/// A socket that is written to once a turn. Clones are the same socket.
+/// A socket that is written to once per poll. Clones share the socket.
 #[derive(Debug)]
-pub(super) struct Gather<T> {
+pub(crate) struct WriteCoalescer<T> {
     inner: Rc<RefCell<Inner<T>>>,
 }
 
-impl<T> Clone for Gather<T> {
+impl<T> Clone for WriteCoalescer<T> {
     fn clone(&self) -> Self {
         let inner = self.inner.clone();
         Self { inner }
@@ -39,16 +40,16 @@ impl<T> Clone for Gather<T> {
 #[derive(Debug)]
 struct Inner<T> {
     socket: T,
-    held: Vec<u8>,
-    /// Bytes of `held` that are sent.
+    buffer: Vec<u8>,
+    /// Bytes of `buffer` that are sent.
     sent: usize,
 }
 
-impl<T: AsyncWrite + Unpin> Gather<T> {
-    pub(super) fn new(socket: T) -> Self {
+impl<T: AsyncWrite + Unpin> WriteCoalescer<T> {
+    pub(crate) fn new(socket: T) -> Self {
         let inner = RefCell::new(Inner {
             socket,
-            held: Vec::new(),
+            buffer: Vec::new(),
             sent: 0,
         });
         Self {
@@ -56,22 +57,21 @@ impl<T: AsyncWrite + Unpin> Gather<T> {
         }
     }
 
-    /// Sends what is held after a turn of whoever writes, also after its last, when the last frames say why. What the
-    /// socket does not take now it takes later: the task is woken then, and has another turn. If sending failed, the
-    /// turn ends as `failed` says.
-    pub(super) fn after<R>(
+    /// Sends the buffer after each poll of the connection, including the last, whose frames carry
+    /// the reason of its end. If the socket is full, the task is woken later for another turn. If
+    /// the write fails, the turn ends with the result of `on_error`.
+    pub(crate) fn end_turn<R>(
         &self,
         cx: &mut Context<'_>,
         turn: Poll<R>,
-        failed: impl FnOnce(io::Error) -> R,
+        on_error: impl FnOnce(io::Error) -> R,
     ) -> Poll<R> {
         match (turn, self.poll_send(cx)) {
-            (Poll::Pending, Poll::Ready(Err(error))) => Poll::Ready(failed(error)),
+            (Poll::Pending, Poll::Ready(Err(error))) => Poll::Ready(on_error(error)),
             (turn, _) => turn,
         }
     }
 
-    /// Sends what is held.
     fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.inner.borrow_mut().send(cx)
     }
@@ -79,33 +79,33 @@ impl<T: AsyncWrite + Unpin> Gather<T> {
 
 impl<T: AsyncWrite + Unpin> Inner<T> {
     fn send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(rest @ [_, ..]) = self.held.get(self.sent..) {
+        while let Some(rest @ [_, ..]) = self.buffer.get(self.sent..) {
             match ready!(Pin::new(&mut self.socket).poll_write(cx, rest))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 sent => self.sent += sent,
             }
         }
-        self.all_sent();
+        self.clear();
         Pin::new(&mut self.socket).poll_flush(cx)
     }
 
-    /// A connection that is silent holds no memory for what it once sent.
-    fn all_sent(&mut self) {
-        self.held = Vec::new();
+    /// Frees the buffer, so that an idle connection holds no memory.
+    fn clear(&mut self) {
+        self.buffer = Vec::new();
         self.sent = 0;
     }
 
-    /// Sends what is held and `bytes` behind it; how many of `bytes` went.
+    /// Sends the buffer and `bytes` behind it; returns the number of `bytes` sent.
     fn send_with(
         &mut self,
         cx: &mut Context<'_>,
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         loop {
-            let held = self.held.get(self.sent..).unwrap_or_default();
-            let mut all = [IoSlice::new(held); SLICES];
+            let held = self.buffer.get(self.sent..).unwrap_or_default();
+            let mut all = [IoSlice::new(held); MAX_SLICES];
             let begin = usize::from(!held.is_empty());
-            let taken = bytes.len().min(SLICES - begin);
+            let taken = bytes.len().min(MAX_SLICES - begin);
             let (from, to) = (bytes.iter(), &mut all[begin..begin + taken]);
             for (to, from) in to.iter_mut().zip(from) {
                 *to = *from;
@@ -116,9 +116,9 @@ impl<T: AsyncWrite + Unpin> Inner<T> {
             match sent.checked_sub(held) {
                 None if sent == 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 None => self.sent += sent,
-                Some(0) if held > 0 => self.all_sent(),
+                Some(0) if held > 0 => self.clear(),
                 Some(of_bytes) => {
-                    self.all_sent();
+                    self.clear();
                     return Poll::Ready(Ok(of_bytes));
                 }
             }
@@ -126,7 +126,7 @@ impl<T: AsyncWrite + Unpin> Inner<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Gather<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for WriteCoalescer<T> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -136,7 +136,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Gather<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Gather<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for WriteCoalescer<T> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -152,14 +152,14 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Gather<T> {
     ) -> Poll<io::Result<usize>> {
         let mut inner = self.inner.borrow_mut();
         let length: usize = bytes.iter().map(|slice| slice.len()).sum();
-        if length >= LONG {
+        if length >= LONG_WRITE {
             return inner.send_with(cx, bytes);
         }
-        if inner.held.len() >= MOST_HELD {
+        if inner.buffer.len() >= MAX_BUFFERED {
             ready!(inner.send(cx))?;
         }
         for slice in bytes {
-            inner.held.extend_from_slice(slice);
+            inner.buffer.extend_from_slice(slice);
         }
         Poll::Ready(Ok(length))
     }
@@ -168,7 +168,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Gather<T> {
         true
     }
 
-    /// Leaves it to [`Gather::after`].
+    /// Does nothing: [`WriteCoalescer::end_turn`] sends the buffer.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
@@ -188,21 +188,21 @@ mod tests {
     use std::future::poll_fn;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-    async fn gathered(sizes: Vec<usize>, pipe: usize) -> (Vec<u8>, Vec<u8>) {
+    async fn coalesced(sizes: Vec<usize>, pipe: usize) -> (Vec<u8>, Vec<u8>) {
         let (near, mut far) = tokio::io::duplex(pipe);
-        let gather = Gather::new(near);
+        let coalescer = WriteCoalescer::new(near);
         let written: Vec<u8> = (0..sizes.iter().sum())
             .map(|at: usize| (at / 7) as u8)
             .collect();
         let wanted = written.clone();
         let writing = async move {
-            let (mut writer, mut rest) = (gather.clone(), &written[..]);
+            let (mut writer, mut rest) = (coalescer.clone(), &written[..]);
             for (at, size) in sizes.into_iter().enumerate() {
                 let (now, later) = rest.split_at(size);
                 writer.write_all(now).await.unwrap();
                 rest = later;
                 if at % 3 == 0 {
-                    poll_fn(|cx| gather.poll_send(cx)).await.unwrap();
+                    poll_fn(|cx| coalescer.poll_send(cx)).await.unwrap();
                 }
             }
             writer.shutdown().await.unwrap();
@@ -220,34 +220,34 @@ mod tests {
             pipe in 1_usize..40_000,
         ) {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            let (wanted, read) = runtime.block_on(gathered(sizes, pipe));
+            let (wanted, read) = runtime.block_on(coalesced(sizes, pipe));
             prop_assert!(wanted == read);
         }
     }
 
     #[tokio::test]
-    async fn short_writes_leave_together() {
+    async fn short_writes_are_sent_together() {
         let (near, mut far) = tokio::io::duplex(1024);
-        let gather = Gather::new(near);
-        let mut writer = gather.clone();
+        let coalescer = WriteCoalescer::new(near);
+        let mut writer = coalescer.clone();
         writer.write_all(b"one ").await.unwrap();
         writer.flush().await.unwrap();
         writer.write_all(b"two").await.unwrap();
         let mut read = [0; 16];
         assert!(far.read(&mut read).now_or_never().is_none());
-        poll_fn(|cx| gather.poll_send(cx)).await.unwrap();
+        poll_fn(|cx| coalescer.poll_send(cx)).await.unwrap();
         assert_eq!(far.read(&mut read).await.unwrap(), 7);
     }
 
     #[tokio::test]
-    async fn a_reader_that_takes_nothing_holds_up_the_writer() {
+    async fn the_writer_waits_for_a_reader_that_reads_nothing() {
         let (near, _far) = tokio::io::duplex(1);
-        let mut writer = Gather::new(near);
-        let block = [0; LONG - 1];
+        let mut writer = WriteCoalescer::new(near);
+        let block = [0; LONG_WRITE - 1];
         let mut taken = 0;
         while let Some(Ok(())) = writer.write_all(&block).now_or_never() {
             taken += block.len();
         }
-        assert!(taken < MOST_HELD + LONG, "{taken}");
+        assert!(taken < MAX_BUFFERED + LONG_WRITE, "{taken}");
     }
 }

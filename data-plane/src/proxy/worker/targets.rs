@@ -1,43 +1,40 @@
-//! A version as one worker knows it: its pool and its metrics, found once and kept.
+//! The pool and the metrics of each version that a worker serves.
 //!
-//! Finding them takes a lock and a hash of the version's name each; a request takes neither, because a
-//! [`Target`] is found by the address in memory of the version it is of, which the entry keeps alive.
+//! Finding them costs a lock and a hash of the version's name each. A request pays neither: its
+//! [`VersionTarget`] is found by the address of the version, which the entry keeps alive.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nohash_hasher::IntMap;
 use prometheus_client::metrics::histogram::Histogram;
 
-use super::ints::IntMap;
 use crate::instance::{Pool, Pools};
 use crate::metrics::Metrics;
 use crate::route::{Protocol, Route, Version};
 
-/// What a worker keeps of a version.
+/// One version as a worker serves it.
 #[derive(Debug)]
-pub(super) struct Target {
-    pub(super) version: Arc<Version>,
-    pub(super) pool: Pool,
+pub(crate) struct VersionTarget {
+    pub(crate) version: Arc<Version>,
+    pub(crate) pool: Pool,
     metrics: Arc<Metrics>,
-    /// One a status, in the order of their first use: there are few.
+    /// Durations by status, in the order of first use. There are few.
     durations: RefCell<Vec<(u16, Histogram)>>,
 }
 
-impl Target {
-    /// The version's number.
-    pub(super) fn number(&self) -> u32 {
+impl VersionTarget {
+    pub(crate) fn number(&self) -> u32 {
         self.version.key.number
     }
 
-    /// How its instances are spoken to.
-    pub(super) fn protocol(&self) -> Protocol {
+    pub(crate) fn protocol(&self) -> Protocol {
         self.version.spec.protocol
     }
 
-    /// A request is over.
-    pub(super) fn request_ended(&self, status: u16, took: Duration) {
+    pub(crate) fn record_request(&self, status: u16, took: Duration) {
         let mut durations = self.durations.borrow_mut();
         let at = durations.iter().position(|(known, _)| *known == status);
         let at = at.unwrap_or_else(|| {
@@ -52,58 +49,62 @@ impl Target {
         }
     }
 
-    /// A request waited for an instance.
-    pub(super) fn waited(&self, waited: Duration) {
+    pub(crate) fn record_wait(&self, waited: Duration) {
         self.metrics
             .waited(&self.version.service, self.number(), waited);
     }
 }
 
-/// The versions that one worker has met.
 #[derive(Debug, Default)]
-pub(super) struct Targets {
-    known: RefCell<IntMap<usize, Rc<Target>>>,
+pub(crate) struct VersionTargets {
+    known: RefCell<IntMap<usize, Rc<VersionTarget>>>,
 }
 
-impl Targets {
-    /// The target of a version; its pool is made if there is none.
-    pub(super) fn get(
+impl VersionTargets {
+    /// The target of a version, whose pool is created if there is none.
+    pub(crate) fn get(
         &self,
         pools: &Pools,
         metrics: &Arc<Metrics>,
         route: &Route,
         version: &Arc<Version>,
-    ) -> Rc<Target> {
-        let address = Arc::as_ptr(version) as usize;
-        if let Some(target) = self.known.borrow().get(&address) {
+    ) -> Rc<VersionTarget> {
+        let key = key(version);
+        if let Some(target) = self.known.borrow().get(&key) {
             return target.clone();
         }
-        let target = Rc::new(Target {
+        let target = Rc::new(VersionTarget {
             version: version.clone(),
             pool: pools.get(route, version),
             metrics: metrics.clone(),
             durations: RefCell::default(),
         });
-        self.known.borrow_mut().insert(address, target.clone());
+        self.known.borrow_mut().insert(key, target.clone());
         target
     }
 
-    /// Its pool has ended: the next request finds another.
-    pub(super) fn forget(&self, target: &Rc<Target>) {
-        let address = Arc::as_ptr(&target.version) as usize;
+    /// Removes a target whose pool has ended, so that the next request gets a new one.
+    pub(crate) fn remove(&self, target: &Rc<VersionTarget>) {
+        let key = key(&target.version);
         let mut known = self.known.borrow_mut();
         if known
-            .get(&address)
+            .get(&key)
             .is_some_and(|known| Rc::ptr_eq(known, target))
         {
-            known.remove(&address);
+            known.remove(&key);
         }
     }
 
-    /// Lets go of versions that no table has any more, and of pools that have ended.
-    pub(super) fn sweep(&self) {
+    /// Removes versions that no route table holds, and pools that have ended.
+    pub(crate) fn sweep(&self) {
         self.known
             .borrow_mut()
             .retain(|_, target| Arc::strong_count(&target.version) > 1 && !target.pool.is_over());
     }
+}
+
+/// The address of a version. Its low four bits are the same for all, so they go where an unhashed
+/// map does not look for a bucket.
+fn key(version: &Arc<Version>) -> usize {
+    (Arc::as_ptr(version) as usize).rotate_right(4)
 }

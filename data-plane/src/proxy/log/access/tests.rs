@@ -1,7 +1,7 @@
 use super::*;
 use http::Request;
 
-fn asked() -> Asked {
+fn logged() -> LoggedRequest {
     let request = Request::get("/a\"b?c=d")
         .header("host", "hello.localhost")
         .header(
@@ -10,7 +10,7 @@ fn asked() -> Asked {
         )
         .body(())
         .unwrap();
-    Asked::new(
+    LoggedRequest::new(
         request.method(),
         request.uri(),
         Version::HTTP_11,
@@ -21,15 +21,15 @@ fn asked() -> Asked {
 
 fn line(format: AccessLog) -> String {
     let (queue, buffers) = sync_channel(1);
-    let log = Log {
+    let sink = AccessLogSink {
         format,
         queue,
         dropped: Counter::default(),
     };
-    let asked = asked();
-    let mut lines = Lines::new(log);
-    let entry = Entry {
-        asked: &asked,
+    let request = logged();
+    let mut buffer = AccessLogBuffer::new(sink);
+    let record = AccessRecord {
+        request: &request,
         peer: &HeaderValue::from_static("192.0.2.1"),
         scheme: "https",
         id: &HeaderValue::from_static("abc"),
@@ -41,16 +41,16 @@ fn line(format: AccessLog) -> String {
         waited: Some(Duration::from_millis(250)),
         reason: "",
     };
-    lines.add(
-        &entry,
+    buffer.add(
+        &record,
         UNIX_EPOCH + Duration::from_millis(1_709_210_096_789),
     );
-    drop(lines);
+    drop(buffer);
     String::from_utf8(buffers.recv().unwrap()).unwrap()
 }
 
 #[test]
-fn a_line_is_json_whatever_the_client_sent() {
+fn a_line_is_json_for_any_input_of_a_client() {
     let line = line(AccessLog::Json);
     let read: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!(read["time"], "2024-02-29T12:34:56.789Z");
@@ -63,7 +63,7 @@ fn a_line_is_json_whatever_the_client_sent() {
 }
 
 #[test]
-fn the_combined_format_is_apaches_and_more() {
+fn the_combined_format_extends_that_of_apache() {
     assert_eq!(
         line(AccessLog::Combined),
         "192.0.2.1 - - [29/Feb/2024:12:34:56 +0000] \"GET /a\\\"b?c=d HTTP/1.1\" 200 12 \"-\" \
@@ -72,17 +72,17 @@ fn the_combined_format_is_apaches_and_more() {
 }
 
 #[test]
-fn a_writer_that_is_behind_costs_lines_and_no_time() {
+fn a_slow_writer_costs_lines_and_no_time() {
     let (queue, _buffers) = sync_channel(1);
     let dropped = Counter::<u64>::default();
-    let log = Log {
+    let sink = AccessLogSink {
         format: AccessLog::Json,
         queue,
         dropped: dropped.clone(),
     };
     for _ in 0..3 {
-        let mut lines = Lines::new(log.clone());
-        lines.buffer.extend_from_slice(b"a\nb\n");
+        let mut buffer = AccessLogBuffer::new(sink.clone());
+        buffer.buffer.extend_from_slice(b"a\nb\n");
     }
     assert_eq!(dropped.get(), 4);
 }

@@ -28,7 +28,7 @@ fn rfc_9112_section_3_2_4_options_of_a_whole_server() {
     }
 }
 
-/// It is moved on its way into its task: what only few requests need is to be in a box.
+/// The future is moved into its task, so state that few requests need must be boxed.
 #[test]
 fn the_future_of_a_request_is_small() {
     fn size<A, B, C, F>(_: fn(A, B, C) -> F) -> usize {

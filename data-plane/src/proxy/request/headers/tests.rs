@@ -19,7 +19,7 @@ fn prepared(fields: &[(&str, &str)]) -> HeaderMap {
 }
 
 #[test]
-fn rfc_9110_section_7_6_1_fields_of_one_hop_are_stripped() {
+fn rfc_9110_section_7_6_1_hop_by_hop_fields_are_removed() {
     let headers = prepared(&[
         ("connection", "keep-alive"),
         ("connection", "close, X-Secret"),
@@ -62,7 +62,7 @@ fn rfc_9110_section_6_5_1_trailers_frame_and_route_nothing() {
 }
 
 #[test]
-fn a_client_cannot_have_host_or_length_dropped() {
+fn a_client_cannot_remove_host_or_length() {
     let headers = prepared(&[
         ("connection", "host, content-length"),
         ("host", "a"),
@@ -78,7 +78,7 @@ fn a_client_cannot_have_host_or_length_dropped() {
 }
 
 #[test]
-fn rfc_9110_section_7_8_an_upgrade_is_said_again_only_if_it_was_asked_for() {
+fn rfc_9110_section_7_8_an_upgrade_is_passed_on_only_if_requested() {
     let websocket = [("connection", "Upgrade"), ("upgrade", "websocket")];
     let headers = prepared(&websocket);
     assert_eq!(headers["connection"], "upgrade");
@@ -132,7 +132,7 @@ fn rfc_9112_section_3_2_there_is_exactly_one_host() {
 }
 
 #[test]
-fn rfc_9112_section_3_2_a_target_is_of_one_of_three_forms() {
+fn rfc_9112_section_3_2_a_target_has_one_of_three_forms() {
     let check = |method: &str, uri: &str| {
         let request = Request::builder().method(method).uri(uri).body(());
         check_target(&request.unwrap()).is_ok()
@@ -169,7 +169,7 @@ fn a_cookie_is_found_among_others() {
 }
 
 #[test]
-fn a_request_id_is_taken_over_only_from_a_trusted_peer() {
+fn a_request_id_is_kept_only_from_a_trusted_peer() {
     let headers = map(&[("x-request-id", "theirs")]);
     assert_eq!(request_id(&headers, true, 1), "theirs");
     let made = request_id(&headers, false, u128::MAX);

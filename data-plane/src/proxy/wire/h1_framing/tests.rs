@@ -1,9 +1,9 @@
 use super::*;
 use proptest::prelude::*;
 
-fn fault(text: &str) -> Option<Fault> {
+fn error(text: &str) -> Option<FramingError> {
     let found = Inspector::new(65_536).inspect(text.as_bytes());
-    found.fault.map(|(_, fault)| fault)
+    found.error.map(|(_, error)| error)
 }
 
 fn post(fields: &str, body: &str) -> String {
@@ -12,18 +12,22 @@ fn post(fields: &str, body: &str) -> String {
 
 #[test]
 fn rfc_9112_section_6_3_one_length_or_none() {
-    assert_eq!(fault(&post("Content-Length: 3\r\n", "abc")), None);
+    assert_eq!(error(&post("Content-Length: 3\r\n", "abc")), None);
     assert_eq!(
-        fault(&post("Transfer-Encoding: chunked\r\n", "0\r\n\r\n")),
+        error(&post("Transfer-Encoding: chunked\r\n", "0\r\n\r\n")),
         None
     );
-    assert_eq!(fault(&post("", "")), None);
+    assert_eq!(error(&post("", "")), None);
     for both in [
         "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
         "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n",
         "transfer-encoding:chunked\r\nCONTENT-LENGTH:\t3 \r\n",
     ] {
-        assert_eq!(fault(&post(both, "")), Some(Fault::BothLengths), "{both}");
+        assert_eq!(
+            error(&post(both, "")),
+            Some(FramingError::BothLengths),
+            "{both}"
+        );
     }
     for length in [
         "",
@@ -37,13 +41,16 @@ fn rfc_9112_section_6_3_one_length_or_none() {
     ] {
         let field = format!("Content-Length: {length}\r\n");
         assert_eq!(
-            fault(&post(&field, "")),
-            Some(Fault::ContentLength),
+            error(&post(&field, "")),
+            Some(FramingError::ContentLength),
             "{length}"
         );
     }
     let twice = "Content-Length: 3\r\nContent-Length: 3\r\n";
-    assert_eq!(fault(&post(twice, "abc")), Some(Fault::ContentLength));
+    assert_eq!(
+        error(&post(twice, "abc")),
+        Some(FramingError::ContentLength)
+    );
 }
 
 #[test]
@@ -58,15 +65,18 @@ fn rfc_9112_section_6_1_chunked_alone() {
     ] {
         let field = format!("Transfer-Encoding: {coding}\r\n");
         assert_eq!(
-            fault(&post(&field, "")),
-            Some(Fault::TransferEncoding),
+            error(&post(&field, "")),
+            Some(FramingError::TransferEncoding),
             "{coding}"
         );
     }
     let twice = "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n";
-    assert_eq!(fault(&post(twice, "")), Some(Fault::TransferEncoding));
+    assert_eq!(
+        error(&post(twice, "")),
+        Some(FramingError::TransferEncoding)
+    );
     let old = "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
-    assert_eq!(fault(old), Some(Fault::TransferEncoding));
+    assert_eq!(error(old), Some(FramingError::TransferEncoding));
 }
 
 #[test]
@@ -77,21 +87,21 @@ fn rfc_9112_section_2_2_lines_end_with_cr_lf() {
         "GET / HTTP/1.1\r\nHost: a\r\n\n",
         "GET / HTTP/1.1\r\nHost: a\rb\r\n\r\n",
     ] {
-        assert_eq!(fault(text), Some(Fault::LineEnd), "{text:?}");
+        assert_eq!(error(text), Some(FramingError::LineEnd), "{text:?}");
     }
-    assert_eq!(fault("\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"), None);
+    assert_eq!(error("\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"), None);
 }
 
 #[test]
 fn rfc_9112_section_5_2_no_folded_field() {
     let folded = post("X-A: b\r\n c\r\n", "");
-    assert_eq!(fault(&folded), Some(Fault::Folded));
-    assert_eq!(fault(&post("no colon\r\n", "")), Some(Fault::Field));
+    assert_eq!(error(&folded), Some(FramingError::Folded));
+    assert_eq!(error(&post("no colon\r\n", "")), Some(FramingError::Field));
 }
 
 #[test]
 fn rfc_9112_section_7_1_chunks_are_well_formed() {
-    let chunked = |body: &str| fault(&post("Transfer-Encoding: chunked\r\n", body));
+    let chunked = |body: &str| error(&post("Transfer-Encoding: chunked\r\n", body));
     for good in [
         "3\r\nabc\r\n0\r\n\r\n",
         "3;a=b\r\nabc\r\n0\r\n\r\n",
@@ -116,59 +126,59 @@ fn rfc_9112_section_7_1_chunks_are_well_formed() {
         "1000000000000000\r\n",
         "g\r\n",
     ] {
-        assert_eq!(chunked(bad), Some(Fault::Chunk), "{bad:?}");
+        assert_eq!(chunked(bad), Some(FramingError::Chunk), "{bad:?}");
     }
 }
 
 #[test]
-fn a_fault_names_the_head_it_is_in() {
+fn an_error_names_the_request_it_is_in() {
     let good = post("Content-Length: 3\r\n", "abc");
     let bad = post("Content-Length: x\r\n", "");
     let mut inspector = Inspector::new(65_536);
     let found = inspector.inspect(format!("{good}{good}{bad}{good}").as_bytes());
-    assert_eq!(found.fault, Some((2, Fault::ContentLength)));
-    // What follows is not looked at: the connection ends with the answer to that request.
-    assert_eq!(inspector.inspect(b"\n\n\n").fault, None);
+    assert_eq!(found.error, Some((2, FramingError::ContentLength)));
+    // Bytes behind it are not inspected: the connection ends with the response.
+    assert_eq!(inspector.inspect(b"\n\n\n").error, None);
 }
 
 #[test]
-fn what_follows_a_switch_waits_behind_the_gate() {
+fn bytes_behind_an_upgrade_wait_for_its_outcome() {
     let switch = "GET / HTTP/1.1\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\n";
     let text = format!("{switch}no http");
     for switched in [true, false] {
         let mut inspector = Inspector::new(65_536);
         let found = inspector.inspect(text.as_bytes());
-        assert_eq!((found.pass, found.fault), (switch.len(), None));
-        assert!(inspector.is_gated());
-        inspector.open_gate(switched);
-        assert_eq!(inspector.inspect(b"no http").fault, None);
-        assert_eq!(inspector.inspect(b"\n\n").fault.is_none(), switched);
+        assert_eq!((found.pass, found.error), (switch.len(), None));
+        assert!(inspector.is_upgrade_pending());
+        inspector.resolve_upgrade(switched);
+        assert_eq!(inspector.inspect(b"no http").error, None);
+        assert_eq!(inspector.inspect(b"\n\n").error.is_none(), switched);
     }
     let h2c = "GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
     let mut inspector = Inspector::new(65_536);
     assert_eq!(inspector.inspect(h2c.as_bytes()).pass, h2c.len());
     assert!(
-        !inspector.is_gated(),
-        "an upgrade that is never taken waits for nothing"
+        !inspector.is_upgrade_pending(),
+        "h2c is never accepted, so nothing waits"
     );
 }
 
 #[test]
-fn the_phase_tells_a_slow_head_from_an_idle_connection() {
+fn the_phase_distinguishes_a_partial_head_from_idle() {
     let mut inspector = Inspector::new(65_536);
-    assert_eq!(inspector.phase(), Phase::Idle);
+    assert_eq!(inspector.phase(), ReadPhase::Idle);
     inspector.inspect(b"\r\n");
-    assert_eq!(inspector.phase(), Phase::Idle);
+    assert_eq!(inspector.phase(), ReadPhase::Idle);
     inspector.inspect(b"GET / HT");
-    assert_eq!(inspector.phase(), Phase::Head);
+    assert_eq!(inspector.phase(), ReadPhase::Head);
     inspector.inspect(b"TP/1.1\r\ncontent-length: 1\r\n\r\n");
-    assert_eq!((inspector.phase(), inspector.heads()), (Phase::Body, 1));
+    assert_eq!((inspector.phase(), inspector.heads()), (ReadPhase::Body, 1));
     inspector.inspect(b"x");
-    assert_eq!(inspector.phase(), Phase::Idle);
+    assert_eq!(inspector.phase(), ReadPhase::Idle);
 }
 
 proptest! {
-    /// Law: in pieces as whole.
+    /// Law: the verdict does not depend on how bytes are split.
     #[test]
     fn pieces_give_what_the_whole_gives(
         messages in prop::collection::vec(0usize..9, 1..5),
@@ -189,26 +199,26 @@ proptest! {
         let mut whole = Inspector::new(65_536);
         let expected = whole.inspect(text.as_bytes());
         let mut pieces = Inspector::new(65_536);
-        let (mut rest, mut cuts, mut fault) = (text.as_bytes(), cuts.into_iter().cycle(), None);
+        let (mut rest, mut cuts, mut error) = (text.as_bytes(), cuts.into_iter().cycle(), None);
         let mut passed = 0;
         while !rest.is_empty() {
             let cut = cuts.next().unwrap_or(7).min(rest.len());
             let found = pieces.inspect(&rest[..cut]);
-            fault = fault.or(found.fault);
-            if fault.is_some() {
+            error = error.or(found.error);
+            if error.is_some() {
                 break;
             }
             passed += found.pass;
             rest = &rest[cut..];
         }
-        prop_assert_eq!(fault, expected.fault);
-        if fault.is_none() {
+        prop_assert_eq!(error, expected.error);
+        if error.is_none() {
             prop_assert_eq!(passed, expected.pass);
             prop_assert_eq!(pieces.heads(), whole.heads());
         }
     }
 
-    /// Law 10: any bytes give a verdict.
+    /// Law 10: no bytes cause a panic.
     #[test]
     fn never_panics(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..60), 0..20)) {
         let mut inspector = Inspector::new(100);
