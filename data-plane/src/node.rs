@@ -24,7 +24,7 @@ use crate::isolation::{self, Isolation};
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::pool::{Node, Pools};
-use crate::proxy::{self, Backing, Proxy, Sockets};
+use crate::proxy::{self, Proxy, ProxyDependencies, Sockets};
 use crate::report::NodeReport;
 use crate::runtime::Runtime;
 use crate::runtime::credentials::RegistryConfig;
@@ -199,7 +199,7 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
     pools.adopt_leftovers(TAKE_OVER_WITHIN).await;
 
     let stopping = CancellationToken::new();
-    let backing = Backing {
+    let backing = ProxyDependencies {
         feed: feed.clone(),
         pools: pools.clone(),
         metrics: metrics.clone(),
