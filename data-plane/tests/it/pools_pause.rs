@@ -1,4 +1,4 @@
-//! Sleep over a scripted engine: frozen when idle, woken by the next request, never left frozen.
+//! Pauses over a scripted engine: idle instances are paused and the next request resumes them.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -10,8 +10,8 @@ use cless_data_plane::runtime::{ContainerState, Runtime as _, label};
 
 use crate::pools::{NODE, World, settings};
 
-/// Sleeps after 100 ms, goes after `idle_timeout`.
-fn sleepy(idle_timeout: Duration) -> Settings {
+/// Pauses after 100 ms, reaps after `idle_timeout`.
+fn pausing(idle_timeout: Duration) -> Settings {
     Settings {
         idle_timeout,
         pause_after: Some(Duration::from_millis(100)),
@@ -26,28 +26,28 @@ fn state(world: &World) -> Option<InstanceState> {
     report.instances.first().map(|instance| instance.state)
 }
 
-async fn until_asleep(world: &World) {
+async fn until_paused(world: &World) {
     world
-        .until("it sleeps", |world| {
+        .until("it is paused", |world| {
             state(world) == Some(InstanceState::Paused)
         })
         .await;
 }
 
 #[tokio::test]
-async fn an_idle_instance_sleeps_and_the_next_request_wakes_it() {
-    let world = World::new(sleepy(LONG));
+async fn an_idle_instance_pauses_and_the_next_request_resumes_it() {
+    let world = World::new(pausing(LONG));
     let held = world.admit().await.unwrap();
     let name = held.instance().name().to_owned();
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(
         world.engine.state(&name),
         Some(ContainerState::Running),
-        "never with a request in it"
+        "not with a request inside"
     );
     drop(held);
     for _ in 0..3 {
-        until_asleep(&world).await;
+        until_paused(&world).await;
         assert_eq!(world.engine.state(&name), Some(ContainerState::Paused));
         let guard = world.admit().await.unwrap();
         assert_eq!(guard.instance().name(), name);
@@ -58,11 +58,11 @@ async fn an_idle_instance_sleeps_and_the_next_request_wakes_it() {
 }
 
 #[tokio::test]
-async fn a_sleeper_goes_at_the_idle_timeout_counted_from_the_last_request() {
-    let world = World::new(sleepy(Duration::from_millis(400)));
+async fn a_paused_instance_is_reaped_at_the_idle_timeout_since_its_last_request() {
+    let world = World::new(pausing(Duration::from_millis(400)));
     drop(world.admit().await.unwrap());
     let left = Instant::now();
-    until_asleep(&world).await;
+    until_paused(&world).await;
     world
         .until("it is reaped", |world| world.engine.names().is_empty())
         .await;
@@ -72,73 +72,73 @@ async fn a_sleeper_goes_at_the_idle_timeout_counted_from_the_last_request() {
 }
 
 #[tokio::test]
-async fn who_comes_while_it_falls_asleep_waits_for_that_to_end_and_wakes_it() {
-    let world = World::new(sleepy(LONG));
+async fn a_request_during_a_pause_call_waits_for_its_end_and_resumes_the_instance() {
+    let world = World::new(pausing(LONG));
     world.engine.pauses_take(Duration::from_millis(300));
     drop(world.admit().await.unwrap());
     world
-        .until("it falls asleep", |world| {
+        .until("it is pausing", |world| {
             state(world) == Some(InstanceState::Pausing)
         })
         .await;
     let guard = world.admit().await.unwrap();
     assert!(guard.waited().unwrap() > Duration::from_millis(100));
-    assert_eq!(world.engine.starts(), 1, "nothing else is started");
+    assert_eq!(world.engine.starts(), 1, "no other instance is started");
 }
 
 #[tokio::test]
-async fn its_idle_connections_are_told_to_go_and_waited_for_before_each_freeze() {
-    let world = World::new(sleepy(LONG));
-    for sleeps in 1..3 {
+async fn idle_connections_are_closed_before_each_pause() {
+    let world = World::new(pausing(LONG));
+    for pauses in 1..3 {
         let guard = world.admit().await.unwrap();
         let instance = guard.instance().clone();
-        let (mut told, open) = (instance.watch_pauses(), instance.connection());
+        let (mut paused, open) = (instance.watch_pauses(), instance.connection());
         drop(guard);
-        told.changed().await.unwrap();
-        assert_eq!(instance.pause_count(), sleeps);
+        paused.changed().await.unwrap();
+        assert_eq!(instance.pause_count(), pauses);
         assert_eq!(
             world.engine.state(instance.name()),
             Some(ContainerState::Running),
             "a connection is open"
         );
         drop(open);
-        until_asleep(&world).await;
+        until_paused(&world).await;
     }
 }
 
 #[tokio::test]
-async fn an_instance_that_cannot_be_frozen_or_thawed_is_replaced() {
-    let world = World::new(sleepy(LONG));
+async fn an_instance_that_cannot_be_paused_or_resumed_is_replaced() {
+    let world = World::new(pausing(LONG));
     world.engine.fail_next(Call::Pause, Mishap::Refused);
     drop(world.admit().await.unwrap());
     world
         .until("it is removed", |world| world.engine.names().is_empty())
         .await;
-    let told = world.version().unwrap().last_failure.unwrap().message;
-    assert!(told.contains("could not be frozen"), "{told}");
+    let message = world.version().unwrap().last_failure.unwrap().message;
+    assert!(message.contains("could not be paused"), "{message}");
 
     drop(world.admit().await.unwrap());
-    until_asleep(&world).await;
+    until_paused(&world).await;
     world.engine.fail_next(Call::Unpause, Mishap::Refused);
     drop(world.admit().await.unwrap());
     assert_eq!(world.engine.starts(), 3, "the request got another");
 }
 
 #[tokio::test]
-async fn one_that_dies_in_its_sleep_is_replaced() {
-    let world = World::new(sleepy(LONG));
+async fn an_instance_that_dies_while_paused_is_replaced() {
+    let world = World::new(pausing(LONG));
     drop(world.admit().await.unwrap());
-    until_asleep(&world).await;
+    until_paused(&world).await;
     world.engine.kill(&world.engine.names()[0], 137);
     drop(world.admit().await.unwrap());
     assert_eq!(world.engine.starts(), 2);
 }
 
 #[tokio::test]
-async fn those_that_are_kept_warm_do_not_sleep() {
+async fn min_instances_are_not_paused() {
     let world = World::new(Settings {
         min_instances: 1,
-        ..sleepy(LONG)
+        ..pausing(LONG)
     });
     let (one, other) = (world.admit().await.unwrap(), world.admit().await.unwrap());
     drop((one, other));
@@ -147,15 +147,15 @@ async fn those_that_are_kept_warm_do_not_sleep() {
 }
 
 #[tokio::test]
-async fn a_node_that_stops_removes_its_sleepers_or_leaves_them_awake() {
-    let world = World::new(sleepy(LONG));
+async fn a_stop_removes_paused_instances_and_keep_resumes_them() {
+    let world = World::new(pausing(LONG));
     drop(world.admit().await.unwrap());
-    until_asleep(&world).await;
+    until_paused(&world).await;
     world.pools.shut_down(false, Duration::from_secs(5)).await;
     assert!(world.engine.names().is_empty());
 
     for falling_asleep in [false, true] {
-        let world = World::new(sleepy(LONG));
+        let world = World::new(pausing(LONG));
         world.engine.pauses_take(Duration::from_millis(100));
         drop(world.admit().await.unwrap());
         let when = match falling_asleep {
@@ -163,7 +163,7 @@ async fn a_node_that_stops_removes_its_sleepers_or_leaves_them_awake() {
             false => InstanceState::Paused,
         };
         world
-            .until("it sleeps", |world| state(world) == Some(when))
+            .until("it is paused", |world| state(world) == Some(when))
             .await;
         world.pools.shut_down(true, Duration::from_secs(5)).await;
         let left = world.engine.list(NODE).await.unwrap();
@@ -173,7 +173,7 @@ async fn a_node_that_stops_removes_its_sleepers_or_leaves_them_awake() {
 }
 
 #[tokio::test]
-async fn sleepers_of_an_earlier_process_are_woken_if_routed_and_removed_if_not() {
+async fn paused_instances_of_an_earlier_process_are_resumed_if_routed_and_removed_if_not() {
     let engine = Fake::default();
     for (name, number) in [("routed", "1"), ("orphan", "9")] {
         let labels: BTreeMap<String, String> = [
@@ -191,7 +191,7 @@ async fn sleepers_of_an_earlier_process_are_woken_if_routed_and_removed_if_not()
     let world = World::unsynced(
         Settings {
             pause_after: None,
-            ..sleepy(LONG)
+            ..pausing(LONG)
         },
         engine,
     );
@@ -207,9 +207,9 @@ async fn sleepers_of_an_earlier_process_are_woken_if_routed_and_removed_if_not()
 }
 
 #[tokio::test]
-async fn no_request_is_lost_around_the_time_of_sleep() {
+async fn no_request_is_lost_around_pauses() {
     let around = async || {
-        let world = World::new(sleepy(LONG));
+        let world = World::new(pausing(LONG));
         world.engine.pauses_take(Duration::from_millis(2));
         for round in 0..25 {
             let guard = world.admit().await.unwrap();
@@ -220,6 +220,6 @@ async fn no_request_is_lost_around_the_time_of_sleep() {
         }
         assert_eq!(world.engine.starts(), 1);
     };
-    // Beside each other, for all of it is waiting.
+    // Concurrently: the test mostly waits.
     futures_util::join!(around(), around(), around(), around());
 }

@@ -1,5 +1,5 @@
-//! An engine in trouble, scripted: answers that are lost, an engine that goes away and comes back, a
-//! full disk. What runs goes on, nothing is started twice, no version is punished.
+//! Engine failures over a scripted engine: lost responses, outages and a full disk. Ready instances
+//! keep serving, no container starts twice, and no version is punished.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use cless_data_plane::runtime::fake::{Call, Fake, Mishap, Script};
 
 use crate::pools::{World, settings};
 
-fn patient() -> Settings {
+fn long_lived() -> Settings {
     Settings {
         idle_timeout: Duration::from_secs(60),
         ..settings(10, 10)
@@ -28,10 +28,10 @@ async fn noticed(world: &World, answers: bool) {
 }
 
 #[tokio::test]
-async fn what_the_engine_did_and_did_not_confirm_is_found_and_used() {
+async fn a_container_whose_creation_was_not_confirmed_is_found_and_used() {
     for mishap in [Mishap::DoneAndFailed, Mishap::DoneAndSilent] {
         for call in [Call::Create, Call::Start] {
-            let world = World::new(patient());
+            let world = World::new(long_lived());
             world.engine.fail_next(call, mishap);
             let guard = world.admit().await.unwrap();
             assert_eq!(world.engine.names(), [guard.instance().name()], "{call:?}");
@@ -42,9 +42,9 @@ async fn what_the_engine_did_and_did_not_confirm_is_found_and_used() {
 }
 
 #[tokio::test]
-async fn what_the_engine_failed_at_once_is_asked_again() {
+async fn a_failed_call_is_repeated() {
     for call in [Call::Create, Call::Start] {
-        let world = World::new(patient());
+        let world = World::new(long_lived());
         world.engine.fail_next(call, Mishap::Failed);
         assert!(world.admit().await.is_ok(), "{call:?}");
         assert_eq!(world.engine.names().len(), 1);
@@ -53,38 +53,38 @@ async fn what_the_engine_failed_at_once_is_asked_again() {
 }
 
 #[tokio::test]
-async fn sleep_and_removal_survive_lost_answers() {
+async fn pause_and_removal_survive_lost_responses() {
     let world = World::new(Settings {
         pause_after: Some(Duration::from_millis(100)),
         idle_timeout: Duration::from_secs(2),
-        ..patient()
+        ..long_lived()
     });
     for call in [Call::Pause, Call::Unpause, Call::Stop, Call::Remove] {
         world.engine.fail_next(call, Mishap::DoneAndFailed);
     }
     let name = world.admit().await.unwrap().instance().name().to_owned();
     world
-        .until("it sleeps", |world| {
+        .until("it is paused", |world| {
             world.engine.state(&name) == Some(ContainerState::Paused)
         })
         .await;
     let guard = world.admit().await.unwrap();
-    assert_eq!(guard.instance().name(), name, "the same one, awake");
+    assert_eq!(guard.instance().name(), name, "the same instance, resumed");
     drop(guard);
     world
         .until("it is removed", |world| world.engine.names().is_empty())
         .await;
     assert_eq!(world.engine.starts(), 1);
     world
-        .until("and not reported", |world| {
+        .until("it is not reported", |world| {
             world.pools.report().instances.is_empty()
         })
         .await;
 }
 
 #[tokio::test]
-async fn requests_wait_for_an_engine_that_is_away_and_no_version_is_punished() {
-    let world = World::new(patient());
+async fn requests_wait_for_an_unavailable_engine_and_no_version_is_punished() {
+    let world = World::new(long_lived());
     world.engine.set_away(true);
     noticed(&world, false).await;
     assert!(world.pools.report().warnings[0].contains("not there"));
@@ -104,8 +104,8 @@ async fn requests_wait_for_an_engine_that_is_away_and_no_version_is_punished() {
 }
 
 #[tokio::test]
-async fn an_engine_that_goes_away_during_a_start_is_waited_for() {
-    let world = World::new(patient());
+async fn an_outage_during_a_start_is_waited_for() {
+    let world = World::new(long_lived());
     world.engine.script(Script::NeverListens);
     let pool = world.pool();
     let waiting =
@@ -115,7 +115,7 @@ async fn an_engine_that_goes_away_during_a_start_is_waited_for() {
         .await;
     world.engine.set_away(true);
     noticed(&world, false).await;
-    // As an engine does that restarts.
+    // A restarting engine does this.
     for name in world.engine.names() {
         world.engine.kill(&name, 137);
     }
@@ -126,8 +126,8 @@ async fn an_engine_that_goes_away_during_a_start_is_waited_for() {
 }
 
 #[tokio::test]
-async fn callers_are_told_at_once_when_the_engine_stays_away() {
-    let world = World::new(patient());
+async fn callers_are_refused_at_once_after_the_grace_period() {
+    let world = World::new(long_lived());
     world.engine.set_away(true);
     noticed(&world, false).await;
     let begin = Instant::now();
@@ -146,11 +146,11 @@ async fn callers_are_told_at_once_when_the_engine_stays_away() {
 }
 
 #[tokio::test]
-async fn what_is_ready_is_neither_frozen_nor_reaped_while_the_engine_is_away() {
+async fn ready_instances_are_neither_paused_nor_reaped_during_an_outage() {
     let world = World::new(Settings {
         pause_after: Some(Duration::from_millis(200)),
         idle_timeout: Duration::from_millis(600),
-        ..patient()
+        ..long_lived()
     });
     let name = world.admit().await.unwrap().instance().name().to_owned();
     world.engine.set_away(true);
@@ -162,18 +162,18 @@ async fn what_is_ready_is_neither_frozen_nor_reaped_while_the_engine_is_away() {
     drop(guard);
     world.engine.set_away(false);
     world
-        .until("it goes as it would have", |world| {
+        .until("it is reaped as usual", |world| {
             world.engine.names().is_empty()
         })
         .await;
 }
 
-/// The node finds out by the very call that was to freeze it.
+/// The pause call is the first call that fails.
 #[tokio::test]
-async fn an_instance_that_was_to_be_frozen_by_an_absent_engine_serves_on() {
+async fn an_instance_serves_on_if_the_engine_is_unavailable_for_its_pause() {
     let world = World::new(Settings {
         pause_after: Some(Duration::from_millis(300)),
-        ..patient()
+        ..long_lived()
     });
     let name = world.admit().await.unwrap().instance().name().to_owned();
     world.engine.vanish();
@@ -188,17 +188,17 @@ async fn an_instance_that_was_to_be_frozen_by_an_absent_engine_serves_on() {
     assert_eq!(world.engine.starts(), 1);
 }
 
-/// A death in the engine's absence is told by no event.
+/// No event reports a death during an outage.
 #[tokio::test]
-async fn what_died_while_the_engine_was_away_is_replaced_when_it_is_back() {
-    let world = World::new(patient());
+async fn an_instance_that_died_during_an_outage_is_replaced_after_it() {
+    let world = World::new(long_lived());
     let name = world.admit().await.unwrap().instance().name().to_owned();
     world.engine.set_away(true);
     noticed(&world, false).await;
     world.engine.kill_silently(&name, 137);
     world.engine.set_away(false);
     world
-        .until("the dead one is removed", |world| {
+        .until("the dead container is removed", |world| {
             !world.engine.names().contains(&name)
         })
         .await;
@@ -206,25 +206,25 @@ async fn what_died_while_the_engine_was_away_is_replaced_when_it_is_back() {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_told_at_once_warned_of_and_does_not_punish_the_version() {
-    let world = World::new(patient());
+async fn a_full_disk_is_reported_at_once_and_does_not_punish_the_version() {
+    let world = World::new(long_lived());
     for _ in 0..6 {
         world.engine.fail_next(Call::Create, Mishap::NoSpace);
     }
-    let mut told = 0;
+    let mut refused = 0;
     let begin = Instant::now();
     let served = loop {
         match world.admit().await {
             Ok(guard) => break guard,
             Err(Refusal::StartFailed { retry_after } | Refusal::BackingOff { retry_after }) => {
-                if told == 0 {
+                if refused == 0 {
                     let failure = world.version().unwrap().last_failure.unwrap();
                     assert_eq!(failure.reason, FailureReason::Engine);
                     assert!(failure.message.contains("out of disk space"), "{failure:?}");
                     assert!(failure.message.contains("free some"), "{failure:?}");
                     assert!(world.pools.report().warnings[0].contains("disk was full"));
                 }
-                told += 1;
+                refused += 1;
                 assert!(retry_after <= Duration::from_secs(5));
                 tokio::time::sleep(retry_after).await;
             }
@@ -232,15 +232,15 @@ async fn a_full_disk_is_told_at_once_warned_of_and_does_not_punish_the_version()
         }
         assert!(begin.elapsed() < Duration::from_secs(30));
     };
-    assert_eq!(told, 6);
+    assert_eq!(refused, 6);
     drop(served);
     assert_eq!(world.pools.report().warnings, [""; 0]);
     assert_eq!(world.version().unwrap().failures, 0);
 }
 
 #[tokio::test]
-async fn a_node_that_stops_while_the_engine_is_away_does_not_wait_for_it() {
-    let world = World::new(patient());
+async fn a_stop_during_an_outage_does_not_wait_for_the_engine() {
+    let world = World::new(long_lived());
     drop(world.admit().await.unwrap());
     world.engine.set_away(true);
     let begin = Instant::now();
@@ -253,7 +253,7 @@ async fn the_least_loaded_instance_is_chosen() {
     let world = World::new(Settings {
         ..Settings {
             concurrency: 2,
-            ..patient()
+            ..long_lived()
         }
     });
     let mut first = vec![world.admit().await.unwrap(), world.admit().await.unwrap()];
@@ -265,17 +265,17 @@ async fn the_least_loaded_instance_is_chosen() {
     let chosen = world.admit().await.unwrap();
     assert_eq!(chosen.instance().serial(), one);
     let _held = (chosen, second);
-    // Both have one request now; with one more the other is the less loaded one, whichever it is.
+    // Both have one request now; after one more, the other instance is less loaded.
     let third = world.admit().await.unwrap();
     let fourth = world.admit().await.unwrap();
     assert_ne!(third.instance().serial(), fourth.instance().serial());
 }
 
 #[tokio::test]
-async fn a_node_starts_without_an_engine_and_serves_once_it_is_there() {
+async fn a_node_starts_without_an_engine_and_serves_once_it_answers() {
     let engine = Fake::default();
     engine.set_away(true);
-    let world = World::unsynced(patient(), engine);
+    let world = World::unsynced(long_lived(), engine);
     let begin = Instant::now();
     world.pools.adopt_leftovers(Duration::from_secs(2)).await;
     assert!(begin.elapsed() < Duration::from_secs(1));
