@@ -18,7 +18,7 @@ mod traffic;
 pub(crate) use server::{Listening, listen};
 
 #[cfg(feature = "test-util")]
-pub(crate) use feed::report as take_report;
+pub(crate) use feed::report as accept_report;
 #[cfg(feature = "test-util")]
 pub(crate) use server::transport;
 #[cfg(feature = "test-util")]

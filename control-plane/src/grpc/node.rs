@@ -44,7 +44,7 @@ impl NodeService for Plane {
         let mut wrong = Violations::new();
         let node = wrong.take("name", name::parse_node(&request.name));
         let node = read(node, wrong)?;
-        let Some(node) = self.nodes.named(&node) else {
+        let Some(node) = self.nodes.by_name(&node) else {
             return Err(status::not_found("cless.v1.Node", request.name));
         };
         Ok(Response::new(to::node(&node, &self.feed.head())))
@@ -66,7 +66,7 @@ impl NodeService for Plane {
         let after = page::key(&list, &request.page_token).map_err(status::invalid_page)?;
         let nodes = match parent {
             None => self.nodes.all(),
-            Some(node) => match self.nodes.named(&node) {
+            Some(node) => match self.nodes.by_name(&node) {
                 Some(node) => vec![node],
                 None => return Err(status::not_found("cless.v1.Node", request.parent)),
             },
