@@ -1,6 +1,6 @@
 //! `NodeService`: the data planes, read from memory.
 
-use super::convert::nodes as to;
+use super::convert::nodes;
 use super::{Plane, page, read, status};
 use crate::domain::{Violations, name};
 use crate::nodes::registry::Propagation;
@@ -28,7 +28,7 @@ impl NodeService for Plane {
         let nodes = found
             .items
             .iter()
-            .map(|node| to::node(node, &head))
+            .map(|node| nodes::node(node, &head))
             .collect();
         Ok(Response::new(pb::ListNodesResponse {
             nodes,
@@ -47,7 +47,7 @@ impl NodeService for Plane {
         let Some(node) = self.nodes.by_name(&node) else {
             return Err(status::not_found("cless.v1.Node", request.name));
         };
-        Ok(Response::new(to::node(&node, &self.feed.head())))
+        Ok(Response::new(nodes::node(&node, &self.feed.head())))
     }
 
     async fn list_instances(
@@ -77,7 +77,7 @@ impl NodeService for Plane {
             let wanted = reported.filter(|instance| {
                 request.service.is_empty() || instance.service == request.service
             });
-            instances.extend(wanted.map(|instance| to::instance(&node.identity.name, instance)));
+            instances.extend(wanted.map(|instance| nodes::instance(&node.identity.name, instance)));
         }
         instances.sort_by(|a, b| a.name.cmp(&b.name));
         let found = page::of(instances, size, after.as_deref(), |instance| {

@@ -1,7 +1,7 @@
 //! What data planes report, and how it is shown.
 
 use super::feed::{read_id, read_identity};
-use super::write::{cold_start, start_failure};
+use super::resources::{cold_start, start_failure};
 use super::{read_duration, read_timestamp, timestamp};
 use crate::domain::{
     ColdStart, ImageDigest, NodeName, StartFailure, StartFailureReason, Uid, VerificationState,

@@ -1,5 +1,5 @@
 use super::*;
-use crate::grpc::feed::report;
+use crate::grpc::route_feed::report;
 use crate::nodes::tests::with_tokio_clock;
 use crate::store::{Changes, Error, FeedSource, Head, RouteChange, RouteOp, Since, StoredRoute};
 use cless_proto::v1::stream_routes_request::Message as Up;
