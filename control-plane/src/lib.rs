@@ -79,7 +79,8 @@ pub struct Running {
 /// Opens and migrates the database, then serves until [`Running::shutdown`].
 ///
 /// # Errors
-/// If the address cannot be bound, is exposed without `allow_insecure`, or the database is unusable.
+/// If the address cannot be bound or is exposed without `allow_insecure`, or the database is
+/// unusable.
 pub async fn start(options: Options) -> Result<Running, Error> {
     let started = Instant::now();
     if options.is_exposed() {

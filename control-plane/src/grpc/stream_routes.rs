@@ -1,7 +1,7 @@
 //! Drives one `StreamRoutes` call for the state machine in `feed/stream.rs`.
 //!
-//! One task per stream. It waits for the first of: a message of the node, a new head, the clock,
-//! the shutdown, or a newer stream of the same node. While it sends it waits for the transport only.
+//! One task per stream. It waits for a message of the node, a new head, the clock, the shutdown or
+//! a newer stream of the same node. While it sends it waits for the transport only.
 
 use crate::domain::{self, Violations};
 use crate::feed::frames::Frames;

@@ -200,7 +200,7 @@ fn message(message: Message) -> pb::StreamRoutesResponse {
 }
 
 /// A change as `WatchRoutes` messages of limited size, with decoded routes. `only` selects one
-/// service. Of a snapshot's messages the first is marked; the others add to it.
+/// service. The first message of a snapshot is marked; the others add to it.
 pub(crate) fn watch_responses(
     change: &TableChange,
     only: Option<&str>,
