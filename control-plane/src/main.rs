@@ -1,4 +1,4 @@
-//! The program `cless-control-plane`: flags, logs, signals.
+//! The program `cless-control-plane`: flags, log set-up, signals.
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// Owns the state of a cless cluster, serves its gRPC API and streams the route table.
+/// Owns the state of a cless cluster, serves its gRPC API and streams the route table
 #[derive(Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 struct Program {
@@ -22,15 +22,15 @@ struct Program {
     #[command(flatten)]
     log: Log,
 
-    /// Write `{"listen": "IP:PORT"}` to this file once it serves.
+    /// File to write `{"listen": "IP:PORT"}` to once the control plane serves
     #[arg(long, env = "CLESS_READY_FILE", value_name = "FILE")]
     ready_file: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Mark the database as restored from a backup. Run once after a restore done by hand, while
-    /// the control plane is stopped: data planes then take the whole route table anew.
+    /// Mark the database as restored from a backup. Run once after a manual restore, while the
+    /// control plane is stopped: data planes then reload the whole route table
     NewEpoch {
         #[command(flatten)]
         options: Options,
@@ -39,7 +39,7 @@ enum Command {
         log: Log,
     },
 
-    /// Write a backup of a SQLite database to a file. The control plane may run meanwhile.
+    /// Write a backup of a SQLite database to a file; the control plane may be running
     Backup {
         #[command(flatten)]
         options: Options,
@@ -47,13 +47,13 @@ enum Command {
         #[command(flatten)]
         log: Log,
 
-        /// The file to write; it must not exist.
+        /// File to write; it must not exist
         #[arg(long, value_name = "FILE")]
         to: PathBuf,
     },
 
-    /// Put a backup in the place of a SQLite database, in a new epoch: data planes then take the
-    /// whole route table anew. The control plane must be stopped.
+    /// Replace a SQLite database by a backup, in a new epoch: data planes then reload the whole
+    /// route table. The control plane must be stopped
     Restore {
         #[command(flatten)]
         options: Options,
@@ -61,11 +61,11 @@ enum Command {
         #[command(flatten)]
         log: Log,
 
-        /// The backup.
+        /// The backup file
         #[arg(long, value_name = "FILE")]
         from: PathBuf,
 
-        /// Replace a database that exists; it is kept under another name.
+        /// Replace an existing database, which is kept under another name
         #[arg(long)]
         force: bool,
     },
@@ -129,7 +129,7 @@ async fn new_epoch(options: &Options) -> anyhow::Result<()> {
 
 async fn backup(options: &Options, to: &Path) -> anyhow::Result<()> {
     cless_control_plane::backup(options, to).await?;
-    tracing::info!(backup = %to.display(), "the backup is whole, checked and on disk");
+    tracing::info!(backup = %to.display(), "the backup is complete, verified and on disk");
     Ok(())
 }
 
@@ -137,7 +137,7 @@ async fn restore(options: &Options, from: &Path, force: bool) -> anyhow::Result<
     let (epoch, replaced) = cless_control_plane::restore(options, from, force).await?;
     match replaced {
         Some(kept) => {
-            tracing::info!(epoch, kept = %kept.display(), "restored in a new epoch; the database before it is kept");
+            tracing::info!(epoch, kept = %kept.display(), "restored in a new epoch; the previous database is kept");
         }
         None => tracing::info!(epoch, "restored in a new epoch"),
     }
@@ -145,7 +145,7 @@ async fn restore(options: &Options, from: &Path, force: bool) -> anyhow::Result<
 }
 
 async fn run(options: Options, ready_file: Option<&Path>) -> anyhow::Result<()> {
-    // Before anything that takes time: a signal during the start is not lost.
+    // Before the start, so that a signal during the start is not lost.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let running = tokio::select! {
