@@ -20,14 +20,15 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use sea_orm::DbErr;
 use tokio::sync::{Mutex, watch};
-use tokio::task::JoinHandle;
+
+use crate::domain::Timestamp;
 
 use super::entity::feed_state;
 use super::explain::is_to_be_repeated;
 use super::session::Session;
 use super::types::Written;
-use super::write::{Done, WriteTx, lock_state};
-use super::{Error, Inner, connection, hint};
+use super::write::{Done, Outcome, WriteTx, lock_state};
+use super::{Error, Inner, Store, connection, hint};
 
 /// Writes in one commit: the first waits for the statements of the rest, some 20 ms.
 const MEMBERS_MOST: usize = 128;
@@ -78,17 +79,43 @@ struct Batch {
 /// What a write came to, before its savepoint ends; an error comes with the savepoint.
 type Ended<T> = Result<Done<T>, (Error, Session)>;
 
-/// Runs one write in a task of its own, on the thread of the connection if that has one.
-pub(super) fn spawn<T, F>(inner: Arc<Inner>, change: F) -> JoinHandle<Result<Written<T>, Error>>
-where
-    T: Send + 'static,
-    F: FnOnce(WriteTx) -> BoxFuture<'static, Ended<T>> + Send + 'static,
-{
-    // It counts from here: the write before it, which may run before this task does, is not to commit without it.
-    inner.writers.waiting.fetch_add(1, Ordering::AcqRel);
-    match inner.connections.local.clone() {
-        Some(local) => local.runtime().spawn(write(inner, change)),
-        None => tokio::spawn(write(inner, change)),
+impl Store {
+    /// Runs one write in its frame, in a task of its own: on the thread of the connection if that has one.
+    pub(super) async fn write<T, F>(
+        &self,
+        now: Timestamp,
+        validate_only: bool,
+        change: F,
+    ) -> Result<Written<T>, Error>
+    where
+        T: Send + 'static,
+        F: for<'a> FnOnce(&'a mut WriteTx) -> BoxFuture<'a, Result<Outcome<T>, Error>>
+            + Send
+            + 'static,
+    {
+        let inner = Arc::clone(&self.inner);
+        let change = move |mut tx: WriteTx| {
+            Box::pin(async move {
+                tx.now = now;
+                match change(&mut tx).await {
+                    Ok(outcome) => tx.finish(outcome, validate_only).await,
+                    Err(error) => Err((error, tx.db)),
+                }
+            }) as BoxFuture<'static, _>
+        };
+        // It counts from here: the write before it, which may run before this task does, is not to commit without it.
+        inner.writers.waiting.fetch_add(1, Ordering::AcqRel);
+        let task = match inner.connections.local.clone() {
+            Some(local) => local.runtime().spawn(write(inner, change)),
+            None => tokio::spawn(write(inner, change)),
+        };
+        task.await.map_err(|error| {
+            if error.is_panic() {
+                Error::Database(format!("a write did not end well: {error}"))
+            } else {
+                Error::Unavailable("the program is shutting down".to_owned())
+            }
+        })?
     }
 }
 
@@ -186,20 +213,21 @@ impl Batch {
     {
         self.members += 1;
         let savepoint = self.db.savepoint().await?;
-        let tx = WriteTx::begin(
-            Arc::clone(inner),
-            savepoint,
-            self.state.clone(),
-            self.members == 1,
-        )?;
-        match change(tx).await {
-            Ok(done) => {
-                self.open = done.open;
-                let (written, kept) = done.end().await?;
-                if let Some(state) = kept {
-                    self.dirty = true;
-                    self.stepped |= state.revision != self.state.revision;
-                    self.state = state;
+        let tx = WriteTx::begin(Arc::clone(inner), savepoint, self.state.clone())?;
+        let ended = match change(tx).await {
+            Ok(done) => self.flush(&inner.writers, done).await,
+            refused => refused,
+        };
+        match ended {
+            Ok(Done { written, keep, db }) => {
+                match keep {
+                    Some(state) => {
+                        db.commit().await?;
+                        self.dirty = true;
+                        self.stepped |= state.revision != self.state.revision;
+                        self.state = state;
+                    }
+                    None => db.rollback().await?,
                 }
                 Ok(Ok(written))
             }
@@ -210,6 +238,21 @@ impl Batch {
                 Err(_lost) => Err(error),
             },
         }
+    }
+
+    /// Runs the deferred statements of a write that is to be kept, unless it is alone: then they go along with COMMIT,
+    /// where an error is its own.
+    async fn flush<T>(&mut self, writers: &Writers, done: Done<T>) -> Ended<T> {
+        if done.keep.is_none() {
+            return Ok(done);
+        }
+        self.open = self.members == 1 && writers.is_idle();
+        if !self.open
+            && let Err(error) = done.db.flush().await
+        {
+            return Err((error.into(), done.db));
+        }
+        Ok(done)
     }
 
     async fn commit(self, inner: &Inner) {

@@ -1,4 +1,4 @@
-//! Opening a database, and beginning transactions on it.
+//! The connections to a database, and beginning transactions on them.
 //!
 //! There is one connection that writes ([`local`](super::local) for a file), so that writers queue in this process, in
 //! order, rather than race for the database's lock, and a few that read beside it. In memory there is one connection for both. What is written is on
@@ -15,14 +15,14 @@ use sea_orm::{
     IsolationLevel, SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
 
-use super::explain::{explain_open, is_busy};
+use super::Error;
+use super::explain::is_busy;
 use super::local::Local;
 use super::session::Session;
 use super::sqlite::{self, InUse, Role, SqliteUrl};
-use super::{Error, migrate};
 
 /// Readers beside the writer: reads are short, and a core more than this would not be free for them.
-const READERS: u32 = 4;
+pub(super) const READERS: u32 = 4;
 /// For another process to give SQLite's lock away between two of its writes.
 const LOCKED_WITHIN: Duration = Duration::from_secs(30);
 /// For a server to accept a connection, and for a turn in the queue before it: an operator waits for the message.
@@ -44,8 +44,8 @@ pub(super) struct Connections {
     /// Writes to a file.
     pub(super) local: Option<Arc<Local>>,
     /// Of a SQLite file, for as long as it is open.
-    in_use: Option<Arc<InUse>>,
-    url: String,
+    pub(super) in_use: Option<Arc<InUse>>,
+    pub(super) url: String,
 }
 
 impl Connections {
@@ -58,65 +58,6 @@ impl Connections {
     pub(super) fn is_file(&self) -> bool {
         self.in_use.is_some()
     }
-}
-
-/// Connects, checks the program and the database for each other, and brings the schema up to date.
-pub(super) async fn open(url: &str) -> Result<Connections, Error> {
-    let fail = |reason: String| Error::Open {
-        url: redacted(url),
-        reason,
-    };
-    let sqlite = SqliteUrl::parse(url);
-    let mut in_use = None;
-    match &sqlite {
-        Some(sqlite) => {
-            sqlite.check().map_err(fail)?;
-            if let SqliteUrl::File { path, .. } = sqlite {
-                in_use = Some(InUse::take(path).await.map_err(fail)?);
-            }
-        }
-        None if is_server(url) => {}
-        None => {
-            return Err(fail(
-                "it is not `sqlite://PATH?mode=rwc` or `postgres://USER:PASSWORD@HOST/NAME`: give one of these"
-                    .to_owned(),
-            ));
-        }
-    }
-    let refused = |error: sea_orm::DbErr| fail(explain_open(&error));
-    let writer = connect(url, 1, Role::Plane).await.map_err(refused)?;
-    if sqlite.is_some() {
-        sqlite::check_library(&writer).await.map_err(refused)?;
-    }
-    let place = match (&sqlite, &in_use) {
-        (Some(SqliteUrl::File { path, .. }), Some(lock)) => migrate::Place::File {
-            path,
-            alone: lock.is_alone(),
-        },
-        (Some(_), _) => migrate::Place::Memory,
-        (None, _) => migrate::Place::Server,
-    };
-    migrate::migrate(&writer, place, &redacted(url)).await?;
-    if let Some(lock) = &mut in_use {
-        lock.share().map_err(|error| fail(sqlite::cannot(&error)))?;
-    }
-    let local = match &sqlite {
-        Some(SqliteUrl::File { path, .. }) => {
-            Some(Arc::new(Local::open(path).await.map_err(refused)?))
-        }
-        _ => None,
-    };
-    let reader = match sqlite {
-        Some(SqliteUrl::Memory) => writer.clone(),
-        _ => connect(url, READERS, Role::Plane).await.map_err(refused)?,
-    };
-    Ok(Connections {
-        writer,
-        reader,
-        local,
-        in_use: in_use.map(Arc::new),
-        url: url.to_owned(),
-    })
 }
 
 /// Whether a URL names a PostgreSQL server.

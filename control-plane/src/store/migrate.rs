@@ -7,7 +7,7 @@ use cless_migrations::{Migrator, MigratorTrait};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr};
 
 use super::explain::explain_open;
-use super::{Error, backup};
+use super::{Error, snapshot};
 
 /// Names the lock that control planes which start at once take before they look at the schema: "cless" in ASCII.
 const SCHEMA_LOCK: i64 = 0x63_6c_65_73_73;
@@ -92,8 +92,8 @@ impl Migration<'_> {
         match self.place {
             Place::Memory => {}
             Place::File { path, .. } => {
-                let copy = backup::before_migration(path, newest, SystemTime::now());
-                backup::copy(self.writer, &copy).await.map_err(|reason| {
+                let copy = snapshot::before_migration(path, newest, SystemTime::now());
+                snapshot::copy(self.writer, &copy).await.map_err(|reason| {
                     self.refused(format!(
                         "no backup can be made before its schema is changed: {reason}"
                     ))

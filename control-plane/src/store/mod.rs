@@ -38,10 +38,12 @@ mod images;
 mod local;
 mod migrate;
 mod node_status;
+mod open;
 mod requests;
 mod row;
 mod services;
 mod session;
+mod snapshot;
 mod sqlite;
 mod table;
 mod traffic;
@@ -111,7 +113,7 @@ impl Store {
     pub async fn open(options: StoreOptions) -> Result<Self, Error> {
         let store = Self {
             inner: Arc::new(Inner {
-                connections: connection::open(&options.url).await?,
+                connections: open::open(&options.url).await?,
                 domain: options.domain,
                 codec: options.codec,
                 head: watch::Sender::new(0),

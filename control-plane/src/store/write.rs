@@ -16,7 +16,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use sea_orm::ActiveValue::Set;
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
@@ -27,7 +26,7 @@ use super::digest::TableDigest;
 use super::entity::{feed_state, request_ids, route_changes};
 use super::session::Session;
 use super::types::{RouteOp, Written};
-use super::{Error, Inner, Store, batch, row};
+use super::{Error, Inner, row};
 
 /// Changes kept at least, however old.
 pub(super) const KEEP_CHANGES: i64 = 10_000;
@@ -61,8 +60,6 @@ pub(super) struct WriteTx {
     pub(super) digest: TableDigest,
     change: (Option<Uid>, RouteOp),
     state: feed_state::Model,
-    /// Whether it is the first of its transaction.
-    first: bool,
 }
 
 /// A write as it stands before its savepoint ends.
@@ -71,55 +68,7 @@ pub(super) struct Done<T> {
     pub(super) written: Written<T>,
     /// The row of `feed_state` after it, if it is to be kept.
     pub(super) keep: Option<feed_state::Model>,
-    /// Whether statements of it are to go along with COMMIT.
-    pub(super) open: bool,
-    db: Session,
-}
-
-impl<T> Done<T> {
-    /// Ends the savepoint.
-    pub(super) async fn end(self) -> Result<(Written<T>, Option<feed_state::Model>), Error> {
-        if self.keep.is_some() {
-            self.db.commit().await?;
-        } else {
-            self.db.rollback().await?;
-        }
-        Ok((self.written, self.keep))
-    }
-}
-
-impl Store {
-    /// Runs one write in its frame.
-    pub(super) async fn write<T, F>(
-        &self,
-        now: Timestamp,
-        validate_only: bool,
-        change: F,
-    ) -> Result<Written<T>, Error>
-    where
-        T: Send + 'static,
-        F: for<'a> FnOnce(&'a mut WriteTx) -> BoxFuture<'a, Result<Outcome<T>, Error>>
-            + Send
-            + 'static,
-    {
-        let inner = Arc::clone(&self.inner);
-        let done = batch::spawn(inner, move |mut tx: WriteTx| {
-            Box::pin(async move {
-                tx.now = now;
-                match change(&mut tx).await {
-                    Ok(outcome) => tx.finish(outcome, validate_only).await,
-                    Err(error) => Err((error, tx.db)),
-                }
-            }) as BoxFuture<'static, _>
-        });
-        done.await.map_err(|error| {
-            if error.is_panic() {
-                Error::Database(format!("a write did not end well: {error}"))
-            } else {
-                Error::Unavailable("the program is shutting down".to_owned())
-            }
-        })?
-    }
+    pub(super) db: Session,
 }
 
 /// The one row of `feed_state`, locked until the transaction ends.
@@ -137,7 +86,6 @@ impl WriteTx {
         inner: Arc<Inner>,
         db: Session,
         state: feed_state::Model,
-        first: bool,
     ) -> Result<Self, Error> {
         Ok(Self {
             digest: TableDigest::from_bytes(row::bytes32(
@@ -149,12 +97,11 @@ impl WriteTx {
             now: Timestamp::default(),
             change: (None, RouteOp::None),
             state,
-            first,
         })
     }
 
     /// Completes the write by what it came to. An error comes with the savepoint, which is to be rolled back.
-    async fn finish<T>(
+    pub(super) async fn finish<T>(
         mut self,
         outcome: Outcome<T>,
         validate_only: bool,
@@ -171,14 +118,6 @@ impl WriteTx {
             Outcome::Same(resource) => (resource, current, false, false),
             Outcome::Replayed(resource, revision) => (resource, revision, true, false),
         };
-        // An error at COMMIT is the only write's own.
-        let open = keep && self.first && self.inner.writers.is_idle();
-        if keep
-            && !open
-            && let Err(error) = self.db.flush().await
-        {
-            return Err((error.into(), self.db));
-        }
         Ok(Done {
             written: Written {
                 resource,
@@ -186,7 +125,6 @@ impl WriteTx {
                 replayed,
             },
             keep: keep.then_some(self.state),
-            open,
             db: self.db,
         })
     }
