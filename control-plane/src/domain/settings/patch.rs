@@ -1,4 +1,4 @@
-//! Some fields of the settings, each checked against its range.
+//! Partial settings, each field within its range.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -10,20 +10,20 @@ use super::{Affinity, AffinityInput, AffinityKind, Settings, SettingsField, Sett
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) const TEN_MINUTES: Duration = Duration::from_secs(10 * 60);
-/// Freezing sooner than this would freeze an instance between two requests of one page.
+/// A shorter pause would freeze an instance between two requests of one page.
 const PAUSE_AFTER_MIN: Duration = Duration::from_millis(100);
 
 /// Some fields of [`Settings`], each within its range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SettingsPatch {
     pub(super) fields: BTreeSet<SettingsField>,
-    /// Fields that are not named hold their default, which nobody reads.
+    /// Values of the named fields; the others have their defaults and are not read.
     pub(super) values: Settings,
 }
 
 impl SettingsPatch {
-    /// Reads the named fields of the settings at `field` (`service.settings`); what is refused is noted in
-    /// `violations`. Fields that are not named are not looked at.
+    /// Validates the named fields of the settings at `field` (`service.settings`); adds refusals to
+    /// `violations`.
     pub fn new(
         field: &str,
         fields: BTreeSet<SettingsField>,
@@ -112,7 +112,7 @@ impl SettingsPatch {
         (violations.len() == before).then_some(Self { fields, values })
     }
 
-    /// The fields it changes.
+    /// The named fields.
     #[must_use]
     pub fn fields(&self) -> &BTreeSet<SettingsField> {
         &self.fields
