@@ -17,7 +17,7 @@ use crate::feed::Cursor;
 use crate::nodes::registry::{Node, StreamId};
 use crate::nodes::report::{Identity, Quarantined, Report};
 use crate::nodes::{Nodes, now};
-use crate::store::{self, Said, Store};
+use crate::store::{self, PeerNodeStatus, Store};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -76,16 +76,16 @@ impl Replicas {
             return Ok(());
         }
         let mut known = self.known.lock().await;
-        let statuses = self.store.nodes_elsewhere(&self.id).await?;
+        let statuses = self.store.peer_node_freshness(&self.id).await?;
         let stale = statuses.iter().filter(|status| {
             known
                 .get(&status.node)
                 .is_none_or(|known| known.stamp != status.stamp)
         });
         let wanted = stale.map(|status| status.node.clone()).collect();
-        let mut said: HashMap<String, Said> = self
+        let mut said: HashMap<String, PeerNodeStatus> = self
             .store
-            .nodes_said(wanted)
+            .peer_node_statuses(wanted)
             .await?
             .into_iter()
             .map(|said| (said.node.clone(), said))
@@ -158,7 +158,7 @@ impl Replicas {
                 Err(_same) => {}
             }
         }
-        if let Err(error) = self.store.leave(&self.id).await {
+        if let Err(error) = self.store.mark_nodes_disconnected(&self.id).await {
             tracing::warn!(%error, "other control planes do not hear that this one ends");
         }
     }
@@ -177,7 +177,7 @@ impl Replicas {
             if before.is_some_and(|before| before.0 == stream && before.1 == state) {
                 continue;
             }
-            let said = Said {
+            let said = PeerNodeStatus {
                 node: node.identity.id.clone(),
                 state,
                 report: node
@@ -186,17 +186,17 @@ impl Replicas {
                     .map(|(_, report)| report.encoded.to_vec()),
             };
             if stream.is_some() && before.is_none_or(|before| before.0 != stream) {
-                self.store.take_node(&self.id, &said).await?;
+                self.store.claim_node(&self.id, &said).await?;
             } else {
                 self.store
-                    .update_node(&self.id, stream.is_some(), &said)
+                    .update_node_status(&self.id, stream.is_some(), &said)
                     .await?;
             }
             written.insert(said.node, (stream, said.state));
         }
         if ticked {
-            self.store.vouch(&self.id).await?;
-            self.store.forget_nodes(FORGOTTEN_AFTER).await?;
+            self.store.renew_nodes(&self.id).await?;
+            self.store.delete_stale_nodes(FORGOTTEN_AFTER).await?;
             self.refresh().await?;
         }
         Ok(())
@@ -253,7 +253,7 @@ impl Shared {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    fn read(said: &Said, decode: DecodeReport) -> Option<Node> {
+    fn read(said: &PeerNodeStatus, decode: DecodeReport) -> Option<Node> {
         let shared: Self = serde_json::from_str(&said.state).ok()?;
         let report = said.report.as_deref().and_then(decode);
         let identity = Identity {
@@ -301,14 +301,14 @@ mod tests {
         }];
         node.refusal = Some("no".into());
         node.report = Some((Timestamp::from_micros(5), Report::default()));
-        let said = Said {
+        let said = PeerNodeStatus {
             node: "1".into(),
             state: Shared::of(&node).write(),
             report: Some(Vec::new()),
         };
         let read = Shared::read(&said, |_| Some(Report::default())).expect("readable");
         assert_eq!(Shared::of(&read), Shared::of(&node));
-        let newer = Said {
+        let newer = PeerNodeStatus {
             state: "{}".into(),
             ..said
         };

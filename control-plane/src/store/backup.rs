@@ -1,10 +1,10 @@
 //! Backup and restore of a SQLite database.
 //!
-//! A backup is one file: a [snapshot](super::snapshot) of the database.
+//! A backup is one file, a [snapshot](super::snapshot) of the database.
 //!
-//! A restore prepares the new database beside the old one, as an earlier state must not pass for what proxies have
-//! seen since: its schema is brought up to date and it gets a new epoch there. Only then does it take the old one's
-//! place; the old one is kept.
+//! A restored state is older than the one that proxies have seen, so it needs a new epoch. A
+//! restore prepares the new database beside the old one: it migrates the schema and starts the
+//! epoch. Only then does it replace the old database, which is kept under another name.
 
 use std::fs::File;
 use std::io;
@@ -18,29 +18,30 @@ use crate::domain::Timestamp;
 use super::connection::{self, file_of, is_server};
 use super::explain::explain_open;
 use super::snapshot::{copy, stamp, still_url};
-use super::sqlite::{InUse, Role, beside, cannot, folder_of};
+use super::sqlite::{FileLock, OpenMode, io_remedy, parent_dir, with_suffix};
 use super::{Error, Head, Store, StoreOptions};
 
-/// What a restore did.
+/// The result of a restore.
 #[derive(Debug, Clone)]
 pub struct Restored {
-    /// Where the database stands now, in its new epoch.
+    /// The head of the restored database, in its new epoch.
     pub head: Head,
-    /// Where the database that was there before is now.
+    /// The new path of the replaced database; `None` if there was none.
     pub replaced: Option<PathBuf>,
 }
 
-/// Writes a backup of the database at `url` to the file `to`, which must not exist. The database may be in use.
+/// Writes a backup of the database at `url` to the file `to`, which must not exist. The database
+/// may be in use.
 ///
 /// # Errors
-/// [`Error::Backup`] with what to do.
+/// [`Error::Backup`] with the remedy.
 pub async fn backup(url: &str, to: &Path) -> Result<(), Error> {
     let path = sqlite_file(url, "pg_dump --format=custom --file=FILE URL")?;
     if !path.exists() {
         return Err(failed(format!("{} does not exist", path.display())));
     }
-    let _in_use = InUse::take(&path).await.map_err(failed)?;
-    let database = connection::connect(&plain_url(&path), 1, Role::Tool)
+    let _lock = FileLock::acquire(&path).await.map_err(failed)?;
+    let database = connection::connect(&plain_url(&path), 1, OpenMode::Inspect)
         .await
         .map_err(|error| failed(explain_open(&error)))?;
     let done = copy(&database, to).await.map_err(failed);
@@ -48,11 +49,11 @@ pub async fn backup(url: &str, to: &Path) -> Result<(), Error> {
     done
 }
 
-/// Puts a backup in the place of the database that `options` name, in a new epoch. With `force` it may replace one; that
-/// one is kept under another name. No process may have it open.
+/// Replaces the database that `options` name by a backup, in a new epoch. `force` permits replacing
+/// an existing database, which is kept under another name. No process may have it open.
 ///
 /// # Errors
-/// [`Error::Backup`] with what to do; [`Error::DatabaseNewer`] if a newer program made the backup.
+/// [`Error::Backup`] with the remedy; [`Error::DatabaseNewer`] if a newer program made the backup.
 pub async fn restore(
     options: StoreOptions,
     from: &Path,
@@ -66,7 +67,7 @@ pub async fn restore(
     if !from.is_file() {
         return Err(failed(format!("{} is not a file", from.display())));
     }
-    if beside(from, "-wal")
+    if with_suffix(from, "-wal")
         .metadata()
         .is_ok_and(|log| log.len() > 0)
     {
@@ -75,7 +76,7 @@ pub async fn restore(
             from.display()
         )));
     }
-    let Some(_alone) = InUse::take_alone(&path).map_err(failed)? else {
+    let Some(_lock) = FileLock::try_exclusive(&path).map_err(failed)? else {
         return Err(failed(format!(
             "a process has {} open: stop the control plane first",
             path.display()
@@ -87,15 +88,15 @@ pub async fn restore(
             path.display()
         )));
     }
-    let fresh = beside(&path, &format!(".restoring-{}", micros(now)));
+    let fresh = with_suffix(&path, &format!(".restoring-{}", micros(now)));
     let prepared = prepare(&options, from, &fresh, now).await;
     let replaced = match &prepared {
-        Ok(_) => swap(&path, &fresh, now).map_err(|error| failed(cannot(&error))),
+        Ok(_) => swap(&path, &fresh, now).map_err(|error| failed(io_remedy(&error))),
         Err(_) => Ok(None),
     };
-    // The lock of the store that prepared it; and, after a failure, what it left.
+    // Removes the lock file, and after a failure the incomplete database.
     for left in ["", "-wal", "-shm", "-lock"] {
-        let _ = std::fs::remove_file(beside(&fresh, left));
+        let _ = std::fs::remove_file(with_suffix(&fresh, left));
     }
     Ok(Restored {
         head: prepared?,
@@ -103,7 +104,7 @@ pub async fn restore(
     })
 }
 
-/// A copy of the backup, in a new epoch and the schema of this program.
+/// Copies the backup, migrates its schema and starts a new epoch.
 async fn prepare(
     options: &StoreOptions,
     from: &Path,
@@ -117,7 +118,7 @@ async fn prepare(
             explain_open(&error)
         ))
     };
-    let source = connection::connect(&still_url(from), 1, Role::Tool)
+    let source = connection::connect(&still_url(from), 1, OpenMode::Inspect)
         .await
         .map_err(refused)?;
     let copied = copy(&source, fresh)
@@ -147,14 +148,14 @@ async fn prepare(
     head
 }
 
-/// Puts `fresh` in the place of `path`; says where what was there is now.
+/// Replaces `path` by `fresh`; returns the new path of the old database.
 fn swap(path: &Path, fresh: &Path, now: SystemTime) -> io::Result<Option<PathBuf>> {
     let mut replaced = None;
     if path.exists() {
-        let kept = beside(path, &format!(".replaced-{}", stamp(now)));
-        // What SQLite had not yet written back belongs to it.
+        let kept = with_suffix(path, &format!(".replaced-{}", stamp(now)));
+        // The write-ahead log is part of the old database.
         for part in ["-wal", "-shm", ""] {
-            match std::fs::rename(beside(path, part), beside(&kept, part)) {
+            match std::fs::rename(with_suffix(path, part), with_suffix(&kept, part)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 Ok(()) | Err(_) => {}
             }
@@ -162,14 +163,14 @@ fn swap(path: &Path, fresh: &Path, now: SystemTime) -> io::Result<Option<PathBuf
         replaced = Some(kept);
     }
     std::fs::rename(fresh, path)?;
-    File::open(folder_of(path))?.sync_all()?;
+    File::open(parent_dir(path))?.sync_all()?;
     Ok(replaced)
 }
 
 fn sqlite_file(url: &str, instead: &str) -> Result<PathBuf, Error> {
     if is_server(url) {
         return Err(failed(format!(
-            "this is for SQLite; for PostgreSQL use its own tools: {instead}"
+            "this command is for SQLite; for PostgreSQL use {instead}"
         )));
     }
     file_of(url).ok_or_else(|| {

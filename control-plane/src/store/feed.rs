@@ -1,4 +1,4 @@
-//! What the feed reads: the head, the table, and what changed since.
+//! Queries of the feed: the head, the table, and the changes since a revision.
 
 use std::sync::Arc;
 
@@ -11,27 +11,27 @@ use crate::domain::{Timestamp, Uid};
 use super::digest::TableDigest;
 use super::entity::{feed_state, route_changes, routes};
 use super::types::{Changes, Head, RouteChange, RouteOp, Since, StoredRoute};
-use super::write::{FEED_STATE_ID, Outcome};
+use super::write::{FEED_STATE_ID, WriteOutcome, write_span};
 use super::{Error, Inner, Store, connection, row, table};
 
-/// What the publisher reads; [`Store`] is one.
+/// The source of the feed's publisher; implemented by [`Store`].
 pub trait FeedSource: Send + Sync + 'static {
-    /// The newest revision as far as it is known here; a hint that may be late or missing.
+    /// Notifies of new revisions; a notification may be late or missing.
     fn subscribe(&self) -> watch::Receiver<i64>;
 
-    /// The whole table, by uid, as of one moment.
+    /// Reads a consistent snapshot of the table, ordered by uid.
     ///
     /// # Errors
     /// If it cannot be read.
     fn load_table(&self) -> impl Future<Output = Result<(Head, Vec<StoredRoute>), Error>> + Send;
 
-    /// What happened after a revision, as of one moment.
+    /// Reads a consistent snapshot of the changes after a revision.
     ///
     /// # Errors
     /// If it cannot be read.
     fn changes_since(&self, revision: i64) -> impl Future<Output = Result<Since, Error>> + Send;
 
-    /// The digest of the table after a revision, if that is still known.
+    /// The digest of the table after a revision; `None` if the change log no longer has it.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -60,7 +60,8 @@ impl FeedSource for Store {
 }
 
 impl Store {
-    /// Where the table stands. Subscribers hear of it too, so that a store that others write to is followed by polling.
+    /// Reads the head, and notifies subscribers of it. Polling it follows a database that others
+    /// write to.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -70,13 +71,13 @@ impl Store {
         Ok(head)
     }
 
-    /// The newest revision committed through this store, or seen by [`head`](Self::head).
+    /// Watches the newest revision committed through this store or read by [`head`](Self::head).
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<i64> {
         self.inner.head.subscribe()
     }
 
-    /// The whole table, by uid, as of one moment.
+    /// Reads a consistent snapshot of the table, ordered by uid.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -94,7 +95,7 @@ impl Store {
         Ok((head, routes))
     }
 
-    /// What happened after a revision, as of one moment.
+    /// Reads a consistent snapshot of the changes after a revision.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -117,7 +118,7 @@ impl Store {
             .into_iter()
             .map(read_change)
             .collect::<Result<_, _>>()?;
-        // A route carries the revision that last changed it, so these are the ones upserted since and still there.
+        // A route has the revision that last changed it, so these are the routes changed since.
         let routes = routes::Entity::find()
             .filter(routes::Column::Revision.gt(revision))
             .order_by_asc(routes::Column::ServiceUid)
@@ -134,7 +135,7 @@ impl Store {
         }))
     }
 
-    /// The digest of the table after a revision, if that is still known.
+    /// The digest of the table after a revision; `None` if the change log no longer has it.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -150,17 +151,18 @@ impl Store {
             .transpose()
     }
 
-    /// Starts a new epoch, as after a restore: every proxy takes the whole table anew. Routes and digest are rebuilt.
+    /// Starts a new epoch, in which every proxy reloads the table. Rebuilds routes and digest.
     ///
     /// # Errors
     /// If the database cannot be written, or a rebuilt route cannot be stored.
     pub async fn new_epoch(&self, now: Timestamp) -> Result<Head, Error> {
-        self.write(now, false, |tx| {
+        let span = write_span!("new_epoch");
+        self.write(span, now, false, |tx| {
             Box::pin(async move {
                 tx.rebuild_hosts().await?;
                 tx.rebuild_table().await?;
                 tx.restart_history(Uuid::new_v4().to_string()).await?;
-                Ok(Outcome::Changed(()))
+                Ok(WriteOutcome::Changed(()))
             })
         })
         .await?;
@@ -168,14 +170,15 @@ impl Store {
     }
 }
 
-/// Makes the state of a new database; finds whether an old one holds what this program would have written.
-pub(super) async fn prepare(store: &Store, now: Timestamp) -> Result<(), Error> {
+/// Fills a new database; rebuilds an existing one whose routes this program would store
+/// differently.
+pub(super) async fn initialize(store: &Store, now: Timestamp) -> Result<(), Error> {
     let inner = Arc::clone(&store.inner);
     let known = feed_state::Entity::find_by_id(FEED_STATE_ID)
         .one(&inner.connections.writer)
         .await?;
     if known.is_none() {
-        return create_state(&inner, now).await;
+        return create_feed_state(&inner, now).await;
     }
     let db = connection::begin_read(&inner.connections.reader).await?;
     let head = read_head(&db).await?;
@@ -185,17 +188,17 @@ pub(super) async fn prepare(store: &Store, now: Timestamp) -> Result<(), Error> 
     if !current {
         tracing::warn!(
             revision = head.revision,
-            "the stored routes are not as this program writes them (an upgrade, or another domain): building them anew in a new epoch"
+            "stored routes are outdated (an upgrade, or another domain): rebuilding them in a new epoch"
         );
         store.new_epoch(now).await?;
     }
     Ok(())
 }
 
-async fn create_state(inner: &Inner, now: Timestamp) -> Result<(), Error> {
+async fn create_feed_state(inner: &Inner, now: Timestamp) -> Result<(), Error> {
     use sea_orm::ActiveValue::Set;
     let digest = TableDigest::default().to_bytes().to_vec();
-    // Another process may have come first.
+    // Another process may have created it first.
     let (db, known) = connection::begin_write(&inner.connections, |db| {
         Box::pin(feed_state::Entity::find_by_id(FEED_STATE_ID).one(db))
     })
@@ -229,7 +232,7 @@ async fn read_head(db: &impl ConnectionTrait) -> Result<Head, Error> {
     let state = feed_state::Entity::find_by_id(FEED_STATE_ID)
         .one(db)
         .await?
-        .ok_or_else(|| Error::Database("the row of feed_state is gone".to_owned()))?;
+        .ok_or_else(|| Error::Database("feed_state has no row".to_owned()))?;
     Ok(Head {
         cluster: state.cluster,
         epoch: state.epoch,

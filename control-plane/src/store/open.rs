@@ -1,26 +1,25 @@
-//! Opening a database: the checks before, the schema brought up to date, the connections.
+//! Opens a database: checks the file and the SQLite library, migrates the schema, connects.
 
 use std::sync::Arc;
 
-use super::connection::{Connections, READERS, connect, is_server, redacted};
+use super::connection::{Connections, READER_CONNECTIONS, connect, is_server, redacted};
 use super::explain::explain_open;
-use super::local::Local;
-use super::sqlite::{self, InUse, Role, SqliteUrl};
+use super::file_writer::FileWriter;
+use super::sqlite::{self, FileLock, OpenMode, SqliteUrl};
 use super::{Error, migrate};
 
-/// Connects, checks the program and the database for each other, and brings the schema up to date.
 pub(super) async fn open(url: &str) -> Result<Connections, Error> {
     let fail = |reason: String| Error::Open {
         url: redacted(url),
         reason,
     };
     let sqlite = SqliteUrl::parse(url);
-    let mut in_use = None;
+    let mut file_lock = None;
     match &sqlite {
         Some(sqlite) => {
             sqlite.check().map_err(fail)?;
             if let SqliteUrl::File { path, .. } = sqlite {
-                in_use = Some(InUse::take(path).await.map_err(fail)?);
+                file_lock = Some(FileLock::acquire(path).await.map_err(fail)?);
             }
         }
         None if is_server(url) => {}
@@ -32,37 +31,40 @@ pub(super) async fn open(url: &str) -> Result<Connections, Error> {
         }
     }
     let refused = |error: sea_orm::DbErr| fail(explain_open(&error));
-    let writer = connect(url, 1, Role::Plane).await.map_err(refused)?;
+    let writer = connect(url, 1, OpenMode::Serve).await.map_err(refused)?;
     if sqlite.is_some() {
         sqlite::check_library(&writer).await.map_err(refused)?;
     }
-    let place = match (&sqlite, &in_use) {
-        (Some(SqliteUrl::File { path, .. }), Some(lock)) => migrate::Place::File {
+    let kind = match (&sqlite, &file_lock) {
+        (Some(SqliteUrl::File { path, .. }), Some(lock)) => migrate::DatabaseKind::File {
             path,
-            alone: lock.is_alone(),
+            exclusive: lock.is_exclusive(),
         },
-        (Some(_), _) => migrate::Place::Memory,
-        (None, _) => migrate::Place::Server,
+        (Some(_), _) => migrate::DatabaseKind::Memory,
+        (None, _) => migrate::DatabaseKind::Server,
     };
-    migrate::migrate(&writer, place, &redacted(url)).await?;
-    if let Some(lock) = &mut in_use {
-        lock.share().map_err(|error| fail(sqlite::cannot(&error)))?;
+    migrate::migrate(&writer, kind, &redacted(url)).await?;
+    if let Some(lock) = &mut file_lock {
+        lock.downgrade()
+            .map_err(|error| fail(sqlite::io_remedy(&error)))?;
     }
-    let local = match &sqlite {
+    let file_writer = match &sqlite {
         Some(SqliteUrl::File { path, .. }) => {
-            Some(Arc::new(Local::open(path).await.map_err(refused)?))
+            Some(Arc::new(FileWriter::open(path).await.map_err(refused)?))
         }
         _ => None,
     };
     let reader = match sqlite {
         Some(SqliteUrl::Memory) => writer.clone(),
-        _ => connect(url, READERS, Role::Plane).await.map_err(refused)?,
+        _ => connect(url, READER_CONNECTIONS, OpenMode::Serve)
+            .await
+            .map_err(refused)?,
     };
     Ok(Connections {
         writer,
         reader,
-        local,
-        in_use: in_use.map(Arc::new),
+        file_writer,
+        file_lock: file_lock.map(Arc::new),
         url: url.to_owned(),
     })
 }

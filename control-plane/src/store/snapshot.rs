@@ -1,5 +1,5 @@
-//! A copy of a SQLite database as of one moment, taken while writers go on (`VACUUM INTO` reads in one transaction). It
-//! gets its name only once it is whole, checked and on disk.
+//! Consistent copies of a SQLite database, taken while it is written to (`VACUUM INTO` reads in one
+//! transaction). A copy gets its name only when it is complete, checked and on disk.
 
 use std::fs::File;
 use std::io;
@@ -10,32 +10,32 @@ use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement};
 
 use super::connection;
 use super::explain::explain_open;
-use super::sqlite::{Role, beside, cannot, create_private, folder_of};
+use super::sqlite::{OpenMode, create_private, io_remedy, parent_dir, with_suffix};
 
-/// A whole and checked copy of a database under a name that is free.
+/// Writes a complete and checked copy under a name that must be free.
 pub(super) async fn copy(database: &DatabaseConnection, to: &Path) -> Result<(), String> {
     if to.exists() {
         return Err(format!("{} exists: give another name", to.display()));
     }
-    let partial = beside(to, ".partial");
+    let partial = with_suffix(to, ".partial");
     let copied = copy_to(database, &partial).await.and_then(|()| {
-        // A hard link, for a rename would replace what came to be there meanwhile.
+        // Unlike a rename, a hard link does not replace a file created meanwhile.
         std::fs::hard_link(&partial, to)
-            .and_then(|()| File::open(folder_of(to))?.sync_all())
-            .map_err(|error| format!("{}: {}", to.display(), cannot(&error)))
+            .and_then(|()| File::open(parent_dir(to))?.sync_all())
+            .map_err(|error| format!("{}: {}", to.display(), io_remedy(&error)))
     });
     let _ = std::fs::remove_file(&partial);
     copied
 }
 
 async fn copy_to(database: &DatabaseConnection, partial: &Path) -> Result<(), String> {
-    let io = |error: io::Error| format!("{}: {}", partial.display(), cannot(&error));
-    // Left by a process that was killed; nobody else uses this name.
+    let io = |error: io::Error| format!("{}: {}", partial.display(), io_remedy(&error));
+    // A killed process may have left this file; nothing else uses the name.
     match std::fs::remove_file(partial) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
         Ok(()) | Err(_) => {}
     }
-    // SQLite fills an empty file, and keeps its mode.
+    // SQLite fills an empty file and keeps its permissions.
     let file = create_private(partial).map_err(io)?;
     let name = partial.display().to_string().replace('\'', "''");
     database
@@ -46,12 +46,12 @@ async fn copy_to(database: &DatabaseConnection, partial: &Path) -> Result<(), St
     check(partial).await
 }
 
-/// Reads all of a copy: a backup that cannot be read is none.
+/// Reads the whole copy.
 async fn check(copy: &Path) -> Result<(), String> {
-    let database = connection::connect(&still_url(copy), 1, Role::Tool)
+    let database = connection::connect(&still_url(copy), 1, OpenMode::Inspect)
         .await
         .map_err(|error| explain_open(&error))?;
-    let said = database
+    let result = database
         .query_one_raw(Statement::from_string(
             DbBackend::Sqlite,
             "PRAGMA integrity_check(1)",
@@ -61,28 +61,30 @@ async fn check(copy: &Path) -> Result<(), String> {
         .close_by_ref()
         .await
         .map_err(|error| error.to_string())?;
-    let said: String = said
+    let result: String = result
         .map_err(|error| explain_open(&error))?
         .and_then(|row| row.try_get("", "integrity_check").ok())
         .unwrap_or_default();
-    if said == "ok" {
+    if result == "ok" {
         Ok(())
     } else {
-        Err(format!("the copy is damaged, as its source may be: {said}"))
+        Err(format!(
+            "the copy is damaged, and its source may be too: {result}"
+        ))
     }
 }
 
-/// The name of the backup that is made before the schema is changed.
+/// The name of the backup before a migration.
 pub(super) fn before_migration(database: &Path, newest: &str, now: SystemTime) -> PathBuf {
-    beside(database, &format!(".{newest}.{}.backup", stamp(now)))
+    with_suffix(database, &format!(".{newest}.{}.backup", stamp(now)))
 }
 
-/// Of a file that nobody writes: it is read without a lock and without making files beside it.
+/// The URL of a file that is not in use: SQLite takes no lock and creates no files beside it.
 pub(super) fn still_url(path: &Path) -> String {
     format!("sqlite://{}?mode=ro&immutable=true", path.display())
 }
 
-/// `20261124T133000Z`: sorts as time does, and needs no quoting.
+/// UTC as `20261124T133000Z`, which sorts by time and needs no quoting.
 pub(super) fn stamp(now: SystemTime) -> String {
     let text = prost_types::Timestamp::from(now).to_string();
     let seconds = text.split('.').next().unwrap_or(&text);

@@ -1,4 +1,4 @@
-//! Traffic: the split in force, and its history, which is only ever appended to.
+//! The current traffic split, and its append-only history.
 
 use std::collections::BTreeSet;
 
@@ -13,43 +13,43 @@ use crate::domain::{
 use super::entity::{services, traffic_revisions};
 use super::error::Precondition;
 use super::hosts::HostKind;
-use super::requests::Named;
+use super::idempotency::IdempotencyKey;
 use super::row::{self, ServiceRow};
 use super::services::{check_etag, find};
 use super::types::{Page, WriteOptions, Written};
-use super::write::{Outcome, WriteTx};
+use super::write::{WriteOutcome, WriteTx, write_span};
 use super::{Error, Store, connection};
 
-/// The kind of a traffic revision in errors.
+/// The resource type in errors.
 const KIND: &str = "cless.v1.TrafficRevision";
 
-/// Who changes traffic, and under which conditions.
-struct Change {
+/// The author, the condition and the idempotency key of a traffic change.
+struct TrafficChange {
     etag: Option<String>,
     note: ChangeNote,
-    named: Option<Named>,
+    key: Option<IdempotencyKey>,
 }
 
 impl WriteTx {
-    async fn repeated_traffic(
+    async fn replayed_traffic(
         &self,
         service: &ServiceId,
-        change: &Change,
-    ) -> Result<Option<Outcome<Traffic>>, Error> {
-        let Some(first) = self.repeated(change.named.as_ref()).await? else {
+        change: &TrafficChange,
+    ) -> Result<Option<WriteOutcome<Traffic>>, Error> {
+        let Some(first) = self.first_result(change.key.as_ref()).await? else {
             return Ok(None);
         };
         let row = self.service_by_uid(&first.service_uid, service).await?;
-        Ok(Some(Outcome::Replayed(row.traffic(), first.revision)))
+        Ok(Some(WriteOutcome::Replayed(row.traffic(), first.revision)))
     }
 
     async fn update_traffic(
         &mut self,
         service: &ServiceId,
         split: TrafficSplit,
-        change: Change,
-    ) -> Result<Outcome<Traffic>, Error> {
-        if let Some(outcome) = self.repeated_traffic(service, &change).await? {
+        change: TrafficChange,
+    ) -> Result<WriteOutcome<Traffic>, Error> {
+        if let Some(outcome) = self.replayed_traffic(service, &change).await? {
             return Ok(outcome);
         }
         let row = self.service(service).await?;
@@ -65,9 +65,9 @@ impl WriteTx {
         &mut self,
         service: &ServiceId,
         to: Option<i32>,
-        change: Change,
-    ) -> Result<Outcome<Traffic>, Error> {
-        if let Some(outcome) = self.repeated_traffic(service, &change).await? {
+        change: TrafficChange,
+    ) -> Result<WriteOutcome<Traffic>, Error> {
+        if let Some(outcome) = self.replayed_traffic(service, &change).await? {
             return Ok(outcome);
         }
         let row = self.service(service).await?;
@@ -98,14 +98,14 @@ impl WriteTx {
         self.set_traffic(row, split, number, change).await
     }
 
-    /// Puts a split in force and appends it to history.
+    /// Sets the split and appends it to the history.
     async fn set_traffic(
         &mut self,
         mut row: ServiceRow,
         split: TrafficSplit,
         rolled_back_from: i32,
-        change: Change,
-    ) -> Result<Outcome<Traffic>, Error> {
+        change: TrafficChange,
+    ) -> Result<WriteOutcome<Traffic>, Error> {
         let hosts_before = self.tag_hosts(&row)?;
         row.slots = Slots::next(row.slots.as_ref(), &split);
         row.split = split;
@@ -142,13 +142,14 @@ impl WriteTx {
                 ..Default::default()
             })
             .await?;
-        self.remember(change.named, &row.model.uid, 0).await?;
+        self.save_first_result(change.key, &row.model.uid, 0)
+            .await?;
         self.store_route(&row, versions).await?;
-        Ok(Outcome::Changed(row.traffic()))
+        Ok(WriteOutcome::Changed(row.traffic()))
     }
 }
 
-/// Every version that a split names must exist.
+/// Refuses a split that names missing versions.
 fn refuse_missing(row: &ServiceRow, versions: &[Version]) -> Result<(), Error> {
     let known: BTreeSet<VersionNumber> = versions.iter().map(|version| version.number).collect();
     let missing: Vec<Precondition> = row
@@ -173,7 +174,7 @@ fn refuse_missing(row: &ServiceRow, versions: &[Version]) -> Result<(), Error> {
 }
 
 impl Store {
-    /// The traffic in force.
+    /// Reads the current traffic.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -185,30 +186,32 @@ impl Store {
     /// Replaces all targets; appends a traffic revision even if nothing differs.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::EtagMismatch`], [`Error::FailedPrecondition`] (`VERSION_MISSING`, one for each),
-    /// [`Error::HostTaken`] (by a tag), [`Error::RequestIdReused`], [`Error::RouteTooLarge`].
+    /// [`Error::NotFound`], [`Error::EtagMismatch`], [`Error::FailedPrecondition`]
+    /// (`VERSION_MISSING` for each version), [`Error::HostTaken`] (by a tag),
+    /// [`Error::RequestIdReused`], [`Error::RouteTooLarge`].
     pub async fn update_traffic(
         &self,
         service: &ServiceId,
         split: TrafficSplit,
         etag: Option<&str>,
         note: ChangeNote,
-        how: WriteOptions,
+        options: WriteOptions,
     ) -> Result<Written<Traffic>, Error> {
         let content = (service, &split, etag, &note);
-        let change = Change {
-            named: Named::new(how.request_id, "UpdateTraffic", &content)?,
+        let change = TrafficChange {
+            key: IdempotencyKey::new(options.request_id, "UpdateTraffic", &content)?,
             etag: etag.map(str::to_owned),
             note,
         };
+        let span = write_span!("update_traffic", %service);
         let service = service.clone();
-        self.write(how.now, how.validate_only, move |tx| {
+        self.write(span, options.now, options.validate_only, move |tx| {
             Box::pin(async move { tx.update_traffic(&service, split, change).await })
         })
         .await
     }
 
-    /// Traffic revisions, newest first, at most `limit` of those before `before`.
+    /// Lists traffic revisions, newest first, at most `limit` of those before `before`.
     ///
     /// # Errors
     /// [`Error::NotFound`] (the service).
@@ -231,28 +234,29 @@ impl Store {
         Page::cut(found, limit, |model| row.traffic_revision(model))
     }
 
-    /// Appends a copy of an older traffic revision; by default the one before the one in force.
+    /// Appends a copy of the traffic revision `to`, by default the one before the current one.
     ///
     /// # Errors
-    /// [`Error::NotFound`] (the service or the revision), [`Error::EtagMismatch`], [`Error::FailedPrecondition`]
-    /// (`NO_EARLIER_TRAFFIC`; `VERSION_MISSING`, one for each version that is gone), [`Error::HostTaken`],
-    /// [`Error::RequestIdReused`], [`Error::RouteTooLarge`].
+    /// [`Error::NotFound`] (the service or the revision), [`Error::EtagMismatch`],
+    /// [`Error::FailedPrecondition`] (`NO_EARLIER_TRAFFIC`, or `VERSION_MISSING` for each version),
+    /// [`Error::HostTaken`], [`Error::RequestIdReused`], [`Error::RouteTooLarge`].
     pub async fn rollback_traffic(
         &self,
         service: &ServiceId,
         to: Option<i32>,
         etag: Option<&str>,
         note: ChangeNote,
-        how: WriteOptions,
+        options: WriteOptions,
     ) -> Result<Written<Traffic>, Error> {
         let content = (service, to, etag, &note);
-        let change = Change {
-            named: Named::new(how.request_id, "RollbackTraffic", &content)?,
+        let change = TrafficChange {
+            key: IdempotencyKey::new(options.request_id, "RollbackTraffic", &content)?,
             etag: etag.map(str::to_owned),
             note,
         };
+        let span = write_span!("rollback_traffic", %service);
         let service = service.clone();
-        self.write(how.now, how.validate_only, move |tx| {
+        self.write(span, options.now, options.validate_only, move |tx| {
             Box::pin(async move { tx.rollback_traffic(&service, to, change).await })
         })
         .await

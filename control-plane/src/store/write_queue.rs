@@ -1,17 +1,21 @@
-//! Many writes, one commit.
+//! Group commit: writes that arrive together share one transaction.
 //!
-//! A commit costs a flush to disk, far more than the statements of a write. So writes that wait for their turn join the
-//! transaction of the one before them, each in a savepoint of its own, and the last one commits for all:
+//! A commit costs a flush to disk, far more than the statements of a write. Each queued write
+//! joins the transaction of the write before it, in a savepoint of its own. The last one commits:
 //!
 //! ```text
-//!   write 1 ──commit─────────▶ answer      (alone: nobody waited)
+//!   write 1 ──commit─────────▶ answer      (the queue is empty)
 //!   write 2 ········▶ ──┐
 //!   write 3 ········▶   ├─ one transaction ──commit──▶ answers 2, 3, 4
 //!   write 4 ········▶ ──┘
 //! ```
 //!
-//! Laws: no write is answered, be it with a refusal, before the commit of everything it saw; one that fails leaves the
-//! others as they are; where the transaction itself is lost, all of its writes are refused and none of them is kept.
+//! Invariants: a write is answered, even with an error, only after the commit of everything that it
+//! read; a failed write does not affect the others of its transaction; if the transaction fails,
+//! all of its writes fail and none is kept.
+//!
+//! Each write runs in its own task, so a cancelled caller neither interrupts it nor prevents
+//! subscribers from learning of its commit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,98 +24,99 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use sea_orm::DbErr;
 use tokio::sync::{Mutex, watch};
+use tracing::{Instrument as _, Span};
 
 use crate::domain::Timestamp;
 
 use super::entity::feed_state;
-use super::explain::is_to_be_repeated;
-use super::session::Session;
+use super::explain::must_retry;
+use super::transaction::Transaction;
 use super::types::Written;
-use super::write::{Done, Outcome, WriteTx, lock_state};
+use super::write::{FinishedWrite, WriteOutcome, WriteTx, lock_feed_state};
 use super::{Error, Inner, Store, connection, hint};
 
-/// Writes in one commit: the first waits for the statements of the rest, some 20 ms.
-const MEMBERS_MOST: usize = 128;
-/// Tries to begin a transaction that the server wants repeated.
-const TRIES: u32 = 5;
-/// A process that has written for this long without a pause …
-const TURN: Duration = Duration::from_millis(100);
-/// … leaves the file to another process for this long, for SQLite's lock has no queue.
-const PAUSE: Duration = Duration::from_millis(2);
+/// Writes per transaction. The first waits for the statements of all others, about 20 ms.
+const MAX_MEMBERS: usize = 128;
+/// Attempts to begin a transaction that the server asks to retry.
+const MAX_BEGIN_ATTEMPTS: u32 = 5;
+/// After writing without a break for this long, a process yields the file.
+const BUSY_LIMIT: Duration = Duration::from_millis(100);
+/// Break that lets another process take SQLite's lock, which has no queue.
+const YIELD_TIME: Duration = Duration::from_millis(2);
 
-/// The queue of writers.
+/// The queue of writes.
 #[derive(Debug, Default)]
-pub(super) struct Writers {
-    turn: Mutex<Turn>,
+pub(super) struct WriteQueue {
+    /// Locked by the write that runs; waiters are served in order.
+    state: Mutex<QueueState>,
     waiting: AtomicUsize,
 }
 
-impl Writers {
-    /// Whether nobody waits for a turn.
-    pub(super) fn is_idle(&self) -> bool {
+impl WriteQueue {
+    fn is_empty(&self) -> bool {
         self.waiting.load(Ordering::Acquire) == 0
     }
 }
 
-/// Held by the writer whose turn it is.
 #[derive(Debug, Default)]
-struct Turn {
-    /// The transaction that the writer before left open.
+struct QueueState {
+    /// The open transaction for the next write to join.
     batch: Option<Batch>,
-    /// Since when there was always a writer.
+    /// Start of the current run of commits with a non-empty queue.
     busy_since: Option<Instant>,
 }
 
+/// A transaction and the writes in it.
 #[derive(Debug)]
 struct Batch {
-    db: Session,
+    db: Transaction,
     state: feed_state::Model,
     members: usize,
     /// Whether there is anything to commit.
     dirty: bool,
-    /// Whether a revision was made.
-    stepped: bool,
-    /// Whether statements wait for COMMIT, so that nobody is to join.
-    open: bool,
-    outcome: watch::Sender<Option<Result<(), Arc<Error>>>>,
+    /// Whether a write made a new revision.
+    new_revision: bool,
+    /// Whether deferred statements wait for COMMIT, so that no other write may join.
+    sealed: bool,
+    /// Result of the commit; `None` while the transaction is open.
+    committed: watch::Sender<Option<Result<(), Arc<Error>>>>,
 }
 
-/// What a write came to, before its savepoint ends; an error comes with the savepoint.
-type Ended<T> = Result<Done<T>, (Error, Session)>;
-
 impl Store {
-    /// Runs one write in its frame, in a task of its own: on the thread of the connection if that has one.
+    /// Queues one write and waits for its commit.
+    ///
+    /// `span` describes the change; its field `revision` is recorded when the write ends.
     pub(super) async fn write<T, F>(
         &self,
+        span: Span,
         now: Timestamp,
         validate_only: bool,
         change: F,
     ) -> Result<Written<T>, Error>
     where
         T: Send + 'static,
-        F: for<'a> FnOnce(&'a mut WriteTx) -> BoxFuture<'a, Result<Outcome<T>, Error>>
+        F: for<'a> FnOnce(&'a mut WriteTx) -> BoxFuture<'a, Result<WriteOutcome<T>, Error>>
             + Send
             + 'static,
     {
         let inner = Arc::clone(&self.inner);
-        let change = move |mut tx: WriteTx| {
-            Box::pin(async move {
-                tx.now = now;
-                match change(&mut tx).await {
-                    Ok(outcome) => tx.finish(outcome, validate_only).await,
-                    Err(error) => Err((error, tx.db)),
-                }
-            }) as BoxFuture<'static, _>
+        // Counted before the task runs, so that the write before it leaves the transaction open.
+        inner.write_queue.waiting.fetch_add(1, Ordering::AcqRel);
+        let writer = inner.connections.file_writer.clone();
+        let task = async move {
+            let write = run_queued(&inner, now, validate_only, change);
+            let written = write.instrument(span.clone()).await?;
+            span.record("revision", written.revision);
+            tracing::debug!(parent: &span, replayed = written.replayed, "write finished");
+            Ok(written)
         };
-        // It counts from here: the write before it, which may run before this task does, is not to commit without it.
-        inner.writers.waiting.fetch_add(1, Ordering::AcqRel);
-        let task = match inner.connections.local.clone() {
-            Some(local) => local.runtime().spawn(write(inner, change)),
-            None => tokio::spawn(write(inner, change)),
+        let task = match writer {
+            Some(writer) => writer.runtime().spawn(task),
+            None => tokio::spawn(task),
         };
         task.await.map_err(|error| {
             if error.is_panic() {
-                Error::Database(format!("a write did not end well: {error}"))
+                Error::Database(format!("a write panicked: {error}"))
             } else {
                 Error::Unavailable("the program is shutting down".to_owned())
             }
@@ -119,59 +124,62 @@ impl Store {
     }
 }
 
-/// Waits for its turn, writes, and waits for the commit.
-async fn write<T, F>(inner: Arc<Inner>, change: F) -> Result<Written<T>, Error>
+async fn run_queued<T, F>(
+    inner: &Arc<Inner>,
+    now: Timestamp,
+    validate_only: bool,
+    change: F,
+) -> Result<Written<T>, Error>
 where
-    T: Send + 'static,
-    F: FnOnce(WriteTx) -> BoxFuture<'static, Ended<T>> + Send,
+    F: for<'a> FnOnce(&'a mut WriteTx) -> BoxFuture<'a, Result<WriteOutcome<T>, Error>>,
 {
-    let writers = &inner.writers;
-    let mut turn = writers.turn.lock().await;
-    writers.waiting.fetch_sub(1, Ordering::AcqRel);
-    let mut batch = match turn.batch.take() {
+    let queue = &inner.write_queue;
+    let mut state = queue.state.lock().await;
+    queue.waiting.fetch_sub(1, Ordering::AcqRel);
+    let mut batch = match state.batch.take() {
         Some(batch) => batch,
-        None => Batch::begin(&inner).await?,
+        None => Batch::begin(inner).await?,
     };
-    let mut outcome = batch.outcome.subscribe();
-    let answer = match batch.run(&inner, change).await {
+    let mut committed = batch.committed.subscribe();
+    let answer = match batch.run(inner, now, validate_only, change).await {
         Ok(answer) => answer,
-        Err(lost) => return Err(batch.lose(lost).await),
+        Err(error) => return Err(batch.abort(error).await),
     };
-    let last = writers.is_idle();
-    if last || batch.open || batch.members >= MEMBERS_MOST {
-        batch.commit(&inner).await;
-        turn.pause(last, inner.connections.is_file()).await;
+    let last = queue.is_empty();
+    if last || batch.sealed || batch.members >= MAX_MEMBERS {
+        batch.commit(inner).await;
+        state.yield_file(last, inner.connections.is_file()).await;
     } else {
-        turn.batch = Some(batch);
+        state.batch = Some(batch);
     }
-    drop(turn);
-    match outcome.wait_for(Option::is_some).await.as_deref() {
-        Ok(Some(Err(error))) => Err(repeated(error)),
+    drop(state);
+    match committed.wait_for(Option::is_some).await.as_deref() {
+        Ok(Some(Err(error))) => Err(copy_error(error)),
         Ok(_) => answer,
         Err(_closed) => Err(Error::Unavailable(
-            "a write that shared its transaction did not end well".to_owned(),
+            "another write of the shared transaction did not complete".to_owned(),
         )),
     }
 }
 
-/// The error of a transaction, to each of its writes.
-fn repeated(error: &Error) -> Error {
+/// Copies the error of a transaction for one of its writes.
+fn copy_error(error: &Error) -> Error {
     match error {
         Error::Unavailable(text) => Error::Unavailable(text.clone()),
         other => Error::Database(other.to_string()),
     }
 }
 
-impl Turn {
-    /// After a commit.
-    async fn pause(&mut self, idle: bool, shared: bool) {
+impl QueueState {
+    /// Lets other processes write, after a commit.
+    async fn yield_file(&mut self, idle: bool, is_file: bool) {
         if idle {
             self.busy_since = None;
             return;
         }
         let since = *self.busy_since.get_or_insert_with(Instant::now);
-        if shared && since.elapsed() >= TURN {
-            tokio::time::sleep(PAUSE).await;
+        if is_file && since.elapsed() >= BUSY_LIMIT {
+            tokio::time::sleep(YIELD_TIME).await;
             self.busy_since = None;
         }
     }
@@ -179,80 +187,90 @@ impl Turn {
 
 impl Batch {
     async fn begin(inner: &Inner) -> Result<Self, Error> {
-        let mut tries = 1;
+        let mut attempts = 1;
         loop {
             match Self::try_begin(inner).await {
-                Err(error) if is_to_be_repeated(&error) && tries < TRIES => tries += 1,
-                begun => return Ok(begun?),
+                Err(error) if must_retry(&error) && attempts < MAX_BEGIN_ATTEMPTS => attempts += 1,
+                result => return Ok(result?),
             }
         }
     }
 
     async fn try_begin(inner: &Inner) -> Result<Self, DbErr> {
         let (db, state) =
-            connection::begin_write(&inner.connections, |db| Box::pin(lock_state(db))).await?;
+            connection::begin_write(&inner.connections, |db| Box::pin(lock_feed_state(db))).await?;
         Ok(Self {
             db,
             state,
             members: 0,
             dirty: false,
-            stepped: false,
-            open: false,
-            outcome: watch::Sender::new(None),
+            new_revision: false,
+            sealed: false,
+            committed: watch::Sender::new(None),
         })
     }
 
-    /// Runs a write in a savepoint. The outer error is of the transaction, which is lost.
+    /// Runs a write in a savepoint. An outer error means that the whole transaction has failed.
     async fn run<T, F>(
         &mut self,
         inner: &Arc<Inner>,
+        now: Timestamp,
+        validate_only: bool,
         change: F,
     ) -> Result<Result<Written<T>, Error>, Error>
     where
-        F: FnOnce(WriteTx) -> BoxFuture<'static, Ended<T>>,
+        F: for<'a> FnOnce(&'a mut WriteTx) -> BoxFuture<'a, Result<WriteOutcome<T>, Error>>,
     {
         self.members += 1;
         let savepoint = self.db.savepoint().await?;
-        let tx = WriteTx::begin(Arc::clone(inner), savepoint, self.state.clone())?;
-        let ended = match change(tx).await {
-            Ok(done) => self.flush(&inner.writers, done).await,
-            refused => refused,
+        let mut tx = WriteTx::begin(Arc::clone(inner), savepoint, self.state.clone(), now)?;
+        let finished = match change(&mut tx).await {
+            Ok(outcome) => tx.finish(outcome, validate_only).await,
+            Err(error) => Err((error, tx.db)),
         };
-        match ended {
-            Ok(Done { written, keep, db }) => {
+        let flushed = match finished {
+            Ok(write) => self.flush(&inner.write_queue, write).await,
+            failed => failed,
+        };
+        match flushed {
+            Ok(FinishedWrite { written, keep, db }) => {
                 match keep {
                     Some(state) => {
                         db.commit().await?;
                         self.dirty = true;
-                        self.stepped |= state.revision != self.state.revision;
+                        self.new_revision |= state.revision != self.state.revision;
                         self.state = state;
                     }
                     None => db.rollback().await?,
                 }
                 Ok(Ok(written))
             }
-            // Where the database has ended the transaction by itself (SQLite does when the disk is full) there is no
-            // savepoint to go back to, and that tells.
+            // SQLite ends the transaction itself, on a full disk for example. The rollback to the
+            // savepoint then fails, and so does the whole transaction.
             Err((error, savepoint)) => match savepoint.rollback().await {
                 Ok(()) => Ok(Err(error)),
-                Err(_lost) => Err(error),
+                Err(_) => Err(error),
             },
         }
     }
 
-    /// Runs the deferred statements of a write that is to be kept, unless it is alone: then they go along with COMMIT,
-    /// where an error is its own.
-    async fn flush<T>(&mut self, writers: &Writers, done: Done<T>) -> Ended<T> {
-        if done.keep.is_none() {
-            return Ok(done);
+    /// Runs the deferred statements of a write that is kept. A write alone in its transaction
+    /// leaves them to COMMIT, whose error is then its own.
+    async fn flush<T>(
+        &mut self,
+        queue: &WriteQueue,
+        write: FinishedWrite<T>,
+    ) -> Result<FinishedWrite<T>, (Error, Transaction)> {
+        if write.keep.is_none() {
+            return Ok(write);
         }
-        self.open = self.members == 1 && writers.is_idle();
-        if !self.open
-            && let Err(error) = done.db.flush().await
+        self.sealed = self.members == 1 && queue.is_empty();
+        if !self.sealed
+            && let Err(error) = write.db.flush().await
         {
-            return Err((error.into(), done.db));
+            return Err((error.into(), write.db));
         }
-        Ok(done)
+        Ok(write)
     }
 
     async fn commit(self, inner: &Inner) {
@@ -261,7 +279,7 @@ impl Batch {
             if !self.dirty {
                 return self.db.rollback().await;
             }
-            if self.stepped && inner.connections.shared_url().is_some() {
+            if self.new_revision && inner.connections.shared_url().is_some() {
                 hint::send(&self.db).await?;
             }
             self.db.commit().await
@@ -269,18 +287,18 @@ impl Batch {
         let committed = committed
             .await
             .map_err(|error| Arc::new(Error::from(error)));
-        if committed.is_ok() && self.stepped {
+        if committed.is_ok() && self.new_revision {
             inner.advance(revision);
         }
-        self.outcome.send_replace(Some(committed));
+        self.committed.send_replace(Some(committed));
     }
 
-    /// Gives up the transaction; returns what to tell the writer that found it lost.
-    async fn lose(self, error: Error) -> Error {
-        // An error here is one more sign of what is known; the connection is not used again.
+    /// Fails all writes of the transaction; returns the error for the one that found the failure.
+    async fn abort(self, error: Error) -> Error {
+        // The connection is not used again, so the result of this rollback does not matter.
         let _ = self.db.rollback().await;
-        let told = repeated(&error);
-        self.outcome.send_replace(Some(Err(Arc::new(error))));
-        told
+        let copy = copy_error(&error);
+        self.committed.send_replace(Some(Err(Arc::new(error))));
+        copy
     }
 }
