@@ -39,9 +39,6 @@ impl MigratorTrait for Migrator {
 impl Migrator {
     /// The newest applied migration that this program does not know, because a newer program wrote
     /// it.
-    ///
-    /// # Errors
-    /// If the database cannot be read.
     pub async fn unknown_migration(database: &DatabaseConnection) -> Result<Option<String>, DbErr> {
         let table = Self::migration_table_name().to_string();
         if !SchemaManager::new(database).has_table(table).await? {
@@ -56,9 +53,6 @@ impl Migrator {
     }
 
     /// The newest applied migration of a database, and the number of pending ones.
-    ///
-    /// # Errors
-    /// If the database cannot be read.
     pub async fn schema_status(database: &DatabaseConnection) -> Result<SchemaStatus, DbErr> {
         let applied = Self::get_applied_migrations_read_only(database).await?;
         let pending = Self::get_pending_migrations_read_only(database).await?;

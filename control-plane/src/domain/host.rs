@@ -20,8 +20,7 @@ const NAME_MAX: usize = 253;
 pub struct HostName(String);
 
 impl HostName {
-    /// # Errors
-    /// If it is not a host name in the normal spelling.
+    /// Fails unless `value` is a host name in the normal spelling.
     pub fn parse(value: impl Into<String>) -> Result<Self, Reason> {
         let value = value.into();
         check(&value)?;
@@ -46,8 +45,7 @@ impl fmt::Display for HostName {
 pub struct Domain(HostName);
 
 impl Domain {
-    /// # Errors
-    /// If it is not a host name, or too long for `NAME.DOMAIN`.
+    /// Fails unless `value` is a host name that leaves room for `NAME.DOMAIN`.
     pub fn parse(value: impl Into<String>) -> Result<Self, Reason> {
         let name = HostName::parse(value)?;
         let most = NAME_MAX - LABEL_MAX - 1;
@@ -66,10 +64,7 @@ impl Domain {
         HostName(format!("{service}.{}", self.0))
     }
 
-    /// `TAG--NAME.DOMAIN`.
-    ///
-    /// # Errors
-    /// If tag and service together exceed a DNS label.
+    /// `TAG--NAME.DOMAIN`. Fails if tag and service together exceed a DNS label.
     pub fn tag_host(&self, tag: &Tag, service: &ServiceId) -> Result<HostName, Reason> {
         Ok(HostName(format!("{}.{}", tag.label(service)?, self.0)))
     }

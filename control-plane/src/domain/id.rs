@@ -68,8 +68,7 @@ macro_rules! text_id {
         pub struct $name(String);
 
         impl $name {
-            /// # Errors
-            /// If it breaks a rule.
+            /// Fails if `value` violates a rule.
             pub fn parse(value: impl Into<String>) -> Result<Self, Reason> {
                 let value = value.into();
                 $check($what, &value)?;
@@ -117,10 +116,7 @@ text_id!(
 );
 
 impl Tag {
-    /// The first label of the tag host.
-    ///
-    /// # Errors
-    /// If tag and service together exceed a DNS label.
+    /// The first label of the tag host. Fails if tag and service together exceed a DNS label.
     pub fn label(&self, service: &ServiceId) -> Result<String, Reason> {
         let label = format!("{}--{}", self.0, service.0);
         if label.len() > LABEL_MAX {
@@ -140,8 +136,7 @@ impl Tag {
 pub struct Uid(String);
 
 impl Uid {
-    /// # Errors
-    /// If it is not a lower-case UUID.
+    /// Fails unless `value` is a lower-case UUID.
     pub fn parse(value: impl Into<String>) -> Result<Self, Reason> {
         let value = value.into();
         match Uuid::try_parse(&value) {
@@ -177,10 +172,8 @@ impl fmt::Display for Uid {
 pub struct RequestId(String);
 
 impl RequestId {
-    /// Parses `request_id`; `None` if it is empty.
-    ///
-    /// # Errors
-    /// If it is too long or contains control characters.
+    /// Parses `request_id`; `None` if it is empty. Fails if it is too long or contains control
+    /// characters.
     pub fn parse(value: impl Into<String>) -> Result<Option<Self>, Reason> {
         let value = value.into();
         if value.is_empty() {
@@ -207,8 +200,7 @@ impl RequestId {
 pub struct VersionNumber(i32);
 
 impl VersionNumber {
-    /// # Errors
-    /// If it is below 1.
+    /// Fails below 1.
     pub fn new(number: i32) -> Result<Self, Reason> {
         if number < 1 {
             return Err(Reason::new(format!(
@@ -244,8 +236,7 @@ impl Percent {
     /// All requests.
     pub const ALL: Self = Self(100);
 
-    /// # Errors
-    /// If it is above 100.
+    /// Fails above 100.
     pub fn new(percent: u32) -> Result<Self, Reason> {
         match u8::try_from(percent) {
             Ok(small @ 0..=100) => Ok(Self(small)),

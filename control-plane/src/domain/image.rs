@@ -26,8 +26,7 @@ const NAME_MAX: usize = 255;
 pub struct ImageRef(String);
 
 impl ImageRef {
-    /// # Errors
-    /// If it violates the grammar.
+    /// Fails if `value` violates the grammar.
     pub fn parse(value: impl Into<String>) -> Result<Self, Reason> {
         let value = value.into();
         check_reference(&value)?;

@@ -53,9 +53,6 @@ fn refuse(name: &str, pattern: &str) -> Reason {
 }
 
 /// Parses `services/{service}`.
-///
-/// # Errors
-/// If it does not match, or the id is not valid.
 pub fn parse_service(name: &str) -> Result<ServiceId, Reason> {
     match segments(name).as_slice() {
         ["services", id] => ServiceId::parse(*id),
@@ -64,9 +61,6 @@ pub fn parse_service(name: &str) -> Result<ServiceId, Reason> {
 }
 
 /// Parses `services/{service}/versions/{number}`.
-///
-/// # Errors
-/// If it does not match, or a part is not valid.
 pub fn parse_version(name: &str) -> Result<(ServiceId, VersionNumber), Reason> {
     match segments(name).as_slice() {
         ["services", id, "versions", number] => Ok((
@@ -78,9 +72,6 @@ pub fn parse_version(name: &str) -> Result<(ServiceId, VersionNumber), Reason> {
 }
 
 /// Parses `services/{service}/traffic`.
-///
-/// # Errors
-/// If it does not match, or the id is not valid.
 pub fn parse_traffic(name: &str) -> Result<ServiceId, Reason> {
     match segments(name).as_slice() {
         ["services", id, "traffic"] => ServiceId::parse(*id),
@@ -89,9 +80,6 @@ pub fn parse_traffic(name: &str) -> Result<ServiceId, Reason> {
 }
 
 /// Parses `services/{service}/traffic/revisions/{number}`.
-///
-/// # Errors
-/// If it does not match, or a part is not valid.
 pub fn parse_traffic_revision(name: &str) -> Result<(ServiceId, i32), Reason> {
     match segments(name).as_slice() {
         ["services", id, "traffic", "revisions", number] => {
@@ -105,9 +93,6 @@ pub fn parse_traffic_revision(name: &str) -> Result<(ServiceId, i32), Reason> {
 }
 
 /// Parses `nodes/{node}`.
-///
-/// # Errors
-/// If it does not match, or the name is not valid.
 pub fn parse_node(name: &str) -> Result<NodeName, Reason> {
     match segments(name).as_slice() {
         ["nodes", id] => NodeName::parse(*id),
@@ -116,9 +101,6 @@ pub fn parse_node(name: &str) -> Result<NodeName, Reason> {
 }
 
 /// Parses `nodes/{node}`; `None` for `nodes/-`, which means all nodes (AIP-159).
-///
-/// # Errors
-/// If it does not match, or the name is not valid.
 pub fn parse_node_or_all(name: &str) -> Result<Option<NodeName>, Reason> {
     if name == "nodes/-" {
         return Ok(None);

@@ -76,7 +76,7 @@ impl Replicas {
             return Ok(());
         }
         let mut known = self.known.lock().await;
-        let statuses = self.store.peer_node_freshness(&self.id).await?;
+        let statuses = self.store.peer_node_rows(&self.id).await?;
         let stale = statuses.iter().filter(|status| {
             known
                 .get(&status.node)

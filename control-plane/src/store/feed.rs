@@ -16,73 +16,57 @@ use super::{Error, Inner, Store, connection, row, table};
 
 /// The source of the feed's publisher; implemented by [`Store`].
 pub trait FeedSource: Send + Sync + 'static {
-    /// Notifies of new revisions; a notification may be late or missing.
+    /// Watches the newest known revision; a notification may be late or missing.
     fn subscribe(&self) -> watch::Receiver<i64>;
 
     /// Reads a consistent snapshot of the table, ordered by uid.
-    ///
-    /// # Errors
-    /// If it cannot be read.
     fn load_table(&self) -> impl Future<Output = Result<(Head, Vec<StoredRoute>), Error>> + Send;
 
     /// Reads a consistent snapshot of the changes after a revision.
-    ///
-    /// # Errors
-    /// If it cannot be read.
     fn changes_since(&self, revision: i64) -> impl Future<Output = Result<Since, Error>> + Send;
 
     /// The digest of the table after a revision; `None` if the change log no longer has it.
-    ///
-    /// # Errors
-    /// If it cannot be read.
     fn digest_at(
         &self,
         revision: i64,
     ) -> impl Future<Output = Result<Option<[u8; 32]>, Error>> + Send;
 }
 
-impl FeedSource for Store {
-    fn subscribe(&self) -> watch::Receiver<i64> {
-        self.subscribe()
-    }
-
-    async fn load_table(&self) -> Result<(Head, Vec<StoredRoute>), Error> {
-        self.load_table().await
-    }
-
-    async fn changes_since(&self, revision: i64) -> Result<Since, Error> {
-        self.changes_since(revision).await
-    }
-
-    async fn digest_at(&self, revision: i64) -> Result<Option<[u8; 32]>, Error> {
-        self.digest_at(revision).await
-    }
-}
-
 impl Store {
     /// Reads the head, and notifies subscribers of it. Polling it follows a database that others
     /// write to.
-    ///
-    /// # Errors
-    /// If the database cannot be read.
     pub async fn head(&self) -> Result<Head, Error> {
-        let head = read_head(&self.inner.connections.reader).await?;
+        let head = read_head(self.reader()).await?;
         self.inner.advance(head.revision);
         Ok(head)
     }
 
-    /// Watches the newest revision committed through this store or read by [`head`](Self::head).
-    #[must_use]
-    pub fn subscribe(&self) -> watch::Receiver<i64> {
+    /// Starts a new epoch, in which every proxy reloads the table. Rebuilds routes and digest.
+    ///
+    /// # Errors
+    /// If the database cannot be written, or a rebuilt route cannot be stored.
+    pub async fn new_epoch(&self, now: Timestamp) -> Result<Head, Error> {
+        let span = write_span!("new_epoch");
+        self.write(span, now, false, |tx| {
+            Box::pin(async move {
+                tx.rebuild_hosts().await?;
+                tx.rebuild_table().await?;
+                tx.restart_history(Uuid::new_v4().to_string()).await?;
+                Ok(WriteOutcome::Changed(()))
+            })
+        })
+        .await?;
+        self.head().await
+    }
+}
+
+impl FeedSource for Store {
+    fn subscribe(&self) -> watch::Receiver<i64> {
         self.inner.head.subscribe()
     }
 
-    /// Reads a consistent snapshot of the table, ordered by uid.
-    ///
-    /// # Errors
-    /// If the database cannot be read.
-    pub async fn load_table(&self) -> Result<(Head, Vec<StoredRoute>), Error> {
-        let db = connection::begin_read(&self.inner.connections.reader).await?;
+    async fn load_table(&self) -> Result<(Head, Vec<StoredRoute>), Error> {
+        let db = connection::begin_read(self.reader()).await?;
         let head = read_head(&db).await?;
         let routes = routes::Entity::find()
             .order_by_asc(routes::Column::ServiceUid)
@@ -95,12 +79,8 @@ impl Store {
         Ok((head, routes))
     }
 
-    /// Reads a consistent snapshot of the changes after a revision.
-    ///
-    /// # Errors
-    /// If the database cannot be read.
-    pub async fn changes_since(&self, revision: i64) -> Result<Since, Error> {
-        let db = connection::begin_read(&self.inner.connections.reader).await?;
+    async fn changes_since(&self, revision: i64) -> Result<Since, Error> {
+        let db = connection::begin_read(self.reader()).await?;
         let head = read_head(&db).await?;
         if revision > head.revision || revision < head.compacted_revision {
             db.rollback().await?;
@@ -135,38 +115,16 @@ impl Store {
         }))
     }
 
-    /// The digest of the table after a revision; `None` if the change log no longer has it.
-    ///
-    /// # Errors
-    /// If the database cannot be read.
-    pub async fn digest_at(&self, revision: i64) -> Result<Option<[u8; 32]>, Error> {
+    async fn digest_at(&self, revision: i64) -> Result<Option<[u8; 32]>, Error> {
         let digest: Option<Vec<u8>> = route_changes::Entity::find_by_id(revision)
             .select_only()
             .column(route_changes::Column::Digest)
             .into_tuple()
-            .one(&self.inner.connections.reader)
+            .one(self.reader())
             .await?;
         digest
             .map(|digest| row::bytes32("route_changes.digest", digest))
             .transpose()
-    }
-
-    /// Starts a new epoch, in which every proxy reloads the table. Rebuilds routes and digest.
-    ///
-    /// # Errors
-    /// If the database cannot be written, or a rebuilt route cannot be stored.
-    pub async fn new_epoch(&self, now: Timestamp) -> Result<Head, Error> {
-        let span = write_span!("new_epoch");
-        self.write(span, now, false, |tx| {
-            Box::pin(async move {
-                tx.rebuild_hosts().await?;
-                tx.rebuild_table().await?;
-                tx.restart_history(Uuid::new_v4().to_string()).await?;
-                Ok(WriteOutcome::Changed(()))
-            })
-        })
-        .await?;
-        self.head().await
     }
 }
 

@@ -22,9 +22,6 @@ pub struct RetainedImage {
 impl Store {
     /// Lists the images of all versions, reachable or not, by uid, at most `limit` after `after`. A
     /// version that exists throughout the listing appears exactly once.
-    ///
-    /// # Errors
-    /// If the database cannot be read.
     pub async fn list_retained_images(
         &self,
         limit: u32,
@@ -34,10 +31,7 @@ impl Store {
         if let Some(after) = after {
             query = query.filter(versions::Column::Uid.gt(after.as_str()));
         }
-        let found = query
-            .limit(u64::from(limit) + 1)
-            .all(&self.inner.connections.reader)
-            .await?;
+        let found = query.limit(u64::from(limit) + 1).all(self.reader()).await?;
         Page::cut(found, limit, |model| {
             let spec: VersionSpec = row::read("versions.spec", &model.spec)?;
             Ok(RetainedImage {

@@ -58,6 +58,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use sea_orm::DatabaseConnection;
 use tokio::sync::watch;
 
 use crate::domain::{Domain, Timestamp};
@@ -126,9 +127,6 @@ impl Store {
     }
 
     /// Closes all connections after the statements that run.
-    ///
-    /// # Errors
-    /// If the database cannot be closed; acknowledged writes are safe all the same.
     pub async fn close(&self) -> Result<(), Error> {
         self.inner.connections.reader.close_by_ref().await?;
         if let Some(writer) = &self.inner.connections.file_writer {
@@ -139,12 +137,13 @@ impl Store {
     }
 
     /// Checks that the database answers.
-    ///
-    /// # Errors
-    /// If it does not.
     pub async fn ping(&self) -> Result<(), Error> {
-        self.inner.connections.reader.ping().await?;
+        self.reader().ping().await?;
         Ok(())
+    }
+
+    fn reader(&self) -> &DatabaseConnection {
+        &self.inner.connections.reader
     }
 
     /// The domain of default and tag hosts.

@@ -28,7 +28,7 @@ pub(crate) struct PeerNodeStatus {
 
 /// The age of a node's row.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PeerNodeFreshness {
+pub(crate) struct PeerNodeRow {
     /// The node's random id.
     pub(crate) node: String,
     /// Whether the node has a stream to its replica.
@@ -105,10 +105,7 @@ impl Store {
     }
 
     /// The age of the rows that other replicas own.
-    pub(crate) async fn peer_node_freshness(
-        &self,
-        replica: &str,
-    ) -> Result<Vec<PeerNodeFreshness>, Error> {
+    pub(crate) async fn peer_node_rows(&self, replica: &str) -> Result<Vec<PeerNodeRow>, Error> {
         let statement = Statement::from_sql_and_values(
             DbBackend::Postgres,
             format!(
@@ -116,16 +113,11 @@ impl Store {
             ),
             [replica.into()],
         );
-        let rows = self
-            .inner
-            .connections
-            .reader
-            .query_all_raw(statement)
-            .await?;
+        let rows = self.reader().query_all_raw(statement).await?;
         rows.iter()
             .map(|row| {
                 let age: i64 = row.try_get("", "age")?;
-                Ok(PeerNodeFreshness {
+                Ok(PeerNodeRow {
                     node: row.try_get("", "node")?,
                     connected: row.try_get("", "connected")?,
                     stamp: row.try_get("", "stamp")?,
@@ -152,12 +144,7 @@ impl Store {
             ),
             nodes.into_iter().map(Value::from),
         );
-        let rows = self
-            .inner
-            .connections
-            .reader
-            .query_all_raw(statement)
-            .await?;
+        let rows = self.reader().query_all_raw(statement).await?;
         rows.iter()
             .map(|row| {
                 Ok(PeerNodeStatus {
@@ -171,7 +158,7 @@ impl Store {
 
     async fn node_sql(&self, sql: String, values: Vec<Value>) -> Result<(), Error> {
         let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
-        self.inner.connections.reader.execute_raw(statement).await?;
+        self.reader().execute_raw(statement).await?;
         Ok(())
     }
 }

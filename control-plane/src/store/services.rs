@@ -225,14 +225,11 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn get_service(&self, id: &ServiceId) -> Result<Service, Error> {
-        let row = find(&self.inner.connections.reader, &self.inner.domain, id).await?;
+        let row = find(self.reader(), &self.inner.domain, id).await?;
         Ok(row.service)
     }
 
     /// Lists services by id, at most `limit` of those after `after`.
-    ///
-    /// # Errors
-    /// If the database cannot be read.
     pub async fn list_services(
         &self,
         limit: u32,
@@ -242,10 +239,7 @@ impl Store {
         if let Some(after) = after {
             query = query.filter(services::Column::Name.gt(after.as_str()));
         }
-        let found = query
-            .limit(u64::from(limit) + 1)
-            .all(&self.inner.connections.reader)
-            .await?;
+        let found = query.limit(u64::from(limit) + 1).all(self.reader()).await?;
         Page::cut(found, limit, |model| {
             Ok(ServiceRow::new(model, &self.inner.domain)?.service)
         })

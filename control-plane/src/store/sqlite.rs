@@ -141,31 +141,15 @@ impl FileLock {
         let file = Self::open(database)?;
         let begun = std::time::Instant::now();
         loop {
-            match file.try_lock() {
-                Ok(()) => {
-                    return Ok(Self {
-                        file,
-                        exclusive: true,
-                    });
-                }
-                Err(TryLockError::Error(error)) => return Err(io_remedy(&error)),
-                Err(TryLockError::WouldBlock) => {}
+            let exclusive = locked(file.try_lock())?;
+            if exclusive || locked(file.try_lock_shared())? {
+                return Ok(Self { file, exclusive });
             }
-            match file.try_lock_shared() {
-                Ok(()) => {
-                    return Ok(Self {
-                        file,
-                        exclusive: false,
-                    });
-                }
-                Err(TryLockError::Error(error)) => return Err(io_remedy(&error)),
-                Err(TryLockError::WouldBlock) if begun.elapsed() >= LOCK_TIMEOUT => {
-                    return Err(
-                        "another process has locked it for a minute (a migration or a restore): wait for it to end"
-                            .to_owned(),
-                    );
-                }
-                Err(TryLockError::WouldBlock) => {}
+            if begun.elapsed() >= LOCK_TIMEOUT {
+                return Err(
+                    "another process has locked it for a minute (a migration or a restore): wait for it to end"
+                        .to_owned(),
+                );
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -174,14 +158,8 @@ impl FileLock {
     /// Takes the lock exclusively; `None` if another process holds it.
     pub(super) fn try_exclusive(database: &Path) -> Result<Option<Self>, String> {
         let file = Self::open(database)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Self {
-                file,
-                exclusive: true,
-            })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(io_remedy(&error)),
-        }
+        let exclusive = locked(file.try_lock())?;
+        Ok(exclusive.then_some(Self { file, exclusive }))
     }
 
     /// Whether no other process has the database open.
@@ -197,6 +175,14 @@ impl FileLock {
             self.exclusive = false;
         }
         Ok(())
+    }
+}
+
+fn locked(attempt: Result<(), TryLockError>) -> Result<bool, String> {
+    match attempt {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(io_remedy(&error)),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The current traffic split, and its append-only history.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 
 use sea_orm::ActiveValue::Set;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
@@ -31,16 +32,21 @@ struct TrafficChange {
 }
 
 impl WriteTx {
-    async fn replayed_traffic(
+    /// The service to change; breaks with the first answer if the request is a repeat.
+    async fn begin_change(
         &self,
         service: &ServiceId,
         change: &TrafficChange,
-    ) -> Result<Option<WriteOutcome<Traffic>>, Error> {
-        let Some(first) = self.first_result(change.key.as_ref()).await? else {
-            return Ok(None);
-        };
-        let row = self.service_by_uid(&first.service_uid, service).await?;
-        Ok(Some(WriteOutcome::Replayed(row.traffic(), first.revision)))
+    ) -> Result<ControlFlow<WriteOutcome<Traffic>, ServiceRow>, Error> {
+        if let Some(first) = self.first_result(change.key.as_ref()).await? {
+            let row = self.service_by_uid(&first.service_uid, service).await?;
+            let replayed = WriteOutcome::Replayed(row.traffic(), first.revision);
+            return Ok(ControlFlow::Break(replayed));
+        }
+        let row = self.service(service).await?;
+        let (etag, found) = (change.etag.as_deref(), row.traffic().etag);
+        check_etag(name::traffic(service), etag, &found)?;
+        Ok(ControlFlow::Continue(row))
     }
 
     async fn update_traffic(
@@ -49,16 +55,10 @@ impl WriteTx {
         split: TrafficSplit,
         change: TrafficChange,
     ) -> Result<WriteOutcome<Traffic>, Error> {
-        if let Some(outcome) = self.replayed_traffic(service, &change).await? {
-            return Ok(outcome);
+        match self.begin_change(service, &change).await? {
+            ControlFlow::Continue(row) => self.set_traffic(row, split, 0, change).await,
+            ControlFlow::Break(replayed) => Ok(replayed),
         }
-        let row = self.service(service).await?;
-        check_etag(
-            name::traffic(service),
-            change.etag.as_deref(),
-            &row.traffic().etag,
-        )?;
-        self.set_traffic(row, split, 0, change).await
     }
 
     async fn rollback_traffic(
@@ -67,15 +67,10 @@ impl WriteTx {
         to: Option<i32>,
         change: TrafficChange,
     ) -> Result<WriteOutcome<Traffic>, Error> {
-        if let Some(outcome) = self.replayed_traffic(service, &change).await? {
-            return Ok(outcome);
-        }
-        let row = self.service(service).await?;
-        check_etag(
-            name::traffic(service),
-            change.etag.as_deref(),
-            &row.traffic().etag,
-        )?;
+        let row = match self.begin_change(service, &change).await? {
+            ControlFlow::Continue(row) => row,
+            ControlFlow::Break(replayed) => return Ok(replayed),
+        };
         let number = to.unwrap_or(row.model.traffic_revision - 1);
         if to.is_none() && number < 1 {
             return Err(Error::precondition(
@@ -179,7 +174,7 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn get_traffic(&self, service: &ServiceId) -> Result<Traffic, Error> {
-        let db = &self.inner.connections.reader;
+        let db = self.reader();
         Ok(find(db, &self.inner.domain, service).await?.traffic())
     }
 
@@ -221,7 +216,7 @@ impl Store {
         limit: u32,
         before: Option<i32>,
     ) -> Result<Page<TrafficRevision>, Error> {
-        let db = connection::begin_read(&self.inner.connections.reader).await?;
+        let db = connection::begin_read(self.reader()).await?;
         let row = find(&db, &self.inner.domain, service).await?;
         let mut query = traffic_revisions::Entity::find()
             .filter(traffic_revisions::Column::ServiceUid.eq(row.model.uid.as_str()))

@@ -130,10 +130,7 @@ impl Store {
     }
 
     /// Lists versions with a pending verification, nearest deadline first.
-    ///
-    /// # Errors
-    /// If the database cannot be read.
     pub async fn pending_verifications(&self) -> Result<Vec<Version>, Error> {
-        find_pending(&self.inner.connections.reader, &self.inner.domain).await
+        find_pending(self.reader(), &self.inner.domain).await
     }
 }

@@ -262,7 +262,7 @@ impl Store {
         service: &ServiceId,
         number: VersionNumber,
     ) -> Result<Version, Error> {
-        let db = &self.inner.connections.reader;
+        let db = self.reader();
         Ok(find_version(db, &self.inner.domain, service, number)
             .await?
             .version)
@@ -278,7 +278,7 @@ impl Store {
         limit: u32,
         before: Option<VersionNumber>,
     ) -> Result<Page<Version>, Error> {
-        let db = connection::begin_read(&self.inner.connections.reader).await?;
+        let db = connection::begin_read(self.reader()).await?;
         let row = find(&db, &self.inner.domain, service).await?;
         let mut query = versions::Entity::find()
             .filter(versions::Column::ServiceUid.eq(row.model.uid.as_str()))

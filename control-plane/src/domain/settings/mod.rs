@@ -15,7 +15,7 @@ use super::error::{Error, Violations};
 pub use input::{AffinityInput, AffinityKind, SettingsField, SettingsInput};
 pub use patch::SettingsPatch;
 
-/// How a caller stays on one version while weights do not change.
+/// Affinity of callers to a version, while weights do not change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Affinity {
     /// Each request is routed independently.
@@ -180,7 +180,7 @@ impl Settings {
         self.queue_limit
     }
 
-    /// How a caller stays on one version.
+    /// The affinity of callers to a version.
     #[must_use]
     pub fn affinity(&self) -> &Affinity {
         &self.affinity

@@ -32,7 +32,7 @@ fn an_image_alone_takes_the_defaults() {
     assert_eq!(spec.stop_grace(), Duration::from_secs(10));
 }
 
-/// As stored by the first release; newer fields at their defaults are not stored.
+/// The first release stored this; newer fields at their defaults are not stored.
 #[test]
 fn a_specification_stored_before_there_were_limits_is_read_and_stored_unchanged() {
     let old = r#"{"image":"hello:1","port":null,"env":{"A":"1"},"command":[],"args":[],"cpu_millis":1000,"memory_bytes":536870912,"readiness":{"Http":{"path":"/up","status_min":200,"status_max":399}},"pull_policy":"Missing"}"#;

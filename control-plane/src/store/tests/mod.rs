@@ -26,7 +26,7 @@ use crate::domain::{
     Violations,
 };
 
-use super::{Error, Head, NewService, Store, StoreOptions, WriteOptions, Written};
+use super::{Error, FeedSource, Head, NewService, Store, StoreOptions, WriteOptions, Written};
 
 /// The time of most writes.
 const START: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
