@@ -1,5 +1,5 @@
-//! Repeats of a request (AIP-155): the same id with the same content answers as the first did; with another content it
-//! is refused. An id is remembered for a day, in the transaction that it named.
+//! Request ids (AIP-155): a repeated request with the same content gets the first answer; with
+//! other content it fails. An id is stored for a day, in the transaction of its request.
 
 use sea_orm::ActiveValue::Set;
 use sea_orm::EntityTrait;
@@ -9,26 +9,26 @@ use crate::domain::RequestId;
 
 use super::digest::sha256;
 use super::entity::request_ids;
-use super::write::{KEEP_REQUEST_IDS, WriteTx};
+use super::write::{REQUEST_ID_TTL, WriteTx};
 use super::{Error, row};
 
-/// A request that may be a repeat.
+/// The request id of a write, and a hash of its content.
 #[derive(Debug, Clone)]
-pub(super) struct Named {
+pub(super) struct IdempotencyKey {
     id: RequestId,
     fingerprint: [u8; 32],
 }
 
-/// What the first request came to.
+/// The result of the first request.
 #[derive(Debug, Clone)]
-pub(super) struct First {
+pub(super) struct FirstResult {
     pub(super) service_uid: String,
     pub(super) number: i32,
     pub(super) revision: i64,
 }
 
-impl Named {
-    /// `content` is all that makes two requests the same.
+impl IdempotencyKey {
+    /// Hashes the method and `content`; `None` without a request id.
     pub(super) fn new(
         id: Option<RequestId>,
         method: &str,
@@ -44,42 +44,45 @@ impl Named {
 }
 
 impl WriteTx {
-    /// What a request came to before, if it is a repeat.
-    pub(super) async fn repeated(&self, named: Option<&Named>) -> Result<Option<First>, Error> {
-        let Some(named) = named else { return Ok(None) };
-        let found = request_ids::Entity::find_by_id(named.id.as_str())
+    /// The result of the first request with this key, if this one is a repeat.
+    pub(super) async fn first_result(
+        &self,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Option<FirstResult>, Error> {
+        let Some(key) = key else { return Ok(None) };
+        let found = request_ids::Entity::find_by_id(key.id.as_str())
             .one(&self.db)
             .await?;
         let Some(found) = found else { return Ok(None) };
-        if found.time < self.now.minus(KEEP_REQUEST_IDS).micros() {
-            request_ids::Entity::delete_by_id(named.id.as_str())
+        if found.time < self.now.minus(REQUEST_ID_TTL).micros() {
+            request_ids::Entity::delete_by_id(key.id.as_str())
                 .exec(&self.db)
                 .await?;
             return Ok(None);
         }
-        if found.fingerprint != named.fingerprint {
+        if found.fingerprint != key.fingerprint {
             return Err(Error::RequestIdReused {
-                request_id: named.id.as_str().to_owned(),
+                request_id: key.id.as_str().to_owned(),
             });
         }
-        Ok(Some(First {
+        Ok(Some(FirstResult {
             service_uid: found.service_uid,
             number: found.number,
             revision: found.revision,
         }))
     }
 
-    /// Remembers what this request came to; `number` is that of the version, if it made one.
-    pub(super) async fn remember(
+    /// Stores the result of this request; `number` is the created version, else 0.
+    pub(super) async fn save_first_result(
         &self,
-        named: Option<Named>,
+        key: Option<IdempotencyKey>,
         service_uid: &str,
         number: i32,
     ) -> Result<(), Error> {
-        let Some(named) = named else { return Ok(()) };
+        let Some(key) = key else { return Ok(()) };
         request_ids::Entity::insert(request_ids::ActiveModel {
-            request_id: Set(named.id.as_str().to_owned()),
-            fingerprint: Set(named.fingerprint.to_vec()),
+            request_id: Set(key.id.as_str().to_owned()),
+            fingerprint: Set(key.fingerprint.to_vec()),
             service_uid: Set(service_uid.to_owned()),
             number: Set(number),
             revision: Set(self.revision()),

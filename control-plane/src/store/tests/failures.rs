@@ -1,31 +1,33 @@
-//! Databases that fail, and databases that others use too.
+//! Failing databases, and databases shared with other processes.
 
 use sea_orm::ConnectionTrait;
 
+use tracing::Span;
+
 use super::*;
 
-/// On the connection that writes.
+/// Runs a pragma on the writing connection.
 async fn pragma(store: &Store, pragma: &'static str) {
-    let done = store.write(START, false, move |tx| {
+    let done = store.write(Span::none(), START, false, move |tx| {
         Box::pin(async move {
             tx.db.execute_unprepared(pragma).await?;
-            Ok(super::super::write::Outcome::Same(()))
+            Ok(super::super::write::WriteOutcome::Unchanged(()))
         })
     });
     done.await.unwrap();
 }
 
-/// At a full disk SQLite ends the transaction by itself, which its driver does not notice: later writes ran without the
-/// writers' lock.
+/// On a full disk SQLite ends the transaction without the driver noticing; later writes once ran
+/// without the writers' lock.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_full_disk_refuses_writes_whole_and_is_survived() {
     if database::on_postgres() {
-        return; // of files
+        return; // a test of files
     }
     let disk = OnDisk::new();
     let store = disk.open().await;
     create(&store, "hello").await;
-    // As many pages as there are: SQLite says "full" as it does when the system has no more.
+    // No free page: SQLite reports "full" as on a full disk.
     pragma(&store, "PRAGMA max_page_count = 1").await;
     let before = head(&store).await;
     let many: Vec<_> = (0..40)
@@ -56,21 +58,22 @@ async fn a_full_disk_refuses_writes_whole_and_is_survived() {
             Err(other) => panic!("{other}"),
         }
     }
-    assert!(refused > 0, "nothing was full");
+    assert!(refused > 0, "the disk was never full");
     assert_eq!(head(&store).await.revision, before.revision + kept);
-    assert_law(&store).await;
+    assert_rebuilt(&store).await;
     pragma(&store, "PRAGMA max_page_count = 4294967294").await;
     let written = store
         .create_service(new_service("after", &[]), plain())
         .await
         .unwrap();
     assert_eq!(written.revision, before.revision + kept + 1);
-    assert_law(&store).await;
+    assert_rebuilt(&store).await;
 }
 
-/// Two stores with connections of their own, as two processes have: neither is ever told that the other is busy.
+/// Two stores have separate connections, as two processes do. Neither fails because the other is
+/// busy.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn two_that_write_to_one_database_are_never_refused_and_skip_no_revision() {
+async fn two_stores_on_one_database_are_never_busy_and_skip_no_revision() {
     const WRITERS: usize = 8;
     const EACH: usize = 25;
     let disk = OnDisk::new();
@@ -101,15 +104,16 @@ async fn two_that_write_to_one_database_are_never_refused_and_skip_no_revision()
     assert!(all.into_iter().eq(2..=last), "each revision once");
     for store in &stores {
         assert_eq!(head(store).await.revision, last);
-        assert_law(store).await;
+        assert_rebuilt(store).await;
     }
 }
 
-/// A control plane that stops in the middle of a write (SIGSTOP, a machine that is cut off) does not stop the others.
+/// A control plane that stops in the middle of a write (SIGSTOP, network loss) does not block the
+/// others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_replica_that_hangs_in_a_write_is_cut_off() {
     if !database::on_postgres() {
-        return; // SQLite has no server to do it
+        return; // SQLite has no server
     }
     let disk = OnDisk::new();
     let (hangs, lives) = (disk.open().await, disk.open().await);
@@ -119,13 +123,13 @@ async fn a_replica_that_hangs_in_a_write_is_cut_off() {
         .await
         .unwrap();
     let locked = super::super::connection::begin_write(&hangs.inner.connections, |db| {
-        Box::pin(super::super::write::lock_state(db))
+        Box::pin(super::super::write::lock_feed_state(db))
     })
     .await
     .unwrap();
     create(&lives, "hello").await;
     drop(locked);
-    // The session is gone; the next write gets a new one.
+    // The session is gone; a later write opens a new one.
     let mut tries = 0;
     while let Err(error) = hangs
         .create_service(new_service("other", &[]), plain())
@@ -133,15 +137,15 @@ async fn a_replica_that_hangs_in_a_write_is_cut_off() {
     {
         assert!(matches!(error, Error::Unavailable(_)), "{error}");
         tries += 1;
-        assert!(tries < 5, "never again: {error}");
+        assert!(tries < 5, "still failing: {error}");
     }
-    assert_law(&hangs).await;
+    assert_rebuilt(&hangs).await;
 }
 
 #[tokio::test]
-async fn a_damaged_database_says_to_restore_it() {
+async fn the_error_of_a_damaged_database_suggests_a_restore() {
     if database::on_postgres() {
-        return; // of files
+        return; // a test of files
     }
     let disk = OnDisk::new();
     let store = disk.open().await;
@@ -161,9 +165,9 @@ async fn a_damaged_database_says_to_restore_it() {
 }
 
 #[tokio::test]
-async fn an_older_schema_is_not_changed_under_another_process() {
+async fn an_older_schema_is_not_migrated_while_in_use() {
     if database::on_postgres() {
-        return; // of files
+        return; // a test of files
     }
     let disk = OnDisk::new();
     let serving = disk.open().await;

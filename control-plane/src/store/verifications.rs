@@ -1,4 +1,4 @@
-//! Proofs: `domain::verification` decides, this keeps.
+//! Storage of verifications; [`domain::verification`](crate::domain::verification) decides.
 
 use std::collections::BTreeSet;
 
@@ -13,13 +13,13 @@ use super::entity::versions;
 use super::row;
 use super::types::{WriteOptions, Written};
 use super::versions::find_pending;
-use super::write::{Outcome, WriteTx};
+use super::write::{WriteOutcome, WriteTx, write_span};
 use super::{Error, Store};
 
-/// One run of a proof to begin.
-struct Begin {
+/// A verification run to begin.
+struct NewVerification {
     id: String,
-    asked: BTreeSet<NodeName>,
+    nodes: BTreeSet<NodeName>,
     deadline: Timestamp,
 }
 
@@ -28,17 +28,17 @@ impl WriteTx {
         &mut self,
         service: &ServiceId,
         number: VersionNumber,
-        begin: Begin,
-    ) -> Result<Outcome<Version>, Error> {
+        new: NewVerification,
+    ) -> Result<WriteOutcome<Version>, Error> {
         let found = self.version(service, number).await?;
-        if begin.asked.is_empty() {
+        if new.nodes.is_empty() {
             return Err(Error::precondition(
                 "NO_NODES",
                 name::version(service, number),
-                "no node is connected to prove the version: start a data plane, or set traffic without a proof",
+                "no node is connected to verify the version: start a data plane, or set traffic without verification",
             ));
         }
-        let verification = Verification::begin(begin.id, begin.asked, self.now, begin.deadline);
+        let verification = Verification::begin(new.id, new.nodes, self.now, new.deadline);
         let mut change = versions::ActiveModel {
             uid: Set(found.model.uid.clone()),
             etag: Set(found.model.etag + 1),
@@ -48,21 +48,21 @@ impl WriteTx {
         let version = self.save_version(&found.service, change).await?;
         let row = self.touch_service(&found.service).await?;
         self.refresh_route(&row).await?;
-        Ok(Outcome::Changed(version))
+        Ok(WriteOutcome::Changed(version))
     }
 
     async fn apply_verification(
         &mut self,
         uid: &Uid,
         event: VerificationEvent,
-    ) -> Result<Outcome<Version>, Error> {
+    ) -> Result<WriteOutcome<Version>, Error> {
         let found = self.version_by_uid(uid).await?;
         let Some(before) = found.version.verification.clone() else {
-            return Ok(Outcome::Same(found.version));
+            return Ok(WriteOutcome::Unchanged(found.version));
         };
         let after = before.clone().apply(event, self.now);
         if after == before {
-            return Ok(Outcome::Same(found.version));
+            return Ok(WriteOutcome::Unchanged(found.version));
         }
         let ended = !after.is_pending();
         let mut change = versions::ActiveModel {
@@ -75,16 +75,16 @@ impl WriteTx {
         row::verification_columns(&mut change, &after)?;
         let version = self.save_version(&found.service, change).await?;
         if !ended {
-            return Ok(Outcome::Quiet(version));
+            return Ok(WriteOutcome::Unpublished(version));
         }
         let row = self.touch_service(&found.service).await?;
         self.refresh_route(&row).await?;
-        Ok(Outcome::Changed(version))
+        Ok(WriteOutcome::Changed(version))
     }
 }
 
 impl Store {
-    /// Asks nodes to prove a version; replaces a run before it.
+    /// Begins a verification of a version on `nodes`; replaces an earlier run.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::FailedPrecondition`] (`NO_NODES`), [`Error::RouteTooLarge`].
@@ -93,24 +93,25 @@ impl Store {
         service: &ServiceId,
         number: VersionNumber,
         id: String,
-        asked: BTreeSet<NodeName>,
+        nodes: BTreeSet<NodeName>,
         deadline: Timestamp,
-        how: WriteOptions,
+        options: WriteOptions,
     ) -> Result<Written<Version>, Error> {
+        let span = write_span!("begin_verification", %service, version = %number);
         let service = service.clone();
-        let begin = Begin {
+        let new = NewVerification {
             id,
-            asked,
+            nodes,
             deadline,
         };
-        self.write(how.now, how.validate_only, move |tx| {
-            Box::pin(async move { tx.begin_verification(&service, number, begin).await })
+        self.write(span, options.now, options.validate_only, move |tx| {
+            Box::pin(async move { tx.begin_verification(&service, number, new).await })
         })
         .await
     }
 
-    /// Applies what happened to the proof of a version. A new revision only when it ends: until then the feed's order
-    /// to prove it stays the same.
+    /// Applies an event to the verification of a version. Only the end of a run makes a revision,
+    /// because until then the route does not change.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -120,18 +121,16 @@ impl Store {
         event: VerificationEvent,
         now: Timestamp,
     ) -> Result<Written<Version>, Error> {
+        let span = write_span!("apply_verification", %version_uid);
         let uid = version_uid.clone();
-        self.write(now, false, move |tx| {
+        self.write(span, now, false, move |tx| {
             Box::pin(async move { tx.apply_verification(&uid, event).await })
         })
         .await
     }
 
-    /// Versions whose proof is under way, the nearest deadline first.
-    ///
-    /// # Errors
-    /// If the database cannot be read.
+    /// Lists versions with a pending verification, nearest deadline first.
     pub async fn pending_verifications(&self) -> Result<Vec<Version>, Error> {
-        find_pending(&self.inner.connections.reader, &self.inner.domain).await
+        find_pending(self.reader(), &self.inner.domain).await
     }
 }
