@@ -7,7 +7,7 @@
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::output::text;
+use crate::text;
 
 /// What the process ends with.
 pub(crate) mod exit {

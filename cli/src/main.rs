@@ -5,17 +5,19 @@
 //! exit code. `cless dev` runs both planes in this process; every other command only talks gRPC.
 
 mod args;
+mod cli;
 mod client;
 mod command;
 mod error;
 mod output;
 mod parse;
-mod split;
+mod text;
+mod traffic_split;
 
 use std::process::ExitCode;
 
-use args::Cli;
 use clap::Parser as _;
+use cli::Cli;
 use error::{Error, exit};
 use output::Printer;
 
@@ -38,7 +40,7 @@ fn main() -> ExitCode {
             source,
         })
         .and_then(|runtime| {
-            let result = runtime.block_on(command::run(cli, &printer));
+            let result = runtime.block_on(cli.run(&printer));
             // A thread that waits for an answer on the terminal must not hold the process.
             runtime.shutdown_background();
             result

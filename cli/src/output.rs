@@ -10,16 +10,18 @@ mod resource;
 mod table;
 #[cfg(test)]
 mod tests;
-pub(crate) mod text;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-pub(crate) use resource::{Resource, change_line, failure_lines};
-pub(crate) use table::View;
+pub(crate) use resource::traffic::change_line;
+pub(crate) use resource::version::failure_lines;
 
 use crate::error::{Error, Report};
+use crate::text;
+use resource::Resource;
+use table::View;
 
 /// How data is written to stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

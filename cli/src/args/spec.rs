@@ -1,10 +1,9 @@
 //! The flags of a version: its image and how to run it.
 
-mod limits;
+mod container;
 mod probe;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Args;
 use cless_proto::v1 as pb;
@@ -12,7 +11,7 @@ use pb::version_spec::{Protocol, PullPolicy};
 
 use crate::error::Error;
 use crate::parse;
-use limits::LimitArgs;
+use container::ContainerArgs;
 use probe::ProbeArgs;
 
 /// When the image is pulled.
@@ -77,7 +76,7 @@ pub(crate) struct SpecArgs {
     #[arg(long, env = "CLESS_PROTOCOL", value_enum)]
     protocol: Option<Speak>,
     #[command(flatten)]
-    limits: LimitArgs,
+    container: ContainerArgs,
     #[command(flatten)]
     probe: ProbeArgs,
 }
@@ -124,14 +123,9 @@ impl SpecArgs {
             .into(),
             ..Default::default()
         };
-        self.limits.apply(&mut spec)?;
+        self.container.apply(&mut spec)?;
         Ok(spec)
     }
-}
-
-/// What was typed, or the default; what can be typed fits.
-fn span(given: Option<Duration>) -> Option<prost_types::Duration> {
-    given.and_then(|span| prost_types::Duration::try_from(span).ok())
 }
 
 /// The pairs of an env file, or the number of the line that is none, and why.

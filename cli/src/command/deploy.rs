@@ -17,14 +17,15 @@ use clap::{ArgAction, Args};
 use cless_proto::v1 as pb;
 use tonic::Code;
 
-use super::prove::{self, Proof};
-use super::traffic::Change;
+use super::propagation;
+use super::traffic::TrafficChange;
+use super::verify::{self, Proof};
 use crate::args::{ReasonArgs, SettingsArgs, SpecArgs};
 use crate::client::Client;
 use crate::error::Error;
 use crate::output::{Format, Printer};
 use crate::parse;
-use crate::split::{self, Split};
+use crate::traffic_split::{self, Split};
 
 /// What to deploy, and how far.
 #[derive(Debug, Args)]
@@ -77,7 +78,7 @@ impl DeployArgs {
     }
 }
 
-pub(super) async fn run(args: DeployArgs, client: &Client, printer: &Printer) -> Result<(), Error> {
+pub(crate) async fn run(args: DeployArgs, client: &Client, printer: &Printer) -> Result<(), Error> {
     let percent = args.percent()?;
     let spec = args.spec.to_proto()?;
     let id = &args.service;
@@ -91,7 +92,7 @@ pub(super) async fn run(args: DeployArgs, client: &Client, printer: &Printer) ->
     if args.no_wait {
         printer.note(&format!("{id} v{number}: not proved, because of --no-wait"));
     } else {
-        match prove::prove(client, printer, id, number, args.timeout).await? {
+        match verify::prove(client, printer, id, number, args.timeout).await? {
             Proof::Verified(_) => {}
             Proof::NoNodes => printer.note(&format!(
                 "{id} v{number}: not proved, because no node is connected: start one with `cless-data-plane`"
@@ -215,7 +216,7 @@ async fn send_traffic(
         return Ok(None);
     }
     let image = version.spec.as_ref().map_or("", |spec| spec.image.as_str());
-    let change = Change {
+    let change = TrafficChange {
         service: id,
         etag: None,
         reason: args
@@ -231,7 +232,7 @@ async fn send_traffic(
         } else {
             split.give(number, percent)
         };
-        let split = split.map_err(|error: split::Error| Error::Conflict {
+        let split = split.map_err(|error: traffic_split::Error| Error::Conflict {
             message: format!("--traffic {percent}: {error}"),
             hint: format!(
                 "{} is there: set it with `cless traffic set {id}`",
@@ -245,7 +246,7 @@ async fn send_traffic(
     };
     let traffic = change.apply(client, printer, split).await?;
     // The traffic is set; that nodes are slow to follow is worth a word, not a failure.
-    match prove::follow(client, traffic.feed_revision).await {
+    match propagation::wait(client, traffic.feed_revision).await {
         Ok(followed) if !followed.pending.is_empty() => printer.note(&format!(
             "not yet in force on {}: see why with `cless node list`",
             followed.pending.join(", ")

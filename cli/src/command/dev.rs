@@ -102,7 +102,7 @@ pub(crate) enum LogFormat {
 }
 
 /// Runs until a signal.
-pub(super) async fn run(args: DevArgs, printer: &Printer) -> Result<(), Error> {
+pub(crate) async fn run(args: DevArgs, printer: &Printer) -> Result<(), Error> {
     let mut signals = Signals::new()?;
     log(&args, printer)?;
     let dir = match &args.data_dir {

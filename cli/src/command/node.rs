@@ -46,7 +46,7 @@ pub(crate) struct ListArgs {
     limit: LimitArgs,
 }
 
-pub(super) async fn run(
+pub(crate) async fn run(
     command: NodeCommand,
     client: &Client,
     printer: &Printer,
@@ -57,7 +57,7 @@ pub(super) async fn run(
     }
 }
 
-pub(super) async fn instances(
+pub(crate) async fn instances(
     command: InstanceCommand,
     client: &Client,
     printer: &Printer,

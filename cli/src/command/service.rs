@@ -94,7 +94,7 @@ pub(crate) struct DeleteArgs {
     yes: YesArgs,
 }
 
-pub(super) async fn run(
+pub(crate) async fn run(
     command: ServiceCommand,
     client: &Client,
     printer: &Printer,

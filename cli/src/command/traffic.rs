@@ -5,13 +5,14 @@ use clap::{ArgAction, Args, Subcommand};
 use cless_proto::v1 as pb;
 use tonic::Code;
 
-use super::prove;
+use super::propagation;
 use crate::args::{DryRunArgs, LimitArgs, ReasonArgs};
 use crate::client::Client;
 use crate::error::Error;
-use crate::output::{Printer, change_line, text};
+use crate::output::{Printer, change_line};
 use crate::parse::{self, TagArg, TargetArg};
-use crate::split::Split;
+use crate::text;
+use crate::traffic_split::Split;
 
 /// Someone else may change traffic between our read and our write; more often than this in a row
 /// is a fight that a person must see.
@@ -110,7 +111,7 @@ pub(crate) struct HistoryArgs {
     limit: LimitArgs,
 }
 
-pub(super) async fn run(
+pub(crate) async fn run(
     command: TrafficCommand,
     client: &Client,
     printer: &Printer,
@@ -175,7 +176,7 @@ async fn set(args: SetArgs, client: &Client, printer: &Printer) -> Result<(), Er
             }
         }
     }
-    let change = Change {
+    let change = TrafficChange {
         service: &args.service,
         etag: args.etag.clone(),
         reason: args.reason.reason.clone().unwrap_or_default(),
@@ -213,7 +214,7 @@ async fn set(args: SetArgs, client: &Client, printer: &Printer) -> Result<(), Er
 
 /// One change of traffic: read, compute, write under the etag of what was read.
 #[derive(Debug)]
-pub(super) struct Change<'a> {
+pub(super) struct TrafficChange<'a> {
     pub(super) service: &'a str,
     /// If given, a change in between is an error; else it is read and computed again.
     pub(super) etag: Option<String>,
@@ -221,7 +222,7 @@ pub(super) struct Change<'a> {
     pub(super) dry_run: bool,
 }
 
-impl Change<'_> {
+impl TrafficChange<'_> {
     /// # Errors
     /// Those of `split`, and of the calls.
     pub(super) async fn apply(
@@ -265,7 +266,7 @@ impl Change<'_> {
 }
 
 /// `rollback`: copies an older revision.
-pub(super) async fn rollback(
+pub(crate) async fn rollback(
     args: RollbackArgs,
     client: &Client,
     printer: &Printer,
@@ -303,7 +304,7 @@ async fn finish(
     if !wait {
         return Ok(());
     }
-    let followed = prove::follow(client, traffic.feed_revision).await?;
+    let followed = propagation::wait(client, traffic.feed_revision).await?;
     if followed.pending.is_empty() {
         printer.note(&match followed.nodes {
             0 => "no node is connected: each takes it when it connects".to_owned(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::prove::{self, Proof};
+use super::verify::{self, Proof};
 use crate::args::{DryRunArgs, LimitArgs, SpecArgs, YesArgs};
 use crate::client::{Client, version_name};
 use crate::error::Error;
@@ -83,7 +83,7 @@ pub(crate) struct DeleteArgs {
     yes: YesArgs,
 }
 
-pub(super) async fn run(
+pub(crate) async fn run(
     command: VersionCommand,
     client: &Client,
     printer: &Printer,
@@ -128,7 +128,7 @@ async fn verify(args: VerifyArgs, client: &Client, printer: &Printer) -> Result<
     printer.unfinished(Some(format!(
         "the proof goes on: see it with `cless version get {service} v{number}`"
     )));
-    match prove::prove(client, printer, &service, number, args.timeout).await? {
+    match verify::prove(client, printer, &service, number, args.timeout).await? {
         Proof::Verified(version) => printer.one(version.as_ref()),
         Proof::NoNodes => Err(Error::Conflict {
             message: format!(

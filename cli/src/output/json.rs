@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use serde::{Serialize, Serializer};
 
-use super::Resource;
+use super::resource::Resource;
 
 static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
     DescriptorPool::decode(cless_proto::FILE_DESCRIPTOR_SET)

@@ -70,7 +70,8 @@ impl ProbeArgs {
         if kind.is_none() && timed == [None; 3] {
             return Ok(None);
         }
-        let [period, timeout, initial_delay] = timed.map(super::span);
+        let [period, timeout, initial_delay] =
+            timed.map(|time| time.and_then(|time| time.try_into().ok()));
         Ok(Some(pb::ReadinessProbe {
             kind: Some(kind.unwrap_or(Kind::Tcp(pb::TcpProbe {}))),
             period,

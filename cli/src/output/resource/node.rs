@@ -5,7 +5,7 @@ use cless_proto::v1 as pb;
 use super::version::phases;
 use super::{Resource, short};
 use crate::output::table::{self, Page, View};
-use crate::output::text;
+use crate::text;
 
 impl Resource for pb::Node {
     const MESSAGE: &'static str = "cless.v1.Node";

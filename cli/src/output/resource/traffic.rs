@@ -4,7 +4,7 @@ use cless_proto::v1 as pb;
 
 use super::Resource;
 use crate::output::table::{self, View};
-use crate::output::text;
+use crate::text;
 
 /// `v2=90 v3=10:canary`, as `traffic set` takes it.
 pub(crate) fn targets_line(targets: &[pb::TrafficTarget]) -> String {

@@ -7,7 +7,7 @@ mod spec;
 
 use super::{Resource, short};
 use crate::output::table::{Page, View};
-use crate::output::text;
+use crate::text;
 use failure::failure_text;
 
 /// The state of the last proof; `-` if never asked.

@@ -2,7 +2,7 @@
 
 use cless_proto::v1 as pb;
 
-use crate::output::text;
+use crate::text;
 
 /// `nodes/local: the container ended (exit code 3, out of memory)` and its log, indented.
 pub(super) fn failure_text(node: &str, failure: &pb::StartFailure) -> String {

@@ -4,7 +4,7 @@ use cless_proto::v1 as pb;
 use pb::readiness_probe::Kind;
 
 use crate::output::table::Page;
-use crate::output::text;
+use crate::text;
 
 /// Limits beyond cpu and memory; what was left to the image is left out.
 pub(super) fn limits(spec: &pb::VersionSpec, page: &mut Page) {

@@ -11,7 +11,7 @@ use crate::parse;
 /// What a container may use and how it ends.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Limits")]
-pub(crate) struct LimitArgs {
+pub(crate) struct ContainerArgs {
     /// Cores: 0.5, 2, 500m [default: 1]
     #[arg(long, env = "CLESS_CPU", value_name = "CORES", value_parser = parse::cores)]
     cpu: Option<u32>,
@@ -39,7 +39,7 @@ pub(crate) struct LimitArgs {
     stop_grace: Option<Duration>,
 }
 
-impl LimitArgs {
+impl ContainerArgs {
     /// Puts them into a specification.
     ///
     /// # Errors
@@ -64,7 +64,7 @@ impl LimitArgs {
         spec.tmpfs = self.tmpfs.iter().cloned().collect();
         spec.user = self.user.clone().unwrap_or_default();
         spec.stop_signal = self.stop_signal.clone().unwrap_or_default();
-        spec.stop_grace = super::span(self.stop_grace);
+        spec.stop_grace = self.stop_grace.and_then(|grace| grace.try_into().ok());
         Ok(())
     }
 }

@@ -9,7 +9,8 @@ use tonic::Code;
 
 use crate::client::{Client, version_name};
 use crate::error::Error;
-use crate::output::{Printer, failure_lines, text};
+use crate::output::{Printer, failure_lines};
+use crate::text;
 
 /// A start takes some 100 ms: asking more often would show nothing new.
 const POLL: Duration = Duration::from_millis(100);
@@ -17,8 +18,6 @@ const POLL: Duration = Duration::from_millis(100);
 const GRACE: Duration = Duration::from_secs(5);
 /// Where a line cannot be rewritten, a pull is reported this often.
 const PULL_NOTE: Duration = Duration::from_secs(3);
-/// Nodes follow within 100 ms; one that has not by now has a problem of its own.
-const FOLLOW: Duration = Duration::from_secs(10);
 
 /// The `ErrorInfo.reason` of a control plane that has no node to ask.
 const NO_NODE: &str = "NO_NODE_CONNECTED";
@@ -187,36 +186,6 @@ fn steps(version: &pb::Version) -> Vec<(String, String, bool)> {
         (text::clean(&node.node), step, lasting)
     };
     verification.nodes.iter().map(named).collect()
-}
-
-/// Who has applied a feed revision.
-#[derive(Debug)]
-pub(super) struct Followed {
-    /// Connected nodes.
-    pub(super) nodes: u32,
-    /// `nodes/NODE` of those that have not, when the time was up.
-    pub(super) pending: Vec<String>,
-}
-
-/// Waits until every connected node has applied a feed revision, for 10 s.
-///
-/// # Errors
-/// Those of the calls.
-pub(super) async fn follow(client: &Client, feed_revision: i64) -> Result<Followed, Error> {
-    let until = Instant::now() + FOLLOW;
-    // The first look is quick: the change is pushed within a few milliseconds.
-    let mut wait = Duration::from_millis(10);
-    loop {
-        let answer = client.check_propagation(feed_revision).await?;
-        if answer.nodes_applied >= answer.nodes_total || Instant::now() >= until {
-            return Ok(Followed {
-                nodes: answer.nodes_total,
-                pending: answer.pending.iter().map(|n| text::clean(n)).collect(),
-            });
-        }
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(Duration::from_millis(200));
-    }
 }
 
 #[cfg(test)]
