@@ -1,90 +1,14 @@
-//! The program `cless-control-plane`: flags, logs, signals.
+//! The program `cless-control-plane`: logs and signals.
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::Parser as _;
 use cless_control_plane::Options;
+use cless_control_plane::program::{Command, LogFormat, Program};
 use std::io::IsTerminal as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
-
-/// Owns the state of a cless cluster, serves its gRPC API and streams the route table.
-#[derive(Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
-struct Program {
-    #[command(subcommand)]
-    command: Option<Command>,
-
-    #[command(flatten)]
-    options: Options,
-
-    #[command(flatten)]
-    log: Log,
-
-    /// Write `{"listen": "IP:PORT"}` to this file once it serves.
-    #[arg(long, env = "CLESS_READY_FILE", value_name = "FILE")]
-    ready_file: Option<PathBuf>,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Mark the database as restored from a backup. Run once after a restore done by hand, while
-    /// the control plane is stopped: data planes then take the whole route table anew.
-    NewEpoch {
-        #[command(flatten)]
-        options: Options,
-
-        #[command(flatten)]
-        log: Log,
-    },
-
-    /// Write a backup of a SQLite database to a file. The control plane may run meanwhile.
-    Backup {
-        #[command(flatten)]
-        options: Options,
-
-        #[command(flatten)]
-        log: Log,
-
-        /// The file to write; it must not exist.
-        #[arg(long, value_name = "FILE")]
-        to: PathBuf,
-    },
-
-    /// Put a backup in the place of a SQLite database, in a new epoch: data planes then take the
-    /// whole route table anew. The control plane must be stopped.
-    Restore {
-        #[command(flatten)]
-        options: Options,
-
-        #[command(flatten)]
-        log: Log,
-
-        /// The backup.
-        #[arg(long, value_name = "FILE")]
-        from: PathBuf,
-
-        /// Replace a database that exists; it is kept under another name.
-        #[arg(long)]
-        force: bool,
-    },
-}
-
-#[derive(Args)]
-struct Log {
-    /// How log lines are written to stderr.
-    #[arg(long, env = "CLESS_LOG_FORMAT", default_value = "text")]
-    log_format: LogFormat,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum LogFormat {
-    /// For a person.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
 
 #[tokio::main]
 async fn main() -> ExitCode {

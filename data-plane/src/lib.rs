@@ -16,6 +16,7 @@ pub mod isolation;
 pub mod metrics;
 pub mod node;
 pub mod options;
+pub mod program;
 pub mod proxy;
 pub mod route;
 pub mod runtime;

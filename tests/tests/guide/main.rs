@@ -40,7 +40,6 @@ const PAGES: [(&str, &[(&str, fn() -> String)]); 8] = [
         &[
             ("settings", table::settings),
             ("version", table::version_spec),
-            ("readiness", table::readiness_probe),
         ],
     ),
     ("migrations/README.md", &[]),
@@ -99,7 +98,9 @@ fn anchors(page: &str) -> BTreeSet<String> {
     let headings = page.lines().filter(|line| line.starts_with('#'));
     let slug = |heading: &str| {
         let text = heading.trim_start_matches('#').trim().to_lowercase();
-        let kept = text.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+        let kept = text
+            .chars()
+            .filter(|c| c.is_alphanumeric() || " -_".contains(*c));
         kept.map(|c| if c == ' ' { '-' } else { c }).collect()
     };
     headings.map(slug).collect()
@@ -111,7 +112,10 @@ fn links_lead_to_files_and_headings() {
         let text = read(page);
         let folder = root().join(page);
         let folder = folder.parent().expect("a page is in a folder");
-        let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        let links = text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next());
         for link in links.filter(|link| !link.contains("://")) {
             let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
             let target = folder.join(file);

@@ -3,10 +3,11 @@
 //! Meaning, default and range of a row come from one text, the help of a flag or the comment of a
 //! field: `Meaning. Default: VALUE. Range: VALUES.`
 
-use clap::{Arg, Command};
+use clap::{Arg, Command, CommandFactory as _};
+use cless_control_plane::program::Program as ControlPlane;
 use cless_data_plane::metrics::Metrics;
+use cless_data_plane::program::Program as DataPlane;
 use prost::Message as _;
-use prost_types::field_descriptor_proto::Type;
 use prost_types::{FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet};
 
 /// A text of a flag or a field, taken apart.
@@ -22,9 +23,13 @@ impl Text {
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         // The command line has its defaults in brackets, as clap writes them.
         let text = text.replace(" [new service: ", " [default: ");
+        let text = text.replace("; by default, ", " [default: ");
         let text = match text.split_once(" [default: ") {
             Some((meaning, default)) => {
-                format!("{meaning}. Default: {}", default.trim_end_matches(']'))
+                format!(
+                    "{meaning}. Default: {}",
+                    default.trim_end_matches([']', '.'])
+                )
             }
             None => text,
         };
@@ -68,7 +73,9 @@ fn help(arg: &Arg) -> Text {
 
 /// `--flag`, with the name of its value where that says more than the flag's own name.
 fn flag(arg: &Arg) -> Option<String> {
-    let long = arg.get_long().filter(|long| !["help", "version"].contains(long))?;
+    let long = arg
+        .get_long()
+        .filter(|long| !["help", "version"].contains(long))?;
     let own = long.to_uppercase().replace('-', "_");
     let value = arg.get_value_names().and_then(|names| names.first());
     let value = value.filter(|value| arg.get_action().takes_values() && **value != *own);
@@ -80,7 +87,9 @@ fn flag(arg: &Arg) -> Option<String> {
 
 fn default(arg: &Arg, text: &Text) -> String {
     let given = arg.get_default_values().iter();
-    let given: Vec<_> = given.map(|value| format!("`{}`", value.to_string_lossy())).collect();
+    let given: Vec<_> = given
+        .map(|value| format!("`{}`", value.to_string_lossy()))
+        .collect();
     match &text.default {
         Some(default) => default.clone(),
         None if !arg.get_action().takes_values() => "off".to_owned(),
@@ -109,8 +118,12 @@ fn commands(command: &Command) -> String {
         let parts: Vec<_> = sub.get_subcommands().map(Command::get_name).collect();
         let mut name = format!("{} {}", sub.get_name(), parts.join("|"));
         if sub.get_arguments().count() < 10 {
-            let own = sub.get_arguments().filter(|arg| !known.contains(&arg.get_id()));
-            let own = own.filter_map(flag).map(|flag| format!(" {}", flag.trim_matches('`')));
+            let own = sub
+                .get_arguments()
+                .filter(|arg| !known.contains(&arg.get_id()));
+            let own = own
+                .filter_map(flag)
+                .map(|flag| format!(" {}", flag.trim_matches('`')));
             name.extend(own);
         }
         let about = sub.get_about().map(ToString::to_string).unwrap_or_default();
@@ -120,34 +133,74 @@ fn commands(command: &Command) -> String {
 }
 
 pub(crate) fn control_plane_flags() -> String {
-    flags(&cless_control_plane::command())
+    flags(&ControlPlane::command())
 }
 
 pub(crate) fn control_plane_commands() -> String {
-    commands(&cless_control_plane::command())
+    commands(&ControlPlane::command())
 }
 
 pub(crate) fn data_plane_flags() -> String {
-    flags(&cless_data_plane::command())
+    flags(&DataPlane::command())
 }
 
 pub(crate) fn cli_commands() -> String {
     commands(&cless_cli::command())
 }
 
-/// The flags of `deploy`, less those of a service's settings: the API's names, said in `proto/README.md`.
+/// The flags of `deploy` for each field of a version and its probe; those of a setting have its name.
+const FLAGS: [(&str, &[&str]); 21] = [
+    ("image", &["image"]),
+    ("port", &["port"]),
+    ("env", &["env", "env_file"]),
+    ("command", &["command"]),
+    ("args", &["arg"]),
+    ("cpu_millis", &["cpu"]),
+    ("memory_bytes", &["memory"]),
+    ("pull_policy", &["pull"]),
+    ("pids_limit", &["pids"]),
+    ("read_only_root", &["read_only"]),
+    ("tmpfs", &["tmpfs"]),
+    ("user", &["user"]),
+    ("stop_signal", &["stop_signal"]),
+    ("stop_grace", &["stop_grace"]),
+    ("protocol", &["protocol"]),
+    ("readiness.http", &["health_path", "health_status"]),
+    ("readiness.grpc", &["health_grpc"]),
+    ("readiness.healthcheck", &["health_check"]),
+    ("readiness.period", &["health_interval"]),
+    ("readiness.timeout", &["health_timeout"]),
+    ("readiness.initial_delay", &["health_delay"]),
+];
+
+/// The flags of `deploy` that say how to deploy: those of settings and fields are in `proto/README.md`.
 pub(crate) fn deploy_flags() -> String {
     let command = cless_cli::command();
     let deploy = command.find_subcommand("deploy").expect("a command");
     let settings = message("ServiceSettings");
     let rows = deploy.get_arguments().filter_map(|arg| {
-        let field = arg.get_id().as_str();
-        let setting = settings.fields().any(|(setting, _)| setting.name() == field);
-        let name = flag(arg).filter(|_| !setting)?;
+        let id = arg.get_id().as_str();
+        let setting = settings.fields().any(|(setting, _)| setting.name() == id);
+        let field = FLAGS.iter().any(|(_, flags)| flags.contains(&id));
+        let name = flag(arg).filter(|_| !setting && !field)?;
         let text = help(arg);
         Some(vec![name, default(arg, &text), text.meaning])
     });
     table(&["flag", "default", ""], rows)
+}
+
+/// The flags of `deploy` for a field.
+fn field_flags(field: &str) -> String {
+    let command = cless_cli::command();
+    let deploy = command.find_subcommand("deploy").expect("a command");
+    let ids = FLAGS.iter().find(|(of, _)| *of == field);
+    let ids = ids.map_or(&[][..], |(_, ids)| ids).iter();
+    let args = ids.map(|id| {
+        let mut args = deploy.get_arguments();
+        args.find(|arg| arg.get_id() == id)
+            .unwrap_or_else(|| panic!("deploy has no {id}"))
+    });
+    args.filter_map(flag).collect::<Vec<_>>().join(" ")
 }
 
 /// A message of `resources.proto`, with the comments of the file.
@@ -159,20 +212,31 @@ struct Message {
 fn message(name: &str) -> Message {
     let set = FileDescriptorSet::decode(cless_proto::FILE_DESCRIPTOR_SET).expect("descriptors");
     let mut files = set.file.into_iter();
-    let file = files.find(|file| file.name().ends_with("resources.proto")).expect("a file");
+    let file = files
+        .find(|file| file.name().ends_with("resources.proto"))
+        .expect("a file");
     let index = position(&file, name).expect("a message");
     Message { file, index }
 }
 
 fn position(file: &FileDescriptorProto, name: &str) -> Option<usize> {
-    file.message_type.iter().position(|message| message.name() == name)
+    file.message_type
+        .iter()
+        .position(|message| message.name() == name)
 }
 
 /// The comment before a declaration; a path is that of `SourceCodeInfo.Location` (descriptor.proto).
 fn comment(file: &FileDescriptorProto, path: &[usize]) -> Option<String> {
     let mut places = file.source_code_info.iter().flat_map(|info| &info.location);
-    let same = |at: &[i32]| at.iter().map(|&at| usize::try_from(at).ok()).eq(path.iter().copied().map(Some));
-    places.find(|place| same(&place.path))?.leading_comments.clone()
+    let same = |at: &[i32]| {
+        at.iter()
+            .map(|&at| usize::try_from(at).ok())
+            .eq(path.iter().copied().map(Some))
+    };
+    places
+        .find(|place| same(&place.path))?
+        .leading_comments
+        .clone()
 }
 
 impl Message {
@@ -185,53 +249,82 @@ impl Message {
                 let name = field.type_name().rsplit('.').next()?;
                 comment(&self.file, &[4, position(&self.file, name)?])
             };
-            (field, Text::parse(&own.or_else(of_type).unwrap_or_default()))
+            (
+                field,
+                Text::parse(&own.or_else(of_type).unwrap_or_default()),
+            )
         })
     }
 
-    fn table(&self) -> String {
-        let rows = self.fields().map(|(field, text)| {
-            let default = text.default.or_else(|| {
-                (field.r#type() == Type::Bool).then(|| "false".to_owned())
-            });
-            let cells = [default, text.range].map(Option::unwrap_or_default);
-            let [default, range] = cells;
-            vec![format!("`{}`", field.name()), default, range, text.meaning]
+    /// Rows of name, default, range, meaning; a message of timings and kinds adds its own below its field.
+    fn rows(&self, prefix: &str) -> Vec<[String; 4]> {
+        let rows = self.fields().flat_map(|(field, text)| {
+            let name = format!("{prefix}{}", field.name());
+            let [default, range] = [text.default, text.range].map(Option::unwrap_or_default);
+            let below = match field.name() {
+                "readiness" => message("ReadinessProbe").rows("readiness."),
+                _ => Vec::new(),
+            };
+            [[name, default, range, text.meaning]]
+                .into_iter()
+                .chain(below)
         });
-        table(&["field", "default", "range", ""], rows)
+        rows.collect()
     }
 }
 
 pub(crate) fn settings() -> String {
-    message("ServiceSettings").table()
+    let rows = message("ServiceSettings").rows("").into_iter();
+    let rows = rows.map(|[name, rest @ ..]| [vec![format!("`{name}`")], rest.to_vec()].concat());
+    table(&["field", "default", "range", ""], rows)
 }
 
 pub(crate) fn version_spec() -> String {
-    message("VersionSpec").table()
-}
-
-pub(crate) fn readiness_probe() -> String {
-    message("ReadinessProbe").table()
+    let rows = message("VersionSpec").rows("").into_iter();
+    let rows = rows.map(|[name, rest @ ..]| {
+        let own = vec![format!("`{name}`"), field_flags(&name)];
+        [own, rest.to_vec()].concat()
+    });
+    table(&["field", "flag", "default", "range", ""], rows)
 }
 
 /// The metrics of a node, read from a scrape that has one sample of each.
 pub(crate) fn metrics() -> String {
     let scrape = Metrics::example();
     let about = |line: &'static str| {
-        let lines = scrape.lines().filter_map(move |text| text.strip_prefix(line));
+        let lines = scrape
+            .lines()
+            .filter_map(move |text| text.strip_prefix(line));
         lines.filter_map(|text| text.split_once(' '))
     };
     let rows = about("# HELP ").map(|(name, help)| {
-        let kind = about("# TYPE ").find(|(of, _)| *of == name).map(|(_, kind)| kind);
+        let kind = about("# TYPE ")
+            .find(|(of, _)| *of == name)
+            .map(|(_, kind)| kind);
         let kind = kind.unwrap_or_default();
-        let shown = if kind == "counter" { format!("{name}_total") } else { name.to_owned() };
-        let sample = scrape.lines().find_map(|text| text.strip_prefix(name)?.split_once('{'));
-        let labels = sample.and_then(|(_, rest)| rest.split_once('}')).map_or("", |(labels, _)| labels);
+        let shown = if kind == "counter" {
+            format!("{name}_total")
+        } else {
+            name.to_owned()
+        };
+        let sample = scrape
+            .lines()
+            .find_map(|text| text.strip_prefix(name)?.split_once('{'));
+        let labels = sample
+            .and_then(|(_, rest)| rest.split_once('}'))
+            .map_or("", |(labels, _)| labels);
         let labels = labels.split(',').filter_map(|label| label.split_once('='));
-        let labels = labels.map(|(label, _)| label).filter(|label| *label != "le");
+        let labels = labels
+            .map(|(label, _)| label)
+            .filter(|label| *label != "le");
         let labels: Vec<_> = labels.map(|label| format!("`{label}`")).collect();
         let text = help.trim_end_matches('.').to_owned();
-        vec![format!("`{shown}`"), kind.to_owned(), labels.join(", "), text]
+        vec![
+            format!("`{shown}`"),
+            kind.to_owned(),
+            labels.join(", "),
+            text,
+        ]
     });
     table(&["metric", "type", "labels", ""], rows)
 }
