@@ -1,8 +1,4 @@
-//! The command line: what can be typed, and its help.
-//!
-//! Every flag has an environment variable `CLESS_<FLAG>` (a test holds that), except the two that
-//! would mean something else there: `traffic set --tag` (`deploy --tag` takes another shape) and
-//! `instance list --node` (`CLESS_NODE` is a data plane's own name).
+//! Groups of flags that several commands share.
 
 mod settings;
 mod spec;
@@ -15,15 +11,15 @@ pub(crate) use spec::SpecArgs;
 
 use crate::output::Format;
 
-/// What holds for every command.
+/// The flags of every command.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct GlobalArgs {
-    /// The control plane
+    /// URL of the control plane
     #[arg(long, global = true, env = "CLESS_SERVER", value_name = "URL")]
     #[arg(default_value = "http://127.0.0.1:7070")]
     pub(crate) server: String,
-    /// How data is written to stdout
+    /// Output format
     #[arg(
         long,
         short,
@@ -33,27 +29,27 @@ pub(crate) struct GlobalArgs {
     )]
     #[arg(value_enum, default_value = "table")]
     pub(crate) output: Format,
-    /// Who the history says made the change: $USER@hostname unless given
+    /// Name recorded in the traffic history [default: $USER@hostname]
     #[arg(long, global = true, env = "CLESS_ACTOR", value_name = "NAME")]
     pub(crate) actor: Option<String>,
-    /// Where callers reach the nodes: gives printed addresses their scheme and port
+    /// URL of the nodes' proxy; printed service URLs take its scheme and port
     #[arg(long, global = true, env = "CLESS_PROXY", value_name = "URL")]
     #[arg(default_value = "http://127.0.0.1:8080")]
     pub(crate) proxy: String,
-    /// No progress and no notes on stderr
+    /// Suppress progress and notes
     #[arg(long, short, global = true, env = "CLESS_QUIET")]
     #[arg(action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     pub(crate) quiet: bool,
 }
 
-/// For commands that change something after asking.
+/// The flags of commands that delete.
 #[derive(Debug, Args)]
-pub(crate) struct YesArgs {
-    /// Do not ask
+pub(crate) struct ConfirmArgs {
+    /// Do not ask for confirmation
     #[arg(long, short, env = "CLESS_YES")]
     #[arg(action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     pub(crate) yes: bool,
-    /// Refuse if the etag is no longer this
+    /// Fail if the resource no longer has this etag
     #[arg(
         long,
         env = "CLESS_ETAG",
@@ -63,27 +59,27 @@ pub(crate) struct YesArgs {
     pub(crate) etag: String,
 }
 
-/// For commands that can be tried out.
+/// The flag of commands that can validate without a change.
 #[derive(Debug, Args)]
 pub(crate) struct DryRunArgs {
-    /// Check everything, change nothing
+    /// Validate the request without changing anything
     #[arg(long, env = "CLESS_DRY_RUN")]
     #[arg(action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     pub(crate) dry_run: bool,
 }
 
-/// For lists.
+/// The flag of lists.
 #[derive(Debug, Args)]
 pub(crate) struct LimitArgs {
-    /// At most this many; 0: all
+    /// Maximum number of results, 0 for all
     #[arg(long, env = "CLESS_LIMIT", value_name = "N", default_value_t = 0)]
     pub(crate) limit: u32,
 }
 
-/// For changes of traffic.
+/// The flag of traffic changes.
 #[derive(Debug, Args)]
 pub(crate) struct ReasonArgs {
-    /// Why, for the history
+    /// Reason recorded in the traffic history
     #[arg(long, env = "CLESS_REASON", value_name = "TEXT")]
     pub(crate) reason: Option<String>,
 }

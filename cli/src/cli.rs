@@ -7,17 +7,25 @@
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::args::GlobalArgs;
-use crate::client::Client;
+use crate::client::ApiClient;
 use crate::command::{completion, deploy, dev, node, service, traffic, version};
 use crate::error::Error;
 use crate::output::Printer;
 
 const AFTER_HELP: &str = "\
-Exit codes: 0 ok, 1 error, 2 usage, 4 not allowed, 5 not found, 6 conflict, 7 the new version did not
-prove itself and traffic is unchanged, 8 no answer in time and the outcome is unknown, 130 interrupted.
+Exit codes:
+  0    Success
+  1    Error
+  2    Invalid usage
+  4    Permission denied
+  5    Not found
+  6    Conflict
+  7    The new version failed verification; traffic is unchanged
+  8    No response in time; the outcome is unknown
+  130  Interrupted
 
-Every flag has an environment variable CLESS_<FLAG>; a flag that may be repeated takes one value
-from it. Data goes to stdout; progress, questions and errors go to stderr.";
+Every flag can be set with an environment variable CLESS_<FLAG>, with one value if it is repeatable.
+Data is written to stdout; progress, prompts and errors are written to stderr.";
 
 /// Serverless containers on machines you own.
 #[derive(Debug, Parser)]
@@ -33,35 +41,35 @@ pub(crate) struct Cli {
 /// All commands, in the order of `--help`.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a control plane and a node in this process, for this machine alone
+    /// Run a control plane and a node on this machine, in one process
     Dev(Box<dev::DevArgs>),
     #[command(flatten)]
     Remote(RemoteCommand),
-    /// Print the completion script of a shell
-    #[command(after_help = "For example: cless completion bash > /etc/bash_completion.d/cless")]
+    /// Generate shell completions
+    #[command(after_help = "Example: cless completion bash > /etc/bash_completion.d/cless")]
     Completion(completion::CompletionArgs),
 }
 
 /// The commands that call a control plane.
 #[derive(Debug, Subcommand)]
 enum RemoteCommand {
-    /// Create a version (and its service, if new), prove that it starts, and send it traffic
+    /// Create a version, verify that it starts, and send traffic to it
     Deploy(Box<deploy::DeployArgs>),
-    /// A name, its hosts and its settings
+    /// Manage services
     #[command(subcommand)]
     Service(Box<service::ServiceCommand>),
-    /// The immutable versions of a service: an image and how to run it
+    /// Manage the versions of a service
     #[command(subcommand)]
     Version(Box<version::VersionCommand>),
-    /// Which share of the requests each version gets
+    /// Manage the traffic split between versions
     #[command(subcommand)]
     Traffic(traffic::TrafficCommand),
-    /// Put an older traffic revision in force again
+    /// Restore an earlier traffic revision
     Rollback(traffic::RollbackArgs),
-    /// The machines that run the containers
+    /// Show the nodes, which run the containers
     #[command(subcommand)]
     Node(node::NodeCommand),
-    /// The containers that run now
+    /// Show the running instances
     #[command(subcommand)]
     Instance(node::InstanceCommand),
 }
@@ -80,7 +88,7 @@ impl Cli {
             Command::Remote(command) => tokio::select! {
                 result = Box::pin(command.run(global, printer)) => result,
                 _ = tokio::signal::ctrl_c() => {
-                    Err(Error::Interrupted { left: printer.take_unfinished() })
+                    Err(Error::Interrupted { hint: printer.take_interrupt_hint() })
                 }
             },
         }
@@ -89,7 +97,7 @@ impl Cli {
 
 impl RemoteCommand {
     async fn run(self, global: GlobalArgs, printer: &Printer) -> Result<(), Error> {
-        let client = &Client::connect(&global.server, actor(global.actor)).await?;
+        let client = &ApiClient::connect(&global.server, actor(global.actor)).await?;
         match self {
             Self::Deploy(args) => deploy::run(*args, client, printer).await,
             Self::Service(command) => service::run(*command, client, printer).await,

@@ -1,109 +1,108 @@
-//! Why a command failed, and the one place that turns it into messages and an exit code.
+//! Errors of commands, and their only mapping to messages, hints and exit codes.
 //!
-//! [`Error`] is what commands return; [`Error::report`] is what a person and a script see: lines
-//! `error: field: reason`, lines `hint:` that say what to do next, and one of the exit codes of
-//! [`exit`]. Pure: nothing is printed here.
+//! [`Error::report`] yields lines `error: field: reason`, lines `hint: remedy` and a code of [`exit`].
+//! Pure: nothing is printed here.
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::text;
 
-/// What the process ends with.
+/// Exit codes of the process.
 pub(crate) mod exit {
-    /// Anything not listed below.
+    /// Any other error.
     pub(crate) const ERROR: u8 = 1;
-    /// The command or what was typed makes no sense; nothing was changed.
+    /// Invalid command or value; nothing was changed.
     pub(crate) const USAGE: u8 = 2;
-    /// Not signed in, or not allowed.
+    /// Not authenticated or not authorized.
     pub(crate) const AUTH: u8 = 4;
-    /// What was named does not exist.
+    /// The resource does not exist.
     pub(crate) const NOT_FOUND: u8 = 5;
-    /// It exists already, was changed in between, or is in a state that forbids this.
+    /// The resource exists already, was modified concurrently, or its state forbids the change.
     pub(crate) const CONFLICT: u8 = 6;
-    /// The new version did not prove itself; traffic is as it was.
-    pub(crate) const NOT_PROVED: u8 = 7;
-    /// No answer in time: it may or may not have happened.
-    pub(crate) const UNKNOWN: u8 = 8;
-    /// Ended by a signal from the terminal (128 + SIGINT).
+    /// The version failed verification; traffic is unchanged.
+    pub(crate) const VERIFICATION_FAILED: u8 = 7;
+    /// No response in time; the change may have been applied.
+    pub(crate) const OUTCOME_UNKNOWN: u8 = 8;
+    /// Interrupted by SIGINT (128 + 2).
     pub(crate) const INTERRUPTED: u8 = 130;
 }
 
-/// Whether a call that got no answer may have changed something.
+/// The effect of a repeated call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Effect {
-    /// It only reads.
-    Read,
-    /// It writes, and repeating it does no harm: it carries a request id, or asks for a state.
-    Repeatable,
-    /// It writes, and a repeat could be refused because the first one was done.
-    Once,
+pub(crate) enum Idempotency {
+    /// The call changes nothing.
+    ReadOnly,
+    /// A repetition has no further effect: the call carries a request id or sets a state.
+    Idempotent,
+    /// A repetition may be rejected because the first call succeeded.
+    NotIdempotent,
 }
 
-/// Why a command failed.
+/// The failure of a command.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The command cannot be understood.
+    /// Invalid command or value.
     #[error("{message}")]
     Usage {
         message: String,
         hint: Option<String>,
     },
-    /// The state of the service forbids it; found here, before asking the control plane.
+    /// The state of the service forbids the change, as found by the CLI itself.
     #[error("{message}")]
     Conflict { message: String, hint: String },
-    /// Nothing answers at the server's address.
-    #[error("no answer from the control plane at {server}: {reason}")]
+    /// No connection to the control plane.
+    #[error("cannot reach the control plane at {server}: {reason}")]
     Connect { server: String, reason: String },
-    /// The control plane refused, or did not answer.
-    #[error("{doing}: {}", status.message())]
+    /// The control plane rejected the call or did not respond.
+    #[error("{operation}: {}", status.message())]
     Api {
-        doing: String,
-        effect: Effect,
+        operation: String,
+        idempotency: Idempotency,
         status: Box<Status>,
     },
-    /// A version did not prove itself; `failures` says why, node by node.
-    #[error("{version} did not prove itself")]
-    NotProved {
+    /// A version failed verification; `failures` has an entry per node.
+    #[error("{version} failed verification; traffic is unchanged")]
+    VerificationFailed {
         version: String,
         failures: Vec<String>,
         hints: Vec<String>,
     },
-    /// It may or may not have happened.
+    /// The change may have been applied.
     #[error("{message}")]
-    Unknown { message: String, hint: String },
-    /// The person said no.
-    #[error("nothing was changed")]
+    OutcomeUnknown { message: String, hint: String },
+    /// The user declined the prompt.
+    #[error("cancelled: nothing was changed")]
     Declined,
-    /// `cless dev` could not start, or did not stop cleanly.
+    /// `cless dev` failed to start.
     #[error("{message}")]
     Dev {
         message: String,
         hint: Option<String>,
     },
     /// A file, the terminal or the runtime failed.
-    #[error("{doing}: {source}")]
+    #[error("{operation}: {source}")]
     Io {
-        doing: String,
+        operation: String,
         source: std::io::Error,
     },
-    /// A signal from the terminal; `left` says what is half done.
+    /// SIGINT; `hint` describes unfinished work.
     #[error("interrupted")]
-    Interrupted { left: Option<String> },
+    Interrupted { hint: Option<String> },
 }
 
-/// What is shown of an [`Error`].
+/// The presentation of an [`Error`].
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Report {
-    /// Each is shown after `error: `; a line break starts an indented continuation.
+pub(crate) struct ErrorReport {
+    /// Each is printed after `error: ` and may have indented continuation lines.
     pub(crate) errors: Vec<String>,
-    /// Each is shown after `hint: `.
+    /// Each is printed after `hint: `.
     pub(crate) hints: Vec<String>,
     pub(crate) exit: u8,
 }
 
 impl Error {
-    /// The gRPC code, if the control plane gave one.
+    /// The gRPC code, if the control plane returned a status.
     pub(crate) fn code(&self) -> Option<Code> {
         match self {
             Self::Api { status, .. } => Some(status.code()),
@@ -111,7 +110,7 @@ impl Error {
         }
     }
 
-    /// The reason in the status's `ErrorInfo`, which names the cause more closely than the code (AIP-193).
+    /// The reason of the status's `ErrorInfo` (AIP-193), if it has one.
     pub(crate) fn reason(&self) -> Option<String> {
         match self {
             Self::Api { status, .. } => status.get_details_error_info().map(|info| info.reason),
@@ -119,14 +118,14 @@ impl Error {
         }
     }
 
-    /// Whether the reader went away: `cless ... | head` is no failure.
+    /// Whether the reader closed the pipe, as in `cless ... | head`.
     pub(crate) fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe)
     }
 
     /// Messages, hints and exit code.
-    pub(crate) fn report(&self) -> Report {
-        let one = |exit: u8, hints: Vec<String>| Report {
+    pub(crate) fn report(&self) -> ErrorReport {
+        let one = |exit: u8, hints: Vec<String>| ErrorReport {
             errors: vec![text::clean(&self.to_string())],
             hints,
             exit,
@@ -138,73 +137,66 @@ impl Error {
                 exit::ERROR,
                 vec![
                     "is the control plane running? start one with `cless dev`".to_owned(),
-                    "if it listens elsewhere, say where with --server or CLESS_SERVER".to_owned(),
+                    "if it has another address, set --server or CLESS_SERVER".to_owned(),
                 ],
             ),
             Self::Api {
-                doing,
-                effect,
+                operation,
+                idempotency,
                 status,
-            } => refused(doing, *effect, status),
-            Self::NotProved {
-                version,
-                failures,
-                hints,
-            } => Report {
-                errors: std::iter::once(format!(
-                    "{version} did not prove itself, so traffic is unchanged"
-                ))
-                .chain(failures.iter().cloned())
-                .collect(),
-                hints: hints.clone(),
-                exit: exit::NOT_PROVED,
-            },
-            Self::Unknown { hint, .. } => one(exit::UNKNOWN, vec![hint.clone()]),
+            } => status_report(operation, *idempotency, status),
+            Self::VerificationFailed {
+                failures, hints, ..
+            } => {
+                let mut report = one(exit::VERIFICATION_FAILED, hints.clone());
+                report.errors.extend(failures.iter().cloned());
+                report
+            }
+            Self::OutcomeUnknown { hint, .. } => one(exit::OUTCOME_UNKNOWN, vec![hint.clone()]),
             Self::Dev { hint, .. } => one(exit::ERROR, hint.iter().cloned().collect()),
             Self::Declined | Self::Io { .. } => one(exit::ERROR, Vec::new()),
-            Self::Interrupted { left } => one(exit::INTERRUPTED, left.iter().cloned().collect()),
+            Self::Interrupted { hint } => one(exit::INTERRUPTED, hint.iter().cloned().collect()),
         }
     }
 }
 
-/// A gRPC status and its details (google.rpc) as messages and an exit code.
-fn refused(doing: &str, effect: Effect, status: &Status) -> Report {
+/// Maps a gRPC status and its google.rpc details.
+fn status_report(operation: &str, idempotency: Idempotency, status: &Status) -> ErrorReport {
     let details = status.get_error_details();
-    let lost = effect != Effect::Read && is_unanswered(status);
+    let unknown = idempotency != Idempotency::ReadOnly && has_no_response(status);
     let exit = match status.code() {
-        _ if lost => exit::UNKNOWN,
+        _ if unknown => exit::OUTCOME_UNKNOWN,
         Code::Unauthenticated | Code::PermissionDenied => exit::AUTH,
         Code::NotFound => exit::NOT_FOUND,
         Code::AlreadyExists | Code::Aborted | Code::FailedPrecondition => exit::CONFLICT,
-        // The control plane found a fault in what was typed.
         Code::InvalidArgument | Code::OutOfRange => exit::USAGE,
         _ => exit::ERROR,
     };
     let mut hints = field_hints(&details);
-    if lost {
-        hints.push("it may or may not have happened: look before you repeat it".to_owned());
+    if unknown {
+        hints.push("the change may have been applied: check before you retry".to_owned());
     } else {
         hints.extend(code_hint(status.code(), &details));
     }
-    Report {
-        errors: messages(doing, status, &details),
+    ErrorReport {
+        errors: messages(operation, status, &details),
         hints,
         exit,
     }
 }
 
-/// No answer came: either the time was up, or the connection broke under the call.
-fn is_unanswered(status: &Status) -> bool {
-    let broke = std::error::Error::source(status).is_some();
+/// Whether the call timed out or its connection broke.
+fn has_no_response(status: &Status) -> bool {
+    let is_transport_error = std::error::Error::source(status).is_some();
     status.code() == Code::DeadlineExceeded
-        || (broke
+        || (is_transport_error
             && matches!(
                 status.code(),
                 Code::Unavailable | Code::Unknown | Code::Cancelled
             ))
 }
 
-fn messages(doing: &str, status: &Status, details: &ErrorDetails) -> Vec<String> {
+fn messages(operation: &str, status: &Status, details: &ErrorDetails) -> Vec<String> {
     let fields = details
         .bad_request()
         .into_iter()
@@ -239,14 +231,14 @@ fn messages(doing: &str, status: &Status, details: &ErrorDetails) -> Vec<String>
             }
             (Code::NotFound | Code::AlreadyExists | Code::Aborted, _)
             | (Code::InvalidArgument | Code::FailedPrecondition, _) => message.to_owned(),
-            _ => format!("{doing}: {message}"),
+            _ => format!("{operation}: {message}"),
         };
         lines.push(text::clean(&line));
     }
     lines
 }
 
-/// The flags that set the fields complained of.
+/// Names the flags that set the invalid fields.
 fn field_hints(details: &ErrorDetails) -> Vec<String> {
     let mut hints: Vec<String> = Vec::new();
     for violation in details
@@ -264,7 +256,7 @@ fn field_hints(details: &ErrorDetails) -> Vec<String> {
     hints
 }
 
-/// `version.spec.env["A B"]` -> `--env`. Only names that exist as flags.
+/// Maps `version.spec.env["A B"]` to `--env`; `None` for a field without a flag.
 fn flag_of(field: &str) -> Option<String> {
     let path = field.split('[').next().unwrap_or(field);
     let mut names = path.rsplit('.');
@@ -303,24 +295,24 @@ fn code_hint(code: Code, details: &ErrorDetails) -> Option<String> {
     let parts: Vec<&str> = name.split('/').collect();
     match code {
         Code::Unauthenticated | Code::PermissionDenied => {
-            Some("ask whoever runs this control plane for access".to_owned())
+            Some("ask the operator of this control plane for access".to_owned())
         }
         Code::NotFound => match parts.as_slice() {
-            ["services", _] => Some("see what there is with `cless service list`".to_owned()),
+            ["services", _] => Some("list services with `cless service list`".to_owned()),
             ["services", id, "versions", _] => Some(format!(
-                "see what there is with `cless version list {}`",
+                "list versions with `cless version list {}`",
                 text::clean(id)
             )),
             ["services", id, "traffic", ..] => Some(format!(
-                "see what there is with `cless traffic history {}`",
+                "list revisions with `cless traffic history {}`",
                 text::clean(id)
             )),
-            ["nodes", ..] => Some("see what there is with `cless node list`".to_owned()),
+            ["nodes", ..] => Some("list nodes with `cless node list`".to_owned()),
             _ => None,
         },
         Code::AlreadyExists => match parts.as_slice() {
             ["services", id] => Some(format!(
-                "change it with `cless service update {0}`, or add a version with `cless deploy {0}`",
+                "update it with `cless service update {0}`, or add a version with `cless deploy {0}`",
                 text::clean(id)
             )),
             _ => None,
@@ -333,13 +325,13 @@ fn code_hint(code: Code, details: &ErrorDetails) -> Option<String> {
                 _ => return None,
             };
             Some(format!(
-                "see how it is now with `{}`, then repeat the command",
+                "check the current state with `{}`, then retry",
                 text::clean(&show)
             ))
         }
         Code::Unavailable | Code::ResourceExhausted => {
             let delay = details.retry_info().and_then(|retry| retry.retry_delay);
-            // A limit that waiting does not lift says what to do in its message.
+            // A permanent limit: its message has the remedy.
             if delay.is_none() && code == Code::ResourceExhausted {
                 return None;
             }
@@ -350,10 +342,10 @@ fn code_hint(code: Code, details: &ErrorDetails) -> Option<String> {
             Some(format!("try again {when}"))
         }
         Code::Internal | Code::DataLoss | Code::Unknown => {
-            Some("this is a fault of the control plane: its log says more".to_owned())
+            Some("internal error of the control plane: see its log".to_owned())
         }
         Code::Unimplemented => {
-            Some("the control plane is of another release than this `cless`".to_owned())
+            Some("the control plane runs another release than this `cless`".to_owned())
         }
         _ => None,
     }

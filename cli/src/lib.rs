@@ -1,8 +1,9 @@
 //! The `cless` command line.
 //!
-//! [`args`] says what can be typed, [`parse`] understands single values, `command` does the work
-//! over [`client`], [`output`] prints, and [`error`] maps whatever went wrong to messages and the
-//! exit code. `cless dev` runs both planes in this process; every other command only talks gRPC.
+//! [`cli`] defines and dispatches the commands in `command`. [`args`] holds the flags they share and
+//! [`parse`] the values of flags. Commands call the control plane through [`client`] and print
+//! through [`output`]; [`error`] maps failures to messages and exit codes. `cless dev` runs both
+//! planes in this process; all other commands only call gRPC.
 
 mod args;
 mod cli;
@@ -21,19 +22,19 @@ use cli::Cli;
 use error::{Error, exit};
 use output::Printer;
 
-/// The command line as clap has it, for the guide.
+/// The command line as clap knows it, for the tables of the guide.
 #[must_use]
 pub fn command() -> clap::Command {
     Cli::command()
 }
 
-/// Runs the command line of this process; the exit code is the program's.
+/// Runs the command line of this process and returns its exit code.
 #[must_use]
 pub fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version go to stdout with 0, errors to stderr with 2; a closed pipe is no failure.
+            // A closed pipe is not a failure.
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { exit::USAGE } else { 0 });
         }
@@ -44,12 +45,12 @@ pub fn run() -> ExitCode {
         .enable_all()
         .build()
         .map_err(|source| Error::Io {
-            doing: "start the runtime".to_owned(),
+            operation: "start the runtime".to_owned(),
             source,
         })
         .and_then(|runtime| {
             let result = runtime.block_on(cli.run(&printer));
-            // A thread that waits for an answer on the terminal must not hold the process.
+            // A thread blocked on a prompt must not keep the process alive.
             runtime.shutdown_background();
             result
         });

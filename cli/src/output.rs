@@ -1,9 +1,8 @@
 //! The only printer: data to stdout, everything else to stderr.
 //!
-//! Data goes out in the format asked for with `-o`: a table for people, `json` and `yaml` that
-//! mirror the API in proto3 JSON ([`json`]), or only the names. Progress, questions and errors go
-//! to stderr, in colour only on a terminal and without `NO_COLOR`. What comes from outside (log
-//! lines, reasons) is cleaned of control characters before it reaches a terminal ([`text::clean`]).
+//! `-o` sets the format of data: a table, `json` and `yaml` in the proto3 JSON mapping of the API
+//! ([`json`]), or resource names. Progress, prompts and errors go to stderr, in colour only on a
+//! terminal and without `NO_COLOR`. Untrusted text such as log lines passes [`text::clean`].
 
 mod json;
 mod resource;
@@ -18,21 +17,21 @@ use std::time::SystemTime;
 pub(crate) use resource::traffic::change_line;
 pub(crate) use resource::version::failure_lines;
 
-use crate::error::{Error, Report};
+use crate::error::{Error, ErrorReport};
 use crate::text;
 use resource::Resource;
-use table::View;
+use table::RenderContext;
 
-/// How data is written to stdout.
+/// Formats of data on stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
-    /// Aligned columns, for people.
+    /// Human-readable table.
     Table,
-    /// Proto3 JSON; lists are arrays.
+    /// Proto3 JSON of the API.
     Json,
-    /// The same as YAML.
+    /// The same structure in YAML.
     Yaml,
-    /// Resource names, one a line.
+    /// Resource names, one per line.
     Name,
 }
 
@@ -41,23 +40,23 @@ pub(crate) enum Format {
 pub(crate) struct Printer {
     format: Format,
     quiet: bool,
-    /// Stderr is a terminal: progress may rewrite its line.
+    /// Stderr is a terminal, so progress rewrites its line.
     terminal: bool,
     color: bool,
     proxy: String,
-    state: Mutex<State>,
+    state: Mutex<PrinterState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    /// A progress line is on the terminal and must be wiped before anything else.
-    dirty: bool,
-    /// What to tell if a signal ends the command now.
-    unfinished: Option<String>,
+struct PrinterState {
+    /// A progress line is on the terminal and must be cleared before other output.
+    progress_shown: bool,
+    /// Describes unfinished work if SIGINT ends the command now.
+    interrupt_hint: Option<String>,
 }
 
 impl Printer {
-    /// `proxy` gives printed addresses their scheme and port.
+    /// Printed URLs take the scheme and port of `proxy`.
     pub(crate) fn new(format: Format, quiet: bool, proxy: String) -> Self {
         let terminal = io::stderr().is_terminal();
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -72,34 +71,33 @@ impl Printer {
         }
     }
 
-    /// The format of stdout.
     pub(crate) fn format(&self) -> Format {
         self.format
     }
 
-    /// The address of a host, as callers reach it.
+    /// The URL of a host at the proxy.
     pub(crate) fn url(&self, host: &str) -> String {
         text::url(&self.proxy, host)
     }
 
-    fn view(&self) -> View {
-        View {
+    fn context(&self) -> RenderContext {
+        RenderContext {
             now: SystemTime::now(),
             proxy: self.proxy.clone(),
         }
     }
 
-    /// One resource, in full.
-    pub(crate) fn one<R: Resource>(&self, resource: &R) -> Result<(), Error> {
+    /// Prints one resource with all details.
+    pub(crate) fn show<R: Resource>(&self, resource: &R) -> Result<(), Error> {
         let text = match self.format {
-            Format::Table => resource.detail(&self.view()),
+            Format::Table => resource.detail(&self.context()),
             _ => self.structured(resource),
         };
         self.data(&text)
     }
 
-    /// One resource; as a table, only this row.
-    pub(crate) fn one_as_row<R: Resource>(
+    /// Prints one resource; as a table, only the given row.
+    pub(crate) fn show_row<R: Resource>(
         &self,
         resource: &R,
         columns: &[&str],
@@ -114,25 +112,30 @@ impl Printer {
 
     fn structured<R: Resource>(&self, resource: &R) -> String {
         match self.format {
-            Format::Json => json::json(&json::Shown::new(resource)),
-            Format::Yaml => json::yaml(&json::Shown::new(resource)),
+            Format::Json => json::json(&json::ProtoJson::new(resource)),
+            Format::Yaml => json::yaml(&json::ProtoJson::new(resource)),
             Format::Name | Format::Table => format!("{}\n", resource.name()),
         }
     }
 
-    /// A list, one row each.
+    /// Prints resources, one row each.
     pub(crate) fn list<R: Resource>(&self, resources: &[R]) -> Result<(), Error> {
-        let shown = || resources.iter().map(json::Shown::new).collect::<Vec<_>>();
+        let shown = || {
+            resources
+                .iter()
+                .map(json::ProtoJson::new)
+                .collect::<Vec<_>>()
+        };
         let text = match self.format {
             Format::Table if resources.is_empty() => {
                 self.note(&format!("no {}", R::PLURAL));
                 return Ok(());
             }
             Format::Table => {
-                let view = self.view();
+                let context = self.context();
                 table::table(
                     R::COLUMNS,
-                    resources.iter().map(|resource| resource.row(&view)),
+                    resources.iter().map(|resource| resource.row(&context)),
                 )
             }
             Format::Json => json::json(&shown()),
@@ -145,7 +148,7 @@ impl Printer {
         self.data(&text)
     }
 
-    /// The name of what is gone: for scripts only, a person reads the note.
+    /// Reports a deletion; only `-o name` prints to stdout.
     pub(crate) fn deleted(&self, name: &str) -> Result<(), Error> {
         self.note(&format!("deleted {name}"));
         match self.format {
@@ -154,49 +157,49 @@ impl Printer {
         }
     }
 
-    /// Raw text on stdout.
+    /// Prints text on stdout.
     pub(crate) fn data(&self, text: &str) -> Result<(), Error> {
-        self.wipe();
+        self.clear_progress();
         let mut out = io::stdout().lock();
         out.write_all(text.as_bytes())
             .and_then(|()| out.flush())
             .map_err(|source| Error::Io {
-                doing: "write to stdout".to_owned(),
+                operation: "write to stdout".to_owned(),
                 source,
             })
     }
 
-    /// A line for the person on stderr; not with `--quiet`.
+    /// Prints a line on stderr, unless `--quiet`.
     pub(crate) fn note(&self, line: &str) {
         if !self.quiet {
-            self.wipe();
+            self.clear_progress();
             to_stderr(&format!("{line}\n"));
         }
     }
 
-    /// A step in progress: on a terminal it replaces the one before, elsewhere it is a line.
+    /// Prints a progress line, which replaces the previous one on a terminal.
     pub(crate) fn progress(&self, line: &str) {
         if !self.terminal || self.quiet {
             return self.note(line);
         }
-        self.wipe();
+        self.clear_progress();
         to_stderr(line);
-        self.state().dirty = true;
+        self.state().progress_shown = true;
     }
 
-    /// Whether progress replaces its line, so that it may come often.
-    pub(crate) fn is_live(&self) -> bool {
+    /// Whether progress replaces its line and so may be frequent.
+    pub(crate) fn rewrites_progress(&self) -> bool {
         self.terminal
     }
 
-    /// Whether stderr takes colour.
+    /// Whether stderr is coloured.
     pub(crate) fn is_color(&self) -> bool {
         self.color
     }
 
-    /// An error with its hints.
-    pub(crate) fn report(&self, report: &Report) {
-        self.wipe();
+    /// Prints an error with its hints.
+    pub(crate) fn report(&self, report: &ErrorReport) {
+        self.clear_progress();
         let paint = |code: &str, word: &str| {
             if self.color {
                 format!("\u{1b}[{code}m{word}\u{1b}[0m")
@@ -210,28 +213,27 @@ impl Printer {
         to_stderr(&errors.chain(hints).collect::<String>());
     }
 
-    /// What to tell if a signal ends the command from here on.
-    pub(crate) fn unfinished(&self, left: Option<String>) {
-        self.state().unfinished = left;
+    /// Sets the hint printed if SIGINT ends the command from here on.
+    pub(crate) fn set_interrupt_hint(&self, hint: Option<String>) {
+        self.state().interrupt_hint = hint;
     }
 
-    /// What the command last said of what it leaves behind.
-    pub(crate) fn take_unfinished(&self) -> Option<String> {
-        self.state().unfinished.take()
+    pub(crate) fn take_interrupt_hint(&self) -> Option<String> {
+        self.state().interrupt_hint.take()
     }
 
-    /// Asks on the terminal; no answer is a no.
+    /// Asks for confirmation on the terminal; the default is no.
     ///
     /// # Errors
-    /// [`Error::Usage`] without a terminal, [`Error::Declined`] if the answer is not yes.
+    /// [`Error::Usage`] without a terminal, [`Error::Declined`] without a yes.
     pub(crate) async fn confirm(&self, question: &str) -> Result<(), Error> {
         if !io::stdin().is_terminal() || !self.terminal {
             return Err(Error::Usage {
-                message: format!("{question} There is no terminal to answer on"),
-                hint: Some("say yes with --yes".to_owned()),
+                message: format!("{question} There is no terminal to confirm it"),
+                hint: Some("confirm with --yes".to_owned()),
             });
         }
-        self.wipe();
+        self.clear_progress();
         to_stderr(&format!("{question} [y/N] "));
         let answer = tokio::task::spawn_blocking(|| {
             let mut line = String::new();
@@ -241,7 +243,7 @@ impl Printer {
         .map_err(io::Error::other)
         .and_then(|line| line)
         .map_err(|source| Error::Io {
-            doing: "read the answer".to_owned(),
+            operation: "read the answer".to_owned(),
             source,
         })?;
         match answer.trim().to_ascii_lowercase().as_str() {
@@ -250,18 +252,18 @@ impl Printer {
         }
     }
 
-    fn wipe(&self) {
-        if std::mem::take(&mut self.state().dirty) {
+    fn clear_progress(&self) {
+        if std::mem::take(&mut self.state().progress_shown) {
             to_stderr("\r\u{1b}[K");
         }
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> std::sync::MutexGuard<'_, PrinterState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Best effort: there is no one left to tell if stderr is closed.
+/// Ignores errors, which cannot be reported without stderr.
 fn to_stderr(text: &str) {
     let mut err = io::stderr().lock();
     let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());

@@ -1,30 +1,31 @@
-//! What a person types, turned into values: durations, sizes, cores, percents, `K=V`, version
-//! references and traffic targets.
+//! Parsers of flag values: durations, sizes, cores, percentages, `K=V`, version references, targets.
 //!
-//! Pure. Every error names what was typed and shows what to type instead; clap adds the flag.
-//! Law: whatever [`duration`], [`size`] and [`cores`] accept, they accept again when it is written
-//! out in the smallest unit, with the same value; nothing panics, whatever is typed.
+//! Pure. Every error quotes the input and shows a valid form; clap adds the flag. Laws: a value of
+//! [`duration`], [`size`] or [`cores`] parses to the same value when written in a smaller unit, and
+//! no input panics.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// What cannot be understood, and what to type instead.
+/// An invalid value, with a valid form in its message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Error {
     #[error(
         "`{0}` is not a duration: write a number with a unit, as in 500ms, 30s, 5m, 1h or 1m30s"
     )]
     Duration(String),
+    #[error("`{0}` is not greater than 0: write a duration such as 30m, 12h, 7d or 1h30m")]
+    ZeroDuration(String),
     #[error("`{0}` is not a size: write bytes or a number with a unit, as in 512Mi, 1Gi or 500M")]
     Size(String),
-    #[error("`{0}` is not a number of cores: write 0.5, 2 or 500m (thousandths)")]
+    #[error("`{0}` is not a number of cores: write 0.5, 2 or 500m (millicores)")]
     Cores(String),
-    #[error("`{0}` is not a percent: write a whole number from 0 to 100, as in 10 or 10%")]
+    #[error("`{0}` is not a percentage: write a whole number from 0 to 100, as in 10 or 10%")]
     Percent(String),
     #[error("`{0}` has no `=`: write {1}")]
     NoEquals(String, &'static str),
-    #[error("`{0}` has nothing before `=`: write {1}")]
+    #[error("`{0}` has no name before `=`: write {1}")]
     NoKey(String, &'static str),
     #[error("`{0}` is not a version: write v3, 3, @latest or @prev")]
     Version(String),
@@ -32,21 +33,30 @@ pub(crate) enum Error {
     Name(String, &'static str, &'static str),
     #[error("`{0}` is not a traffic target: {1}; write v3=10, v3 (takes the rest) or v3=10:canary")]
     Target(String, String),
-    #[error("`{0}` is not a range of statuses: write 200-399 or 204")]
-    Statuses(String),
+    #[error("`{0}` is not a status range: write 200-399 or 204")]
+    StatusRange(String),
     #[error("`{0}` is not a mount point: write /PATH or /PATH:SIZE, as in /tmp:64Mi")]
     Mount(String),
     #[error("`{0}` is not an affinity: write none, cookie or header:NAME")]
     Affinity(String),
 }
 
-/// `500ms`, `30s`, `5m`, `1h`, `1m30s`.
+/// `500ms`, `30s`, `5m`, `1h`, `1m30s` and the other forms of [`humantime::parse_duration`].
 pub(crate) fn duration(text: &str) -> Result<Duration, Error> {
     let error = || Error::Duration(text.to_owned());
-    let total = cless_data_plane::options::parse_duration(text).ok_or_else(error)?;
-    // What a protobuf duration holds (about 10 000 years); the control plane's own limits are far below.
+    let total = humantime::parse_duration(text).map_err(|_| error())?;
+    // The limit of a protobuf duration, about 10 000 years.
     if total.as_secs() > 315_576_000_000 {
         return Err(error());
+    }
+    Ok(total)
+}
+
+/// A duration above zero.
+pub(crate) fn positive_duration(text: &str) -> Result<Duration, Error> {
+    let total = duration(text)?;
+    if total.is_zero() {
+        return Err(Error::ZeroDuration(text.to_owned()));
     }
     Ok(total)
 }
@@ -62,9 +72,7 @@ pub(crate) fn duration_or_off(text: &str) -> Result<OrOff, Error> {
 /// A setting that can be turned off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OrOff {
-    /// Never.
     Off,
-    /// After this long.
     After(Duration),
 }
 
@@ -89,7 +97,7 @@ pub(crate) fn size(text: &str) -> Result<u64, Error> {
     number.checked_mul(each).ok_or_else(error)
 }
 
-/// Thousandths of a core: `0.5`, `2`, `500m`.
+/// Thousandths of a core, from `0.5`, `2` or `500m`.
 pub(crate) fn cores(text: &str) -> Result<u32, Error> {
     let error = || Error::Cores(text.to_owned());
     let is_number = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
@@ -101,7 +109,7 @@ pub(crate) fn cores(text: &str) -> Result<u32, Error> {
         };
     }
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    // Digits only: `parse` would take a sign. Finer than a thousandth cannot be kept.
+    // `parse` would accept a sign; three digits are the resolution of the API.
     if whole.is_empty() || fraction.is_empty() || fraction.len() > 3 {
         return Err(error());
     }
@@ -125,32 +133,32 @@ pub(crate) fn percent(text: &str) -> Result<u32, Error> {
     }
 }
 
-/// `NAME=value` for a container's environment; the value may hold anything.
+/// `NAME=value` of an environment variable; the value may contain anything.
 pub(crate) fn env(text: &str) -> Result<(String, String), Error> {
-    pair(text, "NAME=value")
+    key_value(text, "NAME=value")
 }
 
-/// `key=value` for a label.
+/// `key=value` of a label.
 pub(crate) fn label(text: &str) -> Result<(String, String), Error> {
-    pair(text, "key=value")
+    key_value(text, "key=value")
 }
 
-fn pair(text: &str, shape: &'static str) -> Result<(String, String), Error> {
+fn key_value(text: &str, form: &'static str) -> Result<(String, String), Error> {
     let (key, value) = text
         .split_once('=')
-        .ok_or_else(|| Error::NoEquals(text.to_owned(), shape))?;
+        .ok_or_else(|| Error::NoEquals(text.to_owned(), form))?;
     if key.is_empty() {
-        return Err(Error::NoKey(text.to_owned(), shape));
+        return Err(Error::NoKey(text.to_owned(), form));
     }
     Ok((key.to_owned(), value.to_owned()))
 }
 
-/// `/tmp`, or `/tmp:64Mi`; without a size, 0 for the default.
-pub(crate) fn mount(text: &str) -> Result<(String, u64), Error> {
+/// `/tmp` or `/tmp:64Mi`; the size is 0 for the default.
+pub(crate) fn tmpfs_mount(text: &str) -> Result<(String, u64), Error> {
     let error = || Error::Mount(text.to_owned());
     let (path, bytes) = match text.split_once(':') {
         None => (text, 0),
-        // 0 on the wire means the default: not what was typed.
+        // In the API 0 means the default.
         Some((path, typed)) => (
             path,
             size(typed)
@@ -167,23 +175,22 @@ pub(crate) fn mount(text: &str) -> Result<(String, u64), Error> {
 }
 
 /// `200-399` or `204`, inclusive.
-pub(crate) fn statuses(text: &str) -> Result<(u32, u32), Error> {
+pub(crate) fn status_range(text: &str) -> Result<(u32, u32), Error> {
     let (low, high) = text.split_once('-').unwrap_or((text, text));
     let status = |part: &str| part.parse::<u32>().ok().filter(|n| (100..=599).contains(n));
     match (status(low), status(high)) {
         (Some(low), Some(high)) if low <= high => Ok((low, high)),
-        _ => Err(Error::Statuses(text.to_owned())),
+        _ => Err(Error::StatusRange(text.to_owned())),
     }
 }
 
-/// How callers are kept on one version.
+/// The session affinity of clients to a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Affinity {
-    /// Not at all.
     None,
-    /// By a cookie the proxy sets.
+    /// By a cookie that the proxy sets.
     Cookie,
-    /// By the value of this request header.
+    /// By the value of the request header of this name.
     Header(String),
 }
 
@@ -200,23 +207,23 @@ impl FromStr for Affinity {
     }
 }
 
-/// The id of a service: `hello`, or its whole name `services/hello`.
+/// The id of a service, from `hello` or `services/hello`.
 pub(crate) fn service(text: &str) -> Result<String, Error> {
     id(text, "services/").ok_or_else(|| Error::Name(text.to_owned(), "service", "hello"))
 }
 
-/// The id of a node: `local`, or its whole name `nodes/local`.
+/// The id of a node, from `local` or `nodes/local`.
 pub(crate) fn node(text: &str) -> Result<String, Error> {
     id(text, "nodes/").ok_or_else(|| Error::Name(text.to_owned(), "node", "local"))
 }
 
-/// Only what would change the meaning of a resource name is refused: the control plane checks the rest.
+/// Rejects only input that changes the structure of a resource name; the control plane validates ids.
 fn id(text: &str, prefix: &str) -> Option<String> {
     let id = text.strip_prefix(prefix).unwrap_or(text);
     (!id.is_empty() && !id.contains('/')).then(|| id.to_owned())
 }
 
-/// Which version of a service is meant.
+/// A reference to a version of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum VersionRef {
     /// `v3` or `3`.
@@ -260,7 +267,7 @@ impl fmt::Display for VersionRef {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TargetArg {
     pub(crate) version: VersionRef,
-    /// `None`: what the others leave.
+    /// `None` takes the remainder of 100.
     pub(crate) percent: Option<u32>,
     pub(crate) tag: Option<String>,
 }
@@ -269,7 +276,7 @@ impl FromStr for TargetArg {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let error = |why: String| Error::Target(text.to_owned(), why);
+        let error = |reason: String| Error::Target(text.to_owned(), reason);
         let (rest, tag) = match text.split_once(':') {
             Some((_, "")) => return Err(error("the tag after `:` is empty".to_owned())),
             Some((rest, tag)) => (rest, Some(tag.to_owned())),
@@ -294,7 +301,7 @@ impl FromStr for TargetArg {
     }
 }
 
-/// One `--tag canary=v3`.
+/// The value of `--tag canary=v3`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TagArg {
     pub(crate) tag: String,
@@ -305,7 +312,7 @@ impl FromStr for TagArg {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let (tag, version) = pair(text, "canary=v3")?;
+        let (tag, version) = key_value(text, "canary=v3")?;
         Ok(Self {
             tag,
             version: version.parse()?,

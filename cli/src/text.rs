@@ -1,17 +1,17 @@
-//! Small pieces of text: durations, ages, sizes, addresses, and cleaning what comes from outside.
+//! Formatting of durations, ages, sizes and URLs, and sanitizing of untrusted text.
 
 use std::time::{Duration, SystemTime};
 
-/// Makes text from outside safe for a terminal and a table: colour codes and other CSI sequences
-/// (ECMA-48) go, line breaks and tabs become spaces, other control characters and bidirectional
-/// overrides U+FFFD.
+/// Sanitizes untrusted text for a terminal and a table: removes CSI sequences (ECMA-48) such as
+/// colours, turns line breaks and tabs into spaces, and other control characters and bidirectional
+/// overrides into U+FFFD.
 pub(crate) fn clean(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
         match c {
             '\u{1b}' if chars.next_if_eq(&'[').is_some() => {
-                // Parameters, then one final byte.
+                // Parameter bytes, then one final byte.
                 while chars.next_if(|c| (' '..='?').contains(c)).is_some() {}
                 chars.next_if(|c| ('@'..='~').contains(c));
             }
@@ -24,7 +24,7 @@ pub(crate) fn clean(text: &str) -> String {
     clean
 }
 
-/// `174ms`, `1.25s`, `30s`, `5m`, `1h30m`: exact above a second only as far as a person needs.
+/// `174ms`, `1.25s`, `30s`, `5m`, `1h30m`; rounded above a second.
 pub(crate) fn duration(duration: Duration) -> String {
     let millis = duration.as_millis();
     let seconds = duration.as_secs();
@@ -53,13 +53,13 @@ pub(crate) fn proto_duration(value: Option<&prost_types::Duration>) -> String {
     value.map_or_else(|| "-".to_owned(), duration)
 }
 
-/// How long ago, in the largest unit that says enough: `12s`, `5m`, `3h`, `9d`.
+/// The age in one unit, `12s`, `5m`, `3h` or `9d`; `-` if absent.
 pub(crate) fn age(now: SystemTime, time: Option<&prost_types::Timestamp>) -> String {
     let time = time.and_then(|time| SystemTime::try_from(*time).ok());
     let Some(time) = time else {
         return "-".to_owned();
     };
-    // A clock that runs ahead of ours shows as new, not as an error.
+    // A time in the future, by clock skew, counts as now.
     let seconds = now.duration_since(time).unwrap_or_default().as_secs();
     match seconds {
         0..120 => format!("{seconds}s"),
@@ -74,7 +74,7 @@ pub(crate) fn time(time: Option<&prost_types::Timestamp>) -> String {
     time.map_or_else(|| "-".to_owned(), ToString::to_string)
 }
 
-/// `512Mi`, or bytes if it is no whole number of a unit.
+/// `512Mi`, or bytes if it is not a multiple of a unit.
 pub(crate) fn size(bytes: u64) -> String {
     let units = [(40, "Ti"), (30, "Gi"), (20, "Mi"), (10, "Ki")];
     units
@@ -91,7 +91,7 @@ pub(crate) fn id(name: &str) -> String {
     clean(name.rsplit('/').next().unwrap_or(name))
 }
 
-/// `-` for nothing, so that a column never looks shifted.
+/// `-` for empty text, so that no table cell is empty.
 pub(crate) fn or_dash(text: String) -> String {
     if text.is_empty() {
         "-".to_owned()
@@ -100,11 +100,11 @@ pub(crate) fn or_dash(text: String) -> String {
     }
 }
 
-/// The address of `host` with the scheme and port of `proxy` (`http://127.0.0.1:8080`).
+/// The URL of `host` with the scheme and port of `proxy` (`http://127.0.0.1:8080`).
 pub(crate) fn url(proxy: &str, host: &str) -> String {
     let (scheme, rest) = proxy.split_once("://").unwrap_or(("http", proxy));
     let authority = rest.split('/').next().unwrap_or_default();
-    // After the `]` of an IPv6 address only a port can have a colon.
+    // After the `]` of an IPv6 address, a colon starts the port.
     let after = authority.rsplit(']').next().unwrap_or_default();
     let port = after
         .rsplit_once(':')
@@ -123,7 +123,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_that_drives_a_terminal_is_left(text in ".{0,40}|[\u{1b}\\[0-9;mJ\n]{0,12}") {
+        fn clean_removes_all_control_characters(text in ".{0,40}|[\u{1b}\\[0-9;mJ\n]{0,12}") {
             prop_assert!(!clean(&text).chars().any(char::is_control));
             prop_assert_eq!(clean(&clean(&text)), clean(&text));
         }
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn ages_take_one_unit() {
+    fn ages_have_one_unit() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
         let at = |seconds| prost_types::Timestamp { seconds, nanos: 0 };
         assert_eq!(age(now, Some(&at(999_988))), "12s");
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_and_addresses() {
+    fn sizes_and_urls() {
         assert_eq!(size(512 << 20), "512Mi");
         assert_eq!(size(1 << 30), "1Gi");
         assert_eq!(size(1001), "1001");
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn text_from_outside_cannot_drive_the_terminal() {
+    fn clean_removes_escape_sequences() {
         assert_eq!(clean("a\u{1b}[1;31m\tb\r\nc\u{202e}"), "a b  c\u{fffd}");
         assert_eq!(
             clean("\u{1b}]0;title\u{7}x\u{1b}["),

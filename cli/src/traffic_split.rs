@@ -1,42 +1,41 @@
-//! The arithmetic of traffic: which share each version gets after a deploy or a `traffic set`.
+//! Arithmetic of the traffic split in `deploy` and `traffic set`.
 //!
-//! Pure. Laws, each a property below: the result of [`Split::give`] and [`Split::reweigh`] sums to
-//! exactly 100; the version named gets exactly what was asked; the others keep their order and
-//! differ from their exact share by less than one; tags that are not named stay where they are.
+//! Pure. Laws, each with a property test: the results of [`Split::set_share`] and
+//! [`Split::set_weights`] sum to 100; the given version gets exactly the given share; every other
+//! share differs from its exact value by less than one; tags are unchanged.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use cless_proto::v1::TrafficTarget;
 
-/// Why a split cannot be made; each says what to do instead.
+/// An impossible split, with the remedy in its message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Error {
     #[error(
-        "nothing else gets traffic, so v{0} cannot take {1} %: leave --traffic out to give it all of it, or use --no-traffic"
+        "no other version has traffic, so v{0} cannot take {1} %: omit --traffic to give it all traffic, or use --no-traffic"
     )]
-    NothingElse(i32, u32),
-    #[error("v{0} is named twice: give each version one percent")]
-    Twice(i32),
-    #[error("v{0} and v{1} are both without a number: only one can take the rest")]
+    NoOtherVersion(i32, u32),
+    #[error("v{0} is given twice: give each version one percentage")]
+    Duplicate(i32),
+    #[error("v{0} and v{1} have no percentage: only one version can take the rest")]
     TwoInferred(i32, i32),
-    #[error("the percents sum to {0}, not 100{1}")]
+    #[error("the percentages sum to {0}, not 100{1}")]
     Sum(u32, &'static str),
-    #[error("nothing is left for v{0}: the other percents already sum to {1}")]
+    #[error("nothing is left for v{0}: the other percentages already sum to {1}")]
     NothingLeft(i32, u32),
 }
 
-/// Weights and tags of one service, apart from each other: a version may have a weight, a tag, or
-/// both. A version has at most one tag, and a tag names one version.
+/// Weights and tags of one service. A version has a weight, a tag or both, and at most one tag.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Split {
-    /// Version to percent; no zeros.
+    /// Version to percentage, without zeros.
     weights: BTreeMap<i32, u32>,
     /// Version to tag.
     tags: BTreeMap<i32, String>,
 }
 
 impl Split {
-    /// Reads targets as the control plane gives them.
+    /// Reads the targets of the API.
     pub(crate) fn from_targets(targets: &[TrafficTarget]) -> Self {
         let mut split = Self::default();
         for target in targets {
@@ -50,7 +49,7 @@ impl Split {
         split
     }
 
-    /// One target a version, by version.
+    /// One target per version, in order of version.
     pub(crate) fn to_targets(&self) -> Vec<TrafficTarget> {
         let versions: BTreeSet<i32> = self
             .weights
@@ -66,24 +65,24 @@ impl Split {
         versions.into_iter().map(target).collect()
     }
 
-    /// Whether any version gets traffic.
-    pub(crate) fn serves(&self) -> bool {
+    /// Whether any version has traffic.
+    pub(crate) fn has_traffic(&self) -> bool {
         !self.weights.is_empty()
     }
 
-    /// Gives `version` exactly `percent` and scales the others in proportion: largest remainder,
-    /// ties to the lowest version.
+    /// Gives `version` exactly `percent` and scales the others in proportion, by the largest
+    /// remainder method with ties to the lowest version.
     ///
     /// # Errors
-    /// [`Error::NothingElse`] if nothing could take the rest.
-    pub(crate) fn give(mut self, version: i32, percent: u32) -> Result<Self, Error> {
+    /// [`Error::NoOtherVersion`] if no version can take the rest.
+    pub(crate) fn set_share(mut self, version: i32, percent: u32) -> Result<Self, Error> {
         self.weights.remove(&version);
         let rest = 100 - percent.min(100);
         let whole: u32 = self.weights.values().sum();
         if whole == 0 && rest > 0 {
-            return Err(Error::NothingElse(version, percent));
+            return Err(Error::NoOtherVersion(version, percent));
         }
-        // (version, floor, remainder): each is `rest * weight / whole`, and whole is at most 100.
+        // (version, floor, remainder) of `rest * weight / whole`, where `whole` is at most 100.
         let mut shares: Vec<(i32, u32, u32)> = self
             .weights
             .iter()
@@ -100,12 +99,12 @@ impl Split {
         Ok(self)
     }
 
-    /// Replaces all weights; one of them may be `None` and takes what the others leave. No weights
-    /// at all leaves the split as it is.
+    /// Replaces all weights. One of them may be `None` and takes the rest. An empty list changes
+    /// nothing.
     ///
     /// # Errors
-    /// If a version is named twice, two are without a number, or the sum is not 100.
-    pub(crate) fn reweigh(mut self, weights: &[(i32, Option<u32>)]) -> Result<Self, Error> {
+    /// For a duplicate version, a second `None`, or a sum other than 100.
+    pub(crate) fn set_weights(mut self, weights: &[(i32, Option<u32>)]) -> Result<Self, Error> {
         if weights.is_empty() {
             return Ok(self);
         }
@@ -113,7 +112,7 @@ impl Split {
         let mut new = BTreeMap::new();
         for &(version, percent) in weights {
             if new.insert(version, percent.unwrap_or(0)).is_some() {
-                return Err(Error::Twice(version));
+                return Err(Error::Duplicate(version));
             }
             if percent.is_none()
                 && let Some(first) = inferred.replace(version)
@@ -128,7 +127,7 @@ impl Split {
             }
             Some(version) => return Err(Error::NothingLeft(version, sum)),
             None if sum < 100 => {
-                let remedy = ": leave one version without a number and it takes the rest";
+                let remedy = ": omit the percentage of one version to give it the rest";
                 return Err(Error::Sum(sum, remedy));
             }
             None if sum > 100 => return Err(Error::Sum(sum, "")),
@@ -139,23 +138,23 @@ impl Split {
         Ok(self)
     }
 
-    /// Takes all weights away; tags stay.
+    /// Removes all weights and keeps the tags.
     pub(crate) fn without_weights(mut self) -> Self {
         self.weights.clear();
         self
     }
 
-    /// Makes `tag` name `version`, whatever it named before and whatever tag the version had.
-    pub(crate) fn tag(mut self, tag: String, version: i32) -> Self {
-        self.untag(&tag);
+    /// Points `tag` to `version`, whose previous tag it replaces.
+    pub(crate) fn set_tag(mut self, tag: String, version: i32) -> Self {
+        self.remove_tag(&tag);
         self.tags.insert(version, tag);
         self
     }
 
-    /// Removes a tag; `false` if there is none of that name.
-    pub(crate) fn untag(&mut self, tag: &str) -> bool {
+    /// Removes a tag; `false` if it does not exist.
+    pub(crate) fn remove_tag(&mut self, tag: &str) -> bool {
         let before = self.tags.len();
-        self.tags.retain(|_, have| have != tag);
+        self.tags.retain(|_, other| other != tag);
         self.tags.len() < before
     }
 }
@@ -181,12 +180,12 @@ mod tests {
     }
 
     #[test]
-    fn a_deploy_scales_the_others() {
+    fn set_share_scales_the_others() {
         let before = split(&[(1, 50), (2, 50)], &[("stable", 1)]);
-        let after = before.give(3, 25).unwrap();
+        let after = before.set_share(3, 25).unwrap();
         // 37.5 each: the tie goes to the lowest version.
         assert_eq!(after, split(&[(1, 38), (2, 37), (3, 25)], &[("stable", 1)]));
-        let all = after.give(4, 100).unwrap();
+        let all = after.set_share(4, 100).unwrap();
         assert_eq!(
             all.to_targets(),
             [target(1, 0, "stable"), target(4, 100, "")]
@@ -196,22 +195,25 @@ mod tests {
     #[test]
     fn the_first_version_takes_everything() {
         assert_eq!(
-            Split::default().give(1, 100).unwrap(),
+            Split::default().set_share(1, 100).unwrap(),
             split(&[(1, 100)], &[])
         );
-        assert_eq!(Split::default().give(1, 10), Err(Error::NothingElse(1, 10)));
+        assert_eq!(
+            Split::default().set_share(1, 10),
+            Err(Error::NoOtherVersion(1, 10))
+        );
     }
 
     #[test]
-    fn set_infers_one_and_explains_the_rest() {
+    fn set_weights_infers_one_and_rejects_the_rest() {
         let before = split(&[(1, 100)], &[("old", 1)]);
-        let set = |weights: &[(i32, Option<u32>)]| before.clone().reweigh(weights);
+        let set = |weights: &[(i32, Option<u32>)]| before.clone().set_weights(weights);
         assert_eq!(
             set(&[(2, Some(10)), (3, None)]).unwrap(),
             split(&[(2, 10), (3, 90)], &[("old", 1)])
         );
         assert_eq!(set(&[]).unwrap(), before);
-        assert_eq!(set(&[(2, Some(10)), (2, None)]), Err(Error::Twice(2)));
+        assert_eq!(set(&[(2, Some(10)), (2, None)]), Err(Error::Duplicate(2)));
         assert_eq!(set(&[(2, None), (3, None)]), Err(Error::TwoInferred(2, 3)));
         assert_eq!(
             set(&[(2, Some(100)), (3, None)]),
@@ -235,14 +237,14 @@ mod tests {
             before.to_targets(),
             [target(2, 0, "c"), target(3, 100, "a")]
         );
-        let moved = before.clone().tag("c".to_owned(), 3);
+        let moved = before.clone().set_tag("c".to_owned(), 3);
         assert_eq!(moved.to_targets(), [target(3, 100, "c")]);
         let mut gone = before;
-        assert!(gone.untag("c") && !gone.untag("c"));
+        assert!(gone.remove_tag("c") && !gone.remove_tag("c"));
         assert_eq!(gone.to_targets(), [target(3, 100, "a")]);
     }
 
-    /// Weights that sum to 100: cuts of a line of 100.
+    /// Weights that sum to 100.
     fn weights() -> impl Strategy<Value = BTreeMap<i32, u32>> {
         prop::collection::btree_set(1_u32..100, 0..6).prop_map(|cuts| {
             let mut edges: Vec<u32> = cuts.into_iter().collect();
@@ -256,13 +258,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn give_keeps_the_sum_and_the_proportions(
+        fn set_share_keeps_the_sum_and_the_proportions(
             before in weights(), version in 1_i32..12, percent in 0_u32..=100, tags in
             prop::collection::btree_map(1_i32..12, "[a-z]{1,3}", 0..4)
         ) {
             let start = Split { weights: before.clone(), tags: tags.clone() };
             let others: u32 = before.iter().filter(|(v, _)| **v != version).map(|(_, p)| p).sum();
-            let Ok(after) = start.give(version, percent) else {
+            let Ok(after) = start.set_share(version, percent) else {
                 prop_assert!(others == 0 && percent < 100);
                 return Ok(());
             };
@@ -278,12 +280,12 @@ mod tests {
         }
 
         #[test]
-        fn reweigh_with_one_left_out_gives_the_same(weights in weights(), which in any::<prop::sample::Index>()) {
+        fn set_weights_infers_the_omitted_weight(weights in weights(), which in any::<prop::sample::Index>()) {
             let full: Vec<(i32, Option<u32>)> = weights.iter().map(|(v, p)| (*v, Some(*p))).collect();
             let mut hole = full.clone();
             hole[which.index(full.len())].1 = None;
             let before = Split::default();
-            prop_assert_eq!(before.clone().reweigh(&full), before.reweigh(&hole));
+            prop_assert_eq!(before.clone().set_weights(&full), before.set_weights(&hole));
         }
     }
 }

@@ -1,56 +1,57 @@
-//! The flags of a service's settings: given to a new service, or changed on one that is there.
+//! The flags of a service's settings, for a new service and for an update.
+
+use std::time::Duration;
 
 use clap::Args;
 use cless_proto::v1 as pb;
-use std::time::Duration;
 
 use crate::parse::{self, Affinity, OrOff};
 
-/// Only what is given is sent; the control plane fills in the rest.
+/// Only the settings given are sent. The control plane has the defaults.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Settings of the service")]
+#[command(next_help_heading = "Service settings (defaults apply to new services)")]
 pub(crate) struct SettingsArgs {
-    /// Instances kept warm per node for each version in traffic [new service: 0]
+    /// Minimum instances per node of each version with traffic [default: 0]
     #[arg(long, env = "CLESS_MIN_INSTANCES", value_name = "N")]
     min_instances: Option<u32>,
-    /// Most instances per node and version [new service: 10]
+    /// Maximum instances per node and version [default: 10]
     #[arg(long, env = "CLESS_MAX_INSTANCES", value_name = "N")]
     max_instances: Option<u32>,
-    /// Most requests at once in one instance [new service: 80]
+    /// Maximum concurrent requests per instance [default: 80]
     #[arg(long, env = "CLESS_CONCURRENCY", value_name = "N")]
     concurrency: Option<u32>,
-    /// An instance without requests for this long is removed [new service: 2m]
-    #[arg(long, env = "CLESS_IDLE_TIMEOUT", value_name = "TIME", value_parser = parse::duration)]
+    /// Remove an instance after this time without requests [default: 2m]
+    #[arg(long, env = "CLESS_IDLE_TIMEOUT", value_name = "DURATION", value_parser = parse::duration)]
     idle_timeout: Option<Duration>,
-    /// An instance without requests for this long is frozen, or `off` [new service: off]
-    #[arg(long, env = "CLESS_PAUSE_AFTER", value_name = "TIME|off")]
+    /// Pause an instance after this time without requests [default: off]
+    #[arg(long, env = "CLESS_PAUSE_AFTER", value_name = "DURATION|off")]
     #[arg(value_parser = parse::duration_or_off)]
     pause_after: Option<OrOff>,
-    /// How long a request waits for an instance [new service: 30s]
-    #[arg(long, env = "CLESS_COLD_START_TIMEOUT", value_name = "TIME")]
+    /// Maximum time a request waits for an instance [default: 30s]
+    #[arg(long, env = "CLESS_COLD_START_TIMEOUT", value_name = "DURATION")]
     #[arg(value_parser = parse::duration)]
     cold_start_timeout: Option<Duration>,
-    /// From the request to the end of the response [new service: 5m]
-    #[arg(long, env = "CLESS_REQUEST_TIMEOUT", value_name = "TIME", value_parser = parse::duration)]
+    /// Maximum duration of a request, response body included [default: 5m]
+    #[arg(long, env = "CLESS_REQUEST_TIMEOUT", value_name = "DURATION", value_parser = parse::duration)]
     request_timeout: Option<Duration>,
-    /// Requests that may wait for an instance, per version and node [new service: 1000]
+    /// Maximum requests waiting for an instance, per version and node [default: 1000]
     #[arg(long, env = "CLESS_QUEUE_LIMIT", value_name = "N")]
     queue_limit: Option<u32>,
-    /// Keeps a caller on one version: none, cookie or header:NAME [new service: none]
+    /// Session affinity to a version: none, cookie or header:NAME [default: none]
     #[arg(long, env = "CLESS_AFFINITY", value_name = "KIND")]
     affinity: Option<Affinity>,
-    /// Let a caller choose the version by the request header `cless-version` [new service: false]
+    /// Let clients select a version with the `cless-version` request header [default: false]
     #[arg(long, env = "CLESS_VERSION_HEADER", value_name = "BOOL")]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     version_header: Option<bool>,
-    /// Add `Server-Timing` with the phases of a cold start [new service: false]
+    /// Report cold start phases in the `Server-Timing` response header [default: false]
     #[arg(long, env = "CLESS_SERVER_TIMING", value_name = "BOOL")]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     server_timing: Option<bool>,
 }
 
 impl SettingsArgs {
-    /// The settings given, and the mask that names exactly them.
+    /// The settings given, and the field mask that lists exactly those.
     pub(crate) fn to_proto(&self) -> (pb::ServiceSettings, Vec<String>) {
         let time = |value: Option<Duration>| value.and_then(|d| d.try_into().ok());
         let settings = pb::ServiceSettings {
@@ -108,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mask_names_exactly_what_is_given() {
+    fn the_field_mask_lists_exactly_the_settings_given() {
         let args = SettingsArgs {
             concurrency: Some(5),
             pause_after: Some(OrOff::Off),

@@ -1,4 +1,4 @@
-//! The flags of a version: its image and how to run it.
+//! The flags of a version: its image and its run configuration.
 
 mod container;
 mod probe;
@@ -14,46 +14,46 @@ use crate::parse;
 use container::ContainerArgs;
 use probe::ProbeArgs;
 
-/// When the image is pulled.
+/// The values of `--pull`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Pull {
-    /// If the node does not have it.
+pub(crate) enum PullArg {
+    /// Pull if the image is missing on the node.
     Missing,
-    /// Before the first start on each node.
+    /// Pull before the first start on each node.
     Always,
-    /// Never: a missing image is an error.
+    /// Never pull; a missing image is an error.
     Never,
 }
 
-/// How the containers are spoken to.
+/// The values of `--protocol`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Speak {
-    /// HTTP/1.1, but gRPC over HTTP/2.
+pub(crate) enum ProtocolArg {
+    /// HTTP/1.1; HTTP/2 for gRPC.
     Auto,
-    /// HTTP/1.1 alone.
+    /// HTTP/1.1 only.
     Http1,
-    /// HTTP/2 without TLS, for all requests.
+    /// HTTP/2 without TLS for all requests.
     H2c,
 }
 
-/// What the containers of a version run.
+/// The specification of a version.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "The version")]
+#[command(next_help_heading = "Version options")]
 pub(crate) struct SpecArgs {
-    /// Image, as the engine names it: hello:1, registry.example/team/app@sha256:...
+    /// Image reference: hello:1 or registry.example/team/app@sha256:...
     #[arg(long, env = "CLESS_IMAGE", value_name = "REF")]
     pub(crate) image: String,
-    /// Port the container listens on; also its PORT [default: the image's EXPOSE, else 8080]
+    /// Port the container listens on, also passed as PORT [default: the image's EXPOSE, else 8080]
     #[arg(long, env = "CLESS_PORT", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
-    /// Environment; may be repeated
+    /// Environment variable; may be repeated
     #[arg(long, short, env = "CLESS_ENV", value_name = "NAME=VALUE", value_parser = parse::env)]
     #[arg(hide_env_values = true)]
     env: Vec<(String, String)>,
-    /// File of NAME=VALUE lines; blank lines and lines that start with # are skipped
+    /// File of NAME=VALUE lines; blank lines and lines starting with # are ignored
     #[arg(long, env = "CLESS_ENV_FILE", value_name = "FILE")]
     env_file: Option<PathBuf>,
-    /// Replaces the image's ENTRYPOINT; may be repeated, one word each
+    /// Override the image's ENTRYPOINT, one word per flag; may be repeated
     #[arg(
         long,
         env = "CLESS_COMMAND",
@@ -61,7 +61,7 @@ pub(crate) struct SpecArgs {
         allow_hyphen_values = true
     )]
     command: Vec<String>,
-    /// Replaces the image's CMD; may be repeated, one word each
+    /// Override the image's CMD, one word per flag; may be repeated
     #[arg(
         long,
         env = "CLESS_ARG",
@@ -71,10 +71,10 @@ pub(crate) struct SpecArgs {
     arg: Vec<String>,
     /// When to pull the image [default: missing]
     #[arg(long, env = "CLESS_PULL", value_enum)]
-    pull: Option<Pull>,
-    /// How the app is spoken to, whatever a client speaks [default: auto]
+    pull: Option<PullArg>,
+    /// Protocol between proxy and container, whatever the client speaks [default: auto]
     #[arg(long, env = "CLESS_PROTOCOL", value_enum)]
-    protocol: Option<Speak>,
+    protocol: Option<ProtocolArg>,
     #[command(flatten)]
     container: ContainerArgs,
     #[command(flatten)]
@@ -82,10 +82,10 @@ pub(crate) struct SpecArgs {
 }
 
 impl SpecArgs {
-    /// The spec; reads the file of `--env-file`.
+    /// Converts the flags; reads the file of `--env-file`.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a bad file, or flags that do not go together.
+    /// [`Error::Usage`] for an invalid file or flags that conflict.
     pub(crate) fn to_proto(&self) -> Result<pb::VersionSpec, Error> {
         let mut env = std::collections::BTreeMap::new();
         if let Some(path) = &self.env_file {
@@ -102,9 +102,9 @@ impl SpecArgs {
         env.extend(self.env.iter().cloned());
         let pull_policy = match self.pull {
             None => PullPolicy::Unspecified,
-            Some(Pull::Missing) => PullPolicy::Missing,
-            Some(Pull::Always) => PullPolicy::Always,
-            Some(Pull::Never) => PullPolicy::Never,
+            Some(PullArg::Missing) => PullPolicy::Missing,
+            Some(PullArg::Always) => PullPolicy::Always,
+            Some(PullArg::Never) => PullPolicy::Never,
         };
         let mut spec = pb::VersionSpec {
             image: self.image.clone(),
@@ -116,9 +116,9 @@ impl SpecArgs {
             pull_policy: pull_policy.into(),
             protocol: match self.protocol {
                 None => Protocol::Unspecified,
-                Some(Speak::Auto) => Protocol::Auto,
-                Some(Speak::Http1) => Protocol::Http1,
-                Some(Speak::H2c) => Protocol::H2c,
+                Some(ProtocolArg::Auto) => Protocol::Auto,
+                Some(ProtocolArg::Http1) => Protocol::Http1,
+                Some(ProtocolArg::H2c) => Protocol::H2c,
             }
             .into(),
             ..Default::default()
@@ -128,7 +128,7 @@ impl SpecArgs {
     }
 }
 
-/// The pairs of an env file, or the number of the line that is none, and why.
+/// Parses an env file; an error carries the line number, from 1.
 fn env_lines(text: &str) -> Result<Vec<(String, String)>, (usize, parse::Error)> {
     let lines = (1..).zip(text.lines());
     let lines = lines.filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_env_file_skips_comments_and_names_the_bad_line() {
+    fn an_env_file_skips_comments_and_reports_the_invalid_line() {
         let pair = |k: &str, v: &str| (k.to_owned(), v.to_owned());
         assert_eq!(
             env_lines("# x\n\nA=1\nB=a b = c\n"),

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use cless_proto::v1 as pb;
 
-use super::{Client, request_id, version_name};
-use crate::error::{Effect, Error};
+use super::{ApiClient, request_id, version_name};
+use crate::error::{Error, Idempotency};
 use crate::parse::VersionRef;
 
-impl Client {
+impl ApiClient {
     pub(crate) async fn create_service(
         &self,
         id: &str,
@@ -22,7 +22,7 @@ impl Client {
             validate_only,
         };
         self.call(
-            Effect::Repeatable,
+            Idempotency::Idempotent,
             format!("create services/{id}"),
             async || self.catalog.clone().create_service(request.clone()).await,
         )
@@ -31,7 +31,7 @@ impl Client {
 
     pub(crate) async fn get_service(&self, id: &str) -> Result<pb::Service, Error> {
         let name = format!("services/{id}");
-        self.call(Effect::Read, format!("get {name}"), async || {
+        self.call(Idempotency::ReadOnly, format!("get {name}"), async || {
             self.catalog
                 .clone()
                 .get_service(pb::GetServiceRequest { name: name.clone() })
@@ -46,36 +46,38 @@ impl Client {
                 page_size,
                 page_token,
             };
-            let answer = self
-                .call(Effect::Read, "list services".to_owned(), async || {
-                    self.catalog.clone().list_services(request.clone()).await
-                })
+            let response = self
+                .call(
+                    Idempotency::ReadOnly,
+                    "list services".to_owned(),
+                    async || self.catalog.clone().list_services(request.clone()).await,
+                )
                 .await?;
-            Ok((answer.services, answer.next_page_token))
+            Ok((response.services, response.next_page_token))
         })
         .await
     }
 
-    /// Sets the fields of `service` that `mask` names.
+    /// Sets the fields of `service` that `mask` lists.
     pub(crate) async fn update_service(
         &self,
         service: pb::Service,
         mask: Vec<String>,
         validate_only: bool,
     ) -> Result<pb::Service, Error> {
-        let doing = format!("update {}", service.name);
-        // With an etag a repeat is refused: the first one changed it.
-        let effect = if service.etag.is_empty() {
-            Effect::Repeatable
+        let operation = format!("update {}", service.name);
+        // The first attempt changes the etag, so a retry with the old one fails.
+        let idempotency = if service.etag.is_empty() {
+            Idempotency::Idempotent
         } else {
-            Effect::Once
+            Idempotency::NotIdempotent
         };
         let request = pb::UpdateServiceRequest {
             service: Some(service),
             update_mask: Some(prost_types::FieldMask { paths: mask }),
             validate_only,
         };
-        self.call(effect, doing, async || {
+        self.call(idempotency, operation, async || {
             self.catalog.clone().update_service(request.clone()).await
         })
         .await
@@ -88,7 +90,7 @@ impl Client {
             validate_only: false,
         };
         self.call(
-            Effect::Once,
+            Idempotency::NotIdempotent,
             format!("delete {}", request.name),
             async || self.catalog.clone().delete_service(request.clone()).await,
         )
@@ -110,8 +112,8 @@ impl Client {
             request_id: request_id(),
             validate_only,
         };
-        let doing = format!("create a version of services/{service}");
-        self.call(Effect::Repeatable, doing, async || {
+        let operation = format!("create a version of services/{service}");
+        self.call(Idempotency::Idempotent, operation, async || {
             self.catalog.clone().create_version(request.clone()).await
         })
         .await
@@ -123,7 +125,7 @@ impl Client {
         number: i32,
     ) -> Result<pb::Version, Error> {
         let name = version_name(service, number);
-        self.call(Effect::Read, format!("get {name}"), async || {
+        self.call(Idempotency::ReadOnly, format!("get {name}"), async || {
             self.catalog
                 .clone()
                 .get_version(pb::GetVersionRequest { name: name.clone() })
@@ -145,24 +147,24 @@ impl Client {
                 page_size,
                 page_token,
             };
-            let answer = self
+            let response = self
                 .call(
-                    Effect::Read,
+                    Idempotency::ReadOnly,
                     format!("list the versions of {parent}"),
                     async || self.catalog.clone().list_versions(request.clone()).await,
                 )
                 .await?;
-            Ok((answer.versions, answer.next_page_token))
+            Ok((response.versions, response.next_page_token))
         })
         .await
     }
 
-    /// The number a reference means now.
+    /// The number that a reference resolves to now.
     ///
     /// # Errors
-    /// [`Error::Conflict`] if the service has too few versions for it.
-    pub(crate) async fn resolve(&self, service: &str, which: VersionRef) -> Result<i32, Error> {
-        let index = match which {
+    /// [`Error::Conflict`] if the service has no such version.
+    pub(crate) async fn resolve(&self, service: &str, reference: VersionRef) -> Result<i32, Error> {
+        let index = match reference {
             VersionRef::Number(number) => return Ok(number),
             VersionRef::Latest => 0,
             VersionRef::Previous => 1,
@@ -173,8 +175,8 @@ impl Client {
             .map(|version| version.number)
             .ok_or_else(|| Error::Conflict {
                 message: match newest.len() {
-                    0 => format!("{which}: services/{service} has no version"),
-                    _ => format!("{which}: services/{service} has only one version"),
+                    0 => format!("{reference}: services/{service} has no version"),
+                    _ => format!("{reference}: services/{service} has only one version"),
                 },
                 hint: format!("create one with `cless deploy {service} --image IMAGE`"),
             })
@@ -192,7 +194,7 @@ impl Client {
             validate_only: false,
         };
         self.call(
-            Effect::Repeatable,
+            Idempotency::Idempotent,
             format!("verify {}", request.name),
             async || self.catalog.clone().verify_version(request.clone()).await,
         )
@@ -211,7 +213,7 @@ impl Client {
             validate_only: false,
         };
         self.call(
-            Effect::Once,
+            Idempotency::NotIdempotent,
             format!("delete {}", request.name),
             async || self.catalog.clone().delete_version(request.clone()).await,
         )

@@ -2,13 +2,13 @@
 
 use cless_proto::v1 as pb;
 
-use super::{Client, request_id};
-use crate::error::{Effect, Error};
+use super::{ApiClient, request_id};
+use crate::error::{Error, Idempotency};
 
-impl Client {
+impl ApiClient {
     pub(crate) async fn get_traffic(&self, service: &str) -> Result<pb::Traffic, Error> {
         let name = format!("services/{service}/traffic");
-        self.call(Effect::Read, format!("get {name}"), async || {
+        self.call(Idempotency::ReadOnly, format!("get {name}"), async || {
             self.traffic
                 .clone()
                 .get_traffic(pb::GetTrafficRequest { name: name.clone() })
@@ -17,7 +17,7 @@ impl Client {
         .await
     }
 
-    /// Replaces the targets; `etag` guards against a change in between, if not empty.
+    /// Replaces the targets; a non-empty `etag` must match the current one.
     pub(crate) async fn update_traffic(
         &self,
         service: &str,
@@ -27,7 +27,7 @@ impl Client {
         validate_only: bool,
     ) -> Result<pb::Traffic, Error> {
         let name = format!("services/{service}/traffic");
-        let doing = format!("update {name}");
+        let operation = format!("update {name}");
         let request = pb::UpdateTrafficRequest {
             traffic: Some(pb::Traffic {
                 name,
@@ -40,7 +40,7 @@ impl Client {
             validate_only,
             request_id: request_id(),
         };
-        self.call(Effect::Repeatable, doing, async || {
+        self.call(Idempotency::Idempotent, operation, async || {
             self.traffic.clone().update_traffic(request.clone()).await
         })
         .await
@@ -59,9 +59,9 @@ impl Client {
                 page_size,
                 page_token,
             };
-            let answer = self
+            let response = self
                 .call(
-                    Effect::Read,
+                    Idempotency::ReadOnly,
                     format!("list the revisions of {parent}"),
                     async || {
                         self.traffic
@@ -71,12 +71,12 @@ impl Client {
                     },
                 )
                 .await?;
-            Ok((answer.revisions, answer.next_page_token))
+            Ok((response.revisions, response.next_page_token))
         })
         .await
     }
 
-    /// Copies an older revision; 0: the one before the one in force.
+    /// Restores a revision; 0 is the one before the current one.
     pub(crate) async fn rollback_traffic(
         &self,
         service: &str,
@@ -95,7 +95,7 @@ impl Client {
             request_id: request_id(),
         };
         self.call(
-            Effect::Repeatable,
+            Idempotency::Idempotent,
             format!("roll back {}", request.name),
             async || self.traffic.clone().rollback_traffic(request.clone()).await,
         )

@@ -6,10 +6,10 @@ use clap_complete::Shell;
 use crate::error::Error;
 use crate::output::Printer;
 
-/// The shell of the script.
+/// Arguments of `completion`.
 #[derive(Debug, Args)]
 pub(crate) struct CompletionArgs {
-    /// The shell that will load it
+    /// Shell to generate the script for
     shell: Shell,
 }
 

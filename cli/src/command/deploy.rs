@@ -1,13 +1,12 @@
-//! `deploy`: create a version (and its service, if new), prove that it starts, then send it traffic.
+//! `deploy`: create a version (and its service, if new), verify that it starts, send it traffic.
 //!
-//! Nothing is left half done that a person would not expect: what can be checked is checked before
-//! anything is created, a service created for a version that is then refused is taken away again,
-//! and traffic moves last, only to a version that proved itself (or that no node could be asked
-//! about).
+//! Checks come before changes, and a new service is deleted again if its version is rejected.
+//! Traffic moves last, and only to a version that passed verification. Verification is skipped with
+//! `--no-wait` and while no node is connected.
 //!
 //! ```text
-//! check --traffic -> create service | update settings -> create version -> prove -> traffic -> follow
-//!        exit 6                                          exit 2            exit 7, 8  exit 6
+//! check --traffic -> create service or -> create version -> verify -> set traffic -> wait for nodes
+//!     exit 6          update settings         exit 2       exit 7, 8     exit 6
 //! ```
 
 use std::time::Duration;
@@ -19,41 +18,41 @@ use tonic::Code;
 
 use super::propagation;
 use super::traffic::TrafficChange;
-use super::verify::{self, Proof};
+use super::verify::{self, Verified};
 use crate::args::{ReasonArgs, SettingsArgs, SpecArgs};
-use crate::client::Client;
+use crate::client::ApiClient;
 use crate::error::Error;
 use crate::output::{Format, Printer};
 use crate::parse;
 use crate::traffic_split::{self, Split};
 
-/// What to deploy, and how far.
+/// Arguments of `deploy`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-For example:
-  cless deploy hello --image hello:2                    all traffic, once it has proved itself
-  cless deploy hello --image hello:3 --traffic 10       10 %; the others are scaled in proportion
-  cless deploy hello --image hello:4 --no-traffic --tag next    only at next--hello.DOMAIN")]
+Examples:
+  cless deploy hello --image hello:2                           All traffic, after verification
+  cless deploy hello --image hello:3 --traffic 10              10 % of the traffic
+  cless deploy hello --image hello:4 --no-traffic --tag next   Only at next--hello.DOMAIN")]
 pub(crate) struct DeployArgs {
-    /// The service; created if it is new
-    #[arg(value_name = "SVC", value_parser = parse::service)]
+    /// Service name; the service is created if it does not exist
+    #[arg(value_name = "SERVICE", value_parser = parse::service)]
     service: String,
-    /// Percent of the traffic it gets; the others are scaled in proportion [default: 100]
+    /// Percentage of traffic for the version; the others scale in proportion [default: 100]
     #[arg(long, env = "CLESS_TRAFFIC", value_name = "PERCENT", value_parser = parse::percent)]
     traffic: Option<u32>,
-    /// Leave the traffic as it is
+    /// Leave the traffic unchanged
     #[arg(long, env = "CLESS_NO_TRAFFIC")]
     #[arg(action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     no_traffic: bool,
-    /// A tag for it: it answers at TAG--SVC.DOMAIN, with or without traffic
+    /// Tag of the version: serves it at TAG--SERVICE.DOMAIN, even without traffic
     #[arg(long, env = "CLESS_TAG", value_name = "TAG")]
     tag: Option<String>,
-    /// Do not ask the nodes to prove that it starts
+    /// Do not verify that the version starts
     #[arg(long, env = "CLESS_NO_WAIT")]
     #[arg(action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     no_wait: bool,
-    /// How long the nodes may take to prove it
-    #[arg(long, env = "CLESS_TIMEOUT", value_name = "TIME", value_parser = parse::duration)]
+    /// Timeout of the verification
+    #[arg(long, env = "CLESS_TIMEOUT", value_name = "DURATION", value_parser = parse::duration)]
     #[arg(default_value = "120s")]
     timeout: Duration,
     #[command(flatten)]
@@ -65,12 +64,12 @@ pub(crate) struct DeployArgs {
 }
 
 impl DeployArgs {
-    /// The percent asked for; 0 leaves traffic as it is.
+    /// The percentage for the version; 0 leaves the traffic unchanged.
     fn percent(&self) -> Result<u32, Error> {
         match (self.traffic, self.no_traffic) {
             (Some(percent), true) if percent > 0 => Err(Error::Usage {
-                message: format!("--traffic {percent}: it does not go with --no-traffic"),
-                hint: Some("leave one of them out".to_owned()),
+                message: format!("--traffic {percent}: cannot be combined with --no-traffic"),
+                hint: Some("omit one of them".to_owned()),
             }),
             (_, true) => Ok(0),
             (percent, false) => Ok(percent.unwrap_or(100)),
@@ -78,48 +77,54 @@ impl DeployArgs {
     }
 }
 
-pub(crate) async fn run(args: DeployArgs, client: &Client, printer: &Printer) -> Result<(), Error> {
+pub(crate) async fn run(
+    args: DeployArgs,
+    client: &ApiClient,
+    printer: &Printer,
+) -> Result<(), Error> {
     let percent = args.percent()?;
     let spec = args.spec.to_proto()?;
     let id = &args.service;
     let service = prepare(&args, &spec, percent, client, printer).await?;
     let version = create_version(&service, spec, client, printer).await?;
     let number = version.number;
-    printer.unfinished(Some(format!(
-        "{} is there, and traffic is unchanged: see it with `cless version get {id} v{number}`",
+    printer.set_interrupt_hint(Some(format!(
+        "{} exists and traffic is unchanged: show it with `cless version get {id} v{number}`",
         version.name
     )));
     if args.no_wait {
-        printer.note(&format!("{id} v{number}: not proved, because of --no-wait"));
+        printer.note(&format!(
+            "{id} v{number}: not verified, because of --no-wait"
+        ));
     } else {
-        match verify::prove(client, printer, id, number, args.timeout).await? {
-            Proof::Verified(_) => {}
-            Proof::NoNodes => printer.note(&format!(
-                "{id} v{number}: not proved, because no node is connected: start one with `cless-data-plane`"
+        match verify::verify(client, printer, id, number, args.timeout).await? {
+            Verified::OnNodes(_) => {}
+            Verified::NoNodes => printer.note(&format!(
+                "{id} v{number}: not verified, because no node is connected: start one with `cless-data-plane`"
             )),
         }
     }
     let traffic = send_traffic(&args, &version, percent, client, printer).await?;
-    // Read again: it now has its share, its tags and its proof.
+    // Read again for its percentage, tags and verification.
     let version = client.get_version(id, number).await?;
     show(&args, &service.service, &version, traffic.as_ref(), printer)
 }
 
-/// The service a version is to be created in.
-struct Prepared {
+/// The service of the new version.
+struct PreparedService {
     service: pb::Service,
-    /// Created by this command: taken away again if the version is refused.
-    new: bool,
+    /// This command created the service and deletes it if the version is rejected.
+    is_new: bool,
 }
 
-/// Checks what can be checked, then creates the service or changes its settings.
+/// Checks `--traffic`, then creates the service or updates its settings.
 async fn prepare(
     args: &DeployArgs,
     spec: &pb::VersionSpec,
     percent: u32,
-    client: &Client,
+    client: &ApiClient,
     printer: &Printer,
-) -> Result<Prepared, Error> {
+) -> Result<PreparedService, Error> {
     let id = &args.service;
     let (settings, mask) = args.settings.to_proto();
     let service = match client.get_service(id).await {
@@ -128,27 +133,28 @@ async fn prepare(
         Err(error) => return Err(error),
     };
     if percent > 0 && percent < 100 {
-        let serves = match service {
-            Some(_) => Split::from_targets(&client.get_traffic(id).await?.targets).serves(),
+        let has_traffic = match service {
+            Some(_) => Split::from_targets(&client.get_traffic(id).await?.targets).has_traffic(),
             None => false,
         };
-        if !serves {
+        if !has_traffic {
             return Err(Error::Conflict {
                 message: format!(
-                    "--traffic {percent}: services/{id} has no traffic yet, so nothing can take the other {} %",
+                    "--traffic {percent}: services/{id} has no traffic yet, so no version can take the other {} %",
                     100 - percent
                 ),
-                hint: "leave --traffic out to give it all of it, or use --no-traffic".to_owned(),
+                hint: "omit --traffic to give the version all traffic, or use --no-traffic"
+                    .to_owned(),
             });
         }
     }
     match service {
-        Some(service) if mask.is_empty() => Ok(Prepared {
+        Some(service) if mask.is_empty() => Ok(PreparedService {
             service,
-            new: false,
+            is_new: false,
         }),
         Some(service) => {
-            // Settings change at once: only for a version that will not be refused.
+            // A rejected version must not change settings, so it is validated first.
             client.create_version(id, spec.clone(), true).await?;
             let change = pb::Service {
                 name: service.name,
@@ -156,10 +162,10 @@ async fn prepare(
                 ..Default::default()
             };
             let service = client.update_service(change, mask, false).await?;
-            printer.note(&format!("changed the settings of services/{id}"));
-            Ok(Prepared {
+            printer.note(&format!("updated the settings of services/{id}"));
+            Ok(PreparedService {
                 service,
-                new: false,
+                is_new: false,
             })
         }
         None => {
@@ -169,15 +175,18 @@ async fn prepare(
             };
             let service = client.create_service(id, service, false).await?;
             printer.note(&format!("created services/{id}"));
-            Ok(Prepared { service, new: true })
+            Ok(PreparedService {
+                service,
+                is_new: true,
+            })
         }
     }
 }
 
 async fn create_version(
-    prepared: &Prepared,
+    prepared: &PreparedService,
     spec: pb::VersionSpec,
-    client: &Client,
+    client: &ApiClient,
     printer: &Printer,
 ) -> Result<pb::Version, Error> {
     let id = prepared.service.name.trim_start_matches("services/");
@@ -188,12 +197,12 @@ async fn create_version(
             Ok(version)
         }
         Err(error) => {
-            if prepared.new && error.code() == Some(Code::InvalidArgument) {
-                // The etag keeps a service that someone has used in between.
+            if prepared.is_new && error.code() == Some(Code::InvalidArgument) {
+                // The etag keeps the service if it was modified meanwhile.
                 let etag = prepared.service.etag.clone();
                 if client.delete_service(id, etag).await.is_ok() {
                     printer.note(&format!(
-                        "deleted services/{id} again: its version was refused"
+                        "deleted services/{id} again: its version was rejected"
                     ));
                 }
             }
@@ -202,13 +211,13 @@ async fn create_version(
     }
 }
 
-/// Gives the version its share and its tag, and waits until the nodes follow; `None` if neither
-/// was asked for.
+/// Sets the percentage and the tag of the version and waits until the nodes have applied them;
+/// `None` if there is neither.
 async fn send_traffic(
     args: &DeployArgs,
     version: &pb::Version,
     percent: u32,
-    client: &Client,
+    client: &ApiClient,
     printer: &Printer,
 ) -> Result<Option<pb::Traffic>, Error> {
     let (id, number) = (&args.service, version.number);
@@ -230,26 +239,26 @@ async fn send_traffic(
         let split = if percent == 0 {
             Ok(split)
         } else {
-            split.give(number, percent)
+            split.set_share(number, percent)
         };
         let split = split.map_err(|error: traffic_split::Error| Error::Conflict {
             message: format!("--traffic {percent}: {error}"),
             hint: format!(
-                "{} is there: set it with `cless traffic set {id}`",
+                "{} exists: send traffic to it with `cless traffic set {id}`",
                 version.name
             ),
         })?;
         Ok(match &args.tag {
-            Some(tag) => split.tag(tag.clone(), number),
+            Some(tag) => split.set_tag(tag.clone(), number),
             None => split,
         })
     };
     let traffic = change.apply(client, printer, split).await?;
-    // The traffic is set; that nodes are slow to follow is worth a word, not a failure.
+    // The traffic is set, so a slow node is not a failure.
     match propagation::wait(client, traffic.feed_revision).await {
-        Ok(followed) if !followed.pending.is_empty() => printer.note(&format!(
-            "not yet in force on {}: see why with `cless node list`",
-            followed.pending.join(", ")
+        Ok(propagation) if !propagation.pending.is_empty() => printer.note(&format!(
+            "not yet applied on {}: find the cause with `cless node list`",
+            propagation.pending.join(", ")
         )),
         Ok(_) | Err(_) => {}
     }
@@ -266,7 +275,7 @@ fn show(
     let (id, number) = (&args.service, version.number);
     let host = &service.default_host;
     let url = match &args.tag {
-        // Only its tag reaches a version without traffic.
+        // A version without traffic is served only by its tag.
         Some(tag) if version.percent == 0 => printer.url(&format!("{tag}--{host}")),
         None if version.percent == 0 => "-".to_owned(),
         _ => printer.url(host),
@@ -277,18 +286,18 @@ fn show(
         format!("{}%", version.percent),
         url.clone(),
     ];
-    printer.one_as_row(version, &["SERVICE", "VERSION", "TRAFFIC", "URL"], row)?;
+    printer.show_row(version, &["SERVICE", "VERSION", "TRAFFIC", "URL"], row)?;
     if printer.format() == Format::Table {
         if url != "-" {
-            printer.note(&format!("try it:      curl {url}"));
+            printer.note(&format!("try it:       curl {url}"));
         }
         match traffic {
             Some(traffic) if version.percent > 0 && traffic.revision > 1 => {
-                printer.note(&format!("go back:     cless rollback {id}"));
+                printer.note(&format!("roll back:    cless rollback {id}"));
             }
             Some(_) if version.percent > 0 => {}
             _ => printer.note(&format!(
-                "give it traffic: cless traffic set {id} v{number}=100"
+                "send traffic: cless traffic set {id} v{number}=100"
             )),
         }
     }

@@ -1,8 +1,8 @@
-//! `dev`: a control plane and a node in one process, for one machine.
+//! `dev`: a control plane and a node in one process.
 //!
-//! Both planes are the same code as the two programs, joined by the same gRPC over loopback. A
-//! signal stops the node first, while its control plane still answers: requests in flight end, its
-//! containers are removed. Then the control plane stops. A second signal ends the process at once.
+//! The planes run the same code as the two programs and talk gRPC over loopback. A signal shuts the
+//! node down first, while the control plane still serves: requests in flight complete and containers
+//! are removed. Then the control plane stops. A second signal ends the process immediately.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -16,14 +16,15 @@ use tracing_subscriber::EnvFilter;
 
 use crate::error::Error;
 use crate::output::Printer;
+use crate::parse;
 
 /// The name of the only node.
 const NODE: &str = "local";
 
-/// Where to listen, and where to keep state.
+/// Arguments of `dev`.
 #[derive(Debug, Args)]
 pub(crate) struct DevArgs {
-    /// Where requests are served
+    /// Address of the proxy
     #[arg(
         long,
         env = "CLESS_LISTEN",
@@ -31,7 +32,7 @@ pub(crate) struct DevArgs {
         default_value = "127.0.0.1:8080"
     )]
     listen: SocketAddr,
-    /// Where the control plane answers; the other commands find it at --server
+    /// Address of the control plane API, for --server of the other commands
     #[arg(
         long,
         env = "CLESS_GRPC",
@@ -39,7 +40,7 @@ pub(crate) struct DevArgs {
         default_value = "127.0.0.1:7070"
     )]
     grpc: SocketAddr,
-    /// Where the node's metrics and health are served
+    /// Address of the node's metrics and health endpoints
     #[arg(
         long,
         env = "CLESS_ADMIN",
@@ -47,23 +48,23 @@ pub(crate) struct DevArgs {
         default_value = "127.0.0.1:9090"
     )]
     admin: SocketAddr,
-    /// The container engine: unix:///... or tcp://... [default: DOCKER_HOST, else the usual socket]
+    /// Container engine: unix:///... or tcp://... [default: $DOCKER_HOST, else the default socket]
     #[arg(long, env = "CLESS_ENGINE", value_name = "URL")]
     engine: Option<String>,
-    /// Credentials for registries, as `docker login` writes them
+    /// Registry credentials in the format of `docker login`
     /// [default: $DOCKER_CONFIG/config.json, else ~/.docker/config.json]
     #[arg(long, env = "CLESS_REGISTRY_CONFIG", value_name = "FILE")]
     registry_config: Option<PathBuf>,
-    /// Remove images that it pulled, once nothing has needed them for this long [default: never]
-    #[arg(long, env = "CLESS_PRUNE_IMAGES_AFTER", value_name = "TIME", value_parser = cless_data_plane::options::positive_duration)]
+    /// Remove pulled images after this time without use [default: never]
+    #[arg(long, env = "CLESS_PRUNE_IMAGES_AFTER", value_name = "DURATION", value_parser = parse::positive_duration)]
     prune_images_after: Option<std::time::Duration>,
-    /// The engine's runtime that containers run under: runc, runsc, ... [default: the engine's]
+    /// OCI runtime of the containers: runc, runsc, ... [default: the engine's]
     #[arg(long, env = "CLESS_RUNTIME", value_name = "NAME")]
     runtime: Option<String>,
-    /// Where state is kept [default: $XDG_DATA_HOME/cless, else ~/.local/share/cless]
+    /// Directory of the state [default: $XDG_DATA_HOME/cless, else ~/.local/share/cless]
     #[arg(long, env = "CLESS_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Services answer at NAME.DOMAIN
+    /// Domain of the services, which are served at SERVICE.DOMAIN
     #[arg(
         long,
         env = "CLESS_DOMAIN",
@@ -71,11 +72,11 @@ pub(crate) struct DevArgs {
         default_value = "localhost"
     )]
     domain: String,
-    /// Leave containers running at the end: the next start adopts them
+    /// Keep containers running on exit; the next start adopts them
     #[arg(long, env = "CLESS_KEEP_CONTAINERS")]
     #[arg(action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     keep_containers: bool,
-    /// Let --grpc be an address that other machines reach, though anyone there may then do anything
+    /// Allow a --grpc address that other machines reach, without authentication
     #[arg(long, env = "CLESS_ALLOW_INSECURE")]
     #[arg(action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     allow_insecure: bool,
@@ -111,29 +112,29 @@ pub(crate) async fn run(args: DevArgs, printer: &Printer) -> Result<(), Error> {
     };
     let planes = tokio::select! {
         planes = Box::pin(Planes::start(&args, &dir)) => planes?,
-        () = signals.next() => return Err(Error::Interrupted { left: None }),
+        () = signals.next() => return Err(Error::Interrupted { hint: None }),
     };
-    welcome(&args, &planes, &dir, printer);
+    print_addresses(&args, &planes, &dir, printer);
     signals.next().await;
-    let what = if args.keep_containers {
-        "stay"
+    let containers = if args.keep_containers {
+        "keep running"
     } else {
         "are removed"
     };
     printer.note(&format!(
-        "stopping: requests in flight end first, containers {what}; a second signal ends it at once"
+        "stopping: requests in flight complete first, containers {containers}; a second signal stops immediately"
     ));
     tokio::select! {
         () = Box::pin(planes.shutdown()) => Ok(()),
         () = signals.next() => Err(Error::Interrupted {
-            left: Some("containers may be left: the next `cless dev` takes care of them".to_owned()),
+            hint: Some("containers may be left: the next `cless dev` cleans them up".to_owned()),
         }),
     }
 }
 
 /// Both planes, running.
 struct Planes {
-    /// Held so that no second process writes to the same state.
+    /// Keeps a second process off the same state.
     _lock: File,
     control: cless_control_plane::Running,
     node: cless_data_plane::Running,
@@ -142,7 +143,7 @@ struct Planes {
 impl Planes {
     async fn start(args: &DevArgs, dir: &Path) -> Result<Self, Error> {
         let cache_dir = dir.join("node");
-        let lock = lock(dir, &cache_dir)?;
+        let lock = lock_state(dir, &cache_dir)?;
         let control = cless_control_plane::start(cless_control_plane::Options {
             listen: args.grpc,
             database_url: database_url(&dir.join("cless.db"))?,
@@ -150,11 +151,11 @@ impl Planes {
             allow_insecure: args.allow_insecure,
         })
         .await
-        .map_err(|error| failed("control plane", &error))?;
-        let uri = format!("http://{}", reachable(control.addr()));
+        .map_err(|error| start_error("control plane", &error))?;
+        let uri = format!("http://{}", connect_addr(control.addr()));
         let uri = uri
             .parse()
-            .map_err(|error: tonic::codegen::http::uri::InvalidUri| failed("node", &error))?;
+            .map_err(|error: tonic::codegen::http::uri::InvalidUri| start_error("node", &error))?;
         let node = cless_data_plane::start(cless_data_plane::Options {
             listen: args.listen,
             control_planes: vec![uri],
@@ -177,7 +178,7 @@ impl Planes {
             }),
             Err(error) => {
                 control.shutdown().await;
-                Err(failed("node", &error))
+                Err(start_error("node", &error))
             }
         }
     }
@@ -188,10 +189,10 @@ impl Planes {
     }
 }
 
-/// Creates the folders of the state and locks them for this process.
-fn lock(dir: &Path, cache_dir: &Path) -> Result<File, Error> {
-    let failed = |doing: &str, path: &Path, source| Error::Io {
-        doing: format!("--data-dir: {doing} {}", path.display()),
+/// Creates the directories of the state and locks them for this process.
+fn lock_state(dir: &Path, cache_dir: &Path) -> Result<File, Error> {
+    let failed = |operation: &str, path: &Path, source| Error::Io {
+        operation: format!("--data-dir: {operation} {}", path.display()),
         source,
     };
     std::fs::create_dir_all(cache_dir).map_err(|source| failed("create", cache_dir, source))?;
@@ -200,16 +201,16 @@ fn lock(dir: &Path, cache_dir: &Path) -> Result<File, Error> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Error::Dev {
-            message: format!("another `cless dev` keeps its state in {}", dir.display()),
-            hint: Some("use that one, or give this one its own --data-dir".to_owned()),
+            message: format!("another `cless dev` uses the state in {}", dir.display()),
+            hint: Some("stop the other one, or set another --data-dir".to_owned()),
         }),
         Err(TryLockError::Error(source)) => Err(failed("lock", &path, source)),
     }
 }
 
-/// The whole chain of causes: the outermost alone rarely says why.
-fn failed(plane: &str, error: &(dyn std::error::Error + 'static)) -> Error {
-    let mut message = format!("the {plane} cannot start: {error}");
+/// Joins the whole chain of causes, because the outermost is rarely the reason.
+fn start_error(plane: &str, error: &(dyn std::error::Error + 'static)) -> Error {
+    let mut message = format!("the {plane} failed to start: {error}");
     let mut hint = None;
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -221,7 +222,7 @@ fn failed(plane: &str, error: &(dyn std::error::Error + 'static)) -> Error {
             && error.kind() == io::ErrorKind::AddrInUse
         {
             hint = Some(
-                "is `cless dev` running already? choose other addresses with --listen, --grpc and --admin"
+                "is another `cless dev` running? set other addresses with --listen, --grpc and --admin"
                     .to_owned(),
             );
         }
@@ -230,13 +231,13 @@ fn failed(plane: &str, error: &(dyn std::error::Error + 'static)) -> Error {
     Error::Dev { message, hint }
 }
 
-fn welcome(args: &DevArgs, planes: &Planes, dir: &Path, printer: &Printer) {
-    let proxy = reachable(planes.node.proxy_addr());
-    let api = reachable(planes.control.addr());
-    let admin = reachable(planes.node.admin_addr());
+fn print_addresses(args: &DevArgs, planes: &Planes, dir: &Path, printer: &Printer) {
+    let proxy = connect_addr(planes.node.proxy_addr());
+    let api = connect_addr(planes.control.addr());
+    let admin = connect_addr(planes.node.admin_addr());
     let mut lines = vec![
         format!(
-            "requests:       http://NAME.{}:{}",
+            "requests:       http://SERVICE.{}:{}",
             args.domain,
             proxy.port()
         ),
@@ -257,8 +258,8 @@ fn welcome(args: &DevArgs, planes: &Planes, dir: &Path, printer: &Printer) {
     printer.note(&lines.join("\n"));
 }
 
-/// An address to dial: "any" is heard on loopback.
-fn reachable(addr: SocketAddr) -> SocketAddr {
+/// The address to connect to: loopback for an unspecified address.
+fn connect_addr(addr: SocketAddr) -> SocketAddr {
     match addr.ip() {
         ip if !ip.is_unspecified() => addr,
         IpAddr::V4(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, addr.port())),
@@ -285,21 +286,21 @@ fn log(args: &DevArgs, printer: &Printer) -> Result<(), Error> {
     })
 }
 
-/// Where state is kept if `--data-dir` does not say (XDG base directory specification).
+/// The default of `--data-dir` (XDG base directory specification).
 fn default_dir(var: &dyn Fn(&str) -> Option<PathBuf>) -> Result<PathBuf, Error> {
-    // "If an implementation encounters a relative path it should consider the path invalid."
+    // The specification declares relative paths invalid.
     let absolute = |name: &str| var(name).filter(|path| path.is_absolute());
     let home = || absolute("HOME").map(|home| home.join(".local/share"));
     absolute("XDG_DATA_HOME")
         .or_else(home)
         .map(|base| base.join("cless"))
         .ok_or_else(|| Error::Usage {
-            message: "there is no home folder to keep state in".to_owned(),
-            hint: Some("say where with --data-dir".to_owned()),
+            message: "no directory for the state: HOME is not set".to_owned(),
+            hint: Some("set --data-dir".to_owned()),
         })
 }
 
-/// A path as a SQLite URL: what has a meaning in a URL is escaped.
+/// The SQLite URL of a path.
 fn database_url(path: &Path) -> Result<String, Error> {
     let text = path.to_str().ok_or_else(|| Error::Usage {
         message: format!("--data-dir: {} is not UTF-8", path.display()),
@@ -322,7 +323,7 @@ impl Signals {
     fn new() -> Result<Self, Error> {
         let listen = |kind| {
             signal(kind).map_err(|source| Error::Io {
-                doing: "listen for signals".to_owned(),
+                operation: "listen for signals".to_owned(),
                 source,
             })
         };
@@ -345,7 +346,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn state_has_a_home() {
+    fn the_default_state_directory_follows_xdg() {
         let dir = |xdg: Option<&str>, home: Option<&str>| {
             let var = |name: &str| if name == "HOME" { home } else { xdg }.map(PathBuf::from);
             default_dir(&var).ok()
@@ -359,19 +360,19 @@ mod tests {
     }
 
     #[test]
-    fn one_process_a_folder() {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        let first = lock(dir.path(), &dir.path().join("node"));
+    fn the_state_is_locked_by_one_process() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let first = lock_state(dir.path(), &dir.path().join("node"));
         assert!(first.is_ok());
-        let second = lock(dir.path(), &dir.path().join("node"));
+        let second = lock_state(dir.path(), &dir.path().join("node"));
         let message = second.map(drop).expect_err("it is locked").to_string();
         assert!(message.starts_with("another `cless dev`"), "{message}");
         drop(first);
-        assert!(lock(dir.path(), &dir.path().join("node")).is_ok());
+        assert!(lock_state(dir.path(), &dir.path().join("node")).is_ok());
     }
 
     #[test]
-    fn a_path_is_escaped_in_a_url() {
+    fn a_path_is_escaped_in_the_database_url() {
         let url = database_url(Path::new("/a b/50%?#/cless.db"));
         assert_eq!(
             url.ok(),
@@ -380,10 +381,10 @@ mod tests {
     }
 
     #[test]
-    fn any_address_is_dialled_on_loopback() {
-        let reach = |text: &str| reachable(text.parse().expect("an address")).to_string();
-        assert_eq!(reach("0.0.0.0:80"), "127.0.0.1:80");
-        assert_eq!(reach("[::]:80"), "[::1]:80");
-        assert_eq!(reach("192.0.2.1:80"), "192.0.2.1:80");
+    fn an_unspecified_address_becomes_loopback() {
+        let connect = |text: &str| connect_addr(text.parse().expect("an address")).to_string();
+        assert_eq!(connect("0.0.0.0:80"), "127.0.0.1:80");
+        assert_eq!(connect("[::]:80"), "[::1]:80");
+        assert_eq!(connect("192.0.2.1:80"), "192.0.2.1:80");
     }
 }

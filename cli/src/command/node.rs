@@ -1,45 +1,45 @@
-//! `node` and `instance`: what the data planes report.
+//! `node` and `instance`: the nodes and instances that data planes report.
 
 use clap::{Args, Subcommand};
 
 use crate::args::LimitArgs;
-use crate::client::Client;
+use crate::client::ApiClient;
 use crate::error::Error;
 use crate::output::Printer;
 use crate::parse;
 
-/// What to ask of nodes.
+/// The `node` commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeCommand {
-    /// Show all
+    /// List nodes
     List(LimitArgs),
-    /// Show one, with what it warns of
+    /// Show a node and its warnings
     Get(GetArgs),
 }
 
-/// Which node.
+/// Arguments of `node get`.
 #[derive(Debug, Args)]
 pub(crate) struct GetArgs {
-    /// The node
+    /// Node name
     #[arg(value_name = "NODE", value_parser = parse::node)]
     node: String,
 }
 
-/// What to ask of instances.
+/// The `instance` commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum InstanceCommand {
-    /// Show all, or those of one service
+    /// List instances
     List(ListArgs),
 }
 
-/// Which instances.
+/// Arguments of `instance list`.
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
-    /// Only those of this service
-    #[arg(value_name = "SVC", value_parser = parse::service)]
+    /// Only instances of this service
+    #[arg(value_name = "SERVICE", value_parser = parse::service)]
     service: Option<String>,
-    // No variable: CLESS_NODE is a data plane's own name.
-    /// Only those on this node
+    // No variable: `CLESS_NODE` is the name of a data plane.
+    /// Only instances on this node
     #[arg(long, value_name = "NODE", value_parser = parse::node)]
     node: Option<String>,
     #[command(flatten)]
@@ -48,18 +48,18 @@ pub(crate) struct ListArgs {
 
 pub(crate) async fn run(
     command: NodeCommand,
-    client: &Client,
+    client: &ApiClient,
     printer: &Printer,
 ) -> Result<(), Error> {
     match command {
         NodeCommand::List(args) => printer.list(&client.list_nodes(args.limit).await?),
-        NodeCommand::Get(args) => printer.one(&client.get_node(&args.node).await?),
+        NodeCommand::Get(args) => printer.show(&client.get_node(&args.node).await?),
     }
 }
 
 pub(crate) async fn instances(
     command: InstanceCommand,
-    client: &Client,
+    client: &ApiClient,
     printer: &Printer,
 ) -> Result<(), Error> {
     let InstanceCommand::List(args) = command;

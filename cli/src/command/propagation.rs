@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::client::Client;
+use crate::client::ApiClient;
 use crate::error::Error;
 use crate::text;
 
@@ -24,7 +24,7 @@ pub(super) struct Propagation {
 ///
 /// # Errors
 /// Those of the calls.
-pub(super) async fn wait(client: &Client, feed_revision: i64) -> Result<Propagation, Error> {
+pub(super) async fn wait(client: &ApiClient, feed_revision: i64) -> Result<Propagation, Error> {
     let deadline = Instant::now() + TIMEOUT;
     // The change is pushed within a few milliseconds, so the first poll comes early.
     let mut interval = Duration::from_millis(10);

@@ -1,4 +1,4 @@
-//! `traffic` and `rollback`: the split of requests over versions, and its history.
+//! `traffic` and `rollback`: the traffic split between versions, and its history.
 
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, Subcommand};
@@ -7,63 +7,62 @@ use tonic::Code;
 
 use super::propagation;
 use crate::args::{DryRunArgs, LimitArgs, ReasonArgs};
-use crate::client::Client;
+use crate::client::ApiClient;
 use crate::error::Error;
 use crate::output::{Printer, change_line};
 use crate::parse::{self, TagArg, TargetArg};
 use crate::text;
 use crate::traffic_split::Split;
 
-/// Someone else may change traffic between our read and our write; more often than this in a row
-/// is a fight that a person must see.
+/// Attempts of a change while concurrent changes invalidate its etag.
 const ATTEMPTS: u32 = 5;
 
-/// What to do with traffic.
+/// The `traffic` commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TrafficCommand {
-    /// Show the split in force
+    /// Show the current traffic split
     Get(GetArgs),
-    /// Set the split, tags, or both
+    /// Set the traffic split, tags, or both
     #[command(after_help = "\
-For example:
-  cless traffic set hello v2=90 v3=10          all percents, summing to 100
-  cless traffic set hello v3=10 v2             one may be left to take the rest
-  cless traffic set hello @latest=10 @prev     the newest version, and the one below it
-  cless traffic set hello --tag canary=v3      only a tag: v3 answers at canary--hello.DOMAIN")]
+Examples:
+  cless traffic set hello v2=90 v3=10        Percentages that sum to 100
+  cless traffic set hello v3=10 v2           v2 takes the rest
+  cless traffic set hello @latest=10 @prev   The newest version and the one before it
+  cless traffic set hello --tag canary=v3    Only a tag: v3 is served at canary--hello.DOMAIN")]
     Set(SetArgs),
-    /// Show every change, newest first
+    /// List traffic revisions, newest first
     History(HistoryArgs),
 }
 
-/// Whose traffic.
+/// Arguments of `traffic get`.
 #[derive(Debug, Args)]
 pub(crate) struct GetArgs {
-    /// The service
-    #[arg(value_name = "SVC", value_parser = parse::service)]
+    /// Service name
+    #[arg(value_name = "SERVICE", value_parser = parse::service)]
     service: String,
 }
 
-/// What the split shall be.
+/// Arguments of `traffic set`.
 #[derive(Debug, Args)]
 pub(crate) struct SetArgs {
-    /// The service
-    #[arg(value_name = "SVC", value_parser = parse::service)]
+    /// Service name
+    #[arg(value_name = "SERVICE", value_parser = parse::service)]
     service: String,
-    /// v3=10, v3 (takes the rest) or v3=10:canary; the version may be @latest or @prev
+    /// VERSION=PERCENT, VERSION (takes the rest) or VERSION=PERCENT:TAG; a VERSION is v3, 3, @latest or @prev
     #[arg(value_name = "TARGET")]
     targets: Vec<TargetArg>,
-    // No variable: CLESS_TAG is that of `deploy`, which takes a tag alone.
-    /// Make a tag name a version; may be repeated
+    // No variable: `CLESS_TAG` belongs to `deploy`, which takes a tag alone.
+    /// Point a tag to a version; may be repeated
     #[arg(long, value_name = "TAG=VERSION")]
     tag: Vec<TagArg>,
-    /// Take a tag away; may be repeated. Tags that are not named stay
+    /// Remove a tag; may be repeated. Other tags are kept
     #[arg(long, env = "CLESS_UNTAG", value_name = "TAG")]
     untag: Vec<String>,
-    /// Send no traffic at all: the hosts answer 503
+    /// Remove all traffic: requests to the service get 503
     #[arg(long, env = "CLESS_CLEAR")]
     #[arg(action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     clear: bool,
-    /// Refuse if the etag is no longer this
+    /// Fail if the traffic no longer has this etag
     #[arg(long, env = "CLESS_ETAG", value_name = "ETAG")]
     etag: Option<String>,
     #[command(flatten)]
@@ -74,13 +73,13 @@ pub(crate) struct SetArgs {
     dry_run: DryRunArgs,
 }
 
-/// Which revision to put in force again.
+/// Arguments of `rollback`.
 #[derive(Debug, Args)]
 pub(crate) struct RollbackArgs {
-    /// The service
-    #[arg(value_name = "SVC", value_parser = parse::service)]
+    /// Service name
+    #[arg(value_name = "SERVICE", value_parser = parse::service)]
     service: String,
-    /// The traffic revision to copy, see `traffic history` [default: the one before]
+    /// Traffic revision to restore, see `cless traffic history` [default: the previous one]
     #[arg(long, env = "CLESS_TO", value_name = "REVISION")]
     #[arg(value_parser = clap::value_parser!(i32).range(1..))]
     to: Option<i32>,
@@ -92,20 +91,20 @@ pub(crate) struct RollbackArgs {
     dry_run: DryRunArgs,
 }
 
-/// Whether to wait for the nodes.
+/// The flag to wait for the nodes.
 #[derive(Debug, Args)]
 pub(crate) struct WaitArgs {
-    /// Wait until every connected node has it in force
+    /// Wait until every connected node has applied the change
     #[arg(long, env = "CLESS_WAIT")]
     #[arg(action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     wait: bool,
 }
 
-/// Whose history.
+/// Arguments of `traffic history`.
 #[derive(Debug, Args)]
 pub(crate) struct HistoryArgs {
-    /// The service
-    #[arg(value_name = "SVC", value_parser = parse::service)]
+    /// Service name
+    #[arg(value_name = "SERVICE", value_parser = parse::service)]
     service: String,
     #[command(flatten)]
     limit: LimitArgs,
@@ -113,7 +112,7 @@ pub(crate) struct HistoryArgs {
 
 pub(crate) async fn run(
     command: TrafficCommand,
-    client: &Client,
+    client: &ApiClient,
     printer: &Printer,
 ) -> Result<(), Error> {
     match command {
@@ -124,7 +123,7 @@ pub(crate) async fn run(
                     "no traffic is set: cless traffic set {service} @latest=100"
                 ));
             }
-            printer.one(&traffic)
+            printer.show(&traffic)
         }
         TrafficCommand::Set(args) => set(args, client, printer).await,
         TrafficCommand::History(args) => printer.list(
@@ -135,20 +134,18 @@ pub(crate) async fn run(
     }
 }
 
-async fn set(args: SetArgs, client: &Client, printer: &Printer) -> Result<(), Error> {
+async fn set(args: SetArgs, client: &ApiClient, printer: &Printer) -> Result<(), Error> {
     let usage = |message: String| Error::Usage {
         message,
         hint: Some("see examples with `cless traffic set --help`".to_owned()),
     };
     if args.targets.is_empty() && args.tag.is_empty() && args.untag.is_empty() && !args.clear {
         return Err(usage(
-            "no target: name versions and their percents, or a tag".to_owned(),
+            "no target: give versions with percentages, or a tag".to_owned(),
         ));
     }
     if args.clear && !args.targets.is_empty() {
-        return Err(usage(
-            "--clear: it takes all traffic away, so no target goes with it".into(),
-        ));
+        return Err(usage("--clear: cannot be combined with targets".into()));
     }
     let mut weights = Vec::new();
     let mut tags = Vec::new();
@@ -163,16 +160,16 @@ async fn set(args: SetArgs, client: &Client, printer: &Printer) -> Result<(), Er
             client.resolve(&args.service, tag.version).await?,
         ));
     }
-    for (at, (tag, number)) in tags.iter().enumerate() {
-        for (other, version) in &tags[..at] {
+    for (index, (tag, number)) in tags.iter().enumerate() {
+        for (other, version) in &tags[..index] {
             if tag == other && number != version {
                 return Err(usage(format!(
-                    "tag `{tag}`: it cannot name v{version} and v{number}"
+                    "tag `{tag}`: cannot point to both v{version} and v{number}"
                 )));
             }
             if number == version && tag != other {
                 let both = format!("`{other}` and `{tag}`");
-                return Err(usage(format!("v{number}: it cannot have two tags, {both}")));
+                return Err(usage(format!("v{number}: cannot have two tags, {both}")));
             }
         }
     }
@@ -184,7 +181,7 @@ async fn set(args: SetArgs, client: &Client, printer: &Printer) -> Result<(), Er
     };
     let split = |mut split: Split| {
         for tag in &args.untag {
-            if !split.untag(tag) {
+            if !split.remove_tag(tag) {
                 let service = &args.service;
                 return Err(usage(format!(
                     "--untag: services/{service} has no tag `{tag}`"
@@ -195,10 +192,10 @@ async fn set(args: SetArgs, client: &Client, printer: &Printer) -> Result<(), Er
             split = split.without_weights();
         }
         split = split
-            .reweigh(&weights)
+            .set_weights(&weights)
             .map_err(|error| usage(format!("traffic: {error}")))?;
         Ok(tags.iter().fold(split, |split, (tag, number)| {
-            split.tag(tag.clone(), *number)
+            split.set_tag(tag.clone(), *number)
         }))
     };
     let traffic = change.apply(client, printer, split).await?;
@@ -212,11 +209,11 @@ async fn set(args: SetArgs, client: &Client, printer: &Printer) -> Result<(), Er
     .await
 }
 
-/// One change of traffic: read, compute, write under the etag of what was read.
+/// A change of traffic: reads it, computes the new split and writes that under the etag read.
 #[derive(Debug)]
 pub(super) struct TrafficChange<'a> {
     pub(super) service: &'a str,
-    /// If given, a change in between is an error; else it is read and computed again.
+    /// If given, a concurrent change is an error. With `None` the change is recomputed.
     pub(super) etag: Option<String>,
     pub(super) reason: String,
     pub(super) dry_run: bool,
@@ -227,7 +224,7 @@ impl TrafficChange<'_> {
     /// Those of `split`, and of the calls.
     pub(super) async fn apply(
         &self,
-        client: &Client,
+        client: &ApiClient,
         printer: &Printer,
         split: impl Fn(Split) -> Result<Split, Error>,
     ) -> Result<pb::Traffic, Error> {
@@ -236,27 +233,22 @@ impl TrafficChange<'_> {
             let before = client.get_traffic(service).await?;
             let targets = split(Split::from_targets(&before.targets))?.to_targets();
             let etag = self.etag.clone().unwrap_or_else(|| before.etag.clone());
-            printer.unfinished(Some(format!(
-                "traffic may or may not have changed: see it with `cless traffic get {service}`"
+            printer.set_interrupt_hint(Some(format!(
+                "traffic may have changed: check it with `cless traffic get {service}`"
             )));
-            let answer = client
+            let result = client
                 .update_traffic(service, targets, etag, self.reason.clone(), self.dry_run)
                 .await;
-            match answer {
+            match result {
                 Err(error)
                     if error.code() == Some(Code::Aborted)
                         && self.etag.is_none()
                         && attempt < ATTEMPTS => {}
                 Err(error) => return Err(error),
                 Ok(after) => {
-                    printer.unfinished(None);
+                    printer.set_interrupt_hint(None);
                     let change = change_line(service, &before.targets, &after.targets);
-                    let would = if self.dry_run {
-                        " (nothing was changed)"
-                    } else {
-                        ""
-                    };
-                    printer.note(&format!("{change}{would}"));
+                    printer.note(&with_dry_run(change, self.dry_run));
                     return Ok(after);
                 }
             }
@@ -265,10 +257,10 @@ impl TrafficChange<'_> {
     }
 }
 
-/// `rollback`: copies an older revision.
+/// Restores an earlier revision.
 pub(crate) async fn rollback(
     args: RollbackArgs,
-    client: &Client,
+    client: &ApiClient,
     printer: &Printer,
 ) -> Result<(), Error> {
     let service = &args.service;
@@ -276,61 +268,62 @@ pub(crate) async fn rollback(
     let dry_run = args.dry_run.dry_run;
     let reason = args.reason.reason.unwrap_or_default();
     let to = args.to.unwrap_or(0);
-    // Without --to, "the one before" is meant as seen now: the etag keeps two people who roll back
-    // at once from going back two steps.
+    // The etag prevents two concurrent rollbacks from going back two revisions.
     let after = client
         .rollback_traffic(service, to, before.etag, reason, dry_run)
         .await?;
-    let would = if dry_run {
-        " (nothing was changed)"
-    } else {
-        ""
-    };
-    printer.note(&format!(
-        "{}{would}",
-        change_line(service, &before.targets, &after.targets)
-    ));
+    let change = change_line(service, &before.targets, &after.targets);
+    printer.note(&with_dry_run(change, dry_run));
     finish(service, &after, args.wait.wait && !dry_run, client, printer).await
 }
 
+fn with_dry_run(change: String, dry_run: bool) -> String {
+    if dry_run {
+        format!("{change} (dry run: nothing was changed)")
+    } else {
+        change
+    }
+}
+
+/// Prints the traffic and, if `wait`, waits until the nodes have applied it.
 async fn finish(
     service: &str,
     traffic: &pb::Traffic,
     wait: bool,
-    client: &Client,
+    client: &ApiClient,
     printer: &Printer,
 ) -> Result<(), Error> {
-    printer.one(traffic)?;
+    printer.show(traffic)?;
     if !wait {
         return Ok(());
     }
-    let followed = propagation::wait(client, traffic.feed_revision).await?;
-    if followed.pending.is_empty() {
-        printer.note(&match followed.nodes {
-            0 => "no node is connected: each takes it when it connects".to_owned(),
-            1 => "in force on 1 node".to_owned(),
-            nodes => format!("in force on {nodes} nodes"),
+    let propagation = propagation::wait(client, traffic.feed_revision).await?;
+    if propagation.pending.is_empty() {
+        printer.note(&match propagation.nodes {
+            0 => "no node is connected: nodes apply the change when they connect".to_owned(),
+            1 => "applied on 1 node".to_owned(),
+            nodes => format!("applied on {nodes} nodes"),
         });
         return Ok(());
     }
     let mut pending = Vec::new();
-    for name in followed.pending {
-        pending.push(match refusal(&name, client).await {
-            Some(reason) => format!("{name}, which refuses it ({reason})"),
+    for name in propagation.pending {
+        pending.push(match rejection(&name, client).await {
+            Some(reason) => format!("{name}, which rejected it ({reason})"),
             None => name,
         });
     }
-    Err(Error::Unknown {
+    Err(Error::OutcomeUnknown {
         message: format!(
-            "the traffic of services/{service} is set, but not yet in force on {}",
+            "the traffic of services/{service} is set, but not yet applied on {}",
             pending.join(", ")
         ),
-        hint: "see what holds them up with `cless node get NODE`".to_owned(),
+        hint: "find the cause with `cless node get NODE`".to_owned(),
     })
 }
 
-/// Why the node of this resource name refused the last change, if it did and that can be known.
-async fn refusal(name: &str, client: &Client) -> Option<String> {
+/// The reason why a node rejected the last change; `None` if it did not, or is unknown.
+async fn rejection(name: &str, client: &ApiClient) -> Option<String> {
     let node = client.get_node(&text::id(name)).await.ok()?;
     let reason = text::clean(&node.nack_reason);
     (!reason.is_empty()).then_some(reason)

@@ -1,5 +1,6 @@
-//! Waiting for the nodes: that they prove a version, and that they follow a change.
+//! Waiting until the connected nodes have verified that a version starts.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cless_proto::v1 as pb;
@@ -7,67 +8,70 @@ use pb::verification::State;
 use tokio::time::Instant;
 use tonic::Code;
 
-use crate::client::{Client, version_name};
+use crate::client::{ApiClient, version_name};
 use crate::error::Error;
 use crate::output::{Printer, failure_lines};
 use crate::text;
 
-/// A start takes some 100 ms: asking more often would show nothing new.
-const POLL: Duration = Duration::from_millis(100);
-/// The plane fails a proof at its deadline; this long after it, the answer is lost.
+/// A start takes about 100 ms.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// The control plane fails a verification at its deadline. The CLI waits this much longer.
 const GRACE: Duration = Duration::from_secs(5);
-/// Where a line cannot be rewritten, a pull is reported this often.
-const PULL_NOTE: Duration = Duration::from_secs(3);
+/// Minimum interval between the lines about a pull, if stderr is not a terminal.
+const PULL_INTERVAL: Duration = Duration::from_secs(3);
 
-/// The `ErrorInfo.reason` of a control plane that has no node to ask.
+/// The `ErrorInfo.reason` of a control plane without connected nodes.
 const NO_NODE: &str = "NO_NODE_CONNECTED";
 
-/// What became of asking for a proof.
+/// The result of a verification that did not fail.
 #[derive(Debug)]
-pub(super) enum Proof {
-    /// Every node that was asked started it.
-    Verified(Box<pb::Version>),
-    /// No node is connected, so there is none to ask.
+pub(super) enum Verified {
+    /// The version started on every node that was connected at the request.
+    OnNodes(Box<pb::Version>),
+    /// No node is connected.
     NoNodes,
 }
 
-/// Asks the nodes to prove a version and waits for all of them.
+/// Requests the verification of a version and waits until it ends.
 ///
 /// # Errors
-/// [`Error::NotProved`] with the reasons; [`Error::Unknown`] if no outcome can be had.
-pub(super) async fn prove(
-    client: &Client,
+/// [`Error::VerificationFailed`] with the failure of each node, [`Error::OutcomeUnknown`] without a
+/// result in time, and those of the calls.
+pub(super) async fn verify(
+    client: &ApiClient,
     printer: &Printer,
     service: &str,
     number: i32,
     timeout: Duration,
-) -> Result<Proof, Error> {
-    let asked = Instant::now();
-    let version = match client.verify_version(service, number, timeout).await {
+) -> Result<Verified, Error> {
+    let begin = Instant::now();
+    let mut version = match client.verify_version(service, number, timeout).await {
         Ok(version) => version,
-        Err(error) if error.reason().as_deref() == Some(NO_NODE) => return Ok(Proof::NoNodes),
+        Err(error) if error.reason().as_deref() == Some(NO_NODE) => return Ok(Verified::NoNodes),
         Err(error) => return Err(error),
     };
-    let mut progress = Progress::new(service, number);
-    let mut last = version;
+    let mut progress = VerifyProgress::new(service, number);
     loop {
-        match state(&last) {
+        match state(&version) {
             State::Verified => {
-                progress.show(&last, printer);
-                return Ok(Proof::Verified(Box::new(last)));
+                progress.show(&version, printer);
+                return Ok(Verified::OnNodes(Box::new(version)));
             }
-            State::Failed => return Err(not_proved(service, &last)),
-            State::Pending | State::Unspecified => progress.show(&last, printer),
+            State::Failed => return Err(failed(service, &version)),
+            State::Pending | State::Unspecified => progress.show(&version, printer),
         }
-        if asked.elapsed() > timeout + GRACE {
+        if begin.elapsed() > timeout + GRACE {
             return Err(unknown(service, number, timeout));
         }
-        tokio::time::sleep(POLL).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
         match client.get_version(service, number).await {
-            Ok(version) => last = version,
-            // A control plane that restarts: the proof goes on without it.
-            Err(error) if matches!(error.code(), Some(Code::Unavailable | Code::Unknown)) => {}
-            Err(error) if error.code() == Some(Code::DeadlineExceeded) => {}
+            Ok(current) => version = current,
+            // The control plane may restart; the nodes continue.
+            Err(error)
+                if matches!(
+                    error.code(),
+                    Some(Code::Unavailable | Code::Unknown | Code::DeadlineExceeded)
+                ) => {}
             Err(error) => return Err(error),
         }
     }
@@ -80,7 +84,7 @@ fn state(version: &pb::Version) -> State {
         .map_or(State::Unspecified, pb::Verification::state)
 }
 
-fn not_proved(service: &str, version: &pb::Version) -> Error {
+fn failed(service: &str, version: &pb::Version) -> Error {
     use pb::start_failure::Reason;
     let number = version.number;
     let nodes = version
@@ -92,100 +96,111 @@ fn not_proved(service: &str, version: &pb::Version) -> Error {
         None => node.state() == State::Pending,
     };
     let mut hints = vec![format!(
-        "see it again with `cless version get {service} v{number}`"
+        "show the failure again with `cless version get {service} v{number}`"
     )];
     if nodes.into_iter().any(slow) {
-        hints.push("a start that only needs longer: --cold-start-timeout and --timeout".to_owned());
+        hints.push(
+            "if the start needs more time, raise --cold-start-timeout and --timeout".to_owned(),
+        );
     }
-    let failures = failure_lines(version);
-    Error::NotProved {
+    Error::VerificationFailed {
         version: version_name(service, number),
-        failures,
+        failures: failure_lines(version),
         hints,
     }
 }
 
 fn unknown(service: &str, number: i32, timeout: Duration) -> Error {
-    Error::Unknown {
+    Error::OutcomeUnknown {
         message: format!(
-            "{}: no outcome of the proof after {}; traffic is unchanged",
+            "{}: no verification result after {}; traffic is unchanged",
             version_name(service, number),
             text::duration(timeout)
         ),
-        hint: format!("see what became of it with `cless version get {service} v{number}`"),
+        hint: format!("check the result with `cless version get {service} v{number}`"),
     }
 }
 
-/// What was last said of each node, so that only changes are.
+/// Prints the step of each node when it changes.
 #[derive(Debug)]
-struct Progress {
+struct VerifyProgress {
     version: String,
-    said: std::collections::BTreeMap<String, (String, Instant)>,
+    /// The last step printed of each node, and when.
+    printed: BTreeMap<String, (String, Instant)>,
 }
 
-impl Progress {
+impl VerifyProgress {
     fn new(service: &str, number: i32) -> Self {
         Self {
             version: format!("{service} v{number}"),
-            said: std::collections::BTreeMap::new(),
+            printed: BTreeMap::new(),
         }
     }
 
     fn show(&mut self, version: &pb::Version, printer: &Printer) {
-        for (node, step, lasting) in steps(version) {
-            let line = format!("{}: {node}: {step}", self.version);
+        for NodeStep { node, step, done } in node_steps(version) {
             let now = Instant::now();
-            let repeat = match self.said.get(&node) {
-                Some((said, _)) if *said == step => false,
-                // Pulls change with every layer: only a line that can be rewritten keeps up.
-                Some((said, at)) if !lasting && said.starts_with("pulling") => {
-                    printer.is_live() || now - *at >= PULL_NOTE || !step.starts_with("pulling")
+            let due = match self.printed.get(&node) {
+                Some((last, _)) if *last == step => false,
+                // A pull changes with every layer.
+                Some((last, at)) if !done && last.starts_with("pulling") => {
+                    printer.rewrites_progress()
+                        || now - *at >= PULL_INTERVAL
+                        || !step.starts_with("pulling")
                 }
                 _ => true,
             };
-            if repeat {
-                if lasting {
+            if due {
+                let line = format!("{}: {node}: {step}", self.version);
+                if done {
                     printer.note(&line)
                 } else {
                     printer.progress(&line)
                 }
-                self.said.insert(node, (step, now));
+                self.printed.insert(node, (step, now));
             }
         }
     }
 }
 
-/// Per node: what it is doing, and whether that is its last word.
-fn steps(version: &pb::Version) -> Vec<(String, String, bool)> {
+/// The current step of a node in a verification.
+#[derive(Debug, PartialEq, Eq)]
+struct NodeStep {
+    node: String,
+    step: String,
+    /// No further step follows.
+    done: bool,
+}
+
+fn node_steps(version: &pb::Version) -> Vec<NodeStep> {
     let Some(verification) = &version.verification else {
         return Vec::new();
     };
     let statuses = version.status.iter().flat_map(|status| &status.nodes);
     let statuses: Vec<&pb::NodeVersionStatus> = statuses.collect();
-    let step = |node: &pb::NodeVerification| {
+    let node_step = |node: &pb::NodeVerification| {
         let status = statuses.iter().find(|status| status.node == node.node);
         let pulling = status
             .map(|s| text::clean(&s.pull_progress))
             .unwrap_or_default();
-        match node.state() {
+        let (step, done) = match node.state() {
             State::Verified => {
-                let total = node
-                    .cold_start
-                    .as_ref()
-                    .and_then(|start| start.total.as_ref());
-                (format!("ready after {}", text::proto_duration(total)), true)
+                let start = node.cold_start.as_ref();
+                let total = text::proto_duration(start.and_then(|start| start.total.as_ref()));
+                (format!("ready after {total}"), true)
             }
             State::Failed => ("failed".to_owned(), true),
             _ if pulling.is_empty() => ("starting".to_owned(), false),
             _ if pulling.starts_with("pulling") => (pulling, false),
             _ => (format!("pulling {pulling}"), false),
+        };
+        NodeStep {
+            node: text::clean(&node.node),
+            step,
+            done,
         }
     };
-    let named = |node: &pb::NodeVerification| {
-        let (step, lasting) = step(node);
-        (text::clean(&node.node), step, lasting)
-    };
-    verification.nodes.iter().map(named).collect()
+    verification.nodes.iter().map(node_step).collect()
 }
 
 #[cfg(test)]
@@ -215,21 +230,19 @@ mod tests {
     }
 
     #[test]
-    fn each_node_says_what_it_does() {
-        let step = |state, pull| steps(&version(state, pull)).remove(0);
-        let node = || "nodes/local".to_owned();
-        assert_eq!(
-            step(State::Pending, ""),
-            (node(), "starting".to_owned(), false)
-        );
+    fn each_node_has_its_current_step() {
+        let step = |state, pull| {
+            let step = node_steps(&version(state, pull)).remove(0);
+            assert_eq!(step.node, "nodes/local");
+            (step.step, step.done)
+        };
+        let expected = |step: &str, done| (step.to_owned(), done);
+        assert_eq!(step(State::Pending, ""), expected("starting", false));
         assert_eq!(
             step(State::Pending, "3 of 7 layers"),
-            (node(), "pulling 3 of 7 layers".to_owned(), false)
+            expected("pulling 3 of 7 layers", false)
         );
-        assert_eq!(step(State::Failed, ""), (node(), "failed".to_owned(), true));
-        assert_eq!(
-            step(State::Verified, ""),
-            (node(), "ready after -".to_owned(), true)
-        );
+        assert_eq!(step(State::Failed, ""), expected("failed", true));
+        assert_eq!(step(State::Verified, ""), expected("ready after -", true));
     }
 }

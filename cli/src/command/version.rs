@@ -4,44 +4,44 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::verify::{self, Proof};
-use crate::args::{DryRunArgs, LimitArgs, SpecArgs, YesArgs};
-use crate::client::{Client, version_name};
+use super::verify::{self, Verified};
+use crate::args::{ConfirmArgs, DryRunArgs, LimitArgs, SpecArgs};
+use crate::client::{ApiClient, version_name};
 use crate::error::Error;
 use crate::output::Printer;
 use crate::parse::{self, VersionRef};
 
-/// What to do with the versions of a service.
+/// The `version` commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum VersionCommand {
-    /// Create one; it starts nothing and gets no traffic
+    /// Create a version without starting it or sending traffic to it
     Create(Box<CreateArgs>),
-    /// Show one: how it runs, its proof, its last failure and cold start by node
-    Get(WhichArgs),
-    /// Show all, newest first
+    /// Show a version with its verification and its status on each node
+    Get(VersionArgs),
+    /// List versions, newest first
     List(ListArgs),
-    /// Ask every connected node to prove that it starts
+    /// Verify on every connected node that a version starts
     Verify(VerifyArgs),
-    /// Delete one that gets no traffic and has no tag
+    /// Delete a version that has no traffic and no tag
     Delete(DeleteArgs),
 }
 
-/// Which version.
+/// A version of a service.
 #[derive(Debug, Args)]
-pub(crate) struct WhichArgs {
-    /// The service
-    #[arg(value_name = "SVC", value_parser = parse::service)]
+pub(crate) struct VersionArgs {
+    /// Service name
+    #[arg(value_name = "SERVICE", value_parser = parse::service)]
     service: String,
-    /// v3, 3, @latest or @prev
+    /// Version: v3, 3, @latest or @prev
     #[arg(value_name = "VERSION", default_value = "@latest")]
     version: VersionRef,
 }
 
-/// A new version.
+/// Arguments of `version create`.
 #[derive(Debug, Args)]
 pub(crate) struct CreateArgs {
-    /// The service
-    #[arg(value_name = "SVC", value_parser = parse::service)]
+    /// Service name
+    #[arg(value_name = "SERVICE", value_parser = parse::service)]
     service: String,
     #[command(flatten)]
     dry_run: DryRunArgs,
@@ -49,50 +49,50 @@ pub(crate) struct CreateArgs {
     spec: SpecArgs,
 }
 
-/// Whose versions.
+/// Arguments of `version list`.
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
-    /// The service
-    #[arg(value_name = "SVC", value_parser = parse::service)]
+    /// Service name
+    #[arg(value_name = "SERVICE", value_parser = parse::service)]
     service: String,
     #[command(flatten)]
     limit: LimitArgs,
 }
 
-/// Which version to prove.
+/// Arguments of `version verify`.
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
     #[command(flatten)]
-    which: WhichArgs,
-    /// How long the nodes may take
-    #[arg(long, env = "CLESS_TIMEOUT", value_name = "TIME", value_parser = parse::duration)]
+    version: VersionArgs,
+    /// Timeout of the verification
+    #[arg(long, env = "CLESS_TIMEOUT", value_name = "DURATION", value_parser = parse::duration)]
     #[arg(default_value = "120s")]
     timeout: Duration,
 }
 
-/// Which version to delete.
+/// Arguments of `version delete`.
 #[derive(Debug, Args)]
 pub(crate) struct DeleteArgs {
-    /// The service
-    #[arg(value_name = "SVC", value_parser = parse::service)]
+    /// Service name
+    #[arg(value_name = "SERVICE", value_parser = parse::service)]
     service: String,
-    /// v3, 3, @latest or @prev
+    /// Version: v3, 3, @latest or @prev
     #[arg(value_name = "VERSION")]
     version: VersionRef,
     #[command(flatten)]
-    yes: YesArgs,
+    confirm: ConfirmArgs,
 }
 
 pub(crate) async fn run(
     command: VersionCommand,
-    client: &Client,
+    client: &ApiClient,
     printer: &Printer,
 ) -> Result<(), Error> {
     match command {
         VersionCommand::Create(args) => create(*args, client, printer).await,
-        VersionCommand::Get(WhichArgs { service, version }) => {
+        VersionCommand::Get(VersionArgs { service, version }) => {
             let number = client.resolve(&service, version).await?;
-            printer.one(&client.get_version(&service, number).await?)
+            printer.show(&client.get_version(&service, number).await?)
         }
         VersionCommand::List(args) => printer.list(
             &client
@@ -104,35 +104,35 @@ pub(crate) async fn run(
     }
 }
 
-async fn create(args: CreateArgs, client: &Client, printer: &Printer) -> Result<(), Error> {
+async fn create(args: CreateArgs, client: &ApiClient, printer: &Printer) -> Result<(), Error> {
     let id = &args.service;
     let dry_run = args.dry_run.dry_run;
     let version = client
         .create_version(id, args.spec.to_proto()?, dry_run)
         .await?;
-    printer.one(&version)?;
+    printer.show(&version)?;
     if dry_run {
-        printer.note("nothing was changed");
+        printer.note("dry run: nothing was changed");
     } else {
         printer.note(&format!(
-            "created {}; it gets no traffic: cless traffic set {id} v{}=100",
+            "created {} without traffic; to send traffic: cless traffic set {id} v{}=100",
             version.name, version.number
         ));
     }
     Ok(())
 }
 
-async fn verify(args: VerifyArgs, client: &Client, printer: &Printer) -> Result<(), Error> {
-    let WhichArgs { service, version } = args.which;
+async fn verify(args: VerifyArgs, client: &ApiClient, printer: &Printer) -> Result<(), Error> {
+    let VersionArgs { service, version } = args.version;
     let number = client.resolve(&service, version).await?;
-    printer.unfinished(Some(format!(
-        "the proof goes on: see it with `cless version get {service} v{number}`"
+    printer.set_interrupt_hint(Some(format!(
+        "the verification continues: check it with `cless version get {service} v{number}`"
     )));
-    match verify::prove(client, printer, &service, number, args.timeout).await? {
-        Proof::Verified(version) => printer.one(version.as_ref()),
-        Proof::NoNodes => Err(Error::Conflict {
+    match verify::verify(client, printer, &service, number, args.timeout).await? {
+        Verified::OnNodes(version) => printer.show(version.as_ref()),
+        Verified::NoNodes => Err(Error::Conflict {
             message: format!(
-                "{}: no node is connected to prove it",
+                "{}: no node is connected to verify it",
                 version_name(&service, number)
             ),
             hint: "start one with `cless-data-plane`, or both planes with `cless dev`".to_owned(),
@@ -140,14 +140,14 @@ async fn verify(args: VerifyArgs, client: &Client, printer: &Printer) -> Result<
     }
 }
 
-async fn delete(args: DeleteArgs, client: &Client, printer: &Printer) -> Result<(), Error> {
+async fn delete(args: DeleteArgs, client: &ApiClient, printer: &Printer) -> Result<(), Error> {
     let number = client.resolve(&args.service, args.version).await?;
     let name = version_name(&args.service, number);
-    if !args.yes.yes {
+    if !args.confirm.yes {
         printer.confirm(&format!("Delete {name}?")).await?;
     }
     client
-        .delete_version(&args.service, number, args.yes.etag)
+        .delete_version(&args.service, number, args.confirm.etag)
         .await?;
     printer.deleted(&name)
 }

@@ -1,10 +1,10 @@
 use super::*;
 use std::time::Duration;
 
-fn report(effect: Effect, status: Status) -> Report {
+fn report(idempotency: Idempotency, status: Status) -> ErrorReport {
     Error::Api {
-        doing: "create services/x".to_owned(),
-        effect,
+        operation: "create services/x".to_owned(),
+        idempotency,
         status: Box::new(status),
     }
     .report()
@@ -15,8 +15,8 @@ fn detailed(code: Code, details: ErrorDetails) -> Status {
 }
 
 #[test]
-fn every_code_has_its_exit() {
-    let exit_of = |code, effect| report(effect, Status::new(code, "no")).exit;
+fn every_grpc_code_maps_to_an_exit_code() {
+    let exit_code = |code, idempotency| report(idempotency, Status::new(code, "no")).exit;
     let table = [
         (Code::Unauthenticated, 4),
         (Code::PermissionDenied, 4),
@@ -29,34 +29,47 @@ fn every_code_has_its_exit() {
         (Code::Unavailable, 1),
     ];
     for (code, exit) in table {
-        assert_eq!(exit_of(code, Effect::Once), exit, "{code:?}");
-        assert_eq!(exit_of(code, Effect::Read), exit, "{code:?}");
+        assert_eq!(
+            exit_code(code, Idempotency::NotIdempotent),
+            exit,
+            "{code:?}"
+        );
+        assert_eq!(exit_code(code, Idempotency::ReadOnly), exit, "{code:?}");
     }
-    assert_eq!(exit_of(Code::DeadlineExceeded, Effect::Read), 1);
-    assert_eq!(exit_of(Code::DeadlineExceeded, Effect::Once), 8);
-    assert_eq!(exit_of(Code::DeadlineExceeded, Effect::Repeatable), 8);
+    assert_eq!(exit_code(Code::DeadlineExceeded, Idempotency::ReadOnly), 1);
+    assert_eq!(
+        exit_code(Code::DeadlineExceeded, Idempotency::NotIdempotent),
+        8
+    );
+    assert_eq!(
+        exit_code(Code::DeadlineExceeded, Idempotency::Idempotent),
+        8
+    );
 }
 
 #[test]
-fn a_connection_that_broke_under_a_write_leaves_the_outcome_unknown() {
+fn a_connection_lost_during_a_write_leaves_the_outcome_unknown() {
     let broken = || {
         let mut status = Status::unavailable("broken");
         status.set_source(std::sync::Arc::new(std::io::Error::other("reset")));
         status
     };
-    assert_eq!(report(Effect::Once, broken()).exit, 8);
-    assert_eq!(report(Effect::Read, broken()).exit, 1);
+    assert_eq!(report(Idempotency::NotIdempotent, broken()).exit, 8);
+    assert_eq!(report(Idempotency::ReadOnly, broken()).exit, 1);
 }
 
 #[test]
-fn fields_are_named_with_their_flags() {
+fn invalid_fields_name_their_flags() {
     let mut details =
         ErrorDetails::with_bad_request_violation("version.spec.env[\"A B\"]", "has a space");
     details.add_bad_request_violation("service.settings.max_instances", "is over 1000");
-    let report = report(Effect::Once, detailed(Code::InvalidArgument, details));
+    let report = report(
+        Idempotency::NotIdempotent,
+        detailed(Code::InvalidArgument, details),
+    );
     assert_eq!(
         report,
-        Report {
+        ErrorReport {
             errors: vec![
                 "version.spec.env[\"A B\"]: has a space".to_owned(),
                 "service.settings.max_instances: is over 1000".to_owned(),
@@ -71,36 +84,39 @@ fn fields_are_named_with_their_flags() {
 }
 
 #[test]
-fn a_missing_resource_is_named_with_the_command_that_lists_its_kind() {
+fn a_missing_resource_hints_at_the_list_command() {
     let details = ErrorDetails::with_resource_info("cless.v1.Service", "services/x", "", "");
-    let report = report(Effect::Read, detailed(Code::NotFound, details));
+    let report = report(Idempotency::ReadOnly, detailed(Code::NotFound, details));
     assert_eq!(report.errors, ["services/x: the message"]);
-    assert_eq!(
-        report.hints,
-        ["see what there is with `cless service list`"]
-    );
+    assert_eq!(report.hints, ["list services with `cless service list`"]);
 }
 
 #[test]
-fn preconditions_and_retries() {
+fn preconditions_name_the_subject_and_retry_info_the_delay() {
     let details = ErrorDetails::with_precondition_failure_violation(
         "IN_TRAFFIC",
         "services/x/versions/3",
         "gets 10 % of the traffic",
     );
-    let refused = report(Effect::Once, detailed(Code::FailedPrecondition, details));
+    let refused = report(
+        Idempotency::NotIdempotent,
+        detailed(Code::FailedPrecondition, details),
+    );
     assert_eq!(
         refused.errors,
         ["services/x/versions/3: gets 10 % of the traffic"]
     );
     let details = ErrorDetails::with_retry_info(Some(Duration::from_secs(2)));
-    let busy = report(Effect::Once, detailed(Code::Unavailable, details));
+    let busy = report(
+        Idempotency::NotIdempotent,
+        detailed(Code::Unavailable, details),
+    );
     assert_eq!(busy.errors, ["create services/x: the message"]);
     assert_eq!(busy.hints, ["try again in 2s"]);
 }
 
 #[test]
-fn what_the_server_says_cannot_drive_the_terminal() {
-    let report = report(Effect::Read, Status::not_found("a\u{1b}[2Jb\nc"));
+fn server_messages_cannot_control_the_terminal() {
+    let report = report(Idempotency::ReadOnly, Status::not_found("a\u{1b}[2Jb\nc"));
     assert_eq!(report.errors, ["ab c"]);
 }

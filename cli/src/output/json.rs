@@ -1,8 +1,8 @@
-//! Proto3 JSON, and the same as YAML, by reflection over the contract's own descriptors.
+//! Resources in proto3 JSON and YAML, by reflection over the descriptors of the API.
 //!
-//! So a field added to the API is shown without a line of code here, names and formats (durations
-//! `"30s"`, times RFC 3339, 64-bit integers as strings) are those of every other protobuf tool, and
-//! fields at their default are written out, so that a script finds them.
+//! New fields of the API need no code here. Names and formats (durations `"30s"`, RFC 3339 times,
+//! 64-bit integers as strings) are those of other protobuf tools. Fields with default values are
+//! included for scripts.
 
 use std::sync::LazyLock;
 
@@ -13,26 +13,26 @@ use super::resource::Resource;
 
 static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
     DescriptorPool::decode(cless_proto::FILE_DESCRIPTOR_SET)
-        .expect("the descriptors were written by the build of the contract")
+        .expect("the descriptors come from the build of the API")
 });
 
 /// A resource that serialises as proto3 JSON.
 #[derive(Debug)]
-pub(crate) struct Shown(DynamicMessage);
+pub(crate) struct ProtoJson(DynamicMessage);
 
-impl Shown {
+impl ProtoJson {
     pub(crate) fn new<R: Resource>(resource: &R) -> Self {
         let descriptor = POOL
             .get_message_by_name(R::MESSAGE)
-            .expect("every resource names a message of the contract");
+            .expect("every resource is a message of the API");
         let bytes = resource.encode_to_vec();
         let message = DynamicMessage::decode(descriptor, bytes.as_slice())
-            .expect("generated code writes what the descriptors read");
+            .expect("the code and the descriptors have one source");
         Self(message)
     }
 }
 
-impl Serialize for Shown {
+impl Serialize for ProtoJson {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let options = SerializeOptions::new().skip_default_fields(false);
         self.0.serialize_with_options(serializer, &options)
@@ -40,10 +40,10 @@ impl Serialize for Shown {
 }
 
 pub(crate) fn json(value: &impl Serialize) -> String {
-    let text = serde_json::to_string_pretty(value).expect("maps here have text keys");
+    let text = serde_json::to_string_pretty(value).expect("all maps have string keys");
     format!("{text}\n")
 }
 
 pub(crate) fn yaml(value: &impl Serialize) -> String {
-    serde_yaml_ng::to_string(value).expect("maps here have text keys")
+    serde_yaml_ng::to_string(value).expect("all maps have string keys")
 }

@@ -1,32 +1,32 @@
-//! How each resource looks: a row of a list, a page of its own, and the lines of a failure.
+//! The presentation of each resource as a row of a list and as a page.
 //!
-//! Pure. Whatever a container, an engine or a person wrote is cleaned before it is placed.
+//! Pure. Text of containers, engines and users passes [`crate::text::clean`].
 
 mod node;
 mod service;
 pub(super) mod traffic;
 pub(super) mod version;
 
-use super::table::View;
+use super::table::RenderContext;
 
-/// A message of the API that can be shown.
+/// A message of the API that can be printed.
 pub(crate) trait Resource: prost::Message {
-    /// Its full protobuf name.
+    /// The full protobuf name.
     const MESSAGE: &'static str;
-    /// What several are called.
+    /// The plural noun.
     const PLURAL: &'static str;
-    /// The heading of a list.
+    /// The column headers of a list.
     const COLUMNS: &'static [&'static str];
 
-    /// Its resource name.
+    /// The resource name.
     fn name(&self) -> &str;
-    /// Its row of a list.
-    fn row(&self, view: &View) -> Vec<String>;
-    /// Its own page.
-    fn detail(&self, view: &View) -> String;
+    /// The row in a list.
+    fn row(&self, context: &RenderContext) -> Vec<String>;
+    /// The page with all details.
+    fn detail(&self, context: &RenderContext) -> String;
 }
 
-/// `STATE_NO_TRAFFIC` reads `NO_TRAFFIC`.
+/// Shortens `STATE_NO_TRAFFIC` to `NO_TRAFFIC`.
 fn short(name: &'static str, prefix: &str) -> String {
     name.strip_prefix(prefix).unwrap_or(name).to_owned()
 }

@@ -1,20 +1,20 @@
-//! Aligned columns and `Key: value` pages. Pure: the time is an argument.
+//! Tables with aligned columns and pages of `Key: value` lines. Pure: the time is an argument.
 
 use std::io::Write as _;
 use std::time::SystemTime;
 
 use tabwriter::TabWriter;
 
-/// What a rendering needs from outside.
+/// The environment of a rendering.
 #[derive(Debug, Clone)]
-pub(crate) struct View {
-    /// Ages are counted to this time.
+pub(crate) struct RenderContext {
+    /// The reference time of ages.
     pub(crate) now: SystemTime,
-    /// Gives addresses their scheme and port.
+    /// URL that gives printed URLs their scheme and port.
     pub(crate) proxy: String,
 }
 
-/// A heading and its rows, two spaces between columns.
+/// A heading and rows, with two spaces between columns.
 pub(crate) fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut text = columns.join("\t");
     for row in rows {
@@ -25,15 +25,15 @@ pub(crate) fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>
     align(&text)
 }
 
-/// A page of keys and values with sections, each value on the column of its section.
+/// A page of `Key: value` lines in sections; the values of a section are aligned.
 #[derive(Debug, Default)]
-pub(crate) struct Page {
+pub(crate) struct DetailPage {
     text: String,
     pending: String,
 }
 
-impl Page {
-    /// `Key:  value`; an empty value leaves the line out.
+impl DetailPage {
+    /// Adds `Key:  value`, unless the value is empty.
     pub(crate) fn line(&mut self, key: &str, value: impl AsRef<str>) -> &mut Self {
         if !value.as_ref().is_empty() {
             self.pending
@@ -42,14 +42,14 @@ impl Page {
         self
     }
 
-    /// A heading above the lines that follow.
+    /// Adds a heading above the following lines.
     pub(crate) fn section(&mut self, title: &str) -> &mut Self {
         self.flush();
         self.text.push_str(&format!("\n{title}:\n"));
         self
     }
 
-    /// Lines as they are, indented.
+    /// Adds indented lines.
     pub(crate) fn block(&mut self, text: &str) -> &mut Self {
         self.flush();
         for line in text.lines() {
@@ -58,7 +58,7 @@ impl Page {
         self
     }
 
-    /// The whole page.
+    /// Returns the page.
     pub(crate) fn finish(&mut self) -> String {
         self.flush();
         std::mem::take(&mut self.text)
@@ -72,7 +72,7 @@ impl Page {
 
 fn align(text: &str) -> String {
     let mut writer = TabWriter::new(Vec::new()).minwidth(0).padding(2);
-    // Writing to memory cannot fail; were it to, unaligned text is better than none.
+    // Writing to memory cannot fail; unaligned text is the fallback.
     let aligned = writer
         .write_all(text.as_bytes())
         .ok()
@@ -102,8 +102,8 @@ mod tests {
     }
 
     #[test]
-    fn a_page_leaves_out_what_is_not_there() {
-        let mut page = Page::default();
+    fn a_page_omits_empty_values() {
+        let mut page = DetailPage::default();
         page.line("Name", "x")
             .line("Digest", "")
             .line("Created", "now");

@@ -1,4 +1,4 @@
-//! What fixed resources look like in each format.
+//! Snapshots of resources in each format.
 
 use std::time::{Duration, SystemTime};
 
@@ -21,8 +21,8 @@ fn millis(millis: i32) -> Option<prost_types::Duration> {
     })
 }
 
-fn view() -> View {
-    View {
+fn context() -> RenderContext {
+    RenderContext {
         now: SystemTime::UNIX_EPOCH + Duration::from_secs(NOW),
         proxy: "http://127.0.0.1:8080".to_owned(),
     }
@@ -101,7 +101,7 @@ fn version() -> pb::Version {
 
 #[test]
 fn a_version_in_full() {
-    assert_snapshot!(version().detail(&view()), @r"
+    assert_snapshot!(version().detail(&context()), @r"
     Name:       services/hello/versions/3
     Image:      hello:3
     Traffic:    10%
@@ -109,7 +109,7 @@ fn a_version_in_full() {
     Port:       from the image
     CPU:        0.5
     Memory:     512Mi
-    Readiness:  a TCP connect to the port
+    Readiness:  TCP connect to the port
     Pull:       missing
     Protocol:   auto
     Created:    2023-11-14T22:06:40Z
@@ -117,20 +117,20 @@ fn a_version_in_full() {
     Environment:
       GREETING=hi there
 
-    Proof:
+    Verification:
       state:        FAILED
-      asked:        2023-11-14T22:13:00Z
-      why:          1 of 2 nodes failed
+      requested:    2023-11-14T22:13:00Z
+      message:      1 of 2 nodes failed
       nodes/local:  FAILED
       nodes/other:  VERIFIED 129ms (create 13ms, start 98ms, ready 18ms)
-      nodes/local: the container ended before it was ready (exit code 137, out of memory: give it more with --memory)
+      nodes/local: the container exited before it was ready (exit code 137, out of memory: raise --memory)
         | Traceback:
         | MemoryError
 
     On nodes/local:
       last cold start:  129ms (create 13ms, start 98ms, ready 18ms) (5m ago)
       failed starts:    2 in a row
-      last failure: the container ended before it was ready (exit code 137, out of memory: give it more with --memory)
+      last failure: the container exited before it was ready (exit code 137, out of memory: raise --memory)
         | Traceback:
         | MemoryError
     ");
@@ -138,7 +138,7 @@ fn a_version_in_full() {
 
 #[test]
 fn a_version_in_a_list() {
-    let row = version().row(&view());
+    let row = version().row(&context());
     assert_snapshot!(table::table(pb::Version::COLUMNS, [row]), @r"
     VERSION  IMAGE    TRAFFIC  TAGS    PROOF   AGE
     v3       hello:3  10%      canary  FAILED  6m
@@ -146,16 +146,16 @@ fn a_version_in_a_list() {
 }
 
 #[test]
-fn a_failed_proof_names_node_exit_code_and_log() {
+fn a_failed_verification_shows_node_exit_code_and_log() {
     assert_snapshot!(failure_lines(&version()).join("\n---\n"), @r"
-    nodes/local: the container ended before it was ready (exit code 137, out of memory: give it more with --memory)
+    nodes/local: the container exited before it was ready (exit code 137, out of memory: raise --memory)
       | Traceback:
       | MemoryError
     ");
 }
 
 #[test]
-fn a_failed_proof_without_nodes_says_what_the_plane_says() {
+fn a_failed_verification_without_nodes_shows_its_message() {
     let mut version = version();
     let verification = version.verification.as_mut().expect("it has one");
     verification.nodes.clear();
@@ -188,7 +188,7 @@ fn a_service_in_full() {
         }),
         ..Default::default()
     };
-    assert_snapshot!(service.detail(&view()), @r"
+    assert_snapshot!(service.detail(&context()), @r"
     Name:        hello
     State:       NO_TRAFFIC
     URL:         http://hello.localhost:8080
@@ -207,7 +207,7 @@ fn a_service_in_full() {
       request-timeout:     -
       affinity:            header:x-user
     ");
-    assert_snapshot!(table::table(pb::Service::COLUMNS, [service.row(&view())]), @r"
+    assert_snapshot!(table::table(pb::Service::COLUMNS, [service.row(&context())]), @r"
     NAME   STATE       URL                          AGE
     hello  NO_TRAFFIC  http://hello.localhost:8080  60s
     ");
@@ -231,12 +231,12 @@ fn traffic() -> pb::Traffic {
 
 #[test]
 fn traffic_in_every_format() {
-    assert_snapshot!(traffic().detail(&view()), @r"
+    assert_snapshot!(traffic().detail(&context()), @r"
     VERSION  TRAFFIC  TAG
     v2       100%     -
     v3       0%       canary
     ");
-    assert_snapshot!(json::json(&json::Shown::new(&traffic())), @r#"
+    assert_snapshot!(json::json(&json::ProtoJson::new(&traffic())), @r#"
     {
       "name": "services/hello/traffic",
       "targets": [
@@ -257,7 +257,7 @@ fn traffic_in_every_format() {
       "feedRevision": "17"
     }
     "#);
-    assert_snapshot!(json::yaml(&[json::Shown::new(&traffic())]), @r"
+    assert_snapshot!(json::yaml(&[json::ProtoJson::new(&traffic())]), @r"
     - name: services/hello/traffic
       targets:
       - version: 2
@@ -274,8 +274,8 @@ fn traffic_in_every_format() {
 }
 
 #[test]
-fn durations_in_json_are_protobuf_s() {
-    let text = json::json(&json::Shown::new(&version()));
+fn json_has_the_proto3_formats() {
+    let text = json::json(&json::ProtoJson::new(&version()));
     for line in [
         "\"start\": \"0.098s\"",
         "\"time\": \"2023-11-14T22:08:20Z\"",
@@ -286,7 +286,7 @@ fn durations_in_json_are_protobuf_s() {
 }
 
 #[test]
-fn history_says_what_was_rolled_back() {
+fn history_shows_the_source_of_a_rollback() {
     let revision = pb::TrafficRevision {
         name: "services/hello/traffic/revisions/5".to_owned(),
         number: 5,
@@ -297,7 +297,7 @@ fn history_says_what_was_rolled_back() {
         rolled_back_from: 2,
         feed_revision: 18,
     };
-    assert_snapshot!(table::table(pb::TrafficRevision::COLUMNS, [revision.row(&view())]), @r"
+    assert_snapshot!(table::table(pb::TrafficRevision::COLUMNS, [revision.row(&context())]), @r"
     REVISION  TARGETS             ACTOR     REASON                 AGE
     5         v2=100 v3=0:canary  ann@host  rollback to 2: errors  2h
     ");
@@ -322,7 +322,7 @@ fn nodes_and_instances() {
         sandboxes: 2,
         ..Default::default()
     };
-    assert_snapshot!(node.detail(&view()), @r"
+    assert_snapshot!(node.detail(&context()), @r"
     Name:       local
     Id:         n1
     State:      CONNECTED
@@ -331,7 +331,7 @@ fn nodes_and_instances() {
     Sandboxes:  2
     Engine:     -
     Isolation:  NONE
-    Program:    0.1.0
+    Release:    0.1.0
     Connected:  2023-11-14T22:11:50Z
     Reported:   2023-11-14T22:13:18Z
 
@@ -341,7 +341,7 @@ fn nodes_and_instances() {
     Warnings:
       the engine does not answer
     ");
-    assert_snapshot!(table::table(pb::Node::COLUMNS, [node.row(&view())]), @r"
+    assert_snapshot!(table::table(pb::Node::COLUMNS, [node.row(&context())]), @r"
     NAME   STATE      REVISION  LAG  INSTANCES  ENGINE  ISOLATION  NOTES            REPORTED
     local  CONNECTED  17        0    1          -       NONE       1: see node get  2s
     ");
@@ -355,7 +355,7 @@ fn nodes_and_instances() {
         cold_start: Some(cold_start()),
         ..Default::default()
     };
-    assert_snapshot!(table::table(pb::Instance::COLUMNS, [instance.row(&view())]), @r"
+    assert_snapshot!(table::table(pb::Instance::COLUMNS, [instance.row(&context())]), @r"
     NODE   INSTANCE  SERVICE  VERSION  STATE  IN FLIGHT  AGE  COLD START
     local  i1        hello    v3       READY  4          60s  129ms (create 13ms, start 98ms, ready 18ms)
     ");

@@ -1,10 +1,10 @@
 //! `deploy`, with and without nodes.
 
-use crate::node::{FakeNode, Verdict};
+use crate::fake_node::{FakeNode, StartOutcome};
 use crate::plane::{Plane, assert_run, interrupted};
 
 #[tokio::test]
-async fn without_a_node_the_proof_is_skipped() {
+async fn verification_is_skipped_without_a_node() {
     let plane = Plane::start().await;
     assert_run!(plane.run("deploy hello --image hello:1").await, @r"
     exit: 0
@@ -14,9 +14,9 @@ async fn without_a_node_the_proof_is_skipped() {
     ----- stderr -----
     created services/hello
     created services/hello/versions/1 of hello:1
-    hello v1: not proved, because no node is connected: start one with `cless-data-plane`
+    hello v1: not verified, because no node is connected: start one with `cless-data-plane`
     hello: no traffic -> v1=100
-    try it:      curl http://hello.localhost:8080
+    try it:       curl http://hello.localhost:8080
     ");
     assert_run!(plane.run("deploy hello --image hello:2 --traffic 25 --reason try -o name").await, @r"
     exit: 0
@@ -24,7 +24,7 @@ async fn without_a_node_the_proof_is_skipped() {
     services/hello/versions/2
     ----- stderr -----
     created services/hello/versions/2 of hello:2
-    hello v2: not proved, because no node is connected: start one with `cless-data-plane`
+    hello v2: not verified, because no node is connected: start one with `cless-data-plane`
     hello: v1=100 -> v1=75 v2=25
     ");
     assert_run!(plane.run("deploy hello --image hello:3 --traffic 10% --no-wait").await, @r"
@@ -34,10 +34,10 @@ async fn without_a_node_the_proof_is_skipped() {
     hello    v3       10%      http://hello.localhost:8080
     ----- stderr -----
     created services/hello/versions/3 of hello:3
-    hello v3: not proved, because of --no-wait
+    hello v3: not verified, because of --no-wait
     hello: v1=75 v2=25 -> v1=68 v2=22 v3=10
-    try it:      curl http://hello.localhost:8080
-    go back:     cless rollback hello
+    try it:       curl http://hello.localhost:8080
+    roll back:    cless rollback hello
     ");
     assert_run!(plane.run("deploy hello --image hello:4 --no-traffic --tag next").await, @r"
     exit: 0
@@ -46,10 +46,10 @@ async fn without_a_node_the_proof_is_skipped() {
     hello    v4       0%       http://next--hello.localhost:8080
     ----- stderr -----
     created services/hello/versions/4 of hello:4
-    hello v4: not proved, because no node is connected: start one with `cless-data-plane`
+    hello v4: not verified, because no node is connected: start one with `cless-data-plane`
     hello: v1=68 v2=22 v3=10 -> v1=68 v2=22 v3=10 v4=0:next
-    try it:      curl http://next--hello.localhost:8080
-    give it traffic: cless traffic set hello v4=100
+    try it:       curl http://next--hello.localhost:8080
+    send traffic: cless traffic set hello v4=100
     ");
     assert_run!(plane.run("deploy hello --image hello:5 --no-traffic --quiet").await, @r"
     exit: 0
@@ -69,9 +69,9 @@ async fn without_a_node_the_proof_is_skipped() {
 }
 
 #[tokio::test]
-async fn a_proved_version_gets_the_traffic() {
+async fn a_verified_version_gets_the_traffic() {
     let plane = Plane::start().await;
-    let _node = FakeNode::connect(&plane.url(), "one", Verdict::Verified).await;
+    let _node = FakeNode::connect(&plane.url(), "one", StartOutcome::Verified).await;
     assert_run!(plane.run("deploy hello --image hello:1 --max-instances 2").await, @r"
     exit: 0
     ----- stdout -----
@@ -83,7 +83,7 @@ async fn a_proved_version_gets_the_traffic() {
     hello v1: nodes/one: starting
     hello v1: nodes/one: ready after 129ms
     hello: no traffic -> v1=100
-    try it:      curl http://hello.localhost:8080
+    try it:       curl http://hello.localhost:8080
     ");
     assert_run!(plane.run("deploy hello --image hello:2 --max-instances 4 --traffic 50").await, @r"
     exit: 0
@@ -91,13 +91,13 @@ async fn a_proved_version_gets_the_traffic() {
     SERVICE  VERSION  TRAFFIC  URL
     hello    v2       50%      http://hello.localhost:8080
     ----- stderr -----
-    changed the settings of services/hello
+    updated the settings of services/hello
     created services/hello/versions/2 of hello:2
     hello v2: nodes/one: starting
     hello v2: nodes/one: ready after 129ms
     hello: v1=100 -> v1=50 v2=50
-    try it:      curl http://hello.localhost:8080
-    go back:     cless rollback hello
+    try it:       curl http://hello.localhost:8080
+    roll back:    cless rollback hello
     ");
     assert_run!(plane.run("version list hello").await, @r"
     exit: 0
@@ -126,17 +126,17 @@ async fn a_version_that_fails_leaves_traffic_unchanged() {
     let plane = Plane::start().await;
     plane.ok("deploy hello --image hello:1").await;
     let log = "starting\npanic: no GREETING";
-    let _node = FakeNode::connect(&plane.url(), "one", Verdict::Exited(3, log)).await;
+    let _node = FakeNode::connect(&plane.url(), "one", StartOutcome::Exited(3, log)).await;
     assert_run!(plane.run("deploy hello --image hello:2").await, @r"
     exit: 7
     ----- stderr -----
     created services/hello/versions/2 of hello:2
     hello v2: nodes/one: starting
-    error: services/hello/versions/2 did not prove itself, so traffic is unchanged
-    error: nodes/one: the container ended before it was ready (exit code 3)
+    error: services/hello/versions/2 failed verification; traffic is unchanged
+    error: nodes/one: the container exited before it was ready (exit code 3)
       | starting
       | panic: no GREETING
-    hint: see it again with `cless version get hello v2`
+    hint: show the failure again with `cless version get hello v2`
     ");
     assert_run!(plane.run("traffic get hello").await, @r"
     exit: 0
@@ -154,44 +154,44 @@ async fn a_version_that_fails_leaves_traffic_unchanged() {
     CPU:        1
     Memory:     512Mi
     Processes:  512
-    Stop:       10s grace
-    Readiness:  a TCP connect to the port
+    Stop:       10s grace period
+    Readiness:  TCP connect to the port
     Pull:       missing
     Protocol:   auto
     Created:    [TIME]
 
-    Proof:
+    Verification:
       state:      FAILED
-      asked:      [TIME]
-      why:        one: the container ended before it was ready
+      requested:  [TIME]
+      message:    one: the container ended before it was ready
       nodes/one:  FAILED
-      nodes/one: the container ended before it was ready (exit code 3)
+      nodes/one: the container exited before it was ready (exit code 3)
         | starting
         | panic: no GREETING
     ");
 }
 
 #[tokio::test]
-async fn a_node_that_says_nothing_fails_the_proof_at_its_deadline() {
+async fn a_silent_node_fails_the_verification_at_its_deadline() {
     let plane = Plane::start().await;
-    let _node = FakeNode::connect(&plane.url(), "one", Verdict::Silent).await;
+    let _node = FakeNode::connect(&plane.url(), "one", StartOutcome::Silent).await;
     assert_run!(plane.run("deploy hello --image hello:1 --timeout 1s").await, @r"
     exit: 7
     ----- stderr -----
     created services/hello
     created services/hello/versions/1 of hello:1
     hello v1: nodes/one: starting
-    error: services/hello/versions/1 did not prove itself, so traffic is unchanged
+    error: services/hello/versions/1 failed verification; traffic is unchanged
     error: nodes/one: not ready in time
-    hint: see it again with `cless version get hello v1`
-    hint: a start that only needs longer: --cold-start-timeout and --timeout
+    hint: show the failure again with `cless version get hello v1`
+    hint: if the start needs more time, raise --cold-start-timeout and --timeout
     ");
 }
 
 #[tokio::test]
-async fn a_signal_says_what_is_left_half_done() {
+async fn an_interrupted_deploy_prints_what_is_left() {
     let plane = Plane::start().await;
-    let _node = FakeNode::connect(&plane.url(), "one", Verdict::Silent).await;
+    let _node = FakeNode::connect(&plane.url(), "one", StartOutcome::Silent).await;
     let deploy = interrupted(&plane.url(), "deploy hello --image hello:1", "starting").await;
     assert_run!(deploy, @r"
     exit: 130
@@ -200,7 +200,7 @@ async fn a_signal_says_what_is_left_half_done() {
     created services/hello/versions/1 of hello:1
     hello v1: nodes/one: starting
     error: interrupted
-    hint: services/hello/versions/1 is there, and traffic is unchanged: see it with `cless version get hello v1`
+    hint: services/hello/versions/1 exists and traffic is unchanged: show it with `cless version get hello v1`
     ");
     assert_run!(plane.run("traffic get hello -o name").await, @r"
     exit: 0
@@ -212,25 +212,25 @@ async fn a_signal_says_what_is_left_half_done() {
 }
 
 #[tokio::test]
-async fn what_cannot_work_is_refused_before_anything_is_made() {
+async fn invalid_deploys_change_nothing() {
     let plane = Plane::start().await;
     assert_run!(plane.run("deploy hello --image hello:1 --traffic 10").await, @r"
     exit: 6
     ----- stderr -----
-    error: --traffic 10: services/hello has no traffic yet, so nothing can take the other 90 %
-    hint: leave --traffic out to give it all of it, or use --no-traffic
+    error: --traffic 10: services/hello has no traffic yet, so no version can take the other 90 %
+    hint: omit --traffic to give the version all traffic, or use --no-traffic
     ");
     assert_run!(plane.run("deploy hello --image hello:1 --traffic 10 --no-traffic").await, @r"
     exit: 2
     ----- stderr -----
-    error: --traffic 10: it does not go with --no-traffic
-    hint: leave one of them out
+    error: --traffic 10: cannot be combined with --no-traffic
+    hint: omit one of them
     ");
     assert_run!(plane.run("deploy hello --image UPPER!").await, @r"
     exit: 2
     ----- stderr -----
     created services/hello
-    deleted services/hello again: its version was refused
+    deleted services/hello again: its version was rejected
     error: version.spec.image: the image's name has the part `UPPER!`: use a-z and 0-9, joined by `.`, `_`, `__` or `-`
     hint: `version.spec.image` is set by --image
     ");

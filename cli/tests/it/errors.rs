@@ -1,38 +1,38 @@
-//! Every class of error with its exit code, and where its words go.
+//! Each class of error with its exit code and output streams.
 
 use std::process::Stdio;
 
 use tonic::Code;
 
+use crate::failing_server::FailingServer;
 use crate::plane::{Plane, assert_run, output, run};
-use crate::refusing::Refusing;
 
 #[tokio::test]
-async fn nobody_listens() {
+async fn connection_refused() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let server = format!("http://{}", listener.local_addr().expect("its address"));
     drop(listener);
     assert_run!(run(&server, "service list").await, @r"
     exit: 1
     ----- stderr -----
-    error: no answer from the control plane at [SERVER]: Connection refused (os error 111)
+    error: cannot reach the control plane at [SERVER]: Connection refused (os error 111)
     hint: is the control plane running? start one with `cless dev`
-    hint: if it listens elsewhere, say where with --server or CLESS_SERVER
+    hint: if it has another address, set --server or CLESS_SERVER
     ");
 }
 
 #[tokio::test]
-async fn an_address_that_is_none() {
+async fn invalid_server_address() {
     assert_run!(run("https://127.0.0.1:1", "service list").await, @r"
     exit: 2
     ----- stderr -----
     error: --server: `[SERVER]` does not start with http://
-    hint: write it as http://127.0.0.1:7070
+    hint: use the form http://127.0.0.1:7070
     ");
 }
 
 #[tokio::test]
-async fn usage_is_explained_with_the_flag() {
+async fn usage_errors_name_the_flag() {
     assert_run!(run("http://127.0.0.1:1", "deploy hello --image hello:1 --memory 12Q").await, @r"
     exit: 2
     ----- stderr -----
@@ -57,26 +57,35 @@ async fn usage_is_explained_with_the_flag() {
 }
 
 #[tokio::test]
-async fn not_allowed() {
-    let server = format!("http://{}", Refusing::start(Code::PermissionDenied).await);
+async fn permission_denied() {
+    let server = format!(
+        "http://{}",
+        FailingServer::start(Code::PermissionDenied).await
+    );
     assert_run!(run(&server, "service get hello").await, @r"
     exit: 4
     ----- stderr -----
     error: get services/hello: not today
-    hint: ask whoever runs this control plane for access
+    hint: ask the operator of this control plane for access
     ");
-    let server = format!("http://{}", Refusing::start(Code::Unauthenticated).await);
+    let server = format!(
+        "http://{}",
+        FailingServer::start(Code::Unauthenticated).await
+    );
     assert_run!(run(&server, "service create hello").await, @r"
     exit: 4
     ----- stderr -----
     error: create services/hello: not today
-    hint: ask whoever runs this control plane for access
+    hint: ask the operator of this control plane for access
     ");
 }
 
 #[tokio::test]
-async fn no_answer_in_time() {
-    let server = format!("http://{}", Refusing::start(Code::DeadlineExceeded).await);
+async fn deadline_exceeded() {
+    let server = format!(
+        "http://{}",
+        FailingServer::start(Code::DeadlineExceeded).await
+    );
     assert_run!(run(&server, "service get hello").await, @r"
     exit: 1
     ----- stderr -----
@@ -86,61 +95,61 @@ async fn no_answer_in_time() {
     exit: 8
     ----- stderr -----
     error: create services/hello: not today
-    hint: it may or may not have happened: look before you repeat it
+    hint: the change may have been applied: check before you retry
     ");
 }
 
 #[tokio::test]
-async fn out_of_order() {
-    let server = format!("http://{}", Refusing::start(Code::Unavailable).await);
+async fn unavailable_and_internal() {
+    let server = format!("http://{}", FailingServer::start(Code::Unavailable).await);
     assert_run!(run(&server, "service list").await, @r"
     exit: 1
     ----- stderr -----
     error: list services: not today
     hint: try again in a moment
     ");
-    let server = format!("http://{}", Refusing::start(Code::Internal).await);
+    let server = format!("http://{}", FailingServer::start(Code::Internal).await);
     assert_run!(run(&server, "service list").await, @r"
     exit: 1
     ----- stderr -----
     error: list services: not today
-    hint: this is a fault of the control plane: its log says more
+    hint: internal error of the control plane: see its log
     ");
 }
 
 #[tokio::test]
-async fn what_does_not_exist() {
+async fn not_found() {
     let plane = Plane::start().await;
     assert_run!(plane.run("service get ghost").await, @r"
     exit: 5
     ----- stderr -----
     error: services/ghost does not exist
-    hint: see what there is with `cless service list`
+    hint: list services with `cless service list`
     ");
     assert_run!(plane.run("version get ghost").await, @r"
     exit: 5
     ----- stderr -----
     error: services/ghost does not exist
-    hint: see what there is with `cless service list`
+    hint: list services with `cless service list`
     ");
     assert_run!(plane.run("traffic get ghost").await, @r"
     exit: 5
     ----- stderr -----
     error: services/ghost does not exist
-    hint: see what there is with `cless service list`
+    hint: list services with `cless service list`
     ");
     assert_run!(plane.run("node get ghost").await, @r"
     exit: 5
     ----- stderr -----
     error: nodes/ghost does not exist
-    hint: see what there is with `cless node list`
+    hint: list nodes with `cless node list`
     ");
     plane.ok("service create hello").await;
     assert_run!(plane.run("version get hello v9").await, @r"
     exit: 5
     ----- stderr -----
     error: services/hello/versions/9 does not exist
-    hint: see what there is with `cless version list hello`
+    hint: list versions with `cless version list hello`
     ");
     assert_run!(plane.run("version get hello").await, @r"
     exit: 6
@@ -157,8 +166,8 @@ async fn a_delete_without_a_terminal_needs_yes() {
     assert_run!(plane.run("service delete hello").await, @r"
     exit: 2
     ----- stderr -----
-    error: Delete services/hello with its versions, its traffic and its history? There is no terminal to answer on
-    hint: say yes with --yes
+    error: Delete services/hello with its versions, traffic and history? There is no terminal to confirm it
+    hint: confirm with --yes
     ");
     assert_run!(plane.run("service delete hello --yes").await, @r"
     exit: 0
@@ -169,12 +178,12 @@ async fn a_delete_without_a_terminal_needs_yes() {
     exit: 5
     ----- stderr -----
     error: services/hello does not exist
-    hint: see what there is with `cless service list`
+    hint: list services with `cless service list`
     ");
 }
 
 #[tokio::test]
-async fn a_reader_that_goes_away_is_no_failure() {
+async fn a_closed_pipe_is_not_a_failure() {
     let (read, write) = std::io::pipe().expect("a pipe");
     drop(read);
     let status = tokio::process::Command::new(env!("CARGO_BIN_EXE_cless"))

@@ -1,16 +1,15 @@
 //! Runs of the built `cless` against a real control plane in this process, without a data plane.
 //!
-//! Each test has a control plane of its own on a temporary database, and compares what a person
-//! sees: exit code, stdout and stderr, with times, ids and addresses filtered. What needs nodes is
-//! played by [`node::FakeNode`], which speaks the feed; what needs a broken server by
-//! [`refusing::Refusing`].
+//! Each test starts a control plane on a temporary database. Snapshots hold the exit code, stdout
+//! and stderr, with times, ids and addresses filtered. [`fake_node::FakeNode`] stands in for nodes,
+//! and [`failing_server::FailingServer`] for a broken control plane.
 
 mod deploy;
 mod errors;
+mod failing_server;
+mod fake_node;
 mod node;
-mod nodes;
 mod plane;
-mod refusing;
 mod service;
 mod traffic;
 mod version;

@@ -1,209 +1,253 @@
-//! A node that follows the feed and says of every version it is asked to prove what the test wants.
+//! `node`, and the messages of `--wait` about nodes.
 
 use std::time::Duration;
 
-use cless_proto::v1 as pb;
-use pb::route_feed_service_client::RouteFeedServiceClient;
-use pb::stream_routes_request::Message as Up;
-use pb::stream_routes_response::Message as Down;
-use prost::Message as _;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
+use crate::fake_node::{FakeNode, FeedReply, StartOutcome};
+use crate::plane::{Plane, assert_run};
 
-/// What it says of a version it is asked to prove.
-#[derive(Clone)]
-pub(crate) enum Verdict {
-    /// It started.
-    Verified,
-    /// The container ended with this exit code and this output.
-    Exited(i32, &'static str),
-    /// Nothing, ever.
-    Silent,
-}
-
-/// What it answers to each change of the table.
-#[derive(Clone, Copy)]
-pub(crate) enum Answer {
-    /// All of it is in force.
-    Applied,
-    /// So it is, but for one route, kept back for this reason.
-    Quarantined(&'static str),
-    /// Nothing of it is, for this reason.
-    Refused(&'static str),
-}
-
-/// A node that is connected until dropped.
-pub(crate) struct FakeNode(tokio::task::JoinHandle<()>);
-
-impl Drop for FakeNode {
-    fn drop(&mut self) {
-        self.0.abort();
+/// A service with two versions, all traffic on the first.
+async fn hello(plane: &Plane, service: &str) {
+    plane.ok(&format!("service create {service}")).await;
+    for image in ["hello:1", "hello:2"] {
+        let create = format!("version create {service} --image {image}");
+        plane.ok(&create).await;
     }
+    plane.ok(&format!("traffic set {service} v1=100")).await;
 }
 
-impl FakeNode {
-    /// Connects, and returns once the control plane lists it as connected.
-    pub(crate) async fn connect(server: &str, name: &str, verdict: Verdict) -> Self {
-        Self::answering(server, name, verdict, Answer::Applied).await
-    }
-
-    /// The same, with an answer of the test's.
-    pub(crate) async fn answering(
-        server: &str,
-        name: &str,
-        verdict: Verdict,
-        answer: Answer,
-    ) -> Self {
-        let channel = Channel::from_shared(server.to_owned()).expect("an address");
-        let channel = channel.connect().await.expect("the control plane answers");
-        let identity = pb::NodeIdentity {
-            id: format!("id-of-{name}"),
-            name: name.to_owned(),
-            version: "0.0.0".to_owned(),
-        };
-        let client = RouteFeedServiceClient::new(channel.clone());
-        let node = Self(tokio::spawn(serve(client, identity, verdict, answer)));
-        let mut nodes = pb::node_service_client::NodeServiceClient::new(channel);
-        for _ in 0..500 {
-            let list = nodes.list_nodes(pb::ListNodesRequest::default()).await;
-            let list = list.expect("nodes are listed").into_inner().nodes;
-            let connected = |n: &pb::Node| n.state() == pb::node::State::Connected;
-            if list
-                .iter()
-                .any(|n| n.name == format!("nodes/{name}") && connected(n))
-            {
-                return node;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+/// Runs `command` until its output contains `text`, and returns that output.
+async fn run_until(plane: &Plane, command: &str, text: &str) -> String {
+    for _ in 0..500 {
+        let output = plane.run(command).await;
+        if output.contains(text) {
+            return output;
         }
-        panic!("{name} is not listed");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    panic!(
+        "{command} never prints {text}: {}",
+        plane.run(command).await
+    );
 }
 
-async fn serve(
-    mut client: RouteFeedServiceClient<Channel>,
-    identity: pb::NodeIdentity,
-    verdict: Verdict,
-    answer: Answer,
-) {
-    let (send, receive) = mpsc::channel(8);
-    let up = |message| pb::StreamRoutesRequest {
-        message: Some(message),
-    };
-    let hello = pb::Hello {
-        protocol: 1,
-        node: Some(identity.clone()),
-        boot_id: "boot-1".to_owned(),
-        have: None,
-    };
-    send.send(up(Up::Hello(hello)))
-        .await
-        .expect("the stream is open");
-    let stream = client.stream_routes(ReceiverStream::new(receive)).await;
-    let mut stream = stream.expect("the feed is open").into_inner();
-    let mut last = None;
-    while let Ok(Some(heard)) = stream.message().await {
-        match heard.message {
-            Some(Down::Chunk(chunk)) => {
-                last = chunk.upserts.last().map(|route| route.service_uid.clone());
-                let routes = chunk.upserts.iter();
-                let routes = routes.map(|r| pb::Route::decode(r.route.clone()).expect("a route"));
-                let versions = routes
-                    .flat_map(|route| outcomes(&route, &verdict))
-                    .collect();
-                let report = pb::ReportNodeStatusRequest {
-                    node: Some(identity.clone()),
-                    boot_id: "boot-1".to_owned(),
-                    engine: "fake 1.0".to_owned(),
-                    versions,
-                    ..Default::default()
-                };
-                client
-                    .report_node_status(report)
-                    .await
-                    .expect("the report is taken");
-            }
-            Some(Down::Commit(commit)) => {
-                let said = match answer {
-                    Answer::Applied => ack(commit.to, Vec::new()),
-                    Answer::Quarantined(reason) => {
-                        let kept = pb::QuarantinedRoute {
-                            service_uid: last.clone().unwrap_or_default(),
-                            service: "services/hello".to_owned(),
-                            reason: reason.to_owned(),
-                        };
-                        ack(commit.to, vec![kept])
-                    }
-                    Answer::Refused(reason) => Up::Nack(pb::Nack {
-                        cursor: None,
-                        kind: pb::nack::Kind::Rejected.into(),
-                        code: tonic::Code::FailedPrecondition.into(),
-                        message: reason.to_owned(),
-                    }),
-                };
-                send.send(up(said)).await.expect("the stream is open");
-            }
-            _ => {}
-        }
-    }
+async fn connect(plane: &Plane, name: &str, reply: FeedReply) -> FakeNode {
+    FakeNode::connect_with(&plane.url(), name, StartOutcome::Silent, reply).await
 }
 
-fn ack(cursor: Option<pb::Cursor>, quarantined: Vec<pb::QuarantinedRoute>) -> Up {
-    Up::Ack(pb::Ack {
-        cursor,
-        quarantined,
-    })
+#[tokio::test]
+async fn nodes_that_apply_quarantine_reject_and_disconnect() {
+    let plane = Plane::start().await;
+    hello(&plane, "hello").await;
+    assert_run!(plane.run("node list").await, @r"
+    exit: 0
+    ----- stderr -----
+    no nodes
+    ");
+    let _good = connect(&plane, "good", FeedReply::Applied).await;
+    let reason = "host `hello.localhost` is another route's";
+    let _wary = connect(&plane, "wary", FeedReply::Quarantined(reason)).await;
+    let _bad = connect(&plane, "bad", FeedReply::Rejected("an older revision")).await;
+    let gone = connect(&plane, "gone", FeedReply::Applied).await;
+    run_until(&plane, "node get gone", "(0 behind)").await;
+    drop(gone);
+    run_until(&plane, "node get wary", "Quarantined routes").await;
+    run_until(&plane, "node get bad", "Rejected").await;
+    run_until(&plane, "node get good", "(0 behind)").await;
+    run_until(&plane, "node get gone", "STALE").await;
+    assert_run!(plane.run("node list").await, @r"
+    exit: 0
+    ----- stdout -----
+    NAME  STATE      REVISION  LAG  INSTANCES  ENGINE    ISOLATION  NOTES            REPORTED
+    bad   CONNECTED  0         4    0          fake 1.0  -          1: see node get  [AGE]
+    gone  STALE      4         0    0          fake 1.0  -          offline for [AGE]  [AGE]
+    good  CONNECTED  4         0    0          fake 1.0  -          -                [AGE]
+    wary  CONNECTED  4         0    0          fake 1.0  -          1: see node get  [AGE]
+    ");
+    assert_run!(plane.run("node get wary").await, @r"
+    exit: 0
+    ----- stdout -----
+    Name:       wary
+    Id:         id-of-wary
+    State:      CONNECTED
+    Revision:   4 (0 behind)
+    Instances:  0
+    Sandboxes:  0
+    Engine:     fake 1.0
+    Isolation:  -
+    Release:    0.0.0
+    Connected:  [TIME]
+    Reported:   [TIME]
+
+    Quarantined routes (the last valid route is used):
+      services/hello: host `hello.localhost` is another route's
+    ");
+    assert_run!(plane.run("node get bad").await, @r"
+    exit: 0
+    ----- stdout -----
+    Name:       bad
+    Id:         id-of-bad
+    State:      CONNECTED
+    Revision:   0 (4 behind)
+    Instances:  0
+    Sandboxes:  0
+    Engine:     fake 1.0
+    Isolation:  -
+    Release:    0.0.0
+    Connected:  [TIME]
+    Reported:   [TIME]
+    Rejected:   FailedPrecondition: an older revision
+    ");
+    assert_run!(plane.run("node get gone").await, @r"
+    exit: 0
+    ----- stdout -----
+    Name:           gone
+    Id:             id-of-gone
+    State:          STALE
+    Revision:       4 (0 behind)
+    Instances:      0
+    Sandboxes:      0
+    Engine:         fake 1.0
+    Isolation:      -
+    Release:        0.0.0
+    Connected:      [TIME]
+    Offline since:  [TIME]
+    Reported:       [TIME]
+    ");
+    assert_run!(plane.run("node get bad -o json").await, @r#"
+    exit: 0
+    ----- stdout -----
+    {
+      "name": "nodes/bad",
+      "id": "[ID]",
+      "state": "STATE_CONNECTED",
+      "appliedRevision": "0",
+      "lag": "4",
+      "quarantined": [],
+      "nackReason": "FailedPrecondition: an older revision",
+      "connectTime": "[TIME]",
+      "reportTime": "[TIME]",
+      "version": "0.0.0",
+      "engine": "fake 1.0",
+      "warnings": [],
+      "instances": 0,
+      "sandboxes": 0,
+      "runtime": ""
+    }
+    "#);
 }
 
-/// What is said of the versions of a route that are to be proved.
-fn outcomes(route: &pb::Route, verdict: &Verdict) -> Vec<pb::VersionReport> {
-    if matches!(verdict, Verdict::Silent) {
-        return Vec::new();
-    }
-    let ordered = route
-        .versions
-        .iter()
-        .filter_map(|v| Some((v, v.verify.as_ref()?)));
-    let outcome = |(version, order): (&pb::RouteVersion, &pb::VerifyOrder)| {
-        let (state, failure, cold_start) = match verdict {
-            Verdict::Verified | Verdict::Silent => {
-                let total = prost_types::Duration {
-                    seconds: 0,
-                    nanos: 129_000_000,
-                };
-                let start = pb::ColdStart {
-                    total: Some(total),
-                    ..Default::default()
-                };
-                (pb::verification::State::Verified, None, Some(start))
-            }
-            Verdict::Exited(code, log) => {
-                let failure = pb::StartFailure {
-                    reason: pb::start_failure::Reason::Exited.into(),
-                    message: "the container ended before it was ready".to_owned(),
-                    exit_code: Some(*code),
-                    log_tail: log.lines().map(str::to_owned).collect(),
-                    ..Default::default()
-                };
-                (pb::verification::State::Failed, Some(failure), None)
-            }
-        };
-        pb::VersionReport {
-            service_uid: route.service_uid.clone(),
-            number: version.number,
-            version_uid: version.uid.clone(),
-            failures: u32::from(failure.is_some()),
-            last_failure: failure.clone(),
-            last_cold_start: cold_start,
-            verify: Some(pb::VerifyOutcome {
-                id: order.id.clone(),
-                state: state.into(),
-                failure,
-                cold_start,
-            }),
-            ..Default::default()
-        }
-    };
-    ordered.map(outcome).collect()
+#[tokio::test]
+async fn wait_prints_the_number_of_nodes() {
+    let plane = Plane::start().await;
+    hello(&plane, "hello").await;
+    assert_run!(plane.run("traffic set hello v2=100 --wait").await, @r"
+    exit: 0
+    ----- stdout -----
+    VERSION  TRAFFIC  TAG
+    v2       100%     -
+    ----- stderr -----
+    hello: v1=100 -> v2=100
+    no node is connected: nodes apply the change when they connect
+    ");
+    let _one = connect(&plane, "one", FeedReply::Applied).await;
+    assert_run!(plane.run("rollback hello --wait").await, @r"
+    exit: 0
+    ----- stdout -----
+    VERSION  TRAFFIC  TAG
+    v1       100%     -
+    ----- stderr -----
+    hello: v2=100 -> v1=100
+    applied on 1 node
+    ");
+    let _two = connect(&plane, "two", FeedReply::Quarantined("not now")).await;
+    assert_run!(plane.run("traffic set hello v1=50 v2=50 --wait").await, @r"
+    exit: 0
+    ----- stdout -----
+    VERSION  TRAFFIC  TAG
+    v1       50%      -
+    v2       50%      -
+    ----- stderr -----
+    hello: v1=100 -> v1=50 v2=50
+    applied on 2 nodes
+    ");
+    assert_run!(plane.run("traffic set hello v1=100 --wait --dry-run").await, @r"
+    exit: 0
+    ----- stdout -----
+    VERSION  TRAFFIC  TAG
+    v1       100%     -
+    ----- stderr -----
+    hello: v1=50 v2=50 -> v1=100 (dry run: nothing was changed)
+    ");
+}
+
+#[tokio::test]
+async fn wait_names_the_nodes_that_reject() {
+    let plane = Plane::start().await;
+    hello(&plane, "hello").await;
+    hello(&plane, "other").await;
+    plane.ok("traffic set other v2=100").await;
+    let _good = connect(&plane, "good", FeedReply::Applied).await;
+    let _bad = connect(&plane, "bad", FeedReply::Rejected("an older revision")).await;
+    let (set, back) = tokio::join!(
+        plane.run("traffic set hello v2=100 --wait"),
+        plane.run("rollback other --wait"),
+    );
+    assert_run!(set, @r"
+    exit: 8
+    ----- stdout -----
+    VERSION  TRAFFIC  TAG
+    v2       100%     -
+    ----- stderr -----
+    hello: v1=100 -> v2=100
+    error: the traffic of services/hello is set, but not yet applied on nodes/bad, which rejected it (FailedPrecondition: an older revision)
+    hint: find the cause with `cless node get NODE`
+    ");
+    assert_run!(back, @r"
+    exit: 8
+    ----- stdout -----
+    VERSION  TRAFFIC  TAG
+    v1       100%     -
+    ----- stderr -----
+    other: v2=100 -> v1=100
+    error: the traffic of services/other is set, but not yet applied on nodes/bad, which rejected it (FailedPrecondition: an older revision)
+    hint: find the cause with `cless node get NODE`
+    ");
+}
+
+#[tokio::test]
+async fn invalid_input_has_a_remedy() {
+    let plane = Plane::start().await;
+    assert_run!(plane.run("node get ghost").await, @r"
+    exit: 5
+    ----- stderr -----
+    error: nodes/ghost does not exist
+    hint: list nodes with `cless node list`
+    ");
+    assert_run!(plane.run("node get UPPER").await, @r"
+    exit: 2
+    ----- stderr -----
+    error: name: the node name `UPPER` holds 'U': use 1 to 63 characters of a-z, 0-9 and `-`, such as `hello` or `my-shop`
+    ");
+    assert_run!(plane.run("node get").await, @r"
+    exit: 2
+    ----- stderr -----
+    error: the following required arguments were not provided:
+      <NODE>
+
+    Usage: cless node get --server <URL> --actor <NAME> <NODE>
+
+    For more information, try '--help'.
+    ");
+    assert_run!(plane.run("instance list --node ghost").await, @r"
+    exit: 5
+    ----- stderr -----
+    error: nodes/ghost does not exist
+    hint: list nodes with `cless node list`
+    ");
+    assert_run!(plane.run("rollback ghost --wait").await, @r"
+    exit: 5
+    ----- stderr -----
+    error: services/ghost does not exist
+    hint: list services with `cless service list`
+    ");
 }

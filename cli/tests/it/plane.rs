@@ -7,17 +7,17 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Child;
 
-/// Any run of `cless` that takes longer is stuck.
+/// Limit of one run of `cless`.
 const RUN: Duration = Duration::from_secs(60);
 
-/// A control plane that lives as long as this.
+/// A control plane that runs until dropped.
 pub(crate) struct Plane {
     running: cless_control_plane::Running,
     _dir: tempfile::TempDir,
 }
 
 impl Plane {
-    /// Starts one on a port the system chooses.
+    /// Starts a control plane on an ephemeral port.
     pub(crate) async fn start() -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let options = cless_control_plane::Options {
@@ -34,17 +34,17 @@ impl Plane {
         Self { running, _dir: dir }
     }
 
-    /// Its address for `--server`.
+    /// The value for `--server`.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.running.addr())
     }
 
-    /// Runs `cless` with words separated by blanks.
+    /// Runs `cless` with arguments separated by blanks.
     pub(crate) async fn run(&self, command: &str) -> String {
         run(&self.url(), command).await
     }
 
-    /// Runs a command that must succeed; its stdout.
+    /// Runs a command that must succeed and returns its stdout.
     pub(crate) async fn ok(&self, command: &str) -> String {
         let output = output(&self.url(), command).await;
         assert!(
@@ -56,12 +56,12 @@ impl Plane {
     }
 }
 
-/// What a person sees of a run.
+/// Runs `cless` and returns exit code, stdout and stderr.
 pub(crate) async fn run(server: &str, command: &str) -> String {
     transcript(server, &output(server, command).await)
 }
 
-/// Runs `cless` and interrupts it once its stderr holds `until`.
+/// Runs `cless` and sends SIGINT once its stderr contains `until`.
 pub(crate) async fn interrupted(server: &str, command: &str, until: &str) -> String {
     let mut child = spawn(server, command);
     let mut stderr = child.stderr.take().expect("stderr is piped");
@@ -78,7 +78,7 @@ pub(crate) async fn interrupted(server: &str, command: &str, until: &str) -> Str
     };
     tokio::time::timeout(RUN, reading)
         .await
-        .expect("cless says it in time");
+        .expect("cless prints it in time");
     let pid = i32::try_from(child.id().expect("it runs")).expect("a pid");
     let pid = nix::unistd::Pid::from_raw(pid);
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("the signal is sent");
@@ -128,7 +128,7 @@ fn transcript(server: &str, output: &Output) -> String {
     text
 }
 
-/// Compares a transcript, with what differs from run to run replaced.
+/// Compares a transcript after applying [`FILTERS`].
 macro_rules! assert_run {
     ($text:expr, @$snapshot:literal) => {{
         let text = $text;
@@ -139,12 +139,12 @@ macro_rules! assert_run {
 }
 pub(crate) use assert_run;
 
-/// Times, ages, etags, uids.
+/// Replacements of times, ages, etags and uids.
 pub(crate) const FILTERS: [(&str, &str); 7] = [
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "[TIME]"),
-    // Of a table's row: a word, two spaces, and the age as the last column.
+    // A table row: a word, two spaces, and the age in the last column.
     (r"(?m)^([a-zA-Z0-9]\S*  .*) \d+s$", "$1 [AGE]"),
-    (r"gone for \d+s *", "gone for [AGE]  "),
+    (r"offline for \d+s *", "offline for [AGE]  "),
     (r"its etag is [^)]+", "its etag is [ID]"),
     (r#""(etag|uid|id)": "[^"]+""#, r#""$1": "[ID]""#),
     (r"(?m)^( *(?:- )?)(etag|uid): \S+$", "$1$2: [ID]"),

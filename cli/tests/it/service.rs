@@ -36,14 +36,14 @@ async fn a_service_from_create_to_delete() {
       version-header:      false
       server-timing:       false
     ----- stderr -----
-    created services/hello; give it something to run: cless deploy hello --image IMAGE
+    created services/hello; to run something: cless deploy hello --image IMAGE
     "
     );
     assert_run!(plane.run("service create hello").await, @r"
     exit: 6
     ----- stderr -----
     error: services/hello exists already: choose another id, or update it
-    hint: change it with `cless service update hello`, or add a version with `cless deploy hello`
+    hint: update it with `cless service update hello`, or add a version with `cless deploy hello`
     ");
     plane
         .ok("service create world --host www.example.com")
@@ -136,7 +136,7 @@ async fn a_service_from_create_to_delete() {
 }
 
 #[tokio::test]
-async fn an_update_changes_only_what_is_named() {
+async fn an_update_changes_only_the_given_fields() {
     let plane = Plane::start().await;
     plane
         .ok("service create hello --concurrency 5 --pause-after 10s --label a=1")
@@ -172,25 +172,25 @@ async fn an_update_changes_only_what_is_named() {
     assert_run!(plane.run("service update hello").await, @r"
     exit: 2
     ----- stderr -----
-    error: nothing to change on services/hello
-    hint: name a setting, as in `cless service update hello --max-instances 5`
+    error: nothing to update on services/hello
+    hint: give a setting, as in `cless service update hello --max-instances 5`
     ");
     assert_run!(plane.run("service update hello --remove-host no.example").await, @r"
     exit: 2
     ----- stderr -----
     error: --remove-host: services/hello has no `no.example`
-    hint: see what it has with `cless service get hello`
+    hint: list them with `cless service get hello`
     ");
     assert_run!(plane.run("service update hello --concurrency 6 --etag stale").await, @r"
     exit: 6
     ----- stderr -----
     error: services/hello was changed meanwhile (its etag is [ID]): read it again and repeat
-    hint: see how it is now with `cless service get hello`, then repeat the command
+    hint: check the current state with `cless service get hello`, then retry
     ");
 }
 
 #[tokio::test]
-async fn bad_input_names_the_field_and_the_flag() {
+async fn invalid_input_names_the_field_and_the_flag() {
     let plane = Plane::start().await;
     assert_run!(plane.run("service create admin").await, @r"
     exit: 2
@@ -216,7 +216,7 @@ async fn a_dry_run_changes_nothing() {
     ----- stdout -----
     services/hello
     ----- stderr -----
-    services/hello would be created; nothing was changed
+    dry run: services/hello would be created
     ");
     assert_run!(plane.run("service list").await, @r"
     exit: 0

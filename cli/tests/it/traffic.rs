@@ -41,7 +41,7 @@ async fn a_split_from_set_to_rollback() {
     v3       10%      canary
     ----- stderr -----
     hello: v1=100 -> v1=60 v2=30 v3=10:canary
-    no node is connected: each takes it when it connects
+    no node is connected: nodes apply the change when they connect
     ");
     assert_run!(plane.run("traffic get hello -o json").await, @r#"
     exit: 0
@@ -161,7 +161,7 @@ async fn a_split_from_set_to_rollback() {
 }
 
 #[tokio::test]
-async fn tags_stay_unless_named() {
+async fn tags_are_kept_unless_given() {
     let plane = hello().await;
     plane
         .ok("traffic set hello v1=100:stable --tag canary=v3")
@@ -196,7 +196,7 @@ async fn tags_stay_unless_named() {
     VERSION  TRAFFIC  TAG
     v2       0%       canary
     ----- stderr -----
-    hello: v2=100:canary -> v2=0:canary (nothing was changed)
+    hello: v2=100:canary -> v2=0:canary (dry run: nothing was changed)
     ");
     assert_run!(plane.run("traffic set hello --clear").await, @r"
     exit: 0
@@ -209,30 +209,30 @@ async fn tags_stay_unless_named() {
 }
 
 #[tokio::test]
-async fn bad_splits_say_what_to_do() {
+async fn invalid_splits_have_a_remedy() {
     let plane = hello().await;
     assert_run!(plane.run("traffic set hello").await, @r"
     exit: 2
     ----- stderr -----
-    error: no target: name versions and their percents, or a tag
+    error: no target: give versions with percentages, or a tag
     hint: see examples with `cless traffic set --help`
     ");
     assert_run!(plane.run("traffic set hello v1=90").await, @r"
     exit: 2
     ----- stderr -----
-    error: traffic: the percents sum to 90, not 100: leave one version without a number and it takes the rest
+    error: traffic: the percentages sum to 90, not 100: omit the percentage of one version to give it the rest
     hint: see examples with `cless traffic set --help`
     ");
     assert_run!(plane.run("traffic set hello v1=60 v2=60").await, @r"
     exit: 2
     ----- stderr -----
-    error: traffic: the percents sum to 120, not 100
+    error: traffic: the percentages sum to 120, not 100
     hint: see examples with `cless traffic set --help`
     ");
     assert_run!(plane.run("traffic set hello v1 v2").await, @r"
     exit: 2
     ----- stderr -----
-    error: traffic: v1 and v2 are both without a number: only one can take the rest
+    error: traffic: v1 and v2 have no percentage: only one version can take the rest
     hint: see examples with `cless traffic set --help`
     ");
     assert_run!(plane.run("traffic set hello v1=100:Bad--Tag").await, @r"
@@ -249,7 +249,7 @@ async fn bad_splits_say_what_to_do() {
     exit: 6
     ----- stderr -----
     error: services/hello/traffic was changed meanwhile (its etag is [ID]): read it again and repeat
-    hint: see how it is now with `cless traffic get hello`, then repeat the command
+    hint: check the current state with `cless traffic get hello`, then retry
     ");
     assert_run!(plane.run("rollback hello").await, @r"
     exit: 6
@@ -261,7 +261,7 @@ async fn bad_splits_say_what_to_do() {
     exit: 5
     ----- stderr -----
     error: services/hello/traffic/revisions/7 does not exist
-    hint: see what there is with `cless traffic history hello`
+    hint: list revisions with `cless traffic history hello`
     ");
     assert_run!(plane.run("rollback hello --to 0").await, @r"
     exit: 2

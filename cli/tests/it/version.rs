@@ -23,8 +23,8 @@ async fn a_version_from_create_to_delete() {
     CPU:        0.5
     Memory:     256Mi
     Processes:  512
-    Stop:       10s grace
-    Readiness:  GET /up answers 200-399
+    Stop:       10s grace period
+    Readiness:  GET /up returns 200-399
     Pull:       missing
     Protocol:   auto
     Created:    [TIME]
@@ -32,7 +32,7 @@ async fn a_version_from_create_to_delete() {
     Environment:
       GREETING=hi
     ----- stderr -----
-    created services/hello/versions/1; it gets no traffic: cless traffic set hello v1=100
+    created services/hello/versions/1 without traffic; to send traffic: cless traffic set hello v1=100
     "
     );
     plane
@@ -63,8 +63,8 @@ async fn a_version_from_create_to_delete() {
     CPU:        1
     Memory:     512Mi
     Processes:  512
-    Stop:       10s grace
-    Readiness:  a TCP connect to the port
+    Stop:       10s grace period
+    Readiness:  TCP connect to the port
     Pull:       missing
     Protocol:   auto
     Created:    [TIME]
@@ -167,20 +167,20 @@ async fn a_version_from_create_to_delete() {
 }
 
 #[tokio::test]
-async fn a_proof_needs_a_node() {
+async fn verification_needs_a_node() {
     let plane = Plane::start().await;
     plane.ok("service create hello").await;
     plane.ok("version create hello --image hello:1").await;
     assert_run!(plane.run("version verify hello").await, @r"
     exit: 6
     ----- stderr -----
-    error: services/hello/versions/1: no node is connected to prove it
+    error: services/hello/versions/1: no node is connected to verify it
     hint: start one with `cless-data-plane`, or both planes with `cless dev`
     ");
 }
 
 #[tokio::test]
-async fn bad_input_names_the_field_and_the_flag() {
+async fn invalid_input_names_the_field_and_the_flag() {
     let plane = Plane::start().await;
     plane.ok("service create hello").await;
     assert_run!(plane.run("version create hello --image UPPER!").await, @r"
@@ -200,8 +200,8 @@ async fn bad_input_names_the_field_and_the_flag() {
     assert_run!(plane.run("version create hello --image hello:1 --health-status 204").await, @r"
     exit: 2
     ----- stderr -----
-    error: --health-status: there is no --health-path to ask
-    hint: add --health-path /healthz, or the path your app has
+    error: --health-status: requires --health-path
+    hint: add --health-path /healthz, or the path of your app
     ");
 }
 
@@ -224,13 +224,13 @@ async fn limits_and_probes_from_flag_to_page() {
     Root:       read-only
     Tmpfs:      /run 1Mi, /tmp 64Mi
     User:       app:staff
-    Stop:       SIGINT, 1m30s grace
-    Readiness:  gRPC health of shop.v1.Cart is SERVING (every 1s, within 3s, after 2s)
+    Stop:       SIGINT, 1m30s grace period
+    Readiness:  gRPC health of shop.v1.Cart is SERVING (interval 1s, timeout 3s, delay 2s)
     Pull:       missing
     Protocol:   auto
     Created:    [TIME]
     ----- stderr -----
-    created services/hello/versions/1; it gets no traffic: cless traffic set hello v1=100
+    created services/hello/versions/1 without traffic; to send traffic: cless traffic set hello v1=100
     "
     );
     plane
@@ -246,8 +246,8 @@ async fn limits_and_probes_from_flag_to_page() {
     CPU:        1
     Memory:     512Mi
     Processes:  512
-    Stop:       no grace
-    Readiness:  the image's HEALTHCHECK is healthy
+    Stop:       no grace period
+    Readiness:  HEALTHCHECK of the image
     Pull:       missing
     Protocol:   auto
     Created:    [TIME]
@@ -265,8 +265,8 @@ async fn limits_and_probes_from_flag_to_page() {
     CPU:        1
     Memory:     512Mi
     Processes:  512
-    Stop:       10s grace
-    Readiness:  gRPC health is SERVING (within 5s)
+    Stop:       10s grace period
+    Readiness:  gRPC health is SERVING (timeout 5s)
     Pull:       missing
     Protocol:   auto
     Created:    [TIME]
@@ -276,7 +276,7 @@ async fn limits_and_probes_from_flag_to_page() {
     ----- stderr -----
     error: the argument '--health-grpc [<SERVICE>]' cannot be used with '--health-path <PATH>'
 
-    Usage: cless version create --image <REF> --health-grpc [<SERVICE>] --server <URL> --actor <NAME> <SVC>
+    Usage: cless version create --image <REF> --health-grpc [<SERVICE>] --server <URL> --actor <NAME> <SERVICE>
 
     For more information, try '--help'.
     ");

@@ -3,12 +3,20 @@
 //! Meaning, default and range of a row come from one text, the help of a flag or the comment of a
 //! field: `Meaning. Default: VALUE. Range: VALUES.`
 
+use clap::builder::PossibleValue;
 use clap::{Arg, Command, CommandFactory as _};
 use cless_control_plane::program::Program as ControlPlane;
 use cless_data_plane::metrics::Metrics;
 use cless_data_plane::program::Program as DataPlane;
 use prost::Message as _;
 use prost_types::{FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet};
+
+/// Defaults that differ from machine to machine.
+const OF_THE_MACHINE: [(&str, &str); 3] = [
+    ("node", "the host name"),
+    ("starts-at-once", "two per core"),
+    ("workers", "one per core"),
+];
 
 /// A text of a flag or a field, taken apart.
 #[derive(Debug, Default)]
@@ -71,21 +79,33 @@ fn help(arg: &Arg) -> Text {
     Text::parse(&help.map(ToString::to_string).unwrap_or_default())
 }
 
-/// `--flag`, with the name of its value where that says more than the flag's own name.
+/// `--flag` with its values; their name only where it says more than the flag does.
 fn flag(arg: &Arg) -> Option<String> {
-    let long = arg
-        .get_long()
-        .filter(|long| !["help", "version"].contains(long))?;
-    let own = long.to_uppercase().replace('-', "_");
+    let long = arg.get_long()?;
+    if ["help", "version"].contains(&long) {
+        return None;
+    }
+    let names = [long, arg.get_id().as_str()].map(|name| name.to_uppercase().replace('-', "_"));
+    let values = arg.get_possible_values();
+    let values: Vec<_> = values.iter().map(PossibleValue::get_name).collect();
     let value = arg.get_value_names().and_then(|names| names.first());
-    let value = value.filter(|value| arg.get_action().takes_values() && **value != *own);
-    Some(match value {
-        Some(value) => format!("`--{long} {value}`"),
-        None => format!("`--{long}`"),
-    })
+    let value = match value.filter(|_| arg.get_action().takes_values()) {
+        Some(value) if values.is_empty() && !names.contains(&value.to_string()) => {
+            format!(" {value}")
+        }
+        Some(_) if !values.is_empty() => format!(" {}", values.join("|")),
+        _ => String::new(),
+    };
+    Some(format!("`--{long}{value}`"))
 }
 
 fn default(arg: &Arg, text: &Text) -> String {
+    let known = OF_THE_MACHINE
+        .iter()
+        .find(|(flag, _)| arg.get_long() == Some(flag));
+    if let Some((_, default)) = known {
+        return (*default).to_owned();
+    }
     let given = arg.get_default_values().iter();
     let given: Vec<_> = given
         .map(|value| format!("`{}`", value.to_string_lossy()))
@@ -112,22 +132,21 @@ fn flags(command: &Command) -> String {
 }
 
 /// The commands of a program, a row for each group; with the flags that the program itself lacks.
-fn commands(command: &Command) -> String {
+fn commands(command: &Command, flags: bool) -> String {
     let known: Vec<_> = command.get_arguments().map(Arg::get_id).collect();
     let rows = command.get_subcommands().map(|sub| {
+        let mut words = vec![sub.get_name().to_owned()];
         let parts: Vec<_> = sub.get_subcommands().map(Command::get_name).collect();
-        let mut name = format!("{} {}", sub.get_name(), parts.join("|"));
-        if sub.get_arguments().count() < 10 {
-            let own = sub
-                .get_arguments()
-                .filter(|arg| !known.contains(&arg.get_id()));
-            let own = own
-                .filter_map(flag)
-                .map(|flag| format!(" {}", flag.trim_matches('`')));
-            name.extend(own);
-        }
+        words.extend((!parts.is_empty()).then(|| parts.join("|")));
+        let own = sub
+            .get_arguments()
+            .filter(|arg| flags && !known.contains(&arg.get_id()));
+        words.extend(
+            own.filter_map(flag)
+                .map(|flag| flag.trim_matches('`').to_owned()),
+        );
         let about = sub.get_about().map(ToString::to_string).unwrap_or_default();
-        vec![format!("`{}`", name.trim()), about]
+        vec![format!("`{}`", words.join(" ")), about]
     });
     table(&["command", ""], rows)
 }
@@ -137,7 +156,7 @@ pub(crate) fn control_plane_flags() -> String {
 }
 
 pub(crate) fn control_plane_commands() -> String {
-    commands(&ControlPlane::command())
+    commands(&ControlPlane::command(), true)
 }
 
 pub(crate) fn data_plane_flags() -> String {
@@ -145,7 +164,7 @@ pub(crate) fn data_plane_flags() -> String {
 }
 
 pub(crate) fn cli_commands() -> String {
-    commands(&cless_cli::command())
+    commands(&cless_cli::command(), false)
 }
 
 /// The flags of `deploy` for each field of a version and its probe; those of a setting have its name.

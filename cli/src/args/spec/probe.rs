@@ -1,4 +1,4 @@
-//! The flags of a readiness probe.
+//! The flags of the readiness probe.
 
 use std::time::Duration;
 
@@ -9,46 +9,46 @@ use pb::readiness_probe::Kind;
 use crate::error::Error;
 use crate::parse;
 
-/// How a started container is found ready.
+/// The readiness probe of a container.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Readiness")]
+#[command(next_help_heading = "Readiness options")]
 pub(crate) struct ProbeArgs {
-    /// Ready when a GET of this path succeeds [default: when the port accepts a connection]
+    /// Probe with GET requests to this path [default: TCP connects to the port]
     #[arg(long, env = "CLESS_HEALTH_PATH", value_name = "PATH")]
     #[arg(conflicts_with_all = ["health_grpc", "health_check"])]
     health_path: Option<String>,
-    /// The statuses that count as ready, with --health-path [default: 200-399]
-    #[arg(long, env = "CLESS_HEALTH_STATUS", value_name = "RANGE", value_parser = parse::statuses)]
+    /// Status range that counts as ready for --health-path [default: 200-399]
+    #[arg(long, env = "CLESS_HEALTH_STATUS", value_name = "RANGE", value_parser = parse::status_range)]
     health_status: Option<(u32, u32)>,
-    /// Ready when grpc.health.v1.Health answers SERVING for this service, or for the whole server
+    /// Probe grpc.health.v1.Health for this service [default: the whole server]
     #[arg(long, env = "CLESS_HEALTH_GRPC", value_name = "SERVICE")]
     #[arg(num_args = 0..=1, default_missing_value = "", conflicts_with = "health_check")]
     health_grpc: Option<String>,
-    /// Ready when the HEALTHCHECK of the image says healthy
+    /// Use the HEALTHCHECK of the image
     #[arg(long, env = "CLESS_HEALTH_CHECK", value_parser = clap::builder::FalseyValueParser::new())]
     #[arg(action = clap::ArgAction::SetTrue)]
     health_check: bool,
-    /// The longest pause between two probes; they begin 1 ms apart [default: 50ms]
+    /// Maximum interval between probes, which grows from 1ms [default: 50ms]
     #[arg(long, env = "CLESS_HEALTH_INTERVAL", value_name = "DURATION", value_parser = parse::duration)]
     health_interval: Option<Duration>,
-    /// How long one probe may take [default: 1s]
+    /// Timeout of one probe [default: 1s]
     #[arg(long, env = "CLESS_HEALTH_TIMEOUT", value_name = "DURATION", value_parser = parse::duration)]
     health_timeout: Option<Duration>,
-    /// From the start of a container to the first probe [default: 0s]
+    /// Delay between container start and first probe [default: 0s]
     #[arg(long, env = "CLESS_HEALTH_DELAY", value_name = "DURATION", value_parser = parse::duration)]
     health_delay: Option<Duration>,
 }
 
 impl ProbeArgs {
-    /// The probe; `None` if no flag is given.
+    /// `None` if no flag is given.
     ///
     /// # Errors
-    /// [`Error::Usage`] for flags that do not go together.
+    /// [`Error::Usage`] for `--health-status` without `--health-path`.
     pub(super) fn to_proto(&self) -> Result<Option<pb::ReadinessProbe>, Error> {
         if self.health_status.is_some() && self.health_path.is_none() {
             return Err(Error::Usage {
-                message: "--health-status: there is no --health-path to ask".to_owned(),
-                hint: Some("add --health-path /healthz, or the path your app has".to_owned()),
+                message: "--health-status: requires --health-path".to_owned(),
+                hint: Some("add --health-path /healthz, or the path of your app".to_owned()),
             });
         }
         let kind = if let Some(path) = &self.health_path {
@@ -66,12 +66,12 @@ impl ProbeArgs {
             self.health_check
                 .then_some(Kind::Healthcheck(pb::HealthcheckProbe {}))
         };
-        let timed = [self.health_interval, self.health_timeout, self.health_delay];
-        if kind.is_none() && timed == [None; 3] {
+        let timings = [self.health_interval, self.health_timeout, self.health_delay];
+        if kind.is_none() && timings == [None; 3] {
             return Ok(None);
         }
         let [period, timeout, initial_delay] =
-            timed.map(|time| time.and_then(|time| time.try_into().ok()));
+            timings.map(|time| time.and_then(|time| time.try_into().ok()));
         Ok(Some(pb::ReadinessProbe {
             kind: Some(kind.unwrap_or(Kind::Tcp(pb::TcpProbe {}))),
             period,

@@ -1,10 +1,10 @@
-//! Nodes and the instances on them.
+//! Nodes and instances.
 
 use cless_proto::v1 as pb;
 
 use super::version::phases;
 use super::{Resource, short};
-use crate::output::table::{self, Page, View};
+use crate::output::table::{self, DetailPage, RenderContext};
 use crate::text;
 
 impl Resource for pb::Node {
@@ -26,13 +26,14 @@ impl Resource for pb::Node {
         &self.name
     }
 
-    fn row(&self, view: &View) -> Vec<String> {
+    fn row(&self, context: &RenderContext) -> Vec<String> {
         let notes = self.warnings.len() + self.quarantined.len();
         let notes = notes + usize::from(!self.nack_reason.is_empty());
-        let gone = self.disconnect_time.as_ref();
-        let gone = gone.map(|time| format!("gone for {}", text::age(view.now, Some(time))));
+        let offline = self.disconnect_time.as_ref();
+        let offline =
+            offline.map(|time| format!("offline for {}", text::age(context.now, Some(time))));
         let more = (notes > 0).then(|| format!("{notes}: see node get"));
-        let notes: Vec<_> = gone.into_iter().chain(more).collect();
+        let notes: Vec<_> = offline.into_iter().chain(more).collect();
         vec![
             text::id(&self.name),
             short(self.state().as_str_name(), "STATE_"),
@@ -42,12 +43,12 @@ impl Resource for pb::Node {
             text::or_dash(text::clean(&self.engine)),
             text::or_dash(isolation(self)),
             text::or_dash(notes.join("; ")),
-            text::age(view.now, self.report_time.as_ref()),
+            text::age(context.now, self.report_time.as_ref()),
         ]
     }
 
-    fn detail(&self, _view: &View) -> String {
-        let mut page = Page::default();
+    fn detail(&self, _context: &RenderContext) -> String {
+        let mut page = DetailPage::default();
         page.line("Name", text::id(&self.name))
             .line("Id", text::clean(&self.id))
             .line("State", short(self.state().as_str_name(), "STATE_"))
@@ -60,11 +61,11 @@ impl Resource for pb::Node {
             .line("Engine", text::or_dash(text::clean(&self.engine)))
             .line("Runtime", text::clean(&self.runtime))
             .line("Isolation", text::or_dash(isolation(self)))
-            .line("Program", text::clean(&self.version))
+            .line("Release", text::clean(&self.version))
             .line("Connected", text::time(self.connect_time.as_ref()))
-            .line("Gone since", gone_since(self))
+            .line("Offline since", offline_since(self))
             .line("Reported", text::time(self.report_time.as_ref()))
-            .line("Refused", text::clean(&self.nack_reason));
+            .line("Rejected", text::clean(&self.nack_reason));
         if let Some(isolation) = self.isolation.as_ref().filter(|i| !i.reason.is_empty()) {
             page.section("Not isolated")
                 .block(&text::clean(&isolation.reason));
@@ -77,22 +78,22 @@ impl Resource for pb::Node {
         if !self.quarantined.is_empty() {
             let lines = self.quarantined.iter();
             let lines = lines.map(|q| text::clean(&format!("{}: {}", q.service, q.reason)));
-            page.section("Routes kept at their last good value")
+            page.section("Quarantined routes (the last valid route is used)")
                 .block(&lines.collect::<Vec<_>>().join("\n"));
         }
         page.finish()
     }
 }
 
-/// Empty while it is connected.
-fn gone_since(node: &pb::Node) -> String {
+/// The time of the disconnect; empty while the node is connected.
+fn offline_since(node: &pb::Node) -> String {
     match &node.disconnect_time {
         None => String::new(),
         time => text::time(time.as_ref()),
     }
 }
 
-/// How far containers are kept apart; empty if the node has not said.
+/// The isolation of containers; empty if the node has not reported it.
 fn isolation(node: &pb::Node) -> String {
     match node.isolation.as_ref().map(pb::Isolation::state) {
         None | Some(pb::isolation::State::Unspecified) => String::new(),
@@ -118,7 +119,7 @@ impl Resource for pb::Instance {
         &self.name
     }
 
-    fn row(&self, view: &View) -> Vec<String> {
+    fn row(&self, context: &RenderContext) -> Vec<String> {
         let start = self.cold_start.as_ref();
         vec![
             text::clean(self.name.split('/').nth(1).unwrap_or_default()),
@@ -127,12 +128,12 @@ impl Resource for pb::Instance {
             format!("v{}", self.version),
             short(self.state().as_str_name(), "STATE_"),
             self.in_flight.to_string(),
-            text::age(view.now, self.create_time.as_ref()),
+            text::age(context.now, self.create_time.as_ref()),
             start.map_or_else(|| "-".to_owned(), phases),
         ]
     }
 
-    fn detail(&self, view: &View) -> String {
-        table::table(Self::COLUMNS, [self.row(view)])
+    fn detail(&self, context: &RenderContext) -> String {
+        table::table(Self::COLUMNS, [self.row(context)])
     }
 }

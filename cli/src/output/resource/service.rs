@@ -3,7 +3,7 @@
 use cless_proto::v1 as pb;
 
 use super::{Resource, short};
-use crate::output::table::{Page, View};
+use crate::output::table::{DetailPage, RenderContext};
 use crate::text;
 
 impl Resource for pb::Service {
@@ -15,27 +15,27 @@ impl Resource for pb::Service {
         &self.name
     }
 
-    fn row(&self, view: &View) -> Vec<String> {
+    fn row(&self, context: &RenderContext) -> Vec<String> {
         vec![
             text::id(&self.name),
             short(self.state().as_str_name(), "STATE_"),
-            text::url(&view.proxy, &text::clean(&self.default_host)),
-            text::age(view.now, self.create_time.as_ref()),
+            text::url(&context.proxy, &text::clean(&self.default_host)),
+            text::age(context.now, self.create_time.as_ref()),
         ]
     }
 
-    fn detail(&self, view: &View) -> String {
+    fn detail(&self, context: &RenderContext) -> String {
         let labels = self
             .labels
             .iter()
             .map(|(k, v)| text::clean(&format!("{k}={v}")));
         let hosts = self.hosts.iter().map(|host| text::clean(host));
-        let mut page = Page::default();
+        let mut page = DetailPage::default();
         page.line("Name", text::id(&self.name))
             .line("State", short(self.state().as_str_name(), "STATE_"))
             .line(
                 "URL",
-                text::url(&view.proxy, &text::clean(&self.default_host)),
+                text::url(&context.proxy, &text::clean(&self.default_host)),
             )
             .line("More hosts", hosts.collect::<Vec<_>>().join(", "))
             .line("Labels", labels.collect::<Vec<_>>().join(", "))
@@ -49,7 +49,7 @@ impl Resource for pb::Service {
     }
 }
 
-/// Each under the name of its flag.
+/// One line per setting, under the name of its flag.
 fn settings_lines(settings: &pb::ServiceSettings) -> String {
     let number = |value: Option<u32>| value.map(|n| n.to_string()).unwrap_or_default();
     let flag = |value: Option<bool>| value.map(|on| on.to_string()).unwrap_or_default();
@@ -66,7 +66,7 @@ fn settings_lines(settings: &pb::ServiceSettings) -> String {
         Some(after) => time(Some(after)),
         None => "off".to_owned(),
     };
-    Page::default()
+    DetailPage::default()
         .line("min-instances", number(settings.min_instances))
         .line("max-instances", number(settings.max_instances))
         .line("concurrency", number(settings.concurrency))

@@ -1,12 +1,12 @@
-//! Traffic and its history.
+//! Traffic and its revisions.
 
 use cless_proto::v1 as pb;
 
 use super::Resource;
-use crate::output::table::{self, View};
+use crate::output::table::{self, RenderContext};
 use crate::text;
 
-/// `v2=90 v3=10:canary`, as `traffic set` takes it.
+/// `v2=90 v3=10:canary`, in the syntax of `traffic set`.
 pub(crate) fn targets_line(targets: &[pb::TrafficTarget]) -> String {
     let target = |t: &pb::TrafficTarget| {
         let tag = if t.tag.is_empty() {
@@ -41,17 +41,17 @@ impl Resource for pb::Traffic {
         &self.name
     }
 
-    fn row(&self, view: &View) -> Vec<String> {
+    fn row(&self, context: &RenderContext) -> Vec<String> {
         vec![
             text::clean(&self.name),
             self.revision.to_string(),
             targets_line(&self.targets),
-            text::age(view.now, self.update_time.as_ref()),
+            text::age(context.now, self.update_time.as_ref()),
         ]
     }
 
-    /// The targets are the page; an empty one still has its heading.
-    fn detail(&self, _view: &View) -> String {
+    /// A table of the targets, with a heading even if empty.
+    fn detail(&self, _context: &RenderContext) -> String {
         let rows = self.targets.iter().map(|target| {
             vec![
                 format!("v{}", target.version),
@@ -72,7 +72,7 @@ impl Resource for pb::TrafficRevision {
         &self.name
     }
 
-    fn row(&self, view: &View) -> Vec<String> {
+    fn row(&self, context: &RenderContext) -> Vec<String> {
         let reason = text::clean(&self.reason);
         let reason = match (self.rolled_back_from, reason.as_str()) {
             (0, _) => text::or_dash(reason),
@@ -84,11 +84,11 @@ impl Resource for pb::TrafficRevision {
             targets_line(&self.targets),
             text::or_dash(text::clean(&self.actor)),
             reason,
-            text::age(view.now, self.create_time.as_ref()),
+            text::age(context.now, self.create_time.as_ref()),
         ]
     }
 
-    fn detail(&self, view: &View) -> String {
-        table::table(Self::COLUMNS, [self.row(view)])
+    fn detail(&self, context: &RenderContext) -> String {
+        table::table(Self::COLUMNS, [self.row(context)])
     }
 }

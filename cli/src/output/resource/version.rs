@@ -1,4 +1,4 @@
-//! A version: how it runs, its proof, and what each node last saw of it.
+//! A version: its specification, its verification and its status on each node.
 
 use cless_proto::v1 as pb;
 
@@ -6,12 +6,12 @@ mod failure;
 mod spec;
 
 use super::{Resource, short};
-use crate::output::table::{Page, View};
+use crate::output::table::{DetailPage, RenderContext};
 use crate::text;
 use failure::failure_text;
 
-/// The state of the last proof; `-` if never asked.
-fn proof(version: &pb::Version) -> String {
+/// The state of the last verification; `-` if there was none.
+fn verification_state(version: &pb::Version) -> String {
     match &version.verification {
         Some(v) if v.state() != pb::verification::State::Unspecified => {
             short(v.state().as_str_name(), "STATE_")
@@ -30,7 +30,7 @@ impl Resource for pb::Version {
         &self.name
     }
 
-    fn row(&self, view: &View) -> Vec<String> {
+    fn row(&self, context: &RenderContext) -> Vec<String> {
         let image = self
             .spec
             .as_ref()
@@ -41,12 +41,12 @@ impl Resource for pb::Version {
             image,
             format!("{}%", self.percent),
             text::or_dash(text::clean(&self.tags.join(","))),
-            proof(self),
-            text::age(view.now, self.create_time.as_ref()),
+            verification_state(self),
+            text::age(context.now, self.create_time.as_ref()),
         ]
     }
 
-    fn detail(&self, view: &View) -> String {
+    fn detail(&self, context: &RenderContext) -> String {
         let spec = self.spec.clone().unwrap_or_default();
         let cores = format!("{}", f64::from(spec.cpu_millis) / 1000.0);
         let port = if spec.port == 0 {
@@ -55,7 +55,7 @@ impl Resource for pb::Version {
             spec.port.to_string()
         };
         let words = |words: &[String]| text::clean(&words.join(" "));
-        let mut page = Page::default();
+        let mut page = DetailPage::default();
         page.line("Name", text::clean(&self.name))
             .line("Image", text::clean(&spec.image))
             .line("Digest", text::clean(&self.image_digest))
@@ -85,25 +85,25 @@ impl Resource for pb::Version {
             page.section("Environment")
                 .block(&env.collect::<Vec<_>>().join("\n"));
         }
-        proof_section(self, &mut page);
+        verification_section(self, &mut page);
         for node in self.status.iter().flat_map(|status| &status.nodes) {
             page.section(&format!("On {}", text::clean(&node.node)));
-            page.block(&node_lines(node, view));
+            page.block(&node_lines(node, context));
         }
         page.finish()
     }
 }
 
-fn proof_section(version: &pb::Version, page: &mut Page) {
+fn verification_section(version: &pb::Version, page: &mut DetailPage) {
     let Some(verification) = &version.verification else {
         return;
     };
-    page.section("Proof");
-    let mut lines = Page::default();
+    page.section("Verification");
+    let mut lines = DetailPage::default();
     lines
-        .line("state", proof(version))
-        .line("asked", text::time(verification.request_time.as_ref()))
-        .line("why", text::clean(&verification.message));
+        .line("state", verification_state(version))
+        .line("requested", text::time(verification.request_time.as_ref()))
+        .line("message", text::clean(&verification.message));
     for node in &verification.nodes {
         let state = short(node.state().as_str_name(), "STATE_");
         let start = node.cold_start.as_ref().map(phases).unwrap_or_default();
@@ -120,19 +120,22 @@ fn proof_section(version: &pb::Version, page: &mut Page) {
     }
 }
 
-fn node_lines(node: &pb::NodeVersionStatus, view: &View) -> String {
-    let mut lines = Page::default();
+fn node_lines(node: &pb::NodeVersionStatus, context: &RenderContext) -> String {
+    let mut lines = DetailPage::default();
     lines.line("pulling", text::clean(&node.pull_progress));
     if let Some(start) = &node.last_cold_start {
-        let ago = text::age(view.now, start.time.as_ref());
+        let ago = text::age(context.now, start.time.as_ref());
         lines.line("last cold start", format!("{} ({ago} ago)", phases(start)));
     }
     if node.failures > 0 {
         let until = node.backoff_until.as_ref();
-        let wait = until
-            .map(|t| format!(", none is tried before {t}"))
+        let backoff = until
+            .map(|t| format!(", next attempt after {t}"))
             .unwrap_or_default();
-        lines.line("failed starts", format!("{} in a row{wait}", node.failures));
+        lines.line(
+            "failed starts",
+            format!("{} in a row{backoff}", node.failures),
+        );
     }
     let mut lines = lines.finish();
     if let Some(failure) = &node.last_failure {
@@ -163,7 +166,8 @@ pub(super) fn phases(start: &pb::ColdStart) -> String {
     }
 }
 
-/// Why a version is not proved: one entry a node, its log in further lines; or the plane's message.
+/// The failures of a verification: one entry per node, with log lines, or the message of the control
+/// plane.
 pub(crate) fn failure_lines(version: &pb::Version) -> Vec<String> {
     let Some(verification) = &version.verification else {
         return Vec::new();

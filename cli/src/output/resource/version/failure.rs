@@ -1,49 +1,48 @@
-//! Why a start failed, in a few lines.
+//! The description of a failed start.
 
 use cless_proto::v1 as pb;
 
 use crate::text;
 
-/// `nodes/local: the container ended (exit code 3, out of memory)` and its log, indented.
+/// `nodes/local: the container exited (exit code 3, out of memory)` and indented log lines.
 pub(super) fn failure_text(node: &str, failure: &pb::StartFailure) -> String {
-    let what = match failure.message.as_str() {
+    let message = match failure.message.as_str() {
         "" => match failure.reason() {
-            pb::start_failure::Reason::Image => "the image cannot be had",
-            pb::start_failure::Reason::Engine => "the engine refused to start it",
-            pb::start_failure::Reason::Exited => "the container ended before it was ready",
-            pb::start_failure::Reason::NotReady => "it did not become ready in time",
-            pb::start_failure::Reason::Unspecified => "it did not start",
+            pb::start_failure::Reason::Image => "the image is unavailable",
+            pb::start_failure::Reason::Engine => "the engine failed to start the container",
+            pb::start_failure::Reason::Exited => "the container exited before it was ready",
+            pb::start_failure::Reason::NotReady => "the container did not become ready in time",
+            pb::start_failure::Reason::Unspecified => "the container did not start",
         },
         message => message,
     };
-    // The message may have said it already, in these or other words.
+    // Details that the message contains are not repeated.
     let code = failure
         .exit_code
-        .filter(|code| !what.contains(&format!("code {code}")));
+        .filter(|code| !message.contains(&format!("code {code}")));
     let code = code.map(|code| format!("exit code {code}"));
     let oom = failure
         .oom_killed
-        .then(|| "out of memory: give it more with --memory".to_owned());
+        .then(|| "out of memory: raise --memory".to_owned());
     let signal =
-        Some(&failure.signal).filter(|signal| !signal.is_empty() && !what.contains(*signal));
+        Some(&failure.signal).filter(|signal| !signal.is_empty() && !message.contains(*signal));
     let signal = signal.map(|signal| text::clean(signal));
-    let facts = [code, signal, oom].into_iter().flatten();
-    let facts: Vec<String> = facts.collect();
+    let details = [code, signal, oom].into_iter().flatten();
+    let details: Vec<String> = details.collect();
     let mut line = String::new();
     if !node.is_empty() {
         line = format!("{}: ", text::clean(node));
     }
-    line.push_str(&text::clean(what));
-    if !facts.is_empty() {
-        line.push_str(&format!(" ({})", facts.join(", ")));
+    line.push_str(&text::clean(message));
+    if !details.is_empty() {
+        line.push_str(&format!(" ({})", details.join(", ")));
     }
-    for (name, words) in [
+    for (name, value) in [
         ("last probe", &failure.last_probe),
-        ("the engine said", &failure.engine_error),
+        ("engine error", &failure.engine_error),
     ] {
-        // The message may quote it.
-        if !words.is_empty() && !what.contains(words.as_str()) {
-            line.push_str(&format!("\n  {name}: {}", text::clean(words)));
+        if !value.is_empty() && !message.contains(value.as_str()) {
+            line.push_str(&format!("\n  {name}: {}", text::clean(value)));
         }
     }
     for log in &failure.log_tail {
@@ -58,7 +57,7 @@ mod tests {
     use insta::assert_snapshot;
 
     #[test]
-    fn what_is_known_is_told_once() {
+    fn each_detail_is_shown_once() {
         let killed = pb::StartFailure {
             reason: pb::start_failure::Reason::Exited.into(),
             message: "the container was ended by SIGSEGV before it was ready".to_owned(),
@@ -79,8 +78,8 @@ mod tests {
             ..Default::default()
         };
         assert_snapshot!(failure_text("", &refused), @r"
-        the engine refused to start it
-          the engine said: no space left on device
+        the engine failed to start the container
+          engine error: no space left on device
         ");
         let quoted = pb::StartFailure {
             message: "the engine refused: no such group".to_owned(),

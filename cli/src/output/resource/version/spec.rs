@@ -1,13 +1,13 @@
-//! What a version's containers may use and how they are found ready, in lines.
+//! The limits and the readiness probe of a version.
 
 use cless_proto::v1 as pb;
 use pb::readiness_probe::Kind;
 
-use crate::output::table::Page;
+use crate::output::table::DetailPage;
 use crate::text;
 
-/// Limits beyond cpu and memory; what was left to the image is left out.
-pub(super) fn limits(spec: &pb::VersionSpec, page: &mut Page) {
+/// Limits other than CPU and memory; options left to the image are omitted.
+pub(super) fn limits(spec: &pb::VersionSpec, page: &mut DetailPage) {
     if spec.pids_limit > 0 {
         page.line("Processes", spec.pids_limit.to_string());
     }
@@ -20,9 +20,9 @@ pub(super) fn limits(spec: &pb::VersionSpec, page: &mut Page) {
         .line("User", text::clean(&spec.user));
     let grace = spec.stop_grace.as_ref().map(|grace| {
         if *grace == prost_types::Duration::default() {
-            "no grace".to_owned()
+            "no grace period".to_owned()
         } else {
-            format!("{} grace", text::proto_duration(Some(grace)))
+            format!("{} grace period", text::proto_duration(Some(grace)))
         }
     });
     let signal = Some(text::clean(&spec.stop_signal)).filter(|signal| !signal.is_empty());
@@ -30,33 +30,28 @@ pub(super) fn limits(spec: &pb::VersionSpec, page: &mut Page) {
     page.line("Stop", stop.join(", "));
 }
 
-/// The probe and those of its timings that are not the defaults.
+/// The probe, with timings that differ from the defaults.
 pub(super) fn readiness(spec: &pb::VersionSpec) -> String {
     let probe = spec.readiness.clone().unwrap_or_default();
     let mut line = match &probe.kind {
         Some(Kind::Http(http)) => {
             let or = |status, default| if status == 0 { default } else { status };
             let (low, high) = (or(http.status_min, 200), or(http.status_max, 399));
-            format!("GET {} answers {low}-{high}", text::clean(&http.path))
+            format!("GET {} returns {low}-{high}", text::clean(&http.path))
         }
         Some(Kind::Grpc(grpc)) if grpc.service.is_empty() => "gRPC health is SERVING".to_owned(),
         Some(Kind::Grpc(grpc)) => {
             format!("gRPC health of {} is SERVING", text::clean(&grpc.service))
         }
-        Some(Kind::Healthcheck(_)) => "the image's HEALTHCHECK is healthy".to_owned(),
-        Some(Kind::Tcp(_)) | None => "a TCP connect to the port".to_owned(),
+        Some(Kind::Healthcheck(_)) => "HEALTHCHECK of the image".to_owned(),
+        Some(Kind::Tcp(_)) | None => "TCP connect to the port".to_owned(),
     };
-    let ms = |span: i64, nanos| {
-        Some(prost_types::Duration {
-            seconds: span,
-            nanos,
-        })
-    };
+    let duration = |seconds, nanos| Some(prost_types::Duration { seconds, nanos });
     let mut timings = Vec::new();
     for (name, given, default) in [
-        ("every", probe.period, ms(0, 50_000_000)),
-        ("within", probe.timeout, ms(1, 0)),
-        ("after", probe.initial_delay, ms(0, 0)),
+        ("interval", probe.period, duration(0, 50_000_000)),
+        ("timeout", probe.timeout, duration(1, 0)),
+        ("delay", probe.initial_delay, duration(0, 0)),
     ] {
         if given.is_some() && given != default {
             timings.push(format!("{name} {}", text::proto_duration(given.as_ref())));

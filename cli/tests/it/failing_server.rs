@@ -1,4 +1,4 @@
-//! A server that answers every call with one gRPC status: what a real one does only when broken.
+//! A server that answers every call with the same gRPC error.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -9,12 +9,12 @@ use tonic::codegen::http;
 use tonic::codegen::{BoxFuture, Service};
 use tonic::server::NamedService;
 
-/// Refuses every call of `CatalogService`.
+/// Fails every call of `CatalogService`.
 #[derive(Clone, Copy)]
-pub(crate) struct Refusing(tonic::Code);
+pub(crate) struct FailingServer(tonic::Code);
 
-impl Refusing {
-    /// Serves until the test ends; its address.
+impl FailingServer {
+    /// Serves until the test ends and returns the address.
     pub(crate) async fn start(code: tonic::Code) -> SocketAddr {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
             .await
@@ -27,11 +27,11 @@ impl Refusing {
     }
 }
 
-impl NamedService for Refusing {
+impl NamedService for FailingServer {
     const NAME: &'static str = "cless.v1.CatalogService";
 }
 
-impl Service<http::Request<Body>> for Refusing {
+impl Service<http::Request<Body>> for FailingServer {
     type Response = http::Response<Body>;
     type Error = Infallible;
     type Future = BoxFuture<Self::Response, Infallible>;
