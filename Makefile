@@ -7,7 +7,7 @@ CARGO ?= cargo
 TOOLS := target/tools/bin
 FUZZ_SECONDS ?= 20
 
-.PHONY: demo test test-postgres loom fuzz bench bench-cold bench-proxy bench-micro bench-control bench-feed dist check engine engine-down tools images clean-images
+.PHONY: demo test test-postgres loom fuzz bench bench-cold bench-proxy bench-micro bench-control bench-feed dist check guide engine engine-down tools images clean-images
 
 demo: ## The main job end to end on real containers; leaves nothing behind
 	$(CARGO) build --workspace --all-targets
@@ -57,12 +57,16 @@ bench-feed: ## Changes to a thousand subscribers; writes target/bench/feed.json
 dist: ## The data plane as it is shipped: fat LTO, one codegen unit; in target/dist
 	$(CARGO) build --profile dist --package cless-data-plane
 
-check: tools ## Format, lints, documentation, the API's style
+check: tools ## Format, lints, documentation, the API's style, the pages
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --package cless-data-plane --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 	cd proto && ../$(TOOLS)/buf lint
+	$(CARGO) test --workspace --test guide
+
+guide: ## Writes the generated tables of the pages: flags, settings, metrics
+	CLESS_GUIDE=write $(CARGO) test --quiet --workspace --test guide
 
 engine: ## A Docker engine, if none answers
 	sh tests/engine.sh up
