@@ -6,7 +6,7 @@
 CARGO ?= cargo
 TOOLS := target/tools/bin
 FUZZ_SECONDS ?= 20
-# A folder with the programs of an earlier build, which bench-cold and bench-proxy then also measure.
+# A folder with programs of an earlier build, which bench-cold and bench-proxy then also measure.
 BASELINE ?=
 
 .PHONY: demo test test-postgres loom fuzz bench bench-cold bench-proxy bench-micro bench-control bench-feed dist check engine engine-down tools images clean-images
@@ -26,7 +26,7 @@ test-postgres: ## Runs the control plane's tests on PostgreSQL instead of SQLite
 	CLESS_TEST_DATABASE=postgres sh tests/postgres.sh run $(CARGO) test --workspace --lib --test it \
 	    --config 'target."cfg(all())".runner = ["sh", "$(CURDIR)/tests/only.sh", "control-plane"]'
 
-loom: ## Checks admission against reaping, draining and pausing in every interleaving; part of `make test`
+loom: ## Model-checks admission against reaping, draining and pausing; part of `make test`
 	$(CARGO) test --package cless-loom
 
 fuzz: ## Fuzzes parsers of untrusted input for FUZZ_SECONDS per target, longer than `make test`
