@@ -1,63 +1,66 @@
-# What a person or CI runs. Everything is set up by the target that needs it.
+# Entry points for people and CI. Each target sets up its own prerequisites.
 #
-# All building goes through `--workspace --all-targets`, so that every target shares one set of
-# features and nothing is compiled twice.
+# Every build uses `--workspace`, so that all targets share one set of features and nothing is
+# compiled twice.
 
 CARGO ?= cargo
 TOOLS := target/tools/bin
 FUZZ_SECONDS ?= 20
+# A folder with programs of an earlier build, which bench-cold and bench-proxy then also measure.
+BASELINE ?=
 
 .PHONY: demo test test-postgres loom fuzz bench bench-cold bench-proxy bench-micro bench-control bench-feed dist check guide engine engine-down tools images clean-images
 
-demo: ## The main job end to end on real containers; leaves nothing behind
-	$(CARGO) build --workspace --all-targets
+demo: ## Runs the main job end to end on real containers and cleans up
+	$(CARGO) build --workspace --bins
 	sh tests/engine.sh run target/debug/cless-demo
 
-test: tools ## The whole suite: unit, property and end-to-end on a real engine
+test: tools ## Runs the whole suite: unit, property and end-to-end tests on a real engine
 	$(CARGO) build --workspace --all-targets
 	sh tests/engine.sh up
 	sh tests/postgres.sh run $(CARGO) test --workspace
 	$(MAKE) test-postgres
 
-# The same executables as above: `--package` would build all of it again with other features.
-test-postgres: ## The control plane's tests once more, on PostgreSQL instead of SQLite; also part of `make test`
+# Runs the executables built above: `--package` would rebuild everything with other features.
+test-postgres: ## Runs the control plane's tests on PostgreSQL instead of SQLite; part of `make test`
 	CLESS_TEST_DATABASE=postgres sh tests/postgres.sh run $(CARGO) test --workspace --lib --test it \
 	    --config 'target."cfg(all())".runner = ["sh", "$(CURDIR)/tests/only.sh", "control-plane"]'
 
-loom: ## Admission against reaping, draining and freezing, in every order; also part of `make test`
+loom: ## Model-checks admission against reaping, draining and pausing; part of `make test`
 	$(CARGO) test --package cless-loom
 
-fuzz: ## Longer on what strangers and files say than `make test`; FUZZ_SECONDS for each target
+fuzz: ## Fuzzes parsers of untrusted input for FUZZ_SECONDS per target, longer than `make test`
 	CLESS_FUZZ_SECONDS=$(FUZZ_SECONDS) $(CARGO) test --workspace --lib fuzz
 
-bench: bench-cold bench-proxy bench-micro bench-control bench-feed ## Every bench there is
+bench: bench-cold bench-proxy bench-micro bench-control bench-feed ## Runs all benches
 
-bench-cold: ## Cold starts against raw engine calls; writes target/bench/cold.json
+bench-cold: ## Compares cold starts with raw engine calls; writes target/bench/cold.json
 	$(CARGO) build --release --workspace --bins
-	sh tests/engine.sh run target/release/cless-bench-cold
+	sh tests/engine.sh run target/release/cless-bench-cold $(if $(BASELINE),--baseline $(BASELINE))
 
-bench-proxy: ## Warm requests against nginx, HAProxy, Envoy, Caddy, Traefik; writes target/bench/proxy.json, proxy.svg
+bench-proxy: ## Compares warm requests with nginx, HAProxy, Envoy, Caddy, Traefik; writes target/bench/proxy.json, proxy.svg
 	$(CARGO) build --release --workspace --bins
 	$(MAKE) dist
 	sh tests/proxies.sh
-	CLESS_PROGRAMS=target/dist sh tests/engine.sh run target/release/cless-bench-proxy
+	CLESS_PROGRAMS=target/dist sh tests/engine.sh run target/release/cless-bench-proxy \
+	    $(if $(BASELINE),--baseline $(BASELINE)/cless-data-plane)
 
-bench-micro: ## Choosing, finding, entering against the least that could do it; writes target/bench/micro.json
+bench-micro: ## Compares version choice, route lookup and admission with minimal code; writes target/bench/micro.json
 	$(CARGO) build --release --workspace --bins
 	target/release/cless-bench-micro
 
-bench-control: ## Writes against raw SQLite, start of the control plane, way of a change; writes target/bench/control.json
+bench-control: ## Measures writes, control plane start and propagation of changes; writes target/bench/control.json
 	$(CARGO) build --release --workspace --bins
 	sh tests/engine.sh run target/release/cless-bench-control
 
-bench-feed: ## Changes to a thousand subscribers; writes target/bench/feed.json
+bench-feed: ## Measures changes to a thousand subscribers; writes target/bench/feed.json
 	$(CARGO) build --release --workspace --bins
 	sh tests/engine.sh run target/release/cless-bench-feed
 
-dist: ## The data plane as it is shipped: fat LTO, one codegen unit; in target/dist
+dist: ## Builds the data plane as shipped (fat LTO, one codegen unit) in target/dist
 	$(CARGO) build --profile dist --package cless-data-plane
 
-check: tools ## Format, lints, documentation, the API's style, the pages
+check: tools ## Checks formatting, lints, documentation, API style and the pages
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --package cless-data-plane --no-default-features -- -D warnings
@@ -68,17 +71,17 @@ check: tools ## Format, lints, documentation, the API's style, the pages
 guide: ## Writes the generated tables of the pages: flags, settings, metrics
 	CLESS_GUIDE=write $(CARGO) test --quiet --workspace --test guide
 
-engine: ## A Docker engine, if none answers
+engine: ## Starts a Docker engine if none responds
 	sh tests/engine.sh up
 
 engine-down: ## Stops the engine that `make engine` or `make test` started
 	sh tests/engine.sh down
 
-tools: ## buf and grpcurl under target/tools
+tools: ## Installs buf and grpcurl under target/tools
 	sh tests/tools.sh
 
-images: ## The images of the tests, to try things by hand
+images: ## Builds the test images, for manual use
 	$(CARGO) run --quiet --package cless-tests --bin cless-images -- --nginx
 
-clean-images: ## Removes every image that tests, demo and benches made
+clean-images: ## Removes all images that tests, demo and benches built
 	$(CARGO) run --quiet --package cless-tests --bin cless-images -- --remove

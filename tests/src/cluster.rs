@@ -1,15 +1,15 @@
-//! One control plane and any number of data planes, as processes of their own, on ports the system
-//! picks, with all their files in one temporary folder.
+//! A control plane and any number of data planes, as processes on free ports, with all their files
+//! in one temporary folder.
 //!
 //! ```text
 //! let mut cluster = Cluster::start(2).await?;
 //! let hello = cluster.serve("hello", &image, settings()).await?;   // service, version 1, 100 %
 //! let answer = cluster.get("hello", "/").await?;                   // through node 0
-//! cluster.finish().await?;                                         // SIGTERM; nothing may be left
+//! cluster.finish().await?;                                         // SIGTERM; checks for leftovers
 //! ```
 //!
-//! A cluster dropped without [`Cluster::finish`] belongs to a test that failed: its processes are
-//! killed, their last log lines printed and its containers removed.
+//! Dropping a cluster without [`Cluster::finish`] means that the test failed: the drop kills the
+//! processes, prints their last log lines and removes the containers.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -19,11 +19,12 @@ use anyhow::{Context as _, Result, ensure};
 use bollard::Docker;
 use cless_proto::v1;
 use tempfile::TempDir;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
+use crate::control_plane::{self, any_port};
 use crate::engine::{self, Container};
 use crate::firewall;
-use crate::http_client::{self, Answer};
+use crate::http_client::{self, FullResponse};
 use crate::process::Program;
 use crate::wait;
 
@@ -34,12 +35,12 @@ mod processes;
 pub use api::{Api, duration, settings};
 pub use node::{Node, NodeSetup};
 
-/// How long a data plane may take to drain and to remove its containers.
-const STOP_WITHIN: Duration = Duration::from_secs(30);
-/// A change reaches a connected node in milliseconds; a node that was cut off comes back in seconds.
-const PROPAGATED_WITHIN: Duration = Duration::from_secs(30);
+/// Time for a data plane to drain and to remove its containers.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// A change reaches a connected node within milliseconds; a disconnected one reconnects in seconds.
+const PROPAGATION_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A whole cless, of processes.
+/// A running cluster.
 #[derive(Debug)]
 pub struct Cluster {
     dir: TempDir,
@@ -47,32 +48,33 @@ pub struct Cluster {
     control_plane: Option<Program>,
     grpc: SocketAddr,
     nodes: Vec<Node>,
-    /// Of data planes that are added without one of their own.
+    /// Default set-up of added data planes.
     setup: NodeSetup,
     id: String,
-    /// Everything listens on all addresses of the machine, not on loopback only.
+    /// Whether everything listens on all addresses of the machine instead of loopback.
     exposed: bool,
     finished: bool,
 }
 
 impl Cluster {
-    /// Starts a control plane with an empty database and `nodes` data planes, and waits until all of
-    /// them have the route table.
+    /// Starts a control plane with an empty database and `nodes` data planes, and waits until all
+    /// of them have the route table.
     pub async fn start(nodes: usize) -> Result<Self> {
         Self::start_with(nodes, NodeSetup::default()).await
     }
 
-    /// The same, with data planes of this set-up.
+    /// As [`Cluster::start`], with a set-up for the data planes.
     pub async fn start_with(nodes: usize, setup: NodeSetup) -> Result<Self> {
         Self::start_at(engine::connect().await?, nodes, setup, false).await
     }
 
-    /// The same, all listening on every address of this machine, where a container could reach them.
+    /// As [`Cluster::start`], but everything listens on all addresses, so that containers can reach
+    /// it.
     pub async fn start_exposed(nodes: usize) -> Result<Self> {
         Self::start_at(engine::connect().await?, nodes, NodeSetup::default(), true).await
     }
 
-    /// As [`Cluster::start_with`]; `docker` is the engine that the containers are on.
+    /// As [`Cluster::start_with`], with the engine that holds the containers.
     pub async fn start_on(docker: Docker, nodes: usize, setup: NodeSetup) -> Result<Self> {
         Self::start_at(docker, nodes, setup, false).await
     }
@@ -87,7 +89,7 @@ impl Cluster {
             dir: tempfile::Builder::new().prefix("cless-test-").tempdir()?,
             docker,
             control_plane: None,
-            grpc: SocketAddr::from(([127, 0, 0, 1], 0)),
+            grpc: any_port(),
             nodes: Vec::new(),
             setup,
             id: String::new(),
@@ -103,17 +105,17 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// The id that all its containers are labelled with.
+    /// The cluster id in the labels of its containers.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Where the control plane serves gRPC.
+    /// gRPC address of the control plane.
     pub fn grpc(&self) -> SocketAddr {
         self.grpc
     }
 
-    /// The id of the control plane's process.
+    /// Process id of the control plane.
     pub fn control_plane_pid(&self) -> Result<u32> {
         let program = self.control_plane.as_ref();
         program.context("the control plane is down")?.pid()
@@ -124,28 +126,29 @@ impl Cluster {
         &self.docker
     }
 
-    /// Its folder, for files of a test.
+    /// The temporary folder, also for files of a test.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// A data plane, in the order they were started.
+    /// The data plane at `index`, in the order of their start.
     pub fn node(&self, index: usize) -> &Node {
         &self.nodes[index]
     }
 
-    /// The same, to be set up otherwise before its next start.
+    /// All data planes, in the order of their start.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// As [`Cluster::node`], to change its set-up before its next start.
     pub fn node_mut(&mut self, index: usize) -> &mut Node {
         &mut self.nodes[index]
     }
 
-    /// The random id of a data plane that has been started.
+    /// The random node id of a data plane.
     pub fn node_id(&self, index: usize) -> Result<String> {
-        let file = self
-            .dir
-            .path()
-            .join(&self.nodes[index].name)
-            .join("node-id");
+        let file = self.dir().join(&self.nodes[index].name).join("node-id");
         let id = std::fs::read_to_string(&file);
         Ok(id
             .with_context(|| file.display().to_string())?
@@ -153,8 +156,8 @@ impl Cluster {
             .to_owned())
     }
 
-    /// Where something is told to listen that is dialled at `address`.
-    fn bound(&self, address: SocketAddr) -> SocketAddr {
+    /// The address to listen on so that `address` can be connected to.
+    fn listen_address(&self, address: SocketAddr) -> SocketAddr {
         match self.exposed {
             true => SocketAddr::from(([0, 0, 0, 0], address.port())),
             false => address,
@@ -166,23 +169,23 @@ impl Cluster {
         Ok(Api::new(self.channel()?))
     }
 
-    /// A channel to the control plane; it connects when it is first used, and again when it must.
+    /// A channel to the control plane, which connects on first use and reconnects by itself.
     pub fn channel(&self) -> Result<Channel> {
-        let endpoint = Endpoint::from_shared(format!("http://{}", self.grpc))?;
-        Ok(endpoint.timeout(Duration::from_secs(30)).connect_lazy())
+        control_plane::channel(self.grpc)
     }
 
-    /// The host of a service.
+    /// The default host of a service.
     pub fn host(service: &str) -> String {
         format!("{service}.localhost")
     }
 
-    /// A GET of a path of a service through node 0.
-    pub async fn get(&self, service: &str, path: &str) -> Result<Answer> {
+    /// Sends a GET to a service through node 0.
+    pub async fn get(&self, service: &str, path: &str) -> Result<FullResponse> {
         self.node(0).get(&Self::host(service), path).await
     }
 
-    /// A service with one version of `image` that gets all traffic, in force on all nodes.
+    /// Creates a service with one version of `image` that gets all traffic, and waits until all
+    /// nodes apply it.
     pub async fn serve(
         &self,
         service: &str,
@@ -193,7 +196,7 @@ impl Cluster {
             .await
     }
 
-    /// As [`Cluster::serve`], with an environment of the caller's.
+    /// As [`Cluster::serve`], with environment variables.
     pub async fn serve_env(
         &self,
         service: &str,
@@ -208,41 +211,44 @@ impl Cluster {
         Ok(created)
     }
 
-    /// Sets the split and waits until all nodes have it.
+    /// Sets the traffic split and waits until all nodes apply it.
     pub async fn set_traffic(&self, service: &str, split: &[(i32, u32)]) -> Result<v1::Traffic> {
         let traffic = self.api()?.set_traffic(service, split).await?;
         self.wait_propagated(traffic.feed_revision).await?;
         Ok(traffic)
     }
 
-    /// Waits until every running node has applied a feed revision; 0: the head.
+    /// Waits until every running node has applied a feed revision; 0 means the newest.
     pub async fn wait_propagated(&self, revision: i64) -> Result<()> {
         let running = self
             .nodes
             .iter()
             .filter(|node| node.program.is_some())
             .count();
-        let what = format!("revision {revision} is in force on {running} nodes");
-        wait::until(&what, PROPAGATED_WITHIN, async || {
-            let answer = self.api()?.check_propagation(revision).await?;
-            let applied = answer.nodes_applied as usize;
-            Ok((applied >= running && answer.pending.is_empty()).then_some(()))
+        let what = format!("{running} nodes apply revision {revision}");
+        wait::until(&what, PROPAGATION_TIMEOUT, async || {
+            let progress = self.api()?.check_propagation(revision).await?;
+            let applied = progress.nodes_applied as usize;
+            Ok((applied >= running && progress.pending.is_empty()).then_some(()))
         })
         .await
     }
 
-    /// Waits until node 0 has exactly `count` network sandboxes ready.
+    /// Waits until every running node has exactly `count` idle network sandboxes.
     pub async fn wait_sandboxes(&self, count: usize, within: Duration) -> Result<()> {
         let line = format!(r#"cless_sandboxes{{state="idle"}} {count}"#);
-        let what = format!("{count} sandboxes are ready");
-        wait::until(&what, within, async || {
-            let metrics = http_client::get(self.node(0).admin, "admin", "/metrics").await?;
-            Ok(metrics.text().lines().any(|one| one == line).then_some(()))
-        })
-        .await
+        for node in self.nodes.iter().filter(|node| node.program.is_some()) {
+            let what = format!("{} has {count} idle sandboxes", node.name);
+            wait::until(&what, within, async || {
+                let metrics = http_client::get(node.admin, "admin", "/metrics").await?;
+                Ok(metrics.text().lines().any(|one| one == line).then_some(()))
+            })
+            .await?;
+        }
+        Ok(())
     }
 
-    /// The pause containers of this cluster, used or not.
+    /// All pause containers of this cluster, idle or in use.
     pub async fn sandboxes(&self) -> Result<Vec<Container>> {
         let labels = [
             ("cless.cluster", self.id.as_str()),
@@ -251,21 +257,21 @@ impl Cluster {
         engine::containers(&self.docker, &labels).await
     }
 
-    /// Every instance of this cluster: all its containers but sandboxes.
+    /// All instances of this cluster: its containers except sandboxes.
     pub async fn instances(&self) -> Result<Vec<Container>> {
         let mut all = self.containers(None).await?;
         all.retain(|one| one.label("cless.role") != "sandbox");
         Ok(all)
     }
 
-    /// Every container of this cluster, sandboxes included, or of one service of it.
+    /// All containers of this cluster including sandboxes, or those of one service.
     pub async fn containers(&self, service: Option<&str>) -> Result<Vec<Container>> {
         let mut labels = vec![("cless.cluster", self.id.as_str())];
         labels.extend(service.map(|service| ("cless.service", service)));
         engine::containers(&self.docker, &labels).await
     }
 
-    /// Waits until exactly `count` containers of the service are there, and returns them.
+    /// Waits until the service has exactly `count` containers and returns them.
     pub async fn wait_containers(
         &self,
         service: &str,
@@ -283,8 +289,19 @@ impl Cluster {
         .await
     }
 
-    /// Stops everything by SIGTERM and asserts that nothing of this cluster is left on the engine or in
-    /// the firewall.
+    /// Waits until the service has exactly one container, which is paused, and returns it.
+    pub async fn wait_paused(&self, service: &str, within: Duration) -> Result<Container> {
+        let what = format!("the container of {service} is paused");
+        wait::until(&what, within, async || {
+            let mut found = self.containers(Some(service)).await?;
+            let is_paused = found.len() == 1 && found[0].state == "paused";
+            Ok(is_paused.then(|| found.remove(0)))
+        })
+        .await
+    }
+
+    /// Stops everything with SIGTERM and checks that neither the engine nor the firewall keeps
+    /// anything of this cluster.
     pub async fn finish(mut self) -> Result<()> {
         for index in 0..self.nodes.len() {
             if self.nodes[index].program.is_some() {
@@ -292,22 +309,18 @@ impl Cluster {
             }
         }
         if let Some(mut program) = self.control_plane.take() {
-            let status = program.stop(STOP_WITHIN).await?;
-            ensure!(status.success(), "the control plane ended with {status}");
+            program.stop_cleanly(STOP_TIMEOUT).await?;
         }
         let left = self.containers(None).await?;
         ensure!(left.is_empty(), "containers are left: {left:#?}");
         for index in 0..self.nodes.len() {
             let rules = firewall::rules(&self.node_id(index)?);
-            let log = self
-                .dir
-                .path()
-                .join(format!("{}.log", self.nodes[index].name));
+            let log = self.dir().join(format!("{}.log", self.nodes[index].name));
             let log = std::fs::read_to_string(log).unwrap_or_default();
-            let said: Vec<&str> = log.lines().rev().take(10).collect();
+            let last: Vec<&str> = log.lines().rev().take(10).collect();
             ensure!(
                 rules.is_empty(),
-                "firewall rules are left: {rules:#?}; the node said last, newest first: {said:#?}"
+                "firewall rules are left: {rules:#?}; last log lines, newest first: {last:#?}"
             );
         }
         let networks = engine::networks(&self.docker, &[("cless.cluster", &self.id)]).await?;
@@ -329,7 +342,7 @@ impl Drop for Cluster {
         }
         #[expect(
             clippy::print_stderr,
-            reason = "the test harness shows it beside the failure"
+            reason = "the test harness shows it with the failure"
         )]
         {
             eprintln!("the last log lines of this cluster:\n{logs}");
@@ -343,8 +356,8 @@ impl Drop for Cluster {
         if id.is_empty() {
             return;
         }
-        // A runtime of its own, for a drop may happen in one that is ending; joined, for the test
-        // program may end right after.
+        // The present runtime may be shutting down, and the test program may exit right after the
+        // drop.
         let sweep = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()

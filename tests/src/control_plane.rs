@@ -1,25 +1,26 @@
-//! Control planes alone, on any database, and data planes that follow them: for tests and benches that
-//! are about the store.
+//! Control planes without a cluster, on any database, and data planes that follow several of them:
+//! for tests and benches of the store.
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
-use tonic::transport::Endpoint;
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+use tonic::transport::{Channel, Endpoint};
 
 use crate::cluster::Api;
-use crate::process::{self, Program};
+use crate::process::{self, Program, flags};
 use crate::{http_client, paths};
 
-const STOP_WITHIN: Duration = Duration::from_secs(20);
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A port that the system chooses.
+/// A loopback address with a port that the system picks.
 pub fn any_port() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
-/// The URL of a SQLite file, made if it is not there.
+/// The URL of a SQLite file, which is created if it is missing.
 pub fn sqlite(path: &Path) -> String {
     format!("sqlite://{}?mode=rwc", path.display())
 }
@@ -28,77 +29,71 @@ pub fn sqlite(path: &Path) -> String {
 #[derive(Debug)]
 pub struct ControlPlane {
     program: Program,
-    /// Where it serves gRPC.
+    /// gRPC address.
     pub grpc: SocketAddr,
 }
 
 impl ControlPlane {
-    /// Starts one; its log and ready file go to `dir` under `label`.
+    /// Starts a control plane; log and ready file are `DIR/LABEL.log` and `DIR/LABEL.ready`.
     pub async fn start(
         dir: &Path,
         label: &str,
         listen: SocketAddr,
         database: &str,
     ) -> Result<Self> {
-        let ready_file = dir.join(format!("{label}.ready"));
-        let _ = std::fs::remove_file(&ready_file);
         let args = flags(&[
             ("--listen", &listen.to_string()),
             ("--database-url", database),
-            ("--ready-file", &ready_file.display().to_string()),
         ]);
-        let mut program = Program::start("cless-control-plane", &args, dir, label)?;
-        let ready = program.ready(&ready_file).await?;
-        let grpc = ready["listen"].as_str().context("no address")?.parse()?;
+        let path = paths::program("cless-control-plane")?;
+        let (program, ready) = Program::serve(&path, args, &[], dir, label).await?;
+        let grpc = address(&ready, "listen")?;
         Ok(Self { program, grpc })
     }
 
-    /// Its API, over a connection of its own.
+    /// The API over a new connection.
     pub fn api(&self) -> Result<Api> {
         api(self.grpc)
     }
 
-    /// Its process id.
+    /// The process id.
     pub fn pid(&self) -> Result<u32> {
         self.program.pid()
     }
 
-    /// SIGKILL, and waits for the end.
+    /// Sends SIGKILL and waits for the exit.
     pub async fn kill(&mut self) -> Result<()> {
         self.program.kill().await
     }
 
-    /// SIGTERM, and waits for the clean end.
+    /// Sends SIGTERM and waits for the clean exit.
     pub async fn stop(mut self) -> Result<()> {
-        let status = self.program.stop(STOP_WITHIN).await?;
-        ensure!(
-            status.success(),
-            "it ended with {status}: {}",
-            self.program.log_tail(20)
-        );
-        Ok(())
+        self.program.stop_cleanly(STOP_TIMEOUT).await
     }
 
-    /// The last lines it wrote.
+    /// The last `lines` lines of its log.
     pub fn log_tail(&self, lines: usize) -> String {
         self.program.log_tail(lines)
     }
 }
 
-/// The API at an address.
-pub fn api(grpc: SocketAddr) -> Result<Api> {
+/// A channel to a control plane, which connects on first use and reconnects by itself.
+pub fn channel(grpc: SocketAddr) -> Result<Channel> {
     let endpoint = Endpoint::from_shared(format!("http://{grpc}"))?;
-    Ok(Api::new(
-        endpoint.timeout(Duration::from_secs(30)).connect_lazy(),
-    ))
+    Ok(endpoint.timeout(Duration::from_secs(30)).connect_lazy())
 }
 
-/// Runs `cless-control-plane` to its end; returns its exit code and what it wrote to stderr.
+/// The API of a control plane.
+pub fn api(grpc: SocketAddr) -> Result<Api> {
+    Ok(Api::new(channel(grpc)?))
+}
+
+/// Runs `cless-control-plane` until it exits; returns its exit code and standard error.
 pub async fn run(args: &[(&str, &str)]) -> Result<(Option<i32>, String)> {
     run_command(None, args).await
 }
 
-/// Runs a subcommand of `cless-control-plane`.
+/// As [`run`], with a subcommand.
 pub async fn run_command(
     command: Option<&str>,
     args: &[(&str, &str)],
@@ -115,20 +110,19 @@ pub async fn run_command(
     Ok((outcome.code, outcome.stderr))
 }
 
-/// A data plane that follows control planes at several addresses.
+/// A data plane that follows one of several control planes.
 #[derive(Debug)]
 pub struct Follower {
     program: Program,
-    /// Where it proxies.
+    /// HTTP address of the proxy.
     pub listen: SocketAddr,
-    /// Where its metrics are.
+    /// Address of metrics and health.
     pub admin: SocketAddr,
 }
 
 impl Follower {
-    /// Starts one.
+    /// Starts a data plane.
     pub async fn start(dir: &Path, name: &str, control_planes: &[SocketAddr]) -> Result<Self> {
-        let ready_file = dir.join(format!("{name}.ready"));
         let addresses: Vec<String> = control_planes
             .iter()
             .map(|address| format!("http://{address}"))
@@ -140,36 +134,28 @@ impl Follower {
             ("--node", name),
             ("--log-format", "text"),
             ("--cache-dir", &dir.join(name).display().to_string()),
-            ("--ready-file", &ready_file.display().to_string()),
         ]);
-        let mut program = Program::start("cless-data-plane", &args, dir, name)?;
-        let ready = program.ready(&ready_file).await?;
-        let address = |key: &str| -> Result<SocketAddr> {
-            Ok(ready[key].as_str().context("no address")?.parse()?)
-        };
+        let path = paths::program("cless-data-plane")?;
+        let (program, ready) = Program::serve(&path, args, &[], dir, name).await?;
         Ok(Self {
-            listen: address("listen")?,
-            admin: address("admin")?,
+            listen: address(&ready, "listen")?,
+            admin: address(&ready, "admin")?,
             program,
         })
     }
 
     /// The value of a metric without labels.
     pub async fn metric(&self, name: &str) -> Result<f64> {
-        let answer = http_client::get(self.admin, "localhost", "/metrics").await?;
-        let text = answer.text();
-        for line in text.lines() {
-            if let Some(value) = line
-                .strip_prefix(name)
-                .and_then(|rest| rest.strip_prefix(' '))
-            {
-                return Ok(value.trim().parse()?);
-            }
-        }
-        bail!("no metric {name} in\n{text}")
+        let response = http_client::get(self.admin, "localhost", "/metrics").await?;
+        let text = response.text();
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let value = value.with_context(|| format!("no metric {name} in\n{text}"))?;
+        Ok(value.trim().parse()?)
     }
 
-    /// The control plane that it followed last, as its log says; none if it has followed none yet.
+    /// The control plane that it followed last, according to its log; `None` before the first.
     pub fn follows(&self) -> Option<SocketAddr> {
         let log = self.program.log_tail(usize::MAX);
         let line = log
@@ -179,21 +165,19 @@ impl Follower {
         address.split('/').next()?.parse().ok()
     }
 
-    /// SIGTERM, and waits for the clean end.
+    /// Sends SIGTERM and waits for the clean exit.
     pub async fn stop(mut self) -> Result<()> {
-        let status = self.program.stop(STOP_WITHIN).await?;
-        ensure!(
-            status.success(),
-            "it ended with {status}: {}",
-            self.program.log_tail(20)
-        );
-        Ok(())
+        self.program.stop_cleanly(STOP_TIMEOUT).await
     }
 }
 
-fn flags(flags: &[(&str, &str)]) -> Vec<String> {
-    flags
-        .iter()
-        .flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()])
-        .collect()
+/// The address under `key` of a ready file; one to connect to, if the program listens on all.
+pub(crate) fn address(ready: &Value, key: &str) -> Result<SocketAddr> {
+    let text = ready[key].as_str();
+    let text = text.with_context(|| format!("the ready file has no `{key}`: {ready}"))?;
+    let mut address: SocketAddr = text.parse()?;
+    if address.ip().is_unspecified() {
+        address.set_ip([127, 0, 0, 1].into());
+    }
+    Ok(address)
 }

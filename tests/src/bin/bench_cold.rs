@@ -1,12 +1,17 @@
-//! `cless-bench-cold`: what a cold start through cless costs, beside the engine's own cost.
+//! `cless-bench-cold`: the cost of a cold start through cless, compared with the cost of the engine
+//! calls alone.
 //!
-//! Each row is measured in rounds, both sides in each, each side first in every other round:
+//! Rounds measure both sides, and the sides take turns at going first:
 //!
-//! - *ours*: requests through the proxy to versions whose last container has been removed, or sleeps;
-//! - *raw*: create, start, inspect, a TCP probe every millisecond, one GET, straight against the
-//!   engine, with the very options cless gave its container: they are read off one of its containers.
+//! - *cless*: requests through the proxy to versions whose last container has been removed or
+//!   paused;
+//! - *raw*: create, start, inspect, a TCP probe every millisecond, and one GET, directly against
+//!   the engine. The options of the container are copied from one that cless created.
 //!
-//! Times are of the caller: nothing is asked of cless about itself but the breakdown by phase.
+//! Times are measured by the caller. The node reports only the breakdown by phase.
+//!
+//! `--baseline` adds an earlier build of the data plane as a second node of the same cluster, for
+//! the rows of `pairs.rs`, `herd.rs` and `wake20.rs`. Its rows end in `_vs_baseline`.
 //!
 //! | file | rows |
 //! |---|---|
@@ -16,8 +21,8 @@
 //! | `wake20.rs` | `wake20_total` |
 //! | `warm.rs` | `warm_added_ms` |
 //!
-//! `raw.rs` is the raw side of all of them. `--only` runs some of the rows, and keeps what the file
-//! had of the others.
+//! `raw.rs` is the raw side of all of them. `--only` runs some of the rows and keeps the others of
+//! the last results.
 
 #[path = "bench_cold/herd.rs"]
 mod herd;
@@ -32,23 +37,24 @@ mod wake20;
 #[path = "bench_cold/warm.rs"]
 mod warm;
 
-use std::io::Write as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use cless_proto::v1;
 use cless_tests::cluster::{Cluster, NodeSetup, duration, settings};
 use cless_tests::http_client::Connection;
-use cless_tests::report::{self, Row};
+use cless_tests::report::{self, Better, Row, print_line};
+use cless_tests::stats::{median, millis};
 use cless_tests::{engine, image};
 use tokio::time::{Instant, sleep};
 
-use pairs::Against;
+use pairs::{Case, RawNetwork};
 use raw::Options;
 
 const SOON: Duration = Duration::from_secs(30);
-/// What the engine has still to tidy up after a removal must not fall into the next measurement.
+/// Time for the engine's clean-up after a removal, which must not fall into the next measurement.
 const SETTLE: Duration = Duration::from_millis(150);
 
 const ROWS: [&str; 8] = [
@@ -62,44 +68,63 @@ const ROWS: [&str; 8] = [
     "warm_added_ms",
 ];
 
-/// Measures cold starts through cless against raw engine calls.
+/// Compares cold starts through cless with raw engine calls.
 #[derive(Parser)]
 struct Args {
-    /// Pairs of cold starts of the static server, and of wakes.
+    /// Pairs of cold starts of the static server, and of resumes.
     #[arg(long, default_value_t = 30)]
     pairs: usize,
     /// Pairs of cold starts of the Python app.
     #[arg(long, default_value_t = 20)]
     python_pairs: usize,
-    /// Rounds of a hundred requests at once.
+    /// Rounds of a hundred concurrent requests.
     #[arg(long, default_value_t = 24)]
     herds: usize,
-    /// Rounds of twenty services woken at once.
+    /// Rounds of twenty services started at once.
     #[arg(long, default_value_t = 3)]
     wakes: usize,
     /// Warm requests on each side.
     #[arg(long, default_value_t = 2000)]
     warm: usize,
-    /// Only these rows, by their metric.
+    /// Measure only these rows, by metric.
     #[arg(long, value_delimiter = ',', value_parser = ROWS)]
     only: Vec<String>,
+    /// A folder with a `cless-data-plane` of an earlier build, which runs in the same rounds.
+    #[arg(long, value_name = "DIR")]
+    baseline: Option<PathBuf>,
 }
 
 impl Args {
-    fn wants(&self, metrics: &[&str]) -> bool {
+    fn selects(&self, metrics: &[&str]) -> bool {
         self.only.is_empty() || metrics.iter().any(|m| self.only.iter().any(|o| o == m))
     }
-}
 
-fn say(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
+    /// Starts a cluster of one node of this build and, if there is a baseline, one of that.
+    async fn cluster(&self, sandboxes: &str) -> Result<Cluster> {
+        let setup = NodeSetup::flags(&["--sandboxes", sandboxes]);
+        let mut cluster = Cluster::start_with(1, setup.clone()).await?;
+        if let Some(dir) = &self.baseline {
+            let program = dir.join("cless-data-plane");
+            ensure!(
+                program.is_file(),
+                "--baseline: {} is not a file; pass a folder with a cless-data-plane executable",
+                program.display()
+            );
+            let program = Some(program.canonicalize()?);
+            cluster
+                .add_node_with(NodeSetup { program, ..setup })
+                .await?;
+            cluster.wait_propagated(0).await?;
+        }
+        Ok(cluster)
+    }
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse();
     let mut rows = Vec::new();
-    if args.wants(&[
+    if args.selects(&[
         "remove",
         "python",
         "pause",
@@ -109,87 +134,145 @@ async fn main() -> Result<()> {
     ]) {
         rows.extend(Box::pin(on_the_bridge(&args)).await?);
     }
-    if args.wants(&["remove+sandbox", "python+sandbox"]) {
+    if args.selects(&["remove+sandbox", "python+sandbox"]) {
         rows.extend(Box::pin(in_sandboxes(&args)).await?);
     }
-    say(&format!("\n{}", report::table(&rows)));
+    print_line(&format!("\n{}", report::table(&rows)));
     let path = match args.only.is_empty() {
         true => report::write("cold", &rows)?,
         false => report::update("cold", &rows)?,
     };
-    say(&format!("written to {}", path.display()));
+    print_line(&format!("wrote {}", path.display()));
     Ok(())
 }
 
-/// All that is measured with sandboxes turned off.
+/// Measures all rows without sandboxes.
 async fn on_the_bridge(args: &Args) -> Result<Vec<Row>> {
-    let cluster = Cluster::start_with(1, NodeSetup::flags(&["--sandboxes", "0"])).await?;
+    let cluster = args.cluster("0").await?;
     let image = image::sample_app(cluster.docker()).await?;
-    let hello = Sleeper::serve(&cluster, "cold", &image).await?;
+    let hello = IdleService::deploy(&cluster, "cold", &image).await?;
     let mut rows = Vec::new();
-    if args.wants(&["remove"]) {
-        let case = ("static", "remove", 1.05);
-        rows.push(pairs::run(&cluster, &hello, args.pairs, Against::Bridge, case).await?);
+    if args.selects(&["remove"]) {
+        let case = Case {
+            case: "static",
+            metric: "remove",
+            vs_baseline: "remove_vs_baseline",
+            bar: 1.05,
+            network: RawNetwork::Bridge,
+        };
+        rows.extend(pairs::run(&cluster, &hello, args.pairs, case).await?);
     }
-    if args.wants(&["herd100_p99"]) {
-        rows.push(herd::run(&cluster, &hello, args.herds).await?);
+    if args.selects(&["herd100_p99"]) {
+        rows.extend(herd::run(&cluster, &hello, args.herds).await?);
     }
-    if args.wants(&["pause"]) {
+    if args.selects(&["pause"]) {
         rows.push(pause::run(&cluster, &image, &hello.options, args.pairs).await?);
     }
-    if args.wants(&["wake20_total"]) {
-        rows.push(wake20::run(&cluster, &image, &hello.options, args.wakes).await?);
+    if args.selects(&["wake20_total"]) {
+        rows.extend(wake20::run(&cluster, &image, &hello.options, args.wakes).await?);
     }
-    if args.wants(&["warm_added_ms"]) {
+    if args.selects(&["warm_added_ms"]) {
         rows.push(warm::run(&cluster, &hello, args.warm).await?);
     }
-    if args.wants(&["python"]) {
+    if args.selects(&["python"]) {
         let image = image::python_app(cluster.docker()).await?;
-        let python = Sleeper::serve(&cluster, "python", &image).await?;
-        let case = ("python", "python", 1.05);
-        rows.push(pairs::run(&cluster, &python, args.python_pairs, Against::Bridge, case).await?);
+        let python = IdleService::deploy(&cluster, "python", &image).await?;
+        let case = Case {
+            case: "python",
+            metric: "python",
+            vs_baseline: "python_vs_baseline",
+            bar: 1.05,
+            network: RawNetwork::Bridge,
+        };
+        rows.extend(pairs::run(&cluster, &python, args.python_pairs, case).await?);
     }
     cluster.finish().await?;
     Ok(rows)
 }
 
-/// All that is measured with a sandbox ready for each start.
+/// Measures all rows with an idle sandbox for each start.
 async fn in_sandboxes(args: &Args) -> Result<Vec<Row>> {
-    let cluster = Cluster::start_with(1, NodeSetup::flags(&["--sandboxes", "1"])).await?;
+    let cluster = args.cluster("1").await?;
     cluster.wait_sandboxes(1, SOON).await?;
     let mut rows = Vec::new();
-    if args.wants(&["remove+sandbox"]) {
+    if args.selects(&["remove+sandbox"]) {
         let image = image::sample_app(cluster.docker()).await?;
-        let hello = Sleeper::serve(&cluster, "cold", &image).await?;
+        let hello = IdleService::deploy(&cluster, "cold", &image).await?;
         ensure!(
             hello.options.sandbox.is_some(),
-            "the first start is not in a sandbox"
+            "the first start did not use a sandbox"
         );
-        let case = ("static", "remove+sandbox", 0.55);
-        rows.push(pairs::run(&cluster, &hello, args.pairs, Against::Bridge, case).await?);
+        let case = Case {
+            case: "static",
+            metric: "remove+sandbox",
+            vs_baseline: "remove+sandbox_vs_baseline",
+            bar: 0.55,
+            network: RawNetwork::Bridge,
+        };
+        rows.extend(pairs::run(&cluster, &hello, args.pairs, case).await?);
     }
-    if args.wants(&["python+sandbox"]) {
+    if args.selects(&["python+sandbox"]) {
         cluster.wait_sandboxes(1, SOON).await?;
         let image = image::python_app(cluster.docker()).await?;
-        let python = Sleeper::serve(&cluster, "python", &image).await?;
-        let case = ("python", "python+sandbox", 1.05);
-        rows.push(pairs::run(&cluster, &python, args.python_pairs, Against::Sandbox, case).await?);
+        let python = IdleService::deploy(&cluster, "python", &image).await?;
+        let case = Case {
+            case: "python",
+            metric: "python+sandbox",
+            vs_baseline: "python+sandbox_vs_baseline",
+            bar: 1.05,
+            network: RawNetwork::Prepared,
+        };
+        rows.extend(pairs::run(&cluster, &python, args.python_pairs, case).await?);
     }
     cluster.finish().await?;
     Ok(rows)
 }
 
-/// A service that is removed a second after its last request.
-struct Sleeper {
+/// A side of a comparison.
+#[derive(Clone, Copy, PartialEq)]
+enum Side {
+    /// A node: 0 is this build, 1 the baseline.
+    Node(usize),
+    /// Raw engine calls, or the reference that stands for them.
+    Reference,
+}
+
+/// The sides in the order of a round: the order is reversed in every other round.
+fn sides(nodes: usize, round: usize) -> Vec<Side> {
+    let mut sides = vec![Side::Node(0), Side::Reference];
+    sides.extend((1..nodes).map(Side::Node));
+    if round % 2 == 1 {
+        sides.reverse();
+    }
+    sides
+}
+
+/// The row that compares the median of this build with that of the baseline, if there is one.
+fn vs_baseline(case: &'static str, metric: &'static str, by_node: &[Vec<Duration>]) -> Option<Row> {
+    let [ours, baseline, ..] = by_node else {
+        return None;
+    };
+    Some(Row {
+        case,
+        metric,
+        better: Better::Lower,
+        ours: millis(median(ours)),
+        reference: Some((millis(median(baseline)), "baseline")),
+        bar: None,
+    })
+}
+
+/// A service whose container is removed one second after its last request.
+struct IdleService {
     service: &'static str,
     host: String,
-    /// With which its container was made.
+    /// The options that its container was created with.
     options: Options,
 }
 
-impl Sleeper {
-    /// Deploys it and starts it once.
-    async fn serve(cluster: &Cluster, service: &'static str, image: &str) -> Result<Self> {
+impl IdleService {
+    /// Deploys the service and starts it once on each node.
+    async fn deploy(cluster: &Cluster, service: &'static str, image: &str) -> Result<Self> {
         let settings = v1::ServiceSettings {
             concurrency: Some(100),
             max_instances: Some(1),
@@ -197,18 +280,29 @@ impl Sleeper {
             ..settings()
         };
         cluster.serve(service, image, settings).await?;
-        let answer = cluster.get(service, "/").await?;
-        ensure!(answer.status == 200, "the first start failed: {answer:?}");
-        let container = cluster.wait_containers(service, 1, SOON).await?.remove(0);
+        let host = Cluster::host(service);
+        let mut options = None;
+        for node in cluster.nodes() {
+            cluster.wait_containers(service, 0, SOON).await?;
+            let response = node.get(&host, "/").await?;
+            ensure!(
+                response.status == 200,
+                "the first start failed: {response:?}"
+            );
+            let container = cluster.wait_containers(service, 1, SOON).await?.remove(0);
+            if options.is_none() {
+                options = Some(Options::of(cluster.docker(), &container.id).await?);
+            }
+        }
         Ok(Self {
             service,
-            host: Cluster::host(service),
-            options: Options::of(cluster.docker(), &container.id).await?,
+            host,
+            options: options.context("the cluster has no node")?,
         })
     }
 
-    /// Waits until no container of it is left and, where there are sandboxes, one is ready.
-    async fn asleep(&self, cluster: &Cluster) -> Result<()> {
+    /// Waits until its containers are removed and, with sandboxes, an idle one is available.
+    async fn wait_removed(&self, cluster: &Cluster) -> Result<()> {
         cluster.wait_containers(self.service, 0, SOON).await?;
         if self.options.sandbox.is_some() {
             cluster.wait_sandboxes(1, SOON).await?;
@@ -217,32 +311,32 @@ impl Sleeper {
         Ok(())
     }
 
-    /// One request from zero, on a connection that is open.
-    async fn wake(&self, cluster: &Cluster) -> Result<Duration> {
-        let mut connection = Connection::open(cluster.node(0).listen).await?;
+    /// The time of one request that starts a container, on an open connection to a node.
+    async fn cold_request(&self, cluster: &Cluster, node: usize) -> Result<Duration> {
+        let mut connection = Connection::open(cluster.node(node).listen).await?;
         let begin = Instant::now();
-        let answer = connection.get(&self.host, "/").await?;
+        let response = connection.get(&self.host, "/").await?;
         let took = begin.elapsed();
-        ensure!(answer.status == 200, "{answer:?}");
+        ensure!(response.status == 200, "{response:?}");
         Ok(took)
     }
 
-    /// The breakdown the node has reported of its last start.
-    async fn reported(&self, cluster: &Cluster) -> Result<v1::ColdStart> {
-        // Reports are coalesced over 100 ms.
+    /// The breakdown that a node has reported of its last start.
+    async fn reported(&self, cluster: &Cluster, node: usize) -> Result<v1::ColdStart> {
+        // Nodes coalesce reports over 100 ms.
         sleep(SETTLE).await;
+        let name = format!("nodes/{}", cluster.node(node).name);
         let version = cluster.api()?.version(self.service, 1).await?;
-        let nodes = version.status.unwrap_or_default().nodes;
-        match nodes.into_iter().find_map(|node| node.last_cold_start) {
-            Some(cold_start) => Ok(cold_start),
-            None => bail!("the node has not reported a start of {}", self.service),
-        }
+        let mut nodes = version.status.unwrap_or_default().nodes.into_iter();
+        let status = nodes.find(|status| status.node == name);
+        let start = status.and_then(|status| status.last_cold_start);
+        start.with_context(|| format!("{name} has not reported a start of {}", self.service))
     }
 
-    /// Whether its container is in a sandbox now.
-    async fn joined(&self, cluster: &Cluster) -> Result<bool> {
+    /// Whether its container now uses a sandbox.
+    async fn is_in_sandbox(&self, cluster: &Cluster) -> Result<bool> {
         let found = cluster.wait_containers(self.service, 1, SOON).await?;
-        let joined = engine::sandbox_of(cluster.docker(), &found[0].id).await?;
-        Ok(joined.is_some())
+        let sandbox = engine::sandbox_of(cluster.docker(), &found[0].id).await?;
+        Ok(sandbox.is_some())
     }
 }

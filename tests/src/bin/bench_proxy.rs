@@ -1,19 +1,23 @@
-//! `cless-bench-proxy`: what a warm request through cless costs, beside nginx, HAProxy, Envoy, Caddy
-//! and Traefik over the same origin.
+//! `cless-bench-proxy`: the cost of a warm request through cless, compared with nginx, HAProxy,
+//! Envoy, Caddy and Traefik in front of the same origin.
 //!
-//! Equal work. Every proxy has one core to itself and one worker; load and origin have the other.
-//! The origin is a container that cless started, and all dial its address. All set the same fields
-//! where they can, keep connections to the origin open, and log each request or none does. Rounds are
-//! interleaved, and each begins with another proxy. A run in which one answer is not a good one ends
-//! the bench.
+//! Equal work: every proxy runs one worker on a core of its own; load generator and origin share
+//! the other core. The origin is a container that cless started, and every proxy dials its address.
+//! All proxies set the same header fields where they can, keep upstream connections alive, and
+//! either all log requests or none does. Rounds are interleaved, and each starts with another
+//! proxy. A single wrong response ends the bench.
 //!
-//! The number that counts is CPU a request: user and system time of the proxy's processes over the
-//! requests answered. It is compared in each round with the better of nginx and HAProxy; the median
-//! of those ratios has a bar, and so has its upper bound. Rates and latencies of closed loops are
-//! shown too; `p99_at_70` is of an open loop at 70 % of what nginx answered in that round.
+//! The main metric is CPU per request: user and system time of the proxy's processes divided by the
+//! number of responses. Each round compares it with the better of nginx and HAProxy; the median
+//! ratio and its upper confidence bound have bars. Rates and latencies of closed loops are
+//! informative; `p99_at_70` comes from an open loop at 70 % of the rate that nginx reached in that
+//! round.
 //!
-//! Samples of each case are kept in `target/bench/proxy/`, so cases can be run a few at a time; the
-//! report is made of all that were taken of the program as it is now.
+//! `--baseline` adds an earlier build of the data plane as a second node of the same cluster. It
+//! runs with the same flags in the same rounds, and its rows end in `_vs_baseline`.
+//!
+//! Samples are stored per case in `target/bench/proxy/`, so cases can run a few at a time. The
+//! report covers all stored samples of the present build.
 
 #[path = "bench_proxy/cases.rs"]
 mod cases;
@@ -28,91 +32,103 @@ mod race;
 #[path = "bench_proxy/results.rs"]
 mod results;
 
-use std::io::Write as _;
+use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use clap::Parser;
-use cless_tests::{cpu, paths, report};
-
+use cless_tests::report::{self, print_line};
+use cless_tests::{cpu, paths};
 use tokio::signal::unix::{SignalKind, signal};
 
 use cases::CASES;
 use peers::Racer;
 use results::Results;
 
-/// The core of load and origin; the other is the proxy's.
+/// The core of the load generator and the origin.
 const LOAD_CORE: usize = 0;
+/// The core of the proxies.
 const PROXY_CORE: usize = 1;
 
-/// Races cless against other proxies.
+/// Compares the proxy of cless with other proxies.
 #[derive(Parser)]
 struct Args {
-    /// Cases whose name begins so; all without. `idle` is the memory of an idle node.
+    /// Run only cases whose name starts with one of these; `idle` is the memory of an idle node.
     #[arg(long, value_delimiter = ',')]
     cases: Vec<String>,
-    /// Who runs; at least nginx or HAProxy is needed to compare with.
+    /// Proxies to run; nginx or HAProxy is needed as the reference.
     #[arg(long, value_delimiter = ',')]
     racers: Vec<Racer>,
     /// Interleaved rounds.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Of each run.
+    /// Seconds per run.
     #[arg(long, default_value_t = 2)]
     seconds: u64,
+    /// A `cless-data-plane` of an earlier build, which runs in the same rounds.
+    #[arg(long, value_name = "PATH")]
+    baseline: Option<PathBuf>,
 }
 
-fn say(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
-}
+impl Args {
+    fn selects(&self, case: &str) -> bool {
+        let mut prefixes = self.cases.iter();
+        self.cases.is_empty() || prefixes.any(|prefix| case.starts_with(prefix.as_str()))
+    }
 
-// One thread, so that what is bound to a core stays there.
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<()> {
-    let mut end = signal(SignalKind::terminate())?;
-    // Either way out drops the cluster and the peers, which ends them.
-    tokio::select! {
-        outcome = bench(Args::parse()) => outcome,
-        _ = end.recv() => bail!("told to end"),
-        _ = tokio::signal::ctrl_c() => bail!("told to end"),
+    /// The proxies to run. The baseline follows cless, so that both run back to back.
+    fn racers(&self) -> Vec<Racer> {
+        let racers = Racer::ALL.into_iter();
+        racers
+            .filter(|racer| match racer {
+                Racer::Baseline => self.baseline.is_some(),
+                _ => self.racers.is_empty() || self.racers.contains(racer),
+            })
+            .collect()
     }
 }
 
-async fn bench(args: Args) -> Result<()> {
-    let chosen = |name: &str| {
-        args.cases.is_empty()
-            || args
-                .cases
-                .iter()
-                .any(|start| name.starts_with(start.as_str()))
-    };
-    let racers = match args.racers.is_empty() {
-        true => Racer::ALL.to_vec(),
-        false => args.racers.clone(),
-    };
+// One thread, so that a CPU affinity set on it stays in force.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    // Dropping the bench ends the cluster and the other proxies.
+    tokio::select! {
+        outcome = bench(Args::parse()) => outcome,
+        _ = terminate.recv() => bail!("terminated by a signal"),
+        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+    }
+}
+
+async fn bench(mut args: Args) -> Result<()> {
+    if let Some(path) = &mut args.baseline {
+        ensure!(
+            path.is_file(),
+            "--baseline: {} is not a file; pass the path of a cless-data-plane executable",
+            path.display()
+        );
+        *path = path.canonicalize()?;
+    }
     cpu::pin(LOAD_CORE)?;
-    let results = Results::open(&paths::program("cless-data-plane")?)?;
+    let ours = paths::program("cless-data-plane")?;
+    let results = Results::open(&ours, args.baseline.as_deref())?;
     for logs in [false, true] {
         let cases: Vec<_> = CASES
             .into_iter()
-            .filter(|case| case.logs == logs && chosen(case.name))
+            .filter(|case| case.logs == logs && args.selects(case.name))
             .collect();
         if !cases.is_empty() {
-            race::run(&cases, &racers, logs, args.rounds, args.seconds, &results).await?;
+            race::run(&cases, &args, logs, &results).await?;
         }
     }
-    if chosen("idle") {
-        results.keep_idle(idle::memory().await?)?;
+    if args.selects("idle") {
+        results.store_idle(&idle::memory(args.baseline.as_deref()).await?)?;
     }
     let report = results.report()?;
-    say(&format!("\n{}", report.text));
-    say(&report::table(&report.rows));
+    print_line(&format!("\n{}", report.text));
+    print_line(&report::table(&report.rows));
     let json = report::write("proxy", &report.rows)?;
     let chart = json.with_file_name("proxy.svg");
     std::fs::write(&chart, report.chart)?;
-    say(&format!(
-        "written to {} and {}",
-        json.display(),
-        chart.display()
-    ));
+    print_line(&format!("wrote {} and {}", json.display(), chart.display()));
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The calls that tests make on the control plane, with what they always want filled in.
+//! Calls of the control plane's API with the defaults of tests.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use cless_proto::v1::route_feed_service_client::RouteFeedServiceClient;
 use cless_proto::v1::traffic_service_client::TrafficServiceClient;
 use tonic::transport::Channel;
 
-/// Settings for tests: the defaults, but an idle timeout of ten minutes, so that only the tests that
-/// ask for it see the reaper.
+/// Settings of test services: the defaults, except an idle timeout of ten minutes, which keeps the
+/// reaper out of tests about other subjects.
 pub fn settings() -> v1::ServiceSettings {
     v1::ServiceSettings {
         idle_timeout: duration(Duration::from_secs(600)),
@@ -29,7 +29,7 @@ pub fn duration(duration: Duration) -> Option<prost_types::Duration> {
 pub struct Api {
     /// Services and versions.
     pub catalog: CatalogServiceClient<Channel>,
-    /// Splits and their history.
+    /// Traffic splits and their history.
     pub traffic: TrafficServiceClient<Channel>,
     /// Nodes and instances.
     pub nodes: NodeServiceClient<Channel>,
@@ -38,7 +38,7 @@ pub struct Api {
 }
 
 impl Api {
-    /// Over a channel to the control plane.
+    /// Calls over a channel to the control plane.
     pub fn new(channel: Channel) -> Self {
         Self {
             catalog: CatalogServiceClient::new(channel.clone()),
@@ -48,7 +48,7 @@ impl Api {
         }
     }
 
-    /// The id that containers are labelled with, from the feed.
+    /// Reads the cluster id from the feed.
     pub async fn cluster_id(&mut self) -> Result<String> {
         let request = v1::WatchRoutesRequest {
             service: String::new(),
@@ -89,7 +89,7 @@ impl Api {
         Ok(())
     }
 
-    /// Creates a version of an image and an environment.
+    /// Creates a version from an image and environment variables.
     pub async fn create_version(
         &mut self,
         service: &str,
@@ -108,7 +108,7 @@ impl Api {
         self.create_version_of(service, spec).await
     }
 
-    /// Creates a version.
+    /// Creates a version from a full specification.
     pub async fn create_version_of(
         &mut self,
         service: &str,
@@ -125,7 +125,7 @@ impl Api {
         Ok(self.catalog.create_version(request).await?.into_inner())
     }
 
-    /// One version.
+    /// Gets a version.
     pub async fn version(&mut self, service: &str, number: i32) -> Result<v1::Version> {
         let name = format!("services/{service}/versions/{number}");
         Ok(self
@@ -135,7 +135,7 @@ impl Api {
             .into_inner())
     }
 
-    /// Sets the split; it is not yet in force on the nodes.
+    /// Sets the traffic split; does not wait for the nodes.
     pub async fn set_traffic(
         &mut self,
         service: &str,
@@ -152,7 +152,7 @@ impl Api {
         self.set_targets(service, targets).await
     }
 
-    /// Sets the targets; they are not yet in force on the nodes.
+    /// Sets the traffic targets; does not wait for the nodes.
     pub async fn set_targets(
         &mut self,
         service: &str,
@@ -171,7 +171,7 @@ impl Api {
         Ok(self.traffic.update_traffic(request).await?.into_inner())
     }
 
-    /// How many nodes have applied a feed revision; 0: the head.
+    /// Gets the number of nodes that have applied a feed revision; 0 means the newest.
     pub async fn check_propagation(
         &mut self,
         revision: i64,
@@ -180,7 +180,7 @@ impl Api {
         Ok(self.nodes.check_propagation(request).await?.into_inner())
     }
 
-    /// The instances that the nodes have reported of a service.
+    /// Lists the reported instances of a service.
     pub async fn instances(&mut self, service: &str) -> Result<Vec<v1::Instance>> {
         let request = v1::ListInstancesRequest {
             parent: "nodes/-".to_owned(),
@@ -195,7 +195,7 @@ impl Api {
             .instances)
     }
 
-    /// What is known of a node.
+    /// Gets a node.
     pub async fn node(&mut self, node: &str) -> Result<v1::Node> {
         let request = v1::GetNodeRequest {
             name: format!("nodes/{node}"),

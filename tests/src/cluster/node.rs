@@ -1,11 +1,12 @@
 //! One node of a cluster.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 
-use crate::http_client::{self, Answer};
+use crate::http_client::{self, FullResponse};
 use crate::process::Program;
 
 /// A data plane.
@@ -13,44 +14,46 @@ use crate::process::Program;
 pub struct Node {
     /// Its name in the control plane.
     pub name: String,
-    /// Where it proxies.
+    /// HTTP address of the proxy.
     pub listen: SocketAddr,
-    /// Where its metrics and health are.
+    /// Address of metrics and health.
     pub admin: SocketAddr,
-    /// Where it proxies HTTPS, if its set-up says so.
+    /// HTTPS address of the proxy; `None` if its flags do not enable it.
     pub tls: Option<SocketAddr>,
-    /// What it is started with besides what every node is.
+    /// Options beyond those that every node gets.
     pub setup: NodeSetup,
-    /// Its process; none while it is down.
+    /// Its process; `None` while it is down.
     pub(super) program: Option<Program>,
 }
 
-/// What a data plane is started with besides what every node is. It counts from its next start on.
+/// Options of a node beyond those that every node gets. A change applies from the next start.
 #[derive(Debug, Clone, Default)]
 pub struct NodeSetup {
-    /// Flags.
+    /// Executable; `None` for the `cless-data-plane` of this build.
+    pub program: Option<PathBuf>,
+    /// Additional flags.
     pub args: Vec<String>,
-    /// Environment.
+    /// Additional environment variables.
     pub env: Vec<(String, String)>,
 }
 
 impl NodeSetup {
-    /// With these flags and their values, and an environment as it is.
+    /// Sets flags with their values; everything else is default.
     pub fn flags(flags: &[&str]) -> Self {
         Self {
             args: flags.iter().map(|flag| (*flag).to_owned()).collect(),
-            env: Vec::new(),
+            ..Self::default()
         }
     }
 }
 
 impl Node {
-    /// One GET of `http://HOST/PATH` through this node, on a connection of its own.
-    pub async fn get(&self, host: &str, path: &str) -> Result<Answer> {
+    /// Sends a GET of `http://HOST/PATH` through this node on a new connection.
+    pub async fn get(&self, host: &str, path: &str) -> Result<FullResponse> {
         http_client::get(self.listen, host, path).await
     }
 
-    /// The id of its process.
+    /// The process id.
     pub fn pid(&self) -> Result<u32> {
         self.program.as_ref().context("the node is down")?.pid()
     }

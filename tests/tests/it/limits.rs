@@ -315,7 +315,7 @@ async fn a_node_runs_under_the_runtime_it_is_told_or_not_at_all() -> Result<()> 
         Program::start("cless-data-plane", &args, cluster.dir(), name)
     };
     let mut unfit = start("unfit", "no-such-runtime")?;
-    let status = unfit.end(SOON).await?;
+    let status = unfit.wait(SOON).await?;
     let log = unfit.log_tail(10);
     ensure!(!status.success(), "it started");
     ensure!(

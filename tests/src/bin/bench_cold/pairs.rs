@@ -1,94 +1,127 @@
-//! Cold starts in pairs: one request through the proxy from zero, and the same by hand.
+//! Cold starts in pairs: one request through the proxy without a container, and the same work by
+//! raw engine calls.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use cless_proto::v1;
 use cless_tests::cluster::Cluster;
-use cless_tests::report::{Better, Row};
+use cless_tests::report::{Better, Row, print_line};
 use cless_tests::stats::{median, millis};
 
 use crate::raw::{self, Phases};
-use crate::{SETTLE, Sleeper, say};
+use crate::{IdleService, SETTLE, Side, sides, vs_baseline};
 
 /// The network of the raw side.
 #[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Against {
-    /// A new one for each container.
+pub(crate) enum RawNetwork {
+    /// The engine sets one up for each container.
     Bridge,
-    /// A ready-made one.
-    Sandbox,
+    /// The container joins a network that exists already.
+    Prepared,
+}
+
+/// A row to measure.
+#[derive(Clone, Copy)]
+pub(crate) struct Case {
+    pub(crate) case: &'static str,
+    pub(crate) metric: &'static str,
+    /// The metric of the row that compares with the baseline.
+    pub(crate) vs_baseline: &'static str,
+    pub(crate) bar: f64,
+    pub(crate) network: RawNetwork,
 }
 
 #[derive(Default)]
 struct Times {
-    ours: Vec<Duration>,
+    /// Measured by the caller, by node.
+    measured: Vec<Vec<Duration>>,
+    /// Reported by this build.
     reported: Vec<v1::ColdStart>,
     raw: Vec<Phases>,
 }
 
-/// `pairs` of them, as the row of `case`: name, metric and bar.
+/// Measures `pairs` of cold starts.
 pub(crate) async fn run(
     cluster: &Cluster,
-    sleeper: &Sleeper,
+    service: &IdleService,
     pairs: usize,
-    against: Against,
-    (case, metric, bar): (&'static str, &'static str, f64),
-) -> Result<Row> {
-    say(&format!("\n{metric}: {pairs} pairs of cold starts"));
-    let mut times = Times::default();
+    case: Case,
+) -> Result<Vec<Row>> {
+    print_line(&format!("\n{}: {pairs} pairs of cold starts", case.metric));
+    let nodes = cluster.nodes().len();
+    let mut times = Times {
+        measured: vec![Vec::new(); nodes],
+        ..Times::default()
+    };
     for pair in 0..pairs {
-        for ours_first in [pair % 2 == 0, pair % 2 == 1] {
-            sleeper.asleep(cluster).await?;
-            match ours_first {
-                true => ours(cluster, sleeper, &mut times).await?,
-                false => times.raw.push(by_hand(cluster, sleeper, against).await?),
+        for side in sides(nodes, pair) {
+            service.wait_removed(cluster).await?;
+            match side {
+                Side::Node(node) => through_cless(cluster, service, node, &mut times).await?,
+                Side::Reference => times
+                    .raw
+                    .push(raw_start(cluster, service, case.network).await?),
             }
         }
     }
-    times.tell();
+    times.print();
     let raw: Vec<_> = times.raw.iter().map(|one| one.total).collect();
-    let reference_name = match against {
-        Against::Bridge => "raw engine calls on the bridge",
-        Against::Sandbox => "raw engine calls in a ready-made network",
+    let reference_name = match case.network {
+        RawNetwork::Bridge => "raw engine calls on the bridge",
+        RawNetwork::Prepared => "raw engine calls in a ready-made network",
     };
-    Ok(Row {
-        case,
-        metric,
+    let row = Row {
+        case: case.case,
+        metric: case.metric,
         better: Better::Lower,
-        ours: millis(median(&times.ours)),
+        ours: millis(median(&times.measured[0])),
         reference: Some((millis(median(&raw)), reference_name)),
-        bar: Some(bar),
-    })
+        bar: Some(case.bar),
+    };
+    let baseline = vs_baseline(case.case, case.vs_baseline, &times.measured);
+    Ok([row].into_iter().chain(baseline).collect())
 }
 
-async fn ours(cluster: &Cluster, sleeper: &Sleeper, times: &mut Times) -> Result<()> {
-    times.ours.push(sleeper.wake(cluster).await?);
-    let wanted = sleeper.options.sandbox.is_some();
+async fn through_cless(
+    cluster: &Cluster,
+    service: &IdleService,
+    node: usize,
+    times: &mut Times,
+) -> Result<()> {
+    times.measured[node].push(service.cold_request(cluster, node).await?);
+    let expected = service.options.sandbox.is_some();
     ensure!(
-        sleeper.joined(cluster).await? == wanted,
-        "the start used another kind of network than it should"
+        service.is_in_sandbox(cluster).await? == expected,
+        "the start used another kind of network than expected"
     );
-    times.reported.push(sleeper.reported(cluster).await?);
+    let reported = service.reported(cluster, node).await?;
+    if node == 0 {
+        times.reported.push(reported);
+    }
     Ok(())
 }
 
-async fn by_hand(cluster: &Cluster, sleeper: &Sleeper, against: Against) -> Result<Phases> {
-    let phases = match against {
-        Against::Bridge => raw::on_the_bridge(cluster.docker(), &sleeper.options).await?,
-        Against::Sandbox => raw::in_a_sandbox(cluster.docker(), &sleeper.options).await?,
+async fn raw_start(
+    cluster: &Cluster,
+    service: &IdleService,
+    network: RawNetwork,
+) -> Result<Phases> {
+    let phases = match network {
+        RawNetwork::Bridge => raw::on_the_bridge(cluster.docker(), &service.options).await?,
+        RawNetwork::Prepared => raw::in_a_sandbox(cluster.docker(), &service.options).await?,
     };
     tokio::time::sleep(SETTLE).await;
     Ok(phases)
 }
 
 impl Times {
-    /// The breakdown of both sides, for where the engine's own cost dominates.
-    fn tell(&self) {
+    /// Prints the breakdown of both sides, which shows where the engine's own cost dominates.
+    fn print(&self) {
         let raw = |phase: fn(&Phases) -> Duration| {
             millis(median(&self.raw.iter().map(phase).collect::<Vec<_>>()))
         };
-        say(&format!(
+        print_line(&format!(
             "  raw:   create {:.1}, start {:.1}, inspect and probe {:.1}, GET {:.1}, total {:.1} ms",
             raw(|p| p.create),
             raw(|p| p.start),
@@ -101,15 +134,15 @@ impl Times {
             let times: Vec<Duration> = phases.filter_map(|d| d.try_into().ok()).collect();
             millis(median(&times))
         };
-        say(&format!(
-            "  cless: queue {:.1}, create {:.1}, start {:.1}, ready {:.1}, total by its own count {:.1}, \
-             seen by the caller {:.1} ms",
+        print_line(&format!(
+            "  cless: queue {:.1}, create {:.1}, start {:.1}, ready {:.1}, reported total {:.1}, \
+             measured by the caller {:.1} ms",
             ours(|c| c.queue),
             ours(|c| c.create),
             ours(|c| c.start),
             ours(|c| c.ready),
             ours(|c| c.total),
-            millis(median(&self.ours)),
+            millis(median(&self.measured[0])),
         ));
     }
 }

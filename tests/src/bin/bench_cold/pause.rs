@@ -1,5 +1,5 @@
-//! Waking from sleep: one request through the proxy to a paused instance, beside a raw unpause and
-//! one GET straight to a container with the same options.
+//! Resuming a paused instance: one request through the proxy, compared with a raw unpause and one
+//! GET to a container with the same options.
 
 use std::time::Duration;
 
@@ -8,37 +8,35 @@ use bollard::Docker;
 use bollard::query_parameters::CreateContainerOptions;
 use cless_proto::v1;
 use cless_tests::cluster::{Cluster, duration, settings};
+use cless_tests::engine;
 use cless_tests::http_client::get;
-use cless_tests::report::{Better, Row};
+use cless_tests::report::{Better, Row, print_line};
 use cless_tests::stats::{median, millis};
-use cless_tests::{engine, wait};
 use tokio::time::{Instant, sleep};
 
 use crate::raw::Options;
-use crate::{SETTLE, SOON, say};
+use crate::{SETTLE, SOON, Side, sides};
 
-const SERVICE: &str = "sleepy";
-const HOST: &str = "sleepy.localhost";
+const SERVICE: &str = "pausing";
+const HOST: &str = "pausing.localhost";
 const PORT: u16 = 8080;
 
-/// `pairs` wakes on each side, each side first in every other pair.
+/// Measures `pairs` of resumes; the sides take turns at going first.
 pub(crate) async fn run(
     cluster: &Cluster,
     image: &str,
     options: &Options,
     pairs: usize,
 ) -> Result<Row> {
-    say(&format!("\npause: {pairs} pairs of wakes from pause"));
+    print_line(&format!("\npause: {pairs} pairs of resumes"));
     let settings = v1::ServiceSettings {
         pause_after: duration(Duration::from_millis(100)),
         idle_timeout: duration(Duration::from_secs(600)),
         ..settings()
     };
     cluster.serve(SERVICE, image, settings).await?;
-    ensure!(
-        cluster.get(SERVICE, "/").await?.status == 200,
-        "the start failed"
-    );
+    let response = cluster.get(SERVICE, "/").await?;
+    ensure!(response.status == 200, "the start failed: {response:?}");
     let docker = cluster.docker();
     let raw = docker
         .create_container(None::<CreateContainerOptions>, options.body.clone())
@@ -48,10 +46,10 @@ pub(crate) async fn run(
     let outcome = async {
         docker.start_container(&raw, None).await?;
         for pair in 0..pairs {
-            for ours_first in [pair % 2 == 0, pair % 2 == 1] {
-                match ours_first {
-                    true => ours.push(our_wake(cluster).await?),
-                    false => theirs.push(raw_wake(docker, &raw).await?),
+            for side in sides(1, pair) {
+                match side {
+                    Side::Node(_) => ours.push(resume(cluster).await?),
+                    Side::Reference => theirs.push(raw_resume(docker, &raw).await?),
                 }
             }
         }
@@ -70,30 +68,26 @@ pub(crate) async fn run(
     })
 }
 
-async fn our_wake(cluster: &Cluster) -> Result<Duration> {
-    wait::until("the container is paused", SOON, async || {
-        let found = cluster.containers(Some(SERVICE)).await?;
-        Ok((found.len() == 1 && found[0].state == "paused").then_some(()))
-    })
-    .await?;
+async fn resume(cluster: &Cluster) -> Result<Duration> {
+    cluster.wait_paused(SERVICE, SOON).await?;
     sleep(SETTLE).await;
     let begin = Instant::now();
-    let answer = cluster.get(SERVICE, "/").await?;
+    let response = cluster.get(SERVICE, "/").await?;
     let took = begin.elapsed();
-    ensure!(answer.status == 200, "{answer:?}");
-    // Asleep again before the other side is measured.
+    ensure!(response.status == 200, "{response:?}");
+    // The instance is paused again before the other side runs.
     sleep(SETTLE + SETTLE).await;
     Ok(took)
 }
 
-async fn raw_wake(docker: &Docker, id: &str) -> Result<Duration> {
+async fn raw_resume(docker: &Docker, id: &str) -> Result<Duration> {
     let address = engine::address(docker, id, PORT).await?;
     docker.pause_container(id).await?;
     sleep(SETTLE).await;
     let begin = Instant::now();
     docker.unpause_container(id).await?;
-    let answer = get(address, HOST, "/").await?;
+    let response = get(address, HOST, "/").await?;
     let took = begin.elapsed();
-    ensure!(answer.status == 200, "{answer:?}");
+    ensure!(response.status == 200, "{response:?}");
     Ok(took)
 }

@@ -1,4 +1,4 @@
-//! The raw side: engine calls by hand, as fast as they can be made.
+//! The raw side: direct engine calls, as fast as possible.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,17 +17,17 @@ use crate::SOON;
 const PORT: u16 = 8080;
 const PROBE_EVERY: Duration = Duration::from_millis(1);
 
-/// What a container is created with.
+/// The options that a container is created with.
 #[derive(Clone)]
 pub(crate) struct Options {
-    /// On the node's bridge.
+    /// Options on the node's bridge.
     pub(crate) body: ContainerCreateBody,
-    /// The options of the pause container that it was in, if it was in one.
+    /// Options of the pause container whose network it joined; `None` if it joined none.
     pub(crate) sandbox: Option<ContainerCreateBody>,
 }
 
 impl Options {
-    /// Those of a container that cless made.
+    /// Copies the options of a container that cless created.
     pub(crate) async fn of(docker: &Docker, id: &str) -> Result<Self> {
         let mut body = body_of(docker, id).await?;
         let Some(pause) = engine::sandbox_of(docker, id).await? else {
@@ -50,9 +50,9 @@ impl Options {
         })
     }
 
-    fn joining(&self, pause: &str) -> ContainerCreateBody {
+    fn in_network_of(&self, pause: &str) -> ContainerCreateBody {
         let mut body = self.body.clone();
-        // The engine refuses ports on a container without a network of its own.
+        // The engine rejects exposed ports on a container that joins another's network.
         body.exposed_ports = None;
         if let Some(host) = &mut body.host_config {
             host.network_mode = Some(format!("container:{pause}"));
@@ -80,7 +80,7 @@ async fn body_of(docker: &Docker, id: &str) -> Result<ContainerCreateBody> {
     })
 }
 
-/// Where the time of one raw start went.
+/// The durations of one raw start by phase.
 #[derive(Default)]
 pub(crate) struct Phases {
     pub(crate) create: Duration,
@@ -90,7 +90,7 @@ pub(crate) struct Phases {
     pub(crate) total: Duration,
 }
 
-/// From nothing to an answer, on the bridge.
+/// Creates a container on the bridge and waits for its first response.
 pub(crate) async fn on_the_bridge(docker: &Docker, options: &Options) -> Result<Phases> {
     let begin = Instant::now();
     let id = create(docker, options.body.clone()).await?;
@@ -99,9 +99,9 @@ pub(crate) async fn on_the_bridge(docker: &Docker, options: &Options) -> Result<
         docker.start_container(&id, None).await?;
         let started = begin.elapsed();
         let address = engine::address(docker, &id, PORT).await?;
-        until_open(address).await?;
+        wait_open(address).await?;
         let ready = begin.elapsed();
-        one_get(address).await?;
+        check_response(address).await?;
         let total = begin.elapsed();
         Ok(Phases {
             create,
@@ -116,25 +116,30 @@ pub(crate) async fn on_the_bridge(docker: &Docker, options: &Options) -> Result<
     outcome
 }
 
-/// From nothing but a ready-made network to an answer: probed from the moment start is sent.
+/// Creates a container in a prepared network and waits for its first response. Probes start
+/// together with the start call.
 pub(crate) async fn in_a_sandbox(docker: &Docker, options: &Options) -> Result<Phases> {
     let sandbox = options
         .sandbox
         .clone()
-        .context("there is no sandbox to copy")?;
+        .context("the options contain no sandbox")?;
     let pause = create(docker, sandbox).await?;
     let outcome = async {
         docker.start_container(&pause, None).await?;
         let address = engine::address(docker, &pause, PORT).await?;
         sleep(crate::SETTLE).await;
-        joined(docker, options.joining(&pause), address).await
+        start_joined(docker, options.in_network_of(&pause), address).await
     }
     .await;
     engine::remove(docker, &pause).await?;
     outcome
 }
 
-async fn joined(docker: &Docker, body: ContainerCreateBody, address: SocketAddr) -> Result<Phases> {
+async fn start_joined(
+    docker: &Docker,
+    body: ContainerCreateBody,
+    address: SocketAddr,
+) -> Result<Phases> {
     let begin = Instant::now();
     let id = create(docker, body).await?;
     let create = begin.elapsed();
@@ -142,18 +147,18 @@ async fn joined(docker: &Docker, body: ContainerCreateBody, address: SocketAddr)
         docker.start_container(&id, None).await?;
         Ok(begin.elapsed())
     };
-    let answered = async {
-        until_open(address).await?;
+    let response = async {
+        wait_open(address).await?;
         let ready = begin.elapsed();
-        one_get(address).await?;
+        check_response(address).await?;
         anyhow::Ok((ready, begin.elapsed()))
     };
-    let outcome = tokio::try_join!(start, answered);
+    let outcome = tokio::try_join!(start, response);
     engine::remove(docker, &id).await?;
     let (started, (ready, total)) = outcome?;
     Ok(Phases {
         create,
-        // It may answer before the engine does.
+        // The container may respond before the start call does.
         start: started.min(ready) - create,
         ready: ready.saturating_sub(started),
         get: total - ready,
@@ -161,19 +166,20 @@ async fn joined(docker: &Docker, body: ContainerCreateBody, address: SocketAddr)
     })
 }
 
-/// From nothing to an answer, with one of `places` held while the engine is at work. Gives the id.
-pub(crate) async fn within(
+/// Starts a container on the bridge, waits for its first response and returns its id. Create and
+/// start hold one of `permits`.
+pub(crate) async fn start_limited(
     docker: &Docker,
     options: &Options,
-    places: &tokio::sync::Semaphore,
+    permits: &tokio::sync::Semaphore,
 ) -> Result<String> {
-    let place = places.acquire().await?;
+    let permit = permits.acquire().await?;
     let id = create(docker, options.body.clone()).await?;
     docker.start_container(&id, None).await?;
-    drop(place);
+    drop(permit);
     let address = engine::address(docker, &id, PORT).await?;
-    until_open(address).await?;
-    one_get(address).await?;
+    wait_open(address).await?;
+    check_response(address).await?;
     Ok(id)
 }
 
@@ -182,17 +188,20 @@ async fn create(docker: &Docker, body: ContainerCreateBody) -> Result<String> {
     Ok(created.await?.id)
 }
 
-async fn until_open(address: SocketAddr) -> Result<()> {
+async fn wait_open(address: SocketAddr) -> Result<()> {
     let begin = Instant::now();
     while TcpStream::connect(address).await.is_err() {
-        ensure!(begin.elapsed() < SOON, "the raw container does not listen");
+        ensure!(
+            begin.elapsed() < SOON,
+            "the raw container does not listen on its port"
+        );
         sleep(PROBE_EVERY).await;
     }
     Ok(())
 }
 
-async fn one_get(address: SocketAddr) -> Result<()> {
-    let answer = get(address, "raw.localhost", "/").await?;
-    ensure!(answer.status == 200, "{answer:?}");
+async fn check_response(address: SocketAddr) -> Result<()> {
+    let response = get(address, "raw.localhost", "/").await?;
+    ensure!(response.status == 200, "{response:?}");
     Ok(())
 }

@@ -1,22 +1,22 @@
-//! What the proxy adds to a warm request.
+//! The latency that the proxy adds to a warm request.
 
 use anyhow::{Result, ensure};
 use cless_tests::cluster::Cluster;
 use cless_tests::engine;
 use cless_tests::http_client::Connection;
-use cless_tests::report::{Better, Row};
+use cless_tests::report::{Better, Row, print_line};
 use cless_tests::stats::{median, millis};
 use tokio::time::Instant;
 
-use crate::{SOON, Sleeper, say};
+use crate::{IdleService, SOON};
 
-/// The median a warm request takes through the proxy, less straight to the container.
-pub(crate) async fn run(cluster: &Cluster, sleeper: &Sleeper, requests: usize) -> Result<Row> {
-    say(&format!(
-        "\nwarm_added_ms: {requests} warm requests on each side, in turn"
+/// Measures the median of a warm request through the proxy, less that of one to the container.
+pub(crate) async fn run(cluster: &Cluster, service: &IdleService, requests: usize) -> Result<Row> {
+    print_line(&format!(
+        "\nwarm_added_ms: {requests} warm requests on each side, alternating"
     ));
-    sleeper.wake(cluster).await?;
-    let containers = cluster.wait_containers(sleeper.service, 1, SOON).await?;
+    service.cold_request(cluster, 0).await?;
+    let containers = cluster.wait_containers(service.service, 1, SOON).await?;
     let address = engine::address(cluster.docker(), &containers[0].id, 8080).await?;
     let mut direct = Connection::open(address).await?;
     let mut proxied = Connection::open(cluster.node(0).listen).await?;
@@ -24,14 +24,14 @@ pub(crate) async fn run(cluster: &Cluster, sleeper: &Sleeper, requests: usize) -
     for _ in 0..requests {
         for (connection, times) in [(&mut proxied, &mut through), (&mut direct, &mut straight)] {
             let begin = Instant::now();
-            let answer = connection.get(&sleeper.host, "/").await?;
+            let response = connection.get(&service.host, "/").await?;
             times.push(begin.elapsed());
-            ensure!(answer.status == 200, "{answer:?}");
+            ensure!(response.status == 200, "{response:?}");
         }
     }
     let (through, straight) = (millis(median(&through)), millis(median(&straight)));
-    say(&format!(
-        "  {through:.3} ms through the proxy, {straight:.3} ms straight"
+    print_line(&format!(
+        "  {through:.3} ms through the proxy, {straight:.3} ms directly"
     ));
     Ok(Row {
         case: "static",

@@ -1,45 +1,53 @@
 //! The memory of an idle node with ten thousand routes.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
 use cless_proto::v1;
-use cless_tests::cluster::{Api, Cluster, settings};
-use cless_tests::{cpu, wait};
+use cless_tests::cluster::{Api, Cluster, NodeSetup, settings};
+use cless_tests::cpu;
+use cless_tests::report::print_line;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
-use super::say;
+use super::peers::Racer;
 
 /// Services, each with one version that gets all traffic.
 const ROUTES: usize = 10_000;
-/// Writers at once: the control plane writes one after the other, so few keep it busy.
+/// Concurrent writers; the control plane serializes writes, so a few keep it busy.
 const WRITERS: usize = 16;
-/// Memory may be given back for a while after the table came in.
+/// The allocator may return memory for a while after the table arrived.
 const SETTLE: Duration = Duration::from_secs(5);
-/// Ten thousand routes are 6 MB on the wire.
-const TABLE_WITHIN: Duration = Duration::from_secs(60);
 
-/// Resident megabytes of a node that has just begun, followed the feed, and served nothing.
-pub(crate) async fn memory() -> Result<f64> {
+/// Resident megabytes of a new node that has received the route table and served no request; also
+/// of the baseline, if there is one.
+pub(crate) async fn memory(baseline: Option<&Path>) -> Result<Vec<(Racer, f64)>> {
     let mut cluster = Cluster::start(0).await?;
-    say(&format!("idle: making {ROUTES} services"));
+    print_line(&format!("idle: creating {ROUTES} services"));
     futures_util::stream::iter(0..ROUTES)
         .map(|number| service(cluster.api(), number))
         .buffer_unordered(WRITERS)
         .try_collect::<()>()
         .await?;
-    let node = cluster.add_node().await?;
-    let name = cluster.node(node).name.clone();
-    wait::until("the node has the table", TABLE_WITHIN, async || {
-        let answer = cluster.api()?.check_propagation(0).await?;
-        Ok((answer.nodes_applied == 1 && answer.pending.is_empty()).then_some(()))
-    })
-    .await?;
-    tokio::time::sleep(SETTLE).await;
-    let rss = cpu::usage(cluster.node(node).pid()?)?.rss as f64 / 1e6;
-    say(&format!("idle: {name} holds {rss:.1} MB"));
+    let mut measured = Vec::new();
+    for (racer, program) in [(Racer::Cless, None), (Racer::Baseline, baseline)] {
+        if racer == Racer::Baseline && program.is_none() {
+            continue;
+        }
+        let program = program.map(Path::to_owned);
+        let setup = NodeSetup {
+            program,
+            ..NodeSetup::default()
+        };
+        let node = cluster.add_node_with(setup).await?;
+        cluster.wait_propagated(0).await?;
+        tokio::time::sleep(SETTLE).await;
+        let rss = cpu::usage(cluster.node(node).pid()?)?.rss as f64 / 1e6;
+        print_line(&format!("idle: {} uses {rss:.1} MB", racer.name()));
+        measured.push((racer, rss));
+    }
     cluster.finish().await?;
-    Ok(rss)
+    Ok(measured)
 }
 
 async fn service(api: Result<Api>, number: usize) -> Result<()> {

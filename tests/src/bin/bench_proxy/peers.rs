@@ -1,4 +1,4 @@
-//! The proxies that are raced, as processes on the proxy's core.
+//! The compared proxies, as processes on the proxy core.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -10,15 +10,18 @@ use cless_tests::{cpu, paths, wait};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
-use super::config::{self, Scene};
+use super::config::{self, Params};
 
-/// Traefik takes longest.
-const LISTENS_WITHIN: Duration = Duration::from_secs(20);
+/// Traefik is the slowest to start.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Who is raced.
+/// A proxy in the comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub(crate) enum Racer {
     Cless,
+    /// An earlier build of cless; selected by `--baseline`.
+    #[value(skip)]
+    Baseline,
     Nginx,
     Haproxy,
     Envoy,
@@ -27,8 +30,9 @@ pub(crate) enum Racer {
 }
 
 impl Racer {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Cless,
+        Self::Baseline,
         Self::Nginx,
         Self::Haproxy,
         Self::Envoy,
@@ -39,6 +43,7 @@ impl Racer {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Cless => "cless",
+            Self::Baseline => "baseline",
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
             Self::Envoy => "envoy",
@@ -53,14 +58,14 @@ impl Racer {
 pub(crate) struct Ports {
     /// HTTP/1.1.
     pub(crate) h1: u16,
-    /// HTTP/2 with prior knowledge; a port of its own, for some peers cannot tell the two apart.
+    /// HTTP/2 with prior knowledge; a separate port, because some proxies do not detect it.
     pub(crate) h2c: u16,
-    /// Both over TLS, by ALPN.
+    /// Both over TLS, selected by ALPN.
     pub(crate) tls: u16,
 }
 
 impl Ports {
-    /// Ports that are free now. All are held at once, so that no two are the same.
+    /// Picks free ports. All are bound at once, so that they differ.
     pub(crate) fn free() -> Result<Self> {
         let held = [(); 3].map(|()| TcpListener::bind(("127.0.0.1", 0)));
         let mut ports = held.iter().map(|held| match held {
@@ -76,17 +81,17 @@ impl Ports {
     }
 }
 
-/// A proxy that runs; killed when dropped.
+/// A running proxy; killed when dropped.
 pub(crate) struct Peer {
     pub(crate) racer: Racer,
     pub(crate) ports: Ports,
     pub(crate) pid: u32,
-    /// None for cless, which the cluster holds.
+    /// `None` for cless and the baseline, which the cluster owns.
     child: Option<Child>,
 }
 
 impl Drop for Peer {
-    /// Its workers too: they do not end with a master that is killed.
+    /// Kills the workers as well: they survive a killed master.
     fn drop(&mut self) {
         if self.child.is_some() {
             cpu::kill_tree(self.pid);
@@ -95,17 +100,17 @@ impl Drop for Peer {
 }
 
 impl Peer {
-    /// cless, started by its cluster.
-    pub(crate) fn cless(ports: Ports, pid: u32) -> Self {
+    /// A node that its cluster started.
+    pub(crate) fn node(racer: Racer, ports: Ports, pid: u32) -> Self {
         Self {
-            racer: Racer::Cless,
+            racer,
             ports,
             pid,
             child: None,
         }
     }
 
-    /// Starts a peer on `core`, in `dir`, which holds the certificate.
+    /// Starts another proxy on `core`, in `dir`, which contains the certificate.
     pub(crate) async fn start(
         racer: Racer,
         origin: SocketAddr,
@@ -114,7 +119,7 @@ impl Peer {
         core: usize,
     ) -> Result<Self> {
         let ports = Ports::free()?;
-        let scene = Scene {
+        let params = Params {
             ports,
             origin,
             dir,
@@ -127,17 +132,17 @@ impl Peer {
         };
         let tools = paths::target_dir()?.join("tools/bin");
         let (program, args) = match racer {
-            Racer::Cless => bail!("cless is started by its cluster"),
+            Racer::Cless | Racer::Baseline => bail!("the cluster starts {}", racer.name()),
             Racer::Nginx => {
-                let file = file("nginx.conf", config::nginx(&scene))?;
+                let file = file("nginx.conf", config::nginx(&params))?;
                 ("nginx".into(), vec!["-c".into(), file])
             }
             Racer::Haproxy => {
-                let file = file("haproxy.cfg", config::haproxy(&scene))?;
+                let file = file("haproxy.cfg", config::haproxy(&params))?;
                 ("haproxy".into(), vec!["-db".into(), "-f".into(), file])
             }
             Racer::Envoy => {
-                let file = file("envoy.yaml", config::envoy(&scene))?;
+                let file = file("envoy.yaml", config::envoy(&params))?;
                 let flags = [
                     "--concurrency",
                     "1",
@@ -150,28 +155,28 @@ impl Peer {
                 (tools.join("envoy"), flags.collect())
             }
             Racer::Caddy => {
-                let file = file("Caddyfile", config::caddy(&scene))?;
+                let file = file("Caddyfile", config::caddy(&params))?;
                 let flags = ["run", "--adapter", "caddyfile", "--config"];
                 let flags = flags.map(str::to_owned).into_iter().chain([file]);
                 (tools.join("caddy"), flags.collect())
             }
             Racer::Traefik => {
-                let (fixed, routes) = config::traefik(&scene);
+                let (static_config, routes) = config::traefik(&params);
                 file("traefik-routes.yaml", routes)?;
-                let file = file("traefik.yaml", fixed)?;
+                let file = file("traefik.yaml", static_config)?;
                 (tools.join("traefik"), vec![format!("--configFile={file}")])
             }
         };
         let log = dir.join(format!("{}.log", racer.name()));
         let output = std::fs::File::create(&log)?;
-        // util-linux, which is essential in Debian: no peer outlives a bench that is killed.
+        // setpriv (util-linux, essential in Debian) ends the proxy when the bench is killed.
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "TERM"])
             .arg(&program)
             .args(&args)
             .env("GOMAXPROCS", "1")
-            // Debian keeps servers in sbin.
+            // Debian installs servers in sbin.
             .env(
                 "PATH",
                 format!("{}:/usr/sbin:/usr/local/sbin", std::env::var("PATH")?),
@@ -183,16 +188,16 @@ impl Peer {
             .kill_on_drop(true);
         let mut child = cpu::on(core, || command.spawn())?.with_context(|| {
             format!(
-                "cannot start {}: `make bench-proxy` installs it",
+                "cannot start {}; `make bench-proxy` installs it",
                 program.display()
             )
         })?;
-        let pid = child.id().context("it has ended")?;
+        let pid = child.id().context("the proxy exited")?;
         for port in [ports.h1, ports.h2c, ports.tls] {
             let what = format!("{} listens on {port}", racer.name());
-            let listens = wait::until(&what, LISTENS_WITHIN, async || {
+            let listens = wait::until(&what, START_TIMEOUT, async || {
                 if let Some(status) = child.try_wait()? {
-                    bail!("{} ended: {status}", racer.name());
+                    bail!("{} exited: {status}", racer.name());
                 }
                 Ok(TcpStream::connect(("127.0.0.1", port)).await.ok())
             });

@@ -1,7 +1,7 @@
-//! Samples on disk, and the report that is made of them.
+//! Samples on disk, and the report made from them.
 //!
-//! A case's file names the program its samples are of, by size and time of change: what was measured
-//! of another build is never reported with this one.
+//! The file of a case names the builds that were measured, by size and modification time. Samples
+//! of another build of cless are ignored, and so are those of another baseline.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,14 +12,14 @@ use anyhow::Result;
 use cless_tests::chart::{self, Group};
 use cless_tests::paths;
 use cless_tests::report::{Better, Row};
-use cless_tests::stats::{middle, upper_bound};
+use cless_tests::stats::{middle, millis, upper_bound};
 use serde_json::{Value, json};
 
 use super::cases::{CASES, Sample};
 use super::peers::Racer;
 
 const IDLE: &str = "idle-10k";
-/// What the picture shows: one of each kind.
+/// Cases in the chart: one of each kind.
 const CHARTED: [&str; 7] = [
     "h1-1k-c32",
     "h1-64k-c32",
@@ -30,7 +30,7 @@ const CHARTED: [&str; 7] = [
     "ws-1k-c32",
 ];
 
-/// Of an open loop, in milliseconds.
+/// Latencies of an open loop in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Latency {
     pub(crate) p50: f64,
@@ -40,11 +40,13 @@ pub(crate) struct Latency {
 /// The folder of samples.
 pub(crate) struct Results {
     dir: PathBuf,
-    /// Names the build.
+    /// Identifies the present build.
     program: String,
+    /// Identifies the build of the baseline; `None` without one.
+    baseline: Option<String>,
 }
 
-/// What is printed and written.
+/// The printed and written results.
 pub(crate) struct Report {
     pub(crate) text: String,
     pub(crate) rows: Vec<Row>,
@@ -52,59 +54,54 @@ pub(crate) struct Report {
 }
 
 impl Results {
-    /// Of this build of `program`.
-    pub(crate) fn open(program: &Path) -> Result<Self> {
+    /// Opens the folder for the present builds of both programs.
+    pub(crate) fn open(program: &Path, baseline: Option<&Path>) -> Result<Self> {
         let dir = paths::target_dir()?.join("bench/proxy");
         std::fs::create_dir_all(&dir)?;
-        let found = program.metadata()?;
-        let changed = found.modified()?.duration_since(UNIX_EPOCH)?.as_millis();
-        let program = format!("{} bytes of {changed}", found.len());
-        Ok(Self { dir, program })
+        Ok(Self {
+            dir,
+            program: build_of(program)?,
+            baseline: baseline.map(build_of).transpose()?,
+        })
     }
 
-    /// Keeps the samples of a case.
-    pub(crate) fn keep(
+    /// Stores the samples of a case.
+    pub(crate) fn store(
         &self,
         case: &str,
         samples: &BTreeMap<Racer, Vec<Sample>>,
         latencies: &BTreeMap<Racer, Vec<Latency>>,
     ) -> Result<()> {
-        let column = |of: fn(&Sample) -> f64| -> Value {
-            let column = samples.iter().map(|(racer, all)| {
-                let values: Vec<f64> = all.iter().map(of).collect();
-                (racer.name().to_owned(), json!(values))
-            });
-            Value::Object(column.collect())
-        };
-        let open = |of: fn(&Latency) -> f64| -> Value {
-            let column = latencies.iter().map(|(racer, all)| {
-                let values: Vec<f64> = all.iter().map(of).collect();
-                (racer.name().to_owned(), json!(values))
-            });
-            Value::Object(column.collect())
-        };
         self.write(
             case,
             json!({
-                "cpu_us": column(|sample| sample.cpu),
-                "req_s": column(|sample| sample.run.rate),
-                "p50_ms": column(|sample| sample.run.p50.as_secs_f64() * 1e3),
-                "p99_ms": column(|sample| sample.run.p99.as_secs_f64() * 1e3),
-                "rss_mb": column(|sample| sample.rss),
-                "open_p50_ms": open(|latency| latency.p50),
-                "open_p99_ms": open(|latency| latency.p99),
+                "cpu_us": column(samples, |sample| sample.cpu),
+                "req_s": column(samples, |sample| sample.run.rate),
+                "p50_ms": column(samples, |sample| millis(sample.run.p50)),
+                "p99_ms": column(samples, |sample| millis(sample.run.p99)),
+                "rss_mb": column(samples, |sample| sample.rss),
+                "open_p50_ms": column(latencies, |latency| latency.p50),
+                "open_p99_ms": column(latencies, |latency| latency.p99),
             }),
         )
     }
 
-    /// Keeps the memory of an idle node.
-    pub(crate) fn keep_idle(&self, rss: f64) -> Result<()> {
-        self.write(IDLE, json!({ "rss_mb": { "cless": [rss] } }))
+    /// Stores the memory of idle nodes in megabytes.
+    pub(crate) fn store_idle(&self, rss: &[(Racer, f64)]) -> Result<()> {
+        let rss = rss.iter().map(|(racer, rss)| (*racer, vec![*rss]));
+        self.write(
+            IDLE,
+            json!({ "rss_mb": column(&rss.collect(), |rss| *rss) }),
+        )
     }
 
     fn write(&self, case: &str, samples: Value) -> Result<()> {
         let path = self.dir.join(format!("{case}.json"));
-        let document = json!({ "program": self.program, "samples": samples });
+        let document = json!({
+            "program": self.program,
+            "baseline": self.baseline,
+            "samples": samples,
+        });
         Ok(std::fs::write(path, format!("{document:#}\n"))?)
     }
 
@@ -113,16 +110,19 @@ impl Results {
             return Ok(None);
         };
         let document: Value = serde_json::from_str(&text)?;
-        let is_this = document["program"] == *self.program;
-        Ok(is_this.then(|| Samples(document["samples"].clone())))
+        let is_present = document["program"] == *self.program;
+        Ok(is_present.then(|| Samples {
+            columns: document["samples"].clone(),
+            has_baseline: self.baseline.is_some() && document["baseline"] == json!(self.baseline),
+        }))
     }
 
-    /// Of all cases of which there are samples of this build.
+    /// Reports all cases with samples of this build.
     pub(crate) fn report(&self) -> Result<Report> {
         let (mut text, mut rows, mut groups) = (String::new(), Vec::new(), Vec::new());
         let _ = writeln!(
             text,
-            "Medians. CPU in microseconds a request; rates and latencies of closed loops.\n{:<16} {:<8} {:>8} {:>9} {:>9} {:>9} {:>9}",
+            "Medians. CPU in microseconds per request; rates and latencies of closed loops.\n{:<16} {:<8} {:>8} {:>9} {:>9} {:>9} {:>9}",
             "case", "proxy", "cpu", "req/s", "p50 ms", "p99 ms", "RSS MB"
         );
         for case in CASES {
@@ -144,7 +144,9 @@ impl Results {
                     number("p99_ms"),
                     number("rss_mb"),
                 );
-                bars.push((racer.name().to_owned(), cpu));
+                if racer != Racer::Baseline {
+                    bars.push((racer.name().to_owned(), cpu));
+                }
             }
             if CHARTED.contains(&case.name) {
                 let label = case.name.to_owned();
@@ -163,9 +165,10 @@ impl Results {
                 reference: None,
                 bar: Some(40.0),
             });
+            rows.extend(idle.against_baseline(IDLE));
         }
         let chart = chart::svg(
-            "CPU of the proxy, microseconds a request",
+            "CPU of the proxy, microseconds per request",
             "One core for the proxy, equal logging and header work; medians of interleaved rounds; less is better",
             &groups,
         );
@@ -173,12 +176,36 @@ impl Results {
     }
 }
 
-/// Columns of a case: each racer's value in each round.
-struct Samples(Value);
+/// Identifies a build of a program.
+fn build_of(program: &Path) -> Result<String> {
+    let found = program.metadata()?;
+    let changed = found.modified()?.duration_since(UNIX_EPOCH)?.as_millis();
+    Ok(format!("{} bytes of {changed}", found.len()))
+}
+
+/// One value of each sample, by proxy and round.
+fn column<T>(samples: &BTreeMap<Racer, Vec<T>>, value: fn(&T) -> f64) -> Value {
+    let column = samples.iter().map(|(racer, all)| {
+        let values: Vec<f64> = all.iter().map(value).collect();
+        (racer.name().to_owned(), json!(values))
+    });
+    Value::Object(column.collect())
+}
+
+/// The stored samples of a case.
+struct Samples {
+    /// Values by column, proxy and round.
+    columns: Value,
+    /// Whether the samples of the baseline belong to the present baseline.
+    has_baseline: bool,
+}
 
 impl Samples {
     fn column(&self, column: &str, racer: Racer) -> Option<Vec<f64>> {
-        let values = self.0[column][racer.name()].as_array()?;
+        if racer == Racer::Baseline && !self.has_baseline {
+            return None;
+        }
+        let values = self.columns[column][racer.name()].as_array()?;
         let values: Vec<f64> = values.iter().filter_map(Value::as_f64).collect();
         (!values.is_empty()).then_some(values)
     }
@@ -199,15 +226,61 @@ impl Samples {
         }
     }
 
-    fn rows(&self, case: &'static str) -> Vec<Row> {
-        self.compared(case).unwrap_or_default()
+    /// CPU of cless over that of another proxy, by round.
+    fn cpu_ratios(&self, other: Racer) -> Option<Vec<f64>> {
+        let ours = self.column("cpu_us", Racer::Cless)?;
+        let theirs = self.column("cpu_us", other)?;
+        Some(ours.iter().zip(&theirs).map(|(a, b)| a / b).collect())
     }
 
-    fn compared(&self, case: &'static str) -> Option<Vec<Row>> {
-        let ours = self.column("cpu_us", Racer::Cless)?;
+    fn rows(&self, case: &'static str) -> Vec<Row> {
+        let mut rows = self.against_others(case).unwrap_or_default();
+        rows.extend(self.against_baseline(case));
+        rows
+    }
+
+    /// Compares cless with its earlier build; no rows without samples of both.
+    fn against_baseline(&self, case: &'static str) -> Vec<Row> {
+        let row = |metric, better, ours, reference| Row {
+            case,
+            metric,
+            better,
+            ours,
+            reference: Some((reference, Racer::Baseline.name())),
+            bar: None,
+        };
+        let lower = Better::Lower;
+        let mut rows = Vec::new();
+        for (metric, column, better) in [
+            ("cpu_per_request_vs_baseline", "cpu_us", lower),
+            ("req_per_s_vs_baseline", "req_s", Better::Higher),
+            ("p50_ms_vs_baseline", "p50_ms", lower),
+            ("p99_ms_vs_baseline", "p99_ms", lower),
+            ("p50_at_70_vs_baseline", "open_p50_ms", lower),
+            ("p99_at_70_vs_baseline", "open_p99_ms", lower),
+            ("rss_mb_vs_baseline", "rss_mb", lower),
+        ] {
+            let ours = self.median(column, Racer::Cless);
+            if let (Some(ours), Some(theirs)) = (ours, self.median(column, Racer::Baseline)) {
+                rows.push(row(metric, better, ours, theirs));
+            }
+        }
+        if let Some(ratios) = self.cpu_ratios(Racer::Baseline) {
+            for (metric, ratio) in [
+                ("cpu_ratio_median_vs_baseline", middle(&ratios)),
+                ("cpu_ratio_upper95_vs_baseline", upper_bound(&ratios)),
+            ] {
+                rows.push(row(metric, lower, ratio, 1.0));
+            }
+        }
+        rows
+    }
+
+    /// Compares cless with the other proxies; `None` without samples of nginx or HAProxy.
+    fn against_others(&self, case: &'static str) -> Option<Vec<Row>> {
+        let ours = self.median("cpu_us", Racer::Cless)?;
         let (reference, racer) = self.reference("cpu_us", Better::Lower)?;
-        let theirs = self.column("cpu_us", racer)?;
-        let ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(a, b)| a / b).collect();
+        let ratios = self.cpu_ratios(racer)?;
         let row = |metric, better, ours, reference, bar| Row {
             case,
             metric,
@@ -219,7 +292,7 @@ impl Samples {
         let lower = Better::Lower;
         let cpu = Some((reference, racer.name()));
         let mut rows = vec![
-            row("cpu_per_request", lower, middle(&ours), cpu, Some(1.0)),
+            row("cpu_per_request", lower, ours, cpu, Some(1.0)),
             row("cpu_ratio_median", lower, middle(&ratios), None, Some(1.0)),
             row(
                 "cpu_ratio_upper95",
@@ -248,7 +321,7 @@ impl Samples {
         ] {
             if let Some(value) = self.median("cpu_us", racer) {
                 let reference = Some((value, racer.name()));
-                rows.push(row(metric, lower, middle(&ours), reference, None));
+                rows.push(row(metric, lower, ours, reference, None));
             }
         }
         Some(rows)

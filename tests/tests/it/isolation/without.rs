@@ -45,7 +45,7 @@ fn breakable_iptables(folder: &Path) -> Result<()> {
 fn on_path(folder: &Path, args: &[&str]) -> NodeSetup {
     NodeSetup {
         env: vec![("PATH".to_owned(), folder.display().to_string())],
-        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+        ..NodeSetup::flags(args)
     }
 }
 
