@@ -92,7 +92,13 @@ mod tests {
         let compression = SingleMessageCompressionOverride::default();
         let mut frames: Vec<Bytes> = Vec::new();
         {
-            let mut body = pin!(EncodeBody::new_server(encoder, source, None, compression, None));
+            let mut body = pin!(EncodeBody::new_server(
+                encoder,
+                source,
+                None,
+                compression,
+                None
+            ));
             let mut context = Context::from_waker(Waker::noop());
             while let Poll::Ready(Some(frame)) = body.as_mut().poll_frame(&mut context) {
                 frames.extend(frame.expect("no error").into_data().ok());

@@ -1,6 +1,6 @@
 //! `CatalogService`: services and their versions.
 
-use super::convert::{nodes, read as from, read_duration, write as to};
+use super::convert::{nodes, read_duration, requests, resources};
 use super::{Plane, now, page, read, status};
 use crate::domain::{ServiceId, Version, VersionNumber, Violations, name};
 use crate::store::WriteOptions;
@@ -30,15 +30,15 @@ impl CatalogService for Plane {
             validate_only,
         } = request.into_inner();
         let mut wrong = Violations::new();
-        let new = from::new_service(service_id, service, &mut wrong);
-        let how = from::write_options(now(), validate_only, request_id, &mut wrong);
+        let new = requests::new_service(service_id, service, &mut wrong);
+        let how = requests::write_options(now(), validate_only, request_id, &mut wrong);
         let (new, how) = read(new.zip(how), wrong)?;
         let written = self
             .store
             .create_service(new, how)
             .await
             .map_err(status::store)?;
-        Ok(Response::new(to::service(&written.resource)))
+        Ok(Response::new(resources::service(&written.resource)))
     }
 
     async fn get_service(
@@ -49,7 +49,7 @@ impl CatalogService for Plane {
         let id = wrong.take("name", name::parse_service(&request.into_inner().name));
         let id = read(id, wrong)?;
         let service = self.store.get_service(&id).await.map_err(status::store)?;
-        Ok(Response::new(to::service(&service)))
+        Ok(Response::new(resources::service(&service)))
     }
 
     async fn list_services(
@@ -68,7 +68,7 @@ impl CatalogService for Plane {
             .await
             .map_err(status::store)?;
         let next_page_token = page::next(&found, SERVICES, |service| service.id.to_string());
-        let services = found.items.iter().map(to::service).collect();
+        let services = found.items.iter().map(resources::service).collect();
         Ok(Response::new(pb::ListServicesResponse {
             services,
             next_page_token,
@@ -90,7 +90,7 @@ impl CatalogService for Plane {
         };
         let id = wrong.take("service.name", name::parse_service(&service.name));
         let etag = service.etag.clone();
-        let patch = from::patch(service, update_mask, &mut wrong);
+        let patch = requests::patch(service, update_mask, &mut wrong);
         let (id, patch) = read(id.zip(patch), wrong)?;
         let how = WriteOptions {
             validate_only,
@@ -98,10 +98,10 @@ impl CatalogService for Plane {
         };
         let written = self
             .store
-            .update_service(&id, from::etag(&etag), patch, how)
+            .update_service(&id, requests::etag(&etag), patch, how)
             .await
             .map_err(status::store)?;
-        Ok(Response::new(to::service(&written.resource)))
+        Ok(Response::new(resources::service(&written.resource)))
     }
 
     async fn delete_service(
@@ -121,7 +121,7 @@ impl CatalogService for Plane {
             ..WriteOptions::at(now())
         };
         self.store
-            .delete_service(&id, from::etag(&etag), how)
+            .delete_service(&id, requests::etag(&etag), how)
             .await
             .map_err(status::store)?;
         Ok(Response::new(()))
@@ -139,8 +139,8 @@ impl CatalogService for Plane {
         } = request.into_inner();
         let mut wrong = Violations::new();
         let service = wrong.take("parent", name::parse_service(&parent));
-        let spec = from::new_version(version, &mut wrong);
-        let how = from::write_options(now(), validate_only, request_id, &mut wrong);
+        let spec = requests::new_version(version, &mut wrong);
+        let how = requests::write_options(now(), validate_only, request_id, &mut wrong);
         let ((service, spec), how) = read(service.zip(spec).zip(how), wrong)?;
         let written = self
             .store
@@ -262,7 +262,7 @@ impl CatalogService for Plane {
             ..WriteOptions::at(now())
         };
         self.store
-            .delete_version(&service, number, from::etag(&etag), how)
+            .delete_version(&service, number, requests::etag(&etag), how)
             .await
             .map_err(status::store)?;
         Ok(Response::new(()))
@@ -275,6 +275,6 @@ impl Plane {
         let seen = self
             .nodes
             .read(|registry| nodes::version_status(version, registry.nodes()));
-        to::version(version, Some(seen))
+        resources::version(version, Some(seen))
     }
 }

@@ -4,12 +4,12 @@
 //! method of the store, and writes the answer; [`status`] turns every error into a code with
 //! details. [`server`] puts the services together with health, reflection and limits.
 
+mod call_guard;
 mod catalog;
 pub(crate) mod convert;
-mod feed;
 mod node;
-mod observe;
 mod page;
+mod route_feed;
 mod server;
 pub(crate) mod status;
 mod stream_routes;
@@ -18,7 +18,7 @@ mod traffic;
 pub(crate) use server::{Listening, listen};
 
 #[cfg(feature = "test-util")]
-pub(crate) use feed::report as take_report;
+pub(crate) use route_feed::report as accept_report;
 #[cfg(feature = "test-util")]
 pub(crate) use server::transport;
 #[cfg(feature = "test-util")]

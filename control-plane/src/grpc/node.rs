@@ -1,6 +1,6 @@
 //! `NodeService`: the data planes, read from memory.
 
-use super::convert::nodes as to;
+use super::convert::nodes;
 use super::{Plane, page, read, status};
 use crate::domain::{Violations, name};
 use crate::nodes::registry::Propagation;
@@ -28,7 +28,7 @@ impl NodeService for Plane {
         let nodes = found
             .items
             .iter()
-            .map(|node| to::node(node, &head))
+            .map(|node| nodes::node(node, &head))
             .collect();
         Ok(Response::new(pb::ListNodesResponse {
             nodes,
@@ -44,10 +44,10 @@ impl NodeService for Plane {
         let mut wrong = Violations::new();
         let node = wrong.take("name", name::parse_node(&request.name));
         let node = read(node, wrong)?;
-        let Some(node) = self.nodes.named(&node) else {
+        let Some(node) = self.nodes.by_name(&node) else {
             return Err(status::not_found("cless.v1.Node", request.name));
         };
-        Ok(Response::new(to::node(&node, &self.feed.head())))
+        Ok(Response::new(nodes::node(&node, &self.feed.head())))
     }
 
     async fn list_instances(
@@ -66,7 +66,7 @@ impl NodeService for Plane {
         let after = page::key(&list, &request.page_token).map_err(status::invalid_page)?;
         let nodes = match parent {
             None => self.nodes.all(),
-            Some(node) => match self.nodes.named(&node) {
+            Some(node) => match self.nodes.by_name(&node) {
                 Some(node) => vec![node],
                 None => return Err(status::not_found("cless.v1.Node", request.parent)),
             },
@@ -77,7 +77,7 @@ impl NodeService for Plane {
             let wanted = reported.filter(|instance| {
                 request.service.is_empty() || instance.service == request.service
             });
-            instances.extend(wanted.map(|instance| to::instance(&node.identity.name, instance)));
+            instances.extend(wanted.map(|instance| nodes::instance(&node.identity.name, instance)));
         }
         instances.sort_by(|a, b| a.name.cmp(&b.name));
         let found = page::of(instances, size, after.as_deref(), |instance| {

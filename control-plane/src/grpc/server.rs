@@ -5,7 +5,7 @@
 //! Until then every other call is UNAVAILABLE.
 
 use crate::grpc::Plane;
-use crate::grpc::observe::Observe;
+use crate::grpc::call_guard::CallGuardLayer;
 use crate::grpc::status;
 use cless_proto::v1::catalog_service_server::CatalogServiceServer;
 use cless_proto::v1::node_service_server::NodeServiceServer;
@@ -77,7 +77,7 @@ pub(crate) async fn listen(listen: SocketAddr, stop: CancellationToken) -> io::R
     };
     let ended = stop.clone().cancelled_owned();
     let serving = transport()
-        .layer(Observe)
+        .layer(CallGuardLayer)
         .serve_with_incoming_shutdown(switch, incoming, ended);
     let task = tokio::spawn(async move {
         if let Err(error) = serving.await {

@@ -5,11 +5,13 @@
 
 use crate::domain::{self, Violations};
 use crate::feed::frames::Frames;
-use crate::feed::stream::{Action, CloseReason, Event, Lifetime, STALL_LIMIT, Stream};
+use crate::feed::stream::{
+    CloseReason, Lifetime, RouteStream, STALL_LIMIT, StreamAction, StreamEvent,
+};
 use crate::feed::{Cursor, Feed};
 use crate::grpc::{convert, read, status};
-use crate::nodes::report::Quarantined;
-use crate::nodes::{Connection, Nodes};
+use crate::nodes::report::QuarantinedRoute;
+use crate::nodes::{NodeConnection, Nodes};
 use cless_proto::v1 as pb;
 use rand::RngExt as _;
 use std::pin::Pin;
@@ -77,7 +79,7 @@ pub(crate) fn serve(
         nodes: nodes.clone(),
         node: None,
         opened: Instant::now(),
-        stream: Stream::new(lifetime),
+        stream: RouteStream::new(lifetime),
         last_txn: 0,
         outbound,
     };
@@ -97,9 +99,9 @@ pub(crate) fn lifetime(rng: &mut impl rand::Rng) -> Lifetime {
 struct Session {
     feed: Feed,
     nodes: Nodes,
-    node: Option<Connection>,
+    node: Option<NodeConnection>,
     opened: Instant,
-    stream: Stream,
+    stream: RouteStream,
     last_txn: u64,
     outbound: Outbound,
 }
@@ -114,7 +116,7 @@ impl Session {
         loop {
             let (event, told) = tokio::select! {
                 biased;
-                () = shutdown.cancelled() => (Event::Shutdown, None),
+                () = shutdown.cancelled() => (StreamEvent::Shutdown, None),
                 () = outbound.closed() => return,
                 () = replaced(self.node.as_ref()) => {
                     let newer = status::stream_replaced();
@@ -129,41 +131,43 @@ impl Session {
                     None | Some(Err(_)) => return,
                 },
                 moved = tables.changed() => match moved {
-                    Ok(()) => (Event::HeadMoved, None),
-                    Err(_publisher_ended) => (Event::Shutdown, None),
+                    Ok(()) => (StreamEvent::HeadMoved, None),
+                    Err(_publisher_ended) => (StreamEvent::Shutdown, None),
                 },
-                () = wake(self.opened, self.stream.wake_at()) => (Event::Tick, None),
+                () = wake(self.opened, self.stream.wake_at()) => (StreamEvent::Tick, None),
             };
             let (action, frames) = {
                 let newest = tables.borrow_and_update().clone();
                 let action = self.stream.on(event, self.opened.elapsed(), &newest.table);
                 let frames = match &action {
-                    Some(Action::Snapshot(_)) => Some(newest.snapshot()),
-                    Some(Action::Delta(from, _)) => Some(newest.delta(from)),
+                    Some(StreamAction::Snapshot(_)) => Some(newest.snapshot()),
+                    Some(StreamAction::Delta(from, _)) => Some(newest.delta(from)),
                     _ => None,
                 };
                 // A stream that stalls keeps what it has yet to send, not the table.
                 (action, frames)
             };
             if let (Some(node), Some(told)) = (&self.node, told)
-                && !matches!(action, Some(Action::Close(_)))
+                && !matches!(action, Some(StreamAction::Close(_)))
             {
                 told.enter(node);
             }
             let done = match action {
                 None => Ok(()),
-                Some(Action::Heartbeat(head)) => self.send(convert::feed::heartbeat(&head)).await,
-                Some(Action::Snapshot(_) | Action::Delta(..)) => {
+                Some(StreamAction::Heartbeat(head)) => {
+                    self.send(convert::feed::heartbeat(&head)).await
+                }
+                Some(StreamAction::Snapshot(_) | StreamAction::Delta(..)) => {
                     self.send_change(frames, &shutdown).await
                 }
-                Some(Action::GoAway(retry_after)) => {
+                Some(StreamAction::GoAway(retry_after)) => {
                     let last = self
                         .outbound
                         .send(Box::new(Ok(convert::feed::go_away(retry_after))));
                     let _ = tokio::time::timeout(LAST_WORDS, last).await;
                     return;
                 }
-                Some(Action::Close(reason)) => {
+                Some(StreamAction::Close(reason)) => {
                     return self.end(status::stream_closed(reason)).await;
                 }
             };
@@ -191,7 +195,7 @@ impl Session {
         let now = self.opened.elapsed();
         let newest = self.feed.newest();
         // `Sent` starts the wait for the answer and calls for nothing else.
-        let _none = self.stream.on(Event::Sent, now, &newest.table);
+        let _none = self.stream.on(StreamEvent::Sent, now, &newest.table);
         Ok(())
     }
 
@@ -213,7 +217,10 @@ impl Session {
     }
 
     /// Reads a message into an event, and what it tells of the node.
-    fn read(&mut self, message: pb::StreamRoutesRequest) -> Result<(Event, Option<Told>), Status> {
+    fn read(
+        &mut self,
+        message: pb::StreamRoutesRequest,
+    ) -> Result<(StreamEvent, Option<Told>), Status> {
         use pb::stream_routes_request::Message;
         match message.message {
             Some(Message::Hello(hello)) => {
@@ -237,21 +244,21 @@ impl Session {
                     .map_err(|taken| status::name_taken(&taken))?;
                 tracing::info!(node = %name, "node connected");
                 self.node = Some(connection);
-                Ok((Event::Hello(have), None))
+                Ok((StreamEvent::Hello(have), None))
             }
             Some(Message::Ack(ack)) => {
                 let mut wrong = Violations::new();
                 let ack = convert::feed::read_ack(ack, &mut wrong);
                 let (cursor, quarantined) = read(ack, wrong)?;
                 let told = Told::Applied(cursor.clone(), quarantined);
-                Ok((Event::Ack(cursor), Some(told)))
+                Ok((StreamEvent::Ack(cursor), Some(told)))
             }
             Some(Message::Nack(nack)) => {
                 let mut wrong = Violations::new();
                 let nack = convert::feed::read_nack(nack, &mut wrong);
                 let (serving, kind, reason) = read(nack, wrong)?;
                 let told = Told::Refused(serving.clone(), reason);
-                Ok((Event::Nack(serving, kind), Some(told)))
+                Ok((StreamEvent::Nack(serving, kind), Some(told)))
             }
             None => Err(status::stream_closed(CloseReason::Protocol)),
         }
@@ -260,20 +267,20 @@ impl Session {
 
 /// What an answer tells of the node, once the state machine has found it in order.
 enum Told {
-    Applied(Cursor, Vec<Quarantined>),
+    Applied(Cursor, Vec<QuarantinedRoute>),
     Refused(Option<Cursor>, String),
 }
 
 impl Told {
-    fn enter(self, node: &Connection) {
+    fn enter(self, node: &NodeConnection) {
         match self {
-            Self::Applied(cursor, quarantined) => node.applied(cursor, quarantined),
-            Self::Refused(serving, reason) => node.refused(serving, reason),
+            Self::Applied(cursor, quarantined) => node.record_applied(cursor, quarantined),
+            Self::Refused(serving, reason) => node.record_rejected(serving, reason),
         }
     }
 }
 
-async fn replaced(node: Option<&Connection>) {
+async fn replaced(node: Option<&NodeConnection>) {
     match node {
         Some(node) => node.replaced().await,
         None => std::future::pending().await,

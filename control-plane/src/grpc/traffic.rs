@@ -1,6 +1,6 @@
 //! `TrafficService`: the split of a service's requests, and its history.
 
-use super::convert::{read as from, write as to};
+use super::convert::{requests, resources};
 use super::{Plane, now, page, read, status};
 use crate::domain::{ChangeNote, TrafficSplit, Violations, name};
 use cless_proto::v1 as pb;
@@ -21,7 +21,7 @@ impl TrafficService for Plane {
             .get_traffic(&service)
             .await
             .map_err(status::store)?;
-        Ok(Response::new(to::traffic(&traffic)))
+        Ok(Response::new(resources::traffic(&traffic)))
     }
 
     async fn update_traffic(
@@ -44,18 +44,18 @@ impl TrafficService for Plane {
         let mut wrong = Violations::new();
         let service = wrong.take("traffic.name", name::parse_traffic(&traffic.name));
         let split = service.as_ref().and_then(|service| {
-            let targets = from::targets(traffic.targets);
+            let targets = requests::targets(traffic.targets);
             TrafficSplit::new("traffic.targets", service, targets, &mut wrong)
         });
         let note = ChangeNote::new(actor, reason, &mut wrong);
-        let how = from::write_options(now(), validate_only, request_id, &mut wrong);
+        let how = requests::write_options(now(), validate_only, request_id, &mut wrong);
         let ((service, split), (note, how)) = read(service.zip(split).zip(note.zip(how)), wrong)?;
         let written = self
             .store
-            .update_traffic(&service, split, from::etag(&traffic.etag), note, how)
+            .update_traffic(&service, split, requests::etag(&traffic.etag), note, how)
             .await
             .map_err(status::store)?;
-        Ok(Response::new(to::traffic(&written.resource)))
+        Ok(Response::new(resources::traffic(&written.resource)))
     }
 
     async fn list_traffic_revisions(
@@ -76,7 +76,11 @@ impl TrafficService for Plane {
             .await
             .map_err(status::store)?;
         let next_page_token = page::next(&found, &list, |revision| revision.number.to_string());
-        let revisions = found.items.iter().map(to::traffic_revision).collect();
+        let revisions = found
+            .items
+            .iter()
+            .map(resources::traffic_revision)
+            .collect();
         Ok(Response::new(pb::ListTrafficRevisionsResponse {
             revisions,
             next_page_token,
@@ -97,14 +101,15 @@ impl TrafficService for Plane {
             );
         }
         let note = ChangeNote::new(request.actor, request.reason, &mut wrong);
-        let how = from::write_options(now(), request.validate_only, request.request_id, &mut wrong);
+        let how =
+            requests::write_options(now(), request.validate_only, request.request_id, &mut wrong);
         let (service, (note, how)) = read(service.zip(note.zip(how)), wrong)?;
         let revision = (request.revision > 0).then_some(request.revision);
         let written = self
             .store
-            .rollback_traffic(&service, revision, from::etag(&request.etag), note, how)
+            .rollback_traffic(&service, revision, requests::etag(&request.etag), note, how)
             .await
             .map_err(status::store)?;
-        Ok(Response::new(to::traffic(&written.resource)))
+        Ok(Response::new(resources::traffic(&written.resource)))
     }
 }

@@ -4,9 +4,9 @@ use super::duration;
 use crate::domain::{NodeName, Violations};
 use crate::feed::frames::Frame;
 use crate::feed::stream::NackKind;
-use crate::feed::table::{Change, EncodedRoute};
+use crate::feed::table::{EncodedRoute, TableChange};
 use crate::feed::{Cursor, Digest};
-use crate::nodes::report::{Identity, Quarantined};
+use crate::nodes::report::{NodeIdentity, QuarantinedRoute};
 use crate::store::RetainedImage;
 use cless_proto::v1 as pb;
 use pb::stream_routes_response::Message;
@@ -36,7 +36,7 @@ pub(crate) fn read_identity(
     field: &str,
     node: Option<pb::NodeIdentity>,
     violations: &mut Violations,
-) -> Option<Identity> {
+) -> Option<NodeIdentity> {
     let Some(node) = node else {
         violations.push(field, "is missing: say which node you are");
         return None;
@@ -44,7 +44,7 @@ pub(crate) fn read_identity(
     let name = violations.take(format!("{field}.name"), NodeName::parse(node.name));
     let id = read_id(&format!("{field}.id"), node.id, violations);
     let version = clipped(node.version);
-    Some(Identity {
+    Some(NodeIdentity {
         id: id?,
         name: name?,
         version,
@@ -67,7 +67,7 @@ pub(crate) fn read_id(field: &str, id: String, violations: &mut Violations) -> O
 pub(crate) fn read_hello(
     hello: pb::Hello,
     violations: &mut Violations,
-) -> Option<(Identity, String, Option<Cursor>)> {
+) -> Option<(NodeIdentity, String, Option<Cursor>)> {
     let identity = read_identity("hello.node", hello.node, violations);
     let boot_id = read_id("hello.boot_id", hello.boot_id, violations);
     let have = match hello.have {
@@ -81,7 +81,7 @@ pub(crate) fn read_hello(
 pub(crate) fn read_ack(
     ack: pb::Ack,
     violations: &mut Violations,
-) -> Option<(Cursor, Vec<Quarantined>)> {
+) -> Option<(Cursor, Vec<QuarantinedRoute>)> {
     let Some(cursor) = ack.cursor else {
         violations.push("ack.cursor", "is missing: name the cursor of the Commit");
         return None;
@@ -91,7 +91,7 @@ pub(crate) fn read_ack(
         .quarantined
         .into_iter()
         .take(QUARANTINED_MAX)
-        .map(|route| Quarantined {
+        .map(|route| QuarantinedRoute {
             service_uid: clipped(route.service_uid),
             service: clipped(route.service),
             reason: clipped(route.reason),
@@ -204,7 +204,7 @@ fn message(message: Message) -> pb::StreamRoutesResponse {
 
 /// A change, decoded for a person, in messages that a client accepts; `only` leaves out all but one
 /// service. The first message has the mark of a snapshot, those that follow it add to it.
-pub(crate) fn watched(change: &Change, only: Option<&str>) -> Vec<pb::WatchRoutesResponse> {
+pub(crate) fn watched(change: &TableChange, only: Option<&str>) -> Vec<pb::WatchRoutesResponse> {
     let empty = |snapshot| pb::WatchRoutesResponse {
         revision: change.to.revision,
         epoch: change.to.epoch.to_string(),

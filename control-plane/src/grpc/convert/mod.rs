@@ -1,15 +1,15 @@
 //! Between `cless.v1` and the domain: the only place that knows both.
 //!
-//! [`read`] takes requests apart and notes what is wrong under the field's path in the request, all
-//! at once; [`write`] puts resources together; [`nodes`] and [`feed`] do both for what data planes
+//! [`requests`] takes requests apart and notes what is wrong under the field's path in the request, all
+//! at once; [`resources`] puts resources together; [`nodes`] and [`feed`] do both for what data planes
 //! send and get. Nothing in here decides anything.
 
 pub(crate) mod feed;
 pub(crate) mod nodes;
-pub(crate) mod read;
+pub(crate) mod requests;
+pub(crate) mod resources;
 pub(crate) mod route;
 pub(crate) mod settings;
-pub(crate) mod write;
 
 use crate::domain::{Timestamp, Violations};
 use std::time::{Duration, SystemTime};

@@ -1,6 +1,6 @@
 //! A route as proxies get it, encoded once when it changes.
 
-use super::{settings::settings, timestamp, write::spec};
+use super::{resources::spec, settings::settings, timestamp};
 use crate::domain::spec::{PIDS_DEFAULT, STOP_GRACE_DEFAULT};
 use crate::domain::{ProbeTimings, Protocol, Route, RouteVersion, Slots, TagRoute, VersionSpec};
 use cless_proto::v1 as pb;

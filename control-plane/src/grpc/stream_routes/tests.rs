@@ -1,6 +1,6 @@
 use super::*;
-use crate::grpc::feed::report;
-use crate::nodes::tests::of_tokio;
+use crate::grpc::route_feed::report;
+use crate::nodes::tests::with_tokio_clock;
 use crate::store::{Changes, Error, FeedSource, Head, RouteChange, RouteOp, Since, StoredRoute};
 use cless_proto::v1::stream_routes_request::Message as Up;
 use cless_proto::v1::stream_routes_response::Message as Down;
@@ -68,7 +68,7 @@ impl World {
             .expect("a table");
         Self {
             feed,
-            nodes: of_tokio(),
+            nodes: with_tokio_clock(),
             head,
             shutdown,
         }
@@ -225,7 +225,7 @@ async fn a_proxy_that_stops_answering_is_stale_then_gone_and_holds_nobody_up() {
         while let Ok(heartbeat) = tokio::time::timeout(Duration::ZERO, live.hear()).await {
             assert!(matches!(heartbeat, Down::Heartbeat(_)), "{heartbeat:?}");
         }
-        world.nodes.forget();
+        world.nodes.forget_stale();
     }
     assert_eq!(world.states(), [("live".to_owned(), true)]);
 }

@@ -18,25 +18,25 @@ use tower::{Layer, Service};
 /// Well above the slowest write (busy timeout 5 s), well below what a person waits for.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-/// Wraps a server's routes in [`Observed`].
+/// Wraps a server's routes in [`CallGuard`].
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Observe;
+pub(crate) struct CallGuardLayer;
 
-impl<S> Layer<S> for Observe {
-    type Service = Observed<S>;
+impl<S> Layer<S> for CallGuardLayer {
+    type Service = CallGuard<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Observed { inner }
+        CallGuard { inner }
     }
 }
 
 /// A service whose calls end, never panic, and are logged.
 #[derive(Debug, Clone)]
-pub(crate) struct Observed<S> {
+pub(crate) struct CallGuard<S> {
     inner: S,
 }
 
-impl<S> Service<Request<Body>> for Observed<S>
+impl<S> Service<Request<Body>> for CallGuard<S>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     S::Future: Send + 'static,
@@ -97,7 +97,7 @@ mod tests {
             let answer = answer.clone();
             async move { Ok::<_, Infallible>(answer()) }
         });
-        let response = Observe
+        let response = CallGuardLayer
             .layer(inner)
             .oneshot(Request::new(Body::empty()))
             .await;
@@ -116,7 +116,7 @@ mod tests {
         let inner = tower::service_fn(|_request: Request<Body>| {
             std::future::pending::<Result<Response<Body>, Infallible>>()
         });
-        let Ok(response) = Observe
+        let Ok(response) = CallGuardLayer
             .layer(inner)
             .oneshot(Request::new(Body::empty()))
             .await;

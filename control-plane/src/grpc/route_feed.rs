@@ -1,6 +1,6 @@
 //! `RouteFeedService`: the route table, to proxies and to people; and what proxies report.
 
-use super::convert::{feed as to, nodes as from};
+use super::convert::{feed, nodes};
 use super::stream_routes::{self, Responses};
 use super::{Plane, page, read, status};
 use crate::domain::{Uid, Violations, name};
@@ -82,7 +82,7 @@ impl RouteFeedService for Plane {
             .map_err(status::store)?;
         let next_page_token = page::next(&found, RETAINED_IMAGES, |one| one.version.to_string());
         Ok(Response::new(pb::ListRetainedImagesResponse {
-            images: found.items.iter().map(to::retained_image).collect(),
+            images: found.items.iter().map(feed::retained_image).collect(),
             next_page_token,
             cluster: head.cluster,
         }))
@@ -92,7 +92,7 @@ impl RouteFeedService for Plane {
 /// Takes in what a node says of itself.
 pub(crate) fn report(nodes: &Nodes, report: pb::ReportNodeStatusRequest) -> Result<(), Status> {
     let mut wrong = Violations::new();
-    let report = from::read_report(report, &mut wrong);
+    let report = nodes::read_report(report, &mut wrong);
     let (identity, boot_id, report) = read(report, wrong)?;
     nodes
         .report(identity, boot_id, report)
@@ -125,7 +125,7 @@ async fn watch(
         drop(newest);
         for mut shown in change
             .iter()
-            .flat_map(|change| to::watched(change, only.as_deref()))
+            .flat_map(|change| feed::watched(change, only.as_deref()))
         {
             if only.is_some() {
                 uids.extend(shown.routes.iter().map(|route| route.service_uid.clone()));
