@@ -14,6 +14,7 @@ mod feed;
 mod grpc;
 mod nodes;
 mod options;
+pub mod program;
 #[cfg(feature = "test-util")]
 pub mod simulation;
 pub mod store;

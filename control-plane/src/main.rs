@@ -1,90 +1,14 @@
-//! The program `cless-control-plane`: flags, log set-up, signals.
+//! The program `cless-control-plane`: logs and signals.
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::Parser as _;
 use cless_control_plane::Options;
+use cless_control_plane::program::{Command, LogFormat, Program};
 use std::io::IsTerminal as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
-
-/// Owns the state of a cless cluster, serves its gRPC API and streams the route table
-#[derive(Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
-struct Program {
-    #[command(subcommand)]
-    command: Option<Command>,
-
-    #[command(flatten)]
-    options: Options,
-
-    #[command(flatten)]
-    log: Log,
-
-    /// File to write `{"listen": "IP:PORT"}` to once the control plane serves
-    #[arg(long, env = "CLESS_READY_FILE", value_name = "FILE")]
-    ready_file: Option<PathBuf>,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Mark the database as restored from a backup. Run once after a manual restore, while the
-    /// control plane is stopped: data planes then reload the whole route table
-    NewEpoch {
-        #[command(flatten)]
-        options: Options,
-
-        #[command(flatten)]
-        log: Log,
-    },
-
-    /// Write a backup of a SQLite database to a file; the control plane may be running
-    Backup {
-        #[command(flatten)]
-        options: Options,
-
-        #[command(flatten)]
-        log: Log,
-
-        /// File to write; it must not exist
-        #[arg(long, value_name = "FILE")]
-        to: PathBuf,
-    },
-
-    /// Replace a SQLite database by a backup, in a new epoch: data planes then reload the whole
-    /// route table. The control plane must be stopped
-    Restore {
-        #[command(flatten)]
-        options: Options,
-
-        #[command(flatten)]
-        log: Log,
-
-        /// The backup file
-        #[arg(long, value_name = "FILE")]
-        from: PathBuf,
-
-        /// Replace an existing database, which is kept under another name
-        #[arg(long)]
-        force: bool,
-    },
-}
-
-#[derive(Args)]
-struct Log {
-    /// How log lines are written to stderr.
-    #[arg(long, env = "CLESS_LOG_FORMAT", default_value = "text")]
-    log_format: LogFormat,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum LogFormat {
-    /// For a person.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
 
 #[tokio::main]
 async fn main() -> ExitCode {

@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod node;
 pub mod options;
 pub mod pool;
+pub mod program;
 pub mod proxy;
 pub mod report;
 pub mod route;

@@ -1,10 +1,10 @@
 //! `cless-data-plane`: the proxy of one node.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::Parser;
+use clap::Parser as _;
+use cless_data_plane::program::{LogFormat, Program};
 use mimalloc::MiMalloc;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -13,33 +13,11 @@ use tracing_subscriber::EnvFilter;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// Serves HTTP from containers, as the control plane's route table says.
-#[derive(Parser)]
-#[command(name = "cless-data-plane", version)]
-struct Args {
-    #[command(flatten)]
-    options: cless_data_plane::Options,
-
-    /// How logs look, on stderr. `RUST_LOG` says which (default `info`).
-    #[arg(long, env = "CLESS_LOG_FORMAT", value_enum, default_value = "text")]
-    log_format: LogFormat,
-
-    /// Write `{"listen": "IP:PORT", "admin": "IP:PORT"}` to this file once it listens.
-    #[arg(long, env = "CLESS_READY_FILE")]
-    ready_file: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
-}
-
 #[tokio::main]
 async fn main() -> ExitCode {
-    let args = Args::parse();
-    log_to_stderr(args.log_format);
-    match run(args).await {
+    let program = Program::parse();
+    log_to_stderr(program.log_format);
+    match run(program).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -48,10 +26,10 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(args: Args) -> anyhow::Result<()> {
+async fn run(program: Program) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
-    let running = cless_data_plane::start(args.options).await?;
-    if let Some(path) = &args.ready_file {
+    let running = cless_data_plane::start(program.options).await?;
+    if let Some(path) = &program.ready_file {
         let ready = serde_json::json!({
             "listen": running.proxy_addr().to_string(),
             "tls_listen": running.tls_addr().map(|address| address.to_string()),

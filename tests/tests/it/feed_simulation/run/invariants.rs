@@ -1,25 +1,26 @@
-//! What must hold at each step, and what must come about once the weather is fair.
+//! The invariants of each step, and convergence after the repair of all faults.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::super::plane::Plane;
-use super::{BEHIND_MOST, HEALED_WITHIN, NODES, PLANES, World};
+use super::super::control_plane::SimControlPlane;
+use super::super::link::Link;
+use super::{MAX_LAG, NODES, PLANES, REPAIR_TIMEOUT, Run};
 
-impl World<'_> {
-    /// The laws that hold at any time.
+impl Run<'_> {
+    /// Checks the invariants of each step.
     pub(super) fn check(&mut self) -> Result<(), String> {
-        let stale = |plane: &Plane| plane.feed.nodes().iter().any(|node| !node.connected);
+        let stale = |plane: &SimControlPlane| plane.feed.nodes().iter().any(|node| !node.connected);
         if self.planes.iter().flatten().any(stale) {
-            self.tally.count("node shown as stale");
+            self.coverage.count("node shown as stale");
         }
         let head = self.database.head();
-        let planes_well = (0..2).all(|at| {
+        let planes_are_healthy = (0..2).all(|at| {
             self.planes[at].is_some() && !self.replicas[at].cut_off.load(Ordering::Relaxed)
         });
-        let then = Instant::now().checked_sub(BEHIND_MOST);
+        let then = Instant::now().checked_sub(MAX_LAG);
         let then = then.and_then(|then| self.database.head_at(then));
         for n in 0..NODES {
             let node = &self.nodes[n];
@@ -29,17 +30,13 @@ impl World<'_> {
                 .as_ref()
                 .is_some_and(|(cluster, at)| cluster == "ours" && *at == head)
                 && self.shown(&node.name, &head);
-            let well = planes_well
+            let is_healthy = planes_are_healthy
                 && node.is_connected()
-                && node.view.misled.lock().is_none()
-                && node
-                    .view
-                    .paths
-                    .iter()
-                    .all(super::super::link::Path::is_fair)
-                && !self.plans.lock().contains_key(&node.name);
-            if self.troubled[n] {
-                self.troubled[n] = !(well && at_head);
+                && node.network.misdirected_to.lock().is_none()
+                && node.network.links.iter().all(Link::is_open)
+                && !self.planned.lock().contains_key(&node.name);
+            if self.disturbed[n] {
+                self.disturbed[n] = !(is_healthy && at_head);
                 continue;
             }
             let (Some((epoch, revision)), Some((_, (its_epoch, its)))) = (&then, &at) else {
@@ -47,20 +44,20 @@ impl World<'_> {
             };
             if *epoch == head.0 && (epoch != its_epoch || its < revision) {
                 return Err(format!(
-                    "node {n} is at {its_epoch} {its}, though nothing befell it since {epoch} {revision}"
+                    "node {n} is at {its_epoch} {its}, but has had no fault since {epoch} {revision}"
                 ));
             }
-            if self.troubled.contains(&true) {
-                self.tally.count("node up to date beside one in trouble");
+            if self.disturbed.contains(&true) {
+                self.coverage.count("node up to date beside a faulty one");
             }
         }
         Ok(())
     }
 
-    /// Ends all trouble; every node must reach the head.
-    pub(super) async fn heal(&mut self) -> Result<(), String> {
-        self.tell("all is healed".to_owned());
-        self.plans.lock().clear();
+    /// Repairs all faults; every node must reach the newest revision.
+    pub(super) async fn repair(&mut self) -> Result<(), String> {
+        self.log("all faults are repaired".to_owned());
+        self.planned.lock().clear();
         for replica in &self.replicas {
             replica.cut_off.store(false, Ordering::Relaxed);
         }
@@ -70,11 +67,11 @@ impl World<'_> {
             }
         }
         for n in 0..NODES {
-            self.fair(n);
-            if self.nodes[n].view.misled.lock().take().is_some() {
+            self.restore_links(n);
+            if self.nodes[n].network.misdirected_to.lock().take().is_some() {
                 self.nodes[n].disconnect();
             }
-            // It holds to the cluster that it came to know, until it is started anew.
+            // A node keeps its first cluster until it restarts.
             if self.nodes[n]
                 .at()
                 .is_some_and(|(cluster, _)| cluster == "theirs")
@@ -85,14 +82,14 @@ impl World<'_> {
                 self.start_node(n).await;
             }
         }
-        // What a node has refused is not sent again before the head moves.
-        self.reach(true).await?;
+        // A refused change is not sent again before the next write.
+        self.wait_converged(true).await?;
         self.write();
-        self.reach(false).await
+        self.wait_converged(false).await
     }
 
-    pub(super) async fn reach(&mut self, refusing: bool) -> Result<(), String> {
-        let deadline = Instant::now() + HEALED_WITHIN;
+    async fn wait_converged(&mut self, allow_refusal: bool) -> Result<(), String> {
+        let deadline = Instant::now() + REPAIR_TIMEOUT;
         loop {
             sleep(Duration::from_millis(500)).await;
             let mut behind = Vec::new();
@@ -107,7 +104,7 @@ impl World<'_> {
                 {
                     continue;
                 }
-                if !(refusing && self.refuses(&node.name)) {
+                if !(allow_refusal && self.refuses(&node.name)) {
                     behind.push(format!("{} is at {at:?}", node.name));
                 }
             }
@@ -120,24 +117,21 @@ impl World<'_> {
         }
     }
 
-    /// Whether the planes that have a stream of it, and there is one, show it at the head.
-    pub(super) fn shown(&self, name: &str, head: &(String, i64)) -> bool {
+    /// Whether at least one control plane has a stream of the node, and all of those report it at
+    /// `head`.
+    fn shown(&self, name: &str, head: &(String, i64)) -> bool {
         let planes = self.planes.iter().flatten();
         let nodes = planes.flat_map(|plane| plane.feed.nodes());
-        let mut of = nodes
+        let mut streams = nodes
             .filter(|node| node.name == name && node.connected)
             .peekable();
-        of.peek().is_some()
-            && of.all(|node| node.applied.as_ref() == Some(head) && node.refusal.is_none())
+        streams.peek().is_some()
+            && streams.all(|node| node.applied.as_ref() == Some(head) && node.refusal.is_none())
     }
 
-    pub(super) fn refuses(&self, name: &str) -> bool {
-        let nodes = self
-            .planes
-            .iter()
-            .flatten()
-            .flat_map(|plane| plane.feed.nodes());
-        let mut of = nodes.filter(|node| node.name == name && node.connected);
-        of.any(|node| node.refusal.is_some())
+    fn refuses(&self, name: &str) -> bool {
+        let planes = self.planes.iter().flatten();
+        let mut nodes = planes.flat_map(|plane| plane.feed.nodes());
+        nodes.any(|node| node.name == name && node.connected && node.refusal.is_some())
     }
 }

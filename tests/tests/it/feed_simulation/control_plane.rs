@@ -1,9 +1,8 @@
-//! A control plane as a process: the real feed behind a transport, and somebody in the middle who
-//! drops, repeats and changes messages.
+//! A simulated control plane: the real feed behind a transport, with a fault injector that drops,
+//! repeats and alters messages.
 
-use super::link::Path;
+use super::coverage::{Coverage, StreamObserver};
 use super::store::Replica;
-use super::tally::{Tally, Watcher};
 use cless_control_plane::simulation::{self, FeedPlane};
 use cless_proto::v1 as pb;
 use parking_lot::Mutex;
@@ -23,12 +22,12 @@ use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-/// As a control plane gives its calls.
-const STOP_WITHIN: Duration = Duration::from_secs(5);
+/// Time limit of open calls at shutdown, as in the real control plane.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What befalls the next message that it fits.
+/// A fault of the next applicable message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mischief {
+pub(super) enum MessageFault {
     DropChunk,
     RepeatChunk,
     FlipChunk,
@@ -36,33 +35,33 @@ pub(super) enum Mischief {
     DropCommit,
     RepeatCommit,
     WrongDigest,
-    /// The first change of the stream again, in place of the next.
+    /// Replaces the next change by the first one of the stream.
     ReplayOld,
-    DropAnswer,
-    RepeatAnswer,
+    DropRequest,
+    RepeatRequest,
 }
 
-pub(super) const MISCHIEF: [Mischief; 10] = [
-    Mischief::DropChunk,
-    Mischief::RepeatChunk,
-    Mischief::FlipChunk,
-    Mischief::SwapParts,
-    Mischief::DropCommit,
-    Mischief::RepeatCommit,
-    Mischief::WrongDigest,
-    Mischief::ReplayOld,
-    Mischief::DropAnswer,
-    Mischief::RepeatAnswer,
+pub(super) const MESSAGE_FAULTS: [MessageFault; 10] = [
+    MessageFault::DropChunk,
+    MessageFault::RepeatChunk,
+    MessageFault::FlipChunk,
+    MessageFault::SwapParts,
+    MessageFault::DropCommit,
+    MessageFault::RepeatCommit,
+    MessageFault::WrongDigest,
+    MessageFault::ReplayOld,
+    MessageFault::DropRequest,
+    MessageFault::RepeatRequest,
 ];
 
-/// By the node's name.
-pub(super) type Plans = Arc<Mutex<HashMap<String, Mischief>>>;
+/// Planned faults by node name.
+pub(super) type PlannedFaults = Arc<Mutex<HashMap<String, MessageFault>>>;
 
 /// A running control plane.
-pub(super) struct Plane {
+pub(super) struct SimControlPlane {
     pub(super) feed: FeedPlane,
     incoming: mpsc::UnboundedSender<DuplexStream>,
-    /// Breaks every connection there is.
+    /// Breaks all connections.
     broken: CancellationToken,
     shutdown: CancellationToken,
     stop: oneshot::Sender<()>,
@@ -70,22 +69,22 @@ pub(super) struct Plane {
     publisher: JoinHandle<()>,
 }
 
-impl Plane {
-    /// `None` if the database does not answer.
+impl SimControlPlane {
+    /// Starts a control plane; `None` if the database does not respond.
     pub(super) async fn start(
         replica: Replica,
-        plans: Plans,
-        tally: Tally,
-        rotates: Duration,
+        planned: PlannedFaults,
+        coverage: Coverage,
+        max_age: Duration,
         rng: &mut SmallRng,
     ) -> Option<Self> {
         let shutdown = CancellationToken::new();
         let (feed, publisher) = FeedPlane::start(replica, shutdown.clone()).await.ok()?;
         let service = Service {
             feed: feed.clone(),
-            plans,
-            tally,
-            rotates,
+            planned,
+            coverage,
+            max_age,
             rng: Arc::new(Mutex::new(SmallRng::from_rng(rng))),
         };
         let (incoming, accepted) = mpsc::unbounded_channel();
@@ -94,7 +93,7 @@ impl Plane {
         let serving = simulation::transport()
             .add_service(RouteFeedServiceServer::new(service))
             .serve_with_incoming_shutdown(accepted, async {
-                // Dropped without a word: killed.
+                // The sender is dropped without a message by a kill.
                 let _ = stopped.await;
             });
         let server = tokio::spawn(async move {
@@ -111,20 +110,12 @@ impl Plane {
         })
     }
 
-    pub(super) async fn connect(
-        path: &Path,
-        incoming: mpsc::UnboundedSender<DuplexStream>,
-        broken: CancellationToken,
-    ) -> io::Result<DuplexStream> {
-        path.connect(&incoming, broken).await
-    }
-
-    /// Where connections go, and what breaks one.
-    pub(super) fn door(&self) -> (mpsc::UnboundedSender<DuplexStream>, CancellationToken) {
+    /// Its listener, and a token that breaks its connections.
+    pub(super) fn listener(&self) -> (mpsc::UnboundedSender<DuplexStream>, CancellationToken) {
         (self.incoming.clone(), self.broken.child_token())
     }
 
-    /// Ends as kill -9 does.
+    /// Ends without cleanup, like kill -9.
     pub(super) fn kill(self) {
         self.server.abort();
         self.publisher.abort();
@@ -132,11 +123,11 @@ impl Plane {
         self.shutdown.cancel();
     }
 
-    /// Ends as SIGTERM does; it must not take longer than it says.
+    /// Shuts down within the time limit, like SIGTERM.
     pub(super) async fn stop(self) {
         self.shutdown.cancel();
         let _ended = self.stop.send(());
-        let _cut_off = tokio::time::timeout(STOP_WITHIN, self.server).await;
+        let _cut_off = tokio::time::timeout(STOP_TIMEOUT, self.server).await;
         self.broken.cancel();
         self.publisher.await.expect("the publisher ends well");
     }
@@ -144,9 +135,9 @@ impl Plane {
 
 struct Service {
     feed: FeedPlane,
-    plans: Plans,
-    tally: Tally,
-    rotates: Duration,
+    planned: PlannedFaults,
+    coverage: Coverage,
+    max_age: Duration,
     rng: Arc<Mutex<SmallRng>>,
 }
 
@@ -159,24 +150,29 @@ impl RouteFeedService for Service {
         &self,
         request: Request<Streaming<pb::StreamRoutesRequest>>,
     ) -> Result<Response<Self::StreamRoutesStream>, Status> {
-        let (rotates, retry) = {
+        let (max_age, retry) = {
             let mut rng = self.rng.lock();
-            let rotates = self.rotates.mul_f64(rng.random_range(0.8..=1.2));
-            (rotates, Duration::from_millis(rng.random_range(0..=1000)))
+            let max_age = self.max_age.mul_f64(rng.random_range(0.8..=1.2));
+            (max_age, Duration::from_millis(rng.random_range(0..=1000)))
         };
-        let watcher = Arc::new(Mutex::new(Watcher::new(self.tally.clone())));
+        let observer = Arc::new(Mutex::new(StreamObserver::new(self.coverage.clone())));
         let (up, inbound) = mpsc::channel(1);
-        tokio::spawn(answers(
+        tokio::spawn(forward_requests(
             request.into_inner(),
             up,
-            Arc::clone(&watcher),
-            Arc::clone(&self.plans),
+            Arc::clone(&observer),
+            Arc::clone(&self.planned),
         ));
         let outbound = self
             .feed
-            .stream_routes(ReceiverStream::new(inbound), rotates, retry);
+            .stream_routes(ReceiverStream::new(inbound), max_age, retry);
         let (down, responses) = mpsc::channel(1);
-        tokio::spawn(changes(outbound, down, watcher, Arc::clone(&self.plans)));
+        tokio::spawn(forward_responses(
+            outbound,
+            down,
+            observer,
+            Arc::clone(&self.planned),
+        ));
         Ok(Response::new(ReceiverStream::new(responses)))
     }
 
@@ -202,12 +198,12 @@ impl RouteFeedService for Service {
     }
 }
 
-/// What the node says, on its way to the plane.
-async fn answers(
+/// Forwards the messages of a node.
+async fn forward_requests(
     mut from: Streaming<pb::StreamRoutesRequest>,
     to: mpsc::Sender<Result<pb::StreamRoutesRequest, Status>>,
-    watcher: Arc<Mutex<Watcher>>,
-    plans: Plans,
+    observer: Arc<Mutex<StreamObserver>>,
+    planned: PlannedFaults,
 ) {
     loop {
         let next = tokio::select! {
@@ -216,21 +212,24 @@ async fn answers(
             next = from.message() => next,
         };
         let Ok(Some(message)) = next else {
-            watcher.lock().half_closed();
+            observer.lock().half_closed();
             return;
         };
         let hello = matches!(
             message.message,
             Some(pb::stream_routes_request::Message::Hello(_))
         );
-        let name = watcher.lock().request(&message);
+        let name = observer.lock().request(&message);
         let repeats = match (
             hello,
-            take(&plans, &name, |plan| {
-                matches!(plan, Mischief::DropAnswer | Mischief::RepeatAnswer)
+            take(&planned, &name, |fault| {
+                matches!(
+                    fault,
+                    MessageFault::DropRequest | MessageFault::RepeatRequest
+                )
             }),
         ) {
-            (false, Some(Mischief::DropAnswer)) => 0,
+            (false, Some(MessageFault::DropRequest)) => 0,
             (false, Some(_)) => 2,
             _ => 1,
         };
@@ -242,20 +241,28 @@ async fn answers(
     }
 }
 
-fn take(plans: &Plans, name: &str, fits: impl Fn(Mischief) -> bool) -> Option<Mischief> {
-    let mut plans = plans.lock();
-    let plan = *plans.get(name)?;
-    if fits(plan) { plans.remove(name) } else { None }
+fn take(
+    planned: &PlannedFaults,
+    name: &str,
+    applies: impl Fn(MessageFault) -> bool,
+) -> Option<MessageFault> {
+    let mut planned = planned.lock();
+    let fault = *planned.get(name)?;
+    if applies(fault) {
+        planned.remove(name)
+    } else {
+        None
+    }
 }
 
-/// What the plane says, on its way to the node.
-async fn changes(
+/// Forwards the messages of the control plane.
+async fn forward_responses(
     mut from: impl Stream<Item = Result<pb::StreamRoutesResponse, Status>> + Unpin,
     to: mpsc::Sender<Result<pb::StreamRoutesResponse, Status>>,
-    watcher: Arc<Mutex<Watcher>>,
-    plans: Plans,
+    observer: Arc<Mutex<StreamObserver>>,
+    planned: PlannedFaults,
 ) {
-    let mut middle = Middle::default();
+    let mut injector = FaultInjector::default();
     loop {
         let next = tokio::select! {
             biased;
@@ -263,12 +270,12 @@ async fn changes(
             next = from.next() => next,
         };
         let Some(next) = next else {
-            watcher.lock().ended();
+            observer.lock().ended();
             return;
         };
-        let name = watcher.lock().response(&next);
+        let name = observer.lock().response(&next);
         let passed = match next {
-            Ok(message) => middle.pass(message, &plans, &name),
+            Ok(message) => injector.apply(message, &planned, &name),
             Err(status) => vec![Err(status)],
         };
         for message in passed {
@@ -279,32 +286,34 @@ async fn changes(
     }
 }
 
-/// Somebody in the middle, with what it has heard.
+/// Injects faults into the responses of one stream.
 #[derive(Default)]
-struct Middle {
+struct FaultInjector {
+    /// Messages of the first change.
     first: Vec<pb::StreamRoutesResponse>,
-    first_is_whole: bool,
-    /// What comes of a change is dropped up to its commit.
+    first_is_complete: bool,
+    /// Whether messages are dropped up to the next Commit.
     replaced: bool,
+    /// A message to send after the next one.
     held: Option<pb::StreamRoutesResponse>,
 }
 
-impl Middle {
-    fn pass(
+impl FaultInjector {
+    fn apply(
         &mut self,
         message: pb::StreamRoutesResponse,
-        plans: &Plans,
+        planned: &PlannedFaults,
         name: &str,
     ) -> Vec<Result<pb::StreamRoutesResponse, Status>> {
         let mut message = message;
-        if !self.first_is_whole && !matches!(message.message, Some(Message::Heartbeat(_))) {
+        if !self.first_is_complete && !matches!(message.message, Some(Message::Heartbeat(_))) {
             self.first.push(message.clone());
-            self.first_is_whole = matches!(message.message, Some(Message::Commit(_)));
+            self.first_is_complete = matches!(message.message, Some(Message::Commit(_)));
         }
         match &mut message.message {
             Some(Message::Begin(begin))
                 if begin.txn > 1
-                    && take(plans, name, |plan| plan == Mischief::ReplayOld).is_some() =>
+                    && take(planned, name, |fault| fault == MessageFault::ReplayOld).is_some() =>
             {
                 self.replaced = true;
                 return self.first.iter().cloned().map(Ok).collect();
@@ -313,20 +322,22 @@ impl Middle {
                 if self.replaced {
                     return Vec::new();
                 }
-                let plan = take(plans, name, |plan| {
+                let fault = take(planned, name, |fault| {
                     matches!(
-                        plan,
-                        Mischief::DropChunk
-                            | Mischief::RepeatChunk
-                            | Mischief::FlipChunk
-                            | Mischief::SwapParts
+                        fault,
+                        MessageFault::DropChunk
+                            | MessageFault::RepeatChunk
+                            | MessageFault::FlipChunk
+                            | MessageFault::SwapParts
                     )
                 });
-                match plan {
-                    Some(Mischief::DropChunk) => return Vec::new(),
-                    Some(Mischief::RepeatChunk) => return vec![Ok(message.clone()), Ok(message)],
-                    Some(Mischief::FlipChunk) => flip(chunk),
-                    // Comes after the message that follows it.
+                match fault {
+                    Some(MessageFault::DropChunk) => return Vec::new(),
+                    Some(MessageFault::RepeatChunk) => {
+                        return vec![Ok(message.clone()), Ok(message)];
+                    }
+                    Some(MessageFault::FlipChunk) => flip(chunk),
+                    // The next message overtakes this one.
                     Some(_) => {
                         self.held = Some(message);
                         return Vec::new();
@@ -338,15 +349,19 @@ impl Middle {
                 if std::mem::take(&mut self.replaced) {
                     return Vec::new();
                 }
-                let plan = take(plans, name, |plan| {
+                let fault = take(planned, name, |fault| {
                     matches!(
-                        plan,
-                        Mischief::DropCommit | Mischief::RepeatCommit | Mischief::WrongDigest
+                        fault,
+                        MessageFault::DropCommit
+                            | MessageFault::RepeatCommit
+                            | MessageFault::WrongDigest
                     )
                 });
-                match plan {
-                    Some(Mischief::DropCommit) => return Vec::new(),
-                    Some(Mischief::RepeatCommit) => return vec![Ok(message.clone()), Ok(message)],
+                match fault {
+                    Some(MessageFault::DropCommit) => return Vec::new(),
+                    Some(MessageFault::RepeatCommit) => {
+                        return vec![Ok(message.clone()), Ok(message)];
+                    }
                     Some(_) => {
                         if let Some(to) = &mut commit.to {
                             to.digest = vec![7; 32].into();

@@ -1,12 +1,12 @@
-//! One run: what happens, drawn from the seed, and what must hold at each step and in the end.
+//! One run: random faults determined by the seed, with invariants after each step and at the end.
 
-mod law;
+mod invariants;
 
-use super::link::Weather;
-use super::node::{Disk, Node};
-use super::plane::{MISCHIEF, Plane, Plans};
-use super::store::{Database, Replica};
-use super::tally::Tally;
+use super::control_plane::{MESSAGE_FAULTS, PlannedFaults, SimControlPlane};
+use super::coverage::Coverage;
+use super::link::LinkConditions;
+use super::node::{Disk, SimNode};
+use super::store::{Replica, SimDatabase};
 use bytes::Bytes;
 use cless_proto::v1 as pb;
 use prost::Message as _;
@@ -20,17 +20,18 @@ use tokio::time::{Instant, sleep};
 
 const STEPS: usize = 40;
 const NODES: usize = 3;
-/// Two replicas of one cluster, and the only one of another.
+/// Two replicas of one cluster, and the only replica of another.
 const PLANES: usize = 3;
-const STRANGER: usize = 2;
-/// What a node that nothing befell may be behind: a lost hint, and a stream that moves meanwhile.
-const BEHIND_MOST: Duration = Duration::from_secs(6);
-/// Silence, back-off and an old connection at their longest, one after the other.
-const HEALED_WITHIN: Duration = Duration::from_secs(180);
+/// Index of the other cluster's replica.
+const OTHER_CLUSTER: usize = 2;
+/// Maximum lag of a node without faults: a lost notification and a stream that moves meanwhile.
+const MAX_LAG: Duration = Duration::from_secs(6);
+/// The longest silence, back-off and connection lifetime in sequence.
+const REPAIR_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// Runs a seed; what happened, if a law was broken.
-pub(super) fn run(seed: u64, tally: &Tally) -> Result<(), String> {
-    let mut story = Vec::new();
+/// Runs a seed; the error of a violated invariant contains the events.
+pub(super) fn run(seed: u64, coverage: &Coverage) -> Result<(), String> {
+    let mut events = Vec::new();
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -38,57 +39,58 @@ pub(super) fn run(seed: u64, tally: &Tally) -> Result<(), String> {
             .build()
             .expect("a runtime");
         runtime.block_on(async {
-            let mut world = World::new(seed, tally.clone(), &mut story).await;
-            let outcome = world.live().await;
-            world.end().await;
+            let mut run = Run::new(seed, coverage.clone(), &mut events).await;
+            let outcome = run.all_steps().await;
+            run.end().await;
             outcome
         })
     }));
-    let wrong = match outcome {
+    let violation = match outcome {
         Ok(Ok(())) => return Ok(()),
-        Ok(Err(wrong)) => wrong,
+        Ok(Err(violation)) => violation,
         Err(panic) => match panic.downcast::<String>() {
-            Ok(words) => *words,
+            Ok(message) => *message,
             Err(_) => "a panic".to_owned(),
         },
     };
     Err(format!(
-        "seed {seed}: {wrong}; after:\n{}",
-        story.join("\n")
+        "seed {seed}: {violation}; after:\n{}",
+        events.join("\n")
     ))
 }
 
-struct World<'a> {
+struct Run<'a> {
     rng: SmallRng,
-    tally: Tally,
-    story: &'a mut Vec<String>,
+    coverage: Coverage,
+    events: &'a mut Vec<String>,
     began: Instant,
-    database: Arc<Database>,
+    database: Arc<SimDatabase>,
     replicas: Vec<Replica>,
-    planes: Vec<Option<Plane>>,
-    nodes: Vec<Node>,
-    /// Since something befell it, until it was seen at the head.
-    troubled: [bool; NODES],
-    plans: Plans,
+    planes: Vec<Option<SimControlPlane>>,
+    nodes: Vec<SimNode>,
+    /// Whether a node has had a fault since it was last seen at the newest revision.
+    disturbed: [bool; NODES],
+    planned: PlannedFaults,
     uids: u128,
     contents: u32,
-    /// Routes of some runs are large enough to fill a connection.
-    fat: usize,
-    rotates: Duration,
+    /// Additional bytes of each route, which fill a connection in some runs.
+    padding: usize,
+    /// Lifetime of a stream.
+    max_age: Duration,
     _folder: tempfile::TempDir,
 }
 
-impl<'a> World<'a> {
-    async fn new(seed: u64, tally: Tally, story: &'a mut Vec<String>) -> Self {
+impl<'a> Run<'a> {
+    async fn new(seed: u64, coverage: Coverage, events: &'a mut Vec<String>) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed);
-        let (database, stranger) = (Database::new("ours"), Database::new("theirs"));
+        let (database, other) = (SimDatabase::new("ours"), SimDatabase::new("theirs"));
         let replicas = vec![
             Replica::new(&database),
             Replica::new(&database),
-            Replica::new(&stranger),
+            Replica::new(&other),
         ];
         replicas[1]
-            .deaf
+            .unnotified
             .store(rng.random_bool(0.3), Ordering::Relaxed);
         let memory = std::path::Path::new("/dev/shm");
         let folder = match memory.is_dir() {
@@ -96,55 +98,55 @@ impl<'a> World<'a> {
             false => tempfile::tempdir(),
         }
         .expect("a folder");
-        let clusters = vec![("ours", Arc::clone(&database)), ("theirs", stranger)];
+        let clusters = vec![("ours", Arc::clone(&database)), ("theirs", other)];
         let nodes = (0..NODES)
             .map(|n| {
                 let at = folder.path().join(n.to_string());
-                Node::new(
+                SimNode::new(
                     format!("node-{n}"),
                     at,
                     PLANES,
                     clusters.clone(),
-                    tally.clone(),
+                    coverage.clone(),
                     &mut rng,
                 )
             })
             .collect();
-        let mut world = Self {
-            fat: if rng.random_bool(0.08) { 120 * 1024 } else { 0 },
-            rotates: Duration::from_secs(if rng.random_bool(0.3) { 40 } else { 1800 }),
+        let mut run = Self {
+            padding: if rng.random_bool(0.08) { 120 * 1024 } else { 0 },
+            max_age: Duration::from_secs(if rng.random_bool(0.3) { 40 } else { 1800 }),
             rng,
-            tally,
-            story,
+            coverage,
+            events,
             began: Instant::now(),
             database,
             replicas,
             planes: (0..PLANES).map(|_| None).collect(),
             nodes,
-            troubled: [true; NODES],
-            plans: Plans::default(),
+            disturbed: [true; NODES],
+            planned: PlannedFaults::default(),
             uids: 0,
             contents: 0,
             _folder: folder,
         };
         for _ in 0..4 {
-            world.write();
+            run.write();
         }
         for plane in 0..PLANES {
-            world.start_plane(plane).await;
+            run.start_plane(plane).await;
         }
         for node in 0..NODES {
-            world.start_node(node).await;
+            run.start_node(node).await;
         }
-        world
+        run
     }
 
-    fn tell(&mut self, what: String) {
-        self.story
-            .push(format!("{:>9.3?} {what}", self.began.elapsed()));
+    fn log(&mut self, event: String) {
+        self.events
+            .push(format!("{:>9.3?} {event}", self.began.elapsed()));
     }
 
-    async fn live(&mut self) -> Result<(), String> {
+    async fn all_steps(&mut self) -> Result<(), String> {
         for _ in 0..STEPS {
             self.step().await;
             let wait = match self.rng.random_range(0..20) {
@@ -155,7 +157,7 @@ impl<'a> World<'a> {
             sleep(Duration::from_millis(wait)).await;
             self.check()?;
         }
-        self.heal().await
+        self.repair().await
     }
 
     async fn step(&mut self) {
@@ -167,60 +169,57 @@ impl<'a> World<'a> {
                     sleep(Duration::from_millis(self.rng.random_range(0..100))).await;
                 }
             }
-            36..44 => self.weather(node, plane).await,
-            44..52 => self.fair(node),
+            36..44 => self.degrade_link(node, plane).await,
+            44..52 => self.restore_links(node),
             52..56 => {
-                self.trouble(node, "its connections break");
+                self.disturb(node, "its connections break");
                 self.nodes[node].disconnect();
             }
-            56..64 => self.plane(plane).await,
-            64..74 => self.node(node).await,
+            56..64 => self.toggle_plane(plane).await,
+            64..74 => self.toggle_node(node).await,
             74..86 => {
-                let plan = MISCHIEF[self.rng.random_range(0..MISCHIEF.len())];
-                self.trouble(node, &format!("{plan:?}"));
-                self.plans
+                let fault = MESSAGE_FAULTS[self.rng.random_range(0..MESSAGE_FAULTS.len())];
+                self.disturb(node, &format!("{fault:?}"));
+                self.planned
                     .lock()
-                    .insert(self.nodes[node].name.clone(), plan);
+                    .insert(self.nodes[node].name.clone(), fault);
                 self.write();
             }
             86..91 => {
                 let cut = &self.replicas[plane].cut_off;
                 let now = !cut.fetch_xor(true, Ordering::Relaxed);
-                self.trouble_all(format!("plane {plane}: database answers: {}", !now));
+                self.disturb_all(format!("plane {plane}: database responds: {}", !now));
             }
             91..95 => {
                 let keep = self.rng.random_range(0..4);
                 self.database.compact(keep);
-                self.tell(format!("all changes but {keep} are forgotten"));
+                self.log(format!("all changes but {keep} are deleted"));
             }
             95..97 => {
                 let ago = self.rng.random_range(0..8);
                 self.database.restore(ago);
-                self.trouble_all(format!("restored from {ago} revisions ago"));
+                self.disturb_all(format!("restored from {ago} revisions ago"));
             }
             _ => {
-                let mut misled = self.nodes[node].view.misled.lock();
-                *misled = if misled.is_some() {
-                    None
-                } else {
-                    Some(STRANGER)
+                let now = {
+                    let mut target = self.nodes[node].network.misdirected_to.lock();
+                    *target = target.is_none().then_some(OTHER_CLUSTER);
+                    *target
                 };
-                let now = *misled;
-                drop(misled);
-                self.trouble(node, &format!("is led to plane {now:?}"));
+                self.disturb(node, &format!("is misdirected to plane {now:?}"));
                 self.nodes[node].disconnect();
             }
         }
     }
 
-    fn trouble(&mut self, node: usize, what: &str) {
-        self.troubled[node] = true;
-        self.tell(format!("node {node}: {what}"));
+    fn disturb(&mut self, node: usize, event: &str) {
+        self.disturbed[node] = true;
+        self.log(format!("node {node}: {event}"));
     }
 
-    fn trouble_all(&mut self, what: String) {
-        self.troubled = [true; NODES];
-        self.tell(what);
+    fn disturb_all(&mut self, event: String) {
+        self.disturbed = [true; NODES];
+        self.log(event);
     }
 
     fn write(&mut self) {
@@ -238,43 +237,43 @@ impl<'a> World<'a> {
             _ => known[self.rng.random_range(0..known.len())].clone(),
         };
         self.contents += 1;
-        let route = route(&uid, self.contents, self.fat);
+        let route = route(&uid, self.contents, self.padding);
         let body = match self.rng.random_range(0..12) {
             0 | 1 => None,
-            // Does not decode.
+            // Bytes that do not decode.
             2 => Some(Bytes::from(format!("{} is no route", self.contents))),
-            // Wants another's host.
+            // The host of another service.
             3 if !known.is_empty() => {
-                let mut greedy = route;
-                greedy.hosts.push(host(&known[0]));
-                Some(greedy.encode_to_vec().into())
+                let mut conflicting = route;
+                conflicting.hosts.push(host(&known[0]));
+                Some(conflicting.encode_to_vec().into())
             }
             _ => Some(route.encode_to_vec().into()),
         };
         self.database.write(&uid, body);
         let head = self.database.head().1;
-        self.tell(format!("revision {head} is written"));
+        self.log(format!("revision {head} is written"));
     }
 
-    async fn weather(&mut self, node: usize, plane: usize) {
-        let cut = |cut| Weather {
+    async fn degrade_link(&mut self, node: usize, plane: usize) {
+        let cut = |cut| LinkConditions {
             cut,
-            ..Weather::default()
+            ..LinkConditions::default()
         };
         let delay = Duration::from_millis(self.rng.random_range(1..20));
-        let slow = Weather { cut: false, delay };
+        let slow = LinkConditions { cut: false, delay };
         let (what, up, down) = match self.rng.random_range(0..4) {
-            0 => ("hears nothing from", cut(false), cut(true)),
-            1 => ("is not heard by", cut(true), cut(false)),
-            2 => ("is cut off from", cut(true), cut(true)),
-            _ => ("is far from", slow, slow),
+            0 => ("receives nothing from", cut(false), cut(true)),
+            1 => ("sends nothing to", cut(true), cut(false)),
+            2 => ("is disconnected from", cut(true), cut(true)),
+            _ => ("has a slow link to", slow, slow),
         };
-        self.trouble(node, &format!("{what} plane {plane}"));
-        let path = &self.nodes[node].view.paths[plane];
-        path.up.send_replace(up);
-        path.down.send_replace(down);
-        if up.cut && down.cut && self.fat > 0 {
-            // More than a connection holds, for longer than a stream may stall.
+        self.disturb(node, &format!("{what} plane {plane}"));
+        let link = &self.nodes[node].network.links[plane];
+        link.up.send_replace(up);
+        link.down.send_replace(down);
+        if up.cut && down.cut && self.padding > 0 {
+            // More data than a connection buffers, for longer than a stream may stall.
             for _ in 0..14 {
                 self.write();
             }
@@ -282,44 +281,44 @@ impl<'a> World<'a> {
         }
     }
 
-    fn fair(&mut self, node: usize) {
-        for path in &self.nodes[node].view.paths {
-            path.up.send_replace(Weather::default());
-            path.down.send_replace(Weather::default());
+    fn restore_links(&mut self, node: usize) {
+        for link in &self.nodes[node].network.links {
+            link.up.send_replace(LinkConditions::default());
+            link.down.send_replace(LinkConditions::default());
         }
-        self.tell(format!("node {node}: has a fair network"));
+        self.log(format!("node {node}: its links are restored"));
     }
 
     async fn start_plane(&mut self, at: usize) {
-        let plane = Plane::start(
+        let plane = SimControlPlane::start(
             self.replicas[at].clone(),
-            Arc::clone(&self.plans),
-            self.tally.clone(),
-            self.rotates,
+            Arc::clone(&self.planned),
+            self.coverage.clone(),
+            self.max_age,
             &mut self.rng,
         );
         self.planes[at] = plane.await;
-        let door = self.planes[at].as_ref().map(Plane::door);
+        let listener = self.planes[at].as_ref().map(SimControlPlane::listener);
         for node in &self.nodes {
-            node.view.doors.lock()[at].clone_from(&door);
+            node.network.listeners.lock()[at].clone_from(&listener);
         }
     }
 
-    async fn plane(&mut self, at: usize) {
+    async fn toggle_plane(&mut self, at: usize) {
         let Some(plane) = self.planes[at].take() else {
-            self.trouble_all(format!("plane {at}: starts"));
+            self.disturb_all(format!("plane {at}: starts"));
             return self.start_plane(at).await;
         };
         for node in &self.nodes {
-            node.view.doors.lock()[at] = None;
+            node.network.listeners.lock()[at] = None;
         }
         if self.rng.random_bool(0.5) {
-            self.trouble_all(format!("plane {at}: is killed"));
-            self.tally.count("plane killed");
+            self.disturb_all(format!("plane {at}: is killed"));
+            self.coverage.count("plane killed");
             plane.kill();
         } else {
-            self.trouble_all(format!("plane {at}: stops"));
-            self.tally.count("plane stopped");
+            self.disturb_all(format!("plane {at}: stops"));
+            self.coverage.count("plane stopped");
             let began = Instant::now();
             plane.stop().await;
             assert!(
@@ -334,14 +333,14 @@ impl<'a> World<'a> {
         self.nodes[node].start(Duration::from_secs(lifetime)).await;
     }
 
-    async fn node(&mut self, node: usize) {
+    async fn toggle_node(&mut self, node: usize) {
         if self.nodes[node].feed.is_none() {
-            self.trouble(node, "starts");
+            self.disturb(node, "starts");
             return self.start_node(node).await;
         }
         if self.rng.random_bool(0.3) {
-            self.trouble(node, "stops");
-            self.tally.count("node stopped");
+            self.disturb(node, "stops");
+            self.coverage.count("node stopped");
             return self.nodes[node].stop().await;
         }
         let disks = [
@@ -352,8 +351,8 @@ impl<'a> World<'a> {
             Disk::HalfWritten,
         ];
         let disk = disks[self.rng.random_range(0..disks.len())];
-        self.trouble(node, &format!("is killed, its table on disk {disk:?}"));
-        self.tally.count("node killed");
+        self.disturb(node, &format!("is killed, its table on disk {disk:?}"));
+        self.coverage.count("node killed");
         self.nodes[node].kill(disk).await;
         if self.rng.random_bool(0.5) {
             self.start_node(node).await;
@@ -364,7 +363,7 @@ impl<'a> World<'a> {
         for node in &mut self.nodes {
             node.stop().await;
             let left = std::fs::read_dir(node.cache()).expect("a folder").count();
-            assert!(left <= 4, "files pile up in the cache folder");
+            assert!(left <= 4, "files accumulate in the cache folder");
         }
         for plane in self.planes.drain(..).flatten() {
             plane.kill();
@@ -376,8 +375,8 @@ fn host(uid: &str) -> String {
     format!("{uid}.localhost")
 }
 
-fn route(uid: &str, content: u32, fat: usize) -> pb::Route {
-    let env = (fat > 0).then(|| ("FAT".to_owned(), "x".repeat(fat)));
+fn route(uid: &str, content: u32, padding: usize) -> pb::Route {
+    let env = (padding > 0).then(|| ("PADDING".to_owned(), "x".repeat(padding)));
     pb::Route {
         service: format!("s-{content}"),
         service_uid: uid.to_owned(),

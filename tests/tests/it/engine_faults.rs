@@ -1,5 +1,5 @@
-//! An engine in trouble: it answers 500 to what it has done, cuts its connections, hangs, says
-//! nothing any more, or is not there. A man in the middle before the real engine provokes it.
+//! Faults of the engine: it responds with 500 to completed calls, cuts connections, hangs, sends no
+//! events or is down. A fault-injecting proxy in front of the real engine produces the faults.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use cless_tests::{http_client, wait};
 use http::Method;
 use tokio::time::{Instant, sleep};
 
-use crate::{SOON, sample};
+use crate::{SOON, check_serves, sample, wait_serves};
 
 const CREATE: (&str, &str) = ("/containers/create", "");
 const START: (&str, &str) = ("/containers/", "/start");
@@ -25,32 +25,27 @@ const INSPECT: (&str, &str) = ("/containers/cless-", "/json");
 const LIST: (&str, &str) = ("/containers/json", "");
 const EVENTS: (&str, &str) = ("/events", "");
 
-/// The socket of the engine that the tests use.
+/// The socket of the tests' engine.
 fn real_engine() -> Result<std::path::PathBuf> {
     let host = std::env::var("DOCKER_HOST").unwrap_or_default();
     let socket = host
         .strip_prefix("unix://")
         .unwrap_or("/var/run/docker.sock");
-    ensure!(Path::new(socket).exists(), "{socket} is no socket");
+    ensure!(Path::new(socket).exists(), "{socket} does not exist");
     Ok(socket.into())
 }
 
 /// A cluster of one node whose engine is behind the proxy.
 async fn cluster_behind(proxy: &EngineProxy, flags: &[&str]) -> Result<Cluster> {
     let mut setup = NodeSetup::flags(&["--engine", &proxy.address()]);
-    let more = flags.iter().map(|flag| (*flag).to_owned());
-    setup.args.extend(more);
+    setup
+        .args
+        .extend(flags.iter().map(|flag| (*flag).to_owned()));
     Cluster::start_with(1, setup).await
 }
 
-async fn answers(cluster: &Cluster, service: &str) -> Result<()> {
-    let answer = cluster.get(service, "/").await?;
-    ensure!(answer.status == 200, "{service}: {answer:?}");
-    Ok(())
-}
-
-/// No start failed, as far as the nodes say.
-async fn blameless(cluster: &Cluster, service: &str) -> Result<()> {
+/// Checks that the nodes have reported no failed start.
+async fn check_no_failure(cluster: &Cluster, service: &str) -> Result<()> {
     let version = cluster.api()?.version(service, 1).await?;
     for node in version.status.unwrap_or_default().nodes {
         ensure!(
@@ -61,15 +56,15 @@ async fn blameless(cluster: &Cluster, service: &str) -> Result<()> {
     Ok(())
 }
 
-async fn until_spent(proxy: &EngineProxy) -> Result<()> {
-    wait::until("all faults have happened", SOON, async || {
+async fn wait_spent(proxy: &EngineProxy) -> Result<()> {
+    wait::until("all faults have occurred", SOON, async || {
         Ok(proxy.is_spent().then_some(()))
     })
     .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_create_or_start_whose_answer_is_lost_is_found_and_nothing_is_started_twice() -> Result<()>
+async fn a_create_or_start_with_a_lost_response_succeeds_without_a_second_container() -> Result<()>
 {
     let proxy = EngineProxy::before(&real_engine()?)?;
     let cluster = cluster_behind(&proxy, &[]).await?;
@@ -84,24 +79,24 @@ async fn a_create_or_start_whose_answer_is_lost_is_found_and_nothing_is_started_
             let service = format!("{what}-{index}");
             cluster.serve(&service, sample().await?, settings()).await?;
             proxy.fault(Method::POST, path, fault, 1);
-            answers(&cluster, &service)
+            check_serves(&cluster, &service)
                 .await
                 .with_context(|| format!("{what} {fault:?}"))?;
-            ensure!(proxy.is_spent(), "{what} {fault:?} did not happen");
+            ensure!(proxy.is_spent(), "{what} {fault:?} did not occur");
             cluster.wait_containers(&service, 1, SOON).await?;
-            blameless(&cluster, &service).await?;
+            check_no_failure(&cluster, &service).await?;
         }
     }
-    // Each was made once, but for those that the engine never heard of, or said it had not done.
-    ensure!(cluster.instances().await?.len() == 8, "leaked");
+    let instances = cluster.instances().await?.len();
+    ensure!(instances == 8, "{instances} instances of 8 services");
     cluster.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pause_unpause_stop_and_remove_survive_lost_answers() -> Result<()> {
+async fn pause_unpause_stop_and_remove_survive_lost_responses() -> Result<()> {
     let proxy = EngineProxy::before(&real_engine()?)?;
     let cluster = cluster_behind(&proxy, &[]).await?;
-    let sleepy = v1::ServiceSettings {
+    let pausing = v1::ServiceSettings {
         pause_after: duration(Duration::from_millis(200)),
         idle_timeout: duration(Duration::from_secs(4)),
         ..settings()
@@ -110,9 +105,9 @@ async fn pause_unpause_stop_and_remove_survive_lost_answers() -> Result<()> {
         .into_iter()
         .enumerate()
     {
-        let service = format!("sleepy-{index}");
+        let service = format!("pausing-{index}");
         cluster
-            .serve(&service, sample().await?, sleepy.clone())
+            .serve(&service, sample().await?, pausing.clone())
             .await?;
         for (method, path) in [
             (Method::POST, PAUSE),
@@ -122,54 +117,48 @@ async fn pause_unpause_stop_and_remove_survive_lost_answers() -> Result<()> {
         ] {
             proxy.fault(method, path, fault, 1);
         }
-        answers(&cluster, &service).await?;
-        wait::until("it sleeps", SOON, async || {
-            let found = cluster.containers(Some(&service)).await?;
-            Ok((found.len() == 1 && found[0].state == "paused").then_some(()))
-        })
-        .await?;
-        let before = cluster.containers(Some(&service)).await?;
-        answers(&cluster, &service).await?;
+        check_serves(&cluster, &service).await?;
+        let before = cluster.wait_paused(&service, SOON).await?;
+        check_serves(&cluster, &service).await?;
         let after = cluster.containers(Some(&service)).await?;
         ensure!(
-            after.len() == 1 && after[0].id == before[0].id,
-            "{fault:?}: it was replaced"
+            after.len() == 1 && after[0].id == before.id,
+            "{fault:?}: the container was replaced"
         );
         cluster.wait_containers(&service, 0, SOON).await?;
-        wait::until("nothing is reported", SOON, async || {
+        wait::until("no instance is reported", SOON, async || {
             let instances = cluster.api()?.instances(&service).await?;
             Ok(instances.is_empty().then_some(()))
         })
         .await?;
-        until_spent(&proxy)
+        wait_spent(&proxy)
             .await
             .with_context(|| format!("{fault:?}"))?;
-        blameless(&cluster, &service).await?;
+        check_no_failure(&cluster, &service).await?;
     }
     cluster.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn looks_and_lists_that_fail_cost_nothing() -> Result<()> {
+async fn failed_inspections_and_lists_have_no_effect() -> Result<()> {
     let proxy = EngineProxy::before(&real_engine()?)?;
     let cluster = cluster_behind(&proxy, &[]).await?;
     cluster.serve("hello", sample().await?, settings()).await?;
     proxy.fault(Method::GET, INSPECT, Fault::FailBefore, 1);
     proxy.fault(Method::GET, INSPECT, Fault::CutBefore, 1);
     proxy.fault(Method::GET, LIST, Fault::FailBefore, 2);
-    answers(&cluster, "hello").await?;
-    blameless(&cluster, "hello").await?;
-    // The stream ends, so containers are listed, in vain at first.
+    check_serves(&cluster, "hello").await?;
+    check_no_failure(&cluster, "hello").await?;
+    // The node lists containers after the event stream ends; the first lists fail.
     proxy.cut();
-    until_spent(&proxy).await?;
-    answers(&cluster, "hello").await?;
+    wait_spent(&proxy).await?;
+    check_serves(&cluster, "hello").await?;
     cluster.wait_containers("hello", 1, SOON).await?;
     cluster.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_start_that_hangs_stalls_its_own_callers_only_and_those_to_their_deadline() -> Result<()>
-{
+async fn a_hanging_start_delays_only_its_own_requests_until_their_deadline() -> Result<()> {
     let proxy = EngineProxy::before(&real_engine()?)?;
     let cluster = cluster_behind(&proxy, &["--starts-at-once", "1"]).await?;
     let short = v1::ServiceSettings {
@@ -194,9 +183,9 @@ async fn one_start_that_hangs_stalls_its_own_callers_only_and_those_to_their_dea
         "{:?}",
         begin.elapsed()
     );
-    // The only place of the gate is given to others after a while.
+    // The only start permit goes to other starts after a while.
     for service in ["one", "two", "three"] {
-        answers(&cluster, service).await?;
+        check_serves(&cluster, service).await?;
     }
     ensure!(
         begin.elapsed() < Duration::from_secs(20),
@@ -205,30 +194,26 @@ async fn one_start_that_hangs_stalls_its_own_callers_only_and_those_to_their_dea
     );
     ensure!(
         proxy.calls(&Method::POST, ("/containers/cless-stuck-", "/start")) == 1,
-        "again"
+        "the start was repeated"
     );
-    // The engine gets over it, and so does the instance.
+    // The instance recovers together with the engine.
     proxy.clear();
-    wait::until("the stuck one answers", SOON, async || {
-        let answer = cluster.get("stuck", "/").await?;
-        Ok((answer.status == 200).then_some(()))
-    })
-    .await?;
+    wait_serves(&cluster, "stuck", SOON).await?;
     cluster.wait_containers("stuck", 1, SOON).await?;
     cluster.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_death_is_noticed_though_the_events_are_silent() -> Result<()> {
+async fn a_crash_is_detected_without_events() -> Result<()> {
     let proxy = EngineProxy::before(&real_engine()?)?;
     let cluster = cluster_behind(&proxy, &[]).await?;
     cluster.serve("hello", sample().await?, settings()).await?;
-    answers(&cluster, "hello").await?;
-    // From now on the stream is open and tells nothing.
+    check_serves(&cluster, "hello").await?;
+    // From now on the event stream is open but silent.
     proxy.fault(Method::GET, EVENTS, Fault::Hang, 1);
     proxy.cut();
-    until_spent(&proxy).await?;
-    // The sweep at the new stream is over.
+    wait_spent(&proxy).await?;
+    // The reconciliation after opening the stream completes.
     sleep(Duration::from_secs(2)).await;
     let dead = cluster.wait_containers("hello", 1, SOON).await?;
     let options = None::<bollard::query_parameters::KillContainerOptions>;
@@ -236,11 +221,11 @@ async fn a_death_is_noticed_though_the_events_are_silent() -> Result<()> {
         .docker()
         .kill_container(&dead[0].id, options)
         .await?;
-    // Nobody asks for it, so nothing else can notice.
+    // No request can detect the crash.
     cluster
         .wait_containers("hello", 0, Duration::from_secs(60))
         .await?;
-    answers(&cluster, "hello").await?;
+    check_serves(&cluster, "hello").await?;
     cluster.finish().await
 }
 
@@ -251,7 +236,7 @@ async fn a_node_starts_without_an_engine_and_serves_when_it_appears() -> Result<
     cluster.serve("hello", sample().await?, settings()).await?;
     let ready = http_client::get(cluster.node(0).admin, "admin", "/readyz").await?;
     ensure!(ready.status == 200, "{ready:?}");
-    // Told at once: the engine has been away for long enough by now, or soon is.
+    // The request fails fast once the engine has been unavailable for long enough.
     let begin = Instant::now();
     let refused = cluster.get("hello", "/").await?;
     ensure!(refused.status == 503, "{refused:?}");
@@ -263,7 +248,7 @@ async fn a_node_starts_without_an_engine_and_serves_when_it_appears() -> Result<
     );
     ensure!(
         !refused.text().contains("sock"),
-        "engine text leaks: {refused:?}"
+        "the response contains text of the engine: {refused:?}"
     );
     let metrics = http_client::get(cluster.node(0).admin, "admin", "/metrics")
         .await?
@@ -271,34 +256,22 @@ async fn a_node_starts_without_an_engine_and_serves_when_it_appears() -> Result<
     ensure!(metrics.contains("cless_engine_up 0"), "{metrics}");
     ensure!(metrics.contains(r#"reason="engine_away""#), "{metrics}");
     wait::until("the node warns", SOON, async || {
-        let name = "nodes/node-0".to_owned();
-        let node = cluster
-            .api()?
-            .nodes
-            .get_node(v1::GetNodeRequest { name })
-            .await?;
-        let warnings = node.into_inner().warnings;
-        Ok(warnings
-            .iter()
-            .any(|w| w.contains("is not there"))
-            .then_some(()))
+        let warnings = cluster.api()?.node("node-0").await?.warnings;
+        let mut warnings = warnings.iter();
+        Ok(warnings.any(|w| w.contains("is not there")).then_some(()))
     })
     .await?;
     proxy.open()?;
-    wait::until("it serves", SOON, async || {
-        Ok((cluster.get("hello", "/").await?.status == 200).then_some(()))
-    })
-    .await?;
-    blameless(&cluster, "hello").await?;
+    wait_serves(&cluster, "hello", SOON).await?;
+    check_no_failure(&cluster, "hello").await?;
     cluster.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_absent_engine_neither_freezes_nor_reaps_and_what_slept_is_woken_when_it_is_back()
--> Result<()> {
+async fn without_an_engine_nothing_is_removed_and_a_resume_waits_for_it() -> Result<()> {
     let mut proxy = EngineProxy::before(&real_engine()?)?;
     let cluster = cluster_behind(&proxy, &[]).await?;
-    let sleepy = v1::ServiceSettings {
+    let pausing = v1::ServiceSettings {
         pause_after: duration(Duration::from_millis(300)),
         ..settings()
     };
@@ -306,30 +279,26 @@ async fn an_absent_engine_neither_freezes_nor_reaps_and_what_slept_is_woken_when
         idle_timeout: duration(Duration::from_secs(1)),
         ..settings()
     };
-    cluster.serve("asleep", sample().await?, sleepy).await?;
-    answers(&cluster, "asleep").await?;
-    wait::until("it sleeps", SOON, async || {
-        let found = cluster.containers(Some("asleep")).await?;
-        Ok((found.len() == 1 && found[0].state == "paused").then_some(()))
-    })
-    .await?;
+    cluster.serve("paused", sample().await?, pausing).await?;
+    check_serves(&cluster, "paused").await?;
+    cluster.wait_paused("paused", SOON).await?;
     cluster.serve("brief", sample().await?, brief).await?;
-    answers(&cluster, "brief").await?;
+    check_serves(&cluster, "brief").await?;
     let before = cluster.instances().await?.len();
     proxy.shut();
-    let waking = http_client::get(cluster.node(0).listen, "asleep.localhost", "/");
-    let waking = tokio::spawn(waking);
+    let address = cluster.node(0).listen;
+    let resuming = tokio::spawn(http_client::get(address, "paused.localhost", "/"));
     sleep(Duration::from_secs(3)).await;
-    // Long past its idle timeout.
-    answers(&cluster, "brief").await?;
-    ensure!(!waking.is_finished(), "who could have woken it?");
+    // Its idle timeout has passed long ago.
+    check_serves(&cluster, "brief").await?;
+    ensure!(!resuming.is_finished(), "resumed without an engine");
     proxy.open()?;
-    let woken = waking.await??;
-    ensure!(woken.status == 200, "{woken:?}");
+    let resumed = resuming.await??;
+    ensure!(resumed.status == 200, "{resumed:?}");
     ensure!(before == 2, "{before}");
-    cluster.wait_containers("asleep", 1, SOON).await?;
+    cluster.wait_containers("paused", 1, SOON).await?;
     cluster.wait_containers("brief", 0, SOON).await?;
-    let states = cluster.api()?.instances("asleep").await?;
+    let states = cluster.api()?.instances("paused").await?;
     ensure!(
         states.iter().all(|one| one.state() != State::Failed),
         "{states:?}"

@@ -1,4 +1,4 @@
-//! Which paths ran: a simulation that is too kind proves nothing.
+//! Coverage of code paths: a simulation without faults would prove nothing.
 
 use cless_proto::v1 as pb;
 use parking_lot::Mutex;
@@ -8,62 +8,62 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tonic::Status;
 
-/// How often each happened; clones share it.
+/// Counts by code path; clones share them.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Tally(Arc<Mutex<BTreeMap<&'static str, u64>>>);
+pub(super) struct Coverage(Arc<Mutex<BTreeMap<&'static str, u64>>>);
 
-impl Tally {
-    pub(super) fn count(&self, what: &'static str) {
-        *self.0.lock().entry(what).or_default() += 1;
+impl Coverage {
+    pub(super) fn count(&self, path: &'static str) {
+        *self.0.lock().entry(path).or_default() += 1;
     }
 
-    pub(super) fn all(&self) -> BTreeMap<&'static str, u64> {
+    pub(super) fn counts(&self) -> BTreeMap<&'static str, u64> {
         self.0.lock().clone()
     }
 }
 
-/// Watches one stream.
+/// Counts the code paths of one stream.
 #[derive(Debug)]
-pub(super) struct Watcher {
-    tally: Tally,
+pub(super) struct StreamObserver {
+    coverage: Coverage,
     name: String,
     have: Option<pb::Cursor>,
     begun: bool,
     node_left: bool,
-    told: bool,
+    has_reason: bool,
 }
 
-impl Watcher {
-    pub(super) fn new(tally: Tally) -> Self {
+impl StreamObserver {
+    pub(super) fn new(coverage: Coverage) -> Self {
         Self {
-            tally,
+            coverage,
             name: String::new(),
             have: None,
             begun: false,
             node_left: false,
-            told: false,
+            has_reason: false,
         }
     }
 
-    /// Takes note of a request; whose stream it is.
+    /// Counts a request and returns the name of its node.
     pub(super) fn request(&mut self, request: &pb::StreamRoutesRequest) -> String {
         match &request.message {
             Some(Up::Hello(hello)) => {
                 let node = hello.node.clone().unwrap_or_default();
                 self.name = node.name;
                 self.have.clone_from(&hello.have);
-                self.tally.count(match hello.have {
+                self.coverage.count(match hello.have {
                     Some(_) => "hello with a table",
                     None => "hello without a table",
                 });
             }
             Some(Up::Ack(ack)) => {
-                self.tally.count("ack");
+                self.coverage.count("ack");
                 if !ack.quarantined.is_empty() {
-                    self.tally.count("ack with quarantine");
+                    self.coverage.count("ack with quarantine");
                 }
             }
-            Some(Up::Nack(nack)) => self.tally.count(match nack.kind() {
+            Some(Up::Nack(nack)) => self.coverage.count(match nack.kind() {
                 pb::nack::Kind::Corrupt => "nack: corrupt",
                 _ if nack.message.contains("cluster") => "nack: rejected, another cluster",
                 _ => "nack: rejected, older",
@@ -73,7 +73,7 @@ impl Watcher {
         self.name.clone()
     }
 
-    /// Takes note of a response; whose stream it is.
+    /// Counts a response and returns the name of its node.
     pub(super) fn response(
         &mut self,
         response: &Result<pb::StreamRoutesResponse, Status>,
@@ -81,7 +81,7 @@ impl Watcher {
         let message = match response {
             Ok(response) => response.message.as_ref(),
             Err(status) => {
-                self.told = true;
+                self.has_reason = true;
                 let known = [
                     ("no Ack or Nack", "closed: no ack in time"),
                     ("has not reached", "closed: replica behind"),
@@ -89,18 +89,18 @@ impl Watcher {
                     ("no Hello", "closed: no hello"),
                     ("used by another", "closed: name taken"),
                 ];
-                let of = known
+                let reason = known
                     .iter()
-                    .find(|(words, _)| status.message().contains(words));
-                self.tally
-                    .count(of.map_or("closed: replaced, or otherwise", |(_, what)| what));
+                    .find(|(text, _)| status.message().contains(text));
+                self.coverage
+                    .count(reason.map_or("closed: other reason", |(_, path)| path));
                 return self.name.clone();
             }
         };
         match message {
             Some(Down::Begin(begin)) => {
                 let first = !std::mem::replace(&mut self.begun, true);
-                self.tally.count(match (begin.kind(), &self.have) {
+                self.coverage.count(match (begin.kind(), &self.have) {
                     (pb::begin::Kind::Delta, _) if first && begin.from == begin.to => {
                         "resume at the head"
                     }
@@ -116,26 +116,28 @@ impl Watcher {
                     _ => "snapshot again",
                 });
             }
-            Some(Down::Chunk(chunk)) if chunk.part > 0 => self.tally.count("more than one chunk"),
-            Some(Down::Heartbeat(_)) => self.tally.count("heartbeat"),
+            Some(Down::Chunk(chunk)) if chunk.part > 0 => {
+                self.coverage.count("more than one chunk")
+            }
+            Some(Down::Heartbeat(_)) => self.coverage.count("heartbeat"),
             Some(Down::GoAway(_)) => {
-                self.told = true;
-                self.tally.count("go away");
+                self.has_reason = true;
+                self.coverage.count("go away");
             }
             _ => {}
         }
         self.name.clone()
     }
 
-    /// The node's side ended.
+    /// Records that the node closed its side.
     pub(super) fn half_closed(&mut self) {
         self.node_left = true;
     }
 
-    /// The plane's side ended.
+    /// Records that the control plane closed its side.
     pub(super) fn ended(&mut self) {
-        if !self.told && !self.node_left {
-            self.tally.count("given up: stalled");
+        if !self.has_reason && !self.node_left {
+            self.coverage.count("cancelled: stalled");
         }
     }
 }
