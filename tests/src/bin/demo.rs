@@ -65,7 +65,7 @@ async fn main() -> ExitCode {
     match outcome.and(cleaned_up) {
         Ok(()) => {
             print_line(&format!(
-                "\nAll claims hold, in {:.0} s.",
+                "\nAll of it held, in {:.0} s.",
                 begin.elapsed().as_secs_f64()
             ));
             ExitCode::SUCCESS
