@@ -1,45 +1,38 @@
-//! `cless-data-plane`: the proxy of one node.
+//! The program `cless-data-plane`: flags, logs, signals.
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
+use cless_proto::log::{self, LogFormat};
 use mimalloc::MiMalloc;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
-/// Each request makes and frees some dozens of small pieces of memory on one thread.
+/// A request makes dozens of small allocations on one thread, which mimalloc serves faster.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// Serves HTTP from containers, as the control plane's route table says.
+/// Serves HTTP from containers according to the control plane's route table.
 #[derive(Parser)]
 #[command(name = "cless-data-plane", version)]
 struct Args {
     #[command(flatten)]
     options: cless_data_plane::Options,
 
-    /// How logs look, on stderr. `RUST_LOG` says which (default `info`).
+    /// Format of log lines on stderr, which `RUST_LOG` filters (default: info).
     #[arg(long, env = "CLESS_LOG_FORMAT", value_enum, default_value = "text")]
     log_format: LogFormat,
 
-    /// Write `{"listen": "IP:PORT", "admin": "IP:PORT"}` to this file once it listens.
+    /// Write `{"listen": "IP:PORT", "admin": "IP:PORT"}` to this file once the node is listening.
     #[arg(long, env = "CLESS_READY_FILE")]
     ready_file: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
-}
-
 #[tokio::main]
 async fn main() -> ExitCode {
-    let args = Args::parse();
-    log_to_stderr(args.log_format);
-    match run(args).await {
+    match run(Args::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -49,6 +42,13 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {
+    let log = log::Log {
+        format: args.log_format,
+        filter: log::filter("info"),
+        color: std::io::stderr().is_terminal(),
+        flatten: false,
+    };
+    log.start()?;
     let mut terminate = signal(SignalKind::terminate())?;
     let running = cless_data_plane::start(args.options).await?;
     if let Some(path) = &args.ready_file {
@@ -66,21 +66,10 @@ async fn run(args: Args) -> anyhow::Result<()> {
         _ = terminate.recv() => {}
         _ = tokio::signal::ctrl_c() => {}
     }
-    // A second signal ends at once.
+    // A second signal ends the process at once.
     tokio::select! {
         () = running.shutdown() => Ok(()),
-        _ = terminate.recv() => anyhow::bail!("ended by a second signal, before draining was done"),
-        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted before draining was done"),
-    }
-}
-
-fn log_to_stderr(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => logs.init(),
-        LogFormat::Json => logs.json().init(),
+        _ = terminate.recv() => anyhow::bail!("ended by a second signal before draining completed"),
+        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted before draining completed"),
     }
 }

@@ -4,6 +4,8 @@
 //! data plane in `feed/decode.rs` and `feed/report.rs`, the command line prints them.
 
 pub mod codec;
+#[cfg(feature = "log")]
+pub mod log;
 pub mod signal;
 
 /// The package `cless.v1`.
