@@ -5,7 +5,7 @@ use super::plane::Plane;
 use super::store::{At, Database};
 use super::tally::Tally;
 use cless_data_plane::feed::{
-    self, Feed, FeedOptions, IdentityError, ReportSource, Surroundings, Timing,
+    self, Environment, Feed, FeedOptions, IdentityError, ReportSource, Timing,
 };
 use cless_data_plane::report::NodeReport;
 use cless_data_plane::route::Table;
@@ -143,7 +143,7 @@ impl Node {
         let began = std::time::Instant::now();
         loop {
             let view = Arc::clone(&self.view);
-            let surroundings = Surroundings::simulated(
+            let environment = Environment::simulated(
                 move |endpoint| {
                     let view = Arc::clone(&view);
                     Box::pin(async move {
@@ -155,7 +155,7 @@ impl Node {
                 rng.clone(),
             );
             let source = Arc::new(Idle(watch::Sender::new(0)));
-            match feed::start_in(surroundings, options.clone(), source).await {
+            match feed::start_in(environment, options.clone(), source).await {
                 Err(feed::Error::Identity(IdentityError::InUse(_)))
                     if began.elapsed() < Duration::from_secs(10) =>
                 {
