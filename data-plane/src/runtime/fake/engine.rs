@@ -1,4 +1,4 @@
-//! What the fake answers as an engine.
+//! [`Runtime`] for the scripted engine.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

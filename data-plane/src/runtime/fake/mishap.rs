@@ -1,4 +1,4 @@
-//! What goes wrong between the scripted engine and who asks it.
+//! Fault injection for the scripted engine.
 
 use std::sync::atomic::Ordering;
 
@@ -24,28 +24,28 @@ pub enum Call {
     Remove,
 }
 
-/// How a call fails.
+/// A fault of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mishap {
-    /// It is refused.
+    /// The engine refuses.
     Refused,
-    /// It is not done, and the engine says that it failed.
+    /// The engine fails without performing the call.
     Failed,
-    /// It is done, and the engine says that it failed.
+    /// The engine performs the call and reports a failure.
     DoneAndFailed,
-    /// It is done, and there is no answer.
+    /// The engine performs the call and does not respond.
     DoneAndSilent,
     /// The disk is full.
     NoSpace,
 }
 
 impl Fake {
-    /// The next such call fails so.
+    /// Injects a fault into the next such call.
     pub fn fail_next(&self, call: Call, mishap: Mishap) {
         self.inner.mishaps.lock().push((call, mishap));
     }
 
-    /// The engine goes away, or comes back. Its containers go on.
+    /// Makes the engine unreachable or reachable again. Its containers keep running.
     pub fn set_away(&self, away: bool) {
         self.inner.away.store(away, Ordering::SeqCst);
         let event = match away {
@@ -55,12 +55,12 @@ impl Fake {
         let _ = self.inner.events.send(event);
     }
 
-    /// The engine goes away, and nobody is told.
+    /// Makes the engine unreachable without an event.
     pub fn vanish(&self) {
         self.inner.away.store(true, Ordering::SeqCst);
     }
 
-    /// Ends a container's process, and nobody is told.
+    /// Ends the process of a container without an event.
     pub fn kill_silently(&self, name: &str, code: i32) {
         self.end(name, code);
     }
@@ -72,7 +72,7 @@ impl Fake {
         }
     }
 
-    /// What goes wrong with a call: before it is done, or with its answer.
+    /// The injected fault: an error before the call is performed, or one to return afterwards.
     pub(super) fn mishap(&self, call: Call) -> Result<Option<Error>, Error> {
         self.is_there()?;
         let mut mishaps = self.inner.mishaps.lock();
