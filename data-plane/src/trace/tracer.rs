@@ -1,4 +1,4 @@
-//! What the proxy holds of traces: who decides, and a worker's records.
+//! The proxy's interface to tracing: sampling, and a buffer per worker.
 
 use http::HeaderMap;
 use opentelemetry_sdk::trace::Sampler;
@@ -6,18 +6,18 @@ use opentelemetry_sdk::trace::Sampler;
 use super::export::Queue;
 use super::{Context, Request};
 
-/// Records are handed over this many at a time, or at the worker's tick, so that few of them wake
-/// another thread.
+/// Requests per batch; together with the flush at the worker's tick, it keeps cross-thread wake-ups
+/// rare.
 const BATCH: usize = 64;
 
-/// Decides which requests are recorded. Cheap to clone; the export ends when the last is dropped.
+/// Samples requests. Cheap to clone; the export ends when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct Tracer {
     sampler: Sampler,
     queue: Queue,
 }
 
-/// One worker's records.
+/// The buffer of one worker.
 #[derive(Debug)]
 pub struct Spans {
     queue: Queue,
@@ -25,7 +25,7 @@ pub struct Spans {
 }
 
 impl Tracer {
-    /// `ratio`: the share of the traces that begin here which are recorded, 0 to 1.
+    /// `ratio` is the share of new traces to record, from 0 to 1.
     pub(super) fn new(ratio: f64, queue: Queue) -> Self {
         let ratio = Sampler::TraceIdRatioBased(ratio);
         Self {
@@ -34,12 +34,12 @@ impl Tracer {
         }
     }
 
-    /// Which trace a request with these fields belongs to, and whether it is recorded.
+    /// Determines the trace of a request with these fields, and whether it is recorded.
     pub fn begin(&self, fields: &HeaderMap) -> Context {
         Context::begin(fields, &self.sampler, (rand::random(), rand::random()))
     }
 
-    /// For one worker.
+    /// A buffer for one worker.
     pub fn spans(&self) -> Spans {
         Spans {
             queue: self.queue.clone(),
@@ -49,7 +49,7 @@ impl Tracer {
 }
 
 impl Spans {
-    /// Adds a request that is [recorded](Context::is_recorded).
+    /// Adds a [recorded](Context::is_recorded) request.
     pub fn add(&mut self, request: Request) {
         self.buffer.push(request);
         if self.buffer.len() >= BATCH {
@@ -57,7 +57,7 @@ impl Spans {
         }
     }
 
-    /// Hands over what there is.
+    /// Sends the buffered requests to the export.
     pub fn flush(&mut self) {
         if !self.buffer.is_empty() {
             let full = std::mem::replace(&mut self.buffer, Vec::with_capacity(BATCH));

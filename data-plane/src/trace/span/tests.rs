@@ -50,12 +50,12 @@ fn attribute(span: &SpanData, name: &str) -> Option<Value> {
         .iter()
         .filter(|known| known.key.as_str() == name);
     let found = named.next().map(|known| known.value.clone());
-    assert!(named.next().is_none(), "{name} is there twice");
+    assert!(named.next().is_none(), "{name} occurs twice");
     found
 }
 
 #[test]
-fn a_request_is_told_by_semantic_names() {
+fn a_request_has_the_semantic_attributes() {
     let spans = of(&request(), ids());
     let [span] = &spans[..] else {
         panic!("one span, not {spans:?}")
@@ -102,7 +102,7 @@ fn a_failure_says_whose_it_is() {
     };
     let span = &of(&theirs, ids())[0];
     assert_eq!(attribute(span, "error.type"), Some("500".into()));
-    // The caller's fault is no error of the server.
+    // A client error is not an error of the server.
     let callers = Request {
         status: 404,
         reason: "unknown_host",
@@ -114,7 +114,7 @@ fn a_failure_says_whose_it_is() {
 }
 
 #[test]
-fn what_a_client_makes_up_is_bounded() {
+fn client_supplied_text_is_bounded() {
     let odd = Request {
         method: Method::from_bytes(b"BREW").unwrap(),
         uri: format!("/{}", "x".repeat(60_000)).parse().unwrap(),
@@ -133,11 +133,11 @@ fn what_a_client_makes_up_is_bounded() {
     let Some(Value::String(path)) = attribute(span, "url.path") else {
         panic!("a path")
     };
-    assert_eq!(path.as_str().len(), LONGEST);
+    assert_eq!(path.as_str().len(), MAX_TEXT);
 }
 
 #[test]
-fn a_wake_ends_with_the_wait() {
+fn a_resume_ends_with_the_wait() {
     let woke = Request {
         waited: Some(MS(20)),
         wake: Some(MS(15)),
