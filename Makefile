@@ -6,10 +6,10 @@
 CARGO ?= cargo
 TOOLS := target/tools/bin
 FUZZ_SECONDS ?= 20
-# A folder with the programs of an earlier build, which bench-cold and bench-proxy then also measure.
+# A folder with programs of an earlier build, which bench-cold and bench-proxy then also measure.
 BASELINE ?=
 
-.PHONY: demo test test-postgres loom fuzz bench bench-cold bench-proxy bench-micro bench-control bench-feed dist check engine engine-down tools images clean-images
+.PHONY: demo test test-postgres loom fuzz bench bench-cold bench-proxy bench-micro bench-control bench-feed dist check guide engine engine-down tools images clean-images
 
 demo: ## Runs the main job end to end on real containers and cleans up
 	$(CARGO) build --workspace --bins
@@ -26,7 +26,7 @@ test-postgres: ## Runs the control plane's tests on PostgreSQL instead of SQLite
 	CLESS_TEST_DATABASE=postgres sh tests/postgres.sh run $(CARGO) test --workspace --lib --test it \
 	    --config 'target."cfg(all())".runner = ["sh", "$(CURDIR)/tests/only.sh", "control-plane"]'
 
-loom: ## Checks admission against reaping, draining and pausing in every interleaving; part of `make test`
+loom: ## Model-checks admission against reaping, draining and pausing; part of `make test`
 	$(CARGO) test --package cless-loom
 
 fuzz: ## Fuzzes parsers of untrusted input for FUZZ_SECONDS per target, longer than `make test`
@@ -60,12 +60,16 @@ bench-feed: ## Measures changes to a thousand subscribers; writes target/bench/f
 dist: ## Builds the data plane as shipped (fat LTO, one codegen unit) in target/dist
 	$(CARGO) build --profile dist --package cless-data-plane
 
-check: tools ## Checks formatting, lints, documentation and API style
+check: tools ## Checks formatting, lints, documentation, API style and the pages
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --package cless-data-plane --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 	cd proto && ../$(TOOLS)/buf lint
+	$(CARGO) test --workspace --test guide
+
+guide: ## Writes the generated tables of the pages: flags, settings, metrics
+	CLESS_GUIDE=write $(CARGO) test --quiet --workspace --test guide
 
 engine: ## Starts a Docker engine if none responds
 	sh tests/engine.sh up

@@ -1,4 +1,4 @@
-//! Compiles `cless/v1/*.proto` without protoc: protox parses, tonic-prost-build generates, and the
+//! Compiles `cless/v1/*.proto` without protoc: protox parses, tonic-prost-build generates. The
 //! descriptors are kept for server reflection.
 
 use prost::Message as _;
@@ -18,10 +18,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("cless.v1.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
-        // A map is encoded in the order of its keys, so equal routes have equal bytes.
+        // Ordered maps, so that equal routes have equal bytes.
         .btree_map(".")
         .bytes(".")
-        .codec_path("crate::codec::Lean")
+        .codec_path("crate::codec::CompactCodec")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -1,12 +1,12 @@
 #!/bin/sh
-# A Docker engine for the tests, the demo and the benches, on a Debian machine without systemd too.
+# A Docker engine for the tests, the demo and the benches, also on Debian without systemd.
 #
-#   engine.sh up            uses the engine that answers; else installs Debian's docker.io if there
-#                           is none, starts dockerd and leaves it running
+#   engine.sh up            uses a running engine; otherwise installs Debian's docker.io if needed,
+#                           starts dockerd and leaves it running
 #   engine.sh down          stops the engine that `up` started, and no other
-#   engine.sh run CMD...    up, CMD, then down if this very call started it; ends as CMD ended
+#   engine.sh run CMD...    up, CMD, then down if this call started the engine; returns CMD's status
 #
-# It never stops, configures or replaces an engine it did not start.
+# It never stops, configures or replaces an engine that it did not start.
 set -eu
 
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
@@ -20,7 +20,7 @@ say() { echo "engine: $*" >&2; }
 die() { say "$*"; exit 1; }
 
 # Perl is essential in Debian; curl and the docker client are not.
-answers() {
+responds() {
     perl -MIO::Socket::UNIX -MIO::Socket::INET -e '
         my $host = $ENV{DOCKER_HOST} || "unix://'"$SOCKET"'";
         local $SIG{ALRM} = sub { exit 1 };
@@ -36,15 +36,15 @@ answers() {
     ' 2>/dev/null
 }
 
-# The pid of the engine that `up` started, if it still runs.
-ours() {
+# The pid of the engine that `up` started, if it is running.
+own_pid() {
     [ -s "$PID_FILE" ] || return 1
     pid=$(cat "$PID_FILE")
     [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = dockerd ] || return 1
     echo "$pid"
 }
 
-# What the tests of isolation look at the network with, beside an engine that is there already.
+# Tools of the isolation tests, in case the engine was installed without them.
 install_network_tools() {
     if command -v ip >/dev/null && command -v iptables-save >/dev/null; then return; fi
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 0
@@ -56,19 +56,19 @@ install_network_tools() {
 
 install_engine() {
     command -v dockerd >/dev/null && return
-    command -v apt-get >/dev/null || die "no Docker engine here, and no apt-get to install one"
-    say "no Docker engine on this machine: installing Debian's docker.io (it stays installed)"
+    command -v apt-get >/dev/null || die "no Docker engine is installed, and there is no apt-get to install one"
+    say "no Docker engine is installed: installing Debian's docker.io (it stays installed)"
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq >/dev/null
     apt-get install -y -qq --no-install-recommends docker.io iptables iproute2 cgroupfs-mount >/dev/null
 }
 
-# dockerd finds iptables on its PATH. Where the kernel lacks nf_tables the legacy one works, and is
-# put first for this dockerd alone.
+# dockerd finds iptables on its PATH. If the kernel lacks nf_tables, the legacy variant comes first
+# for this dockerd only.
 choose_iptables() {
     iptables -w -t nat -L -n >/dev/null 2>&1 && return
     if iptables-legacy -w -t nat -L -n >/dev/null 2>&1; then
-        say "iptables works in legacy mode only: dockerd will use that"
+        say "iptables works only in legacy mode, which dockerd will use"
         mkdir -p "$RUN_DIR/bin"
         for tool in iptables ip6tables; do
             ln -sf "$(command -v $tool-legacy)" "$RUN_DIR/bin/$tool"
@@ -80,32 +80,32 @@ choose_iptables() {
     set_flags="--iptables=false --ip-masq=false"
 }
 
-# Whether a process runs. Its name is not asked: it is setsid's, then nohup's, before it is dockerd's.
-runs() { grep -qs '^State:[[:space:]]*[^ZX]' "/proc/$1/status"; }
+# Whether a process is running. Its name changes from setsid to nohup to dockerd at first.
+is_running() { grep -qs '^State:[[:space:]]*[^ZX]' "/proc/$1/status"; }
 
-# $1: who is waited for; $2: its pid, where it was started here.
-wait_for_answer() {
+# $1: name of the engine; $2: its pid, if this script started it.
+wait_for_engine() {
     waited=0
-    until answers; do
-        if [ -n "${2:-}" ] && ! runs "$2"; then
+    until responds; do
+        if [ -n "${2:-}" ] && ! is_running "$2"; then
             tail -n 20 "$LOG" >&2
             rm -f "$PID_FILE"
-            die "dockerd ended at start; its log is $LOG"
+            die "dockerd exited at start; its log is $LOG"
         fi
-        [ "$waited" -lt "$DEADLINE_S" ] || die "$1 does not answer after $DEADLINE_S s"
+        [ "$waited" -lt "$DEADLINE_S" ] || die "$1 does not respond after $DEADLINE_S s"
         sleep 1
         waited=$((waited + 1))
     done
 }
 
 start_engine() {
-    [ -z "${DOCKER_HOST:-}" ] || die "DOCKER_HOST is $DOCKER_HOST, and no engine answers there"
-    [ "$(id -u)" = 0 ] || die "no Docker engine answers at $SOCKET, and only root can start one"
+    [ -z "${DOCKER_HOST:-}" ] || die "DOCKER_HOST is $DOCKER_HOST, and no engine responds there"
+    [ "$(id -u)" = 0 ] || die "no Docker engine responds at $SOCKET, and only root can start one"
     install_engine
-    # Debian's package starts the engine itself where there is an init system.
+    # Debian's package starts the engine itself if there is an init system.
     if [ "$(cat "/proc/$(cat /run/docker.pid 2>/dev/null)/comm" 2>/dev/null)" = dockerd ]; then
-        wait_for_answer "the dockerd that the system started"
-        say "the system started dockerd: it is the system's to stop ('service docker stop')"
+        wait_for_engine "the dockerd of the system"
+        say "the system started dockerd; stop it with 'service docker stop'"
         trap - EXIT
         return
     fi
@@ -114,15 +114,15 @@ start_engine() {
     fi
     set_flags=
     choose_iptables
-    # shellcheck disable=SC2086 # two flags, or none
+    # shellcheck disable=SC2086 # two flags or none
     setsid nohup dockerd --host "unix://$SOCKET" $set_flags >"$LOG" 2>&1 </dev/null &
     echo $! >"$PID_FILE"
-    wait_for_answer "the dockerd started here" $!
+    wait_for_engine "the started dockerd" $!
     say "started dockerd (pid $(cat "$PID_FILE"), log $LOG); 'sh tests/engine.sh down' stops it"
 }
 
 stop_engine() {
-    pid=$(ours) || { say "none that this script started is running"; return 0; }
+    pid=$(own_pid) || { say "no engine started by this script is running"; return 0; }
     kill "$pid"
     waited=0
     while [ -d "/proc/$pid" ] && [ "$waited" -lt 30 ]; do
@@ -131,12 +131,12 @@ stop_engine() {
     done
     [ -d "/proc/$pid" ] && die "dockerd (pid $pid) does not stop"
     rm -rf "$PID_FILE" "$RUN_DIR" "$LOG"
-    say "stopped the dockerd that was started here"
+    say "stopped dockerd"
 }
 
 case ${1:-} in
     up)
-        answers || start_engine
+        responds || start_engine
         install_network_tools
         ;;
     down)
@@ -144,8 +144,8 @@ case ${1:-} in
         ;;
     run)
         shift
-        if ! answers; then
-            # Also at Ctrl-C: the command gets the signal from the terminal as well.
+        if ! responds; then
+            # On Ctrl-C the terminal signals the command as well.
             trap stop_engine EXIT
             trap 'exit 130' INT TERM
             start_engine

@@ -1,5 +1,5 @@
 #!/bin/sh
-# A runner for cargo: runs the test executables of one crate and passes over the rest.
+# A cargo runner that runs the test executables of one crate and skips all others.
 #
 #   only.sh CRATE EXECUTABLE ARGS...
 set -eu

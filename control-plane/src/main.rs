@@ -1,82 +1,14 @@
-//! The program `cless-control-plane`: flags, logs, signals.
+//! The program `cless-control-plane`: logs and signals.
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand};
+use clap::Parser as _;
 use cless_control_plane::Options;
+use cless_control_plane::program::{Command, Program};
 use cless_proto::log::{self, LogFormat};
 use std::io::IsTerminal as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
-
-/// Owns the state of a cless cluster, serves its gRPC API and streams the route table.
-#[derive(Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
-struct Program {
-    #[command(subcommand)]
-    command: Option<Command>,
-
-    #[command(flatten)]
-    options: Options,
-
-    #[command(flatten)]
-    log: Log,
-
-    /// Write `{"listen": "IP:PORT"}` to this file once it serves.
-    #[arg(long, env = "CLESS_READY_FILE", value_name = "FILE")]
-    ready_file: Option<PathBuf>,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Mark the database as restored from a backup. Run once after a restore done by hand, while
-    /// the control plane is stopped: data planes then take the whole route table anew.
-    NewEpoch {
-        #[command(flatten)]
-        options: Options,
-
-        #[command(flatten)]
-        log: Log,
-    },
-
-    /// Write a backup of a SQLite database to a file. The control plane may run meanwhile.
-    Backup {
-        #[command(flatten)]
-        options: Options,
-
-        #[command(flatten)]
-        log: Log,
-
-        /// The file to write; it must not exist.
-        #[arg(long, value_name = "FILE")]
-        to: PathBuf,
-    },
-
-    /// Put a backup in the place of a SQLite database, in a new epoch: data planes then take the
-    /// whole route table anew. The control plane must be stopped.
-    Restore {
-        #[command(flatten)]
-        options: Options,
-
-        #[command(flatten)]
-        log: Log,
-
-        /// The backup.
-        #[arg(long, value_name = "FILE")]
-        from: PathBuf,
-
-        /// Replace a database that exists; it is kept under another name.
-        #[arg(long)]
-        force: bool,
-    },
-}
-
-#[derive(Args)]
-struct Log {
-    /// How log lines are written to stderr.
-    #[arg(long, env = "CLESS_LOG_FORMAT", default_value = "text")]
-    log_format: LogFormat,
-}
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -123,7 +55,7 @@ async fn new_epoch(options: &Options) -> anyhow::Result<()> {
 
 async fn backup(options: &Options, to: &Path) -> anyhow::Result<()> {
     cless_control_plane::backup(options, to).await?;
-    tracing::info!(backup = %to.display(), "the backup is whole, checked and on disk");
+    tracing::info!(backup = %to.display(), "the backup is complete, verified and on disk");
     Ok(())
 }
 
@@ -131,7 +63,7 @@ async fn restore(options: &Options, from: &Path, force: bool) -> anyhow::Result<
     let (epoch, replaced) = cless_control_plane::restore(options, from, force).await?;
     match replaced {
         Some(kept) => {
-            tracing::info!(epoch, kept = %kept.display(), "restored in a new epoch; the database before it is kept");
+            tracing::info!(epoch, kept = %kept.display(), "restored in a new epoch; the previous database is kept");
         }
         None => tracing::info!(epoch, "restored in a new epoch"),
     }
@@ -139,7 +71,7 @@ async fn restore(options: &Options, from: &Path, force: bool) -> anyhow::Result<
 }
 
 async fn run(options: Options, ready_file: Option<&Path>) -> anyhow::Result<()> {
-    // Before anything that takes time: a signal during the start is not lost.
+    // Before the start, so that a signal during the start is not lost.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let running = tokio::select! {

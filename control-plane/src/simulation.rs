@@ -1,12 +1,11 @@
-//! The feed's side of a control plane, over any [`FeedSource`] and any transport, for simulations.
-//!
-//! It is the publisher, the streams and the registry of nodes that a control plane runs; what is left
-//! out is the database and the socket. Chance comes in as an argument.
+//! The feed of a control plane over any [`FeedSource`] and transport, for simulations: publisher,
+//! streams and node registry, without database and socket. Random values are arguments.
 
 use crate::feed::stream::Lifetime;
 use crate::feed::{self, Feed};
 use crate::grpc;
 use crate::nodes::Nodes;
+use crate::nodes::registry::NodeEntry;
 use crate::store::FeedSource;
 use cless_proto::v1 as pb;
 use std::time::Duration;
@@ -15,7 +14,7 @@ use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-/// A running feed; clones share it.
+/// A running feed. Clones share it.
 #[derive(Debug, Clone)]
 pub struct FeedPlane {
     feed: Feed,
@@ -23,25 +22,25 @@ pub struct FeedPlane {
     shutdown: CancellationToken,
 }
 
-/// A node as the plane knows it.
+/// A node in the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeView {
-    /// Its name.
+    /// Name of the node.
     pub name: String,
     /// Whether it has an open stream.
     pub connected: bool,
-    /// Epoch and revision of the table it serves.
+    /// Epoch and revision of the table it serves. `None`: none reported.
     pub applied: Option<(String, i64)>,
-    /// How many routes it keeps at their last good value.
+    /// Number of services whose latest route it rejected.
     pub quarantined: usize,
-    /// Why it refused the last change, until it applies one.
+    /// Why it rejected the last change. `None` once it applies one.
     pub refusal: Option<String>,
-    /// Whether it has reported what it runs.
+    /// Whether it has sent a status report.
     pub reported: bool,
 }
 
 impl FeedPlane {
-    /// Loads the table and follows `source` until `shutdown`; the task is the publisher.
+    /// Loads the table and follows `source` until `shutdown`. The task is the publisher.
     ///
     /// # Errors
     /// If the table cannot be read.
@@ -60,7 +59,7 @@ impl FeedPlane {
         Ok((plane, publisher))
     }
 
-    /// Serves one `StreamRoutes` call, which is rotated after `rotate_after` with this `retry_after`.
+    /// Serves one `StreamRoutes` call, rotated after `rotate_after` with this `retry_after`.
     pub fn stream_routes<R>(
         &self,
         inbound: R,
@@ -83,24 +82,24 @@ impl FeedPlane {
         )
     }
 
-    /// Takes in a node's report.
+    /// Replaces a node's report.
     ///
     /// # Errors
     /// As `ReportNodeStatus`.
     pub fn report(&self, report: pb::ReportNodeStatusRequest) -> Result<(), Status> {
-        grpc::take_report(&self.nodes, report)
+        grpc::accept_report(&self.nodes, report)
     }
 
-    /// The newest revision that is published.
+    /// The newest published revision.
     #[must_use]
     pub fn revision(&self) -> i64 {
         self.feed.revision()
     }
 
-    /// All nodes, in the order of their names.
+    /// All nodes, sorted by name.
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeView> {
-        let view = |node: &crate::nodes::registry::Node| NodeView {
+        let view = |node: &NodeEntry| NodeView {
             name: node.identity.name.to_string(),
             connected: node.is_connected(),
             applied: node
@@ -108,14 +107,14 @@ impl FeedPlane {
                 .as_ref()
                 .map(|at| (at.epoch.to_string(), at.revision)),
             quarantined: node.quarantined.len(),
-            refusal: node.refusal.clone(),
+            refusal: node.rejection.clone(),
             reported: node.report.is_some(),
         };
         self.nodes.all().iter().map(view).collect()
     }
 }
 
-/// How a control plane serves its connections.
+/// The transport settings of a control plane.
 #[must_use]
 pub fn transport() -> tonic::transport::Server {
     grpc::transport()

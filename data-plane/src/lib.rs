@@ -6,8 +6,8 @@
 //! ([`proxy`]). The control plane is needed to learn of changes, never to serve. [`node`] wires the
 //! parts together.
 //!
-//! The public interface is [`start`], [`Options`], [`Running`] and [`Error`]. The feature
-//! `test-util` publishes the modules for tests and benches.
+//! The public interface is [`start`], [`Options`], [`Running`], [`Error`] and [`program`]. The
+//! feature `test-util` publishes the other modules for tests and benches.
 
 #![cfg_attr(
     not(feature = "test-util"),
@@ -25,6 +25,7 @@ mod fuzz;
 mod lifecycle;
 mod node;
 mod options;
+pub mod program;
 
 #[cfg(not(feature = "test-util"))]
 mod engine;

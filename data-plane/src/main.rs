@@ -1,12 +1,12 @@
-//! The program `cless-data-plane`: flags, logs, signals.
+//! The program `cless-data-plane`: logs and signals.
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::Parser;
-use cless_proto::log::{self, LogFormat};
+use clap::Parser as _;
+use cless_data_plane::program::Program;
+use cless_proto::log;
 use mimalloc::MiMalloc;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -14,25 +14,9 @@ use tokio::signal::unix::{SignalKind, signal};
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// Serves HTTP from containers according to the control plane's route table.
-#[derive(Parser)]
-#[command(name = "cless-data-plane", version)]
-struct Args {
-    #[command(flatten)]
-    options: cless_data_plane::Options,
-
-    /// Format of log lines on stderr, which `RUST_LOG` filters (default: info).
-    #[arg(long, env = "CLESS_LOG_FORMAT", value_enum, default_value = "text")]
-    log_format: LogFormat,
-
-    /// Write `{"listen": "IP:PORT", "admin": "IP:PORT"}` to this file once the node is listening.
-    #[arg(long, env = "CLESS_READY_FILE")]
-    ready_file: Option<PathBuf>,
-}
-
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Args::parse()).await {
+    match run(Program::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -41,17 +25,17 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(args: Args) -> anyhow::Result<()> {
+async fn run(program: Program) -> anyhow::Result<()> {
     let log = log::Log {
-        format: args.log_format,
+        format: program.log_format,
         filter: log::filter("info"),
         color: std::io::stderr().is_terminal(),
         flatten: false,
     };
     log.start()?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let running = cless_data_plane::start(args.options).await?;
-    if let Some(path) = &args.ready_file {
+    let running = cless_data_plane::start(program.options).await?;
+    if let Some(path) = &program.ready_file {
         let ready = serde_json::json!({
             "listen": running.proxy_addr().to_string(),
             "tls_listen": running.tls_addr().map(|address| address.to_string()),

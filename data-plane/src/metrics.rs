@@ -376,6 +376,43 @@ impl Metrics {
     }
 }
 
+#[cfg(feature = "test-util")]
+impl Metrics {
+    /// A scrape with one sample of each metric, so that its labels show: for the guide.
+    pub fn example() -> String {
+        let (metrics, service) = (Self::default(), Arc::<str>::from("hello"));
+        let (version, none) = (1, Duration::ZERO);
+        let failed = FailureReason::Exited;
+        metrics.durations(&service, version, 200).observe(0.0);
+        metrics.waited(&service, version, none);
+        metrics.rejected("unknown_host");
+        metrics.failed_phases(&service, version, failed, [("start", none)].into_iter());
+        metrics.start_failed(&service, version, failed);
+        metrics.paused(&service, version, none);
+        metrics
+            .closed
+            .get_or_create(&ReasonLabels { reason: "idle" })
+            .inc();
+        let sandboxes = SandboxLabels { state: "idle" };
+        metrics.sandboxes.get_or_create(&sandboxes).inc();
+        let state = "ready".to_owned();
+        let labels = VersionLabels {
+            service: service.clone(),
+            version,
+        };
+        metrics.queue_depth.get_or_create(&labels).inc();
+        let labels = StateLabels {
+            service,
+            version,
+            state,
+        };
+        metrics.instances.get_or_create(&labels).inc();
+        let mut text = String::new();
+        let encoded = text::encode(&mut text, &metrics.registry.lock());
+        encoded.map(|()| text).unwrap_or_default()
+    }
+}
+
 /// The `outcome` label of a failed start.
 fn outcome(reason: FailureReason) -> &'static str {
     match reason {

@@ -18,13 +18,13 @@ use tracing::{info, warn};
 use crate::admin::{self, Admin};
 use crate::engine::oci_runtime;
 use crate::feed::{self, Feed, FeedOptions, ReportSource};
-use crate::image::Record;
-use crate::image::pruner::{Pruner, Retained, Versions};
+use crate::image::PullRecord;
+use crate::image::pruner::{Pruner, VersionImage, VersionImages};
 use crate::isolation::{self, Isolation};
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::pool::{Node, Pools};
-use crate::proxy::{self, Backing, Proxy, Sockets};
+use crate::proxy::{self, Proxy, ProxyDependencies, Sockets};
 use crate::report::NodeReport;
 use crate::runtime::Runtime;
 use crate::runtime::credentials::RegistryConfig;
@@ -159,7 +159,7 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
     let traces = trace::start(&options.trace, identity, metrics.traces_dropped())?;
     let (tracer, traces) = traces.unzip();
     // The feed has locked the cache folder.
-    let images = Record::open(&options.cache_dir).map_err(|source| Error::Images {
+    let images = PullRecord::open(&options.cache_dir).map_err(|source| Error::Images {
         folder: options.cache_dir.clone(),
         source,
     })?;
@@ -198,7 +198,7 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
     pools.adopt_leftovers(ENGINE_TIMEOUT).await;
 
     let stopping = CancellationToken::new();
-    let backing = Backing {
+    let backing = ProxyDependencies {
         feed: feed.clone(),
         pools: pools.clone(),
         metrics: metrics.clone(),
@@ -305,13 +305,13 @@ async fn track_connection(feed: Feed, pools: Pools) {
 struct FeedVersions(Feed);
 
 #[async_trait::async_trait]
-impl Versions for FeedVersions {
-    async fn retained(&self) -> Result<Vec<Retained>, String> {
+impl VersionImages for FeedVersions {
+    async fn retained(&self) -> Result<Vec<VersionImage>, String> {
         let images = self.0.retained_images().await;
         let images = images.map_err(|error| error.to_string())?;
         Ok(images
             .into_iter()
-            .map(|(image, digest)| Retained { image, digest })
+            .map(|(image, digest)| VersionImage { image, digest })
             .collect())
     }
 }

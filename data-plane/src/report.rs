@@ -1,7 +1,7 @@
 //! The report of a node's instances and versions to its control plane: plain data.
 //!
-//! The pools fill it and [`crate::feed`] sends it. It mirrors `ReportNodeStatusRequest` of `cless.v1`
-//! without protobuf types.
+//! The pools fill it and [`crate::feed`] sends it. It mirrors `ReportNodeStatusRequest` of
+//! `cless.v1` without protobuf types.
 
 use std::fmt;
 use std::sync::Arc;

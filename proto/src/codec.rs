@@ -1,10 +1,9 @@
-//! How messages are buffered: little for each call, since most calls of a plane are streams that are
-//! silent nearly always.
+//! A Protocol Buffers codec for many long-lived, mostly idle streams.
 //!
-//! tonic keeps a buffer for each way of a call. What it sends it cuts off the front of the buffer, so the
-//! allocation lives on in what is left, for as long as the call does. Its own codec begins with 8 KiB, gathers messages up to
-//! 32 KiB and lets the buffer grow by doubling: a subscriber of the route feed that was sent a snapshot held up to 64 KiB from
-//! then on. Here a buffer grows to the size of a message and no further, so it holds the largest message that was sent.
+//! tonic keeps one buffer per direction for the life of a call, splits each message off its front
+//! and so keeps the largest allocation alive. Its default codec starts at 8 KiB, batches messages
+//! up to 32 KiB and grows by doubling: a feed stream held up to 64 KiB after its first snapshot.
+//! This codec starts at 1 KiB and reserves exactly the size of each message.
 
 use std::marker::PhantomData;
 
@@ -13,34 +12,34 @@ use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, EncodeBuf, Encoder};
 use tonic_prost::ProstDecoder;
 
-/// Bytes of a call's buffer at first, each way.
-const FIRST: usize = 1024;
-/// Bytes of messages that are passed on together. A chunk of a snapshot is larger, and goes alone: two would make a
-/// buffer of twice the size.
-const GATHERED: usize = 8 * 1024;
+/// Initial capacity of a call's buffer in each direction, in bytes.
+const INITIAL_CAPACITY: usize = 1024;
+/// Messages are batched up to this many bytes. A snapshot chunk is larger and is sent alone: two of
+/// them would double the buffer.
+const YIELD_THRESHOLD: usize = 8 * 1024;
 
-/// Protocol Buffers by prost, in small buffers. `T` is sent, `U` received.
+/// Encodes `T` and decodes `U` with prost, in small buffers.
 #[derive(Debug)]
-pub struct Lean<T, U>(PhantomData<(T, U)>);
+pub struct CompactCodec<T, U>(PhantomData<(T, U)>);
 
-impl<T, U> Default for Lean<T, U> {
+impl<T, U> Default for CompactCodec<T, U> {
     fn default() -> Self {
         Self(PhantomData)
     }
 }
 
-impl<T, U> Codec for Lean<T, U>
+impl<T, U> Codec for CompactCodec<T, U>
 where
     T: Message + Send + 'static,
     U: Message + Default + Send + 'static,
 {
     type Encode = T;
     type Decode = U;
-    type Encoder = LeanEncoder<T>;
+    type Encoder = CompactEncoder<T>;
     type Decoder = ProstDecoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        LeanEncoder(PhantomData)
+        CompactEncoder(PhantomData)
     }
 
     fn decoder(&mut self) -> Self::Decoder {
@@ -48,16 +47,16 @@ where
     }
 }
 
-/// The half of [`Lean`] that sends.
+/// The encoding half of [`CompactCodec`].
 #[derive(Debug)]
-pub struct LeanEncoder<T>(PhantomData<T>);
+pub struct CompactEncoder<T>(PhantomData<T>);
 
-impl<T: Message> Encoder for LeanEncoder<T> {
+impl<T: Message> Encoder for CompactEncoder<T> {
     type Item = T;
     type Error = Status;
 
     fn encode(&mut self, message: T, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        // At once, not by doubling.
+        // An exact reservation, so that the buffer does not grow by doubling.
         buffer.reserve(message.encoded_len());
         message
             .encode(buffer)
@@ -70,7 +69,7 @@ impl<T: Message> Encoder for LeanEncoder<T> {
 }
 
 fn settings() -> BufferSettings {
-    BufferSettings::new(FIRST, GATHERED)
+    BufferSettings::new(INITIAL_CAPACITY, YIELD_THRESHOLD)
 }
 
 #[cfg(test)]
@@ -85,38 +84,43 @@ mod tests {
 
     use super::*;
 
-    /// What the transport is given for messages of these sizes: of each piece, the size of the allocation that it
-    /// was cut from.
-    fn sent(sizes: &[usize]) -> Vec<usize> {
+    /// Encodes messages of these sizes; returns the size of the allocation behind each body frame.
+    fn allocations(sizes: &[usize]) -> Vec<usize> {
         let messages = sizes.iter().map(|size| Ok(vec![1; *size]));
         let source = tokio_stream::iter(messages.collect::<Vec<_>>());
-        let encoder = Lean::<Vec<u8>, ()>::default().encoder();
-        let no = SingleMessageCompressionOverride::default();
-        let mut given: Vec<Bytes> = Vec::new();
+        let encoder = CompactCodec::<Vec<u8>, ()>::default().encoder();
+        let compression = SingleMessageCompressionOverride::default();
+        let mut frames: Vec<Bytes> = Vec::new();
         {
-            let mut body = pin!(EncodeBody::new_server(encoder, source, None, no, None));
+            let mut body = pin!(EncodeBody::new_server(
+                encoder,
+                source,
+                None,
+                compression,
+                None
+            ));
             let mut context = Context::from_waker(Waker::noop());
             while let Poll::Ready(Some(frame)) = body.as_mut().poll_frame(&mut context) {
-                given.extend(frame.expect("no error").into_data().ok());
+                frames.extend(frame.expect("no error").into_data().ok());
             }
         }
-        let whole = |bytes: Bytes| bytes.try_into_mut().expect("nobody else holds it");
-        given
+        let whole = |bytes: Bytes| bytes.try_into_mut().expect("the only reference");
+        frames
             .into_iter()
             .map(|bytes| whole(bytes).capacity())
             .collect()
     }
 
     #[test]
-    fn a_buffer_is_as_large_as_the_largest_message() {
+    fn a_buffer_grows_to_the_largest_message_only() {
         let large = 17 * 1024;
-        let most = sent(&[5, large, large, 4]).into_iter().max();
+        let most = allocations(&[5, large, large, 4]).into_iter().max();
         assert!(most <= Some(large + 64), "{most:?}");
     }
 
     #[test]
-    fn small_messages_go_together_and_large_ones_alone() {
-        assert_eq!(sent(&[1, 1, 1]).len(), 1);
-        assert_eq!(sent(&[15 * 1024, 15 * 1024]).len(), 2);
+    fn small_messages_are_batched_and_large_ones_sent_alone() {
+        assert_eq!(allocations(&[1, 1, 1]).len(), 1);
+        assert_eq!(allocations(&[15 * 1024, 15 * 1024]).len(), 2);
     }
 }

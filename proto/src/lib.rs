@@ -1,7 +1,7 @@
-//! The wire contract of cless, generated from `cless/v1/*.proto` at build time, without `protoc`.
+//! The gRPC API of cless, generated from `cless/v1/*.proto` at build time, without `protoc`.
 //!
 //! Generated types stop at the edges: the control plane converts them in `grpc/convert/`, the
-//! data plane in `feed/decode.rs` and `feed/report.rs`, the command line prints them.
+//! data plane in `feed/decode.rs` and `feed/report.rs`, the CLI prints them.
 
 pub mod codec;
 #[cfg(feature = "log")]
@@ -12,7 +12,7 @@ pub mod signal;
 #[expect(
     missing_docs,
     clippy::allow_attributes,
-    reason = "generated: the documentation is the comments of the .proto files"
+    reason = "generated: documented by the comments of the .proto files"
 )]
 pub mod v1 {
     tonic::include_proto!("cless.v1");

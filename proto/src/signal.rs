@@ -1,6 +1,6 @@
-//! Names of signals, which both planes say the same way.
+//! Signal names, shared by both planes.
 
-/// The signals of Linux by their numbers, from 1 (signal(7), x86 and ARM).
+/// Linux signal names in the order of their numbers, from 1 (signal(7), x86 and ARM).
 pub const NAMES: [&str; 31] = [
     "SIGHUP",
     "SIGINT",
@@ -34,10 +34,10 @@ pub const NAMES: [&str; 31] = [
     "SIGPWR",
     "SIGSYS",
 ];
-/// The last number. Those behind [`NAMES`] are of real time and have no names that mean anything to all.
+/// The highest signal number. Numbers beyond [`NAMES`] are real-time signals, which have no names.
 pub const LAST: u8 = 64;
 
-/// The name of a signal, if it has one.
+/// The name of a signal; `None` for real-time signals and invalid numbers.
 #[must_use]
 pub fn name(number: u8) -> Option<&'static str> {
     NAMES.get(usize::from(number.checked_sub(1)?)).copied()

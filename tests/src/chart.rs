@@ -1,30 +1,29 @@
-//! A bar chart as SVG, written by hand: a picture for the README needs no library. Pure.
+//! A bar chart as SVG, written without a library. Pure.
 //!
-//! Groups stand below each other, the bars of a group too, each with its number: it is read without a
-//! legend, without colour, and on a dark page.
+//! Groups and their bars are stacked vertically, and each bar has its number: the chart is readable
+//! without a legend, without color and on a dark page.
 
 use std::fmt::Write as _;
 
-/// Bars that are compared.
+/// A group of compared bars.
 #[derive(Clone, Debug)]
 pub struct Group {
-    /// What was measured.
+    /// The measured scenario.
     pub label: String,
-    /// Whose it is, and the number.
+    /// Name and value of each bar.
     pub bars: Vec<(String, f64)>,
 }
 
 const WIDTH: f64 = 720.0;
 const LEFT: f64 = 96.0;
-/// Room for the number after the longest bar.
+/// Space for the number after the longest bar.
 const RIGHT: f64 = 70.0;
 const BAR: f64 = 16.0;
 const GAP: f64 = 4.0;
 const HEADING: f64 = 30.0;
 const TOP: f64 = 52.0;
 
-/// Draws `groups`; the first bar of each is ours, and is drawn darker. Bars are in proportion over
-/// all groups.
+/// Draws `groups` on a common scale. The first bar of each group is that of cless and darker.
 pub fn svg(title: &str, subtitle: &str, groups: &[Group]) -> String {
     let values = groups.iter().flat_map(|group| &group.bars);
     let largest = values.fold(f64::MIN_POSITIVE, |most, (_, value)| most.max(*value));

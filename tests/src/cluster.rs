@@ -1,5 +1,5 @@
-//! A control plane and any number of data planes, as processes on free ports, with all their files in
-//! one temporary folder.
+//! A control plane and any number of data planes, as processes on free ports, with all their files
+//! in one temporary folder.
 //!
 //! ```text
 //! let mut cluster = Cluster::start(2).await?;
@@ -24,7 +24,7 @@ use tonic::transport::Channel;
 use crate::control_plane::{self, any_port};
 use crate::engine::{self, Container};
 use crate::firewall;
-use crate::http_client::{self, Answer};
+use crate::http_client::{self, FullResponse};
 use crate::process::Program;
 use crate::wait;
 
@@ -57,8 +57,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a control plane with an empty database and `nodes` data planes, and waits until all of
-    /// them have the route table.
+    /// Starts a control plane with an empty database and `nodes` data planes, and waits until all
+    /// of them have the route table.
     pub async fn start(nodes: usize) -> Result<Self> {
         Self::start_with(nodes, NodeSetup::default()).await
     }
@@ -68,7 +68,8 @@ impl Cluster {
         Self::start_at(engine::connect().await?, nodes, setup, false).await
     }
 
-    /// As [`Cluster::start`], but everything listens on all addresses, so that containers can reach it.
+    /// As [`Cluster::start`], but everything listens on all addresses, so that containers can reach
+    /// it.
     pub async fn start_exposed(nodes: usize) -> Result<Self> {
         Self::start_at(engine::connect().await?, nodes, NodeSetup::default(), true).await
     }
@@ -179,12 +180,12 @@ impl Cluster {
     }
 
     /// Sends a GET to a service through node 0.
-    pub async fn get(&self, service: &str, path: &str) -> Result<Answer> {
+    pub async fn get(&self, service: &str, path: &str) -> Result<FullResponse> {
         self.node(0).get(&Self::host(service), path).await
     }
 
-    /// Creates a service with one version of `image` that gets all traffic, and waits until all nodes
-    /// apply it.
+    /// Creates a service with one version of `image` that gets all traffic, and waits until all
+    /// nodes apply it.
     pub async fn serve(
         &self,
         service: &str,
@@ -288,8 +289,19 @@ impl Cluster {
         .await
     }
 
-    /// Stops everything with SIGTERM and checks that neither the engine nor the firewall keeps anything
-    /// of this cluster.
+    /// Waits until the service has exactly one container, which is paused, and returns it.
+    pub async fn wait_paused(&self, service: &str, within: Duration) -> Result<Container> {
+        let what = format!("the container of {service} is paused");
+        wait::until(&what, within, async || {
+            let mut found = self.containers(Some(service)).await?;
+            let is_paused = found.len() == 1 && found[0].state == "paused";
+            Ok(is_paused.then(|| found.remove(0)))
+        })
+        .await
+    }
+
+    /// Stops everything with SIGTERM and checks that neither the engine nor the firewall keeps
+    /// anything of this cluster.
     pub async fn finish(mut self) -> Result<()> {
         for index in 0..self.nodes.len() {
             if self.nodes[index].program.is_some() {
@@ -344,7 +356,8 @@ impl Drop for Cluster {
         if id.is_empty() {
             return;
         }
-        // The present runtime may be shutting down, and the test program may exit right after the drop.
+        // The present runtime may be shutting down, and the test program may exit right after the
+        // drop.
         let sweep = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()

@@ -1,5 +1,5 @@
-//! Control planes without a cluster, on any database, and data planes that follow several of them: for
-//! tests and benches of the store.
+//! Control planes without a cluster, on any database, and data planes that follow several of them:
+//! for tests and benches of the store.
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Cores, and what processes cost, read from `/proc`.
+//! CPU affinity, and CPU time and memory of processes from `/proc`.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,13 +8,13 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
-/// Binds the calling thread, and all it starts from now on, to one core.
+/// Binds the calling thread, and all threads and processes that it starts later, to one core.
 pub fn pin(core: usize) -> Result<()> {
     bind(Pid::from_raw(0), core)
 }
 
-/// Runs `action` with the calling thread on `core`, so that a process it starts is there from its
-/// first instruction and counts one core; then puts the thread back where it was.
+/// Runs `action` with the calling thread on `core`, so that a process started by it sees a single
+/// core from its first instruction; then restores the affinity.
 pub fn on<T>(core: usize, action: impl FnOnce() -> T) -> Result<T> {
     let before = nix::sched::sched_getaffinity(Pid::from_raw(0))?;
     pin(core)?;
@@ -23,7 +23,7 @@ pub fn on<T>(core: usize, action: impl FnOnce() -> T) -> Result<T> {
     Ok(outcome)
 }
 
-/// Binds every thread of a running process and of its descendants to one core.
+/// Binds all threads of a running process and of its descendants to one core.
 pub fn pin_tree(pid: u32, core: usize) -> Result<()> {
     for (id, _) in tree(pid)? {
         for thread in std::fs::read_dir(format!("/proc/{id}/task"))? {
@@ -38,11 +38,11 @@ pub fn pin_tree(pid: u32, core: usize) -> Result<()> {
     Ok(())
 }
 
-/// SIGKILL to a process and all its descendants.
+/// Sends SIGKILL to a process and all its descendants.
 pub fn kill_tree(pid: u32) {
     for (id, _) in tree(pid).unwrap_or_default() {
         if let Ok(id) = i32::try_from(id) {
-            // One that ended meanwhile is what was wanted.
+            // The process may have exited meanwhile.
             let _ = kill(Pid::from_raw(id), Signal::SIGKILL);
         }
     }
@@ -54,16 +54,16 @@ fn bind(pid: Pid, core: usize) -> Result<()> {
     Ok(sched_setaffinity(pid, &set)?)
 }
 
-/// What a process and all its descendants have used until now.
+/// Resource usage of a process and all its descendants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// In user and system mode, of those that live.
+    /// CPU time in user and system mode of the living processes.
     pub cpu: Duration,
     /// Resident memory in bytes.
     pub rss: u64,
 }
 
-/// Reads [`Usage`] of the tree under `pid`.
+/// Reads the usage of the process tree under `pid`.
 pub fn usage(pid: u32) -> Result<Usage> {
     let tick = sysconf(SysconfVar::CLK_TCK)?.unwrap_or(100);
     let page = sysconf(SysconfVar::PAGE_SIZE)?.unwrap_or(4096);
@@ -80,7 +80,7 @@ fn tree(pid: u32) -> Result<Vec<(u32, Stat)>> {
     let mut all = HashMap::new();
     for entry in std::fs::read_dir("/proc")?.flatten() {
         let id = entry.file_name().to_str().and_then(|id| id.parse().ok());
-        // A process may end while it is looked at.
+        // A process may exit during the scan.
         if let Some(id) = id
             && let Ok(text) = std::fs::read_to_string(entry.path().join("stat"))
             && let Some(stat) = Stat::parse(&text)
@@ -88,7 +88,7 @@ fn tree(pid: u32) -> Result<Vec<(u32, Stat)>> {
             all.insert(id, stat);
         }
     }
-    ensure!(all.contains_key(&pid), "process {pid} has ended");
+    ensure!(all.contains_key(&pid), "process {pid} has exited");
     let under = all.iter().filter(|(id, _)| is_under(&all, **id, pid));
     Ok(under.map(|(id, stat)| (*id, *stat)).collect())
 }
@@ -105,7 +105,7 @@ fn is_under(all: &HashMap<u32, Stat>, mut id: u32, root: u32) -> bool {
     }
 }
 
-/// What is read of `/proc/PID/stat` (proc_pid_stat(5)).
+/// Fields of `/proc/PID/stat` (proc_pid_stat(5)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stat {
     parent: u32,
@@ -115,8 +115,8 @@ struct Stat {
 
 impl Stat {
     fn parse(text: &str) -> Option<Self> {
-        // The program's name may hold anything, so fields are counted from its closing bracket; the
-        // first after it is the third of the page.
+        // The program name may contain anything, so fields are counted from its closing
+        // parenthesis, which is followed by field 3 of the manual page.
         let (_, fields) = text.rsplit_once(')')?;
         let fields: Vec<&str> = fields.split_whitespace().collect();
         let field = |number: usize| fields.get(number - 3);
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_is_read_whatever_its_name() {
+    fn a_stat_line_is_parsed_with_any_program_name() {
         let text = "77 (a) b( c) S 12 77 77 0 -1 4194560 1 2 3 4 150 50 0 0 20 0 1 0 99 \
             1000000 321 18446744073709551615 1";
         let stat = Stat::parse(text);
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_is_in_its_own_tree_and_uses_memory() {
+    fn the_usage_of_this_process_includes_memory() {
         let usage = usage(std::process::id()).unwrap();
         assert!(usage.rss > 0);
     }

@@ -1,12 +1,12 @@
-//! Programs of Debian's packages, unpacked without being installed: nothing of the machine changes,
-//! and no package starts a service of its own.
+//! Programs from Debian packages, unpacked without installation: the machine stays unchanged, and
+//! no package starts a service.
 
 use std::path::Path;
 use std::process::Command;
 
-use crate::image::{Error, create_dir, run};
+use crate::image::{Error, create_dir, file_error, run};
 
-/// Unpacks packages into `root`, by way of a folder beside it.
+/// Downloads packages and unpacks them into `root`.
 pub(crate) fn unpack(packages: &[&str], root: &Path) -> Result<(), Error> {
     let downloads = root.with_extension("packages");
     create_dir(&downloads)?;
@@ -17,20 +17,17 @@ pub(crate) fn unpack(packages: &[&str], root: &Path) -> Result<(), Error> {
             .args(packages)
             .current_dir(&downloads))
     };
-    // A fresh machine has no package lists, an old one outdated ones.
+    // Package lists may be missing or outdated.
     if download().is_err() {
         run(Command::new("apt-get").args(["update", "-qq"]))?;
         download()?;
     }
-    let failed = |error| Error::File {
-        path: downloads.clone(),
-        error,
-    };
-    for package in std::fs::read_dir(&downloads).map_err(failed)?.flatten() {
+    let found = std::fs::read_dir(&downloads).map_err(file_error(&downloads))?;
+    for package in found.flatten() {
         run(Command::new("dpkg-deb")
             .arg("-x")
             .arg(package.path())
             .arg(root))?;
     }
-    std::fs::remove_dir_all(&downloads).map_err(failed)
+    std::fs::remove_dir_all(&downloads).map_err(file_error(&downloads))
 }

@@ -1,4 +1,4 @@
-//! What the engine really holds, by the labels that cless puts on its containers.
+//! The actual containers and networks of the engine, by the labels of cless.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -11,33 +11,33 @@ use bollard::query_parameters::{
     RemoveContainerOptionsBuilder,
 };
 
-/// A container, as far as tests care.
+/// A container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Container {
     /// The engine's id.
     pub id: String,
-    /// `running`, `exited` and so on.
+    /// State such as `running` or `exited`.
     pub state: String,
     /// All labels.
     pub labels: HashMap<String, String>,
 }
 
 impl Container {
-    /// A label's value; empty if it is not there.
+    /// The value of a label; empty if it is missing.
     pub fn label(&self, name: &str) -> &str {
         self.labels.get(name).map_or("", String::as_str)
     }
 }
 
-/// The engine that the environment names.
+/// Connects to the engine that the environment names.
 pub async fn connect() -> Result<Docker> {
     Docker::connect_with_defaults()?
         .negotiate_version()
         .await
-        .context("no Docker engine answers: `make engine` starts one")
+        .context("no Docker engine responds; `make engine` starts one")
 }
 
-/// Every container, running or not, that has all these labels.
+/// All containers with these labels, running or not.
 pub async fn containers(docker: &Docker, labels: &[(&str, &str)]) -> Result<Vec<Container>> {
     let options = ListContainersOptionsBuilder::default()
         .all(true)
@@ -47,26 +47,25 @@ pub async fn containers(docker: &Docker, labels: &[(&str, &str)]) -> Result<Vec<
     Ok(list.into_iter().map(from_summary).collect())
 }
 
-/// The id of the sandbox whose network a container uses, if it uses one.
+/// The id of the sandbox whose network a container uses; `None` if it uses none.
 pub async fn sandbox_of(docker: &Docker, id: &str) -> Result<Option<String>> {
     let found = docker
         .inspect_container(id, None::<InspectContainerOptions>)
         .await?;
-    Ok(joined(&found))
+    Ok(joined_sandbox(&found))
 }
 
-fn joined(found: &ContainerInspectResponse) -> Option<String> {
+fn joined_sandbox(found: &ContainerInspectResponse) -> Option<String> {
     let mode = found.host_config.as_ref()?.network_mode.as_ref()?;
     Some(mode.strip_prefix("container:")?.to_owned())
 }
 
-/// Where a container can be dialled: its own address or that of its sandbox, and the port its app
-/// listens on.
+/// The address of a container, or of its sandbox, with the port of its app.
 pub async fn address(docker: &Docker, id: &str, port: u16) -> Result<SocketAddr> {
     let mut found = docker
         .inspect_container(id, None::<InspectContainerOptions>)
         .await?;
-    if let Some(sandbox) = joined(&found) {
+    if let Some(sandbox) = joined_sandbox(&found) {
         found = docker
             .inspect_container(&sandbox, None::<InspectContainerOptions>)
             .await?;
@@ -84,7 +83,7 @@ pub async fn address(docker: &Docker, id: &str, port: u16) -> Result<SocketAddr>
     ))
 }
 
-/// The first process of a running container, as this machine numbers it.
+/// The host's process id of a running container's first process.
 pub async fn pid(docker: &Docker, id: &str) -> Result<u32> {
     let found = docker
         .inspect_container(id, None::<InspectContainerOptions>)
@@ -92,10 +91,10 @@ pub async fn pid(docker: &Docker, id: &str) -> Result<u32> {
     let pid = found.state.and_then(|state| state.pid);
     let pid = pid.and_then(|pid| u32::try_from(pid).ok());
     pid.filter(|pid| *pid > 0)
-        .context("the container does not run")
+        .context("the container is not running")
 }
 
-/// How many networks have all these labels.
+/// The number of networks with these labels.
 pub async fn networks(docker: &Docker, labels: &[(&str, &str)]) -> Result<usize> {
     let options = ListNetworksOptionsBuilder::default()
         .filters(&filter(labels))
@@ -103,7 +102,7 @@ pub async fn networks(docker: &Docker, labels: &[(&str, &str)]) -> Result<usize>
     Ok(docker.list_networks(Some(options)).await?.len())
 }
 
-/// Removes a container by force; a missing one is no error.
+/// Removes a container by force; a missing container is not an error.
 pub async fn remove(docker: &Docker, id: &str) -> Result<()> {
     let options = RemoveContainerOptionsBuilder::default()
         .force(true)
@@ -111,7 +110,7 @@ pub async fn remove(docker: &Docker, id: &str) -> Result<()> {
         .build();
     match docker.remove_container(id, Some(options)).await {
         Ok(()) => Ok(()),
-        // 409: its removal is already in progress.
+        // 409: a removal is in progress.
         Err(bollard::errors::Error::DockerResponseServerError {
             status_code: 404 | 409,
             ..
@@ -120,7 +119,7 @@ pub async fn remove(docker: &Docker, id: &str) -> Result<()> {
     }
 }
 
-/// Removes all containers and networks that have these labels: the sweep after a test that failed.
+/// Removes all containers and networks with these labels, after a failed test.
 pub async fn sweep(docker: &Docker, labels: &[(&str, &str)]) -> Result<()> {
     for container in containers(docker, labels).await? {
         remove(docker, &container.id).await?;

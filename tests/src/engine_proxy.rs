@@ -1,18 +1,18 @@
-//! A man in the middle: a unix socket that passes every call on to a real engine, and makes the calls
-//! fail that a test names, in ways that a real engine cannot be made to fail on demand.
+//! A fault-injecting proxy: a unix socket that forwards every call to a real engine, except that
+//! calls selected by a test fail in ways that a real engine cannot produce on demand.
 //!
 //! ```text
-//!   data plane ──► /tmp/…/engine.sock ──► the engine's own socket
-//!                     │ first rule that fits the method and the path
-//!                     └ cut, hang, answer something else: before the call is passed on, or after
+//!   data plane ──► /tmp/…/engine.sock ──► the engine's socket
+//!                     │ first rule that matches method and path
+//!                     └ cut, hang, delay or fail, before or after the call is forwarded
 //! ```
 //!
-//! Each call is one connection on the far side, so that a cut or a hang concerns that call alone.
-//! What is passed on is carried out to its end whoever waits for it, as it would be by the engine.
+//! Each call has its own connection to the engine, so that a fault affects that call alone. A
+//! forwarded call runs to completion even if its caller disconnects, as it would in the engine.
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -23,35 +23,35 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use std::sync::Mutex;
 use tempfile::TempDir;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// What happens to a call.
+/// A fault of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The connection is closed; the engine never hears of it.
+    /// Closes the connection; the engine does not receive the call.
     CutBefore,
-    /// The engine does it; the connection is closed instead of an answer.
+    /// The engine performs the call; then the connection is closed without a response.
     CutAfter,
-    /// The engine does it and answers; the caller is told 500.
+    /// The engine performs the call; the caller receives status 500.
     FailAfter,
-    /// The caller is told 500; the engine never hears of it.
+    /// The caller receives status 500; the engine does not receive the call.
     FailBefore,
-    /// Nothing, until [`EngineProxy::clear`]; then it is passed on.
+    /// Holds the call until [`EngineProxy::clear`], then forwards it.
     Hang,
-    /// It is passed on after this time.
+    /// Forwards the call after this time.
     Delay(Duration),
 }
 
 #[derive(Debug)]
 struct Rule {
     method: Method,
-    /// The path, without the API's version, starts and ends so.
+    /// Prefix and suffix of the path without the API version.
     path: (&'static str, &'static str),
     fault: Fault,
+    /// Remaining calls.
     left: usize,
 }
 
@@ -60,13 +60,13 @@ struct Shared {
     engine: PathBuf,
     rules: Mutex<Vec<Rule>>,
     calls: Mutex<Vec<String>>,
-    /// Counts the calls of [`EngineProxy::clear`].
+    /// Number of calls of [`EngineProxy::clear`].
     cleared: watch::Sender<u64>,
-    /// Changes when all connections are to be cut.
+    /// Number of times that all connections were cut.
     cut: watch::Sender<u64>,
 }
 
-/// The man in the middle. Serves from [`EngineProxy::open`] until it is shut or dropped.
+/// The proxy, which serves from [`EngineProxy::open`] until [`EngineProxy::shut`] or its drop.
 #[derive(Debug)]
 pub struct EngineProxy {
     dir: TempDir,
@@ -75,7 +75,7 @@ pub struct EngineProxy {
 }
 
 impl EngineProxy {
-    /// Before the engine at a unix socket; not open yet, so that the engine seems not to be there.
+    /// Creates a closed proxy in front of the engine at a unix socket: the engine seems to be down.
     pub fn shut_before(engine: &Path) -> Result<Self> {
         Ok(Self {
             dir: tempfile::Builder::new().prefix("cless-mitm-").tempdir()?,
@@ -90,7 +90,7 @@ impl EngineProxy {
         })
     }
 
-    /// Before the engine at a unix socket, and open.
+    /// Creates an open proxy in front of the engine at a unix socket.
     pub fn before(engine: &Path) -> Result<Self> {
         let mut proxy = Self::shut_before(engine)?;
         proxy.open()?;
@@ -101,12 +101,12 @@ impl EngineProxy {
         self.dir.path().join("engine.sock")
     }
 
-    /// What `--engine` takes.
+    /// The value for `--engine`.
     pub fn address(&self) -> String {
         format!("unix://{}", self.socket().display())
     }
 
-    /// Listens.
+    /// Starts to listen.
     pub fn open(&mut self) -> Result<()> {
         let _ = std::fs::remove_file(self.socket());
         let listener = UnixListener::bind(self.socket())?;
@@ -114,7 +114,7 @@ impl EngineProxy {
         Ok(())
     }
 
-    /// Listens no more and cuts every connection: the engine is gone.
+    /// Stops listening and cuts all connections: the engine seems to be down.
     pub fn shut(&mut self) {
         if let Some(serving) = self.serving.take() {
             serving.abort();
@@ -122,12 +122,13 @@ impl EngineProxy {
         self.cut();
     }
 
-    /// Cuts every connection, the event streams too.
+    /// Cuts all connections including event streams.
     pub fn cut(&self) {
         self.shared.cut.send_modify(|count| *count += 1);
     }
 
-    /// The next `times` calls whose path, without the API's version, starts and ends so meet a fault.
+    /// Injects a fault into the next `times` calls with this method, and this prefix and suffix of
+    /// the path without the API version.
     pub fn fault(
         &self,
         method: Method,
@@ -143,23 +144,23 @@ impl EngineProxy {
         });
     }
 
-    /// Forgets all faults, and passes on what hangs.
+    /// Removes all faults and forwards calls held by [`Fault::Hang`].
     pub fn clear(&self) {
         lock(&self.shared.rules).clear();
         self.shared.cleared.send_modify(|count| *count += 1);
     }
 
-    /// How many calls met none or any fault, by method and path as in [`EngineProxy::fault`].
+    /// The number of calls with this method and path, as in [`EngineProxy::fault`], faulty or not.
     pub fn calls(&self, method: &Method, path: (&str, &str)) -> usize {
         let calls = lock(&self.shared.calls);
-        let fits = |call: &&String| {
+        let matches = |call: &&String| {
             call.strip_prefix(&format!("{method} "))
                 .is_some_and(|rest| rest.starts_with(path.0) && rest.ends_with(path.1))
         };
-        calls.iter().filter(fits).count()
+        calls.iter().filter(matches).count()
     }
 
-    /// Whether every fault that was asked for has happened as often as it was.
+    /// Whether all injected faults have occurred as often as requested.
     pub fn is_spent(&self) -> bool {
         lock(&self.shared.rules).iter().all(|rule| rule.left == 0)
     }
@@ -171,7 +172,7 @@ impl Drop for EngineProxy {
     }
 }
 
-/// A test that panicked has failed anyhow.
+/// Locks even after a panic, which has failed the test already.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex
         .lock()
@@ -185,11 +186,11 @@ async fn serve(listener: UnixListener, shared: Arc<Shared>) {
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
             let mut cut = shared.cut.subscribe();
-            let service = service_fn(|request| answer(Arc::clone(&shared), request));
+            let service = service_fn(|request| handle(Arc::clone(&shared), request));
             let connection = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service);
             tokio::select! {
-                // An error is a cut, or a caller that left.
+                // An error means a cut or a disconnected caller.
                 _ = connection => {}
                 _ = cut.changed() => {}
             }
@@ -197,10 +198,10 @@ async fn serve(listener: UnixListener, shared: Arc<Shared>) {
     }
 }
 
-/// An error cuts the connection.
-async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>> {
+/// Handles a call; an error cuts the connection.
+async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>> {
     let path = request.uri().path();
-    // `/v1.41/containers/json`
+    // The path has the form `/v1.41/containers/json`.
     let path = match path
         .strip_prefix("/v")
         .and_then(|rest| rest.split_once('/'))
@@ -213,26 +214,26 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
     let fault = take_fault(&shared, request.method(), &path);
     match fault {
         Some(Fault::CutBefore) => anyhow::bail!("cut"),
-        Some(Fault::FailBefore) => return Ok(failure("the man in the middle says no")),
+        Some(Fault::FailBefore) => return Ok(failure("injected fault: not forwarded")),
         Some(Fault::Delay(time)) => tokio::time::sleep(time).await,
         Some(Fault::Hang) => {
             let _ = cleared.changed().await;
         }
         _ => {}
     }
-    // A task of its own: what the engine was asked for it does, whoever waits.
+    // A separate task completes the call even if the caller disconnects.
     let engine = shared.engine.clone();
-    let done = tokio::spawn(async move { pass_on(&engine, request).await }).await??;
+    let response = tokio::spawn(async move { forward(&engine, request).await }).await??;
     match fault {
         Some(Fault::CutAfter | Fault::FailAfter) => {
-            let status = done.status();
-            let _ = done.into_body().collect().await;
+            let status = response.status();
+            let _ = response.into_body().collect().await;
             match fault {
                 Some(Fault::CutAfter) => anyhow::bail!("cut after {status}"),
-                _ => Ok(failure("the man in the middle has seen it done")),
+                _ => Ok(failure("injected fault: forwarded")),
             }
         }
-        _ => Ok(done.map(|body| body.boxed())),
+        _ => Ok(response.map(|body| body.boxed())),
     }
 }
 
@@ -248,7 +249,7 @@ fn take_fault(shared: &Shared, method: &Method, path: &str) -> Option<Fault> {
     Some(rule.fault)
 }
 
-/// As the engine words it.
+/// An error response in the engine's format.
 fn failure(message: &str) -> Response<Body> {
     let text = serde_json::json!({ "message": message }).to_string();
     let body = Full::from(text).map_err(|never: Infallible| match never {});
@@ -257,10 +258,10 @@ fn failure(message: &str) -> Response<Body> {
     response
 }
 
-async fn pass_on(engine: &Path, request: Request<Incoming>) -> Result<Response<Incoming>> {
+async fn forward(engine: &Path, request: Request<Incoming>) -> Result<Response<Incoming>> {
     let stream = UnixStream::connect(engine)
         .await
-        .context("the real engine is away")?;
+        .context("the real engine does not accept connections")?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);

@@ -1,10 +1,10 @@
-//! What the kernel's packet filter really holds of a node, by the names of its chains.
+//! The actual packet filter rules of a node in the kernel, by the names of its chains.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-/// The kinds of iptables that work here, one a family, the usual one first: a listing by the other would
-/// make tables in the kernel.
+/// The working iptables variant of each address family. The usual variant is tried first, because a
+/// listing by the other one would create tables in the kernel.
 fn kinds() -> Vec<&'static str> {
     let families = [
         ["iptables", "iptables-legacy"],
@@ -15,13 +15,13 @@ fn kinds() -> Vec<&'static str> {
     kinds.into_iter().flatten().collect()
 }
 
-/// The beginning of the names of a node's chains.
+/// The name prefix of a node's chains.
 pub fn chains(node_id: &str) -> String {
     let short = node_id.chars().filter(char::is_ascii_alphanumeric);
     format!("CLESS-{}-", short.take(12).collect::<String>())
 }
 
-/// Every line of the filter tables that names a chain of the node, with the kind of table before it.
+/// All lines of the filter tables with a chain of the node, each after its iptables variant.
 pub fn rules(node_id: &str) -> Vec<String> {
     let chains = chains(node_id);
     let all = kinds().into_iter().flat_map(|kind| {
@@ -31,7 +31,7 @@ pub fn rules(node_id: &str) -> Vec<String> {
     all.filter(|line| line.contains(&chains)).collect()
 }
 
-/// Removes what a node left: the sweep after a test that failed.
+/// Removes the rules of a node after a failed test.
 pub fn sweep(node_id: &str) {
     let chains = chains(node_id);
     for kind in kinds() {
@@ -39,7 +39,7 @@ pub fn sweep(node_id: &str) {
         let lines = list(kind);
         let of_node = lines.iter().filter(|line| line.contains(&chains));
         for line in of_node.clone() {
-            // A rule of another chain that jumps to one of the node's.
+            // A rule of another chain jumps to a chain of the node.
             if let Some(rule) = line.strip_prefix("-A ")
                 && !rule.starts_with(&chains)
             {
@@ -57,7 +57,7 @@ pub fn sweep(node_id: &str) {
     }
 }
 
-/// Runs a script of `iptables-restore --noflush`, as another program on the machine would.
+/// Runs a script with `iptables-restore --noflush`, as another program on the machine would.
 pub fn restore(kind: &str, script: &str) -> bool {
     let child = Command::new(format!("{kind}-restore"))
         .args(["--noflush", "-w", "5"])
@@ -73,7 +73,7 @@ pub fn restore(kind: &str, script: &str) -> bool {
     })
 }
 
-/// The filter table; empty where this kind does not work.
+/// The lines of the filter table; empty if this variant does not work.
 fn list(kind: &str) -> Vec<String> {
     let listed = Command::new(format!("{kind}-save"))
         .args(["-t", "filter"])

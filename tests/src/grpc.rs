@@ -1,15 +1,15 @@
-//! A gRPC service with a call of every kind, as tonic serves it, and its client.
+//! A gRPC service with a call of every kind, served by tonic, and its client.
 //!
-//! | method of `cless.test.Echo` | kind | answer |
+//! | method of `cless.test.Echo` | kind | response |
 //! |---|---|---|
 //! | `Say` | unary | the message |
 //! | `Split` | server streaming | each word |
-//! | `Join` | client streaming | all messages, with a space between |
-//! | `Chat` | both | each message as it comes |
+//! | `Join` | client streaming | all messages, joined by spaces |
+//! | `Chat` | bidirectional streaming | each message on arrival |
 //!
-//! Messages are `google.protobuf.StringValue`. Each answer begins with the server's greeting and a colon, so
-//! that versions can be told apart. The word `fail` ends any call with DATA_LOSS and a message that must
-//! be percent-encoded; `exit` ends the process.
+//! Messages are `google.protobuf.StringValue`. Each response starts with the server's greeting and
+//! a colon, which identifies the version. The word `fail` ends any call with DATA_LOSS and a
+//! message that needs percent-encoding; `exit` ends the process.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -28,15 +28,15 @@ use tonic_prost::ProstCodec;
 use tower::service_fn;
 
 type Codec = ProstCodec<String, String>;
-type Answers = Pin<Box<dyn Stream<Item = Result<String, Status>> + Send>>;
+type Replies = Pin<Box<dyn Stream<Item = Result<String, Status>> + Send>>;
 
-/// What ends a call that says `fail`.
+/// Status message of a call with the word `fail`.
 pub const FAILURE: &str = "100 % lost: é";
 
-/// Serves until the process ends.
+/// Serves until the process exits.
 ///
 /// # Errors
-/// If the address cannot be had.
+/// The address cannot be bound.
 pub async fn serve(address: SocketAddr, greeting: String) -> Result<()> {
     Ok(Server::builder()
         .add_service(Echo { greeting })
@@ -54,8 +54,8 @@ impl NamedService for Echo {
 }
 
 impl Echo {
-    /// What one message is answered with.
-    fn answer(&self, message: &str) -> Result<String, Status> {
+    /// The reply to one message.
+    fn reply(&self, message: &str) -> Result<String, Status> {
         match message {
             "fail" => Err(Status::data_loss(FAILURE)),
             "exit" => std::process::exit(3),
@@ -80,43 +80,42 @@ impl tower::Service<http::Request<Body>> for Echo {
             let method = request.uri().path().rsplit('/').next().map(str::to_owned);
             Ok(match method.as_deref() {
                 Some("Say") => {
-                    let say = service_fn(move |said: Request<String>| {
-                        let answer = echo.answer(said.get_ref()).map(Response::new);
-                        async { answer }
+                    let say = service_fn(move |request: Request<String>| {
+                        let reply = echo.reply(request.get_ref()).map(Response::new);
+                        async { reply }
                     });
                     grpc.unary(say, request).await
                 }
                 Some("Split") => {
-                    let split = service_fn(move |said: Request<String>| {
-                        let words = said.into_inner();
-                        let words: Vec<_> =
-                            words.split(' ').map(|word| echo.answer(word)).collect();
-                        let answers: Answers = Box::pin(tokio_stream::iter(words));
-                        async { Ok::<_, Status>(Response::new(answers)) }
+                    let split = service_fn(move |request: Request<String>| {
+                        let words = request.into_inner();
+                        let words: Vec<_> = words.split(' ').map(|word| echo.reply(word)).collect();
+                        let replies: Replies = Box::pin(tokio_stream::iter(words));
+                        async { Ok::<_, Status>(Response::new(replies)) }
                     });
                     grpc.server_streaming(split, request).await
                 }
                 Some("Join") => {
-                    let join = service_fn(move |said: Request<Streaming<String>>| {
+                    let join = service_fn(move |request: Request<Streaming<String>>| {
                         let echo = echo.clone();
                         async move {
-                            let mut said = said.into_inner();
+                            let mut request = request.into_inner();
                             let mut all = Vec::new();
-                            while let Some(word) = said.message().await? {
+                            while let Some(word) = request.message().await? {
                                 all.push(word);
                             }
-                            echo.answer(&all.join(" ")).map(Response::new)
+                            echo.reply(&all.join(" ")).map(Response::new)
                         }
                     });
                     grpc.client_streaming(join, request).await
                 }
                 Some("Chat") => {
-                    let chat = service_fn(move |said: Request<Streaming<String>>| {
+                    let chat = service_fn(move |request: Request<Streaming<String>>| {
                         let echo = echo.clone();
-                        let said = said.into_inner();
-                        let answers = said.map(move |word| echo.answer(&word?));
-                        let answers: Answers = Box::pin(answers);
-                        async { Ok::<_, Status>(Response::new(answers)) }
+                        let request = request.into_inner();
+                        let replies = request.map(move |word| echo.reply(&word?));
+                        let replies: Replies = Box::pin(replies);
+                        async { Ok::<_, Status>(Response::new(replies)) }
                     });
                     grpc.streaming(chat, request).await
                 }
@@ -133,17 +132,17 @@ pub struct Client {
 }
 
 impl Client {
-    /// Through a proxy, under a host.
+    /// Connects to a host through a proxy.
     ///
     /// # Errors
-    /// If the proxy does not accept.
+    /// The proxy does not accept the connection.
     pub async fn connect(proxy: SocketAddr, host: &str) -> Result<Self> {
         let endpoint = Endpoint::from_shared(format!("http://{proxy}"))?;
         let endpoint = endpoint.origin(format!("http://{host}").parse()?);
         Ok(Self::over(endpoint.connect().await?))
     }
 
-    /// Over a channel of the caller's.
+    /// Uses an existing channel.
     pub fn over(channel: Channel) -> Self {
         Self {
             grpc: tonic::client::Grpc::new(channel),
@@ -155,10 +154,10 @@ impl Client {
         ready.map_err(|error| Status::unknown(error.to_string()))
     }
 
-    /// A unary call.
+    /// Sends a unary call.
     ///
     /// # Errors
-    /// The call's status, as for all that follow.
+    /// The status of the call; the same holds for the methods below.
     pub async fn say(&mut self, message: &str) -> Result<Response<String>, Status> {
         self.ready().await?;
         let request = Request::new(message.to_owned());
@@ -166,26 +165,26 @@ impl Client {
         self.grpc.unary(request, path, Codec::default()).await
     }
 
-    /// A call with one message and many answers.
+    /// Sends a server streaming call.
     pub async fn split(&mut self, message: &str) -> Result<Streaming<String>, Status> {
         self.ready().await?;
         let request = Request::new(message.to_owned());
         let path = PathAndQuery::from_static("/cless.test.Echo/Split");
-        let answers = self.grpc.server_streaming(request, path, Codec::default());
-        Ok(answers.await?.into_inner())
+        let replies = self.grpc.server_streaming(request, path, Codec::default());
+        Ok(replies.await?.into_inner())
     }
 
-    /// A call with many messages and one answer.
+    /// Sends a client streaming call.
     pub async fn join(&mut self, messages: &[&str]) -> Result<Response<String>, Status> {
         self.ready().await?;
         let messages: Vec<_> = messages.iter().map(|one| (*one).to_owned()).collect();
         let request = Request::new(tokio_stream::iter(messages));
         let path = PathAndQuery::from_static("/cless.test.Echo/Join");
-        let answer = self.grpc.client_streaming(request, path, Codec::default());
-        answer.await
+        let reply = self.grpc.client_streaming(request, path, Codec::default());
+        reply.await
     }
 
-    /// A call with many of both.
+    /// Opens a bidirectional streaming call.
     pub async fn chat(
         &mut self,
         messages: impl Stream<Item = String> + Send + 'static,
@@ -193,7 +192,7 @@ impl Client {
         self.ready().await?;
         let path = PathAndQuery::from_static("/cless.test.Echo/Chat");
         let request = Request::new(messages);
-        let answers = self.grpc.streaming(request, path, Codec::default());
-        Ok(answers.await?.into_inner())
+        let replies = self.grpc.streaming(request, path, Codec::default());
+        Ok(replies.await?.into_inner())
     }
 }

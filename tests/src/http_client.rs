@@ -1,6 +1,6 @@
-//! Requests to a proxy under a given host name, and raw bytes for bad ones.
+//! Requests to a proxy under a given host name, and raw bytes for malformed ones.
 //!
-//! No pool and no retry: a test must see every failure that a caller would.
+//! There is no pool and no retry: a test must see every failure that a caller would see.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,21 +16,21 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Nothing that a test asks for takes longer.
+/// Upper limit of connecting and of a response.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// A whole response.
+/// A response with its body.
 #[derive(Debug)]
-pub struct Answer {
-    /// Its status.
+pub struct FullResponse {
+    /// Status.
     pub status: StatusCode,
-    /// Its header fields.
+    /// Header fields.
     pub headers: HeaderMap,
-    /// Its body.
+    /// Body.
     pub body: Bytes,
 }
 
-impl Answer {
+impl FullResponse {
     /// The body as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
@@ -41,13 +41,13 @@ impl Answer {
         serde_json::from_slice(&self.body).with_context(|| format!("not JSON: {}", self.text()))
     }
 
-    /// A field's value, if there is one and it is text.
+    /// The value of a header field; `None` if it is missing or not text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 }
 
-/// One connection, kept alive.
+/// A keep-alive connection.
 #[derive(Debug)]
 pub struct Connection {
     sender: SendRequest<Full<Bytes>>,
@@ -58,25 +58,25 @@ impl Connection {
     pub async fn open(address: SocketAddr) -> Result<Self> {
         let stream = timeout(LIMIT, TcpStream::connect(address))
             .await
-            .with_context(|| format!("connecting to {address} takes too long"))?
+            .with_context(|| format!("connecting to {address} timed out"))?
             .with_context(|| format!("cannot connect to {address}"))?;
         stream.set_nodelay(true)?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-        // Its error is also that of the request.
+        // The request reports the same error.
         tokio::spawn(connection.with_upgrades());
         Ok(Self { sender })
     }
 
-    /// Sends, and returns when the head of the response is there.
+    /// Sends a request and returns when the head of the response has arrived.
     pub async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>> {
         self.sender.ready().await?;
         Ok(timeout(LIMIT, self.sender.send_request(request))
             .await
-            .context("no answer")??)
+            .context("no response in time")??)
     }
 
-    /// One GET to its end.
-    pub async fn get(&mut self, host: &str, path: &str) -> Result<Answer> {
+    /// Sends a GET and reads the whole response.
+    pub async fn get(&mut self, host: &str, path: &str) -> Result<FullResponse> {
         let response = self.send(get_request(host, path)?).await?;
         collect(response).await
     }
@@ -89,46 +89,46 @@ pub fn get_request(host: &str, path: &str) -> Result<Request<Full<Bytes>>> {
         .body(Full::default())?)
 }
 
-/// Reads a response to its end.
-pub async fn collect(response: Response<Incoming>) -> Result<Answer> {
+/// Reads a response to the end of its body.
+pub async fn collect(response: Response<Incoming>) -> Result<FullResponse> {
     let (head, body) = response.into_parts();
     let body = timeout(LIMIT, body.collect())
         .await
         .context("the body does not end")??
         .to_bytes();
-    Ok(Answer {
+    Ok(FullResponse {
         status: head.status,
         headers: head.headers,
         body,
     })
 }
 
-/// One GET on a connection of its own.
-pub async fn get(address: SocketAddr, host: &str, path: &str) -> Result<Answer> {
+/// Sends a GET on a new connection.
+pub async fn get(address: SocketAddr, host: &str, path: &str) -> Result<FullResponse> {
     Connection::open(address).await?.get(host, path).await
 }
 
-/// Any request on a connection of its own.
-pub async fn send(address: SocketAddr, request: Request<Full<Bytes>>) -> Result<Answer> {
+/// Sends a request on a new connection.
+pub async fn send(address: SocketAddr, request: Request<Full<Bytes>>) -> Result<FullResponse> {
     let response = Connection::open(address).await?.send(request).await?;
     collect(response).await
 }
 
-/// Sends bytes as they are and returns what comes back until the peer closes or, having said
-/// something, is silent for `silence`.
+/// Sends raw bytes and returns the response until the peer closes or, after its first byte, is
+/// silent for `silence`.
 pub async fn raw(address: SocketAddr, bytes: &[u8], silence: Duration) -> Result<String> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(bytes).await?;
-    let mut answer = Vec::new();
+    let mut response = Vec::new();
     let mut block = [0_u8; 4096];
     loop {
-        let patience = if answer.is_empty() { LIMIT } else { silence };
-        match timeout(patience, stream.read(&mut block)).await {
-            Ok(Ok(n)) if n > 0 => answer.extend_from_slice(&block[..n]),
-            Ok(Err(error)) if answer.is_empty() => return Err(error.into()),
-            // Closed, reset after the answer, or silent.
+        let limit = if response.is_empty() { LIMIT } else { silence };
+        match timeout(limit, stream.read(&mut block)).await {
+            Ok(Ok(n)) if n > 0 => response.extend_from_slice(&block[..n]),
+            Ok(Err(error)) if response.is_empty() => return Err(error.into()),
+            // Closed, reset after the response, or silent.
             _ => break,
         }
     }
-    Ok(String::from_utf8_lossy(&answer).into_owned())
+    Ok(String::from_utf8_lossy(&response).into_owned())
 }

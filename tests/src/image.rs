@@ -1,9 +1,9 @@
-//! Images made through the engine's API, without a registry or a builder: a tar is imported with the
-//! Dockerfile instructions that turn a file system into an image.
+//! Images built through the engine's API, without a registry or a builder: the engine imports a tar
+//! with the Dockerfile instructions that turn a file system into an image.
 //!
-//! Images are tagged by the hash of their content, so a second run finds them and two runs at once
-//! make the same ones. All carry the label [`LABEL`], by which [`remove_all`] finds them. What must
-//! vanish with its maker, as the demo's do, has a repository name of its own and is removed by
+//! The tag of an image is the hash of its content, so later runs reuse it and concurrent runs build
+//! the same one. All images have the label [`LABEL`], by which [`remove_all`] finds them. Images
+//! that must disappear with their creator, such as the demo's, have their own repository name for
 //! [`remove`].
 
 use std::path::{Path, PathBuf};
@@ -26,29 +26,29 @@ mod sample;
 
 pub use sample::{sample_app, sample_app_release, sample_app_unique, sample_app_with};
 
-/// On every image made here.
+/// Label of every image built here.
 pub const LABEL: &str = "cless.test-image";
 
-/// Why an image could not be made.
+/// A failure to build an image.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The engine refused, or does not answer.
+    /// The engine failed or does not respond.
     #[error("container engine: {0}")]
     Engine(#[from] bollard::errors::Error),
     /// A file could not be read or written.
     #[error("{}: {error}", path.display())]
     File {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         error: std::io::Error,
     },
-    /// A program that makes part of the image failed.
+    /// A program of the build failed.
     #[error("`{program}` failed: {stderr}")]
     Program {
         /// Its command line.
         program: String,
-        /// What it said, or why it did not start.
+        /// Its standard error, or the reason why it did not start.
         stderr: String,
     },
     /// See [`paths::Error`].
@@ -56,101 +56,89 @@ pub enum Error {
     Paths(#[from] paths::Error),
 }
 
-/// nginx of Debian's packages, exposing 80; answers `/` with the page the package brings.
+/// nginx from Debian packages, which exposes 80 and serves the package's page at `/`.
 pub async fn nginx(docker: &Docker) -> Result<String, Error> {
-    let changes = [
-        r#"ENTRYPOINT ["/usr/sbin/nginx", "-c", "/etc/nginx/cless.conf"]"#.to_owned(),
-        "EXPOSE 80".to_owned(),
-        format!("LABEL {LABEL}=nginx"),
-    ];
-    import_built(
-        docker,
-        "cless-test/nginx",
-        nginx::root_file_system,
-        &changes,
-    )
-    .await
+    let tar = blocking(|| read(&nginx::root_file_system()?)).await?;
+    let entrypoint = r#"ENTRYPOINT ["/usr/sbin/nginx", "-c", "/etc/nginx/cless.conf"]"#;
+    import_hashed(docker, "nginx", tar, entrypoint, 80).await
 }
 
-/// A Flask app behind gunicorn, all of Debian's packages, exposing 8080.
+/// A Flask app behind gunicorn from Debian packages, which exposes 8080.
 pub async fn python_app(docker: &Docker) -> Result<String, Error> {
-    let changes = [
-        python::ENTRYPOINT.to_owned(),
-        "EXPOSE 8080".to_owned(),
-        format!("LABEL {LABEL}=python"),
-    ];
-    import_built(
-        docker,
-        "cless-test/python",
-        python::root_file_system,
-        &changes,
-    )
-    .await
+    let tar = blocking(|| read(&python::root_file_system()?)).await?;
+    import_hashed(docker, "python", tar, python::ENTRYPOINT, 8080).await
 }
 
-/// Imports what `build` makes, tagged by the hash of it.
-async fn import_built(
-    docker: &Docker,
-    repository: &str,
-    build: fn() -> Result<PathBuf, Error>,
-    changes: &[String],
-) -> Result<String, Error> {
-    let path = tokio::task::spawn_blocking(build)
-        .await
-        .unwrap_or_else(|e| {
-            Err(Error::Program {
-                program: repository.to_owned(),
-                stderr: e.to_string(),
-            })
-        })?;
-    let tar = read(&path)?;
-    let hash = hash(&tar);
-    import(docker, repository, &hash, tar, changes).await
-}
-
-/// The origin of the proxy bench, exposing 8080.
+/// The origin of the proxy bench, which exposes 8080.
 pub async fn bench_origin(docker: &Docker) -> Result<String, Error> {
     program(docker, "cless-bench-origin").await
 }
 
-/// The gRPC service of [`grpc`](crate::grpc), exposing 8080.
+/// The gRPC service of [`grpc`](crate::grpc), which exposes 8080.
 pub async fn grpc_app(docker: &Docker) -> Result<String, Error> {
     program(docker, "cless-grpc-app").await
 }
 
-/// A program of this workspace, exposing 8080.
+/// An image of a program of this workspace, which exposes 8080.
 async fn program(docker: &Docker, name: &'static str) -> Result<String, Error> {
-    let tar = tokio::task::spawn_blocking(|| program::tar(name))
-        .await
-        .unwrap_or_else(|e| {
-            Err(Error::Program {
-                program: name.to_owned(),
-                stderr: e.to_string(),
-            })
-        })?;
-    let hash = hash(&tar);
+    let tar = blocking(|| program::tar(name)).await?;
     let short = name.trim_start_matches("cless-");
-    let changes = [
-        format!(r#"ENTRYPOINT ["/{name}"]"#),
-        "EXPOSE 8080".to_owned(),
-        format!("LABEL {LABEL}={short}"),
-    ];
-    import(docker, &format!("cless-test/{short}"), &hash, tar, &changes).await
+    let entrypoint = format!(r#"ENTRYPOINT ["/{name}"]"#);
+    import_hashed(docker, short, tar, &entrypoint, 8080).await
 }
 
-/// Removes one image by its reference; a missing one is no error.
+/// Runs a blocking step of a build.
+async fn blocking<T: Send + 'static>(
+    step: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let outcome = tokio::task::spawn_blocking(step).await;
+    outcome.unwrap_or_else(|error| {
+        Err(Error::Program {
+            program: "image build".to_owned(),
+            stderr: error.to_string(),
+        })
+    })
+}
+
+/// Imports `tar` as `cless-test/NAME`, tagged by its hash.
+async fn import_hashed(
+    docker: &Docker,
+    name: &str,
+    tar: Vec<u8>,
+    entrypoint: &str,
+    port: u16,
+) -> Result<String, Error> {
+    let instructions = [
+        entrypoint.to_owned(),
+        format!("EXPOSE {port}"),
+        format!("LABEL {LABEL}={name}"),
+    ];
+    let (repository, hash) = (format!("cless-test/{name}"), hash(&tar));
+    import(docker, &repository, &hash, tar, &instructions).await
+}
+
+/// Whether the engine responded with 404.
+fn is_missing(error: &bollard::errors::Error) -> bool {
+    use bollard::errors::Error::DockerResponseServerError as Response;
+    matches!(
+        error,
+        Response {
+            status_code: 404,
+            ..
+        }
+    )
+}
+
+/// Removes an image by reference; a missing image is not an error.
 pub async fn remove(docker: &Docker, reference: &str) -> Result<(), Error> {
     let options = RemoveImageOptionsBuilder::default().force(true).build();
     match docker.remove_image(reference, Some(options), None).await {
-        Ok(_) => Ok(()),
-        Err(bollard::errors::Error::DockerResponseServerError {
-            status_code: 404, ..
-        }) => Ok(()),
-        Err(error) => Err(error.into()),
+        Err(error) if !is_missing(&error) => Err(error.into()),
+        _ => Ok(()),
     }
 }
 
-/// Removes every image ever made here, also by earlier runs.
+/// Removes all images built here, also by earlier runs.
 pub async fn remove_all(docker: &Docker) -> Result<usize, Error> {
     let filters = [("label".to_owned(), vec![LABEL.to_owned()])].into();
     let options = ListImagesOptionsBuilder::default()
@@ -163,23 +151,20 @@ pub async fn remove_all(docker: &Docker) -> Result<usize, Error> {
     Ok(images.len())
 }
 
-/// Imports `tar` as `repository:tag` unless it is there.
+/// Imports `tar` as `repository:tag` unless that image exists.
 async fn import(
     docker: &Docker,
     repository: &str,
     tag: &str,
     tar: Vec<u8>,
-    changes: &[String],
+    instructions: &[String],
 ) -> Result<String, Error> {
     let reference = format!("{repository}:{tag}");
     match docker.inspect_image(&reference).await {
-        Ok(_) => return Ok(reference),
-        Err(bollard::errors::Error::DockerResponseServerError {
-            status_code: 404, ..
-        }) => {}
-        Err(error) => return Err(error.into()),
+        Ok(_) => Ok(reference),
+        Err(error) if !is_missing(&error) => Err(error.into()),
+        Err(_) => import_tar(docker, repository, tag, tar, instructions).await,
     }
-    import_tar(docker, repository, tag, tar, changes).await
 }
 
 async fn import_tar(
@@ -187,14 +172,14 @@ async fn import_tar(
     repository: &str,
     tag: &str,
     tar: Vec<u8>,
-    changes: &[String],
+    instructions: &[String],
 ) -> Result<String, Error> {
-    // bollard joins the instructions by newlines; the engine reads them as one Dockerfile.
+    // bollard joins the instructions with newlines; the engine reads them as one Dockerfile.
     let options = CreateImageOptionsBuilder::default()
         .from_src("-")
         .repo(repository)
         .tag(tag)
-        .changes(changes.to_vec())
+        .changes(instructions.to_vec())
         .build();
     docker
         .create_image(Some(options), Some(bollard::body_full(tar.into())), None)
@@ -203,7 +188,7 @@ async fn import_tar(
     Ok(format!("{repository}:{tag}"))
 }
 
-/// Runs a program to its end and returns its stdout.
+/// Runs a program until it exits and returns its standard output.
 pub(crate) fn run(command: &mut Command) -> Result<Vec<u8>, Error> {
     let program = format!("{command:?}");
     match command.output() {
@@ -220,17 +205,19 @@ pub(crate) fn run(command: &mut Command) -> Result<Vec<u8>, Error> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    std::fs::read(path).map_err(|error| Error::File {
+    std::fs::read(path).map_err(file_error(path))
+}
+
+/// Adds the path to an error of a file.
+pub(crate) fn file_error(path: &Path) -> impl Fn(std::io::Error) -> Error {
+    move |error| Error::File {
         path: path.to_owned(),
         error,
-    })
+    }
 }
 
 pub(crate) fn create_dir(path: &Path) -> Result<(), Error> {
-    std::fs::create_dir_all(path).map_err(|error| Error::File {
-        path: path.to_owned(),
-        error,
-    })
+    std::fs::create_dir_all(path).map_err(file_error(path))
 }
 
 fn hash(data: &[u8]) -> String {

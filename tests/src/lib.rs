@@ -1,25 +1,28 @@
-//! What the end-to-end tests, the demo and the benches of cless share.
+//! Shared code of the end-to-end tests, the demo and the benches.
 //!
-//! - [`image`]: images made through the engine's API, without a registry: the sample app and Debian's
-//!   nginx.
+//! - [`image`]: images built through the engine's API without a registry: the sample app, Debian's
+//!   nginx and others.
 //! - [`process`]: the built programs as child processes: ready files, logs, signals.
-//! - [`cluster`]: one control plane and any number of data planes, and the calls tests make on them.
+//! - [`cluster`]: a control plane with any number of data planes, and the API calls of tests.
 //! - [`control_plane`]: control planes alone, on any database, and data planes that follow several.
-//! - [`engine`]: what the engine really holds, by label.
-//! - [`registry`]: a real registry on loopback; [`wire`]: a network before it that is slow or breaks.
-//! - [`firewall`]: what the kernel's packet filter really holds, by node.
-//! - [`engine_proxy`]: a man in the middle before the engine, which makes it fail on demand;
-//!   [`private_engine`]: an engine of a test's own, which it may kill.
-//! - [`http_client`]: requests to a proxy under a given host name, and raw bytes for bad ones.
-//! - [`grpc`]: a gRPC service with calls of every kind, and its client; [`tls`]: certificates and clients.
+//! - [`engine`]: the actual containers and networks of the engine, by label.
+//! - [`registry`]: a real registry on loopback; [`wire`]: a slow or broken network in front of it.
+//! - [`firewall`]: the actual packet filter rules of the kernel, by node.
+//! - [`engine_proxy`]: a fault-injecting proxy in front of the engine; [`private_engine`]: an
+//!   engine that a test may kill.
+//! - [`http_client`]: requests to a proxy under a given host name, and raw bytes for malformed
+//!   ones.
+//! - [`grpc`]: a gRPC service with calls of every kind, and its client; [`tls`]: certificates and
+//!   TLS clients.
 //! - [`wait`]: conditions with a deadline, instead of sleeps.
-//! - [`stats`]: medians, bounds of chance.
-//! - [`cpu`], [`load`], [`chart`]: for benches: cores and what processes use; load; a picture of it.
+//! - [`stats`]: medians and confidence bounds.
+//! - [`cpu`], [`load`], [`chart`]: for benches: CPU affinity and usage, load generators, bar
+//!   charts.
 //! - [`report`]: the `target/bench/*.json` files.
-//! - [`paths`]: where the build put things.
+//! - [`paths`]: locations of build results.
 //!
-//! Everything here is called by tests and by `main`s, so failures are `anyhow` errors for a person to
-//! read; [`image`] and [`paths`], which others build upon, have typed ones.
+//! Callers are tests and `main` functions, so failures are `anyhow` errors for people to read. Only
+//! [`image`] and [`paths`], which the other modules build on, have typed errors.
 
 pub mod chart;
 pub mod cluster;

@@ -1,12 +1,12 @@
-//! Load on a proxy from one thread, with every status checked.
+//! Load generators with one thread that check every response.
 //!
-//! - [`wrk`], [`h2load`]: the tools of that name, for closed loops: each connection asks again once it
-//!   is answered.
-//! - [`open`]: requests that are due at fixed times, answered or not. Each is timed from when it was
-//!   due, so that a stall is seen by all that it delays.
+//! - [`wrk`], [`h2load`]: closed loops by the tools of that name: each connection sends the next
+//!   request after a response.
+//! - [`open`]: an open loop: requests are due at fixed times and timed from then, so that a stall
+//!   counts for every request that it delays.
 //! - [`tunnel`]: messages echoed over WebSockets.
 //!
-//! A run in which one answer is not what it should be is an error, not a number.
+//! A run with a single wrong response is an error, not a measurement.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,16 +18,16 @@ pub mod open;
 pub mod tunnel;
 pub mod wrk;
 
-/// What is asked for.
+/// The target of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Target<'a> {
-    /// The proxy.
+    /// Address of the proxy.
     pub address: SocketAddr,
-    /// The host it is asked for.
+    /// Value of the host header.
     pub host: &'a str,
-    /// The path, with its slash.
+    /// Path with its leading slash.
     pub path: &'a str,
-    /// Over TLS, whatever certificate is shown.
+    /// Whether to use TLS; any certificate is accepted.
     pub tls: bool,
 }
 
@@ -38,21 +38,21 @@ impl Target<'_> {
     }
 }
 
-/// What one run saw.
+/// Results of one run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Run {
-    /// Requests answered.
+    /// Number of responses.
     pub requests: u64,
-    /// Requests answered a second.
+    /// Responses per second.
     pub rate: f64,
-    /// Half were answered within this.
+    /// Median latency.
     pub p50: Duration,
-    /// 99 in 100 were.
+    /// 99th percentile of the latency.
     pub p99: Duration,
 }
 
 impl Run {
-    /// Of the latencies of all requests, answered within `took`.
+    /// Results from the latencies of all requests of a run that took `took`.
     fn of(latencies: &[Duration], took: Duration) -> Self {
         Self {
             requests: latencies.len() as u64,

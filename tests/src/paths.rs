@@ -1,20 +1,19 @@
-//! Where the build put things, found from the running test or program itself, so that no caller has
-//! to say it.
+//! Locations of build results, derived from the path of the running program.
 
 use std::path::{Path, PathBuf};
 
-/// Why a path could not be found.
+/// A failure to locate a build result.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The running program has no path, or not one inside a target folder.
-    #[error("cannot tell the target folder from the running program: {0}")]
+    /// The path of the running program is unknown or not inside a target folder.
+    #[error("cannot derive the target folder from the running program: {0}")]
     NoTarget(String),
     /// The program was not built.
-    #[error("{} is not built: run `cargo build --workspace --all-targets`", .0.display())]
+    #[error("{} is not built; run `cargo build --workspace --all-targets`", .0.display())]
     NotBuilt(PathBuf),
 }
 
-/// `target/debug`, or that of another profile: where the programs are.
+/// The folder of the programs: `target/debug`, or that of another profile.
 pub fn profile_dir() -> Result<PathBuf, Error> {
     let exe = std::env::current_exe().map_err(|e| Error::NoTarget(e.to_string()))?;
     let dir = exe
@@ -29,7 +28,7 @@ pub fn profile_dir() -> Result<PathBuf, Error> {
     Ok(dir.to_owned())
 }
 
-/// `target`: caches that outlive a run, results of benches.
+/// The target folder, for caches and bench results.
 pub fn target_dir() -> Result<PathBuf, Error> {
     let profile = profile_dir()?;
     profile
@@ -38,15 +37,15 @@ pub fn target_dir() -> Result<PathBuf, Error> {
         .ok_or_else(|| Error::NoTarget(profile.display().to_string()))
 }
 
-/// A folder in which programs are looked for first: a bench runs what is shipped, built by another
-/// profile than the bench.
+/// Environment variable with a folder of preferred programs: a bench may measure programs built
+/// with another profile than its own.
 const PROGRAMS: &str = "CLESS_PROGRAMS";
 
-/// A program of this workspace, `cless` say.
+/// The path of a program of this workspace, such as `cless`.
 pub fn program(name: &str) -> Result<PathBuf, Error> {
     let first = std::env::var_os(PROGRAMS).map(|dir| Path::new(&dir).join(name));
     if let Some(path) = first.filter(|path| path.is_file()) {
-        // Whoever starts it may do so from another folder.
+        // The program may be started from another folder.
         return Ok(path.canonicalize().unwrap_or(path));
     }
     let path = profile_dir()?.join(name);
@@ -57,7 +56,7 @@ pub fn program(name: &str) -> Result<PathBuf, Error> {
     }
 }
 
-/// The folder of the crate's sources.
+/// The folder of this crate.
 pub fn source_dir() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }

@@ -1,13 +1,13 @@
-//! A Docker engine of a test's own, to kill and to fill: its own folder, socket, namespace of
-//! containerd and default bridge, and no say in the firewall, so that it disturbs no other engine on
-//! the machine. Needs root, `dockerd` and `ip`.
+//! A private Docker engine, which a test may kill or fill. It has its own folder, socket,
+//! containerd namespaces and default bridge and does not touch the firewall, so that it disturbs no
+//! other engine on the machine. It needs root, `dockerd` and `ip`.
 //!
-//! It has a default bridge of its own because `--bridge=none` deletes `docker0`, whoever's that is; a
-//! restart with `--default-address-pool` does too, so its networks are in the usual ranges, of which an
-//! engine takes one that the host has no route to.
+//! The separate default bridge is necessary because `--bridge=none` deletes `docker0` of any
+//! engine. A restart with `--default-address-pool` does so too; its networks therefore use the
+//! default ranges, of which an engine picks one without a route on the host.
 //!
-//! Containers outlive an engine that is killed, in the hands of their shims. So a private engine that
-//! is dropped is started once more if it must be, emptied, stopped, and what it mounted is unmounted.
+//! Containers outlive a killed engine in their shims. So dropping a private engine starts it again
+//! if necessary, removes all containers, stops it and unmounts its file systems.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -24,40 +24,41 @@ use tokio::time::timeout;
 
 use crate::{engine, wait};
 
-/// A start that has to bring dead containers in order takes seconds.
-const READY_WITHIN: Duration = Duration::from_secs(60);
-const STOPS_WITHIN: Duration = Duration::from_secs(30);
+/// A start that has to recover dead containers takes seconds.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How a private engine differs from a usual one.
+/// Options of a private engine.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// Containers go on while the engine is away, and it takes them over when it is back.
+    /// Containers keep running while the engine is down, and it adopts them after a restart.
     pub live_restore: bool,
-    /// Its disk holds this many MiB, in memory.
+    /// Size of its disk in MiB, in memory; `None` for a normal folder.
     pub disk_mib: Option<u32>,
 }
 
-/// The engine. Call [`PrivateEngine::stop`] at the end; dropping it does the same.
+/// A private engine. Tests call [`PrivateEngine::stop`] at the end; the drop does the same.
 #[derive(Debug)]
 pub struct PrivateEngine {
     dir: TempDir,
     setup: Setup,
     docker: Docker,
     process: Option<Child>,
-    /// Bridges that it had when it was killed: it does not remove them with their networks then.
-    forgotten: Vec<String>,
+    /// Bridges at the time of a kill, which the engine does not remove together with their
+    /// networks.
+    orphaned_bridges: Vec<String>,
 }
 
-/// What an engine is started with, each time.
+/// Parameters of every start of the engine.
 #[derive(Clone, Copy, Debug)]
 struct Setup {
     live_restore: bool,
-    /// Its default bridge is in 10.A.B.0/24.
+    /// A and B of the default bridge's range 10.A.B.0/24.
     range: (u32, u32),
 }
 
 impl Setup {
-    /// Bridges of engines that run at the same time must not overlap: each takes a range by chance.
+    /// Picks a random range, because bridges of concurrent engines must not overlap.
     fn new(options: Options) -> Self {
         let nanos = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
@@ -68,12 +69,12 @@ impl Setup {
         }
     }
 
-    /// What its default bridge is called.
+    /// Name of the default bridge.
     fn bridge(self) -> String {
         format!("cless-{}-{}", self.range.0, self.range.1)
     }
 
-    async fn make_bridge(self) -> Result<()> {
+    async fn create_bridge(self) -> Result<()> {
         let name = self.bridge();
         let address = format!("10.{}.{}.1/28", self.range.0, self.range.1);
         ip(&["link", "add", &name, "type", "bridge"]).await?;
@@ -82,7 +83,7 @@ impl Setup {
     }
 }
 
-/// Removes bridges, as far as they are there.
+/// Removes those of the bridges that exist.
 async fn remove_bridges(names: &[String]) -> Result<()> {
     for name in names {
         if Path::new("/sys/class/net").join(name).exists() {
@@ -92,7 +93,7 @@ async fn remove_bridges(names: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// The bridges of an engine's networks, by the names that it gives them.
+/// The bridge names of an engine's networks.
 async fn bridges(docker: &Docker) -> Result<Vec<String>> {
     let ids = networks(docker).await?;
     let names = ids
@@ -101,7 +102,7 @@ async fn bridges(docker: &Docker) -> Result<Vec<String>> {
     Ok(names.collect())
 }
 
-/// The ids of the networks that an engine did not have from the start.
+/// The ids of networks other than the predefined ones.
 async fn networks(docker: &Docker) -> Result<Vec<String>> {
     let custom = [("type".to_owned(), vec!["custom".to_owned()])].into();
     let options = ListNetworksOptionsBuilder::default()
@@ -113,22 +114,26 @@ async fn networks(docker: &Docker) -> Result<Vec<String>> {
 
 async fn ip(args: &[&str]) -> Result<()> {
     let mut command = Command::new("ip");
-    let status = command.args(args).env("PATH", programs()).status().await?;
+    let status = command
+        .args(args)
+        .env("PATH", admin_path())
+        .status()
+        .await?;
     ensure!(
         status.success(),
-        "`ip {}` ended with {status}",
+        "`ip {}` exited with {status}",
         args.join(" ")
     );
     Ok(())
 }
 
-/// Debian has some where the paths of users do not look.
-fn programs() -> String {
+/// `PATH` with the folders of administrators.
+fn admin_path() -> String {
     std::env::var("PATH").unwrap_or_default() + ":/usr/local/sbin:/usr/sbin:/sbin"
 }
 
 impl PrivateEngine {
-    /// Starts an empty one.
+    /// Starts an empty engine.
     pub async fn start(options: Options) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("cless-engine-").tempdir()?;
         let data = dir.path().join("data");
@@ -140,7 +145,7 @@ impl PrivateEngine {
             ensure!(mount.status().await?.success(), "cannot mount a tmpfs");
         }
         let setup = Setup::new(options);
-        setup.make_bridge().await?;
+        setup.create_bridge().await?;
         let process = spawn(dir.path(), setup)?;
         let docker = connect(dir.path()).await?;
         Ok(Self {
@@ -148,48 +153,54 @@ impl PrivateEngine {
             setup,
             docker,
             process: Some(process),
-            forgotten: Vec::new(),
+            orphaned_bridges: Vec::new(),
         })
     }
 
-    /// Its API.
+    /// Client of the engine.
     pub fn docker(&self) -> &Docker {
         &self.docker
     }
 
-    /// Its socket, which is there while it runs, and after a kill.
+    /// Path of its socket, which remains after a kill.
     pub fn socket(&self) -> PathBuf {
         socket(self.dir.path())
     }
 
-    /// What `--engine` takes.
+    /// The value for `--engine`.
     pub fn address(&self) -> String {
         format!("unix://{}", self.socket().display())
     }
 
-    /// Where it keeps everything.
+    /// Its data folder.
     pub fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }
 
-    /// SIGKILL. What runs on it goes on.
+    /// Sends SIGKILL to the engine; its containers keep running.
     pub async fn kill(&mut self) -> Result<()> {
-        let mut process = self.process.take().context("it is down")?;
-        self.forgotten.extend(bridges(&self.docker).await?);
+        let mut process = self.process.take().context("the engine is down")?;
+        self.orphaned_bridges.extend(bridges(&self.docker).await?);
         Ok(process.kill().await?)
     }
 
-    /// Starts it again after [`PrivateEngine::kill`], and waits until it answers.
+    /// Starts the engine again after [`PrivateEngine::kill`] and waits until it responds.
     pub async fn restart(&mut self) -> Result<()> {
-        ensure!(self.process.is_none(), "it runs");
+        ensure!(self.process.is_none(), "the engine is running");
         self.process = Some(spawn(self.dir.path(), self.setup)?);
         connect(self.dir.path()).await.map(drop)
     }
 
-    /// Ends it in order. What a test left on it is the test's failure, and goes with it.
+    /// Removes everything on the engine and stops it.
     pub async fn stop(mut self) -> Result<()> {
-        let forgotten = std::mem::take(&mut self.forgotten);
-        take_down(self.dir.path(), self.setup, self.process.take(), forgotten).await
+        let orphaned_bridges = std::mem::take(&mut self.orphaned_bridges);
+        take_down(
+            self.dir.path(),
+            self.setup,
+            self.process.take(),
+            orphaned_bridges,
+        )
+        .await
     }
 }
 
@@ -199,9 +210,9 @@ impl Drop for PrivateEngine {
             return;
         }
         let (dir, setup) = (self.dir.path().to_owned(), self.setup);
-        let forgotten = std::mem::take(&mut self.forgotten);
-        // On a runtime of its own, for this may happen in one that is ending; the process handle
-        // belongs to the old one, so it is signalled by its number.
+        let orphaned_bridges = std::mem::take(&mut self.orphaned_bridges);
+        // The present runtime may be shutting down. The process handle belongs to it, so the signal
+        // goes to the process id.
         let pid = self.process.as_ref().and_then(Child::id);
         let taken_down = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -212,19 +223,19 @@ impl Drop for PrivateEngine {
             }
             runtime.block_on(async {
                 tokio::time::sleep(Duration::from_secs(1)).await;
-                take_down(&dir, setup, None, forgotten).await
+                take_down(&dir, setup, None, orphaned_bridges).await
             })
         });
         let _ = taken_down.join();
     }
 }
 
-/// Removes what runs on the engine, ends it, and unmounts what it has mounted.
+/// Removes everything on the engine, stops it and unmounts its file systems.
 async fn take_down(
     dir: &Path,
     setup: Setup,
     process: Option<Child>,
-    mut forgotten: Vec<String>,
+    mut orphaned_bridges: Vec<String>,
 ) -> Result<()> {
     let mut process = match process {
         Some(process) => process,
@@ -234,23 +245,22 @@ async fn take_down(
     for container in engine::containers(&docker, &[]).await? {
         engine::remove(&docker, &container.id).await?;
     }
-    forgotten.extend(bridges(&docker).await?);
+    orphaned_bridges.extend(bridges(&docker).await?);
     for network in networks(&docker).await? {
         docker.remove_network(&network).await?;
     }
-    let pid = process.id().context("it has ended")?;
+    let pid = process.id().context("the engine has exited")?;
     kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGTERM)?;
-    let ended = timeout(STOPS_WITHIN, process.wait()).await;
-    if ended.is_err() {
+    if timeout(STOP_TIMEOUT, process.wait()).await.is_err() {
         process.kill().await?;
     }
     let mut mounts = mounts(dir);
-    // The innermost first.
+    // Inner mounts are unmounted first.
     mounts.reverse();
     for mount in mounts {
         Command::new("umount").arg("-l").arg(mount).status().await?;
     }
-    remove_bridges(&forgotten).await?;
+    remove_bridges(&orphaned_bridges).await?;
     remove_bridges(&[setup.bridge()]).await
 }
 
@@ -258,7 +268,7 @@ fn unmounted(dir: &Path) -> bool {
     mounts(dir).is_empty()
 }
 
-/// What is mounted below a folder, in the order in which it was.
+/// Mount points below a folder, oldest first.
 fn mounts(dir: &Path) -> Vec<PathBuf> {
     let table = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let points = table.lines().filter_map(|line| line.split(' ').nth(1));
@@ -280,7 +290,7 @@ fn spawn(dir: &Path, setup: Setup) -> Result<Child> {
         .open(dir.join("log"))?;
     let mut dockerd = Command::new("dockerd");
     dockerd
-        .env("PATH", programs())
+        .env("PATH", admin_path())
         .args(["--host", &format!("unix://{}", path("engine.sock"))])
         .args(["--data-root", &path("data"), "--exec-root", &path("exec")])
         .args(["--pidfile", &path("pid")])
@@ -299,15 +309,15 @@ fn spawn(dir: &Path, setup: Setup) -> Result<Child> {
     }
     dockerd
         .spawn()
-        .context("cannot start dockerd: `make engine` installs it")
+        .context("cannot start dockerd; `make engine` installs it")
 }
 
-/// A client, once the engine answers.
+/// Waits until the engine responds and returns a client.
 async fn connect(dir: &Path) -> Result<Docker> {
     let socket = socket(dir);
-    let answering = wait::until("the private engine answers", READY_WITHIN, async || {
-        let path = socket.to_str().context("no text")?;
-        // Fails until the socket is there.
+    let client = wait::until("the private engine responds", READY_TIMEOUT, async || {
+        let path = socket.to_str().context("the path is not UTF-8")?;
+        // Connecting fails until the socket exists.
         let Ok(client) = Docker::connect_with_unix(path, 120, API_DEFAULT_VERSION) else {
             return Ok(None);
         };
@@ -317,5 +327,5 @@ async fn connect(dir: &Path) -> Result<Docker> {
     let log = std::fs::read_to_string(dir.join("log")).unwrap_or_default();
     let lines: Vec<&str> = log.lines().collect();
     let last = lines[lines.len().saturating_sub(15)..].join("\n");
-    answering.with_context(|| format!("its log:\n{last}"))
+    client.with_context(|| format!("its log:\n{last}"))
 }

@@ -1,11 +1,10 @@
-//! A real registry on loopback, of Debian's `docker-registry` package, with or without passwords, and
-//! with images of its own in it.
+//! A real registry on loopback from Debian's `docker-registry` package, with or without passwords.
 //!
-//! Engines take registries on 127.0.0.0/8 without TLS. What was asked of it is in its own log, so a
-//! test sees by what name an image was pulled.
+//! Engines accept registries on 127.0.0.0/8 without TLS. The registry logs its requests, so that a
+//! test sees by which name an image was pulled.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -22,12 +21,12 @@ use tokio::sync::OnceCell;
 
 use crate::{debian, image, paths, wait};
 
-const READY_WITHIN: Duration = Duration::from_secs(20);
+const READY_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Who fills private registries.
+/// The user that pushes to private registries.
 const PUSHER: (&str, &str) = ("pusher", "pushing");
 
-/// A running registry. It ends when it is dropped.
+/// A running registry; dropping it ends the process.
 #[derive(Debug)]
 pub struct Registry {
     dir: TempDir,
@@ -45,24 +44,24 @@ pub struct Pushed {
     pub digest: String,
 }
 
-/// Something that was asked of a registry.
+/// A request that a registry received.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
-    /// GET, HEAD and so on.
+pub struct RegistryRequest {
+    /// Method such as GET or HEAD.
     pub method: String,
-    /// `/v2/NAME/manifests/1`, say.
+    /// Path such as `/v2/NAME/manifests/1`.
     pub path: String,
-    /// Of the answer.
+    /// Status of the response.
     pub status: u16,
 }
 
 impl Registry {
-    /// An empty registry that anyone may use.
+    /// Starts an empty registry without passwords.
     pub async fn start() -> Result<Self> {
         Self::start_with(None).await
     }
 
-    /// An empty registry for one user.
+    /// Starts an empty registry for one user.
     pub async fn private(user: &str, password: &str) -> Result<Self> {
         Self::start_with(Some((user.to_owned(), password.to_owned()))).await
     }
@@ -101,10 +100,10 @@ impl Registry {
             .kill_on_drop(true)
             .spawn()?;
         let path = dir.path().join("log");
-        let address = wait::until("the registry listens", READY_WITHIN, async || {
+        let address = wait::until("the registry listens", READY_TIMEOUT, async || {
             let text = std::fs::read_to_string(&path)?;
             if let Some(status) = child.try_wait()? {
-                bail!("the registry ended: {status}\n{text}");
+                bail!("the registry exited: {status}\n{text}");
             }
             let at = text.split_once("listening on ").map(|(_, rest)| rest);
             let at = at.and_then(|rest| rest.split(['"', ' ', '\n', ',']).next());
@@ -119,14 +118,13 @@ impl Registry {
         })
     }
 
-    /// Where it listens; also the first part of its images' names.
+    /// Its address, which is also the first part of its images' names.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Makes an image of the sample app that greets with `greeting`, of a layer that no engine has and
-    /// that holds `padding` random bytes; pushes it as `NAME:TAG` by the address `through`, and leaves
-    /// none of it on the engine.
+    /// Builds an image of the sample app with a `greeting` and a new layer of `padding` random
+    /// bytes, pushes it as `NAME:TAG` to the address `through`, and removes it from the engine.
     pub async fn push(
         &self,
         docker: &Docker,
@@ -139,14 +137,14 @@ impl Registry {
         let repository = format!("{through}/{name}");
         let reference =
             image::sample_app_unique(docker, &repository, tag, greeting, padding).await?;
-        // The engine wants some even where the registry does not.
+        // The engine requires credentials even if the registry does not.
         let mut credentials = DockerCredentials::default();
         if self.private {
             credentials.username = Some(PUSHER.0.to_owned());
             credentials.password = Some(PUSHER.1.to_owned());
         }
         let options = PushImageOptionsBuilder::default().tag(tag).build();
-        // Of each image only the last status says the digest.
+        // Only the last status of an image contains the digest.
         let steps: Vec<_> = docker
             .push_image(&repository, Some(options), Some(credentials))
             .try_collect()
@@ -163,24 +161,24 @@ impl Registry {
         })
     }
 
-    /// What was asked of it so far, in order.
-    pub fn asked(&self) -> Result<Vec<Asked>> {
+    /// All requests so far, in order.
+    pub fn requests(&self) -> Result<Vec<RegistryRequest>> {
         let text = std::fs::read_to_string(self.dir.path().join("log"))?;
-        Ok(text.lines().filter_map(asked).collect())
+        Ok(text.lines().filter_map(parse_request).collect())
     }
 
-    /// The tags and digests under which manifests of `name` were asked for after the first `skip`
-    /// questions of [`Registry::asked`].
+    /// The requested tags and digests of manifests of `name`, without the first `skip` requests of
+    /// [`Registry::requests`].
     pub fn manifests(&self, name: &str, skip: usize) -> Result<Vec<String>> {
         let prefix = format!("/v2/{name}/manifests/");
-        let asked = self.asked()?.into_iter().skip(skip);
-        Ok(asked
+        let requests = self.requests()?.into_iter().skip(skip);
+        Ok(requests
             .filter_map(|one| one.path.strip_prefix(&prefix).map(str::to_owned))
             .collect())
     }
 }
 
-/// Pulls as a user does, with the engine alone.
+/// Pulls an image with the engine, without cless.
 pub async fn pull_by_hand(docker: &Docker, reference: &str) -> Result<()> {
     let options = CreateImageOptionsBuilder::default()
         .from_image(reference)
@@ -189,11 +187,11 @@ pub async fn pull_by_hand(docker: &Docker, reference: &str) -> Result<()> {
         .create_image(Some(options), None, None)
         .try_collect()
         .await?;
-    ensure!(!steps.is_empty(), "the engine said nothing");
+    ensure!(!steps.is_empty(), "the engine reported no progress");
     Ok(())
 }
 
-/// The names of all images on the engine that came from the registry at `address`.
+/// The names of all images on the engine from the registry at `address`.
 pub async fn local_names(docker: &Docker, address: SocketAddr) -> Result<Vec<String>> {
     let options = ListImagesOptionsBuilder::default().digests(true).build();
     let images = docker.list_images(Some(options)).await?;
@@ -205,7 +203,7 @@ pub async fn local_names(docker: &Docker, address: SocketAddr) -> Result<Vec<Str
         .collect())
 }
 
-/// Removes all images on the engine that came from the registry at `address`, and asserts that.
+/// Removes all images on the engine from the registry at `address` and checks that none is left.
 pub async fn remove_local(docker: &Docker, address: SocketAddr) -> Result<()> {
     for name in local_names(docker, address).await? {
         image::remove(docker, &name).await?;
@@ -215,8 +213,8 @@ pub async fn remove_local(docker: &Docker, address: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// `… "GET /v2/app/manifests/1 HTTP/1.1" 200 528 …` of the access log.
-fn asked(line: &str) -> Option<Asked> {
+/// Parses `… "GET /v2/app/manifests/1 HTTP/1.1" 200 528 …` of the access log.
+fn parse_request(line: &str) -> Option<RegistryRequest> {
     let mut parts = line.split('"');
     let (before, request, after) = (parts.next()?, parts.next()?, parts.next()?);
     if before.contains('=') {
@@ -224,32 +222,30 @@ fn asked(line: &str) -> Option<Asked> {
     }
     let mut words = request.split(' ');
     let (method, path) = (words.next()?, words.next()?);
-    path.starts_with("/v2/").then_some(Asked {
+    path.starts_with("/v2/").then_some(RegistryRequest {
         method: method.to_owned(),
         path: path.to_owned(),
         status: after.split_whitespace().next()?.parse().ok()?,
     })
 }
 
-/// The registry's program, kept under `target/` once unpacked.
+/// The path of the registry's program under `target/`, which is unpacked once.
 fn program() -> Result<PathBuf> {
     let dir = paths::target_dir()?.join("sample");
     let program = dir.join("docker-registry");
     if !program.is_file() {
         let root = dir.join(format!("registry-{}", std::process::id()));
         debian::unpack(&["docker-registry"], &root)?;
-        // Renamed when whole, for other processes may be at the same.
+        // Other processes may unpack it too, so the complete file is renamed into place.
         std::fs::rename(root.join("usr/bin/docker-registry"), &program)?;
-        remove_dir(&root)?;
+        let removed = std::fs::remove_dir_all(&root);
+        removed.with_context(|| format!("cannot remove {}", root.display()))?;
     }
     Ok(program)
 }
 
-fn remove_dir(path: &Path) -> Result<()> {
-    std::fs::remove_dir_all(path).with_context(|| format!("cannot remove {}", path.display()))
-}
-
-/// The hash that `htpasswd -B` would write. Perl is essential in Debian, and its `crypt` is libcrypt's.
+/// The hash that `htpasswd -B` would write. Perl is essential in Debian, and its `crypt` is that of
+/// libcrypt.
 async fn bcrypt(password: &str) -> Result<String> {
     let salt = "$2y$05$clesscorrecthorsebatt.";
     let output = Command::new("perl")

@@ -1,6 +1,7 @@
-//! The `target/bench/NAME.json` files: one row a measured number, with what it is compared to and the
-//! bar it must keep.
+//! The `target/bench/NAME.json` files: one row per measured number, with its reference and the bar
+//! that it must meet.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
@@ -8,41 +9,42 @@ use serde_json::{Value, json};
 
 use crate::paths;
 
-/// Which way a number is good.
+/// The direction in which a number improves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Better {
-    /// Less is better: times.
+    /// Less is better, such as times.
     Lower,
-    /// More is better: rates.
+    /// More is better, such as rates.
     Higher,
 }
 
 /// One measured number.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// What was run.
+    /// The scenario.
     pub case: &'static str,
-    /// What was measured of it.
+    /// The measured quantity.
     pub metric: &'static str,
-    /// Which way is good.
+    /// The direction in which it improves.
     pub better: Better,
-    /// The number of cless.
+    /// The value of cless.
     pub ours: f64,
-    /// The number it is compared to, and whose it is.
+    /// Value and name of the reference; `None` without one.
     pub reference: Option<(f64, &'static str)>,
-    /// The bound on the ratio to the reference or, without one, on the number itself.
+    /// Bound on the ratio to the reference or, without one, on the value itself; `None` if
+    /// unbounded.
     pub bar: Option<f64>,
 }
 
 impl Row {
-    /// `ours / reference`.
+    /// `ours / reference`; `None` without a positive reference.
     pub fn ratio(&self) -> Option<f64> {
         self.reference
             .filter(|(value, _)| *value > 0.0)
             .map(|(value, _)| self.ours / value)
     }
 
-    /// Whether the bar is kept; true without one.
+    /// Whether the value meets its bar; true without one.
     pub fn holds(&self) -> bool {
         let value = self.ratio().unwrap_or(self.ours);
         match (self.bar, self.better) {
@@ -67,7 +69,12 @@ impl Row {
     }
 }
 
-/// The rows as a table for a person.
+/// Prints a line to standard output. A closed output is ignored, so that clean-up still runs.
+pub fn print_line(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Formats the rows as a table.
 pub fn table(rows: &[Row]) -> String {
     let mut out = format!(
         "{:<16} {:<30} {:>10} {:>10} {:>7} {:>6}  {}\n",
@@ -94,12 +101,12 @@ pub fn table(rows: &[Row]) -> String {
     out
 }
 
-/// Writes `target/bench/NAME.json` and says where that is.
+/// Writes `target/bench/NAME.json` and returns its path.
 pub fn write(name: &str, rows: &[Row]) -> Result<PathBuf> {
     put(name, rows.iter().map(Row::json).collect())
 }
 
-/// As [`write()`], but what the file has of other metrics stays.
+/// As [`write()`], but keeps the rows of other metrics in an existing file.
 pub fn update(name: &str, rows: &[Row]) -> Result<PathBuf> {
     let path = paths::target_dir()?
         .join("bench")
@@ -129,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bar_binds_the_ratio_where_there_is_a_reference_and_else_the_number() {
+    fn a_bar_bounds_the_ratio_or_without_a_reference_the_value() {
         let row = Row {
             case: "cold",
             metric: "remove",
@@ -138,28 +145,22 @@ mod tests {
             reference: Some((200.0, "raw")),
             bar: Some(1.05),
         };
+        let worse = Row {
+            ours: 211.0,
+            ..row.clone()
+        };
+        let without_reference = Row {
+            reference: None,
+            ..row.clone()
+        };
+        let rate = Row {
+            better: Better::Higher,
+            ours: 300.0,
+            ..row.clone()
+        };
         assert!(row.holds());
-        assert!(
-            !Row {
-                ours: 211.0,
-                ..row.clone()
-            }
-            .holds()
-        );
-        assert!(
-            !Row {
-                reference: None,
-                ..row.clone()
-            }
-            .holds()
-        );
-        assert!(
-            Row {
-                better: Better::Higher,
-                ours: 300.0,
-                ..row
-            }
-            .holds()
-        );
+        assert!(!worse.holds());
+        assert!(!without_reference.holds());
+        assert!(rate.holds());
     }
 }

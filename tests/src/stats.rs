@@ -1,21 +1,20 @@
-//! Medians, and bounds of what is left to chance. Pure.
+//! Medians and confidence bounds. Pure.
 
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-/// The `q`-quantile (0 to 1) of the samples by nearest rank; zero of none.
+/// The `q`-quantile (0 to 1) of the samples by nearest rank; zero without samples.
 pub fn quantile(samples: &[Duration], q: f64) -> Duration {
     let mut sorted = samples.to_vec();
     sorted.sort_unstable();
     let last = sorted.len().saturating_sub(1);
-    // In range by construction: `q` is within 0 to 1.
     let rank = (q.clamp(0.0, 1.0) * last as f64).round() as usize;
     sorted.get(rank).copied().unwrap_or_default()
 }
 
-/// The median; zero of none.
+/// The median; zero without samples.
 pub fn median(samples: &[Duration]) -> Duration {
     quantile(samples, 0.5)
 }
@@ -25,8 +24,9 @@ pub fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-/// The least and most hits that `n` draws of chance `percent` give, but for fewer than one run in a
-/// million: five standard deviations, and one for the rounding of small counts. Exact at 0 and 100.
+/// The expected range of hits in `n` draws with probability `percent`, left by fewer than one run
+/// in a million: five standard deviations, plus one for the rounding of small counts. Exact at 0
+/// and 100.
 pub fn binomial_bounds(n: usize, percent: u32) -> (usize, usize) {
     match percent {
         0 => return (0, 0),
@@ -41,7 +41,7 @@ pub fn binomial_bounds(n: usize, percent: u32) -> (usize, usize) {
     (low, high)
 }
 
-/// The middle one, or the mean of the two middle ones; not a number of none.
+/// The median, or the mean of the two middle samples; NaN without samples.
 pub fn middle(samples: &[f64]) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
@@ -53,11 +53,11 @@ pub fn middle(samples: &[f64]) -> f64 {
     }
 }
 
-/// Draws of [`upper_bound`].
+/// Resamples of [`upper_bound`].
 const RESAMPLES: usize = 10_000;
 
-/// A value that the true median is below with 95 % confidence: the percentile bootstrap (Efron 1979),
-/// one-sided, over the samples. The same samples always give the same bound.
+/// The one-sided 95 % confidence bound of the median by the percentile bootstrap (Efron 1979).
+/// Deterministic for the same samples.
 pub fn upper_bound(samples: &[f64]) -> f64 {
     let mut rng = SmallRng::seed_from_u64(samples.len() as u64);
     let mut medians = Vec::with_capacity(RESAMPLES);
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bound_is_above_the_median_within_the_samples_and_always_the_same() {
+    fn the_upper_bound_lies_between_median_and_maximum_and_is_deterministic() {
         let samples = [0.9, 1.0, 0.95, 1.1, 0.97];
         assert_eq!(middle(&samples), 0.97);
         assert_eq!(middle(&[1.0, 2.0]), 1.5);
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_hold_the_mean_and_exclude_a_share_that_is_off() {
+    fn binomial_bounds_contain_the_mean_and_exclude_a_wrong_share() {
         let (low, high) = binomial_bounds(1000, 10);
         assert!(low <= 100 && 100 <= high);
         assert!(low > 40 && high < 160, "{low}..{high}");

@@ -12,10 +12,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// A new certificate in the folder, `NAME.crt` beside `NAME.key`; returned in PEM.
+/// Creates a certificate as `NAME.crt` and `NAME.key` in the folder and returns it as PEM.
 ///
 /// # Errors
-/// If it cannot be made or written.
+/// The certificate cannot be created or written.
 pub fn certify(folder: &Path, name: &str, hosts: &[&str]) -> Result<String> {
     let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
     let made = rcgen::generate_simple_self_signed(hosts)?;
@@ -27,10 +27,10 @@ pub fn certify(folder: &Path, name: &str, hosts: &[&str]) -> Result<String> {
     Ok(made.cert.pem())
 }
 
-/// A connection for `host`, offering `protocols` by ALPN and trusting `root` alone.
+/// Connects for `host`, offers `protocols` by ALPN and trusts only `root`.
 ///
 /// # Errors
-/// If no connection comes about, or the host's certificate is another.
+/// The connection fails, or the certificate is not trusted.
 pub async fn connect(
     address: SocketAddr,
     host: &str,

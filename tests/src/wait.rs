@@ -5,8 +5,8 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use tokio::time::{Instant, sleep};
 
-/// Asks `condition` until it gives a value, every 10 ms, for at most `limit`. Errors of the condition
-/// end the wait; `what` names it in the error of a deadline that passed.
+/// Polls `condition` every 10 ms until it returns a value, for at most `limit`. An error of the
+/// condition ends the wait; `what` describes the condition in the error after the deadline.
 pub async fn until<T>(
     what: &str,
     limit: Duration,

@@ -1,17 +1,18 @@
-//! Points in the history of the table.
+//! Cursors: points in the history of the route table.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// Sum modulo 2^256 of SHA-256 over each route's bytes: what a delta keeps up without the rest.
+/// The sum modulo 2^256 of the SHA-256 of each route's bytes. A sum lets a delta update it without
+/// the unchanged routes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Digest([u64; 4]);
 
 impl Digest {
-    /// Of no routes.
+    /// The digest of an empty table.
     pub(crate) const ZERO: Self = Self([0; 4]);
 
-    /// With one route more.
+    /// The digest after a route is added.
     pub(crate) fn plus(self, sha256: &[u8; 32]) -> Self {
         let mut sum = [0; 4];
         let mut carry = false;
@@ -26,7 +27,7 @@ impl Digest {
         Self(sum)
     }
 
-    /// With one route less.
+    /// The digest after a route is removed.
     pub(crate) fn minus(self, sha256: &[u8; 32]) -> Self {
         let mut rest = [0; 4];
         let mut borrow = false;
@@ -68,19 +69,18 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// A point in the history of the table: equal cursors mean equal tables.
+/// A point in the history of the route table. Equal cursors mean equal tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Cursor {
-    /// Revisions compare only within one.
+    /// Revisions of two epochs do not compare.
     pub(crate) epoch: Arc<str>,
-    /// Counts writes.
+    /// The number of the write that made the table.
     pub(crate) revision: i64,
-    /// Of the table at that revision.
+    /// The digest of the table at that revision.
     pub(crate) digest: Digest,
 }
 
 impl Cursor {
-    /// A point as somebody names it.
     pub(crate) fn new(
         epoch: impl Into<Arc<str>>,
         revision: i64,
@@ -114,9 +114,9 @@ mod tests {
     }
 
     proptest! {
-        /// A sum: order does not matter, and what is added can be taken away.
+        /// Addition is commutative, and subtraction undoes it.
         #[test]
-        fn it_is_a_sum(a: [u8; 32], b: [u8; 32], c: [u8; 32]) {
+        fn a_digest_is_a_sum(a: [u8; 32], b: [u8; 32], c: [u8; 32]) {
             let start = Digest::from(c);
             prop_assert_eq!(start.plus(&a).plus(&b), start.plus(&b).plus(&a));
             prop_assert_eq!(start.plus(&a).minus(&a), start);

@@ -1,49 +1,47 @@
 //! A change of the table, cut into frames.
 //!
-//! Routes travel as the bytes they were stored as: a frame shares them with the table, and is itself
-//! shared by all streams that send the same change ([`Published`](super::published::Published)). It is
-//! encoded when the transport takes it. So what a stream holds while it sends is pointers to the frames
-//! it has yet to send; and it is given up after `STALL_LIMIT` without progress.
+//! A frame shares the stored bytes of its routes with the table. All streams that send the same
+//! change share its frames ([`PublishedTable`](super::published::PublishedTable)). A frame is
+//! encoded when the transport takes it, so a sending stream holds only pointers to its remaining
+//! frames. The stream ends after `STALL_LIMIT` without progress.
 
 use crate::domain::Uid;
 use crate::feed::Cursor;
-use crate::feed::table::{Change, EncodedRoute};
+use crate::feed::table::{EncodedRoute, TableChange};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Bytes of routes and uids in a chunk, unless one route has more. Each stream that sends holds some chunks,
-/// so this bounds the memory of many.
+/// Bytes of routes and uids in a chunk, unless a single route is larger. Every sending stream holds
+/// a few chunks, so this bounds the memory of many streams.
 const CHUNK_BYTES: usize = 16 * 1024;
-/// What a route's tags, lengths and uid add around its bytes, at most.
-const FRAMING: usize = 64;
+/// Upper bound of the encoding overhead of a route: field tags, lengths and uid.
+const ROUTE_OVERHEAD: usize = 64;
 
-/// One message of a change; the number of the transaction is the stream's own.
+/// One message of a change, without the transaction number, which belongs to the stream.
 #[derive(Debug)]
 pub(crate) enum Frame {
-    /// Opens a change; `from` is absent for a snapshot.
+    /// Starts a change. `from` is `None` for a snapshot.
     Begin {
         cluster: Arc<str>,
         from: Option<Cursor>,
         to: Cursor,
     },
-    /// Part of it.
+    /// A part of the change.
     Chunk {
         part: u32,
         upserts: Vec<Arc<EncodedRoute>>,
         removed: Vec<Uid>,
     },
-    /// Closes it; `count` routes are in the table then.
+    /// Ends the change. `count` is the number of routes in the table after it.
     Commit { to: Cursor, count: u64 },
 }
 
-/// The frames of a change, in the order they are sent. A clone shares each of them; one that was taken
-/// out is no longer held.
+/// The frames of a change in sending order. Clones share the frames; iteration drops each frame.
 #[derive(Debug, Clone)]
 pub(crate) struct Frames(VecDeque<Arc<Frame>>);
 
 impl Frames {
-    /// Cuts a change.
-    pub(crate) fn of(change: Change) -> Self {
+    pub(crate) fn new(change: TableChange) -> Self {
         let begin = Frame::Begin {
             cluster: change.cluster,
             from: change.from,
@@ -54,13 +52,13 @@ impl Frames {
             count: change.count,
         };
         let mut chunks = Vec::new();
-        let mut chunk = Chunk::default();
+        let mut chunk = ChunkBuilder::default();
         for route in change.upserts {
-            chunk = chunk.with_room_for(route.bytes.len() + FRAMING, &mut chunks);
+            chunk = chunk.with_room_for(route.bytes.len() + ROUTE_OVERHEAD, &mut chunks);
             chunk.upserts.push(route);
         }
         for uid in change.removed {
-            chunk = chunk.with_room_for(FRAMING, &mut chunks);
+            chunk = chunk.with_room_for(ROUTE_OVERHEAD, &mut chunks);
             chunk.removed.push(uid);
         }
         if chunk.bytes > 0 {
@@ -85,14 +83,14 @@ impl Iterator for Frames {
 }
 
 #[derive(Default)]
-struct Chunk {
+struct ChunkBuilder {
     bytes: usize,
     upserts: Vec<Arc<EncodedRoute>>,
     removed: Vec<Uid>,
 }
 
-impl Chunk {
-    /// This chunk, or a new one if `size` bytes more would make it too large.
+impl ChunkBuilder {
+    /// Returns this chunk, or an empty one if `size` more bytes would exceed the limit.
     fn with_room_for(mut self, size: usize, full: &mut Vec<Self>) -> Self {
         if self.bytes > 0 && self.bytes + size > CHUNK_BYTES {
             full.push(std::mem::take(&mut self));

@@ -1,12 +1,12 @@
-//! From committed changes to what each proxy is sent.
+//! The route feed: committed changes become the messages of each node's stream.
 //!
 //! ```text
-//!   store ──head moved──> publisher ──watch<Published>──> one stream per proxy (stream.rs, pure)
-//!                         table.rs    published.rs        frames.rs: a change cut into chunks
+//!   store ──head──> publisher ──watch<PublishedTable>──> a RouteStream per node (stream.rs, pure)
+//!                   table.rs    published.rs             frames.rs: a change cut into frames
 //! ```
 //!
-//! The publisher owns the table; streams only read it. There is no queue anywhere: what a stream
-//! has to send is computed from what its proxy acknowledged, when it can be sent.
+//! The publisher owns the table; streams only read it. There are no queues: a stream computes its
+//! next change from the cursor its node acknowledged, at the time it can send.
 
 mod cursor;
 pub(crate) mod frames;

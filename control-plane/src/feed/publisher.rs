@@ -1,14 +1,14 @@
 //! Keeps the published table at the store's head.
 //!
-//! Wakes when this process has written, and each second for what another has. Writes are coalesced:
-//! the first after a pause goes out at once, those that follow within 50 ms go out together. Every
-//! new table's digest is computed from the routes and compared with the one that the writing
-//! transaction recorded; if they differ the table is loaded anew.
+//! Wakes on writes of this process and polls every second for writes of others. Writes are
+//! coalesced: the first after a pause is published at once, the next ones 50 ms later together. The
+//! digest of every new table is computed from its routes and compared with the digest recorded by
+//! the writing transaction; on a mismatch the whole table is reloaded.
 
 use crate::domain::Uid;
 use crate::feed::cursor::Cursor;
-use crate::feed::published::Published;
-use crate::feed::table::{DigestMismatch, EncodedRoute, Entry, HISTORY_MOST, Table};
+use crate::feed::published::PublishedTable;
+use crate::feed::table::{DigestMismatch, EncodedRoute, HISTORY_MAX, LogEntry, Table};
 use crate::store::{self, Changes, FeedSource, Head, RouteChange, RouteOp, Since, StoredRoute};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,69 +18,69 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Long enough to join a burst of writes, short enough not to be noticed.
+/// Long enough to join a burst of writes, short enough to go unnoticed.
 const COALESCE: Duration = Duration::from_millis(50);
-/// How late a write of another process is seen if its hint is lost.
-const POLL: Duration = Duration::from_secs(1);
+/// Delay of another process's write whose notification is lost.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Why there is no table.
+/// Why the table cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// An older state was put in the database's place.
+    /// The database was replaced by an older state.
     #[error(
-        "the database went back to revision {revision}: if it was restored from a backup, run \
+        "the database is back at revision {revision}: if it was restored from a backup, run \
          `cless-control-plane new-epoch`"
     )]
-    WentBack {
-        /// Where it stands now.
+    Regressed {
+        /// The revision found in the database.
         revision: i64,
     },
-    /// The store's routes and digest disagree.
+    /// The stored routes do not match the stored digest.
     #[error(transparent)]
     Digest(#[from] DigestMismatch),
 }
 
-/// A handle on the published table; clones share it.
+/// A handle to the published table. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Feed {
-    tables: watch::Receiver<Arc<Published>>,
+    tables: watch::Receiver<Arc<PublishedTable>>,
 }
 
 impl Feed {
     /// The newest table.
-    pub(crate) fn newest(&self) -> Arc<Published> {
+    pub(crate) fn newest(&self) -> Arc<PublishedTable> {
         Arc::clone(&self.tables.borrow())
     }
 
-    /// Follows the table; what is current counts as seen.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<Published>> {
+    /// Subscribes to later tables; the current one counts as seen.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<PublishedTable>> {
         self.tables.clone()
     }
 
-    /// The newest point that is published.
+    /// The cursor of the newest table.
     pub(crate) fn head(&self) -> Cursor {
         use crate::feed::stream::History as _;
         self.newest().table.head().clone()
     }
 
-    /// Its revision.
+    /// The revision of the newest table.
     pub(crate) fn revision(&self) -> i64 {
         self.head().revision
     }
 }
 
-/// Loads the table, then keeps it at the head until `shutdown`.
+/// Loads the table and spawns the task that keeps it at the head until `shutdown`.
 pub(crate) async fn start(
     store: impl FeedSource,
     shutdown: CancellationToken,
 ) -> Result<(Feed, JoinHandle<()>), Error> {
-    // Before the first load, so that no write falls between.
+    // Before the first load, so that no write is missed.
     let heads = store.subscribe();
     let table = load(&store).await?;
-    let (publish, tables) = watch::channel(Arc::new(Published::new(table)));
+    let (publish, tables) = watch::channel(Arc::new(PublishedTable::new(table)));
     let publisher = Publisher { store, publish };
     let task = tokio::spawn(publisher.run(heads, shutdown));
     Ok((Feed { tables }, task))
@@ -88,7 +88,7 @@ pub(crate) async fn start(
 
 struct Publisher<S> {
     store: S,
-    publish: watch::Sender<Arc<Published>>,
+    publish: watch::Sender<Arc<PublishedTable>>,
 }
 
 impl<S: FeedSource> Publisher<S> {
@@ -98,19 +98,19 @@ impl<S: FeedSource> Publisher<S> {
             let published = Instant::now();
             match self.refresh().await {
                 Ok(()) if failing => {
-                    tracing::info!("the route table is read again");
+                    tracing::info!("the route table can be read again");
                     failing = false;
                 }
                 Ok(()) => {}
-                // Said once; proxies keep what they have and so do we.
+                // Logged once per outage; nodes and this process keep the last table.
                 Err(error) if !failing => {
-                    tracing::error!(%error, "the route table cannot be read; the last one stays");
+                    tracing::error!(%error, "the route table cannot be read; nodes keep the last one");
                     failing = true;
                 }
                 Err(_same) => {}
             }
             let woken = async {
-                let moved = tokio::time::timeout(POLL, heads.changed()).await;
+                let moved = tokio::time::timeout(POLL_INTERVAL, heads.changed()).await;
                 if let Ok(Err(_store_closed)) = moved {
                     std::future::pending::<()>().await;
                 }
@@ -135,31 +135,32 @@ impl<S: FeedSource> Publisher<S> {
                 match advance(table, since) {
                     Ok(next) => next,
                     Err(error) => {
-                        tracing::error!(%error, "reading the whole route table anew");
+                        tracing::error!(%error, "reloading the whole route table");
                         load(&self.store).await?
                     }
                 }
             }
-            // Proxies never go back within an epoch, and nor do we.
+            // Revisions never decrease within an epoch.
             Since::Ahead(head) if *head.epoch == *table.head().epoch => {
-                return Err(Error::WentBack {
+                return Err(Error::Regressed {
                     revision: head.revision,
                 });
             }
-            // A new epoch, or a point that the store has forgotten.
+            // A new epoch, or a revision older than the stored history.
             Since::Changes(_) | Since::Compacted(_) | Since::Ahead(_) => load(&self.store).await?,
         };
-        self.publish.send_replace(Arc::new(Published::new(next)));
+        self.publish
+            .send_replace(Arc::new(PublishedTable::new(next)));
         Ok(())
     }
 }
 
-/// The whole table, with as much of its history as is kept.
+/// Loads the whole table with its stored history.
 async fn load(store: &impl FeedSource) -> Result<Table, Error> {
     let (head, routes) = store.load_table().await?;
     let routes = routes.into_iter().map(encoded);
     let table = Table::new(head.cluster.as_str().into(), cursor(&head), routes)?;
-    let most = i64::try_from(HISTORY_MOST).unwrap_or(i64::MAX);
+    let most = i64::try_from(HISTORY_MAX).unwrap_or(i64::MAX);
     let start = head.compacted_revision.max(head.revision - most);
     let (Some(digest), Since::Changes(since)) = (
         store.digest_at(start).await?,
@@ -170,7 +171,7 @@ async fn load(store: &impl FeedSource) -> Result<Table, Error> {
     if since.head.epoch != head.epoch {
         return Ok(table);
     }
-    // Writes since the load come with the next refresh.
+    // The next refresh reads writes since the load.
     let log = since
         .changes
         .into_iter()
@@ -179,7 +180,7 @@ async fn load(store: &impl FeedSource) -> Result<Table, Error> {
 }
 
 fn advance(table: &Table, since: Changes) -> Result<Table, DigestMismatch> {
-    let log: Vec<Entry> = since.changes.into_iter().map(entry).collect();
+    let log: Vec<LogEntry> = since.changes.into_iter().map(entry).collect();
     let mut removed: BTreeSet<Uid> = log.iter().filter_map(|entry| entry.uid.clone()).collect();
     for route in &since.routes {
         removed.remove(&route.service_uid);
@@ -204,12 +205,12 @@ fn encoded(route: StoredRoute) -> EncodedRoute {
     }
 }
 
-fn entry(change: RouteChange) -> Entry {
+fn entry(change: RouteChange) -> LogEntry {
     let uid = match change.op {
         RouteOp::Upsert | RouteOp::Remove => change.service_uid,
         RouteOp::None => None,
     };
-    Entry {
+    LogEntry {
         revision: change.revision,
         uid,
         digest: change.digest.into(),

@@ -1,4 +1,4 @@
-//! What one stream of the route feed does next: a pure state machine, one per connected proxy.
+//! One stream of the route feed: a pure state machine, one per connected node.
 //!
 //! ```text
 //!   Hello ──hello──> Sending{to} ──sent──> AwaitAck{to} ──ack──> Idle{acked}
@@ -8,85 +8,85 @@
 //!   Closed              └──head moved, or back-off over── Idle <───┘──┘
 //! ```
 //!
-//! There is no queue. A stream knows only what its proxy has acknowledged; it wakes when the head
-//! moves and computes *acknowledged -> head* afresh, so a slow proxy skips what it missed and
-//! costs nothing while it is slow.
+//! There is no queue. A stream stores only the acknowledged cursor. When the head moves it computes
+//! the change *acknowledged -> head*, so a slow node skips intermediate revisions and costs
+//! nothing while it is slow.
 //!
-//! Laws, each held by a property test below:
-//! - never two changes without an answer between them;
-//! - a delta starts from the cursor that was acknowledged last, and only from one the history holds;
-//! - every change leads to the head, and a stream whose proxy answers ends at the head;
-//! - a closed stream does nothing more.
+//! Laws, each held by a property test:
+//! - At most one change is unanswered.
+//! - A delta starts from the last acknowledged cursor, and only if the history holds it.
+//! - Every change leads to the head, and a stream whose node answers reaches the head.
+//! - A closed stream returns no action.
 //!
-//! Times are durations since the stream was opened: no clock in here.
+//! All times are durations since the stream opened; the module reads no clock.
 
 use crate::feed::Cursor;
 use std::time::Duration;
 
-/// A client that says nothing for this long holds a stream for nothing.
-const HELLO_WITHIN: Duration = Duration::from_secs(5);
-/// A proxy that neither applies nor refuses a change for this long is stuck.
-const ACK_WITHIN: Duration = Duration::from_secs(30);
-/// A transport that takes no frame for this long is stuck; the shell measures it.
+/// Time limit for Hello. A silent client must not hold a stream.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time limit for the Ack or Nack of a change. A node that exceeds it is stuck.
+const ACK_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time limit for the transport to accept a frame; measured by the driver.
 pub(crate) const STALL_LIMIT: Duration = Duration::from_secs(30);
-/// A third of the 30 s of silence after which a proxy reconnects: two may be lost.
-const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
-/// After the second corrupt change in a row; the first is answered at once.
-const RESEND_FIRST: Duration = Duration::from_secs(1);
-const RESEND_MOST: Duration = Duration::from_secs(30);
+/// A third of the 30 s of silence after which a node reconnects, so that two may be lost.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
+/// Back-off after the second consecutive corrupt change; the first is resent at once.
+const RESEND_BACKOFF_MIN: Duration = Duration::from_secs(1);
+const RESEND_BACKOFF_MAX: Duration = Duration::from_secs(30);
 
-/// What the table's history can answer.
+/// The history of a table, as far as a stream needs it.
 pub(crate) trait History {
-    /// The newest point.
+    /// The newest cursor.
     fn head(&self) -> &Cursor;
-    /// Whether a delta from exactly this point can be computed.
+    /// Whether a delta from exactly this cursor can be computed.
     fn holds(&self, cursor: &Cursor) -> bool;
 }
 
-/// What happened to the stream.
+/// An input of the state machine.
 #[derive(Debug, Clone)]
-pub(crate) enum Event {
-    /// The proxy introduced itself, with the table it has.
+pub(crate) enum StreamEvent {
+    /// The node identified itself. `None`: it has no table.
     Hello(Option<Cursor>),
-    /// The last frame of the change was handed to the transport.
+    /// The transport accepted the last frame of the change.
     Sent,
-    /// The proxy serves the table at this cursor.
+    /// The node serves the table at this cursor.
     Ack(Cursor),
-    /// The proxy refused a change and serves this table, if any.
+    /// The node rejected a change and serves this table. `None`: it has no table.
     Nack(Option<Cursor>, NackKind),
     /// The head may have moved.
     HeadMoved,
-    /// `wake_at` has come.
+    /// The time of [`RouteStream::wake_at`] has come.
     Tick,
-    /// The process is ending.
+    /// The process is shutting down.
     Shutdown,
 }
 
-/// Why a proxy refused a change.
+/// Why a node rejected a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NackKind {
-    /// Count or digest differ.
+    /// Its count or digest does not match.
     Corrupt,
-    /// It arrived whole but cannot be used.
+    /// It is intact but unusable.
     Rejected,
 }
 
-/// What the shell must do.
+/// An output of the state machine, performed by the driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Action {
-    /// Send the whole table, which leads to this cursor; then report `Sent`.
+pub(crate) enum StreamAction {
+    /// Send the whole table, which is at this cursor; then report `Sent`.
     Snapshot(Cursor),
-    /// Send what changed between two cursors; then report `Sent`.
+    /// Send the change between two cursors; then report `Sent`.
     Delta(Cursor, Cursor),
-    /// Say that the head is still here.
+    /// Send a heartbeat with the head.
     Heartbeat(Cursor),
-    /// Ask the proxy to come again after this time, and end the stream well.
+    /// Ask the node to reconnect after this time, and end the stream without an error.
     GoAway(Duration),
     /// End the stream with an error.
     Close(CloseReason),
 }
 
-/// Why the plane ends a stream.
+/// Why this control plane ends a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CloseReason {
     /// No Hello in time.
@@ -95,25 +95,25 @@ pub(crate) enum CloseReason {
     /// No Ack or Nack in time.
     #[error("no Ack or Nack within 30 s of Commit; connect again")]
     NoAck,
-    /// A second Hello, an Ack of what was not sent, and the like.
+    /// A message out of order, such as a second Hello or an Ack of another cursor.
     #[error("message out of order: one Hello first, then one Ack or Nack of its cursor per Commit")]
     Protocol,
-    /// The proxy has seen a newer revision of this epoch than this replica.
+    /// The node has a newer revision of this epoch than this replica.
     #[error("this replica has not reached your revision yet; try again or try another replica")]
     Behind,
 }
 
-/// When a stream is rotated, so that streams spread over replicas again; jittered by the caller.
+/// When a stream is rotated, so that streams spread over the replicas. The caller adds jitter.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Lifetime {
-    /// Age at which the proxy is asked to connect again.
+    /// Age at which the node is asked to reconnect.
     pub(crate) rotate_after: Duration,
-    /// How long it is asked to wait.
+    /// Delay of the reconnect.
     pub(crate) retry_after: Duration,
 }
 
 #[derive(Debug)]
-enum Phase {
+enum StreamPhase {
     Hello,
     Sending { to: Cursor },
     AwaitAck { to: Cursor, since: Duration },
@@ -121,49 +121,48 @@ enum Phase {
     Closed,
 }
 
-/// What an idle stream waits for beyond a head that differs from what is acknowledged.
+/// Why an idle stream sends nothing although the head differs from the acknowledged cursor.
 #[derive(Debug)]
 enum Hold {
     Nothing,
-    /// The proxy cannot use the table at this point: sending it again would not help.
-    Moved(Cursor),
-    /// Back-off after corruption.
-    Until(Duration),
+    /// The node cannot use the table at this cursor; wait for another head.
+    Rejected(Cursor),
+    /// Back-off after corruption, until this time.
+    Backoff(Duration),
 }
 
-/// One stream.
+/// The state of one stream.
 #[derive(Debug)]
-pub(crate) struct Stream {
-    phase: Phase,
-    /// What the proxy serves, as far as a delta may start from it.
+pub(crate) struct RouteStream {
+    phase: StreamPhase,
+    /// The table the node serves. `None`: no delta may start from it.
     acked: Option<Cursor>,
-    corrupt_in_a_row: u32,
+    consecutive_corrupt: u32,
     last_sent: Duration,
     lifetime: Lifetime,
 }
 
-impl Stream {
-    /// A stream that was just opened.
+impl RouteStream {
     pub(crate) fn new(lifetime: Lifetime) -> Self {
         Self {
-            phase: Phase::Hello,
+            phase: StreamPhase::Hello,
             acked: None,
-            corrupt_in_a_row: 0,
+            consecutive_corrupt: 0,
             last_sent: Duration::ZERO,
             lifetime,
         }
     }
 
-    /// When `Tick` is due, if nothing else happens; `None` while sending and when closed.
+    /// When the next `Tick` is due. `None` while sending and when closed.
     pub(crate) fn wake_at(&self) -> Option<Duration> {
-        let beat = self.last_sent + HEARTBEAT_EVERY;
+        let beat = self.last_sent + HEARTBEAT_INTERVAL;
         match &self.phase {
-            Phase::Hello => Some(HELLO_WITHIN),
-            Phase::Sending { .. } | Phase::Closed => None,
-            Phase::AwaitAck { since, .. } => Some(beat.min(*since + ACK_WITHIN)),
-            Phase::Idle { hold } => {
+            StreamPhase::Hello => Some(HELLO_TIMEOUT),
+            StreamPhase::Sending { .. } | StreamPhase::Closed => None,
+            StreamPhase::AwaitAck { since, .. } => Some(beat.min(*since + ACK_TIMEOUT)),
+            StreamPhase::Idle { hold } => {
                 let idle = beat.min(self.lifetime.rotate_after);
-                Some(if let Hold::Until(at) = hold {
+                Some(if let Hold::Backoff(at) = hold {
                     idle.min(*at)
                 } else {
                     idle
@@ -172,21 +171,21 @@ impl Stream {
         }
     }
 
-    /// The next action, if this event calls for one.
+    /// Applies an event and returns the resulting action.
     pub(crate) fn on(
         &mut self,
-        event: Event,
+        event: StreamEvent,
         now: Duration,
         history: &impl History,
-    ) -> Option<Action> {
-        if matches!(self.phase, Phase::Closed) {
+    ) -> Option<StreamAction> {
+        if matches!(self.phase, StreamPhase::Closed) {
             return None;
         }
         match event {
-            Event::Hello(have) => self.hello(have, now, history),
-            Event::Sent => {
-                if let Phase::Sending { to } = &self.phase {
-                    self.phase = Phase::AwaitAck {
+            StreamEvent::Hello(have) => self.hello(have, now, history),
+            StreamEvent::Sent => {
+                if let StreamPhase::Sending { to } = &self.phase {
+                    self.phase = StreamPhase::AwaitAck {
                         to: to.clone(),
                         since: now,
                     };
@@ -194,11 +193,11 @@ impl Stream {
                 }
                 None
             }
-            Event::Ack(cursor) => self.ack(cursor, now, history),
-            Event::Nack(serving, kind) => self.nack(serving, kind, now, history),
-            Event::HeadMoved => self.advance(now, history),
-            Event::Tick => self.tick(now, history),
-            Event::Shutdown => Some(self.go_away()),
+            StreamEvent::Ack(cursor) => self.ack(cursor, now, history),
+            StreamEvent::Nack(serving, kind) => self.nack(serving, kind, now, history),
+            StreamEvent::HeadMoved => self.advance(now, history),
+            StreamEvent::Tick => self.tick(now, history),
+            StreamEvent::Shutdown => Some(self.go_away()),
         }
     }
 
@@ -207,8 +206,8 @@ impl Stream {
         have: Option<Cursor>,
         now: Duration,
         history: &impl History,
-    ) -> Option<Action> {
-        if !matches!(self.phase, Phase::Hello) {
+    ) -> Option<StreamAction> {
+        if !matches!(self.phase, StreamPhase::Hello) {
             return Some(self.close(CloseReason::Protocol));
         }
         let head = history.head();
@@ -219,17 +218,21 @@ impl Stream {
             return Some(self.close(CloseReason::Behind));
         }
         self.acked = have;
-        // Also when the proxy is at the head: an empty delta makes it confirm, and report what it
-        // keeps in quarantine.
+        // Also at the head: an empty delta makes the node acknowledge and report its quarantine.
         Some(self.send(now, history))
     }
 
-    fn ack(&mut self, cursor: Cursor, now: Duration, history: &impl History) -> Option<Action> {
+    fn ack(
+        &mut self,
+        cursor: Cursor,
+        now: Duration,
+        history: &impl History,
+    ) -> Option<StreamAction> {
         match &self.phase {
-            Phase::AwaitAck { to, .. } if *to == cursor => {
+            StreamPhase::AwaitAck { to, .. } if *to == cursor => {
                 self.acked = Some(cursor);
-                self.corrupt_in_a_row = 0;
-                self.phase = Phase::Idle {
+                self.consecutive_corrupt = 0;
+                self.phase = StreamPhase::Idle {
                     hold: Hold::Nothing,
                 };
                 self.advance(now, history)
@@ -244,59 +247,61 @@ impl Stream {
         kind: NackKind,
         now: Duration,
         history: &impl History,
-    ) -> Option<Action> {
-        let Phase::AwaitAck { to, .. } = &self.phase else {
+    ) -> Option<StreamAction> {
+        let StreamPhase::AwaitAck { to, .. } = &self.phase else {
             return Some(self.close(CloseReason::Protocol));
         };
-        let refused = to.clone();
+        let rejected = to.clone();
         match kind {
             NackKind::Rejected => {
-                // Anything but what was acknowledged is not ours to build on.
+                // A delta may only start from the acknowledged table.
                 if serving != self.acked {
                     self.acked = None;
                 }
-                self.phase = Phase::Idle {
-                    hold: Hold::Moved(refused),
+                self.phase = StreamPhase::Idle {
+                    hold: Hold::Rejected(rejected),
                 };
             }
             NackKind::Corrupt => {
                 self.acked = None;
-                let hold = match self.corrupt_in_a_row {
+                let hold = match self.consecutive_corrupt {
                     0 => Hold::Nothing,
                     n => {
-                        let wait = RESEND_FIRST.saturating_mul(1 << (n - 1).min(5));
-                        Hold::Until(now + wait.min(RESEND_MOST))
+                        let wait = RESEND_BACKOFF_MIN.saturating_mul(1 << (n - 1).min(5));
+                        Hold::Backoff(now + wait.min(RESEND_BACKOFF_MAX))
                     }
                 };
-                self.corrupt_in_a_row = self.corrupt_in_a_row.saturating_add(1);
-                self.phase = Phase::Idle { hold };
+                self.consecutive_corrupt = self.consecutive_corrupt.saturating_add(1);
+                self.phase = StreamPhase::Idle { hold };
             }
         }
         self.advance(now, history)
     }
 
-    fn tick(&mut self, now: Duration, history: &impl History) -> Option<Action> {
+    fn tick(&mut self, now: Duration, history: &impl History) -> Option<StreamAction> {
         match &self.phase {
-            Phase::Hello if now >= HELLO_WITHIN => return Some(self.close(CloseReason::NoHello)),
-            Phase::AwaitAck { since, .. } if now >= *since + ACK_WITHIN => {
+            StreamPhase::Hello if now >= HELLO_TIMEOUT => {
+                return Some(self.close(CloseReason::NoHello));
+            }
+            StreamPhase::AwaitAck { since, .. } if now >= *since + ACK_TIMEOUT => {
                 return Some(self.close(CloseReason::NoAck));
             }
-            Phase::Hello | Phase::Sending { .. } | Phase::Closed => return None,
-            Phase::Idle { .. } | Phase::AwaitAck { .. } => {}
+            StreamPhase::Hello | StreamPhase::Sending { .. } | StreamPhase::Closed => return None,
+            StreamPhase::Idle { .. } | StreamPhase::AwaitAck { .. } => {}
         }
         if let Some(action) = self.advance(now, history) {
             return Some(action);
         }
-        if now < self.last_sent + HEARTBEAT_EVERY {
+        if now < self.last_sent + HEARTBEAT_INTERVAL {
             return None;
         }
         self.last_sent = now;
-        Some(Action::Heartbeat(history.head().clone()))
+        Some(StreamAction::Heartbeat(history.head().clone()))
     }
 
-    /// From Idle: rotate, or send if the proxy is not at the head and nothing holds it back.
-    fn advance(&mut self, now: Duration, history: &impl History) -> Option<Action> {
-        let Phase::Idle { hold } = &self.phase else {
+    /// From Idle: rotate, or send if the node is not at the head and nothing holds it.
+    fn advance(&mut self, now: Duration, history: &impl History) -> Option<StreamAction> {
+        let StreamPhase::Idle { hold } = &self.phase else {
             return None;
         };
         if now >= self.lifetime.rotate_after {
@@ -305,8 +310,8 @@ impl Stream {
         let head = history.head();
         let held = match hold {
             Hold::Nothing => false,
-            Hold::Moved(refused) => refused == head,
-            Hold::Until(at) => now < *at,
+            Hold::Rejected(rejected) => rejected == head,
+            Hold::Backoff(at) => now < *at,
         };
         if held || self.acked.as_ref() == Some(head) {
             return None;
@@ -314,24 +319,24 @@ impl Stream {
         Some(self.send(now, history))
     }
 
-    fn send(&mut self, now: Duration, history: &impl History) -> Action {
+    fn send(&mut self, now: Duration, history: &impl History) -> StreamAction {
         let to = history.head().clone();
-        self.phase = Phase::Sending { to: to.clone() };
+        self.phase = StreamPhase::Sending { to: to.clone() };
         self.last_sent = now;
         match &self.acked {
-            Some(from) if history.holds(from) => Action::Delta(from.clone(), to),
-            _ => Action::Snapshot(to),
+            Some(from) if history.holds(from) => StreamAction::Delta(from.clone(), to),
+            _ => StreamAction::Snapshot(to),
         }
     }
 
-    fn go_away(&mut self) -> Action {
-        self.phase = Phase::Closed;
-        Action::GoAway(self.lifetime.retry_after)
+    fn go_away(&mut self) -> StreamAction {
+        self.phase = StreamPhase::Closed;
+        StreamAction::GoAway(self.lifetime.retry_after)
     }
 
-    fn close(&mut self, reason: CloseReason) -> Action {
-        self.phase = Phase::Closed;
-        Action::Close(reason)
+    fn close(&mut self, reason: CloseReason) -> StreamAction {
+        self.phase = StreamPhase::Closed;
+        StreamAction::Close(reason)
     }
 }
 

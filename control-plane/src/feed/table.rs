@@ -1,7 +1,7 @@
-//! The route table as it is published: one immutable value per revision, shared by all streams.
+//! The published route table: one immutable value per revision, shared by all streams.
 //!
-//! Routes are in a persistent map and the history in a persistent vector, so that the next
-//! revision shares all but what changed, and a stream that still sends an older one holds only the
+//! Routes are in a persistent map and the history in a persistent vector. The next revision shares
+//! everything that did not change, and a stream that still sends an older table costs only the
 //! difference.
 
 use crate::domain::Uid;
@@ -11,13 +11,14 @@ use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Revisions a proxy may be behind and still get a delta: what the store keeps, too.
-pub(crate) const HISTORY_MOST: usize = 10_000;
+/// Maximum number of revisions in the history, here and in the store. A node further behind gets a
+/// snapshot.
+pub(crate) const HISTORY_MAX: usize = 10_000;
 
-/// One service's route, as stored.
+/// A stored route of one service.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct EncodedRoute {
-    /// The service's uid.
+    /// Uid of the service.
     pub(crate) uid: Uid,
     /// The encoded `cless.v1.Route`.
     pub(crate) bytes: Bytes,
@@ -25,57 +26,57 @@ pub(crate) struct EncodedRoute {
     pub(crate) sha256: [u8; 32],
 }
 
-/// One line of the store's change log: one a revision.
+/// One revision in the store's change log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Entry {
-    /// The revision that the change made.
+pub(crate) struct LogEntry {
+    /// The revision after the change.
     pub(crate) revision: i64,
-    /// Whose route changed, if any did.
+    /// Service whose route changed. `None`: no route changed.
     pub(crate) uid: Option<Uid>,
-    /// The table's digest at that revision.
+    /// Digest of the table at that revision.
     pub(crate) digest: Digest,
 }
 
-/// All routes at one revision, and how it came from those before.
+/// All routes at one revision, with the history that led to it.
 #[derive(Debug, Clone)]
 pub(crate) struct Table {
-    /// Minted once per state.
+    /// Id of the cluster, minted when the database is created.
     pub(crate) cluster: Arc<str>,
     head: Cursor,
     routes: imbl::OrdMap<Uid, Arc<EncodedRoute>>,
-    /// Deltas can be computed from this point on.
+    /// Revision and digest of the oldest table a delta can start from.
     start: (i64, Digest),
     /// Changes after `start`, oldest first.
-    log: imbl::Vector<Entry>,
+    log: imbl::Vector<LogEntry>,
 }
 
-/// What leads from one point, or from nothing, to a table.
+/// A change to the head, from a cursor or from nothing.
 #[derive(Debug, Clone)]
-pub(crate) struct Change {
-    /// Minted once per state.
+pub(crate) struct TableChange {
+    /// Id of the cluster, minted when the database is created.
     pub(crate) cluster: Arc<str>,
-    /// Absent for a snapshot.
+    /// Start of the change. `None` for a snapshot.
     pub(crate) from: Option<Cursor>,
-    /// Where it leads.
+    /// The table after the change.
     pub(crate) to: Cursor,
-    /// Routes in the table then.
+    /// Number of routes in the table after the change.
     pub(crate) count: u64,
     /// New or changed routes, in the order of their uids.
     pub(crate) upserts: Vec<Arc<EncodedRoute>>,
-    /// Uids of routes that are gone.
+    /// Uids of the removed routes.
     pub(crate) removed: Vec<Uid>,
 }
 
-/// The digest that the store recorded is not that of the routes it returned.
+/// The recorded digest does not match the routes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the digest recorded at revision {revision} is not that of the routes")]
+#[error("the digest recorded at revision {revision} does not match the routes")]
 pub(crate) struct DigestMismatch {
-    /// The head in question.
+    /// The revision of the mismatch.
     pub(crate) revision: i64,
 }
 
 impl Table {
-    /// A table without history; refused if the digest is not that of the routes.
+    /// A table without history. Fails if the digest does not match the routes.
     pub(crate) fn new(
         cluster: Arc<str>,
         head: Cursor,
@@ -103,26 +104,26 @@ impl Table {
         })
     }
 
-    /// The same table with the changes that led to it, so that proxies which were connected before
-    /// a restart of this process resume by delta. `start` is the point before the first of them.
+    /// Adds the changes that led to this table, so that nodes resume by delta after a restart of
+    /// this process. `start` is the table before the first of them.
     pub(crate) fn with_history(
         mut self,
         start: (i64, Digest),
-        log: impl IntoIterator<Item = Entry>,
+        log: impl IntoIterator<Item = LogEntry>,
     ) -> Self {
         self.start = start;
         self.log = log.into_iter().collect();
-        self.shorten();
+        self.truncate_history();
         self
     }
 
-    /// The table after more changes; `upserts` and `removed` are their sum.
+    /// The table after the changes in `log`. `upserts` and `removed` are their net effect.
     pub(crate) fn next(
         &self,
         to: Cursor,
         upserts: impl IntoIterator<Item = EncodedRoute>,
         removed: impl IntoIterator<Item = Uid>,
-        log: impl IntoIterator<Item = Entry>,
+        log: impl IntoIterator<Item = LogEntry>,
     ) -> Result<Self, DigestMismatch> {
         let mut next = self.clone();
         let mut digest = self.head.digest;
@@ -144,21 +145,21 @@ impl Table {
         }
         next.head = to;
         next.log.extend(log);
-        next.shorten();
+        next.truncate_history();
         Ok(next)
     }
 
-    fn shorten(&mut self) {
-        while self.log.len() > HISTORY_MOST {
+    fn truncate_history(&mut self) {
+        while self.log.len() > HISTORY_MAX {
             if let Some(oldest) = self.log.pop_front() {
                 self.start = (oldest.revision, oldest.digest);
             }
         }
     }
 
-    /// Everything, as a change from nothing.
-    pub(crate) fn snapshot(&self) -> Change {
-        Change {
+    /// The whole table as a change from nothing.
+    pub(crate) fn snapshot(&self) -> TableChange {
+        TableChange {
             cluster: Arc::clone(&self.cluster),
             from: None,
             to: self.head.clone(),
@@ -168,8 +169,8 @@ impl Table {
         }
     }
 
-    /// What changed since `from`, if the history reaches back to it.
-    pub(crate) fn delta(&self, from: &Cursor) -> Option<Change> {
+    /// The change since `from`; `None` if the history does not reach back to it.
+    pub(crate) fn delta(&self, from: &Cursor) -> Option<TableChange> {
         if !self.holds(from) {
             return None;
         }
@@ -180,7 +181,7 @@ impl Table {
                 None => removed.push(uid.clone()),
             }
         }
-        Some(Change {
+        Some(TableChange {
             cluster: Arc::clone(&self.cluster),
             from: Some(from.clone()),
             to: self.head.clone(),

@@ -1,9 +1,8 @@
-//! The data planes, in memory: who is connected, what each serves, what each last said.
+//! The data planes, in memory: which nodes are connected, what each serves and last reported.
 //!
-//! [`registry`] is the pure table; this file is its shell: one lock, held for moments and never
-//! across an await, and a `watch` that ticks at every change. [`reconcile`] turns what nodes say
-//! into writes (an image's digest, the outcome of a verification); [`replicas`] shares it with other
-//! control planes on the same database.
+//! [`registry`] is the pure table. This file is its shell: one lock, held briefly and never across
+//! an await, and a `watch` that signals every change. [`reconcile`] turns reports into writes;
+//! [`replicas`] shares the table with other control planes on the same database.
 
 pub(crate) mod reconcile;
 pub(crate) mod registry;
@@ -13,44 +12,42 @@ pub(crate) mod report;
 use crate::domain::{NodeName, Timestamp};
 use crate::feed::Cursor;
 use parking_lot::Mutex;
-use registry::{NameTaken, Node, Propagation, Registry, StreamId};
-use report::{Identity, Quarantined, Report};
+use registry::{NameTaken, NodeEntry, Propagation, Registry, StreamId};
+use report::{NodeIdentity, NodeReport, QuarantinedRoute};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// A handle on the registry; clones share it.
+/// A handle to the registry. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Nodes {
-    shared: Arc<Shared>,
+    inner: Arc<NodesInner>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    state: Mutex<State>,
+struct NodesInner {
+    state: Mutex<NodesState>,
     changes: watch::Sender<()>,
     clock: fn() -> Timestamp,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct NodesState {
     registry: Registry,
-    /// What ends the stream of each connected node.
+    /// By node id: cancelled when a newer stream replaces the connected one.
     streams: HashMap<String, CancellationToken>,
 }
 
 impl Nodes {
-    /// A registry without nodes.
     pub(crate) fn new() -> Self {
         Self::with_clock(now)
     }
 
-    /// The same, by another clock than the system's.
     fn with_clock(clock: fn() -> Timestamp) -> Self {
         Self {
-            shared: Arc::new(Shared {
+            inner: Arc::new(NodesInner {
                 state: Mutex::default(),
                 changes: watch::Sender::new(()),
                 clock,
@@ -58,25 +55,25 @@ impl Nodes {
         }
     }
 
-    /// Enters a node's stream; it leaves when the connection is dropped. An older stream of the
-    /// same node is told that it was replaced.
+    /// Registers a node's stream until the connection is dropped. An older stream of the same node
+    /// is notified that it is replaced.
     pub(crate) fn connect(
         &self,
-        identity: Identity,
+        identity: NodeIdentity,
         boot_id: String,
-    ) -> Result<Connection, NameTaken> {
+    ) -> Result<NodeConnection, NameTaken> {
         let id = identity.id.clone();
         let replaced = CancellationToken::new();
         let stream = {
-            let mut state = self.shared.state.lock();
+            let mut state = self.inner.state.lock();
             let stream = state.registry.connect(identity, boot_id, self.now())?;
             if let Some(older) = state.streams.insert(id.clone(), replaced.clone()) {
                 older.cancel();
             }
             stream
         };
-        self.changed();
-        Ok(Connection {
+        self.notify();
+        Ok(NodeConnection {
             nodes: self.clone(),
             id,
             stream,
@@ -84,56 +81,56 @@ impl Nodes {
         })
     }
 
-    /// Takes in a node's report.
+    /// Replaces a node's report.
     pub(crate) fn report(
         &self,
-        identity: Identity,
+        identity: NodeIdentity,
         boot_id: String,
-        report: Report,
+        report: NodeReport,
     ) -> Result<(), NameTaken> {
-        self.shared
+        self.inner
             .state
             .lock()
             .registry
             .report(identity, boot_id, report, self.now())?;
-        self.changed();
+        self.notify();
         Ok(())
     }
 
-    /// Reads the registry. `read` must be short: it holds the lock.
+    /// Reads the registry. `read` holds the lock, so it must be short.
     pub(crate) fn read<T>(&self, read: impl FnOnce(&Registry) -> T) -> T {
-        read(&self.shared.state.lock().registry)
+        read(&self.inner.state.lock().registry)
     }
 
     /// All nodes, in the order of their names.
-    pub(crate) fn all(&self) -> Vec<Node> {
+    pub(crate) fn all(&self) -> Vec<NodeEntry> {
         self.read(|registry| registry.nodes().into_iter().cloned().collect())
     }
 
-    /// The nodes that this control plane knows itself.
-    pub(crate) fn own(&self) -> Vec<Node> {
-        self.read(|registry| registry.own().cloned().collect())
+    /// The nodes known from their own calls to this control plane.
+    pub(crate) fn local(&self) -> Vec<NodeEntry> {
+        self.read(|registry| registry.local().cloned().collect())
     }
 
-    /// Replaces what other control planes say of their nodes; `changed` if it is not what it was.
-    pub(crate) fn set_elsewhere(&self, nodes: BTreeMap<String, Node>, changed: bool) {
-        self.shared.state.lock().registry.set_elsewhere(nodes);
+    /// Replaces the nodes of other control planes. `changed` says whether they differ.
+    pub(crate) fn set_peer_nodes(&self, nodes: BTreeMap<String, NodeEntry>, changed: bool) {
+        self.inner.state.lock().registry.set_peer_nodes(nodes);
         if changed {
-            self.changed();
+            self.notify();
         }
     }
 
-    /// The node of this name.
-    pub(crate) fn named(&self, name: &NodeName) -> Option<Node> {
-        self.read(|registry| registry.named(name).cloned())
+    /// The node with this name.
+    pub(crate) fn by_name(&self, name: &NodeName) -> Option<NodeEntry> {
+        self.read(|registry| registry.by_name(name).cloned())
     }
 
-    /// Which of the connected nodes have applied `revision` of `epoch`.
+    /// The connected nodes that have applied `revision` of `epoch`, and the others.
     pub(crate) fn propagation(&self, epoch: &str, revision: i64) -> Propagation {
         self.read(|registry| registry.propagation(epoch, revision))
     }
 
-    /// Names of the connected nodes, in order.
+    /// Names of the connected nodes, sorted.
     pub(crate) fn connected(&self) -> Vec<NodeName> {
         self.read(|registry| {
             let connected = registry
@@ -144,66 +141,66 @@ impl Nodes {
         })
     }
 
-    /// Ticks at every change of the registry.
+    /// Signals every change of the registry.
     pub(crate) fn subscribe(&self) -> watch::Receiver<()> {
-        self.shared.changes.subscribe()
+        self.inner.changes.subscribe()
     }
 
-    /// Drops nodes that have been gone for long.
-    pub(crate) fn forget(&self) {
-        if self.shared.state.lock().registry.forget(self.now()) {
-            self.changed();
+    /// Removes nodes that have been disconnected for 5 min.
+    pub(crate) fn forget_stale(&self) {
+        if self.inner.state.lock().registry.forget_stale(self.now()) {
+            self.notify();
         }
     }
 
     fn now(&self) -> Timestamp {
-        (self.shared.clock)()
+        (self.inner.clock)()
     }
 
-    fn changed(&self) {
-        self.shared.changes.send_replace(());
+    fn notify(&self) {
+        self.inner.changes.send_replace(());
     }
 }
 
-/// A node's open stream.
+/// A node's open stream. Dropping it disconnects the node.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub(crate) struct NodeConnection {
     nodes: Nodes,
     id: String,
     stream: StreamId,
     replaced: CancellationToken,
 }
 
-impl Connection {
+impl NodeConnection {
     /// The node serves the table at `cursor`.
-    pub(crate) fn applied(&self, cursor: Cursor, quarantined: Vec<Quarantined>) {
-        let mut state = self.nodes.shared.state.lock();
+    pub(crate) fn record_applied(&self, cursor: Cursor, quarantined: Vec<QuarantinedRoute>) {
+        let mut state = self.nodes.inner.state.lock();
         state
             .registry
-            .applied(&self.id, self.stream, cursor, quarantined);
+            .record_applied(&self.id, self.stream, cursor, quarantined);
         drop(state);
-        self.nodes.changed();
+        self.nodes.notify();
     }
 
-    /// The node refused a change.
-    pub(crate) fn refused(&self, serving: Option<Cursor>, reason: String) {
-        let mut state = self.nodes.shared.state.lock();
+    /// The node rejected a change and serves the table at `serving`, if any.
+    pub(crate) fn record_rejected(&self, serving: Option<Cursor>, reason: String) {
+        let mut state = self.nodes.inner.state.lock();
         state
             .registry
-            .refused(&self.id, self.stream, serving, reason);
+            .record_rejected(&self.id, self.stream, serving, reason);
         drop(state);
-        self.nodes.changed();
+        self.nodes.notify();
     }
 
-    /// Ends when the same node opens another stream.
+    /// Completes when the same node opens another stream.
     pub(crate) async fn replaced(&self) {
         self.replaced.cancelled().await;
     }
 }
 
-impl Drop for Connection {
+impl Drop for NodeConnection {
     fn drop(&mut self) {
-        let mut state = self.nodes.shared.state.lock();
+        let mut state = self.nodes.inner.state.lock();
         if state
             .registry
             .disconnect(&self.id, self.stream, self.nodes.now())
@@ -211,11 +208,11 @@ impl Drop for Connection {
             state.streams.remove(&self.id);
         }
         drop(state);
-        self.nodes.changed();
+        self.nodes.notify();
     }
 }
 
-/// The wall clock, read at this edge only.
+/// The wall clock. The rest of the module takes `now` as an argument.
 fn now() -> Timestamp {
     SystemTime::now().into()
 }

@@ -1,69 +1,67 @@
-//! What nodes report, turned into writes: an image's digest, the outcome of a verification.
+//! Turns node reports into writes: image digests and verification outcomes.
 //!
-//! Rereads everything on each round, so that no report is special: a lost one is made good by the
-//! next, a repeated one does nothing, and a control plane that restarts takes pending verifications
-//! up where they stood. The decision is pure ([`consequences`]); the loop around it runs when the
-//! registry changes and each second, for deadlines.
+//! Every round rereads the whole state, so no report is special. The next report replaces a lost
+//! one, a repeated one has no effect, and a restarted control plane resumes verifications. The
+//! decision ([`due_writes`]) is pure. The loop runs when the registry changes, and every second for
+//! deadlines.
 
 use crate::domain::{
     ImageDigest, NodeOutcome, Timestamp, Uid, VerificationEvent, VerificationState, Version,
 };
-use crate::nodes::registry::Node;
+use crate::nodes::registry::NodeEntry;
 use crate::nodes::{Nodes, now};
 use crate::store::{self, Store};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// A stream that is rotated, or a cable that is moved, does not count as a node that is gone.
-const RECONNECT_WITHIN: Duration = Duration::from_secs(5);
-/// After a restart of this process nodes come back within their back-off; most far sooner.
-const RETURN_WITHIN: Duration = Duration::from_secs(15);
-/// Deadlines are kept to about this.
-const TICK: Duration = Duration::from_secs(1);
-/// Reports that come together are taken together.
+/// A node disconnected for less still counts, so that a rotated stream or a short network failure
+/// does not drop it from a verification.
+const RECONNECT_GRACE: Duration = Duration::from_secs(5);
+/// Time for nodes to reconnect after this process starts; covers their reconnect back-off.
+const STARTUP_GRACE: Duration = Duration::from_secs(15);
+/// Precision of deadlines.
+const TICK_INTERVAL: Duration = Duration::from_secs(1);
+/// Joins reports that arrive together.
 const COALESCE: Duration = Duration::from_millis(20);
 
-/// A write that follows from what nodes say.
+/// A write due because of a node's report, a disconnect or a deadline.
 #[derive(Debug, Clone, PartialEq)]
-enum Consequence {
-    /// The first resolved digest of a version's image.
+enum DueWrite {
+    /// The first digest reported for a version.
     Digest(Uid, ImageDigest),
-    /// Something happened to a version's pending verification.
+    /// An event of a version's pending verification.
     Verification(Uid, VerificationEvent),
 }
 
-/// What follows. `pending` are versions with a verification that is pending; `settled` are those
-/// whose digest is known; `started` is when this process began to listen.
-fn consequences(
-    nodes: &[Node],
+/// The writes due now. `pending` are the versions with a pending verification, `with_digest` those
+/// whose digest is stored, `started` is the start of this process.
+fn due_writes(
+    nodes: &[NodeEntry],
     pending: &[Version],
-    settled: &BTreeSet<Uid>,
+    with_digest: &BTreeSet<Uid>,
     started: Timestamp,
     now: Timestamp,
-) -> Vec<Consequence> {
-    let mut found = Vec::new();
+) -> Vec<DueWrite> {
+    let mut writes = Vec::new();
     let mut resolved = BTreeSet::new();
-    for seen in nodes.iter().flat_map(Node::versions) {
+    for seen in nodes.iter().flat_map(NodeEntry::versions) {
         if let Some(digest) = &seen.image_digest
-            && !settled.contains(&seen.version_uid)
+            && !with_digest.contains(&seen.version_uid)
             && resolved.insert(&seen.version_uid)
         {
-            found.push(Consequence::Digest(
-                seen.version_uid.clone(),
-                digest.clone(),
-            ));
+            writes.push(DueWrite::Digest(seen.version_uid.clone(), digest.clone()));
         }
     }
     for version in pending {
         let events = verification_events(nodes, version, started, now).into_iter();
-        found.extend(events.map(|event| Consequence::Verification(version.uid.clone(), event)));
+        writes.extend(events.map(|event| DueWrite::Verification(version.uid.clone(), event)));
     }
-    found
+    writes
 }
 
 fn verification_events(
-    nodes: &[Node],
+    nodes: &[NodeEntry],
     version: &Version,
     started: Timestamp,
     now: Timestamp,
@@ -74,21 +72,25 @@ fn verification_events(
     let mut events = Vec::new();
     for part in verification.nodes() {
         let node = nodes.iter().find(|node| node.identity.name == *part.node);
-        let gone = match node {
+        let disconnected = match node {
             Some(node) if node.is_connected() => false,
-            Some(node) => node.gone_for(now) >= RECONNECT_WITHIN,
-            None => started.until(now) >= RETURN_WITHIN,
+            Some(node) => node.disconnected_for(now) >= RECONNECT_GRACE,
+            None => started.until(now) >= STARTUP_GRACE,
         };
-        if gone {
+        if disconnected {
             events.push(VerificationEvent::Disconnected {
                 node: part.node.clone(),
             });
             continue;
         }
-        let answer = node.into_iter().flat_map(Node::versions).find_map(|seen| {
-            let outcome = seen.verify.as_ref()?;
-            (seen.version_uid == version.uid && outcome.id == verification.id()).then_some(outcome)
-        });
+        let answer = node
+            .into_iter()
+            .flat_map(NodeEntry::versions)
+            .find_map(|seen| {
+                let outcome = seen.verify.as_ref()?;
+                (seen.version_uid == version.uid && outcome.id == verification.id())
+                    .then_some(outcome)
+            });
         let outcome = match answer.map(|answer| (answer.state, answer)) {
             Some((VerificationState::Verified, answer)) => NodeOutcome::Verified(answer.cold_start),
             Some((VerificationState::Failed, answer)) => {
@@ -116,23 +118,23 @@ pub(crate) async fn run(nodes: Nodes, store: Store, shutdown: CancellationToken)
     let mut reconciler = Reconciler {
         nodes,
         store,
-        settled: BTreeSet::new(),
+        with_digest: BTreeSet::new(),
         started: now(),
     };
     let mut failing = false;
     loop {
         match reconciler.round().await {
             Ok(()) => failing = false,
-            // Said once; the next round tries all of it again.
+            // Logged once per outage; the next round retries everything.
             Err(error) if !failing => {
-                tracing::error!(%error, "what nodes report cannot be written; trying on");
+                tracing::error!(%error, "node reports cannot be written; retrying");
                 failing = true;
             }
             Err(_same) => {}
         }
         let woken = async {
-            // A closed registry leaves the tick.
-            let _ = tokio::time::timeout(TICK, changes.changed()).await;
+            // If the registry is closed, the timeout remains.
+            let _ = tokio::time::timeout(TICK_INTERVAL, changes.changed()).await;
             tokio::time::sleep(COALESCE).await;
         };
         tokio::select! {
@@ -145,45 +147,45 @@ pub(crate) async fn run(nodes: Nodes, store: Store, shutdown: CancellationToken)
 struct Reconciler {
     nodes: Nodes,
     store: Store,
-    /// Versions whose digest needs no write; only ones that are still reported.
-    settled: BTreeSet<Uid>,
+    /// Reported versions whose digest is stored.
+    with_digest: BTreeSet<Uid>,
     started: Timestamp,
 }
 
 impl Reconciler {
     async fn round(&mut self) -> Result<(), store::Error> {
-        self.nodes.forget();
+        self.nodes.forget_stale();
         let nodes = self.nodes.all();
         let pending = self.store.pending_verifications().await?;
         let now = now();
-        for consequence in consequences(&nodes, &pending, &self.settled, self.started, now) {
-            let (uid, done) = match consequence {
-                Consequence::Digest(uid, digest) => {
-                    let done = self.store.set_image_digest(&uid, digest, now).await;
-                    self.settled.insert(uid.clone());
-                    (uid, done)
+        for write in due_writes(&nodes, &pending, &self.with_digest, self.started, now) {
+            let (uid, result) = match write {
+                DueWrite::Digest(uid, digest) => {
+                    let result = self.store.set_image_digest(&uid, digest, now).await;
+                    self.with_digest.insert(uid.clone());
+                    (uid, result)
                 }
-                Consequence::Verification(uid, event) => {
-                    let done = self.store.apply_verification(&uid, event, now).await;
-                    (uid, done)
+                DueWrite::Verification(uid, event) => {
+                    let result = self.store.apply_verification(&uid, event, now).await;
+                    (uid, result)
                 }
             };
-            match done {
+            match result {
                 Ok(_) => {}
-                // Deleted meanwhile, or reported by a node that has not heard yet.
+                // The version was deleted, and the node does not know yet.
                 Err(store::Error::NotFound { .. }) => {}
                 Err(error) => {
-                    self.settled.remove(&uid);
+                    self.with_digest.remove(&uid);
                     return Err(error);
                 }
             }
         }
         let reported: BTreeSet<_> = nodes
             .iter()
-            .flat_map(Node::versions)
+            .flat_map(NodeEntry::versions)
             .map(|seen| &seen.version_uid)
             .collect();
-        self.settled.retain(|uid| reported.contains(uid));
+        self.with_digest.retain(|uid| reported.contains(uid));
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! Which data planes there are and what they last said: a pure table, `now` passed in.
+//! The table of data planes and their latest reports. Pure: `now` is an argument.
 //!
 //! ```text
 //!              connect                    stream ends
@@ -9,188 +9,186 @@
 //!                         └──────────────────────────────────┘
 //! ```
 //!
-//! A node *is* its random id. Its name is a label for people, and unique: while the id that holds a
-//! name is connected another id is refused it, so that two processes started with one name do not
-//! chase each other away for ever; a name whose holder is gone is free to take.
+//! A node is identified by its random id. Its name is a unique label for people. While a node is
+//! connected, another id with its name is rejected, so that two processes started with one name do
+//! not replace each other forever. The name of a stale node is free.
 //!
-//! Nodes that are connected to another control plane on the same database are known as that one says
-//! ([`replicas`](super::replicas)); a node that both know is taken from where it connected last.
+//! Nodes connected to another control plane on the same database come from
+//! [`replicas`](super::replicas). If both know a node, the one it connected to last is right.
 
 use crate::domain::{NodeName, Timestamp};
 use crate::feed::Cursor;
-use crate::nodes::report::{Identity, Quarantined, Report, VersionReport};
+use crate::nodes::report::{NodeIdentity, NodeReport, QuarantinedRoute, VersionReport};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Long enough to see in `cless node list` what is missing, short enough not to litter it.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
+/// Long enough to notice a missing node in `cless node list`, short enough to keep the list clean.
+pub(super) const FORGET_AFTER: Duration = Duration::from_secs(300);
 
-/// Names one stream of one node, so that the end of a replaced stream does not end its successor.
+/// Identifies one stream of a node, so that the end of a replaced stream does not disconnect its
+/// successor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct StreamId(u64);
 
-/// Another live node has this name.
+/// Another connected node has this name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "node name `{name}` is used by another connected data plane; give each its own --node, and its \
-     own --cache-dir"
+    "node name `{name}` is used by another connected data plane: give each its own --node and \
+     --cache-dir"
 )]
 pub(crate) struct NameTaken {
-    /// The name in question.
     pub(crate) name: NodeName,
 }
 
 /// One data plane.
 #[derive(Debug, Clone)]
-pub(crate) struct Node {
-    /// Who it says it is.
-    pub(crate) identity: Identity,
-    /// The process it was when it last spoke.
+pub(crate) struct NodeEntry {
+    pub(crate) identity: NodeIdentity,
+    /// Identifies the process that called last.
     pub(crate) boot_id: String,
-    /// The table it serves.
+    /// The table it serves. `None`: none, or not reported yet.
     pub(crate) applied: Option<Cursor>,
-    /// Routes it keeps at their last good value.
-    pub(crate) quarantined: Vec<Quarantined>,
-    /// Why it refused the last change, until it applies one.
-    pub(crate) refusal: Option<String>,
-    /// When its stream was opened; kept while stale.
+    /// Services whose latest route it rejected.
+    pub(crate) quarantined: Vec<QuarantinedRoute>,
+    /// Why it rejected the last change. `None` once it applies one.
+    pub(crate) rejection: Option<String>,
+    /// Start of its latest stream. `None`: it has not connected.
     pub(crate) connect_time: Option<Timestamp>,
-    /// Its last report and when it came.
-    pub(crate) report: Option<(Timestamp, Report)>,
+    /// Its last report and the time of its arrival.
+    pub(crate) report: Option<(Timestamp, NodeReport)>,
+    /// Its stream to this control plane.
     stream: Option<StreamId>,
     /// Whether it has a stream to another control plane.
-    elsewhere: bool,
-    /// When it was last known to live.
-    seen: Timestamp,
+    connected_to_peer: bool,
+    /// When it was last known to be alive.
+    last_seen: Timestamp,
 }
 
-impl Node {
-    /// One of which nothing but this is known.
-    pub(crate) fn new(identity: Identity, boot_id: String, seen: Timestamp) -> Self {
+impl NodeEntry {
+    pub(crate) fn new(identity: NodeIdentity, boot_id: String, last_seen: Timestamp) -> Self {
         Self {
             identity,
             boot_id,
             applied: None,
             quarantined: Vec::new(),
-            refusal: None,
+            rejection: None,
             connect_time: None,
             report: None,
             stream: None,
-            elsewhere: false,
-            seen,
+            connected_to_peer: false,
+            last_seen,
         }
     }
 
-    /// The same node as another control plane has it.
+    /// Marks the entry as that of another control plane.
     #[must_use]
-    pub(crate) fn elsewhere(mut self, connected: bool, seen: Timestamp) -> Self {
-        self.elsewhere = connected;
-        self.seen = seen;
+    pub(crate) fn from_peer(mut self, connected: bool, last_seen: Timestamp) -> Self {
+        self.connected_to_peer = connected;
+        self.last_seen = last_seen;
         self
     }
 
-    /// Whether it has an open stream, be it to another control plane.
+    /// Whether it has an open stream to this or another control plane.
     pub(crate) fn is_connected(&self) -> bool {
-        self.stream.is_some() || self.elsewhere
+        self.stream.is_some() || self.connected_to_peer
     }
 
-    /// Its stream to this control plane.
     pub(crate) fn stream(&self) -> Option<StreamId> {
         self.stream
     }
 
-    /// Of two accounts of a node the one with the greater is right.
-    fn authority(&self) -> (bool, Option<Timestamp>, Timestamp) {
-        (self.is_connected(), self.connect_time, self.seen)
+    /// Ranks two entries of one node: the greater is right.
+    fn precedence(&self) -> (bool, Option<Timestamp>, Timestamp) {
+        (self.is_connected(), self.connect_time, self.last_seen)
     }
 
-    /// How long ago it was last known to live, if it is not connected.
-    pub(crate) fn gone_for(&self, now: Timestamp) -> Duration {
+    /// Time since it was last known to be alive; zero while it is connected.
+    pub(crate) fn disconnected_for(&self, now: Timestamp) -> Duration {
         if self.is_connected() {
             Duration::ZERO
         } else {
-            self.seen.until(now)
+            self.last_seen.until(now)
         }
     }
 
-    /// When it was last known to live, if it is not connected.
-    pub(crate) fn gone_since(&self) -> Option<Timestamp> {
-        (!self.is_connected()).then_some(self.seen)
+    /// When it was last known to be alive. `None` while it is connected.
+    pub(crate) fn disconnected_since(&self) -> Option<Timestamp> {
+        (!self.is_connected()).then_some(self.last_seen)
     }
 
-    /// The revision of `epoch` that it serves. Revisions of two epochs do not compare.
-    pub(crate) fn serves(&self, epoch: &str) -> Option<i64> {
+    /// The revision it serves. `None` if its table is of another epoch, which does not compare.
+    pub(crate) fn applied_revision(&self, epoch: &str) -> Option<i64> {
         let applied = self.applied.as_ref().filter(|at| *at.epoch == *epoch)?;
         Some(applied.revision)
     }
 
-    /// What it reported of versions.
+    /// Its reports about versions.
     pub(crate) fn versions(&self) -> impl Iterator<Item = &VersionReport> {
         self.report.iter().flat_map(|(_, report)| &report.versions)
     }
 }
 
-/// How far a revision of the feed has come.
+/// The connected nodes that have applied a feed revision, and the others.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Propagation {
-    /// Connected nodes that serve it, or a later one of the same epoch.
+    /// Number of nodes that serve it, or a later revision of the same epoch.
     pub(crate) applied: u32,
-    /// Connected nodes that do not, in the order of their names.
+    /// The other nodes, sorted by name.
     pub(crate) pending: Vec<NodeName>,
 }
 
 /// All data planes, by id.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Registry {
-    nodes: BTreeMap<String, Node>,
-    /// As other control planes say.
-    elsewhere: BTreeMap<String, Node>,
+    nodes: BTreeMap<String, NodeEntry>,
+    /// Nodes of other control planes, by id.
+    peer_nodes: BTreeMap<String, NodeEntry>,
     last_stream: u64,
 }
 
 impl Registry {
-    /// A stream of a node was opened. An older one of the same id is replaced.
+    /// Registers a node's stream. It replaces an older one of the same id.
     pub(crate) fn connect(
         &mut self,
-        identity: Identity,
+        identity: NodeIdentity,
         boot_id: String,
         now: Timestamp,
     ) -> Result<StreamId, NameTaken> {
         self.last_stream += 1;
         let stream = StreamId(self.last_stream);
-        let node = self.heard(identity, boot_id, now)?;
+        let node = self.touch(identity, boot_id, now)?;
         node.stream = Some(stream);
         node.connect_time = Some(now);
         Ok(stream)
     }
 
-    /// A stream ended; `false` if it was not the node's current one.
+    /// A stream ended. Returns `false` if it was not the node's current stream.
     pub(crate) fn disconnect(&mut self, id: &str, stream: StreamId, now: Timestamp) -> bool {
         let Some(node) = self.current(id, stream) else {
             return false;
         };
         node.stream = None;
-        node.seen = now;
+        node.last_seen = now;
         true
     }
 
     /// A node serves the table at `cursor`.
-    pub(crate) fn applied(
+    pub(crate) fn record_applied(
         &mut self,
         id: &str,
         stream: StreamId,
         cursor: Cursor,
-        quarantined: Vec<Quarantined>,
+        quarantined: Vec<QuarantinedRoute>,
     ) {
         if let Some(node) = self.current(id, stream) {
             node.applied = Some(cursor);
             node.quarantined = quarantined;
-            node.refusal = None;
+            node.rejection = None;
         }
     }
 
-    /// A node refused a change and serves the table at `serving`, if any.
-    pub(crate) fn refused(
+    /// A node rejected a change and serves the table at `serving`, if any.
+    pub(crate) fn record_rejected(
         &mut self,
         id: &str,
         stream: StreamId,
@@ -199,66 +197,68 @@ impl Registry {
     ) {
         if let Some(node) = self.current(id, stream) {
             node.applied = serving;
-            node.refusal = Some(reason);
+            node.rejection = Some(reason);
         }
     }
 
-    /// A node said how it is.
+    /// Replaces a node's report.
     pub(crate) fn report(
         &mut self,
-        identity: Identity,
+        identity: NodeIdentity,
         boot_id: String,
-        report: Report,
+        report: NodeReport,
         now: Timestamp,
     ) -> Result<(), NameTaken> {
-        self.heard(identity, boot_id, now)?.report = Some((now, report));
+        self.touch(identity, boot_id, now)?.report = Some((now, report));
         Ok(())
     }
 
-    /// Drops what has been gone for long; `true` if anything was.
-    pub(crate) fn forget(&mut self, now: Timestamp) -> bool {
+    /// Removes nodes disconnected for [`FORGET_AFTER`]. Returns whether any was removed.
+    pub(crate) fn forget_stale(&mut self, now: Timestamp) -> bool {
         let before = self.nodes.len();
         self.nodes
-            .retain(|_, node| node.gone_for(now) < FORGOTTEN_AFTER);
+            .retain(|_, node| node.disconnected_for(now) < FORGET_AFTER);
         self.nodes.len() != before
     }
 
-    /// Replaces what other control planes say of their nodes.
-    pub(crate) fn set_elsewhere(&mut self, nodes: BTreeMap<String, Node>) {
-        self.elsewhere = nodes;
+    /// Replaces the nodes of other control planes.
+    pub(crate) fn set_peer_nodes(&mut self, nodes: BTreeMap<String, NodeEntry>) {
+        self.peer_nodes = nodes;
     }
 
-    /// Nodes that this control plane knows itself.
-    pub(crate) fn own(&self) -> impl Iterator<Item = &Node> {
+    /// The nodes known from their own calls to this control plane.
+    pub(crate) fn local(&self) -> impl Iterator<Item = &NodeEntry> {
         self.nodes.values()
     }
 
-    /// All nodes, in the order of their names, which are unique.
-    pub(crate) fn nodes(&self) -> Vec<&Node> {
-        let mut named: BTreeMap<&NodeName, &Node> = BTreeMap::new();
-        // An id that took another name, or a name that another id took, is shown as who has it now.
-        let mut ids: BTreeMap<&str, &Node> = BTreeMap::new();
-        for node in self.nodes.values().chain(self.elsewhere.values()) {
+    /// All nodes, sorted by name. Ids and names are unique.
+    pub(crate) fn nodes(&self) -> Vec<&NodeEntry> {
+        let mut named: BTreeMap<&NodeName, &NodeEntry> = BTreeMap::new();
+        // A peer's entry may be outdated: a node renamed since, or a name taken over by another id.
+        let mut ids: BTreeMap<&str, &NodeEntry> = BTreeMap::new();
+        for node in self.nodes.values().chain(self.peer_nodes.values()) {
             let known = ids.entry(&node.identity.id).or_insert(node);
-            if known.authority() < node.authority() {
+            if known.precedence() < node.precedence() {
                 *known = node;
             }
         }
         for node in ids.into_values() {
             let known = named.entry(&node.identity.name).or_insert(node);
-            if known.authority() < node.authority() {
+            if known.precedence() < node.precedence() {
                 *known = node;
             }
         }
         named.into_values().collect()
     }
 
-    /// Which of the connected nodes have applied `revision` of `epoch`. One that is gone counts neither way: nobody
-    /// waits for it.
+    /// The connected nodes that have applied `revision` of `epoch`. Stale nodes do not count.
     pub(crate) fn propagation(&self, epoch: &str, revision: i64) -> Propagation {
         let mut found = Propagation::default();
         for node in self.nodes().into_iter().filter(|node| node.is_connected()) {
-            if node.serves(epoch).is_some_and(|at| at >= revision) {
+            if node
+                .applied_revision(epoch)
+                .is_some_and(|at| at >= revision)
+            {
                 found.applied += 1;
             } else {
                 found.pending.push(node.identity.name.clone());
@@ -267,31 +267,31 @@ impl Registry {
         found
     }
 
-    /// The node of this name.
-    pub(crate) fn named(&self, name: &NodeName) -> Option<&Node> {
+    /// The node with this name.
+    pub(crate) fn by_name(&self, name: &NodeName) -> Option<&NodeEntry> {
         self.nodes()
             .into_iter()
             .find(|node| node.identity.name == *name)
     }
 
-    fn current(&mut self, id: &str, stream: StreamId) -> Option<&mut Node> {
+    fn current(&mut self, id: &str, stream: StreamId) -> Option<&mut NodeEntry> {
         self.nodes
             .get_mut(id)
             .filter(|node| node.stream == Some(stream))
     }
 
-    /// Finds or enters a node that spoke just now.
-    fn heard(
+    /// Finds or creates the entry of a node that called just now.
+    fn touch(
         &mut self,
-        identity: Identity,
+        identity: NodeIdentity,
         boot_id: String,
         now: Timestamp,
-    ) -> Result<&mut Node, NameTaken> {
-        let is_rival = |other: &&Node| {
+    ) -> Result<&mut NodeEntry, NameTaken> {
+        let is_rival = |other: &&NodeEntry| {
             other.identity.name == identity.name && other.identity.id != identity.id
         };
         if self
-            .elsewhere
+            .peer_nodes
             .values()
             .any(|other| is_rival(&other) && other.is_connected())
         {
@@ -305,18 +305,18 @@ impl Registry {
                     name: identity.name,
                 });
             }
-            let gone = rival.identity.id.clone();
-            self.nodes.remove(&gone);
+            let stale = rival.identity.id.clone();
+            self.nodes.remove(&stale);
         }
         let node = self
             .nodes
             .entry(identity.id.clone())
-            .or_insert_with(|| Node::new(identity.clone(), boot_id.clone(), now));
+            .or_insert_with(|| NodeEntry::new(identity.clone(), boot_id.clone(), now));
         node.identity = identity;
-        node.seen = now;
+        node.last_seen = now;
         if node.boot_id != boot_id {
             node.boot_id = boot_id;
-            // What the process before this one said of its instances is no longer so.
+            // The report of an earlier process no longer holds.
             node.report = None;
         }
         Ok(node)

@@ -1,5 +1,5 @@
-//! What a data plane says of itself. Kept in memory only: a control plane that restarts hears it
-//! all again within 10 s, and a report never costs a write.
+//! Reports of data planes, kept in memory only: nodes repeat them every 10 s, also to a restarted
+//! control plane, and a report never causes a write by itself.
 
 use bytes::Bytes;
 
@@ -7,59 +7,58 @@ use crate::domain::{
     ColdStart, ImageDigest, NodeName, StartFailure, Timestamp, Uid, VerificationState,
 };
 
-/// Who a data plane is.
+/// The identity of a data plane.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Identity {
-    /// The random id kept in its cache folder.
+pub(crate) struct NodeIdentity {
+    /// Random id stored in the node's cache folder.
     pub(crate) id: String,
-    /// Its label for people.
+    /// Unique label for people.
     pub(crate) name: NodeName,
-    /// Its program version.
+    /// Program version.
     pub(crate) version: String,
 }
 
-/// A route that a node keeps at its last good value.
+/// A route that a node rejected; it keeps the previous one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Quarantined {
-    /// The service's uid.
+pub(crate) struct QuarantinedRoute {
+    /// Uid of the service.
     pub(crate) service_uid: String,
-    /// The service's id, as far as the node knows it.
+    /// Id of the service. Empty if the node holds no earlier route of it.
     pub(crate) service: String,
-    /// Why it refused the new value.
+    /// Why the node rejected the route.
     pub(crate) reason: String,
 }
 
-/// A node's whole state at one time.
+/// The complete status of a node.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Report {
-    /// The engine and its version; empty while it does not answer.
+pub(crate) struct NodeReport {
+    /// Engine and version. Empty while the engine does not respond.
     pub(crate) engine: String,
-    /// Conditions to act on, for a person.
+    /// Human-readable conditions that need action.
     pub(crate) warnings: Vec<String>,
-    /// Its containers, in the order of their ids.
-    pub(crate) instances: Vec<Instance>,
-    /// The versions it has run or tried to run.
+    /// Instances, sorted by id.
+    pub(crate) instances: Vec<InstanceReport>,
+    /// Versions the node has run or tried to run.
     pub(crate) versions: Vec<VersionReport>,
-    /// The engine's runtime that containers run under; empty if it has not said.
+    /// OCI runtime of the containers. Empty while unknown.
     pub(crate) runtime: String,
-    /// How far its containers are kept apart, once it has said.
-    pub(crate) isolation: Option<Isolation>,
-    /// Network sandboxes ready for a new instance.
+    /// Network isolation of the containers. `None`: not reported yet.
+    pub(crate) isolation: Option<IsolationReport>,
+    /// Number of idle network sandboxes.
     pub(crate) sandboxes: u32,
-    /// The whole of it as it came, for other control planes.
+    /// The encoded request, shared with other control planes.
     pub(crate) encoded: Bytes,
 }
 
-/// How far the containers of a node are kept apart.
+/// Network isolation of a node's containers.
 #[derive(Debug, Clone)]
-pub(crate) struct Isolation {
-    /// How far.
+pub(crate) struct IsolationReport {
     pub(crate) state: IsolationState,
-    /// Why not all of it, for a person.
+    /// Human-readable gap and remedy. Empty when enforced.
     pub(crate) reason: String,
 }
 
-/// As the data plane judges it.
+/// The extent of network isolation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IsolationState {
     Unspecified,
@@ -68,30 +67,28 @@ pub(crate) enum IsolationState {
     None,
 }
 
-/// One container on a node.
+/// One instance on a node.
 #[derive(Debug, Clone)]
-pub(crate) struct Instance {
-    /// The last segment of its name.
+pub(crate) struct InstanceReport {
+    /// Last segment of the resource name.
     pub(crate) id: String,
-    /// `services/{service}`, as the node knows it.
+    /// `services/{service}`
     pub(crate) service: String,
-    /// The service's uid.
+    /// Uid of the service.
     pub(crate) service_uid: String,
-    /// The version's number.
+    /// Number of the version.
     pub(crate) version: i32,
-    /// Where it is in its life.
     pub(crate) state: InstanceState,
-    /// Requests in it now.
+    /// Number of requests in progress.
     pub(crate) in_flight: u32,
-    /// When it was begun.
     pub(crate) create_time: Option<Timestamp>,
-    /// Where the time of its start went, once it is ready.
+    /// Phases of the start. `None` until it is ready.
     pub(crate) cold_start: Option<ColdStart>,
-    /// The engine's id of the container.
+    /// Container id of the engine.
     pub(crate) container: String,
 }
 
-/// Where an instance is in its life, as the data plane's state machine names it.
+/// The states of the data plane's instance state machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum InstanceState {
     Unspecified,
@@ -107,36 +104,35 @@ pub(crate) enum InstanceState {
     Failed,
 }
 
-/// What a node knows of one version.
+/// A node's knowledge of one version.
 #[derive(Debug, Clone)]
 pub(crate) struct VersionReport {
-    /// Which; a uid names a version of all services.
+    /// Uid of the version, unique among all services.
     pub(crate) version_uid: Uid,
-    /// The digest it resolved, if a registry gave one.
+    /// Digest the node resolved. `None`: no registry gave one.
     pub(crate) image_digest: Option<ImageDigest>,
-    /// The last start that failed, until one succeeds.
+    /// Last failed start. `None` once a start succeeds.
     pub(crate) last_failure: Option<StartFailure>,
-    /// Starts failed in a row.
+    /// Number of consecutive failed starts.
     pub(crate) failures: u32,
-    /// No start is tried before this time.
+    /// End of the back-off. `None`: no back-off.
     pub(crate) backoff_until: Option<Timestamp>,
-    /// The last start that succeeded.
+    /// Last successful start. `None`: none yet.
     pub(crate) last_cold_start: Option<ColdStart>,
-    /// What is being pulled, while it is.
+    /// Progress of a running image pull. Empty: no pull is running.
     pub(crate) pull_progress: String,
-    /// The outcome of a verify order.
+    /// Outcome of the latest verification order. `None`: none received.
     pub(crate) verify: Option<VerifyOutcome>,
 }
 
-/// How far a node is with a verify order.
+/// The outcome of a verification order on a node.
 #[derive(Debug, Clone)]
 pub(crate) struct VerifyOutcome {
-    /// The order's id.
+    /// Id of the verification.
     pub(crate) id: String,
-    /// Pending, verified or failed.
     pub(crate) state: VerificationState,
-    /// Why it failed.
+    /// Cause of the failure. `None` unless failed.
     pub(crate) failure: Option<StartFailure>,
-    /// How the start went.
+    /// Phases of the start. `None` unless verified.
     pub(crate) cold_start: Option<ColdStart>,
 }

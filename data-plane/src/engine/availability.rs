@@ -1,12 +1,12 @@
 //! Whether the engine answers, as one value for all pools of a node. Pure: `now` is an argument.
 //!
-//! A call without a response begins an outage; the next response ends it. During an outage no instance
-//! is started, resumed, paused or reaped, because none of that could be undone; ready instances keep
-//! serving. Requests that need a start wait for [`GRACE`], because most outages are restarts. After
-//! that they are refused at once.
+//! A call without a response begins an outage; the next response ends it. During an outage no
+//! instance is started, resumed, paused or reaped, because none of that could be undone; ready
+//! instances keep serving. Requests that need a start wait for [`GRACE`], because most outages are
+//! restarts. After that they are refused at once.
 //!
-//! Laws (tested below): callers are refused only in an outage of at least [`GRACE`]; any response ends
-//! an outage; a repeated failure changes nothing.
+//! Laws (tested below): callers are refused only in an outage of at least [`GRACE`]; any response
+//! ends an outage; a repeated failure changes nothing.
 
 use std::time::{Duration, Instant};
 

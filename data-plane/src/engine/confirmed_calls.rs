@@ -1,63 +1,64 @@
 //! Engine calls that confirm their outcome by inspecting the container when the response is lost.
 //!
-//! An engine may carry out a call and not say so: it responds 500 after a create, is killed before its
-//! response, or hangs. So after an error with an unknown outcome the container is inspected, by the
-//! name that was chosen before its creation. A call that took effect succeeds; any other is repeated.
-//! Thus no container starts twice, and none stays behind because of a lost response.
+//! An engine may carry out a call and not say so: it responds 500 after a create, is killed before
+//! its response, or hangs. So after an error with an unknown outcome the container is inspected, by
+//! the name that was chosen before its creation. A call that took effect succeeds; any other is
+//! repeated. Thus no container starts twice, and none stays behind because of a lost response.
 //!
 //! Missing responses are recorded in the node's [availability](super::availability).
 
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use tracing::info;
 
 use super::context::EngineContext;
 use super::error_class::{self, Call};
 use crate::runtime::{Container, ContainerSpec, Error, label};
 
-/// Attempts before an error is returned.
 const ATTEMPTS: u32 = 3;
-/// Between two attempts.
 const RETRY: Duration = Duration::from_millis(100);
-/// A call that took longer hangs and is not repeated: its caller has waited enough, and the engine may
-/// still carry it out.
+/// A call that took longer hangs and is not repeated: its caller has waited enough, and the engine
+/// may still carry it out.
 const HANGS: Duration = Duration::from_secs(5);
 
 /// Creates a container and returns its id.
 pub(crate) async fn create(engine: &EngineContext, spec: &ContainerSpec) -> Result<String, Error> {
-    match ensure(engine, &spec.name, Operation::Create(spec)).await? {
-        Outcome::Confirmed(Some(id)) => Ok(id),
+    let call = || engine.runtime.create(spec);
+    match ensure(engine, &spec.name, Call::Create, call).await? {
+        Outcome::Confirmed(id) => Ok(id),
         Outcome::Observed(Some(found)) if is_ours(engine, &found) => Ok(found.id),
-        _ => Err(Error::NameTaken(format!(
+        Outcome::Observed(_) => Err(Error::NameTaken(format!(
             "{} exists and is not of this node",
             spec.name
         ))),
     }
 }
 
-/// Starts a container.
 pub(crate) async fn start(engine: &EngineContext, name: &str) -> Result<(), Error> {
-    ensure(engine, name, Operation::Start).await.map(drop)
+    let call = || engine.runtime.start(name);
+    ensure(engine, name, Call::Start, call).await.map(drop)
 }
 
-/// Pauses a container.
 pub(crate) async fn pause(engine: &EngineContext, name: &str) -> Result<(), Error> {
-    ensure(engine, name, Operation::Pause).await.map(drop)
+    let call = || engine.runtime.pause(name);
+    ensure(engine, name, Call::Pause, call).await.map(drop)
 }
 
-/// Unpauses a container.
 pub(crate) async fn unpause(engine: &EngineContext, name: &str) -> Result<(), Error> {
-    ensure(engine, name, Operation::Unpause).await.map(drop)
+    let call = || engine.runtime.unpause(name);
+    ensure(engine, name, Call::Unpause, call).await.map(drop)
 }
 
 /// Stops a container; kills it after `grace`.
 pub(crate) async fn stop(engine: &EngineContext, name: &str, grace: Duration) -> Result<(), Error> {
-    ensure(engine, name, Operation::Stop(grace)).await.map(drop)
+    let call = || engine.runtime.stop(name, grace);
+    ensure(engine, name, Call::Stop, call).await.map(drop)
 }
 
-/// Removes a container.
 pub(crate) async fn remove(engine: &EngineContext, name: &str) -> Result<(), Error> {
-    ensure(engine, name, Operation::Remove).await.map(drop)
+    let call = || engine.runtime.remove(name);
+    ensure(engine, name, Call::Remove, call).await.map(drop)
 }
 
 /// Inspects a container. An error is returned only if it repeats.
@@ -83,65 +84,27 @@ pub(crate) async fn inspect(engine: &EngineContext, name: &str) -> Result<Contai
     }
 }
 
-/// A call with its arguments.
-#[derive(Clone, Copy)]
-enum Operation<'a> {
-    Create(&'a ContainerSpec),
-    Start,
-    Pause,
-    Unpause,
-    Stop(Duration),
-    Remove,
-}
-
-impl Operation<'_> {
-    fn call(self) -> Call {
-        match self {
-            Self::Create(_) => Call::Create,
-            Self::Start => Call::Start,
-            Self::Pause => Call::Pause,
-            Self::Unpause => Call::Unpause,
-            Self::Stop(_) => Call::Stop,
-            Self::Remove => Call::Remove,
-        }
-    }
-
-    /// Calls the engine once. Only a create returns an id.
-    async fn attempt(self, engine: &EngineContext, name: &str) -> Result<Option<String>, Error> {
-        let runtime = &engine.runtime;
-        match self {
-            Self::Create(spec) => return runtime.create(spec).await.map(Some),
-            Self::Start => runtime.start(name).await,
-            Self::Pause => runtime.pause(name).await,
-            Self::Unpause => runtime.unpause(name).await,
-            Self::Stop(grace) => runtime.stop(name, grace).await,
-            Self::Remove => runtime.remove(name).await,
-        }
-        .map(|()| None)
-    }
-}
-
 /// How a call is known to have taken effect.
-enum Outcome {
-    /// The engine responded, to a create with an id.
-    Confirmed(Option<String>),
-    /// An inspection found this container, or none.
+enum Outcome<T> {
+    /// By its response.
+    Confirmed(T),
+    /// By an inspection, which found this container, or none.
     Observed(Option<Container>),
 }
 
-async fn ensure(
+async fn ensure<'a, T>(
     engine: &EngineContext,
     name: &str,
-    operation: Operation<'_>,
-) -> Result<Outcome, Error> {
-    let call = operation.call();
+    call: Call,
+    attempt: impl Fn() -> BoxFuture<'a, Result<T, Error>>,
+) -> Result<Outcome<T>, Error> {
     let mut attempts = 0;
     loop {
         let began = Instant::now();
-        let error = match operation.attempt(engine, name).await {
-            Ok(id) => {
+        let error = match attempt().await {
+            Ok(response) => {
                 engine.record_answer();
-                return Ok(Outcome::Confirmed(id));
+                return Ok(Outcome::Confirmed(response));
             }
             Err(error) => error,
         };

@@ -17,7 +17,6 @@ use crate::runtime::{Error, Runtime, label};
 pub(crate) struct EngineContext {
     /// The cluster's id for container labels; empty until there is a route table.
     pub(crate) cluster: RwLock<Arc<str>>,
-    /// The node's id.
     pub(crate) node: String,
     /// The id of this process.
     pub(crate) boot: String,
@@ -27,7 +26,6 @@ pub(crate) struct EngineContext {
     pub(crate) oci_runtime: OciRuntime,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) puller: Puller,
-    /// Whether a control plane is connected.
     pub(crate) control_plane: watch::Sender<bool>,
     pub(crate) isolation: Isolation,
     pub(crate) availability: watch::Sender<Availability>,
@@ -36,8 +34,8 @@ pub(crate) struct EngineContext {
 }
 
 impl EngineContext {
-    /// The name of the node's network. The first call creates the network and its firewall rules; the
-    /// name follows from the node's id, so a later process finds it.
+    /// The name of the node's network. The first call creates the network and its firewall rules;
+    /// the name follows from the node's id, so a later process finds it.
     pub(crate) async fn network(&self) -> Result<String, Error> {
         let network = self.network.read().clone();
         network
@@ -72,13 +70,11 @@ impl EngineContext {
         *self.network.write() = Arc::default();
     }
 
-    /// Records a call without a response.
     pub(crate) fn record_failure(&self) {
         self.availability
             .send_if_modified(|availability| availability.record_failure(Instant::now()));
     }
 
-    /// Records a response.
     pub(crate) fn record_answer(&self) {
         self.availability
             .send_if_modified(Availability::record_answer);
@@ -88,7 +84,6 @@ impl EngineContext {
         self.availability.borrow().is_available()
     }
 
-    /// Waits until the engine is available.
     pub(crate) async fn available(&self) {
         let mut availability = self.availability.subscribe();
         // Never an error: `self` holds the sender.
@@ -104,7 +99,6 @@ impl EngineContext {
     }
 }
 
-/// The name of a node's network.
 pub(crate) fn network_name(node: &str) -> String {
     format!("cless-{}", isolation::short_id(node))
 }

@@ -8,8 +8,8 @@
 //!                   inspect the container ──► done | not done | unknown
 //! ```
 //!
-//! Laws (tested below): an inspection counts as done exactly what the call asks for; opposite calls are
-//! never both done; a version is never blamed for an engine that does not answer.
+//! Laws (tested below): an inspection counts as done exactly what the call asks for. Opposite calls
+//! are never both done. A version is never blamed for an engine that does not answer.
 
 use crate::runtime::{ContainerState, Error};
 
@@ -54,7 +54,8 @@ pub(crate) fn is_done(call: Call, observed: Observed) -> bool {
     }
 }
 
-/// The cause of a failed start. It decides the back-off of the version and the answer to its callers.
+/// The cause of a failed start. It decides the back-off of the version and the answer to its
+/// callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
     /// The version: its image, command or program. Back-off from 1 s to 5 min; callers are refused.

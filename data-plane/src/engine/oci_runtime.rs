@@ -1,8 +1,8 @@
 //! The OCI runtime that containers run under, checked against what the engine offers.
 //!
-//! A node with `--runtime runsc` never runs a container under another runtime. While the engine lacks
-//! the runtime, starts fail with an error that lists the alternatives. The check runs at every
-//! connection to the engine.
+//! A node with `--runtime runsc` never runs a container under another runtime. While the engine
+//! lacks the runtime, starts fail with an error that lists the alternatives. The check runs at
+//! every connection to the engine.
 
 use parking_lot::RwLock;
 

@@ -1,12 +1,12 @@
 //! The node's limit on concurrent starts, fair among services.
 //!
-//! Starts are CPU-bound. Of twenty starts on two cores, the first is ready after 155 ms when two run at
-//! a time and after 556 ms when all do; the last is no later. A semaphore would let a service with
-//! fifty starts delay a service with one, so permits go round the waiting services.
+//! Starts are CPU-bound. Of twenty starts on two cores, the first is ready after 155 ms when two
+//! run at a time and after 556 ms when all do. The last is no later. A semaphore would let a
+//! service with fifty starts delay a service with one, so permits go round the waiting services.
 //!
-//! A call that takes much longer than any start hangs, in the engine or behind it. Its permit is lent
-//! to others, so that one container that cannot start blocks no other. The number of lent permits is
-//! bounded, and with it the number of hanging calls.
+//! A call that takes much longer than any start hangs, in the engine or behind it. Its permit is
+//! lent to others, so that one container that cannot start blocks no other. The number of lent
+//! permits is bounded, and with it the number of hanging calls.
 //!
 //! The limiter also knows when no start is in progress, which is the time for background work.
 
@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-/// After this time a call hangs and its permit is lent. The slowest of twenty concurrent starts took
-/// 3 s when measured.
+/// After this time a call hangs and its permit is lent. The slowest of twenty concurrent starts
+/// took 3 s when measured.
 const HANGS: Duration = Duration::from_secs(10);
 /// The most permits lent at a time.
 const MAX_LENT: usize = 32;
@@ -47,7 +47,6 @@ struct Queue {
     free: usize,
     lent: usize,
     in_progress: usize,
-    /// When the last start ended.
     last_end: Instant,
     /// Services with waiters, each once, in the order of their turns.
     turns: VecDeque<Arc<str>>,
@@ -55,7 +54,6 @@ struct Queue {
 }
 
 impl StartLimiter {
-    /// Allows `limit` concurrent starts.
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             queue: Arc::new(Mutex::new(Queue {
@@ -114,7 +112,6 @@ impl StartLimiter {
         }
     }
 
-    /// Hands a free permit to the next waiting service.
     fn release(&self) {
         loop {
             let next = {

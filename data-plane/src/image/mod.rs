@@ -20,4 +20,4 @@ pub mod puller;
 pub mod record;
 
 pub use puller::Puller;
-pub use record::Record;
+pub use record::PullRecord;

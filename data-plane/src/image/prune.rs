@@ -8,14 +8,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::record::Entry;
+use super::record::PulledImage;
 use crate::runtime::reference;
 
 /// Inputs of the decision for one recorded image.
 #[derive(Debug, Clone, Copy)]
 pub struct ImageFacts<'a> {
     /// The entry in the record.
-    pub entry: &'a Entry,
+    pub entry: &'a PulledImage,
     /// All names of the image in the engine; `None` if the engine has no such image.
     pub names: Option<&'a BTreeSet<String>>,
     /// Whether any container uses the image, running or not.
@@ -94,7 +94,7 @@ mod tests {
         retained: Option<&[&str]>,
         idle: u64,
     ) -> PruneDecision {
-        let entry = Entry {
+        let entry = PulledImage {
             names: set(&["r/app:1", "r/app@sha256:1"]),
             needed: 1000,
         };
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_was_set_back_removes_nothing() {
-        let entry = Entry {
+        let entry = PulledImage {
             names: set(&["a:1"]),
             needed: 1000,
         };
@@ -194,7 +194,7 @@ mod tests {
             needed in 0u64..200,
             now in 0u64..200,
         ) {
-            let entry = Entry { names: known.clone(), needed };
+            let entry = PulledImage { names: known.clone(), needed };
             let facts = ImageFacts { entry: &entry, names: names.as_ref(), in_use };
             if let PruneDecision::Remove(off) = decide(&facts, retained.as_ref(), now, AFTER) {
                 let names = names.expect("the engine has it");

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use tracing::{debug, info, warn};
 
 use super::prune::{ImageFacts, PruneDecision, decide, retained_names};
-use super::record::{Entry, Record, seconds};
+use super::record::{PullRecord, PulledImage, seconds};
 use crate::runtime::{Error, Runtime};
 
 /// Rounds per retention time: removal is at most a quarter of it late, within the bounds below.
@@ -22,7 +22,7 @@ const MAX_INTERVAL: Duration = Duration::from_secs(600);
 
 /// The image of a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Retained {
+pub struct VersionImage {
     /// Reference as given in the version.
     pub image: String,
     /// Digest that nodes pull by; `None` while unresolved.
@@ -31,12 +31,12 @@ pub struct Retained {
 
 /// Lists the images of all versions.
 #[async_trait::async_trait]
-pub trait Versions: Send + Sync + 'static {
+pub trait VersionImages: Send + Sync + 'static {
     /// Images of all existing versions, reachable or not.
     ///
     /// # Errors
     /// A message if the complete list is unavailable; nothing may be removed then.
-    async fn retained(&self) -> Result<Vec<Retained>, String>;
+    async fn retained(&self) -> Result<Vec<VersionImage>, String>;
 }
 
 /// Removes unused images; see the module documentation.
@@ -44,9 +44,9 @@ pub struct Pruner {
     /// The engine.
     pub runtime: Arc<dyn Runtime>,
     /// Images that this node pulled.
-    pub record: Arc<Record>,
+    pub record: Arc<PullRecord>,
     /// Images that versions use.
-    pub versions: Arc<dyn Versions>,
+    pub versions: Arc<dyn VersionImages>,
     /// Retention time of unused images.
     pub after: Duration,
 }
@@ -86,7 +86,7 @@ impl Pruner {
         // Queried after the images, so that a container created meanwhile is seen.
         let in_use = self.runtime.images_in_use().await?;
         let now = seconds(SystemTime::now());
-        let decision = |id: &str, entry: &Entry, retained: Option<&BTreeSet<String>>| {
+        let decision = |id: &str, entry: &PulledImage, retained: Option<&BTreeSet<String>>| {
             let facts = ImageFacts {
                 entry,
                 names: names.get(id),
@@ -94,7 +94,7 @@ impl Pruner {
             };
             decide(&facts, retained, now, self.after)
         };
-        let due = |(id, entry): (&String, &Entry)| {
+        let due = |(id, entry): (&String, &PulledImage)| {
             decision(id, entry, None) == PruneDecision::NeedsVersions
         };
         let retained = match entries.iter().any(due) {

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::progress::Progress;
-use super::record::Record;
+use super::record::PullRecord;
 use crate::runtime::{Error, Image, PullStep, Runtime, reference};
 
 /// Minimum interval between progress calls.
@@ -39,13 +39,13 @@ pub struct Puller {
 
 struct Inner {
     runtime: Arc<dyn Runtime>,
-    record: Arc<Record>,
+    record: Arc<PullRecord>,
     pulls: Mutex<HashMap<String, watch::Receiver<PullState>>>,
 }
 
 impl Puller {
     /// A puller without running pulls.
-    pub fn new(runtime: Arc<dyn Runtime>, record: Arc<Record>) -> Self {
+    pub fn new(runtime: Arc<dyn Runtime>, record: Arc<PullRecord>) -> Self {
         Self {
             inner: Arc::new(Inner {
                 runtime,

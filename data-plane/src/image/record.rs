@@ -20,12 +20,12 @@ const DAMAGED: &str = "images.damaged";
 const SCHEMA: u32 = 1;
 
 /// Entries by the engine's image id.
-pub type Entries = BTreeMap<String, Entry>;
+pub type Entries = BTreeMap<String, PulledImage>;
 
 /// An image pulled by this node.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Entry {
+pub struct PulledImage {
     /// Names given by the pull, in canonical form.
     pub names: BTreeSet<String>,
     /// Time when the image was last needed, in seconds since 1970.
@@ -41,14 +41,14 @@ struct Content {
 
 /// The record; the default one has no file.
 #[derive(Debug, Default)]
-pub struct Record {
+pub struct PullRecord {
     path: Option<PathBuf>,
     entries: Mutex<Entries>,
     /// Serialises writes, so that older content never replaces newer.
     writing: tokio::sync::Mutex<()>,
 }
 
-impl Record {
+impl PullRecord {
     /// Reads the record in the cache folder.
     ///
     /// # Errors
@@ -94,7 +94,7 @@ impl Record {
     /// that refers to it still needs it.
     pub async fn pulled(self: &Arc<Self>, id: &str, names: BTreeSet<String>, now: SystemTime) {
         self.change(|entries| {
-            let entry = entries.entry(id.to_owned()).or_insert_with(|| Entry {
+            let entry = entries.entry(id.to_owned()).or_insert_with(|| PulledImage {
                 names: BTreeSet::new(),
                 needed: 0,
             });
@@ -196,7 +196,7 @@ mod tests {
     #[tokio::test]
     async fn pulled_images_are_known_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
-        let record = Arc::new(Record::open(folder.path()).unwrap());
+        let record = Arc::new(PullRecord::open(folder.path()).unwrap());
         record
             .pulled(&id('a'), names(&["r/app:1", "r/app@sha256:1"]), at(5))
             .await;
@@ -205,8 +205,8 @@ mod tests {
         record
             .needed([id('a').as_str(), id('b').as_str()].into_iter(), at(9))
             .await;
-        let again = Record::open(folder.path()).unwrap();
-        let entry = Entry {
+        let again = PullRecord::open(folder.path()).unwrap();
+        let entry = PulledImage {
             names: names(&["r/app:1", "r/app@sha256:1"]),
             needed: 9,
         };
@@ -216,7 +216,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_moved_tag_belongs_to_both_images() {
-        let record = Arc::new(Record::default());
+        let record = Arc::new(PullRecord::default());
         record
             .pulled(&id('a'), names(&["r/app:1", "r/app@sha256:1"]), at(5))
             .await;
@@ -248,7 +248,7 @@ mod tests {
         ] {
             let folder = tempfile::tempdir().unwrap();
             std::fs::write(folder.path().join(FILE), damage).unwrap();
-            let record = Record::open(folder.path()).unwrap();
+            let record = PullRecord::open(folder.path()).unwrap();
             assert!(record.entries().is_empty(), "{damage}");
             let aside = std::fs::read_to_string(folder.path().join(DAMAGED)).unwrap();
             assert_eq!(aside, damage);

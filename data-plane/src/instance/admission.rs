@@ -10,13 +10,13 @@
 //! ```
 //!
 //! One word holds both, so checking that no request is inside and refusing new ones is one step. An
-//! instance with a request is never reaped or frozen, and no request enters an instance that stops or is
-//! paused (laws 3 and 4 of ARCHITECTURE.md). Exactly one caller of [`Admission::reap`],
-//! [`Admission::drain`], [`Admission::leave`] or [`Admission::shut`] observes the transition to SHUT; it
-//! stops the container.
+//! instance with a request is never reaped or frozen, and no request enters an instance that stops
+//! or is paused (laws 3 and 4 of ARCHITECTURE.md). Exactly one caller of [`Admission::reap`],
+//! [`Admission::drain`], [`Admission::leave`] or [`Admission::shut`] observes the transition to
+//! SHUT; it stops the container.
 //!
-//! `super::atomic` is the standard library's here. `tests/loom` includes this file with loom's atomics
-//! and checks every interleaving of these calls.
+//! `super::atomic` is the standard library's here. `tests/loom` includes this file with loom's
+//! atomics and checks every interleaving of these calls.
 
 use super::atomic::{AtomicU64, Ordering};
 
@@ -49,7 +49,8 @@ impl Admission {
             .compare_exchange(0, OPEN, Ordering::AcqRel, Ordering::Relaxed);
     }
 
-    /// Takes a slot, unless `limit` are taken. Returns the number of taken slots, including this one.
+    /// Takes a slot, unless `limit` are taken. Returns the number of taken slots, including this
+    /// one.
     ///
     /// # Errors
     /// [`Refused`]; no slot is taken then.

@@ -24,7 +24,6 @@ pub struct Instance {
     /// When the last request left, in ms after `created`.
     idle_since: AtomicU64,
     pub(crate) admission: Admission,
-    /// The most concurrent requests since [`Instance::take_peak`].
     peak: AtomicU32,
     pub(crate) passive_health: PassiveHealth,
     address: OnceLock<SocketAddr>,
@@ -66,7 +65,8 @@ impl Instance {
         }
     }
 
-    /// Unique within the process and never reused, unlike addresses: the key of upstream connections.
+    /// Unique within the process and never reused, unlike addresses: the key of upstream
+    /// connections.
     pub fn serial(&self) -> u64 {
         self.serial
     }
@@ -96,8 +96,8 @@ impl Instance {
         self.retired.is_cancelled()
     }
 
-    /// How often it was paused. A connection from before the last pause is not reused: a server whose
-    /// time limits expired during the pause closes it on resuming.
+    /// How often it was paused. A connection from before the last pause is not reused: a server
+    /// whose time limits expired during the pause closes it on resuming.
     pub fn pause_count(&self) -> u64 {
         self.pauses.load(Ordering::Acquire)
     }
@@ -129,7 +129,6 @@ impl Instance {
         Starvation(self)
     }
 
-    /// Takes a slot, unless `limit` are taken.
     pub(crate) fn enter(&self, limit: u32) -> Result<(), Refused> {
         let taken = self.admission.enter(limit)?;
         if taken > self.peak.load(Ordering::Relaxed) {
@@ -156,7 +155,6 @@ impl Instance {
         frozen
     }
 
-    /// Waits until no connection is open.
     pub(crate) async fn disconnected(&self) {
         self.connections.wait().await;
     }
@@ -167,7 +165,6 @@ impl Instance {
         self.peak.swap(now, Ordering::Relaxed).max(now)
     }
 
-    /// Records that it answered its probe.
     pub(crate) fn set_ready(
         &self,
         address: SocketAddr,

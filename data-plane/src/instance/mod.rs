@@ -5,16 +5,14 @@
 //! - [`admission`]: state and number of requests in one atomic word.
 //! - [`passive_health`]: when failed requests cause a health check.
 
-// `admission` imports its atomics from here; `tests/loom` provides loom's.
-use std::sync::atomic;
-
 pub mod admission;
+mod atomic;
 #[expect(
     clippy::module_inception,
     reason = "the folder holds what an instance is made of, the file the instance"
 )]
 mod instance;
 pub(crate) mod passive_health;
-pub mod state;
+pub(crate) mod state;
 
 pub use instance::{Instance, Starvation};

@@ -1,12 +1,11 @@
 //! Passive health: a few failed requests in a row cause a health check.
 //!
-//! A failed request is one whose connection was refused, reset or not accepted in time, whose response
-//! head did not arrive within the request's timeout, or whose caller left after a long wait. Failures
-//! only cause a check; the probe decides whether the instance is taken out. So a program that is slow,
-//! or busy with one long request at a time, is checked and stays.
+//! A request fails if its connection is refused, reset or not accepted in time, if its response head
+//! exceeds the request's timeout, or if its caller leaves after a long wait. The probe decides
+//! whether the instance is taken out, so a slow program, or one busy with a long request, stays.
 //!
-//! Law: every [`FAILURES_TO_CHECK`]th failure since the last answer asks for a check, and nothing else
-//! does; at most one check runs.
+//! Law: every [`FAILURES_TO_CHECK`]th failure since the last answer asks for a check, and nothing
+//! else does; at most one check runs.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -16,7 +15,6 @@ const FAILURES_TO_CHECK: u32 = 3;
 /// A caller that leaves earlier may leave for any reason; a later one did not get its answer.
 const ABANDONED_AFTER: Duration = Duration::from_secs(10);
 
-/// Results of an instance's requests.
 #[derive(Debug, Default)]
 pub(crate) struct PassiveHealth {
     failures: AtomicU32,
@@ -46,12 +44,11 @@ impl PassiveHealth {
         waited >= ABANDONED_AFTER && self.record_failure()
     }
 
-    /// Begins a check. False if one runs.
+    /// False if a check runs already.
     pub(crate) fn begin_check(&self) -> bool {
         !self.checking.swap(true, Ordering::AcqRel)
     }
 
-    /// Ends the check.
     pub(crate) fn end_check(&self) {
         self.checking.store(false, Ordering::Release);
     }

@@ -17,29 +17,27 @@
 //!                                └─────── Paused ──────┘
 //! ```
 //!
-//! Not drawn: `Pausing` returns to `Ready` if the engine was unavailable and did not pause it. An
-//! instance in a network sandbox is probed from its start call on and may answer before the engine
-//! does, so `Starting` also leads to `Ready`, and a later [`Event::Started`] changes nothing.
+//! Not drawn: `Pausing` returns to `Ready` if the engine was unavailable and did not pause it.
+//! `Starting` leads to `Ready` if an instance in a network sandbox answers before the engine does; a
+//! later [`Event::Started`] changes nothing.
 //!
-//! A cancelled start drains like any other instance; it has nothing in flight and stops at once. So does
-//! an instance that pauses, is paused, or resumes. `Failed` keeps the reason of an unusable container
-//! until its removal.
+//! A cancelled start drains like any other instance; it has nothing in flight and stops at once. So
+//! does an instance that pauses, is paused, or resumes. `Failed` keeps the reason of an unusable
+//! container until its removal.
 //!
-//! Laws (tested below over random events): at most one [`Action::Remove`] or [`Action::Stop`] occurs;
-//! every life that is drained or fails ends in `Gone` once the removal is reported; `Gone` absorbs every
-//! event; a pause or resume ends before the next begins; no [`Action::Open`] occurs between a pause and
-//! the end of its resume.
+//! Laws (tested below over random events): at most one [`Action::Remove`] or [`Action::Stop`]
+//! occurs. Every life that is drained or fails ends in `Gone` once the removal is reported. `Gone`
+//! absorbs every event. A pause or resume ends before the next begins. No [`Action::Open`] occurs
+//! between a pause and the end of its resume.
 
-/// The state of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub(crate) enum State {
     /// The engine creates the container, after a pull if one is needed.
     Creating,
     /// The engine starts the container.
     Starting,
     /// The container runs and does not answer yet.
     Probing,
-    /// Requests may enter.
     Ready,
     /// The engine pauses the container. No request may enter.
     Pausing,
@@ -49,22 +47,20 @@ pub enum State {
     Resuming,
     /// No request may enter; those in flight go on.
     Draining,
-    /// The container is stopped and removed.
     Stopping,
     /// The container ended by itself or failed to start; it is removed.
     Failed,
-    /// The container is removed.
     Gone,
 }
 
 impl State {
     /// Whether it has not been ready yet and may become ready.
-    pub fn is_starting(self) -> bool {
+    pub(crate) fn is_starting(self) -> bool {
         matches!(self, Self::Creating | Self::Starting | Self::Probing)
     }
 
     /// Whether it serves requests, or may without another start.
-    pub fn is_active(self) -> bool {
+    pub(crate) fn is_active(self) -> bool {
         self.is_starting()
             || matches!(
                 self,
@@ -73,45 +69,33 @@ impl State {
     }
 }
 
-/// An event of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
-    /// The container exists.
+pub(crate) enum Event {
     Created,
-    /// The container's process runs.
     Started,
-    /// The container answered a probe.
     Answered,
-    /// The start failed.
     StartFailed,
     /// Admission is frozen with no request inside: pause the container.
     PauseRequested,
-    /// The engine has paused the container.
     Paused,
     /// The engine has not paused the container, because it was unavailable.
     PauseSkipped,
     /// Resume the container.
     ResumeRequested,
-    /// The engine has resumed the container.
     Resumed,
     /// The engine could not pause or resume the container.
     PauseFailed,
-    /// The container failed a health check.
     Unresponsive,
-    /// The container's process ended.
     Died,
     /// The instance is not needed any more.
     Drain,
     /// Admission is shut with no request inside.
     Emptied,
-    /// The container is removed.
     Removed,
 }
 
-/// An action for the caller of [`step`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// Admit requests.
+pub(crate) enum Action {
     Open,
     /// Pause the container; report [`Event::Paused`], [`Event::PauseSkipped`] or
     /// [`Event::PauseFailed`].
@@ -126,13 +110,12 @@ pub enum Action {
     Stop,
     /// Remove the container; report [`Event::Removed`].
     Remove,
-    /// Forget the instance.
     Forget,
 }
 
-/// One step of the state machine. An event that does not fit the state is late or repeated and changes
-/// nothing.
-pub fn step(state: State, event: Event) -> (State, &'static [Action]) {
+/// One step of the state machine. An event that does not fit the state is late or repeated and
+/// changes nothing.
+pub(crate) fn step(state: State, event: Event) -> (State, &'static [Action]) {
     use {Action as A, Event as E, State as S};
     match (state, event) {
         (S::Creating, E::Created) => (S::Starting, &[]),

@@ -19,23 +19,19 @@ use crate::route::Version;
 pub(crate) struct Adoption {
     pub(crate) engine: Arc<EngineContext>,
     pub(crate) events: EventSender,
-    /// The container's name.
     pub(crate) name: String,
     /// Whether the container is paused and must be resumed first.
     pub(crate) paused: bool,
     pub(crate) version: Arc<Version>,
     pub(crate) address: SocketAddr,
-    /// Time limit of the probes.
     pub(crate) timeout: Duration,
     pub(crate) cancel: CancellationToken,
-    /// Cancelled when the engine reports the container's death.
     pub(crate) died: CancellationToken,
     /// Cancelled when the container's sandbox ends.
     pub(crate) network_lost: CancellationToken,
 }
 
 impl Adoption {
-    /// Waits until the container answers, and reports the outcome.
     pub(crate) async fn run(self) {
         let deadline = Instant::now() + self.timeout;
         let runtime = self.engine.runtime.clone();

@@ -1,6 +1,5 @@
 //! Events that a task reports of its instance.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,24 +8,19 @@ use super::phases::FailedPhases;
 use crate::engine::error_class::Cause;
 use crate::report::{ColdStart, FailureReason, StartFailure};
 
-/// An event of one instance.
 #[derive(Debug)]
 pub(crate) enum TaskEvent {
     /// The progress of a pull, for a person; `None` when it is over.
     Pulling(Option<String>),
-    /// The image was pulled.
     Pulled,
     /// The digest of the image that the instance runs, or will run.
     Resolved(Arc<str>),
     /// The container exists; its engine id.
     Created(String),
-    /// The container's process runs.
     Started,
-    /// The container answered its probe.
     Answered(Box<Started>),
     /// The engine reported a failed start of a container that answers.
     StartUnconfirmed,
-    /// The start failed.
     Failed(Box<StartFailure>, Cause),
     /// The phases of a start; a [`TaskEvent::Failed`] of the same reason follows.
     FailedPhases(FailureReason, Box<FailedPhases>),
@@ -40,9 +34,7 @@ pub(crate) enum TaskEvent {
     Resumed(Duration),
     /// The engine could not pause or resume the container.
     PauseFailed(Box<StartFailure>),
-    /// The container failed a health check.
     Unresponsive(Box<StartFailure>),
-    /// The container is removed.
     Removed,
 }
 
@@ -65,7 +57,6 @@ pub(crate) struct EventSender {
 }
 
 impl EventSender {
-    /// Sends events of the instance `serial` to `sink`.
     pub(crate) fn new(serial: u64, sink: impl Fn(u64, TaskEvent) + Send + Sync + 'static) -> Self {
         let sink = Arc::new(sink);
         Self { serial, sink }
@@ -73,13 +64,5 @@ impl EventSender {
 
     pub(crate) fn send(&self, event: TaskEvent) {
         (self.sink)(self.serial, event);
-    }
-}
-
-impl fmt::Debug for EventSender {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EventSender")
-            .field("serial", &self.serial)
-            .finish_non_exhaustive()
     }
 }

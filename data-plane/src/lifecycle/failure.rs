@@ -10,7 +10,8 @@ use crate::runtime::{Error, Exit, Runtime};
 /// Lines of output kept of a container that ended.
 const LOG_TAIL_LINES: usize = 20;
 
-/// Engines, shells and the container's init add this to the number of the signal that ended a process.
+/// Engines, shells and the container's init add this to the number of the signal that ended a
+/// process.
 const SIGNAL_EXIT_BASE: i32 = 128;
 
 /// The exit of a container that the engine cannot describe.
@@ -127,8 +128,8 @@ pub(crate) fn new(reason: FailureReason, message: String) -> StartFailure {
     }
 }
 
-/// The signal that an exit code stands for, if it does. A program may exit with such a code by itself;
-/// no engine tells the difference.
+/// The signal that an exit code stands for, if it does. A program may exit with such a code by
+/// itself; no engine tells the difference.
 fn signal_of(exit_code: i32) -> Option<String> {
     let number = u8::try_from(exit_code.checked_sub(SIGNAL_EXIT_BASE)?).ok()?;
     (1..=signal::LAST)

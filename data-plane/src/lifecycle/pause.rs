@@ -1,8 +1,8 @@
 //! Pausing and resuming an instance.
 //!
-//! The instance has no request and admits none during these tasks. Its connections are closed before
-//! the pause. The kernel keeps accepting for a paused process, so the other end would not notice; and a
-//! process whose time limits expired closes its connections on resuming, under a new request.
+//! The instance has no request and admits none during these tasks. Its connections are closed first:
+//! the kernel keeps accepting for a paused process, so the other end would not notice the pause. A
+//! process whose time limits expired would close them on resuming, under a new request.
 //!
 //! An unavailable engine costs no instance. A call that was not sent had no effect; after a call
 //! without a response the container is inspected once the engine is back.
@@ -22,10 +22,8 @@ use crate::runtime::{ContainerState, Error};
 /// The longest wait for connections to close. A connection that cannot close, because the instance
 /// reads nothing, stays open.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Between attempts while the engine comes and goes.
 const RETRY: Duration = Duration::from_millis(250);
 
-/// A pause or resume of one instance.
 pub(crate) struct PauseTask {
     pub(crate) engine: Arc<EngineContext>,
     pub(crate) events: EventSender,
@@ -35,7 +33,6 @@ pub(crate) struct PauseTask {
 }
 
 impl PauseTask {
-    /// Pauses the container and reports the outcome.
     pub(crate) async fn pause(mut self) {
         self.await_previous().await;
         let _ = tokio::time::timeout(DISCONNECT_TIMEOUT, self.instance.disconnected()).await;
@@ -44,7 +41,7 @@ impl PauseTask {
             Ok(()) => TaskEvent::Paused(began.elapsed()),
             Err(Error::NotSent(_)) => TaskEvent::PauseSkipped,
             Err(error) if self.is_outage(&error) => self.await_outcome().await,
-            Err(error) => pause_failed("frozen", error),
+            Err(error) => pause_failed("paused", error),
         };
         self.events.send(event);
     }
@@ -64,15 +61,16 @@ impl PauseTask {
                 }
                 Ok(_) => {
                     let gone = Error::NotFound(self.instance.name().to_owned());
-                    return pause_failed("frozen", gone);
+                    return pause_failed("paused", gone);
                 }
                 Err(error) if error_class::is_unreachable(&error) => self.engine.record_failure(),
-                Err(error) => return pause_failed("frozen", error),
+                Err(error) => return pause_failed("paused", error),
             }
         }
     }
 
-    /// Resumes the container and reports the outcome. There is no probe: it listened before the pause.
+    /// Resumes the container and reports the outcome. There is no probe: it listened before the
+    /// pause.
     pub(crate) async fn resume(mut self) {
         self.await_previous().await;
         let began = Instant::now();
@@ -83,7 +81,7 @@ impl PauseTask {
                     tokio::time::sleep(RETRY).await;
                     self.engine.available().await;
                 }
-                Err(error) => break pause_failed("thawed", error),
+                Err(error) => break pause_failed("resumed", error),
             }
         };
         self.events.send(event);

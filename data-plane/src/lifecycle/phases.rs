@@ -1,8 +1,8 @@
 //! The time that each phase of a start took. Pure.
 //!
-//! A failed start spent the rest of its time in the phase in which it failed: a pull that fails after
-//! ten minutes counts as ten minutes of pulling. Law (tested below): the phases of a failed start add
-//! up to its total.
+//! A failed start spent the rest of its time in the phase in which it failed: a pull that fails
+//! after ten minutes counts as ten minutes of pulling. Law (tested below): the phases of a failed
+//! start add up to its total.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,12 +22,10 @@ pub(crate) struct Phases {
     pub(crate) image_digest: Option<Arc<str>>,
     /// Whether this start resolved it.
     pub(crate) resolved_here: bool,
-    /// Image references that this start pulled.
     pub(crate) pulled: BTreeSet<String>,
 }
 
 impl Phases {
-    /// The phases of a successful start.
     pub(crate) fn of_ready(&self, total: Duration, at: SystemTime) -> ColdStart {
         ColdStart {
             pull: self.pull,

@@ -28,12 +28,10 @@ pub(crate) enum Removal {
     Explain,
 }
 
-/// A removal, ready to [run](RemoveTask::run).
 pub(crate) struct RemoveTask {
     pub(crate) engine: Arc<EngineContext>,
     pub(crate) sandboxes: Arc<Sandboxes>,
     pub(crate) events: EventSender,
-    /// The container's name.
     pub(crate) name: String,
     pub(crate) removal: Removal,
     /// The task before this one. It must end first: a container whose creation is in progress would

@@ -4,10 +4,10 @@
 //!   pull, if needed ──► start permit ──► create ──► start ──► probe ──► ready
 //! ```
 //!
-//! A start joins a network sandbox if one is ready (see [`in_sandbox`]) and uses the bridge otherwise.
-//! If the sandbox proves unusable, the start begins again on the bridge. A token cancels the start;
-//! another reports the container's death, from the engine's events. Because an event may be lost, the
-//! start also inspects the container now and then.
+//! A start joins a network sandbox if one is ready (see [`in_sandbox`]) and uses the bridge
+//! otherwise. If the sandbox proves unusable, the start begins again on the bridge. A token cancels
+//! the start; another reports the container's death, from the engine's events. Because an event may
+//! be lost, the start also inspects the container now and then.
 //!
 //! An engine call that creates something is never dropped: its container would appear after the
 //! removal. So cancellation takes effect between such calls and during waits.
@@ -47,7 +47,6 @@ pub(crate) struct Start {
     pub(crate) engine: Arc<EngineContext>,
     pub(crate) sandboxes: Arc<Sandboxes>,
     pub(crate) events: EventSender,
-    /// The container's name.
     pub(crate) name: String,
     pub(crate) version: Arc<Version>,
     /// The digest that the control plane fixed for the version; `None` until it has.
@@ -63,11 +62,9 @@ pub(crate) struct Start {
     /// Whether to pull before anything else: the first start under the pull policy `always`.
     pub(crate) pull_first: bool,
     pub(crate) cancel: CancellationToken,
-    /// Cancelled when the engine reports the container's death.
     pub(crate) died: CancellationToken,
 }
 
-/// One attempt of a start.
 struct Attempt {
     use_sandbox: bool,
     died: CancellationToken,
@@ -83,7 +80,6 @@ struct Placement {
 }
 
 impl Start {
-    /// Runs the start and reports its outcome.
     pub(crate) async fn run(self) {
         let span = info_span!(
             parent: None,
@@ -109,8 +105,8 @@ impl Start {
         let mut outcome = self.attempt(&first, began, &mut phases).await;
         if let Err(StartAbort::SandboxUnusable(why)) = &outcome {
             self.leave_sandbox(why).await;
-            // `self.died` may report the container that was just removed. Inspections notice the death
-            // of the next.
+            // `self.died` may report the container that was just removed. Inspections notice the
+            // death of the next.
             let second = Attempt {
                 use_sandbox: false,
                 died: CancellationToken::new(),

@@ -1,12 +1,12 @@
 //! The task of a pool: it owns the queue and the state of every instance, and makes all decisions.
 //!
-//! The actor is a reconciler. After each message, timer or change of availability it hands free slots
-//! to the queue in order, asks `scale::decide` what to start, resume, pause and reap, and publishes its
-//! changes. It performs nothing itself: [`lifecycle`](crate::lifecycle) tasks call the engine and report
-//! back by messages.
+//! The actor is a reconciler. After each message, timer or change of availability it hands free
+//! slots to the queue in order, asks `scale::decide` what to start, resume, pause and reap, and
+//! publishes its changes. It performs nothing itself: [`lifecycle`](crate::lifecycle) tasks call
+//! the engine and report back by messages.
 //!
-//! Invariants: every [`Waiter`] is answered exactly once; a pool ends only with an empty queue and no
-//! instance, and only once its version has left the route table.
+//! Invariants: every [`Waiter`] is answered exactly once; a pool ends only with an empty queue and
+//! no instance, and only once its version has left the route table.
 
 pub(super) mod digest;
 mod entry;
@@ -40,7 +40,6 @@ use crate::scale::window::Window;
 use entry::InstanceEntry;
 use verification::Verification;
 
-/// The parts of a node that its pools share.
 #[derive(Clone)]
 pub(super) struct PoolContext {
     pub(super) engine: Arc<EngineContext>,
@@ -59,14 +58,12 @@ impl PoolContext {
 /// How long the failure of the last start is reported for a version that left the route table.
 const FAILURE_RETENTION: Duration = Duration::from_secs(600);
 
-/// See the module.
 pub(super) struct PoolActor {
     shared: Arc<Shared>,
     context: PoolContext,
     inbox: mpsc::UnboundedReceiver<Message>,
     membership: RouteMembership,
     queue: VecDeque<Waiter>,
-    /// By serial.
     instances: BTreeMap<u64, InstanceEntry>,
     backoff: CrashBackoff,
     /// The port that a start found.
@@ -93,7 +90,6 @@ pub(super) struct PoolActor {
     dirty: bool,
 }
 
-/// The node stops.
 struct Stopping {
     /// Ready instances stay for the next process.
     keep: bool,

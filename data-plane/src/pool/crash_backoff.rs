@@ -1,4 +1,5 @@
-//! The delay between starts of a version that does not stay up: 1 s, doubled each time, at most 5 min.
+//! The delay between starts of a version that does not stay up: 1 s, doubled each time, at most 5
+//! min.
 //!
 //! ```text
 //!               failed                            ready: on probation
@@ -11,28 +12,28 @@
 //! ```
 //!
 //! A ready instance admits callers at once, but its start counts as successful only after
-//! [`PROBATION`]. A program that listens and then dies, again and again, is a crash loop like one that
-//! never listens. The first early exit in a row is replaced at once; the second waits.
+//! [`PROBATION`]. A program that listens and then dies, again and again, is a crash loop like one
+//! that never listens. The first early exit in a row is replaced at once; the second waits.
 //!
-//! Laws (tested below), for the n-th failure since the last successful start: a failed start delays the
-//! next by 2^(n-1) s, and an early exit by 2^(n-2) s, or by nothing if it is the first; both at most
-//! 5 min. So delays never shrink within a row. A successful start resets the count; readiness ends a
-//! delay and never begins one.
+//! Laws (tested below), for the n-th failure since the last successful start: a failed start delays
+//! the next by 2^(n-1) s. An early exit delays it by 2^(n-2) s, or by nothing if it is the first.
+//! Both are at most 5 min, so delays never shrink within a row. A successful start resets the count;
+//! readiness ends a delay and never begins one.
 //!
-//! Failures of the engine or the node delay the next start by 5 s at most and do not count: no version
-//! is punished for them.
+//! Failures of the engine or the node delay the next start by 5 s at most and do not count: no
+//! version is punished for them.
 //!
-//! There is no jitter: callers receive the remaining time, and the start limiter spreads the starts.
+//! There is no jitter: callers receive the remaining time, and the start limiter spreads the
+//! starts.
 
 use std::time::{Duration, Instant};
 
 const FIRST: Duration = Duration::from_secs(1);
 const MAX: Duration = Duration::from_secs(300);
-/// How long an instance must stay up for its start to be successful. A program that fails at its first
-/// request or its first database connection does so within seconds.
+/// How long an instance must stay up for its start to be successful. A program that fails at its
+/// first request or its first database connection does so within seconds.
 pub(super) const PROBATION: Duration = Duration::from_secs(10);
 
-/// The delays after failures of the engine or the node.
 const NODE_FIRST: Duration = Duration::from_millis(250);
 const NODE_MAX: Duration = Duration::from_secs(5);
 
@@ -50,14 +51,14 @@ pub(super) struct CrashBackoff {
 }
 
 impl CrashBackoff {
-    /// Records a failed start that the version caused.
     pub(super) fn record_failure(&mut self, now: Instant) {
         let before = self.count(now);
         self.delay(now, doubled(FIRST, before, MAX));
         self.hold = false;
     }
 
-    /// Records a failed start that the engine or the node caused. `hold`: callers wait during the delay.
+    /// Records a failed start that the engine or the node caused. `hold`: callers wait during the
+    /// delay.
     pub(super) fn record_node_failure(&mut self, now: Instant, hold: bool) {
         let delay = doubled(NODE_FIRST, self.node_failures, NODE_MAX);
         self.hold = hold && self.remaining(now).is_none_or(|_| self.hold);
@@ -80,7 +81,6 @@ impl CrashBackoff {
         self.until = self.until.max(Some(now + delay));
     }
 
-    /// Records that a start became ready.
     pub(super) fn record_ready(&mut self, now: Instant) {
         if self.is_successful(now) {
             self.failures = 0;
@@ -91,8 +91,8 @@ impl CrashBackoff {
         self.ready_at = Some(now);
     }
 
-    /// Records that an instance, ready since `ready_at`, ended by itself. True if that was so early that
-    /// it counts as a failed start.
+    /// Records that an instance, ready since `ready_at`, ended by itself. True if that was so early
+    /// that it counts as a failed start.
     pub(super) fn record_exit(&mut self, ready_at: Instant, now: Instant) -> bool {
         let early = now.saturating_duration_since(ready_at) < PROBATION;
         if early {

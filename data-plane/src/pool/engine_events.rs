@@ -1,7 +1,7 @@
 //! Following the engine's events, and when containers are reconciled with pools.
 //!
-//! Containers are reconciled at every connection to the event stream, at its end, after a call without a
-//! response, and periodically. So reconciling also finds out that the engine is back.
+//! Containers are reconciled at every connection to the event stream, at its end, after a call
+//! without a response, and periodically. So reconciling also finds out that the engine is back.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,10 +20,10 @@ const RECONCILE_EVERY: Duration = Duration::from_secs(60);
 const RECONCILE_RETRY: Duration = Duration::from_secs(1);
 
 impl Pools {
-    /// Follows the engine's events and reconciles its containers, until the node stops. Waits for an
-    /// engine that is unavailable.
+    /// Follows the engine's events and reconciles its containers, until the node stops. Waits for
+    /// an engine that is unavailable.
     pub async fn follow_engine(self) {
-        let engine = &self.context().engine;
+        let engine = &self.inner.context.engine;
         let mut events = engine.runtime.events(&engine.node);
         let mut availability = engine.availability.subscribe();
         let mut disconnected = false;
@@ -47,7 +47,7 @@ impl Pools {
                     }
                     None => return,
                 },
-                () = self.reconcile_requested() => {}
+                () = self.inner.reconcile.notified() => {}
                 // A call got no response. Never an error: `engine` holds the sender.
                 Ok(_) = availability.changed() => {}
                 () = tokio::time::sleep(next) => {}
@@ -80,7 +80,7 @@ impl Pools {
                         self.send_to(&labels, Message::Unhealthy(name));
                     }
                     // The reconciliation in progress may have missed earlier events.
-                    Event::Connected | Event::Disconnected => self.request_reconcile(),
+                    Event::Connected | Event::Disconnected => self.inner.reconcile.notify_one(),
                 },
             }
         }

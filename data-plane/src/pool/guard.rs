@@ -8,8 +8,8 @@ use super::shared::Shared;
 use crate::instance::Instance;
 use crate::report::ColdStart;
 
-/// A request's slot in an instance, held until both bodies end, or the tunnel closes. An instance with
-/// a slot taken is neither reaped nor stopped.
+/// A request's slot in an instance, held until both bodies end, or the tunnel closes. An instance
+/// with a slot taken is neither reaped nor stopped.
 #[derive(Debug)]
 pub struct Guard {
     instance: Arc<Instance>,
@@ -48,8 +48,8 @@ impl Guard {
         self.instance.passive_health.record_answer();
     }
 
-    /// Records that the instance refused, reset, or did not respond in time. Several failures in a row
-    /// cause a health check.
+    /// Records that the instance refused, reset, or did not respond in time. Several failures in a
+    /// row cause a health check.
     pub fn failed(&self) {
         if self.instance.passive_health.record_failure() {
             self.request_check();

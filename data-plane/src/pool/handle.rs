@@ -1,12 +1,12 @@
 //! The handle of a version's pool, which the proxy asks for a slot.
 //!
-//! A request that finds a free slot takes it with one compare-exchange, and no task wakes. Any other
-//! request enters the actor's queue and gets a slot in order. While a request waits, the fast path is
-//! closed, so no request overtakes the queue.
+//! A request that finds a free slot takes it with one compare-exchange, and no task wakes. Any
+//! other request enters the actor's queue and gets a slot in order. While a request waits, the fast
+//! path is closed, so no request overtakes the queue.
 //!
-//! Lost wake-ups are excluded by the order of two sequentially consistent steps: a waiter is counted
-//! *before* the actor looks for a free slot, and a slot is freed *before* its guard looks for waiters.
-//! So at least one side sees the other.
+//! Lost wake-ups are excluded by the order of two sequentially consistent steps: a waiter is
+//! counted *before* the actor looks for a free slot, and a slot is freed *before* its guard looks
+//! for waiters. So at least one side sees the other.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -42,7 +42,8 @@ impl Pool {
         self.shared.waiting()
     }
 
-    /// Takes a slot in an instance; waits for one until `deadline`, and for a start if none is free.
+    /// Takes a slot in an instance; waits for one until `deadline`, and for a start if none is
+    /// free.
     ///
     /// Dropping the future leaves the queue; a start that it caused goes on.
     ///

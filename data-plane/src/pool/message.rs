@@ -12,10 +12,8 @@ use crate::route::{Settings, Version};
 use crate::runtime::Container;
 use crate::scale::decide::VersionStatus;
 
-/// A message to a pool's actor.
 #[derive(Debug)]
 pub(super) enum Message {
-    /// A request waits for a slot.
     Wait(Waiter),
     /// A waiter has disconnected or timed out.
     WaiterGone,
@@ -39,7 +37,6 @@ pub(super) enum Message {
     NetworkLost(String),
     /// Adopt a container of an earlier process.
     Adopt(Box<Container>, SocketAddr),
-    /// The node stops.
     Stop {
         /// Leave ready containers running, for the next process to adopt.
         keep: bool,
@@ -48,7 +45,6 @@ pub(super) enum Message {
     },
 }
 
-/// A request in the queue.
 #[derive(Debug)]
 pub(super) struct Waiter {
     /// An instance in the reply has been entered: its receiver owns the slot.

@@ -16,8 +16,8 @@
 //! - [`registry`]: all pools of a node, in step with the route table.
 //! - [`reconcile`], [`engine_events`]: the pools in step with the engine.
 //!
-//! A start is a task of its own and callers only wait in a queue, so a caller that disconnects never
-//! cancels a start.
+//! A start is a task of its own and callers only wait in a queue, so a caller that disconnects
+//! never cancels a start.
 
 mod actor;
 mod crash_backoff;

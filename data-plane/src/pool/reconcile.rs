@@ -6,6 +6,7 @@
 //! earlier process started.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tracing::{debug, info, warn};
@@ -25,7 +26,7 @@ impl Pools {
     /// # Errors
     /// The engine's; nothing is changed if it cannot list its containers.
     pub(super) async fn reconcile_containers(&self) -> Result<(), Error> {
-        let context = self.context();
+        let context = &self.inner.context;
         let (engine, sandboxes) = (&context.engine, &context.sandboxes);
         // Before the list: a container that is created in between is not missing.
         let (served, alive_sandboxes) = (self.served_names(), sandboxes.alive());
@@ -61,7 +62,8 @@ impl Pools {
         let unknown = found.iter().filter(|one| !known.contains(&one.name));
         let (holders, unknown): (Vec<_>, Vec<_>) =
             unknown.partition(|one| sandbox::is_sandbox(one));
-        // Adoptions first: they are fast and may save a start, while each removal takes the engine time.
+        // Adoptions first: they are fast and may save a start, while each removal takes the engine
+        // time.
         let mut leftovers = Vec::new();
         for container in unknown {
             if !self.adopt(container, &found) {
@@ -70,7 +72,7 @@ impl Pools {
         }
         // After the adoptions, which keep their sandboxes.
         leftovers.extend(holders.iter().filter(|one| !sandboxes.knows(&one.name)));
-        if !self.is_synced() {
+        if !self.inner.synced.load(Ordering::Relaxed) {
             return Ok(());
         }
         for container in leftovers {
@@ -86,8 +88,8 @@ impl Pools {
         Ok(())
     }
 
-    /// Adopts containers of an earlier process before the first request can start another one. Waits at
-    /// most `timeout`; a later reconciliation adopts the rest.
+    /// Adopts containers of an earlier process before the first request can start another one.
+    /// Waits at most `timeout`; a later reconciliation adopts the rest.
     pub async fn adopt_leftovers(&self, timeout: Duration) {
         match tokio::time::timeout(timeout, self.reconcile_containers()).await {
             Ok(Ok(())) => {}
@@ -98,14 +100,14 @@ impl Pools {
 
     /// The engine's name and version, and this node's containers.
     async fn query_engine(&self) -> Result<(String, Vec<Container>), Error> {
-        let engine = &self.context().engine;
+        let engine = &self.inner.context.engine;
         let name = engine.runtime.engine().await?;
         self.check_oci_runtime(&engine.runtime.runtimes().await?);
         Ok((name, engine.runtime.list(&engine.node).await?))
     }
 
     fn check_oci_runtime(&self, offered: &Runtimes) {
-        let context = self.context();
+        let context = &self.inner.context;
         let oci_runtime = &context.engine.oci_runtime;
         if oci_runtime.update(offered) {
             if let Err(error) = oci_runtime.selected() {
@@ -124,13 +126,14 @@ impl Pools {
                     "the engine does not answer; ready instances keep serving"
                 ),
             }
-            self.context().report_changed();
+            self.inner.context.report_changed();
         }
     }
 
-    /// Notifies the pools of the instance whose pause container ended. Does nothing for another name.
+    /// Notifies the pools of the instance whose pause container ended. Does nothing for another
+    /// name.
     pub(super) fn sandbox_died(&self, name: &str) {
-        if let Some(instance) = self.context().sandboxes.died(name) {
+        if let Some(instance) = self.inner.context.sandboxes.died(name) {
             for pool in self.all() {
                 pool.shared.send(Message::NetworkLost(instance.clone()));
             }
@@ -139,7 +142,7 @@ impl Pools {
 
     /// False if no pool can use the container.
     fn adopt(&self, container: &Container, all: &[Container]) -> bool {
-        let context = self.context();
+        let context = &self.inner.context;
         let own = container.labels.get(label::BOOT) == Some(&context.engine.boot);
         if own || self.is_stopping() {
             return false;
@@ -166,7 +169,7 @@ impl Pools {
         if !is_alive(container) {
             return None;
         }
-        let table = self.table();
+        let table = self.inner.table.lock().clone();
         let (route, version) = table.version(&key_of(&container.labels)?)?;
         let digest = container.labels.get(label::DIGEST).map(String::as_str);
         if is_stale(digest, version) {

@@ -1,8 +1,9 @@
 //! All pools of a node.
 //!
-//! Two reconcilers keep them in step; both are idempotent and reread the whole state they work from:
-//! - [`Pools::apply_table`] updates every pool from the route table, and creates the pools of versions
-//!   that need verification or warm instances;
+//! Two reconcilers keep them in step; both are idempotent and reread the whole state they work
+//! from:
+//! - [`Pools::apply_table`] updates every pool from the route table, and creates the pools of
+//!   versions that need verification or warm instances;
 //! - [`reconcile`](super::reconcile) compares the engine's containers with the pools.
 //!
 //! Any other pool is created by the first request for its version.
@@ -26,7 +27,7 @@ use crate::engine::context::{EngineContext, network_name};
 use crate::engine::oci_runtime::OciRuntime;
 use crate::engine::sandbox::{self, Sandboxes};
 use crate::engine::start_limiter::StartLimiter;
-use crate::image::{Puller, Record};
+use crate::image::{PullRecord, Puller};
 use crate::isolation::Isolation;
 use crate::metrics::Metrics;
 use crate::report::NodeReport;
@@ -34,7 +35,8 @@ use crate::route::{Route, Table, Version, VersionKey};
 use crate::runtime::{Runtime, label};
 use crate::scale::decide::VersionStatus;
 
-/// Time for the engine to stop and remove containers at a shutdown, beyond their longest stop grace.
+/// Time for the engine to stop and remove containers at a shutdown, beyond their longest stop
+/// grace.
 const REMOVE_MARGIN: Duration = Duration::from_secs(2);
 /// Time limit for the removal of what is left at the end of a shutdown.
 const CLEAR_TIMEOUT: Duration = Duration::from_secs(20);
@@ -42,21 +44,21 @@ const CLEAR_TIMEOUT: Duration = Duration::from_secs(20);
 /// All pools of a node. Cheap to clone.
 #[derive(Clone)]
 pub struct Pools {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
-struct Inner {
+pub(super) struct Inner {
     /// Actors run here, whichever thread creates their pool.
     runtime: tokio::runtime::Handle,
     pools: Mutex<HashMap<VersionKey, Pool>>,
-    context: PoolContext,
-    table: Mutex<Arc<Table>>,
+    pub(super) context: PoolContext,
+    pub(super) table: Mutex<Arc<Table>>,
     /// Whether a sync was committed in this run, so that leftovers may be removed.
-    synced: AtomicBool,
+    pub(super) synced: AtomicBool,
     stopping: AtomicBool,
     /// The engine's name and version, or its error. The name is empty until it answers.
     engine: Mutex<Result<String, String>>,
-    reconcile: Notify,
+    pub(super) reconcile: Notify,
 }
 
 /// The identity and the limits of a node.
@@ -69,7 +71,7 @@ pub struct Node {
     /// Limit on concurrent starts.
     pub starts_at_once: usize,
     /// The images that this node pulled for cless.
-    pub images: Arc<Record>,
+    pub images: Arc<PullRecord>,
     /// The OCI runtime of containers; `None`: the engine's default.
     pub runtime: Option<String>,
     /// The isolation of containers.
@@ -171,7 +173,7 @@ impl Pools {
             }
         }
         if synced && !self.inner.synced.swap(true, Ordering::Relaxed) {
-            self.request_reconcile();
+            self.inner.reconcile.notify_one();
         }
     }
 
@@ -223,9 +225,9 @@ impl Pools {
         report
     }
 
-    /// Stops every pool: drains, then removes this node's containers and network. With `keep`, ready
-    /// containers stay for the next process. Requests longer than `timeout` are cut off; containers get
-    /// the stop grace of their version in any case.
+    /// Stops every pool: drains, then removes this node's containers and network. With `keep`,
+    /// ready containers stay for the next process. Requests longer than `timeout` are cut off;
+    /// containers get the stop grace of their version in any case.
     pub async fn shut_down(&self, keep: bool, timeout: Duration) {
         self.inner.stopping.store(true, Ordering::Relaxed);
         let mut ends = Vec::new();
@@ -309,32 +311,12 @@ impl Pools {
         queues.collect()
     }
 
-    pub(super) fn context(&self) -> &PoolContext {
-        &self.inner.context
-    }
-
     pub(super) fn all(&self) -> Vec<Pool> {
         self.inner.pools.lock().values().cloned().collect()
     }
 
-    pub(super) fn table(&self) -> Arc<Table> {
-        self.inner.table.lock().clone()
-    }
-
-    pub(super) fn is_synced(&self) -> bool {
-        self.inner.synced.load(Ordering::Relaxed)
-    }
-
     pub(super) fn is_stopping(&self) -> bool {
         self.inner.stopping.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn request_reconcile(&self) {
-        self.inner.reconcile.notify_one();
-    }
-
-    pub(super) async fn reconcile_requested(&self) {
-        self.inner.reconcile.notified().await;
     }
 
     /// Records the engine's answer. True if it changed.
@@ -367,7 +349,6 @@ fn membership(route: &Route, version: &Arc<Version>) -> RouteMembership {
     }
 }
 
-/// The message to a pool about a new table.
 fn update(table: &Table, key: &VersionKey) -> Message {
     match (table.version(key), table.route(&key.service_uid)) {
         (Some((route, version)), _) => Message::Routed(membership(route, version)),
@@ -376,7 +357,6 @@ fn update(table: &Table, key: &VersionKey) -> Message {
     }
 }
 
-/// The version of the container with these labels.
 pub(super) fn key_of(labels: &BTreeMap<String, String>) -> Option<VersionKey> {
     Some(VersionKey {
         service_uid: labels.get(label::UID)?.as_str().into(),

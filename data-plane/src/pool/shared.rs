@@ -20,11 +20,9 @@ pub(super) struct View {
     pub(super) version: Option<VersionReport>,
 }
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) key: VersionKey,
-    /// The service's name.
     pub(super) service: Arc<str>,
     /// Time between the stop signal and the kill of a container.
     pub(super) stop_grace: Duration,
@@ -87,9 +85,9 @@ impl Shared {
     /// [`Shared::release`].
     pub(super) fn claim(&self) -> Option<Arc<Instance>> {
         let open = self.open.load();
-        // Another request may take the last slot after the choice, or the instance may close: choose
-        // again. Each failed turn means that another request got a slot, or that one instance less
-        // is open, so this ends.
+        // Another request may take the last slot after the choice, or the instance may close:
+        // choose again. Each failed turn means that another request got a slot, or that one
+        // instance less is open, so this ends.
         loop {
             let best = open
                 .iter()
@@ -104,7 +102,6 @@ impl Shared {
         }
     }
 
-    /// Returns a slot.
     pub(super) fn release(&self, instance: &Instance) {
         let emptied = instance.leave(Instant::now());
         fence(Ordering::SeqCst);
@@ -115,7 +112,6 @@ impl Shared {
         }
     }
 
-    /// Requests that wait for a slot.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
@@ -131,12 +127,10 @@ impl Shared {
         true
     }
 
-    /// Counts a waiter less.
     pub(super) fn end_wait(&self) {
         self.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Whether the actor has ended.
     pub(super) fn is_closed(&self) -> bool {
         self.mailbox.is_closed()
     }

@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// The parts of a request that select a version.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Ask<'a> {
+pub struct VersionSelector<'a> {
     /// Value of the version header; `None` if the request has none.
     pub version_header: Option<&'a str>,
     /// Affinity key; `None` if the service has no affinity or the request no key.
@@ -35,12 +35,16 @@ pub enum Choice<'t> {
 ///
 /// The version header holds a version number or a tag; for a tag made of digits only, the number
 /// takes precedence. The header is ignored unless the service enables it.
-pub fn choose<'t>(entry: &'t HostEntry, ask: &Ask<'_>, rng: &mut impl rand::Rng) -> Choice<'t> {
+pub fn choose<'t>(
+    entry: &'t HostEntry,
+    selector: &VersionSelector<'_>,
+    rng: &mut impl rand::Rng,
+) -> Choice<'t> {
     if let Some(version) = &entry.tag {
         return Choice::Version(version);
     }
     let route = &*entry.route;
-    if let (true, Some(name)) = (route.settings.version_header, ask.version_header) {
+    if let (true, Some(name)) = (route.settings.version_header, selector.version_header) {
         let numbered = name.parse().ok().and_then(|number| route.version(number));
         return match numbered.or_else(|| route.tagged(name)) {
             Some(version) => Choice::Version(version),
@@ -50,7 +54,7 @@ pub fn choose<'t>(entry: &'t HostEntry, ask: &Ask<'_>, rng: &mut impl rand::Rng)
     let Some(slots) = &route.slots else {
         return Choice::NoTraffic;
     };
-    let slot = match ask.affinity_key {
+    let slot = match selector.affinity_key {
         Some(key) => affinity_slot(key),
         None => rng.random_range(0..SLOTS),
     };
@@ -111,7 +115,9 @@ mod tests {
     fn count(entry: &HostEntry, rng: &mut impl Rng, draws: usize) -> Vec<u32> {
         let mut counts = vec![0; entry.route.versions.len() + 1];
         for _ in 0..draws {
-            counts[number(choose(entry, &Ask::default(), rng)).unwrap_or(0) as usize] += 1;
+            counts
+                [number(choose(entry, &VersionSelector::default(), rng)).unwrap_or(0) as usize] +=
+                1;
         }
         counts
     }
@@ -151,7 +157,7 @@ mod tests {
 
         #[test]
         fn equal_keys_give_equal_versions(percents in percents(), key: Vec<u8>, seeds: (u64, u64)) {
-            let ask = Ask { affinity_key: Some(&key), ..Ask::default() };
+            let ask = VersionSelector { affinity_key: Some(&key), ..VersionSelector::default() };
             let (here, there) = (entry(with_percents(&percents)), entry(with_percents(&percents)));
             let one = number(choose(&here, &ask, &mut SmallRng::seed_from_u64(seeds.0)));
             let two = number(choose(&there, &ask, &mut SmallRng::seed_from_u64(seeds.1)));
@@ -189,7 +195,7 @@ mod tests {
             route: plain.route.clone(),
             tag: Some(two),
         };
-        let ask = |header| Ask {
+        let ask = |header| VersionSelector {
             version_header: header,
             affinity_key: None,
         };
@@ -214,9 +220,9 @@ mod tests {
     #[test]
     fn a_disabled_header_is_ignored() {
         let entry = entry(with_percents(&[100, 0]));
-        let ask = Ask {
+        let ask = VersionSelector {
             version_header: Some("2"),
-            ..Ask::default()
+            ..VersionSelector::default()
         };
         assert_eq!(number(choose(&entry, &ask, &mut EachSlot(0))), Some(1));
     }
@@ -225,12 +231,12 @@ mod tests {
     fn no_traffic_is_reported() {
         let entry = entry(route("a", "uid-a", &["a.test"]));
         assert_eq!(
-            choose(&entry, &Ask::default(), &mut EachSlot(0)),
+            choose(&entry, &VersionSelector::default(), &mut EachSlot(0)),
             Choice::NoTraffic
         );
-        let ask = Ask {
+        let ask = VersionSelector {
             affinity_key: Some(b"key"),
-            ..Ask::default()
+            ..VersionSelector::default()
         };
         assert_eq!(choose(&entry, &ask, &mut EachSlot(0)), Choice::NoTraffic);
     }

@@ -24,7 +24,7 @@ mod table;
 pub(crate) mod testing;
 mod version;
 
-pub use choose::{Ask, Choice, choose};
+pub use choose::{Choice, VersionSelector, choose};
 pub use digest::Digest;
 pub use host::{Error as HostError, normalize};
 pub use service::{Route, TagRoute};

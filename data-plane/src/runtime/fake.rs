@@ -5,7 +5,7 @@
 //! accepted connections.
 
 mod engine;
-mod mishap;
+mod fault;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
@@ -37,7 +37,7 @@ pub enum Script {
     CreateRefused,
 }
 
-pub use mishap::{Call, Mishap};
+pub use fault::{Call, Fault};
 
 /// The engine. Cheap to clone.
 #[derive(Clone)]
@@ -49,8 +49,8 @@ struct Inner {
     containers: Mutex<HashMap<String, Fixture>>,
     scripts: Mutex<VecDeque<Script>>,
     starts: AtomicU32,
-    mishaps: Mutex<Vec<(Call, Mishap)>>,
-    away: AtomicBool,
+    faults: Mutex<Vec<(Call, Fault)>>,
+    unreachable: AtomicBool,
     pause_takes: Mutex<Duration>,
     visitors: Mutex<Option<mpsc::UnboundedSender<TcpStream>>>,
     offered: Mutex<Vec<String>>,
@@ -77,8 +77,8 @@ impl Default for Fake {
                 containers: Mutex::default(),
                 scripts: Mutex::default(),
                 starts: AtomicU32::new(0),
-                mishaps: Mutex::default(),
-                away: AtomicBool::new(false),
+                faults: Mutex::default(),
+                unreachable: AtomicBool::new(false),
                 pause_takes: Mutex::default(),
                 visitors: Mutex::default(),
                 offered: Mutex::new(vec!["runc".to_owned()]),
@@ -169,7 +169,7 @@ impl Fake {
     }
 
     /// Keeps a container running but closes its listener.
-    pub fn deafen(&self, name: &str) {
+    pub fn stop_listening(&self, name: &str) {
         if let Some(fixture) = self.inner.containers.lock().get_mut(name)
             && let Some(listening) = fixture.listening.take()
         {
@@ -178,7 +178,7 @@ impl Fake {
     }
 
     /// Changes the state, with the checks of a real engine.
-    fn turn(&self, call: Call, name: &str) -> Result<(), Error> {
+    fn transition(&self, call: Call, name: &str) -> Result<(), Error> {
         let (from, to) = match call {
             Call::Pause => (ContainerState::Running, ContainerState::Paused),
             _ => (ContainerState::Paused, ContainerState::Running),
@@ -211,7 +211,7 @@ impl Fake {
     }
 
     /// The running sandbox with this id.
-    fn held(&self, id: &str) -> Option<Container> {
+    fn running_sandbox(&self, id: &str) -> Option<Container> {
         let containers = self.inner.containers.lock();
         let mut all = containers.values().map(|fixture| &fixture.container);
         all.find(|one| one.id == id && one.state == ContainerState::Running)
@@ -258,12 +258,12 @@ impl Fake {
     }
 
     /// Adds a running container that no pool started.
-    pub async fn plant(&self, name: &str, labels: BTreeMap<String, String>) {
-        self.plant_in(name, labels, None).await;
+    pub async fn insert(&self, name: &str, labels: BTreeMap<String, String>) {
+        self.insert_in(name, labels, None).await;
     }
 
-    /// As [`Fake::plant`], in the sandbox with this id.
-    pub async fn plant_in(
+    /// As [`Fake::insert`], in the sandbox with this id.
+    pub async fn insert_in(
         &self,
         name: &str,
         labels: BTreeMap<String, String>,

@@ -74,7 +74,7 @@ impl Context {
     }
 
     /// Sets the `traceparent` field of the request to the instance.
-    pub fn tell(&self, fields: &mut HeaderMap) {
+    pub fn inject(&self, fields: &mut HeaderMap) {
         if !self.is_recorded() && self.parent.is_valid() {
             return;
         }
@@ -112,7 +112,7 @@ mod tests {
         }
         let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(ratio)));
         let context = Context::begin(&fields, &sampler, IDS);
-        context.tell(&mut fields);
+        context.inject(&mut fields);
         let mut traceparent = fields.get_all(TRACEPARENT).iter();
         let first = traceparent
             .next()

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use super::{NodeResource, Request, TraceOptions, Tracer, span};
+use super::{FinishedRequest, NodeResource, TraceOptions, Tracer, span};
 
 /// Capacity in batches: 16 384 requests, about 8 MB.
 const QUEUE: usize = 256;
@@ -47,7 +47,7 @@ pub enum Error {
 
 #[derive(Debug, Clone)]
 pub(super) struct Queue {
-    sender: mpsc::Sender<Vec<Request>>,
+    sender: mpsc::Sender<Vec<FinishedRequest>>,
     dropped: Counter,
 }
 
@@ -106,7 +106,7 @@ fn resource(node: NodeResource<'_>) -> Resource {
 }
 
 impl Queue {
-    pub(super) fn send(&self, batch: Vec<Request>) {
+    pub(super) fn send(&self, batch: Vec<FinishedRequest>) {
         if let Err(lost) = self.sender.try_send(batch) {
             use mpsc::error::TrySendError::{Closed, Full};
             let (Full(lost) | Closed(lost)) = lost;
@@ -116,14 +116,14 @@ impl Queue {
 }
 
 async fn export(
-    mut queue: mpsc::Receiver<Vec<Request>>,
+    mut queue: mpsc::Receiver<Vec<FinishedRequest>>,
     exporter: impl opentelemetry_sdk::trace::SpanExporter,
     dropped: Counter,
 ) {
     let mut batches = Vec::with_capacity(MESSAGE);
     let mut failing = false;
     while queue.recv_many(&mut batches, MESSAGE).await > 0 {
-        let requests: Vec<Request> = batches.drain(..).flatten().collect();
+        let requests: Vec<FinishedRequest> = batches.drain(..).flatten().collect();
         let spans = requests
             .iter()
             .flat_map(|request| span::of(request, rand::random));
@@ -142,8 +142,8 @@ async fn export(
 }
 
 impl TraceExport {
-    /// Waits up to 5 s until the last spans are sent. All [`Tracer`]s and [`Spans`](super::Spans)
-    /// must be dropped before.
+    /// Waits up to 5 s until the last spans are sent. All [`Tracer`]s and
+    /// [`SpanBuffer`](super::SpanBuffer)s must be dropped before.
     pub async fn end(self) {
         if tokio::time::timeout(SHUTDOWN_TIMEOUT, self.0)
             .await

@@ -1,9 +1,9 @@
 //! Request traces over OTLP, enabled by a flag.
 //!
 //! ```text
-//!  head ─► Tracer::begin ─► Context ── tell ─► the `traceparent` that the instance receives
+//!  head ─► Tracer::begin ─► Context ── inject ─► the `traceparent` that the instance receives
 //!                              │
-//!  end  ─► Request ─► Spans, per worker ─► queue ─► export: `span` builds spans, OTLP/gRPC sends them
+//!  end  ─► FinishedRequest ─► SpanBuffer ─► queue ─► export: `span` builds spans, OTLP sends them
 //! ```
 //!
 //! - `context`: trace membership and sampling. Pure.
@@ -38,11 +38,11 @@ pub use self::context::Context;
 #[cfg(feature = "otlp")]
 pub use self::export::{Error, TraceExport, start};
 #[cfg(not(feature = "otlp"))]
-pub use self::off::{Context, Error, Spans, TraceExport, TraceOptions, Tracer, start};
+pub use self::off::{Context, Error, SpanBuffer, TraceExport, TraceOptions, Tracer, start};
 #[cfg(feature = "otlp")]
 pub use self::options::TraceOptions;
 #[cfg(feature = "otlp")]
-pub use self::tracer::{Spans, Tracer};
+pub use self::tracer::{SpanBuffer, Tracer};
 use crate::report::ColdStart;
 
 /// Identification of the node in exported traces.
@@ -56,7 +56,7 @@ pub struct NodeResource<'a> {
 
 /// A finished request, the input of its spans.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub struct FinishedRequest {
     /// Position in the trace.
     pub context: Context,
     /// Request method.

@@ -4,7 +4,7 @@
 use http::HeaderMap;
 use prometheus_client::metrics::counter::Counter;
 
-use super::{NodeResource, Request};
+use super::{FinishedRequest, NodeResource};
 
 /// No flags.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -20,7 +20,7 @@ pub struct Context(());
 
 /// Never constructed.
 #[derive(Debug)]
-pub struct Spans(());
+pub struct SpanBuffer(());
 
 /// Never constructed.
 #[derive(Debug)]
@@ -49,8 +49,8 @@ impl Tracer {
     }
 
     /// Unreachable.
-    pub fn spans(&self) -> Spans {
-        Spans(())
+    pub fn spans(&self) -> SpanBuffer {
+        SpanBuffer(())
     }
 }
 
@@ -61,12 +61,12 @@ impl Context {
     }
 
     /// No effect.
-    pub fn tell(&self, _: &mut HeaderMap) {}
+    pub fn inject(&self, _: &mut HeaderMap) {}
 }
 
-impl Spans {
+impl SpanBuffer {
     /// No effect.
-    pub fn add(&mut self, _: Request) {}
+    pub fn add(&mut self, _: FinishedRequest) {}
 
     /// No effect.
     pub fn flush(&mut self) {}

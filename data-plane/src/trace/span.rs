@@ -21,7 +21,7 @@ use opentelemetry::trace::{SpanContext, SpanKind, Status};
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
-use super::Request;
+use super::FinishedRequest;
 use crate::report::ColdStart;
 
 /// Limit in characters of client-supplied text: a head may have 64 KiB, and a collector message 4
@@ -33,7 +33,7 @@ const MAX_TEXT: usize = 1024;
 const SIGNATURE_PARAMETERS: [&str; 4] = ["AWSAccessKeyId", "Signature", "sig", "X-Goog-Signature"];
 
 /// The spans of a request, its own first. `id` draws the ids of the others.
-pub(super) fn of(request: &Request, id: impl FnMut() -> u64) -> Vec<SpanData> {
+pub(super) fn of(request: &FinishedRequest, id: impl FnMut() -> u64) -> Vec<SpanData> {
     let context = &request.context;
     let began = before(request.ended, request.took);
     let mut own = span(
@@ -56,7 +56,7 @@ pub(super) fn of(request: &Request, id: impl FnMut() -> u64) -> Vec<SpanData> {
 }
 
 fn wait(
-    request: &Request,
+    request: &FinishedRequest,
     times: (SystemTime, SystemTime),
     mut id: impl FnMut() -> u64,
     spans: &mut Vec<SpanData>,
@@ -139,7 +139,7 @@ fn method(method: &Method) -> Option<&str> {
 }
 
 /// The span name of method and service, which has low cardinality.
-fn span_name(request: &Request) -> Cow<'static, str> {
+fn span_name(request: &FinishedRequest) -> Cow<'static, str> {
     let method = method(&request.method).unwrap_or("HTTP");
     match &request.version {
         Some((service, _)) => format!("{method} {service}").into(),
@@ -147,7 +147,7 @@ fn span_name(request: &Request) -> Cow<'static, str> {
     }
 }
 
-fn attributes(request: &Request) -> Vec<KeyValue> {
+fn attributes(request: &FinishedRequest) -> Vec<KeyValue> {
     let mut all = vec![
         KeyValue::new("url.scheme", request.scheme),
         KeyValue::new("url.path", cut(request.uri.path())),

@@ -4,7 +4,7 @@ use http::HeaderMap;
 use opentelemetry_sdk::trace::Sampler;
 
 use super::export::Queue;
-use super::{Context, Request};
+use super::{Context, FinishedRequest};
 
 /// Requests per batch; together with the flush at the worker's tick, it keeps cross-thread wake-ups
 /// rare.
@@ -19,9 +19,9 @@ pub struct Tracer {
 
 /// The buffer of one worker.
 #[derive(Debug)]
-pub struct Spans {
+pub struct SpanBuffer {
     queue: Queue,
-    buffer: Vec<Request>,
+    buffer: Vec<FinishedRequest>,
 }
 
 impl Tracer {
@@ -40,17 +40,17 @@ impl Tracer {
     }
 
     /// A buffer for one worker.
-    pub fn spans(&self) -> Spans {
-        Spans {
+    pub fn spans(&self) -> SpanBuffer {
+        SpanBuffer {
             queue: self.queue.clone(),
             buffer: Vec::with_capacity(BATCH),
         }
     }
 }
 
-impl Spans {
+impl SpanBuffer {
     /// Adds a [recorded](Context::is_recorded) request.
-    pub fn add(&mut self, request: Request) {
+    pub fn add(&mut self, request: FinishedRequest) {
         self.buffer.push(request);
         if self.buffer.len() >= BATCH {
             self.flush();
@@ -66,7 +66,7 @@ impl Spans {
     }
 }
 
-impl Drop for Spans {
+impl Drop for SpanBuffer {
     fn drop(&mut self) {
         self.flush();
     }

@@ -3,14 +3,15 @@
 //!
 //! Rounds measure both sides, and the sides take turns at going first:
 //!
-//! - *cless*: requests through the proxy to versions whose last container has been removed or paused;
-//! - *raw*: create, start, inspect, a TCP probe every millisecond, and one GET, directly against the
-//!   engine. The options of the container are copied from one that cless created.
+//! - *cless*: requests through the proxy to versions whose last container has been removed or
+//!   paused;
+//! - *raw*: create, start, inspect, a TCP probe every millisecond, and one GET, directly against
+//!   the engine. The options of the container are copied from one that cless created.
 //!
 //! Times are measured by the caller. The node reports only the breakdown by phase.
 //!
-//! `--baseline` adds an earlier build of the data plane as a second node of the same cluster, for the
-//! rows of `pairs.rs`, `herd.rs` and `wake20.rs`. Its rows end in `_vs_baseline`.
+//! `--baseline` adds an earlier build of the data plane as a second node of the same cluster, for
+//! the rows of `pairs.rs`, `herd.rs` and `wake20.rs`. Its rows end in `_vs_baseline`.
 //!
 //! | file | rows |
 //! |---|---|
@@ -20,8 +21,8 @@
 //! | `wake20.rs` | `wake20_total` |
 //! | `warm.rs` | `warm_added_ms` |
 //!
-//! `raw.rs` is the raw side of all of them. `--only` runs some of the rows and keeps the others of the
-//! last results.
+//! `raw.rs` is the raw side of all of them. `--only` runs some of the rows and keeps the others of
+//! the last results.
 
 #[path = "bench_cold/herd.rs"]
 mod herd;
@@ -36,7 +37,6 @@ mod wake20;
 #[path = "bench_cold/warm.rs"]
 mod warm;
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ use clap::Parser;
 use cless_proto::v1;
 use cless_tests::cluster::{Cluster, NodeSetup, duration, settings};
 use cless_tests::http_client::Connection;
-use cless_tests::report::{self, Better, Row};
+use cless_tests::report::{self, Better, Row, print_line};
 use cless_tests::stats::{median, millis};
 use cless_tests::{engine, image};
 use tokio::time::{Instant, sleep};
@@ -120,10 +120,6 @@ impl Args {
     }
 }
 
-fn say(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
-}
-
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse();
@@ -141,12 +137,12 @@ async fn main() -> Result<()> {
     if args.selects(&["remove+sandbox", "python+sandbox"]) {
         rows.extend(Box::pin(in_sandboxes(&args)).await?);
     }
-    say(&format!("\n{}", report::table(&rows)));
+    print_line(&format!("\n{}", report::table(&rows)));
     let path = match args.only.is_empty() {
         true => report::write("cold", &rows)?,
         false => report::update("cold", &rows)?,
     };
-    say(&format!("wrote {}", path.display()));
+    print_line(&format!("wrote {}", path.display()));
     Ok(())
 }
 

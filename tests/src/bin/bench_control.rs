@@ -1,24 +1,22 @@
-//! `make bench-control`: how fast the control plane writes and starts, and how soon a change of traffic
-//! is in force.
+//! `make bench-control`: write rate and start time of the control plane, and propagation of traffic
+//! changes.
 //!
-//! - `writes_per_s`: acknowledged `CreateVersion` calls of 1, 8 and 64 writers, against raw SQLite that
-//!   runs the same transaction (`bench_control/writes.rs`);
-//! - `start_…_ms`: from the start of the process to its first answer, with 100, 1 000 and 10 000 services
-//!   in the database, the last with 100 000 versions (`bench_control/starts.rs`);
-//! - `change_in_force_ms`: from the acknowledged write of a traffic change to the first answer of the
-//!   version that it names, through the proxy, both versions being warm.
+//! - `writes_per_s`: acknowledged `CreateVersion` calls of 1, 8 and 64 writers, compared with the
+//!   same transaction in raw SQLite (`bench_control/writes.rs`);
+//! - `start_…_ms`: from process start to the first response, with 100, 1 000 and 10 000 services in
+//!   the database, the last with 100 000 versions (`bench_control/starts.rs`);
+//! - `change_in_force_ms`: from the acknowledged write of a traffic change to the first response of
+//!   the new version through the proxy; both versions are warm.
 //!
-//! Times are of the caller, in the same run, over real processes and containers.
+//! Times are measured by the caller with real processes and containers.
 
-use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::Parser;
-use cless_proto::v1;
-use cless_tests::cluster::{Cluster, duration, settings};
+use cless_tests::cluster::{Cluster, settings};
 use cless_tests::http_client::Connection;
-use cless_tests::report::{self, Better, Row};
+use cless_tests::report::{self, Better, Row, print_line};
 use cless_tests::stats::{median, millis, quantile};
 use cless_tests::{image, paths};
 use tokio::time::Instant;
@@ -32,16 +30,16 @@ const SERVICE: &str = "change";
 const HOST: &str = "change.localhost";
 const SOON: Duration = Duration::from_secs(30);
 
-/// Measures the control plane's writes and starts, and the way of a change to the proxy.
+/// Measures writes and starts of the control plane, and the propagation of changes to the proxy.
 #[derive(Parser)]
 struct Args {
-    /// Rounds of writes; in each, both sides with each number of writers.
+    /// Rounds of writes; each runs both sides with each number of writers.
     #[arg(long, default_value_t = 7)]
     rounds: usize,
-    /// Seconds of each side in a round.
+    /// Seconds per side and round.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
-    /// Starts with each number of services.
+    /// Starts per number of services.
     #[arg(long, default_value_t = 5)]
     starts: usize,
     /// Traffic changes.
@@ -49,14 +47,10 @@ struct Args {
     changes: usize,
 }
 
-fn say(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
-}
-
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse();
-    // Beside the build, not under /tmp: that may be memory, where nothing is flushed.
+    // Not under /tmp, which may be in memory, where a flush costs nothing.
     let dir = tempfile::Builder::new()
         .prefix("bench-control-")
         .tempdir_in(paths::target_dir()?)?;
@@ -70,8 +64,8 @@ async fn main() -> Result<()> {
     let cluster = Cluster::start(1).await?;
     let changes = changes(&cluster, args.changes).await?;
     cluster.finish().await?;
-    say(&format!(
-        "{} traffic changes in force after the acknowledged write: median {:.1} ms, p99 {:.1} ms",
+    print_line(&format!(
+        "{} traffic changes take effect after the acknowledged write: median {:.1} ms, p99 {:.1} ms",
         changes.len(),
         millis(median(&changes)),
         millis(quantile(&changes, 0.99)),
@@ -84,24 +78,18 @@ async fn main() -> Result<()> {
         reference: None,
         bar: Some(100.0),
     });
-    say(&format!("\n{}", report::table(&rows)));
-    say(&format!(
-        "written to {}",
-        report::write("control", &rows)?.display()
-    ));
+    print_line(&format!("\n{}", report::table(&rows)));
+    let path = report::write("control", &rows)?;
+    print_line(&format!("wrote {}", path.display()));
     Ok(())
 }
 
-/// Moves all traffic to and fro between two warm versions; times each change from its
-/// acknowledgement to the first answer of the version it names.
+/// Moves all traffic back and forth between two warm versions. Returns the time of each change from
+/// its acknowledgement to the first response of the new version.
 async fn changes(cluster: &Cluster, count: usize) -> Result<Vec<Duration>> {
     let image = image::sample_app(cluster.docker()).await?;
     let mut api = cluster.api()?;
-    let settings = v1::ServiceSettings {
-        idle_timeout: duration(Duration::from_secs(600)),
-        ..settings()
-    };
-    api.create_service(SERVICE, settings).await?;
+    api.create_service(SERVICE, settings()).await?;
     for number in [1, 2] {
         let greeting = number.to_string();
         api.create_version(SERVICE, &image, &[("GREETING", &greeting)])
@@ -113,18 +101,21 @@ async fn changes(cluster: &Cluster, count: usize) -> Result<Vec<Duration>> {
     let mut connection = Connection::open(cluster.node(0).listen).await?;
     let mut times = Vec::with_capacity(count);
     for change in 0..count {
-        let wanted = change % 2 + 1;
-        api.set_traffic(SERVICE, &[(i32::try_from(wanted)?, 100)])
+        let version = change % 2 + 1;
+        api.set_traffic(SERVICE, &[(i32::try_from(version)?, 100)])
             .await?;
         let begin = Instant::now();
-        // One request after the other, without the pauses of `wait::until`: they would be measured.
+        // `wait::until` pauses between attempts, which would count in the measurement.
         loop {
-            let answer = connection.get(HOST, "/").await?;
-            ensure!(answer.status == 200, "{answer:?}");
-            if answer.text().trim() == wanted.to_string() {
+            let response = connection.get(HOST, "/").await?;
+            ensure!(response.status == 200, "{response:?}");
+            if response.text().trim() == version.to_string() {
                 break;
             }
-            ensure!(begin.elapsed() < SOON, "change {change} does not come");
+            ensure!(
+                begin.elapsed() < SOON,
+                "change {change} does not take effect"
+            );
         }
         times.push(begin.elapsed());
     }

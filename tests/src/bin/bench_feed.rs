@@ -1,17 +1,18 @@
-//! `cless-bench-feed`: how soon a change reaches many proxies, and what they cost the control plane.
+//! `cless-bench-feed`: propagation of changes to many proxies, and their cost in the control plane.
 //!
-//! Real subscribers, each on a connection of its own, follow a real control plane in a process of its
-//! own; they keep digests in the place of routes and check every table they are sent. Changes are
-//! acknowledged writes of traffic at a steady rate.
+//! Real subscribers with one connection each follow a real control plane in its own process. They
+//! store digests instead of routes and verify every table. Changes are acknowledged writes of
+//! traffic at a steady rate.
 //!
-//! - `propagation_p99_ms`: from a write's acknowledgement to the moment at which a subscriber has
-//!   verified a table that holds it, over all writes and subscribers;
-//! - `idle_subscription_kb`: what a thousand subscribers at the head add to the plane's memory, each;
-//! - `joiners_200_mb`: what the plane's memory grows by, at its peak, while 200 join at once;
-//! - `cpu_us`: the plane's CPU for a change and subscriber, its write included.
+//! - `propagation_p99_ms`: from the acknowledgement of a write until a subscriber has verified a
+//!   table with it, over all writes and subscribers;
+//! - `idle_subscription_kb`: memory of the control plane per subscriber, with a thousand idle ones;
+//! - `joiners_200_mb`: peak growth of the control plane's memory while 200 subscribers join at
+//!   once;
+//! - `cpu_us`: CPU of the control plane per change and subscriber, including the write.
 //!
-//! Rows of other sizes show how that grows. Subscribers use as much CPU as the plane, on the same two
-//! cores, so the times are of a machine under full load.
+//! Rows of other sizes show the growth. Subscribers use as much CPU as the control plane on the
+//! same two cores, so the machine is under full load.
 
 #[path = "bench_feed/load.rs"]
 mod load;
@@ -20,14 +21,13 @@ mod memory;
 #[path = "bench_feed/subscriber.rs"]
 mod subscriber;
 
-use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::Parser;
 use cless_tests::cluster::Cluster;
-use cless_tests::report::{self, Better, Row};
+use cless_tests::report::{self, Better, Row, print_line};
 use cless_tests::stats::{median, millis, quantile};
 use cless_tests::{cpu, wait};
 use futures_util::StreamExt as _;
@@ -35,14 +35,14 @@ use load::Write;
 use subscriber::{Subscriber, Uids};
 use tokio::time::{Instant, sleep};
 
-/// Subscribers that connect at the same time, where that is not what is measured.
-const JOIN_AT_ONCE: usize = 32;
+/// Subscribers that connect at the same time, unless joining is measured.
+const CONCURRENT_JOINS: usize = 32;
 const JOINERS: usize = 200;
 const STALLED: usize = 100;
 const SOON: Duration = Duration::from_secs(60);
-/// After the last write or join, for what is under way to end.
+/// Pause after the last write or join, for pending work.
 const SETTLE: Duration = Duration::from_secs(2);
-/// An idle stream must outlast some heartbeats to count as idle.
+/// Several heartbeats of idle streams.
 const IDLE: Duration = Duration::from_secs(12);
 
 /// Measures the route feed.
@@ -51,7 +51,7 @@ struct Args {
     /// Seconds of changes in each case.
     #[arg(long, default_value_t = 15)]
     seconds: u64,
-    /// Changes a second.
+    /// Changes per second.
     #[arg(long, default_value_t = 100)]
     rate: usize,
     /// Routes in the largest case.
@@ -62,16 +62,14 @@ struct Args {
     subscribers: usize,
 }
 
-fn say(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
-}
-
-/// A number of routes and of subscribers, as the rows name it; with bars or without.
 struct Case {
+    /// Name in the rows.
     name: &'static str,
     routes: usize,
     subscribers: usize,
+    /// Subscribers that stop reading.
     stalled: usize,
+    /// Bar of the propagation in milliseconds; `None` without one.
     bar: Option<f64>,
 }
 
@@ -131,9 +129,9 @@ async fn main() -> Result<()> {
         })
         .await?;
     bench.cluster.finish().await?;
-    say(&format!("\n{}", report::table(&bench.rows)));
+    print_line(&format!("\n{}", report::table(&bench.rows)));
     let path = report::write("feed", &bench.rows)?;
-    say(&format!("written to {}", path.display()));
+    print_line(&format!("wrote {}", path.display()));
     Ok(())
 }
 
@@ -146,11 +144,11 @@ struct Bench {
 }
 
 impl Bench {
-    /// Steady changes under `case`.
+    /// Measures steady changes.
     async fn run(&mut self, case: Case) -> Result<()> {
         self.fill(case.routes).await?;
         self.restart().await?;
-        let subscribers = self.join(case.subscribers, JOIN_AT_ONCE).await?;
+        let subscribers = self.join(case.subscribers, CONCURRENT_JOINS).await?;
         let (stalled, live) = subscribers.split_at(case.stalled);
         let mut held = Vec::new();
         for one in stalled {
@@ -165,14 +163,17 @@ impl Bench {
         let time = Duration::from_secs(self.args.seconds);
         let writes = load::change(&self.cluster, case.routes, self.args.rate, time).await?;
         let last = writes.iter().map(|write| write.revision).max();
-        self.reached(live, last.unwrap_or_default()).await?;
+        self.wait_reached(live, last.unwrap_or_default()).await?;
         let used = cpu::usage(plane)?.cpu.saturating_sub(before.cpu);
         let times = propagation(live, &writes);
-        ensure!(times.len() == writes.len() * live.len(), "a change is lost");
+        ensure!(
+            times.len() == writes.len() * live.len(),
+            "a change was lost"
+        );
         let (p50, p99) = (millis(median(&times)), millis(quantile(&times, 0.99)));
         let each = used.as_secs_f64() * 1e6 / times.len() as f64;
         let grown = memory::resident(plane)? as f64 / 1e6;
-        say(&format!(
+        print_line(&format!(
             "{}: {} changes reached {} subscribers in {} tables: p50 {p50:.0} ms, p99 {p99:.0} ms, \
              {each:.1} us of CPU each, {grown:.0} MB",
             case.name,
@@ -189,7 +190,7 @@ impl Bench {
         Ok(())
     }
 
-    /// What 200 that join at once add to the plane's memory at its peak.
+    /// Measures the peak memory of 200 subscribers that join at once.
     async fn joiners(&mut self) -> Result<()> {
         self.restart().await?;
         let plane = self.cluster.control_plane_pid()?;
@@ -199,8 +200,8 @@ impl Bench {
         let joined = self.join(JOINERS, JOINERS).await?;
         let took = begin.elapsed();
         let grown = memory::peak(plane)?.saturating_sub(before) as f64 / 1e6;
-        say(&format!(
-            "{} joined at once in {:.1} s: {grown:.0} MB more at the peak",
+        print_line(&format!(
+            "{} subscribers joined at once in {:.1} s: peak of {grown:.0} MB more",
             joined.len(),
             took.as_secs_f64()
         ));
@@ -212,16 +213,16 @@ impl Bench {
         Ok(())
     }
 
-    /// What a subscriber that is at the head costs in memory.
+    /// Measures the memory of an idle subscriber.
     async fn idle(&mut self) -> Result<()> {
         self.restart().await?;
         let plane = self.cluster.control_plane_pid()?;
         let before = memory::resident(plane)?;
-        let idle = self.join(self.args.subscribers, JOIN_AT_ONCE).await?;
+        let idle = self.join(self.args.subscribers, CONCURRENT_JOINS).await?;
         sleep(IDLE).await;
         let grown = memory::resident(plane)?.saturating_sub(before) as f64;
         let each = grown / 1024.0 / idle.len() as f64;
-        say(&format!(
+        print_line(&format!(
             "{} idle subscribers: {each:.0} KB each",
             idle.len()
         ));
@@ -246,13 +247,13 @@ impl Bench {
             let begin = Instant::now();
             load::fill(&self.cluster, self.routes, routes).await?;
             let took = begin.elapsed().as_secs_f64();
-            say(&format!("filled to {routes} routes in {took:.1} s"));
+            print_line(&format!("filled to {routes} routes in {took:.1} s"));
             self.routes = routes;
         }
         Ok(())
     }
 
-    /// A process that has not served anybody yet, so that its memory is that of the case.
+    /// Restarts the control plane, so that its memory contains no earlier case.
     async fn restart(&mut self) -> Result<()> {
         self.cluster.kill_control_plane().await?;
         self.cluster.start_control_plane().await?;
@@ -260,22 +261,22 @@ impl Bench {
         Ok(())
     }
 
-    /// Subscribers that have the whole table.
-    async fn join(&self, count: usize, at_once: usize) -> Result<Vec<Subscriber>> {
+    /// Starts subscribers and waits until all have the whole table.
+    async fn join(&self, count: usize, concurrent: usize) -> Result<Vec<Subscriber>> {
         let plane = self.cluster.grpc();
         let joining = (0..count)
             .map(|number| Subscriber::join(plane, format!("bench-{number}"), self.uids.clone()));
         let mut joined = Vec::with_capacity(count);
-        let mut joining = futures_util::stream::iter(joining).buffer_unordered(at_once);
+        let mut joining = futures_util::stream::iter(joining).buffer_unordered(concurrent);
         while let Some(subscriber) = joining.next().await {
             joined.push(subscriber?);
         }
         let head = self.cluster.api()?.check_propagation(0).await?.revision;
-        self.reached(&joined, head).await?;
+        self.wait_reached(&joined, head).await?;
         Ok(joined)
     }
 
-    async fn reached(&self, subscribers: &[Subscriber], revision: i64) -> Result<()> {
+    async fn wait_reached(&self, subscribers: &[Subscriber], revision: i64) -> Result<()> {
         let what = format!("revision {revision} at {} subscribers", subscribers.len());
         wait::until(&what, SOON, async || {
             for one in subscribers {
@@ -292,8 +293,8 @@ fn count(subscribers: &[Subscriber]) -> usize {
     subscribers.iter().map(Subscriber::changes).sum()
 }
 
-/// For each subscriber and write, how long after its acknowledgement the subscriber had verified a
-/// table that holds it; zero where it had before.
+/// The time from the acknowledgement of each write until each subscriber had verified a table with
+/// it; zero if the table came first.
 fn propagation(subscribers: &[Subscriber], writes: &[Write]) -> Vec<Duration> {
     let mut times = Vec::with_capacity(writes.len() * subscribers.len());
     for one in subscribers {

@@ -1,17 +1,16 @@
-//! `cless-bench-micro`: the steps of a warm request that are nothing but computation, each beside the
-//! least that could do its job.
+//! `cless-bench-micro`: the purely computational steps of a warm request, each compared with the
+//! minimal code for the same job.
 //!
-//! | step | beside |
+//! | step | reference |
 //! |---|---|
-//! | choosing a version by chance | reading an array at an index by the same generator |
-//! | finding a random host among 100 000 | `HashMap::get` of the same hosts |
-//! | entering and leaving an instance, two threads at once | adding to and taking from an atomic |
+//! | weighted random choice of a version | array read at an index of the same generator |
+//! | lookup of a random host among 100 000 | `HashMap::get` of the same hosts |
+//! | admission and release at an instance, two threads | `fetch_add` and `fetch_sub` on an atomic |
 //!
-//! Rounds are interleaved; the ratio is the median of those of the rounds.
+//! Rounds are interleaved; the reported ratio is the median of the rounds' ratios.
 
 use std::collections::HashMap;
 use std::hint::black_box;
-use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -19,10 +18,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use cless_data_plane::instance::admission::Admission;
 use cless_data_plane::route::{
-    Ask, Candidate, Change, Cursor, Digest, HostEntry, ProbeTimings, Protocol, PullPolicy,
-    Readiness, Route, Scope, Settings, Slots, Spec, Table, Version, VersionKey, choose,
+    Candidate, Change, Cursor, Digest, HostEntry, ProbeTimings, Protocol, PullPolicy, Readiness,
+    Route, Scope, Settings, Slots, Spec, Table, Version, VersionKey, VersionSelector, choose,
 };
-use cless_tests::report::{self, Better, Row};
+use cless_tests::report::{self, Better, Row, print_line};
 use cless_tests::stats::middle;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom as _;
@@ -30,28 +29,27 @@ use rand::{RngExt as _, SeedableRng as _};
 
 const ROUNDS: usize = 31;
 const HOSTS: usize = 100_000;
-/// Of each side in each round; some tens of milliseconds.
+/// Operations per side and round, which take some tens of milliseconds.
 const CHOICES: u32 = 4_000_000;
 const ADMISSIONS: u32 = 1_000_000;
-/// Both sides draw the same.
+/// Both sides use the same random numbers.
 const SEED: u64 = 7;
 
 fn main() -> Result<()> {
     let (table, hosts) = table()?;
-    let host = hosts.first().context("there are hosts")?;
-    let entry = table.lookup(host).context("a host that is there")?;
-    let rows = [choosing(entry)?, finding(&table, &hosts)?, entering()];
-    let mut out = std::io::stdout();
-    writeln!(out, "Nanoseconds an operation.\n{}", report::table(&rows))?;
-    writeln!(
-        out,
-        "written to {}",
-        report::write("micro", &rows)?.display()
-    )?;
+    let host = hosts.first().context("no hosts")?;
+    let entry = table.lookup(host).context("the host is not in the table")?;
+    let rows = [choice(entry)?, lookup(&table, &hosts)?, admission()];
+    print_line(&format!(
+        "Nanoseconds per operation.\n{}",
+        report::table(&rows)
+    ));
+    let path = report::write("micro", &rows)?;
+    print_line(&format!("wrote {}", path.display()));
     Ok(())
 }
 
-/// Runs both sides in turn. The reference is shown so that the ratio is the rounds' median one.
+/// Runs both sides in each round. The reported reference yields the median ratio of the rounds.
 fn row(
     case: &'static str,
     reference_name: &'static str,
@@ -76,10 +74,14 @@ fn per_operation(took: Duration, operations: usize) -> f64 {
     took.as_secs_f64() * 1e9 / operations as f64
 }
 
-fn choosing(entry: &HostEntry) -> Result<Row> {
-    let slots = entry.route.slots.as_ref().context("traffic is set")?;
+fn choice(entry: &HostEntry) -> Result<Row> {
+    let slots = entry
+        .route
+        .slots
+        .as_ref()
+        .context("the route has no traffic")?;
     let array: [usize; 100] = std::array::from_fn(|at| slots.get(at));
-    let ask = Ask::default();
+    let ask = VersionSelector::default();
     Ok(row("choose", "array read", 2.0, || {
         let mut rng = SmallRng::seed_from_u64(SEED);
         let began = Instant::now();
@@ -97,38 +99,38 @@ fn choosing(entry: &HostEntry) -> Result<Row> {
     }))
 }
 
-fn finding(table: &Table, hosts: &[Arc<str>]) -> Result<Row> {
+fn lookup(table: &Table, hosts: &[Arc<str>]) -> Result<Row> {
     let map: HashMap<Arc<str>, &HostEntry> = hosts
         .iter()
         .map(|host| Some((host.clone(), table.lookup(host)?)))
         .collect::<Option<_>>()
-        .context("all hosts are there")?;
-    let mut asked: Vec<String> = hosts.iter().map(|host| host.to_string()).collect();
-    asked.shuffle(&mut SmallRng::seed_from_u64(SEED));
+        .context("a host is not in the table")?;
+    let mut order: Vec<String> = hosts.iter().map(|host| host.to_string()).collect();
+    order.shuffle(&mut SmallRng::seed_from_u64(SEED));
     Ok(row("host-100k", "HashMap get", 1.5, || {
         let began = Instant::now();
-        for host in &asked {
+        for host in &order {
             black_box(table.lookup(black_box(host)));
         }
-        let ours = per_operation(began.elapsed(), asked.len());
+        let ours = per_operation(began.elapsed(), order.len());
         let began = Instant::now();
-        for host in &asked {
+        for host in &order {
             black_box(map.get(black_box(host.as_str())));
         }
-        (ours, per_operation(began.elapsed(), asked.len()))
+        (ours, per_operation(began.elapsed(), order.len()))
     }))
 }
 
-fn entering() -> Row {
+fn admission() -> Row {
     let admission = Admission::default();
     admission.open();
     let counter = AtomicU64::new(0);
     row("admission-x2", "fetch_add and fetch_sub", 1.5, || {
-        let ours = by_two(|| {
+        let ours = two_threads(|| {
             let _ = black_box(admission.enter(u32::MAX));
             black_box(admission.leave());
         });
-        let theirs = by_two(|| {
+        let theirs = two_threads(|| {
             black_box(counter.fetch_add(1, Ordering::AcqRel));
             black_box(counter.fetch_sub(1, Ordering::AcqRel));
         });
@@ -136,8 +138,8 @@ fn entering() -> Row {
     })
 }
 
-/// Nanoseconds an operation of two threads that do it at the same time.
-fn by_two(operation: impl Fn() + Sync) -> f64 {
+/// Nanoseconds per operation of two concurrent threads.
+fn two_threads(operation: impl Fn() + Sync) -> f64 {
     let began = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..2 {
@@ -151,7 +153,7 @@ fn by_two(operation: impl Fn() + Sync) -> f64 {
     per_operation(began.elapsed(), 2 * ADMISSIONS as usize)
 }
 
-/// A table of as many services as hosts, with a split over three versions each, and the hosts.
+/// A table with one service per host, each with three versions in traffic, and the hosts.
 fn table() -> Result<(Table, Vec<Arc<str>>)> {
     let versions = [1, 2, 3].map(|number| Arc::new(version(number)));
     let numbers: Vec<u32> = (0..100).map(|at| at % 3 + 1).collect();

@@ -1,12 +1,13 @@
-//! `cless-bench-origin`: the fast, plain server that the proxy bench puts behind every proxy.
+//! `cless-bench-origin`: the fast, minimal server behind every proxy of the proxy bench.
 //!
-//! One thread. HTTP/1.1 is answered from bytes made beforehand, so that the origin costs little beside
-//! the proxies; HTTP/2 with prior knowledge, told by its preface, goes to hyper and is gRPC.
+//! It runs one thread. HTTP/1.1 responses are prepared bytes, so that the origin costs little
+//! compared with the proxies. HTTP/2 with prior knowledge, recognized by its preface, goes to hyper
+//! and is gRPC.
 //!
-//! | path | answer |
+//! | path | response |
 //! |---|---|
 //! | `/1k`, `/64k` | that many bytes |
-//! | any with `Upgrade` | 101, then every byte back |
+//! | any with `Upgrade` | 101, then an echo of every byte |
 //! | HTTP/2, any | the request's body, then `grpc-status: 0` in trailers |
 
 use std::convert::Infallible;
@@ -22,9 +23,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-/// The start of an HTTP/2 connection (RFC 9113 section 3.4), which no HTTP/1.1 request begins with.
+/// Start of an HTTP/2 connection (RFC 9113 section 3.4); no HTTP/1.1 request starts so.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0";
-/// The longest head that is answered.
+/// Maximum length of a request head.
 const MAX_HEAD: usize = 64 * 1024;
 
 #[tokio::main(flavor = "current_thread")]
@@ -32,29 +33,29 @@ async fn main() -> io::Result<()> {
     let port = std::env::var("PORT").ok();
     let port = port.and_then(|port| port.parse().ok()).unwrap_or(8080);
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await?;
-    let pages: &'static Pages = Box::leak(Box::new(Pages::new()));
+    let responses: &'static Responses = Box::leak(Box::new(Responses::new()));
     loop {
         let (stream, _) = listener.accept().await?;
         tokio::spawn(async move {
-            // A proxy that leaves in the middle is no news here.
-            let _ = connection(stream, pages).await;
+            // A proxy may disconnect at any time.
+            let _ = connection(stream, responses).await;
         });
     }
 }
 
-/// Whole answers, head and body.
-struct Pages {
+/// Complete responses, head and body.
+struct Responses {
     small: Vec<u8>,
     large: Vec<u8>,
     unknown: Vec<u8>,
 }
 
-impl Pages {
+impl Responses {
     fn new() -> Self {
         Self {
-            small: page("200 OK", 1024),
-            large: page("200 OK", 64 * 1024),
-            unknown: page("404 Not Found", 0),
+            small: response("200 OK", 1024),
+            large: response("200 OK", 64 * 1024),
+            unknown: response("404 Not Found", 0),
         }
     }
 
@@ -67,16 +68,16 @@ impl Pages {
     }
 }
 
-fn page(status: &str, length: usize) -> Vec<u8> {
-    let mut page = format!(
+fn response(status: &str, length: usize) -> Vec<u8> {
+    let mut bytes = format!(
         "HTTP/1.1 {status}\r\ncontent-type: application/octet-stream\r\ncontent-length: {length}\r\n\r\n"
     )
     .into_bytes();
-    page.resize(page.len() + length, b'x');
-    page
+    bytes.resize(bytes.len() + length, b'x');
+    bytes
 }
 
-async fn connection(mut stream: TcpStream, pages: &Pages) -> io::Result<()> {
+async fn connection(mut stream: TcpStream, responses: &Responses) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut input = BytesMut::with_capacity(8 * 1024);
     let mut is_first = true;
@@ -97,19 +98,21 @@ async fn connection(mut stream: TcpStream, pages: &Pages) -> io::Result<()> {
             return echo(stream, protocol, &input).await;
         }
         let path = head[..].split(|byte| *byte == b' ').nth(1);
-        stream.write_all(pages.of(path.unwrap_or_default())).await?;
+        stream
+            .write_all(responses.of(path.unwrap_or_default()))
+            .await?;
     }
 }
 
-/// Answers 101 and sends every byte back, those that came with the head too.
+/// Responds with 101 and echoes every byte, including `early` ones after the head.
 async fn echo(mut stream: TcpStream, protocol: &[u8], early: &[u8]) -> io::Result<()> {
-    let mut answer =
+    let mut response =
         b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: ".to_vec();
-    answer.extend_from_slice(protocol);
-    // What RFC 6455 section 4.2.2 makes of the key "dGhlIHNhbXBsZSBub25jZQ==", which the bench sends.
-    answer.extend_from_slice(b"\r\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n");
-    answer.extend_from_slice(early);
-    stream.write_all(&answer).await?;
+    response.extend_from_slice(protocol);
+    // The accept value (RFC 6455 section 4.2.2) of the bench's key "dGhlIHNhbXBsZSBub25jZQ==".
+    response.extend_from_slice(b"\r\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n");
+    response.extend_from_slice(early);
+    stream.write_all(&response).await?;
     let mut block = vec![0; 64 * 1024];
     loop {
         let n = stream.read(&mut block).await?;
@@ -120,7 +123,7 @@ async fn echo(mut stream: TcpStream, protocol: &[u8], early: &[u8]) -> io::Resul
     }
 }
 
-/// Serves gRPC on a connection of which `read` has come already.
+/// Serves gRPC on a connection after the bytes in `read` have been received.
 async fn http2(stream: TcpStream, read: Bytes) -> io::Result<()> {
     let (client, server) = stream.into_split();
     let joined = tokio::io::join(io::Cursor::new(read).chain(client), server);
@@ -154,7 +157,7 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
         .position(|window| window == needle)
 }
 
-/// The value of a field; `name` is `\r\n`, the name in lower case, and a colon.
+/// The value of a header field; `name` is `\r\n`, the name in lower case, and a colon.
 fn field<'a>(head: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let start = head
         .windows(name.len())

@@ -1,22 +1,23 @@
 //! `cless-bench-proxy`: the cost of a warm request through cless, compared with nginx, HAProxy,
 //! Envoy, Caddy and Traefik in front of the same origin.
 //!
-//! Equal work: every proxy runs one worker on a core of its own; load generator and origin share the
-//! other core. The origin is a container that cless started, and every proxy dials its address. All
-//! proxies set the same header fields where they can, keep upstream connections alive, and either all
-//! log requests or none does. Rounds are interleaved, and each starts with another proxy. A single
-//! wrong response ends the bench.
+//! Equal work: every proxy runs one worker on a core of its own; load generator and origin share
+//! the other core. The origin is a container that cless started, and every proxy dials its address.
+//! All proxies set the same header fields where they can, keep upstream connections alive, and
+//! either all log requests or none does. Rounds are interleaved, and each starts with another
+//! proxy. A single wrong response ends the bench.
 //!
 //! The main metric is CPU per request: user and system time of the proxy's processes divided by the
-//! number of responses. Each round compares it with the better of nginx and HAProxy; the median ratio
-//! and its upper confidence bound have bars. Rates and latencies of closed loops are informative;
-//! `p99_at_70` comes from an open loop at 70 % of the rate that nginx reached in that round.
+//! number of responses. Each round compares it with the better of nginx and HAProxy; the median
+//! ratio and its upper confidence bound have bars. Rates and latencies of closed loops are
+//! informative; `p99_at_70` comes from an open loop at 70 % of the rate that nginx reached in that
+//! round.
 //!
-//! `--baseline` adds an earlier build of the data plane as a second node of the same cluster. It runs
-//! with the same flags in the same rounds, and its rows end in `_vs_baseline`.
+//! `--baseline` adds an earlier build of the data plane as a second node of the same cluster. It
+//! runs with the same flags in the same rounds, and its rows end in `_vs_baseline`.
 //!
-//! Samples are stored per case in `target/bench/proxy/`, so cases can run a few at a time. The report
-//! covers all stored samples of the present build.
+//! Samples are stored per case in `target/bench/proxy/`, so cases can run a few at a time. The
+//! report covers all stored samples of the present build.
 
 #[path = "bench_proxy/cases.rs"]
 mod cases;
@@ -31,12 +32,12 @@ mod race;
 #[path = "bench_proxy/results.rs"]
 mod results;
 
-use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail, ensure};
 use clap::Parser;
-use cless_tests::{cpu, paths, report};
+use cless_tests::report::{self, print_line};
+use cless_tests::{cpu, paths};
 use tokio::signal::unix::{SignalKind, signal};
 
 use cases::CASES;
@@ -86,10 +87,6 @@ impl Args {
     }
 }
 
-fn say(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
-}
-
 // One thread, so that a CPU affinity set on it stays in force.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
@@ -127,11 +124,11 @@ async fn bench(mut args: Args) -> Result<()> {
         results.store_idle(&idle::memory(args.baseline.as_deref()).await?)?;
     }
     let report = results.report()?;
-    say(&format!("\n{}", report.text));
-    say(&report::table(&report.rows));
+    print_line(&format!("\n{}", report.text));
+    print_line(&report::table(&report.rows));
     let json = report::write("proxy", &report.rows)?;
     let chart = json.with_file_name("proxy.svg");
     std::fs::write(&chart, report.chart)?;
-    say(&format!("wrote {} and {}", json.display(), chart.display()));
+    print_line(&format!("wrote {} and {}", json.display(), chart.display()));
     Ok(())
 }

@@ -1,11 +1,10 @@
-//! `cless-demo`: the main job, end to end, told as it happens.
+//! `cless-demo`: runs the main job end to end and prints each step.
 //!
-//! Everything is real: `cless dev` as a process, the `cless` command line, containers, HTTP. The
-//! program ends non-zero if any claim it prints does not hold, and removes what it started however it
-//! ends: processes, containers, images, files.
+//! Everything is real: the `cless dev` process, the `cless` command line, containers and HTTP. The
+//! demo fails if any printed claim is wrong. It always removes its processes, containers, images
+//! and files.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -15,13 +14,13 @@ use bollard::Docker;
 use cless_tests::cluster::Api;
 use cless_tests::http_client::{Connection, get};
 use cless_tests::process::{Program, run};
+use cless_tests::report::print_line;
 use cless_tests::stats::{binomial_bounds, millis};
-use cless_tests::{engine, image, paths, wait};
+use cless_tests::{control_plane, engine, image, paths, wait};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::time::Instant;
-use tonic::transport::Endpoint;
 
 #[path = "demo/shows.rs"]
 mod shows;
@@ -32,14 +31,8 @@ const REQUESTS: usize = 1000;
 const IDLE_TIMEOUT: &str = "3s";
 const SOON: Duration = Duration::from_secs(30);
 
-/// A line of the story.
-fn say(line: &str) {
-    // Nobody left to tell is no reason to leave containers behind.
-    let _ = writeln!(std::io::stdout(), "{line}");
-}
-
-/// What the demo has started.
-struct Stage {
+/// The resources of a running demo.
+struct Demo {
     docker: Docker,
     dir: TempDir,
     proxy: SocketAddr,
@@ -52,33 +45,33 @@ struct Stage {
 #[tokio::main]
 async fn main() -> ExitCode {
     let begin = Instant::now();
-    let mut stage = match Stage::new().await {
-        Ok(stage) => stage,
+    let mut demo = match Demo::new().await {
+        Ok(demo) => demo,
         Err(error) => {
-            say(&format!("The demo cannot begin: {error:#}"));
+            print_line(&format!("The demo cannot start: {error:#}"));
             return ExitCode::FAILURE;
         }
     };
-    let story = tokio::select! {
-        outcome = stage.tell() => outcome,
+    let outcome = tokio::select! {
+        outcome = demo.run() => outcome,
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
     };
-    let log = stage
+    let log = demo
         .dev
         .as_ref()
         .map(|dev| dev.log_tail(25))
         .unwrap_or_default();
-    let cleared = stage.clear().await;
-    match story.and(cleared) {
+    let cleaned_up = demo.clean_up().await;
+    match outcome.and(cleaned_up) {
         Ok(()) => {
-            say(&format!(
-                "\nAll of it held, in {:.0} s.",
+            print_line(&format!(
+                "\nAll claims hold, in {:.0} s.",
                 begin.elapsed().as_secs_f64()
             ));
             ExitCode::SUCCESS
         }
         Err(error) => {
-            say(&format!(
+            print_line(&format!(
                 "\nThe demo failed: {error:#}\nThe last lines of `cless dev`:\n{log}"
             ));
             ExitCode::FAILURE
@@ -86,7 +79,7 @@ async fn main() -> ExitCode {
     }
 }
 
-impl Stage {
+impl Demo {
     async fn new() -> Result<Self> {
         Ok(Self {
             docker: engine::connect().await?,
@@ -99,7 +92,7 @@ impl Stage {
         })
     }
 
-    async fn tell(&mut self) -> Result<()> {
+    async fn run(&mut self) -> Result<()> {
         self.build_images().await?;
         self.start_dev().await?;
         self.deploy().await?;
@@ -107,20 +100,20 @@ impl Stage {
         self.show_cold_starts().await?;
         self.show_warm_latency().await?;
         self.roll_back().await?;
-        self.show_way_of_a_change().await?;
+        self.show_propagation().await?;
         self.wait_until_idle().await?;
-        self.wake().await
+        self.start_again().await
     }
 
     async fn build_images(&mut self) -> Result<()> {
         let version = self.docker.version().await?.version.unwrap_or_default();
-        say(&format!("The container engine is Docker {version}."));
+        print_line(&format!("The container engine is Docker {version}."));
         let repository = format!("cless-demo-{}/hello", std::process::id());
         for (name, _) in WEIGHTS {
             let image = image::sample_app_release(&self.docker, &repository, name).await?;
             self.images.push(image);
         }
-        say(&format!(
+        print_line(&format!(
             "Built three images of a small web app: {}",
             self.images.join(", ")
         ));
@@ -149,22 +142,21 @@ impl Stage {
         let api = self.api()?;
         self.cluster = wait::until("`cless dev` serves", SOON, async || {
             let running = self.dev.as_mut().is_some_and(Program::is_running);
-            ensure!(running, "`cless dev` ended at start");
+            ensure!(running, "`cless dev` exited at start");
             let mut api = api.clone();
             let connected = api
                 .check_propagation(0)
                 .await
                 .is_ok_and(|a| a.nodes_applied == 1);
-            Ok(if connected {
-                Some(api.cluster_id().await?)
-            } else {
-                None
+            Ok(match connected {
+                true => Some(api.cluster_id().await?),
+                false => None,
             })
         })
         .await?;
-        say("\n$ cless dev");
-        say(&format!(
-            "Both planes run: requests on {}, the API on {}.",
+        print_line("\n$ cless dev");
+        print_line(&format!(
+            "Both planes are running: requests on {}, the API on {}.",
             self.proxy, self.grpc
         ));
         Ok(())
@@ -179,16 +171,16 @@ impl Stage {
             }
             self.cless_shown(&args).await?;
         }
-        self.in_force().await?;
-        let answer = get(self.proxy, HOST, "/").await?;
+        self.wait_in_force().await?;
+        let response = get(self.proxy, HOST, "/").await?;
         ensure!(
-            answer.status == 200 && answer.text() == "three\n",
-            "{answer:?}"
+            response.status == 200 && response.text() == "three\n",
+            "{response:?}"
         );
-        say(&format!(
-            "http://{HOST}:{}/ answers {:?}.",
+        print_line(&format!(
+            "http://{HOST}:{}/ responds with {:?}.",
             self.proxy.port(),
-            answer.text().trim()
+            response.text().trim()
         ));
         Ok(())
     }
@@ -196,17 +188,17 @@ impl Stage {
     async fn split(&mut self) -> Result<()> {
         self.cless_shown(&["traffic", "set", "hello", "v1=10", "v2=30", "v3=60"])
             .await?;
-        self.in_force().await?;
+        self.wait_in_force().await?;
         let begin = Instant::now();
-        let counts = count_answers(self.proxy, REQUESTS).await?;
+        let counts = count_greetings(self.proxy, REQUESTS).await?;
         let took = begin.elapsed().as_secs_f64();
-        say(&format!("Sent {REQUESTS} requests in {took:.1} s:"));
-        say("  version  greeting  weight  share    may be");
+        print_line(&format!("Sent {REQUESTS} requests in {took:.1} s:"));
+        print_line("  version  greeting  weight  share    expected");
         for (index, (greeting, weight)) in WEIGHTS.into_iter().enumerate() {
             let count = counts.get(greeting).copied().unwrap_or(0);
             let (low, high) = binomial_bounds(REQUESTS, weight);
             let percent = |n: usize| 100.0 * n as f64 / REQUESTS as f64;
-            say(&format!(
+            print_line(&format!(
                 "  v{}       {greeting:<8}  {weight:>4} %  {:>4.1} %  {:.1} to {:.1} %",
                 index + 1,
                 percent(count),
@@ -215,7 +207,7 @@ impl Stage {
             ));
             ensure!(
                 (low..=high).contains(&count),
-                "the share of {greeting} is out of bounds"
+                "the share of {greeting} is out of the expected range"
             );
         }
         Ok(())
@@ -223,22 +215,22 @@ impl Stage {
 
     async fn roll_back(&mut self) -> Result<()> {
         self.cless_shown(&["rollback", "hello"]).await?;
-        self.in_force().await?;
-        let counts = count_answers(self.proxy, 200).await?;
+        self.wait_in_force().await?;
+        let counts = count_greetings(self.proxy, 200).await?;
         ensure!(
             counts.keys().eq(["three"]),
             "the rollback has no effect: {counts:?}"
         );
-        say("200 requests later: all answered by v3, which had all traffic before the split.");
+        print_line("200 more requests all reach v3, which had all traffic before the split.");
         let history = self.cless(&["traffic", "history", "hello"]).await?;
-        say("\n$ cless traffic history hello");
-        say(history.trim_end());
+        print_line("\n$ cless traffic history hello");
+        print_line(history.trim_end());
         Ok(())
     }
 
     async fn wait_until_idle(&mut self) -> Result<()> {
-        say(&format!(
-            "\nNo more requests; an instance idle for {IDLE_TIMEOUT} is removed."
+        print_line(&format!(
+            "\nNo more requests: an instance is removed after {IDLE_TIMEOUT} without any."
         ));
         let begin = Instant::now();
         let labels = [
@@ -256,29 +248,28 @@ impl Stage {
         })
         .await?;
         let took = begin.elapsed().as_secs_f64();
-        say(&format!(
-            "After {took:.1} s the engine has no container of the service, and `cless instance list` \
-             is empty."
+        print_line(&format!(
+            "After {took:.1} s the service has no container, and `cless instance list` is empty."
         ));
         Ok(())
     }
 
-    async fn wake(&self) -> Result<()> {
+    async fn start_again(&self) -> Result<()> {
         let begin = Instant::now();
-        let answer = get(self.proxy, HOST, "/").await?;
+        let response = get(self.proxy, HOST, "/").await?;
         let took = millis(begin.elapsed());
         ensure!(
-            answer.status == 200 && answer.text() == "three\n",
-            "{answer:?}"
+            response.status == 200 && response.text() == "three\n",
+            "{response:?}"
         );
-        say(&format!(
-            "One more request wakes v3 from zero: answered after {took:.0} ms."
+        print_line(&format!(
+            "One more request starts v3 from zero: response after {took:.0} ms."
         ));
         Ok(())
     }
 
-    /// Stops and removes everything; also after a failure, as far as it got.
-    async fn clear(&mut self) -> Result<()> {
+    /// Stops and removes everything that has been started, also after a failure.
+    async fn clean_up(&mut self) -> Result<()> {
         let stopped = match &mut self.dev {
             Some(dev) => dev.stop(SOON).await.map(Some),
             None => Ok(None),
@@ -295,48 +286,44 @@ impl Stage {
         let status = stopped?;
         ensure!(
             status.is_none_or(|s| s.success()),
-            "`cless dev` ended with {status:?}"
+            "`cless dev` exited with {status:?}"
         );
         ensure!(
             left.is_empty(),
             "`cless dev` left containers behind: {left:?}"
         );
-        say("\nStopped `cless dev` and removed the images; nothing is left.");
+        print_line("\nStopped `cless dev` and removed the containers and images.");
         Ok(())
     }
 
     fn api(&self) -> Result<Api> {
-        let endpoint = Endpoint::from_shared(format!("http://{}", self.grpc))?;
-        Ok(Api::new(endpoint.connect_lazy()))
+        control_plane::api(self.grpc)
     }
 
-    /// Waits until the node has applied all that was written.
-    async fn in_force(&self) -> Result<()> {
+    /// Waits until the node has applied all changes.
+    async fn wait_in_force(&self) -> Result<()> {
         let mut api = self.api()?;
         wait::until("the change is in force", SOON, async || {
-            let answer = api.check_propagation(0).await?;
-            Ok((answer.nodes_applied == 1).then_some(()))
+            let progress = api.check_propagation(0).await?;
+            Ok((progress.nodes_applied == 1).then_some(()))
         })
         .await
     }
 
     async fn cless(&self, args: &[&str]) -> Result<String> {
         let mut command = Command::new(paths::program("cless")?);
-        command.arg("--server").arg(format!("http://{}", self.grpc));
         command
-            .arg("--proxy")
-            .arg(format!("http://{}", self.proxy))
+            .args(["--server", &format!("http://{}", self.grpc)])
+            .args(["--proxy", &format!("http://{}", self.proxy)])
             .args(args);
-        let outcome = run(command).await?;
-        outcome
-            .ok()
-            .with_context(|| format!("cless {}", args.join(" ")))
+        let stdout = run(command).await?.ok();
+        stdout.with_context(|| format!("cless {}", args.join(" ")))
     }
 
     async fn cless_shown(&self, args: &[&str]) -> Result<()> {
-        say(&format!("\n$ cless {}", args.join(" ")));
+        print_line(&format!("\n$ cless {}", args.join(" ")));
         let output = self.cless(args).await?;
-        say(output.trim_end());
+        print_line(output.trim_end());
         Ok(())
     }
 
@@ -346,24 +333,24 @@ impl Stage {
     }
 }
 
-/// An address that was free a moment ago.
+/// A loopback address with a free port.
 fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
-/// Sends requests one by one and counts the answers by their greeting.
-async fn count_answers(proxy: SocketAddr, count: usize) -> Result<BTreeMap<String, usize>> {
+/// Sends requests in sequence and counts the responses by greeting.
+async fn count_greetings(proxy: SocketAddr, count: usize) -> Result<BTreeMap<String, usize>> {
     let mut counts = BTreeMap::new();
     let mut connection = Connection::open(proxy).await?;
     for _ in 0..count {
-        let answer = connection.get(HOST, "/").await?;
-        ensure!(answer.status == 200, "{answer:?}");
-        *counts.entry(answer.text().trim().to_owned()).or_insert(0) += 1;
+        let response = connection.get(HOST, "/").await?;
+        ensure!(response.status == 200, "{response:?}");
+        *counts.entry(response.text().trim().to_owned()).or_insert(0) += 1;
     }
     Ok(counts)
 }
 
-/// A protobuf JSON duration, `"0.288s"`.
+/// Parses a protobuf JSON duration such as `"0.288s"`.
 fn seconds(text: &str) -> Option<f64> {
     text.strip_suffix('s')?.parse().ok()
 }

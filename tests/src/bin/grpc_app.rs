@@ -1,4 +1,6 @@
-//! `cless-grpc-app`: the service of [`cless_tests::grpc`], for containers. `PORT` (8080), `GREETING`.
+//! `cless-grpc-app`: the service of [`cless_tests::grpc`], for containers.
+//!
+//! Environment: `PORT` (8080), `GREETING`.
 
 use std::net::Ipv4Addr;
 

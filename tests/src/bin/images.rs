@@ -1,19 +1,19 @@
-//! `cless-images`: makes the test images and prints their references as JSON; `--remove` removes all
-//! that were ever made.
+//! `cless-images`: builds the test images and prints their references as JSON; `--remove` removes
+//! all images that were ever built.
 
 use std::io::Write as _;
 
-use bollard::Docker;
 use clap::Parser;
-use cless_tests::image;
+use cless_tests::{engine, image};
+use serde_json::json;
 
-/// Makes the images that tests and trials by hand run, without a registry.
+/// Builds the images of the tests without a registry.
 #[derive(Parser)]
 struct Args {
-    /// Remove every image made by this program, the tests, the demo or the benches.
+    /// Remove all images built by this program, the tests, the demo or the benches.
     #[arg(long)]
     remove: bool,
-    /// Also make the image of Debian's nginx.
+    /// Also build the image of Debian's nginx.
     #[arg(long)]
     nginx: bool,
 }
@@ -21,22 +21,16 @@ struct Args {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let docker = Docker::connect_with_defaults()?.negotiate_version().await?;
-    let mut answer = serde_json::Map::new();
+    let docker = engine::connect().await?;
+    let mut output = json!({});
     if args.remove {
-        answer.insert(
-            "removed".to_owned(),
-            image::remove_all(&docker).await?.into(),
-        );
+        output["removed"] = image::remove_all(&docker).await?.into();
     } else {
-        answer.insert(
-            "sample".to_owned(),
-            image::sample_app(&docker).await?.into(),
-        );
+        output["sample"] = image::sample_app(&docker).await?.into();
         if args.nginx {
-            answer.insert("nginx".to_owned(), image::nginx(&docker).await?.into());
+            output["nginx"] = image::nginx(&docker).await?.into();
         }
     }
-    writeln!(std::io::stdout(), "{}", serde_json::Value::Object(answer))?;
+    writeln!(std::io::stdout(), "{output}")?;
     Ok(())
 }

@@ -1,45 +1,53 @@
 //! `cless-sample-app`: the small web app that the end-to-end tests, the demo and the benches run in
 //! containers.
 //!
-//! It uses nothing but the standard library, so that [`cless_tests::image`] can compile it with one
-//! `rustc` call, statically linked, into an image `FROM scratch`. It is HTTP/1.1 with keep-alive, one
-//! thread a connection.
+//! It uses only the standard library, so that [`cless_tests::image`] compiles it with one `rustc`
+//! call, statically linked, for an image `FROM scratch`. It serves HTTP/1.1 with keep-alive on one
+//! thread per connection.
 //!
-//! It installs no handler for SIGTERM on purpose: the signal ends it at once, so an answer that cless
-//! failed to drain is visibly cut.
+//! It deliberately has no SIGTERM handler: the signal ends it immediately, so that a response which
+//! cless failed to drain is visibly truncated.
 //!
-//! | path | answer |
+//! | path | response |
 //! |---|---|
 //! | `/` and any other | `GREETING` and a newline |
 //! | `/slow?ms=N` | the same after N ms |
 //! | `/stream?seconds=N&every_ms=M` | chunked lines, one every M ms, for N s |
-//! | `/echo` | the request body, as it arrives, framed as it arrived |
+//! | `/echo` | the request body as it arrives, with the same framing |
 //! | `/headers` | `{"method","target","headers":[[name,value],…]}` as received |
 //! | `/env` | the environment as JSON |
 //! | `/status?code=N` | that status |
-//! | `/big?bytes=N` | N bytes with a length |
-//! | `/cut?bytes=N` | promises N bytes, sends half and closes |
-//! | `/load` | `{"now","peak","served"}`: requests in work (this one not counted), their maximum, their number |
-//! | `/exit?code=N` | none: the process ends |
-//! | `/upgrade` | 101, then every byte back |
-//! | `/websocket` | a WebSocket, every message back |
+//! | `/big?bytes=N` | N bytes with a content-length |
+//! | `/cut?bytes=N` | content-length N, then half of the bytes and a close |
+//! | `/load` | `{"now","peak","served"}`: other requests in progress, their peak, requests served |
+//! | `/exit?code=N` | none: the process exits |
+//! | `/upgrade` | 101, then an echo of every byte |
+//! | `/websocket` | a WebSocket that echoes every message |
 //! | `/healthz` | 200, or 503 before `HEALTHY_AFTER_MS` |
-//! | `/write/PATH?bytes=N` | 200 once N bytes are in that file, else 500 with the error |
-//! | `/read/PATH` | that file |
-//! | `/threads?n=N` | how many of N more threads could be started |
-//! | `grpc.health.v1.Health/Check`, by HTTP/2 | as `/healthz`, for all or the service `GRPC_HEALTH` |
-//! | `/connect?to=IP:PORT` | `{"outcome"}`: `connected`, `refused`, `unreachable` or `timeout`, after 2 s at most |
-//! | `/connect?to=IP:PORT&host=H` | with `"answer"` too: what a GET of `/` with that Host got |
+//! | `/write/PATH?bytes=N` | 200 after writing N bytes to that file, or 500 with the error |
+//! | `/read/PATH` | the content of that file |
+//! | `/threads?n=N` | the number of threads, up to N, that could be started |
+//! | `grpc.health.v1.Health/Check` over HTTP/2 | as `/healthz`, for all or the service `GRPC_HEALTH` |
+//! | `/connect?to=IP:PORT` | `{"outcome"}`: `connected`, `refused`, `unreachable` or `timeout`, within 2 s |
+//! | `/connect?to=IP:PORT&host=H` | also `"answer"`: the response to a GET of `/` with that Host |
 //!
-//! Environment: `PORT` (8080), `GREETING`, `START_DELAY_MS` before anything else, `EXIT_AT_START=CODE`
-//! after two lines on stderr, `NEVER_LISTEN=1`, `HEALTHY_AFTER_MS`, `GRPC_HEALTH=SERVICE`, `LOG_LINES=N` on
-//! stderr at first, `ALLOC_AT_START=BYTES` of memory, `ABORT_AT_START=1`.
+//! | environment variable | effect |
+//! |---|---|
+//! | `PORT` | port to listen on (8080) |
+//! | `GREETING` | greeting (`hello`) |
+//! | `START_DELAY_MS` | delay before everything else |
+//! | `LOG_LINES=N` | first writes N lines to stderr |
+//! | `ALLOC_AT_START=BYTES` | allocates memory |
+//! | `ABORT_AT_START=1` | aborts |
+//! | `EXIT_AT_START=CODE` | exits after two lines on stderr |
+//! | `NEVER_LISTEN=1` | never listens |
+//! | `HEALTHY_AFTER_MS`, `GRPC_HEALTH=SERVICE` | see above |
 //!
-//! `sample-app check` is for a HEALTHCHECK: it asks `/healthz`.
+//! `sample-app check` requests `/healthz`, for a HEALTHCHECK.
 
 #![expect(
     clippy::disallowed_methods,
-    reason = "threads, and no runtime that a sleep could block"
+    reason = "the app uses threads and has no runtime that a sleep could block"
 )]
 
 use std::io::{self, BufReader, Write};
@@ -98,7 +106,7 @@ fn main() -> io::Result<()> {
         let Ok(stream) = stream else { continue };
         let greeting = greeting.clone();
         thread::spawn(move || {
-            // A caller that leaves in the middle is no news to this app.
+            // A caller may disconnect at any time.
             let _ = serve_connection(stream, &greeting);
         });
     }
@@ -123,7 +131,7 @@ fn serve_connection(stream: TcpStream, greeting: &str) -> io::Result<()> {
     while let Some(request) = read_head(&mut input)? {
         let before = NOW.fetch_add(1, Ordering::SeqCst);
         PEAK.fetch_max(before + 1, Ordering::SeqCst);
-        let outcome = answer(&request, &mut input, &mut output, greeting, before);
+        let outcome = respond(&request, &mut input, &mut output, greeting, before);
         NOW.fetch_sub(1, Ordering::SeqCst);
         SERVED.fetch_add(1, Ordering::SeqCst);
         if !outcome? {
@@ -133,8 +141,8 @@ fn serve_connection(stream: TcpStream, greeting: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes one answer; false closes the connection.
-fn answer(
+/// Writes a response; returns whether to keep the connection.
+fn respond(
     request: &Request,
     input: &mut BufReader<TcpStream>,
     output: &mut TcpStream,
@@ -153,7 +161,7 @@ fn answer(
                 .query("code")
                 .and_then(|n| i32::try_from(n).ok())
                 .unwrap_or(1);
-            log(&format!("sample-app: asked to leave with code {code}"));
+            log(&format!("sample-app: exiting with code {code} on request"));
             std::process::exit(code);
         }
         _ => read_body(request, input, output, |_, _| Ok(()))?,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 
-use crate::http_client::{self, Answer};
+use crate::http_client::{self, FullResponse};
 use crate::process::Program;
 
 /// A data plane.
@@ -49,7 +49,7 @@ impl NodeSetup {
 
 impl Node {
     /// Sends a GET of `http://HOST/PATH` through this node on a new connection.
-    pub async fn get(&self, host: &str, path: &str) -> Result<Answer> {
+    pub async fn get(&self, host: &str, path: &str) -> Result<FullResponse> {
         http_client::get(self.listen, host, path).await
     }
 

@@ -1,15 +1,15 @@
-//! Root file systems of Debian's packages: the packages' own files, unpacked without being installed,
-//! and what an image needs besides.
+//! Root file systems from Debian packages, unpacked without installation, and the additional files
+//! of an image.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Error, create_dir, run};
+use super::{Error, create_dir, file_error, run};
 use crate::debian::unpack;
 use crate::paths;
 
-/// The tar of `packages` unpacked and then completed by `complete`, which is given the root. Kept
-/// under `target/` as `NAME.tar` once made.
+/// Builds a tar: unpacks `packages` and lets `complete` add files under the root. Returns the path
+/// under `target/`; a tar of an earlier run is reused.
 pub(super) fn root_file_system(
     name: &str,
     packages: &[&str],
@@ -31,20 +31,17 @@ pub(super) fn root_file_system(
         .arg("-cf")
         .arg(&partial)
         .args(["--numeric-owner", "--owner=0", "--group=0", "."]))?;
-    std::fs::rename(&partial, &tar).map_err(|error| Error::File {
-        path: tar.clone(),
-        error,
-    })?;
-    // What is left is scratch; a failure to remove it changes nothing.
+    std::fs::rename(&partial, &tar).map_err(file_error(&tar))?;
+    // Failing to remove scratch files is harmless.
     let _ = std::fs::remove_dir_all(&work);
     Ok(tar)
 }
 
-/// Writes a file under the root, and the folders above it.
+/// Writes a file under the root and creates its folders.
 pub(super) fn write(root: &Path, name: &str, content: &str) -> Result<(), Error> {
     let path = root.join(name);
     if let Some(folder) = path.parent() {
         create_dir(folder)?;
     }
-    std::fs::write(&path, content).map_err(|error| Error::File { path, error })
+    std::fs::write(&path, content).map_err(file_error(&path))
 }

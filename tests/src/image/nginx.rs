@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{Error, create_dir, debian};
 
-/// nginx and what its program is linked with.
+/// nginx and its shared libraries.
 const PACKAGES: [&str; 7] = [
     "nginx",
     "nginx-common",
@@ -31,7 +31,7 @@ http {
 }
 ";
 
-/// The tar, kept under `target/` once made.
+/// Builds the tar.
 pub(super) fn root_file_system() -> Result<PathBuf, Error> {
     debian::root_file_system("nginx", &PACKAGES, |root| {
         for folder in ["run", "tmp", "var/log/nginx", "var/lib/nginx"] {

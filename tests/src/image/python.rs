@@ -1,12 +1,12 @@
-//! A real Python web app: Flask behind gunicorn, both of Debian's packages, byte-compiled as an
-//! installation would do.
+//! A real Python web app: Flask behind gunicorn from Debian packages, byte-compiled as by an
+//! installation.
 
 use std::path::PathBuf;
 use std::process::Command;
 
 use super::{Error, create_dir, debian, run};
 
-/// Python, Flask, gunicorn, and what they import or are linked with.
+/// Python, Flask and gunicorn with their imports and shared libraries.
 const PACKAGES: [&str; 28] = [
     "python3.11",
     "python3.11-minimal",
@@ -49,10 +49,10 @@ def hello():
     return 'hello from flask\\n'
 ";
 
-/// How it is started; one worker, as a container of one core has.
+/// One worker, as usual for a container with one core.
 pub(super) const ENTRYPOINT: &str = r#"ENTRYPOINT ["/usr/bin/python3.11", "-m", "gunicorn.app.wsgiapp", "--chdir", "/app", "--bind", "0.0.0.0:8080", "--workers", "1", "--worker-tmp-dir", "/dev/shm", "app:app"]"#;
 
-/// The tar, kept under `target/` once made.
+/// Builds the tar.
 pub(super) fn root_file_system() -> Result<PathBuf, Error> {
     debian::root_file_system("python", &PACKAGES, |root| {
         for folder in ["run", "tmp"] {
@@ -61,7 +61,7 @@ pub(super) fn root_file_system() -> Result<PathBuf, Error> {
         debian::write(root, "app/app.py", APP)?;
         debian::write(root, "etc/passwd", "root:x:0:0::/:/\n")?;
         debian::write(root, "etc/group", "root:x:0:\n")?;
-        // What the packages' installation would do; without it each start would compile anew.
+        // An installation would compile the modules too; otherwise each start compiles them.
         run(Command::new("chroot")
             .arg(root)
             .args(["/usr/bin/python3.11", "-m", "compileall", "-q"])

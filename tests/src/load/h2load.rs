@@ -9,17 +9,17 @@ use tokio::process::Command;
 use super::{Run, Target};
 use crate::process;
 
-/// How many at once.
+/// Concurrency of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Width {
     /// Connections.
     pub connections: usize,
-    /// Streams on each.
+    /// Concurrent streams per connection.
     pub streams: usize,
 }
 
-/// Asks for `target`; with `message`, a file that holds one gRPC message with its prefix, calls it.
-/// `scratch` is a folder for the log of latencies.
+/// Runs GETs or, with `message`, gRPC calls; the file contains one message with its length prefix.
+/// `scratch` is a folder for the latency log.
 pub async fn run(
     target: Target<'_>,
     width: Width,
@@ -28,7 +28,7 @@ pub async fn run(
     scratch: &Path,
 ) -> Result<Run> {
     let log = scratch.join("h2load.log");
-    // It appends.
+    // h2load appends to its log.
     let _ = std::fs::remove_file(&log);
     let mut command = Command::new("h2load");
     command
@@ -52,7 +52,7 @@ pub async fn run(
     parse(&output, &latencies)
 }
 
-/// Reads what it prints, and its log: start, status, microseconds, one request a line.
+/// Parses the output, and the log with start time, status and microseconds of one request per line.
 fn parse(output: &str, log: &str) -> Result<Run> {
     let requests = output.lines().find(|line| line.starts_with("requests:"));
     let requests = requests.with_context(|| format!("no counts in:\n{output}"))?;
@@ -67,7 +67,7 @@ fn parse(output: &str, log: &str) -> Result<Run> {
     for wrong in ["failed", "errored", "timeout"] {
         ensure!(
             count(wrong)? == 0,
-            "not every request was answered well:\n{output}"
+            "not every response was successful:\n{output}"
         );
     }
     let finished = output.lines().find(|line| line.starts_with("finished in"));
@@ -85,16 +85,13 @@ fn parse(output: &str, log: &str) -> Result<Run> {
     for line in log.lines() {
         let mut fields = line.split('\t').skip(1);
         let (status, took) = (fields.next(), fields.next());
-        ensure!(
-            status == Some("200"),
-            "a request was answered with {status:?}"
-        );
+        ensure!(status == Some("200"), "a response has status {status:?}");
         let took = took.and_then(|took| took.parse().ok());
         latencies.push(Duration::from_micros(
-            took.context("a latency is a number")?,
+            took.context("a latency is not a number")?,
         ));
     }
-    ensure!(!latencies.is_empty(), "nothing was answered:\n{output}");
+    ensure!(!latencies.is_empty(), "no response:\n{output}");
     let succeeded = count("succeeded")?;
     let run = Run::of(&latencies, Duration::from_secs(1));
     Ok(Run {
@@ -115,7 +112,7 @@ status codes: 26386 2xx, 0 3xx, 0 4xx, 0 5xx
 ";
 
     #[test]
-    fn what_h2load_prints_and_logs_is_read() {
+    fn output_and_log_are_parsed() {
         let log = "1795527130974936\t200\t486\n1795527130974937\t200\t510\n1\t200\t237\n";
         let run = parse(OUTPUT, log).unwrap();
         assert_eq!(
@@ -130,7 +127,7 @@ status codes: 26386 2xx, 0 3xx, 0 4xx, 0 5xx
     }
 
     #[test]
-    fn a_run_with_a_failed_request_is_no_run() {
+    fn a_run_with_a_failed_request_is_an_error() {
         assert!(parse(&OUTPUT.replace(" 0 failed", " 1 failed"), "1\t200\t5\n").is_err());
         assert!(parse(OUTPUT, "1\t503\t5\n").is_err());
         assert!(parse(OUTPUT, "").is_err());

@@ -1,7 +1,8 @@
-//! An open loop over HTTP/1.1: requests that are due at fixed times.
+//! An open loop over HTTP/1.1: requests are due at fixed times.
 //!
-//! A request whose time comes while every connection is busy waits for one, and is timed from when it
-//! was due: else a proxy that stalls would be asked less, and its stall hidden (coordinated omission).
+//! A request that is due while every connection is busy waits for one, and its latency counts from
+//! the time it was due. Otherwise a stalled proxy would get fewer requests and hide its stall
+//! (coordinated omission).
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -15,15 +16,15 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 
 use super::{Run, Target};
 
-/// How often it is looked which requests are due. A runtime's clock ticks each millisecond, which would
-/// be seen in the result: hence a timer of the kernel's, and a loop of its own.
+/// Interval of the check for due requests. The one-millisecond timer of a runtime would be visible
+/// in the results, so the loop uses a kernel timer.
 const TICK: Duration = Duration::from_micros(50);
-/// No answer takes longer, also one to a request that queued.
+/// Upper limit of a latency, queuing included.
 const LIMIT: Duration = Duration::from_secs(10);
-/// The timer's name among the events; connections have their index.
+/// Event data of the timer; the data of a connection is its index.
 const TIMER: u64 = u64::MAX;
 
-/// Asks for `target` at `rate` requests a second, over at most that many connections at once.
+/// Sends `rate` requests per second over at most `connections` concurrent connections.
 pub async fn run(target: Target<'_>, connections: usize, rate: f64, seconds: u64) -> Result<Run> {
     let (path, host, address) = (target.path, target.host, target.address);
     let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").into_bytes();
@@ -36,14 +37,13 @@ pub async fn run(target: Target<'_>, connections: usize, rate: f64, seconds: u64
     tokio::task::spawn_blocking(looped).await?
 }
 
-/// One connection.
 struct Client {
     stream: TcpStream,
-    /// What has come of the answer's head.
+    /// Received bytes of a response whose head is incomplete.
     head: Vec<u8>,
-    /// What is still to come of its body, once the head is whole.
+    /// Missing bytes of the body; `None` while the head is incomplete.
     left: Option<usize>,
-    /// When the request under way was due.
+    /// Due time of the request in flight; `None` while idle.
     due: Option<Instant>,
 }
 
@@ -60,7 +60,7 @@ impl Client {
         })
     }
 
-    /// Reads what is there; the time the request was due, if the answer is whole.
+    /// Reads available bytes; returns the due time of the request when its response is complete.
     fn read(&mut self, block: &mut [u8]) -> Result<Option<Instant>> {
         loop {
             let read = match self.stream.read(block) {
@@ -70,11 +70,14 @@ impl Client {
                 Err(error) => return Err(error.into()),
             };
             self.left = match self.left {
-                Some(left) => Some(left.checked_sub(read).context("more than was said")?),
+                Some(left) => Some(
+                    left.checked_sub(read)
+                        .context("the body is longer than its content-length")?,
+                ),
                 None => {
                     self.head.extend_from_slice(&block[..read]);
-                    let whole = whole_length(&self.head)?;
-                    whole.map(|whole| whole - self.head.len().min(whole))
+                    let length = response_length(&self.head)?;
+                    length.map(|length| length.saturating_sub(self.head.len()))
                 }
             };
         }
@@ -83,7 +86,9 @@ impl Client {
         }
         self.left = None;
         self.head.clear();
-        Ok(Some(self.due.take().context("an answer to no request")?))
+        Ok(Some(
+            self.due.take().context("a response without a request")?,
+        ))
     }
 }
 
@@ -92,7 +97,7 @@ struct Loop {
     timer: TimerFd,
     clients: Vec<Client>,
     idle: VecDeque<usize>,
-    /// Due, and not sent for want of a connection.
+    /// Due times of requests that wait for a connection.
     queue: VecDeque<Instant>,
     request: Vec<u8>,
 }
@@ -127,7 +132,7 @@ impl Loop {
         let mut block = vec![0; 128 * 1024];
         let began = Instant::now();
         while latencies.len() < total {
-            ensure!(began.elapsed() < length + LIMIT, "answers are missing");
+            ensure!(began.elapsed() < length + LIMIT, "responses are missing");
             let ready = self.epoll.wait(&mut events, EpollTimeout::NONE)?;
             for event in &events[..ready] {
                 if event.data() == TIMER {
@@ -154,7 +159,7 @@ impl Loop {
     fn send_due(&mut self) -> Result<()> {
         while let (Some(&at), Some(&due)) = (self.idle.front(), self.queue.front()) {
             let client = &mut self.clients[at];
-            // Shorter than any send buffer, which is empty.
+            // The request fits into the empty send buffer.
             client.stream.write_all(&self.request)?;
             client.due = Some(due);
             self.idle.pop_front();
@@ -164,20 +169,23 @@ impl Loop {
     }
 }
 
-/// How long the answer is of which this is the start; `None` while its head is not whole.
-fn whole_length(start: &[u8]) -> Result<Option<usize>> {
+/// Total length of the response that begins with `start`; `None` while its head is incomplete.
+fn response_length(start: &[u8]) -> Result<Option<usize>> {
     let Some(head) = start.windows(4).position(|window| window == b"\r\n\r\n") else {
         return Ok(None);
     };
     let text = std::str::from_utf8(&start[..head])?;
-    ensure!(text.starts_with("HTTP/1.1 200 "), "answered: {text}");
+    ensure!(
+        text.starts_with("HTTP/1.1 200 "),
+        "unexpected response: {text}"
+    );
     let length = text.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
         let is_length = name.eq_ignore_ascii_case("content-length");
         is_length.then(|| value.trim().parse::<usize>().ok())?
     });
     Ok(Some(
-        head + 4 + length.context("an answer without a length")?,
+        head + 4 + length.context("a response without content-length")?,
     ))
 }
 
@@ -186,10 +194,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_whole_by_its_length() {
+    fn the_length_of_a_response_comes_from_its_head() {
         let head = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n";
-        assert_eq!(whole_length(&head[..20]).unwrap(), None);
-        assert_eq!(whole_length(head).unwrap(), Some(head.len() + 3));
-        assert!(whole_length(b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n").is_err());
+        assert_eq!(response_length(&head[..20]).unwrap(), None);
+        assert_eq!(response_length(head).unwrap(), Some(head.len() + 3));
+        assert!(response_length(b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n").is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! Messages echoed over WebSockets.
 //!
-//! The origin returns bytes as they are, so what comes back is compared with what was sent and no
-//! frame is parsed: proxies pass an opened WebSocket on unread.
+//! The origin returns bytes unchanged, and proxies do not inspect an open WebSocket. So received
+//! bytes are compared with sent ones and no frame is parsed.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,10 +14,11 @@ use tokio::time::Instant;
 
 use super::{Run, Target};
 
-/// Nothing is opened or echoed more slowly by a proxy that works.
+/// Upper limit of an upgrade or an echo.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Opens that many WebSockets, then sends a message of `bytes` on each, again once it is back.
+/// Opens `connections` WebSockets and sends messages of `bytes` on each; a new one follows each
+/// echo.
 pub async fn run(
     target: Target<'_>,
     connections: usize,
@@ -27,14 +28,14 @@ pub async fn run(
     let frame: Rc<[u8]> = frame(bytes).into();
     let mut open = Vec::new();
     for _ in 0..connections {
-        open.push(upgraded(target).await?);
+        open.push(upgrade(target).await?);
     }
     let began = Instant::now();
     let until = began + Duration::from_secs(seconds);
     let local = LocalSet::new();
     let mut tunnels = JoinSet::new();
     for stream in open {
-        tunnels.spawn_local_on(echoed(stream, frame.clone(), until), &local);
+        tunnels.spawn_local_on(echo(stream, frame.clone(), until), &local);
     }
     let mut latencies = Vec::new();
     local
@@ -48,19 +49,19 @@ pub async fn run(
     Ok(Run::of(&latencies, began.elapsed()))
 }
 
-async fn echoed(mut stream: TcpStream, frame: Rc<[u8]>, until: Instant) -> Result<Vec<Duration>> {
+async fn echo(mut stream: TcpStream, frame: Rc<[u8]>, until: Instant) -> Result<Vec<Duration>> {
     let (mut latencies, mut back) = (Vec::new(), vec![0; frame.len()]);
     while Instant::now() < until {
         let sent = Instant::now();
         stream.write_all(&frame).await?;
         tokio::time::timeout(LIMIT, stream.read_exact(&mut back)).await??;
-        ensure!(*back == *frame, "another message came back");
+        ensure!(*back == *frame, "the echo differs from the message");
         latencies.push(sent.elapsed());
     }
     Ok(latencies)
 }
 
-async fn upgraded(target: Target<'_>) -> Result<TcpStream> {
+async fn upgrade(target: Target<'_>) -> Result<TcpStream> {
     let mut stream = TcpStream::connect(target.address).await?;
     stream.set_nodelay(true)?;
     let (path, host) = (target.path, target.host);
@@ -69,13 +70,14 @@ async fn upgraded(target: Target<'_>) -> Result<TcpStream> {
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await?;
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"\r\n\r\n") {
+    let mut response = Vec::new();
+    while !response.ends_with(b"\r\n\r\n") {
         let byte = tokio::time::timeout(LIMIT, stream.read_u8()).await??;
-        answer.push(byte);
+        response.push(byte);
     }
-    let answer = String::from_utf8_lossy(&answer);
-    ensure!(answer.starts_with("HTTP/1.1 101 "), "no upgrade: {answer}");
+    let response = String::from_utf8_lossy(&response);
+    let upgraded = response.starts_with("HTTP/1.1 101 ");
+    ensure!(upgraded, "no upgrade: {response}");
     Ok(stream)
 }
 
@@ -83,7 +85,7 @@ async fn upgraded(target: Target<'_>) -> Result<TcpStream> {
 fn frame(bytes: usize) -> Vec<u8> {
     let length = u16::try_from(bytes).unwrap_or(u16::MAX);
     let [high, low] = length.to_be_bytes();
-    // The mask is zero, so the payload is sent as it is.
+    // A zero mask leaves the payload unchanged.
     let mut frame = vec![0x82, 0x80 | 126, high, low, 0, 0, 0, 0];
     frame.resize(frame.len() + usize::from(length), b'x');
     frame
@@ -94,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_frame_says_how_long_it_is() {
+    fn a_frame_contains_its_length() {
         let frame = frame(1024);
         assert_eq!(frame.len(), 8 + 1024);
         assert_eq!(frame[2..4], [4, 0]);

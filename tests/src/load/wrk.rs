@@ -8,7 +8,7 @@ use tokio::process::Command;
 use super::{Run, Target};
 use crate::process;
 
-/// Asks for `target` over that many connections at once.
+/// Sends GETs over `connections` concurrent connections.
 pub async fn run(target: Target<'_>, connections: usize, seconds: u64) -> Result<Run> {
     let mut command = Command::new("wrk");
     command
@@ -20,14 +20,14 @@ pub async fn run(target: Target<'_>, connections: usize, seconds: u64) -> Result
     parse(&process::run(command).await?.ok()?)
 }
 
-/// Reads what it prints.
+/// Parses the output.
 fn parse(output: &str) -> Result<Run> {
     let wrong = output
         .lines()
         .find(|line| line.contains("Non-2xx") || line.contains("Socket errors"));
     ensure!(
         wrong.is_none(),
-        "not every request was answered well:\n{output}"
+        "not every response was successful:\n{output}"
     );
     let quantile = |percent: &str| {
         let line = output
@@ -51,7 +51,7 @@ fn parse(output: &str) -> Result<Run> {
     })
 }
 
-/// `57.00us`, `1.37ms`, `1.00s`, `1.10m`.
+/// Parses `57.00us`, `1.37ms`, `1.00s` or `1.10m`.
 fn duration(text: &str) -> Option<Duration> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: f64 = digits.parse().ok()?;
@@ -85,7 +85,7 @@ Transfer/sec:      5.95MB
 ";
 
     #[test]
-    fn what_wrk_prints_is_read() {
+    fn output_is_parsed() {
         let run = parse(OUTPUT).unwrap();
         assert_eq!(
             run,
@@ -99,7 +99,7 @@ Transfer/sec:      5.95MB
     }
 
     #[test]
-    fn a_run_with_a_refused_request_is_no_run() {
+    fn a_run_with_an_error_response_is_an_error() {
         let refused = OUTPUT.replace(
             "Requests/sec",
             "  Non-2xx or 3xx responses: 1\nRequests/sec",

@@ -10,7 +10,7 @@ async fn the_demo_holds_and_is_plain_text_off_a_terminal() -> Result<()> {
     let story = run(Command::new(paths::program("cless-demo")?))
         .await?
         .ok()?;
-    ensure!(story.contains("All of it held"), "{story}");
+    ensure!(story.contains("All claims hold"), "{story}");
     ensure!(
         !story.contains('\x1b'),
         "colour codes off a terminal: {story:?}"

@@ -1,26 +1,25 @@
-//! An engine of the test's own is killed under load and started again; its disk runs full. What runs
-//! goes on serving meanwhile, all converges afterwards, and nothing is left.
+//! A private engine is killed under load and restarted, and its disk runs full. Running containers
+//! keep serving, the node converges afterwards, and nothing is left.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use cless_proto::v1;
 use cless_proto::v1::start_failure::Reason;
 use cless_tests::cluster::{Cluster, NodeSetup, settings};
 use cless_tests::private_engine::{Options, PrivateEngine};
 use cless_tests::{http_client, image, wait};
-use std::net::SocketAddr;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::SOON;
+use crate::{SOON, check_serves, reported_failure, wait_serves};
 
-/// An engine that starts with dead containers to bring in order, on a busy machine.
+/// Time for an engine to recover dead containers at its start on a busy machine.
 const LATER: Duration = Duration::from_secs(60);
 
-/// A cluster of one node on an engine of its own, with the sample app's image.
+/// A cluster of one node on a private engine, and the image of the sample app.
 async fn cluster_on(engine: &PrivateEngine) -> Result<(Cluster, String)> {
     let image = image::sample_app(engine.docker()).await?;
     let setup = NodeSetup::flags(&["--engine", &engine.address()]);
@@ -28,7 +27,7 @@ async fn cluster_on(engine: &PrivateEngine) -> Result<(Cluster, String)> {
     Ok((cluster, image))
 }
 
-/// Requests without a pause, counted by whether they were answered by the app.
+/// Continuous requests, counted by outcome.
 struct Load {
     stop: Arc<AtomicBool>,
     failed: Arc<AtomicUsize>,
@@ -49,9 +48,8 @@ impl Load {
                 (load.stop.clone(), load.failed.clone(), load.served.clone());
             load.workers.spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
-                    let answer = http_client::get(address, host, "/").await;
-                    let counter = match answer {
-                        Ok(answer) if answer.status == 200 => &served,
+                    let counter = match http_client::get(address, host, "/").await {
+                        Ok(response) if response.status == 200 => &served,
                         _ => &failed,
                     };
                     counter.fetch_add(1, Ordering::Relaxed);
@@ -74,20 +72,14 @@ impl Load {
     }
 }
 
-async fn answers(cluster: &Cluster, service: &str) -> Result<()> {
-    let answer = cluster.get(service, "/").await?;
-    ensure!(answer.status == 200, "{service}: {answer:?}");
-    Ok(())
-}
-
 #[tokio::test(flavor = "multi_thread")]
-async fn an_engine_is_killed_under_load_and_all_converges_when_it_is_back() -> Result<()> {
+async fn a_node_converges_after_its_engine_is_killed_under_load() -> Result<()> {
     let mut engine = PrivateEngine::start(Options::default()).await?;
     let (cluster, image) = cluster_on(&engine).await?;
     for service in ["hello", "cold"] {
         cluster.serve(service, &image, settings()).await?;
     }
-    answers(&cluster, "hello").await?;
+    check_serves(&cluster, "hello").await?;
     let before = cluster.wait_containers("hello", 1, SOON).await?;
 
     let load = Load::start(cluster.node(0).listen, "hello.localhost");
@@ -100,33 +92,35 @@ async fn an_engine_is_killed_under_load_and_all_converges_when_it_is_back() -> R
         failed == 0 && served > 100,
         "{served} served, {failed} failed without the engine"
     );
-    // From zero: waits for the engine.
+    // A cold start waits for the engine.
     let address = cluster.node(0).listen;
     let cold = tokio::spawn(http_client::get(address, "cold.localhost", "/"));
     sleep(Duration::from_millis(200)).await;
-    ensure!(!cold.is_finished(), "without an engine? {:?}", cold.await);
+    ensure!(
+        !cold.is_finished(),
+        "finished without an engine: {:?}",
+        cold.await
+    );
 
     engine.restart().await?;
-    let back = killed.elapsed();
+    let downtime = killed.elapsed();
     let cold = cold.await??;
     ensure!(cold.status == 200, "{cold:?}");
-    // Without live-restore the engine ends what it finds running, and another takes its place.
-    let after = wait::until("the dead one is replaced", LATER, async || {
+    // Without live-restore the engine kills running containers at its start, so the node replaces
+    // them.
+    let after = wait::until("the killed container is replaced", LATER, async || {
         let found = cluster.containers(Some("hello")).await?;
         let replaced = found.len() == 1 && found[0].id != before[0].id;
         Ok((replaced && found[0].state == "running").then_some(found))
     })
     .await?;
-    wait::until("hello answers", LATER, async || {
-        Ok((cluster.get("hello", "/").await?.status == 200).then_some(()))
-    })
-    .await?;
+    wait_serves(&cluster, "hello", LATER).await?;
     let (_, failed) = load.counts();
     sleep(Duration::from_secs(1)).await;
     let (served, failed_later) = load.stop().await;
     ensure!(
         failed == failed_later,
-        "{failed_later} failed, {failed} of them before it had converged"
+        "{failed_later} failed, but only {failed} before convergence"
     );
     for service in ["hello", "cold"] {
         let version = cluster.api()?.version(service, 1).await?;
@@ -136,16 +130,18 @@ async fn an_engine_is_killed_under_load_and_all_converges_when_it_is_back() -> R
     let all = cluster.instances().await?;
     ensure!(all.len() == 2, "leaked: {all:#?}");
     ensure!(all.iter().any(|one| one.id == after[0].id), "{all:#?}");
-    #[expect(clippy::print_stderr, reason = "a measurement, for who asks for it")]
+    #[expect(clippy::print_stderr, reason = "a measurement")]
     {
-        eprintln!("engine away for {back:?}: {served} served, {failed} failed as it came back");
+        eprintln!(
+            "engine down for {downtime:?}: {served} served, {failed} failed after its restart"
+        );
     }
     cluster.finish().await?;
     engine.stop().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_request_fails_while_an_engine_that_restores_its_containers_is_killed() -> Result<()> {
+async fn no_request_fails_while_an_engine_with_live_restore_is_killed() -> Result<()> {
     let mut engine = PrivateEngine::start(Options {
         live_restore: true,
         ..Options::default()
@@ -153,22 +149,16 @@ async fn no_request_fails_while_an_engine_that_restores_its_containers_is_killed
     .await?;
     let (cluster, image) = cluster_on(&engine).await?;
     cluster.serve("hello", &image, settings()).await?;
-    answers(&cluster, "hello").await?;
+    check_serves(&cluster, "hello").await?;
     let before = cluster.wait_containers("hello", 1, SOON).await?;
     let load = Load::start(cluster.node(0).listen, "hello.localhost");
     sleep(Duration::from_millis(300)).await;
     engine.kill().await?;
     sleep(Duration::from_secs(2)).await;
     engine.restart().await?;
-    // Swept since: the node names the engine again.
-    wait::until("the node has the engine back", LATER, async || {
-        let name = "nodes/node-0".to_owned();
-        let node = cluster
-            .api()?
-            .nodes
-            .get_node(v1::GetNodeRequest { name })
-            .await?;
-        let node = node.into_inner();
+    // The node reports the engine again after its reconciliation.
+    wait::until("the node reports the engine", LATER, async || {
+        let node = cluster.api()?.node("node-0").await?;
         Ok((!node.engine.is_empty() && node.warnings.is_empty()).then_some(()))
     })
     .await?;
@@ -179,13 +169,13 @@ async fn no_request_fails_while_an_engine_that_restores_its_containers_is_killed
         "{served} served, {failed} failed"
     );
     let after = cluster.wait_containers("hello", 1, SOON).await?;
-    ensure!(after[0].id == before[0].id, "it was replaced");
+    ensure!(after[0].id == before[0].id, "the container was replaced");
     cluster.finish().await?;
     engine.stop().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_is_explained_and_forgotten_once_there_is_room() -> Result<()> {
+async fn a_full_disk_is_reported_until_there_is_space_again() -> Result<()> {
     let engine = PrivateEngine::start(Options {
         disk_mib: Some(64),
         ..Options::default()
@@ -201,19 +191,14 @@ async fn a_full_disk_is_explained_and_forgotten_once_there_is_room() -> Result<(
     ensure!(refused.header("retry-after").is_some(), "{refused:?}");
     ensure!(
         !refused.text().contains("space"),
-        "engine text leaks: {refused:?}"
+        "the response contains text of the engine: {refused:?}"
     );
     ensure!(
         begin.elapsed() < Duration::from_secs(10),
         "{:?}",
         begin.elapsed()
     );
-    let failure = wait::until("the failure is in the version's status", SOON, async || {
-        let version = cluster.api()?.version("hello", 1).await?;
-        let nodes = version.status.unwrap_or_default().nodes;
-        Ok(nodes.into_iter().find_map(|node| node.last_failure))
-    })
-    .await?;
+    let failure = reported_failure(&cluster, "hello").await?;
     ensure!(failure.reason() == Reason::Engine, "{failure:?}");
     ensure!(
         failure.message.contains("no space left on device"),
@@ -223,31 +208,22 @@ async fn a_full_disk_is_explained_and_forgotten_once_there_is_room() -> Result<(
         failure.message.contains("free some on this node"),
         "{failure:?}"
     );
-    let warned = async |wanted: bool| {
-        wait::until("the node's warning", SOON, async || {
-            let name = "nodes/node-0".to_owned();
-            let node = cluster
-                .api()?
-                .nodes
-                .get_node(v1::GetNodeRequest { name })
-                .await?;
-            let warnings = node.into_inner().warnings;
-            let full = warnings
-                .iter()
-                .any(|warning| warning.contains("disk was full"));
-            Ok((full == wanted).then_some(()))
+    let wait_warning = async |expected: bool| {
+        let what = format!("the warning about a full disk: {expected}");
+        wait::until(&what, SOON, async || {
+            let warnings = cluster.api()?.node("node-0").await?.warnings;
+            let mut warnings = warnings.iter();
+            let is_full = warnings.any(|warning| warning.contains("disk was full"));
+            Ok((is_full == expected).then_some(()))
         })
         .await
     };
-    warned(true).await?;
+    wait_warning(true).await?;
 
-    std::fs::remove_file(&filler).context("the filler")?;
-    // Soon: the version is not punished with a long back-off, however often it was tried.
-    wait::until("it serves", Duration::from_secs(15), async || {
-        Ok((cluster.get("hello", "/").await?.status == 200).then_some(()))
-    })
-    .await?;
-    warned(false).await?;
+    std::fs::remove_file(&filler).context("cannot remove the filler")?;
+    // Failures of the engine do not cause a long back-off.
+    wait_serves(&cluster, "hello", Duration::from_secs(15)).await?;
+    wait_warning(false).await?;
     cluster.wait_containers("hello", 1, SOON).await?;
     cluster.finish().await?;
     engine.stop().await
@@ -261,7 +237,7 @@ async fn fill(path: &std::path::Path) -> Result<()> {
         let mut file = std::fs::File::create(path)?;
         let block = vec![1_u8; 1 << 16];
         while file.write_all(&block).is_ok() {}
-        // What is left of a block, byte by byte.
+        // The rest of a block is filled byte by byte.
         while file.write_all(&[1]).is_ok() {}
         anyhow::Ok(())
     })

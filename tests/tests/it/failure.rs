@@ -7,7 +7,7 @@ use bollard::query_parameters::TagImageOptionsBuilder;
 use cless_proto::v1::NodeVersionStatus;
 use cless_proto::v1::start_failure::Reason;
 use cless_tests::cluster::{Cluster, settings};
-use cless_tests::http_client::Answer;
+use cless_tests::http_client::FullResponse;
 use cless_tests::{image, wait};
 use tokio::time::Instant;
 
@@ -121,7 +121,7 @@ async fn the_engines_own_words_reach_operators_and_no_caller() -> Result<()> {
 }
 
 /// The seconds of `Retry-After` of a request that was answered at once.
-async fn told_to_wait(cluster: &Cluster, service: &str) -> Result<(Answer, u64)> {
+async fn told_to_wait(cluster: &Cluster, service: &str) -> Result<(FullResponse, u64)> {
     let begin = Instant::now();
     let answer = cluster.get(service, "/").await?;
     ensure!(answer.status == 503, "{answer:?}");

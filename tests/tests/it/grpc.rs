@@ -1,4 +1,4 @@
-//! gRPC calls of every kind through the proxy, to a tonic server in a container.
+//! gRPC calls of every kind through the proxy to a tonic server in a container.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{grpc_app, sample_spec, serve_spec};
 
 const HOST: &str = "echo.localhost";
 
-/// A version of the gRPC service.
+/// A specification of the gRPC service.
 pub(crate) async fn spec(protocol: Protocol, greeting: &str) -> Result<v1::VersionSpec> {
     Ok(v1::VersionSpec {
         image: grpc_app().await?.to_owned(),
@@ -23,31 +23,31 @@ pub(crate) async fn spec(protocol: Protocol, greeting: &str) -> Result<v1::Versi
     })
 }
 
-async fn serving(protocol: Protocol) -> Result<Cluster> {
+async fn cluster_with(protocol: Protocol) -> Result<Cluster> {
     let cluster = Cluster::start(1).await?;
     serve_spec(&cluster, "echo", settings(), spec(protocol, "one").await?).await?;
     Ok(cluster)
 }
 
-/// The status that a call ended with.
+/// The status of a failed call.
 fn status<T>(called: Result<T, Status>) -> Result<Status> {
     called.err().context("the call did not fail")
 }
 
-/// Every kind of call; the first wakes the version.
+/// Makes a call of every kind; the first starts the version.
 async fn calls_of_every_kind(protocol: Protocol) -> Result<()> {
-    let cluster = serving(protocol).await?;
+    let cluster = cluster_with(protocol).await?;
     let mut client = Client::connect(cluster.node(0).listen, HOST).await?;
-    let said = client.say("hello").await?;
-    ensure!(said.get_ref() == "one: hello", "{said:?}");
-    ensure!(said.metadata().contains_key("via"), "{said:?}");
+    let reply = client.say("hello").await?;
+    ensure!(reply.get_ref() == "one: hello", "{reply:?}");
+    ensure!(reply.metadata().contains_key("via"), "{reply:?}");
 
     let mut words = client.split("a b c").await?;
     for word in ["one: a", "one: b", "one: c"] {
         ensure!(words.message().await?.as_deref() == Some(word), "{word}");
     }
     ensure!(words.message().await?.is_none(), "too many");
-    // It is in the trailers, so the end was whole.
+    // Trailers arrive only after a complete response.
     let trailers = words.trailers().await?.context("no trailers")?;
     ensure!(
         trailers
@@ -59,33 +59,33 @@ async fn calls_of_every_kind(protocol: Protocol) -> Result<()> {
     let joined = client.join(&["a", "b", "c"]).await?.into_inner();
     ensure!(joined == "one: a b c", "{joined}");
 
-    // Each answer is there before the next message is sent.
-    let (say, heard) = tokio::sync::mpsc::channel(1);
-    let heard = tokio_stream::wrappers::ReceiverStream::new(heard);
-    let mut chat = client.chat(heard).await?;
+    // Each reply arrives before the next message is sent.
+    let (messages, receiver) = tokio::sync::mpsc::channel(1);
+    let receiver = tokio_stream::wrappers::ReceiverStream::new(receiver);
+    let mut chat = client.chat(receiver).await?;
     for word in ["a", "b", "c"] {
-        say.send(word.to_owned()).await?;
-        let answer = chat.message().await?;
-        ensure!(answer == Some(format!("one: {word}")), "{answer:?}");
+        messages.send(word.to_owned()).await?;
+        let reply = chat.message().await?;
+        ensure!(reply == Some(format!("one: {word}")), "{reply:?}");
     }
-    drop(say);
+    drop(messages);
     ensure!(chat.message().await?.is_none(), "too many");
     cluster.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_of_every_kind_wake_and_reach_a_version_that_speaks_http2() -> Result<()> {
+async fn calls_of_every_kind_start_and_reach_an_http2_version() -> Result<()> {
     calls_of_every_kind(Protocol::H2c).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_of_every_kind_are_told_by_their_content_type() -> Result<()> {
+async fn calls_of_every_kind_are_recognized_by_content_type() -> Result<()> {
     calls_of_every_kind(Protocol::Auto).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_apps_own_statuses_come_through_as_they_are() -> Result<()> {
-    let cluster = serving(Protocol::H2c).await?;
+async fn statuses_of_the_app_are_unchanged() -> Result<()> {
+    let cluster = cluster_with(Protocol::H2c).await?;
     let mut client = Client::connect(cluster.node(0).listen, HOST).await?;
     let is_failure = |status: &Status| {
         ensure!(
@@ -95,7 +95,7 @@ async fn the_apps_own_statuses_come_through_as_they_are() -> Result<()> {
         Ok(())
     };
     is_failure(&status(client.say("fail").await)?)?;
-    // After messages, so in trailers.
+    // After a message the status is in trailers.
     let mut words = client.split("a fail").await?;
     ensure!(words.message().await?.is_some(), "no message");
     is_failure(&status(words.message().await)?)?;
@@ -103,14 +103,14 @@ async fn the_apps_own_statuses_come_through_as_they_are() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cless_answers_itself_is_a_status_of_grpc() -> Result<()> {
-    let cluster = serving(Protocol::H2c).await?;
+async fn errors_of_the_proxy_are_grpc_statuses() -> Result<()> {
+    let cluster = cluster_with(Protocol::H2c).await?;
     let node = cluster.node(0).listen;
     let mut stranger = Client::connect(node, "nobody.localhost").await?;
     let unknown = status(stranger.say("hello").await)?;
     ensure!(unknown.code() == Code::Unimplemented, "{unknown:?}");
 
-    // Gone while it answers.
+    // The instance exits during the call.
     let mut client = Client::connect(node, HOST).await?;
     let gone = status(client.say("exit").await)?;
     ensure!(gone.code() == Code::Unavailable, "{gone:?}");
@@ -126,9 +126,9 @@ async fn what_cless_answers_itself_is_a_status_of_grpc() -> Result<()> {
         cold_start_timeout: duration(Duration::from_secs(2)),
         ..settings()
     };
-    let deaf = sample_spec(&[("NEVER_LISTEN", "1")]).await?;
-    serve_spec(&cluster, "deaf", impatient, deaf).await?;
-    let mut client = Client::connect(node, "deaf.localhost").await?;
+    let unready = sample_spec(&[("NEVER_LISTEN", "1")]).await?;
+    serve_spec(&cluster, "unready", impatient, unready).await?;
+    let mut client = Client::connect(node, "unready.localhost").await?;
     let late = status(client.say("hello").await)?;
     ensure!(late.code() == Code::DeadlineExceeded, "{late:?}");
     cluster.finish().await

@@ -1,5 +1,4 @@
-//! A walk through the API with a real grpcurl, by reflection alone: what somebody without a line of
-//! our code can do.
+//! A tour of the API with a real grpcurl and reflection only, as by a client without our code.
 
 use anyhow::{Context as _, Result, ensure};
 use cless_tests::cluster::Cluster;
@@ -19,7 +18,7 @@ impl Grpcurl {
         let program = paths::target_dir()?.join("tools/bin/grpcurl");
         ensure!(
             program.is_file(),
-            "grpcurl is missing: `make tools` fetches it"
+            "grpcurl is missing; `make tools` installs it"
         );
         let mut command = Command::new(program);
         command
@@ -40,7 +39,7 @@ impl Grpcurl {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_api_can_be_walked_by_reflection_alone() -> Result<()> {
+async fn the_api_is_usable_by_reflection_alone() -> Result<()> {
     let cluster = Cluster::start(1).await?;
     let grpcurl = Grpcurl {
         server: cluster.grpc().to_string(),
@@ -113,7 +112,7 @@ async fn the_api_can_be_walked_by_reflection_alone() -> Result<()> {
     cluster.wait_propagated(0).await?;
     ensure!(
         cluster.get("hello", "/").await?.text() == "one\n",
-        "what was set is not served"
+        "the traffic is not applied"
     );
     let nodes = grpcurl
         .call("cless.v1.NodeService/ListNodes", &json!({}))
@@ -124,7 +123,7 @@ async fn the_api_can_be_walked_by_reflection_alone() -> Result<()> {
         .await?;
     ensure!(spread["nodesApplied"] == 1, "{spread}");
 
-    // The feed goes on; its first message is the whole table.
+    // The first message of the endless feed is the whole table.
     let watch = grpcurl
         .run(
             &["-max-time", "2", "-d", "{}"],
@@ -132,7 +131,7 @@ async fn the_api_can_be_walked_by_reflection_alone() -> Result<()> {
         )
         .await?;
     let mut messages = serde_json::Deserializer::from_str(&watch.stdout).into_iter::<Value>();
-    let table = messages.next().context("the feed gave nothing")??;
+    let table = messages.next().context("no message from the feed")??;
     ensure!(table["snapshot"] == true, "{table}");
     ensure!(
         table["routes"][0]["hosts"][0] == "hello.localhost",
@@ -145,12 +144,12 @@ async fn the_api_can_be_walked_by_reflection_alone() -> Result<()> {
         "{table}"
     );
 
-    // Errors can be read: the details are in the reflection too.
+    // Error details are readable because reflection includes their types.
     let request = json!({"parent": "services/hello", "version": {"spec": {"image": ""}}});
     let refused = grpcurl
         .run(&["-d", &request.to_string()], &[&catalog("CreateVersion")])
         .await?;
-    ensure!(refused.code != Some(0), "an empty image was taken");
+    ensure!(refused.code != Some(0), "an empty image was accepted");
     for part in [
         "InvalidArgument",
         "google.rpc.BadRequest",

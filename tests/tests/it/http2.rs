@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::sample;
 
-/// A connection of HTTP/2 over any other.
+/// Opens an HTTP/2 connection over a stream.
 pub(crate) async fn over(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
 ) -> Result<SendRequest<Full<Bytes>>> {
@@ -29,7 +29,7 @@ async fn with_prior_knowledge(address: SocketAddr) -> Result<SendRequest<Full<By
     over(TcpStream::connect(address).await?).await
 }
 
-/// The text of an answer that is expected to be good.
+/// The text of a response, which must be HTTP/2 with status 200.
 pub(crate) async fn text(response: Response<Incoming>) -> Result<String> {
     ensure!(response.status() == 200, "{response:?}");
     ensure!(response.version() == Version::HTTP_2, "{response:?}");
@@ -38,7 +38,7 @@ pub(crate) async fn text(response: Response<Incoming>) -> Result<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_of_one_connection_wake_a_version_and_are_served_beside_each_other() -> Result<()> {
+async fn streams_of_one_connection_start_a_version_and_run_concurrently() -> Result<()> {
     let cluster = Cluster::start(1).await?;
     cluster.serve("hello", sample().await?, settings()).await?;
     let sender = with_prior_knowledge(cluster.node(0).listen).await?;
@@ -51,20 +51,21 @@ async fn streams_of_one_connection_wake_a_version_and_are_served_beside_each_oth
             text(response).await
         });
     }
-    while let Some(answer) = requests.join_next().await {
-        ensure!(answer??.trim() == "one", "another answer");
+    while let Some(text) = requests.join_next().await {
+        let text = text??;
+        ensure!(text.trim() == "one", "{text}");
     }
     ensure!(
         cluster.containers(Some("hello")).await?.len() == 1,
-        "more than one was started"
+        "more than one container was started"
     );
     let load = cluster.get("hello", "/load").await?.json()?;
     ensure!(
         load["peak"].as_u64().is_some_and(|peak| peak > 10),
-        "one after the other: {load}"
+        "requests ran in sequence: {load}"
     );
 
-    // A body larger than any window comes back whole.
+    // A body larger than any flow-control window is complete.
     let mut sender = sender;
     let body = Bytes::from(vec![b'z'; 3_000_000]);
     let request = Request::post("http://hello.localhost/echo").body(Full::new(body.clone()))?;
@@ -74,14 +75,14 @@ async fn streams_of_one_connection_wake_a_version_and_are_served_beside_each_oth
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_truncated_answer_resets_its_stream_and_no_other() -> Result<()> {
+async fn a_truncated_response_resets_only_its_stream() -> Result<()> {
     let cluster = Cluster::start(1).await?;
     cluster.serve("hello", sample().await?, settings()).await?;
     let mut sender = with_prior_knowledge(cluster.node(0).listen).await?;
     let request = Request::get("http://hello.localhost/cut?bytes=100000").body(Full::default())?;
-    // The reset may overtake the head.
+    // The reset may arrive before the head.
     let cut = async { text(sender.send_request(request).await?).await }.await;
-    ensure!(cut.is_err(), "half a body was taken for a whole one");
+    ensure!(cut.is_err(), "half a body counts as complete");
     let request = Request::get("http://hello.localhost/").body(Full::default())?;
     let next = text(sender.send_request(request).await?).await?;
     ensure!(next.trim() == "one", "{next}");

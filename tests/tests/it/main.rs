@@ -1,12 +1,12 @@
-//! End-to-end tests: real processes, real containers, requests over HTTP.
+//! End-to-end tests with real processes, real containers and HTTP requests.
 //!
-//! Each test has a cluster of its own and ends with `finish`, which asserts that nothing is left on
-//! the engine. Times are bounds against hanging, never measurements: what is measured is printed.
+//! Each test has its own cluster and ends with `finish`, which checks that nothing is left on the
+//! engine. Time limits only detect hangs; measurements are printed and have no limits.
 
 mod cli;
 mod demo;
+mod engine_faults;
 mod engine_restart;
-mod engine_trouble;
 mod failure;
 mod faults;
 mod feed_simulation;
@@ -30,46 +30,62 @@ mod tls;
 mod websocket;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use bollard::Docker;
 use cless_proto::v1;
 use cless_tests::cluster::Cluster;
 use cless_tests::{engine, http_client, image, wait};
-use std::net::SocketAddr;
 use tokio::sync::OnceCell;
 
-/// Enough for anything that must happen soon, on a machine that is busy with other tests.
+/// Enough time for anything that happens soon, on a machine that is busy with other tests.
 const SOON: Duration = Duration::from_secs(20);
 
-/// The image of the sample app, made once.
+/// The reference of an image, which is built by the first caller.
+async fn build_once(
+    image: &'static OnceCell<String>,
+    build: impl AsyncFnOnce(&Docker) -> Result<String, image::Error>,
+) -> Result<&'static str> {
+    let built = async move || anyhow::Ok(build(&engine::connect().await?).await?);
+    Ok(image.get_or_try_init(built).await?)
+}
+
+/// The image of the sample app.
 async fn sample() -> Result<&'static str> {
     static IMAGE: OnceCell<String> = OnceCell::const_new();
-    let made = IMAGE
-        .get_or_try_init(async || anyhow::Ok(image::sample_app(&engine::connect().await?).await?))
-        .await?;
-    Ok(made)
+    build_once(&IMAGE, image::sample_app).await
 }
 
-/// The image of Debian's nginx, made once.
+/// The image of Debian's nginx.
 async fn nginx() -> Result<&'static str> {
     static IMAGE: OnceCell<String> = OnceCell::const_new();
-    let made = IMAGE
-        .get_or_try_init(async || anyhow::Ok(image::nginx(&engine::connect().await?).await?))
-        .await?;
-    Ok(made)
+    build_once(&IMAGE, image::nginx).await
 }
 
-/// The image of the gRPC service, made once.
+/// The image of the gRPC service.
 async fn grpc_app() -> Result<&'static str> {
     static IMAGE: OnceCell<String> = OnceCell::const_new();
-    let made = IMAGE
-        .get_or_try_init(async || anyhow::Ok(image::grpc_app(&engine::connect().await?).await?))
-        .await?;
-    Ok(made)
+    build_once(&IMAGE, image::grpc_app).await
 }
 
-/// A service with one version of this specification that gets all traffic.
+/// Checks that a service responds with 200 through node 0.
+async fn check_serves(cluster: &Cluster, service: &str) -> Result<()> {
+    let response = cluster.get(service, "/").await?;
+    ensure!(response.status == 200, "{service}: {response:?}");
+    Ok(())
+}
+
+/// Waits until a service responds with 200 through node 0.
+async fn wait_serves(cluster: &Cluster, service: &str, within: Duration) -> Result<()> {
+    wait::until(&format!("{service} serves"), within, async || {
+        Ok((cluster.get(service, "/").await?.status == 200).then_some(()))
+    })
+    .await
+}
+
+/// Creates a service with one version of this specification that gets all traffic.
 async fn serve_spec(
     cluster: &Cluster,
     service: &str,
@@ -85,7 +101,7 @@ async fn serve_spec(
     Ok(())
 }
 
-/// The sample app with this environment.
+/// A specification of the sample app with environment variables.
 async fn sample_spec(env: &[(&str, &str)]) -> Result<v1::VersionSpec> {
     let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
     Ok(v1::VersionSpec {
@@ -95,7 +111,7 @@ async fn sample_spec(env: &[(&str, &str)]) -> Result<v1::VersionSpec> {
     })
 }
 
-/// The failure that a node last reported of version 1.
+/// Waits for a node's report of a failed start of version 1.
 async fn reported_failure(cluster: &Cluster, service: &str) -> Result<v1::StartFailure> {
     wait::until("the failure is in the version's status", SOON, async || {
         let version = cluster.api()?.version(service, 1).await?;
@@ -105,8 +121,8 @@ async fn reported_failure(cluster: &Cluster, service: &str) -> Result<v1::StartF
     .await
 }
 
-/// Sends `count` GETs, `parallel` at a time, each on a connection of its own, and counts the answers
-/// by their text. Any answer but 200 is an error.
+/// Sends `count` GETs, `parallel` at a time, each on a new connection, and counts the responses by
+/// text. A status other than 200 is an error.
 async fn count_answers(
     address: SocketAddr,
     host: &str,
@@ -120,9 +136,14 @@ async fn count_answers(
         workers.spawn(async move {
             let mut counts = BTreeMap::new();
             for _ in 0..share {
-                let answer = http_client::get(address, &host, "/").await?;
-                anyhow::ensure!(answer.status == 200, "{}: {}", answer.status, answer.text());
-                *counts.entry(answer.text().trim().to_owned()).or_insert(0) += 1;
+                let response = http_client::get(address, &host, "/").await?;
+                ensure!(
+                    response.status == 200,
+                    "{}: {}",
+                    response.status,
+                    response.text()
+                );
+                *counts.entry(response.text().trim().to_owned()).or_insert(0) += 1;
             }
             anyhow::Ok(counts)
         });

@@ -6,14 +6,14 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use cless_proto::v1;
 use cless_tests::cluster::{Cluster, duration, settings};
-use cless_tests::http_client::{self, Answer};
+use cless_tests::http_client::{self, FullResponse};
 use cless_tests::wait;
 
 use crate::cli::cless;
 use crate::{SOON, sample};
 
 /// The metrics of `Server-Timing` in milliseconds (W3C, Server Timing section 2).
-fn timing(answer: &Answer) -> Result<BTreeMap<String, f64>> {
+fn timing(answer: &FullResponse) -> Result<BTreeMap<String, f64>> {
     let Some(field) = answer.header("server-timing") else {
         return Ok(BTreeMap::new());
     };

@@ -1,11 +1,11 @@
-//! What the proxy does to requests and responses on their way.
+//! Requests and responses on their way through the proxy.
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use bytes::Bytes;
 use cless_tests::cluster::{Cluster, settings};
-use cless_tests::http_client::{Answer, Connection, collect, get_request, raw, send};
+use cless_tests::http_client::{Connection, collect, get_request, raw, send};
 use cless_tests::wait;
 use http::Request;
 use http_body_util::Full;
@@ -13,21 +13,21 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::{SOON, sample};
+use crate::{SOON, check_serves, sample};
 
 const HELLO: &str = "hello.localhost";
 
-/// One service, awake.
-async fn serving() -> Result<Cluster> {
+/// A cluster with one running service.
+async fn start() -> Result<Cluster> {
     let cluster = Cluster::start(1).await?;
     cluster.serve("hello", sample().await?, settings()).await?;
-    ensure!(cluster.get("hello", "/").await?.status == 200, "no answer");
+    check_serves(&cluster, "hello").await?;
     Ok(cluster)
 }
 
-/// The values of a field as the app received them.
-fn received<'a>(answer: &'a Value, name: &str) -> Vec<&'a str> {
-    let headers = answer["headers"].as_array().map_or(&[][..], Vec::as_slice);
+/// The values of a header field in the request that the app received.
+fn received<'a>(request: &'a Value, name: &str) -> Vec<&'a str> {
+    let headers = request["headers"].as_array().map_or(&[][..], Vec::as_slice);
     let of_name = |pair: &&Value| {
         pair[0]
             .as_str()
@@ -41,31 +41,34 @@ fn received<'a>(answer: &'a Value, name: &str) -> Vec<&'a str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_app_sees_who_called_and_nothing_meant_for_the_hop() -> Result<()> {
-    let cluster = serving().await?;
+async fn the_app_receives_forwarding_headers_and_no_hop_by_hop_ones() -> Result<()> {
+    let cluster = start().await?;
     let request = Request::get("/headers?a=1&b=%20")
         .header("host", HELLO)
         .header("connection", "keep-alive, x-hop")
         .header("keep-alive", "timeout=5")
         .header("proxy-authorization", "Basic Zm9vOmJhcg==")
         .header("te", "gzip")
-        .header("x-hop", "for the proxy alone")
+        .header("x-hop", "hop-by-hop")
         .header("x-kept", "one")
         .header("x-kept", "two")
         .header("x-forwarded-for", "192.0.2.1")
         .header("x-forwarded-host", "forged.example")
         .header("x-forwarded-proto", "https")
         .body(Full::default())?;
-    let answer = send(cluster.node(0).listen, request).await?;
-    ensure!(answer.status == 200, "{answer:?}");
-    let seen = answer.json()?;
+    let response = send(cluster.node(0).listen, request).await?;
+    ensure!(response.status == 200, "{response:?}");
+    let seen = response.json()?;
     ensure!(seen["target"] == "/headers?a=1&b=%20", "{seen}");
     ensure!(received(&seen, "host") == [HELLO], "{seen}");
     ensure!(received(&seen, "x-kept") == ["one", "two"], "{seen}");
     for hop in ["keep-alive", "proxy-authorization", "te", "x-hop"] {
-        ensure!(received(&seen, hop).is_empty(), "{hop} got through: {seen}");
+        ensure!(
+            received(&seen, hop).is_empty(),
+            "{hop} was forwarded: {seen}"
+        );
     }
-    // No peer is trusted here, so what the client claims is replaced.
+    // The client is not trusted, so its forwarding headers are replaced.
     ensure!(
         received(&seen, "x-forwarded-for") == ["127.0.0.1"],
         "{seen}"
@@ -74,39 +77,39 @@ async fn the_app_sees_who_called_and_nothing_meant_for_the_hop() -> Result<()> {
     ensure!(received(&seen, "x-forwarded-host") == [HELLO], "{seen}");
     ensure!(received(&seen, "via").len() == 1, "{seen}");
     ensure!(received(&seen, "x-request-id").len() == 1, "{seen}");
-    ensure!(answer.header("via").is_some(), "{answer:?}");
-    ensure!(answer.header("x-request-id").is_some(), "{answer:?}");
+    ensure!(response.header("via").is_some(), "{response:?}");
+    ensure!(response.header("x-request-id").is_some(), "{response:?}");
     cluster.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bodies_of_all_framings_come_back_whole() -> Result<()> {
-    let cluster = serving().await?;
+async fn bodies_of_all_framings_are_complete() -> Result<()> {
+    let cluster = start().await?;
     let address = cluster.node(0).listen;
     let sized = Bytes::from(vec![b'z'; 3_000_000]);
     let request = Request::post("/echo")
         .header("host", HELLO)
         .body(Full::new(sized.clone()))?;
-    let answer = send(address, request).await?;
+    let response = send(address, request).await?;
     ensure!(
-        answer.status == 200 && answer.body == sized,
+        response.status == 200 && response.body == sized,
         "{} bytes",
-        answer.body.len()
+        response.body.len()
     );
 
     let chunked = "POST /echo HTTP/1.1\r\nHost: hello.localhost\r\nTransfer-Encoding: chunked\r\n\
                    Connection: close\r\n\r\n4\r\nabcd\r\n3;ext=1\r\nefg\r\n0\r\n\r\n";
-    let answer = raw(address, chunked.as_bytes(), Duration::from_secs(10)).await?;
-    ensure!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let response = raw(address, chunked.as_bytes(), Duration::from_secs(10)).await?;
+    ensure!(response.starts_with("HTTP/1.1 200 "), "{response}");
     ensure!(
-        answer
+        response
             .to_ascii_lowercase()
             .contains("transfer-encoding: chunked"),
-        "{answer}"
+        "{response}"
     );
     ensure!(
-        answer.contains("abcd") && answer.contains("efg"),
-        "{answer}"
+        response.contains("abcd") && response.contains("efg"),
+        "{response}"
     );
 
     let big = cluster.get("hello", "/big?bytes=20000000").await?;
@@ -127,8 +130,8 @@ async fn bodies_of_all_framings_come_back_whole() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_streamed_answer_arrives_as_it_is_made() -> Result<()> {
-    let cluster = serving().await?;
+async fn a_streamed_response_arrives_incrementally() -> Result<()> {
+    let cluster = start().await?;
     let mut stream = TcpStream::connect(cluster.node(0).listen).await?;
     let request = "GET /stream?seconds=3&every_ms=100 HTTP/1.1\r\nHost: hello.localhost\r\n\r\n";
     stream.write_all(request.as_bytes()).await?;
@@ -142,7 +145,7 @@ async fn a_streamed_answer_arrives_as_it_is_made() -> Result<()> {
     }
     ensure!(
         !seen.contains("end\n"),
-        "it came all at once, after {:?}",
+        "the response arrived at once after {:?}",
         begin.elapsed()
     );
     drop(stream);
@@ -150,8 +153,8 @@ async fn a_streamed_answer_arrives_as_it_is_made() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upgraded_connection_is_a_tunnel_both_ways() -> Result<()> {
-    let cluster = serving().await?;
+async fn an_upgraded_connection_is_a_bidirectional_tunnel() -> Result<()> {
+    let cluster = start().await?;
     let mut stream = TcpStream::connect(cluster.node(0).listen).await?;
     let request = "GET /upgrade HTTP/1.1\r\nHost: hello.localhost\r\nConnection: Upgrade\r\n\
                    Upgrade: echo\r\n\r\n";
@@ -170,14 +173,14 @@ async fn an_upgraded_connection_is_a_tunnel_both_ways() -> Result<()> {
         stream.read_exact(&mut back).await?;
         ensure!(back == line.as_bytes(), "{back:?}");
     }
-    // An open tunnel is work: a node would wait for it.
+    // A node would wait for an open tunnel at shutdown.
     drop(stream);
     cluster.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_expects_100_continue_gets_it_before_it_sends() -> Result<()> {
-    let cluster = serving().await?;
+async fn a_client_that_expects_100_continue_receives_it_before_its_body() -> Result<()> {
+    let cluster = start().await?;
     let mut stream = TcpStream::connect(cluster.node(0).listen).await?;
     let head = "POST /echo HTTP/1.1\r\nHost: hello.localhost\r\nContent-Length: 5\r\n\
                 Expect: 100-continue\r\nConnection: close\r\n\r\n";
@@ -192,18 +195,18 @@ async fn a_client_that_expects_100_continue_gets_it_before_it_sends() -> Result<
         String::from_utf8_lossy(&interim)
     );
     stream.write_all(b"12345").await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await?;
     ensure!(
-        answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("12345"),
-        "{answer}"
+        response.starts_with("HTTP/1.1 200 ") && response.ends_with("12345"),
+        "{response}"
     );
     cluster.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_truncated_answer_is_never_a_clean_end() -> Result<()> {
-    let cluster = serving().await?;
+async fn a_truncated_response_is_an_error() -> Result<()> {
+    let cluster = start().await?;
     let mut connection = Connection::open(cluster.node(0).listen).await?;
     let cut = async {
         let response = connection
@@ -212,27 +215,23 @@ async fn a_truncated_answer_is_never_a_clean_end() -> Result<()> {
         collect(response).await
     }
     .await;
-    ensure!(
-        cut.is_err(),
-        "half a body was taken for a whole one: {cut:?}"
-    );
+    ensure!(cut.is_err(), "half a body counts as complete: {cut:?}");
     cluster.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_app_that_dies_while_it_answers_is_a_502_and_is_replaced() -> Result<()> {
-    let cluster = serving().await?;
-    let answer = cluster.get("hello", "/exit?code=4").await?;
-    ensure!(answer.status == 502, "{answer:?}");
-    let proxy_made = |answer: &Answer| -> Option<()> {
-        answer.header("x-request-id")?;
-        answer.header("proxy-status")?;
-        (answer.header("cache-control")? == "no-store").then_some(())
-    };
-    proxy_made(&answer).with_context(|| format!("not as the proxy's errors are: {answer:?}"))?;
-    // A process that ends closes its connections before its listener: one that is made in between is cut
-    // like the first.
-    wait::until("another answers", SOON, async || {
+async fn an_app_that_exits_during_a_request_is_a_502_and_is_replaced() -> Result<()> {
+    let cluster = start().await?;
+    let response = cluster.get("hello", "/exit?code=4").await?;
+    ensure!(response.status == 502, "{response:?}");
+    for field in ["x-request-id", "proxy-status"] {
+        ensure!(response.header(field).is_some(), "no {field}: {response:?}");
+    }
+    let cache = response.header("cache-control");
+    ensure!(cache == Some("no-store"), "{response:?}");
+    // An exiting process closes its connections before its listener, so a connection in between is
+    // cut as well.
+    wait::until("another instance responds", SOON, async || {
         let next = cluster.get("hello", "/").await?;
         ensure!(matches!(next.status.as_u16(), 200 | 502), "{next:?}");
         Ok((next.status == 200).then_some(()))

@@ -1,4 +1,4 @@
-//! The store under real trouble: kills, full and broken disks, several processes on one database.
+//! The store under real faults: kills, full and damaged disks, several processes on one database.
 
 mod disk;
 mod fsync;

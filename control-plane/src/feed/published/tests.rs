@@ -3,12 +3,12 @@ use crate::domain::Uid;
 use crate::feed::Digest;
 use crate::feed::frames::Frame;
 use crate::feed::stream::History as _;
-use crate::feed::table::{EncodedRoute, Entry};
+use crate::feed::table::{EncodedRoute, LogEntry};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use std::sync::{Arc, Weak};
 
-/// Two of these do not fit in one chunk.
+/// Two routes of this size do not fit into one chunk.
 const LARGE: usize = 40 * 1024;
 
 fn route(n: u8, content: u8) -> EncodedRoute {
@@ -29,13 +29,13 @@ fn first(routes: u8) -> Table {
     Table::new("c".into(), Cursor::new("a", 1, digest), routes).expect("its digest")
 }
 
-/// The table with one route changed.
-fn then(table: &Table, n: u8, from: u8, to: u8) -> Table {
+/// The table after route `n` changes from content `from` to content `to`.
+fn changed(table: &Table, n: u8, from: u8, to: u8) -> Table {
     let (old, new) = (route(n, from), route(n, to));
     let head = table.head();
     let digest = head.digest.minus(&old.sha256).plus(&new.sha256);
     let revision = head.revision + 1;
-    let entry = Entry {
+    let entry = LogEntry {
         revision,
         uid: Some(new.uid.clone()),
         digest,
@@ -55,7 +55,7 @@ fn routes(frames: Frames) -> Vec<Weak<EncodedRoute>> {
 #[test]
 fn streams_that_send_the_same_change_share_its_frames() {
     let before = first(3);
-    let published = Published::new(then(&before, 1, 0, 1));
+    let published = PublishedTable::new(changed(&before, 1, 0, 1));
     let from = before.head();
     for (one, other) in [
         (published.delta(from), published.delta(from)),
@@ -72,25 +72,25 @@ fn streams_that_send_the_same_change_share_its_frames() {
 }
 
 #[test]
-fn what_is_kept_is_bounded_whatever_proxies_say_they_have() {
-    let published = Published::new(first(1));
+fn the_cache_is_bounded_whatever_cursors_nodes_claim() {
+    let published = PublishedTable::new(first(1));
     for revision in 0..100 {
         published.delta(&Cursor::new("elsewhere", revision, [0; 32]));
     }
-    assert_eq!(published.kept.lock().len(), KEPT_MOST);
+    assert_eq!(published.cached.lock().len(), CACHED_CHANGES_MAX);
 }
 
-/// A stream that stalls in the middle of a snapshot, while all routes change.
+/// A stream stalls in the middle of a snapshot while all routes change.
 #[test]
-fn a_stalled_stream_keeps_only_what_it_has_yet_to_send() {
-    let old = Published::new(first(3));
+fn a_stalled_stream_keeps_only_its_unsent_frames() {
+    let old = PublishedTable::new(first(3));
     let mut stalled = old.snapshot();
     let all = routes(old.snapshot());
     // Begin, and two of three chunks.
     stalled.nth(2);
     let mut next = old.table.clone();
     for n in 0..3 {
-        next = then(&next, n, 0, 1);
+        next = changed(&next, n, 0, 1);
     }
     drop(old);
     let held: Vec<_> = all.iter().map(|route| route.upgrade().is_some()).collect();

@@ -1,4 +1,4 @@
-//! A chain of deltas equals the snapshot (law 2), over random histories.
+//! Law: over random histories, a chain of deltas equals the snapshot.
 
 use super::*;
 use proptest::prelude::*;
@@ -19,20 +19,20 @@ fn route(n: u8, content: u8) -> EncodedRoute {
     }
 }
 
-/// Routes as a proxy holds them: by uid, the bytes.
-type Routes = BTreeMap<Uid, Bytes>;
+/// The routes of a node: encoded bytes by uid.
+type NodeRoutes = BTreeMap<Uid, Bytes>;
 
-fn digest_of(routes: &Routes) -> Digest {
+fn digest_of(routes: &NodeRoutes) -> Digest {
     routes.values().fold(Digest::ZERO, |sum, bytes| {
         sum.plus(&Sha256::digest(bytes).into())
     })
 }
 
-fn cursor(revision: i64, routes: &Routes) -> Cursor {
+fn cursor(revision: i64, routes: &NodeRoutes) -> Cursor {
     Cursor::new("a", revision, digest_of(routes))
 }
 
-fn apply(routes: &mut Routes, change: &Change) {
+fn apply(routes: &mut NodeRoutes, change: &TableChange) {
     if change.from.is_none() {
         routes.clear();
     }
@@ -45,11 +45,11 @@ fn apply(routes: &mut Routes, change: &Change) {
 }
 
 fn empty() -> Table {
-    Table::new("c".into(), cursor(0, &Routes::new()), []).expect("the digest of nothing")
+    Table::new("c".into(), cursor(0, &NodeRoutes::new()), []).expect("the empty digest")
 }
 
-/// Writes one change of one route, as the store would log it.
-fn write(table: &Table, routes: &mut Routes, n: u8, content: Option<u8>) -> Table {
+/// Writes one change of one route, logged as by the store.
+fn write(table: &Table, routes: &mut NodeRoutes, n: u8, content: Option<u8>) -> Table {
     let (upsert, removed) = match content {
         Some(content) => (Some(route(n, content)), None),
         None => (None, Some(uid(n))),
@@ -60,7 +60,7 @@ fn write(table: &Table, routes: &mut Routes, n: u8, content: Option<u8>) -> Tabl
         routes.remove(&uid(n));
     }
     let to = cursor(table.head().revision + 1, routes);
-    let entry = Entry {
+    let entry = LogEntry {
         revision: to.revision,
         uid: Some(uid(n)),
         digest: to.digest,
@@ -71,17 +71,17 @@ fn write(table: &Table, routes: &mut Routes, n: u8, content: Option<u8>) -> Tabl
 }
 
 #[test]
-fn a_digest_that_is_not_the_routes_is_refused() {
+fn a_digest_that_does_not_match_the_routes_is_rejected() {
     let wrong = Cursor::new("a", 1, [1; 32]);
-    let refused = Table::new("c".into(), wrong.clone(), [route(1, 1)]);
-    assert_eq!(refused.map(|_| ()), Err(DigestMismatch { revision: 1 }));
-    let refused = empty().next(wrong, [route(1, 1)], [], []);
-    assert_eq!(refused.map(|_| ()), Err(DigestMismatch { revision: 1 }));
+    let result = Table::new("c".into(), wrong.clone(), [route(1, 1)]);
+    assert_eq!(result.map(|_| ()), Err(DigestMismatch { revision: 1 }));
+    let result = empty().next(wrong, [route(1, 1)], [], []);
+    assert_eq!(result.map(|_| ()), Err(DigestMismatch { revision: 1 }));
 }
 
 #[test]
-fn history_is_bounded_and_what_is_cut_off_gets_no_delta() {
-    let mut routes = Routes::new();
+fn history_is_bounded_and_older_cursors_get_no_delta() {
+    let mut routes = NodeRoutes::new();
     let mut table = empty();
     let mut cursors = vec![table.head().clone()];
     for n in 0..u8::MAX {
@@ -106,19 +106,19 @@ fn history_is_bounded_and_what_is_cut_off_gets_no_delta() {
 }
 
 proptest! {
-    /// From any point of a history, the delta to any later table makes the table of the snapshot.
+    /// From any point of a history, the delta leads to the same table as the snapshot.
     #[test]
-    fn any_delta_makes_the_snapshot(
+    fn any_delta_equals_the_snapshot(
         writes in proptest::collection::vec((0..6u8, proptest::option::of(0..4u8)), 1..40),
     ) {
-        let mut routes = Routes::new();
+        let mut routes = NodeRoutes::new();
         let mut table = empty();
         let mut past = vec![(table.head().clone(), routes.clone())];
         for (n, content) in writes {
             table = write(&table, &mut routes, n, content);
             past.push((table.head().clone(), routes.clone()));
         }
-        let mut from_nothing = Routes::new();
+        let mut from_nothing = NodeRoutes::new();
         apply(&mut from_nothing, &table.snapshot());
         prop_assert_eq!(&from_nothing, &routes);
         for (cursor, mut held) in past {

@@ -1,30 +1,30 @@
-//! What data planes report, and how it is shown.
+//! Reads reports of data planes and writes nodes and instances.
 
 use super::feed::{read_id, read_identity};
-use super::write::{cold_start, start_failure};
+use super::resources::{cold_start, start_failure};
 use super::{read_duration, read_timestamp, timestamp};
 use crate::domain::{
     ColdStart, ImageDigest, NodeName, StartFailure, StartFailureReason, Uid, VerificationState,
     Version, VersionNumber, Violations, name,
 };
 use crate::feed::Cursor;
-use crate::nodes::registry::Node;
+use crate::nodes::registry::NodeEntry;
 use crate::nodes::report::{
-    Identity, Instance, InstanceState, Isolation, IsolationState, Report, VerifyOutcome,
-    VersionReport,
+    InstanceReport, InstanceState, IsolationReport, IsolationState, NodeIdentity, NodeReport,
+    VerifyOutcome, VersionReport,
 };
 use cless_proto::v1 as pb;
 use prost::Message as _;
 
-/// A node's report: who, which process, and its state.
+/// A node's identity, its boot id and its report.
 pub(crate) fn read_report(
     request: pb::ReportNodeStatusRequest,
     violations: &mut Violations,
-) -> Option<(Identity, String, Report)> {
+) -> Option<(NodeIdentity, String, NodeReport)> {
     let encoded = request.encode_to_vec().into();
     let identity = read_identity("node", request.node, violations);
     let boot_id = read_id("boot_id", request.boot_id, violations);
-    let mut instances: Vec<Instance> = Vec::with_capacity(request.instances.len());
+    let mut instances: Vec<InstanceReport> = Vec::with_capacity(request.instances.len());
     for (at, instance) in request.instances.into_iter().enumerate() {
         instances.extend(read_instance(
             &format!("instances[{at}]"),
@@ -41,7 +41,7 @@ pub(crate) fn read_report(
             violations,
         ));
     }
-    let report = Report {
+    let report = NodeReport {
         engine: request.engine,
         warnings: request.warnings,
         instances,
@@ -56,8 +56,8 @@ pub(crate) fn read_report(
         .then_some((identity?, boot_id?, report))
 }
 
-/// A report as another control plane took it in.
-pub(crate) fn decode_report(encoded: &[u8]) -> Option<Report> {
+/// A report accepted by another control plane. `None` if it is invalid.
+pub(crate) fn decode_report(encoded: &[u8]) -> Option<NodeReport> {
     let request = pb::ReportNodeStatusRequest::decode(encoded).ok()?;
     read_report(request, &mut Violations::new()).map(|(_, _, report)| report)
 }
@@ -66,7 +66,7 @@ fn read_instance(
     field: &str,
     instance: pb::Instance,
     violations: &mut Violations,
-) -> Option<Instance> {
+) -> Option<InstanceReport> {
     let id = instance
         .name
         .rsplit('/')
@@ -74,7 +74,7 @@ fn read_instance(
         .unwrap_or_default()
         .to_owned();
     let id = read_id(&format!("{field}.name"), id, violations)?;
-    Some(Instance {
+    Some(InstanceReport {
         id,
         service: instance.service,
         service_uid: instance.service_uid,
@@ -176,22 +176,22 @@ fn read_failure(failure: pb::StartFailure) -> StartFailure {
 }
 
 fn read_cold_start(start: pb::ColdStart) -> ColdStart {
-    // A phase that a node measured as negative (its clock was set back) did not happen.
-    let span = |span| read_duration("", span, &mut Violations::new());
+    // A phase measured as negative, after the node's clock was set back, counts as absent.
+    let phase = |duration| read_duration("", duration, &mut Violations::new());
     ColdStart {
-        pull: span(start.pull),
-        queue: span(start.queue),
-        create: span(start.create),
-        start: span(start.start),
-        ready: span(start.ready),
-        total: span(start.total),
+        pull: phase(start.pull),
+        queue: phase(start.queue),
+        create: phase(start.create),
+        start: phase(start.start),
+        ready: phase(start.ready),
+        total: phase(start.total),
         time: read_timestamp(start.time),
     }
 }
 
-fn read_isolation(isolation: pb::Isolation) -> Isolation {
+fn read_isolation(isolation: pb::Isolation) -> IsolationReport {
     use pb::isolation::State;
-    Isolation {
+    IsolationReport {
         state: match isolation.state() {
             State::Unspecified => IsolationState::Unspecified,
             State::Enforced => IsolationState::Enforced,
@@ -202,7 +202,7 @@ fn read_isolation(isolation: pb::Isolation) -> Isolation {
     }
 }
 
-fn isolation(isolation: &Isolation) -> pb::Isolation {
+fn isolation(isolation: &IsolationReport) -> pb::Isolation {
     use pb::isolation::State;
     let state = match isolation.state {
         IsolationState::Unspecified => State::Unspecified,
@@ -250,9 +250,9 @@ fn state(state: InstanceState) -> pb::instance::State {
     }
 }
 
-/// A node as it is shown; `head` is the feed's newest point. Of another epoch it has nothing.
-pub(crate) fn node(node: &Node, head: &Cursor) -> pb::Node {
-    let reached = node.serves(&head.epoch).unwrap_or(0);
+/// A node; `head` is the newest cursor of the feed. A table of another epoch counts as none.
+pub(crate) fn node(node: &NodeEntry, head: &Cursor) -> pb::Node {
+    let current = node.applied_revision(&head.epoch).unwrap_or(0);
     let applied = node.applied.as_ref().map_or(0, |cursor| cursor.revision);
     let quarantined = node.quarantined.iter().map(|route| pb::QuarantinedRoute {
         service_uid: route.service_uid.clone(),
@@ -270,9 +270,9 @@ pub(crate) fn node(node: &Node, head: &Cursor) -> pb::Node {
         }
         .into(),
         applied_revision: applied,
-        lag: head.revision.saturating_sub(reached).max(0),
+        lag: head.revision.saturating_sub(current).max(0),
         quarantined: quarantined.collect(),
-        nack_reason: node.refusal.clone().unwrap_or_default(),
+        nack_reason: node.rejection.clone().unwrap_or_default(),
         connect_time: node.connect_time.map(timestamp),
         report_time: node.report.as_ref().map(|(time, _)| timestamp(*time)),
         version: node.identity.version.clone(),
@@ -290,12 +290,11 @@ pub(crate) fn node(node: &Node, head: &Cursor) -> pb::Node {
             .unwrap_or_default(),
         isolation: report.and_then(|report| report.isolation.as_ref().map(isolation)),
         sandboxes: report.map_or(0, |report| report.sandboxes),
-        disconnect_time: node.gone_since().map(timestamp),
+        disconnect_time: node.disconnected_since().map(timestamp),
     }
 }
 
-/// An instance as it is shown.
-pub(crate) fn instance(node: &NodeName, instance: &Instance) -> pb::Instance {
+pub(crate) fn instance(node: &NodeName, instance: &InstanceReport) -> pb::Instance {
     pb::Instance {
         name: name::instance(node, &instance.id),
         service: instance.service.clone(),
@@ -309,28 +308,29 @@ pub(crate) fn instance(node: &NodeName, instance: &Instance) -> pb::Instance {
     }
 }
 
-/// What the nodes last saw of a version.
+/// The latest reports of the nodes about a version.
 pub(crate) fn version_status<'a>(
     version: &Version,
-    nodes: impl IntoIterator<Item = &'a Node>,
+    nodes: impl IntoIterator<Item = &'a NodeEntry>,
 ) -> pb::VersionStatus {
-    let seen = nodes.into_iter().filter_map(|node| {
-        let mut seen = node.versions();
-        let seen = seen.find(|seen| seen.version_uid == version.uid)?;
-        Some(node_version_status(&node.identity.name, seen))
+    let reports = nodes.into_iter().filter_map(|node| {
+        let report = node
+            .versions()
+            .find(|report| report.version_uid == version.uid)?;
+        Some(node_version_status(&node.identity.name, report))
     });
     pb::VersionStatus {
-        nodes: seen.collect(),
+        nodes: reports.collect(),
     }
 }
 
-fn node_version_status(node: &NodeName, seen: &VersionReport) -> pb::NodeVersionStatus {
+fn node_version_status(node: &NodeName, report: &VersionReport) -> pb::NodeVersionStatus {
     pb::NodeVersionStatus {
         node: name::node(node),
-        last_failure: seen.last_failure.as_ref().map(start_failure),
-        failures: seen.failures,
-        backoff_until: seen.backoff_until.map(timestamp),
-        last_cold_start: seen.last_cold_start.as_ref().map(cold_start),
-        pull_progress: seen.pull_progress.clone(),
+        last_failure: report.last_failure.as_ref().map(start_failure),
+        failures: report.failures,
+        backoff_until: report.backoff_until.map(timestamp),
+        last_cold_start: report.last_cold_start.as_ref().map(cold_start),
+        pull_progress: report.pull_progress.clone(),
     }
 }

@@ -1,4 +1,4 @@
-//! What follows from reports, disconnects and time; and that it follows once.
+//! Reports, disconnects and deadlines cause each write once.
 
 use super::*;
 use crate::domain::{
@@ -6,7 +6,7 @@ use crate::domain::{
     Violations,
 };
 use crate::nodes::registry::Registry;
-use crate::nodes::report::{Identity, Report, VerifyOutcome, VersionReport};
+use crate::nodes::report::{NodeIdentity, NodeReport, VerifyOutcome, VersionReport};
 use uuid::Uuid;
 
 fn at(seconds: u64) -> Timestamp {
@@ -17,16 +17,16 @@ fn named(name: &str) -> NodeName {
     NodeName::parse(name).expect("a label")
 }
 
-fn identity(name: &str) -> Identity {
-    Identity {
+fn identity(name: &str) -> NodeIdentity {
+    NodeIdentity {
         id: format!("id-{name}"),
         name: named(name),
         version: String::new(),
     }
 }
 
-/// A version with a proof `p` asked of nodes at 100 s, due at 200 s.
-fn asked(nodes: &[&str]) -> Version {
+/// A version with the verification `p`, requested of `nodes` at 100 s with a deadline at 200 s.
+fn verifying(nodes: &[&str]) -> Version {
     let mut violations = Violations::new();
     let input = VersionSpecInput {
         image: "hello:1".into(),
@@ -49,7 +49,7 @@ fn asked(nodes: &[&str]) -> Version {
     }
 }
 
-fn report(verify: Option<(&str, VerificationState)>, digest: Option<&str>) -> Report {
+fn report(verify: Option<(&str, VerificationState)>, digest: Option<&str>) -> NodeReport {
     let version = VersionReport {
         version_uid: Uuid::from_u128(1).into(),
         image_digest: digest
@@ -66,86 +66,86 @@ fn report(verify: Option<(&str, VerificationState)>, digest: Option<&str>) -> Re
             cold_start: None,
         }),
     };
-    Report {
+    NodeReport {
         versions: vec![version],
         ..Default::default()
     }
 }
 
 fn events(registry: &Registry, version: &Version, now: Timestamp) -> Vec<VerificationEvent> {
-    let nodes: Vec<Node> = registry.nodes().into_iter().cloned().collect();
+    let nodes: Vec<NodeEntry> = registry.nodes().into_iter().cloned().collect();
     verification_events(&nodes, version, at(90), now)
 }
 
 #[test]
-fn an_answer_counts_once_and_only_to_the_run_it_answers() {
+fn an_outcome_counts_once_and_only_for_its_verification() {
     let mut registry = Registry::default();
-    let version = asked(&["a", "b"]);
+    let version = verifying(&["a", "b"]);
     for name in ["a", "b"] {
         registry
             .connect(identity(name), "boot".into(), at(95))
             .expect("free");
     }
-    let mut say = |name: &str, id: &str, state| {
-        let said = report(Some((id, state)), None);
+    let mut send = |name: &str, id: &str, state| {
+        let report = report(Some((id, state)), None);
         registry
-            .report(identity(name), "boot".into(), said, at(101))
-            .expect("own");
+            .report(identity(name), "boot".into(), report, at(101))
+            .expect("the same node");
         registry.clone()
     };
-    let other = say("a", "another", VerificationState::Verified);
+    let other = send("a", "another", VerificationState::Verified);
     assert_eq!(events(&other, &version, at(102)), []);
-    let pending = say("a", "p", VerificationState::Pending);
+    let pending = send("a", "p", VerificationState::Pending);
     assert_eq!(events(&pending, &version, at(102)), []);
-    let verified = say("a", "p", VerificationState::Verified);
+    let verified = send("a", "p", VerificationState::Verified);
     let found = events(&verified, &version, at(102));
     assert_eq!(found.len(), 1);
     let after = found.into_iter().fold(version, |mut version, event| {
         version.verification = version
             .verification
-            .map(|proof| proof.apply(event, at(102)));
+            .map(|verification| verification.apply(event, at(102)));
         version
     });
     assert_eq!(
         events(&verified, &after, at(103)),
         [],
-        "an answer that is known is not written"
+        "a stored outcome is not written again"
     );
 }
 
 #[test]
-fn a_node_that_is_gone_drops_out_but_not_one_that_only_reconnects() {
+fn a_disconnected_node_drops_out_but_not_one_that_reconnects() {
     let mut registry = Registry::default();
-    let version = asked(&["a"]);
+    let version = verifying(&["a"]);
     let stream = registry
         .connect(identity("a"), "boot".into(), at(95))
         .expect("free");
     registry.disconnect("id-a", stream, at(110));
     assert_eq!(events(&registry, &version, at(114)), []);
-    let gone = VerificationEvent::Disconnected { node: named("a") };
-    assert_eq!(events(&registry, &version, at(115)), [gone]);
+    let disconnected = VerificationEvent::Disconnected { node: named("a") };
+    assert_eq!(events(&registry, &version, at(115)), [disconnected]);
     registry
         .connect(identity("a"), "boot".into(), at(116))
-        .expect("own");
+        .expect("the same node");
     assert_eq!(events(&registry, &version, at(117)), []);
 }
 
 #[test]
-fn after_a_restart_nodes_have_time_to_return() {
-    let version = asked(&["a"]);
-    let nobody = Registry::default();
-    assert_eq!(events(&nobody, &version, at(104)), []);
-    let gone = VerificationEvent::Disconnected { node: named("a") };
-    assert_eq!(events(&nobody, &version, at(105)), [gone]);
+fn after_a_restart_nodes_have_time_to_reconnect() {
+    let version = verifying(&["a"]);
+    let empty = Registry::default();
+    assert_eq!(events(&empty, &version, at(104)), []);
+    let disconnected = VerificationEvent::Disconnected { node: named("a") };
+    assert_eq!(events(&empty, &version, at(105)), [disconnected]);
 }
 
 #[test]
-fn the_deadline_is_told_of() {
+fn the_deadline_is_an_event() {
     let mut registry = Registry::default();
     registry
         .connect(identity("a"), "boot".into(), at(95))
         .expect("free");
-    let version = asked(&["a"]);
+    let version = verifying(&["a"]);
     assert_eq!(events(&registry, &version, at(199)), []);
     assert_eq!(
         events(&registry, &version, at(200)),
@@ -154,18 +154,18 @@ fn the_deadline_is_told_of() {
 }
 
 #[test]
-fn the_first_digest_is_written_and_no_other() {
+fn only_the_first_digest_is_written() {
     let mut registry = Registry::default();
     for (name, digest) in [("a", "1"), ("b", "2")] {
-        let said = report(None, Some(digest));
+        let report = report(None, Some(digest));
         registry
-            .report(identity(name), "boot".into(), said, at(0))
+            .report(identity(name), "boot".into(), report, at(0))
             .expect("free");
     }
-    let nodes: Vec<Node> = registry.nodes().into_iter().cloned().collect();
+    let nodes: Vec<NodeEntry> = registry.nodes().into_iter().cloned().collect();
     let uid = Uid::from(Uuid::from_u128(1));
-    let found = consequences(&nodes, &[], &BTreeSet::new(), at(0), at(1));
-    let [Consequence::Digest(of, digest)] = found.as_slice() else {
+    let found = due_writes(&nodes, &[], &BTreeSet::new(), at(0), at(1));
+    let [DueWrite::Digest(of, digest)] = found.as_slice() else {
         panic!("one digest, not {found:?}");
     };
     assert_eq!(
@@ -173,7 +173,7 @@ fn the_first_digest_is_written_and_no_other() {
         (&uid, format!("sha256:{}", "1".repeat(64)).as_str())
     );
     assert_eq!(
-        consequences(&nodes, &[], &BTreeSet::from([uid]), at(0), at(1)),
+        due_writes(&nodes, &[], &BTreeSet::from([uid]), at(0), at(1)),
         []
     );
 }

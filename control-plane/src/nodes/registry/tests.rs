@@ -1,15 +1,15 @@
 use super::*;
 use proptest::prelude::*;
 
-fn identity(id: &str, name: &str) -> Identity {
-    Identity {
+fn identity(id: &str, name: &str) -> NodeIdentity {
+    NodeIdentity {
         id: id.into(),
-        name: named(name),
+        name: node_name(name),
         version: "1".into(),
     }
 }
 
-fn named(name: &str) -> NodeName {
+fn node_name(name: &str) -> NodeName {
     NodeName::parse(name).expect("a label")
 }
 
@@ -18,19 +18,24 @@ fn at(seconds: u64) -> Timestamp {
 }
 
 #[test]
-fn a_live_nodes_name_is_refused_and_a_dead_ones_is_free() {
+fn a_connected_nodes_name_is_taken_and_a_stale_ones_is_free() {
     let mut registry = Registry::default();
     let first = registry
         .connect(identity("1", "a"), "b".into(), at(0))
         .expect("free");
     let taken = registry.connect(identity("2", "a"), "b".into(), at(1));
-    assert_eq!(taken, Err(NameTaken { name: named("a") }));
-    let report = registry.report(identity("2", "a"), "b".into(), Report::default(), at(1));
+    assert_eq!(
+        taken,
+        Err(NameTaken {
+            name: node_name("a")
+        })
+    );
+    let report = registry.report(identity("2", "a"), "b".into(), NodeReport::default(), at(1));
     assert!(report.is_err());
     assert!(registry.disconnect("1", first, at(2)));
     registry
         .connect(identity("2", "a"), "b".into(), at(3))
-        .expect("free now");
+        .expect("the name is free");
     let ids: Vec<_> = registry
         .nodes()
         .iter()
@@ -40,50 +45,67 @@ fn a_live_nodes_name_is_refused_and_a_dead_ones_is_free() {
 }
 
 #[test]
-fn the_end_of_a_replaced_stream_changes_nothing() {
+fn the_end_of_a_replaced_stream_is_ignored() {
     let mut registry = Registry::default();
     let old = registry
         .connect(identity("1", "a"), "b".into(), at(0))
         .expect("free");
     let new = registry
         .connect(identity("1", "a"), "b".into(), at(1))
-        .expect("own");
+        .expect("the same node");
     assert!(!registry.disconnect("1", old, at(2)));
-    registry.refused("1", old, None, "late".into());
-    let node = registry.named(&named("a")).expect("known");
-    assert!(node.is_connected() && node.refusal.is_none());
+    registry.record_rejected("1", old, None, "late".into());
+    let node = registry.by_name(&node_name("a")).expect("known");
+    assert!(node.is_connected() && node.rejection.is_none());
     assert!(registry.disconnect("1", new, at(3)));
 }
 
 #[test]
-fn a_new_boot_voids_what_the_old_one_reported() {
+fn a_new_boot_clears_the_report() {
     let mut registry = Registry::default();
     let report = |registry: &mut Registry, boot: &str| {
         registry
-            .report(identity("1", "a"), boot.into(), Report::default(), at(0))
+            .report(
+                identity("1", "a"),
+                boot.into(),
+                NodeReport::default(),
+                at(0),
+            )
             .expect("free");
     };
     report(&mut registry, "b1");
     registry
         .connect(identity("1", "a"), "b1".into(), at(1))
-        .expect("own");
-    assert!(registry.named(&named("a")).expect("known").report.is_some());
+        .expect("the same node");
+    assert!(
+        registry
+            .by_name(&node_name("a"))
+            .expect("known")
+            .report
+            .is_some()
+    );
     registry
         .connect(identity("1", "a"), "b2".into(), at(1))
-        .expect("own");
-    assert!(registry.named(&named("a")).expect("known").report.is_none());
+        .expect("the same node");
+    assert!(
+        registry
+            .by_name(&node_name("a"))
+            .expect("known")
+            .report
+            .is_none()
+    );
 }
 
 #[test]
-fn a_stale_node_is_forgotten_in_the_end_and_a_connected_one_never() {
+fn a_stale_node_is_forgotten_and_a_connected_one_never() {
     let mut registry = Registry::default();
     let stream = registry
         .connect(identity("1", "a"), "b".into(), at(0))
         .expect("free");
-    assert!(!registry.forget(at(100_000)));
+    assert!(!registry.forget_stale(at(100_000)));
     registry.disconnect("1", stream, at(100_000));
-    assert!(!registry.forget(at(100_299)));
-    assert!(registry.forget(at(100_300)));
+    assert!(!registry.forget_stale(at(100_299)));
+    assert!(registry.forget_stale(at(100_300)));
     assert!(registry.nodes().is_empty());
 }
 
@@ -96,7 +118,7 @@ fn propagation_counts_connected_nodes_of_the_epoch_only() {
             .connect(identity(name, name), "b".into(), at(0))
             .expect("free");
         if let Some(applied) = applied {
-            registry.applied(name, stream, applied, Vec::new());
+            registry.record_applied(name, stream, applied, Vec::new());
         }
         stream
     };
@@ -104,68 +126,85 @@ fn propagation_counts_connected_nodes_of_the_epoch_only() {
     stream(&mut registry, "behind", Some(cursor("e", 6)));
     stream(&mut registry, "there", Some(cursor("e", 7)));
     stream(&mut registry, "ahead", Some(cursor("e", 8)));
-    stream(&mut registry, "elsewhere", Some(cursor("of old", 99)));
-    let gone = stream(&mut registry, "gone", Some(cursor("e", 6)));
-    let refusing = stream(&mut registry, "refusing", Some(cursor("e", 6)));
-    registry.disconnect("gone", gone, at(1));
-    registry.refused("refusing", refusing, Some(cursor("e", 6)), "no".into());
+    stream(&mut registry, "foreign", Some(cursor("old", 99)));
+    let stale = stream(&mut registry, "stale", Some(cursor("e", 6)));
+    let rejecting = stream(&mut registry, "rejecting", Some(cursor("e", 6)));
+    registry.disconnect("stale", stale, at(1));
+    registry.record_rejected("rejecting", rejecting, Some(cursor("e", 6)), "no".into());
     let found = registry.propagation("e", 7);
     assert_eq!(found.applied, 2);
-    let pending = ["behind", "elsewhere", "new", "refusing"].map(named);
+    let pending = ["behind", "foreign", "new", "rejecting"].map(node_name);
     assert_eq!(found.pending, pending);
     assert_eq!(registry.propagation("e", 6).applied, 4);
     assert_eq!(registry.propagation("f", 0).applied, 0, "a new epoch");
-    let nobody = Registry::default().propagation("e", 7);
-    assert_eq!(nobody, Propagation::default());
+    let empty = Registry::default().propagation("e", 7);
+    assert_eq!(empty, Propagation::default());
 }
 
 #[test]
-fn a_node_is_taken_from_where_it_connected_last() {
+fn the_replica_a_node_connected_to_last_is_right() {
     let mut registry = Registry::default();
     let here = registry
         .connect(identity("1", "a"), "b".into(), at(10))
         .expect("free");
-    let there = |connected, connect, seen| {
-        let mut node = Node::new(identity("1", "a"), "b".into(), at(0));
+    let peer_entry = |connected, connect, seen| {
+        let mut node = NodeEntry::new(identity("1", "a"), "b".into(), at(0));
         node.connect_time = Some(at(connect));
-        node.refusal = Some("there".into());
-        BTreeMap::from([("1".to_owned(), node.elsewhere(connected, at(seen)))])
+        node.rejection = Some("from the peer".into());
+        BTreeMap::from([("1".to_owned(), node.from_peer(connected, at(seen)))])
     };
-    let is_there = |registry: &Registry| {
-        let node = registry.named(&named("a")).expect("known");
-        (node.refusal.is_some(), node.is_connected())
+    let from_peer = |registry: &Registry| {
+        let node = registry.by_name(&node_name("a")).expect("known");
+        (node.rejection.is_some(), node.is_connected())
     };
-    registry.set_elsewhere(there(true, 5, 11));
-    assert_eq!(is_there(&registry), (false, true), "it came here later");
-    registry.set_elsewhere(there(true, 20, 20));
-    assert_eq!(is_there(&registry), (true, true), "it went there later");
+    registry.set_peer_nodes(peer_entry(true, 5, 11));
+    assert_eq!(from_peer(&registry), (false, true), "connected here later");
+    registry.set_peer_nodes(peer_entry(true, 20, 20));
+    assert_eq!(
+        from_peer(&registry),
+        (true, true),
+        "connected to the peer later"
+    );
     registry.disconnect("1", here, at(21));
-    registry.set_elsewhere(there(true, 5, 22));
-    assert_eq!(is_there(&registry), (true, true), "only there");
-    registry.set_elsewhere(there(false, 5, 22));
-    assert_eq!(is_there(&registry), (false, false), "gone; here last");
+    registry.set_peer_nodes(peer_entry(true, 5, 22));
+    assert_eq!(
+        from_peer(&registry),
+        (true, true),
+        "connected to the peer only"
+    );
+    registry.set_peer_nodes(peer_entry(false, 5, 22));
+    assert_eq!(
+        from_peer(&registry),
+        (false, false),
+        "stale; last connected here"
+    );
 }
 
 #[test]
-fn a_name_that_a_node_elsewhere_uses_is_refused() {
+fn a_name_used_by_a_peers_node_is_taken() {
     let mut registry = Registry::default();
-    let there = |connected| {
-        let node = Node::new(identity("1", "a"), "b".into(), at(0));
-        BTreeMap::from([("1".to_owned(), node.elsewhere(connected, at(0)))])
+    let peer_entry = |connected| {
+        let node = NodeEntry::new(identity("1", "a"), "b".into(), at(0));
+        BTreeMap::from([("1".to_owned(), node.from_peer(connected, at(0)))])
     };
-    registry.set_elsewhere(there(true));
+    registry.set_peer_nodes(peer_entry(true));
     let taken = registry.connect(identity("2", "a"), "b".into(), at(1));
-    assert_eq!(taken, Err(NameTaken { name: named("a") }));
-    registry.set_elsewhere(there(false));
+    assert_eq!(
+        taken,
+        Err(NameTaken {
+            name: node_name("a")
+        })
+    );
+    registry.set_peer_nodes(peer_entry(false));
     registry
         .connect(identity("2", "a"), "b".into(), at(2))
-        .expect("its holder is gone");
+        .expect("the name's node is stale");
     let ids: Vec<_> = registry.nodes().iter().map(|n| &*n.identity.id).collect();
-    assert_eq!(ids, ["2"], "one node a name");
+    assert_eq!(ids, ["2"], "one node per name");
 }
 
 proptest! {
-    /// Names are unique, and a connected node is never pushed out.
+    /// Names are unique, and a connected node is never evicted.
     #[test]
     fn names_stay_unique(
         steps in proptest::collection::vec((0..4u8, 0..4u8, 0..3u8), 1..60),
@@ -173,11 +212,11 @@ proptest! {
         let mut registry = Registry::default();
         let mut live: BTreeMap<String, (NodeName, StreamId)> = BTreeMap::new();
         for (tick, (id, name, what)) in (0u64..).zip(steps) {
-            let (id, name) = (format!("id{id}"), named(&format!("n{name}")));
+            let (id, name) = (format!("id{id}"), node_name(&format!("n{name}")));
             match what {
                 0 => {
                     let taken = live.iter().any(|(i, (n, _))| *i != id && *n == name);
-                    let got = registry.connect(Identity { id: id.clone(), name: name.clone(), version: String::new() }, "b".into(), at(tick));
+                    let got = registry.connect(NodeIdentity { id: id.clone(), name: name.clone(), version: String::new() }, "b".into(), at(tick));
                     prop_assert_eq!(got.is_err(), taken);
                     if let Ok(stream) = got {
                         live.insert(id, (name, stream));
@@ -185,7 +224,7 @@ proptest! {
                 }
                 1 => {
                     let renamed = registry.report(
-                        Identity { id: id.clone(), name: name.clone(), version: String::new() }, "b".into(), Report::default(), at(tick));
+                        NodeIdentity { id: id.clone(), name: name.clone(), version: String::new() }, "b".into(), NodeReport::default(), at(tick));
                     if let (Ok(()), Some(entry)) = (renamed, live.get_mut(&id)) {
                         entry.0 = name;
                     }

@@ -7,23 +7,24 @@
 //!      └─────────────────┴── failed, died, node stops ────────────────┘
 //! ```
 //!
-//! A sandbox serves one instance and is never reused, because the instance may have changed its network.
-//! A sandbox that dies in use stays with its instance, which is notified, until that is gone.
+//! A sandbox serves one instance and is never reused, because the instance may have changed its
+//! network. A sandbox that dies in use stays with its instance, which is notified, until that is
+//! gone.
 //!
-//! A creation costs as much CPU as half a start. So one sandbox is created at a time, and only while no
-//! start is in progress. After a shortage of [`MAX_SHORTAGE`] a creation takes its turn among the
-//! starts.
+//! A creation costs as much CPU as half a start. So one sandbox is created at a time, and only
+//! while no start is in progress. After a shortage of [`MAX_SHORTAGE`] a creation takes its turn
+//! among the starts.
 //!
-//! Laws (tested below over random events): at most `size` are idle or being created; none is handed out
-//! twice, or after its death; each is removed exactly once, and never in use; none is created out of
-//! turn during a start; after a stop none is created and all but the used ones are removed.
+//! Laws (tested below over random events): at most `size` are idle or being created. None is handed
+//! out twice, or after its death. Each is removed exactly once, and never in use. None is created
+//! out of turn during a start. After a stop none is created and all but the used ones are removed.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// Time without a start before a creation: requests come in bursts, and a creation would slow the next
-/// start of a burst.
+/// Time without a start before a creation: requests come in bursts, and a creation would slow the
+/// next start of a burst.
 pub(super) const IDLE: Duration = Duration::from_millis(300);
 
 /// The longest shortage on a node that is never idle.
@@ -36,7 +37,6 @@ const RETRY_MAX: Duration = Duration::from_secs(300);
 /// A network that is ready for an instance, held by a pause container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sandbox {
-    /// The pause container's name.
     pub(crate) name: String,
     /// The pause container's engine id, which an instance joins by.
     pub(crate) id: String,
@@ -44,33 +44,30 @@ pub(crate) struct Sandbox {
     pub(crate) address: IpAddr,
 }
 
-/// An event of the inventory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Event {
-    /// Time has passed.
     Tick {
         /// Time without a start; `None` while a start is in progress.
         idle_for: Option<Duration>,
         /// An unused name for a sandbox that may be created.
         name: String,
     },
-    /// The creation succeeded.
     Created(Sandbox),
-    /// The creation failed.
     CreateFailed,
     /// An instance of an earlier process uses this sandbox.
-    Found { instance: String, sandbox: Sandbox },
+    Found {
+        instance: String,
+        sandbox: Sandbox,
+    },
     /// The pause container of this name has ended.
     Died(String),
     /// The instance is gone, or does not use its sandbox.
     Released(String),
     /// The pause container of this name is removed.
     Removed(String),
-    /// The node stops.
     Stop,
 }
 
-/// An action for the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Action {
     /// Create a sandbox; report [`Event::Created`] or [`Event::CreateFailed`].
@@ -95,7 +92,6 @@ pub(super) struct Inventory {
     used: BTreeMap<String, Sandbox>,
     removing: BTreeSet<String>,
     short_since: Instant,
-    /// Failed creations in a row.
     failures: u32,
     /// No creation before this time; `None` after a success.
     retry_at: Option<Instant>,
@@ -103,7 +99,6 @@ pub(super) struct Inventory {
 }
 
 impl Inventory {
-    /// Keeps `size` sandboxes idle.
     pub(super) fn new(size: usize, now: Instant) -> Self {
         Self {
             size,
@@ -209,7 +204,6 @@ impl Inventory {
         lost.into_iter().collect()
     }
 
-    /// Asks for a removal, once.
     fn remove(&mut self, name: String) -> Option<Action> {
         self.removing
             .insert(name.clone())
@@ -240,7 +234,6 @@ impl Inventory {
         (!nothing_to_do).then_some(retry.max(IDLE))
     }
 
-    /// The sandbox of an instance.
     pub(super) fn of(&self, instance: &str) -> Option<&Sandbox> {
         self.used.get(instance)
     }
@@ -250,7 +243,6 @@ impl Inventory {
         (self.idle.len(), self.used.len())
     }
 
-    /// Names of the pause containers that must run.
     pub(super) fn alive(&self) -> Vec<String> {
         let all = self.idle.iter().chain(self.used.values());
         all.map(|sandbox| sandbox.name.clone()).collect()

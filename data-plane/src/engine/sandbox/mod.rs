@@ -1,15 +1,16 @@
 //! Network namespaces kept ready for new instances, each held by a pause container.
 //!
-//! A cold start on the engine's bridge spends about half its time on a network namespace of its own. An
-//! instance that joins an existing one (`NetworkMode: container:ID`) starts in half the time. Its
-//! address is known before its start, so probes begin with the start call.
+//! A cold start on the engine's bridge spends about half its time on a network namespace of its
+//! own. An instance that joins an existing one (`NetworkMode: container:ID`) starts in half the
+//! time. Its address is known before its start, so probes begin with the start call.
 //!
-//! [`inventory`] decides; this module performs, and [`Sandboxes::keep_stocked`] is the task that refills
-//! the inventory. A start that finds the inventory empty uses the bridge: nothing waits for a sandbox.
+//! [`inventory`] decides; this module performs, and [`Sandboxes::keep_stocked`] is the task that
+//! refills the inventory. A start that finds the inventory empty uses the bridge: nothing waits for
+//! a sandbox.
 //!
-//! Ownership: a pause container carries the labels of its cluster, node and process, and a role. Labels
-//! are immutable, so the instance that joined a sandbox identifies its user. A sandbox that an earlier
-//! process left idle is removed, not adopted: it may have been used.
+//! Ownership: a pause container carries the labels of its cluster, node and process, and a role.
+//! Labels are immutable, so the instance that joined a sandbox identifies its user. A sandbox that
+//! an earlier process left idle is removed, not adopted: it may have been used.
 
 mod inventory;
 
@@ -30,7 +31,6 @@ use inventory::{Action, Event, Inventory, MAX_SHORTAGE};
 
 pub(crate) use inventory::Sandbox;
 
-/// Between attempts to remove a sandbox.
 const REMOVE_RETRY: Duration = Duration::from_secs(1);
 /// How often a half-created sandbox checks whether the starts in progress have ended.
 const YIELD_POLL: Duration = Duration::from_millis(20);
@@ -50,7 +50,6 @@ pub(crate) struct Lease {
 pub(crate) struct Sandboxes {
     engine: Arc<EngineContext>,
     ledger: Mutex<Ledger>,
-    /// Wakes [`Sandboxes::keep_stocked`].
     wake: Notify,
     stop: CancellationToken,
     /// Held during a creation, so that a shutdown can wait for its end.
@@ -168,12 +167,10 @@ impl Sandboxes {
         self.ledger.lock().error.clone()
     }
 
-    /// Has the inventory checked now.
     pub(crate) fn wake(&self) {
         self.wake.notify_one();
     }
 
-    /// Creates no more, and removes idle ones.
     pub(crate) async fn shut_down(&self) {
         self.stop.cancel();
         let idle = removals(self.on(Event::Stop));
@@ -181,7 +178,8 @@ impl Sandboxes {
         drop(self.creating.lock().await);
     }
 
-    /// Keeps the inventory full until the node stops. Calls `changed` when [`Sandboxes::error`] changes.
+    /// Keeps the inventory full until the node stops. Calls `changed` when [`Sandboxes::error`]
+    /// changes.
     pub(crate) async fn keep_stocked(&self, changed: impl Fn()) {
         while !self.stop.is_cancelled() {
             let creating = self.creating.lock().await;
@@ -304,7 +302,6 @@ fn sandbox_in(container: &Container) -> Option<Sandbox> {
     })
 }
 
-/// Whether the container is a pause container.
 pub(crate) fn is_sandbox(container: &Container) -> bool {
     container.labels.get(label::ROLE).map(String::as_str) == Some(label::SANDBOX)
 }

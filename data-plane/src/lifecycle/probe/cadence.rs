@@ -1,12 +1,11 @@
-//! When to look again: 1 ms after the first look, then half as long again each time, up to a limit.
+//! The intervals between probes: 1 ms at first, growing by half each time, up to a limit. Pure.
 //!
-//! Laws: pauses never shrink, never are over the limit, and reach it.
+//! Laws (tested below): intervals never shrink, never exceed the limit, and reach it.
 
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(1);
 
-/// The pauses between looks. Pure.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cadence {
     next: Duration,
@@ -21,7 +20,6 @@ impl Cadence {
         }
     }
 
-    /// How long to wait before the next look.
     pub(super) fn pause(&mut self) -> Duration {
         let pause = self.next;
         self.next = (pause + pause / 2 + Duration::from_micros(500)).min(self.longest);
@@ -35,7 +33,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn most_servers_are_met_within_milliseconds() {
+    fn the_first_attempts_are_milliseconds_apart() {
         let mut cadence = Cadence::up_to(Duration::from_millis(50));
         let first: Vec<u128> = (0..4).map(|_| cadence.pause().as_micros()).collect();
         assert_eq!(first, [1000, 2000, 3500, 5750]);
@@ -43,7 +41,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pauses_grow_to_the_limit_and_never_over_it(longest_us in 1_000u64..60_000_000) {
+        fn intervals_grow_to_the_limit_and_not_beyond(longest_us in 1_000u64..60_000_000) {
             let longest = Duration::from_micros(longest_us);
             let mut cadence = Cadence::up_to(longest);
             let mut before = Duration::ZERO;

@@ -1,7 +1,7 @@
 //! One call of `grpc.health.v1.Health/Check`, over HTTP/2 without TLS and with prior knowledge.
 //!
-//! Written over hyper's connection rather than with tonic's channel, which would bring a queue, a
-//! reconnect and their tasks for the one message that a probe sends.
+//! It uses hyper's connection instead of tonic's channel, which adds a queue, reconnects and their
+//! tasks to a single message.
 
 use std::net::SocketAddr;
 
@@ -13,7 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message as _;
 use tokio::net::TcpStream;
 
-use super::over;
+use super::http::drive;
 
 /// `grpc.health.v1.HealthCheckRequest`.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -31,12 +31,11 @@ struct Response {
 
 /// `SERVING` of `HealthCheckResponse.ServingStatus`.
 const SERVING: i32 = 1;
-/// More than an answer and its trailers ever hold.
+/// The largest response body; more than a health response needs.
 const ANSWER_MAX: usize = 4 * 1024;
-/// Flag and length before a message.
+/// The length of flag and message length, before a message.
 const PREFIX: usize = 5;
 
-/// Why a server does not count as healthy.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     #[error("{0}")]
@@ -45,7 +44,7 @@ pub(super) enum Error {
     Exchange(#[from] hyper::Error),
     #[error("answered HTTP {0}, not gRPC")]
     NotGrpc(u16),
-    #[error("its answer cannot be read: {0}")]
+    #[error("its response cannot be read: {0}")]
     Unreadable(String),
     #[error("the server does not know this service")]
     UnknownService,
@@ -53,11 +52,10 @@ pub(super) enum Error {
     NoHealth,
     #[error("grpc-status {0}")]
     Status(String),
-    #[error("answered {0}, wanted SERVING")]
+    #[error("answered {0}, expected SERVING")]
     NotServing(String),
 }
 
-/// Asks once.
 pub(super) async fn check(
     stream: TcpStream,
     address: SocketAddr,
@@ -81,11 +79,11 @@ pub(super) async fn check(
         }
         let whole = Limited::new(body, ANSWER_MAX).collect().await;
         let whole = whole.map_err(|error| Error::Unreadable(error.to_string()))?;
-        // An answer without a message has its status in the head.
+        // A response without a message has its status in the head.
         let trailers = whole.trailers().unwrap_or(&head.headers).clone();
         verdict(&trailers, &whole.to_bytes())
     };
-    over(exchange, connection).await
+    drive(exchange, connection).await
 }
 
 fn framed(service: &str) -> Bytes {
@@ -137,9 +135,8 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Whatever a server answers, the look ends in a verdict.
         #[test]
-        fn random_answers_never_panic(body: Vec<u8>, status in "[0-9]{0,3}") {
+        fn random_responses_never_panic(body: Vec<u8>, status in "[0-9]{0,3}") {
             let mut trailers = HeaderMap::new();
             if let Ok(status) = status.parse() {
                 trailers.insert("grpc-status", status);
@@ -148,7 +145,7 @@ mod tests {
         }
 
         #[test]
-        fn only_serving_is_well(status in 0i32..6) {
+        fn only_serving_is_healthy(status in 0i32..6) {
             let message = Response { status }.encode_to_vec();
             let mut body = vec![0, 0, 0, 0, u8::try_from(message.len()).unwrap()];
             body.extend(message);

@@ -1,6 +1,8 @@
 //! One GET on a connection of its own.
 
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::pin;
 
 use http::header;
 use http_body_util::Empty;
@@ -8,12 +10,9 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::over;
-
-/// More than any head of an answer to a probe; a larger one is refused.
+/// The largest response head; more than any server sends to a probe.
 const HEAD_MAX: usize = 16 * 1024;
 
-/// Why a GET got no status.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     #[error("{0}")]
@@ -22,7 +21,7 @@ pub(super) enum Error {
     Exchange(#[from] hyper::Error),
 }
 
-/// The status of the answer. Its body is not read: the connection is dropped with it.
+/// The status of the response. The connection is dropped with the unread body.
 pub(super) async fn status(
     stream: TcpStream,
     address: SocketAddr,
@@ -37,6 +36,18 @@ pub(super) async fn status(
         .header(header::USER_AGENT, "cless-probe")
         .header(header::CONNECTION, "close")
         .body(Empty::new())?;
-    let response = over(sender.send_request(request), connection).await?;
+    let response = drive(sender.send_request(request), connection).await?;
     Ok(response.status().as_u16())
+}
+
+/// Runs a request together with its connection.
+pub(super) async fn drive<T>(request: impl Future<Output = T>, connection: impl Future) -> T {
+    let (mut request, connection) = (pin!(request), pin!(connection));
+    tokio::select! {
+        biased;
+        done = &mut request => return done,
+        _ = connection => {}
+    }
+    // The response may have arrived with the end of the connection.
+    request.await
 }

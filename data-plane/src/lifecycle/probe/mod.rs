@@ -1,22 +1,21 @@
-//! Finds the moment at which a started container answers, and whether one that serves still does.
+//! Readiness and health probes: when a started container answers, and whether a ready one still
+//! does.
 //!
-//! The first look is at once and looks grow apart ([`cadence`]): most servers listen within a few
-//! milliseconds, and one that takes seconds is not worth a thousand looks a second. The address is the
-//! container's own: a published port would prove nothing, because the engine's proxy accepts before the
-//! program listens. Each look has a connection of its own, a time limit, and reads no more than a
-//! bounded head or message; a redirect is an answer like any other and is not followed.
+//! The first attempt is immediate and the intervals grow ([`cadence`]): most servers listen within
+//! milliseconds, and a slow one needs no thousand attempts a second. Probes use the container's own
+//! address: behind a published port the engine's proxy accepts before the program listens. Each
+//! attempt has a connection of its own and a time limit, and reads a bounded head or message. A
+//! redirect is a response and is not followed.
 //!
-//! What each kind proves: [`Readiness::Tcp`] that the kernel accepts, which it also does for a process
-//! that is stuck or frozen; [`Readiness::Http`] and [`Readiness::Grpc`] that the program answers;
-//! [`Readiness::Healthcheck`] what the image's own check proves.
+//! [`Readiness::Tcp`] proves that the kernel accepts connections, which it also does for a process
+//! that hangs or is paused. [`Readiness::Http`] and [`Readiness::Grpc`] prove that the program
+//! answers, and [`Readiness::Healthcheck`] that the image's own check succeeds.
 
 mod cadence;
 mod grpc;
 mod http;
 
-use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,44 +26,42 @@ use crate::route::{ProbeTimings, Readiness, Spec};
 use crate::runtime::{ContainerState, Health, Runtime};
 use cadence::Cadence;
 
-/// Looks that must fail in a row before an instance that serves counts as gone: one may have met a
-/// moment of much work.
-const LOOKS: u32 = 3;
-/// A start takes the engine a hundred milliseconds; a refused connection takes less than a tenth of one.
-const PAUSE_WHILE_STARTING: Duration = Duration::from_millis(2);
-/// Between them.
-const LOOKS_APART: Duration = Duration::from_millis(100);
+/// Failed attempts in a row before a ready instance is unresponsive: it may be busy for a moment.
+const HEALTH_ATTEMPTS: u32 = 3;
+const HEALTH_INTERVAL: Duration = Duration::from_millis(100);
+/// Between attempts during the engine's start call. The call takes about 100 ms and a refused
+/// connection less than 0.1 ms.
+const STARTING_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Why a container did not become ready, for a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Unready {
-    /// Not in time; what the last look found.
+    /// Not in time; the result of the last attempt.
     Late(String),
-    /// It never will, however long one looks.
+    /// It never will become ready, for this reason.
     Never(String),
 }
 
-/// What one look found, if not that it is ready.
-enum Found {
-    /// Not yet.
-    Not(String),
-    /// No later look can find anything else.
+/// A failed attempt, for a person.
+enum Failed {
+    /// A later attempt may succeed.
+    NotYet(String),
+    /// No later attempt can succeed.
     Never(String),
 }
 
-/// How one container is looked at.
 pub(crate) struct Probe {
     runtime: Arc<dyn Runtime>,
-    /// The container's name.
     name: String,
     address: SocketAddr,
     readiness: Readiness,
     timings: ProbeTimings,
+    /// The result of the last attempt; `None` before the first.
     last: Mutex<Option<String>>,
 }
 
 impl Probe {
-    /// As the specification says, of a container that has just been started.
+    /// The probe of a container that has just started, as the version specifies it.
     pub(crate) fn new(
         runtime: Arc<dyn Runtime>,
         name: String,
@@ -81,42 +78,41 @@ impl Probe {
         }
     }
 
-    /// The same of a container that has been running.
+    /// Without the initial delay, for a container that has been running.
     pub(crate) fn at_once(mut self) -> Self {
         self.timings.initial_delay = Duration::ZERO;
         self
     }
 
-    /// The container's name.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// What the last look found, in words; `None` before the first.
+    /// The result of the last attempt, for a person; `None` before the first.
     pub(crate) fn last(&self) -> Option<String> {
         self.last.lock().clone()
     }
 
-    /// Looks until the container answers, or `deadline` passes.
+    /// Probes until the container answers, or `deadline` passes.
     ///
     /// # Errors
-    /// [`Unready`]: the last look's finding, for a person.
+    /// [`Unready`], with the result of the last attempt.
     pub(crate) async fn until_ready(&self, deadline: Instant) -> Result<(), Unready> {
         let delay = self.timings.initial_delay;
         if Instant::now() + delay >= deadline && !delay.is_zero() {
             tokio::time::sleep_until(deadline.into()).await;
             return Err(Unready::Late(format!(
-                "no probe was made: the first is due only after initial_delay, {delay:?}"
+                "no probe was sent, because initial_delay is {delay:?}"
             )));
         }
         tokio::time::sleep(delay).await;
         let mut cadence = Cadence::up_to(self.timings.period);
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let found = match self.look(left).await {
+            let found = match self.attempt(left).await {
                 Ok(()) => return Ok(()),
-                Err(Found::Never(why)) => return Err(Unready::Never(why)),
-                Err(Found::Not(found)) => found,
+                Err(Failed::Never(why)) => return Err(Unready::Never(why)),
+                Err(Failed::NotYet(found)) => found,
             };
             let pause = cadence.pause();
             if Instant::now() + pause >= deadline {
@@ -126,59 +122,60 @@ impl Probe {
         }
     }
 
-    /// Looks until the container answers, however long: for while the engine starts it, where its
-    /// address is known before. Looks do not grow apart, because the time of the first answer is still
-    /// to come. Never ends for what cannot be looked at before the engine says that it runs.
+    /// Probes during the engine's start call until the container answers, without a deadline. The
+    /// interval is constant, because the program has not begun yet. Never ends for a HEALTHCHECK or
+    /// an initial delay, which require a started container.
     pub(crate) async fn while_starting(&self) {
         let early =
             self.readiness != Readiness::Healthcheck && self.timings.initial_delay.is_zero();
         if !early {
             return std::future::pending().await;
         }
-        while self.look(self.timings.timeout).await.is_err() {
-            tokio::time::sleep(PAUSE_WHILE_STARTING).await;
+        while self.attempt(self.timings.timeout).await.is_err() {
+            tokio::time::sleep(STARTING_INTERVAL).await;
         }
     }
 
-    /// Looks at an instance that serves and is suspected of not answering: any look that succeeds
-    /// acquits it.
+    /// Checks the health of a ready instance. One successful attempt is enough.
     ///
     /// # Errors
-    /// What the last of a few looks found.
+    /// The result of the last attempt, for a person.
     pub(crate) async fn still_answers(&self) -> Result<(), String> {
-        for left in (0..LOOKS).rev() {
-            match self.look(self.timings.timeout).await {
+        for left in (0..HEALTH_ATTEMPTS).rev() {
+            match self.attempt(self.timings.timeout).await {
                 Ok(()) => return Ok(()),
-                Err(Found::Not(found) | Found::Never(found)) if left == 0 => return Err(found),
-                Err(_) => tokio::time::sleep(LOOKS_APART).await,
+                Err(Failed::NotYet(found) | Failed::Never(found)) if left == 0 => {
+                    return Err(found);
+                }
+                Err(_) => tokio::time::sleep(HEALTH_INTERVAL).await,
             }
         }
         Ok(())
     }
 
-    /// One look, within the probe's time limit and `left`, but for a moment in any case: a deadline
-    /// that has just passed says nothing about the container.
-    async fn look(&self, left: Duration) -> Result<(), Found> {
-        const MOMENT: Duration = Duration::from_millis(10);
-        let limit = self.timings.timeout.min(left.max(MOMENT));
-        let found = match tokio::time::timeout(limit, self.ask()).await {
-            Ok(found) => found,
-            // Cut short by the deadline it found nothing; what an earlier look found says more.
-            Err(_) => Err(Found::Not(
+    /// One attempt, limited by the probe's timeout and by `left`, but at least 10 ms long: a
+    /// deadline that has just passed says nothing about the container.
+    async fn attempt(&self, left: Duration) -> Result<(), Failed> {
+        const MIN_TIMEOUT: Duration = Duration::from_millis(10);
+        let limit = self.timings.timeout.min(left.max(MIN_TIMEOUT));
+        let result = match tokio::time::timeout(limit, self.probe()).await {
+            Ok(result) => result,
+            // Cut short by the deadline, this attempt says less than an earlier one.
+            Err(_) => Err(Failed::NotYet(
                 self.last()
                     .filter(|_| limit < self.timings.timeout)
-                    .unwrap_or_else(|| format!("{}: no answer within {limit:?}", self.asked())),
+                    .unwrap_or_else(|| format!("{}: no answer within {limit:?}", self.action())),
             )),
         };
-        *self.last.lock() = Some(match &found {
-            Ok(()) => format!("{}: ready", self.asked()),
-            Err(Found::Not(found) | Found::Never(found)) => found.clone(),
+        *self.last.lock() = Some(match &result {
+            Ok(()) => format!("{}: ready", self.action()),
+            Err(Failed::NotYet(found) | Failed::Never(found)) => found.clone(),
         });
-        found
+        result
     }
 
-    /// What is done in one look, for a person.
-    fn asked(&self) -> String {
+    /// The action of one attempt, for a person.
+    fn action(&self) -> String {
         let port = self.address.port();
         match &self.readiness {
             Readiness::Tcp => format!("connecting to port {port}"),
@@ -191,62 +188,50 @@ impl Probe {
         }
     }
 
-    async fn ask(&self) -> Result<(), Found> {
-        let not = |found: String| Found::Not(format!("{}: {found}", self.asked()));
+    async fn probe(&self) -> Result<(), Failed> {
+        let not_yet = |found: String| Failed::NotYet(format!("{}: {found}", self.action()));
         match &self.readiness {
             Readiness::Tcp => self.connect().await.map(drop),
             Readiness::Http { path, status } => {
                 let got = http::status(self.connect().await?, self.address, path).await;
-                let got = got.map_err(|error| not(error.to_string()))?;
+                let got = got.map_err(|error| not_yet(error.to_string()))?;
                 if status.contains(&got) {
                     return Ok(());
                 }
                 let (low, high) = (status.start(), status.end());
-                Err(not(format!("answered {got}, wanted {low} to {high}")))
+                Err(not_yet(format!("answered {got}, expected {low} to {high}")))
             }
             Readiness::Grpc { service } => {
                 let checked = grpc::check(self.connect().await?, self.address, service).await;
-                checked.map_err(|error| not(error.to_string()))
+                checked.map_err(|error| not_yet(error.to_string()))
             }
             Readiness::Healthcheck => self.healthcheck().await,
         }
     }
 
-    async fn connect(&self) -> Result<TcpStream, Found> {
+    async fn connect(&self) -> Result<TcpStream, Failed> {
         let connected = TcpStream::connect(self.address).await;
         connected.map_err(|error| {
             let port = self.address.port();
-            Found::Not(format!("connecting to port {port}: {error}"))
+            Failed::NotYet(format!("connecting to port {port}: {error}"))
         })
     }
 
-    async fn healthcheck(&self) -> Result<(), Found> {
-        let says = |what: String| Found::Not(format!("the image's HEALTHCHECK {what}"));
+    async fn healthcheck(&self) -> Result<(), Failed> {
+        let not_yet = |what: String| Failed::NotYet(format!("the image's HEALTHCHECK {what}"));
         let found = self.runtime.inspect(&self.name).await;
-        let found = found.map_err(|error| says(format!("cannot be asked for: {error}")))?;
+        let found = found.map_err(|error| not_yet(format!("cannot be read: {error}")))?;
         match (found.state, found.health) {
             (_, Some(Health::Healthy)) => Ok(()),
-            (_, Some(Health::Starting)) => Err(says("has not succeeded yet".to_owned())),
-            (_, Some(Health::Unhealthy(output))) => Err(says(format!("fails: {output}"))),
-            (ContainerState::Running, None) => Err(Found::Never(
+            (_, Some(Health::Starting)) => Err(not_yet("has not succeeded yet".to_owned())),
+            (_, Some(Health::Unhealthy(output))) => Err(not_yet(format!("fails: {output}"))),
+            (ContainerState::Running, None) => Err(Failed::Never(
                 "the image has no HEALTHCHECK: give it one, or choose another readiness probe"
                     .to_owned(),
             )),
-            (_, None) => Err(says("runs only in a running container".to_owned())),
+            (_, None) => Err(not_yet("runs only in a running container".to_owned())),
         }
     }
-}
-
-/// Runs an exchange together with the connection that it needs.
-async fn over<T>(exchange: impl Future<Output = T>, connection: impl Future) -> T {
-    let (mut exchange, connection) = (pin!(exchange), pin!(connection));
-    tokio::select! {
-        biased;
-        done = &mut exchange => return done,
-        _ = connection => {}
-    }
-    // The answer may have arrived with the end of the connection.
-    exchange.await
 }
 
 #[cfg(test)]

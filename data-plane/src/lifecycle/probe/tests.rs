@@ -1,4 +1,4 @@
-//! Probes against servers on loopback; gRPC against the reference implementation of its health service.
+//! Probes of servers on loopback, and of the reference gRPC health service.
 
 use super::*;
 use crate::runtime::fake::Fake;
@@ -40,7 +40,7 @@ async fn listener() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// Answers each connection with the next of these bytes, then listens no more.
+/// Answers each connection with the next response, then stops listening.
 async fn scripted(answers: &'static [&'static str]) -> SocketAddr {
     let (listener, address) = listener().await;
     tokio::spawn(async move {
@@ -55,7 +55,7 @@ async fn scripted(answers: &'static [&'static str]) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn a_listener_is_ready_and_a_closed_port_says_why_not() {
+async fn a_listener_is_ready_and_a_closed_port_is_not() {
     let (listener, address) = listener().await;
     let probe = probe(address, Readiness::Tcp);
     assert_eq!(probe.last(), None);
@@ -85,17 +85,20 @@ async fn an_http_probe_waits_for_a_status_in_its_range() {
 }
 
 #[tokio::test]
-async fn a_redirect_is_an_answer_and_is_not_followed() {
+async fn a_redirect_is_a_response_and_is_not_followed() {
     let address = scripted(&["HTTP/1.1 302 Elsewhere\r\nlocation: /ok\r\n\r\n"]).await;
     let probe = probe(address, get());
-    let found = probe.look(Duration::from_secs(1)).await;
+    let found = probe.attempt(Duration::from_secs(1)).await;
     assert!(found.is_err());
     let last = probe.last().unwrap();
-    assert!(last.ends_with("answered 302, wanted 200 to 299"), "{last}");
+    assert!(
+        last.ends_with("answered 302, expected 200 to 299"),
+        "{last}"
+    );
 }
 
 #[tokio::test]
-async fn a_head_without_an_end_is_given_up() {
+async fn an_endless_head_is_refused() {
     let (listener, address) = listener().await;
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
@@ -103,20 +106,20 @@ async fn a_head_without_an_end_is_given_up() {
         while stream.write_all(b"x-more: and more\r\n").await.is_ok() {}
     });
     let probe = probe(address, get());
-    assert!(probe.look(Duration::from_secs(1)).await.is_err());
+    assert!(probe.attempt(Duration::from_secs(1)).await.is_err());
     let last = probe.last().unwrap();
     assert!(last.contains("too large"), "{last}");
 }
 
 #[tokio::test]
 async fn a_server_that_accepts_and_never_answers_passes_tcp_alone() {
-    // As a stopped process: the kernel completes the connection.
+    // The kernel completes the connection, as for a stopped process.
     let (_listener, address) = listener().await;
     let timings = ProbeTimings {
         timeout: Duration::from_millis(20),
         ..ProbeTimings::default()
     };
-    for (readiness, well) in [
+    for (readiness, answers) in [
         (Readiness::Tcp, true),
         (get(), false),
         (
@@ -130,7 +133,7 @@ async fn a_server_that_accepts_and_never_answers_passes_tcp_alone() {
         probe.timings = timings;
         assert_eq!(
             probe.still_answers().await.is_ok(),
-            well,
+            answers,
             "{:?}",
             probe.readiness
         );
@@ -138,7 +141,7 @@ async fn a_server_that_accepts_and_never_answers_passes_tcp_alone() {
 }
 
 #[tokio::test]
-async fn one_look_that_succeeds_acquits() {
+async fn one_successful_attempt_passes_a_health_check() {
     let address = scripted(&[
         "HTTP/1.1 500 No\r\n\r\n",
         "HTTP/1.1 500 No\r\n\r\n",
@@ -149,7 +152,7 @@ async fn one_look_that_succeeds_acquits() {
 }
 
 #[tokio::test]
-async fn no_look_is_made_before_the_initial_delay() {
+async fn no_probe_is_sent_before_the_initial_delay() {
     let (_listener, address) = listener().await;
     let mut probe = probe(address, Readiness::Tcp);
     probe.timings.initial_delay = Duration::from_millis(200);
@@ -163,9 +166,9 @@ async fn no_look_is_made_before_the_initial_delay() {
     assert!(at_once.elapsed() < Duration::from_millis(200));
 }
 
-/// The last look once had 10 ms left, and "no answer within 10ms" hid what all before it had found.
+/// The last attempt had 10 ms left, and its "no answer within 10ms" hid the earlier results.
 #[tokio::test]
-async fn a_look_that_the_deadline_cuts_short_hides_no_earlier_finding() {
+async fn an_attempt_that_the_deadline_cuts_short_hides_no_earlier_result() {
     let (listener, address) = listener().await;
     tokio::spawn(async move {
         let mut held = Vec::new();
@@ -224,7 +227,7 @@ async fn a_grpc_probe_waits_for_serving() {
 }
 
 #[tokio::test]
-async fn a_server_without_health_and_one_without_http_2_are_told_apart() {
+async fn servers_without_health_and_without_http_2_are_distinguished() {
     let (listener, address) = listener().await;
     let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
     let empty = tonic::service::Routes::default();
@@ -238,7 +241,7 @@ async fn a_server_without_health_and_one_without_http_2_are_told_apart() {
 
     let address = scripted(&["HTTP/1.1 400 Bad\r\ncontent-length: 0\r\n\r\n"]).await;
     let probe = probe(address, whole());
-    assert!(probe.look(Duration::from_secs(1)).await.is_err());
+    assert!(probe.attempt(Duration::from_secs(1)).await.is_err());
     let last = probe.last().unwrap();
     assert!(last.contains("no HTTP/2 answer"), "{last}");
 }
@@ -246,7 +249,7 @@ async fn a_server_without_health_and_one_without_http_2_are_told_apart() {
 #[tokio::test]
 async fn the_images_healthcheck_decides_and_its_absence_is_final() {
     let engine = Fake::default();
-    engine.plant("c", BTreeMap::new()).await;
+    engine.insert("c", BTreeMap::new()).await;
     let (_listener, address) = listener().await;
     let probe = Probe {
         runtime: Arc::new(engine.clone()),

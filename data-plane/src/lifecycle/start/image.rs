@@ -1,12 +1,13 @@
 //! The image of a start: its digest, its pull and its port.
 //!
-//! The first node that resolves a version's image in a registry fixes its digest for all nodes, even if
-//! the tag moves later. A start that resolves the image while no digest is fixed reports its digest at
-//! once. When its container answers, it waits briefly for the fixed digest (see
-//! [`Start::await_digest`]). If two nodes resolve a moving tag differently, only one digest is fixed, and
-//! the other node starts again by that digest before it serves.
+//! The first node that resolves a version's image in a registry fixes its digest for all nodes,
+//! even if the tag moves later. A start that resolves the image while no digest is fixed reports
+//! its digest at once. When its container answers, it waits briefly for the fixed digest (see
+//! [`Start::await_digest`]). If two nodes resolve a moving tag differently, only one digest is
+//! fixed, and the other node starts again by that digest before it serves.
 //!
-//! Under the pull policy `never` the image is the one that the node has under the version's reference.
+//! Under the pull policy `never` the image is the one that the node has under the version's
+//! reference.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,9 +26,9 @@ use crate::runtime::{Error, reference};
 
 const DEFAULT_PORT: u16 = 8080;
 
-/// The longest wait for the fixed digest. A report, a write and a feed change take about 200 ms, and
-/// they began before the create call. The start then goes on, because requests do not depend on a
-/// control plane.
+/// The longest wait for the fixed digest. A report, a write and a feed change take about 200 ms,
+/// and they began before the create call. The start then goes on, because requests do not depend on
+/// a control plane.
 const DIGEST_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Start {
@@ -40,7 +41,6 @@ impl Start {
         fixed.or_else(|| phases.image_digest.clone())
     }
 
-    /// The image reference for the create call.
     pub(super) fn image(&self, phases: &Phases) -> String {
         match self.digest(phases) {
             Some(digest) => reference::by_digest(&self.version.spec.image, &digest),
@@ -48,7 +48,6 @@ impl Start {
         }
     }
 
-    /// Pulls the image.
     pub(super) async fn pull(&self, phases: &mut Phases) -> Result<(), StartAbort> {
         let image = self.image(phases);
         if self.version.spec.pull_policy == PullPolicy::Never {
@@ -78,7 +77,8 @@ impl Start {
         Ok(())
     }
 
-    /// Returns the port. Inspects the image unless an earlier start did, and pulls it if it is missing.
+    /// Returns the port. Inspects the image unless an earlier start did, and pulls it if it is
+    /// missing.
     pub(super) async fn inspect_image(&self, phases: &mut Phases) -> Result<u16, StartAbort> {
         let port = self.version.spec.port.or(self.port);
         let never = self.version.spec.pull_policy == PullPolicy::Never;
@@ -113,8 +113,8 @@ impl Start {
         }
     }
 
-    /// Waits for the fixed digest, if this start resolved one. Does not wait without a control plane.
-    /// If another digest is fixed, the pool cancels this start.
+    /// Waits for the fixed digest, if this start resolved one. Does not wait without a control
+    /// plane. If another digest is fixed, the pool cancels this start.
     pub(super) async fn await_digest(&self, phases: &Phases) -> Result<(), StartAbort> {
         if !phases.resolved_here {
             return Ok(());

@@ -1,8 +1,8 @@
 //! Starting an instance in a network sandbox.
 //!
-//! Its address is known before its start, so probes begin with the start call, and it may serve before
-//! the engine responds. The start call is still awaited: a call that creates something is never
-//! dropped, and a later pause or removal waits for it.
+//! Its address is known before its start, so probes begin with the start call, and it may serve
+//! before the engine responds. The start call is still awaited: a call that creates something is
+//! never dropped, and a later pause or removal waits for it.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

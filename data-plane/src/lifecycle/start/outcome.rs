@@ -8,7 +8,6 @@ use crate::engine::error_class::Cause;
 use crate::report::StartFailure;
 use crate::runtime::Error;
 
-/// Why a start ends early.
 pub(super) enum StartAbort {
     Cancelled,
     /// The network sandbox cannot be used, for this reason.
@@ -22,7 +21,6 @@ impl From<StartFailure> for StartAbort {
     }
 }
 
-/// A container that answers.
 pub(super) struct Launched<'a> {
     pub(super) address: SocketAddr,
     /// The engine's start call, if the container answered before the engine did.

@@ -1,4 +1,5 @@
-//! The image digest that instances run and the one that they must run; see `lifecycle/start/image.rs`.
+//! The image digest that instances run and the one that they must run; see
+//! `lifecycle/start/image.rs`.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

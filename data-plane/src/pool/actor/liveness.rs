@@ -64,7 +64,6 @@ impl PoolActor {
         self.apply(serial, Event::Unresponsive);
     }
 
-    /// Handles the death of a container.
     pub(super) fn died(&mut self, name: &str) {
         let Some(serial) = self.serial_of(name) else {
             return;
@@ -92,8 +91,8 @@ impl PoolActor {
         }
     }
 
-    /// Counts an early end of an instance as a failed start, unless an outage in between explains it: a
-    /// restarting engine ends its containers.
+    /// Counts an early end of an instance as a failed start, unless an outage in between explains
+    /// it: a restarting engine ends its containers.
     fn record_exit(&mut self, serial: u64) {
         let outages = self.availability.borrow().outages();
         let entry = self.instances.get(&serial);

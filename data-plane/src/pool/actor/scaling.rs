@@ -18,7 +18,6 @@ const EMPTY_WAIT: Duration = Duration::from_secs(3600);
 /// How long a load peak keeps the instances that it needed, unless the idle timeout is shorter.
 const PEAK_WINDOW: Duration = Duration::from_secs(60);
 
-/// The instances that a decision is about.
 struct Snapshot {
     running: Vec<RunningInstance>,
     paused: Vec<PausedInstance>,
@@ -26,7 +25,6 @@ struct Snapshot {
 }
 
 impl PoolActor {
-    /// Decides, and starts, resumes, pauses and reaps.
     pub(super) fn scale(&mut self, now: Instant) {
         let snapshot = self.snapshot(now);
         let decision = decide(&self.inputs(&snapshot, now), &self.limits());

@@ -2,7 +2,6 @@
 
 use crate::report::{ColdStart, StartFailure, VerifyResult};
 
-/// A verification that the control plane asked for.
 pub(super) struct Verification {
     pub(super) id: String,
     pub(super) result: VerifyResult,
@@ -43,7 +42,6 @@ impl Verification {
         self.result = VerifyResult::Verified(cold_start);
     }
 
-    /// Fails with its start.
     pub(super) fn fail(&mut self, failure: &StartFailure) {
         if self.started && self.is_pending() {
             self.result = VerifyResult::Failed(failure.clone());

@@ -73,7 +73,7 @@ impl Images {
     }
 
     /// Looks an image up by name or id.
-    pub(super) fn look(&self, image: &str) -> Result<Image, Error> {
+    pub(super) fn find(&self, image: &str) -> Result<Image, Error> {
         let missing = || Error::ImageMissing {
             image: image.to_owned(),
         };

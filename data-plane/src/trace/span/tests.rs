@@ -9,11 +9,11 @@ use proptest::prelude::*;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
-fn request() -> Request {
+fn request() -> FinishedRequest {
     let mut fields = HeaderMap::new();
     let said = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     fields.insert("traceparent", HeaderValue::from_static(said));
-    Request {
+    FinishedRequest {
         context: Context::begin(&fields, &Sampler::AlwaysOn, (1, 2)),
         method: Method::GET,
         uri: "/a?x=1&sig=secret".parse().unwrap(),
@@ -88,7 +88,7 @@ fn a_request_has_the_semantic_attributes() {
 
 #[test]
 fn a_failure_says_whose_it_is() {
-    let ours = Request {
+    let ours = FinishedRequest {
         status: 503,
         reason: "queue_full",
         ..request()
@@ -96,14 +96,14 @@ fn a_failure_says_whose_it_is() {
     let span = &of(&ours, ids())[0];
     assert_eq!(span.status, Status::error("queue_full"));
     assert_eq!(attribute(span, "error.type"), Some("queue_full".into()));
-    let theirs = Request {
+    let theirs = FinishedRequest {
         status: 500,
         ..request()
     };
     let span = &of(&theirs, ids())[0];
     assert_eq!(attribute(span, "error.type"), Some("500".into()));
     // A client error is not an error of the server.
-    let callers = Request {
+    let callers = FinishedRequest {
         status: 404,
         reason: "unknown_host",
         version: None,
@@ -115,7 +115,7 @@ fn a_failure_says_whose_it_is() {
 
 #[test]
 fn client_supplied_text_is_bounded() {
-    let odd = Request {
+    let odd = FinishedRequest {
         method: Method::from_bytes(b"BREW").unwrap(),
         uri: format!("/{}", "x".repeat(60_000)).parse().unwrap(),
         ..request()
@@ -138,7 +138,7 @@ fn client_supplied_text_is_bounded() {
 
 #[test]
 fn a_resume_ends_with_the_wait() {
-    let woke = Request {
+    let woke = FinishedRequest {
         waited: Some(MS(20)),
         wake: Some(MS(15)),
         ..request()
@@ -169,7 +169,7 @@ proptest! {
             total: MS(total),
             at: SystemTime::UNIX_EPOCH + MS(4900),
         };
-        let request = Request {
+        let request = FinishedRequest {
             waited: waited.map(MS),
             start: (started && waited.is_some()).then_some(start),
             ..request()

@@ -1,4 +1,4 @@
-//! All pools of a node over a scripted engine, with one route.
+//! The pools of a node over a scripted engine, with one route.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,17 +30,17 @@ impl World {
         world
     }
 
-    /// On an engine that may hold something already; without a route table yet.
+    /// On a given engine, without a route table yet.
     pub(crate) fn unsynced(settings: Settings, engine: Fake) -> Self {
-        Self::made(route(settings), engine, None, 0)
+        Self::build(route(settings), engine, None, 0)
     }
 
-    /// As [`World::unsynced`], on a node that keeps sandboxes ready.
+    /// Like [`World::unsynced`], on a node that keeps sandboxes ready.
     pub(crate) fn with_sandboxes(settings: Settings, engine: Fake, sandboxes: usize) -> Self {
-        Self::made(route(settings), engine, None, sandboxes)
+        Self::build(route(settings), engine, None, sandboxes)
     }
 
-    /// A version of another specification, on a node told to use an engine's runtime.
+    /// With a changed version, on a node with `--runtime`.
     pub(crate) fn of(
         settings: Settings,
         engine: Fake,
@@ -51,12 +51,12 @@ impl World {
         if let Some(version) = route.versions.first_mut() {
             change(&mut Arc::make_mut(version).spec);
         }
-        let world = Self::made(route, engine, runtime.map(str::to_owned), 0);
+        let world = Self::build(route, engine, runtime.map(str::to_owned), 0);
         world.pools.apply_table(&world.table(true), true);
         world
     }
 
-    fn made(route: Route, engine: Fake, runtime: Option<String>, sandboxes: usize) -> Self {
+    fn build(route: Route, engine: Fake, runtime: Option<String>, sandboxes: usize) -> Self {
         let world = Self {
             pools: Pools::new(
                 Node {

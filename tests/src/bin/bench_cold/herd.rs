@@ -6,12 +6,12 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use cless_tests::cluster::Cluster;
 use cless_tests::http_client::Connection;
-use cless_tests::report::{Better, Row};
+use cless_tests::report::{Better, Row, print_line};
 use cless_tests::stats::{median, millis, quantile};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::{IdleService, Side, say, sides, vs_baseline};
+use crate::{IdleService, Side, sides, vs_baseline};
 
 const REQUESTS: usize = 100;
 
@@ -21,7 +21,7 @@ pub(crate) async fn run(
     service: &IdleService,
     rounds: usize,
 ) -> Result<Vec<Row>> {
-    say(&format!(
+    print_line(&format!(
         "\nherd100_p99: {rounds} rounds of {REQUESTS} concurrent requests, each with one single cold start"
     ));
     let nodes = cluster.nodes().len();

@@ -1,16 +1,16 @@
-//! Cold starts in pairs: one request through the proxy without a container, and the same work by raw
-//! engine calls.
+//! Cold starts in pairs: one request through the proxy without a container, and the same work by
+//! raw engine calls.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use cless_proto::v1;
 use cless_tests::cluster::Cluster;
-use cless_tests::report::{Better, Row};
+use cless_tests::report::{Better, Row, print_line};
 use cless_tests::stats::{median, millis};
 
 use crate::raw::{self, Phases};
-use crate::{IdleService, SETTLE, Side, say, sides, vs_baseline};
+use crate::{IdleService, SETTLE, Side, sides, vs_baseline};
 
 /// The network of the raw side.
 #[derive(Clone, Copy, PartialEq)]
@@ -48,7 +48,7 @@ pub(crate) async fn run(
     pairs: usize,
     case: Case,
 ) -> Result<Vec<Row>> {
-    say(&format!("\n{}: {pairs} pairs of cold starts", case.metric));
+    print_line(&format!("\n{}: {pairs} pairs of cold starts", case.metric));
     let nodes = cluster.nodes().len();
     let mut times = Times {
         measured: vec![Vec::new(); nodes],
@@ -121,7 +121,7 @@ impl Times {
         let raw = |phase: fn(&Phases) -> Duration| {
             millis(median(&self.raw.iter().map(phase).collect::<Vec<_>>()))
         };
-        say(&format!(
+        print_line(&format!(
             "  raw:   create {:.1}, start {:.1}, inspect and probe {:.1}, GET {:.1}, total {:.1} ms",
             raw(|p| p.create),
             raw(|p| p.start),
@@ -134,7 +134,7 @@ impl Times {
             let times: Vec<Duration> = phases.filter_map(|d| d.try_into().ok()).collect();
             millis(median(&times))
         };
-        say(&format!(
+        print_line(&format!(
             "  cless: queue {:.1}, create {:.1}, start {:.1}, ready {:.1}, reported total {:.1}, \
              measured by the caller {:.1} ms",
             ours(|c| c.queue),

@@ -1,5 +1,5 @@
-//! Resuming a paused instance: one request through the proxy, compared with a raw unpause and one GET
-//! to a container with the same options.
+//! Resuming a paused instance: one request through the proxy, compared with a raw unpause and one
+//! GET to a container with the same options.
 
 use std::time::Duration;
 
@@ -8,17 +8,17 @@ use bollard::Docker;
 use bollard::query_parameters::CreateContainerOptions;
 use cless_proto::v1;
 use cless_tests::cluster::{Cluster, duration, settings};
+use cless_tests::engine;
 use cless_tests::http_client::get;
-use cless_tests::report::{Better, Row};
+use cless_tests::report::{Better, Row, print_line};
 use cless_tests::stats::{median, millis};
-use cless_tests::{engine, wait};
 use tokio::time::{Instant, sleep};
 
 use crate::raw::Options;
-use crate::{SETTLE, SOON, Side, say, sides};
+use crate::{SETTLE, SOON, Side, sides};
 
-const SERVICE: &str = "sleepy";
-const HOST: &str = "sleepy.localhost";
+const SERVICE: &str = "pausing";
+const HOST: &str = "pausing.localhost";
 const PORT: u16 = 8080;
 
 /// Measures `pairs` of resumes; the sides take turns at going first.
@@ -28,7 +28,7 @@ pub(crate) async fn run(
     options: &Options,
     pairs: usize,
 ) -> Result<Row> {
-    say(&format!("\npause: {pairs} pairs of resumes"));
+    print_line(&format!("\npause: {pairs} pairs of resumes"));
     let settings = v1::ServiceSettings {
         pause_after: duration(Duration::from_millis(100)),
         idle_timeout: duration(Duration::from_secs(600)),
@@ -69,11 +69,7 @@ pub(crate) async fn run(
 }
 
 async fn resume(cluster: &Cluster) -> Result<Duration> {
-    wait::until("the container is paused", SOON, async || {
-        let found = cluster.containers(Some(SERVICE)).await?;
-        Ok((found.len() == 1 && found[0].state == "paused").then_some(()))
-    })
-    .await?;
+    cluster.wait_paused(SERVICE, SOON).await?;
     sleep(SETTLE).await;
     let begin = Instant::now();
     let response = cluster.get(SERVICE, "/").await?;

@@ -116,8 +116,8 @@ pub(crate) async fn on_the_bridge(docker: &Docker, options: &Options) -> Result<
     outcome
 }
 
-/// Creates a container in a prepared network and waits for its first response. Probes start together
-/// with the start call.
+/// Creates a container in a prepared network and waits for its first response. Probes start
+/// together with the start call.
 pub(crate) async fn in_a_sandbox(docker: &Docker, options: &Options) -> Result<Phases> {
     let sandbox = options
         .sandbox

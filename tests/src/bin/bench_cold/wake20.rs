@@ -12,7 +12,7 @@ use bollard::Docker;
 use cless_proto::v1;
 use cless_tests::cluster::{Cluster, duration, settings};
 use cless_tests::http_client::Connection;
-use cless_tests::report::{Better, Row};
+use cless_tests::report::{Better, Row, print_line};
 use cless_tests::stats::{median, millis};
 use cless_tests::{engine, wait};
 use tokio::sync::Semaphore;
@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::raw::{self, Options};
-use crate::{SETTLE, Side, say, sides, vs_baseline};
+use crate::{SETTLE, Side, sides, vs_baseline};
 
 const SERVICES: usize = 20;
 /// Limits of concurrent raw starts; the last one is no limit.
@@ -36,7 +36,7 @@ pub(crate) async fn run(
     options: &Options,
     rounds: usize,
 ) -> Result<Vec<Row>> {
-    say(&format!(
+    print_line(&format!(
         "\nwake20_total: {rounds} rounds of {SERVICES} services started at once"
     ));
     let services: Vec<String> = (0..SERVICES).map(|n| format!("wake{n}")).collect();
@@ -73,7 +73,7 @@ pub(crate) async fn run(
         .zip(raw)
         .map(|(limit, ms)| format!("{limit}: {ms:.0}"))
         .collect();
-    say(&format!(
+    print_line(&format!(
         "  raw ms by concurrent starts: {}",
         by_limit.join(", ")
     ));

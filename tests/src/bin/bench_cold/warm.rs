@@ -4,15 +4,15 @@ use anyhow::{Result, ensure};
 use cless_tests::cluster::Cluster;
 use cless_tests::engine;
 use cless_tests::http_client::Connection;
-use cless_tests::report::{Better, Row};
+use cless_tests::report::{Better, Row, print_line};
 use cless_tests::stats::{median, millis};
 use tokio::time::Instant;
 
-use crate::{IdleService, SOON, say};
+use crate::{IdleService, SOON};
 
 /// Measures the median of a warm request through the proxy, less that of one to the container.
 pub(crate) async fn run(cluster: &Cluster, service: &IdleService, requests: usize) -> Result<Row> {
-    say(&format!(
+    print_line(&format!(
         "\nwarm_added_ms: {requests} warm requests on each side, alternating"
     ));
     service.cold_request(cluster, 0).await?;
@@ -30,7 +30,7 @@ pub(crate) async fn run(cluster: &Cluster, service: &IdleService, requests: usiz
         }
     }
     let (through, straight) = (millis(median(&through)), millis(median(&straight)));
-    say(&format!(
+    print_line(&format!(
         "  {through:.3} ms through the proxy, {straight:.3} ms directly"
     ));
     Ok(Row {

@@ -1,4 +1,4 @@
-//! From the start of the process to its first answer, with many services in the database.
+//! Time from process start to the first response, with many services in the database.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use cless_tests::report::{Better, Row};
 use cless_tests::stats::{median, millis};
 use rusqlite::{Connection, params};
 
-/// Services, versions of each, the row's case and metric, and its bar in milliseconds.
+/// Services, versions per service, case and metric of the row, and its bar in milliseconds.
 const CASES: [(u32, u32, &str, &str, Option<f64>); 3] = [
     (100, 1, "100 services", "start_100_services_ms", None),
     (
@@ -29,7 +29,7 @@ const CASES: [(u32, u32, &str, &str, Option<f64>); 3] = [
     ),
 ];
 
-/// Measures `starts` starts of each case.
+/// Measures `starts` starts per case.
 pub(crate) async fn run(dir: &Path, starts: usize) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (services, versions, case, metric, bar) in CASES {
@@ -56,13 +56,13 @@ async fn start(dir: &Path, path: &Path, services: u32) -> Result<Duration> {
     let plane = ControlPlane::start(dir, "start", any_port(), &sqlite(path)).await?;
     let head = plane.api()?.check_propagation(0).await?.revision;
     let took = begun.elapsed();
-    ensure!(head > 0, "{services} services and no revision");
+    ensure!(head > 0, "no revision with {services} services");
     plane.stop().await?;
     Ok(took)
 }
 
-/// One service is made through the API, the rest are copies of its rows; the first start builds their
-/// routes, as after an upgrade.
+/// Creates one service through the API and copies its rows for the others. The first start builds
+/// their routes, as after an upgrade.
 async fn fill(dir: &Path, path: &Path, services: u32, versions: u32) -> Result<()> {
     let plane = ControlPlane::start(dir, "fill", any_port(), &sqlite(path)).await?;
     let mut api = plane.api()?;
@@ -98,6 +98,9 @@ async fn fill(dir: &Path, path: &Path, services: u32, versions: u32) -> Result<(
     start(dir, path, services).await?;
     let database = Connection::open(path)?;
     let routes: u32 = database.query_row("SELECT count(*) FROM routes", [], |row| row.get(0))?;
-    ensure!(routes == services, "{routes} routes of {services} services");
+    ensure!(
+        routes == services,
+        "{routes} routes for {services} services"
+    );
     Ok(())
 }

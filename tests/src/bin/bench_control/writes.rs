@@ -1,13 +1,13 @@
-//! Acknowledged `CreateVersion` calls a second, against raw SQLite that runs the same transaction.
+//! Acknowledged `CreateVersion` calls per second, compared with the same transaction in raw SQLite.
 //!
-//! Both sides write to files beside each other with the same schema, WAL and `synchronous=FULL`, so each
-//! acknowledged write is on disk. The raw side is SQLite's own library with prepared statements, in this
-//! process, without a network, a queue or a check: each writer runs its transaction and its commit, one
-//! after the other, on one connection, which is the fastest that single transactions get. Rounds of both
-//! sides alternate; the medians count.
+//! Both sides write to files in the same folder with the same schema, WAL and `synchronous=FULL`,
+//! so that each acknowledged write is on disk. The raw side uses the SQLite library in this process
+//! with prepared statements, without network, queue or validation. Its writers take turns on one
+//! connection, which is the fastest way to run single transactions. Rounds alternate, and medians
+//! are reported.
 //!
-//! `refused_per_s` is what the network alone allows one writer: the same call, with a specification that is
-//! refused before anything is looked up. A write that took no time at all would not be acknowledged faster.
+//! `refused_per_s` is the upper limit of one writer over the network: the same call with an invalid
+//! specification, which the control plane rejects before any lookup.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,11 +18,12 @@ use anyhow::{Context as _, Result, ensure};
 use cless_tests::cluster::{Api, settings};
 use cless_tests::control_plane::{ControlPlane, any_port, sqlite};
 use cless_tests::report::{Better, Row};
+use cless_tests::stats::middle;
 use rusqlite::{Connection, params};
 use tokio::task::JoinSet;
 
 const SERVICE: &str = "written";
-/// A version of the size that people write.
+/// A version of typical size.
 const ENV: [(&str, &str); 4] = [
     ("GREETING", "hello"),
     ("DATABASE_URL", "postgres://app:secret@db.internal:5432/app"),
@@ -31,36 +32,36 @@ const ENV: [(&str, &str); 4] = [
 ];
 const IMAGE: &str = "registry.example.com/team/app:2026-11-24";
 
-/// Writers, the row's case, and the bar that binds it.
+/// Writers, case of the row, and its bar.
 const CASES: [(usize, &str, Option<f64>); 3] = [
     (1, "1 writer", Some(0.8)),
     (8, "8 writers", None),
     (64, "64 writers", Some(0.8)),
 ];
 
-/// Measures all cases in `rounds` rounds of `each`.
+/// Measures all cases in `rounds` rounds; each side runs for `each`.
 pub(crate) async fn run(dir: &Path, rounds: usize, each: Duration) -> Result<Vec<Row>> {
     let raw = Arc::new(Mutex::new(Raw::prepare(dir).await?));
     let plane = prepared(dir, "ours.db", "ours").await?;
     let mut rates = vec![(Vec::new(), Vec::new()); CASES.len()];
     let mut refused = Vec::new();
     for _ in 0..rounds {
-        refused.push(refused_of(&plane, each).await?);
+        refused.push(refused_rate(&plane, each).await?);
         for ((writers, ..), (ours, theirs)) in CASES.iter().zip(&mut rates) {
-            ours.push(ours_of(&plane, *writers, each).await?);
-            theirs.push(raw_of(&raw, *writers, each).await?);
+            ours.push(write_rate(&plane, *writers, each).await?);
+            theirs.push(raw_write_rate(&raw, *writers, each).await?);
         }
     }
     plane.stop().await?;
-    let alone = rates.first().map(|(_, theirs)| middle(theirs.clone()));
+    let alone = rates.first().map(|(_, theirs)| middle(theirs));
     let rows = CASES.iter().zip(rates);
     let mut rows: Vec<Row> = rows
         .map(|((_, case, bar), (ours, theirs))| Row {
             case,
             metric: "writes_per_s",
             better: Better::Higher,
-            ours: middle(ours),
-            reference: Some((middle(theirs), "raw SQLite")),
+            ours: middle(&ours),
+            reference: Some((middle(&theirs), "raw SQLite")),
             bar: *bar,
         })
         .collect();
@@ -68,19 +69,14 @@ pub(crate) async fn run(dir: &Path, rounds: usize, each: Duration) -> Result<Vec
         case: "1 writer",
         metric: "refused_per_s",
         better: Better::Higher,
-        ours: middle(refused),
+        ours: middle(&refused),
         reference: alone.map(|rate| (rate, "raw SQLite's writes")),
         bar: None,
     });
     Ok(rows)
 }
 
-fn middle(mut rates: Vec<f64>) -> f64 {
-    rates.sort_by(f64::total_cmp);
-    rates[rates.len() / 2]
-}
-
-/// A control plane on a new file, with the service.
+/// A control plane on a new database with the service.
 async fn prepared(dir: &Path, file: &str, label: &str) -> Result<ControlPlane> {
     let plane = ControlPlane::start(dir, label, any_port(), &sqlite(&dir.join(file))).await?;
     let mut api = plane.api()?;
@@ -89,8 +85,8 @@ async fn prepared(dir: &Path, file: &str, label: &str) -> Result<ControlPlane> {
     Ok(plane)
 }
 
-async fn ours_of(plane: &ControlPlane, writers: usize, each: Duration) -> Result<f64> {
-    // As many clients do: some connections, several calls on each.
+async fn write_rate(plane: &ControlPlane, writers: usize, each: Duration) -> Result<f64> {
+    // Several calls share a connection, as with real clients.
     let mut connections: Vec<Api> = Vec::new();
     for _ in 0..writers.min(8) {
         connections.push(plane.api()?);
@@ -115,20 +111,20 @@ async fn ours_of(plane: &ControlPlane, writers: usize, each: Duration) -> Result
     Ok(rate(written, begun.elapsed()))
 }
 
-/// Calls of one writer that are refused by their form.
-async fn refused_of(plane: &ControlPlane, each: Duration) -> Result<f64> {
+/// Rejected calls of one writer per second.
+async fn refused_rate(plane: &ControlPlane, each: Duration) -> Result<f64> {
     let mut api = plane.api()?;
     let begun = Instant::now();
     let mut refused = 0;
     while begun.elapsed() < each {
-        let answer = api.create_version(SERVICE, "", &ENV).await;
-        ensure!(answer.is_err(), "a version without an image was made");
+        let outcome = api.create_version(SERVICE, "", &ENV).await;
+        ensure!(outcome.is_err(), "a version without an image was created");
         refused += 1;
     }
     Ok(rate(refused, begun.elapsed()))
 }
 
-async fn raw_of(raw: &Arc<Mutex<Raw>>, writers: usize, each: Duration) -> Result<f64> {
+async fn raw_write_rate(raw: &Arc<Mutex<Raw>>, writers: usize, each: Duration) -> Result<f64> {
     let raw = Arc::clone(raw);
     tokio::task::spawn_blocking(move || {
         let (written, failed) = (AtomicU64::new(0), AtomicBool::new(false));
@@ -164,7 +160,7 @@ fn rate(written: u64, took: Duration) -> f64 {
 /// SQLite with the statements of a `CreateVersion`.
 struct Raw {
     database: Connection,
-    /// As the control plane wrote it.
+    /// Specification as stored by the control plane.
     spec: String,
     digest: Vec<u8>,
     next: u64,
@@ -187,7 +183,7 @@ impl Raw {
         })
     }
 
-    /// One transaction; it returns when it is on disk.
+    /// Runs one transaction and returns when it is on disk.
     fn write(&mut self) -> Result<()> {
         self.next += 1;
         let uid = format!("{:08x}-0000-7000-8000-{:012x}", self.next >> 16, self.next);
@@ -236,11 +232,11 @@ impl Raw {
                  id, cluster, epoch, revision, compacted_revision, digest",
             )?
             .query_row(params![self.digest, 1], |row| row.get("revision"))?;
-        ensure!(stepped == revision, "another writer");
+        ensure!(stepped == revision, "another writer changed the revision");
         run(
             "INSERT INTO route_changes (revision, service_uid, op, digest, time) VALUES (?, ?, ?, ?, ?)",
             params![revision, service, "none", self.digest, now],
         )?;
-        run("COMMIT", &[]).context("the commit")
+        run("COMMIT", &[]).context("cannot commit")
     }
 }

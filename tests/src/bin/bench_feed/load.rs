@@ -1,4 +1,4 @@
-//! Routes to send, and changes of them at a steady rate.
+//! Routes, and changes of them at a steady rate.
 
 use std::time::Duration;
 
@@ -7,12 +7,13 @@ use cless_tests::cluster::{Api, Cluster, settings};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-/// Writers that fill the database at once.
+/// Concurrent writers while filling the database.
 const WRITERS: usize = 32;
-/// Writers that share the steady load: a slow reply does not hold back the next change.
+/// Writers of the steady load: with several of them, a slow response does not delay the next
+/// change.
 const CHANGERS: usize = 8;
 
-/// A change that was acknowledged.
+/// An acknowledged change.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Write {
     pub(crate) revision: i64,
@@ -23,7 +24,7 @@ fn service(number: usize) -> String {
     format!("bench-{number}")
 }
 
-/// Makes services `from` to `to`, each with two versions and all traffic on the first.
+/// Creates services `from` to `to`, each with two versions and all traffic on the first.
 pub(crate) async fn fill(cluster: &Cluster, from: usize, to: usize) -> Result<()> {
     let mut writers = JoinSet::new();
     for writer in 0..WRITERS {
@@ -48,8 +49,8 @@ pub(crate) async fn fill(cluster: &Cluster, from: usize, to: usize) -> Result<()
     Ok(())
 }
 
-/// Moves traffic of services out of `routes` at `rate` changes a second for a time. The schedule is
-/// fixed before: a change that is late is not left out.
+/// Changes the traffic of the first `routes` services at `rate` changes per second. The schedule is
+/// fixed: late changes are not skipped.
 pub(crate) async fn change(
     cluster: &Cluster,
     routes: usize,
@@ -80,7 +81,7 @@ pub(crate) async fn change(
     Ok(all)
 }
 
-/// One change that is sure to change the route: 1 to 99 percent, never twice the same in a row.
+/// Writes a change that always changes the route: 1 to 99 percent, never the same twice in a row.
 async fn write(api: &mut Api, number: usize, routes: usize) -> Result<Write> {
     let (name, round) = (service(number % routes), number / routes);
     let share = u32::try_from((number + round) % 99)? + 1;

@@ -2,17 +2,17 @@
 
 use anyhow::{Context as _, Result};
 
-/// Resident now, in bytes.
+/// Resident memory in bytes.
 pub(crate) fn resident(pid: u32) -> Result<u64> {
     status(pid, "VmRSS:")
 }
 
-/// The most that was resident since [`reset_peak`], in bytes.
+/// Peak of the resident memory since [`reset_peak`], in bytes.
 pub(crate) fn peak(pid: u32) -> Result<u64> {
     status(pid, "VmHWM:")
 }
 
-/// Forgets the peak (proc_pid_clear_refs(5)).
+/// Resets the peak (proc_pid_clear_refs(5)).
 pub(crate) fn reset_peak(pid: u32) -> Result<()> {
     let path = format!("/proc/{pid}/clear_refs");
     std::fs::write(&path, "5").with_context(|| format!("cannot write {path}"))

@@ -1,8 +1,8 @@
-//! A proxy's end of the route feed that keeps digests and no routes.
+//! A subscriber of the route feed that stores digests instead of routes.
 //!
-//! It speaks `StreamRoutes` over a connection of its own, as a proxy does: Hello, then for each change
-//! it takes every chunk, checks count and digest at Commit, acknowledges. A digest that does not fit
-//! ends the bench: it is a broken law, not a slow answer.
+//! It speaks `StreamRoutes` over its own connection, like a proxy: it sends Hello, applies the
+//! chunks of each change, verifies count and digest at Commit, and acknowledges. A wrong digest
+//! ends the bench, because it violates an invariant.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -23,12 +23,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Endpoint;
 
-/// Nothing but Hello and one Ack a change goes up.
-const UPWARD: usize = 2;
-const CONNECT_WITHIN: Duration = Duration::from_secs(30);
+/// Capacity for Hello and one Ack per change.
+const REQUEST_QUEUE: usize = 2;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Numbers for uids, shared by all subscribers: a thousand copies of ten thousand uids would measure
-/// this program.
+/// Numbers for uids, shared by all subscribers: a thousand copies of ten thousand uids would
+/// dominate the memory and CPU of this program.
 #[derive(Debug, Default)]
 pub(crate) struct Uids(parking_lot::RwLock<HashMap<String, usize>>);
 
@@ -43,30 +43,31 @@ impl Uids {
     }
 }
 
-/// What is seen of one subscriber while it runs.
+/// Progress of a running subscriber.
 #[derive(Debug, Default)]
-struct Seen {
+struct Progress {
     revision: AtomicI64,
     changes: AtomicUsize,
-    /// When each table was whole and verified, while that is asked for.
+    /// Revision and time of each verified table since the last call of
+    /// [`Subscriber::take_arrivals`].
     arrivals: parking_lot::Mutex<Vec<(i64, Instant)>>,
 }
 
-/// A running subscriber; dropped, its connection closes.
+/// A running subscriber; dropping it closes the connection.
 #[derive(Debug)]
 pub(crate) struct Subscriber {
-    seen: Arc<Seen>,
-    /// Held to keep it from answering: a node that has stalled.
+    progress: Arc<Progress>,
+    /// While locked, the subscriber reads nothing, like a stalled node.
     gate: Arc<Mutex<()>>,
     task: JoinHandle<Result<()>>,
 }
 
 impl Subscriber {
-    /// Connects and says Hello; the snapshot arrives in its own time.
+    /// Connects and sends Hello; does not wait for the snapshot.
     pub(crate) async fn join(plane: SocketAddr, name: String, uids: Arc<Uids>) -> Result<Self> {
         let endpoint = Endpoint::from_shared(format!("http://{plane}"))?;
-        let channel = endpoint.connect_timeout(CONNECT_WITHIN).connect().await?;
-        let (up, requests) = mpsc::channel(UPWARD);
+        let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).connect().await?;
+        let (up, requests) = mpsc::channel(REQUEST_QUEUE);
         let hello = v1::Hello {
             protocol: 1,
             node: Some(v1::NodeIdentity {
@@ -80,42 +81,46 @@ impl Subscriber {
         up.send(request(Up::Hello(hello))).await?;
         let mut client = RouteFeedServiceClient::new(channel);
         let responses = client.stream_routes(ReceiverStream::new(requests)).await?;
-        let (seen, gate) = (Arc::<Seen>::default(), Arc::<Mutex<()>>::default());
+        let (progress, gate) = (Arc::<Progress>::default(), Arc::<Mutex<()>>::default());
         let follower = Follower {
             table: Table::new(uids),
-            seen: seen.clone(),
+            progress: progress.clone(),
             gate: gate.clone(),
             up,
         };
         let task = tokio::spawn(follower.follow(responses.into_inner()));
-        Ok(Self { seen, gate, task })
+        Ok(Self {
+            progress,
+            gate,
+            task,
+        })
     }
 
-    /// The revision it has verified last.
+    /// The last verified revision.
     pub(crate) fn revision(&self) -> i64 {
-        self.seen.revision.load(Ordering::Relaxed)
+        self.progress.revision.load(Ordering::Relaxed)
     }
 
-    /// Changes it has verified.
+    /// The number of verified changes.
     pub(crate) fn changes(&self) -> usize {
-        self.seen.changes.load(Ordering::Relaxed)
+        self.progress.changes.load(Ordering::Relaxed)
     }
 
-    /// Stalls it until the returned guard is dropped: it reads nothing and answers nothing.
+    /// Stalls the subscriber until the guard is dropped: it neither reads nor acknowledges.
     pub(crate) async fn stall(&self) -> tokio::sync::OwnedMutexGuard<()> {
         self.gate.clone().lock_owned().await
     }
 
-    /// When each revision was verified, since this was last asked.
+    /// Returns and clears revision and time of the tables verified since the last call.
     pub(crate) fn take_arrivals(&self) -> Vec<(i64, Instant)> {
-        std::mem::take(&mut self.seen.arrivals.lock())
+        std::mem::take(&mut self.progress.arrivals.lock())
     }
 
-    /// Fails if its stream has ended.
+    /// Returns an error if the stream has ended.
     pub(crate) fn check(&self) -> Result<()> {
         ensure!(
             !self.task.is_finished(),
-            "a subscriber's stream ended, or its digest did not fit"
+            "the stream of a subscriber ended, or a digest was wrong"
         );
         Ok(())
     }
@@ -135,7 +140,7 @@ fn request(message: Up) -> v1::StreamRoutesRequest {
 
 struct Follower {
     table: Table,
-    seen: Arc<Seen>,
+    progress: Arc<Progress>,
     gate: Arc<Mutex<()>>,
     up: mpsc::Sender<v1::StreamRoutesRequest>,
 }
@@ -147,7 +152,7 @@ impl Follower {
             let message = stream
                 .message()
                 .await?
-                .context("the plane ended a stream")?;
+                .context("the control plane ended a stream")?;
             match message.message.context("an empty message")? {
                 Down::Begin(begin) => self.table.begin(&begin)?,
                 Down::Chunk(chunk) => self.table.take(chunk),
@@ -156,9 +161,9 @@ impl Follower {
                     self.table.verify(&cursor, commit.count)?;
                     let revision = cursor.revision;
                     let arrival = (revision, Instant::now());
-                    self.seen.arrivals.lock().push(arrival);
-                    self.seen.changes.fetch_add(1, Ordering::Relaxed);
-                    self.seen.revision.store(revision, Ordering::Relaxed);
+                    self.progress.arrivals.lock().push(arrival);
+                    self.progress.changes.fetch_add(1, Ordering::Relaxed);
+                    self.progress.revision.store(revision, Ordering::Relaxed);
                     let ack = v1::Ack {
                         cursor: Some(cursor),
                         quarantined: Vec::new(),
@@ -166,7 +171,7 @@ impl Follower {
                     self.up.send(request(Up::Ack(ack))).await?;
                 }
                 Down::Heartbeat(_) => {}
-                Down::GoAway(_) => bail!("the plane sent a stream away"),
+                Down::GoAway(_) => bail!("the control plane sent GoAway"),
             }
         }
     }
@@ -194,7 +199,7 @@ impl Table {
         match begin.kind() {
             v1::begin::Kind::Snapshot => *self = Self::new(self.uids.clone()),
             v1::begin::Kind::Delta => {}
-            v1::begin::Kind::Unspecified => bail!("a change of no kind"),
+            v1::begin::Kind::Unspecified => bail!("a change without a kind"),
         }
         Ok(())
     }
@@ -227,7 +232,7 @@ impl Table {
     fn verify(&self, cursor: &v1::Cursor, count: u64) -> Result<()> {
         ensure!(
             self.count == count && self.sum.as_bytes()[..] == cursor.digest[..],
-            "the table at revision {} is not the one that was sent",
+            "the table at revision {} differs from the sent one",
             cursor.revision
         );
         Ok(())

@@ -1,4 +1,4 @@
-//! What is run: the cases and how each is loaded.
+//! The cases and their load.
 
 use std::path::Path;
 
@@ -9,21 +9,21 @@ use cless_tests::load::{Run, Target, h2load, tunnel, wrk};
 
 use super::peers::Peer;
 
-/// The host that cless knows the service by; all are asked for it.
+/// Host of the service, used with every proxy.
 pub(crate) const HOST: &str = "bench.localhost";
-/// Of a WebSocket message.
+/// Bytes of a WebSocket message.
 const MESSAGE: usize = 1024;
 
-/// How a case is loaded.
+/// The load of a case.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Load {
-    /// HTTP/1.1 over that many connections.
+    /// HTTP/1.1 requests.
     Http1 { connections: usize },
-    /// HTTP/2, with prior knowledge or over TLS.
+    /// HTTP/2 requests, with prior knowledge or over TLS.
     Http2 { width: Width },
     /// Unary gRPC calls.
     Grpc { width: Width },
-    /// Echo over that many WebSockets.
+    /// Echoes over WebSockets.
     WebSocket { connections: usize },
 }
 
@@ -34,7 +34,7 @@ pub(crate) struct Case {
     pub(crate) path: &'static str,
     pub(crate) load: Load,
     pub(crate) tls: bool,
-    /// Requests are logged: a set of peers of its own.
+    /// Whether requests are logged; these cases have separate proxy processes.
     pub(crate) logs: bool,
 }
 
@@ -76,7 +76,7 @@ const fn grpc(connections: usize, streams: usize) -> Load {
 
 const ECHO: &str = "/bench.Echo/Unary";
 
-/// All of them. Their names say protocol, size and connections (`x4`: streams on each).
+/// All cases. A name consists of protocol, size and connections (`x4`: streams per connection).
 pub(crate) const CASES: [Case; 15] = [
     case("h1-1k-c32", "/1k", http1(32)),
     case("h1-1k-c256", "/1k", http1(256)),
@@ -102,14 +102,14 @@ pub(crate) const CASES: [Case; 15] = [
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
     pub(crate) run: Run,
-    /// CPU microseconds of the proxy a request.
+    /// CPU of the proxy in microseconds per request.
     pub(crate) cpu: f64,
-    /// Resident memory after it, in MB.
+    /// Resident memory after the run in MB.
     pub(crate) rss: f64,
 }
 
 impl Case {
-    /// Loads `peer` once.
+    /// Runs the case once on `peer`.
     pub(crate) async fn run(&self, peer: &Peer, seconds: u64, scratch: &Path) -> Result<Sample> {
         let port = match (self.tls, self.load) {
             (true, _) => peer.ports.tls,
@@ -137,16 +137,16 @@ impl Case {
         };
         let run = run.with_context(|| format!("{} under {}", peer.racer.name(), self.name))?;
         let after = cpu::usage(peer.pid)?;
-        let spent = after.cpu.saturating_sub(before.cpu);
+        let cpu = after.cpu.saturating_sub(before.cpu);
         Ok(Sample {
             run,
-            cpu: spent.as_secs_f64() * 1e6 / run.requests.max(1) as f64,
+            cpu: cpu.as_secs_f64() * 1e6 / run.requests.max(1) as f64,
             rss: after.rss as f64 / 1e6,
         })
     }
 }
 
-/// A gRPC message: not compressed, its length, its bytes.
+/// An uncompressed gRPC message with its length prefix.
 fn message_with_prefix(bytes: u8) -> Vec<u8> {
     let mut message = vec![0, 0, 0, 0, bytes];
     message.resize(message.len() + usize::from(bytes), b'x');

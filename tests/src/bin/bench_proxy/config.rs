@@ -1,30 +1,30 @@
-//! PURE: what each peer is told, as its own documentation would have it for this job.
+//! PURE: the configurations of the other proxies, according to their documentation.
 //!
-//! Equal work: one worker, keep-alive to the origin, no time limit that a run could meet, the fields
-//! that cless sets (`X-Forwarded-For`, `-Proto`, `-Host`, `Via`, `X-Request-Id`) as far as the peer
-//! can, and the log of requests off or on for all.
+//! Equal work: one worker, keep-alive to the origin, no effective time limit, the header fields of
+//! cless (`X-Forwarded-For`, `-Proto`, `-Host`, `Via`, `X-Request-Id`) as far as the proxy supports
+//! them, and the request log on or off for all.
 
 use std::net::SocketAddr;
 use std::path::Path;
 
 use super::peers::Ports;
 
-/// What a configuration is made of.
-pub(crate) struct Scene<'a> {
-    /// Where the peer listens.
+/// The parameters of a configuration.
+pub(crate) struct Params<'a> {
+    /// Ports of the proxy.
     pub(crate) ports: Ports,
-    /// What it forwards to.
+    /// Address of the origin.
     pub(crate) origin: SocketAddr,
-    /// Its folder: certificate, logs, scratch files.
+    /// Folder of certificate, logs and scratch files.
     pub(crate) dir: &'a Path,
-    /// Whether each request is logged.
+    /// Whether requests are logged.
     pub(crate) logs: bool,
 }
 
-pub(crate) fn nginx(scene: &Scene<'_>) -> String {
-    let (dir, origin) = (scene.dir.display(), scene.origin);
-    let Ports { h1, h2c, tls } = scene.ports;
-    let log = match scene.logs {
+pub(crate) fn nginx(params: &Params<'_>) -> String {
+    let (dir, origin) = (params.dir.display(), params.origin);
+    let Ports { h1, h2c, tls } = params.ports;
+    let log = match params.logs {
         true => format!("{dir}/nginx-access.log combined buffer=64k flush=1s"),
         false => "off".to_owned(),
     };
@@ -91,10 +91,10 @@ http {{
     )
 }
 
-pub(crate) fn haproxy(scene: &Scene<'_>) -> String {
-    let (dir, origin) = (scene.dir.display(), scene.origin);
-    let Ports { h1, h2c, tls } = scene.ports;
-    let (target, log) = match scene.logs {
+pub(crate) fn haproxy(params: &Params<'_>) -> String {
+    let (dir, origin) = (params.dir.display(), params.origin);
+    let Ports { h1, h2c, tls } = params.ports;
+    let (target, log) = match params.logs {
         true => (
             "    log stdout format raw local0\n",
             "    log global\n    option httplog\n",
@@ -135,11 +135,11 @@ backend grpc
     )
 }
 
-pub(crate) fn envoy(scene: &Scene<'_>) -> String {
-    let dir = scene.dir.display();
-    let (host, port) = (scene.origin.ip(), scene.origin.port());
-    let Ports { h1, h2c, tls } = scene.ports;
-    let log = match scene.logs {
+pub(crate) fn envoy(params: &Params<'_>) -> String {
+    let dir = params.dir.display();
+    let (host, port) = (params.origin.ip(), params.origin.port());
+    let Ports { h1, h2c, tls } = params.ports;
+    let log = match params.logs {
         true => format!(
             "
           access_log:
@@ -227,10 +227,10 @@ pub(crate) fn envoy(scene: &Scene<'_>) -> String {
     )
 }
 
-pub(crate) fn caddy(scene: &Scene<'_>) -> String {
-    let (dir, origin) = (scene.dir.display(), scene.origin);
-    let Ports { h1, h2c, tls } = scene.ports;
-    let log = match scene.logs {
+pub(crate) fn caddy(params: &Params<'_>) -> String {
+    let (dir, origin) = (params.dir.display(), params.origin);
+    let Ports { h1, h2c, tls } = params.ports;
+    let log = match params.logs {
         true => format!("    log {{\n        output file {dir}/caddy-access.log\n    }}\n"),
         false => String::new(),
     };
@@ -271,15 +271,15 @@ pub(crate) fn caddy(scene: &Scene<'_>) -> String {
     )
 }
 
-/// The static and the dynamic half.
-pub(crate) fn traefik(scene: &Scene<'_>) -> (String, String) {
-    let (dir, origin) = (scene.dir.display(), scene.origin);
-    let Ports { h1, h2c, tls } = scene.ports;
-    let log = match scene.logs {
+/// The static and the dynamic configuration.
+pub(crate) fn traefik(params: &Params<'_>) -> (String, String) {
+    let (dir, origin) = (params.dir.display(), params.origin);
+    let Ports { h1, h2c, tls } = params.ports;
+    let log = match params.logs {
         true => format!("accessLog:\n  filePath: {dir}/traefik-access.log\n  bufferingSize: 100\n"),
         false => String::new(),
     };
-    let fixed = format!(
+    let static_config = format!(
         "global: {{checkNewVersion: false, sendAnonymousUsage: false}}
 log: {{level: ERROR}}
 {log}entryPoints:
@@ -304,5 +304,5 @@ tls:
   stores: {{default: {{defaultCertificate: {{certFile: {dir}/cert.pem, keyFile: {dir}/key.pem}}}}}}
 "
     );
-    (fixed, routes)
+    (static_config, routes)
 }

@@ -7,10 +7,10 @@ use anyhow::Result;
 use cless_proto::v1;
 use cless_tests::cluster::{Api, Cluster, NodeSetup, settings};
 use cless_tests::cpu;
+use cless_tests::report::print_line;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use super::peers::Racer;
-use super::say;
 
 /// Services, each with one version that gets all traffic.
 const ROUTES: usize = 10_000;
@@ -19,11 +19,11 @@ const WRITERS: usize = 16;
 /// The allocator may return memory for a while after the table arrived.
 const SETTLE: Duration = Duration::from_secs(5);
 
-/// Resident megabytes of a new node that has received the route table and served no request; also of
-/// the baseline, if there is one.
+/// Resident megabytes of a new node that has received the route table and served no request; also
+/// of the baseline, if there is one.
 pub(crate) async fn memory(baseline: Option<&Path>) -> Result<Vec<(Racer, f64)>> {
     let mut cluster = Cluster::start(0).await?;
-    say(&format!("idle: creating {ROUTES} services"));
+    print_line(&format!("idle: creating {ROUTES} services"));
     futures_util::stream::iter(0..ROUTES)
         .map(|number| service(cluster.api(), number))
         .buffer_unordered(WRITERS)
@@ -43,7 +43,7 @@ pub(crate) async fn memory(baseline: Option<&Path>) -> Result<Vec<(Racer, f64)>>
         cluster.wait_propagated(0).await?;
         tokio::time::sleep(SETTLE).await;
         let rss = cpu::usage(cluster.node(node).pid()?)?.rss as f64 / 1e6;
-        say(&format!("idle: {} uses {rss:.1} MB", racer.name()));
+        print_line(&format!("idle: {} uses {rss:.1} MB", racer.name()));
         measured.push((racer, rss));
     }
     cluster.finish().await?;

@@ -10,7 +10,7 @@ use cless_tests::{cpu, paths, wait};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
-use super::config::{self, Scene};
+use super::config::{self, Params};
 
 /// Traefik is the slowest to start.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -119,7 +119,7 @@ impl Peer {
         core: usize,
     ) -> Result<Self> {
         let ports = Ports::free()?;
-        let scene = Scene {
+        let params = Params {
             ports,
             origin,
             dir,
@@ -134,15 +134,15 @@ impl Peer {
         let (program, args) = match racer {
             Racer::Cless | Racer::Baseline => bail!("the cluster starts {}", racer.name()),
             Racer::Nginx => {
-                let file = file("nginx.conf", config::nginx(&scene))?;
+                let file = file("nginx.conf", config::nginx(&params))?;
                 ("nginx".into(), vec!["-c".into(), file])
             }
             Racer::Haproxy => {
-                let file = file("haproxy.cfg", config::haproxy(&scene))?;
+                let file = file("haproxy.cfg", config::haproxy(&params))?;
                 ("haproxy".into(), vec!["-db".into(), "-f".into(), file])
             }
             Racer::Envoy => {
-                let file = file("envoy.yaml", config::envoy(&scene))?;
+                let file = file("envoy.yaml", config::envoy(&params))?;
                 let flags = [
                     "--concurrency",
                     "1",
@@ -155,15 +155,15 @@ impl Peer {
                 (tools.join("envoy"), flags.collect())
             }
             Racer::Caddy => {
-                let file = file("Caddyfile", config::caddy(&scene))?;
+                let file = file("Caddyfile", config::caddy(&params))?;
                 let flags = ["run", "--adapter", "caddyfile", "--config"];
                 let flags = flags.map(str::to_owned).into_iter().chain([file]);
                 (tools.join("caddy"), flags.collect())
             }
             Racer::Traefik => {
-                let (fixed, routes) = config::traefik(&scene);
+                let (static_config, routes) = config::traefik(&params);
                 file("traefik-routes.yaml", routes)?;
-                let file = file("traefik.yaml", fixed)?;
+                let file = file("traefik.yaml", static_config)?;
                 (tools.join("traefik"), vec![format!("--configFile={file}")])
             }
         };

@@ -10,13 +10,14 @@ use cless_proto::v1;
 use cless_tests::cluster::{Cluster, NodeSetup, settings};
 use cless_tests::load::{Target, open};
 use cless_tests::process;
+use cless_tests::report::print_line;
 use cless_tests::{cpu, engine, image};
 use tokio::process::Command;
 
 use super::cases::{Case, HOST, Load, Sample};
 use super::peers::{Peer, Ports, Racer};
 use super::results::{Latency, Results};
-use super::{Args, LOAD_CORE, PROXY_CORE, say};
+use super::{Args, LOAD_CORE, PROXY_CORE};
 
 const SOON: Duration = Duration::from_secs(30);
 /// Rate of the open loop, as a share of the rate that nginx reached.
@@ -57,7 +58,7 @@ pub(crate) async fn run(cases: &[Case], args: &Args, logs: bool, results: &Resul
                 let peer = &peers[(round + step) % peers.len()];
                 let sample = case.run(peer, seconds, &dir).await?;
                 samples.entry(peer.racer).or_default().push(sample);
-                say(&format!(
+                print_line(&format!(
                     "{:<16} round {round} {:<8} {:>8.0} req/s  p50 {:>7.3} ms  p99 {:>7.3} ms  {:>6.1} us  {:>5.1} MB",
                     case.name,
                     peer.racer.name(),
@@ -105,7 +106,7 @@ async fn open_loop(
             .entry(peer.racer)
             .or_default()
             .push(Latency { p50, p99 });
-        say(&format!(
+        print_line(&format!(
             "{:<16}   open  {:<8} {:>8.0} req/s  p50 {p50:>7.3} ms  p99 {p99:>7.3} ms",
             case.name,
             peer.racer.name(),
@@ -199,8 +200,8 @@ async fn start_origins(cluster: &Cluster) -> Result<SocketAddr> {
     engine::address(cluster.docker(), &origin.id, 8080).await
 }
 
-/// Makes one certificate for all proxies with the most common kind of key: `cert.pem`, `key.pem` and,
-/// for HAProxy, `both.pem`.
+/// Makes one certificate for all proxies with the most common kind of key: `cert.pem`, `key.pem`
+/// and, for HAProxy, `both.pem`.
 async fn certificate(dir: &Path) -> Result<()> {
     let (cert, key) = (dir.join("cert.pem"), dir.join("key.pem"));
     let mut command = Command::new("openssl");

@@ -1,7 +1,7 @@
 //! Samples on disk, and the report made from them.
 //!
-//! The file of a case names the builds that were measured, by size and modification time. Samples of
-//! another build of cless are ignored, and so are those of another baseline.
+//! The file of a case names the builds that were measured, by size and modification time. Samples
+//! of another build of cless are ignored, and so are those of another baseline.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

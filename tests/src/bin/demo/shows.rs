@@ -1,19 +1,20 @@
-//! What the demo measures and shows.
+//! Measurements of the demo.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use cless_tests::http_client::Connection;
+use cless_tests::report::print_line;
 use cless_tests::stats::{median, millis};
 use cless_tests::{engine, wait};
 use tokio::time::Instant;
 
-use crate::{HOST, SOON, Stage, count_answers, say, seconds};
+use crate::{Demo, HOST, SOON, count_greetings, seconds};
 
-impl Stage {
+impl Demo {
     pub(crate) async fn show_cold_starts(&mut self) -> Result<()> {
-        say("\nCold starts in ms, by phase, as `cless version get` has them:");
-        say("  version   pull  queue  create  start  ready  total");
+        print_line("\nCold starts in ms by phase, as `cless version get` shows them:");
+        print_line("  version   pull  queue  create  start  ready  total");
         for number in ["1", "2", "3"] {
             let what = format!("the cold start of version {number} is reported");
             let cold = wait::until(&what, SOON, async || {
@@ -30,7 +31,7 @@ impl Stage {
                 None => "-".to_owned(),
             };
             ensure!(phase("total").is_some_and(|s| s > 0.0), "no total: {cold}");
-            say(&format!(
+            print_line(&format!(
                 "  v{number}       {:>5}  {:>5}  {:>6}  {:>5}  {:>5}  {:>5}",
                 shown("pull"),
                 shown("queue"),
@@ -44,8 +45,8 @@ impl Stage {
     }
 
     pub(crate) async fn show_warm_latency(&mut self) -> Result<()> {
-        // All versions awake, for the measurement is of the proxy.
-        count_answers(self.proxy, 100).await?;
+        // Starts all versions, so that the measurement contains no cold start.
+        count_greetings(self.proxy, 100).await?;
         let labels = [
             ("cless.cluster", self.cluster.as_str()),
             ("cless.version", "3"),
@@ -61,21 +62,23 @@ impl Stage {
             straight.push(timed(&mut raw).await?);
         }
         let (through, straight) = (median(&through), median(&straight));
-        say(&format!(
-            "\nWarm, median of 1000: {:.2} ms through the proxy, {:.2} ms straight to the container: \
-             {:.2} ms added.",
+        print_line(&format!(
+            "\nWarm, median of 1000: {:.2} ms through the proxy, {:.2} ms directly to the container, \
+             so {:.2} ms added.",
             millis(through),
             millis(straight),
             millis(through) - millis(straight)
         ));
         if cfg!(debug_assertions) {
-            say("(Built without optimisation; `make bench-cold` measures a release build.)");
+            print_line(
+                "(This build is not optimized; `make bench-cold` measures a release build.)",
+            );
         }
         Ok(())
     }
 
-    /// Moves all traffic to and fro between two versions that are awake.
-    pub(crate) async fn show_way_of_a_change(&mut self) -> Result<()> {
+    /// Moves all traffic back and forth between two running versions.
+    pub(crate) async fn show_propagation(&mut self) -> Result<()> {
         let mut api = self.api()?;
         let mut connection = Connection::open(self.proxy).await?;
         let mut times = Vec::new();
@@ -88,15 +91,18 @@ impl Stage {
             api.set_traffic("hello", &[(version, 100)]).await?;
             let begin = Instant::now();
             while connection.get(HOST, "/").await?.text() != greeting {
-                ensure!(begin.elapsed() < SOON, "a change of traffic does not come");
+                ensure!(
+                    begin.elapsed() < SOON,
+                    "a change of traffic does not take effect"
+                );
             }
-            // The first one may have had to wake its version.
+            // The first changes may contain cold starts.
             if change > 1 {
                 times.push(begin.elapsed());
             }
         }
-        say(&format!(
-            "\nA change of traffic is in force {:.1} ms after its write was acknowledged (median of {}).",
+        print_line(&format!(
+            "\nA change of traffic takes effect {:.1} ms after its write was acknowledged (median of {}).",
             millis(median(&times)),
             times.len()
         ));
@@ -106,8 +112,8 @@ impl Stage {
 
 async fn timed(connection: &mut Connection) -> Result<Duration> {
     let begin = Instant::now();
-    let answer = connection.get(HOST, "/").await?;
+    let response = connection.get(HOST, "/").await?;
     let took = begin.elapsed();
-    ensure!(answer.status == 200, "{answer:?}");
+    ensure!(response.status == 200, "{response:?}");
     Ok(took)
 }

@@ -1,8 +1,8 @@
-//! What probes find: `/healthz`, `grpc.health.v1` on the same port, and the program that an image's
-//! HEALTHCHECK runs.
+//! Health for probes: `/healthz`, `grpc.health.v1` on the same port, and the program of an image's
+//! HEALTHCHECK.
 //!
-//! HTTP/2 here is as much as one `Check` needs: frames are read by their lengths, the head of the
-//! request is not decoded, and the answer's is written out in HPACK literals (RFC 7541).
+//! HTTP/2 is limited to the needs of `Check`: frames are read by length, the request head is not
+//! decoded, and the response head consists of HPACK literals (RFC 7541).
 
 use std::io::{self, BufRead, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -13,28 +13,30 @@ use crate::{env_number, log};
 
 static BEGAN: OnceLock<Instant> = OnceLock::new();
 
-/// To be called first.
+/// Starts the clock of `HEALTHY_AFTER_MS`.
 pub(crate) fn begin() {
     let _ = BEGAN.set(Instant::now());
 }
 
-/// Not before `HEALTHY_AFTER_MS`.
+/// Whether `HEALTHY_AFTER_MS` has passed.
 pub(crate) fn is_healthy() -> bool {
     let after = Duration::from_millis(env_number("HEALTHY_AFTER_MS").unwrap_or(0));
     BEGAN.get().is_none_or(|began| began.elapsed() >= after)
 }
 
-/// `sample-app check`: asks `/healthz` of the app in the same container.
+/// `sample-app check`: requests `/healthz` from the app in the same container.
 pub(crate) fn check(port: u16) -> io::Result<()> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let status = answer.split(' ').nth(1).unwrap_or_default();
+    let mut response = String::new();
+    stream.read_to_string(&mut response)?;
+    let status = response.split(' ').nth(1).unwrap_or_default();
     if status == "200" {
         return Ok(());
     }
-    Err(io::Error::other(format!("/healthz answered {status}")))
+    Err(io::Error::other(format!(
+        "/healthz responded with {status}"
+    )))
 }
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -46,12 +48,13 @@ const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-/// Whether a connection begins with HTTP/2, by prior knowledge.
+/// Whether a connection starts with HTTP/2 by prior knowledge.
 pub(crate) fn is_http2(input: &mut impl BufRead) -> io::Result<bool> {
     Ok(input.fill_buf()?.starts_with(b"PRI"))
 }
 
-/// Answers every call with the state of health, or NOT_FOUND for another service than `GRPC_HEALTH`.
+/// Responds to every call with the health, or with NOT_FOUND for a service other than
+/// `GRPC_HEALTH`.
 pub(crate) fn serve_http2(input: &mut impl Read, output: &mut impl Write) -> io::Result<()> {
     let mut preface = [0; PREFACE.len()];
     input.read_exact(&mut preface)?;
@@ -74,19 +77,19 @@ pub(crate) fn serve_http2(input: &mut impl Read, output: &mut impl Write) -> io:
             _ => {}
         }
         if matches!(kind, HEADERS | DATA) && flags & END_STREAM != 0 {
-            answer(output, stream, &message)?;
+            respond(output, stream, &message)?;
         }
     }
 }
 
-fn answer(output: &mut impl Write, stream: u32, message: &[u8]) -> io::Result<()> {
-    // :status 200 from the static table, then content-type (its index 31) as a literal.
+fn respond(output: &mut impl Write, stream: u32, message: &[u8]) -> io::Result<()> {
+    // :status 200 (static table), then content-type (static name 31) with a literal value.
     let mut head = vec![0x88, 0x0f, 0x10];
     literal(&mut head, b"application/grpc");
-    // Flag, length, and a field of one string: `service`.
-    let asked = message.get(7..).unwrap_or_default();
+    // The message follows five bytes of prefix and two of the field header of `service`.
+    let service = message.get(7..).unwrap_or_default();
     let known = std::env::var("GRPC_HEALTH").unwrap_or_default();
-    let found = asked.is_empty() || asked == known.as_bytes();
+    let found = service.is_empty() || service == known.as_bytes();
     frame(output, HEADERS, END_HEADERS, stream, &head)?;
     if found {
         // ServingStatus: 1 is SERVING, 2 is NOT_SERVING.
@@ -99,7 +102,7 @@ fn answer(output: &mut impl Write, stream: u32, message: &[u8]) -> io::Result<()
     frame(output, HEADERS, END_HEADERS | END_STREAM, stream, &trailers)
 }
 
-/// A string of HPACK without Huffman coding; none here is as long as 127 bytes.
+/// Appends an HPACK string without Huffman coding; shorter than 127 bytes.
 fn literal(block: &mut Vec<u8>, text: &[u8]) {
     block.push(u8::try_from(text.len()).unwrap_or(0));
     block.extend_from_slice(text);
@@ -119,16 +122,16 @@ fn frame(
     output.write_all(&bytes)
 }
 
-/// Ends the process as the environment says, before it serves.
+/// Logs, allocates or aborts at start, as the environment requests.
 pub(crate) fn fail_at_start() {
     for line in 1..=env_number("LOG_LINES").unwrap_or(0) {
         log(&format!("sample-app: line {line}"));
     }
     if let Some(bytes) = env_number("ALLOC_AT_START") {
-        log(&format!("sample-app: taking {bytes} bytes of memory"));
+        log(&format!("sample-app: allocating {bytes} bytes"));
         let block = vec![1_u8; usize::try_from(bytes).unwrap_or(0)];
         log(&format!(
-            "sample-app: has {}",
+            "sample-app: allocated {}",
             std::hint::black_box(block).len()
         ));
     }

@@ -1,9 +1,9 @@
-//! HTTP/1.1 as far as the sample app speaks it: heads, bodies as they are framed, whole answers.
+//! HTTP/1.1 for the sample app: heads, framed bodies and complete responses.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpStream;
 
-/// How the request body is framed (RFC 9112 section 6).
+/// Framing of a request body (RFC 9112 section 6).
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Framing {
     Length(u64),
@@ -113,7 +113,7 @@ pub(crate) fn write_fill(output: &mut TcpStream, bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads the whole body and hands each piece on as it arrives.
+/// Reads the whole body and passes each piece to `take` as it arrives.
 pub(crate) fn read_body(
     request: &Request,
     input: &mut BufReader<TcpStream>,
@@ -134,7 +134,8 @@ pub(crate) fn read_body(
                 if input.read_line(&mut line)? == 0 {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
-                // A chunk ends with one empty line; the last is followed by trailers, then one.
+                // Data ends with one line break; the last chunk is followed by trailers and an
+                // empty line.
                 if size > 0 || line.trim_end().is_empty() {
                     break;
                 }

@@ -1,4 +1,4 @@
-//! What the sample app tells of itself and of others, as JSON.
+//! JSON responses of the sample app.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::http::Request;
 
-/// Tries to reach somebody, for tests of who may.
+/// Connects to an address, for tests of network isolation.
 pub(crate) fn connect_json(request: &Request) -> String {
     let limit = Duration::from_secs(2);
     let to: Option<SocketAddr> = request.query_text("to").and_then(|to| to.parse().ok());

@@ -1,4 +1,4 @@
-//! Connections that are switched to another protocol.
+//! Connections upgraded to another protocol.
 
 use std::io::{self, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -11,7 +11,12 @@ pub(crate) fn tunnel(
     output: &mut TcpStream,
 ) -> io::Result<()> {
     let Some(protocol) = request.header("upgrade") else {
-        return send(output, 426, "text/plain", b"this path wants an Upgrade\n");
+        return send(
+            output,
+            426,
+            "text/plain",
+            b"this path requires an Upgrade\n",
+        );
     };
     write!(
         output,
@@ -27,21 +32,26 @@ pub(crate) fn tunnel(
     }
 }
 
-/// What a server adds to a key before it hashes it (RFC 6455 section 1.3).
+/// Suffix of the key in the handshake's hash (RFC 6455 section 1.3).
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 const CLOSE: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;
 
-/// A WebSocket (RFC 6455) that sends each message back, answers a ping, and closes when told to. A
-/// frame is a whole message, of 65 535 bytes at most.
+/// A WebSocket (RFC 6455) that echoes each message, responds to pings and closes on request. Each
+/// frame is a complete message of at most 65 535 bytes.
 pub(crate) fn websocket(
     request: &Request,
     input: &mut impl Read,
     output: &mut TcpStream,
 ) -> io::Result<()> {
     let Some(key) = request.header("sec-websocket-key") else {
-        return send(output, 426, "text/plain", b"this path wants a WebSocket\n");
+        return send(
+            output,
+            426,
+            "text/plain",
+            b"this path requires a WebSocket\n",
+        );
     };
     let accept = base64(&sha1(format!("{key}{GUID}").as_bytes()));
     write!(
@@ -51,8 +61,8 @@ pub(crate) fn websocket(
     )?;
     loop {
         let (opcode, payload) = frame(input)?;
-        let answer = if opcode == PING { PONG } else { opcode };
-        let mut message = vec![0x80 | answer];
+        let reply = if opcode == PING { PONG } else { opcode };
+        let mut message = vec![0x80 | reply];
         match u8::try_from(payload.len()) {
             Ok(short @ 0..=125) => message.push(short),
             _ => {
@@ -68,11 +78,11 @@ pub(crate) fn websocket(
     }
 }
 
-/// A client's frame (section 5.2), unmasked: its opcode and what it brings.
+/// Reads a client's frame (section 5.2): opcode and unmasked payload.
 fn frame(input: &mut impl Read) -> io::Result<(u8, Vec<u8>)> {
     let mut head = [0; 2];
     input.read_exact(&mut head)?;
-    let (whole, masked) = (head[0] & 0x80 != 0, head[1] & 0x80 != 0);
+    let (is_final, is_masked) = (head[0] & 0x80 != 0, head[1] & 0x80 != 0);
     let length = match head[1] & 0x7f {
         126 => {
             let mut length = [0; 2];
@@ -81,7 +91,7 @@ fn frame(input: &mut impl Read) -> io::Result<(u8, Vec<u8>)> {
         }
         short => usize::from(short),
     };
-    if !whole || !masked || head[1] & 0x7f == 127 {
+    if !is_final || !is_masked || head[1] & 0x7f == 127 {
         return Err(io::ErrorKind::InvalidData.into());
     }
     let mut mask = [0; 4];
@@ -94,7 +104,7 @@ fn frame(input: &mut impl Read) -> io::Result<(u8, Vec<u8>)> {
     Ok((head[0] & 0x0f, payload))
 }
 
-/// FIPS 180-4 section 6.1, for the handshake, which is no secret.
+/// SHA-1 (FIPS 180-4 section 6.1) for the handshake, which needs no security.
 fn sha1(message: &[u8]) -> [u8; 20] {
     let mut padded = message.to_vec();
     padded.push(0x80);
@@ -141,7 +151,7 @@ fn sha1(message: &[u8]) -> [u8; 20] {
     digest
 }
 
-/// RFC 4648 section 4.
+/// Base64 (RFC 4648 section 4).
 fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();

@@ -1,4 +1,5 @@
-//! Connections through a network that delays, cuts off one way or both, and breaks.
+//! Connections over a network with delays, interruptions in one or both directions, and
+//! disconnects.
 
 use std::io;
 use std::time::Duration;
@@ -6,31 +7,32 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadHalf, W
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-/// What the kernels at both ends hold of a connection.
+/// Bytes of a connection that the kernels at both ends buffer.
 const BUFFER: usize = 64 * 1024;
 
-/// One way from one place to another.
+/// Conditions of one direction.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Weather {
-    /// Nothing passes; what is sent waits, as TCP would send it again.
+pub(super) struct LinkConditions {
+    /// Nothing passes; sent bytes wait, as with retransmissions of TCP.
     pub(super) cut: bool,
-    /// Of each piece.
+    /// Delay of each read.
     pub(super) delay: Duration,
 }
 
-/// From a node to a plane and back.
+/// The link between a node and a control plane.
 #[derive(Debug, Default)]
-pub(super) struct Path {
-    pub(super) up: watch::Sender<Weather>,
-    pub(super) down: watch::Sender<Weather>,
+pub(super) struct Link {
+    pub(super) up: watch::Sender<LinkConditions>,
+    pub(super) down: watch::Sender<LinkConditions>,
 }
 
-impl Path {
-    pub(super) fn is_fair(&self) -> bool {
+impl Link {
+    pub(super) fn is_open(&self) -> bool {
         !self.up.borrow().cut && !self.down.borrow().cut
     }
 
-    /// The node's end of a new connection; the other end goes to `plane`. `broken` breaks it.
+    /// Opens a connection: returns the node's end and sends the other end to `plane`. Cancelling
+    /// `broken` breaks it.
     pub(super) async fn connect(
         &self,
         plane: &mpsc::UnboundedSender<DuplexStream>,
@@ -46,13 +48,14 @@ impl Path {
             .map_err(|_| io::Error::from(io::ErrorKind::ConnectionRefused))?;
         let (near_read, near_write) = tokio::io::split(near);
         let (far_read, far_write) = tokio::io::split(far);
-        for (read, write, weather) in [(near_read, far_write, up), (far_read, near_write, down)] {
+        for (read, write, conditions) in [(near_read, far_write, up), (far_read, near_write, down)]
+        {
             let broken = broken.clone();
             tokio::spawn(async move {
                 tokio::select! {
                     biased;
                     () = broken.cancelled() => {}
-                    () = carry(read, write, weather) => {}
+                    () = forward(read, write, conditions) => {}
                 }
             });
         }
@@ -60,10 +63,10 @@ impl Path {
     }
 }
 
-/// Waits until something passes, and for as long as it takes.
-async fn pass(weather: &mut watch::Receiver<Weather>) {
-    let delay = match weather.wait_for(|weather| !weather.cut).await {
-        Ok(fair) => fair.delay,
+/// Waits until the direction is open, and for its delay.
+async fn pass(conditions: &mut watch::Receiver<LinkConditions>) {
+    let delay = match conditions.wait_for(|conditions| !conditions.cut).await {
+        Ok(open) => open.delay,
         Err(_gone) => return,
     };
     if !delay.is_zero() {
@@ -71,19 +74,19 @@ async fn pass(weather: &mut watch::Receiver<Weather>) {
     }
 }
 
-async fn carry(
+async fn forward(
     mut from: ReadHalf<DuplexStream>,
     mut to: WriteHalf<DuplexStream>,
-    mut weather: watch::Receiver<Weather>,
+    mut conditions: watch::Receiver<LinkConditions>,
 ) {
-    let mut piece = vec![0; BUFFER];
-    while let Ok(length @ 1..) = from.read(&mut piece).await {
-        pass(&mut weather).await;
-        if to.write_all(&piece[..length]).await.is_err() {
+    let mut block = vec![0; BUFFER];
+    while let Ok(length @ 1..) = from.read(&mut block).await {
+        pass(&mut conditions).await;
+        if to.write_all(&block[..length]).await.is_err() {
             return;
         }
     }
-    pass(&mut weather).await;
-    // Closed at the other end as well, or not: it ends here.
+    pass(&mut conditions).await;
+    // The other end may be closed already.
     let _ = to.shutdown().await;
 }

@@ -1,38 +1,41 @@
-//! Both sides of the feed, the real ones, through a seeded run of accidents; law 2, law 7, law 9.
+//! A seeded simulation of faults with the real publisher and the real client of the feed; laws 2,
+//! 7, 9.
 //!
 //! ```text
-//!   Database ── two replicas ── publisher, streams ── Middle ── Link ── client, cache folder
-//!   (store.rs)                  (plane.rs)                   (link.rs)  (node.rs)
+//!   database ── two replicas ── publisher, streams ── fault injector ── link ── client, cache folder
+//!   (store.rs)                  (control_plane.rs)                   (link.rs)  (node.rs)
 //! ```
 //!
-//! Time is paused, so a run of some minutes takes as long as its work. At each step every node serves
-//! exactly one committed table, revisions never went back within an epoch, and no node that nothing
-//! befell is behind, whatever befalls the others. In the end all is healed, and every node is at the head.
+//! Time is paused, so a run of simulated minutes takes only its CPU time. Invariants of each step:
+//! every node serves exactly one committed table; revisions never decrease within an epoch; a node
+//! without a fault is up to date whatever faults the others have. At the end all faults are
+//! repaired, and every node must reach the newest revision.
 //!
-//! A seed that fails is printed with what happened; `CLESS_SIM_SEED=N` runs it alone, `CLESS_SIM_SEEDS=N`
-//! runs that many. What is drawn follows from the seed; which of two things comes first in one instant may
-//! not, where a thread writes to disk.
+//! A failed seed is printed with its events; `CLESS_SIM_SEED=N` runs only that seed,
+//! `CLESS_SIM_SEEDS=N` runs that many. The seed determines all random choices, but not the order of
+//! simultaneous events if a thread writes to disk.
 
+mod control_plane;
+mod coverage;
 mod link;
 mod node;
-mod plane;
+mod run;
 mod store;
-mod tally;
-mod world;
 
 use std::num::NonZero;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
-use tally::Tally;
 
-/// Runs in `make test`.
+use coverage::Coverage;
+
+/// Number of runs in `make test`.
 const SEEDS: u64 = 1000;
 
-/// Seeds that fail before the rest are left alone.
-const SHOWN: usize = 5;
+/// Failed seeds after which the test stops.
+const MAX_FAILURES: usize = 5;
 
-/// What a thousand runs must have met.
-const MET: [&str; 27] = [
+/// Code paths that a thousand runs must cover.
+const REQUIRED: [&str; 27] = [
     "snapshot to a new node",
     "snapshot: compacted",
     "snapshot: unknown epoch",
@@ -57,7 +60,7 @@ const MET: [&str; 27] = [
     "node stopped",
     "plane killed",
     "plane stopped",
-    "node up to date beside one in trouble",
+    "node up to date beside a faulty one",
     "node shown as stale",
     "hello without a table",
 ];
@@ -65,23 +68,23 @@ const MET: [&str; 27] = [
 #[test]
 #[expect(
     clippy::print_stderr,
-    reason = "what happened, and how to see it again"
+    reason = "the events of failures, and the coverage"
 )]
-fn both_sides_of_the_feed_keep_its_laws_through_any_accidents() {
-    let alone = std::env::var("CLESS_SIM_SEED").ok();
-    let seeds = match &alone {
+fn the_feed_keeps_its_laws_under_any_faults() {
+    let single = std::env::var("CLESS_SIM_SEED").ok();
+    let seeds = match &single {
         Some(seed) => {
             let seed: u64 = seed.parse().expect("CLESS_SIM_SEED is a number");
             seed..seed + 1
         }
         None => {
-            let many = std::env::var("CLESS_SIM_SEEDS").ok();
-            0..many.map_or(SEEDS, |many| {
-                many.parse().expect("CLESS_SIM_SEEDS is a number")
+            let count = std::env::var("CLESS_SIM_SEEDS").ok();
+            0..count.map_or(SEEDS, |count| {
+                count.parse().expect("CLESS_SIM_SEEDS is a number")
             })
         }
     };
-    let tally = Tally::default();
+    let coverage = Coverage::default();
     let (next, last) = (AtomicU64::new(seeds.start), seeds.end);
     let began = Instant::now();
     let failed = parking_lot::Mutex::new(Vec::new());
@@ -91,21 +94,21 @@ fn both_sides_of_the_feed_keep_its_laws_through_any_accidents() {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= last || failed.lock().len() >= SHOWN {
+                    if seed >= last || failed.lock().len() >= MAX_FAILURES {
                         return;
                     }
-                    if let Err(story) = world::run(seed, &tally) {
-                        failed.lock().push((seed, story));
+                    if let Err(report) = run::run(seed, &coverage) {
+                        failed.lock().push((seed, report));
                     }
                 }
             });
         }
     });
     let failed = failed.into_inner();
-    let met = tally.all();
-    let lines: Vec<_> = met
+    let covered = coverage.counts();
+    let lines: Vec<_> = covered
         .iter()
-        .map(|(what, often)| format!("{often:>8} {what}"))
+        .map(|(path, count)| format!("{count:>8} {path}"))
         .collect();
     eprintln!(
         "{} seeds in {:?}\n{}",
@@ -113,12 +116,13 @@ fn both_sides_of_the_feed_keep_its_laws_through_any_accidents() {
         began.elapsed(),
         lines.join("\n")
     );
-    for (seed, story) in &failed {
-        eprintln!("{story}\nrun it again with CLESS_SIM_SEED={seed}\n");
+    for (seed, report) in &failed {
+        eprintln!("{report}\nCLESS_SIM_SEED={seed} repeats this run\n");
     }
     assert!(failed.is_empty(), "{} seeds failed", failed.len());
     if seeds == (0..SEEDS) {
-        let missing: Vec<_> = MET.iter().filter(|what| !met.contains_key(*what)).collect();
-        assert!(missing.is_empty(), "never met: {missing:?}");
+        let mut missing = REQUIRED.to_vec();
+        missing.retain(|path| !covered.contains_key(path));
+        assert!(missing.is_empty(), "not covered: {missing:?}");
     }
 }

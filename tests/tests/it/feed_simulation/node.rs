@@ -1,9 +1,9 @@
-//! A data plane as a process: the real client over a cache folder, watched at every table it serves.
+//! A simulated data plane: the real client with a cache folder. Every table that it serves is
+//! verified.
 
-use super::link::Path;
-use super::plane::Plane;
-use super::store::{At, Database};
-use super::tally::Tally;
+use super::coverage::Coverage;
+use super::link::Link;
+use super::store::{At, SimDatabase};
 use cless_data_plane::feed::{
     self, Environment, Feed, FeedOptions, IdentityError, ReportSource, Timing,
 };
@@ -15,7 +15,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use std::collections::HashMap;
 use std::io;
-use std::path::{Path as Folder, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::DuplexStream;
@@ -23,21 +23,21 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Where planes are found now: the door of each, and the way to it.
-pub(super) type Door = Option<(mpsc::UnboundedSender<DuplexStream>, CancellationToken)>;
+/// The listener of a running control plane, and a token that breaks its connections.
+pub(super) type Listener = Option<(mpsc::UnboundedSender<DuplexStream>, CancellationToken)>;
 
-/// The network as one node sees it.
+/// The network of one node.
 #[derive(Debug)]
-pub(super) struct View {
-    pub(super) paths: Vec<Path>,
-    pub(super) doors: Mutex<Vec<Door>>,
-    /// Every address leads to this plane: a mistake of DNS.
-    pub(super) misled: Mutex<Option<usize>>,
+pub(super) struct Network {
+    pub(super) links: Vec<Link>,
+    pub(super) listeners: Mutex<Vec<Listener>>,
+    /// With a DNS error, every address leads to this control plane.
+    pub(super) misdirected_to: Mutex<Option<usize>>,
     /// Breaks the node's connections.
     pub(super) broken: Mutex<CancellationToken>,
 }
 
-/// What happened to the file of the table while the node was down.
+/// The fate of the table's file while the node is down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Disk {
     Kept,
@@ -48,22 +48,22 @@ pub(super) enum Disk {
 }
 
 /// A data plane, running or not.
-pub(super) struct Node {
+pub(super) struct SimNode {
     pub(super) name: String,
-    pub(super) view: Arc<View>,
+    pub(super) network: Arc<Network>,
     pub(super) feed: Option<Feed>,
     folder: PathBuf,
-    clusters: Vec<(&'static str, Arc<Database>)>,
-    tally: Tally,
-    /// What was found wrong with a table that it served.
-    wrong: Arc<Mutex<Vec<String>>>,
+    clusters: Vec<(&'static str, Arc<SimDatabase>)>,
+    coverage: Coverage,
+    /// Violations found in served tables.
+    violations: Arc<Mutex<Vec<String>>>,
     rng: SmallRng,
     watching: Option<AbortHandle>,
 }
 
-struct Idle(watch::Sender<u64>);
+struct IdleReport(watch::Sender<u64>);
 
-impl ReportSource for Idle {
+impl ReportSource for IdleReport {
     fn report(&self) -> NodeReport {
         NodeReport::default()
     }
@@ -73,29 +73,29 @@ impl ReportSource for Idle {
     }
 }
 
-impl Node {
+impl SimNode {
     pub(super) fn new(
         name: String,
         folder: PathBuf,
         planes: usize,
-        clusters: Vec<(&'static str, Arc<Database>)>,
-        tally: Tally,
+        clusters: Vec<(&'static str, Arc<SimDatabase>)>,
+        coverage: Coverage,
         rng: &mut SmallRng,
     ) -> Self {
-        let view = View {
-            paths: (0..planes).map(|_| Path::default()).collect(),
-            doors: Mutex::new(vec![None; planes]),
-            misled: Mutex::default(),
+        let network = Network {
+            links: (0..planes).map(|_| Link::default()).collect(),
+            listeners: Mutex::new(vec![None; planes]),
+            misdirected_to: Mutex::default(),
             broken: Mutex::default(),
         };
         Self {
             name,
-            view: Arc::new(view),
+            network: Arc::new(network),
             feed: None,
             folder,
             clusters,
-            tally,
-            wrong: Arc::default(),
+            coverage,
+            violations: Arc::default(),
             rng: SmallRng::from_rng(rng),
             watching: None,
         }
@@ -119,42 +119,43 @@ impl Node {
         let rng = SmallRng::from_rng(&mut self.rng);
         let feed = self.claim(&options, &rng).await;
         if self.folder.join("routes.damaged").exists() {
-            self.tally.count("cache set aside");
+            self.coverage.count("cache set aside");
             std::fs::remove_file(self.folder.join("routes.damaged")).expect("a file");
         } else if !feed.table().is_initial() {
-            self.tally.count("cache used");
+            self.coverage.count("cache used");
         }
-        let watched = Watch {
+        let observer = TableObserver {
             name: self.name.clone(),
             clusters: self.clusters.clone(),
-            wrong: Arc::clone(&self.wrong),
+            violations: Arc::clone(&self.violations),
         };
-        self.watching = Some(tokio::spawn(watched.run(feed.clone())).abort_handle());
+        self.watching = Some(tokio::spawn(observer.run(feed.clone())).abort_handle());
         self.feed = Some(feed);
     }
 
-    /// Starts once the folder is free. The tests beside this one start programs: until such a child has
-    /// begun its program, it holds every lock that this process does.
+    /// Starts once the folder is unlocked. Concurrent tests start programs, and a child process
+    /// inherits the locks of this process until it executes its program.
     #[expect(
         clippy::disallowed_methods,
-        reason = "the children are not of this world's time"
+        reason = "child processes do not live in simulated time"
     )]
     async fn claim(&self, options: &FeedOptions, rng: &SmallRng) -> Feed {
         let began = std::time::Instant::now();
         loop {
-            let view = Arc::clone(&self.view);
+            let network = Arc::clone(&self.network);
             let environment = Environment::simulated(
                 move |endpoint| {
-                    let view = Arc::clone(&view);
+                    let network = Arc::clone(&network);
                     Box::pin(async move {
-                        let dial =
-                            tower::service_fn(move |to: http::Uri| dial(Arc::clone(&view), to));
-                        endpoint.connect_with_connector(dial).await
+                        let connect = tower::service_fn(move |to: http::Uri| {
+                            connect(Arc::clone(&network), to)
+                        });
+                        endpoint.connect_with_connector(connect).await
                     })
                 },
                 rng.clone(),
             );
-            let source = Arc::new(Idle(watch::Sender::new(0)));
+            let source = Arc::new(IdleReport(watch::Sender::new(0)));
             match feed::start_in(environment, options.clone(), source).await {
                 Err(feed::Error::Identity(IdentityError::InUse(_)))
                     if began.elapsed() < Duration::from_secs(10) =>
@@ -162,24 +163,23 @@ impl Node {
                     std::thread::sleep(Duration::from_millis(1));
                 }
                 started => {
-                    return started
-                        .expect("a cache folder, damaged or not, keeps no node from starting");
+                    return started.expect("a node starts with any cache folder");
                 }
             }
         }
     }
 
-    /// Ends the process: what it had on disk at this moment is what the next one finds.
+    /// Kills the process: the next one finds the present content of the disk.
     pub(super) async fn kill(&mut self, disk: Disk) {
         let Some(feed) = self.take() else {
             return;
         };
         self.disconnect();
         let file = self.folder.join("routes");
-        let then = std::fs::read(&file).ok();
+        let content = std::fs::read(&file).ok();
         feed.shutdown().await;
         drop(feed);
-        let Some(mut bytes) = then else {
+        let Some(mut bytes) = content else {
             let _ = std::fs::remove_file(&file);
             return;
         };
@@ -200,7 +200,7 @@ impl Node {
         std::fs::write(&file, bytes).expect("a folder to write to");
     }
 
-    /// Ends the process in order: the newest table is on disk then.
+    /// Stops the process cleanly, which leaves the newest table on disk.
     pub(super) async fn stop(&mut self) {
         if let Some(feed) = self.take() {
             let newest = feed.load_full();
@@ -211,12 +211,12 @@ impl Node {
         }
     }
 
-    /// Breaks its connections.
+    /// Breaks all connections.
     pub(super) fn disconnect(&self) {
-        std::mem::take(&mut *self.view.broken.lock()).cancel();
+        std::mem::take(&mut *self.network.broken.lock()).cancel();
     }
 
-    /// Where its table stands.
+    /// Cluster, epoch and revision of its table; `None` while it is down.
     pub(super) fn at(&self) -> Option<(String, At)> {
         let table = self.feed.as_ref()?.load_full();
         let cursor = table.cursor();
@@ -231,28 +231,28 @@ impl Node {
         feed.is_some_and(|feed| feed.status().borrow().connected)
     }
 
-    /// What a request would see now, and what was wrong so far.
+    /// Verifies the present table, and that no earlier one was wrong.
     pub(super) fn check(&self) -> Result<(), String> {
         if let Some(feed) = &self.feed {
             verify(&feed.load_full(), &self.clusters)?;
         }
-        match self.wrong.lock().first() {
-            Some(wrong) => Err(wrong.clone()),
+        match self.violations.lock().first() {
+            Some(violation) => Err(violation.clone()),
             None => Ok(()),
         }
     }
 
-    pub(super) fn cache(&self) -> &Folder {
+    pub(super) fn cache(&self) -> &Path {
         &self.folder
     }
 }
 
-async fn dial(view: Arc<View>, to: http::Uri) -> io::Result<TokioIo<DuplexStream>> {
-    let asked = usize::from(to.host().is_some_and(|host| host.starts_with('1')));
-    let plane = view.misled.lock().unwrap_or(asked);
-    let door = view.doors.lock()[plane].clone();
-    let (incoming, plane_breaks) = door.ok_or(io::ErrorKind::ConnectionRefused)?;
-    let node_breaks = view.broken.lock().clone();
+async fn connect(network: Arc<Network>, to: http::Uri) -> io::Result<TokioIo<DuplexStream>> {
+    let requested = usize::from(to.host().is_some_and(|host| host.starts_with('1')));
+    let plane = network.misdirected_to.lock().unwrap_or(requested);
+    let listener = network.listeners.lock()[plane].clone();
+    let (incoming, plane_breaks) = listener.ok_or(io::ErrorKind::ConnectionRefused)?;
+    let node_breaks = network.broken.lock().clone();
     let broken = CancellationToken::new();
     let (breaks, done) = (broken.clone(), broken.clone());
     tokio::spawn(async move {
@@ -262,25 +262,26 @@ async fn dial(view: Arc<View>, to: http::Uri) -> io::Result<TokioIo<DuplexStream
             () = done.cancelled() => {}
         }
     });
-    let stream = Plane::connect(&view.paths[plane], incoming, broken).await?;
+    let stream = network.links[plane].connect(&incoming, broken).await?;
     Ok(TokioIo::new(stream))
 }
 
-/// Looks at each table that is put in place.
-struct Watch {
+/// Verifies each new table of a node.
+struct TableObserver {
     name: String,
-    clusters: Vec<(&'static str, Arc<Database>)>,
-    wrong: Arc<Mutex<Vec<String>>>,
+    clusters: Vec<(&'static str, Arc<SimDatabase>)>,
+    violations: Arc<Mutex<Vec<String>>>,
 }
 
-impl Watch {
+impl TableObserver {
     async fn run(self, feed: Feed) {
         let mut changed = feed.changed();
         let mut newest = HashMap::new();
         loop {
             changed.borrow_and_update();
-            if let Err(wrong) = self.look(&feed.load_full(), &mut newest) {
-                self.wrong.lock().push(format!("{}: {wrong}", self.name));
+            if let Err(violation) = self.check(&feed.load_full(), &mut newest) {
+                let violation = format!("{}: {violation}", self.name);
+                self.violations.lock().push(violation);
             }
             if changed.changed().await.is_err() {
                 return;
@@ -288,7 +289,7 @@ impl Watch {
         }
     }
 
-    fn look(
+    fn check(
         &self,
         table: &Table,
         newest: &mut HashMap<(String, String), i64>,
@@ -299,7 +300,7 @@ impl Watch {
         let before = newest.insert(key, cursor.revision).unwrap_or(i64::MIN);
         if before > cursor.revision {
             return Err(format!(
-                "went back within epoch {} from revision {before} to {}",
+                "revision decreased within epoch {} from {before} to {}",
                 cursor.epoch, cursor.revision
             ));
         }
@@ -307,8 +308,8 @@ impl Watch {
     }
 }
 
-/// That a table is exactly one that was committed, and serves what it says.
-fn verify(table: &Table, clusters: &[(&'static str, Arc<Database>)]) -> Result<(), String> {
+/// Checks that a table equals a committed one and serves its routes.
+fn verify(table: &Table, clusters: &[(&'static str, Arc<SimDatabase>)]) -> Result<(), String> {
     if table.is_initial() {
         return Ok(());
     }
@@ -318,7 +319,7 @@ fn verify(table: &Table, clusters: &[(&'static str, Arc<Database>)]) -> Result<(
         .iter()
         .find(|(name, _)| **name == **table.cluster())
         .map(|(_, database)| database)
-        .ok_or_else(|| format!("a table of no cluster: {}", table.cluster()))?;
+        .ok_or_else(|| format!("a table of an unknown cluster: {}", table.cluster()))?;
     let committed = database
         .committed(&at)
         .ok_or_else(|| format!("a table that was never committed: {at:?}"))?;
@@ -338,14 +339,14 @@ fn verify(table: &Table, clusters: &[(&'static str, Arc<Database>)]) -> Result<(
         }
         let good = entry.last_good();
         if let Some(good) = good.filter(|_| !entry.is_good())
-            && !database.ever(uid, &good.received)
+            && !database.ever_had(uid, &good.received)
         {
-            return Err(format!("{at:?}: {uid} serves what it never was"));
+            return Err(format!("{at:?}: {uid} serves a route that it never had"));
         }
         for (host, _) in entry.serving().iter().flat_map(|route| route.all_hosts()) {
-            let leads = table.lookup(host);
-            let elsewhere = leads.is_none_or(|leads| *leads.route.service_uid != **uid);
-            if elsewhere && entry.is_good() {
+            let found = table.lookup(host);
+            let is_other = found.is_none_or(|found| *found.route.service_uid != **uid);
+            if is_other && entry.is_good() {
                 return Err(format!("{at:?}: {host} does not lead to {uid}"));
             }
         }

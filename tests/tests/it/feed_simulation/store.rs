@@ -1,4 +1,4 @@
-//! A database in memory: the history of one cluster, and what each replica can read of it.
+//! A database in memory with the history of one cluster, and its view by each replica.
 
 use bytes::Bytes;
 use cless_control_plane::domain::{ServiceId, Uid};
@@ -13,15 +13,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// A committed table: each route's bytes by its service's uid.
+/// A committed table: encoded routes by service uid.
 pub(super) type Committed = Arc<BTreeMap<String, Bytes>>;
 
 /// Epoch and revision.
 pub(super) type At = (String, i64);
 
-/// What all replicas of a cluster share.
+/// The database shared by all replicas of a cluster.
 #[derive(Debug)]
-pub(super) struct Database {
+pub(super) struct SimDatabase {
     state: Mutex<State>,
     head: watch::Sender<i64>,
 }
@@ -35,13 +35,13 @@ struct State {
     digest: [u8; 32],
     routes: BTreeMap<String, StoredRoute>,
     log: Vec<RouteChange>,
-    /// Every table that was ever committed.
+    /// All tables ever committed.
     committed: HashMap<At, Committed>,
-    /// When each was.
+    /// Times of the commits.
     times: Vec<(Instant, At)>,
 }
 
-impl Database {
+impl SimDatabase {
     pub(super) fn new(cluster: &str) -> Arc<Self> {
         let mut state = State {
             cluster: cluster.to_owned(),
@@ -62,7 +62,7 @@ impl Database {
         })
     }
 
-    /// Sets a route, removes it, or writes what changes no route.
+    /// Sets a route, or removes it without `body`.
     pub(super) fn write(&self, uid: &str, body: Option<Bytes>) {
         let mut state = self.state.lock();
         let revision = state.revision + 1;
@@ -72,16 +72,7 @@ impl Database {
         let op = match body {
             None => RouteOp::Remove,
             Some(body) => {
-                let sha256 = Sha256::digest(&body).into();
-                state.digest = sum(state.digest, sha256);
-                let route = StoredRoute {
-                    service_uid: Uid::parse(uid).expect("a uid"),
-                    service: ServiceId::parse("any").expect("an id"),
-                    revision,
-                    body,
-                    sha256,
-                };
-                state.routes.insert(uid.to_owned(), route);
+                state.insert(uid, revision, body);
                 RouteOp::Upsert
             }
         };
@@ -89,7 +80,7 @@ impl Database {
         self.head.send_replace(state.revision);
     }
 
-    /// Forgets all changes but the newest `keep`.
+    /// Deletes all changes except the newest `keep`.
     pub(super) fn compact(&self, keep: usize) {
         let mut state = self.state.lock();
         let cut = state.log.len().saturating_sub(keep + 1);
@@ -97,27 +88,18 @@ impl Database {
         state.compacted = state.log[0].revision;
     }
 
-    /// A backup from `ago` revisions ago is put in the database's place, in a new epoch.
+    /// Restores the backup of `ago` revisions ago in a new epoch.
     pub(super) fn restore(&self, ago: i64) {
         let mut state = self.state.lock();
         let at = (state.revision - ago).max(1);
         let old = state.committed.get(&(state.epoch(), at)).cloned();
-        // In another epoch then: only the epoch changes.
+        // Without a table of this epoch only the epoch changes.
         if let Some(old) = old {
             state.revision = at;
             state.digest = [0; 32];
             state.routes.clear();
             for (uid, body) in &*old {
-                let sha256 = Sha256::digest(body).into();
-                state.digest = sum(state.digest, sha256);
-                let route = StoredRoute {
-                    service_uid: Uid::parse(uid.as_str()).expect("a uid"),
-                    service: ServiceId::parse("any").expect("an id"),
-                    revision: at,
-                    body: body.clone(),
-                    sha256,
-                };
-                state.routes.insert(uid.clone(), route);
+                state.insert(uid, at, body.clone());
             }
         }
         state.epoch += 1;
@@ -131,8 +113,8 @@ impl Database {
         self.state.lock().committed.get(at).cloned()
     }
 
-    /// Every value that a service's route ever had.
-    pub(super) fn ever(&self, uid: &str, value: &Bytes) -> bool {
+    /// Whether a service's route ever had this value.
+    pub(super) fn ever_had(&self, uid: &str, value: &Bytes) -> bool {
         let state = self.state.lock();
         let mut tables = state.committed.values();
         tables.any(|table| table.get(uid) == Some(value))
@@ -143,7 +125,7 @@ impl Database {
         (state.epoch(), state.revision)
     }
 
-    /// The head as it was then.
+    /// The head at a time; `None` before the first commit.
     pub(super) fn head_at(&self, then: Instant) -> Option<At> {
         let state = self.state.lock();
         let mut times = state.times.iter().rev();
@@ -160,6 +142,19 @@ impl Database {
 impl State {
     fn epoch(&self) -> String {
         format!("{}-{}", self.cluster, self.epoch)
+    }
+
+    fn insert(&mut self, uid: &str, revision: i64, body: Bytes) {
+        let sha256 = Sha256::digest(&body).into();
+        self.digest = sum(self.digest, sha256);
+        let route = StoredRoute {
+            service_uid: Uid::parse(uid).expect("a uid"),
+            service: ServiceId::parse("any").expect("an id"),
+            revision,
+            body,
+            sha256,
+        };
+        self.routes.insert(uid.to_owned(), route);
     }
 
     fn commit(&mut self, uid: Option<&str>, op: RouteOp) {
@@ -188,30 +183,30 @@ impl State {
     }
 }
 
-/// What one control plane sees of the database.
+/// The view of one control plane.
 #[derive(Debug, Clone)]
 pub(super) struct Replica {
-    database: Arc<Database>,
-    /// The database does not answer it.
+    database: Arc<SimDatabase>,
+    /// Whether reads fail.
     pub(super) cut_off: Arc<AtomicBool>,
-    /// It hears of no write: polling must find it.
-    pub(super) deaf: Arc<AtomicBool>,
+    /// Whether notifications are lost, so that only polling finds writes.
+    pub(super) unnotified: Arc<AtomicBool>,
     never: Arc<watch::Sender<i64>>,
 }
 
 impl Replica {
-    pub(super) fn new(database: &Arc<Database>) -> Self {
+    pub(super) fn new(database: &Arc<SimDatabase>) -> Self {
         Self {
             database: Arc::clone(database),
             cut_off: Arc::default(),
-            deaf: Arc::default(),
+            unnotified: Arc::default(),
             never: Arc::new(watch::Sender::new(0)),
         }
     }
 
     fn read(&self) -> Result<parking_lot::MutexGuard<'_, State>, Error> {
         if self.cut_off.load(Ordering::Relaxed) {
-            return Err(Error::Database("simulated: no answer".to_owned()));
+            return Err(Error::Database("simulated: no response".to_owned()));
         }
         Ok(self.database.state.lock())
     }
@@ -219,7 +214,7 @@ impl Replica {
 
 impl FeedSource for Replica {
     fn subscribe(&self) -> watch::Receiver<i64> {
-        if self.deaf.load(Ordering::Relaxed) {
+        if self.unnotified.load(Ordering::Relaxed) {
             self.never.subscribe()
         } else {
             self.database.head.subscribe()
@@ -261,7 +256,7 @@ impl FeedSource for Replica {
     }
 }
 
-/// Modulo 2^256, big-endian: written apart from both planes' own.
+/// The sum modulo 2^256, big-endian; independent of the implementations under test.
 fn sum(a: [u8; 32], b: [u8; 32]) -> [u8; 32] {
     let mut carry = 0;
     let mut sum = [0; 32];

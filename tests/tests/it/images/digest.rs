@@ -40,12 +40,12 @@ async fn the_first_digest_counts_on_all_nodes_though_the_tag_moves() -> Result<(
     cluster.wait_containers("hello", 0, SOON).await?;
     registry::remove_local(&docker, at).await?;
     cluster.wait_propagated(0).await?;
-    let before = registry.asked()?.len();
+    let before = registry.requests()?.len();
     greets(&cluster, 1, "hello", "first").await?;
     let asked = registry.manifests("app", before)?;
     // Engines keep manifests by digest, so it may have asked for none; but never for the tag's.
     ensure!(asked.iter().all(|by| *by == first.digest), "{asked:?}");
-    let since = registry.asked()?.into_iter().skip(before);
+    let since = registry.requests()?.into_iter().skip(before);
     let blobs = since.filter(|one| one.path.contains("/blobs/")).count();
     ensure!(blobs > 0, "the second node pulled nothing");
     ensure!(
@@ -70,10 +70,10 @@ async fn an_image_that_was_pulled_before_fixes_the_digest_too() -> Result<()> {
     let at = registry.address();
     let first = pulled_before(&registry, &docker).await?;
     serve_briefly(&cluster, "hello", &first, PullPolicy::Missing).await?;
-    let before = registry.asked()?.len();
+    let before = registry.requests()?.len();
     greets(&cluster, 0, "hello", "first").await?;
     runs(&cluster, "hello", &first).await?;
-    ensure!(registry.asked()?.len() == before, "it was pulled again");
+    ensure!(registry.requests()?.len() == before, "it was pulled again");
     cluster.finish().await?;
     registry::remove_local(&docker, at).await
 }
@@ -86,7 +86,7 @@ async fn always_asks_the_registry_before_the_first_start_on_a_node() -> Result<(
     let at = registry.address();
     let first = pulled_before(&registry, &docker).await?;
     serve_briefly(&cluster, "hello", &first, PullPolicy::Always).await?;
-    let before = registry.asked()?.len();
+    let before = registry.requests()?.len();
     greets(&cluster, 0, "hello", "first").await?;
     let asked = registry.manifests("app", before)?;
     ensure!(asked.iter().any(|by| by == "1"), "{asked:?}");
@@ -95,10 +95,10 @@ async fn always_asks_the_registry_before_the_first_start_on_a_node() -> Result<(
     cluster.wait_propagated(0).await?;
 
     cluster.wait_containers("hello", 0, SOON).await?;
-    let before = registry.asked()?.len();
+    let before = registry.requests()?.len();
     greets(&cluster, 0, "hello", "first").await?;
     ensure!(
-        registry.asked()?.len() == before,
+        registry.requests()?.len() == before,
         "asked before the second start"
     );
 
@@ -109,11 +109,11 @@ async fn always_asks_the_registry_before_the_first_start_on_a_node() -> Result<(
     cluster.stop_node(0).await?;
     cluster.start_node(0).await?;
     cluster.wait_propagated(0).await?;
-    let before = registry.asked()?.len();
+    let before = registry.requests()?.len();
     greets(&cluster, 0, "hello", "first").await?;
     let asked = registry.manifests("app", before)?;
     ensure!(
-        registry.asked()?.len() > before,
+        registry.requests()?.len() > before,
         "the registry was not asked"
     );
     // By the digest it need not ask for the manifest again; by the tag it must.
@@ -129,7 +129,7 @@ async fn never_takes_what_is_there_and_asks_no_registry() -> Result<()> {
     let registry = Registry::start().await?;
     let at = registry.address();
     let first = registry.push(&docker, at, ("app", "1"), "first", 0).await?;
-    let before = registry.asked()?.len();
+    let before = registry.requests()?.len();
     serve_briefly(&cluster, "hello", &first, PullPolicy::Never).await?;
     let refused = cluster.get("hello", "/").await?;
     ensure!(refused.status == 503, "{refused:?}");
@@ -143,15 +143,21 @@ async fn never_takes_what_is_there_and_asks_no_registry() -> Result<()> {
         failure.message.contains("the pull policy is `never`"),
         "{failure:?}"
     );
-    ensure!(registry.asked()?.len() == before, "the registry was asked");
+    ensure!(
+        registry.requests()?.len() == before,
+        "the registry was asked"
+    );
 
     registry::pull_by_hand(&docker, &first.reference).await?;
-    let before = registry.asked()?.len();
+    let before = registry.requests()?.len();
     wait::until("the back-off is over", SOON, async || {
         Ok((cluster.get("hello", "/").await?.status == 200).then_some(()))
     })
     .await?;
-    ensure!(registry.asked()?.len() == before, "the registry was asked");
+    ensure!(
+        registry.requests()?.len() == before,
+        "the registry was asked"
+    );
     cluster.finish().await?;
     registry::remove_local(&docker, at).await
 }

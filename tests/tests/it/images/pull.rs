@@ -89,7 +89,7 @@ async fn one_pull_serves_two_services_and_goes_on_without_its_callers() -> Resul
         cold_start_timeout: duration(Duration::from_secs(1)),
         ..settings()
     };
-    let before = away.registry.asked()?.len();
+    let before = away.registry.requests()?.len();
     for service in ["one", "two"] {
         serve(
             cluster,
@@ -114,7 +114,7 @@ async fn one_pull_serves_two_services_and_goes_on_without_its_callers() -> Resul
         .await?;
         greets(cluster, 0, service, "pulled").await?;
     }
-    let blobs = away.registry.asked()?.into_iter().skip(before);
+    let blobs = away.registry.requests()?.into_iter().skip(before);
     let blobs: Vec<_> = blobs
         .filter(|one| one.method == "GET" && one.path.contains("/blobs/"))
         .collect();

@@ -1,4 +1,4 @@
-//! What is acknowledged is on disk: the order of system calls, as the kernel saw them.
+//! Acknowledged writes are on disk: the test checks the order of system calls in a trace.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -11,13 +11,13 @@ use cless_tests::wait;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// In the env of the version, and so in its row.
+/// A marker in the environment of the version, and so in its row.
 const MARK: &str = "mark-of-the-traced-write";
-/// In the answer, and in no other message.
+/// A name that only the response contains.
 const NAME: &str = "services/traced/versions/1";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_answer_to_a_write_is_sent_after_its_fsync() -> Result<()> {
+async fn the_response_to_a_write_is_sent_after_its_fsync() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let database = sqlite(&dir.path().join("cless.db"));
     let plane = ControlPlane::start(dir.path(), "control-plane", any_port(), &database).await?;
@@ -37,7 +37,7 @@ async fn the_answer_to_a_write_is_sent_after_its_fsync() -> Result<()> {
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .context("strace, which tests/tools.sh installs")?;
+        .context("cannot start strace; `make tools` installs it")?;
     wait::until(
         "all threads are traced",
         Duration::from_secs(10),
@@ -46,16 +46,16 @@ async fn the_answer_to_a_write_is_sent_after_its_fsync() -> Result<()> {
     .await?;
     api.create_version("traced", "hello:1", &[("MARK", MARK)])
         .await?;
-    let id = strace.id().context("strace has ended")?;
+    let id = strace.id().context("strace has exited")?;
     kill(Pid::from_raw(i32::try_from(id)?), Signal::SIGINT)?;
     strace.wait().await?;
     plane.stop().await?;
-    assert_order(&std::fs::read_to_string(&trace)?)
+    check_order(&std::fs::read_to_string(&trace)?)
 }
 
 fn all_traced(pid: u32) -> Result<bool> {
     for task in std::fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task"))? {
-        // A thread may end meanwhile.
+        // A thread may exit meanwhile.
         let status = std::fs::read_to_string(task?.path().join("status")).unwrap_or_default();
         let untraced = status
             .lines()
@@ -67,10 +67,10 @@ fn all_traced(pid: u32) -> Result<bool> {
     Ok(true)
 }
 
-/// The row is written to the log, the log is flushed, and only then does the answer leave.
-fn assert_order(trace: &str) -> Result<()> {
+/// Checks that the row is written to the WAL and the WAL is flushed before the response is sent.
+fn check_order(trace: &str) -> Result<()> {
     let lines: Vec<&str> = trace.lines().collect();
-    let shown = || {
+    let excerpt = || {
         let short = lines.iter().map(|line| line.chars().take(160).collect());
         short.collect::<Vec<String>>().join("\n")
     };
@@ -79,42 +79,42 @@ fn assert_order(trace: &str) -> Result<()> {
         .rposition(|line| {
             line.contains("pwrite64(") && line.contains("cless.db-wal>") && line.contains(MARK)
         })
-        .with_context(|| format!("the row is not written:\n{}", shown()))?;
-    let answered = lines
+        .with_context(|| format!("the row is not written:\n{}", excerpt()))?;
+    let responded = lines
         .iter()
         .position(|line| line.contains("<socket:") && line.contains(NAME))
-        .with_context(|| format!("no answer:\n{}", shown()))?;
+        .with_context(|| format!("no response:\n{}", excerpt()))?;
     let flushed = lines.iter().enumerate().skip(written).find(|(at, line)| {
         let sync = line.contains("fdatasync(") || line.contains("fsync(");
         sync && line.contains("cless.db-wal>") && {
-            // Ended at once, or where the same thread resumes.
+            // The call completes in its line or where the same thread resumes it.
             let thread = line.split(' ').next().unwrap_or_default();
             let end = lines[*at..].iter().position(|later| {
                 later.starts_with(thread)
                     && (later.contains("sync(") || later.contains("sync resumed"))
                     && later.trim_end().ends_with("= 0")
             });
-            end.is_some_and(|end| at + end < answered)
+            end.is_some_and(|end| at + end < responded)
         }
     });
     ensure!(
-        flushed.is_some() && written < answered,
-        "the answer left before the flush:\n{}",
-        shown()
+        flushed.is_some() && written < responded,
+        "the response was sent before the flush:\n{}",
+        excerpt()
     );
     Ok(())
 }
 
 #[test]
-fn the_check_finds_an_answer_that_came_too_early() {
+fn the_check_detects_an_early_response() {
     let good = format!(
         "7 pwrite64(9</d/cless.db-wal>, \"{MARK}\", 4096, 0) = 4096\n7 fdatasync(9</d/cless.db-wal> <unfinished ...>\n\
          8 writev(3</log>, ...) = 1\n7 <... fdatasync resumed>) = 0\n8 writev(5<socket:[1]>, \"{NAME}\") = 9\n"
     );
-    assert_order(&good).expect("in order");
+    check_order(&good).expect("the order is correct");
     let mut lines: Vec<&str> = good.lines().collect();
     lines.swap(3, 4);
-    assert_order(&lines.join("\n")).expect_err("answered before the flush ended");
+    check_order(&lines.join("\n")).expect_err("the response precedes the end of the flush");
     lines.remove(1);
-    assert_order(&lines.join("\n")).expect_err("never flushed");
+    check_order(&lines.join("\n")).expect_err("there is no flush");
 }

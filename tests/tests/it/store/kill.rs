@@ -1,12 +1,14 @@
-//! kill -9 in the middle of a write storm, again and again, on one database.
+//! Repeated kill -9 under heavy writes on one database.
 //!
-//! Each writer keeps a log of what was acknowledged to it; after each kill the log is held against the
-//! database. A seed draws the moments; a failure prints it, and `CLESS_TEST_SEED` replays it.
+//! Writers log their acknowledged writes, and each kill is followed by a comparison of the log with
+//! the database. A seed determines the times of the kills; a failure prints it, and
+//! `CLESS_TEST_SEED` replays it.
 
+use std::io::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use cless_tests::cluster::{Api, settings};
 use cless_tests::control_plane::{ControlPlane, any_port, sqlite};
 use rand::rngs::SmallRng;
@@ -17,24 +19,23 @@ use super::ledger::{self, Acknowledged};
 
 const ROUNDS: u64 = 8;
 const WRITERS: usize = 12;
-/// After the storm began: in the middle of a commit, of a batch, between two.
+/// Time of the kill after the start of the writers: within a commit, within a batch or between two.
 const KILL_AFTER_MS: std::ops::Range<u64> = 20..500;
 
 type Log = Arc<Mutex<Vec<Acknowledged>>>;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kill_9_in_a_write_storm_loses_no_acknowledged_write_and_leaves_no_half_one() -> Result<()>
-{
+async fn kill_9_loses_no_acknowledged_write_and_leaves_no_partial_one() -> Result<()> {
     let seed = match std::env::var("CLESS_TEST_SEED") {
         Ok(seed) => seed.parse()?,
         Err(_) => rand::rng().random(),
     };
-    storm(seed)
+    kill_repeatedly(seed)
         .await
-        .with_context(|| format!("CLESS_TEST_SEED={seed} replays this"))
+        .with_context(|| format!("CLESS_TEST_SEED={seed} replays this run"))
 }
 
-async fn storm(seed: u64) -> Result<()> {
+async fn kill_repeatedly(seed: u64) -> Result<()> {
     let mut rng = SmallRng::seed_from_u64(seed);
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("cless.db");
@@ -55,29 +56,28 @@ async fn storm(seed: u64) -> Result<()> {
             ended?;
         }
         let database = ledger::open(&path)?;
-        ledger::assert_whole(&database)?;
+        ledger::check_consistent(&database)?;
         let log = log.lock().expect("no writer panicked");
         for write in log.iter() {
-            ledger::assert_kept(&database, write)?;
+            ledger::check_kept(&database, write)?;
         }
         acknowledged = log.len();
     }
-    anyhow::ensure!(acknowledged > 50, "only {acknowledged} writes: no storm");
-    // It opens once more, and finds the routes as it would write them.
+    ensure!(acknowledged > 50, "only {acknowledged} writes");
+    // The control plane opens the database again and finds its stored routes up to date.
     let plane =
         ControlPlane::start(dir.path(), "control-plane", any_port(), &sqlite(&path)).await?;
-    let said = std::fs::read_to_string(dir.path().join("control-plane.log"))?;
-    anyhow::ensure!(!said.contains("building them anew"), "{said}");
+    let log = std::fs::read_to_string(dir.path().join("control-plane.log"))?;
+    ensure!(!log.contains("building them anew"), "{log}");
     plane.stop().await?;
-    use std::io::Write as _;
     writeln!(
         std::io::stderr(),
-        "{ROUNDS} kills, {acknowledged} acknowledged writes, all kept (seed {seed})"
+        "{ROUNDS} kills, {acknowledged} acknowledged writes, none lost (seed {seed})"
     )?;
     Ok(())
 }
 
-/// Writes until the control plane is gone.
+/// Writes until the control plane is killed.
 async fn write(mut api: Api, service: String, mut rng: SmallRng, log: Log) {
     let keep = |write| log.lock().expect("no writer panicked").push(write);
     let Ok(made) = api.create_service(&service, settings()).await else {
@@ -102,7 +102,7 @@ async fn write(mut api: Api, service: String, mut rng: SmallRng, log: Log) {
             });
         } else {
             let mark = format!("mark-{:016x}", rng.random::<u64>());
-            // Rows of all sizes, some over several pages.
+            // Rows differ in size; some span several pages.
             let padding = "x".repeat(rng.random_range(0..6000));
             let env = [("MARK", &*mark), ("PADDING", &*padding)];
             let Ok(made) = api.create_version(&service, "storm:1", &env).await else {

@@ -1,4 +1,4 @@
-//! What a database must hold, be it after a kill: read with plain SQL, without a line of cless.
+//! Invariants of a database, also after a kill, checked with plain SQL and without code of cless.
 
 use std::path::Path;
 
@@ -6,14 +6,14 @@ use anyhow::{Context as _, Result, ensure};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use sha2::{Digest as _, Sha256};
 
-/// A write that was acknowledged.
+/// An acknowledged write.
 #[derive(Debug, Clone)]
 pub(super) enum Acknowledged {
     Service {
         service: String,
         revision: i64,
     },
-    /// `mark` is in its env.
+    /// A version with `mark` in its environment.
     Version {
         service: String,
         number: i32,
@@ -27,26 +27,26 @@ pub(super) enum Acknowledged {
     },
 }
 
-/// Opens the file as a program that was killed left it: SQLite recovers it from its log.
+/// Opens the file of a killed program; SQLite recovers it from its WAL.
 pub(super) fn open(path: &Path) -> Result<Connection> {
     Ok(Connection::open(path)?)
 }
 
-/// No write is half there: whatever the writers of `kill.rs` do makes one revision and one row more.
-pub(super) fn assert_whole(database: &Connection) -> Result<()> {
+/// Checks that no write is partial: each write of `kill.rs` adds one revision and one row.
+pub(super) fn check_consistent(database: &Connection) -> Result<()> {
     let text = |sql: &str| -> Result<String> { Ok(database.query_row(sql, [], |row| row.get(0))?) };
     let count = |sql: &str| -> Result<i64> { Ok(database.query_row(sql, [], |row| row.get(0))?) };
     ensure!(text("PRAGMA integrity_check")? == "ok", "damaged");
     let broken: Option<String> = database
         .query_row("PRAGMA foreign_key_check", [], |row| row.get(0))
         .optional()?;
-    ensure!(broken.is_none(), "a row without its service in {broken:?}");
+    ensure!(broken.is_none(), "a row of {broken:?} has no service");
 
     let revision = count("SELECT revision FROM feed_state")?;
     let rows = count(
         "SELECT (SELECT count(*) FROM services) + (SELECT count(*) FROM versions) + (SELECT count(*) FROM traffic_revisions)",
     )?;
-    ensure!(revision == rows, "{revision} revisions made {rows} rows");
+    ensure!(revision == rows, "{revision} revisions, but {rows} rows");
     let first = count("SELECT min(revision) FROM route_changes")?;
     let last = count("SELECT max(revision) FROM route_changes")?;
     let all = count("SELECT count(*) FROM route_changes")?;
@@ -59,13 +59,13 @@ pub(super) fn assert_whole(database: &Connection) -> Result<()> {
         count(
             "SELECT count(*) FROM services s WHERE next_version - 1 <> (SELECT count(*) FROM versions v WHERE v.service_uid = s.uid)"
         )? == 0,
-        "a service counts versions that are not there"
+        "the version count of a service is wrong"
     );
     ensure!(
         count(
             "SELECT count(*) FROM services s WHERE traffic_revision <> (SELECT count(*) FROM traffic_revisions t WHERE t.service_uid = s.uid)"
         )? == 0,
-        "a service counts traffic revisions that are not there"
+        "the traffic revision count of a service is wrong"
     );
     ensure!(
         count(
@@ -73,11 +73,11 @@ pub(super) fn assert_whole(database: &Connection) -> Result<()> {
         )? == 0,
         "a service has no host or no route"
     );
-    assert_digest(database)
+    check_digest(database)
 }
 
-/// The digest of the head is the sum of the digests of the routes, and each of those is of its bytes.
-fn assert_digest(database: &Connection) -> Result<()> {
+/// Checks the digest of each route, and that the digest of the head is their sum.
+fn check_digest(database: &Connection) -> Result<()> {
     let mut sum = [0u8; 32];
     let mut routes = database.prepare("SELECT body, digest FROM routes")?;
     let mut rows = routes.query([])?;
@@ -104,8 +104,8 @@ fn assert_digest(database: &Connection) -> Result<()> {
     Ok(())
 }
 
-/// An acknowledged write is there, as it was acknowledged.
-pub(super) fn assert_kept(database: &Connection, write: &Acknowledged) -> Result<()> {
+/// Checks that an acknowledged write is in the database.
+pub(super) fn check_kept(database: &Connection, write: &Acknowledged) -> Result<()> {
     let found: Option<i64> = match write {
         Acknowledged::Service { service, revision } => database.query_row(
             "SELECT 1 FROM services s JOIN route_changes c ON c.service_uid = s.uid AND c.revision = ?2 WHERE s.name = ?1",

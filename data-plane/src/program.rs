@@ -1,0 +1,25 @@
+//! The command line of `cless-data-plane`, here so that the guide's tables are made from it.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use cless_proto::log::LogFormat;
+
+use crate::Options;
+
+/// Serves HTTP from containers according to the control plane's route table.
+#[derive(Debug, Parser)]
+#[command(name = "cless-data-plane", version)]
+pub struct Program {
+    /// Addresses, folders, limits.
+    #[command(flatten)]
+    pub options: Options,
+
+    /// Format of log lines on stderr, which `RUST_LOG` filters (default: info).
+    #[arg(long, env = "CLESS_LOG_FORMAT", value_enum, default_value = "text")]
+    pub log_format: LogFormat,
+
+    /// Write `{"listen": "IP:PORT", "admin": "IP:PORT"}` to this file once the node is listening.
+    #[arg(long, env = "CLESS_READY_FILE")]
+    pub ready_file: Option<PathBuf>,
+}
