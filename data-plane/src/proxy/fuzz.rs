@@ -69,8 +69,8 @@ fn check_hop_by_hop(before: &HeaderMap, after: &HeaderMap, switches: bool) {
         );
     }
     let connection = all(after, &header::CONNECTION);
-    let wanted: &[&str] = if switches { &["upgrade"] } else { &[] };
-    assert_eq!(connection, wanted);
+    let expected: &[&str] = if switches { &["upgrade"] } else { &[] };
+    assert_eq!(connection, expected);
     assert_eq!(after.contains_key(header::UPGRADE), switches);
     for name in [header::HOST, header::CONTENT_LENGTH] {
         assert_eq!(all(before, &name), all(after, &name), "{name}");
@@ -109,7 +109,7 @@ fn fuzz_headers() {
             assert!(all(&after, &header::COOKIE).len() <= 1);
             let mut again = after.clone();
             headers::prepare_request(&mut again, upgrade);
-            assert_eq!(again, after, "twice is once");
+            assert_eq!(again, after, "idempotent");
             forwarded::set_forwarded(
                 &mut after,
                 RequestOrigin {
@@ -130,7 +130,7 @@ fn fuzz_headers() {
                 ("x-request-id", &id),
             ] {
                 let name = HeaderName::from_static(name);
-                assert_eq!(all(&after, &name), [value], "{name} is ours alone");
+                assert_eq!(all(&after, &name), [value], "only cless sets {name}");
             }
             let via = all(&after, &header::VIA);
             assert!(

@@ -33,7 +33,8 @@ pub struct ProxyOptions {
     #[arg(long, env = "CLESS_MAX_STREAMS", default_value_t = 128)]
     pub max_streams: u32,
 
-    /// Cancelled requests at which an HTTP/2 connection is closed, if they are half of all; 0: no limit.
+    /// Cancelled requests at which an HTTP/2 connection is closed, if they are half of all; 0: no
+    /// limit.
     #[arg(long, env = "CLESS_MAX_RESETS", default_value_t = 200)]
     pub max_resets: u32,
 
@@ -65,8 +66,9 @@ pub struct ProxyOptions {
     #[arg(long, env = "CLESS_TLS_LISTEN", requires = "tls_cert_dir")]
     pub tls_listen: Option<SocketAddr>,
 
-    /// Folder of certificates: `NAME.crt` (PEM chain) with `NAME.key`, reloaded within 5 s of a change.
-    /// A certificate serves the hosts it names; `default.crt` serves clients without a server name.
+    /// Folder of certificates: `NAME.crt` (PEM chain) with `NAME.key`, reloaded within 5 s of a
+    /// change. A certificate serves the hosts it names; `default.crt` serves clients without a
+    /// server name.
     #[arg(long, env = "CLESS_TLS_CERT_DIR")]
     pub tls_cert_dir: Option<PathBuf>,
 

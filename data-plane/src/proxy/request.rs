@@ -6,7 +6,8 @@
 //! ```
 //!
 //! [`context`] holds the request and its instance permit until both bodies end. [`headers`],
-//! [`forwarded`] and [`h2_websocket`] are pure. [`error`] lists every response that cless generates.
+//! [`forwarded`] and [`h2_websocket`] are pure. [`error`] lists every response that cless
+//! generates.
 
 pub(crate) mod body;
 mod context;

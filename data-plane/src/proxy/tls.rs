@@ -1,10 +1,12 @@
 //! TLS towards clients: certificates by host, reloaded when their files change.
 //!
-//! A [`CertificateStore`] is immutable. A reload swaps in a new one, so handshakes in progress and open
-//! connections keep theirs. A [`CertificateSource`] loads certificates: a folder now, ACME later.
+//! A [`CertificateStore`] is immutable. A reload swaps in a new one, so handshakes in progress and
+//! open connections keep theirs. A [`CertificateSource`] loads certificates: a folder now, ACME
+//! later.
 //!
-//! A host is covered by the certificate that names it, or by one for `*.` and its parent. Other clients,
-//! and those that send no server name, get `default.crt`, or the first certificate by name.
+//! A host is covered by the certificate that names it, or by one for `*.` and its parent. Other
+//! clients, and those that send no server name, get `default.crt`, or the first certificate by
+//! name.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;

@@ -1,8 +1,9 @@
 //! One worker's connections to instances, kept open between requests.
 //!
-//! [`Upstreams`] finds or makes a connection and returns a [`Lease`] of it. Connections are keyed by
-//! the instance's serial number and never by address: the engine reuses addresses of removed
-//! containers. They are generic over the request body ([`UploadBody`]) and know nothing of requests.
+//! [`Upstreams`] finds or makes a connection and returns a [`Lease`] of it. Connections are keyed
+//! by the instance's serial number and never by address: the engine reuses addresses of removed
+//! containers. They are generic over the request body ([`UploadBody`]) and know nothing of
+//! requests.
 //!
 //! Each worker has its own connections, so there is no lock. Workers share two facts per instance:
 //!

@@ -1,4 +1,5 @@
-//! Codecs that both sides of the proxy share. Nothing here knows a client, an instance or a request.
+//! Codecs that both sides of the proxy share. Nothing here knows a client, an instance or a
+//! request.
 //!
 //! - `h1_*`: HTTP/1. [`h1_framing`] checks requests, [`h1_head`] and [`h1_decode`] read responses.
 //!   All three are pure and reject every message that two parsers could read in two ways.

@@ -1,4 +1,5 @@
-//! Counters and flags of one client's connection, shared by its socket, its requests and its worker.
+//! Counters and flags of one client's connection, shared by its socket, its requests and its
+//! worker.
 //!
 //! Everything runs on one thread. The fields are atomics only because hyper requires an upgraded
 //! connection to be `Send`.

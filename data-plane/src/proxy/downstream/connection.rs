@@ -1,6 +1,6 @@
 //! One client's connection: the TLS handshake, protocol detection, and requests until it ends.
 //!
-//! [`serve`] polls the connection together with its [`ClientConn`]: whoever closes or drains the
+//! [`serve`] polls the connection together with its [`ClientConn`]: a call that closes or drains the
 //! latter wakes the task, which then ends the connection, or has it end after its requests.
 
 use std::convert::Infallible;

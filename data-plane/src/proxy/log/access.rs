@@ -1,12 +1,12 @@
 //! The access log: one line per request, written by a thread of its own.
 //!
-//! Each worker formats lines into its buffer. A full buffer, or any buffer at a tick, goes to the writer
-//! thread over a bounded queue. If the disk is slower than the traffic, buffers are dropped and
-//! counted; requests are unaffected.
+//! Each worker formats lines into its buffer. A full buffer, or any buffer at a tick, goes to the
+//! writer thread over a bounded queue. If the disk is slower than the traffic, buffers are dropped
+//! and counted; requests are unaffected.
 //!
-//! `combined` is Apache's format followed by service, version, seconds, cold-start milliseconds and the
-//! reason of a response by cless itself. Values from clients are escaped, so that they cannot forge
-//! lines.
+//! `combined` is Apache's format followed by service, version, seconds, cold-start milliseconds and
+//! the reason of a response by cless itself. Values from clients are escaped, so that they cannot
+//! forge lines.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -298,8 +298,8 @@ fn millis_of(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// Escapes as JSON does, for both formats. Other bytes than ASCII become `\u00XX`, so that a line is
-/// always UTF-8.
+/// Escapes as JSON does, for both formats. Other bytes than ASCII become `\u00XX`, so that a line
+/// is always UTF-8.
 fn escape(out: &mut Vec<u8>, text: &[u8]) -> io::Result<()> {
     for byte in text {
         match byte {

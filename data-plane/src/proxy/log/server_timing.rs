@@ -1,5 +1,5 @@
-//! The `Server-Timing` field (W3C, Server Timing section 2) of a request that waited for an instance:
-//! its own wait, and the phases of the start or the wake that it waited for.
+//! The `Server-Timing` field (W3C, Server Timing section 2) of a request that waited for an
+//! instance: its own wait, and the phases of the start or the wake that it waited for.
 //!
 //! ```text
 //! server-timing: cless-wait;dur=301.2, cless-queue;dur=0.0, cless-create;dur=12.1, cless-start;dur=270.4, cless-ready;dur=1.9

@@ -1,7 +1,7 @@
 //! The state of one request, shared by its handler, both bodies and its tunnel.
 //!
-//! [`RequestContext`] holds the instance's [`Guard`], so the instance is busy until the last byte of
-//! both bodies has passed or one side fails. The guard is not released at the response head. The
+//! [`RequestContext`] holds the instance's [`Guard`], so the instance is busy until the last byte
+//! of both bodies has passed or one side fails. The guard is not released at the response head. The
 //! request is counted and logged when its last holder drops the context.
 
 use std::cell::{Cell, OnceCell, RefCell};

@@ -21,9 +21,9 @@ use crate::proxy::upstream::{Lease, STARVATION_TIMEOUT, UpstreamProtocol};
 use crate::proxy::wire::incoming::Incoming;
 use crate::proxy::worker::Worker;
 
-/// Pauses before another attempt to connect. The exit of an instance is known within about 60 ms, so
-/// the second pause outlasts it. The last one is for a busy engine, and for an instance that still
-/// runs and is found unresponsive after a few checks.
+/// Pauses before another attempt to connect. The exit of an instance is known within about 60 ms,
+/// so the second pause outlasts it. The last one is for a busy engine, and for an instance that
+/// still runs and is found unresponsive after a few checks.
 const CONNECT_RETRY: [Duration; 4] = [
     Duration::from_millis(20),
     Duration::from_millis(100),

@@ -1,7 +1,7 @@
 //! The fields that describe the origin of a request. Pure.
 //!
-//! `X-Forwarded-For`, `-Proto`, `-Host` and `Via` are set. A client's own values and `Forwarded` (RFC
-//! 7239) are removed. Those of a peer that the operator trusts are kept and extended.
+//! `X-Forwarded-For`, `-Proto`, `-Host` and `Via` are set. A client's own values and `Forwarded`
+//! (RFC 7239) are removed. Those of a peer that the operator trusts are kept and extended.
 
 use std::net::IpAddr;
 

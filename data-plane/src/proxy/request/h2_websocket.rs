@@ -1,5 +1,5 @@
-//! WebSockets over HTTP/2 (RFC 8441): translates a client's extended CONNECT into the HTTP/1.1 upgrade
-//! of RFC 6455 for the instance. Pure; the caller supplies the randomness.
+//! WebSockets over HTTP/2 (RFC 8441): translates a client's extended CONNECT into the HTTP/1.1
+//! upgrade of RFC 6455 for the instance. Pure; the caller supplies the randomness.
 //!
 //! ```text
 //!  client                                proxy                         instance

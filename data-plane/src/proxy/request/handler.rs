@@ -32,8 +32,8 @@ const MAX_FORWARDS: HeaderName = header::MAX_FORWARDS;
 
 /// Returns the response to one request. Errors are responses too.
 ///
-/// The request is boxed because each level of async calls stores its arguments again, and the future
-/// is moved several times before it is polled.
+/// The request is boxed because each level of async calls stores its arguments again, and the
+/// future is moved several times before it is polled.
 pub(crate) async fn handle(
     worker: Rc<Worker>,
     client: Rc<ClientConn>,

@@ -81,7 +81,8 @@ pub(crate) fn host<B>(request: &Request<B>) -> Result<Cow<'_, str>, Error> {
     }
 }
 
-/// Checks the form of a target (RFC 9112 section 3.2): a path, an absolute URI, or `*` for `OPTIONS`.
+/// Checks the form of a target (RFC 9112 section 3.2): a path, an absolute URI, or `*` for
+/// `OPTIONS`.
 ///
 /// # Errors
 /// [`Error::BadRequest`] for any other form.
@@ -108,8 +109,8 @@ pub(crate) fn host_field<B>(request: &Request<B>) -> Option<HeaderValue> {
     }
 }
 
-/// The protocol that a request asks to upgrade to (RFC 9110 section 7.8). `None` for HTTP/1.0, which
-/// cannot, and for h2c, which is obsolete (RFC 9113 section 3.1).
+/// The protocol that a request asks to upgrade to (RFC 9110 section 7.8). `None` for HTTP/1.0,
+/// which cannot, and for h2c, which is obsolete (RFC 9113 section 3.1).
 pub(crate) fn upgrade(headers: &HeaderMap, version: Version) -> Option<HeaderValue> {
     let protocol = headers.get(header::UPGRADE)?;
     let is_upgrade = version == Version::HTTP_11
@@ -205,8 +206,8 @@ pub(crate) fn prepare_response(
     append_via(headers, via);
 }
 
-/// Removes trailers that frame or route a message, or describe its origin: the head has decided that
-/// (RFC 9110 section 6.5.1).
+/// Removes trailers that frame or route a message, or describe its origin: the head has decided
+/// that (RFC 9110 section 6.5.1).
 pub(crate) fn prepare_trailers(trailers: &mut HeaderMap) {
     let forbidden = |name: &HeaderName| {
         let name = name.as_str();
@@ -250,8 +251,8 @@ pub(crate) fn append_via(headers: &mut HeaderMap, version: Version) {
 
 /// The id of a request: that of a trusted peer if it is valid, or a new one from `random`.
 ///
-/// It is marked as never indexed for HTTP/2 (RFC 7541 section 6.2.3): a value that is sent once would
-/// only displace useful ones.
+/// It is marked as never indexed for HTTP/2 (RFC 7541 section 6.2.3): a value that is sent once
+/// would only displace useful ones.
 pub(crate) fn request_id(headers: &HeaderMap, trusted: bool, random: u128) -> HeaderValue {
     let given = match trusted {
         true => headers.get(REQUEST_ID),

@@ -1,8 +1,8 @@
 //! Tunnels of upgraded connections: bytes in both directions until either side ends, both are
 //! silent for too long, or the tunnel reaches its maximum age.
 //!
-//! Bytes that either side sent ahead of the switch are part of the tunnel: the connections hand over
-//! what they had read.
+//! Bytes that either side sent ahead of the switch are part of the tunnel: the connections hand
+//! over what they had read.
 
 use std::cell::Cell;
 use std::io;

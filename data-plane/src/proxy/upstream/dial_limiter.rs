@@ -7,8 +7,9 @@
 //! `fs/file.c`). Connections beyond the listen backlog wait a second for a retransmission.
 //!
 //! So a worker dials an instance a few times per [`WINDOW`]. Other requests take a connection that
-//! is released, or dial in a later window. Each window with waiters is twice as wide as the previous
-//! one: a slow instance has a hundred requests of a worker after 20 ms, a thousand after 35 ms.
+//! is released, or dial in a later window. Each window with waiters is twice as wide as the
+//! previous one: a slow instance has a hundred requests of a worker after 20 ms, a thousand after
+//! 35 ms.
 //!
 //! A failed dial fails all waiters, so that an unreachable instance costs one timeout and not one
 //! after another.

@@ -10,10 +10,10 @@
 //!                                   └─────► h1_decode ─► frames, trailers
 //! ```
 //!
-//! Decision: no `hyper::client::conn`, which is a task behind two channels. Here the task that serves
-//! the client also does the upstream I/O, so a request costs two scheduler turns and a short one a
-//! single write. The bar `cpu_per_request` of case h1-1k (at most 0.90 of nginx and HAProxy) holds
-//! this codec in place; `make bench-proxy --cases h1-1k` measures it.
+//! Decision: no `hyper::client::conn`, which is a task behind two channels. Here the task that
+//! serves the client also does the upstream I/O, so a request costs two scheduler turns and a short
+//! one a single write. The bar `cpu_per_request` of case h1-1k (at most 0.90 of nginx and HAProxy)
+//! holds this codec in place; `make bench-proxy --cases h1-1k` measures it.
 
 mod upload;
 

@@ -1,9 +1,9 @@
 //! Strict framing of HTTP/1 requests. Pure: bytes in, a verdict out.
 //!
-//! hyper frames messages too, but leniently and without telling: it prefers `Transfer-Encoding` over
-//! a `Content-Length` beside it, which it drops, and accepts a bare LF. A lenient proxy is half of a
-//! request smuggling attack (RFC 9112 section 11.2). So the same bytes are checked here first, and
-//! every message that two parsers could read in two ways is a [`FramingError`].
+//! hyper frames messages too, but leniently and without telling: it prefers `Transfer-Encoding`
+//! over a `Content-Length` beside it, which it drops, and accepts a bare LF. A lenient proxy is
+//! half of a request smuggling attack (RFC 9112 section 11.2). So the same bytes are checked here
+//! first, and every message that two parsers could read in two ways is a [`FramingError`].
 //!
 //! ```text
 //!        complete head       complete body

@@ -24,8 +24,8 @@ pub(crate) struct ResponseHead {
     pub(crate) keep_alive: bool,
 }
 
-/// Takes a head from the front of `buffer`; `None` if it is incomplete. `is_head`: the method of the
-/// request was HEAD.
+/// Takes a head from the front of `buffer`; `None` if it is incomplete. `is_head`: the method of
+/// the request was HEAD.
 ///
 /// # Errors
 /// If the head is malformed (RFC 9112 section 4), or frames its body ambiguously (section 6.3).
@@ -165,7 +165,7 @@ mod tests {
 
     fn head(fields: &str) -> ResponseHead {
         let text = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
-        read(&text).expect("well formed").expect("whole")
+        read(&text).expect("well formed").expect("complete")
     }
 
     #[test]
@@ -190,7 +190,7 @@ mod tests {
         ] {
             let text = format!("HTTP/1.1 {status} X\r\ncontent-length: 5\r\n\r\n");
             let head = parse(&mut BytesMut::from(text.as_str()), is_head);
-            let head = head.expect("well formed").expect("whole");
+            let head = head.expect("well formed").expect("complete");
             assert_eq!(*head.response.body(), BodyDecoder::Over, "{status}");
             assert!(head.keep_alive);
         }
@@ -228,7 +228,7 @@ mod tests {
         assert!(!head("").keep_alive, "its end is the end of the body");
         let old = |more: &str| {
             let text = format!("HTTP/1.0 200 OK\r\n{length}{more}\r\n");
-            read(&text).expect("well formed").expect("whole")
+            read(&text).expect("well formed").expect("complete")
         };
         assert!(!old("").keep_alive);
         assert!(old("connection: keep-alive\r\n").keep_alive);
@@ -250,7 +250,7 @@ mod tests {
         let mut buffer = BytesMut::from(text);
         let head = parse(&mut buffer, false)
             .expect("well formed")
-            .expect("whole");
+            .expect("complete");
         assert_eq!(buffer, "ok");
         let response = head.response;
         assert_eq!(response.headers().get_all("x").iter().count(), 2);

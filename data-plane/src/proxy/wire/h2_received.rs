@@ -52,7 +52,8 @@ impl H2Body {
             };
             match data.transpose()? {
                 Some(data) => {
-                    // A reader takes a frame only if it has room for it, so its capacity is free again.
+                    // A reader takes a frame only if it has room for it, so its capacity is free
+                    // again.
                     self.stream.flow_control().release_capacity(data.len())?;
                     let taken = data.len() as u64;
                     self.left = self.left.map(|left| left.saturating_sub(taken));

@@ -5,8 +5,8 @@
 //! [`WriteCoalescer`] between `h2` and the socket buffers short writes until the poll ends
 //! ([`WriteCoalescer::end_turn`]). Long writes leave at once, behind the buffer, in one `writev`.
 //!
-//! Laws: bytes leave in the order of the writes; the buffer holds at most [`MAX_BUFFERED`] bytes and
-//! one short write.
+//! Laws: bytes leave in the order of the writes; the buffer holds at most [`MAX_BUFFERED`] bytes
+//! and one short write.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -18,8 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// At this size the buffer is sent before another write is accepted.
 const MAX_BUFFERED: usize = 64 * 1024;
-/// Writes of this length are sent at once and not copied: more than a frame of 16 KiB with its head.
-/// Copying a frame that is still in the cache costs less than a system call for it.
+/// Writes of this length are sent at once and not copied: more than a frame of 16 KiB with its
+/// head. Copying a frame that is still in the cache costs less than a system call for it.
 const LONG_WRITE: usize = 17 * 1024;
 /// Slices in one write; a frame has two, head and payload.
 const MAX_SLICES: usize = 8;
@@ -194,7 +194,7 @@ mod tests {
         let written: Vec<u8> = (0..sizes.iter().sum())
             .map(|at: usize| (at / 7) as u8)
             .collect();
-        let wanted = written.clone();
+        let expected = written.clone();
         let writing = async move {
             let (mut writer, mut rest) = (coalescer.clone(), &written[..]);
             for (at, size) in sizes.into_iter().enumerate() {
@@ -210,7 +210,7 @@ mod tests {
         let mut read = Vec::new();
         let ((), outcome) = tokio::join!(writing, far.read_to_end(&mut read));
         outcome.unwrap();
-        (wanted, read)
+        (expected, read)
     }
 
     proptest! {
@@ -220,8 +220,8 @@ mod tests {
             pipe in 1_usize..40_000,
         ) {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            let (wanted, read) = runtime.block_on(coalesced(sizes, pipe));
-            prop_assert!(wanted == read);
+            let (expected, read) = runtime.block_on(coalesced(sizes, pipe));
+            prop_assert!(expected == read);
         }
     }
 

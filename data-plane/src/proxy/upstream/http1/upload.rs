@@ -305,7 +305,7 @@ mod tests {
                 .body(())
                 .expect("a request")
         };
-        for (method, body, wanted) in [
+        for (method, body, expected) in [
             (
                 Method::GET,
                 BodyFraming::Over,
@@ -328,7 +328,7 @@ mod tests {
             ),
         ] {
             let out = written(&request(method), body);
-            assert_eq!(String::from_utf8_lossy(&out), wanted);
+            assert_eq!(String::from_utf8_lossy(&out), expected);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Sleep on the real engine: frozen when idle, woken in milliseconds, never left frozen.
+//! Pause on the real engine: idle instances are paused, resumed in milliseconds, never left paused.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{SOON, sample};
 
-pub(crate) fn sleepy(pause_after: Duration, idle_timeout: Duration) -> v1::ServiceSettings {
+pub(crate) fn pause_after(pause_after: Duration, idle_timeout: Duration) -> v1::ServiceSettings {
     v1::ServiceSettings {
         pause_after: duration(pause_after),
         idle_timeout: duration(idle_timeout),
@@ -22,11 +22,11 @@ pub(crate) fn sleepy(pause_after: Duration, idle_timeout: Duration) -> v1::Servi
     }
 }
 
-const TENTH: Duration = Duration::from_millis(100);
-const MINUTE: Duration = Duration::from_secs(60);
+const PAUSE_AFTER: Duration = Duration::from_millis(100);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Waits until the one container of the service is frozen.
-pub(crate) async fn asleep(cluster: &Cluster, service: &str) -> Result<Container> {
+/// Waits until the only container of the service is paused.
+pub(crate) async fn wait_paused(cluster: &Cluster, service: &str) -> Result<Container> {
     wait::until("the container is paused", SOON, async || {
         let mut found = cluster.containers(Some(service)).await?;
         let paused = found.len() == 1 && found[0].state == "paused";
@@ -42,26 +42,33 @@ async fn answers(cluster: &Cluster) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_idle_instance_sleeps_is_shown_so_and_wakes_in_milliseconds() -> Result<()> {
+async fn an_idle_instance_is_paused_and_resumes_in_milliseconds() -> Result<()> {
     let cluster = Cluster::start(1).await?;
     cluster
-        .serve("hello", sample().await?, sleepy(TENTH, MINUTE))
+        .serve(
+            "hello",
+            sample().await?,
+            pause_after(PAUSE_AFTER, IDLE_TIMEOUT),
+        )
         .await?;
     answers(&cluster).await?;
-    let mut wakes = Vec::new();
-    let first = asleep(&cluster, "hello").await?;
+    let mut resumes = Vec::new();
+    let first = wait_paused(&cluster, "hello").await?;
     for _ in 0..10 {
-        ensure!(asleep(&cluster, "hello").await?.id == first.id, "replaced");
+        ensure!(
+            wait_paused(&cluster, "hello").await?.id == first.id,
+            "replaced"
+        );
         let begin = Instant::now();
         answers(&cluster).await?;
-        wakes.push(begin.elapsed());
+        resumes.push(begin.elapsed());
     }
-    #[expect(clippy::print_stderr, reason = "a measurement, for who asks for it")]
+    #[expect(clippy::print_stderr, reason = "a measurement, shown with --nocapture")]
     {
-        eprintln!("wake from pause: median {:.1} ms", millis(median(&wakes)));
+        eprintln!("resume: median {:.1} ms", millis(median(&resumes)));
     }
-    asleep(&cluster, "hello").await?;
-    wait::until("it is reported as paused", SOON, async || {
+    wait_paused(&cluster, "hello").await?;
+    wait::until("the instance is reported as paused", SOON, async || {
         let instances = cluster.api()?.instances("hello").await?;
         let paused = instances.len() == 1 && instances[0].state() == State::Paused;
         Ok(paused.then_some(()))
@@ -77,13 +84,17 @@ async fn an_idle_instance_sleeps_is_shown_so_and_wakes_in_milliseconds() -> Resu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_request_is_lost_around_the_time_of_sleep() -> Result<()> {
+async fn no_request_is_lost_around_a_pause() -> Result<()> {
     let cluster = Cluster::start(1).await?;
     cluster
-        .serve("hello", sample().await?, sleepy(TENTH, MINUTE))
+        .serve(
+            "hello",
+            sample().await?,
+            pause_after(PAUSE_AFTER, IDLE_TIMEOUT),
+        )
         .await?;
     let address = cluster.node(0).listen;
-    // One connection of a client for all of them, and a new one for every other.
+    // Rounds alternate between one kept connection and new ones.
     let mut kept = http_client::Connection::open(address).await?;
     let mut waits = 0;
     for round in 0..200u64 {
@@ -94,28 +105,31 @@ async fn no_request_is_lost_around_the_time_of_sleep() -> Result<()> {
         };
         ensure!(answer.status == 200, "round {round}: {answer:?}");
         waits += u32::from(begin.elapsed() > Duration::from_millis(10));
-        // From before the freeze, through it, to after it.
+        // Intervals from before the pause to after it.
         sleep(Duration::from_millis(85 + round * 7 % 50)).await;
     }
-    ensure!(waits > 20, "the times missed the freezes: {waits} waited");
+    ensure!(
+        waits > 20,
+        "the intervals missed the pauses: {waits} waited"
+    );
     let left = cluster.containers(Some("hello")).await?;
     ensure!(left.len() == 1, "{left:?}");
     cluster.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sleeper_is_removed_at_the_idle_timeout() -> Result<()> {
+async fn a_paused_instance_is_removed_at_the_idle_timeout() -> Result<()> {
     let cluster = Cluster::start(1).await?;
     cluster
         .serve(
             "hello",
             sample().await?,
-            sleepy(Duration::from_millis(500), Duration::from_secs(3)),
+            pause_after(Duration::from_millis(500), Duration::from_secs(3)),
         )
         .await?;
     answers(&cluster).await?;
     let last = Instant::now();
-    asleep(&cluster, "hello").await?;
+    wait_paused(&cluster, "hello").await?;
     cluster.wait_containers("hello", 0, SOON).await?;
     ensure!(
         last.elapsed() >= Duration::from_secs(3),
@@ -127,44 +141,51 @@ async fn a_sleeper_is_removed_at_the_idle_timeout() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_stops_leaves_no_sleeper() -> Result<()> {
+async fn a_stopping_node_leaves_no_paused_container() -> Result<()> {
     let mut cluster = Cluster::start(1).await?;
     cluster
-        .serve("hello", sample().await?, sleepy(TENTH, MINUTE))
+        .serve(
+            "hello",
+            sample().await?,
+            pause_after(PAUSE_AFTER, IDLE_TIMEOUT),
+        )
         .await?;
     answers(&cluster).await?;
-    asleep(&cluster, "hello").await?;
+    wait_paused(&cluster, "hello").await?;
     let begin = Instant::now();
     cluster.node(0).signal(Signal::SIGTERM)?;
     cluster.node_ends(0).await?;
     ensure!(
         begin.elapsed() < Duration::from_secs(8),
-        "it was not thawed to end: {:?}",
+        "it was not resumed to stop: {:?}",
         begin.elapsed()
     );
-    ensure!(cluster.containers(None).await?.is_empty(), "it is left");
+    ensure!(
+        cluster.containers(None).await?.is_empty(),
+        "containers are left"
+    );
     cluster.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_was_killed_wakes_its_sleepers_and_removes_what_is_not_routed() -> Result<()> {
+async fn a_restarted_node_resumes_paused_containers_and_removes_unrouted_ones() -> Result<()> {
     let mut cluster = Cluster::start(1).await?;
     for service in ["hello", "gone"] {
         cluster
             .serve(
                 service,
                 sample().await?,
-                sleepy(Duration::from_secs(2), MINUTE),
+                pause_after(Duration::from_secs(2), IDLE_TIMEOUT),
             )
             .await?;
         ensure!(cluster.get(service, "/").await?.status == 200, "no answer");
     }
-    let hello = asleep(&cluster, "hello").await?;
-    asleep(&cluster, "gone").await?;
+    let hello = wait_paused(&cluster, "hello").await?;
+    wait_paused(&cluster, "gone").await?;
     cluster.kill_node(0).await?;
     cluster.api()?.delete_service("gone").await?;
     cluster.start_node(0).await?;
-    wait::until("it is awake", SOON, async || {
+    wait::until("the container is resumed", SOON, async || {
         let found = cluster.containers(Some("hello")).await?;
         Ok((found.len() == 1 && found[0].state == "running").then_some(()))
     })
@@ -173,7 +194,7 @@ async fn a_node_that_was_killed_wakes_its_sleepers_and_removes_what_is_not_route
     let again = cluster.wait_containers("hello", 1, SOON).await?;
     ensure!(again[0].id == hello.id, "it was replaced");
     cluster.wait_containers("gone", 0, SOON).await?;
-    // And sleeps again like any other.
-    asleep(&cluster, "hello").await?;
+    // An adopted container is paused again as usual.
+    wait_paused(&cluster, "hello").await?;
     cluster.finish().await
 }

@@ -1,7 +1,7 @@
 //! Images from real registries on loopback.
 //!
-//! The nodes of a cluster share one engine, so what a node pulled is seen in the registry's own log,
-//! and images are taken off the engine between steps.
+//! The nodes of a cluster share one engine. Tests therefore observe pulls in the log of the registry
+//! and remove images from the engine between steps.
 
 mod credentials;
 mod digest;
@@ -18,15 +18,15 @@ use cless_tests::wait;
 
 use crate::SOON;
 
-/// A service's instances are gone soon after its requests.
-fn fleeting() -> v1::ServiceSettings {
+/// Settings with an idle timeout of one second.
+fn short_idle_timeout() -> v1::ServiceSettings {
     v1::ServiceSettings {
         idle_timeout: duration(Duration::from_secs(1)),
         ..settings()
     }
 }
 
-/// A service whose only version has all traffic.
+/// Creates a service whose only version has all traffic.
 async fn serve(
     cluster: &Cluster,
     service: &str,
@@ -42,14 +42,20 @@ async fn serve(
     Ok(())
 }
 
-/// [`serve`] for a short while only, of an image that is got by this policy.
+/// [`serve`] with a pull policy and a short idle timeout.
 async fn serve_briefly(
     cluster: &Cluster,
     service: &str,
     image: &Pushed,
     policy: v1::version_spec::PullPolicy,
 ) -> Result<()> {
-    serve(cluster, service, fleeting(), spec(&image.reference, policy)).await
+    serve(
+        cluster,
+        service,
+        short_idle_timeout(),
+        spec(&image.reference, policy),
+    )
+    .await
 }
 
 fn spec(image: &str, policy: v1::version_spec::PullPolicy) -> v1::VersionSpec {
@@ -60,7 +66,7 @@ fn spec(image: &str, policy: v1::version_spec::PullPolicy) -> v1::VersionSpec {
     }
 }
 
-/// A request to a service through a node is answered with this text.
+/// Checks the response of a service through a node.
 async fn greets(cluster: &Cluster, node: usize, service: &str, greeting: &str) -> Result<()> {
     let answer = cluster.node(node).get(&Cluster::host(service), "/").await?;
     let text = answer.text();
@@ -80,14 +86,14 @@ async fn digest(cluster: &Cluster, service: &str) -> Result<String> {
     .await
 }
 
-/// Version 1 of a service runs this very image.
+/// Checks that version 1 of a service runs this image.
 async fn runs(cluster: &Cluster, service: &str, image: &Pushed) -> Result<()> {
     let digest = digest(cluster, service).await?;
     ensure!(digest == image.digest, "another digest: {digest}");
     Ok(())
 }
 
-/// What the nodes say of version 1 of a service.
+/// The status of version 1 of a service on each node.
 async fn status(cluster: &Cluster, service: &str) -> Result<Vec<v1::NodeVersionStatus>> {
     let version = cluster.api()?.version(service, 1).await?;
     Ok(version.status.unwrap_or_default().nodes)
