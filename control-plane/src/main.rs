@@ -3,23 +3,32 @@
 use anyhow::Context as _;
 use clap::Parser as _;
 use cless_control_plane::Options;
-use cless_control_plane::program::{Command, LogFormat, Program};
+use cless_control_plane::program::{Command, Program};
+use cless_proto::log::{self, LogFormat};
 use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let program = Program::parse();
-    let done = match program.command {
+    match execute(Program::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn execute(program: Program) -> anyhow::Result<()> {
+    match program.command {
         Some(Command::NewEpoch { options, log }) => {
-            start_log(log.log_format);
+            start_log(log.log_format)?;
             new_epoch(&options).await
         }
         Some(Command::Backup { options, log, to }) => {
-            start_log(log.log_format);
+            start_log(log.log_format)?;
             backup(&options, &to).await
         }
         Some(Command::Restore {
@@ -28,19 +37,12 @@ async fn main() -> ExitCode {
             from,
             force,
         }) => {
-            start_log(log.log_format);
+            start_log(log.log_format)?;
             restore(&options, &from, force).await
         }
         None => {
-            start_log(program.log.log_format);
+            start_log(program.log.log_format)?;
             run(program.options, program.ready_file.as_deref()).await
-        }
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
         }
     }
 }
@@ -92,16 +94,13 @@ async fn run(options: Options, ready_file: Option<&Path>) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// `RUST_LOG` chooses what is said, as everywhere.
-fn start_log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_unset| EnvFilter::new("info,sqlx=warn,sea_orm=warn"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    match format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
-    }
+/// Starts the log, filtered by `RUST_LOG`.
+fn start_log(format: LogFormat) -> anyhow::Result<()> {
+    let log = log::Log {
+        format,
+        filter: log::filter("info,sqlx=warn,sea_orm=warn"),
+        color: std::io::stderr().is_terminal(),
+        flatten: true,
+    };
+    Ok(log.start()?)
 }

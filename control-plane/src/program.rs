@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
+use cless_proto::log::LogFormat;
 
 use crate::Options;
 
@@ -88,13 +89,4 @@ pub struct Log {
     /// How log lines are written to stderr.
     #[arg(long, env = "CLESS_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
-}
-
-/// Format of log lines.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum LogFormat {
-    /// For a person.
-    Text,
-    /// One JSON object a line.
-    Json,
 }

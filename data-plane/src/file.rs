@@ -1,11 +1,11 @@
-//! Files of the cache folder, written so that a crash leaves the old content or the new.
+//! Crash-safe writing of files in the cache folder.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-/// Writes a file whole or not at all: a temporary file, fsync, rename, fsync of the folder.
+/// Replaces a file atomically: temporary file, fsync, rename, fsync of the folder.
 pub(crate) fn replace(
     path: &Path,
     write: impl FnOnce(&mut File) -> io::Result<()>,

@@ -1,16 +1,16 @@
-//! Fuzzing on the stable toolchain, for a bounded time, as tests.
+//! Time-bounded fuzzing on the stable toolchain, as tests.
 //!
-//! A target is a property of bytes, a corpus of inputs that are valid or nearly so, and words that
-//! matter to the parser. Inputs are corpus entries mutated at random: bits, bytes, ranges, words,
-//! halves of two entries. It is blind to coverage, which the instrumented fuzzers are not: those
-//! need a nightly toolchain. What it lacks in guidance the corpora and the words make up for in part,
-//! and it runs wherever the tests do.
+//! A target is a property of byte strings, with a corpus of valid or nearly valid inputs and a
+//! dictionary of tokens for the parser. Inputs are corpus entries with random mutations: bits,
+//! bytes, ranges, tokens, and splices of two entries. Unlike instrumented fuzzers, which need a
+//! nightly toolchain, it has no coverage guidance. The corpora and dictionaries make up for that in
+//! part.
 //!
 //! | variable | |
 //! |---|---|
-//! | `CLESS_FUZZ_SECONDS` | how long each target runs: 2 |
-//! | `CLESS_FUZZ_SEED` | the seed, else a random one; a failure tells it |
-//! | `CLESS_FUZZ_INPUT` | this input alone, in hexadecimal, as a failure tells it |
+//! | `CLESS_FUZZ_SECONDS` | duration of each target: 2 by default |
+//! | `CLESS_FUZZ_SEED` | seed, random by default; a failure prints it |
+//! | `CLESS_FUZZ_INPUT` | a single hexadecimal input to run, as printed by a failure |
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -18,26 +18,24 @@ use std::time::{Duration, Instant};
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-/// Longer inputs find nothing that shorter ones do not, and cost time.
+/// Longer inputs cost time and find nothing more.
 const MAX_LENGTH: usize = 8 * 1024;
-/// The most mutations of one input.
 const MAX_MUTATIONS: u32 = 6;
 /// Bytes at which parsers branch.
 const EDGES: [u8; 16] = [
     0, 1, b'\t', b'\n', b'\r', b' ', b'%', b',', b'.', b'/', b':', b';', b'@', 0x7f, 0x80, 0xff,
 ];
 
-/// See the module.
 pub(crate) struct Target {
     pub(crate) corpus: Vec<Vec<u8>>,
     pub(crate) words: &'static [&'static [u8]],
 }
 
 impl Target {
-    /// Holds the property against inputs until the time is up.
+    /// Checks the property on generated inputs until the time is up.
     ///
     /// # Panics
-    /// If an input breaks the property, which panics itself then; tells input and seed.
+    /// If the property panics for an input; prints the input and the seed.
     pub(crate) fn hold(&self, property: impl Fn(&[u8])) {
         let variable = |name: &str| std::env::var(name).ok();
         if let Some(input) = variable("CLESS_FUZZ_INPUT") {
@@ -64,7 +62,7 @@ impl Target {
         if catch_unwind(AssertUnwindSafe(|| property(input))).is_err() {
             let hex: String = input.iter().map(|byte| format!("{byte:02x}")).collect();
             panic!(
-                "broken by {:?} (seed {seed}); again: CLESS_FUZZ_INPUT={hex}",
+                "broken by {:?} (seed {seed}); reproduce with CLESS_FUZZ_INPUT={hex}",
                 input.escape_ascii().to_string()
             );
         }
@@ -110,7 +108,7 @@ impl Target {
                 input.extend_from_slice(&other[from..]);
             }
             _ => {
-                // Repeated often enough to meet limits.
+                // Repeated often enough to reach limits.
                 let copied = input[range].repeat(rng.random_range(2..40));
                 input.splice(at..at, copied);
             }
@@ -119,8 +117,8 @@ impl Target {
     }
 }
 
-/// The lines of a corpus file, with `\r`, `\n`, `\t`, `\\` and `\xHH` for what they stand for in Rust;
-/// a line that begins with `#` is a comment.
+/// The lines of a corpus file, with the escapes `\r`, `\n`, `\t`, `\\` and `\xHH`; a line that
+/// starts with `#` is a comment.
 pub(crate) fn lines(file: &str) -> Vec<Vec<u8>> {
     let entries = file.lines().filter(|line| !line.starts_with('#'));
     entries.map(unescaped).collect()
@@ -156,7 +154,7 @@ fn nibble(digit: u8) -> u8 {
 }
 
 #[test]
-fn a_broken_property_tells_an_input_that_breaks_it() {
+fn a_broken_property_prints_an_input_that_breaks_it() {
     let target = Target {
         corpus: lines("ab\\r\\x00\n# no entry\n"),
         words: &[b"word"],

@@ -1,31 +1,88 @@
 //! The cless data plane: an HTTP proxy that starts and reaps containers.
 //!
-//! It follows the route feed of a control plane ([`feed`]), finds service and version of each
-//! request locally ([`route`]), takes a slot in an instance, starting one if it must
-//! ([`pool`], [`instance`], [`scale`], [`engine`], [`runtime`]), and forwards ([`proxy`]). It needs the control plane to
-//! learn of changes, never to serve. [`node`] wires the parts together.
+//! It follows the route feed of a control plane ([`feed`]) and maps each request to a service and
+//! version ([`route`]). The request takes a slot in an instance, which is started if needed
+//! ([`pool`], [`instance`], [`lifecycle`], [`scale`], [`engine`], [`runtime`]), and is forwarded
+//! ([`proxy`]). The control plane is needed to learn of changes, never to serve. [`node`] wires the
+//! parts together.
+//!
+//! The public interface is [`start`], [`Options`], [`Running`], [`Error`] and [`program`]. The
+//! feature `test-util` publishes the other modules for tests and benches.
+
+#![cfg_attr(
+    not(feature = "test-util"),
+    expect(
+        unreachable_pub,
+        dead_code,
+        reason = "these items are public with the feature test-util"
+    )
+)]
 
 mod admin;
-pub mod engine;
-pub mod feed;
 mod file;
 #[cfg(test)]
 mod fuzz;
-pub mod image;
-pub mod instance;
-pub mod isolation;
 mod lifecycle;
-pub mod metrics;
-pub mod node;
-pub mod options;
-pub mod pool;
+mod node;
+mod options;
 pub mod program;
+
+#[cfg(not(feature = "test-util"))]
+mod engine;
+#[cfg(not(feature = "test-util"))]
+mod feed;
+#[cfg(not(feature = "test-util"))]
+mod image;
+#[cfg(not(feature = "test-util"))]
+mod instance;
+#[cfg(not(feature = "test-util"))]
+mod isolation;
+#[cfg(not(feature = "test-util"))]
+mod metrics;
+#[cfg(not(feature = "test-util"))]
+mod pool;
+#[cfg(not(feature = "test-util"))]
+mod proxy;
+#[cfg(not(feature = "test-util"))]
+mod report;
+#[cfg(not(feature = "test-util"))]
+mod route;
+#[cfg(not(feature = "test-util"))]
+mod runtime;
+#[cfg(not(feature = "test-util"))]
+mod scale;
+#[cfg(not(feature = "test-util"))]
+mod trace;
+
+#[cfg(feature = "test-util")]
+pub mod engine;
+#[cfg(feature = "test-util")]
+pub mod feed;
+#[cfg(feature = "test-util")]
+pub mod image;
+#[cfg(feature = "test-util")]
+pub mod instance;
+#[cfg(feature = "test-util")]
+pub mod isolation;
+#[cfg(feature = "test-util")]
+pub mod metrics;
+#[cfg(feature = "test-util")]
+pub mod pool;
+#[cfg(feature = "test-util")]
 pub mod proxy;
+#[cfg(feature = "test-util")]
 pub mod report;
+#[cfg(feature = "test-util")]
 pub mod route;
+#[cfg(feature = "test-util")]
 pub mod runtime;
+#[cfg(feature = "test-util")]
 pub mod scale;
+#[cfg(feature = "test-util")]
 pub mod trace;
 
-pub use node::{Error, Running, start, start_on};
+pub use node::{Error, Running, start};
 pub use options::Options;
+
+#[cfg(feature = "test-util")]
+pub use node::start_on;

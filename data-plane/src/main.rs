@@ -1,23 +1,22 @@
-//! `cless-data-plane`: the proxy of one node.
+//! The program `cless-data-plane`: logs and signals.
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use cless_data_plane::program::{LogFormat, Program};
+use cless_data_plane::program::Program;
+use cless_proto::log;
 use mimalloc::MiMalloc;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
-/// Each request makes and frees some dozens of small pieces of memory on one thread.
+/// A request makes dozens of small allocations on one thread, which mimalloc serves faster.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let program = Program::parse();
-    log_to_stderr(program.log_format);
-    match run(program).await {
+    match run(Program::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -27,6 +26,13 @@ async fn main() -> ExitCode {
 }
 
 async fn run(program: Program) -> anyhow::Result<()> {
+    let log = log::Log {
+        format: program.log_format,
+        filter: log::filter("info"),
+        color: std::io::stderr().is_terminal(),
+        flatten: false,
+    };
+    log.start()?;
     let mut terminate = signal(SignalKind::terminate())?;
     let running = cless_data_plane::start(program.options).await?;
     if let Some(path) = &program.ready_file {
@@ -44,21 +50,10 @@ async fn run(program: Program) -> anyhow::Result<()> {
         _ = terminate.recv() => {}
         _ = tokio::signal::ctrl_c() => {}
     }
-    // A second signal ends at once.
+    // A second signal ends the process at once.
     tokio::select! {
         () = running.shutdown() => Ok(()),
-        _ = terminate.recv() => anyhow::bail!("ended by a second signal, before draining was done"),
-        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted before draining was done"),
-    }
-}
-
-fn log_to_stderr(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => logs.init(),
-        LogFormat::Json => logs.json().init(),
+        _ = terminate.recv() => anyhow::bail!("ended by a second signal before draining completed"),
+        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted before draining completed"),
     }
 }

@@ -1,7 +1,7 @@
-//! One running data plane: its parts, wired together and taken down in order.
+//! Wires the parts of one data plane together and shuts them down in order.
 //!
-//! Down goes: readiness, then the listener, then requests in flight (bounded), then their last traces,
-//! then containers, then the rules around them, then the feed, which sends a last report.
+//! Shutdown order: readiness, listeners, requests in flight (bounded), buffered traces, containers,
+//! firewall rules, and the feed with its final report.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,8 +18,8 @@ use tracing::{info, warn};
 use crate::admin::{self, Admin};
 use crate::engine::oci_runtime;
 use crate::feed::{self, Feed, FeedOptions, ReportSource};
-use crate::image::Record;
-use crate::image::pruner::{Pruner, Retained, Versions};
+use crate::image::PullRecord;
+use crate::image::pruner::{Pruner, VersionImage, VersionImages};
 use crate::isolation::{self, Isolation};
 use crate::metrics::Metrics;
 use crate::options::Options;
@@ -29,51 +29,50 @@ use crate::report::NodeReport;
 use crate::runtime::Runtime;
 use crate::runtime::credentials::RegistryConfig;
 use crate::runtime::docker::Docker;
-use crate::trace::{self, Exporting};
+use crate::trace::{self, TraceExport};
 
-/// A list of containers takes milliseconds; an engine that needs longer must not keep a node from
-/// serving what it can.
-const TAKE_OVER_WITHIN: Duration = Duration::from_secs(2);
+/// Listing containers takes milliseconds; a slow engine must not keep the node from serving.
+const ENGINE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why a data plane cannot start.
+/// Reasons why a data plane cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// An address cannot be listened on.
+    /// An address cannot be bound.
     #[error("cannot listen on {address} ({flag}): {source}")]
     Listen {
-        /// Which.
+        /// The address.
         address: SocketAddr,
-        /// The flag that gave it.
+        /// The flag that sets it.
         flag: &'static str,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// The record of pulled images in the cache folder cannot be used.
+    /// The record of pulled images is unreadable.
     #[error("the record of pulled images in the cache folder {folder} cannot be read: {source}")]
     Images {
-        /// The folder.
+        /// The cache folder.
         folder: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// The cache folder or a control plane's address cannot be used.
+    /// The cache folder or the address of a control plane is unusable.
     #[error(transparent)]
     Feed(#[from] feed::Error),
-    /// The proxy cannot serve.
+    /// The proxy cannot start.
     #[error(transparent)]
     Proxy(#[from] proxy::server::Error),
-    /// The engine does not have the runtime that `--runtime` names.
+    /// The engine lacks the runtime that `--runtime` names.
     #[error(transparent)]
     Runtime(#[from] oci_runtime::RuntimeNotOffered),
-    /// Isolation is required and cannot be had.
+    /// Isolation is required but unavailable.
     #[error(transparent)]
     NotIsolated(#[from] isolation::NotIsolated),
-    /// Traces are to be exported and cannot be.
+    /// Trace export cannot start.
     #[error(transparent)]
     Trace(#[from] trace::Error),
 }
 
-/// A data plane that runs. Dropped without [`Running::shutdown`], it ends without draining.
+/// A running data plane. Dropping it without [`Running::shutdown`] ends it without draining.
 pub struct Running {
     proxy_addr: SocketAddr,
     tls_addr: Option<SocketAddr>,
@@ -82,20 +81,20 @@ pub struct Running {
     pools: Pools,
     isolation: Isolation,
     proxy: Proxy,
-    traces: Option<Exporting>,
+    traces: Option<TraceExport>,
     stopping: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
     drain: Duration,
     keep_containers: bool,
 }
 
-/// The feed asks for reports before there are pools to make them.
-struct Reports {
+/// Source of reports; empty until the pools exist, because the feed starts before them.
+struct NodeReporter {
     pools: OnceLock<(Pools, Isolation)>,
     changed: watch::Sender<u64>,
 }
 
-impl ReportSource for Reports {
+impl ReportSource for NodeReporter {
     fn report(&self) -> NodeReport {
         let Some((pools, isolation)) = self.pools.get() else {
             return NodeReport::default();
@@ -113,11 +112,11 @@ impl ReportSource for Reports {
 
 /// Starts a data plane on the Docker engine that the options name.
 ///
-/// Returns once it listens. It does not wait for a control plane, and for an engine that hangs only
-/// briefly.
+/// Returns once the listeners are open. It does not wait for a control plane, and waits only
+/// briefly for an unresponsive engine.
 ///
 /// # Errors
-/// [`Error`]: an address or the cache folder cannot be used.
+/// [`Error`], for example if an address or the cache folder is unusable.
 pub async fn start(options: Options) -> Result<Running, Error> {
     let registries = RegistryConfig::new(options.registry_config.clone());
     let docker = Docker::new(options.engine.clone()).with_registries(registries);
@@ -125,7 +124,7 @@ pub async fn start(options: Options) -> Result<Running, Error> {
     start_on(options, runtime).await
 }
 
-/// Starts a data plane on any engine.
+/// Starts a data plane on the given engine.
 ///
 /// # Errors
 /// As [`start`].
@@ -142,7 +141,7 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
     let admin_addr = admin_listener.local_addr().unwrap_or(options.admin);
 
     let changed = watch::Sender::new(0);
-    let reports = Arc::new(Reports {
+    let reports = Arc::new(NodeReporter {
         pools: OnceLock::new(),
         changed: changed.clone(),
     });
@@ -153,14 +152,14 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
     );
     let feed = feed::start(feed_options, reports.clone()).await?;
     let metrics = Arc::new(Metrics::default());
-    let whose = trace::Node {
+    let identity = trace::NodeResource {
         name: &options.node,
         id: feed.node_id(),
     };
-    let traces = trace::start(&options.trace, whose, metrics.traces_dropped())?;
+    let traces = trace::start(&options.trace, identity, metrics.traces_dropped())?;
     let (tracer, traces) = traces.unzip();
-    // After the feed has claimed the folder.
-    let images = Record::open(&options.cache_dir).map_err(|source| Error::Images {
+    // The feed has locked the cache folder.
+    let images = PullRecord::open(&options.cache_dir).map_err(|source| Error::Images {
         folder: options.cache_dir.clone(),
         source,
     })?;
@@ -195,8 +194,8 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
     );
     let _ = reports.pools.set((pools.clone(), isolation.clone()));
 
-    // Connections wait in the backlog meanwhile.
-    pools.adopt_leftovers(TAKE_OVER_WITHIN).await;
+    // Connections queue in the listen backlog meanwhile.
+    pools.adopt_leftovers(ENGINE_TIMEOUT).await;
 
     let stopping = CancellationToken::new();
     let backing = ProxyDependencies {
@@ -214,8 +213,8 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
         stopping: stopping.clone(),
     };
     let mut tasks = vec![
-        tokio::spawn(keep_in_step(feed.clone(), pools.clone())),
-        tokio::spawn(keep_linked(feed.clone(), pools.clone())),
+        tokio::spawn(reconcile_pools(feed.clone(), pools.clone())),
+        tokio::spawn(track_connection(feed.clone(), pools.clone())),
         tokio::spawn(pools.clone().follow_engine()),
         tokio::spawn(isolation.clone().follow()),
         tokio::spawn(pools.clone().keep_sandboxes()),
@@ -225,14 +224,14 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
         let pruner = Pruner {
             runtime,
             record: images,
-            versions: Arc::new(AllVersions(feed.clone())),
+            versions: Arc::new(FeedVersions(feed.clone())),
             after,
         };
         tasks.push(tokio::spawn(pruner.run()));
     }
     info!(
         node = options.node, node_id = feed.node_id(), listen = %proxy_addr, admin = %admin_addr,
-        "the data plane serves"
+        "the data plane is serving"
     );
     Ok(Running {
         proxy_addr,
@@ -250,11 +249,10 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
     })
 }
 
-/// An engine that answers must have the runtime that is asked for; of one that is away it is seen when
-/// it comes.
+/// Checks the configured runtime if the engine responds; otherwise the check happens when it does.
 async fn check_runtime(asked: Option<&str>, engine: &dyn Runtime) -> Result<(), Error> {
     if asked.is_some()
-        && let Ok(Ok(offered)) = tokio::time::timeout(TAKE_OVER_WITHIN, engine.runtimes()).await
+        && let Ok(Ok(offered)) = tokio::time::timeout(ENGINE_TIMEOUT, engine.runtimes()).await
     {
         oci_runtime::select(asked, &offered)?;
     }
@@ -279,8 +277,8 @@ fn sockets(address: SocketAddr, flag: &'static str, workers: usize) -> Result<So
     })
 }
 
-/// Brings the pools in step with each new table.
-async fn keep_in_step(feed: Feed, pools: Pools) {
+/// Reconciles the pools with each new table.
+async fn reconcile_pools(feed: Feed, pools: Pools) {
     let mut changed = feed.changed();
     loop {
         changed.mark_unchanged();
@@ -292,8 +290,8 @@ async fn keep_in_step(feed: Feed, pools: Pools) {
     }
 }
 
-/// Tells the pools whether a control plane is connected.
-async fn keep_linked(feed: Feed, pools: Pools) {
+/// Informs the pools whether a control plane is connected.
+async fn track_connection(feed: Feed, pools: Pools) {
     let mut status = feed.status();
     loop {
         pools.set_control_plane_connected(status.borrow_and_update().connected);
@@ -303,38 +301,38 @@ async fn keep_linked(feed: Feed, pools: Pools) {
     }
 }
 
-/// What versions there are, as the control plane says.
-struct AllVersions(Feed);
+/// The images of all versions, as listed by the control plane.
+struct FeedVersions(Feed);
 
 #[async_trait::async_trait]
-impl Versions for AllVersions {
-    async fn retained(&self) -> Result<Vec<Retained>, String> {
+impl VersionImages for FeedVersions {
+    async fn retained(&self) -> Result<Vec<VersionImage>, String> {
         let images = self.0.retained_images().await;
         let images = images.map_err(|error| error.to_string())?;
         Ok(images
             .into_iter()
-            .map(|(image, digest)| Retained { image, digest })
+            .map(|(image, digest)| VersionImage { image, digest })
             .collect())
     }
 }
 
 impl Running {
-    /// Where HTTP is served.
+    /// Address of the HTTP listener.
     pub fn proxy_addr(&self) -> SocketAddr {
         self.proxy_addr
     }
 
-    /// Where HTTPS is served, if it is.
+    /// Address of the HTTPS listener, if there is one.
     pub fn tls_addr(&self) -> Option<SocketAddr> {
         self.tls_addr
     }
 
-    /// Where the admin port is.
+    /// Address of the admin listener.
     pub fn admin_addr(&self) -> SocketAddr {
         self.admin_addr
     }
 
-    /// Takes it down in order; see the module.
+    /// Shuts down in the order given in the module documentation.
     pub async fn shutdown(self) {
         info!("stopping: draining requests in flight");
         self.stopping.cancel();
@@ -342,10 +340,10 @@ impl Running {
         let deadline = Instant::now() + self.drain;
         let drained = tokio::time::timeout_at(deadline, self.proxy.drained()).await;
         if drained.is_err() {
-            warn!("requests still run after the time to drain and are cut");
+            warn!("the drain timeout expired; remaining requests are cancelled");
         }
         self.proxy.end().await;
-        // No worker is left that could add to them.
+        // All workers have ended, so no further spans arrive.
         if let Some(traces) = self.traces {
             traces.end().await;
         }

@@ -4,6 +4,9 @@
 //! data plane in `feed/decode.rs` and `feed/report.rs`, the CLI prints them.
 
 pub mod codec;
+#[cfg(feature = "log")]
+pub mod duration;
+pub mod log;
 pub mod signal;
 
 /// The package `cless.v1`.

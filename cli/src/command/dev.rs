@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args};
+use cless_proto::log::{EnvFilter, Log, LogFormat};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 use crate::error::Error;
 use crate::output::Printer;
@@ -75,15 +75,6 @@ pub(crate) struct DevArgs {
     /// How to log
     #[arg(long, env = "CLESS_LOG_FORMAT", value_enum, default_value = "text")]
     log_format: LogFormat,
-}
-
-/// How log lines are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum LogFormat {
-    /// For people.
-    Text,
-    /// One object a line.
-    Json,
 }
 
 /// Runs until a signal.
@@ -256,15 +247,13 @@ fn log(args: &DevArgs, printer: &Printer) -> Result<(), Error> {
         message: format!("--log: {error}"),
         hint: Some("write a level, as in --log debug".to_owned()),
     })?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(printer.is_color())
-        .with_writer(io::stderr);
-    let set = match args.log_format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().try_init(),
+    let log = Log {
+        format: args.log_format,
+        filter,
+        color: printer.is_color(),
+        flatten: false,
     };
-    set.map_err(|error| Error::Dev {
+    log.start().map_err(|error| Error::Dev {
         message: format!("cannot log: {error}"),
         hint: None,
     })

@@ -1,13 +1,13 @@
-//! How long to wait before trying again: exponential with full jitter. Pure.
+//! Delay before the next attempt: exponential backoff with full jitter. Pure.
 //!
-//! Full jitter (a draw from zero to the ceiling) spreads a thousand nodes that lost one control
-//! plane at the same instant. Only a response resets it: a connection that is taken and then
-//! dropped says nothing of health.
+//! Full jitter (a uniform draw from zero to the ceiling) spreads a thousand nodes that lose their
+//! control plane at the same instant. Only a response resets it: an accepted connection that is
+//! then dropped says nothing about health.
 
 use rand::RngExt as _;
 use std::time::Duration;
 
-/// The wait grows from `floor`, doubling with each failure, to `ceiling`.
+/// The upper bound of the delay starts at `floor` and doubles with each failure up to `ceiling`.
 #[derive(Clone, Debug)]
 pub(crate) struct Backoff {
     floor: Duration,
@@ -24,7 +24,7 @@ impl Backoff {
         }
     }
 
-    /// The wait after one more failure.
+    /// Records a failure and draws the delay before the next attempt.
     pub(crate) fn next(&mut self, rng: &mut impl rand::Rng) -> Duration {
         let factor = 2u32.saturating_pow(self.failures);
         self.failures = self.failures.saturating_add(1);
@@ -32,7 +32,7 @@ impl Backoff {
         most.mul_f64(rng.random_range(0.0..=1.0))
     }
 
-    /// Something answered.
+    /// Records a response.
     pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }

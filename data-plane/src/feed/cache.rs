@@ -1,23 +1,24 @@
-//! The route table on disk, so that a node serves after a restart without its control plane.
+//! The route table on disk: a restarted node serves without its control plane.
 //!
-//! One file, replaced whole: routes as received, with the last good value of those quarantined.
-//! Integers are little-endian, texts and bytes have a 32-bit length before them:
+//! One file, replaced atomically. It holds the routes as received, plus the last good value of each
+//! quarantined route. Integers are little-endian; strings and byte fields have a 32-bit length
+//! prefix:
 //!
 //! ```text
 //! "clessrt\n"  schema u32  cluster  epoch  revision i64  digest 32  count u64
 //! count x ( uid  received  0 | 1 last-good )
-//! SHA-256 of all before, 32
+//! SHA-256 of all preceding bytes, 32
 //! ```
 //!
-//! Laws: what is read is what was written, or an error; no content of the file panics. A damaged
-//! file is set aside for a person to look at, and the table is synced anew.
+//! Laws: reading returns exactly the written table or an error, and no file content causes a panic.
+//! A damaged file is moved aside for inspection and the table is synced again.
 
 mod codec;
 #[cfg(test)]
 mod fuzz;
-mod keeper;
+mod writer;
 
-pub(crate) use keeper::Keeper;
+pub(crate) use writer::CacheWriter;
 
 use crate::file::replace;
 use crate::route::Table;
@@ -28,32 +29,31 @@ use std::path::{Path, PathBuf};
 const FILE: &str = "routes";
 const DAMAGED: &str = "routes.damaged";
 
-/// Why there is no table on disk to use.
+/// Reasons why the table on disk is unusable.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The file is not what was written.
+    /// The content is not a table as written by [`store`].
     #[error("it is damaged: {0}")]
     Damaged(&'static str),
-    /// Written by another program version.
+    /// The file has the schema of another program version.
     #[error("it has schema {0}, this program reads {supported}", supported = codec::SCHEMA)]
     Schema(u32),
-    /// It cannot be read or written.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// What was on disk.
 #[derive(Debug)]
 pub(crate) enum Loaded {
-    /// Nothing: a new node.
+    /// No file exists: the node is new.
     Nothing,
-    /// A table.
     Table(Table),
-    /// Nothing to use; the file is now at this path.
-    SetAside { path: PathBuf, error: Error },
+    /// The file was unusable and was moved to `path`.
+    SetAside {
+        path: PathBuf,
+        error: Error,
+    },
 }
 
-/// Reads the table in this folder.
 pub(crate) fn load(folder: &Path) -> io::Result<Loaded> {
     let path = folder.join(FILE);
     let file = match File::open(&path) {
@@ -72,7 +72,6 @@ pub(crate) fn load(folder: &Path) -> io::Result<Loaded> {
     }
 }
 
-/// Replaces the table in this folder.
 pub(crate) fn store(folder: &Path, table: &Table) -> io::Result<()> {
     replace(&folder.join(FILE), |file| {
         let mut out = BufWriter::new(file);

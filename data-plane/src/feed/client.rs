@@ -1,9 +1,9 @@
-//! Connects, follows, reconnects: the loop around [`Session`]. It decides nothing itself.
+//! Connects to the control plane, performs the actions of [`Session`] and reconnects.
 
 use super::backoff::Backoff;
-use super::epochs::Epochs;
-use super::session::{Action, Leave, Session};
-use super::{Dial, Shared, wire};
+use super::epochs::PastEpochs;
+use super::session::{Action, CloseReason, Session};
+use super::{Connector, FeedState, wire};
 use crate::route::Table;
 use cless_proto::v1 as pb;
 use pb::route_feed_service_client::RouteFeedServiceClient;
@@ -16,50 +16,50 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
+use tracing::{Instrument as _, Span, field};
 
-/// Answers that the plane has not read yet; one is due per commit, so more is a plane that stalls.
-const UNREAD_ANSWERS: usize = 8;
+/// Replies that the control plane has not read yet. One is due per commit, so a full queue means a
+/// stalled peer.
+const MAX_UNREAD_REPLIES: usize = 8;
 
-/// A stream's lifetime is drawn from this part of the configured one up to its mirror, so that
-/// nodes which connected together do not reconnect together.
+/// The lifetime of a stream is drawn from 0.8 to 1.2 times the configured one, so that nodes which
+/// connected together do not reconnect together.
 const LIFETIME_FROM: f64 = 0.8;
 
-/// Follows the feed.
 pub(super) struct Client {
-    shared: Arc<Shared>,
+    shared: Arc<FeedState>,
     endpoints: Vec<Endpoint>,
-    dial: Dial,
-    /// The connection of the stream, while it answers; reports use it too.
-    link: watch::Sender<Option<Channel>>,
+    connect: Connector,
+    /// The connection of the current stream; reports use it too.
+    connection: watch::Sender<Option<Channel>>,
     backoff: Backoff,
     rng: SmallRng,
-    /// Over all streams.
-    left: Epochs,
-    /// What was logged last, so that one trouble is logged once.
-    trouble: Option<String>,
+    /// Epochs left on any stream of this process.
+    past_epochs: PastEpochs,
+    /// The error logged last; an identical one is not logged as a warning again.
+    last_error: Option<String>,
 }
 
-/// How a stream ended.
 #[derive(Debug, thiserror::Error)]
-enum Ended {
+enum StreamEnd {
     #[error("cannot connect: {0}")]
     Connect(String),
     #[error("the control plane refused: {} ({})", .0.message(), .0.code())]
     Refused(tonic::Status),
     #[error("the control plane closed the stream")]
     Closed,
-    #[error("the control plane does not read its answers")]
+    #[error("the control plane does not read its replies")]
     Stalled,
     #[error(transparent)]
-    Left(#[from] Leave),
+    ClosedByNode(#[from] CloseReason),
 }
 
 impl Client {
     pub(super) fn new(
-        shared: Arc<Shared>,
+        shared: Arc<FeedState>,
         endpoints: Vec<Endpoint>,
-        dial: Dial,
-        link: watch::Sender<Option<Channel>>,
+        connect: Connector,
+        connection: watch::Sender<Option<Channel>>,
         rng: SmallRng,
     ) -> Self {
         let timing = &shared.timing;
@@ -67,32 +67,26 @@ impl Client {
         Self {
             shared,
             endpoints,
-            dial,
-            link,
+            connect,
+            connection,
             backoff,
             rng,
-            left: Epochs::default(),
-            trouble: None,
+            past_epochs: PastEpochs::default(),
+            last_error: None,
         }
     }
 
-    /// Runs until cancelled.
     pub(super) async fn run(mut self, cancel: CancellationToken) {
-        // Nodes that are given the same list spread over it.
+        // Nodes with the same list of addresses spread over it.
         let mut at = self.rng.random_range(0..self.endpoints.len());
         loop {
             let endpoint = self.endpoints[at].clone();
-            let ended = tokio::select! {
+            let span = self.span(&endpoint);
+            let wait = tokio::select! {
                 biased;
                 () = cancel.cancelled() => break,
-                ended = self.follow(&endpoint) => ended,
+                wait = self.follow(&endpoint).instrument(span) => wait,
             };
-            self.link.send_replace(None);
-            self.shared
-                .status
-                .send_modify(|status| status.connected = false);
-            let wait = self.wait_after(&ended);
-            self.log(&endpoint, &ended, wait);
             at = (at + 1) % self.endpoints.len();
             tokio::select! {
                 biased;
@@ -100,68 +94,92 @@ impl Client {
                 () = sleep(wait) => {}
             }
         }
-        self.link.send_replace(None);
-        self.shared
-            .status
-            .send_modify(|status| status.connected = false);
+        self.disconnected();
     }
 
-    /// One stream, from connecting to its end.
-    async fn follow(&mut self, endpoint: &Endpoint) -> Ended {
-        match self.stream(endpoint).await {
-            Ok(never) => match never {},
-            Err(ended) => ended,
+    /// The span of one stream. At the level of errors, so that no log filter removes its fields.
+    fn span(&self, endpoint: &Endpoint) -> Span {
+        let span = tracing::error_span!(
+            "feed",
+            node = self.shared.node.name,
+            feed.control_plane = %endpoint.uri(),
+            feed.cluster = field::Empty,
+            feed.epoch = field::Empty,
+        );
+        let table = self.shared.table.load();
+        if !table.is_initial() {
+            record_origin(&span, &table);
         }
+        span
     }
 
-    async fn stream(&mut self, endpoint: &Endpoint) -> Result<std::convert::Infallible, Ended> {
+    /// Follows one stream to its end. Returns the delay before the next one.
+    async fn follow(&mut self, endpoint: &Endpoint) -> Duration {
+        let end = match self.stream(endpoint).await {
+            Ok(never) => match never {},
+            Err(end) => end,
+        };
+        self.disconnected();
+        let wait = self.wait_after(&end);
+        self.log_end(&end, wait);
+        wait
+    }
+
+    fn disconnected(&self) {
+        self.connection.send_replace(None);
+        let status = &self.shared.status;
+        status.send_modify(|status| status.connected = false);
+    }
+
+    async fn stream(&mut self, endpoint: &Endpoint) -> Result<std::convert::Infallible, StreamEnd> {
         let timing = self.shared.timing.clone();
-        let channel = (self.dial)(endpoint.clone())
+        let channel = (self.connect)(endpoint.clone())
             .await
-            .map_err(|error| Ended::Connect(full_message(&error)))?;
+            .map_err(|error| StreamEnd::Connect(full_message(&error)))?;
         let serving = self.shared.table.load_full();
-        let committed = self.shared.status.borrow().synced;
-        let (answers, outgoing) = mpsc::channel(UNREAD_ANSWERS);
+        let confirmed = self.shared.status.borrow().synced;
+        let (replies, outgoing) = mpsc::channel(MAX_UNREAD_REPLIES);
         let have = (!serving.is_initial()).then(|| serving.cursor());
-        // The channel was made above and is empty.
-        answers
+        // The channel is new and empty.
+        replies
             .try_send(wire::hello(&self.shared.node, have))
-            .map_err(|_| Ended::Stalled)?;
+            .map_err(|_| StreamEnd::Stalled)?;
 
         let mut client = RouteFeedServiceClient::new(channel.clone());
         let opening = client.stream_routes(ReceiverStream::new(outgoing));
         let mut incoming = timeout(timing.first_message, opening)
             .await
-            .map_err(|_| Leave::Unanswered(timing.first_message))?
-            .map_err(Ended::Refused)?
+            .map_err(|_| CloseReason::Unanswered(timing.first_message))?
+            .map_err(StreamEnd::Refused)?
             .into_inner();
         let lifetime = timing
             .lifetime
             .mul_f64(self.rng.random_range(LIFETIME_FROM..=2.0 - LIFETIME_FROM));
         let mut session = Session::new(
             serving,
-            committed,
-            self.left.clone(),
+            confirmed,
+            self.past_epochs.clone(),
             timing,
             lifetime,
             Instant::now(),
         );
-        let mut answered = false;
+        let mut responded = false;
         loop {
             let received = tokio::select! {
                 biased;
-                received = incoming.message() => received.map_err(Ended::Refused)?,
-                () = sleep_until(session.deadline()) => match session.overdue(Instant::now()) {
-                    Some(leave) => return Err(leave.into()),
+                received = incoming.message() => received.map_err(StreamEnd::Refused)?,
+                () = sleep_until(session.deadline()) => match session.close_reason(Instant::now()) {
+                    Some(reason) => return Err(reason.into()),
                     None => continue,
                 },
             };
-            let message = wire::decode_message(received.ok_or(Ended::Closed)?);
+            let message = wire::decode_message(received.ok_or(StreamEnd::Closed)?);
             let now = Instant::now();
-            if !std::mem::replace(&mut answered, true) {
+            if !std::mem::replace(&mut responded, true) {
                 self.backoff.reset();
-                self.link.send_replace(Some(channel.clone()));
-                self.connected(endpoint);
+                self.connection.send_replace(Some(channel.clone()));
+                self.last_error = None;
+                tracing::info!("following the route feed");
             }
             let actions = session.step(message, now);
             self.shared.status.send_modify(|status| {
@@ -169,11 +187,11 @@ impl Client {
                 status.last_contact = Some(now);
             });
             for action in actions {
-                self.perform(action, &answers)?;
+                self.perform(action, &replies)?;
             }
-            // Asked here too: a plane that never falls silent must not put the deadline off for ever.
-            if let Some(leave) = session.overdue(now) {
-                return Err(leave.into());
+            // A peer that never pauses would otherwise postpone the deadline forever.
+            if let Some(reason) = session.close_reason(now) {
+                return Err(reason.into());
             }
         }
     }
@@ -181,65 +199,66 @@ impl Client {
     fn perform(
         &mut self,
         action: Action,
-        answers: &mpsc::Sender<pb::StreamRoutesRequest>,
-    ) -> Result<(), Ended> {
+        replies: &mpsc::Sender<pb::StreamRoutesRequest>,
+    ) -> Result<(), StreamEnd> {
         match action {
             Action::Install(table) => {
                 self.log_table(&table);
-                self.left.leave(&self.shared.table.load(), table.cursor());
+                let previous = self.shared.table.load();
+                if previous.is_initial() || previous.cursor().epoch != table.cursor().epoch {
+                    record_origin(&Span::current(), &table);
+                }
+                self.past_epochs.record(&previous, table.cursor());
                 self.shared.install(table);
             }
             Action::Send(reply) => {
                 if let super::message::Reply::Nack { refusal, .. } = &reply {
                     tracing::warn!(
                         feed.refusal = %refusal,
-                        "a change of the route table was refused; the one before it serves on"
+                        "a change of the route table was refused; the previous table keeps serving"
                     );
                 }
-                answers
+                replies
                     .try_send(wire::encode_reply(reply))
-                    .map_err(|_| Ended::Stalled)?;
+                    .map_err(|_| StreamEnd::Stalled)?;
             }
             Action::Confirmed => self
                 .shared
                 .status
                 .send_modify(|status| status.synced = true),
             Action::Head(head) => self.shared.status.send_modify(|status| status.head = head),
-            Action::Leave(leave) => return Err(leave.into()),
+            Action::Close(reason) => return Err(reason.into()),
         }
         Ok(())
     }
 
-    fn wait_after(&mut self, ended: &Ended) -> Duration {
-        match ended {
-            Ended::Left(Leave::Expired) => Duration::ZERO,
-            // All nodes of a plane that stops are asked at once: half as much again spreads them.
-            Ended::Left(Leave::GoAway(after)) => after.mul_f64(self.rng.random_range(1.0..=1.5)),
+    fn wait_after(&mut self, end: &StreamEnd) -> Duration {
+        match end {
+            StreamEnd::ClosedByNode(CloseReason::Expired) => Duration::ZERO,
+            // A stopping control plane sends the same delay to all nodes: up to half more spreads
+            // them.
+            StreamEnd::ClosedByNode(CloseReason::GoAway(after)) => {
+                after.mul_f64(self.rng.random_range(1.0..=1.5))
+            }
             _ => self.backoff.next(&mut self.rng),
         }
     }
 
-    fn connected(&mut self, endpoint: &Endpoint) {
-        self.trouble = None;
-        tracing::info!(feed.control_plane = %endpoint.uri(), "following the route feed");
-    }
-
-    fn log(&mut self, endpoint: &Endpoint, ended: &Ended, wait: Duration) {
-        let control_plane = endpoint.uri();
-        if matches!(ended, Ended::Left(Leave::Expired | Leave::GoAway(_))) {
-            tracing::info!(feed.control_plane = %control_plane, reason = %ended, "reconnecting");
+    fn log_end(&mut self, end: &StreamEnd, wait: Duration) {
+        use CloseReason::{Expired, GoAway};
+        if matches!(end, StreamEnd::ClosedByNode(Expired | GoAway(_))) {
+            tracing::info!(reason = %end, "reconnecting");
             return;
         }
-        let error = ended.to_string();
-        if self.trouble.as_ref() == Some(&error) {
-            tracing::debug!(feed.control_plane = %control_plane, error, ?wait, "trying again");
+        let error = end.to_string();
+        if self.last_error.as_ref() == Some(&error) {
+            tracing::debug!(error, ?wait, "retrying");
         } else {
             tracing::warn!(
-                feed.control_plane = %control_plane,
                 error,
-                "the route feed is interrupted; the table that this node has serves on"
+                "the route feed is interrupted; the current table keeps serving"
             );
-            self.trouble = Some(error);
+            self.last_error = Some(error);
         }
     }
 
@@ -247,7 +266,7 @@ impl Client {
         tracing::debug!(
             feed.revision = table.cursor().revision,
             feed.routes = table.len(),
-            "the route table is replaced"
+            "replaced the route table"
         );
         let before = self.shared.table.load();
         for held in table.quarantined() {
@@ -256,14 +275,20 @@ impl Client {
                     service.name = %held.service,
                     service.uid = %held.service_uid,
                     reason = %held.reason,
-                    "a route cannot be used; its last good value serves on, if it has one"
+                    "a route is unusable; its last good value, if any, keeps serving"
                 );
             }
         }
     }
 }
 
-/// The error with its causes: tonic's own says only "transport error".
+/// Records the cluster and epoch of a table in the span of its stream.
+fn record_origin(span: &Span, table: &Table) {
+    span.record("feed.cluster", field::display(table.cluster()));
+    span.record("feed.epoch", &*table.cursor().epoch);
+}
+
+/// The error with its causes; `tonic` displays only "transport error".
 fn full_message(error: &dyn std::error::Error) -> String {
     let mut message = error.to_string();
     let mut cause = error.source();

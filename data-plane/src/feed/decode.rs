@@ -1,7 +1,7 @@
-//! A route's bytes -> [`Route`], validated once: inside, nothing is checked again.
+//! Decodes the bytes of a route into a [`Route`]. This is the only place that validates one.
 //!
-//! Law 10: never panics, whatever the bytes. What the contract gives a default for takes it when
-//! absent; what cannot be used is an error that names the field, and the route is quarantined.
+//! Law 10: no input causes a panic. Absent fields take the contract's default. An invalid field is
+//! an error that names it, and its route is quarantined.
 
 mod spec;
 
@@ -15,14 +15,13 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// No setting may last longer: later sums with a clock then cannot overflow.
+/// Upper bound of all durations in settings, so that later additions to a clock cannot overflow.
 const MAX_DURATION: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// A field that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub(crate) struct Error {
-    /// Its path in `cless.v1.Route`.
+    /// Path of the field in `cless.v1.Route`.
     field: String,
     problem: String,
 }
@@ -35,14 +34,14 @@ impl Error {
         }
     }
 
-    /// The same, inside a field.
+    /// Prefixes the path with the field that contains it.
     fn within(mut self, outer: impl Display) -> Self {
         self.field = format!("{outer}.{}", self.field);
         self
     }
 }
 
-/// Equal settings of many services, kept once.
+/// Interned settings: equal settings of many services share one allocation.
 #[derive(Debug, Default)]
 pub(crate) struct SharedSettings(HashSet<Arc<Settings>>);
 

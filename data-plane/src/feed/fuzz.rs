@@ -1,4 +1,4 @@
-//! What a control plane sends, fuzzed: the messages of a stream, and the routes in them.
+//! Fuzzing of the feed's messages and of the routes in them.
 
 use super::decode::{self, SharedSettings};
 use super::message::Message;
@@ -10,7 +10,7 @@ use pb::stream_routes_response::Message as Wire;
 use prost::Message as _;
 use std::time::Duration;
 
-/// No valid route says more (`decode::MAX_DURATION`).
+/// Upper bound of durations in a valid route (`decode::MAX_DURATION`).
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Routes that use much of the contract.
@@ -174,10 +174,10 @@ fn fuzz_message() {
     });
 }
 
-/// What is sent of a cursor is read as that cursor.
+/// An encoded cursor decodes to the same cursor.
 fn same_again(cursor: &Cursor) {
     let hello = wire::hello(
-        &wire::Node {
+        &wire::NodeInfo {
             id: String::new(),
             name: String::new(),
             boot_id: String::new(),

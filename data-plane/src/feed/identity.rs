@@ -1,8 +1,8 @@
-//! A node's identity: a random id, kept and locked in its cache folder.
+//! The identity of a node: a random id, stored and locked in the cache folder.
 //!
-//! The id outlives the process, so that a restarted node finds its own containers. The lock makes
-//! sure that one process uses a folder: two would remove each other's containers and overwrite each
-//! other's table.
+//! The id outlives the process, so a restarted node recognises its own containers. The lock gives a
+//! folder to one process: two would remove each other's containers and overwrite each other's
+//! table.
 
 use crate::file::replace;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -14,31 +14,31 @@ use uuid::Uuid;
 const LOCK: &str = "lock";
 const ID: &str = "node-id";
 
-/// Why a cache folder cannot be used.
+/// Reasons why a cache folder is unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Another process has it.
+    /// Another process holds the lock.
     #[error("another process uses the cache folder {0}: give each node a folder of its own")]
     InUse(PathBuf),
-    /// What should be the id is not.
+    /// The file does not hold a valid id.
     #[error(
-        "{0} does not hold a node's id; restore it, or delete it to take a new id (containers \
-         that the node left running under the old one are then to be removed by hand)"
+        "{0} does not contain a node id; restore the file, or delete it to create a new id (then \
+         remove by hand the containers that still run under the old id)"
     )]
     Damaged(PathBuf),
     /// The folder cannot be read or written.
     #[error("the cache folder: {action} {path}: {source}")]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
-        /// On what.
+        /// The path that it failed on.
         path: PathBuf,
-        /// What came of it.
+        /// The cause.
         source: io::Error,
     },
 }
 
-/// The identity of a node, its folder locked while this lives.
+/// The identity of a node. The folder stays locked while this value lives.
 #[derive(Debug)]
 pub(crate) struct Identity {
     pub(crate) id: Uuid,
@@ -46,7 +46,7 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// Locks the folder, made if need be, and reads the id in it or mints one.
+    /// Locks the folder, creating it if needed, and reads its id or creates one.
     pub(crate) fn claim(folder: &Path) -> Result<Self, Error> {
         fs::DirBuilder::new()
             .recursive(true)

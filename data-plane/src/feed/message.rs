@@ -1,11 +1,11 @@
-//! The messages of `StreamRoutes`, without their encoding. [`super::wire`] makes and unmakes them.
+//! The messages of `StreamRoutes`, independent of their encoding, which is in [`super::wire`].
 
 use crate::route::{Cursor, Quarantined, Scope};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What the control plane says.
+/// A message from the control plane.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Message {
     Begin(Begin),
@@ -17,54 +17,54 @@ pub(crate) enum Message {
     GoAway {
         retry_after: Duration,
     },
-    /// Does not say what the contract asks of it; `closes` if it stood for a Commit.
-    Garbled {
-        closes: bool,
+    /// Violates the contract; `is_commit` if it was sent as a Commit.
+    Malformed {
+        is_commit: bool,
         reason: &'static str,
     },
-    /// A kind of message that a later control plane may send.
+    /// A message kind introduced by a later control plane.
     Unknown,
 }
 
-/// Opens a change of the table.
+/// Starts a change of the table.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Begin {
     pub(crate) txn: u64,
     pub(crate) cluster: String,
     pub(crate) scope: Scope,
-    /// What a delta applies to.
+    /// The table that a delta applies to; `None` for a snapshot.
     pub(crate) from: Option<Cursor>,
     pub(crate) to: Cursor,
 }
 
-/// Part of a change.
+/// A part of a change.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Chunk {
     pub(crate) txn: u64,
     pub(crate) part: u32,
-    /// Service uid, and the route's bytes.
+    /// Pairs of service uid and encoded route.
     pub(crate) upserts: Vec<(String, Bytes)>,
     /// Service uids.
     pub(crate) removed: Vec<String>,
 }
 
-/// Closes a change.
+/// Ends a change.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Commit {
     pub(crate) txn: u64,
     pub(crate) to: Cursor,
-    /// Routes in the table after the change.
+    /// Number of routes in the table after the change.
     pub(crate) count: u64,
 }
 
-/// The plane's newest revision; without a digest, which a heartbeat need not carry.
+/// Newest revision of the control plane, without the digest, which heartbeats may omit.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Head {
     pub(crate) epoch: String,
     pub(crate) revision: i64,
 }
 
-/// What the node answers.
+/// A reply of the node.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Reply {
     /// The table at `cursor` serves.
@@ -72,20 +72,20 @@ pub(crate) enum Reply {
         cursor: Cursor,
         quarantined: Vec<Quarantined>,
     },
-    /// A change was refused; the table at `cursor`, if any, goes on serving.
+    /// The change was refused; the table at `cursor`, if any, keeps serving.
     Nack {
         cursor: Option<Cursor>,
         refusal: Refusal,
     },
 }
 
-/// Why a change was refused.
+/// Reasons to refuse a change.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
-    /// It did not arrive whole and in order; a snapshot follows.
+    /// It arrived incomplete or out of order; a snapshot follows.
     #[error("corrupt: {0}")]
     Corrupt(Arc<str>),
-    /// It arrived whole but cannot be used; nothing follows until the head moves.
+    /// It is complete but unusable; nothing follows until the head moves.
     #[error("rejected: {0}")]
     Rejected(Arc<str>),
 }

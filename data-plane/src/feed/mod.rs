@@ -1,17 +1,17 @@
-//! The client of the route feed: keeps this node's route table at the control plane's newest, and
-//! reports what the node runs.
+//! Client of the route feed. It keeps this node's route table current and reports what the node
+//! runs.
 //!
 //! ```text
-//! BOOT -> disk cache -> CONNECT -> SYNC into staging -> verify count and digest -> swap -> ACK -> LIVE
-//!                          ^                 |  a table that cannot be verified: NACK         |
-//!                          +--- back-off ----+---------- silence, age, GoAway, error ---------+
+//! BOOT -> disk cache -> CONNECT -> stage -> verify count and digest -> swap -> ACK -> LIVE
+//!                          ^                  |  unverifiable: NACK                     |
+//!                          +---- backoff -----+---- silence, lifetime, GoAway, error ---+
 //! ```
 //!
-//! The table that serves is replaced by a whole, verified one or not at all, and nothing that
-//! befalls the control plane takes it away: it serves on, is on disk, and is there after a restart.
+//! Invariants: a table is replaced only by a complete, verified table. A control plane failure
+//! never removes it: it keeps serving and survives a restart on disk.
 //!
-//! [`staging`] and [`session`] decide and are pure; [`client`], [`report`] and [`cache`] do.
-//! Protobuf stops at [`decode`], [`wire`], [`report`] and [`retained`].
+//! [`staging`] and [`session`] are pure decision logic; [`client`], [`report`] and [`cache`]
+//! perform the I/O. Protobuf types stop at [`decode`], [`wire`], [`report`] and [`retained`].
 
 mod backoff;
 mod cache;
@@ -38,7 +38,7 @@ pub use retained::Error as RetainedError;
 
 use crate::route::Table;
 use arc_swap::{ArcSwap, Guard};
-use cache::{Keeper, Loaded};
+use cache::{CacheWriter, Loaded};
 use futures_util::future::BoxFuture;
 use identity::Identity;
 use parking_lot::Mutex;
@@ -51,64 +51,65 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tonic::transport::{Channel, Endpoint};
+use tracing::Instrument as _;
 
-/// Where the feed stands.
+/// State of the feed.
 #[derive(Clone, Debug, Default)]
 pub struct FeedStatus {
-    /// A control plane answers.
+    /// Whether a stream to a control plane is open and has delivered a message.
     pub connected: bool,
-    /// In this run a control plane brought the table, or said that the one from disk is its newest.
+    /// Whether a control plane has delivered or confirmed the table since this process started.
     pub synced: bool,
-    /// There is a table, be it from disk.
+    /// Whether a table is available, including one loaded from disk.
     pub has_table: bool,
-    /// When a control plane was last heard.
+    /// Time of the last message from a control plane; `None` before the first.
     pub last_contact: Option<Instant>,
-    /// The newest revision that the control plane is known to have.
+    /// Newest revision announced by the control plane; until then, the revision loaded from disk.
     pub head: i64,
 }
 
-/// Why the feed cannot start.
+/// Reasons why the feed cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No address was given.
-    #[error("no control plane is given")]
+    /// The list of addresses is empty.
+    #[error("no control plane address is given: set --control-plane")]
     NoControlPlane,
-    /// An address cannot be used.
+    /// An address is not a valid endpoint.
     #[error("the control plane's address {uri} cannot be used: {source}")]
     Address {
-        /// As given.
+        /// The address as given.
         uri: http::Uri,
-        /// Why.
+        /// The cause.
         source: tonic::transport::Error,
     },
-    /// It has no scheme or no host.
+    /// An address lacks a scheme or a host.
     #[error("the control plane's address {0} is not of the form http://HOST:PORT")]
     AddressForm(http::Uri),
-    /// The cache folder cannot be used.
+    /// The cache folder is unusable.
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// The table on disk cannot be read, or set aside.
+    /// The table on disk can be neither read nor moved aside.
     #[error("the route table in the cache folder {folder} cannot be read: {source}")]
     Cache {
-        /// The folder.
+        /// The cache folder.
         folder: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
 }
 
-/// What the feed's tasks share.
+/// State shared by the tasks of the feed.
 #[derive(Debug)]
-struct Shared {
-    node: wire::Node,
+struct FeedState {
+    node: wire::NodeInfo,
     timing: Timing,
     table: ArcSwap<Table>,
-    /// How many times the table was replaced.
+    /// Number of table replacements since the start.
     changed: watch::Sender<u64>,
     status: watch::Sender<FeedStatus>,
 }
 
-impl Shared {
+impl FeedState {
     fn install(&self, table: Arc<Table>) {
         self.table.store(table);
         self.changed.send_modify(|swaps| *swaps += 1);
@@ -119,75 +120,75 @@ impl Shared {
     }
 }
 
-/// A running feed. Clones share it; it ends with [`Feed::shutdown`] or with the last clone.
+/// Handle to a running feed. Clones share it. It ends with [`Feed::shutdown`] or when the last
+/// clone is dropped.
 #[derive(Clone, Debug)]
 pub struct Feed {
-    shared: Arc<Shared>,
+    shared: Arc<FeedState>,
     cancel: CancellationToken,
     tasks: TaskTracker,
-    /// Held until shutdown, then the folder is free for the next process.
+    /// Held until shutdown, which releases the folder lock for the next process.
     identity: Arc<Mutex<Option<Arc<Identity>>>>,
-    /// The connection of the stream, while it answers.
-    link: watch::Receiver<Option<Channel>>,
-    _ends_with_the_last: Arc<DropGuard>,
+    /// Connection of the current stream; `None` while no control plane responds.
+    connection: watch::Receiver<Option<Channel>>,
+    _cancel_on_drop: Arc<DropGuard>,
 }
 
-/// How a control plane is connected to.
-type Dial = Arc<
+type Connector = Arc<
     dyn Fn(Endpoint) -> BoxFuture<'static, Result<Channel, tonic::transport::Error>> + Send + Sync,
 >;
 
-/// What is beyond the feed: the network, and chance.
-pub struct Surroundings {
-    dial: Dial,
+/// The nondeterministic inputs of the feed: the network and randomness.
+pub struct Environment {
+    connect: Connector,
     rng: SmallRng,
 }
 
-impl Surroundings {
-    /// TCP, and the operating system's randomness.
-    fn real() -> Self {
+impl Environment {
+    /// TCP, and randomness from the operating system.
+    fn system() -> Self {
         Self {
-            dial: Arc::new(|endpoint| Box::pin(async move { endpoint.connect().await })),
+            connect: Arc::new(|endpoint| Box::pin(async move { endpoint.connect().await })),
             rng: SmallRng::from_rng(&mut rand::rng()),
         }
     }
 
-    /// Any network, and a generator that can be seeded: for simulations.
+    /// A simulated network and a seeded generator.
     #[cfg(feature = "test-util")]
     pub fn simulated(
-        dial: impl Fn(Endpoint) -> BoxFuture<'static, Result<Channel, tonic::transport::Error>>
+        connect: impl Fn(Endpoint) -> BoxFuture<'static, Result<Channel, tonic::transport::Error>>
         + Send
         + Sync
         + 'static,
         rng: SmallRng,
     ) -> Self {
         Self {
-            dial: Arc::new(dial),
+            connect: Arc::new(connect),
             rng,
         }
     }
 }
 
-/// Claims the cache folder, loads the table from it, and follows the feed from now on.
+/// Locks the cache folder, loads the table from it and starts following the feed.
 ///
-/// Returns once what is on disk is loaded; it does not wait for a control plane.
+/// Returns when the table on disk is loaded, without waiting for a control plane.
 ///
 /// # Errors
-/// If an address or the cache folder cannot be used. A damaged table on disk is set aside.
+/// If an address or the cache folder is unusable. A damaged table on disk is moved aside instead.
 pub async fn start(options: FeedOptions, source: Arc<dyn ReportSource>) -> Result<Feed, Error> {
-    start_in(Surroundings::real(), options, source).await
+    start_in(Environment::system(), options, source).await
 }
 
-/// [`start`] in these surroundings.
+/// [`start`] in the given environment.
 ///
 /// # Errors
 /// As [`start`].
 pub async fn start_in(
-    surroundings: Surroundings,
+    environment: Environment,
     options: FeedOptions,
     source: Arc<dyn ReportSource>,
 ) -> Result<Feed, Error> {
-    let Surroundings { dial, mut rng } = surroundings;
+    let Environment { connect, mut rng } = environment;
     let FeedOptions {
         control_planes,
         node_name,
@@ -223,8 +224,8 @@ pub async fn start_in(
         head: table.cursor().revision,
         ..FeedStatus::default()
     };
-    let shared = Arc::new(Shared {
-        node: wire::Node {
+    let shared = Arc::new(FeedState {
+        node: wire::NodeInfo {
             id: identity.id.to_string(),
             name: node_name,
             boot_id: uuid::Builder::from_random_bytes(rng.random())
@@ -239,24 +240,26 @@ pub async fn start_in(
 
     let cancel = CancellationToken::new();
     let tasks = TaskTracker::new();
-    let (sender, link) = watch::channel(None);
-    tasks.spawn(report::run(
+    let (sender, connection) = watch::channel(None);
+    let reports = report::run(
         shared.clone(),
         source,
-        link.clone(),
+        connection.clone(),
         SmallRng::from_rng(&mut rng),
         cancel.clone(),
-    ));
-    let client = client::Client::new(shared.clone(), endpoints, dial, sender, rng);
+    );
+    let span = tracing::error_span!("report", node = shared.node.name);
+    tasks.spawn(reports.instrument(span));
+    let client = client::Client::new(shared.clone(), endpoints, connect, sender, rng);
     tasks.spawn(client.run(cancel.clone()));
-    tasks.spawn(Keeper::new(cache_dir, identity.clone(), shared.clone()).run(cancel.clone()));
+    tasks.spawn(CacheWriter::new(cache_dir, identity.clone(), shared.clone()).run(cancel.clone()));
     tasks.close();
     Ok(Feed {
-        link,
+        connection,
         shared,
         tasks,
         identity: Arc::new(Mutex::new(Some(identity))),
-        _ends_with_the_last: Arc::new(cancel.clone().drop_guard()),
+        _cancel_on_drop: Arc::new(cancel.clone().drop_guard()),
         cancel,
     })
 }
@@ -269,7 +272,7 @@ fn endpoint(uri: http::Uri, timing: &Timing) -> Result<Endpoint, Error> {
     Ok(endpoint
         .connect_timeout(timing.first_message)
         .tcp_nodelay(true)
-        // A peer that is gone without a word is found before the silence is long enough.
+        // HTTP/2 pings detect a vanished peer before the silence timeout expires.
         .http2_keep_alive_interval(timing.silence / 3)
         .keep_alive_timeout(timing.silence / 3)
         .keep_alive_while_idle(true))
@@ -283,7 +286,7 @@ fn cached(loaded: Loaded) -> Table {
                 feed.cluster = %table.cluster(),
                 feed.revision = table.cursor().revision,
                 feed.routes = table.len(),
-                "serving the route table from disk until a control plane answers"
+                "serving the route table from disk until a control plane responds"
             );
             table
         }
@@ -291,7 +294,7 @@ fn cached(loaded: Loaded) -> Table {
             tracing::warn!(
                 feed.cache.path = %path.display(),
                 %error,
-                "the route table on disk cannot be used and was set aside; syncing anew"
+                "the route table on disk is unusable; it was moved aside and is synced again"
             );
             Table::default()
         }
@@ -299,44 +302,44 @@ fn cached(loaded: Loaded) -> Table {
 }
 
 impl Feed {
-    /// The table that serves, for the length of one look.
+    /// The current table, borrowed for a short read.
     #[inline]
     pub fn table(&self) -> Guard<Arc<Table>> {
         self.shared.table.load()
     }
 
-    /// The table that serves, to keep.
+    /// The current table, for long-term use.
     pub fn load_full(&self) -> Arc<Table> {
         self.shared.table.load_full()
     }
 
-    /// Changes each time the table was replaced.
+    /// A receiver that changes with each replacement of the table.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.shared.changed.subscribe()
     }
 
-    /// Where the feed stands.
+    /// A receiver of the feed's state.
     pub fn status(&self) -> watch::Receiver<FeedStatus> {
         self.shared.status.subscribe()
     }
 
-    /// The random id kept in the cache folder.
+    /// The random id stored in the cache folder.
     pub fn node_id(&self) -> &str {
         &self.shared.node.id
     }
 
-    /// The node's name.
+    /// The name of the node.
     pub fn node_name(&self) -> &str {
         &self.shared.node.name
     }
 
-    /// New at every start.
+    /// An id drawn at each start of the process.
     pub fn boot_id(&self) -> &str {
         &self.shared.node.boot_id
     }
 
-    /// Sends a last report if a control plane answers, writes the table to disk, ends the tasks and
-    /// gives the cache folder free.
+    /// Sends a final report if a control plane is connected, writes the table to disk, ends the
+    /// tasks and unlocks the cache folder.
     pub async fn shutdown(&self) {
         self.cancel.cancel();
         self.tasks.wait().await;

@@ -1,23 +1,23 @@
-//! What the feed is told when it starts.
+//! Options of the feed.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What the feed needs to know.
+/// Options of the feed.
 #[derive(Clone, Debug)]
 pub struct FeedOptions {
     /// Addresses of control planes that share one state; tried in rotation.
     pub control_planes: Vec<http::Uri>,
-    /// The node's name, a DNS label.
+    /// Name of the node, a DNS label.
     pub node_name: String,
-    /// Where the node's id and route table are kept; this node's alone.
+    /// Folder for the node id and the route table, used by this node only.
     pub cache_dir: PathBuf,
-    /// Intervals and limits; the default is the contract's.
+    /// Intervals and timeouts; the contract's by default.
     pub timing: Timing,
 }
 
 impl FeedOptions {
-    /// With the contract's timing.
+    /// Options with the contract's timing.
     pub fn new(control_planes: Vec<http::Uri>, node_name: String, cache_dir: PathBuf) -> Self {
         Self {
             control_planes,
@@ -28,24 +28,24 @@ impl FeedOptions {
     }
 }
 
-/// Intervals and limits of the feed.
+/// Intervals and timeouts of the feed.
 #[derive(Clone, Debug)]
 pub struct Timing {
-    /// A connection is made, and Hello answered, within this.
+    /// Timeout for connecting, and for the first message after Hello.
     pub first_message: Duration,
-    /// A stream on which nothing comes for this long is left. The plane beats every 10 s.
+    /// A stream without messages for this long is closed. Heartbeats arrive every 10 s.
     pub silence: Duration,
-    /// How long a stream lives, give or take a fifth.
+    /// Lifetime of a stream, jittered by 20 %.
     pub lifetime: Duration,
-    /// The first wait after a failure is drawn from up to this.
+    /// Upper bound of the first delay after a failure.
     pub backoff_floor: Duration,
-    /// No wait is longer.
+    /// Upper bound of all delays.
     pub backoff_ceiling: Duration,
-    /// Reports go out at least this often.
+    /// Maximum interval between reports.
     pub report_interval: Duration,
-    /// Changes within this make one report.
+    /// Changes within this interval share one report.
     pub report_coalesce: Duration,
-    /// A report is given up after this.
+    /// Timeout of a report.
     pub report_timeout: Duration,
 }
 

@@ -1,12 +1,12 @@
-//! Reports what the node runs: at once on a change (coalesced) and every 10 s.
+//! Reports what the node runs: at once after a change (coalesced), and every 10 s.
 //!
-//! A report is the whole state, so one that is lost is made good by the next. They go over the
-//! connection of the feed's stream, while it answers: a node that is connected is one that reports.
+//! A report holds the complete state, so the next one replaces a lost one. Reports use the
+//! connection of the feed's stream: a connected node is one that reports.
 
 mod encode;
 
 use super::backoff::Backoff;
-use super::{Shared, wire};
+use super::{FeedState, wire};
 use crate::report::NodeReport;
 use cless_proto::v1 as pb;
 use pb::route_feed_service_client::RouteFeedServiceClient;
@@ -18,22 +18,21 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
-/// The last report, at shutdown, is given this long: it is a courtesy.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// Timeout of the final, best-effort report at shutdown.
+const FINAL_REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What there is to report.
+/// Source of the reports.
 pub trait ReportSource: Send + Sync + 'static {
-    /// The state of the node now.
+    /// The current state of the node.
     fn report(&self) -> NodeReport;
-    /// Changes with each change that should be reported at once.
+    /// A receiver that changes when a report is due at once.
     fn changed(&self) -> watch::Receiver<u64>;
 }
 
-/// Reports until cancelled.
 pub(super) async fn run(
-    shared: Arc<Shared>,
+    shared: Arc<FeedState>,
     source: Arc<dyn ReportSource>,
-    mut link: watch::Receiver<Option<Channel>>,
+    mut connection: watch::Receiver<Option<Channel>>,
     mut rng: SmallRng,
     cancel: CancellationToken,
 ) {
@@ -46,12 +45,12 @@ pub(super) async fn run(
         let channel = tokio::select! {
         biased;
                     () = cancel.cancelled() => break,
-                    // The client holds the sender until it is cancelled as well.
-                    Ok(channel) = link.wait_for(Option::is_some) => channel.clone(),
+                    // The client keeps the sender until it is cancelled as well.
+                    Ok(channel) = connection.wait_for(Option::is_some) => channel.clone(),
                     else => break,
                 };
         let Some(channel) = channel else { continue };
-        // Seen before the report is taken: what changes after is reported again.
+        // Marked as seen before the report is taken: a later change is reported again.
         changed.borrow_and_update();
         let sent = send(&shared, &*source, channel.clone(), timing.report_timeout).await;
         last = Some(channel);
@@ -66,7 +65,7 @@ pub(super) async fn run(
                     tracing::warn!(
                         code = ?status.code(),
                         error = status.message(),
-                        "the control plane did not take this node's report; trying again"
+                        "the control plane did not accept this node's report; retrying"
                     );
                 }
                 Some(backoff.next(&mut rng))
@@ -75,17 +74,18 @@ pub(super) async fn run(
         tokio::select! {
         biased;
                     () = cancel.cancelled() => break,
-                    _ = link.changed() => {}
+                    _ = connection.changed() => {}
                     () = due(wait, &mut changed, timing) => {}
                 }
     }
     if let Some(channel) = last {
-        // Best effort: an instance that is gone would else be shown until the node is forgotten.
-        let _ = send(&shared, &*source, channel, FAREWELL).await;
+        // Best effort: otherwise a removed instance is shown until the control plane forgets the
+        // node.
+        let _ = send(&shared, &*source, channel, FINAL_REPORT_TIMEOUT).await;
     }
 }
 
-/// Until the next report: the back-off after a failure, else a change or the interval.
+/// Waits for the next report: the backoff after a failure, otherwise a change or the interval.
 async fn due(
     backoff: Option<Duration>,
     changed: &mut watch::Receiver<u64>,
@@ -97,13 +97,13 @@ async fn due(
     tokio::select! {
     biased;
             () = sleep(timing.report_interval) => {}
-            // An error is a source that no longer says when it changes: the interval remains.
+            // If the source is gone, only the interval remains.
             Ok(()) = changed.changed() => sleep(timing.report_coalesce).await,
         }
 }
 
 async fn send(
-    shared: &Shared,
+    shared: &FeedState,
     source: &dyn ReportSource,
     channel: Channel,
     within: Duration,

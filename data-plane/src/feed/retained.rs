@@ -1,8 +1,8 @@
-//! Asks the control plane which images versions need: all of them, or an error.
+//! Asks the control plane for the images that existing versions use: all of them, or an error.
 //!
-//! It goes over the connection of the feed's stream, so that the answer is the control plane's whose
-//! table this node has; and the cluster is compared, for another state's versions say nothing of
-//! this node's images.
+//! The request uses the connection of the feed's stream, so the answer comes from the control plane
+//! that sent the current table. The cluster is compared as well: another cluster's versions say
+//! nothing about this node's images.
 
 use super::Feed;
 use cless_proto::v1 as pb;
@@ -10,35 +10,39 @@ use pb::route_feed_service_client::RouteFeedServiceClient;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// The most a page may hold.
-const PAGE: i32 = 1000;
-/// A page takes milliseconds.
-const PAGE_WITHIN: Duration = Duration::from_secs(10);
+/// Maximum page size of the API.
+const PAGE_SIZE: i32 = 1000;
+/// Timeout per page, which normally takes milliseconds.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why it is not known in full.
+/// Reasons why the complete list is unavailable.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No control plane answers, or this node has not yet been told the newest table in this run.
+    /// No control plane is connected, or none has confirmed the table in this run.
     #[error("no control plane is connected")]
     NotConnected,
-    /// It did not answer in time.
-    #[error("the control plane does not answer in time")]
+    /// The response timed out.
+    #[error("the control plane did not respond in time")]
     TimedOut,
-    /// It refused, or the connection broke.
-    #[error("the control plane does not tell: {} ({})", .0.message(), .0.code())]
+    /// The control plane refused the request, or the connection broke.
+    #[error("the control plane refused to list the images: {} ({})", .0.message(), .0.code())]
     Refused(#[from] tonic::Status),
-    /// It has the state of another cluster.
-    #[error("the control plane has another cluster's state")]
+    /// The control plane has the state of another cluster.
+    #[error("the control plane belongs to another cluster")]
     OtherCluster,
 }
 
 impl Feed {
-    /// Image and digest, once one is known, of every version there is.
+    /// Image and digest (`None` while unresolved) of every existing version.
     ///
     /// # Errors
-    /// [`Error`]: it is not known in full.
+    /// [`Error`] if any part of the list is unavailable.
     pub async fn retained_images(&self) -> Result<Vec<(String, Option<String>)>, Error> {
-        let channel = self.link.borrow().clone().ok_or(Error::NotConnected)?;
+        let channel = self
+            .connection
+            .borrow()
+            .clone()
+            .ok_or(Error::NotConnected)?;
         if !self.shared.status.borrow().synced {
             return Err(Error::NotConnected);
         }
@@ -47,10 +51,10 @@ impl Feed {
         let mut page_token = String::new();
         loop {
             let request = pb::ListRetainedImagesRequest {
-                page_size: PAGE,
+                page_size: PAGE_SIZE,
                 page_token,
             };
-            let answer = timeout(PAGE_WITHIN, client.list_retained_images(request)).await;
+            let answer = timeout(PAGE_TIMEOUT, client.list_retained_images(request)).await;
             let answer = answer.map_err(|_| Error::TimedOut)??.into_inner();
             if *answer.cluster != **self.table().cluster() {
                 return Err(Error::OtherCluster);

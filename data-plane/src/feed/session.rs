@@ -1,15 +1,15 @@
-//! One stream of the feed, from its first message to the reason to leave it. Pure.
+//! State machine of one feed stream, from Hello to its end. Pure.
 //!
 //! ```text
-//!   Hello sent --first message--> live --silence, age, GoAway--> left
-//!        \------- none in 5 s --------------------------------/
+//!   Hello sent --first message--> live --silence, age, GoAway--> closed
+//!        \------- none within 5 s ------------------------------/
 //! ```
 //!
-//! Law 2: each table installed is one whole commit, and its revision is no lower than that of the
-//! one before it in the same epoch.
+//! Law 2: each installed table is one complete commit, and revisions never decrease within an
+//! epoch.
 
 use super::Timing;
-use super::epochs::Epochs;
+use super::epochs::PastEpochs;
 use super::message::{Head, Message, Refusal, Reply};
 use super::staging::{Staged, Staging};
 use crate::route::Table;
@@ -17,79 +17,81 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A stream of the feed.
 #[derive(Debug)]
 pub(crate) struct Session {
     staging: Staging,
     timing: Timing,
-    /// When the last message came that shows the plane is getting on; at first, when Hello went.
-    heard: Instant,
-    answered: bool,
+    /// Time of the last message that shows progress; initially, the time of Hello.
+    last_progress: Instant,
+    responded: bool,
     expires: Instant,
 }
 
-/// What to do about a message, in this order.
+/// An action to perform. Actions of one message are performed in order.
 #[derive(Debug)]
 pub(crate) enum Action {
-    /// Make this the table that serves.
+    /// Replace the serving table.
     Install(Arc<Table>),
-    /// Answer; any answer to an Install goes after it.
+    /// Send a reply. The reply to an installed table follows [`Action::Install`].
     Send(Reply),
-    /// The table that serves is the plane's newest: it needed no change.
+    /// The serving table is the newest; the control plane sent no change.
     Confirmed,
-    /// The plane's newest revision.
+    /// The newest revision of the control plane.
     Head(i64),
-    /// Leave the stream.
-    Leave(Leave),
+    Close(CloseReason),
 }
 
-/// Why a stream is left.
+/// Reasons for the node to close a stream.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Leave {
-    /// No first message.
+pub(crate) enum CloseReason {
+    /// No first message arrived in time.
     #[error("the control plane did not answer Hello within {0:?}")]
     Unanswered(Duration),
-    /// Nothing heard.
+    /// No message arrived for the silence timeout.
     #[error("nothing came from the control plane for {0:?}")]
     Silent(Duration),
-    /// It has lived long enough: another replica may have more room.
+    /// The stream reached its lifetime; reconnecting rebalances nodes over replicas.
     #[error("the stream has reached its age")]
     Expired,
-    /// The plane asked.
+    /// The control plane requested a reconnect.
     #[error("the control plane asked to connect again in {0:?}")]
     GoAway(Duration),
 }
 
 impl Session {
-    /// A stream on which Hello went at `now`. `committed`: a plane brought or confirmed `serving`
-    /// in this run, which has `left` these epochs; `lifetime`: how long to stay, jittered by the caller.
+    /// Starts a session whose Hello is sent at `now`.
+    ///
+    /// `confirmed` says whether a control plane delivered or confirmed `serving` in this run;
+    /// `past_epochs` are the epochs left in this run; `lifetime` is already jittered.
     pub(crate) fn new(
         serving: Arc<Table>,
-        committed: bool,
-        left: Epochs,
+        confirmed: bool,
+        past_epochs: PastEpochs,
         timing: Timing,
         lifetime: Duration,
         now: Instant,
     ) -> Self {
         Self {
-            staging: Staging::new(serving, committed, left),
+            staging: Staging::new(serving, confirmed, past_epochs),
             timing,
-            heard: now,
-            answered: false,
+            last_progress: now,
+            responded: false,
             expires: now + lifetime,
         }
     }
 
-    /// Takes a message that came at `now`.
+    /// Handles a message received at `now`.
     pub(crate) fn step(&mut self, message: Message, now: Instant) -> Vec<Action> {
         let heartbeat = matches!(message, Message::Heartbeat { .. });
-        // A plane that beats but never closes its change is as good as silent.
+        // Heartbeats in the middle of a change are no progress.
         if !(heartbeat && self.staging.is_open()) {
-            self.heard = now;
+            self.last_progress = now;
         }
-        self.answered = true;
+        self.responded = true;
         match message {
-            Message::GoAway { retry_after } => vec![Action::Leave(Leave::GoAway(retry_after))],
+            Message::GoAway { retry_after } => {
+                vec![Action::Close(CloseReason::GoAway(retry_after))]
+            }
             Message::Heartbeat { head } => self.heartbeat(&head),
             Message::Begin(begin) => {
                 let head = Action::Head(begin.to.revision);
@@ -97,7 +99,7 @@ impl Session {
                 vec![head]
             }
             message => match self.staging.step(message) {
-                Staged::More => Vec::new(),
+                Staged::Pending => Vec::new(),
                 Staged::Committed(table) => {
                     let (cursor, quarantined) =
                         (table.cursor().clone(), table.quarantined().to_vec());
@@ -117,7 +119,8 @@ impl Session {
     fn heartbeat(&mut self, head: &Head) -> Vec<Action> {
         let serving = self.staging.serving().cursor();
         let mut actions = vec![Action::Head(head.revision)];
-        // The plane read our digest in Hello, or in an Ack: had it differed, a change would follow.
+        // The control plane knows our digest from Hello or an Ack; had it differed, a change would
+        // follow.
         if (&serving.epoch, serving.revision) == (&head.epoch, head.revision)
             && !self.staging.is_open()
         {
@@ -135,30 +138,30 @@ impl Session {
         }
     }
 
-    /// When [`Session::overdue`] is to be asked next, if no message comes.
+    /// The time at which [`Session::close_reason`] is due if no message arrives.
     pub(crate) fn deadline(&self) -> Instant {
-        let heard_by = self.heard + self.patience();
-        // A change that is arriving is waited for.
+        let silent_at = self.last_progress + self.message_timeout();
+        // Expiry waits for a change in transit.
         if self.staging.is_open() {
-            heard_by
+            silent_at
         } else {
-            heard_by.min(self.expires)
+            silent_at.min(self.expires)
         }
     }
 
-    /// Why to leave by now, if there is a reason.
-    pub(crate) fn overdue(&self, now: Instant) -> Option<Leave> {
-        if now >= self.heard + self.patience() {
-            return Some(match self.answered {
-                true => Leave::Silent(self.timing.silence),
-                false => Leave::Unanswered(self.timing.first_message),
+    /// The reason to close the stream at `now`, if any.
+    pub(crate) fn close_reason(&self, now: Instant) -> Option<CloseReason> {
+        if now >= self.last_progress + self.message_timeout() {
+            return Some(match self.responded {
+                true => CloseReason::Silent(self.timing.silence),
+                false => CloseReason::Unanswered(self.timing.first_message),
             });
         }
-        (now >= self.expires && !self.staging.is_open()).then_some(Leave::Expired)
+        (now >= self.expires && !self.staging.is_open()).then_some(CloseReason::Expired)
     }
 
-    fn patience(&self) -> Duration {
-        if self.answered {
+    fn message_timeout(&self) -> Duration {
+        if self.responded {
             self.timing.silence
         } else {
             self.timing.first_message
@@ -182,7 +185,7 @@ mod tests {
         Session::new(
             Arc::default(),
             false,
-            Epochs::default(),
+            PastEpochs::default(),
             Timing::default(),
             lifetime,
             now,
@@ -229,10 +232,10 @@ mod tests {
         let start = Instant::now();
         let session = session(start, HOUR);
         assert_eq!(session.deadline(), start + seconds(5));
-        assert_eq!(session.overdue(start + seconds(4)), None);
+        assert_eq!(session.close_reason(start + seconds(4)), None);
         assert_eq!(
-            session.overdue(session.deadline()),
-            Some(Leave::Unanswered(seconds(5)))
+            session.close_reason(session.deadline()),
+            Some(CloseReason::Unanswered(seconds(5)))
         );
     }
 
@@ -243,8 +246,8 @@ mod tests {
         session.step(heartbeat(1), start + seconds(1));
         assert_eq!(session.deadline(), start + seconds(31));
         assert_eq!(
-            session.overdue(session.deadline()),
-            Some(Leave::Silent(seconds(30)))
+            session.close_reason(session.deadline()),
+            Some(CloseReason::Silent(seconds(30)))
         );
     }
 
@@ -255,8 +258,8 @@ mod tests {
         session.step(begin(1), start);
         session.step(heartbeat(1), start + seconds(20));
         assert_eq!(
-            session.overdue(start + seconds(30)),
-            Some(Leave::Silent(seconds(30)))
+            session.close_reason(start + seconds(30)),
+            Some(CloseReason::Silent(seconds(30)))
         );
     }
 
@@ -265,9 +268,12 @@ mod tests {
         let start = Instant::now();
         let mut session = session(start, seconds(20));
         session.step(begin(1), start);
-        assert_eq!(session.overdue(start + seconds(25)), None);
+        assert_eq!(session.close_reason(start + seconds(25)), None);
         session.step(commit(1), start + seconds(25));
-        assert_eq!(session.overdue(start + seconds(25)), Some(Leave::Expired));
+        assert_eq!(
+            session.close_reason(start + seconds(25)),
+            Some(CloseReason::Expired)
+        );
     }
 
     #[test]
@@ -311,7 +317,7 @@ mod tests {
         };
         let actions = session(start, HOUR).step(message, start);
         assert!(
-            matches!(&actions[..], [Action::Leave(Leave::GoAway(after))] if *after == seconds(2))
+            matches!(&actions[..], [Action::Close(CloseReason::GoAway(after))] if *after == seconds(2))
         );
     }
 }

@@ -1,38 +1,38 @@
-//! Begin, Chunk, Commit -> a verified new table, or why not. Pure.
+//! Assembles Begin, Chunk and Commit into a verified table. Pure.
 //!
 //! ```text
 //!          Begin            Commit, verified: the new table
 //!   Idle --------> Open ------------------------------------> Idle
-//!    |              | what breaks the order                    ^
-//!    +--------------+------> Spoiled --------------------------+
+//!    |              | contract violation                       ^
+//!    +--------------+------> Invalid --------------------------+
 //!     Chunk without Begin            Commit: the refusal
 //! ```
 //!
-//! A change that breaks the contract is dropped at once, but refused only at its Commit: the plane
-//! expects one answer per Commit.
+//! A violation drops the change at once, but is reported only at its Commit: the control plane
+//! expects one reply per Commit.
 //!
-//! Laws: the table that serves is replaced by a whole, verified one or not at all; revisions never
-//! go back within an epoch; no sequence of messages panics; what is staged is bounded.
+//! Laws: the serving table is replaced by a complete, verified one or not at all; revisions never
+//! decrease within an epoch; no sequence of messages panics; staged bytes are bounded.
 
 use super::decode::{self, SharedSettings};
-use super::epochs::Epochs;
+use super::epochs::PastEpochs;
 use super::message::{Begin, Chunk, Commit, Message, Refusal};
 use crate::route::{Candidate, Change, Digest, Scope, Table};
 use bytes::Bytes;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// Bytes of routes that one change may bring. A hundred times the 6.4 MB of 10 000 routes.
+/// Bytes of routes in one change: 100 times the 6.4 MB of 10 000 routes.
 const MAX_STAGED: usize = 640 << 20;
 
-/// The table that serves, and the change that is arriving.
+/// The serving table and the change in transit.
 #[derive(Debug)]
 pub(crate) struct Staging {
     serving: Arc<Table>,
-    /// The plane that brought `serving` in this run: another cluster's tables are refused. A table
-    /// from the disk cache binds nobody, so a node can be moved to another plane by a restart.
-    committed: bool,
-    left: Epochs,
+    /// Whether a control plane delivered or confirmed `serving` in this run. If so, tables of other
+    /// clusters are refused. A table from disk does not bind: a restart can move a node.
+    confirmed: bool,
+    past_epochs: PastEpochs,
     state: State,
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct Staging {
 enum State {
     Idle,
     Open(Box<Open>),
-    Spoiled(Refusal),
+    Invalid(Refusal),
 }
 
 #[derive(Debug)]
@@ -53,79 +53,77 @@ struct Open {
     settings: SharedSettings,
 }
 
-/// What a message came to.
 #[derive(Debug)]
 pub(crate) enum Staged {
-    /// Nothing yet.
-    More,
-    /// A new table, which `serving` now is.
+    Pending,
+    /// A new table, now `serving`.
     Committed(Arc<Table>),
-    /// The change is refused; the table before it serves.
+    /// The change is refused; the previous table serves.
     Refused(Refusal),
 }
 
 impl Staging {
-    /// Over the table that serves; `committed` if a plane brought it in this run, which has `left` these
-    /// epochs.
-    pub(crate) fn new(serving: Arc<Table>, committed: bool, left: Epochs) -> Self {
+    /// Starts from the serving table. See [`Session::new`](super::session::Session::new).
+    pub(crate) fn new(serving: Arc<Table>, confirmed: bool, past_epochs: PastEpochs) -> Self {
         Self {
             serving,
-            committed,
-            left,
+            confirmed,
+            past_epochs,
             state: State::Idle,
         }
     }
 
-    /// The table that serves.
     pub(crate) fn serving(&self) -> &Arc<Table> {
         &self.serving
     }
 
-    /// A plane has said that `serving` is its newest table.
+    /// Records that the control plane confirmed `serving` as its newest table.
     pub(crate) fn confirm(&mut self) {
-        self.committed = true;
+        self.confirmed = true;
     }
 
-    /// Whether part of a change has arrived.
+    /// Whether a change is in transit.
     pub(crate) fn is_open(&self) -> bool {
         !matches!(self.state, State::Idle)
     }
 
-    /// Takes a message; those that are no part of a change are ignored.
+    /// Handles a message; messages that are not part of a change are ignored.
     pub(crate) fn step(&mut self, message: Message) -> Staged {
         let state = std::mem::replace(&mut self.state, State::Idle);
         let (state, staged) = match (message, state) {
             (Message::Commit(commit), state) => (State::Idle, self.close(state, &commit)),
             (
-                Message::Garbled {
-                    closes: true,
+                Message::Malformed {
+                    is_commit: true,
                     reason,
                 },
                 state,
             ) => {
                 let refusal = match state {
-                    State::Spoiled(refusal) => refusal,
+                    State::Invalid(refusal) => refusal,
                     State::Idle | State::Open(_) => Refusal::corrupt(reason),
                 };
                 (State::Idle, Staged::Refused(refusal))
             }
-            (Message::Begin(begin), State::Idle) => (self.begin(begin), Staged::More),
+            (Message::Begin(begin), State::Idle) => (self.begin(begin), Staged::Pending),
             (Message::Begin(_), State::Open(_)) => (
-                spoiled("a change began before the one before it was committed"),
-                Staged::More,
+                invalid("a change began before the previous one was committed"),
+                Staged::Pending,
             ),
-            (Message::Chunk(chunk), State::Open(open)) => (self.chunk(open, chunk), Staged::More),
+            (Message::Chunk(chunk), State::Open(open)) => {
+                (self.chunk(open, chunk), Staged::Pending)
+            }
             (Message::Chunk(_), State::Idle) => {
-                (spoiled("a chunk came outside a change"), Staged::More)
+                (invalid("a chunk arrived outside a change"), Staged::Pending)
             }
             (
-                Message::Garbled {
-                    closes: false,
+                Message::Malformed {
+                    is_commit: false,
                     reason,
                 },
                 State::Idle | State::Open(_),
-            ) => (spoiled(reason), Staged::More),
-            (_, state) => (state, Staged::More),
+            ) => (invalid(reason), Staged::Pending),
+            (_, state) => (state, Staged::Pending),
         };
         self.state = state;
         staged
@@ -141,7 +139,7 @@ impl Staging {
                 staged: 0,
                 settings: SharedSettings::default(),
             })),
-            Err(refusal) => State::Spoiled(refusal),
+            Err(refusal) => State::Invalid(refusal),
         }
     }
 
@@ -162,7 +160,7 @@ impl Staging {
         if begin.scope == Scope::Delta && begin.to.epoch != at.epoch {
             return Err(Refusal::corrupt("a delta cannot lead to another epoch"));
         }
-        if self.committed && !same_cluster {
+        if self.confirmed && !same_cluster {
             return Err(Refusal::rejected(format!(
                 "this node serves cluster {}, the change is of cluster {}; \
                  restart the node to move it",
@@ -176,10 +174,10 @@ impl Staging {
                 begin.to.revision, at.revision
             )));
         }
-        if let Some(newer) = self.left.newer_than(&begin.to) {
+        if let Some(newer) = self.past_epochs.newer_than(&begin.to) {
             return Err(Refusal::rejected(format!(
                 "revision {} of an epoch that this node left at revision {newer}: the control plane \
-                 has not seen the restore yet",
+                 has not yet read the restored database",
                 begin.to.revision
             )));
         }
@@ -189,17 +187,17 @@ impl Staging {
     fn chunk(&self, mut open: Box<Open>, chunk: Chunk) -> State {
         match self.stage(&mut open, chunk) {
             Ok(()) => State::Open(open),
-            Err(refusal) => State::Spoiled(refusal),
+            Err(refusal) => State::Invalid(refusal),
         }
     }
 
     fn stage(&self, open: &mut Open, chunk: Chunk) -> Result<(), Refusal> {
         if chunk.txn != open.begin.txn {
-            return Err(Refusal::corrupt("a chunk is of another change"));
+            return Err(Refusal::corrupt("a chunk belongs to another change"));
         }
         if chunk.part != open.next_part {
             return Err(Refusal::corrupt(format!(
-                "part {} came where {} was due",
+                "part {} arrived instead of part {}",
                 chunk.part, open.next_part
             )));
         }
@@ -213,23 +211,23 @@ impl Staging {
             let uid = candidate.service_uid.clone();
             if uid.is_empty() || open.removed.contains(&uid) {
                 return Err(Refusal::corrupt(
-                    "a route has no service uid, or is removed as well",
+                    "a route has no service uid, or is also removed",
                 ));
             }
             if open.upserts.insert(uid, candidate).is_some() {
-                return Err(Refusal::corrupt("a route came twice in one change"));
+                return Err(Refusal::corrupt("a route occurs twice in one change"));
             }
         }
         for uid in chunk.removed {
             let known = open.begin.scope == Scope::Delta && self.serving.entry(&uid).is_some();
             if !known || open.upserts.contains_key(&*uid) || !open.removed.insert(uid.into()) {
-                return Err(Refusal::corrupt("a route is removed that is not there"));
+                return Err(Refusal::corrupt("a removed route does not exist"));
             }
         }
         Ok(())
     }
 
-    /// Decodes a route, or takes the one that serves if its bytes are the same.
+    /// Decodes a route, or reuses the serving one if the bytes are equal.
     fn candidate(&self, uid: &str, bytes: &[u8], settings: &mut SharedSettings) -> Candidate {
         let digest = Digest::of(bytes);
         if let Some(entry) = self
@@ -252,7 +250,7 @@ impl Staging {
     fn close(&mut self, state: State, commit: &Commit) -> Staged {
         let open = match state {
             State::Open(open) => open,
-            State::Spoiled(refusal) => return Staged::Refused(refusal),
+            State::Invalid(refusal) => return Staged::Refused(refusal),
             State::Idle => return Staged::Refused(Refusal::corrupt("a commit without a change")),
         };
         if let Err(refusal) = self.verify(&open, commit) {
@@ -268,7 +266,7 @@ impl Staging {
             same if **same == *begin.cluster => same.clone(),
             _ => begin.cluster.into(),
         };
-        self.left.leave(&self.serving, &begin.to);
+        self.past_epochs.record(&self.serving, &begin.to);
         let table = Arc::new(self.serving.apply(Change {
             cluster,
             cursor: begin.to,
@@ -277,14 +275,14 @@ impl Staging {
             removed: removed.into_iter().collect(),
         }));
         self.serving = table.clone();
-        self.committed = true;
+        self.confirmed = true;
         Staged::Committed(table)
     }
 
     fn verify(&self, open: &Open, commit: &Commit) -> Result<(), Refusal> {
         if commit.txn != open.begin.txn || commit.to != open.begin.to {
             return Err(Refusal::corrupt(
-                "the commit is of another change than its begin",
+                "the commit belongs to another change than its begin",
             ));
         }
         let (mut digest, mut count) = match open.begin.scope {
@@ -318,7 +316,7 @@ impl Staging {
     }
 }
 
-/// A route as received, decoded if it can be.
+/// A route as received, decoded if it is valid.
 pub(crate) fn candidate(
     uid: &str,
     bytes: &[u8],
@@ -333,7 +331,7 @@ pub(crate) fn candidate(
             Ok(route) => route.service_uid.clone(),
             Err(_) => uid.into(),
         },
-        // Copied: a slice of the frame it came in would keep the whole frame.
+        // A copy: a slice would keep the whole received frame alive.
         received: Bytes::copy_from_slice(bytes),
         digest,
         decoded,
@@ -341,8 +339,8 @@ pub(crate) fn candidate(
     }
 }
 
-fn spoiled(reason: &'static str) -> State {
-    State::Spoiled(Refusal::corrupt(reason))
+fn invalid(reason: &'static str) -> State {
+    State::Invalid(Refusal::corrupt(reason))
 }
 
 #[cfg(test)]

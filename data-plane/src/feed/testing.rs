@@ -4,7 +4,7 @@ use bytes::Bytes;
 use cless_proto::v1 as pb;
 use prost::Message as _;
 
-/// A valid route of `uid` with one version that gets all traffic.
+/// A valid route of `uid` with one version that receives all traffic.
 pub(crate) fn route(uid: &str, hosts: &[&str]) -> pb::Route {
     pb::Route {
         service: format!("s-{uid}"),

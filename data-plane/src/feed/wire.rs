@@ -1,29 +1,27 @@
-//! Between the messages of `StreamRoutes` and their protobuf form. Total: any input gives a
-//! message, if only a garbled one.
+//! Conversion between the messages of `StreamRoutes` and protobuf. Total: invalid input becomes a
+//! malformed message.
 
 use super::message::{Begin, Chunk, Commit, Head, Message, Refusal, Reply};
 use crate::route::{Cursor, Digest, Quarantined, Scope};
 use cless_proto::v1 as pb;
 use std::time::Duration;
 
-/// The version of the feed's protocol.
-const PROTOCOL: u32 = 1;
+const PROTOCOL_VERSION: u32 = 1;
 
-/// A `GoAway` that asks for more is answered with this much.
+/// Upper bound of the delay that a `GoAway` may request.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// Who this node is, as every request says it.
+/// Identification of this node in every request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Node {
-    /// The random id kept in the cache folder.
+pub(crate) struct NodeInfo {
+    /// The random id stored in the cache folder.
     pub(crate) id: String,
-    /// Its name.
     pub(crate) name: String,
-    /// New at every start of the process.
+    /// An id drawn at each start of the process.
     pub(crate) boot_id: String,
 }
 
-impl Node {
+impl NodeInfo {
     pub(crate) fn identity(&self) -> pb::NodeIdentity {
         pb::NodeIdentity {
             id: self.id.clone(),
@@ -34,9 +32,9 @@ impl Node {
 }
 
 /// The first message of a stream.
-pub(crate) fn hello(node: &Node, have: Option<&Cursor>) -> pb::StreamRoutesRequest {
+pub(crate) fn hello(node: &NodeInfo, have: Option<&Cursor>) -> pb::StreamRoutesRequest {
     let hello = pb::Hello {
-        protocol: PROTOCOL,
+        protocol: PROTOCOL_VERSION,
         node: Some(node.identity()),
         boot_id: node.boot_id.clone(),
         have: have.map(encode_cursor),
@@ -44,7 +42,6 @@ pub(crate) fn hello(node: &Node, have: Option<&Cursor>) -> pb::StreamRoutesReque
     request(pb::stream_routes_request::Message::Hello(hello))
 }
 
-/// The answer to a Commit.
 pub(crate) fn encode_reply(reply: Reply) -> pb::StreamRoutesRequest {
     use pb::stream_routes_request::Message as Wire;
     request(match reply {
@@ -76,7 +73,6 @@ pub(crate) fn encode_reply(reply: Reply) -> pb::StreamRoutesRequest {
     })
 }
 
-/// What a response says.
 pub(crate) fn decode_message(response: pb::StreamRoutesResponse) -> Message {
     use pb::stream_routes_response::Message as Wire;
     match response.message {
@@ -101,8 +97,8 @@ pub(crate) fn decode_message(response: pb::StreamRoutesResponse) -> Message {
         }
         Some(Wire::Commit(pb::Commit { txn, to, count })) => match to.and_then(decode_cursor) {
             Some(to) => Message::Commit(Commit { txn, to, count }),
-            None => Message::Garbled {
-                closes: true,
+            None => Message::Malformed {
+                is_commit: true,
                 reason: "commit.to is no cursor",
             },
         },
@@ -124,19 +120,19 @@ pub(crate) fn decode_message(response: pb::StreamRoutesResponse) -> Message {
 }
 
 fn decode_begin(begin: pb::Begin) -> Message {
-    let garbled = |reason| Message::Garbled {
-        closes: false,
+    let malformed = |reason| Message::Malformed {
+        is_commit: false,
         reason,
     };
     let scope = match pb::begin::Kind::try_from(begin.kind) {
         Ok(pb::begin::Kind::Snapshot) => Scope::Snapshot,
         Ok(pb::begin::Kind::Delta) => Scope::Delta,
         Ok(pb::begin::Kind::Unspecified) | Err(_) => {
-            return garbled("begin.kind is neither a snapshot nor a delta");
+            return malformed("begin.kind is neither a snapshot nor a delta");
         }
     };
     let Some(to) = begin.to.and_then(decode_cursor) else {
-        return garbled("begin.to is no cursor");
+        return malformed("begin.to is no cursor");
     };
     let from = begin.from.and_then(decode_cursor);
     Message::Begin(Begin {

@@ -1,17 +1,17 @@
-//! Images on this node: how they come, and how those that nothing needs go.
+//! Images on this node: pulling, and removal of unused ones.
 //!
 //! ```text
-//!  start ──► Puller ── one pull per name ──► runtime     Progress: steps of layers to one line
-//!                │ what cless itself brought
+//!  start ──► Puller ── one pull per name ──► runtime     Progress: layer events to one line
+//!                │ images pulled by this node
 //!                ▼
-//!             Record (disk) ──► Pruner ── asks the control plane what versions need, then
-//!                                         prune::judge, image by image
+//!             Record (disk) ──► Pruner ── asks the control plane for images in use, then decides
+//!                                         image by image (prune)
 //! ```
 //!
-//! - [`puller`]: many starts that want one image share one pull, which no caller can cancel.
-//! - [`progress`]: PURE: what a person is told of a pull.
-//! - [`record`]: what this node pulled for cless, on disk.
-//! - [`prune`]: PURE: which image may go. [`pruner`] is its shell.
+//! - [`puller`]: concurrent starts share one pull per image; no caller can cancel it.
+//! - [`progress`]: progress line of a pull. Pure.
+//! - [`record`]: images that this node pulled, on disk.
+//! - [`prune`]: decides which images to remove. Pure. [`pruner`] applies it.
 
 pub mod progress;
 pub mod prune;
@@ -20,4 +20,4 @@ pub mod puller;
 pub mod record;
 
 pub use puller::Puller;
-pub use record::Record;
+pub use record::PullRecord;

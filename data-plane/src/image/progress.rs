@@ -1,22 +1,23 @@
-//! What a person is told of a pull: the steps of its layers, summed up in a line. Pure.
+//! Summarises the layer events of a pull in one line. Pure.
 //!
 //! ```text
 //! a layer:  Waiting ──► Downloading ──► Downloaded ──► Unpacking ──► Done
-//!                        ▲      │ broken off                          ▲
-//!                        └──────┘                    on the node already
+//!                        ▲      │ interrupted                         ▲
+//!                        └──────┘                    already on the node
 //! ```
 //!
-//! A layer's size is known only when its download begins, and an engine downloads a few at a time. So
-//! percent are given once all sizes are known, before that the bytes that have come.
+//! The size of a layer is known only when its download begins, and an engine downloads a few at a
+//! time. The line therefore shows a percentage once all sizes are known, and bytes before that.
 //!
-//! Laws (tested below): no step panics; never more than 100 %; the line stays short.
+//! Laws, tested below: no event causes a panic; the percentage never exceeds 100; the line stays
+//! short.
 
 use std::collections::BTreeMap;
 
 use crate::runtime::PullStep;
 
-/// More layers than any engine takes (127), so that a stranger's registry fills no memory.
-const MOST_LAYERS: usize = 1000;
+/// Bounds the memory that a registry can fill; engines accept at most 127 layers.
+const MAX_LAYERS: usize = 1000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 enum Stage {
@@ -31,25 +32,25 @@ enum Stage {
 #[derive(Debug, Clone, Copy, Default)]
 struct Layer {
     stage: Stage,
-    /// Bytes that have come.
-    got: u64,
+    /// Bytes downloaded.
+    downloaded: u64,
     size: Option<u64>,
-    /// The registry broke off, and the engine waits before it asks again.
-    broken_off: bool,
+    /// Whether the download was interrupted and the engine waits to retry.
+    is_interrupted: bool,
 }
 
-/// A pull so far.
+/// State of a pull.
 #[derive(Debug, Clone, Default)]
 pub struct Progress {
     layers: BTreeMap<String, Layer>,
 }
 
 impl Progress {
-    /// Takes in a step.
+    /// Applies a progress message.
     pub fn step(&mut self, step: &PullStep) {
         let Some(id) = &step.layer else { return };
-        // The words of the engine (its `distribution/` and `pkg/progress`); an id beside other
-        // words is that of the image.
+        // Statuses of Docker (`distribution/` and `pkg/progress`). Other statuses carry the image's
+        // id instead of a layer's.
         let status = step.status.as_str();
         let stage = match status {
             "Pulling fs layer" | "Waiting" => Stage::Waiting,
@@ -60,21 +61,21 @@ impl Progress {
             _ if status.starts_with("Retrying in") => Stage::Waiting,
             _ => return,
         };
-        if self.layers.len() >= MOST_LAYERS && !self.layers.contains_key(id) {
+        if self.layers.len() >= MAX_LAYERS && !self.layers.contains_key(id) {
             return;
         }
         let layer = self.layers.entry(id.clone()).or_default();
         layer.stage = stage;
-        layer.broken_off = status.starts_with("Retrying in");
+        layer.is_interrupted = status.starts_with("Retrying in");
         if stage == Stage::Downloading {
-            layer.got = step.current.unwrap_or(layer.got);
+            layer.downloaded = step.current.unwrap_or(layer.downloaded);
             layer.size = step.total.filter(|size| *size > 0).or(layer.size);
         } else if stage >= Stage::Downloaded {
-            layer.got = layer.size.unwrap_or(layer.got);
+            layer.downloaded = layer.size.unwrap_or(layer.downloaded);
         }
     }
 
-    /// How far it is; `None` before the first layer is known.
+    /// The progress line; `None` before the first layer is known.
     pub fn line(&self) -> Option<String> {
         let count = self.layers.len();
         if count == 0 {
@@ -87,29 +88,29 @@ impl Progress {
             return Some(format!("unpacking, {layers_done}"));
         }
         let sum = |of: fn(&Layer) -> u64| layers().map(of).fold(0, u64::saturating_add);
-        let got = sum(|layer| layer.got.min(layer.size.unwrap_or(u64::MAX)));
+        let downloaded = sum(|layer| layer.downloaded.min(layer.size.unwrap_or(u64::MAX)));
         let all_known =
             layers().all(|layer| layer.size.is_some() || layer.stage >= Stage::Downloaded);
         let mut line = if all_known {
-            // What came without a size on the way is part of both sums.
-            let size = sum(|layer| layer.size.unwrap_or(layer.got));
-            let percent = u128::from(got) * 100 / u128::from(size.max(1));
+            // Layers that arrived without a known size count in both sums.
+            let size = sum(|layer| layer.size.unwrap_or(layer.downloaded));
+            let percent = u128::from(downloaded) * 100 / u128::from(size.max(1));
             format!(
                 "{percent} %, {} of {}, {layers_done}",
-                bytes(got),
+                bytes(downloaded),
                 bytes(size)
             )
         } else {
-            format!("{} so far, {layers_done}", bytes(got))
+            format!("{} so far, {layers_done}", bytes(downloaded))
         };
-        if layers().any(|layer| layer.broken_off) {
-            line.push_str("; the registry broke off, the engine tries again");
+        if layers().any(|layer| layer.is_interrupted) {
+            line.push_str("; the download was interrupted, the engine is retrying");
         }
         Some(line)
     }
 }
 
-/// `12.3 MB`, in decimal units as registries count.
+/// A size such as `12.3 MB`, in decimal units as in registries.
 fn bytes(count: u64) -> String {
     for (unit, name) in [(1_000_000_000_u64, "GB"), (1_000_000, "MB"), (1000, "kB")] {
         if count >= unit {
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pull_is_told_from_its_first_layer_to_its_last() {
+    fn a_pull_is_reported_from_its_first_layer_to_its_last() {
         let mut progress = Progress::default();
         let mut after = |layer: &str, status: &str, bytes| {
             progress.step(&step(layer, status, bytes));
@@ -169,7 +170,7 @@ mod tests {
         );
         assert_eq!(
             after("b", "Retrying in 5 seconds", None),
-            "50 %, 10.0 MB of 20.0 MB, 1 of 3 layers; the registry broke off, the engine tries again"
+            "50 %, 10.0 MB of 20.0 MB, 1 of 3 layers; the download was interrupted, the engine is retrying"
         );
         let all = Some((10_000_000, 10_000_000));
         assert_eq!(
@@ -214,7 +215,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_steps_panic_or_go_beyond_all(steps in prop::collection::vec(any_step(), 0..40)) {
+        fn no_steps_panic_or_exceed_100_percent(steps in prop::collection::vec(any_step(), 0..40)) {
             let mut progress = Progress::default();
             for step in &steps {
                 progress.step(step);

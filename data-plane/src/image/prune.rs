@@ -1,77 +1,77 @@
-//! Which images may be removed. Pure.
+//! Decides which images to remove. Pure.
 //!
-//! Laws (tested below): an image is removed only if this node pulled it for cless, it has no name
-//! that cless did not give it, no container uses it, no version that exists needs it, and its time is
-//! over; as long as it is not known what versions need, none is.
+//! Laws, tested below: an image is removed only if
+//! - this node pulled it and cless gave it all its names,
+//! - no container uses it, and its retention time is over,
+//! - the images in use are known, and no existing version needs it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::record::Entry;
+use super::record::PulledImage;
 use crate::runtime::reference;
 
-/// What is known of an image that is in the record.
+/// Inputs of the decision for one recorded image.
 #[derive(Debug, Clone, Copy)]
-pub struct Facts<'a> {
-    /// From the record.
-    pub entry: &'a Entry,
-    /// All names that the engine has for it; `None` if the engine has no such image.
+pub struct ImageFacts<'a> {
+    /// The entry in the record.
+    pub entry: &'a PulledImage,
+    /// All names of the image in the engine; `None` if the engine has no such image.
     pub names: Option<&'a BTreeSet<String>>,
-    /// A container uses it, running or not, of cless or not.
+    /// Whether any container uses the image, running or not.
     pub in_use: bool,
 }
 
-/// What is to become of an image.
+/// The decision for one image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// It is gone already: the record may forget it.
+pub enum PruneDecision {
+    /// The image is gone; remove its entry.
     Forget,
-    /// It is needed now, so its time begins anew.
+    /// The image is needed; its retention time restarts.
     Needed,
-    /// It has names that cless did not give it: it has become somebody else's too.
+    /// The image has names that cless did not give it, so somebody else uses it too.
     Foreign,
-    /// Its time is not over.
+    /// The retention time is not over.
     TooSoon,
-    /// Its time is over; what versions need decides.
-    Ask,
-    /// It may go: take these names off it, and it goes with the last.
+    /// The retention time is over; the images in use must be known to decide.
+    NeedsVersions,
+    /// Remove these names; the image goes with the last one.
     Remove(Vec<String>),
 }
 
-/// Judges one image. `retained` are the names of what versions need (see [`retained_names`]), `None` if
-/// that is not known; `now` is in seconds since 1970.
-pub fn judge(
-    facts: &Facts<'_>,
+/// Decides for one image. `retained` holds the names of images in use (see [`retained_names`]), or
+/// `None` if they are unknown; `now` is in seconds since 1970.
+pub fn decide(
+    facts: &ImageFacts<'_>,
     retained: Option<&BTreeSet<String>>,
     now: u64,
     after: Duration,
-) -> Verdict {
+) -> PruneDecision {
     let Some(names) = facts.names else {
-        return Verdict::Forget;
+        return PruneDecision::Forget;
     };
     if facts.in_use {
-        return Verdict::Needed;
+        return PruneDecision::Needed;
     }
-    // One without any name cannot have come by a pull as it is: somebody took its names off.
+    // A pulled image has a name; without any, somebody removed its names.
     if names.is_empty() || !names.is_subset(&facts.entry.names) {
-        return Verdict::Foreign;
+        return PruneDecision::Foreign;
     }
     if Duration::from_secs(now.saturating_sub(facts.entry.needed)) < after {
-        return Verdict::TooSoon;
+        return PruneDecision::TooSoon;
     }
     let Some(retained) = retained else {
-        return Verdict::Ask;
+        return PruneDecision::NeedsVersions;
     };
     if !facts.entry.names.is_disjoint(retained) {
-        return Verdict::Needed;
+        return PruneDecision::Needed;
     }
-    // Tags first: an engine takes the digests of a repository off with its last tag.
+    // Tags go first: with the last tag, engines remove the digests of the repository too.
     let (digests, tags): (Vec<_>, Vec<_>) = names.iter().partition(|name| name.contains('@'));
-    Verdict::Remove(tags.into_iter().chain(digests).cloned().collect())
+    PruneDecision::Remove(tags.into_iter().chain(digests).cloned().collect())
 }
 
-/// The names under which an engine may have the image of a version: as the version names it, and by
-/// its digest if one is known.
+/// Names under which an engine may have a version's image: the reference, and the digest if known.
 pub fn retained_names(image: &str, digest: Option<&str>) -> impl Iterator<Item = String> {
     let by_digest = digest.map(|digest| reference::by_digest(image, digest));
     [reference::name(image)].into_iter().chain(by_digest)
@@ -88,46 +88,60 @@ mod tests {
         names.iter().map(|name| (*name).to_owned()).collect()
     }
 
-    fn verdict(names: &[&str], in_use: bool, retained: Option<&[&str]>, idle: u64) -> Verdict {
-        let entry = Entry {
+    fn decision(
+        names: &[&str],
+        in_use: bool,
+        retained: Option<&[&str]>,
+        idle: u64,
+    ) -> PruneDecision {
+        let entry = PulledImage {
             names: set(&["r/app:1", "r/app@sha256:1"]),
             needed: 1000,
         };
         let names = set(names);
-        let facts = Facts {
+        let facts = ImageFacts {
             entry: &entry,
             names: Some(&names),
             in_use,
         };
-        judge(&facts, retained.map(set).as_ref(), 1000 + idle, AFTER)
+        decide(&facts, retained.map(set).as_ref(), 1000 + idle, AFTER)
     }
 
     #[test]
-    fn one_that_nothing_needs_goes_when_its_time_is_over() {
+    fn an_unneeded_image_is_removed_when_its_time_is_over() {
         let names = ["r/app@sha256:1", "r/app:1"];
-        assert_eq!(verdict(&names, false, Some(&[]), 59), Verdict::TooSoon);
+        assert_eq!(
+            decision(&names, false, Some(&[]), 59),
+            PruneDecision::TooSoon
+        );
         let gone = vec!["r/app:1".to_owned(), "r/app@sha256:1".to_owned()];
-        assert_eq!(verdict(&names, false, Some(&[]), 60), Verdict::Remove(gone));
-        assert_eq!(verdict(&names, false, None, 60), Verdict::Ask);
-        assert_eq!(verdict(&names, true, Some(&[]), 60), Verdict::Needed);
         assert_eq!(
-            verdict(&names, false, Some(&["r/app:1"]), 60),
-            Verdict::Needed
+            decision(&names, false, Some(&[]), 60),
+            PruneDecision::Remove(gone)
         );
         assert_eq!(
-            verdict(&["r/app:1", "mine:1"], false, Some(&[]), 60),
-            Verdict::Foreign
+            decision(&names, false, None, 60),
+            PruneDecision::NeedsVersions
         );
-        assert_eq!(verdict(&[], false, Some(&[]), 60), Verdict::Foreign);
+        assert_eq!(decision(&names, true, Some(&[]), 60), PruneDecision::Needed);
+        assert_eq!(
+            decision(&names, false, Some(&["r/app:1"]), 60),
+            PruneDecision::Needed
+        );
+        assert_eq!(
+            decision(&["r/app:1", "mine:1"], false, Some(&[]), 60),
+            PruneDecision::Foreign
+        );
+        assert_eq!(decision(&[], false, Some(&[]), 60), PruneDecision::Foreign);
     }
 
     #[test]
     fn a_tag_that_has_moved_on_still_retains() {
-        // The engine has the tag for a newer image; the version was never told a digest.
+        // The engine has the tag on a newer image, and the version has no digest.
         let names = ["r/app@sha256:1"];
         assert_eq!(
-            verdict(&names, false, Some(&["r/app:1"]), 60),
-            Verdict::Needed
+            decision(&names, false, Some(&["r/app:1"]), 60),
+            PruneDecision::Needed
         );
     }
 
@@ -141,17 +155,20 @@ mod tests {
 
     #[test]
     fn a_clock_that_was_set_back_removes_nothing() {
-        let entry = Entry {
+        let entry = PulledImage {
             names: set(&["a:1"]),
             needed: 1000,
         };
         let names = set(&["a:1"]);
-        let facts = Facts {
+        let facts = ImageFacts {
             entry: &entry,
             names: Some(&names),
             in_use: false,
         };
-        assert_eq!(judge(&facts, Some(&set(&[])), 5, AFTER), Verdict::TooSoon);
+        assert_eq!(
+            decide(&facts, Some(&set(&[])), 5, AFTER),
+            PruneDecision::TooSoon
+        );
     }
 
     fn some_names() -> impl Strategy<Value = BTreeSet<String>> {
@@ -177,14 +194,14 @@ mod tests {
             needed in 0u64..200,
             now in 0u64..200,
         ) {
-            let entry = Entry { names: known.clone(), needed };
-            let facts = Facts { entry: &entry, names: names.as_ref(), in_use };
-            if let Verdict::Remove(off) = judge(&facts, retained.as_ref(), now, AFTER) {
+            let entry = PulledImage { names: known.clone(), needed };
+            let facts = ImageFacts { entry: &entry, names: names.as_ref(), in_use };
+            if let PruneDecision::Remove(off) = decide(&facts, retained.as_ref(), now, AFTER) {
                 let names = names.expect("the engine has it");
                 prop_assert!(!in_use);
-                prop_assert!(names.is_subset(&known), "a name of somebody else");
+                prop_assert!(names.is_subset(&known), "a name not given by cless");
                 prop_assert!(now >= needed + AFTER.as_secs());
-                let retained = retained.expect("what versions need is known");
+                let retained = retained.expect("the images in use are known");
                 prop_assert!(names.is_disjoint(&retained) && known.is_disjoint(&retained));
                 prop_assert_eq!(off.into_iter().collect::<BTreeSet<_>>(), names);
             }

@@ -1,9 +1,9 @@
-//! Removes images that nothing needs, if the node is told to (`--prune-images-after`).
+//! Removes unused images if `--prune-images-after` is set.
 //!
-//! A reconciler: each round rereads the record, the engine, and, only if an image's time is over,
-//! what versions need. Whatever is not known keeps images: a control plane that does not answer in
-//! full, or one of another state, removes none. The last word is the engine's own, which takes no
-//! name off an image that a container needs.
+//! A reconciler: each round rereads the record, the engine and, only if an image is due, the images
+//! that versions use. Missing information keeps images: an unreachable control plane, an incomplete
+//! list or another cluster's state removes none. As a last safeguard, the engine refuses to untag
+//! an image that a container needs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,62 +11,62 @@ use std::time::{Duration, SystemTime};
 
 use tracing::{debug, info, warn};
 
-use super::prune::{Facts, Verdict, judge, retained_names};
-use super::record::{Entry, Record, seconds};
+use super::prune::{ImageFacts, PruneDecision, decide, retained_names};
+use super::record::{PullRecord, PulledImage, seconds};
 use crate::runtime::{Error, Runtime};
 
-/// An image goes at most a quarter of its time late, and an hour-long time is looked at every 10 min.
-const PART: u32 = 4;
-const SHORTEST: Duration = Duration::from_millis(500);
-const LONGEST: Duration = Duration::from_secs(600);
+/// Rounds per retention time: removal is at most a quarter of it late, within the bounds below.
+const ROUNDS_PER_RETENTION: u32 = 4;
+const MIN_INTERVAL: Duration = Duration::from_millis(500);
+const MAX_INTERVAL: Duration = Duration::from_secs(600);
 
 /// The image of a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Retained {
-    /// As the version names it.
+pub struct VersionImage {
+    /// Reference as given in the version.
     pub image: String,
-    /// The digest that nodes pull by, once one is known.
+    /// Digest that nodes pull by; `None` while unresolved.
     pub digest: Option<String>,
 }
 
-/// Who knows what versions there are.
+/// Lists the images of all versions.
 #[async_trait::async_trait]
-pub trait Versions: Send + Sync + 'static {
-    /// The images of every version there is, reachable or not.
+pub trait VersionImages: Send + Sync + 'static {
+    /// Images of all existing versions, reachable or not.
     ///
     /// # Errors
-    /// For a person, if it is not known in full; then nothing may be removed.
-    async fn retained(&self) -> Result<Vec<Retained>, String>;
+    /// A message if the complete list is unavailable; nothing may be removed then.
+    async fn retained(&self) -> Result<Vec<VersionImage>, String>;
 }
 
-/// See the module.
+/// Removes unused images; see the module documentation.
 pub struct Pruner {
     /// The engine.
     pub runtime: Arc<dyn Runtime>,
-    /// What this node pulled.
-    pub record: Arc<Record>,
-    /// What versions need.
-    pub versions: Arc<dyn Versions>,
-    /// How long an image is kept that nothing needs.
+    /// Images that this node pulled.
+    pub record: Arc<PullRecord>,
+    /// Images that versions use.
+    pub versions: Arc<dyn VersionImages>,
+    /// Retention time of unused images.
     pub after: Duration,
 }
 
 impl Pruner {
-    /// Runs until it is dropped.
+    /// Runs until dropped.
     pub async fn run(self) {
-        let pause = (self.after / PART).clamp(SHORTEST, LONGEST);
+        let pause = (self.after / ROUNDS_PER_RETENTION).clamp(MIN_INTERVAL, MAX_INTERVAL);
         loop {
             tokio::time::sleep(pause).await;
             if let Err(error) = self.round().await {
-                debug!(%error, "images cannot be looked at now");
+                debug!(%error, "images cannot be inspected now");
             }
         }
     }
 
-    /// Judges every image of the record, and removes those that may go.
+    /// Decides on every recorded image, and removes those that are due.
     ///
     /// # Errors
-    /// The engine's, if it does not answer.
+    /// The engine's error if it cannot be queried.
     pub async fn round(&self) -> Result<(), Error> {
         let entries = self.record.entries();
         if entries.is_empty() {
@@ -83,18 +83,20 @@ impl Pruner {
                 Err(error) => return Err(error),
             }
         }
-        // After the images: a container that was made meanwhile is seen.
+        // Queried after the images, so that a container created meanwhile is seen.
         let in_use = self.runtime.images_in_use().await?;
         let now = seconds(SystemTime::now());
-        let verdict = |id: &str, entry: &Entry, retained: Option<&BTreeSet<String>>| {
-            let facts = Facts {
+        let decision = |id: &str, entry: &PulledImage, retained: Option<&BTreeSet<String>>| {
+            let facts = ImageFacts {
                 entry,
                 names: names.get(id),
                 in_use: in_use.contains(id),
             };
-            judge(&facts, retained, now, self.after)
+            decide(&facts, retained, now, self.after)
         };
-        let due = |(id, entry): (&String, &Entry)| verdict(id, entry, None) == Verdict::Ask;
+        let due = |(id, entry): (&String, &PulledImage)| {
+            decision(id, entry, None) == PruneDecision::NeedsVersions
+        };
         let retained = match entries.iter().any(due) {
             true => self.retained().await,
             false => None,
@@ -102,11 +104,11 @@ impl Pruner {
         let mut needed = Vec::new();
         let mut gone = Vec::new();
         for (id, entry) in &entries {
-            match verdict(id, entry, retained.as_ref()) {
-                Verdict::Needed => needed.push(id.as_str()),
-                Verdict::Forget => gone.push(id.as_str()),
-                Verdict::Foreign | Verdict::TooSoon | Verdict::Ask => {}
-                Verdict::Remove(names) => {
+            match decision(id, entry, retained.as_ref()) {
+                PruneDecision::Needed => needed.push(id.as_str()),
+                PruneDecision::Forget => gone.push(id.as_str()),
+                PruneDecision::Foreign | PruneDecision::TooSoon | PruneDecision::NeedsVersions => {}
+                PruneDecision::Remove(names) => {
                     if self.remove(&names).await {
                         gone.push(id.as_str());
                     } else {
@@ -122,7 +124,7 @@ impl Pruner {
         Ok(())
     }
 
-    /// The names of what versions need; `None` if that is not known.
+    /// Names of the images that versions use; `None` if they are unknown.
     async fn retained(&self) -> Option<BTreeSet<String>> {
         match self.versions.retained().await {
             Ok(images) => Some(
@@ -132,24 +134,21 @@ impl Pruner {
                     .collect(),
             ),
             Err(error) => {
-                debug!(
-                    error,
-                    "what versions need is not known: no image is removed"
-                );
+                debug!(error, "the images in use are unknown; no image is removed");
                 None
             }
         }
     }
 
-    /// False if the engine keeps it.
+    /// Whether all names were removed.
     async fn remove(&self, names: &[String]) -> bool {
         for name in names {
             if let Err(error) = self.runtime.remove_image(name).await {
-                warn!(image = name, %error, "an image that nothing needs cannot be removed");
+                warn!(image = name, %error, "cannot remove an unused image");
                 return false;
             }
         }
-        info!(image = ?names, "removed an image that nothing needs");
+        info!(image = ?names, "removed an unused image");
         true
     }
 }

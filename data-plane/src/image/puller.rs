@@ -1,7 +1,7 @@
-//! Pulls, one at a time for each name.
+//! Pulls images, with one concurrent pull per name.
 //!
-//! A pull is a task of its own. Whoever wants the image joins the one under way, and whoever goes
-//! away leaves it to the others: it always runs to its end, and what it brought is recorded.
+//! A pull runs in a task of its own. Callers that want the image join the running pull, and
+//! cancelling a caller does not end it. The pull always completes, and its image is recorded.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -11,24 +11,24 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::progress::Progress;
-use super::record::Record;
+use super::record::PullRecord;
 use crate::runtime::{Error, Image, PullStep, Runtime, reference};
 
-/// A caller is told how far it is about this often, however many steps an engine reports.
-const TELL_EVERY: Duration = Duration::from_millis(500);
+/// Minimum interval between progress calls.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What a pull brought.
+/// Result of a pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pulled {
-    /// The digest under which the registry has it.
+    /// Digest of the image in the registry; `None` if unknown.
     pub digest: Option<String>,
 }
 
 #[derive(Debug, Clone)]
-enum Flight {
-    /// With a line for a person.
-    Underway(Arc<str>),
-    Over(Result<Pulled, Error>),
+enum PullState {
+    /// The progress line.
+    Running(Arc<str>),
+    Done(Result<Pulled, Error>),
 }
 
 /// The pulls of a node. Cheap to clone.
@@ -39,49 +39,49 @@ pub struct Puller {
 
 struct Inner {
     runtime: Arc<dyn Runtime>,
-    record: Arc<Record>,
-    flights: Mutex<HashMap<String, watch::Receiver<Flight>>>,
+    record: Arc<PullRecord>,
+    pulls: Mutex<HashMap<String, watch::Receiver<PullState>>>,
 }
 
 impl Puller {
-    /// No pulls yet.
-    pub fn new(runtime: Arc<dyn Runtime>, record: Arc<Record>) -> Self {
+    /// A puller without running pulls.
+    pub fn new(runtime: Arc<dyn Runtime>, record: Arc<PullRecord>) -> Self {
         Self {
             inner: Arc::new(Inner {
                 runtime,
                 record,
-                flights: Mutex::default(),
+                pulls: Mutex::default(),
             }),
         }
     }
 
-    /// Pulls an image, or joins the pull of it; `tell` is called with a line for a person, at once
-    /// and then every half second if it has changed.
+    /// Pulls an image or joins its running pull. `on_progress` is called with the progress line at
+    /// once, and then at most every half second when it changes.
     ///
-    /// Dropping the future ends nothing but the wait.
+    /// Dropping the future does not cancel the pull.
     ///
     /// # Errors
     /// Those of [`Runtime::pull`].
-    pub async fn pull(&self, image: &str, tell: impl Fn(&str)) -> Result<Pulled, Error> {
-        let mut flight = self.join(&reference::name(image));
-        let mut told: Option<Arc<str>> = None;
+    pub async fn pull(&self, image: &str, on_progress: impl Fn(&str)) -> Result<Pulled, Error> {
+        let mut state = self.join(&reference::name(image));
+        let mut reported: Option<Arc<str>> = None;
         loop {
-            if let Flight::Underway(line) = &*flight.borrow_and_update()
-                && told.as_ref() != Some(line)
+            if let PullState::Running(line) = &*state.borrow_and_update()
+                && reported.as_ref() != Some(line)
             {
-                tell(line);
-                told = Some(line.clone());
+                on_progress(line);
+                reported = Some(line.clone());
             }
-            let over = flight.wait_for(|flight| matches!(flight, Flight::Over(_)));
-            match tokio::time::timeout(TELL_EVERY, over).await {
-                Ok(Ok(over)) => {
-                    if let Flight::Over(outcome) = &*over {
+            let done = state.wait_for(|state| matches!(state, PullState::Done(_)));
+            match tokio::time::timeout(PROGRESS_INTERVAL, done).await {
+                Ok(Ok(done)) => {
+                    if let PullState::Done(outcome) = &*done {
                         return outcome.clone();
                     }
                 }
                 Ok(Err(_)) => {
                     return Err(Error::NoResponse(
-                        "the pull ended without an outcome".to_owned(),
+                        "the pull task ended without a result".to_owned(),
                     ));
                 }
                 Err(_) => {}
@@ -89,45 +89,46 @@ impl Puller {
         }
     }
 
-    fn join(&self, name: &str) -> watch::Receiver<Flight> {
-        let mut flights = self.inner.flights.lock();
-        if let Some(flight) = flights.get(name) {
-            return flight.clone();
+    fn join(&self, name: &str) -> watch::Receiver<PullState> {
+        let mut pulls = self.inner.pulls.lock();
+        if let Some(state) = pulls.get(name) {
+            return state.clone();
         }
-        let asking: Arc<str> = format!("from {}", reference::registry(name)).into();
-        let (progress, flight) = watch::channel(Flight::Underway(asking));
-        flights.insert(name.to_owned(), flight.clone());
-        let landing = Landing {
+        let initial: Arc<str> = format!("from {}", reference::registry(name)).into();
+        let (progress, state) = watch::channel(PullState::Running(initial));
+        pulls.insert(name.to_owned(), state.clone());
+        let guard = PullGuard {
             inner: self.inner.clone(),
             name: name.to_owned(),
         };
         tokio::spawn(async move {
-            let outcome = landing.inner.fly(&landing.name, &progress).await;
-            // Whoever comes from now on begins anew; whoever waits gets this outcome.
-            drop(landing);
-            progress.send_replace(Flight::Over(outcome));
+            let outcome = guard.inner.run(&guard.name, &progress).await;
+            // Removed first: later callers start a new pull, while current waiters receive this
+            // result.
+            drop(guard);
+            progress.send_replace(PullState::Done(outcome));
         });
-        flight
+        state
     }
 }
 
-/// Takes the pull off the list, also should its task panic.
-struct Landing {
+/// Unregisters the pull, even if its task panics.
+struct PullGuard {
     inner: Arc<Inner>,
     name: String,
 }
 
-impl Drop for Landing {
+impl Drop for PullGuard {
     fn drop(&mut self) {
-        self.inner.flights.lock().remove(&self.name);
+        self.inner.pulls.lock().remove(&self.name);
     }
 }
 
 impl Inner {
-    async fn fly(&self, name: &str, progress: &watch::Sender<Flight>) -> Result<Pulled, Error> {
-        // What was here before is not ours to remove later, unless an earlier pull brought it.
+    async fn run(&self, name: &str, progress: &watch::Sender<PullState>) -> Result<Pulled, Error> {
+        // An image that existed before may be removed later only if an earlier pull brought it.
         let before = self.runtime.image(name).await;
-        let ours = match before {
+        let is_ours = match before {
             Ok(_) => self.record.has_name(name),
             Err(Error::ImageMissing { .. }) => true,
             Err(_) => false,
@@ -137,20 +138,22 @@ impl Inner {
             let mut steps = steps.lock();
             steps.step(&step);
             if let Some(line) = steps.line() {
-                progress.send_if_modified(|flight| {
-                    let differs = !matches!(flight, Flight::Underway(told) if **told == *line);
+                progress.send_if_modified(|state| {
+                    let differs =
+                        !matches!(state, PullState::Running(reported) if **reported == *line);
                     if differs {
-                        *flight = Flight::Underway(line.into());
+                        *state = PullState::Running(line.into());
                     }
                     differs
                 });
             }
         };
-        let said = self.runtime.pull(name, &step).await?;
+        let reported_digest = self.runtime.pull(name, &step).await?;
         let found = self.runtime.image(name).await.ok();
-        let digest = said.or_else(|| found.as_ref().and_then(|found| digest_of(name, found)));
-        if let Some(found) = found.filter(|_| ours) {
-            let names = given_names(name, digest.as_deref());
+        let digest =
+            reported_digest.or_else(|| found.as_ref().and_then(|found| digest_of(name, found)));
+        if let Some(found) = found.filter(|_| is_ours) {
+            let names = pulled_names(name, digest.as_deref());
             self.record
                 .pulled(&found.id, names, SystemTime::now())
                 .await;
@@ -159,13 +162,13 @@ impl Inner {
     }
 }
 
-/// The names that a pull gives an image: the one it was asked for by, and its digest.
-fn given_names(name: &str, digest: Option<&str>) -> BTreeSet<String> {
+/// The names that a pull gives an image: the requested one and the digest.
+fn pulled_names(name: &str, digest: Option<&str>) -> BTreeSet<String> {
     let by_digest = digest.map(|digest| reference::by_digest(name, digest));
     by_digest.into_iter().chain([name.to_owned()]).collect()
 }
 
-/// The digest under which the image's own repository has it: the reference's own, if it gives one.
+/// The image's digest in its own repository; a digest in the reference takes precedence.
 pub fn digest_of(image: &str, found: &Image) -> Option<String> {
     if let Some(digest) = reference::own_digest(image) {
         return Some(digest.to_owned());

@@ -1,9 +1,8 @@
-//! Which images this node itself pulled for cless, and when each was last needed; on disk, so that
-//! a restart forgets none.
+//! Images that this node pulled, with the time each was last needed, stored on disk.
 //!
-//! Only these are ever candidates for removal: what the user pulled, built or loaded is not in here.
-//! One JSON file in the cache folder, replaced whole. A file that does not read is set aside for a
-//! person to look at, and the record begins anew: what is not in it is nobody's to remove.
+//! Only these are candidates for removal; images that users pulled, built or loaded are not
+//! recorded. One JSON file in the cache folder, replaced atomically. An unreadable file is moved
+//! aside for inspection and the record starts empty, so its images are never removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write as _};
@@ -20,16 +19,16 @@ const FILE: &str = "images.json";
 const DAMAGED: &str = "images.damaged";
 const SCHEMA: u32 = 1;
 
-/// By the engine's id of the image.
-pub type Entries = BTreeMap<String, Entry>;
+/// Entries by the engine's image id.
+pub type Entries = BTreeMap<String, PulledImage>;
 
-/// An image that cless pulled.
+/// An image pulled by this node.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Entry {
-    /// The names that the pull gave it, each as the engine spells it.
+pub struct PulledImage {
+    /// Names given by the pull, in canonical form.
     pub names: BTreeSet<String>,
-    /// When it was last known to be needed, in seconds since 1970.
+    /// Time when the image was last needed, in seconds since 1970.
     pub needed: u64,
 }
 
@@ -40,20 +39,20 @@ struct Content {
     images: Entries,
 }
 
-/// The record. The default is one that is not kept on disk.
+/// The record; the default one has no file.
 #[derive(Debug, Default)]
-pub struct Record {
+pub struct PullRecord {
     path: Option<PathBuf>,
     entries: Mutex<Entries>,
-    /// Held while the file is written, so that an older content never replaces a newer.
+    /// Serialises writes, so that older content never replaces newer.
     writing: tokio::sync::Mutex<()>,
 }
 
-impl Record {
+impl PullRecord {
     /// Reads the record in the cache folder.
     ///
     /// # Errors
-    /// If the file can be neither read nor set aside.
+    /// If the file can be neither read nor moved aside.
     pub fn open(folder: &Path) -> io::Result<Self> {
         let path = folder.join(FILE);
         let entries = match std::fs::read(&path) {
@@ -64,8 +63,8 @@ impl Record {
                     std::fs::rename(&path, &aside)?;
                     warn!(
                         path = %aside.display(),
-                        "the record of pulled images is damaged and was set aside; the images in it \
-                         are not removed by this node any more"
+                        "the record of pulled images is damaged and was moved aside; this node no \
+                         longer removes the images in it"
                     );
                     Entries::new()
                 }
@@ -80,22 +79,22 @@ impl Record {
         })
     }
 
-    /// All entries now.
+    /// A copy of all entries.
     pub fn entries(&self) -> Entries {
         self.entries.lock().clone()
     }
 
-    /// Whether a name was given by a pull of this node.
+    /// Whether a pull of this node gave an image this name.
     pub fn has_name(&self, name: &str) -> bool {
         let entries = self.entries.lock();
         entries.values().any(|entry| entry.names.contains(name))
     }
 
-    /// A pull of cless brought the image under these names. A tag that has moved to it stays among
-    /// the names of the image that had it: a version that was to run that one still needs it.
+    /// Records a pull. If a tag moved from another image, that image keeps the name too: a version
+    /// that refers to it still needs it.
     pub async fn pulled(self: &Arc<Self>, id: &str, names: BTreeSet<String>, now: SystemTime) {
         self.change(|entries| {
-            let entry = entries.entry(id.to_owned()).or_insert_with(|| Entry {
+            let entry = entries.entry(id.to_owned()).or_insert_with(|| PulledImage {
                 names: BTreeSet::new(),
                 needed: 0,
             });
@@ -105,7 +104,7 @@ impl Record {
         .await;
     }
 
-    /// The images are needed now.
+    /// Marks images as needed at `now`.
     pub async fn needed<'a>(self: &Arc<Self>, ids: impl Iterator<Item = &'a str>, now: SystemTime) {
         self.change(|entries| {
             for id in ids {
@@ -117,7 +116,7 @@ impl Record {
         .await;
     }
 
-    /// The images are not there any more.
+    /// Removes the entries of missing images.
     pub async fn forget<'a>(self: &Arc<Self>, ids: impl Iterator<Item = &'a str>) {
         self.change(|entries| {
             for id in ids {
@@ -127,8 +126,8 @@ impl Record {
         .await;
     }
 
-    /// Changes the entries, and the file if they differ. A file that cannot be written is said, and
-    /// costs only that a restart forgets an image.
+    /// Changes the entries, and writes the file if they differ. A failed write is logged; its only
+    /// effect is that a restart forgets an image.
     async fn change(self: &Arc<Self>, change: impl FnOnce(&mut Entries)) {
         let changed = {
             let mut entries = self.entries.lock();
@@ -170,7 +169,7 @@ fn parse(bytes: &[u8]) -> Option<Entries> {
     good.then_some(content.images)
 }
 
-/// Seconds since 1970; a clock before that counts as then.
+/// Seconds since 1970; 0 for earlier times.
 pub(super) fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
@@ -195,9 +194,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_pulled_is_known_after_a_restart() {
+    async fn pulled_images_are_known_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
-        let record = Arc::new(Record::open(folder.path()).unwrap());
+        let record = Arc::new(PullRecord::open(folder.path()).unwrap());
         record
             .pulled(&id('a'), names(&["r/app:1", "r/app@sha256:1"]), at(5))
             .await;
@@ -206,8 +205,8 @@ mod tests {
         record
             .needed([id('a').as_str(), id('b').as_str()].into_iter(), at(9))
             .await;
-        let again = Record::open(folder.path()).unwrap();
-        let entry = Entry {
+        let again = PullRecord::open(folder.path()).unwrap();
+        let entry = PulledImage {
             names: names(&["r/app:1", "r/app@sha256:1"]),
             needed: 9,
         };
@@ -216,8 +215,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_tag_that_moved_is_known_of_both_images() {
-        let record = Arc::new(Record::default());
+    async fn a_moved_tag_belongs_to_both_images() {
+        let record = Arc::new(PullRecord::default());
         record
             .pulled(&id('a'), names(&["r/app:1", "r/app@sha256:1"]), at(5))
             .await;
@@ -249,7 +248,7 @@ mod tests {
         ] {
             let folder = tempfile::tempdir().unwrap();
             std::fs::write(folder.path().join(FILE), damage).unwrap();
-            let record = Record::open(folder.path()).unwrap();
+            let record = PullRecord::open(folder.path()).unwrap();
             assert!(record.entries().is_empty(), "{damage}");
             let aside = std::fs::read_to_string(folder.path().join(DAMAGED)).unwrap();
             assert_eq!(aside, damage);

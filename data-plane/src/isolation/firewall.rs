@@ -1,8 +1,8 @@
-//! The shell around [`super::plan`]: runs iptables.
+//! Applies [`super::plan`] with iptables.
 //!
-//! Docker uses the `iptables` on its PATH, which speaks to nf_tables or to the older tables; where the
-//! kernel lacks nf_tables only `iptables-legacy` works. The same order is tried here. The kernel asks
-//! both kinds about every packet, so what one refuses stays refused whatever the other says.
+//! Docker uses the `iptables` on its PATH, which writes either nf_tables or the legacy tables;
+//! kernels without nf_tables need `iptables-legacy`. The same order is tried here. The kernel
+//! consults both for every packet, so a rejection by one is final.
 
 use std::io;
 use std::process::Stdio;
@@ -12,25 +12,25 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::plan::{Listing, Own};
+use super::plan::{Listing, PrintedRules};
 use super::rules::{Family, RuleSet};
 
-/// A listing takes milliseconds; with thousands of rules of others, and others writing, longer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// A listing takes milliseconds, but longer with thousands of foreign rules and concurrent writers.
+const TOOL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often rules are removed before it is believed that they cannot be.
-const REMOVALS: u32 = 5;
-const REMOVE_AGAIN: Duration = Duration::from_millis(100);
+/// Attempts to remove the rules.
+const MAX_REMOVALS: u32 = 5;
+const REMOVE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A listing may lack what another program's change interrupts it at, and says nothing of it. So what is
-/// missing is believed when it is missing so often in a row.
-const LOOKS: u32 = 3;
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// A listing may be silently incomplete while another program changes the table, so rules count as
+/// missing only after this many listings.
+const MAX_LISTINGS: u32 = 3;
+const LIST_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How many seconds iptables waits for another that holds the older tables' lock.
+/// Seconds that iptables waits for the lock of the legacy tables.
 const WAIT_FOR_LOCK: &str = "5";
 
-/// Why rules cannot be set. Each says what to do.
+/// Reasons why rules cannot be set, with the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Error {
     #[error("`{0}` is not on PATH: install Debian's package iptables")]
@@ -42,15 +42,15 @@ pub(super) enum Error {
     NotPermitted(&'static str),
     #[error("`{tool}` failed: {message}")]
     Failed { tool: &'static str, message: String },
-    #[error("`{0}` does not answer")]
-    Silent(&'static str),
+    #[error("`{0}` did not respond")]
+    TimedOut(&'static str),
     #[error(
-        "`{0}` set the rules and does not list them: another program rewrites the filter table"
+        "`{0}` set the rules but does not list them: another program rewrites the filter table"
     )]
-    Undone(&'static str),
+    NotListed(&'static str),
 }
 
-/// One kind of iptables: the program that lists, and the one that changes.
+/// One variant of iptables: the programs that list and change rules.
 #[derive(Debug, Clone, Copy)]
 struct Tool {
     save: &'static str,
@@ -73,25 +73,24 @@ impl Family {
     }
 }
 
-/// What [`Firewall::enforce`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
-    /// The rules, as they were set.
+pub(super) enum EnforceOutcome {
+    /// The rules were in force.
     InForce,
-    /// None of this process, or other ones: they are set now.
-    Set,
-    /// The rules were set, and something else since: they are set again.
-    Lost,
+    /// No rules of this process existed, or different ones; they are set now.
+    Applied,
+    /// Another program had changed the rules; they are set again.
+    Restored,
 }
 
-/// The packet filter of one family.
+/// The packet filter of one address family.
 #[derive(Debug)]
 pub(super) struct Firewall {
     family: Family,
-    /// The first that could list the rules.
+    /// The first tool that could list rules; `None` before that.
     tool: Option<Tool>,
-    /// What was set last, and how it was listed.
-    set: Option<(RuleSet, Own)>,
+    /// The rule set applied last, and its listing; `None` before the first.
+    set: Option<(RuleSet, PrintedRules)>,
 }
 
 impl Firewall {
@@ -103,8 +102,8 @@ impl Firewall {
         }
     }
 
-    /// Puts a rule set in force, if it is not.
-    pub(super) async fn enforce(&mut self, set: &RuleSet) -> Result<Found, Error> {
+    /// Puts a rule set in force unless it already is.
+    pub(super) async fn enforce(&mut self, set: &RuleSet) -> Result<EnforceOutcome, Error> {
         if let Some(tool) = self.tool {
             return self.enforce_by(tool, set).await;
         }
@@ -112,34 +111,34 @@ impl Firewall {
         for tool in self.family.tools() {
             match tool.list().await {
                 Ok(_) => {
-                    // Kept even if it then fails to set them: what it has set only it can remove.
+                    // Kept even if setting fails: only this tool can remove what it has set.
                     self.tool = Some(tool);
                     return self.enforce_by(tool, set).await;
                 }
-                // Why the usual one failed says more than that the other is missing too.
+                // The error of the preferred tool is more useful than the absence of the other.
                 Err(error) => cause = cause.or(Some(error)),
             }
         }
         Err(cause.unwrap_or(Error::Missing("iptables-save")))
     }
 
-    async fn enforce_by(&mut self, tool: Tool, set: &RuleSet) -> Result<Found, Error> {
+    async fn enforce_by(&mut self, tool: Tool, set: &RuleSet) -> Result<EnforceOutcome, Error> {
         let printed = match &self.set {
             Some((before, printed)) if before == set => Some(printed),
             _ => None,
         };
         let found = match printed {
-            Some(_) => Found::Lost,
-            None => Found::Set,
+            Some(_) => EnforceOutcome::Restored,
+            None => EnforceOutcome::Applied,
         };
-        // Of what was never set nothing can be in force.
-        let settled = |now: &Listing| printed.is_none() || now.enforce(set, printed).is_none();
-        let listing = tool.look_until(settled).await?;
+        // Without an earlier rule set nothing can be in force.
+        let accepted = |now: &Listing| printed.is_none() || now.enforce(set, printed).is_none();
+        let listing = tool.list_until(accepted).await?;
         let Some(script) = listing.enforce(set, printed) else {
-            return Ok(Found::InForce);
+            return Ok(EnforceOutcome::InForce);
         };
         if let Err(failed) = tool.run(&script).await {
-            // Somebody may have changed what was to be replaced; then the next listing says so.
+            // The script may conflict with a concurrent change; then a new listing shows it.
             let again = tool.list().await?;
             let script = again.enforce(set, None).filter(|new| *new != script);
             match script {
@@ -147,23 +146,23 @@ impl Firewall {
                 None => return Err(failed),
             }
         }
-        let listing = tool.look_until(|now| now.holds(set)).await?;
+        let listing = tool.list_until(|now| now.holds(set)).await?;
         if !listing.holds(set) {
-            return Err(Error::Undone(tool.restore));
+            return Err(Error::NotListed(tool.restore));
         }
         self.set = Some((set.clone(), listing.own(set)));
         Ok(found)
     }
 
-    /// Removes all that is of a node, by the tool that set it, or else the first that works: to try
-    /// the others would make tables in the kernel that nobody uses.
+    /// Removes all rules of a node with the tool that set them, otherwise with the first that
+    /// works: trying the others would create unused tables in the kernel.
     pub(super) async fn remove(&mut self, node: &str) -> Result<(), Error> {
         self.set = None;
         if let Some(tool) = self.tool {
             return tool.remove(node).await;
         }
         for tool in self.family.tools() {
-            // What cannot list has set nothing.
+            // A tool that cannot list has set nothing.
             if tool.list().await.is_ok() {
                 return tool.remove(node).await;
             }
@@ -178,12 +177,12 @@ impl Tool {
         Ok(Listing::parse(&saved))
     }
 
-    /// Removes all that is of a node, and makes sure: another program that changes the table between
-    /// the look and the change makes the change fail.
+    /// Removes all rules of a node and verifies it. A concurrent change between listing and removal
+    /// makes the removal fail.
     async fn remove(self, node: &str) -> Result<(), Error> {
-        let mut outcome = Err(Error::Undone(self.restore));
-        for _ in 0..REMOVALS {
-            let done = match self.look_until(|now| now.remove(node).is_some()).await {
+        let mut outcome = Err(Error::NotListed(self.restore));
+        for _ in 0..MAX_REMOVALS {
+            let done = match self.list_until(|now| now.remove(node).is_some()).await {
                 Ok(listing) => match listing.remove(node) {
                     Some(script) => self.run(&script).await,
                     None => return Ok(()),
@@ -192,20 +191,20 @@ impl Tool {
             };
             if done.is_err() {
                 outcome = done;
-                tokio::time::sleep(REMOVE_AGAIN).await;
+                tokio::time::sleep(REMOVE_INTERVAL).await;
             }
         }
         outcome
     }
 
-    /// A listing in which `settled` holds, or the last of some in a row in which it does not.
-    async fn look_until(self, settled: impl Fn(&Listing) -> bool) -> Result<Listing, Error> {
+    /// The first listing that `accepted` accepts, or the last of several attempts.
+    async fn list_until(self, accepted: impl Fn(&Listing) -> bool) -> Result<Listing, Error> {
         let mut listing = self.list().await?;
-        for _ in 1..LOOKS {
-            if settled(&listing) {
+        for _ in 1..MAX_LISTINGS {
+            if accepted(&listing) {
                 break;
             }
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::time::sleep(LIST_INTERVAL).await;
             listing = self.list().await?;
         }
         Ok(listing)
@@ -217,7 +216,7 @@ impl Tool {
     }
 }
 
-/// Runs a program with some input; what it wrote, if it ended with 0.
+/// Runs a program with the given input and returns its output if it succeeds.
 async fn run(tool: &'static str, args: &[&str], input: &str) -> Result<String, Error> {
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => Error::Missing(tool),
@@ -235,14 +234,14 @@ async fn run(tool: &'static str, args: &[&str], input: &str) -> Result<String, E
             .kill_on_drop(true)
             .spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
-            // One that ends without reading says on stderr why.
+            // A program that ends without reading reports the reason on stderr.
             let _ = stdin.write_all(input.as_bytes()).await;
         }
         child.wait_with_output().await
     };
-    let output = timeout(ANSWER_WITHIN, work)
+    let output = timeout(TOOL_TIMEOUT, work)
         .await
-        .map_err(|_| Error::Silent(tool))?
+        .map_err(|_| Error::TimedOut(tool))?
         .map_err(failed)?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());

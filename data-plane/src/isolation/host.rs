@@ -1,4 +1,4 @@
-//! What isolation needs to know of this machine: read from /proc, /sys and resolv.conf each time.
+//! ScaleInputs about this machine, read from /proc, /sys and resolv.conf each time.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -9,17 +9,17 @@ use http::Uri;
 
 use super::rules::Family;
 
-/// A name server that does not answer must not hold up the rules.
-const RESOLVE_WITHIN: Duration = Duration::from_secs(2);
+/// An unresponsive name server must not delay the rules.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// This machine's files.
+/// The files of this machine.
 #[derive(Debug, Clone)]
 pub(super) struct Host {
     root: PathBuf,
 }
 
 impl Host {
-    /// The machine itself, or in tests a folder that looks like it.
+    /// Reads below `root`, which is `/` except in tests.
     pub(super) fn at(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
@@ -30,22 +30,21 @@ impl Host {
         std::fs::read_to_string(self.root.join(path)).ok()
     }
 
-    /// Whether a network interface is here.
     pub(super) fn has_interface(&self, name: &str) -> bool {
         self.root.join("sys/class/net").join(name).exists()
     }
 
-    /// Whether a bridge speaks IPv6, or would if it were made now.
+    /// Whether a bridge has IPv6, or would have it if created now.
     pub(super) fn has_ipv6(&self, bridge: &str) -> bool {
-        let disabled = |whose: &str| {
-            let path = format!("proc/sys/net/ipv6/conf/{whose}/disable_ipv6");
+        let disabled = |interface: &str| {
+            let path = format!("proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
             self.read(&path).map(|value| value.trim() != "0")
         };
-        // Neither is there if the kernel has no IPv6.
+        // Neither file exists if the kernel has no IPv6.
         disabled(bridge).or_else(|| disabled("default")) == Some(false)
     }
 
-    /// Whether the packet filter sees what goes from one port of a bridge to another.
+    /// Whether the packet filter sees packets between ports of a bridge.
     pub(super) fn filters_bridges(&self, family: Family) -> bool {
         let which = match family {
             Family::V4 => "iptables",
@@ -55,12 +54,11 @@ impl Host {
         value.is_some_and(|value| value.trim() == "1")
     }
 
-    /// The servers that the engine's resolver asks, from the containers' own networks: those of the
-    /// file that Docker copies.
+    /// The name servers of containers: those in the resolv.conf that Docker uses.
     pub(super) fn nameservers(&self) -> BTreeSet<IpAddr> {
         let found = self.read("etc/resolv.conf").unwrap_or_default();
         let found = nameservers(&found);
-        // systemd's stub, which no container reaches: Docker reads what is behind it.
+        // Containers cannot reach the stub of systemd-resolved; Docker reads its upstream servers.
         let stub = IpAddr::from([127, 0, 0, 53]);
         if found.iter().eq([&stub]) {
             let behind = self.read("run/systemd/resolve/resolv.conf");
@@ -70,7 +68,7 @@ impl Host {
     }
 }
 
-/// The addresses in a resolv.conf; those with a zone are of no use to a container.
+/// The addresses in a resolv.conf, without those that have a zone.
 fn nameservers(file: &str) -> BTreeSet<IpAddr> {
     let lines = file.lines().map(str::trim);
     let servers = lines.filter_map(|line| line.strip_prefix("nameserver"));
@@ -80,7 +78,7 @@ fn nameservers(file: &str) -> BTreeSet<IpAddr> {
         .collect()
 }
 
-/// A control plane that the node was given, and where it was last known to be.
+/// A configured control plane and its last known addresses.
 #[derive(Debug, Clone)]
 pub(super) struct ControlPlane {
     host: String,
@@ -100,18 +98,18 @@ impl ControlPlane {
         }
     }
 
-    /// Its name or address, as given.
+    /// Name or address as configured.
     pub(super) fn host(&self) -> &str {
         &self.host
     }
 
-    /// Where it is: by what its name says now, else said before; empty if nobody ever knew.
+    /// Current addresses; if resolution fails, the last known ones, or none.
     pub(super) async fn locate(&mut self) -> &BTreeSet<SocketAddr> {
         if let Ok(ip) = self.host.parse() {
             self.known = [SocketAddr::new(ip, self.port)].into();
         } else {
             let asked = tokio::net::lookup_host((self.host.as_str(), self.port));
-            if let Ok(Ok(found)) = tokio::time::timeout(RESOLVE_WITHIN, asked).await {
+            if let Ok(Ok(found)) = tokio::time::timeout(RESOLVE_TIMEOUT, asked).await {
                 let found: BTreeSet<_> = found.collect();
                 if !found.is_empty() {
                     self.known = found;
@@ -122,15 +120,15 @@ impl ControlPlane {
     }
 }
 
-/// The host of an engine that is asked over the network and has none of this machine's addresses.
-pub(super) async fn elsewhere(engine: &str) -> Option<String> {
+/// The host of an engine that is reached over the network and has no address of this machine.
+pub(super) async fn remote_host(engine: &str) -> Option<String> {
     let uri: Uri = engine.parse().ok()?;
     if !matches!(uri.scheme_str(), Some("tcp" | "http" | "https")) {
         return None;
     }
     let mut engine = ControlPlane::new(&uri);
     let found = engine.locate().await;
-    // Only an address of this machine can be bound.
+    // Only addresses of this machine can be bound.
     let here = |at: &SocketAddr| UdpSocket::bind((at.ip(), 0)).is_ok();
     let here = found.iter().any(here);
     (!here).then(|| engine.host().to_owned())
@@ -147,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_says_is_read_as_it_is_now() {
+    fn kernel_settings_are_reread() {
         let dir = tempfile::tempdir().unwrap();
         let host = Host::at(dir.path());
         assert!(!host.has_interface("cless0"));
@@ -155,9 +153,9 @@ mod tests {
         assert!(!host.filters_bridges(Family::V4), "br_netfilter not loaded");
         let ipv6 = "proc/sys/net/ipv6/conf";
         write(dir.path(), &format!("{ipv6}/default/disable_ipv6"), "0\n");
-        assert!(host.has_ipv6("cless0"), "it would, once it is made");
+        assert!(host.has_ipv6("cless0"), "it would have IPv6 when created");
         write(dir.path(), &format!("{ipv6}/cless0/disable_ipv6"), "1\n");
-        assert!(!host.has_ipv6("cless0"), "the bridge's own word counts");
+        assert!(!host.has_ipv6("cless0"), "the bridge's own setting counts");
         let bridge = "proc/sys/net/bridge/bridge-nf-call-";
         write(dir.path(), &format!("{bridge}iptables"), "1\n");
         write(dir.path(), &format!("{bridge}ip6tables"), "0\n");
@@ -165,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn name_servers_are_those_that_docker_takes() {
+    fn name_servers_match_dockers_choice() {
         let dir = tempfile::tempdir().unwrap();
         let host = Host::at(dir.path());
         assert!(host.nameservers().is_empty());
@@ -208,11 +206,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_engine_on_a_socket_or_an_own_address_is_here() {
-        assert_eq!(elsewhere("unix:///var/run/docker.sock").await, None);
-        assert_eq!(elsewhere("tcp://127.0.0.1:2375").await, None);
+    async fn an_engine_on_a_socket_or_an_own_address_is_local() {
+        assert_eq!(remote_host("unix:///var/run/docker.sock").await, None);
+        assert_eq!(remote_host("tcp://127.0.0.1:2375").await, None);
         assert_eq!(
-            elsewhere("tcp://203.0.113.9:2375").await,
+            remote_host("tcp://203.0.113.9:2375").await,
             Some("203.0.113.9".to_owned())
         );
     }

@@ -1,23 +1,23 @@
 //! Isolation: containers reach neither each other, nor this host, nor a control plane.
 //!
 //! ```text
-//!  host (what this machine is) ─┐
-//!  control planes' addresses   ─┼─► rules ─► plan ◄─ firewall lists ─┐
-//!  the bridge's name           ─┘             │                      │ every 5 s, and when the
-//!                                             └──► firewall sets ────┘ engine has come back
-//!                                                        │
-//!                           status::judge ◄── gaps ──────┘──► log, report, `ready`
+//!  host (facts of this machine) ─┐
+//!  control planes' addresses    ─┼─► rules ─► plan ◄─ firewall lists ─┐
+//!  the bridge's name            ─┘             │                      │ every 5 s, and when the
+//!                                              └──► firewall sets ────┘ engine reconnects
+//!                                                         │
+//!                          status ◄── gaps ───────────────┘──► log, report, `ready`
 //! ```
 //!
 //! - [`rules`], [`plan`], [`status`]: pure, with their laws.
-//! - [`firewall`], [`host`]: the shell: iptables, and the files of this machine.
+//! - [`firewall`], [`host`]: I/O: iptables, and the files of this machine.
 //!
-//! [`Isolation`] is a reconciler: each round rereads everything and sets what is not as it should be,
-//! so rules that somebody flushed, or that another process of this node left, are put right. The
-//! node's bridge has a name that follows from the node's id, so the rules are there before the bridge
-//! is. Nothing is changed but the node's own two chains and the jumps to them.
+//! [`Isolation`] is a reconciler: each round rereads everything and repairs the rules, for example
+//! after a flush or after a crash of this node. The bridge's name is derived from the node's id, so
+//! the rules exist before the bridge does. Only the node's own two chains and the jumps to them are
+//! changed.
 //!
-//! Where the rules cannot be set, containers start all the same, and the node says so; with
+//! If the rules cannot be set, containers still start and the node reports it. With
 //! `--require-isolation` neither the node nor a container starts.
 
 mod firewall;
@@ -36,37 +36,36 @@ use parking_lot::RwLock;
 use tokio::sync::{Mutex, watch};
 use tracing::{info, warn};
 
-use firewall::{Firewall, Found};
+use firewall::{EnforceOutcome, Firewall};
 use host::{ControlPlane, Host};
-use rules::{Family, RuleSet, Subject};
+use rules::{Family, RuleInputs, RuleSet};
 use status::Gap;
 
 pub use status::{State, Status};
 
-/// How often the rules are looked at: as long as somebody's flush leaves them open, and two programs
-/// that run for 2 ms each.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Interval of the rounds. It bounds the exposure after a flush, and costs two runs of a 2 ms
+/// program.
+const INTERVAL: Duration = Duration::from_secs(5);
 
-/// What isolation of a node is about.
+/// Options of a node's isolation.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The node's random id.
+    /// Random id of the node.
     pub node: String,
-    /// Where its proxy listens, without TLS and with: the only ports of this host that containers may
-    /// reach.
+    /// Listen addresses of the proxy, the only ports of this host that containers may reach.
     pub proxy: Vec<SocketAddr>,
-    /// As the node was given them.
+    /// Addresses of control planes, as configured.
     pub control_planes: Vec<Uri>,
-    /// Where the engine is asked, if that is said.
+    /// Address of the engine; `None` means the standard socket.
     pub engine: Option<String>,
-    /// Nothing is to start that is not isolated.
+    /// Whether to refuse starts without isolation.
     pub required: bool,
 }
 
-/// A container, or the node, must not start.
+/// The start of a container or of the node is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "isolation is required (--require-isolation) and not in force: {reason}. Put that right, or go \
+    "isolation is required (--require-isolation) but not in force: {reason}. Resolve this, or start \
      without the flag"
 )]
 pub struct NotIsolated {
@@ -85,40 +84,41 @@ struct Inner {
     node: String,
     proxy: Vec<SocketAddr>,
     engine: Option<String>,
-    /// One round at a time.
-    work: Mutex<Work>,
-    /// None before the first round, and where there are no rounds.
+    /// Held during a round, so that rounds do not overlap.
+    reconciler: Mutex<Reconciler>,
+    /// `None` before the first round, and if rounds are disabled.
     status: RwLock<Option<Status>>,
     changed: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
-struct Work {
+struct Reconciler {
     host: Host,
     bridge: String,
-    /// The engine said that it made the bridge.
-    made: bool,
+    /// Whether the engine has created the bridge.
+    bridge_exists: bool,
     control_planes: Vec<ControlPlane>,
     v4: Firewall,
     v6: Firewall,
-    /// The rules are removed, or never to be set.
+    /// Whether rounds are over, because the rules were removed or are never set.
     ended: bool,
 }
 
-/// The short form of a node's id that its network, bridge and chains are named by.
+/// The short form of a node's id, used in the names of its network, bridge and chains.
 pub(crate) fn short_id(node: &str) -> String {
     let short = node.chars().filter(char::is_ascii_alphanumeric);
     short.take(12).collect()
 }
 
-/// The interface of a node's bridge: 15 characters, the most that the kernel takes.
+/// Interface name of a node's bridge, at the kernel's limit of 15 characters.
 pub(crate) fn bridge_name(node: &str) -> String {
     let short: String = short_id(node).chars().take(10).collect();
     format!("cless{short}")
 }
 
 impl Isolation {
-    /// Not in force before [`Isolation::reconcile`]. `changed` is bumped when the status changes.
+    /// Isolation that takes effect with [`Isolation::reconcile`]. `changed` is incremented on each
+    /// change of the status.
     pub fn new(options: Options, changed: watch::Sender<u64>) -> Self {
         let planes = options.control_planes.iter().map(ControlPlane::new);
         Self {
@@ -126,10 +126,10 @@ impl Isolation {
                 required: options.required,
                 proxy: options.proxy,
                 engine: options.engine,
-                work: Mutex::new(Work {
+                reconciler: Mutex::new(Reconciler {
                     host: Host::at(Path::new("/")),
                     bridge: bridge_name(&options.node),
-                    made: false,
+                    bridge_exists: false,
                     control_planes: planes.collect(),
                     v4: Firewall::new(Family::V4),
                     v6: Firewall::new(Family::V6),
@@ -142,7 +142,7 @@ impl Isolation {
         }
     }
 
-    /// For an engine whose containers are no processes: touches no packet filter, and says nothing.
+    /// For an engine without real containers: never touches the packet filter, and has no status.
     #[cfg(feature = "test-util")]
     pub fn unchecked() -> Self {
         let options = Options {
@@ -153,51 +153,51 @@ impl Isolation {
             required: false,
         };
         let isolation = Self::new(options, watch::Sender::new(0));
-        if let Ok(mut work) = isolation.inner.work.try_lock() {
-            work.ended = true;
+        if let Ok(mut reconciler) = isolation.inner.reconciler.try_lock() {
+            reconciler.ended = true;
         }
         isolation
     }
 
-    /// What was last found; none before the first round.
+    /// Status found by the last round; `None` before the first.
     pub fn status(&self) -> Option<Status> {
         self.inner.status.read().clone()
     }
 
-    /// The first round, before anything starts.
+    /// Runs the first round, before anything starts.
     ///
     /// # Errors
-    /// [`NotIsolated`] if isolation is required and something is missing that does not come by itself.
+    /// [`NotIsolated`] if isolation is required and a gap exists that does not close by itself.
     pub async fn begin(&self) -> Result<(), NotIsolated> {
         let gaps = self.reconcile().await;
-        if self.inner.required && !gaps.iter().all(Gap::may_pass) {
-            let mut work = self.inner.work.lock().await;
-            // What runs on the bridge, left by a process before, stays as closed as it can be.
-            if !work.host.has_interface(&work.bridge) {
-                work.remove(&self.inner.node).await;
+        if self.inner.required && !gaps.iter().all(Gap::may_close) {
+            let mut reconciler = self.inner.reconciler.lock().await;
+            // Containers left on the bridge by an earlier process stay as isolated as possible.
+            if !reconciler.host.has_interface(&reconciler.bridge) {
+                reconciler.remove(&self.inner.node).await;
             }
             return Err(NotIsolated {
-                reason: status::judge(&gaps).reason,
+                reason: status::summarize(&gaps).reason,
             });
         }
         Ok(())
     }
 
-    /// Looks again and again, forever.
+    /// Reconciles periodically, forever.
     pub async fn follow(self) {
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(INTERVAL).await;
             self.reconcile().await;
         }
     }
 
-    /// The node's bridge is there, under this name; puts the rules in force for it. To be called before
-    /// a container joins it, and whenever the engine may have changed the packet filter.
+    /// Records that the node's bridge exists under this name, and puts its rules in force. Call it
+    /// before a container joins, and whenever the engine may have changed the packet filter.
     pub async fn cover(&self, bridge: &str) {
         {
-            let mut work = self.inner.work.lock().await;
-            bridge.clone_into(&mut work.bridge);
-            work.made = true;
+            let mut reconciler = self.inner.reconciler.lock().await;
+            bridge.clone_into(&mut reconciler.bridge);
+            reconciler.bridge_exists = true;
         }
         self.reconcile().await;
     }
@@ -205,14 +205,14 @@ impl Isolation {
     /// Whether a container may start.
     ///
     /// # Errors
-    /// [`NotIsolated`] if isolation is required and not in force, although it was just tried again.
+    /// [`NotIsolated`] if isolation is required and still not in force after another round.
     pub async fn ready(&self) -> Result<(), NotIsolated> {
         let enforced = |status: &Status| status.state == State::Enforced;
         if !self.inner.required || self.status().as_ref().is_some_and(enforced) {
             return Ok(());
         }
         let gaps = self.reconcile().await;
-        match status::judge(&gaps) {
+        match status::summarize(&gaps) {
             Status {
                 state: State::Enforced,
                 ..
@@ -221,14 +221,14 @@ impl Isolation {
         }
     }
 
-    /// One round: rereads everything, sets what is not in force, tells what is missing.
+    /// Runs one round: rereads everything, repairs the rules and returns the remaining gaps.
     async fn reconcile(&self) -> Vec<Gap> {
-        let mut work = self.inner.work.lock().await;
-        if work.ended {
+        let mut reconciler = self.inner.reconciler.lock().await;
+        if reconciler.ended {
             return Vec::new();
         }
-        let gaps = work.round(&self.inner).await;
-        self.publish(status::judge(&gaps));
+        let gaps = reconciler.round(&self.inner).await;
+        self.publish(status::summarize(&gaps));
         gaps
     }
 
@@ -239,60 +239,60 @@ impl Isolation {
         }
         match found.state {
             State::Enforced => info!("containers are isolated"),
-            State::Partial => warn!(reason = found.reason, "containers are isolated in part"),
+            State::Partial => warn!(reason = found.reason, "containers are partially isolated"),
             State::None => warn!(reason = found.reason, "containers are not isolated"),
         }
         *status = Some(found);
         self.inner.changed.send_modify(|count| *count += 1);
     }
 
-    /// Removes the rules for good: the node stops, and its containers are gone.
+    /// Removes the rules permanently. The node is stopping, and its containers are gone.
     pub async fn remove(&self) {
-        let mut work = self.inner.work.lock().await;
-        if !std::mem::replace(&mut work.ended, true) {
-            work.remove(&self.inner.node).await;
+        let mut reconciler = self.inner.reconciler.lock().await;
+        if !std::mem::replace(&mut reconciler.ended, true) {
+            reconciler.remove(&self.inner.node).await;
         }
     }
 }
 
-impl Work {
-    async fn round(&mut self, about: &Inner) -> Vec<Gap> {
-        if let Some(engine) = &about.engine
-            && let Some(engine) = host::elsewhere(engine).await
+impl Reconciler {
+    async fn round(&mut self, shared: &Inner) -> Vec<Gap> {
+        if let Some(engine) = &shared.engine
+            && let Some(engine) = host::remote_host(engine).await
         {
-            return vec![Gap::Elsewhere(engine)];
+            return vec![Gap::RemoteEngine(engine)];
         }
-        if self.made && !self.host.has_interface(&self.bridge) {
+        if self.bridge_exists && !self.host.has_interface(&self.bridge) {
             return vec![Gap::NoBridge(self.bridge.clone())];
         }
         let mut gaps = Vec::new();
-        let mut subject = Subject {
-            node: about.node.clone(),
+        let mut inputs = RuleInputs {
+            node: shared.node.clone(),
             bridge: self.bridge.clone(),
-            proxy: about.proxy.clone(),
+            proxy: shared.proxy.clone(),
             control_planes: Default::default(),
             nameservers: self.host.nameservers(),
         };
         for plane in &mut self.control_planes {
             let found = plane.locate().await;
-            subject.control_planes.extend(found);
+            inputs.control_planes.extend(found);
             if found.is_empty() {
                 gaps.push(Gap::Unresolved(plane.host().to_owned()));
             }
         }
-        let set = RuleSet::new(&subject, Family::V4);
+        let set = RuleSet::new(&inputs, Family::V4);
         let v4 = self.v4.enforce(&set).await;
-        gaps.extend(told(v4, &set).err().map(Gap::RulesV4));
+        gaps.extend(log_restored(v4, &set).err().map(Gap::RulesV4));
         let families: &[Family] = if self.host.has_ipv6(&self.bridge) {
-            let set = RuleSet::new(&subject, Family::V6);
+            let set = RuleSet::new(&inputs, Family::V6);
             let v6 = self.v6.enforce(&set).await;
-            gaps.extend(told(v6, &set).err().map(Gap::RulesV6));
+            gaps.extend(log_restored(v6, &set).err().map(Gap::RulesV6));
             &[Family::V4, Family::V6]
         } else {
             &[Family::V4]
         };
-        // Docker sees to it when it makes the bridge.
-        if self.made {
+        // Docker enables bridge filtering when it creates the bridge.
+        if self.bridge_exists {
             let open = families.iter().filter(|f| !self.host.filters_bridges(**f));
             gaps.extend(open.map(|family| Gap::Unfiltered(*family)));
         }
@@ -308,9 +308,12 @@ impl Work {
     }
 }
 
-/// Says of rules that were there and are not that they are set again.
-fn told(outcome: Result<Found, firewall::Error>, set: &RuleSet) -> Result<(), firewall::Error> {
-    if outcome? == Found::Lost {
+/// Logs that lost rules were set again.
+fn log_restored(
+    outcome: Result<EnforceOutcome, firewall::Error>,
+    set: &RuleSet,
+) -> Result<(), firewall::Error> {
+    if outcome? == EnforceOutcome::Restored {
         warn!(
             chains = format!("{}, {}", set.host.name, set.forward.name),
             "another program changed the isolation rules; they are set again"

@@ -1,40 +1,41 @@
-//! PURE: from the filter table as it is to the table with this node's rules in it, and back.
+//! Computes the scripts that add this node's rules to the filter table and remove them. Pure.
 //!
-//! A [`Listing`] is what `iptables-save` printed; the answers are scripts for
-//! `iptables-restore --noflush`, which does all of a script or nothing.
+//! A [`Listing`] is the output of `iptables-save`; the results are scripts for `iptables-restore
+//! --noflush`, which applies all of a script or nothing.
 //!
-//! Whether the rules are in force is not told by comparing them with how we would write them, for each
-//! release of iptables prints them in words of its own. What it printed right after they were set is
-//! kept ([`Listing::own`]), and compared with what it prints now.
+//! Releases of iptables print the same rule differently, so a listing is not compared with the
+//! rules as written. Instead, the listing right after a change is kept ([`Listing::own`]) and
+//! compared with later ones.
 //!
-//! Laws: lines of others are neither changed nor moved; a second plan changes nothing; after removal
-//! the listing is what it was before; jumps stand before all that is not of cless.
+//! Laws: foreign lines are neither changed nor moved; a second plan changes nothing; removal
+//! restores the original listing; jumps precede all foreign rules.
 
 use std::collections::BTreeMap;
 
 use super::rules::{RuleSet, chain_names};
 
-/// Where packets to this host pass.
+/// Chain of packets to this host.
 const INPUT: &str = "INPUT";
-/// Where packets through it pass.
+/// Chain of forwarded packets.
 const FORWARD: &str = "FORWARD";
-/// What Docker calls first from FORWARD and never rewrites, so that rules in it survive its restarts.
+/// Chain that Docker jumps to first from FORWARD and never rewrites; its rules survive restarts of
+/// Docker.
 const DOCKER_USER: &str = "DOCKER-USER";
-/// What the chains of all nodes begin with. Those of several nodes may stand in any order, because each
-/// is entered from its own bridge only.
+/// Prefix of the chains of all nodes. Their order is irrelevant, because each is entered only from
+/// its own bridge.
 const ANY_NODE: &str = "CLESS-";
 
-/// The filter table: its chains, and the rules in each, in order, without `-A CHAIN`.
+/// The filter table: the rules of each chain in order, without `-A CHAIN`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Listing {
     chains: BTreeMap<String, Vec<String>>,
 }
 
-/// The rules in a node's own chains, as iptables prints them.
-pub(super) type Own = [Vec<String>; 2];
+/// The rules in a node's own chains, as printed by iptables.
+pub(super) type PrintedRules = [Vec<String>; 2];
 
 impl Listing {
-    /// Total: a line that is none of the table's is skipped.
+    /// Parses a listing; unknown lines are skipped.
     pub(super) fn parse(saved: &str) -> Self {
         let mut chains = BTreeMap::<String, Vec<String>>::new();
         for line in saved.lines() {
@@ -56,12 +57,12 @@ impl Listing {
         self.chains.get(chain).map_or(&[], Vec::as_slice)
     }
 
-    /// What is in the chains of a rule set.
-    pub(super) fn own(&self, set: &RuleSet) -> Own {
+    /// The listed rules in the chains of a rule set.
+    pub(super) fn own(&self, set: &RuleSet) -> PrintedRules {
         [&set.host, &set.forward].map(|chain| self.rules(&chain.name).to_vec())
     }
 
-    /// Whether a rule set that was just applied is there: every rule of it, and the jumps.
+    /// Whether a rule set that was just applied is complete, including the jumps.
     pub(super) fn holds(&self, set: &RuleSet) -> bool {
         let all = [&set.host, &set.forward];
         let there = |chain| self.rules(chain).len();
@@ -70,7 +71,7 @@ impl Listing {
             && self.is_entered(set)
     }
 
-    /// Whether both chains are entered, once, before anything of others can let a packet pass.
+    /// Whether each chain is entered exactly once, before any foreign rule can accept a packet.
     fn is_entered(&self, set: &RuleSet) -> bool {
         let entrances = [(&set.host, INPUT), (&set.forward, self.forward())];
         entrances.iter().all(|(chain, from)| {
@@ -84,7 +85,7 @@ impl Listing {
         })
     }
 
-    /// Every rule that goes to a chain, with the chain it is in.
+    /// All rules that jump to a chain, with the chain they are in.
     fn jumps_to<'a>(&'a self, to: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
         self.chains.iter().flat_map(move |(chain, rules)| {
             let found = rules.iter().filter(move |rule| target(rule) == Some(to));
@@ -92,8 +93,8 @@ impl Listing {
         })
     }
 
-    /// The chain that packets through this host enter first: Docker's for the user if it is called
-    /// before anything else, as Docker sees to, else FORWARD itself.
+    /// The first chain of forwarded packets: DOCKER-USER if Docker jumps to it first, otherwise
+    /// FORWARD.
     fn forward(&self) -> &'static str {
         let mut others = self.rules(FORWARD).iter();
         let first = others.find(|rule| !is_jump(rule, ANY_NODE));
@@ -105,18 +106,18 @@ impl Listing {
         }
     }
 
-    /// The script that puts a rule set in force; none if it is. `printed` is what its chains held right
-    /// after it was applied the last time.
-    pub(super) fn enforce(&self, set: &RuleSet, printed: Option<&Own>) -> Option<String> {
+    /// The script that puts a rule set in force; `None` if it is. `printed` is the listing of its
+    /// chains right after the last application.
+    pub(super) fn enforce(&self, set: &RuleSet, printed: Option<&PrintedRules>) -> Option<String> {
         if printed == Some(&self.own(set)) && self.holds(set) {
             return None;
         }
         let chains = [&set.host, &set.forward];
         let mut lines = Vec::new();
-        // Makes the chain, or empties it.
+        // Creates or empties the chain.
         lines.extend(chains.map(|chain| format!(":{} - [0:0]", chain.name)));
         for chain in chains {
-            lines.extend(self.unjump(&chain.name));
+            lines.extend(self.remove_jumps(&chain.name));
         }
         for chain in chains {
             let rules = set.lines(chain).into_iter();
@@ -127,7 +128,7 @@ impl Listing {
         Some(script(&lines))
     }
 
-    /// The script that removes all that is of a node; none if nothing is.
+    /// The script that removes everything of a node; `None` if nothing exists.
     pub(super) fn remove(&self, node: &str) -> Option<String> {
         let names = chain_names(node);
         let there: Vec<_> = names
@@ -137,19 +138,21 @@ impl Listing {
         if there.is_empty() {
             return None;
         }
-        let mut lines: Vec<String> = names.iter().flat_map(|name| self.unjump(name)).collect();
+        let mut lines: Vec<String> = names
+            .iter()
+            .flat_map(|name| self.remove_jumps(name))
+            .collect();
         lines.extend(there.iter().map(|name| format!("-F {name}")));
         lines.extend(there.iter().map(|name| format!("-X {name}")));
         Some(script(&lines))
     }
 
-    fn unjump<'a>(&'a self, to: &'a str) -> impl Iterator<Item = String> {
+    fn remove_jumps<'a>(&'a self, to: &'a str) -> impl Iterator<Item = String> {
         self.jumps_to(to)
             .map(|(chain, rule)| format!("-D {chain} {rule}"))
     }
 }
 
-/// Where a rule sends what it matches.
 fn target(rule: &str) -> Option<&str> {
     let (before, target) = rule.rsplit_once(' ').unwrap_or(("", rule));
     matches!(before.rsplit(' ').next(), Some("-j" | "-g")).then_some(target)

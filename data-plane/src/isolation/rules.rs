@@ -1,39 +1,38 @@
-//! PURE: what the containers of a node may not reach, as rules of the kernel's packet filter.
+//! Packet filter rules for the containers of a node. Pure.
 //!
-//! Two chains of the node's own, entered only from its bridge:
+//! Two chains per node, entered only from its bridge:
 //!
 //! ```text
-//! INPUT   ── -i BRIDGE ──► CLESS-<node>-IN    to this host: answers, the proxy's port, name
-//!                                             servers that live here; all else is refused
-//! FORWARD ── -i BRIDGE ──► CLESS-<node>-FWD   onwards: the same bridge, link-local addresses and
-//!                                             control planes are refused; all else goes on
+//! INPUT   ── -i BRIDGE ──► CLESS-<node>-IN    to this host: replies, the proxy's port and local
+//!                                             name servers pass; the rest is rejected
+//! FORWARD ── -i BRIDGE ──► CLESS-<node>-FWD   elsewhere: the same bridge, link-local addresses and
+//!                                             control planes are rejected; the rest passes
 //! ```
 //!
-//! Laws: no rule lets anything pass that the host's own rules would stop, for a rule either refuses or
-//! hands the packet back; a control plane, an admin port and sshd on this host need no rule, because
-//! what is not named is refused; what is refused is refused by any destination that it ever had, so
-//! that a translation of addresses opens nothing.
+//! Laws: rules only deny, because each either rejects or returns, so they never override the host's
+//! firewall. Control planes, admin ports and sshd on this host need no rule, because unnamed ports
+//! are rejected. Destinations are matched before and after address translation, so NAT opens
+//! nothing.
 //!
-//! Refused is answered (a reset for TCP, "administratively prohibited" for the rest), not dropped: an
-//! app that tries learns at once, and learns no more than from a port where nobody listens.
+//! Packets are rejected (a reset for TCP, "administratively prohibited" otherwise) rather than
+//! dropped: applications fail at once, and learn no more than from a closed port.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// The port of name servers.
-const DNS: u16 = 53;
+const DNS_PORT: u16 = 53;
 
-/// Router solicitation, neighbour solicitation and advertisement (RFC 4861): without them IPv6 finds
-/// nobody on the bridge, the host not its containers either.
+/// Router solicitation, neighbour solicitation and advertisement (RFC 4861). Without them, IPv6
+/// hosts on the bridge cannot find each other, nor the host its containers.
 const NEIGHBOUR_DISCOVERY: [u8; 3] = [133, 135, 136];
 
-/// Link-local addresses (RFC 3927), among them 169.254.169.254, where clouds hand out credentials.
+/// Link-local addresses (RFC 3927), including the metadata service 169.254.169.254.
 const LINK_LOCAL_V4: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16));
 
-/// Their kin: fe80::/10 (RFC 4291), and what EC2 (fd00:ec2::254) and Google (fd20:ce::254) use in the
-/// place of 169.254.169.254.
+/// Link-local addresses fe80::/10 (RFC 4291), and the metadata services of EC2 (fd00:ec2::254) and
+/// Google (fd20:ce::254).
 const LINK_LOCAL_V6: [IpNet; 3] = [
     IpNet::V6(Ipv6Net::new_assert(
         Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0),
@@ -49,7 +48,7 @@ const LINK_LOCAL_V6: [IpNet; 3] = [
     )),
 ];
 
-/// A version of the internet protocol; the kernel keeps a table for each.
+/// An IP version; the kernel has separate tables for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Family {
     V4,
@@ -69,43 +68,41 @@ impl Family {
     }
 }
 
-/// What the rules follow from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Subject {
-    /// The short form of the node's id, at most 12 characters.
+pub(super) struct RuleInputs {
+    /// Short form of the node's id, at most 12 characters.
     pub(super) node: String,
-    /// The interface of its bridge.
+    /// Interface of the node's bridge.
     pub(super) bridge: String,
-    /// Where its proxy listens.
+    /// Listen addresses of the proxy.
     pub(super) proxy: Vec<SocketAddr>,
-    /// Where control planes are.
+    /// Addresses of control planes.
     pub(super) control_planes: BTreeSet<SocketAddr>,
-    /// The name servers that containers end up asking.
+    /// Name servers that containers use.
     pub(super) nameservers: BTreeSet<IpAddr>,
 }
 
-/// What a rule asks of a packet.
+/// A condition of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Match {
     Tcp,
     Udp,
-    /// After [`Match::Tcp`] or [`Match::Udp`].
+    /// Destination port; follows [`Match::Tcp`] or [`Match::Udp`].
     Port(u16),
     Icmp6(u8),
     To(IpNet),
-    /// The destination before any translation of addresses.
-    FirstTo(IpNet),
-    FirstPort(u16),
-    /// It leaves by this interface.
+    /// Destination before address translation.
+    OriginalTo(IpNet),
+    OriginalPort(u16),
+    /// Outgoing interface.
     Out(String),
-    /// It answers a connection that came to the container.
-    Answer,
+    /// Reply on a connection to the container.
+    Reply,
 }
 
-/// What becomes of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
-    /// Back to the chain that called: whatever else the host's rules say.
+    /// Return to the calling chain: the host's own rules decide.
     Return,
     Refuse,
 }
@@ -116,70 +113,69 @@ struct Rule {
     then: Verdict,
 }
 
-/// One chain of the node's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Chain {
-    /// At most 28 characters: the kernel's limit.
+    /// Name, at most 28 characters (the kernel's limit).
     pub(super) name: String,
     rules: Vec<Rule>,
 }
 
-/// All rules of a node in one family. See the module.
+/// All rules of a node for one family; see the module documentation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RuleSet {
     family: Family,
     bridge: String,
-    /// What containers send to this host.
+    /// Rules for packets to this host.
     pub(super) host: Chain,
-    /// What they send through it.
+    /// Rules for forwarded packets.
     pub(super) forward: Chain,
 }
 
-/// The chains of a node: to the host, and onwards.
+/// Names of a node's chains: to the host, and forwarded.
 pub(super) fn chain_names(node: &str) -> [String; 2] {
     [format!("CLESS-{node}-IN"), format!("CLESS-{node}-FWD")]
 }
 
 impl RuleSet {
-    pub(super) fn new(subject: &Subject, family: Family) -> Self {
-        let [host, forward] = chain_names(&subject.node);
+    pub(super) fn new(inputs: &RuleInputs, family: Family) -> Self {
+        let [host, forward] = chain_names(&inputs.node);
         Self {
             family,
-            bridge: subject.bridge.clone(),
+            bridge: inputs.bridge.clone(),
             host: Chain {
                 name: host,
-                rules: to_host(subject, family),
+                rules: to_host(inputs, family),
             },
             forward: Chain {
                 name: forward,
-                rules: onwards(subject, family),
+                rules: forwarded(inputs, family),
             },
         }
     }
 
-    /// What sends a packet into a chain: only from the node's bridge.
+    /// The rule that enters a chain, only from the node's bridge.
     pub(super) fn jump(&self, chain: &Chain) -> String {
         format!("-i {} -j {}", self.bridge, chain.name)
     }
 
-    /// The rules of a chain in order, in the words of `iptables -A CHAIN`.
+    /// The rules of a chain in order, as arguments of `iptables -A CHAIN`.
     pub(super) fn lines(&self, chain: &Chain) -> Vec<String> {
         let lines = chain.rules.iter();
         lines.flat_map(|rule| rule.lines(self.family)).collect()
     }
 }
 
-fn to_host(subject: &Subject, family: Family) -> Vec<Rule> {
-    // First, because every byte that the proxy gets from a container passes here.
-    let mut rules = vec![pass([Match::Answer])];
-    for &server in nameservers(subject, family) {
+fn to_host(inputs: &RuleInputs, family: Family) -> Vec<Rule> {
+    // First, because every byte from a container to the proxy passes here.
+    let mut rules = vec![pass([Match::Reply])];
+    for &server in nameservers(inputs, family) {
         rules.extend(name_server(server));
     }
     if family == Family::V6 {
         rules.extend(NEIGHBOUR_DISCOVERY.map(|kind| pass([Match::Icmp6(kind)])));
     }
     rules.extend(link_local(family));
-    for proxy in &subject.proxy {
+    for proxy in &inputs.proxy {
         if proxy.ip().is_unspecified() && (family == Family::V4 || proxy.is_ipv6()) {
             rules.push(pass([Match::Tcp, Match::Port(proxy.port())]));
         } else if family.of(proxy.ip()) && !proxy.ip().is_loopback() {
@@ -191,16 +187,17 @@ fn to_host(subject: &Subject, family: Family) -> Vec<Rule> {
     rules
 }
 
-fn onwards(subject: &Subject, family: Family) -> Vec<Rule> {
+fn forwarded(inputs: &RuleInputs, family: Family) -> Vec<Rule> {
     let link_local_net = |ip: &&IpAddr| family.link_local().iter().any(|net| net.contains(*ip));
     let mut rules = Vec::new();
-    for &server in nameservers(subject, family).filter(link_local_net) {
+    for &server in nameservers(inputs, family).filter(link_local_net) {
         rules.extend(name_server(server));
     }
-    // Docker drops this too, where it knows the family; answered, an app need not wait.
-    rules.push(refuse([Match::Out(subject.bridge.clone())]));
+    // Docker drops these packets where it manages the family; a rejection is faster for the
+    // application.
+    rules.push(refuse([Match::Out(inputs.bridge.clone())]));
     rules.extend(link_local(family));
-    for plane in &subject.control_planes {
+    for plane in &inputs.control_planes {
         let (ip, port) = (plane.ip(), plane.port());
         if family.of(ip) && !ip.is_loopback() && !ip.is_unspecified() {
             rules.push(refuse([
@@ -208,27 +205,27 @@ fn onwards(subject: &Subject, family: Family) -> Vec<Rule> {
                 Match::Tcp,
                 Match::Port(port),
             ]));
-            let first = [Match::FirstTo(ip.into()), Match::FirstPort(port)];
+            let first = [Match::OriginalTo(ip.into()), Match::OriginalPort(port)];
             rules.push(refuse([Match::Tcp].into_iter().chain(first)));
         }
     }
     rules
 }
 
-fn nameservers(subject: &Subject, family: Family) -> impl Iterator<Item = &IpAddr> {
-    let servers = subject.nameservers.iter();
+fn nameservers(inputs: &RuleInputs, family: Family) -> impl Iterator<Item = &IpAddr> {
+    let servers = inputs.nameservers.iter();
     servers.filter(move |ip| family.of(**ip) && !ip.is_loopback())
 }
 
-/// Names are found on this host, or (on Google's machines) at a link-local address.
+/// Name servers are on this host or, on Google's machines, at a link-local address.
 fn name_server(server: IpAddr) -> [Rule; 2] {
     [Match::Udp, Match::Tcp]
-        .map(|protocol| pass([Match::To(server.into()), protocol, Match::Port(DNS)]))
+        .map(|protocol| pass([Match::To(server.into()), protocol, Match::Port(DNS_PORT)]))
 }
 
 fn link_local(family: Family) -> impl Iterator<Item = Rule> {
     let nets = family.link_local().iter();
-    nets.flat_map(|net| [refuse([Match::To(*net)]), refuse([Match::FirstTo(*net)])])
+    nets.flat_map(|net| [refuse([Match::To(*net)]), refuse([Match::OriginalTo(*net)])])
 }
 
 fn pass(when: impl IntoIterator<Item = Match>) -> Rule {
@@ -273,10 +270,10 @@ impl Match {
             Self::Port(port) => format!("--dport {port}"),
             Self::Icmp6(kind) => format!("-p ipv6-icmp --icmpv6-type {kind}"),
             Self::To(net) => format!("-d {net}"),
-            Self::FirstTo(net) => format!("-m conntrack --ctorigdst {net}"),
-            Self::FirstPort(port) => format!("--ctorigdstport {port}"),
+            Self::OriginalTo(net) => format!("-m conntrack --ctorigdst {net}"),
+            Self::OriginalPort(port) => format!("--ctorigdstport {port}"),
             Self::Out(interface) => format!("-o {interface}"),
-            Self::Answer => "-m conntrack --ctstate RELATED,ESTABLISHED --ctdir REPLY".to_owned(),
+            Self::Reply => "-m conntrack --ctstate RELATED,ESTABLISHED --ctdir REPLY".to_owned(),
         }
     }
 }

@@ -1,12 +1,12 @@
-//! PURE: how far containers are kept apart, judged by what is missing.
+//! Status of the isolation, derived from its gaps. Pure.
 
 use super::firewall::Error;
 use super::rules::Family;
 
-/// How far the containers of a node are kept from each other, from this host and from control planes.
+/// Degree of isolation between containers, this host and control planes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// All of it.
+    /// Isolation is complete.
     Enforced,
     /// There is a gap.
     Partial,
@@ -14,23 +14,22 @@ pub enum State {
     None,
 }
 
-/// The state, and why it is not [`State::Enforced`].
+/// The state, with the reason if it is not [`State::Enforced`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
-    /// How far.
+    /// Degree of isolation.
     pub state: State,
-    /// For a person: what is open, why, and what to do. Empty if all is closed.
+    /// Open paths, causes and remedies for people; empty if there is no gap.
     pub reason: String,
 }
 
-/// Something that is missing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Gap {
     #[error(
         "containers reach this host's ports and control planes, because the engine runs on {0} and \
          the rules would be set here: run the node beside its engine"
     )]
-    Elsewhere(String),
+    RemoteEngine(String),
     #[error(
         "containers may reach this host's ports and control planes, because their bridge {0} is not \
          on this machine: run the node where its engine runs, in the same network namespace"
@@ -47,8 +46,8 @@ pub(super) enum Gap {
     )]
     Unfiltered(Family),
     #[error(
-        "containers may reach the control plane {0}, whose name has had no address yet: see to the \
-         name, or give the address"
+        "containers may reach the control plane {0}, whose name has not resolved to an address yet: \
+         correct the name, or configure the address"
     )]
     Unresolved(String),
 }
@@ -56,19 +55,19 @@ pub(super) enum Gap {
 impl Gap {
     fn state(&self) -> State {
         match self {
-            Self::Elsewhere(_) | Self::NoBridge(_) | Self::RulesV4(_) => State::None,
+            Self::RemoteEngine(_) | Self::NoBridge(_) | Self::RulesV4(_) => State::None,
             Self::RulesV6(_) | Self::Unfiltered(_) | Self::Unresolved(_) => State::Partial,
         }
     }
 
-    /// Whether waiting may close it: a name server comes up after this machine.
-    pub(super) fn may_pass(&self) -> bool {
+    /// Whether the gap may close by itself, such as a name server that starts after this machine.
+    pub(super) fn may_close(&self) -> bool {
         matches!(self, Self::Unresolved(_))
     }
 }
 
-/// The state is that of the worst gap; every gap is told.
-pub(super) fn judge(gaps: &[Gap]) -> Status {
+/// Combines gaps: the worst one decides the state, and the reason lists all.
+pub(super) fn summarize(gaps: &[Gap]) -> Status {
     let none = gaps.iter().any(|gap| gap.state() == State::None);
     let reasons: Vec<String> = gaps.iter().map(Gap::to_string).collect();
     Status {
@@ -86,12 +85,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_worst_gap_decides_and_all_are_told() {
-        assert_eq!(judge(&[]).state, State::Enforced);
-        assert_eq!(judge(&[]).reason, "");
+    fn the_worst_gap_decides_and_all_are_listed() {
+        assert_eq!(summarize(&[]).state, State::Enforced);
+        assert_eq!(summarize(&[]).reason, "");
         let partial = Gap::Unfiltered(Family::V4);
-        assert_eq!(judge(std::slice::from_ref(&partial)).state, State::Partial);
-        let both = judge(&[partial, Gap::RulesV4(Error::Missing("iptables-save"))]);
+        assert_eq!(
+            summarize(std::slice::from_ref(&partial)).state,
+            State::Partial
+        );
+        let both = summarize(&[partial, Gap::RulesV4(Error::Missing("iptables-save"))]);
         assert_eq!(both.state, State::None);
         assert!(both.reason.contains("bridge-nf-call-iptables=1"));
         assert!(both.reason.contains("`iptables-save` is not on PATH"));

@@ -27,7 +27,7 @@ use crate::engine::context::{EngineContext, network_name};
 use crate::engine::oci_runtime::OciRuntime;
 use crate::engine::sandbox::{self, Sandboxes};
 use crate::engine::start_limiter::StartLimiter;
-use crate::image::{Puller, Record};
+use crate::image::{PullRecord, Puller};
 use crate::isolation::Isolation;
 use crate::metrics::Metrics;
 use crate::report::NodeReport;
@@ -71,7 +71,7 @@ pub struct Node {
     /// Limit on concurrent starts.
     pub starts_at_once: usize,
     /// The images that this node pulled for cless.
-    pub images: Arc<Record>,
+    pub images: Arc<PullRecord>,
     /// The OCI runtime of containers; `None`: the engine's default.
     pub runtime: Option<String>,
     /// The isolation of containers.

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-
 /// Options of the proxy. Every limit has a default that is safe on the open internet.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ProxyOptions {

@@ -34,7 +34,7 @@ use crate::feed::Feed;
 use crate::metrics::Metrics;
 use crate::metrics::worker_stats::WorkerStats;
 use crate::pool::{Guard, Pools};
-use crate::trace::{Spans, Tracer};
+use crate::trace::{SpanBuffer, Tracer};
 
 /// Time for a response to end by itself after its deadline, which spares the other streams of its
 /// connection.
@@ -88,7 +88,7 @@ pub(super) struct Worker {
     /// Responses over HTTP/2, which nothing polls while the client reads nothing.
     deadlines: RefCell<Slab<ResponseDeadline>>,
     log_buffer: RefCell<Option<AccessLogBuffer>>,
-    spans: RefCell<Option<Spans>>,
+    spans: RefCell<Option<SpanBuffer>>,
     began: Instant,
     /// The time of the last tick, since `began`.
     now: Cell<Duration>,

@@ -1,48 +1,52 @@
-//! Which version answers a request.
+//! Chooses the version that serves a request.
 //!
-//! In order: the host's tag; the version header, where the service enables it; the affinity key;
-//! chance. The last two read one slot table, so shares are exact and every node agrees.
+//! Precedence: the host's tag, the version header (if the service enables it), the affinity key, a
+//! random draw. The last two read one slot table, so shares are exact and all nodes agree.
 //!
-//! Law 1: each version is chosen by exactly `percent` of the 100 slots; one of weight zero never
-//! is; equal keys give equal versions on every node.
+//! Law 1: each version is chosen by exactly `percent` of the 100 slots; a version of weight zero is
+//! never chosen; equal keys yield equal versions on every node.
 
 use super::{HostEntry, SLOTS, Version};
 use rand::RngExt as _;
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// What a request says about the version it wants.
+/// The parts of a request that select a version.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Ask<'a> {
-    /// The value of the version header, if the request has one.
+pub struct VersionSelector<'a> {
+    /// Value of the version header; `None` if the request has none.
     pub version_header: Option<&'a str>,
-    /// The affinity key, if the service has affinity and the request a key.
+    /// Affinity key; `None` if the service has no affinity or the request no key.
     pub affinity_key: Option<&'a [u8]>,
 }
 
-/// The outcome of [`choose`].
+/// Result of [`choose`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice<'t> {
-    /// This version answers.
+    /// The version that serves the request.
     Version(&'t Arc<Version>),
-    /// No traffic is set: 503.
+    /// The service has no traffic split: 503.
     NoTraffic,
-    /// The version header names no version that can be reached: 404.
+    /// The version header names no reachable version: 404.
     UnknownVersion,
 }
 
-/// Chooses the version that answers a request to this host.
+/// Chooses the version that serves a request to this host.
 ///
-/// The value of the version header is a version's number or a tag; a tag made of digits alone
-/// gives way to the number. It is ignored where the service does not enable it.
-pub fn choose<'t>(entry: &'t HostEntry, ask: &Ask<'_>, rng: &mut impl rand::Rng) -> Choice<'t> {
+/// The version header holds a version number or a tag; for a tag made of digits only, the number
+/// takes precedence. The header is ignored unless the service enables it.
+pub fn choose<'t>(
+    entry: &'t HostEntry,
+    selector: &VersionSelector<'_>,
+    rng: &mut impl rand::Rng,
+) -> Choice<'t> {
     if let Some(version) = &entry.tag {
         return Choice::Version(version);
     }
     let route = &*entry.route;
-    if let (true, Some(wanted)) = (route.settings.version_header, ask.version_header) {
-        let numbered = wanted.parse().ok().and_then(|number| route.version(number));
-        return match numbered.or_else(|| route.tagged(wanted)) {
+    if let (true, Some(name)) = (route.settings.version_header, selector.version_header) {
+        let numbered = name.parse().ok().and_then(|number| route.version(number));
+        return match numbered.or_else(|| route.tagged(name)) {
             Some(version) => Choice::Version(version),
             None => Choice::UnknownVersion,
         };
@@ -50,20 +54,20 @@ pub fn choose<'t>(entry: &'t HostEntry, ask: &Ask<'_>, rng: &mut impl rand::Rng)
     let Some(slots) = &route.slots else {
         return Choice::NoTraffic;
     };
-    let slot = match ask.affinity_key {
+    let slot = match selector.affinity_key {
         Some(key) => affinity_slot(key),
         None => rng.random_range(0..SLOTS),
     };
-    // Slots index `versions` by construction; a missing one would be a bug, not a panic.
+    // Slots index `versions` by construction; `get` avoids a panic if a bug breaks that.
     route
         .versions
         .get(slots.get(slot))
         .map_or(Choice::NoTraffic, Choice::Version)
 }
 
-/// The slot of an affinity key, the same on every node.
+/// The slot of an affinity key; equal on all nodes.
 fn affinity_slot(key: &[u8]) -> usize {
-    // Under 100, so it fits.
+    // The remainder is below 100, so the cast is lossless.
     (xxh3_64(key) % SLOTS as u64) as usize
 }
 
@@ -75,7 +79,7 @@ mod tests {
     use proptest::prelude::*;
     use rand::{Rng, SeedableRng as _, rngs::SmallRng};
 
-    /// Draws every slot once, in order: `random_range` over 100 from evenly spread words.
+    /// Draws every slot once, in order: the words are evenly spread over the range.
     struct EachSlot(u64);
 
     impl rand::rand_core::TryRng for EachSlot {
@@ -111,12 +115,14 @@ mod tests {
     fn count(entry: &HostEntry, rng: &mut impl Rng, draws: usize) -> Vec<u32> {
         let mut counts = vec![0; entry.route.versions.len() + 1];
         for _ in 0..draws {
-            counts[number(choose(entry, &Ask::default(), rng)).unwrap_or(0) as usize] += 1;
+            counts
+                [number(choose(entry, &VersionSelector::default(), rng)).unwrap_or(0) as usize] +=
+                1;
         }
         counts
     }
 
-    /// Percents that sum to 100, zeroes among them.
+    /// Percents that sum to 100, zeros included.
     fn percents() -> impl Strategy<Value = Vec<u32>> {
         proptest::collection::vec(0u32..=100, 0..8).prop_map(|mut cuts| {
             cuts.push(100);
@@ -151,7 +157,7 @@ mod tests {
 
         #[test]
         fn equal_keys_give_equal_versions(percents in percents(), key: Vec<u8>, seeds: (u64, u64)) {
-            let ask = Ask { affinity_key: Some(&key), ..Ask::default() };
+            let ask = VersionSelector { affinity_key: Some(&key), ..VersionSelector::default() };
             let (here, there) = (entry(with_percents(&percents)), entry(with_percents(&percents)));
             let one = number(choose(&here, &ask, &mut SmallRng::seed_from_u64(seeds.0)));
             let two = number(choose(&there, &ask, &mut SmallRng::seed_from_u64(seeds.1)));
@@ -189,7 +195,7 @@ mod tests {
             route: plain.route.clone(),
             tag: Some(two),
         };
-        let ask = |header| Ask {
+        let ask = |header| VersionSelector {
             version_header: header,
             affinity_key: None,
         };
@@ -212,25 +218,25 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_is_off_is_ignored() {
+    fn a_disabled_header_is_ignored() {
         let entry = entry(with_percents(&[100, 0]));
-        let ask = Ask {
+        let ask = VersionSelector {
             version_header: Some("2"),
-            ..Ask::default()
+            ..VersionSelector::default()
         };
         assert_eq!(number(choose(&entry, &ask, &mut EachSlot(0))), Some(1));
     }
 
     #[test]
-    fn no_traffic_is_said() {
+    fn no_traffic_is_reported() {
         let entry = entry(route("a", "uid-a", &["a.test"]));
         assert_eq!(
-            choose(&entry, &Ask::default(), &mut EachSlot(0)),
+            choose(&entry, &VersionSelector::default(), &mut EachSlot(0)),
             Choice::NoTraffic
         );
-        let ask = Ask {
+        let ask = VersionSelector {
             affinity_key: Some(b"key"),
-            ..Ask::default()
+            ..VersionSelector::default()
         };
         assert_eq!(choose(&entry, &ask, &mut EachSlot(0)), Choice::NoTraffic);
     }

@@ -1,31 +1,30 @@
-//! The digest of a route table: the sum modulo 2^256 of SHA-256 over each route's bytes.
+//! Digest of a route table: the sum modulo 2^256 of SHA-256 over the bytes of each route.
 //!
-//! A sum does not depend on the order of the routes, and a change adds what came and subtracts
-//! what went: so it is kept up by a delta without reading the rest. Law: digests form a commutative
-//! group under [`Digest::plus`], with [`Digest::minus`] its inverse.
+//! A sum is independent of order and is updated by a delta without reading unchanged routes. Law:
+//! digests form a commutative group under [`Digest::plus`], with inverse [`Digest::minus`].
 
 use sha2::{Digest as _, Sha256};
 use std::fmt;
 
-/// 256 bits, big-endian.
+/// A 256-bit number in big-endian order.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// Of no route.
+    /// The digest of an empty table.
     pub const ZERO: Self = Self([0; 32]);
 
-    /// Of one route's bytes.
+    /// The digest of one route.
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }
 
-    /// From 32 bytes, big-endian.
+    /// Constructs a digest from 32 big-endian bytes.
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// 32 bytes, big-endian.
+    /// The 32 bytes in big-endian order.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -81,7 +80,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn digest() -> impl Strategy<Value = Digest> {
-        // Ends of the range are where carries are.
+        // The ends of the range cause carries.
         prop_oneof![
             any::<[u8; 32]>().prop_map(Digest),
             Just(Digest::ZERO),

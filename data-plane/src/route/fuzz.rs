@@ -1,4 +1,4 @@
-//! Authorities from strangers, fuzzed.
+//! Fuzzing of untrusted authorities.
 
 use super::normalize;
 use crate::fuzz::{Target, lines};
@@ -23,12 +23,12 @@ fn fuzz_authority() {
     target.hold(|input| {
         let text = String::from_utf8_lossy(input);
         let Ok(host) = normalize(&text) else { return };
-        // A fixed point, found without a copy.
+        // The result is a fixed point, returned without a copy.
         assert!(matches!(normalize(&host), Ok(Cow::Borrowed(again)) if again == host));
-        // One spelling, whatever its case and port.
+        // Case and port do not change the result.
         assert_eq!(normalize(&host.to_ascii_uppercase()).as_deref(), Ok(&*host));
         assert_eq!(normalize(&format!("{host}:65535")).as_deref(), Ok(&*host));
-        // Nothing that would end a field, a target or a log line, and nothing too long.
+        // No byte ends a field, a target or a log line, and the length is bounded.
         let plain = |byte: u8| byte.is_ascii_alphanumeric() && !byte.is_ascii_uppercase();
         assert!(
             host.bytes()

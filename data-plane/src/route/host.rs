@@ -1,47 +1,45 @@
-//! From the authority a client sent to the key of the host table.
+//! Normalises the authority of a request to a key of the host table.
 //!
-//! Law: the result is a fixed point (normalising it again changes nothing) and nothing is
-//! allocated if the authority is lower-case already. Any input gives a value or an error, never a
-//! panic.
+//! Law: normalisation is idempotent, does not allocate for lower-case input, and never panics.
 
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
 
-/// The longest host name (RFC 1035 section 2.3.4, less the root).
+/// Maximum length of a host name (RFC 1035 section 2.3.4, without the root label).
 const MAX_HOST: usize = 253;
 
-/// Why an authority cannot be a host.
+/// Reasons why an authority is not a valid host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// No host at all, or a label of it is empty.
-    #[error("the host is empty, or a part of it between dots is")]
+    /// The host or one of its labels is empty.
+    #[error("the host or one of its labels is empty")]
     Empty,
-    /// Longer than any name can be.
+    /// The host exceeds [`MAX_HOST`].
     #[error("the host is longer than 253 characters")]
     TooLong,
     /// `user@host`.
     #[error("a host must not carry user information")]
     UserInfo,
-    /// A character no host name holds.
-    #[error("the host holds a character that no host name has")]
+    /// The host contains a character outside of letters, digits, `-`, `_` and `.`.
+    #[error("the host contains an invalid character")]
     Character,
-    /// Brackets without an IPv6 address in them.
-    #[error("the host in brackets is no IPv6 address")]
+    /// The brackets do not contain an IPv6 address.
+    #[error("the host in brackets is not an IPv6 address")]
     Ipv6,
-    /// What follows the colon is no port.
+    /// The text after the colon is not a port.
     #[error("the port is not a number from 0 to 65535")]
     Port,
 }
 
-/// The key of the host table for a `Host` field or an authority: lower-case, without port, without
-/// one trailing dot.
+/// Normalises a `Host` field or an authority: lower-case, without the port and without one trailing
+/// dot.
 ///
-/// Stricter than the `reg-name` of RFC 3986 section 3.2.2: letters, digits, `-`, `_` and dots
-/// between labels, because nothing else can be routed, and a comma would be two hosts merged into
-/// one. IPv6 literals keep their brackets.
+/// The grammar is stricter than `reg-name` (RFC 3986 section 3.2.2): letters, digits, `-`, `_`, and
+/// dots between labels. Nothing else can be routed, and a comma would mean two merged hosts. IPv6
+/// literals keep their brackets.
 ///
 /// # Errors
-/// If it cannot be a host; the proxy answers 400.
+/// [`Error`] if the authority is not a valid host; the proxy responds with 400.
 pub fn normalize(authority: &str) -> Result<Cow<'_, str>, Error> {
     if authority.bytes().any(|byte| byte == b'@') {
         return Err(Error::UserInfo);
@@ -67,7 +65,7 @@ pub fn normalize(authority: &str) -> Result<Cow<'_, str>, Error> {
     if name.len() > MAX_HOST {
         return Err(Error::TooLong);
     }
-    // One pass: every byte is of a name, and no dot follows another or stands at an end.
+    // One pass checks the characters and that no label is empty.
     let mut after_dot = true;
     for byte in name.bytes() {
         match byte {
@@ -84,7 +82,7 @@ pub fn normalize(authority: &str) -> Result<Cow<'_, str>, Error> {
     }
 }
 
-/// A port is digits, possibly none (RFC 3986 section 3.2.3).
+/// A port consists of digits, possibly none (RFC 3986 section 3.2.3).
 fn check_port(port: &str) -> Result<(), Error> {
     let digits = port.bytes().all(|byte| byte.is_ascii_digit());
     if port.is_empty() || (digits && port.parse::<u16>().is_ok()) {

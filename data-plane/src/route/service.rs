@@ -1,40 +1,41 @@
-//! Everything a proxy needs to serve one service.
+//! The route of one service.
 
 use super::{Settings, Slots, Version};
 use std::sync::Arc;
 
-/// One service of the table.
+/// A service in the route table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// The service's name.
+    /// Name of the service.
     pub service: Arc<str>,
-    /// The service's uid.
+    /// Uid of the service.
     pub service_uid: Arc<str>,
-    /// Its hosts but those of tags, in the form [`super::normalize`] gives; the default host first.
+    /// Hosts without those of tags, as normalised by [`super::normalize`]; the default host is
+    /// first.
     pub hosts: Box<[Arc<str>]>,
-    /// Hosts that reach one version alone.
+    /// Tags of the service.
     pub tags: Box<[TagRoute]>,
-    /// Shared by all services with equal settings.
+    /// Settings, shared by all services with equal ones.
     pub settings: Arc<Settings>,
-    /// The versions that can be reached, by number in ascending order.
+    /// Reachable versions in ascending order of number.
     pub versions: Vec<Arc<Version>>,
-    /// The split; `None` if no traffic is set. Each slot is an index into `versions`.
+    /// Traffic split as indices into `versions`; `None` if the service has no traffic.
     pub slots: Option<Slots>,
 }
 
-/// A host that reaches one version alone.
+/// A tag and the host that reaches its version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TagRoute {
     /// The tag.
     pub tag: Box<str>,
-    /// `TAG--NAME.DOMAIN`
+    /// The host `TAG--NAME.DOMAIN`.
     pub host: Arc<str>,
-    /// The version it reaches.
+    /// The version that the tag names.
     pub version: Arc<Version>,
 }
 
 impl Route {
-    /// The version of this number, if it can be reached.
+    /// The reachable version with this number.
     pub fn version(&self, number: u32) -> Option<&Arc<Version>> {
         let at = self
             .versions
@@ -43,7 +44,7 @@ impl Route {
         self.versions.get(at)
     }
 
-    /// The version this tag names.
+    /// The version that the tag names.
     pub fn tagged(&self, tag: &str) -> Option<&Arc<Version>> {
         self.tags
             .iter()
@@ -51,7 +52,7 @@ impl Route {
             .map(|route| &route.version)
     }
 
-    /// Percent of traffic the version gets.
+    /// The version's percentage of the traffic.
     pub fn percent(&self, number: u32) -> u32 {
         let Some(slots) = &self.slots else { return 0 };
         let Ok(at) = self
@@ -63,7 +64,7 @@ impl Route {
         slots.share(at)
     }
 
-    /// Every host it answers to, with the version that the host alone reaches, if it is a tag's.
+    /// All hosts of the service; for the host of a tag, with the tag's version.
     pub fn all_hosts(&self) -> impl Iterator<Item = (&Arc<str>, Option<&Arc<Version>>)> {
         let plain = self.hosts.iter().map(|host| (host, None));
         plain.chain(self.tags.iter().map(|tag| (&tag.host, Some(&tag.version))))

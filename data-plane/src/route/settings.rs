@@ -1,31 +1,31 @@
-//! How a service's versions scale, sleep and are called.
+//! Settings of a service.
 
 use std::time::Duration;
 
-/// The settings of a service. Complete: defaults were filled in when it was decoded.
+/// Settings of a service, with defaults already applied.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Settings {
     /// Instances kept warm per node for each version in traffic.
     pub min_instances: u32,
-    /// Most instances per node and version; at least 1 and at least `min_instances`.
+    /// Maximum instances per node and version; at least 1 and at least `min_instances`.
     pub max_instances: u32,
-    /// Most requests at once in one instance; at least 1.
+    /// Maximum concurrent requests per instance; at least 1.
     pub concurrency: u32,
-    /// An instance without requests for this long is removed.
+    /// Idle time after which an instance is removed.
     pub idle_timeout: Duration,
-    /// An instance without requests for this long is frozen; `None`: never.
+    /// Idle time after which an instance is paused; `None` disables pausing.
     pub pause_after: Option<Duration>,
-    /// How long a request waits for an instance.
+    /// Maximum time that a request waits for an instance.
     pub cold_start_timeout: Duration,
-    /// How long a request may take to the end of its response; tunnels are exempt.
+    /// Maximum time to the end of the response; tunnels are exempt.
     pub request_timeout: Duration,
-    /// Requests that may wait for an instance, per version and node.
+    /// Maximum requests waiting for an instance, per version and node.
     pub queue_limit: u32,
-    /// What keeps a caller on one version.
+    /// Source of the affinity key.
     pub affinity: Affinity,
-    /// A caller may choose the version by a request header.
+    /// Whether a request header may select the version.
     pub version_header: bool,
-    /// Responses carry the phases of a cold start.
+    /// Whether responses carry the phases of a cold start in `Server-Timing`.
     pub server_timing: bool,
 }
 
@@ -48,13 +48,13 @@ impl Default for Settings {
     }
 }
 
-/// Where the key is that keeps a caller on one version.
+/// Source of the key that keeps a client on one version.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Affinity {
-    /// Nowhere: every request is drawn anew.
+    /// No affinity: each request is drawn independently.
     None,
-    /// A cookie that the proxy sets.
+    /// A cookie set by the proxy.
     Cookie,
-    /// The value of this request header.
+    /// A request header.
     Header(http::HeaderName),
 }

@@ -1,39 +1,39 @@
-//! The slot table: 100 slots, each of them a version.
+//! The slot table: 100 slots, each of which holds a version.
 //!
-//! The control plane computes it and the feed carries it, so every node splits alike without shared
-//! state. A version has exactly as many slots as it has percent of the traffic; a choice is one
+//! The control plane computes the table and the feed distributes it, so all nodes split alike
+//! without shared state. A version has as many slots as percent of the traffic; a choice is one
 //! array read.
 
 use std::fmt;
 
-/// Slots of a service: one a percent.
+/// Number of slots of a service: one per percent.
 pub const SLOTS: usize = 100;
 
-/// 100 indices into the versions of a [`super::Route`].
+/// One hundred indices into the versions of a [`super::Route`].
 #[derive(Clone, PartialEq, Eq)]
 pub struct Slots([u16; SLOTS]);
 
-/// Why slots cannot be used.
+/// Reasons why a slot list is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Neither none nor 100.
-    #[error("there must be 100 slots, or none; got {0}")]
+    /// The list has neither 0 nor 100 slots.
+    #[error("there must be 100 slots or none, not {0}")]
     Length(usize),
-    /// A slot names a version that is not in the route.
+    /// A slot names a version that the route lacks.
     #[error("slot {slot} names version {version}, which is not among the versions")]
     UnknownVersion {
-        /// Which slot.
+        /// Index of the slot.
         slot: usize,
-        /// The version's number, as received.
+        /// The version number as received.
         version: i64,
     },
 }
 
 impl Slots {
-    /// From version numbers, given where each number is among the versions.
+    /// Converts version numbers to indices by `index_of`.
     ///
     /// # Errors
-    /// If there are not 100, or one is not among the versions.
+    /// If there are not 100 numbers, or `index_of` rejects one.
     pub fn new<N: Copy + Into<i64>>(
         numbers: &[N],
         index_of: impl Fn(N) -> Option<usize>,
@@ -42,8 +42,8 @@ impl Slots {
             return Err(Error::Length(numbers.len()));
         }
         let mut slots = [0; SLOTS];
-        for (slot, (place, &number)) in slots.iter_mut().zip(numbers).enumerate() {
-            *place = index_of(number)
+        for (slot, (index, &number)) in slots.iter_mut().zip(numbers).enumerate() {
+            *index = index_of(number)
                 .and_then(|at| u16::try_from(at).ok())
                 .ok_or_else(|| Error::UnknownVersion {
                     slot,
@@ -53,13 +53,13 @@ impl Slots {
         Ok(Self(slots))
     }
 
-    /// The index in slot `at % 100`.
+    /// The version index in slot `at % 100`.
     #[inline]
     pub fn get(&self, at: usize) -> usize {
         usize::from(self.0[at % SLOTS])
     }
 
-    /// How many slots hold this index: its percent.
+    /// The number of slots with this index, which is its percentage.
     pub fn share(&self, index: usize) -> u32 {
         self.0
             .iter()
@@ -69,7 +69,7 @@ impl Slots {
 }
 
 impl fmt::Debug for Slots {
-    /// As runs, because a hundred numbers cannot be read: `Slots(0x90 1x10)`.
+    /// Run-length encoded for readability: `Slots(0x90 1x10)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Slots(")?;
         for (at, run) in self.0.chunk_by(|a, b| a == b).enumerate() {

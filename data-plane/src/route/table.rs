@@ -1,19 +1,19 @@
-//! The route table: immutable, made whole by [`Table::apply`], read by every request.
+//! The immutable route table, produced by [`Table::apply`] and read by every request.
 //!
-//! The table holds each route twice: the bytes as received, over which the digest is taken and
-//! which the disk cache keeps, and decoded, for use. A route that cannot be used is *quarantined*:
-//! its bytes count in the digest all the same, while its last good value, if it has one, serves on.
+//! The table holds each route twice: the received bytes, for the digest and the disk cache, and the
+//! decoded form. An unusable route is *quarantined*: its bytes still count in the digest, and its
+//! last good value, if any, keeps serving.
 //!
 //! Laws:
-//! - a good route owns all its hosts, and a host leads to one route only;
-//! - a quarantined route serves its last good value on those of its hosts that no good route has,
-//!   and is tried again with every change, since what stood in its way may have gone;
-//! - a chain of deltas gives the table of the snapshot;
-//! - a change of k routes in n copies each of the two maps at most once.
+//! - A good route owns all its hosts, and a host belongs to one route only.
+//! - A quarantined route serves its last good value on those hosts that no good route owns. It is
+//!   retried with every change, because the conflict may be resolved.
+//! - A chain of deltas yields the table of the snapshot.
+//! - A change of k routes among n copies each of the two maps at most once.
 
 mod apply;
 
-use super::hosts::HostMap;
+use super::host_map::HostMap;
 use super::{Digest, Route, Version, VersionKey};
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -22,36 +22,36 @@ use std::sync::Arc;
 /// A point in the history of the table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
-    /// Minted when the state is created or restored; revisions compare only within one. Empty in
-    /// the table that a node has before its first.
+    /// Created with the state and by each restore; revisions compare only within one epoch. Empty
+    /// in a node's initial table.
     pub epoch: String,
-    /// Grows with every change.
+    /// Increases with every change.
     pub revision: i64,
-    /// Of the table at this point.
+    /// Digest of the table at this point.
     pub digest: Digest,
 }
 
-/// Where a host leads.
+/// The target of a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostEntry {
-    /// The service.
+    /// The route of the service.
     pub route: Arc<Route>,
-    /// The version that the host alone reaches, if it is a tag's host.
+    /// The tag's version if this is the host of a tag.
     pub tag: Option<Arc<Version>>,
 }
 
-/// A value of a route that has served, with the bytes it came in.
+/// A value of a route that has served, with its encoding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastGood {
-    /// As received.
+    /// The bytes as received.
     pub received: Bytes,
-    /// Decoded.
+    /// The decoded route.
     pub route: Arc<Route>,
 }
 
-/// A route of the table, good or not.
+/// A route of the table, good or quarantined.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub struct RouteEntry {
     received: Bytes,
     digest: Digest,
     state: State,
@@ -61,148 +61,149 @@ pub struct Entry {
 enum State {
     Good(Arc<Route>),
     Quarantined {
-        /// Decodes, but its hosts are another's.
-        wanted: Option<Arc<Route>>,
+        /// The decoded route if it is valid but conflicts with the hosts of another.
+        decoded: Option<Arc<Route>>,
         last_good: Option<LastGood>,
     },
 }
 
-/// A route that is kept from use.
+/// A route that is not in use, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quarantined {
-    /// The service's uid.
+    /// Uid of the service.
     pub service_uid: Arc<str>,
-    /// Its name; empty if it was never known.
+    /// Name of the service; empty if it was never decoded.
     pub service: Arc<str>,
-    /// What is wrong with it.
+    /// The decoding error or the conflict.
     pub reason: Arc<str>,
 }
 
-/// A route to be put in the table.
+/// A route to insert into the table.
 #[derive(Clone, Debug)]
 pub struct Candidate {
-    /// The service's uid.
+    /// Uid of the service.
     pub service_uid: Arc<str>,
-    /// As received; held for as long as the table, so it should pin nothing larger.
+    /// The bytes as received. They live as long as the table, so they must not be a slice of a
+    /// larger buffer.
     pub received: Bytes,
-    /// Of `received`.
+    /// Digest of `received`.
     pub digest: Digest,
-    /// What the bytes say, or why they say nothing.
+    /// The decoded route or the decoding error.
     pub decoded: Result<Arc<Route>, Arc<str>>,
-    /// What to fall back on; `None`: what the table before has.
+    /// The value to fall back on; `None` uses that of the previous table.
     pub last_good: Option<LastGood>,
 }
 
-/// What a change covers.
+/// Extent of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// The whole table: what is not among the upserts is gone.
+    /// The complete table: all routes absent from the upserts are removed.
     Snapshot,
-    /// Only what it names.
+    /// Only the named routes.
     Delta,
 }
 
-/// One committed change. No uid is named twice in it.
+/// A committed change. It names each uid at most once.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// Names the control plane's state; containers are labelled with it.
+    /// Id of the control plane's state, written on containers as a label.
     pub cluster: Arc<str>,
-    /// The table after the change.
+    /// Cursor of the table after the change.
     pub cursor: Cursor,
-    /// What it covers.
+    /// Extent of the change.
     pub scope: Scope,
-    /// Routes that are new or differ.
+    /// New or modified routes.
     pub upserts: Vec<Candidate>,
-    /// Service uids.
+    /// Uids of removed services.
     pub removed: Vec<Arc<str>>,
 }
 
-/// The route table at one revision. `default()` is the table before the first.
+/// The route table at one revision. `default()` is the initial table without a revision.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
     cluster: Arc<str>,
     cursor: Cursor,
     hosts: HostMap<HostEntry>,
-    entries: HashMap<Arc<str>, Arc<Entry>>,
+    entries: HashMap<Arc<str>, Arc<RouteEntry>>,
     quarantined: Vec<Quarantined>,
 }
 
 impl Table {
-    /// The cluster's name, minted once per state; empty before the first table.
+    /// Id of the cluster; empty in the initial table.
     pub fn cluster(&self) -> &Arc<str> {
         &self.cluster
     }
 
-    /// Where in history this table is.
+    /// Position of this table in the history.
     pub fn cursor(&self) -> &Cursor {
         &self.cursor
     }
 
-    /// Whether this is the table before the first.
+    /// Whether this is the initial table, before any change.
     pub fn is_initial(&self) -> bool {
         self.cursor.epoch.is_empty()
     }
 
-    /// Where a host leads; `host` as [`super::normalize`] gives it.
+    /// The target of a host normalised by [`super::normalize`].
     #[inline]
     pub fn lookup(&self, host: &str) -> Option<&HostEntry> {
         self.hosts.get(host)
     }
 
-    /// A version that can be reached, by its key.
+    /// A reachable version and its route.
     pub fn version(&self, key: &VersionKey) -> Option<(&Arc<Route>, &Arc<Version>)> {
         let route = self.route(&key.service_uid)?;
         Some((route, route.version(key.number)?))
     }
 
-    /// The route that serves for a service.
+    /// The serving route of a service.
     pub fn route(&self, service_uid: &str) -> Option<&Arc<Route>> {
         self.entries.get(service_uid)?.serving()
     }
 
-    /// Every route that serves, in no order.
+    /// All serving routes in arbitrary order.
     pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
         self.entries.values().filter_map(|entry| entry.serving())
     }
 
-    /// Every route as received, with its service's uid, in no order.
-    pub fn entries(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<Entry>)> {
+    /// All received routes with the uid of their service, in arbitrary order.
+    pub fn entries(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<RouteEntry>)> {
         self.entries.iter()
     }
 
-    /// A route as received.
-    pub fn entry(&self, service_uid: &str) -> Option<&Arc<Entry>> {
+    /// The received route of a service.
+    pub fn entry(&self, service_uid: &str) -> Option<&Arc<RouteEntry>> {
         self.entries.get(service_uid)
     }
 
-    /// Routes received, quarantined ones included.
+    /// Number of received routes, including quarantined ones.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether no route was received.
+    /// Whether the table has no routes.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// The routes that are kept from use.
+    /// The quarantined routes.
     pub fn quarantined(&self) -> &[Quarantined] {
         &self.quarantined
     }
 }
 
-impl Entry {
+impl RouteEntry {
     /// The bytes as received.
     pub fn received(&self) -> &Bytes {
         &self.received
     }
 
-    /// SHA-256 of [`Entry::received`].
+    /// SHA-256 of [`RouteEntry::received`].
     pub fn digest(&self) -> Digest {
         self.digest
     }
 
-    /// The route that serves: the one received, or the last good one.
+    /// The serving route: the received one, or else the last good one.
     pub fn serving(&self) -> Option<&Arc<Route>> {
         match &self.state {
             State::Good(route) => Some(route),
@@ -210,12 +211,12 @@ impl Entry {
         }
     }
 
-    /// Whether what was received serves.
+    /// Whether the received route serves.
     pub fn is_good(&self) -> bool {
         matches!(self.state, State::Good(_))
     }
 
-    /// The last value that served, with its bytes.
+    /// The last value that served, with its encoding.
     pub fn last_good(&self) -> Option<LastGood> {
         match &self.state {
             State::Good(route) => Some(LastGood {
@@ -226,10 +227,10 @@ impl Entry {
         }
     }
 
-    fn wanted(&self) -> Option<&Arc<Route>> {
+    fn decoded(&self) -> Option<&Arc<Route>> {
         match &self.state {
             State::Good(route) => Some(route),
-            State::Quarantined { wanted, .. } => wanted.as_ref(),
+            State::Quarantined { decoded, .. } => decoded.as_ref(),
         }
     }
 }

@@ -42,7 +42,7 @@ pub(crate) fn with_percents(percents: &[u32]) -> Route {
     route
 }
 
-/// A spec that runs `image` with the defaults of the contract.
+/// A spec for `image` with the contract's defaults.
 pub(crate) fn spec(image: &str) -> Spec {
     Spec {
         image: image.into(),

@@ -1,80 +1,81 @@
-//! One version of a service and how to run it.
+//! A version of a service and how to run it.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// Names a version for ever: the key of an instance pool.
+/// Permanent identity of a version, and the key of its instance pool.
 ///
-/// The uid, not the name: a service that is deleted and made again under one name has another.
+/// It contains the uid rather than the name: a service deleted and recreated under the same name
+/// has another uid.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct VersionKey {
-    /// The service's uid.
+    /// Uid of the service.
     pub service_uid: Arc<str>,
-    /// The version's number in that service, from 1.
+    /// Number of the version within the service, starting at 1.
     pub number: u32,
 }
 
-/// A version that can be reached.
+/// A reachable version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
-    /// Names it.
+    /// Identity of the version.
     pub key: VersionKey,
-    /// Its own uid.
+    /// Uid of the version.
     pub uid: Arc<str>,
-    /// The service's name.
+    /// Name of the service.
     pub service: Arc<str>,
-    /// How to run it.
+    /// How to run the version.
     pub spec: Spec,
-    /// `sha256:…` to pull by, once a node has resolved the image in a registry.
+    /// Digest to pull by (`sha256:…`); `None` until the image is resolved in a registry.
     pub image_digest: Option<String>,
-    /// Set while this node is to prove that the version starts.
+    /// The verification requested of this node; `None` if none is.
     pub verify: Option<VerifyOrder>,
 }
 
-/// How a version is run. Immutable for a [`VersionKey`].
+/// How to run a version. Immutable for a given [`VersionKey`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
-    /// Image reference, as the engine takes it.
+    /// Image reference as the engine accepts it.
     pub image: String,
-    /// The port the container listens on; `None`: the image's single EXPOSE, else 8080.
+    /// Port of the container; `None` means the image's single EXPOSE, otherwise 8080.
     pub port: Option<u16>,
-    /// Environment, by name in ascending order.
+    /// Environment variables in ascending order of name.
     pub env: Vec<(String, String)>,
-    /// Replaces the image's ENTRYPOINT if not empty.
+    /// Replacement for the image's ENTRYPOINT; empty keeps it.
     pub command: Vec<String>,
-    /// Replaces the image's CMD if not empty.
+    /// Replacement for the image's CMD; empty keeps it.
     pub args: Vec<String>,
-    /// Thousandths of a core.
+    /// CPU limit in thousandths of a core.
     pub cpu_millis: u32,
-    /// Bytes of memory.
+    /// Memory limit in bytes.
     pub memory_bytes: u64,
-    /// How a started container is found ready.
+    /// Readiness check of a started container.
     pub readiness: Readiness,
-    /// How patiently it is asked.
+    /// Intervals and timeouts of the readiness check.
     pub probe: ProbeTimings,
-    /// When the image is pulled.
+    /// When to pull the image.
     pub pull_policy: PullPolicy,
-    /// How its instances are spoken to.
+    /// Protocol of requests to instances.
     pub protocol: Protocol,
-    /// Most processes and threads at once.
+    /// Maximum number of processes and threads.
     pub pids_limit: u32,
-    /// Nothing may be written to the image's file system.
+    /// Whether the root file system is read-only.
     pub read_only_root: bool,
-    /// File systems in memory: mount points in ascending order, and bytes.
+    /// In-memory file systems: pairs of mount point, in ascending order, and size in bytes.
     pub tmpfs: Vec<(String, u64)>,
-    /// Who the process runs as; `None`: as the image says.
+    /// User of the process; `None` uses the image's.
     pub user: Option<String>,
-    /// What asks the process to end; `None`: as the image says.
+    /// Signal that requests termination; `None` uses the image's.
     pub stop_signal: Option<String>,
-    /// From that signal to the end by force.
+    /// Time from the stop signal to SIGKILL.
     pub stop_grace: Duration,
 }
 
-/// How instances are spoken to. What a client speaks is another matter.
+/// Protocol of requests to instances, independent of the client's protocol.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocol {
-    /// HTTP/1.1, but gRPC goes over HTTP/2.
+    /// HTTP/1.1, but HTTP/2 for gRPC.
     #[default]
     Auto,
     /// HTTP/1.1.
@@ -83,40 +84,40 @@ pub enum Protocol {
     H2c,
 }
 
-/// How a started container is found ready.
+/// Readiness check of a started container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Readiness {
     /// The port accepts a connection.
     Tcp,
-    /// A GET of `path` answers with a status in the range.
+    /// A GET of `path` returns a status in the range.
     Http {
-        /// Starts with `/`.
+        /// Path that starts with `/`.
         path: String,
-        /// Inclusive.
+        /// Inclusive range of statuses.
         status: RangeInclusive<u16>,
     },
-    /// `grpc.health.v1.Health/Check` answers SERVING.
+    /// `grpc.health.v1.Health/Check` returns SERVING.
     Grpc {
-        /// Empty: the server as a whole.
+        /// Service to check; empty means the whole server.
         service: String,
     },
-    /// The image's HEALTHCHECK says healthy.
+    /// The image's HEALTHCHECK reports healthy.
     Healthcheck,
 }
 
-/// How patiently a container is asked.
+/// Intervals and timeouts of the readiness check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbeTimings {
-    /// The longest pause between two probes.
+    /// Maximum interval between two probes.
     pub period: Duration,
-    /// A probe without an answer for this long has failed.
+    /// Timeout of one probe.
     pub timeout: Duration,
-    /// From the start of the container to the first probe.
+    /// Delay from the start of the container to the first probe.
     pub initial_delay: Duration,
 }
 
 impl Default for ProbeTimings {
-    /// What `cless.v1.ReadinessProbe` documents.
+    /// The defaults of `cless.v1.ReadinessProbe`.
     fn default() -> Self {
         Self {
             period: Duration::from_millis(50),
@@ -126,10 +127,10 @@ impl Default for ProbeTimings {
     }
 }
 
-/// When an image is pulled.
+/// When to pull an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PullPolicy {
-    /// If the node does not have it.
+    /// If the image is missing on the node.
     Missing,
     /// Before the first start of the version on a node.
     Always,
@@ -137,11 +138,11 @@ pub enum PullPolicy {
     Never,
 }
 
-/// An order to prove that a version starts.
+/// A request to verify that a version starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifyOrder {
-    /// Names this run of the proof.
+    /// Id of this verification.
     pub id: String,
-    /// It has failed if it is not done by then.
+    /// Time at which an unfinished verification fails.
     pub deadline: SystemTime,
 }

@@ -1,16 +1,17 @@
-//! Credentials for registries, from a file in the engine's own format: what `docker login` writes.
+//! Registry credentials from a file in Docker's own format, as written by `docker login`.
 //!
 //! ```text
-//! { "auths":       { "r.example:5000": { "auth": base64("USER:PASSWORD") } | { "identitytoken": … } },
+//! { "auths":       { "r.example:5000": { "auth": base64("USER:PASSWORD") }
+//!                                      | { "identitytoken": … } },
 //!   "credHelpers": { "r.example": "NAME" },      // docker-credential-NAME get
-//!   "credsStore":  "NAME" }                      // for all others
+//!   "credsStore":  "NAME" }                      // for all other registries
 //! ```
 //!
-//! A helper for the registry comes first, then the store, then `auths`, as with the engine's own
-//! command line. The file is read anew at each pull, so that a password is changed without a
-//! restart; it stays on the node, and nothing of it is logged, shown or sent to the control plane.
+//! Precedence follows the docker CLI: the registry's helper, the store, then `auths`. The file is
+//! read at each pull, so a password change needs no restart. Secrets stay on the node: they are
+//! neither logged nor sent to the control plane.
 //!
-//! Invariants: no error and no `Debug` holds a secret; no content of the file panics.
+//! Invariants: no error and no `Debug` output contains a secret; no file content causes a panic.
 
 mod config;
 mod helper;
@@ -21,15 +22,15 @@ use std::path::{Path, PathBuf};
 
 use config::Config;
 
-/// Larger files are no such files.
+/// Upper bound of the bytes read; real files are far smaller.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// Text that is not shown.
+/// Text that `Debug` does not reveal.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// The text itself, for the engine.
+    /// The secret text, for the engine.
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -41,102 +42,101 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// What a registry is shown.
+/// Credentials for a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credentials {
-    /// A user and a password.
+    /// A user name and a password.
     Password {
-        /// The user.
+        /// The user name.
         username: String,
-        /// The password, or an access token in its place.
+        /// The password or an access token.
         password: Secret,
     },
-    /// A token that the registry gave at a login.
+    /// An identity token issued at login.
     IdentityToken(Secret),
-    /// A bearer token, sent as it is.
+    /// A bearer token, sent unchanged.
     RegistryToken(Secret),
 }
 
-/// Why there are no credentials to be had.
+/// Reasons why credentials are unavailable.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file is not there or not readable.
+    /// The file is missing or unreadable.
     #[error(
         "the registry configuration {} cannot be read: {source}; make it readable for the node's \
-         user, or give another with --registry-config", path.display()
+         user, or choose another file with --registry-config", path.display()
     )]
     Unreadable {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// It is not JSON of the right form. What stands there is not shown: it may be a secret.
+    /// The file is not JSON of the expected form. The text is omitted because it may be a secret.
     #[error(
         "the registry configuration {} is not valid at line {line}, column {column}: correct it, or \
-         have `docker login` write it anew", path.display()
+         recreate it with `docker login`", path.display()
     )]
     Malformed {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// From 1.
+        /// Line, counted from 1.
         line: usize,
-        /// From 1.
+        /// Column, counted from 1.
         column: usize,
     },
-    /// An entry's `auth` is not what it should be.
+    /// The `auth` of an entry is malformed.
     #[error(
         "in the registry configuration {} the `auth` of {registry} is not base64 of USER:PASSWORD: \
-         `docker login {registry}` writes it anew", path.display()
+         recreate it with `docker login {registry}`", path.display()
     )]
     BadAuth {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// The entry's key.
+        /// Key of the entry.
         registry: String,
     },
-    /// A credential helper did not answer as it should.
+    /// A credential helper failed.
     #[error(
-        "the credential helper docker-credential-{helper}, which the registry configuration {} names \
-         for {registry}, {why}: install or repair it, or take it out of the file", path.display()
+        "the credential helper docker-credential-{helper}, configured in {} for {registry}, {why}: \
+         install or repair it, or remove it from the file", path.display()
     )]
     Helper {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Its name.
+        /// Name of the helper.
         helper: String,
-        /// For which registry.
+        /// The registry.
         registry: String,
-        /// What went wrong.
+        /// Description of the failure.
         why: String,
     },
 }
 
-/// Where the file is.
+/// Location of the credentials file.
 #[derive(Debug, Clone, Default)]
 pub struct RegistryConfig {
     given: Option<PathBuf>,
 }
 
 impl RegistryConfig {
-    /// The file at `path`, which must then exist; or, as for the engine's command line,
-    /// `$DOCKER_CONFIG/config.json`, else `~/.docker/config.json`, which need not.
+    /// Uses `path`, which must then exist. `None` follows the docker CLI:
+    /// `$DOCKER_CONFIG/config.json`, otherwise `~/.docker/config.json`; a missing file is allowed.
     pub fn new(path: Option<PathBuf>) -> Self {
         Self { given: path }
     }
 
-    /// The file, if there is a place for it.
+    /// The file's path; `None` if no folder for it is known.
     pub fn path(&self) -> Option<PathBuf> {
         default_path(self.given.as_deref(), &|name| {
             std::env::var_os(name).map(PathBuf::from)
         })
     }
 
-    /// What to show the registry `registry` (a host, with a port if it has one); `None`: nothing is
-    /// known, so it is asked without.
+    /// Credentials for a registry (host, with the port if any); `None` means anonymous access.
     ///
     /// # Errors
-    /// [`Error`].
+    /// [`Error`] if the file or its helper cannot be used.
     pub async fn credentials(&self, registry: &str) -> Result<Option<Credentials>, Error> {
         let Some(path) = self.path() else {
             return Ok(None);
@@ -227,7 +227,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_bad_file_is_told_with_its_place_and_without_its_secrets() {
-        // serde would quote the value that does not fit.
+        // serde's own message would quote the invalid value.
         let found = look_up(
             "{\n  \"auths\": {\"r\": {\"auth\": {\"x\": \"hunter2\"}}}\n}",
             "r",

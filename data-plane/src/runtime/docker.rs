@@ -1,9 +1,9 @@
-//! Docker (or whatever speaks its API) through bollard.
+//! Docker and API-compatible engines, through bollard.
 //!
-//! The connection is lazy: an engine that is not there at start is found when it comes, because
-//! every call goes through [`Docker::client`], which negotiates the API version once it can.
+//! The connection is lazy: each call goes through [`Docker::client`], which negotiates the API
+//! version once the engine is reachable. The engine may therefore start after the node.
 
-mod answer;
+mod error;
 mod events;
 mod pause_image;
 mod pull;
@@ -28,14 +28,14 @@ use super::credentials::RegistryConfig;
 use super::{
     Container, ContainerSpec, Error, Event, Image, PullStep, Runtime, Runtimes, SandboxSpec, label,
 };
-use answer::{FREEZE, MAKE, READ, TAKE_AWAY, sort, within};
-use events::{Following, follow_events};
-use translate::{body, from_inspect, from_summary, last_lines, whole_seconds};
+use error::{CREATE_TIMEOUT, PAUSE_TIMEOUT, READ_TIMEOUT, REMOVE_TIMEOUT, classify, with_timeout};
+use events::{EventFollower, next_event};
+use translate::{container_body, from_inspect, from_summary, last_lines, whole_seconds};
 
-/// The option of a bridge network that names its interface.
+/// Option of a bridge network that names its interface.
 const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
 
-/// What the engine says of a bridge that another of its networks has.
+/// Part of the engine's error for a bridge that belongs to another network.
 const BRIDGE_TAKEN: &str = "networks have same bridge name";
 
 /// A Docker engine. Cheap to clone.
@@ -47,7 +47,7 @@ pub struct Docker {
 }
 
 impl Docker {
-    /// The engine at `host` (`unix:///…`, `tcp://…`), or where `DOCKER_HOST` points, or at the usual
+    /// The engine at `host` (`unix:///…`, `tcp://…`), otherwise at `DOCKER_HOST` or the standard
     /// socket. Does not connect yet.
     pub fn new(host: Option<String>) -> Self {
         Self {
@@ -57,7 +57,7 @@ impl Docker {
         }
     }
 
-    /// Shows registries the credentials of this file, instead of the engine's usual one.
+    /// Uses the credentials of this file for registries.
     #[must_use]
     pub fn with_registries(self, registries: RegistryConfig) -> Self {
         Self { registries, ..self }
@@ -70,15 +70,15 @@ impl Docker {
                     Some(host) => bollard::Docker::connect_with_host(host),
                     None => bollard::Docker::connect_with_defaults(),
                 }
-                .map_err(sort)?
+                .map_err(classify)?
                 .with_request_modifier(pull::url_safe_credentials);
-                within(READ, client.negotiate_version()).await
+                with_timeout(READ_TIMEOUT, client.negotiate_version()).await
             })
             .await
     }
 }
 
-/// A bridge on which containers do not reach each other; `bridge` names its interface.
+/// A bridge whose containers cannot reach each other; `bridge` names its interface.
 fn network(
     name: &str,
     bridge: Option<&str>,
@@ -97,8 +97,8 @@ fn network(
     }
 }
 
-/// What is gone already needs no removing.
-fn gone_is_done(result: Result<(), Error>) -> Result<(), Error> {
+/// Treats a missing object as removed.
+fn ok_if_missing(result: Result<(), Error>) -> Result<(), Error> {
     match result {
         Err(Error::NotFound(_)) => Ok(()),
         other => other,
@@ -108,7 +108,7 @@ fn gone_is_done(result: Result<(), Error>) -> Result<(), Error> {
 #[async_trait::async_trait]
 impl Runtime for Docker {
     async fn engine(&self) -> Result<String, Error> {
-        let version = within(READ, self.client().await?.version()).await?;
+        let version = with_timeout(READ_TIMEOUT, self.client().await?.version()).await?;
         Ok(format!(
             "docker {}",
             version.version.as_deref().unwrap_or("of unknown version")
@@ -116,7 +116,7 @@ impl Runtime for Docker {
     }
 
     async fn runtimes(&self) -> Result<Runtimes, Error> {
-        let info = within(READ, self.client().await?.info()).await?;
+        let info = with_timeout(READ_TIMEOUT, self.client().await?.info()).await?;
         let mut offered: Vec<String> = info.runtimes.unwrap_or_default().into_keys().collect();
         offered.sort_unstable();
         Ok(Runtimes {
@@ -126,14 +126,15 @@ impl Runtime for Docker {
     }
 
     async fn image(&self, image: &str) -> Result<Image, Error> {
-        let found = match within(READ, self.client().await?.inspect_image(image)).await {
-            Err(Error::NotFound(_)) => {
-                return Err(Error::ImageMissing {
-                    image: image.to_owned(),
-                });
-            }
-            other => other?,
-        };
+        let found =
+            match with_timeout(READ_TIMEOUT, self.client().await?.inspect_image(image)).await {
+                Err(Error::NotFound(_)) => {
+                    return Err(Error::ImageMissing {
+                        image: image.to_owned(),
+                    });
+                }
+                other => other?,
+            };
         let mut exposed: Vec<u16> = found
             .config
             .and_then(|config| config.exposed_ports)
@@ -160,26 +161,30 @@ impl Runtime for Docker {
 
     async fn images_in_use(&self) -> Result<BTreeSet<String>, Error> {
         let options = ListContainersOptionsBuilder::default().all(true).build();
-        let found = within(READ, self.client().await?.list_containers(Some(options))).await?;
+        let found = with_timeout(
+            READ_TIMEOUT,
+            self.client().await?.list_containers(Some(options)),
+        )
+        .await?;
         Ok(found.into_iter().filter_map(|one| one.image_id).collect())
     }
 
     async fn remove_image(&self, name: &str) -> Result<(), Error> {
         let client = self.client().await?;
         let removed = client.remove_image(name, None::<RemoveImageOptions>, None);
-        let removed = within(TAKE_AWAY, removed);
-        gone_is_done(removed.await.map(|_| ()))
+        let removed = with_timeout(REMOVE_TIMEOUT, removed);
+        ok_if_missing(removed.await.map(|_| ()))
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<String, Error> {
         let options = CreateContainerOptionsBuilder::default()
             .name(&spec.name)
             .build();
-        let created = within(
-            MAKE,
+        let created = with_timeout(
+            CREATE_TIMEOUT,
             self.client()
                 .await?
-                .create_container(Some(options), body(spec)),
+                .create_container(Some(options), container_body(spec)),
         )
         .await;
         match created {
@@ -187,7 +192,7 @@ impl Runtime for Docker {
                 for warning in answer.warnings {
                     debug!(
                         container = spec.name,
-                        warning, "the engine warns of a container"
+                        warning, "the engine returned a warning for a container"
                     );
                 }
                 Ok(answer.id)
@@ -210,19 +215,23 @@ impl Runtime for Docker {
     }
 
     async fn start(&self, name: &str) -> Result<(), Error> {
-        within(MAKE, self.client().await?.start_container(name, None)).await
+        with_timeout(
+            CREATE_TIMEOUT,
+            self.client().await?.start_container(name, None),
+        )
+        .await
     }
 
     async fn pause(&self, name: &str) -> Result<(), Error> {
-        match within(FREEZE, self.client().await?.pause_container(name)).await {
+        match with_timeout(PAUSE_TIMEOUT, self.client().await?.pause_container(name)).await {
             Err(Error::Refused(message)) if message.contains("already paused") => Ok(()),
             other => other,
         }
     }
 
     async fn unpause(&self, name: &str) -> Result<(), Error> {
-        match within(FREEZE, self.client().await?.unpause_container(name)).await {
-            // 20.10 answers 500 to that, later ones 409.
+        match with_timeout(PAUSE_TIMEOUT, self.client().await?.unpause_container(name)).await {
+            // Docker 20.10 returns 500, later versions 409.
             Err(Error::Refused(message) | Error::Failed(message))
                 if message.contains("is not paused") =>
             {
@@ -233,9 +242,12 @@ impl Runtime for Docker {
     }
 
     async fn inspect(&self, name: &str) -> Result<Container, Error> {
-        within(READ, self.client().await?.inspect_container(name, None))
-            .await
-            .map(from_inspect)
+        with_timeout(
+            READ_TIMEOUT,
+            self.client().await?.inspect_container(name, None),
+        )
+        .await
+        .map(from_inspect)
     }
 
     async fn list(&self, node: &str) -> Result<Vec<Container>, Error> {
@@ -244,21 +256,25 @@ impl Runtime for Docker {
             .all(true)
             .filters(&filters)
             .build();
-        let found = within(READ, self.client().await?.list_containers(Some(options))).await?;
+        let found = with_timeout(
+            READ_TIMEOUT,
+            self.client().await?.list_containers(Some(options)),
+        )
+        .await?;
         Ok(found.into_iter().map(from_summary).collect())
     }
 
     async fn stop(&self, name: &str, grace: Duration) -> Result<(), Error> {
         let seconds = i32::try_from(whole_seconds(grace)).unwrap_or(i32::MAX);
         let options = StopContainerOptionsBuilder::default().t(seconds).build();
-        // The client's own limit of two minutes would cut a longer grace, and asking again would send
-        // the signal again, which many programs take for an order to end at once.
+        // Bollard's timeout of two minutes would end a longer grace period, and a retry would send
+        // the signal again, which many programs treat as an immediate stop.
         let client = self.client().await?.clone();
-        let client = client.with_timeout(grace + MAKE);
+        let client = client.with_timeout(grace + CREATE_TIMEOUT);
         let call = client.stop_container(name, Some(options));
-        match tokio::time::timeout(grace + MAKE, call).await {
-            Ok(result) => gone_is_done(result.map_err(sort)),
-            Err(_) => Err(Error::NoResponse(format!("stop of {name} does not end"))),
+        match tokio::time::timeout(grace + CREATE_TIMEOUT, call).await {
+            Ok(result) => ok_if_missing(result.map_err(classify)),
+            Err(_) => Err(Error::NoResponse(format!("stopping {name} timed out"))),
         }
     }
 
@@ -267,15 +283,15 @@ impl Runtime for Docker {
             .force(true)
             .v(true)
             .build();
-        match within(
-            TAKE_AWAY,
+        match with_timeout(
+            REMOVE_TIMEOUT,
             self.client().await?.remove_container(name, Some(options)),
         )
         .await
         {
-            // 409: another removal of it is under way.
+            // 409: another removal is in progress.
             Err(Error::Refused(message)) if message.contains("already in progress") => Ok(()),
-            other => gone_is_done(other),
+            other => ok_if_missing(other),
         }
     }
 
@@ -285,8 +301,8 @@ impl Runtime for Docker {
             .stderr(true)
             .tail(&lines.to_string())
             .build();
-        let chunks: Vec<LogOutput> = within(
-            READ,
+        let chunks: Vec<LogOutput> = with_timeout(
+            READ_TIMEOUT,
             self.client().await?.logs(name, Some(options)).try_collect(),
         )
         .await?;
@@ -304,7 +320,7 @@ impl Runtime for Docker {
             ("label", vec![format!("{}={node}", label::NODE)]),
         ]);
         let docker = self.clone();
-        stream::unfold(Following::new(docker, filters), follow_events).boxed()
+        stream::unfold(EventFollower::new(docker, filters), next_event).boxed()
     }
 
     async fn ensure_network(
@@ -318,11 +334,16 @@ impl Runtime for Docker {
             found => return found,
         }
         let client = self.client().await?;
-        let create = |bridge| within(MAKE, client.create_network(network(name, bridge, labels)));
+        let create = |bridge| {
+            with_timeout(
+                CREATE_TIMEOUT,
+                client.create_network(network(name, bridge, labels)),
+            )
+        };
         match create(Some(bridge)).await {
             Ok(_) => Ok(bridge.to_owned()),
-            // An engine that could not write a network down, its disk being full, remembers the bridge
-            // of it all the same, until it is started anew.
+            // An engine that could not store a network, for example on a full disk, keeps its
+            // bridge reserved until it restarts.
             Err(Error::Refused(message)) if message.contains(BRIDGE_TAKEN) => {
                 create(None).await?;
                 self.bridge(name).await
@@ -332,9 +353,13 @@ impl Runtime for Docker {
     }
 
     async fn bridge(&self, network: &str) -> Result<String, Error> {
-        let found = within(READ, self.client().await?.inspect_network(network, None)).await?;
+        let found = with_timeout(
+            READ_TIMEOUT,
+            self.client().await?.inspect_network(network, None),
+        )
+        .await?;
         let named = found.options.unwrap_or_default().remove(BRIDGE_NAME);
-        // What the engine calls a bridge that it was given no name for.
+        // The engine's default name of a bridge.
         let unnamed = || {
             format!(
                 "br-{}",
@@ -345,6 +370,6 @@ impl Runtime for Docker {
     }
 
     async fn remove_network(&self, name: &str) -> Result<(), Error> {
-        gone_is_done(within(TAKE_AWAY, self.client().await?.remove_network(name)).await)
+        ok_if_missing(with_timeout(REMOVE_TIMEOUT, self.client().await?.remove_network(name)).await)
     }
 }

@@ -1,10 +1,11 @@
-//! A scripted engine, for what a real one cannot be made to do on demand.
+//! A scripted engine for failures that a real engine cannot produce on demand.
 //!
-//! Its containers are listeners on loopback addresses of their own, so that probes and requests are
-//! real. [`Fake::script`] sets what the next starts do, [`Fake::visitors`] who serves what they accept.
+//! Its containers are listeners on loopback addresses, so probes and requests are real.
+//! [`Fake::script`] sets the behaviour of the next starts, and [`Fake::visitors`] receives the
+//! accepted connections.
 
 mod engine;
-mod mishap;
+mod fault;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
@@ -23,20 +24,20 @@ mod images;
 
 pub use images::Images;
 
-/// What a start does.
+/// Behaviour of a started container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Script {
-    /// Listens after this long.
+    /// Listens after this delay.
     Listens(Duration),
-    /// Ends with this exit code.
+    /// Exits with this code.
     Exits(i32),
-    /// Runs and never listens.
+    /// Runs without ever listening.
     NeverListens,
-    /// The create is refused.
+    /// The engine refuses to create it.
     CreateRefused,
 }
 
-pub use mishap::{Call, Mishap};
+pub use fault::{Call, Fault};
 
 /// The engine. Cheap to clone.
 #[derive(Clone)]
@@ -48,8 +49,8 @@ struct Inner {
     containers: Mutex<HashMap<String, Fixture>>,
     scripts: Mutex<VecDeque<Script>>,
     starts: AtomicU32,
-    mishaps: Mutex<Vec<(Call, Mishap)>>,
-    away: AtomicBool,
+    faults: Mutex<Vec<(Call, Fault)>>,
+    unreachable: AtomicBool,
     pause_takes: Mutex<Duration>,
     visitors: Mutex<Option<mpsc::UnboundedSender<TcpStream>>>,
     offered: Mutex<Vec<String>>,
@@ -63,7 +64,7 @@ struct Inner {
 struct Fixture {
     container: Container,
     image: String,
-    /// Its own address, or that of its sandbox.
+    /// Address to listen on: its own or that of its sandbox.
     listens_at: IpAddr,
     script: Script,
     listening: Option<JoinHandle<()>>,
@@ -76,8 +77,8 @@ impl Default for Fake {
                 containers: Mutex::default(),
                 scripts: Mutex::default(),
                 starts: AtomicU32::new(0),
-                mishaps: Mutex::default(),
-                away: AtomicBool::new(false),
+                faults: Mutex::default(),
+                unreachable: AtomicBool::new(false),
                 pause_takes: Mutex::default(),
                 visitors: Mutex::default(),
                 offered: Mutex::new(vec!["runc".to_owned()]),
@@ -92,55 +93,55 @@ impl Default for Fake {
 }
 
 impl Fake {
-    /// What the next create and start do; without a script they listen at once.
+    /// Queues the behaviour of one create and start; the default is to listen at once.
     pub fn script(&self, script: Script) {
         self.inner.scripts.lock().push_back(script);
     }
 
-    /// Its images and its registry.
+    /// The local images and the registry.
     pub fn images(&self) -> &Images {
         &self.inner.images
     }
 
-    /// Starts so far.
+    /// Number of starts so far.
     pub fn starts(&self) -> u32 {
         self.inner.starts.load(Ordering::SeqCst)
     }
 
-    /// Each pause takes this long from now on.
+    /// Sets the duration of later pauses.
     pub fn pauses_take(&self, time: Duration) {
         *self.inner.pause_takes.lock() = time;
     }
 
-    /// Every connection that a container accepts from now on, probes too; without a receiver they
-    /// are closed at once.
+    /// Receives every connection that containers accept from now on, probes included. Without a
+    /// receiver, connections are closed at once.
     pub fn visitors(&self) -> mpsc::UnboundedReceiver<TcpStream> {
         let (sender, receiver) = mpsc::unbounded_channel();
         *self.inner.visitors.lock() = Some(sender);
         receiver
     }
 
-    /// It can run containers under these from now on.
+    /// Sets the runtimes on offer.
     pub fn offers_runtimes(&self, names: &[&str]) {
         *self.inner.offered.lock() = names.iter().map(|name| (*name).to_owned()).collect();
     }
 
-    /// The events' stream begins anew, as after a restart of the engine.
+    /// Restarts the event stream, as after a restart of the engine.
     pub fn reconnects(&self) {
         let _ = self.inner.events.send(Event::Connected);
     }
 
-    /// With how long a grace containers were asked to end so far.
+    /// Grace periods of the stops so far.
     pub fn graces(&self) -> Vec<Duration> {
         self.inner.graces.lock().clone()
     }
 
-    /// Containers made from now on have a HEALTHCHECK, which says this at first.
+    /// Gives later containers a HEALTHCHECK with this initial state.
     pub fn born_with_health(&self, health: Health) {
         *self.inner.health.lock() = Some(health);
     }
 
-    /// A container's HEALTHCHECK says this from now on.
+    /// Changes the HEALTHCHECK state of a container.
     pub fn set_health(&self, name: &str, health: Option<Health>) {
         let labels = {
             let mut containers = self.inner.containers.lock();
@@ -156,19 +157,19 @@ impl Fake {
         }
     }
 
-    /// Each start of an instance answers this long after its process runs, from now on.
+    /// Sets the delay between the start of a process and the response to the start call.
     pub fn starts_take(&self, time: Duration) {
         *self.inner.start_takes.lock() = time;
     }
 
-    /// Where a container is in its life.
+    /// State of a container.
     pub fn state(&self, name: &str) -> Option<ContainerState> {
         let containers = self.inner.containers.lock();
         containers.get(name).map(|fixture| fixture.container.state)
     }
 
-    /// A container goes on running and does not accept any more.
-    pub fn deafen(&self, name: &str) {
+    /// Keeps a container running but closes its listener.
+    pub fn stop_listening(&self, name: &str) {
         if let Some(fixture) = self.inner.containers.lock().get_mut(name)
             && let Some(listening) = fixture.listening.take()
         {
@@ -176,8 +177,8 @@ impl Fake {
         }
     }
 
-    /// From one state to another, as strict as a real engine.
-    fn turn(&self, call: Call, name: &str) -> Result<(), Error> {
+    /// Changes the state, with the checks of a real engine.
+    fn transition(&self, call: Call, name: &str) -> Result<(), Error> {
         let (from, to) = match call {
             Call::Pause => (ContainerState::Running, ContainerState::Paused),
             _ => (ContainerState::Paused, ContainerState::Running),
@@ -196,12 +197,12 @@ impl Fake {
         Ok(())
     }
 
-    /// Names of the containers there are.
+    /// Names of all containers.
     pub fn names(&self) -> Vec<String> {
         self.inner.containers.lock().keys().cloned().collect()
     }
 
-    /// Those of them that are sandboxes.
+    /// Names of the sandboxes.
     pub fn sandboxes(&self) -> Vec<String> {
         let containers = self.inner.containers.lock();
         let all = containers.values().map(|fixture| &fixture.container);
@@ -209,15 +210,15 @@ impl Fake {
         held.map(|one| one.name.clone()).collect()
     }
 
-    /// The running sandbox of this id.
-    fn held(&self, id: &str) -> Option<Container> {
+    /// The running sandbox with this id.
+    fn running_sandbox(&self, id: &str) -> Option<Container> {
         let containers = self.inner.containers.lock();
         let mut all = containers.values().map(|fixture| &fixture.container);
         all.find(|one| one.id == id && one.state == ContainerState::Running)
             .cloned()
     }
 
-    /// Makes a container; its address is that of the sandbox, if it is in one.
+    /// Creates a container; in a sandbox it has no address of its own.
     fn make(
         &self,
         name: &str,
@@ -226,8 +227,8 @@ impl Fake {
         sandbox: Option<Container>,
         script: Script,
     ) -> String {
-        /// Of all fakes of the process: no two containers share an address, and no two processes that
-        /// run at once either, for the first half of it is the process's.
+        /// Shared by all fakes of the process, so that no two containers share an address. The
+        /// upper half of the address identifies the process.
         static HOSTS: AtomicU32 = AtomicU32::new(0);
         let host = HOSTS.fetch_add(1, Ordering::SeqCst) % 4096;
         let process = std::process::id() % 4000 + 16;
@@ -256,13 +257,13 @@ impl Fake {
         id
     }
 
-    /// Puts a container there that no pool started.
-    pub async fn plant(&self, name: &str, labels: BTreeMap<String, String>) {
-        self.plant_in(name, labels, None).await;
+    /// Adds a running container that no pool started.
+    pub async fn insert(&self, name: &str, labels: BTreeMap<String, String>) {
+        self.insert_in(name, labels, None).await;
     }
 
-    /// As [`Fake::plant`], in the sandbox of this id.
-    pub async fn plant_in(
+    /// As [`Fake::insert`], in the sandbox with this id.
+    pub async fn insert_in(
         &self,
         name: &str,
         labels: BTreeMap<String, String>,
@@ -288,9 +289,9 @@ impl Fake {
             sandbox,
         };
         let made = self.create(&spec).await;
-        assert!(made.is_ok(), "a planted container is made");
+        assert!(made.is_ok(), "the container is created");
         let started = self.start(name).await;
-        assert!(started.is_ok(), "a planted container starts");
+        assert!(started.is_ok(), "the container starts");
     }
 
     fn end(&self, name: &str, code: i32) -> Option<BTreeMap<String, String>> {
@@ -304,7 +305,7 @@ impl Fake {
         Some(fixture.container.labels.clone())
     }
 
-    /// Ends a container's process.
+    /// Ends the process of a container.
     pub fn kill(&self, name: &str, code: i32) {
         let Some(labels) = self.end(name, code) else {
             return;

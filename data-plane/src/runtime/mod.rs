@@ -1,16 +1,16 @@
-//! What cless asks of a container engine, and nothing more.
+//! The operations that cless needs from a container engine.
 //!
-//! [`Runtime`] is the seam between decisions and the engine: [`docker`] implements it over bollard
-//! (the only module that names bollard), `fake` with a script for tests of what an engine cannot
-//! be made to do on demand. Values here are plain data in the terms of cless, not of the engine.
+//! [`Runtime`] separates decisions from the engine. [`docker`] implements it with bollard, whose
+//! types stay inside that module; `fake` implements it with a script for tests. All values are
+//! plain data in the terms of cless.
 //!
 //! Invariants:
-//! - stopping or removing what is gone is success, so every clean-up may be repeated;
-//! - no method waits for longer than its own time limit: an engine that hangs yields
-//!   [`Error::NoResponse`], never a stuck task.
+//! - Stopping or removing a missing object succeeds, so cleanup can be repeated.
+//! - Every method has a timeout: an unresponsive engine yields [`Error::NoResponse`], never a
+//!   stuck task.
 //!
-//! An [`Error::NoResponse`] or [`Error::Failed`] says nothing of what was done: who must know asks
-//! again, as `engine::confirmed_calls` does.
+//! After [`Error::NoResponse`] or [`Error::Failed`] the outcome is unknown; callers that need it
+//! inspect the container.
 
 pub mod credentials;
 pub mod docker;
@@ -24,84 +24,84 @@ use std::time::Duration;
 
 use futures_util::stream::BoxStream;
 
-/// Labels that say whose a container is.
+/// Labels that identify the owner and purpose of a container.
 pub mod label {
-    /// The cluster: minted once by the control plane.
+    /// Id of the cluster, created by the control plane.
     pub const CLUSTER: &str = "cless.cluster";
-    /// The random id of the node that made it.
+    /// Random id of the node that created the container.
     pub const NODE: &str = "cless.node";
-    /// The service's name, for people.
+    /// Name of the service, for people.
     pub const SERVICE: &str = "cless.service";
-    /// The version's number.
+    /// Number of the version.
     pub const VERSION: &str = "cless.version";
-    /// The service's uid, which is never reused.
+    /// Uid of the service, never reused.
     pub const UID: &str = "cless.uid";
-    /// The start of the node's process that made it.
+    /// Boot id of the node's process that created the container.
     pub const BOOT: &str = "cless.boot";
-    /// The port it listens on, so that an adopted container can be probed.
+    /// Port of the container, for probing an adopted one.
     pub const PORT: &str = "cless.port";
-    /// The digest of the image it runs, if that is known.
+    /// Digest of the image, if known.
     pub const DIGEST: &str = "cless.digest";
-    /// What a container is there for, if it is no instance: [`SANDBOX`].
+    /// Purpose of a container that is not an instance: [`SANDBOX`].
     pub const ROLE: &str = "cless.role";
-    /// The role of a pause container, which holds a network for an instance.
+    /// Role of a pause container, which holds the network of an instance.
     pub const SANDBOX: &str = "sandbox";
 }
 
-/// Why the engine did not do what was asked.
+/// Failures of engine calls.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// The image is not on this node.
+    /// The image is missing on this node.
     #[error("image {image} is not on this node")]
     ImageMissing {
-        /// As asked for.
+        /// The image as requested.
         image: String,
     },
-    /// The image could not be fetched.
+    /// The pull failed.
     #[error("cannot pull {image}: {message}")]
     Pull {
-        /// As asked for.
+        /// The image as requested.
         image: String,
-        /// As the engine or the registry said.
+        /// Message of the engine or the registry.
         message: String,
     },
-    /// The registry has no such image for those who ask with what this node knows.
+    /// The registry denied access, or the image does not exist.
     #[error("cannot pull {image}: {message}")]
     Denied {
-        /// As asked for.
+        /// The image as requested.
         image: String,
-        /// As the registry said.
+        /// Message of the registry.
         message: String,
-        /// What to do.
+        /// The remedy.
         remedy: String,
     },
-    /// The node's credentials for the registry cannot be had.
+    /// The registry credentials of the node are unavailable.
     #[error("cannot pull {image}: {message}")]
     Credentials {
-        /// As asked for.
+        /// The image as requested.
         image: String,
-        /// What is wrong, and what to do; without any secret.
+        /// Problem and remedy, without secrets.
         message: String,
     },
-    /// There is no such container or network.
+    /// The container or network does not exist.
     #[error("{0} does not exist")]
     NotFound(String),
-    /// The engine understood and said no; asking again changes nothing.
+    /// The engine refused; a retry would be refused too.
     #[error("the engine refused: {0}")]
     Refused(String),
-    /// The engine gave no answer: it may have done what was asked, or do it yet.
-    #[error("the engine does not answer: {0}")]
+    /// The engine did not respond: the operation may have happened, or may still happen.
+    #[error("the engine did not respond: {0}")]
     NoResponse(String),
-    /// The engine cannot be reached: it was asked for nothing.
-    #[error("the engine is not there: {0}")]
+    /// The engine was unreachable: the request was not sent.
+    #[error("the engine is unreachable: {0}")]
     NotSent(String),
-    /// The engine says that it failed; it may have done what was asked all the same.
+    /// The engine reported a failure; the operation may have happened regardless.
     #[error("the engine failed: {0}")]
     Failed(String),
-    /// The engine's disk is full.
+    /// The disk of the engine is full.
     #[error("the engine is out of disk space: {0}")]
     NoSpace(String),
-    /// A container of that name exists.
+    /// A container with that name exists.
     #[error("the engine refused: {0}")]
     NameTaken(String),
 }
@@ -109,233 +109,234 @@ pub enum Error {
 /// An image on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
-    /// The engine's id.
+    /// Id of the image in the engine.
     pub id: String,
-    /// TCP ports of EXPOSE, ascending.
+    /// Exposed TCP ports in ascending order.
     pub exposed: Vec<u16>,
-    /// `repository:tag`, all that point to it.
+    /// All tags of the image, as `repository:tag`.
     pub tags: Vec<String>,
-    /// `repository@sha256:…` for each registry it came from.
+    /// Digests of the image, as `repository@sha256:…` per source registry.
     pub repo_digests: Vec<String>,
 }
 
-/// One word of the engine about a pull.
+/// A progress message of a pull.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PullStep {
-    /// The layer it is about, if one.
+    /// The layer; `None` for messages about the whole image.
     pub layer: Option<String>,
-    /// What is done to it, in the engine's words.
+    /// Status as reported by the engine.
     pub status: String,
-    /// Bytes done.
+    /// Bytes transferred so far; `None` if not reported.
     pub current: Option<u64>,
-    /// Of how many.
+    /// Total bytes; `None` if unknown.
     pub total: Option<u64>,
 }
 
-/// All that a container of cless may be. What cannot be said here cannot be asked for: privileged
-/// mode, host namespaces, bind mounts and devices have no field.
+/// A container to create. Privileged mode, host namespaces, bind mounts and devices have no field,
+/// so they cannot be requested.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerSpec {
-    /// Unique: service, version and a nonce. A lost answer to a create is found by it.
+    /// Unique name of service, version and a nonce. It identifies the container if the response to
+    /// the create is lost.
     pub name: String,
     /// Image reference.
     pub image: String,
-    /// `K=V`.
+    /// Environment as `K=V`.
     pub env: Vec<String>,
-    /// Replaces ENTRYPOINT unless empty.
+    /// Replacement for ENTRYPOINT; empty keeps the image's.
     pub command: Vec<String>,
-    /// Replaces CMD unless empty.
+    /// Replacement for CMD; empty keeps the image's.
     pub args: Vec<String>,
-    /// See [`label`].
+    /// Labels; see [`label`].
     pub labels: BTreeMap<String, String>,
-    /// Bytes.
+    /// Memory limit in bytes.
     pub memory: u64,
-    /// Thousandths of a core.
+    /// CPU limit in thousandths of a core.
     pub cpu_millis: u32,
-    /// The network to join.
+    /// Network to join.
     pub network: String,
-    /// Most processes and threads at once.
+    /// Maximum number of processes and threads.
     pub pids_limit: u32,
-    /// Nothing may be written but to `tmpfs`.
+    /// Whether only `tmpfs` mounts are writable.
     pub read_only_root: bool,
-    /// File systems in memory: mount points and bytes.
+    /// In-memory file systems: pairs of mount point and size in bytes.
     pub tmpfs: Vec<(String, u64)>,
-    /// Who the process runs as; `None`: as the image says.
+    /// User of the process; `None` uses the image's.
     pub user: Option<String>,
-    /// What asks the process to end; `None`: as the image says.
+    /// Signal that requests termination; `None` uses the image's.
     pub stop_signal: Option<String>,
-    /// From that signal to the end by force, if it is the engine that stops it.
+    /// Time from the stop signal to SIGKILL when the engine stops the container.
     pub stop_grace: Duration,
-    /// The engine's runtime; `None`: its default.
+    /// Runtime of the engine; `None` uses its default.
     pub runtime: Option<String>,
-    /// The engine's id of a sandbox, to use its network instead of a new one on `network`.
+    /// Engine id of the sandbox whose network to use instead of a new one on `network`.
     pub sandbox: Option<String>,
 }
 
-/// A pause container: it does nothing but hold a network for one other container.
+/// A pause container, which holds the network of one other container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SandboxSpec {
-    /// Unique.
+    /// Unique name.
     pub name: String,
-    /// See [`label`].
+    /// Labels; see [`label`].
     pub labels: BTreeMap<String, String>,
-    /// The network to join.
+    /// Network to join.
     pub network: String,
 }
 
-/// Where a container is in its life, as the engine says.
+/// State of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ContainerState {
-    /// Made, never started.
+    /// Created but never started.
     Created,
-    /// Its process runs.
+    /// The process is running.
     Running,
-    /// Frozen.
+    /// The process is frozen.
     Paused,
-    /// Its process ended, or the engine is removing it.
+    /// The process ended, or the container is being removed.
     Exited,
 }
 
-/// A container as the engine describes it.
+/// A container as described by the engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Container {
-    /// The engine's id.
+    /// Id of the container in the engine.
     pub id: String,
-    /// Without the leading slash.
+    /// Name without the leading slash.
     pub name: String,
-    /// Whose it is.
+    /// Labels; see [`label`].
     pub labels: BTreeMap<String, String>,
-    /// Running or not.
+    /// State of the container.
     pub state: ContainerState,
-    /// Its address on its network, while it runs; none if it uses that of a sandbox.
+    /// Address on its network; `None` if it is not running or uses a sandbox's network.
     pub address: Option<IpAddr>,
-    /// The engine's id of the sandbox whose network it uses.
+    /// Engine id of the sandbox whose network it uses; `None` without one.
     pub sandbox: Option<String>,
-    /// How its process ended; meaningful if it did.
+    /// Exit status; meaningful only after the process ended.
     pub exit: Exit,
-    /// What the image's HEALTHCHECK says; `None` if it has none, and in lists.
+    /// HEALTHCHECK state; `None` without a HEALTHCHECK, and in lists.
     pub health: Option<Health>,
 }
 
-/// What an image's HEALTHCHECK says of a running container.
+/// State of an image's HEALTHCHECK for a running container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
-    /// It has not said yet.
+    /// No check has completed.
     Starting,
     /// The last check succeeded.
     Healthy,
-    /// As many checks in a row as the image allows have failed; with the output of the last.
+    /// The image's limit of consecutive failures is reached; holds the output of the last check.
     Unhealthy(String),
 }
 
-/// The runtimes (`runc`, `runsc`) that an engine can run containers under.
+/// Runtimes (`runc`, `runsc`) of an engine.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Runtimes {
-    /// Their names, in ascending order.
+    /// Names in ascending order.
     pub offered: Vec<String>,
-    /// The one it takes unless told.
+    /// The default runtime.
     pub default: String,
 }
 
-/// How a container's process ended.
+/// Exit status of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Exit {
-    /// Above 128: 128 + the signal, by convention of shells and engines.
+    /// Exit code; by convention 128 + n for a process killed by signal n.
     pub code: i32,
-    /// Ended by the kernel for want of memory.
+    /// Whether the kernel killed the process for exceeding its memory.
     pub oom_killed: bool,
 }
 
-/// Something that happened to a container of this node.
+/// An event about the containers of this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The stream (re)connected: what happened before may be missed, so reread everything.
+    /// The stream (re)connected. Earlier events may be lost, so reread everything.
     Connected,
-    /// The stream ended, for the engine's sake or for that of what is between.
+    /// The stream ended because the engine or the connection failed.
     Disconnected,
-    /// A container's process ended.
+    /// The process of a container ended.
     Died {
-        /// The container's name.
+        /// Name of the container.
         name: String,
-        /// Its labels.
+        /// Labels of the container.
         labels: BTreeMap<String, String>,
     },
-    /// A container's HEALTHCHECK says that it is not well.
+    /// The HEALTHCHECK of a container became unhealthy.
     Unhealthy {
-        /// The container's name.
+        /// Name of the container.
         name: String,
-        /// Its labels.
+        /// Labels of the container.
         labels: BTreeMap<String, String>,
     },
 }
 
-/// A container engine. See the module for its invariants.
+/// A container engine. The module documentation lists the invariants.
 #[async_trait::async_trait]
 pub trait Runtime: Send + Sync + 'static {
-    /// The engine's name and version, for `node get`.
+    /// Name and version of the engine, for `node get`.
     async fn engine(&self) -> Result<String, Error>;
 
-    /// What it can run containers under.
+    /// The available runtimes.
     async fn runtimes(&self) -> Result<Runtimes, Error>;
 
-    /// What is known of an image on this node.
+    /// Describes an image on this node.
     async fn image(&self, image: &str) -> Result<Image, Error>;
 
-    /// Fetches an image from its registry, and gives the digest that the registry has it under, if
-    /// it said so. `progress` is called with each word of the engine.
+    /// Pulls an image and returns its digest in the registry, if reported. `progress` is called for
+    /// each progress message.
     async fn pull(
         &self,
         image: &str,
         progress: &(dyn Fn(PullStep) + Send + Sync),
     ) -> Result<Option<String>, Error>;
 
-    /// The ids of the images that containers of the engine use, running or not, whosever they are.
+    /// Ids of the images used by any container of the engine, running or not.
     async fn images_in_use(&self) -> Result<BTreeSet<String>, Error>;
 
-    /// Takes a name off an image, and removes the image with its last name; success if it is gone.
-    /// Refused while a container needs it.
+    /// Removes a name from an image, and the image with its last name; succeeds if it is missing.
+    /// Refused while a container uses the image.
     async fn remove_image(&self, name: &str) -> Result<(), Error>;
 
-    /// Makes a container and returns its id; does not start it.
+    /// Creates a container without starting it and returns its id.
     async fn create(&self, spec: &ContainerSpec) -> Result<String, Error>;
 
-    /// Makes a pause container and returns its id; does not start it. Its image is made too, if it is
-    /// missing; [`Error::Refused`] if there is none for the engine's architecture.
+    /// Creates a pause container without starting it and returns its id. Imports its image if
+    /// missing; returns [`Error::Refused`] on an unsupported architecture.
     async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<String, Error>;
 
-    /// Removes the image of pause containers; success if it is gone, or in use by another node.
+    /// Removes the image of pause containers; succeeds if it is missing or in use by another node.
     async fn remove_sandbox_image(&self) -> Result<(), Error>;
 
-    /// Starts a container; success if it already runs.
+    /// Starts a container; succeeds if it is running.
     async fn start(&self, name: &str) -> Result<(), Error>;
 
-    /// Freezes a container's processes, which keep their memory; success if they are frozen.
+    /// Freezes the processes of a container in memory; succeeds if they are frozen.
     async fn pause(&self, name: &str) -> Result<(), Error>;
 
-    /// Lets frozen processes go on; success if they are not frozen.
+    /// Resumes frozen processes; succeeds if they are not frozen.
     async fn unpause(&self, name: &str) -> Result<(), Error>;
 
-    /// Describes one container by name or id.
+    /// Describes a container by name or id.
     async fn inspect(&self, name: &str) -> Result<Container, Error>;
 
     /// All containers of a node, running or not.
     async fn list(&self, node: &str) -> Result<Vec<Container>, Error>;
 
-    /// Asks the process to end, by its stop signal, and after `grace` ends it; a frozen one is thawed
-    /// for that. A part of a second of `grace` counts as a whole one.
+    /// Sends the stop signal, and SIGKILL after `grace`, rounded up to whole seconds. A paused
+    /// container is resumed for that.
     async fn stop(&self, name: &str, grace: Duration) -> Result<(), Error>;
 
-    /// Removes a container, ending its process if it still runs.
+    /// Removes a container and kills its process.
     async fn remove(&self, name: &str) -> Result<(), Error>;
 
     /// The last `lines` lines of output, oldest first, each cut at 512 bytes.
     async fn log_tail(&self, name: &str, lines: usize) -> Result<Vec<String>, Error>;
 
-    /// What happens to the containers of a node from now on. Reconnects by itself, forever.
+    /// Events about the containers of a node from now on. The stream is endless and reconnects.
     fn events(&self, node: &str) -> BoxStream<'static, Event>;
 
-    /// Makes the node's network if it is missing: a bridge on which containers cannot reach each
-    /// other. Its interface is named `bridge`, if it is made now; returns how it is named.
+    /// Creates the node's network if it is missing: a bridge whose containers cannot reach each
+    /// other. A new bridge interface is named `bridge`; returns the actual name.
     async fn ensure_network(
         &self,
         name: &str,
@@ -343,9 +344,9 @@ pub trait Runtime: Send + Sync + 'static {
         labels: &BTreeMap<String, String>,
     ) -> Result<String, Error>;
 
-    /// The interface of a network's bridge.
+    /// Interface of a network's bridge.
     async fn bridge(&self, network: &str) -> Result<String, Error>;
 
-    /// Removes a network; success if it is gone.
+    /// Removes a network; succeeds if it is missing.
     async fn remove_network(&self, name: &str) -> Result<(), Error>;
 }

@@ -1,23 +1,21 @@
-//! Image references as the engine reads them. Pure.
+//! Image references in the engine's canonical form. Pure.
 //!
-//! An engine has one image under many spellings: `hello`, `hello:latest` and
-//! `docker.io/library/hello:latest` are one name. Here each has one form, the one in which the
-//! engine lists an image's names; so names can be compared.
+//! One image has many spellings: `hello`, `hello:latest` and `docker.io/library/hello:latest` are
+//! equal. The canonical form is the one in which the engine lists names, so names can be compared.
 //!
-//! Laws (tested below): normal forms are fixed points; no text panics. What a reference may hold is
-//! checked by the control plane (`domain/image.rs`), not again here.
+//! Laws, tested below: canonical forms are fixed points; no text causes a panic. The control plane
+//! validates references (`domain/image.rs`).
 
-/// The registry that a name without one means, and the names that mean it.
+/// The default registry and its old name.
 const HUB: &str = "docker.io";
 const HUB_OLD: &str = "index.docker.io";
 
-/// The host, and the port if it is given, of the registry that has the image; `docker.io` if the
-/// reference names none.
+/// Host, and port if given, of the image's registry; `docker.io` by default.
 pub fn registry(image: &str) -> &str {
     split(image).0
 }
 
-/// The repository in the engine's own spelling: without `docker.io/` and `library/`, tag and digest.
+/// The repository in canonical form: without `docker.io/`, `library/`, tag and digest.
 pub fn repository(image: &str) -> String {
     let (registry, path) = split(image);
     let path = path.split('@').next().unwrap_or(path);
@@ -34,18 +32,17 @@ pub fn repository(image: &str) -> String {
     }
 }
 
-/// `repository@digest` for an image reference, whatever tag or digest it had.
+/// `repository@digest`, replacing any tag or digest of the reference.
 pub fn by_digest(image: &str, digest: &str) -> String {
     format!("{}@{digest}", repository(image))
 }
 
-/// The digest that the reference itself gives.
+/// The digest in the reference, if any.
 pub fn own_digest(image: &str) -> Option<&str> {
     image.split_once('@').map(|(_, digest)| digest)
 }
 
-/// The name under which the engine has the image: `repository@digest` if a digest is given, else
-/// `repository:tag`.
+/// The canonical name: `repository@digest` with a digest, otherwise `repository:tag`.
 pub fn name(image: &str) -> String {
     if let Some(digest) = own_digest(image) {
         return by_digest(image, digest);
@@ -57,7 +54,8 @@ pub fn name(image: &str) -> String {
     }
 }
 
-/// Registry and rest. The first part is a registry if it holds `.` or `:`, or is `localhost`.
+/// Splits registry and path. The first part is a registry if it contains `.` or `:`, or is
+/// `localhost`.
 fn split(image: &str) -> (&str, &str) {
     match image.split_once('/') {
         Some((HUB | HUB_OLD, path)) => (HUB, path),

@@ -1,129 +1,131 @@
-//! How many instances to start, and which to wake, put to sleep and reap: one pure function.
+//! Decides how many instances to start, and which to resume, pause and reap. Pure.
 //!
-//! One more is asked for when requests wait that nothing on its way would absorb: each instance that
-//! is starting, waking or just falling asleep will take `concurrency` of them. So a hundred requests
-//! at concurrency 100 cause one start, and 101 cause two. One that sleeps is woken before another is
-//! started: that takes a twentieth of the time.
+//! A new instance starts when queued requests exceed what the starting, resuming and pausing
+//! instances can absorb, at `concurrency` requests each. One hundred requests at concurrency 100
+//! cause one start, 101 cause two. Paused instances are resumed first: that takes a twentieth of a
+//! start's time.
 //!
-//! Instances go one by one as they are idle for `idle_timeout`, all but `min_instances`; those that
-//! the load of the last minute did not need ([`ScaleInputs::needed`]) go as soon as they are idle, all but
-//! one, and but for a version that has left the table, which a rollback is to find as it was.
+//! Instances beyond `min_instances` are reaped when idle for `idle_timeout`. Instances that the
+//! load of the last minute did not need ([`ScaleInputs::needed`]) are reaped once idle, except the last
+//! one. A version that left the table keeps them, so that a rollback finds it warm.
 //!
-//! While the engine is away nothing is decided: it would not be done, and what runs and is taken out
-//! of service could not be put back.
+//! While the engine is unavailable the decision is empty: it could not be carried out, and an
+//! instance taken out of service could not be put back.
 //!
-//! Laws (tested below): never more than `max_instances`; an instance with work is neither reaped nor
-//! put to sleep, and none is while requests wait; `min_instances` stay awake while the version has
-//! traffic; deciding again after the decision is carried out decides nothing.
+//! Laws, tested below:
+//! - `max_instances` is never exceeded.
+//! - An instance with work is neither reaped nor paused, and none is while requests wait.
+//! - `min_instances` stay awake while the version has traffic.
+//! - Deciding again after the decision is carried out decides nothing.
 
 use std::cmp::Reverse;
 use std::time::Duration;
 
-/// What the route table says of the version.
+/// Status of the version in the route table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VersionStatus {
-    /// It gets a share of the traffic.
+    /// The version receives a share of the traffic.
     InTraffic,
-    /// It can be reached, by tag or for its proof.
+    /// The version is reachable by a tag or for its verification.
     Reachable,
-    /// It left the table: what it runs lives out its idle timeout, in case it comes back.
+    /// The version left the table; its instances keep their idle timeout in case it returns.
     Left,
-    /// Its service is deleted: what it runs goes as soon as nothing is in flight.
+    /// The service is deleted; instances are removed as soon as no request is in flight.
     Deleted,
 }
 
-/// The settings that matter here.
+/// The settings that scaling depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Kept awake while the version has traffic.
+    /// Instances kept awake while the version has traffic.
     pub min_instances: u32,
-    /// Never exceeded.
+    /// Maximum number of instances.
     pub max_instances: u32,
-    /// Requests in one instance.
+    /// Maximum concurrent requests per instance.
     pub concurrency: u32,
-    /// How long an instance without requests is kept.
+    /// Idle time after which an instance is reaped.
     pub idle_timeout: Duration,
-    /// After how long without requests an instance sleeps.
+    /// Idle time after which an instance is paused; `None` disables pausing.
     pub pause_after: Option<Duration>,
 }
 
 impl Limits {
-    /// How many instances this much work fills.
+    /// The number of instances that this many requests fill.
     pub fn instances_for(&self, requests: usize) -> u32 {
         let concurrency = self.concurrency.max(1) as usize;
         u32::try_from(requests.div_ceil(concurrency)).unwrap_or(u32::MAX)
     }
 }
 
-/// One instance that can take requests.
+/// An instance that accepts requests.
 #[derive(Debug, Clone, Copy)]
-pub struct Running {
-    /// Which; returned in [`Decision`].
+pub struct RunningInstance {
+    /// Id of the instance, returned in [`Decision`].
     pub id: u64,
-    /// Requests in it.
+    /// Requests in flight.
     pub in_flight: u32,
-    /// How long it has had none.
+    /// Time since the last request ended.
     pub idle_for: Duration,
 }
 
-/// One instance that sleeps.
+/// A paused instance.
 #[derive(Debug, Clone, Copy)]
-pub struct Sleeper {
-    /// Which; returned in [`Decision`].
+pub struct PausedInstance {
+    /// Id of the instance, returned in [`Decision`].
     pub id: u64,
-    /// How long it has had no request.
+    /// Time since the last request ended.
     pub idle_for: Duration,
 }
 
-/// All that the decision depends on.
+/// Inputs of the decision.
 #[derive(Debug, Clone)]
 pub struct ScaleInputs<'a> {
-    /// See [`VersionStatus`].
-    pub standing: VersionStatus,
-    /// Requests that wait for a place.
-    pub waiting: usize,
-    /// Instances on their way to ready: starting or waking.
-    pub coming: u32,
-    /// Instances that are being frozen; they can be woken once they are.
+    /// Status of the version.
+    pub status: VersionStatus,
+    /// Number of queued requests.
+    pub queued: usize,
+    /// Number of starting and resuming instances.
+    pub starting: u32,
+    /// Number of instances being paused; they can be resumed afterwards.
     pub pausing: u32,
-    /// Instances that are ready.
-    pub running: &'a [Running],
-    /// Instances that sleep.
-    pub asleep: &'a [Sleeper],
-    /// The most instances that the load filled at any time lately.
+    /// Ready instances.
+    pub running: &'a [RunningInstance],
+    /// Paused instances.
+    pub paused: &'a [PausedInstance],
+    /// Peak number of instances that the recent load filled.
     pub needed: u32,
-    /// A proof is asked for and no start for it is in progress.
-    pub proof_wanted: bool,
-    /// Starts are failing: only a proof may try.
+    /// Whether a verification is pending without a start in progress.
+    pub verification_pending: bool,
+    /// Whether starts back off after failures; only a verification may start an instance then.
     pub backing_off: bool,
-    /// The engine does not answer.
-    pub engine_away: bool,
+    /// Whether the engine is unavailable.
+    pub engine_unavailable: bool,
 }
 
-/// What to do.
+/// Actions to take.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Decision {
-    /// Instances to start.
+    /// Number of instances to start.
     pub start: u32,
-    /// Instances to wake.
-    pub wake: Vec<u64>,
-    /// Instances to put to sleep, if nothing entered them meanwhile.
+    /// Instances to resume.
+    pub resume: Vec<u64>,
+    /// Instances to pause unless a request entered them meanwhile.
     pub pause: Vec<u64>,
-    /// Instances to reap, if nothing entered them meanwhile.
+    /// Instances to reap unless a request entered them meanwhile.
     pub reap: Vec<u64>,
 }
 
-/// Decides. Pure: the same facts give the same decision.
-pub fn decide(facts: &ScaleInputs<'_>, limits: &Limits) -> Decision {
-    if facts.engine_away {
+/// Decides from the inputs alone.
+pub fn decide(inputs: &ScaleInputs<'_>, limits: &Limits) -> Decision {
+    if inputs.engine_unavailable {
         return Decision::default();
     }
-    let (start, wake) = more(facts, limits);
-    let reap = reaps(facts, limits, &wake);
-    let pause = pauses(facts, limits, &reap);
+    let (start, resume) = starts_and_resumes(inputs, limits);
+    let reap = reaps(inputs, limits, &resume);
+    let pause = pauses(inputs, limits, &reap);
     Decision {
         start,
-        wake,
+        resume,
         pause,
         reap,
     }
@@ -133,78 +135,79 @@ fn count<T>(list: &[T]) -> u32 {
     u32::try_from(list.len()).unwrap_or(u32::MAX)
 }
 
-/// Instances that exist, in any state but on their way out.
-fn alive(facts: &ScaleInputs<'_>) -> u32 {
-    facts.coming + facts.pausing + count(facts.running) + count(facts.asleep)
+/// The number of instances that exist and are not being removed.
+fn alive(inputs: &ScaleInputs<'_>) -> u32 {
+    inputs.starting + inputs.pausing + count(inputs.running) + count(inputs.paused)
 }
 
-/// How many are kept awake.
-fn minimum(facts: &ScaleInputs<'_>, limits: &Limits) -> u32 {
-    match facts.standing {
+/// The number of instances to keep awake.
+fn minimum(inputs: &ScaleInputs<'_>, limits: &Limits) -> u32 {
+    match inputs.status {
         VersionStatus::InTraffic => limits.min_instances.min(limits.max_instances.max(1)),
         _ => 0,
     }
 }
 
-/// How many running ones are spared: a proof that has yet to look at one keeps it.
-fn spared(facts: &ScaleInputs<'_>, limits: &Limits) -> u32 {
-    let for_proof = facts.proof_wanted && facts.standing != VersionStatus::Deleted;
-    minimum(facts, limits).max(u32::from(for_proof))
+/// The number of running instances to spare; a pending verification needs one.
+fn spared(inputs: &ScaleInputs<'_>, limits: &Limits) -> u32 {
+    let for_verification = inputs.verification_pending && inputs.status != VersionStatus::Deleted;
+    minimum(inputs, limits).max(u32::from(for_verification))
 }
 
-/// How many to start, and which to wake.
-fn more(facts: &ScaleInputs<'_>, limits: &Limits) -> (u32, Vec<u64>) {
-    if facts.standing == VersionStatus::Deleted {
+/// The number of instances to start, and the instances to resume.
+fn starts_and_resumes(inputs: &ScaleInputs<'_>, limits: &Limits) -> (u32, Vec<u64>) {
+    if inputs.status == VersionStatus::Deleted {
         return (0, Vec::new());
     }
-    let on_their_way = facts.coming + facts.pausing;
-    let for_queue = limits
-        .instances_for(facts.waiting)
-        .saturating_sub(on_their_way);
-    let for_minimum = minimum(facts, limits).saturating_sub(on_their_way + count(facts.running));
-    // A version that is running is proved by that; only one that is not needs one for it.
-    let none = on_their_way == 0 && facts.running.is_empty();
-    let for_proof = u32::from(facts.proof_wanted && none);
+    let pending = inputs.starting + inputs.pausing;
+    let for_queue = limits.instances_for(inputs.queued).saturating_sub(pending);
+    let for_minimum = minimum(inputs, limits).saturating_sub(pending + count(inputs.running));
+    // A running instance verifies the version; only without one is a start needed.
+    let none = pending == 0 && inputs.running.is_empty();
+    let for_verification = u32::from(inputs.verification_pending && none);
     let wanted = for_queue.max(for_minimum);
 
-    let mut sleepers: Vec<&Sleeper> = facts.asleep.iter().collect();
-    // The last to fall asleep has the most of its memory at hand.
-    sleepers.sort_by_key(|one| (one.idle_for, one.id));
-    sleepers.truncate(wanted.max(for_proof) as usize);
-    let wake: Vec<u64> = sleepers.iter().map(|one| one.id).collect();
+    let mut paused_instances: Vec<&PausedInstance> = inputs.paused.iter().collect();
+    // The most recently paused instance has the most memory pages resident.
+    paused_instances.sort_by_key(|one| (one.idle_for, one.id));
+    paused_instances.truncate(wanted.max(for_verification) as usize);
+    let resume: Vec<u64> = paused_instances.iter().map(|one| one.id).collect();
 
-    let allowed = if facts.backing_off { 0 } else { wanted };
-    let room = limits.max_instances.max(1).saturating_sub(alive(facts));
+    let allowed = if inputs.backing_off { 0 } else { wanted };
+    let room = limits.max_instances.max(1).saturating_sub(alive(inputs));
     let start = allowed
-        .max(for_proof)
-        .saturating_sub(count(&wake))
+        .max(for_verification)
+        .saturating_sub(count(&resume))
         .min(room);
-    (start, wake)
+    (start, resume)
 }
 
-fn reaps(facts: &ScaleInputs<'_>, limits: &Limits, woken: &[u64]) -> Vec<u64> {
-    let deleted = facts.standing == VersionStatus::Deleted;
-    if facts.waiting > 0 && !deleted {
+fn reaps(inputs: &ScaleInputs<'_>, limits: &Limits, resumed: &[u64]) -> Vec<u64> {
+    let deleted = inputs.status == VersionStatus::Deleted;
+    if inputs.queued > 0 && !deleted {
         return Vec::new();
     }
-    let spared = spared(facts, limits);
-    let enough = match facts.standing {
-        VersionStatus::InTraffic | VersionStatus::Reachable => facts.needed.max(spared).max(1),
+    let spared = spared(inputs, limits);
+    let enough = match inputs.status {
+        VersionStatus::InTraffic | VersionStatus::Reachable => inputs.needed.max(spared).max(1),
         VersionStatus::Left => u32::MAX,
         VersionStatus::Deleted => 0,
     };
     let enough = enough.min(limits.max_instances.max(1));
-    // Those that sleep first, and of each kind the longest idle: the ones kept are the warmest.
+    // Paused instances come first, then the longest idle, so the warmest instances are kept.
     let mut idle: Vec<(bool, Reverse<Duration>, u64)> = Vec::new();
-    let sleepers = facts.asleep.iter().filter(|one| !woken.contains(&one.id));
-    idle.extend(sleepers.map(|one| (false, Reverse(one.idle_for), one.id)));
-    let running = facts.running.iter().filter(|one| one.in_flight == 0);
+    let paused_instances = inputs
+        .paused
+        .iter()
+        .filter(|one| !resumed.contains(&one.id));
+    idle.extend(paused_instances.map(|one| (false, Reverse(one.idle_for), one.id)));
+    let running = inputs.running.iter().filter(|one| one.in_flight == 0);
     idle.extend(running.map(|one| (true, Reverse(one.idle_for), one.id)));
     idle.sort_unstable();
 
-    // What is on its way may yet fail, so it makes nothing superfluous.
-    let mut left = count(facts.running) + count(facts.asleep);
-    let mut awake = count(facts.running);
+    // Starting instances may fail, so they do not make others superfluous.
+    let mut left = count(inputs.running) + count(inputs.paused);
+    let mut awake = count(inputs.running);
     let mut reap = Vec::new();
     for (runs, Reverse(idle_for), id) in idle {
         let due = deleted || idle_for >= limits.idle_timeout || left > enough;
@@ -217,20 +220,20 @@ fn reaps(facts: &ScaleInputs<'_>, limits: &Limits, woken: &[u64]) -> Vec<u64> {
     reap
 }
 
-fn pauses(facts: &ScaleInputs<'_>, limits: &Limits, reaped: &[u64]) -> Vec<u64> {
+fn pauses(inputs: &ScaleInputs<'_>, limits: &Limits, reaped: &[u64]) -> Vec<u64> {
     let Some(after) = limits.pause_after else {
         return Vec::new();
     };
-    if facts.waiting > 0 || facts.standing == VersionStatus::Deleted {
+    if inputs.queued > 0 || inputs.status == VersionStatus::Deleted {
         return Vec::new();
     }
-    let stay: Vec<&Running> = facts
+    let stay: Vec<&RunningInstance> = inputs
         .running
         .iter()
         .filter(|one| !reaped.contains(&one.id))
         .collect();
-    let spare = count(&stay).saturating_sub(spared(facts, limits));
-    let mut idle: Vec<&Running> = stay
+    let spare = count(&stay).saturating_sub(spared(inputs, limits));
+    let mut idle: Vec<&RunningInstance> = stay
         .into_iter()
         .filter(|one| one.in_flight == 0 && one.idle_for >= after)
         .collect();
@@ -239,11 +242,11 @@ fn pauses(facts: &ScaleInputs<'_>, limits: &Limits, reaped: &[u64]) -> Vec<u64> 
     idle.iter().map(|one| one.id).collect()
 }
 
-/// How long until an instance may be put to sleep or reaped for having been idle, if nothing changes
-/// before. One that is at work now may be idle from now on. What is due already and stays, stays
-/// until something else changes.
-pub fn next_due(facts: &ScaleInputs<'_>, limits: &Limits) -> Option<Duration> {
-    let running = facts.running.iter().flat_map(|one| {
+/// Time until an instance becomes due to be paused or reaped for idleness if nothing changes. An
+/// instance with work may be idle from now on. An instance that is overdue and kept stays until
+/// another input changes.
+pub fn next_due(inputs: &ScaleInputs<'_>, limits: &Limits) -> Option<Duration> {
+    let running = inputs.running.iter().flat_map(|one| {
         let idle_for = match one.in_flight {
             0 => one.idle_for,
             _ => Duration::ZERO,
@@ -253,11 +256,11 @@ pub fn next_due(facts: &ScaleInputs<'_>, limits: &Limits) -> Option<Duration> {
             .flatten()
             .map(move |due| due.saturating_sub(idle_for))
     });
-    let asleep = facts
-        .asleep
+    let paused = inputs
+        .paused
         .iter()
         .map(|one| limits.idle_timeout.saturating_sub(one.idle_for));
-    running.chain(asleep).filter(|left| !left.is_zero()).min()
+    running.chain(paused).filter(|left| !left.is_zero()).min()
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
-//! How many instances of a version a node runs, and which of them sleep: the decision is pure, in
-//! [`decide`], and so is the memory of the load that it looks at, in [`window`]; the owner task of
-//! each pool applies it whenever something changes.
+//! Scaling of a version's instances on one node. Pure: the pool's actor applies the decision of
+//! [`decide`] on every change; [`window`] remembers the peak of the recent load.
 
 pub mod decide;
 pub mod window;

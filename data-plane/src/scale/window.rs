@@ -1,23 +1,23 @@
-//! The greatest of the values seen lately: a maximum over a window of time that moves.
+//! Maximum over a sliding time window. Pure: `now` is an argument.
 //!
-//! Scaling in looks at it, not at the load of the moment: a dip that is shorter than the window
-//! takes no instance away that the next request would have to start again.
+//! Scale-in uses the peak of the window rather than the current load, so that a short dip does not
+//! remove instances that the next requests need.
 //!
-//! Pure: time comes in as `now`. Law (tested below against a plain list): the maximum is that of all
-//! values pushed within the last `span`, zero if there was none.
+//! Law, tested below against a plain list: the maximum covers all values pushed within the last
+//! `span`, and is zero if there are none.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Values of the last `span`, as far as they can still become the maximum: each is greater than all
-/// that came after it, so there are never more than there are different values.
+/// A monotonic queue: each value is greater than all later ones, so its length is bounded by the
+/// number of distinct values.
 #[derive(Debug, Clone, Default)]
 pub struct Window {
     values: VecDeque<(Instant, u32)>,
 }
 
 impl Window {
-    /// A value that was seen at `now`, which is not before any earlier `now`.
+    /// Adds a value observed at `now`, which must not precede an earlier `now`.
     pub fn push(&mut self, now: Instant, value: u32) {
         while self.values.back().is_some_and(|(_, last)| *last <= value) {
             self.values.pop_back();
@@ -25,7 +25,7 @@ impl Window {
         self.values.push_back((now, value));
     }
 
-    /// The greatest value of the last `span`; forgets older ones.
+    /// The maximum of the last `span`; drops expired values.
     pub fn max(&mut self, now: Instant, span: Duration) -> u32 {
         let old = |at: Instant| now.saturating_duration_since(at) >= span;
         while self.values.front().is_some_and(|(at, _)| old(*at)) {
@@ -34,8 +34,8 @@ impl Window {
         self.values.front().map_or(0, |(_, value)| *value)
     }
 
-    /// How long the maximum stands, if nothing greater comes; `None` if there is none.
-    pub fn stands_for(&self, now: Instant, span: Duration) -> Option<Duration> {
+    /// Time until the current maximum expires; `None` if there is none.
+    pub fn expires_in(&self, now: Instant, span: Duration) -> Option<Duration> {
         let (at, _) = self.values.front()?;
         Some((*at + span).saturating_duration_since(now))
     }
@@ -47,7 +47,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_peak_counts_until_it_is_as_old_as_the_window() {
+    fn a_peak_counts_until_it_leaves_the_window() {
         let (start, span) = (Instant::now(), Duration::from_secs(60));
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut window = Window::default();
@@ -55,18 +55,18 @@ mod tests {
         window.push(start, 7);
         window.push(at(30), 2);
         assert_eq!(
-            window.stands_for(at(30), span),
+            window.expires_in(at(30), span),
             Some(Duration::from_secs(30))
         );
         assert_eq!(window.max(at(59), span), 7);
         assert_eq!(window.max(at(60), span), 2);
         assert_eq!(window.max(at(90), span), 0);
-        assert_eq!(window.stands_for(at(90), span), None);
+        assert_eq!(window.expires_in(at(90), span), None);
     }
 
     proptest! {
         #[test]
-        fn it_is_the_maximum_of_all_that_is_not_too_old(
+        fn it_equals_the_maximum_of_a_plain_list(
             steps in proptest::collection::vec((0u64..20, 0u32..6), 1..60),
             span in 1u64..50,
         ) {

@@ -1,7 +1,7 @@
-//! The queue of requests that have ended, and the task that sends their spans to a collector.
+//! Queue of finished requests, and the task that exports their spans to a collector.
 //!
-//! One message is in flight at a time. While it is, what ends meanwhile gathers in the queue, and is
-//! dropped and counted when that is full. An outage is logged at its beginning and at its end.
+//! One message is in flight at a time. Meanwhile the queue buffers batches; when it is full,
+//! batches are dropped and counted. An outage is logged at its start and at its end.
 
 use std::time::Duration;
 
@@ -19,53 +19,52 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use super::{Node, Request, TraceOptions, Tracer, span};
+use super::{FinishedRequest, NodeResource, TraceOptions, Tracer, span};
 
-/// Batches that may wait: 16 384 requests, about 8 MB.
+/// Capacity in batches: 16 384 requests, about 8 MB.
 const QUEUE: usize = 256;
-/// Batches in a message: 512 requests, which with what a client may write in each are below the 4 MiB
-/// that a collector takes.
+/// Batches per message: with 512 requests and client-supplied text at its limit, a message stays
+/// below the collectors' 4 MiB limit.
 const MESSAGE: usize = 8;
-/// For the last message, on shutdown.
-const LAST: Duration = Duration::from_secs(5);
+/// Timeout of the last message on shutdown.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why traces cannot be exported.
+/// Reasons why traces cannot be exported.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The collector's address, from the environment.
+    /// The collector's address in the environment is invalid.
     #[error("cannot export traces: {0}")]
     Variable(String),
-    /// The exporter cannot be made.
+    /// The exporter cannot be created.
     #[error("cannot export traces to {collector} (--otlp-endpoint): {source}")]
     Exporter {
-        /// Where to.
+        /// Address of the collector.
         collector: Uri,
-        /// Why.
+        /// The cause.
         source: ExporterBuildError,
     },
 }
 
-/// Where requests that have ended wait to be exported.
 #[derive(Debug, Clone)]
 pub(super) struct Queue {
-    sender: mpsc::Sender<Vec<Request>>,
+    sender: mpsc::Sender<Vec<FinishedRequest>>,
     dropped: Counter,
 }
 
-/// The task that exports.
+/// Handle of the export task.
 #[derive(Debug)]
-pub struct Exporting(JoinHandle<()>);
+pub struct TraceExport(JoinHandle<()>);
 
-/// Begins to export, if the flags or the environment say where to. `dropped` counts requests whose
-/// spans were lost. To be called within a runtime; no collector needs to be there yet.
+/// Starts the export if flags or environment name a collector. `dropped` counts requests whose
+/// spans were lost. Must be called within a tokio runtime; the collector need not be reachable.
 ///
 /// # Errors
-/// [`Error`]: the address cannot be used.
+/// [`Error`] if the address is unusable.
 pub fn start(
     options: &TraceOptions,
-    node: Node<'_>,
+    node: NodeResource<'_>,
     dropped: Counter,
-) -> Result<Option<(Tracer, Exporting)>, Error> {
+) -> Result<Option<(Tracer, TraceExport)>, Error> {
     let collector = options.collector(|name| std::env::var(name).ok());
     let Some(collector) = collector.map_err(Error::Variable)? else {
         return Ok(None);
@@ -85,13 +84,13 @@ pub fn start(
     let (sender, queue) = mpsc::channel(QUEUE);
     let task = tokio::spawn(export(queue, exporter, dropped.clone()));
     let tracer = Tracer::new(options.otlp_sample_ratio, Queue { sender, dropped });
-    Ok(Some((tracer, Exporting(task))))
+    Ok(Some((tracer, TraceExport(task))))
 }
 
-/// What `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME` say goes before what we do.
-fn resource(node: Node<'_>) -> Resource {
-    let said = std::env::var("OTEL_SERVICE_NAME").ok();
-    let said = said.filter(|name| !name.is_empty());
+/// `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME` take precedence over our attributes.
+fn resource(node: NodeResource<'_>) -> Resource {
+    let service_name = std::env::var("OTEL_SERVICE_NAME").ok();
+    let service_name = service_name.filter(|name| !name.is_empty());
     let resource = Resource::builder_empty()
         .with_service_name("cless-data-plane")
         .with_attributes([
@@ -100,14 +99,14 @@ fn resource(node: Node<'_>) -> Resource {
             KeyValue::new("cless.node", node.name.to_owned()),
         ])
         .with_detector(Box::new(EnvResourceDetector::new()));
-    match said {
+    match service_name {
         Some(name) => resource.with_service_name(name).build(),
         None => resource.build(),
     }
 }
 
 impl Queue {
-    pub(super) fn send(&self, batch: Vec<Request>) {
+    pub(super) fn send(&self, batch: Vec<FinishedRequest>) {
         if let Err(lost) = self.sender.try_send(batch) {
             use mpsc::error::TrySendError::{Closed, Full};
             let (Full(lost) | Closed(lost)) = lost;
@@ -117,14 +116,14 @@ impl Queue {
 }
 
 async fn export(
-    mut queue: mpsc::Receiver<Vec<Request>>,
+    mut queue: mpsc::Receiver<Vec<FinishedRequest>>,
     exporter: impl opentelemetry_sdk::trace::SpanExporter,
     dropped: Counter,
 ) {
     let mut batches = Vec::with_capacity(MESSAGE);
     let mut failing = false;
     while queue.recv_many(&mut batches, MESSAGE).await > 0 {
-        let requests: Vec<Request> = batches.drain(..).flatten().collect();
+        let requests: Vec<FinishedRequest> = batches.drain(..).flatten().collect();
         let spans = requests
             .iter()
             .flat_map(|request| span::of(request, rand::random));
@@ -133,7 +132,7 @@ async fn export(
         if let Err(error) = &sent {
             dropped.inc_by(requests.len() as u64);
             if !failing {
-                warn!(%error, "cannot export traces; they are dropped until the collector takes them");
+                warn!(%error, "cannot export traces; they are dropped until the collector accepts them");
             }
         } else if failing {
             info!("traces are exported again");
@@ -142,11 +141,14 @@ async fn export(
     }
 }
 
-impl Exporting {
-    /// Waits until the last spans are sent, for 5 s at most; once all [`Tracer`]s and
-    /// [`Spans`](super::Spans) are dropped.
+impl TraceExport {
+    /// Waits up to 5 s until the last spans are sent. All [`Tracer`]s and
+    /// [`SpanBuffer`](super::SpanBuffer)s must be dropped before.
     pub async fn end(self) {
-        if tokio::time::timeout(LAST, self.0).await.is_err() {
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, self.0)
+            .await
+            .is_err()
+        {
             warn!("the last traces were not exported in time");
         }
     }

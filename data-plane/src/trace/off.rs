@@ -1,78 +1,78 @@
-//! Traces of a build without the feature `otlp`: the same interface, without flags; a tracer is never
-//! made, so nothing else here is called.
+//! Interface of the module in a build without the feature `otlp`: no flags, and no tracer is ever
+//! created.
 
 use http::HeaderMap;
 use prometheus_client::metrics::counter::Counter;
 
-use super::{Node, Request};
+use super::{FinishedRequest, NodeResource};
 
 /// No flags.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct TraceOptions {}
 
-/// There is none.
+/// Never constructed.
 #[derive(Debug, Clone)]
 pub struct Tracer(());
 
-/// There is none.
+/// Never constructed.
 #[derive(Debug, Clone)]
 pub struct Context(());
 
-/// There are none.
+/// Never constructed.
 #[derive(Debug)]
-pub struct Spans(());
+pub struct SpanBuffer(());
 
-/// There is none.
+/// Never constructed.
 #[derive(Debug)]
-pub struct Exporting(());
+pub struct TraceExport(());
 
-/// Nothing can go wrong.
+/// Cannot occur.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {}
 
-/// No traces.
+/// Returns no tracer.
 ///
 /// # Errors
 /// None.
 pub fn start(
     _: &TraceOptions,
-    _: Node<'_>,
+    _: NodeResource<'_>,
     _: Counter,
-) -> Result<Option<(Tracer, Exporting)>, Error> {
+) -> Result<Option<(Tracer, TraceExport)>, Error> {
     Ok(None)
 }
 
 impl Tracer {
-    /// In no trace.
+    /// Unreachable.
     pub fn begin(&self, _: &HeaderMap) -> Context {
         Context(())
     }
 
-    /// For one worker.
-    pub fn spans(&self) -> Spans {
-        Spans(())
+    /// Unreachable.
+    pub fn spans(&self) -> SpanBuffer {
+        SpanBuffer(())
     }
 }
 
 impl Context {
-    /// Never.
+    /// Always false.
     pub fn is_recorded(&self) -> bool {
         false
     }
 
-    /// Nothing is told.
-    pub fn tell(&self, _: &mut HeaderMap) {}
+    /// No effect.
+    pub fn inject(&self, _: &mut HeaderMap) {}
 }
 
-impl Spans {
-    /// Nothing is kept.
-    pub fn add(&mut self, _: Request) {}
+impl SpanBuffer {
+    /// No effect.
+    pub fn add(&mut self, _: FinishedRequest) {}
 
-    /// There is nothing.
+    /// No effect.
     pub fn flush(&mut self) {}
 }
 
-impl Exporting {
-    /// At once.
+impl TraceExport {
+    /// Returns at once.
     pub async fn end(self) {}
 }

@@ -1,24 +1,23 @@
-//! The flags of traces.
+//! Flags of tracing.
 
 use http::Uri;
 
-/// Variables that every OpenTelemetry program reads, the first before the second (OpenTelemetry
-/// Protocol Exporter, "Endpoint URLs").
+/// Standard variables in order of precedence (OpenTelemetry Protocol Exporter, "Endpoint URLs").
 const STANDARD: [&str; 2] = [
     "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
     "OTEL_EXPORTER_OTLP_ENDPOINT",
 ];
 
-/// Where traces go, and how many.
+/// Destination and sampling of traces.
 #[derive(Debug, Clone, clap::Args)]
 pub struct TraceOptions {
-    /// Send a trace of each request to this collector, by OTLP over gRPC: `http://HOST:4317`. Default:
-    /// OTEL_EXPORTER_OTLP_ENDPOINT, else off.
+    /// Send a trace of each request to this collector by OTLP over gRPC: `http://HOST:4317`
+    /// [default: OTEL_EXPORTER_OTLP_ENDPOINT, else off]
     #[arg(long, env = "CLESS_OTLP_ENDPOINT", value_name = "URL", value_parser = endpoint)]
     pub otlp_endpoint: Option<Uri>,
 
-    /// Share of the traces that begin here which are recorded, 0 to 1. Those that a caller began are
-    /// recorded if it says so.
+    /// Share of the traces to record, from 0 to 1; for requests that already carry a trace, the
+    /// caller decides.
     #[arg(long, env = "CLESS_OTLP_SAMPLE_RATIO", value_name = "RATIO", default_value_t = 1.0, value_parser = ratio)]
     pub otlp_sample_ratio: f64,
 }
@@ -33,10 +32,11 @@ impl Default for TraceOptions {
 }
 
 impl TraceOptions {
-    /// The collector, by flag or by standard variable (`variable` reads one); `None`: no traces.
+    /// The collector from the flag or a standard variable, which `variable` reads; `None` disables
+    /// tracing.
     ///
     /// # Errors
-    /// What is wrong with the variable.
+    /// The problem with the variable.
     pub(super) fn collector(
         &self,
         variable: impl Fn(&str) -> Option<String>,
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused() {
+    fn invalid_values_are_refused() {
         for bad in ["", "collector", "collector:4317", "ftp://collector", "/x"] {
             assert!(endpoint(bad).is_err(), "{bad}");
         }

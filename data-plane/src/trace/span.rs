@@ -1,17 +1,17 @@
-//! The spans of a request that has ended, by OpenTelemetry's semantic conventions (HTTP server spans;
-//! FaaS, `faas.coldstart`). Pure.
+//! Spans of a finished request, by OpenTelemetry's semantic conventions (HTTP server spans; FaaS,
+//! `faas.coldstart`). Pure.
 //!
 //! ```text
-//!  GET hello ────────────────────────────────────────────  server; the request, both bodies included
-//!    wait ──────────────────────────                       until it had an instance
-//!      cold start ─────────────────                        of the instance that it waited for
+//!  GET hello ────────────────────────────────────────────  server; the request with both bodies
+//!    wait ──────────────────────────                       until an instance was assigned
+//!      cold start ─────────────────                        start of the instance it waited for
 //!        queue ─ create ─── start ────── ready ─
-//!      wake ──                                             instead, if that one slept
+//!      wake ──                                             alternatively: resume of a paused one
 //! ```
 //!
-//! Requests that wait for the same start each have it in their trace, with its times, so it may begin
-//! before the request does. Law (tested below): a span's parent is among the spans, or the caller's,
-//! and the phases of a start lie within it in their order.
+//! Requests that wait for one start each include it with its times, so it may begin before the
+//! request. Law, tested below: the parent of a span is among the spans or the caller's, and the
+//! phases of a start lie within it in order.
 
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
@@ -21,23 +21,25 @@ use opentelemetry::trace::{SpanContext, SpanKind, Status};
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
-use super::Request;
+use super::FinishedRequest;
 use crate::report::ColdStart;
 
-/// Characters of what a client wrote; a collector takes messages of 4 MiB, and a head may have 64 KiB.
-const LONGEST: usize = 1024;
+/// Limit in characters of client-supplied text: a head may have 64 KiB, and a collector message 4
+/// MiB.
+const MAX_TEXT: usize = 1024;
 
-/// Query parameters that sign a request (semantic conventions, `url.query`): their values are secrets.
-const SECRET: [&str; 4] = ["AWSAccessKeyId", "Signature", "sig", "X-Goog-Signature"];
+/// Query parameters that carry signatures (semantic conventions, `url.query`); their values are
+/// redacted.
+const SIGNATURE_PARAMETERS: [&str; 4] = ["AWSAccessKeyId", "Signature", "sig", "X-Goog-Signature"];
 
 /// The spans of a request, its own first. `id` draws the ids of the others.
-pub(super) fn of(request: &Request, id: impl FnMut() -> u64) -> Vec<SpanData> {
+pub(super) fn of(request: &FinishedRequest, id: impl FnMut() -> u64) -> Vec<SpanData> {
     let context = &request.context;
     let began = before(request.ended, request.took);
     let mut own = span(
         context.span.clone(),
         &context.parent,
-        named(request),
+        span_name(request),
         (began, request.ended),
     );
     own.span_kind = SpanKind::Server;
@@ -53,15 +55,14 @@ pub(super) fn of(request: &Request, id: impl FnMut() -> u64) -> Vec<SpanData> {
     spans
 }
 
-/// What a request waited for.
 fn wait(
-    request: &Request,
+    request: &FinishedRequest,
     times: (SystemTime, SystemTime),
     mut id: impl FnMut() -> u64,
     spans: &mut Vec<SpanData>,
 ) {
     let mut add = |parent: &SpanContext, name: &'static str, times| {
-        let context = request.context.another(id());
+        let context = request.context.child(id());
         spans.push(span(context.clone(), parent, name.into(), times));
         context
     };
@@ -78,8 +79,8 @@ fn wait(
     }
 }
 
-/// The phases of a start, one after the other. What is between them is known only as a whole: it comes
-/// last.
+/// The phases of a start in sequence. Unattributed time between them is known only in total and
+/// comes last.
 fn phases(
     start: &ColdStart,
     mut at: SystemTime,
@@ -120,8 +121,8 @@ fn span(
     }
 }
 
-/// The method, if it is one of those that RFC 9110 and RFC 5789 know: others would be names without
-/// bound.
+/// The method if RFC 9110 or RFC 5789 defines it; arbitrary methods would make span names
+/// unbounded.
 fn method(method: &Method) -> Option<&str> {
     let known = [
         Method::GET,
@@ -137,8 +138,8 @@ fn method(method: &Method) -> Option<&str> {
     known.contains(method).then(|| method.as_str())
 }
 
-/// By method and service: few names, whatever the paths.
-fn named(request: &Request) -> Cow<'static, str> {
+/// The span name of method and service, which has low cardinality.
+fn span_name(request: &FinishedRequest) -> Cow<'static, str> {
     let method = method(&request.method).unwrap_or("HTTP");
     match &request.version {
         Some((service, _)) => format!("{method} {service}").into(),
@@ -146,7 +147,7 @@ fn named(request: &Request) -> Cow<'static, str> {
     }
 }
 
-fn attributes(request: &Request) -> Vec<KeyValue> {
+fn attributes(request: &FinishedRequest) -> Vec<KeyValue> {
     let mut all = vec![
         KeyValue::new("url.scheme", request.scheme),
         KeyValue::new("url.path", cut(request.uri.path())),
@@ -216,12 +217,12 @@ fn text(value: &HeaderValue) -> String {
 }
 
 fn cut(text: &str) -> String {
-    text.chars().take(LONGEST).collect()
+    text.chars().take(MAX_TEXT).collect()
 }
 
 fn redacted(query: &str) -> String {
     let part = |part: &str| match part.split_once('=') {
-        Some((name, _)) if SECRET.contains(&name) => format!("{name}=REDACTED"),
+        Some((name, _)) if SIGNATURE_PARAMETERS.contains(&name) => format!("{name}=REDACTED"),
         _ => part.to_owned(),
     };
     query.split('&').map(part).collect::<Vec<_>>().join("&")

@@ -1,31 +1,31 @@
-//! What the proxy holds of traces: who decides, and a worker's records.
+//! The proxy's interface to tracing: sampling, and a buffer per worker.
 
 use http::HeaderMap;
 use opentelemetry_sdk::trace::Sampler;
 
 use super::export::Queue;
-use super::{Context, Request};
+use super::{Context, FinishedRequest};
 
-/// Records are handed over this many at a time, or at the worker's tick, so that few of them wake
-/// another thread.
+/// Requests per batch; together with the flush at the worker's tick, it keeps cross-thread wake-ups
+/// rare.
 const BATCH: usize = 64;
 
-/// Decides which requests are recorded. Cheap to clone; the export ends when the last is dropped.
+/// Samples requests. Cheap to clone; the export ends when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct Tracer {
     sampler: Sampler,
     queue: Queue,
 }
 
-/// One worker's records.
+/// The buffer of one worker.
 #[derive(Debug)]
-pub struct Spans {
+pub struct SpanBuffer {
     queue: Queue,
-    buffer: Vec<Request>,
+    buffer: Vec<FinishedRequest>,
 }
 
 impl Tracer {
-    /// `ratio`: the share of the traces that begin here which are recorded, 0 to 1.
+    /// `ratio` is the share of new traces to record, from 0 to 1.
     pub(super) fn new(ratio: f64, queue: Queue) -> Self {
         let ratio = Sampler::TraceIdRatioBased(ratio);
         Self {
@@ -34,30 +34,30 @@ impl Tracer {
         }
     }
 
-    /// Which trace a request with these fields belongs to, and whether it is recorded.
+    /// Determines the trace of a request with these fields, and whether it is recorded.
     pub fn begin(&self, fields: &HeaderMap) -> Context {
         Context::begin(fields, &self.sampler, (rand::random(), rand::random()))
     }
 
-    /// For one worker.
-    pub fn spans(&self) -> Spans {
-        Spans {
+    /// A buffer for one worker.
+    pub fn spans(&self) -> SpanBuffer {
+        SpanBuffer {
             queue: self.queue.clone(),
             buffer: Vec::with_capacity(BATCH),
         }
     }
 }
 
-impl Spans {
-    /// Adds a request that is [recorded](Context::is_recorded).
-    pub fn add(&mut self, request: Request) {
+impl SpanBuffer {
+    /// Adds a [recorded](Context::is_recorded) request.
+    pub fn add(&mut self, request: FinishedRequest) {
         self.buffer.push(request);
         if self.buffer.len() >= BATCH {
             self.flush();
         }
     }
 
-    /// Hands over what there is.
+    /// Sends the buffered requests to the export.
     pub fn flush(&mut self) {
         if !self.buffer.is_empty() {
             let full = std::mem::replace(&mut self.buffer, Vec::with_capacity(BATCH));
@@ -66,7 +66,7 @@ impl Spans {
     }
 }
 
-impl Drop for Spans {
+impl Drop for SpanBuffer {
     fn drop(&mut self) {
         self.flush();
     }

@@ -1,6 +1,6 @@
-//! The feed's client against a scripted control plane.
+//! The feed client against a scripted control plane.
 
-mod leaving;
+mod closing;
 pub(crate) mod plane;
 
 use cless_data_plane::feed::{self, Error, Feed, FeedOptions, FeedStatus, IdentityError};
@@ -14,12 +14,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// A node with nothing to report but its engine.
-struct Quiet {
+/// A node that reports only its engine.
+struct EngineOnly {
     changes: watch::Sender<u64>,
 }
 
-impl ReportSource for Quiet {
+impl ReportSource for EngineOnly {
     fn report(&self) -> NodeReport {
         let engine = format!("engine {}", *self.changes.borrow());
         NodeReport {
@@ -33,13 +33,13 @@ impl ReportSource for Quiet {
     }
 }
 
-fn quiet() -> Arc<Quiet> {
-    Arc::new(Quiet {
+fn engine_only() -> Arc<EngineOnly> {
+    Arc::new(EngineOnly {
         changes: watch::Sender::new(0),
     })
 }
 
-/// Quick to try again; patient otherwise.
+/// Short retries and long timeouts.
 fn timing() -> Timing {
     Timing {
         backoff_floor: Duration::from_millis(10),
@@ -51,7 +51,7 @@ fn timing() -> Timing {
 fn options(planes: &[&Plane], folder: &Path) -> FeedOptions {
     let mut control_planes: Vec<_> = planes.iter().map(|plane| plane.uri()).collect();
     if control_planes.is_empty() {
-        // Discard: nothing listens on it.
+        // The discard port, on which nothing listens.
         control_planes.push(http::Uri::from_static("http://127.0.0.1:9"));
     }
     let timing = timing();
@@ -62,7 +62,7 @@ fn options(planes: &[&Plane], folder: &Path) -> FeedOptions {
 }
 
 async fn start(planes: &[&Plane], folder: &Path) -> Feed {
-    feed::start(options(planes, folder), quiet())
+    feed::start(options(planes, folder), engine_only())
         .await
         .expect("the feed starts")
 }
@@ -73,7 +73,7 @@ async fn until(feed: &Feed, what: &str, holds: impl FnMut(&FeedStatus) -> bool) 
     status.expect("the feed lives").clone()
 }
 
-/// The image that a host leads to.
+/// The image of the version that a host leads to.
 fn image(feed: &Feed, host: &str) -> Option<String> {
     let table = feed.table();
     let entry = table.lookup(host)?;
@@ -108,7 +108,7 @@ async fn a_snapshot_then_a_delta_are_served() {
         (ack.cursor, ack.quarantined),
         (Some(first.cursor()), vec![])
     );
-    // An Ack says that the table serves, so no wait here.
+    // The table serves before its Ack is sent, so no wait is needed.
     assert_eq!(image(&feed, "a.localhost").as_deref(), Some("a:1"));
     assert_eq!(&**feed.table().cluster(), "c1");
     within("a swap is told", changed.changed()).await.unwrap();
@@ -125,7 +125,7 @@ async fn a_snapshot_then_a_delta_are_served() {
 }
 
 #[tokio::test]
-async fn it_resumes_where_it_was() {
+async fn a_reconnected_node_resumes_with_a_delta() {
     let (mut plane, folder) = (Plane::start().await, tempfile::tempdir().unwrap());
     let routes = Routes::default().with("a", "a:1");
     let (feed, stream) = synced(&mut plane, folder.path(), &routes).await;
@@ -140,7 +140,7 @@ async fn it_resumes_where_it_was() {
 }
 
 #[tokio::test]
-async fn a_corrupt_change_is_refused_and_the_table_stays() {
+async fn a_corrupt_change_is_refused_and_the_table_keeps_serving() {
     let (mut plane, folder) = (Plane::start().await, tempfile::tempdir().unwrap());
     let first = Routes::default().with("a", "a:1");
     let (feed, mut stream) = synced(&mut plane, folder.path(), &first).await;
@@ -202,7 +202,7 @@ async fn a_bad_route_is_quarantined_and_reported() {
     assert_eq!(image(&feed, "a.localhost").as_deref(), Some("a:1"));
     assert_eq!(image(&feed, "b.localhost").as_deref(), Some("b:2"));
 
-    // Neither is lost by a restart.
+    // Both tables survive a restart.
     feed.shutdown().await;
     let feed = start(&[], folder.path()).await;
     assert_eq!(image(&feed, "a.localhost").as_deref(), Some("a:1"));
@@ -211,7 +211,7 @@ async fn a_bad_route_is_quarantined_and_reported() {
 }
 
 #[tokio::test]
-async fn a_killed_plane_takes_nothing_away() {
+async fn a_killed_control_plane_leaves_the_table_in_service() {
     let (mut plane, folder) = (Plane::start().await, tempfile::tempdir().unwrap());
     let routes = Routes::default().with("a", "a:1");
     let (feed, stream) = synced(&mut plane, folder.path(), &routes).await;
@@ -229,7 +229,7 @@ async fn a_killed_plane_takes_nothing_away() {
 }
 
 #[tokio::test]
-async fn without_a_plane_it_serves_from_disk() {
+async fn a_node_without_a_control_plane_serves_from_disk() {
     let (mut plane, folder) = (Plane::start().await, tempfile::tempdir().unwrap());
     let routes = Routes::default().with("a", "a:1");
     let (feed, _stream) = synced(&mut plane, folder.path(), &routes).await;
@@ -243,7 +243,7 @@ async fn without_a_plane_it_serves_from_disk() {
     assert_eq!(alone.node_id(), id);
     alone.shutdown().await;
 
-    // The plane has nothing newer, and says so with a heartbeat: that is a sync as well.
+    // A heartbeat that confirms the table counts as a sync.
     let feed = start(&[&plane], folder.path()).await;
     let (stream, hello) = plane.accept().await;
     assert_eq!(hello.have, Some(routes.cursor()));
@@ -282,7 +282,7 @@ async fn a_damaged_cache_is_set_aside_and_resynced() {
 async fn one_process_per_cache_folder() {
     let folder = tempfile::tempdir().unwrap();
     let feed = start(&[], folder.path()).await;
-    let error = feed::start(options(&[], folder.path()), quiet())
+    let error = feed::start(options(&[], folder.path()), engine_only())
         .await
         .unwrap_err();
     assert!(
@@ -294,12 +294,12 @@ async fn one_process_per_cache_folder() {
 }
 
 #[tokio::test]
-async fn a_change_is_reported_at_once_and_the_rest_by_the_clock() {
+async fn changes_are_reported_at_once_and_bursts_are_coalesced() {
     let (mut plane, folder) = (Plane::start().await, tempfile::tempdir().unwrap());
     let mut options = options(&[&plane], folder.path());
-    // Longer than a test may take, so that what arrives was a change.
+    // Longer than the test, so each report is caused by a change.
     options.timing.report_interval = Duration::from_secs(3600);
-    let source = quiet();
+    let source = engine_only();
     let feed = feed::start(options.clone(), source.clone()).await.unwrap();
     let (stream, _) = plane.accept().await;
     stream.send(Routes::default().heartbeat()).await;
@@ -307,12 +307,12 @@ async fn a_change_is_reported_at_once_and_the_rest_by_the_clock() {
     assert_eq!(report.engine, "engine 0");
     assert_eq!(report.node.unwrap().id, feed.node_id());
     assert_eq!(report.boot_id, feed.boot_id());
-    // A burst is one report, of the last state.
+    // A burst yields one report with the last state.
     for change in 1..=5 {
         source.changes.send_replace(change);
     }
     assert_eq!(plane.report().await.engine, "engine 5");
-    // And one at the end.
+    // A final report follows at shutdown.
     feed.shutdown().await;
     assert_eq!(plane.report().await.engine, "engine 5");
 
@@ -327,7 +327,7 @@ async fn a_change_is_reported_at_once_and_the_rest_by_the_clock() {
 }
 
 #[tokio::test]
-async fn retained_images_are_known_in_full_or_not_at_all() {
+async fn retained_images_are_complete_or_an_error() {
     let (mut plane, folder) = (Plane::start().await, tempfile::tempdir().unwrap());
     let page = |image: &str, next: &str, cluster: &str| pb::ListRetainedImagesResponse {
         images: vec![pb::RetainedImage {
@@ -349,7 +349,7 @@ async fn retained_images_are_known_in_full_or_not_at_all() {
     says(&plane, vec![page("a:1", "1", "c1"), page("b:1", "", "c1")]);
     let all = feed.retained_images().await.unwrap();
     assert_eq!(all, [("a:1".to_owned(), None), ("b:1".to_owned(), None)]);
-    // The second page does not come.
+    // The second page is missing.
     says(&plane, vec![page("a:1", "1", "c1")]);
     assert!(feed.retained_images().await.is_err());
     says(&plane, vec![page("a:1", "", "another")]);

@@ -1,5 +1,5 @@
-//! A whole data plane between raw sockets: a scripted control plane and engine behind it, an origin
-//! that records every byte, and clients that send any.
+//! A complete data plane with a scripted control plane and engine, an origin that records each
+//! byte, and clients that send arbitrary bytes.
 
 pub(crate) mod client;
 pub(crate) mod origin;
@@ -14,16 +14,16 @@ use tempfile::TempDir;
 use self::origin::Origin;
 use crate::feed::plane::{Plane, Routes, Stream};
 
-/// The host whose one version is the origin.
+/// The host whose only version is the origin.
 pub(crate) const HOST: &str = "a.localhost";
 
 pub(crate) struct Front {
     pub(crate) address: SocketAddr,
-    /// Where it serves HTTPS, if the test asked for that.
+    /// HTTPS address; `None` unless the test enabled it.
     pub(crate) tls_address: Option<SocketAddr>,
     pub(crate) origin: Origin,
     node: Running,
-    // Held open: what follows them ends with them.
+    // Kept alive: the node depends on them.
     _feed: (Plane, Stream),
     _folder: TempDir,
 }
@@ -33,7 +33,6 @@ impl Front {
         Self::start_with(|_| ()).await
     }
 
-    /// With flags of the test's choice.
     pub(crate) async fn start_with(choose: impl FnOnce(&mut Options)) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let engine = Fake::default();
@@ -67,7 +66,7 @@ impl Front {
         }
     }
 
-    /// A well-behaved client on a connection of its own is served.
+    /// Checks that a well-behaved client is served.
     pub(crate) async fn serves(&self, when: &str) {
         let answers = client::exchange(
             self.address,
@@ -78,7 +77,7 @@ impl Front {
         assert_eq!(answers.statuses(), [200], "a good client {when}");
     }
 
-    /// How many connections a limit has ended.
+    /// Number of connections closed by a limit.
     pub(crate) async fn closed(&self, reason: &str) -> u64 {
         let answers = client::exchange(
             self.node.admin_addr(),

@@ -1,7 +1,7 @@
-//! What hostile clients may cost: each limit is shown to hold while a well-behaved client is served.
+//! Limits on hostile clients: each holds while a well-behaved client is served.
 //!
-//! Limits are set low, so that a test takes seconds. Nothing is asserted to happen before its time but
-//! for what a limit says: a bound on how long each may last is [`LIMIT`].
+//! Limits are low, so that tests take seconds. Only the limits themselves assert minimum times;
+//! [`LIMIT`] bounds each test.
 
 mod floods;
 mod slow;
@@ -16,7 +16,6 @@ use tokio::time::{Instant, timeout};
 use crate::front::client::LIMIT;
 use crate::front::{Front, HOST};
 
-/// All limits low.
 pub(crate) fn strict(options: &mut Options) {
     let proxy = &mut options.proxy;
     proxy.workers = 1;
@@ -28,14 +27,14 @@ pub(crate) fn strict(options: &mut Options) {
     proxy.max_resets = 50;
 }
 
-/// A connection that has sent something.
+/// A connection on which `bytes` were sent.
 async fn sent(front: &Front, bytes: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(front.address).await.expect("it accepts");
     stream.write_all(bytes).await.expect("it reads");
     stream
 }
 
-/// Reads until the proxy ends the connection, and returns what it said.
+/// Reads until the proxy ends the connection and returns the bytes.
 async fn end_of(stream: &mut TcpStream) -> Vec<u8> {
     let mut said = Vec::new();
     timeout(LIMIT, async {
@@ -46,7 +45,7 @@ async fn end_of(stream: &mut TcpStream) -> Vec<u8> {
     said
 }
 
-/// Serves a good client again and again until `hostile` is done.
+/// Serves a well-behaved client repeatedly until `hostile` is done.
 async fn meanwhile<T>(front: &Front, hostile: impl Future<Output = T>) -> T {
     let mut hostile = std::pin::pin!(hostile);
     let mut served = 0;

@@ -1,4 +1,4 @@
-//! Integration tests of the data plane: real sockets, no engine.
+//! Integration tests of the data plane with real sockets and a scripted engine.
 
 mod feed;
 mod front;

@@ -252,11 +252,11 @@ async fn leftovers_are_adopted_if_routed_and_removed_if_not() {
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .into()
     };
-    engine.plant("routed", labels("1")).await;
-    engine.plant("orphan", labels("9")).await;
+    engine.insert("routed", labels("1")).await;
+    engine.insert("orphan", labels("9")).await;
     let mut foreign = labels("9");
     foreign.insert(label::NODE.to_owned(), "another".to_owned());
-    engine.plant("foreign", foreign).await;
+    engine.insert("foreign", foreign).await;
     let world = World::unsynced(Settings::default(), engine);
     world.pools.apply_table(&world.table(true), false);
     tokio::time::sleep(Duration::from_millis(200)).await;

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use cless_data_plane::image::pruner::{Pruner, Retained, Versions};
-use cless_data_plane::image::{Puller, Record};
+use cless_data_plane::image::pruner::{Pruner, VersionImage, VersionImages};
+use cless_data_plane::image::{PullRecord, Puller};
 use cless_data_plane::report::{FailureReason, VerifyResult};
 use cless_data_plane::route::{PullPolicy, Settings, VerifyOrder, Version};
 use cless_data_plane::runtime::fake::Fake;
@@ -62,7 +62,7 @@ async fn one_pull_serves_all_waiters_and_a_caller_that_leaves_cancels_nothing() 
     let engine = Fake::default();
     engine.images().push(IMAGE, &digest('a'));
     engine.images().hold(true);
-    let record = Arc::new(Record::default());
+    let record = Arc::new(PullRecord::default());
     let puller = Puller::new(Arc::new(engine.clone()), record.clone());
     let lines = Arc::new(Mutex::new(Vec::new()));
     let mut callers: Vec<_> = (0..3)
@@ -292,11 +292,11 @@ async fn never_runs_the_local_image_and_pulls_nothing() {
 
 /// The images that versions need.
 #[derive(Default)]
-struct Said(Mutex<Option<Vec<Retained>>>);
+struct Said(Mutex<Option<Vec<VersionImage>>>);
 
 #[async_trait::async_trait]
-impl Versions for Said {
-    async fn retained(&self) -> Result<Vec<Retained>, String> {
+impl VersionImages for Said {
+    async fn retained(&self) -> Result<Vec<VersionImage>, String> {
         self.0
             .lock()
             .clone()
@@ -307,7 +307,7 @@ impl Versions for Said {
 #[tokio::test]
 async fn images_are_removed_only_when_nothing_needs_them() {
     let engine = Fake::default();
-    let record = Arc::new(Record::default());
+    let record = Arc::new(PullRecord::default());
     let puller = Puller::new(Arc::new(engine.clone()), record.clone());
     let images = engine.images();
     for (at, app) in ["unused", "named", "fixed", "tagged", "mine"]
@@ -339,11 +339,11 @@ async fn images_are_removed_only_when_nothing_needs_them() {
     assert_eq!(images.names(), before, "the needed images are unknown");
 
     *said.0.lock() = Some(vec![
-        Retained {
+        VersionImage {
             image: "r.example/named:1".into(),
             digest: None,
         },
-        Retained {
+        VersionImage {
             image: "r.example/fixed:7".into(),
             digest: Some(digest('2')),
         },

@@ -8,7 +8,7 @@ use cless_data_plane::pool::Refusal;
 use cless_data_plane::report::{FailureReason, InstanceState};
 use cless_data_plane::route::Settings;
 use cless_data_plane::runtime::ContainerState;
-use cless_data_plane::runtime::fake::{Call, Fake, Mishap, Script};
+use cless_data_plane::runtime::fake::{Call, Fake, Fault, Script};
 
 use crate::pools::{World, settings};
 
@@ -29,10 +29,10 @@ async fn noticed(world: &World, answers: bool) {
 
 #[tokio::test]
 async fn a_container_whose_creation_was_not_confirmed_is_found_and_used() {
-    for mishap in [Mishap::DoneAndFailed, Mishap::DoneAndSilent] {
+    for fault in [Fault::DoneAndFailed, Fault::DoneAndSilent] {
         for call in [Call::Create, Call::Start] {
             let world = World::new(long_lived());
-            world.engine.fail_next(call, mishap);
+            world.engine.fail_next(call, fault);
             let guard = world.admit().await.unwrap();
             assert_eq!(world.engine.names(), [guard.instance().name()], "{call:?}");
             assert_eq!(world.engine.starts(), 1, "{call:?}");
@@ -45,7 +45,7 @@ async fn a_container_whose_creation_was_not_confirmed_is_found_and_used() {
 async fn a_failed_call_is_repeated() {
     for call in [Call::Create, Call::Start] {
         let world = World::new(long_lived());
-        world.engine.fail_next(call, Mishap::Failed);
+        world.engine.fail_next(call, Fault::Failed);
         assert!(world.admit().await.is_ok(), "{call:?}");
         assert_eq!(world.engine.names().len(), 1);
         assert_eq!(world.version().unwrap().last_failure, None);
@@ -60,7 +60,7 @@ async fn pause_and_removal_survive_lost_responses() {
         ..long_lived()
     });
     for call in [Call::Pause, Call::Unpause, Call::Stop, Call::Remove] {
-        world.engine.fail_next(call, Mishap::DoneAndFailed);
+        world.engine.fail_next(call, Fault::DoneAndFailed);
     }
     let name = world.admit().await.unwrap().instance().name().to_owned();
     world
@@ -85,7 +85,7 @@ async fn pause_and_removal_survive_lost_responses() {
 #[tokio::test]
 async fn requests_wait_for_an_unavailable_engine_and_no_version_is_punished() {
     let world = World::new(long_lived());
-    world.engine.set_away(true);
+    world.engine.set_unreachable(true);
     noticed(&world, false).await;
     assert!(world.pools.report().warnings[0].contains("not there"));
     let pool = world.pool();
@@ -95,7 +95,7 @@ async fn requests_wait_for_an_unavailable_engine_and_no_version_is_punished() {
         .until("it waits", |world| world.pool().waiting() == 1)
         .await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    world.engine.set_away(false);
+    world.engine.set_unreachable(false);
     let back = Instant::now();
     assert!(waiting.await.unwrap().is_ok());
     assert!(back.elapsed() < Duration::from_secs(1), "at once");
@@ -113,13 +113,13 @@ async fn an_outage_during_a_start_is_waited_for() {
     world
         .until("it runs", |world| world.engine.starts() == 1)
         .await;
-    world.engine.set_away(true);
+    world.engine.set_unreachable(true);
     noticed(&world, false).await;
     // A restarting engine does this.
     for name in world.engine.names() {
         world.engine.kill(&name, 137);
     }
-    world.engine.set_away(false);
+    world.engine.set_unreachable(false);
     assert!(waiting.await.unwrap().is_ok());
     assert_eq!((world.engine.starts(), world.engine.names().len()), (2, 1));
     assert_eq!(world.version().unwrap().failures, 0);
@@ -128,7 +128,7 @@ async fn an_outage_during_a_start_is_waited_for() {
 #[tokio::test]
 async fn callers_are_refused_at_once_after_the_grace_period() {
     let world = World::new(long_lived());
-    world.engine.set_away(true);
+    world.engine.set_unreachable(true);
     noticed(&world, false).await;
     let begin = Instant::now();
     let refused = world.pool().admit(begin + GRACE * 3).await.unwrap_err();
@@ -140,7 +140,7 @@ async fn callers_are_refused_at_once_after_the_grace_period() {
     let begin = Instant::now();
     assert!(world.admit().await.is_err());
     assert!(begin.elapsed() < Duration::from_secs(1), "the next at once");
-    world.engine.set_away(false);
+    world.engine.set_unreachable(false);
     noticed(&world, true).await;
     assert!(world.admit().await.is_ok());
 }
@@ -153,14 +153,14 @@ async fn ready_instances_are_neither_paused_nor_reaped_during_an_outage() {
         ..long_lived()
     });
     let name = world.admit().await.unwrap().instance().name().to_owned();
-    world.engine.set_away(true);
+    world.engine.set_unreachable(true);
     noticed(&world, false).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let guard = world.admit().await.unwrap();
     assert_eq!(guard.waited(), None, "it serves");
     assert_eq!(guard.instance().name(), name);
     drop(guard);
-    world.engine.set_away(false);
+    world.engine.set_unreachable(false);
     world
         .until("it is reaped as usual", |world| {
             world.engine.names().is_empty()
@@ -176,7 +176,7 @@ async fn an_instance_serves_on_if_the_engine_is_unavailable_for_its_pause() {
         ..long_lived()
     });
     let name = world.admit().await.unwrap().instance().name().to_owned();
-    world.engine.vanish();
+    world.engine.vanish_silently();
     noticed(&world, false).await;
     world
         .until("it is ready again", |world| {
@@ -193,10 +193,10 @@ async fn an_instance_serves_on_if_the_engine_is_unavailable_for_its_pause() {
 async fn an_instance_that_died_during_an_outage_is_replaced_after_it() {
     let world = World::new(long_lived());
     let name = world.admit().await.unwrap().instance().name().to_owned();
-    world.engine.set_away(true);
+    world.engine.set_unreachable(true);
     noticed(&world, false).await;
     world.engine.kill_silently(&name, 137);
-    world.engine.set_away(false);
+    world.engine.set_unreachable(false);
     world
         .until("the dead container is removed", |world| {
             !world.engine.names().contains(&name)
@@ -209,7 +209,7 @@ async fn an_instance_that_died_during_an_outage_is_replaced_after_it() {
 async fn a_full_disk_is_reported_at_once_and_does_not_punish_the_version() {
     let world = World::new(long_lived());
     for _ in 0..6 {
-        world.engine.fail_next(Call::Create, Mishap::NoSpace);
+        world.engine.fail_next(Call::Create, Fault::NoSpace);
     }
     let mut refused = 0;
     let begin = Instant::now();
@@ -242,7 +242,7 @@ async fn a_full_disk_is_reported_at_once_and_does_not_punish_the_version() {
 async fn a_stop_during_an_outage_does_not_wait_for_the_engine() {
     let world = World::new(long_lived());
     drop(world.admit().await.unwrap());
-    world.engine.set_away(true);
+    world.engine.set_unreachable(true);
     let begin = Instant::now();
     world.pools.shut_down(false, Duration::from_secs(1)).await;
     assert!(begin.elapsed() < Duration::from_secs(5));
@@ -274,7 +274,7 @@ async fn the_least_loaded_instance_is_chosen() {
 #[tokio::test]
 async fn a_node_starts_without_an_engine_and_serves_once_it_answers() {
     let engine = Fake::default();
-    engine.set_away(true);
+    engine.set_unreachable(true);
     let world = World::unsynced(long_lived(), engine);
     let begin = Instant::now();
     world.pools.adopt_leftovers(Duration::from_secs(2)).await;
@@ -284,6 +284,6 @@ async fn a_node_starts_without_an_engine_and_serves_once_it_answers() {
     let waiting =
         tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(9)).await });
     tokio::time::sleep(Duration::from_millis(500)).await;
-    world.engine.set_away(false);
+    world.engine.set_unreachable(false);
     assert!(waiting.await.unwrap().is_ok());
 }

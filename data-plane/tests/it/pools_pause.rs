@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use cless_data_plane::report::InstanceState;
 use cless_data_plane::route::Settings;
-use cless_data_plane::runtime::fake::{Call, Fake, Mishap};
+use cless_data_plane::runtime::fake::{Call, Fake, Fault};
 use cless_data_plane::runtime::{ContainerState, Runtime as _, label};
 
 use crate::pools::{NODE, World, settings};
@@ -109,7 +109,7 @@ async fn idle_connections_are_closed_before_each_pause() {
 #[tokio::test]
 async fn an_instance_that_cannot_be_paused_or_resumed_is_replaced() {
     let world = World::new(pausing(LONG));
-    world.engine.fail_next(Call::Pause, Mishap::Refused);
+    world.engine.fail_next(Call::Pause, Fault::Refused);
     drop(world.admit().await.unwrap());
     world
         .until("it is removed", |world| world.engine.names().is_empty())
@@ -119,7 +119,7 @@ async fn an_instance_that_cannot_be_paused_or_resumed_is_replaced() {
 
     drop(world.admit().await.unwrap());
     until_paused(&world).await;
-    world.engine.fail_next(Call::Unpause, Mishap::Refused);
+    world.engine.fail_next(Call::Unpause, Fault::Refused);
     drop(world.admit().await.unwrap());
     assert_eq!(world.engine.starts(), 3, "the request got another");
 }
@@ -185,7 +185,7 @@ async fn paused_instances_of_an_earlier_process_are_resumed_if_routed_and_remove
         ]
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .into();
-        engine.plant(name, labels).await;
+        engine.insert(name, labels).await;
         engine.pause(name).await.unwrap();
     }
     let world = World::unsynced(

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use cless_data_plane::route::Settings;
-use cless_data_plane::runtime::fake::{Call, Fake, Mishap, Script};
+use cless_data_plane::runtime::fake::{Call, Fake, Fault, Script};
 use cless_data_plane::runtime::{Runtime as _, SandboxSpec, label};
 
 use crate::pools::{NODE, World, settings};
@@ -134,7 +134,7 @@ async fn an_instance_whose_pause_container_ends_is_replaced() {
 async fn an_idle_sandbox_that_ends_is_replaced_and_errors_are_reported_until_one_is_created() {
     let world = stocked(settings(10, 1), 1).await;
     let held = world.engine.sandboxes();
-    world.engine.fail_next(Call::CreateSandbox, Mishap::Refused);
+    world.engine.fail_next(Call::CreateSandbox, Fault::Refused);
     world.engine.kill(&held[0], 137);
     world
         .until("the error is reported", |world| {
@@ -174,7 +174,7 @@ async fn an_instance_is_adopted_with_its_sandbox_and_idle_sandboxes_are_removed(
         (label::VERSION, "1"),
         (label::PORT, "8098"),
     ]);
-    engine.plant_in("joined", instance, Some(used)).await;
+    engine.insert_in("joined", instance, Some(used)).await;
     let world = World::with_sandboxes(settings(10, 1), engine, 0);
     world.pools.apply_table(&world.table(true), true);
     world

@@ -43,7 +43,7 @@ async fn an_unresponsive_instance_is_checked_taken_out_and_replaced() {
     assert!(!guard.instance().retired().is_cancelled());
     guard.answered();
 
-    world.engine.deafen(&name);
+    world.engine.stop_listening(&name);
     guard.failed();
     guard.failed();
     guard.answered();

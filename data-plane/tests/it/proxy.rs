@@ -1,8 +1,8 @@
-//! The proxy between raw sockets, message by message: what RFCs 9110, 9112 and 9113 ask of it, and what
-//! cless adds. Names cite the section.
+//! The proxy between raw sockets, message by message: requirements of RFCs 9110, 9112 and 9113, and
+//! features of cless. Names cite the section.
 //!
-//! A [`Stage`] is a whole data plane over a scripted control plane and engine. A test plays both ends: the
-//! client, and the instance, whose connections it is handed one by one.
+//! A [`Stage`] is a complete data plane with a scripted control plane and engine. A test acts as
+//! the client and as the instance, and receives the connections to the instance.
 
 mod answers;
 mod http1;
@@ -32,12 +32,11 @@ use tokio::sync::mpsc;
 
 use crate::feed::plane::{Plane, Routes, Stream, within};
 
-/// Its one version is the instance.
+/// The host whose only version is the instance.
 const HOST: &str = "a.localhost";
-/// For so long nothing must come, where nothing may come.
+/// Time without data after which a connection counts as quiet.
 const QUIET: Duration = Duration::from_millis(150);
 
-/// The version is spoken to like this.
 fn spoken(protocol: pb::version_spec::Protocol) -> impl FnOnce(&mut pb::Route) {
     move |route| {
         for version in &mut route.versions {
@@ -64,7 +63,6 @@ impl Stage {
         Self::with(|_| (), |_| ()).await
     }
 
-    /// With a route and flags of the test's choice.
     async fn with(shape: impl FnOnce(&mut pb::Route), choose: impl FnOnce(&mut Options)) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let engine = Fake::default();
@@ -117,12 +115,11 @@ impl Stage {
         }
     }
 
-    /// The version is spoken to like this.
     async fn speaking(protocol: pb::version_spec::Protocol) -> Self {
         Self::with(spoken(protocol), |_| ()).await
     }
 
-    /// A client's connection on which this was sent.
+    /// A client connection on which `bytes` were sent.
     async fn client(&self, bytes: impl AsRef<[u8]>) -> Wire {
         let stream = within("a connection", TcpStream::connect(self.address)).await;
         let mut wire = Wire::of(stream.expect("the proxy accepts"));
@@ -130,7 +127,7 @@ impl Stage {
         wire
     }
 
-    /// The instance's next connection on which something is asked. A probe asks nothing.
+    /// The next connection to the instance that carries a request; probes carry none.
     async fn instance(&mut self) -> (Wire, String) {
         loop {
             let stream = within("a connection to the instance", self.visitors.recv()).await;
@@ -141,15 +138,14 @@ impl Stage {
         }
     }
 
-    /// A client that has sent this, the instance that was asked, and the head that it saw.
+    /// A client that sent `bytes`, the instance that received the request, and its head.
     async fn asked(&mut self, bytes: impl AsRef<[u8]>) -> (Wire, Wire, String) {
         let client = self.client(bytes).await;
         let (instance, head) = self.instance().await;
         (client, instance, head)
     }
 
-    /// The text of a scrape.
-    /// Until the metrics have this line.
+    /// Waits until the metrics contain this line.
     async fn until_measured(&self, line: &str) {
         within(line, async {
             while !self.metrics().await.lines().any(|one| one == line) {
@@ -172,11 +168,10 @@ impl Stage {
     }
 }
 
-/// One end of a connection.
 pub(crate) struct Wire {
     stream: TcpStream,
     read: Vec<u8>,
-    /// The last head, in the letters it came in.
+    /// The last head in its original case.
     last_head: String,
 }
 
@@ -195,7 +190,7 @@ impl Wire {
         sent.expect("the other end is there");
     }
 
-    /// What comes up to and with `end`.
+    /// Data up to and including `end`.
     async fn until(&mut self, end: &str) -> String {
         let found = within(end, self.maybe_until(end)).await;
         found.unwrap_or_else(|| {
@@ -222,41 +217,39 @@ impl Wire {
         }
     }
 
-    /// A head, in lower case, or the end of the connection.
+    /// A head in lower case; `None` at the end of the connection.
     async fn maybe_head(&mut self) -> Option<String> {
         self.last_head = within("a head", self.maybe_until("\r\n\r\n")).await?;
         Some(self.last_head.to_ascii_lowercase())
     }
 
-    /// A head, in lower case.
+    /// A head in lower case.
     async fn head(&mut self) -> String {
         self.until("\r\n\r\n").await.to_ascii_lowercase()
     }
 
-    /// All that still comes.
     async fn rest(&mut self) -> String {
         let end = self.stream.read_to_end(&mut self.read);
         let _ = within("the end of the connection", end).await;
         String::from_utf8_lossy(&std::mem::take(&mut self.read)).into_owned()
     }
 
-    /// Nothing comes for a while.
+    /// Checks that no data arrives for [`QUIET`].
     async fn is_quiet(&mut self) {
         let read = self.stream.read_buf(&mut self.read);
         let read = tokio::time::timeout(QUIET, read).await;
         assert!(
             read.is_err() && self.read.is_empty(),
-            "something came: {read:?}"
+            "unexpected data: {read:?}"
         );
     }
 }
 
-/// A request without a body.
 fn get(path: &str, fields: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: {HOST}\r\n{fields}\r\n")
 }
 
-/// The instance answers, and the client gets it.
+/// The instance responds, and the client receives it.
 async fn answers_ok(instance: &mut Wire, client: &mut Wire) {
     instance.send(OK).await;
     client.until("ok").await;

@@ -1,11 +1,14 @@
-//! What reaches an instance of requests that are malformed, or that two parsers may read in two ways.
+//! Malformed requests, and requests that two parsers may read differently, as they reach an
+//! instance.
 //!
-//! The law of each: one request in, at most one out, well formed; 400 where the RFCs leave the choice.
-//! Each is sent three times: alone; with a second request right behind it, which must not be reached
-//! through a first that was refused, nor be taken for a part of it; and byte by byte, since a parser
-//! that is right on whole buffers may be wrong between two.
+//! Law: one request in yields at most one out, well formed; the proxy returns 400 where the RFCs
+//! leave a choice. Each request is sent in three ways:
+//! - alone;
+//! - followed by a second request, which must neither be reached through a refused first one nor
+//!   become part of it;
+//! - byte by byte, because parsers may fail between buffers.
 //!
-//! Names cite the section (of RFC 9112 where no other is named).
+//! Names cite the section, of RFC 9112 unless another is named.
 
 mod chunks;
 mod fields;
@@ -19,87 +22,82 @@ mod sequences;
 use futures_util::future::join_all;
 
 use crate::front::client::{exchange, exchange_in_pieces};
-use crate::front::origin::Seen;
+use crate::front::origin::RecordedRequest;
 use crate::front::{Front, HOST};
 
-/// Stands behind a request that is judged.
+/// Follows the request under test.
 const SECOND: &str = "GET /second HTTP/1.1\r\nHost: a.localhost\r\n\r\n";
 
-/// What must come of a request.
-pub(crate) enum Wanted {
-    /// It is refused with one of these, the connection ends, and nothing whole reaches the origin.
+pub(crate) enum Expected {
+    /// Refused with one of these, the connection ends, and no complete request reaches the origin.
     Refused(&'static [u16]),
-    /// It reaches the origin as one request, of which this holds.
-    Passed(fn(&Seen) -> bool),
-    /// Either of the two: the RFCs allow both, and both are safe.
-    Either(&'static [u16], fn(&Seen) -> bool),
-    /// As refused, but only when the client says that no more comes.
+    /// Reaches the origin as one request that satisfies this.
+    Passed(fn(&RecordedRequest) -> bool),
+    /// Either outcome: the RFCs allow both, and both are safe.
+    Either(&'static [u16], fn(&RecordedRequest) -> bool),
+    /// As refused, but only after the client closes its sending side.
     RefusedAtItsEnd(&'static [u16]),
-    /// Answered with this by cless itself; where it ends is not in doubt, so the connection may go on.
+    /// Answered with this by cless itself; its end is unambiguous, so the connection may continue.
     Answered(u16),
-    /// It is not over, and is ended, with or without an answer, when the client says that no more comes.
+    /// Incomplete; it ends, with or without a response, after the client closes its sending side.
     NeverWhole,
 }
 
 pub(crate) struct Row {
     pub(crate) name: &'static str,
     pub(crate) bytes: Vec<u8>,
-    pub(crate) wanted: Wanted,
+    pub(crate) expected: Expected,
 }
 
-/// Refused as a bad request.
-pub(crate) const BAD: Wanted = Wanted::Refused(&[400]);
+pub(crate) const BAD: Expected = Expected::Refused(&[400]);
 
-pub(crate) fn row(name: &'static str, bytes: impl AsRef<[u8]>, wanted: Wanted) -> Row {
+pub(crate) fn row(name: &'static str, bytes: impl AsRef<[u8]>, expected: Expected) -> Row {
     Row {
         name,
         bytes: bytes.as_ref().to_vec(),
-        wanted,
+        expected,
     }
 }
 
-/// A POST of these fields, with `Host` before them and the rest as it is.
+/// A POST with `Host`, then these fields, then the body.
 pub(crate) fn post(fields: &str, body: &str) -> String {
     format!("POST /first HTTP/1.1\r\nHost: {HOST}\r\n{fields}\r\n{body}")
 }
 
-/// A GET of these fields, with `Host` before them.
+/// A GET with `Host`, then these fields.
 pub(crate) fn get(fields: &str) -> String {
     format!("GET /first HTTP/1.1\r\nHost: {HOST}\r\n{fields}\r\n")
 }
 
-/// The request that is judged.
-pub(crate) fn is_first(seen: &Seen) -> bool {
+pub(crate) fn is_first(seen: &RecordedRequest) -> bool {
     seen.target == "/first"
 }
 
-/// The same with this body.
-pub(crate) fn is_hello(seen: &Seen) -> bool {
+/// The same with the expected body.
+pub(crate) fn is_hello(seen: &RecordedRequest) -> bool {
     is_first(seen) && seen.body == b"hello"
 }
 
-/// The same without one.
-pub(crate) fn is_empty(seen: &Seen) -> bool {
+/// The same without a body.
+pub(crate) fn is_empty(seen: &RecordedRequest) -> bool {
     is_first(seen) && seen.body.is_empty()
 }
 
-/// Rows are judged by so many nodes beside each other: bytes that come one by one, and answers that do
-/// not come, take time and no work.
+/// Nodes that test rows concurrently: bytewise sending and absent responses take time but no CPU.
 const NODES: usize = 4;
 
-/// Holds every row to the law and says all that break it.
+/// Checks all rows and reports those that violate the law.
 pub(crate) async fn hold(rows: Vec<Row>) {
     let shares = rows.chunks(rows.len().div_ceil(NODES)).map(judge_all);
     let broken = join_all(shares).await.concat();
     assert!(
         broken.is_empty(),
-        "{} break the law:\n{}",
+        "{} violate the law:\n{}",
         broken.len(),
         broken.join("\n")
     );
 }
 
-/// What breaks the law, by a node of its own.
 async fn judge_all(rows: &[Row]) -> Vec<String> {
     let front = Front::start().await;
     front.serves("before").await;
@@ -135,14 +133,14 @@ async fn judge(front: &Front, row: &Row, manner: Manner) -> Result<(), String> {
         bytes.extend_from_slice(SECOND.as_bytes());
     }
     let follows = usize::from(manner == Manner::Followed);
-    let expected = match row.wanted {
-        Wanted::RefusedAtItsEnd(_) | Wanted::NeverWhole => 0,
-        Wanted::Refused(_) => usize::MAX,
+    let expected = match row.expected {
+        Expected::RefusedAtItsEnd(_) | Expected::NeverWhole => 0,
+        Expected::Refused(_) => usize::MAX,
         _ => 1 + follows,
     };
     let answers = match manner {
         Manner::ByteByByte => {
-            // Only where parsers go wrong; the rest of a long one adds nothing but time.
+            // Bytewise only where parsers fail; the rest of a long request adds only time.
             let cut = bytes.len().min(400);
             let mut pieces: Vec<&[u8]> = bytes[..cut].chunks(1).collect();
             pieces.push(&bytes[cut..]);
@@ -150,7 +148,7 @@ async fn judge(front: &Front, row: &Row, manner: Manner) -> Result<(), String> {
         }
         _ => exchange(front.address, &bytes, expected.min(1 + follows)).await,
     };
-    let (statuses, seen) = (answers.statuses(), front.origin.judged()?);
+    let (statuses, seen) = (answers.statuses(), front.origin.try_take()?);
     let told = || format!("answered {statuses:?}, the origin saw {seen:?}");
     if !answers.rest.is_empty() {
         return Err(format!("a broken answer {}", answers.rest.escape_ascii()));
@@ -159,7 +157,7 @@ async fn judge(front: &Front, row: &Row, manner: Manner) -> Result<(), String> {
         let once = statuses.len() <= 1 && statuses.iter().all(|status| allowed.contains(status));
         once && !statuses.is_empty() && seen.is_empty()
     };
-    let passed = |holds: fn(&Seen) -> bool| {
+    let passed = |holds: fn(&RecordedRequest) -> bool| {
         let first = seen.first().is_some_and(holds) && statuses.first() == Some(&200);
         let second = match seen.len() {
             1 => true,
@@ -168,12 +166,12 @@ async fn judge(front: &Front, row: &Row, manner: Manner) -> Result<(), String> {
         };
         first && second && statuses.len() == seen.len()
     };
-    let kept = match row.wanted {
-        Wanted::Refused(allowed) | Wanted::RefusedAtItsEnd(allowed) => refused(allowed),
-        Wanted::Passed(holds) => passed(holds) && seen.len() == 1 + follows,
-        Wanted::Either(allowed, holds) => refused(allowed) || passed(holds),
-        Wanted::NeverWhole => seen.is_empty() && statuses.iter().all(|status| *status >= 400),
-        Wanted::Answered(status) => {
+    let kept = match row.expected {
+        Expected::Refused(allowed) | Expected::RefusedAtItsEnd(allowed) => refused(allowed),
+        Expected::Passed(holds) => passed(holds) && seen.len() == 1 + follows,
+        Expected::Either(allowed, holds) => refused(allowed) || passed(holds),
+        Expected::NeverWhole => seen.is_empty() && statuses.iter().all(|status| *status >= 400),
+        Expected::Answered(status) => {
             statuses.first() == Some(&status)
                 && statuses.len() <= 1 + follows
                 && seen.iter().all(|seen| seen.target == "/second")

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use cless_data_plane::instance::admission::Admission;
 use cless_data_plane::route::{
-    Ask, Candidate, Change, Cursor, Digest, HostEntry, ProbeTimings, Protocol, PullPolicy,
-    Readiness, Route, Scope, Settings, Slots, Spec, Table, Version, VersionKey, choose,
+    Candidate, Change, Cursor, Digest, HostEntry, ProbeTimings, Protocol, PullPolicy, Readiness,
+    Route, Scope, Settings, Slots, Spec, Table, Version, VersionKey, VersionSelector, choose,
 };
 use cless_tests::report::{self, Better, Row, print_line};
 use cless_tests::stats::middle;
@@ -81,7 +81,7 @@ fn choice(entry: &HostEntry) -> Result<Row> {
         .as_ref()
         .context("the route has no traffic")?;
     let array: [usize; 100] = std::array::from_fn(|at| slots.get(at));
-    let ask = Ask::default();
+    let ask = VersionSelector::default();
     Ok(row("choose", "array read", 2.0, || {
         let mut rng = SmallRng::seed_from_u64(SEED);
         let began = Instant::now();

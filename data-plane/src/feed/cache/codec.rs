@@ -1,4 +1,4 @@
-//! The bytes of the disk cache. See the module above for the layout.
+//! Encoding of the disk cache; the parent module documents the layout.
 
 use super::Error;
 use crate::feed::decode::{self, SharedSettings};
@@ -13,7 +13,7 @@ use std::sync::Arc;
 const MAGIC: &[u8; 8] = b"clessrt\n";
 pub(super) const SCHEMA: u32 = 1;
 
-/// Writes through, hashing.
+/// A reader or writer that hashes all bytes that pass.
 struct Hashing<T> {
     inner: T,
     hash: Sha256,
@@ -51,7 +51,7 @@ impl<R: Read> Hashing<R> {
 
     fn take_sized(&mut self) -> Result<Vec<u8>, Error> {
         let size = u64::from(u32::from_le_bytes(self.take()?));
-        // Grows with what is there, not with what a damaged size claims.
+        // Memory grows with the bytes present, not with the size that a damaged file claims.
         let mut bytes = Vec::new();
         let read = self.inner.by_ref().take(size).read_to_end(&mut bytes)?;
         if read as u64 != size {
@@ -101,7 +101,7 @@ pub(super) fn write(table: &Table, out: impl Write) -> io::Result<()> {
 pub(super) fn read(input: impl Read) -> Result<Table, Error> {
     let mut input = Hashing::new(input);
     if &input.take()? != MAGIC {
-        return Err(Error::Damaged("it does not begin as a route table does"));
+        return Err(Error::Damaged("it does not start with the magic bytes"));
     }
     let schema = u32::from_le_bytes(input.take()?);
     if schema != SCHEMA {
@@ -121,7 +121,7 @@ pub(super) fn read(input: impl Read) -> Result<Table, Error> {
         let mut upsert = candidate(&uid, &received, Digest::of(&received), &mut settings);
         if input.take::<1>()? != [0] {
             let good = Bytes::from(input.take_sized()?);
-            // What was good to the program that wrote it may not be to this one.
+            // A value that the writing program version accepted may be invalid in this one.
             upsert.last_good =
                 decode::route(&uid, &good, &mut settings)
                     .ok()
@@ -132,7 +132,7 @@ pub(super) fn read(input: impl Read) -> Result<Table, Error> {
         }
         sum = sum.plus(upsert.digest);
         if !seen.insert(upsert.service_uid.clone()) {
-            return Err(Error::Damaged("a service is in it twice"));
+            return Err(Error::Damaged("a service occurs twice"));
         }
         upserts.push(upsert);
     }
@@ -143,10 +143,10 @@ pub(super) fn read(input: impl Read) -> Result<Table, Error> {
         return Err(Error::Damaged("its checksum differs"));
     }
     if inner.read(&mut [0])? != 0 {
-        return Err(Error::Damaged("it goes on after its end"));
+        return Err(Error::Damaged("data follows the checksum"));
     }
     if sum != digest || cluster.is_empty() || epoch.is_empty() {
-        return Err(Error::Damaged("its routes are not those of its cursor"));
+        return Err(Error::Damaged("its routes do not match its cursor"));
     }
     Ok(Table::default().apply(Change {
         cluster: cluster.into(),
@@ -192,7 +192,7 @@ pub(super) mod tests {
         })
     }
 
-    /// Two good routes, one of them bad since, and one that was never good.
+    /// Two good routes, one later replaced by a bad value, and one that was never good.
     pub(in crate::feed::cache) fn sample() -> Table {
         let mut table = Table::default();
         for uid in ["a", "b"] {
@@ -222,13 +222,13 @@ pub(super) mod tests {
                 .collect()
         };
         assert_eq!(received(&again), received(&table));
-        // The last good value serves on, and what is quarantined still is.
+        // The last good value still serves, and both bad routes are still quarantined.
         assert!(again.lookup("a.test").is_some() && again.lookup("b.test").is_some());
         assert_eq!(again.quarantined().len(), 2);
     }
 
     #[test]
-    fn another_schema_is_said() {
+    fn another_schema_is_reported() {
         let mut bytes = written(&sample());
         bytes[8] = 9;
         assert!(matches!(read(&bytes[..]), Err(Error::Schema(9))));

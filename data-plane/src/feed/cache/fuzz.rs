@@ -1,11 +1,11 @@
-//! The file of the disk cache, fuzzed behind its checksum.
+//! Fuzzing of the disk cache, behind its checksum.
 
 use super::codec::{read, tests::sample, write};
 use crate::fuzz::Target;
 use crate::route::Table;
 use sha2::{Digest as _, Sha256};
 
-/// Of the checksum that ends the file.
+/// Size of the checksum at the end of the file.
 const CHECKSUM: usize = 32;
 
 #[test]
@@ -27,8 +27,8 @@ fn fuzz_cache() {
         ],
     };
     target.hold(|input| {
-        // As it is, which its checksum refuses, and with the checksum that it should have: damage that
-        // the checksum does not tell must not do harm either.
+        // Once unchanged, which the checksum rejects, and once with a corrected checksum: damage
+        // that the checksum does not detect must be harmless too.
         let _ = read(input);
         let whole = [input, &Sha256::digest(input)].concat();
         let Ok(table) = read(&whole[..]) else { return };

@@ -1,4 +1,4 @@
-//! How to run a version: `cless.v1.VersionSpec` -> [`Spec`].
+//! Decodes `cless.v1.VersionSpec` into a [`Spec`].
 
 use super::Error;
 use std::time::Duration;
@@ -10,12 +10,12 @@ const DEFAULT_CPU_MILLIS: u32 = 1000;
 const DEFAULT_MEMORY: u64 = 512 << 20;
 const DEFAULT_PIDS: u32 = 512;
 const DEFAULT_STOP_GRACE: Duration = Duration::from_secs(10);
-/// The longest span that a specification may hold here: far over what the control plane takes, far
-/// under what overflows a point in time.
+/// Upper bound of durations in a specification: above the control plane's own limit, and far below
+/// the overflow of an `Instant`.
 const MAX_SPAN: Duration = Duration::from_secs(24 * 3600);
-/// Beyond it the engine's nanoseconds of cpu no longer fit what it counts them in.
+/// Above this, nanoseconds of CPU overflow the engine's integer.
 const MAX_CPU_MILLIS: u32 = 1_000_000;
-/// The engine counts memory in a signed 64-bit number.
+/// The engine stores memory as a signed 64-bit integer.
 const MAX_MEMORY: u64 = i64::MAX as u64;
 
 pub(super) fn decode(spec: pb::VersionSpec) -> Result<Spec, Error> {
@@ -64,22 +64,22 @@ pub(super) fn decode(spec: pb::VersionSpec) -> Result<Spec, Error> {
         pids_limit: decode_pids(spec.pids_limit)?,
         read_only_root: spec.read_only_root,
         tmpfs: decode_tmpfs(spec.tmpfs, memory_bytes)?,
-        user: word("user", spec.user)?,
-        stop_signal: word("stop_signal", spec.stop_signal)?,
-        stop_grace: span("stop_grace", spec.stop_grace, DEFAULT_STOP_GRACE)?,
+        user: decode_name("user", spec.user)?,
+        stop_signal: decode_name("stop_signal", spec.stop_signal)?,
+        stop_grace: decode_span("stop_grace", spec.stop_grace, DEFAULT_STOP_GRACE)?,
     })
 }
 
 fn decode_pids(given: u32) -> Result<u32, Error> {
     match given {
         0 => Ok(DEFAULT_PIDS),
-        // The engine takes it as a signed number, in which -1 is no limit at all.
+        // The engine reads a signed integer, in which -1 means unlimited.
         1..=0x7fff_ffff => Ok(given),
         _ => Err(Error::new("pids_limit", "is over 2^31 - 1")),
     }
 }
 
-/// Mount points become keys and sizes options of a mount: nothing but a path and a number may pass.
+/// Paths become map keys and sizes become mount options, so only plain paths and numbers may pass.
 fn decode_tmpfs(
     given: std::collections::BTreeMap<String, u64>,
     memory: u64,
@@ -111,8 +111,8 @@ fn decode_tmpfs(
     Ok(given.into_iter().collect())
 }
 
-/// A user or a signal, which the engine looks up; `None` if empty.
-fn word(field: &str, given: String) -> Result<Option<String>, Error> {
+/// A user or signal name, resolved by the engine; `None` if empty.
+fn decode_name(field: &str, given: String) -> Result<Option<String>, Error> {
     if !given
         .bytes()
         .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b':'))
@@ -122,7 +122,7 @@ fn word(field: &str, given: String) -> Result<Option<String>, Error> {
     Ok((!given.is_empty()).then_some(given))
 }
 
-fn span(
+fn decode_span(
     field: &str,
     given: Option<prost_types::Duration>,
     default: Duration,
@@ -141,14 +141,14 @@ fn decode_timings(probe: Option<&pb::ReadinessProbe>) -> Result<ProbeTimings, Er
     let Some(probe) = probe else {
         return Ok(default);
     };
-    let nonzero = |field: &str, given, default| match span(field, given, default)? {
+    let nonzero = |field: &str, given, default| match decode_span(field, given, default)? {
         Duration::ZERO => Err(Error::new(field, "is zero")),
         span => Ok(span),
     };
     Ok(ProbeTimings {
         period: nonzero("readiness.period", probe.period, default.period)?,
         timeout: nonzero("readiness.timeout", probe.timeout, default.timeout)?,
-        initial_delay: span(
+        initial_delay: decode_span(
             "readiness.initial_delay",
             probe.initial_delay,
             default.initial_delay,
@@ -199,7 +199,7 @@ fn decode_readiness(probe: Option<pb::ReadinessProbe>) -> Result<Readiness, Erro
             })
         }
         Some(Kind::Healthcheck(pb::HealthcheckProbe {})) => Ok(Readiness::Healthcheck),
-        // A probe of a kind this node does not know must not pass for a weaker one.
+        // An unknown probe must not be replaced by a weaker one.
         None => Err(Error::new(
             "readiness",
             "is of a kind that this node does not know",

@@ -161,7 +161,7 @@ fn every_field_arrives() {
 }
 
 #[test]
-fn what_is_wrong_is_named() {
+fn an_invalid_field_is_named() {
     type Spoil = fn(&mut pb::Route);
     let cases: [(&str, Spoil); 26] = [
         ("service", |r| r.service.clear()),
@@ -237,7 +237,7 @@ fn what_is_wrong_is_named() {
 }
 
 #[test]
-fn a_limit_that_is_wrong_is_named() {
+fn an_invalid_limit_is_named() {
     type Spoil = fn(&mut pb::VersionSpec);
     let cases: [(&str, Spoil); 13] = [
         ("pids_limit", |s| s.pids_limit = u32::MAX),
@@ -331,7 +331,7 @@ proptest! {
         let _ = super::route("u", &bytes, &mut SharedSettings::default());
     }
 
-    /// Nearer to the truth than random bytes: a valid route with some bytes changed.
+    /// Valid routes with some bytes changed reach deeper than random bytes.
     #[test]
     fn damaged_routes_never_panic(
         damage in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..6),

@@ -1,7 +1,7 @@
-//! [`NodeReport`] -> `cless.v1.ReportNodeStatusRequest`. Total, and bounded: a node with much to
-//! tell is never refused for it.
+//! Encodes a [`NodeReport`] as `cless.v1.ReportNodeStatusRequest`. Total and bounded: no report is
+//! refused for its size.
 
-use super::wire::Node;
+use super::wire::NodeInfo;
 use crate::isolation::{State, Status};
 use crate::report as domain;
 use cless_proto::v1 as pb;
@@ -9,14 +9,14 @@ use domain::{FailureReason, InstanceState, NodeReport, VerifyResult};
 use prost::Message as _;
 use std::time::{Duration, SystemTime};
 
-/// Lines of output kept of a failed start.
+/// Lines of output kept per failed start.
 const LOG_LINES: usize = 20;
-/// Characters kept of a line.
+/// Characters kept per line.
 const LOG_LINE: usize = 1000;
-/// Receivers take 4 MiB by default; beyond this, output is left out.
+/// gRPC servers accept 4 MiB by default; above this size, output is omitted.
 const MAX_REQUEST: usize = 3 << 20;
 
-pub(super) fn request(node: &Node, report: NodeReport) -> pb::ReportNodeStatusRequest {
+pub(super) fn request(node: &NodeInfo, report: NodeReport) -> pb::ReportNodeStatusRequest {
     let NodeReport {
         engine,
         warnings,
@@ -52,17 +52,17 @@ pub(super) fn request(node: &Node, report: NodeReport) -> pb::ReportNodeStatusRe
         }
         request
             .warnings
-            .push("the report is too large: output of failed starts is left out".into());
+            .push("the report is too large: the output of failed starts is omitted".into());
     }
     request
 }
 
 fn isolation(status: Status) -> pb::Isolation {
-    use pb::isolation::State as Told;
+    use pb::isolation::State as WireState;
     let state = match status.state {
-        State::Enforced => Told::Enforced,
-        State::Partial => Told::Partial,
-        State::None => Told::None,
+        State::Enforced => WireState::Enforced,
+        State::Partial => WireState::Partial,
+        State::None => WireState::None,
     };
     pb::Isolation {
         state: state.into(),
@@ -168,7 +168,7 @@ fn cold_start(start: domain::ColdStart) -> pb::ColdStart {
     }
 }
 
-/// A number came from the wire as a positive i32, so it fits.
+/// Version numbers are decoded from a positive i32, so they fit.
 fn number(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
@@ -186,8 +186,8 @@ mod tests {
     use super::*;
     use crate::route::VersionKey;
 
-    fn node() -> Node {
-        Node {
+    fn node() -> NodeInfo {
+        NodeInfo {
             id: "id".into(),
             name: "one".into(),
             boot_id: "boot".into(),

@@ -12,15 +12,15 @@ fn bytes(uid: &str, salt: u8) -> Bytes {
 }
 
 fn staging() -> Staging {
-    Staging::new(Arc::default(), false, Epochs::default())
+    Staging::new(Arc::default(), false, PastEpochs::default())
 }
 
-/// What the messages came to, besides `More`.
+/// The results of the messages, without `Pending`.
 fn run(staging: &mut Staging, messages: Vec<Message>) -> Vec<Result<Arc<Table>, Refusal>> {
     messages
         .into_iter()
         .filter_map(|message| match staging.step(message) {
-            Staged::More => None,
+            Staged::Pending => None,
             Staged::Committed(table) => Some(Ok(table)),
             Staged::Refused(refusal) => Some(Err(refusal)),
         })
@@ -91,8 +91,8 @@ fn another_cluster_is_rejected_once_a_table_was_committed() {
         run(&mut staging, other(2))[..],
         [Err(Refusal::Rejected(_))]
     ));
-    // From the disk cache alone, the node follows.
-    let mut cached = Staging::new(table, false, Epochs::default());
+    // A table from disk alone does not bind the node.
+    let mut cached = Staging::new(table, false, PastEpochs::default());
     assert_eq!(
         &**run(&mut cached, other(3)).remove(0).unwrap().cluster(),
         "other"
@@ -110,7 +110,7 @@ fn revisions_never_go_back_within_an_epoch() {
         [Err(Refusal::Rejected(_))]
     ));
     assert_eq!(staging.serving().cursor().revision, plane.revision);
-    // A restored state has a new epoch and may be older.
+    // A restored state has a new epoch and may have a lower revision.
     let mut restored = behind.snapshot(3);
     for message in &mut restored {
         match message {
@@ -218,7 +218,7 @@ proptest! {
         }
     }
 
-    /// Dropped, repeated, swapped: whatever was done to a change that matters, it is refused.
+    /// A change with a dropped, repeated or swapped message is refused.
     #[test]
     fn a_mangled_change_is_refused_whole(
         batches in batches(),
@@ -246,11 +246,11 @@ proptest! {
         }
         let served = received(staging.serving());
         prop_assert!(served == plane.routes || served == before.routes);
-        // Unless the repeat stands before or after the change, which is then still whole.
+        // Unless the repeated message precedes or follows a change that is still complete.
         if !mangled.windows(whole.len()).any(|window| window == whole) {
             prop_assert_eq!(served, before.routes);
         }
-        // Nothing of it stands in the way of what follows.
+        // The refused change does not affect the next one.
         plane.revision += 1;
         let rest = plane.snapshot(9);
         if staging.is_open() {
@@ -314,14 +314,13 @@ fn message() -> impl Strategy<Value = Message> {
     });
     let commit = (0u64..2, cursor(), 0u64..4)
         .prop_map(|(txn, to, count)| Message::Commit(Commit { txn, to, count }));
-    let garbled = any::<bool>().prop_map(|closes| Message::Garbled {
-        closes,
-        reason: "garbled",
+    let malformed = any::<bool>().prop_map(|is_commit| Message::Malformed {
+        is_commit,
+        reason: "malformed",
     });
-    prop_oneof![begin, chunk, commit, garbled, Just(Message::Unknown)]
+    prop_oneof![begin, chunk, commit, malformed, Just(Message::Unknown)]
 }
 
-/// A snapshot of no routes.
 fn empty_at(epoch: &str, revision: i64) -> Vec<Message> {
     let plane = Plane {
         revision,
@@ -339,11 +338,11 @@ fn empty_at(epoch: &str, revision: i64) -> Vec<Message> {
     messages
 }
 
-/// Found by the simulation, seed 4: a replica that could not read the database after a restore brought
-/// its node back in the epoch before.
+/// Found by the simulation, seed 4: a replica that could not read the database after a restore
+/// returned its node to the previous epoch.
 #[test]
 fn revisions_do_not_go_back_in_an_epoch_that_was_left() {
-    let mut staging = Staging::new(Arc::default(), false, Epochs::default());
+    let mut staging = Staging::new(Arc::default(), false, PastEpochs::default());
     assert!(run(&mut staging, empty_at("before", 21))[0].is_ok());
     assert!(run(&mut staging, empty_at("restored", 22))[0].is_ok());
     let refused = run(&mut staging, empty_at("before", 14));
@@ -351,7 +350,7 @@ fn revisions_do_not_go_back_in_an_epoch_that_was_left() {
         matches!(&refused[..], [Err(Refusal::Rejected(_))]),
         "{refused:?}"
     );
-    // The backup is given up for the original: that goes on where it was.
+    // The backup is discarded for the original, which continues where it was.
     assert!(run(&mut staging, empty_at("before", 21))[0].is_ok());
     assert!(run(&mut staging, empty_at("before", 22))[0].is_ok());
 }

@@ -1,14 +1,14 @@
-//! Scripts, run by a model of `iptables-restore --noflush`: all of a script or nothing.
+//! Scripts run by a model of `iptables-restore --noflush`: all of a script or nothing.
 
 use std::net::SocketAddr;
 
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::super::rules::{Family, Subject};
+use super::super::rules::{Family, RuleInputs};
 use super::*;
 
-/// Fails as iptables does: on a rule, a chain or a target that is not there.
+/// Fails like iptables if a rule, chain or target is missing.
 fn restore(listing: &Listing, script: &str) -> Option<Listing> {
     let mut chains = listing.chains.clone();
     let lines: Vec<&str> = script.lines().collect();
@@ -53,17 +53,17 @@ fn restore(listing: &Listing, script: &str) -> Option<Listing> {
 const NODE: &str = "0a1b2c3d4e5f";
 
 fn set(plane: &str) -> RuleSet {
-    let subject = Subject {
+    let inputs = RuleInputs {
         node: NODE.to_owned(),
         bridge: "cless0a1b2c3d4e".to_owned(),
         proxy: vec![SocketAddr::from(([0, 0, 0, 0], 8080))],
         control_planes: [plane.parse().unwrap()].into(),
         nameservers: Default::default(),
     };
-    RuleSet::new(&subject, Family::V4)
+    RuleSet::new(&inputs, Family::V4)
 }
 
-/// Rules of Docker, of another node, of a user; and what a killed process of this node left.
+/// Rules of Docker, another node, a user, and a killed process of this node.
 fn rule() -> impl Strategy<Value = String> {
     select(vec![
         "-j DOCKER-USER",
@@ -96,7 +96,7 @@ fn listing() -> impl Strategy<Value = Listing> {
                 .into_iter()
                 .filter_map(|(name, rules)| Some((name, rules?))),
         );
-        // A rule goes only to chains that are.
+        // Rules refer only to existing chains.
         let known: Vec<String> = chains.keys().cloned().collect();
         for rules in chains.values_mut() {
             rules.retain(|rule| match target(rule) {
@@ -110,7 +110,7 @@ fn listing() -> impl Strategy<Value = Listing> {
     })
 }
 
-/// What is of others, in its order.
+/// Foreign rules in their order.
 fn others(listing: &Listing) -> BTreeMap<String, Vec<String>> {
     let own = chain_names(NODE);
     let mut chains = listing.chains.clone();
@@ -123,10 +123,10 @@ fn others(listing: &Listing) -> BTreeMap<String, Vec<String>> {
 
 proptest! {
     #[test]
-    fn whatever_was_there_the_rules_are_in_force_after(before in listing()) {
+    fn rules_are_in_force_whatever_existed_before(before in listing()) {
         let set = set("10.0.0.5:7070");
-        let script = before.enforce(&set, None).expect("nothing of this process is there");
-        let after = restore(&before, &script).expect("iptables takes it");
+        let script = before.enforce(&set, None).expect("no rules of this process exist");
+        let after = restore(&before, &script).expect("iptables accepts it");
         prop_assert!(after.holds(&set));
         prop_assert_eq!(others(&before), others(&after));
         let own = after.own(&set);
@@ -134,23 +134,23 @@ proptest! {
     }
 
     #[test]
-    fn removal_leaves_what_is_of_others_and_nothing_else(before in listing()) {
+    fn removal_leaves_exactly_the_foreign_rules(before in listing()) {
         let after = match before.remove(NODE) {
-            Some(script) => restore(&before, &script).expect("iptables takes it"),
+            Some(script) => restore(&before, &script).expect("iptables accepts it"),
             None => before.clone(),
         };
         prop_assert_eq!(&after.chains, &others(&before));
         prop_assert_eq!(after.remove(NODE), None);
     }
 
-    /// One rule taken out, one put before the jump, another chain to start from: each is noticed.
+    /// A removed rule, a rule before the jump, another first chain: each is detected.
     #[test]
-    fn what_others_change_is_noticed_and_put_right(
+    fn foreign_changes_are_detected_and_repaired(
         before in listing(), what in 0..4usize, at in any::<prop::sample::Index>(),
     ) {
         let set = set("10.0.0.5:7070");
         let script = before.enforce(&set, None).expect("to be set");
-        let mut changed = restore(&before, &script).expect("iptables takes it");
+        let mut changed = restore(&before, &script).expect("iptables accepts it");
         let own = changed.own(&set);
         let from = changed.forward();
         match what {
@@ -170,8 +170,8 @@ proptest! {
                 changed.chains.entry(DOCKER_USER.to_owned()).or_default();
             }
         }
-        let script = changed.enforce(&set, Some(&own)).expect("noticed");
-        let again = restore(&changed, &script).expect("iptables takes it");
+        let script = changed.enforce(&set, Some(&own)).expect("detected");
+        let again = restore(&changed, &script).expect("iptables accepts it");
         prop_assert!(again.holds(&set));
     }
 
@@ -182,7 +182,7 @@ proptest! {
 }
 
 #[test]
-fn another_control_plane_is_another_rule_set() {
+fn another_control_plane_yields_another_rule_set() {
     let (old, new) = (set("10.0.0.5:7070"), set("10.0.0.6:7070"));
     let empty = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD DROP [3:4]\nCOMMIT\n# done";
     let empty = Listing::parse(empty);

@@ -1,4 +1,4 @@
-//! The rules, read as the kernel reads them: the first that matches decides.
+//! Evaluates rules like the kernel: the first match decides.
 
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -30,10 +30,10 @@ fn matches(rule: &Match, packet: &Packet) -> bool {
         Match::Port(port) => packet.port == *port,
         Match::Icmp6(kind) => packet.protocol == Protocol::Icmp6(*kind),
         Match::To(net) => net.contains(&packet.to),
-        Match::FirstTo(net) => net.contains(&packet.first_to),
-        Match::FirstPort(port) => packet.first_port == *port,
+        Match::OriginalTo(net) => net.contains(&packet.first_to),
+        Match::OriginalPort(port) => packet.first_port == *port,
         Match::Out(interface) => packet.out == interface,
-        Match::Answer => packet.answer,
+        Match::Reply => packet.answer,
     }
 }
 
@@ -44,7 +44,7 @@ fn verdict(chain: &Chain, packet: &Packet) -> Verdict {
 }
 
 const BRIDGE: &str = "cless0a1b2c3d4e";
-const PORTS: [u16; 5] = [DNS, 7070, 8080, 8443, 9090];
+const PORTS: [u16; 5] = [DNS_PORT, 7070, 8080, 8443, 9090];
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -75,11 +75,11 @@ fn any_address() -> impl Strategy<Value = IpAddr> {
     select(all)
 }
 
-fn subject() -> impl Strategy<Value = Subject> {
+fn inputs() -> impl Strategy<Value = RuleInputs> {
     let planes = prop::collection::btree_set((any_address(), select(PORTS.to_vec())), 0..4);
     let servers = prop::collection::btree_set(any_address(), 0..3);
     let proxy = (any_address(), prop::option::of(any_address()));
-    (proxy, planes, servers).prop_map(|((plain, tls), planes, nameservers)| Subject {
+    (proxy, planes, servers).prop_map(|((plain, tls), planes, nameservers)| RuleInputs {
         node: "0a1b2c3d4e5f".to_owned(),
         bridge: BRIDGE.to_owned(),
         proxy: [Some((plain, 8080)), tls.map(|tls| (tls, 8443))]
@@ -115,20 +115,20 @@ fn packet(family: Family) -> impl Strategy<Value = Packet> {
     )
 }
 
-fn case() -> impl Strategy<Value = (Subject, Family, Packet)> {
-    family().prop_flat_map(|family| (subject(), Just(family), packet(family)))
+fn case() -> impl Strategy<Value = (RuleInputs, Family, Packet)> {
+    family().prop_flat_map(|family| (inputs(), Just(family), packet(family)))
 }
 
-fn asks_a_name(subject: &Subject, packet: &Packet) -> bool {
+fn asks_a_name(inputs: &RuleInputs, packet: &Packet) -> bool {
     let speaks = matches!(packet.protocol, Protocol::Tcp | Protocol::Udp);
-    speaks && packet.port == DNS && subject.nameservers.contains(&packet.to)
+    speaks && packet.port == DNS_PORT && inputs.nameservers.contains(&packet.to)
 }
 
 proptest! {
-    /// To the host: answers, names, neighbours and the proxy; nothing else, whatever listens.
+    /// To the host: only replies, name servers, neighbour discovery and the proxy pass.
     #[test]
-    fn only_the_proxys_port_of_the_host_is_reached((subject, family, packet) in case()) {
-        let set = RuleSet::new(&subject, family);
+    fn only_the_proxys_port_of_the_host_is_reached((inputs, family, packet) in case()) {
+        let set = RuleSet::new(&inputs, family);
         let listens = |proxy: &SocketAddr| {
             let any = match family {
                 Family::V4 => proxy.ip().is_unspecified(),
@@ -136,34 +136,34 @@ proptest! {
             };
             proxy.port() == packet.port && (any || proxy.ip() == packet.to)
         };
-        let to_proxy = packet.protocol == Protocol::Tcp && subject.proxy.iter().any(listens);
+        let to_proxy = packet.protocol == Protocol::Tcp && inputs.proxy.iter().any(listens);
         let link_local = is_link_local(packet.to) || is_link_local(packet.first_to);
         let neighbour = family == Family::V6 && packet.protocol == Protocol::Icmp6(135);
         let expected = packet.answer
-            || asks_a_name(&subject, &packet)
+            || asks_a_name(&inputs, &packet)
             || neighbour
             || (to_proxy && !link_local);
         prop_assert_eq!(verdict(&set.host, &packet) == Verdict::Return, expected);
     }
 
-    /// Onwards: all but the same bridge, link-local addresses and control planes, by their present
-    /// and by their first destination.
+    /// Forwarded: all packets pass except those to the same bridge, link-local addresses and
+    /// control planes, by current and by original destination.
     #[test]
-    fn outgoing_access_is_kept_but_for_what_is_named((subject, family, packet) in case()) {
-        let set = RuleSet::new(&subject, family);
-        let plane = |ip, port| subject.control_planes.contains(&SocketAddr::new(ip, port));
+    fn outgoing_packets_pass_except_to_named_destinations((inputs, family, packet) in case()) {
+        let set = RuleSet::new(&inputs, family);
+        let plane = |ip, port| inputs.control_planes.contains(&SocketAddr::new(ip, port));
         let to_plane = packet.protocol == Protocol::Tcp
             && (plane(packet.to, packet.port) || plane(packet.first_to, packet.first_port));
         let link_local = is_link_local(packet.to) || is_link_local(packet.first_to);
-        let name = is_link_local(packet.to) && asks_a_name(&subject, &packet);
+        let name = is_link_local(packet.to) && asks_a_name(&inputs, &packet);
         let expected = !name && (packet.out == BRIDGE || link_local || to_plane);
         prop_assert_eq!(verdict(&set.forward, &packet) == Verdict::Refuse, expected);
     }
 
-    /// What the kernel is told is about this node's bridge only, in chains that it accepts.
+    /// Rules apply only to this node's bridge and fit the kernel's limits.
     #[test]
-    fn every_entrance_is_the_nodes_own_bridge(subject in subject(), family in family()) {
-        let set = RuleSet::new(&subject, family);
+    fn every_entry_is_from_the_nodes_own_bridge(inputs in inputs(), family in family()) {
+        let set = RuleSet::new(&inputs, family);
         for chain in [&set.host, &set.forward] {
             prop_assert!(chain.name.len() <= 28 && chain.name.starts_with("CLESS-0a1b2c3d4e5f-"));
             let jump = set.jump(chain);
@@ -174,13 +174,13 @@ proptest! {
                 prop_assert!(!target.contains("tcp-reset") || line.contains("-p tcp"));
             }
         }
-        prop_assert_eq!(&set, &RuleSet::new(&subject, family));
+        prop_assert_eq!(&set, &RuleSet::new(&inputs, family));
     }
 }
 
 #[test]
 fn the_rules_of_an_ordinary_node() {
-    let subject = Subject {
+    let inputs = RuleInputs {
         node: "0a1b2c3d4e5f".to_owned(),
         bridge: BRIDGE.to_owned(),
         proxy: vec!["0.0.0.0:8080".parse().unwrap()],
@@ -189,7 +189,7 @@ fn the_rules_of_an_ordinary_node() {
             .into(),
         nameservers: [ip("127.0.0.1"), ip("192.0.2.53")].into(),
     };
-    let set = RuleSet::new(&subject, Family::V4);
+    let set = RuleSet::new(&inputs, Family::V4);
     let prohibited = "-j REJECT --reject-with icmp-admin-prohibited";
     let reset = "-j REJECT --reject-with tcp-reset";
     let link_local = [

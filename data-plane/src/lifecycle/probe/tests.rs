@@ -249,7 +249,7 @@ async fn servers_without_health_and_without_http_2_are_distinguished() {
 #[tokio::test]
 async fn the_images_healthcheck_decides_and_its_absence_is_final() {
     let engine = Fake::default();
-    engine.plant("c", BTreeMap::new()).await;
+    engine.insert("c", BTreeMap::new()).await;
     let (_listener, address) = listener().await;
     let probe = Probe {
         runtime: Arc::new(engine.clone()),

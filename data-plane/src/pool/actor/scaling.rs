@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use super::PoolActor;
 use super::verification::Verification;
 use crate::instance::state::{Event, State};
-use crate::scale::decide::{Limits, Running, ScaleInputs, Sleeper, decide, next_due};
+use crate::scale::decide::{
+    Limits, PausedInstance, RunningInstance, ScaleInputs, decide, next_due,
+};
 
 /// The longest time between two decisions of a pool with instances.
 const MAX_WAIT: Duration = Duration::from_secs(10);
@@ -17,8 +19,8 @@ const EMPTY_WAIT: Duration = Duration::from_secs(3600);
 const PEAK_WINDOW: Duration = Duration::from_secs(60);
 
 struct Snapshot {
-    running: Vec<Running>,
-    paused: Vec<Sleeper>,
+    running: Vec<RunningInstance>,
+    paused: Vec<PausedInstance>,
     needed: u32,
 }
 
@@ -29,7 +31,7 @@ impl PoolActor {
         for _ in 0..decision.start {
             self.start_one();
         }
-        for serial in decision.wake {
+        for serial in decision.resume {
             self.apply(serial, Event::ResumeRequested);
         }
         for serial in decision.pause {
@@ -47,14 +49,14 @@ impl PoolActor {
         let load = peaks.sum::<usize>() + self.queue.len();
         let snapshot = Snapshot {
             running: in_state(State::Ready)
-                .map(|(serial, entry)| Running {
+                .map(|(serial, entry)| RunningInstance {
                     id: *serial,
                     in_flight: entry.instance.admission.in_flight(),
                     idle_for: entry.instance.idle_for(now),
                 })
                 .collect(),
             paused: in_state(State::Paused)
-                .map(|(serial, entry)| Sleeper {
+                .map(|(serial, entry)| PausedInstance {
                     id: *serial,
                     idle_for: entry.instance.idle_for(now),
                 })
@@ -70,16 +72,16 @@ impl PoolActor {
         let verification = self.verification.as_ref();
         let needs_start = verification.is_some_and(Verification::needs_start);
         ScaleInputs {
-            standing: self.membership.status,
-            waiting: self.queue.len(),
-            coming: self.count(|state| state.is_starting() || state == State::Resuming),
+            status: self.membership.status,
+            queued: self.queue.len(),
+            starting: self.count(|state| state.is_starting() || state == State::Resuming),
             pausing: self.count(|state| state == State::Pausing),
             running: &snapshot.running,
-            asleep: &snapshot.paused,
+            paused: &snapshot.paused,
             needed: snapshot.needed,
-            proof_wanted: needs_start && !self.backoff.holds_waiters(now),
+            verification_pending: needs_start && !self.backoff.holds_waiters(now),
             backing_off: self.backoff.remaining(now).is_some(),
-            engine_away: !self.availability.borrow().is_available(),
+            engine_unavailable: !self.availability.borrow().is_available(),
         }
     }
 
@@ -104,7 +106,7 @@ impl PoolActor {
         let snapshot = self.snapshot(now);
         let due = next_due(&self.inputs(&snapshot, now), &limits);
         let several = snapshot.running.len() + snapshot.paused.len() > 1;
-        let peak_ends = several.then(|| self.load.stands_for(now, window(&limits)));
+        let peak_ends = several.then(|| self.load.expires_in(now, window(&limits)));
         [due, retry, peak_ends.flatten(), self.grace_remaining(now)]
             .into_iter()
             .flatten()

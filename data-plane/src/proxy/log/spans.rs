@@ -11,13 +11,13 @@ pub(crate) fn finished_request(
     record: &AccessRecord<'_>,
     guard: Option<&Guard>,
     ended: SystemTime,
-) -> Option<trace::Request> {
+) -> Option<trace::FinishedRequest> {
     let request = record.request;
     let context = request.trace.as_ref()?;
     if !context.is_recorded() {
         return None;
     }
-    Some(trace::Request {
+    Some(trace::FinishedRequest {
         context: context.clone(),
         method: request.method.clone(),
         uri: request.uri.clone(),

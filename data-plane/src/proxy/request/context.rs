@@ -115,7 +115,7 @@ impl RequestContext {
             .as_ref()
             .and_then(|logged| logged.trace.as_ref());
         if let Some(trace) = trace {
-            trace.tell(fields);
+            trace.inject(fields);
         }
     }
 

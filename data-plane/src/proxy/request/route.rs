@@ -12,7 +12,7 @@ use crate::pool::Refusal;
 use crate::proxy::client::Transport;
 use crate::proxy::worker::Worker;
 use crate::proxy::worker::targets::VersionTarget;
-use crate::route::{Affinity, Ask, Choice, Route, choose};
+use crate::route::{Affinity, Choice, Route, VersionSelector, choose};
 
 /// The cookie of `affinity: cookie`.
 const AFFINITY_COOKIE: &str = "cless-affinity";
@@ -96,7 +96,7 @@ fn select_version<B>(
         }),
     };
     let version_header = entry.route.settings.version_header;
-    let ask = Ask {
+    let ask = VersionSelector {
         version_header: match version_header {
             true => fields.get(VERSION_HEADER),
             false => None,

@@ -1,16 +1,16 @@
-//! The next table from a change: who is withdrawn, admitted, quarantined. Pure.
+//! Applies a change: withdraws, admits and quarantines routes. Pure.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::{Candidate, Change, Entry, HostEntry, Quarantined, Scope, State, Table};
+use super::{Candidate, Change, HostEntry, Quarantined, RouteEntry, Scope, State, Table};
 use crate::route::Route;
-use crate::route::hosts::HostMap;
+use crate::route::host_map::HostMap;
 
 impl Table {
     /// The table after a change.
     ///
-    /// Takes the change's word for its cursor: whoever calls has verified count and digest.
+    /// The cursor is taken as given: the caller has verified count and digest.
     #[must_use]
     pub fn apply(&self, change: Change) -> Self {
         let Change {
@@ -48,7 +48,7 @@ impl Table {
         next.cluster = cluster;
         next.cursor = cursor;
 
-        // Those that serve now go first, so that a newcomer cannot take their hosts.
+        // Serving routes go first, so that a new route cannot take their hosts.
         upserts.sort_by_cached_key(|upsert| {
             let serves = self
                 .entry(&upsert.service_uid)
@@ -74,7 +74,7 @@ impl Table {
         next
     }
 
-    /// Takes the quarantined routes that the change leaves alone out of `next`, to be tried again.
+    /// Withdraws quarantined routes that the change does not name and queues them for a retry.
     fn retry_quarantined(&self, next: &mut Self, upserts: &mut Vec<Candidate>) {
         if self.quarantined.is_empty() {
             return;
@@ -98,13 +98,13 @@ impl Table {
                 service_uid: service_uid.clone(),
                 received: entry.received.clone(),
                 digest: entry.digest,
-                decoded: entry.wanted().cloned().ok_or_else(|| reason.clone()),
+                decoded: entry.decoded().cloned().ok_or_else(|| reason.clone()),
                 last_good: None,
             });
         }
     }
 
-    /// Removes a route and the hosts it has.
+    /// Removes a route and its hosts.
     fn withdraw(&mut self, uid: &str) {
         let Some(entry) = self.entries.remove(uid) else {
             return;
@@ -121,7 +121,7 @@ impl Table {
         }
     }
 
-    /// Why this route cannot have all its hosts.
+    /// The reason why the route cannot own all its hosts.
     fn conflict(&self, route: &Route) -> Option<Arc<str>> {
         route.all_hosts().find_map(|(host, _)| {
             let owner = &self.hosts.get(host)?.route;
@@ -142,14 +142,14 @@ impl Table {
             .entry(&service_uid)
             .filter(|entry| entry.digest == digest && entry.is_good());
         let entry = same.cloned().unwrap_or_else(|| {
-            Arc::new(Entry {
+            Arc::new(RouteEntry {
                 received,
                 digest,
                 state: State::Good(route),
             })
         });
         if let Some(route) = entry.serving() {
-            self.claim_free(route);
+            self.claim_free_hosts(route);
         }
         self.entries.insert(service_uid, entry);
     }
@@ -162,16 +162,16 @@ impl Table {
             decoded,
             last_good,
         } = upsert;
-        let wanted = decoded.ok();
+        let decoded = decoded.ok();
         let last_good = last_good.or_else(|| {
             before
                 .entry(&service_uid)
                 .and_then(|entry| entry.last_good())
         });
         if let Some(last_good) = &last_good {
-            self.claim_free(&last_good.route);
+            self.claim_free_hosts(&last_good.route);
         }
-        let known = wanted
+        let known = decoded
             .as_ref()
             .or_else(|| last_good.as_ref().map(|good| &good.route));
         self.quarantined.push(Quarantined {
@@ -179,10 +179,10 @@ impl Table {
             service_uid: service_uid.clone(),
             reason,
         });
-        let state = State::Quarantined { wanted, last_good };
+        let state = State::Quarantined { decoded, last_good };
         self.entries.insert(
             service_uid,
-            Arc::new(Entry {
+            Arc::new(RouteEntry {
                 received,
                 digest,
                 state,
@@ -190,8 +190,8 @@ impl Table {
         );
     }
 
-    /// Leads those of the route's hosts to it that lead nowhere yet.
-    fn claim_free(&mut self, route: &Arc<Route>) {
+    /// Assigns those hosts of the route that are still free.
+    fn claim_free_hosts(&mut self, route: &Arc<Route>) {
         for (host, tag) in route.all_hosts() {
             if !self.hosts.contains_key(host) {
                 let entry = HostEntry {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 const UIDS: [&str; 5] = ["u0", "u1", "u2", "u3", "u4"];
 
-/// A route of `uid` with these hosts; equal arguments give equal bytes.
+/// A route of `uid` with these hosts; equal arguments yield equal bytes.
 fn candidate(uid: &str, hosts: &[&str]) -> Candidate {
     let received = Bytes::from(format!("{uid} {hosts:?}"));
     Candidate {
@@ -52,7 +52,7 @@ fn leads(table: &Table, host: &str) -> Option<String> {
         .map(|entry| entry.route.service_uid.to_string())
 }
 
-/// Everything a request or a digest can see.
+/// All that requests and digests depend on.
 fn visible(table: &Table) -> (BTreeMap<String, String>, BTreeMap<String, Digest>, usize) {
     (
         table
@@ -113,7 +113,7 @@ fn a_bad_route_keeps_its_last_good_value() {
     assert_eq!(held, ["s-u0", ""]);
     assert_eq!(&*second.quarantined()[0].reason, "slots: there must be 100");
 
-    // A snapshot that repeats the bad bytes still knows the good ones.
+    // After a snapshot that repeats the bad bytes, the last good value still serves.
     let third = second.apply(change(Scope::Snapshot, 2, vec![bad("u0", 0)], &[]));
     assert_eq!(leads(&third, "a.test").as_deref(), Some("u0"));
     let fourth = third.apply(delta(vec![candidate("u0", &["b.test"])], &[]));
@@ -143,7 +143,7 @@ fn a_newcomer_cannot_take_a_host() {
         &*second.quarantined()[0].reason,
         "host `a.test` already leads to service `s-u1`"
     );
-    // Once the owner is gone, it comes into its own.
+    // When the owner is removed, the waiting route takes the host.
     let third = second.apply(delta(vec![], &["u1"]));
     check_laws(&third);
     assert_eq!(leads(&third, "a.test").as_deref(), Some("u0"));
@@ -166,7 +166,7 @@ fn a_host_moves_from_one_service_to_another_in_one_change() {
 }
 
 #[test]
-fn what_is_equal_is_shared() {
+fn equal_routes_are_shared() {
     let routes = || vec![candidate("u0", &["a.test"]), candidate("u1", &["b.test"])];
     let first = Table::default().apply(change(Scope::Snapshot, 1, routes(), &[]));
     let second = first.apply(change(Scope::Snapshot, 2, routes(), &[]));
@@ -181,7 +181,7 @@ enum Edit {
     Remove(usize),
 }
 
-/// Edits over five services; with `shared` hosts, services fight for four of them.
+/// Edits over five services; `shared` services compete for four hosts.
 fn edits(shared: bool) -> impl Strategy<Value = Vec<Vec<Edit>>> {
     let hosts = proptest::collection::vec(0usize..4, 0..3);
     let put = (0..UIDS.len(), hosts).prop_map(|(uid, hosts)| Edit::Put(uid, hosts));
@@ -195,7 +195,7 @@ fn edits(shared: bool) -> impl Strategy<Value = Vec<Vec<Edit>>> {
     proptest::collection::vec(proptest::collection::vec(edit, 0..4), 1..8)
 }
 
-/// The change these edits make, the last edit of a service counting; and what is left after it.
+/// The change of these edits (the last edit per service wins); `whole` becomes the result.
 fn as_delta(edits: &[Edit], shared: bool, whole: &mut BTreeMap<usize, Candidate>) -> Change {
     let mut last = BTreeMap::new();
     for edit in edits {

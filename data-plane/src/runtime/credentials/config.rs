@@ -1,4 +1,4 @@
-//! The content of the file, and what it says of a registry. Pure.
+//! Parsing of the credentials file and lookup of a registry. Pure.
 
 use std::collections::BTreeMap;
 
@@ -8,17 +8,17 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use super::{Credentials, Secret};
 
-/// The key of Docker Hub, which is an address of long ago.
+/// Docker Hub's key, an address kept for compatibility.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
 const HUB: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
 
-/// As some tools leave the padding out.
+/// Padding is optional: some tools omit it.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// What is read of the file; the rest is the engine's own business.
+/// The relevant part of the file; other fields are ignored.
 #[derive(serde::Deserialize, Default)]
 pub(super) struct Config {
     #[serde(default)]
@@ -39,12 +39,12 @@ struct Entry {
     registrytoken: String,
 }
 
-/// The entry of this key is malformed.
+/// The entry with this key is malformed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct BadAuth(pub(super) String);
 
 impl Config {
-    /// The helper that knows this registry's credentials, if one is named.
+    /// The configured helper for this registry, if any.
     pub(super) fn helper(&self, registry: &str) -> Option<&str> {
         let name = match find(&self.helpers, registry) {
             Some((_, own)) => own,
@@ -53,8 +53,8 @@ impl Config {
         (!name.is_empty()).then_some(name)
     }
 
-    /// What the file itself holds of this registry. An entry without a secret, as is left when a
-    /// helper keeps it, is none.
+    /// The file's own credentials for this registry. Entries without a secret are ignored; they
+    /// remain when a helper stores it.
     pub(super) fn entry(&self, registry: &str) -> Result<Option<Credentials>, BadAuth> {
         let Some((key, entry)) = find(&self.auths, registry) else {
             return Ok(None);
@@ -83,7 +83,7 @@ impl Config {
     }
 }
 
-/// How a registry is named to helpers.
+/// The registry's name in requests to helpers.
 pub(super) fn server_address(registry: &str) -> &str {
     if HUB.contains(&registry) {
         HUB_KEY
@@ -92,8 +92,7 @@ pub(super) fn server_address(registry: &str) -> &str {
     }
 }
 
-/// The entry whose key is this registry: as it is written today, else as it once was, with a scheme
-/// or a path.
+/// The entry of a registry: by its current key, otherwise by an older form with scheme or path.
 fn find<'a, T>(entries: &'a BTreeMap<String, T>, registry: &str) -> Option<(&'a str, &'a T)> {
     let exact = entries.get_key_value(server_address(registry));
     let wanted = host(registry);
@@ -102,7 +101,7 @@ fn find<'a, T>(entries: &'a BTreeMap<String, T>, registry: &str) -> Option<(&'a 
         .map(|(key, value)| (key.as_str(), value))
 }
 
-/// Host and port of a key; one for all names of Docker Hub.
+/// Host and port of a key; all names of Docker Hub map to one.
 fn host(key: &str) -> &str {
     let bare = key
         .strip_prefix("https://")
@@ -112,8 +111,8 @@ fn host(key: &str) -> &str {
     if HUB.contains(&host) { HUB[0] } else { host }
 }
 
-/// `USER:PASSWORD` from base64. The password may hold colons, and ends before NULs that old
-/// versions of `docker login` left.
+/// Decodes base64 of `USER:PASSWORD`. The password may contain colons; trailing NULs, left by old
+/// versions of `docker login`, are removed.
 fn decode(auth: &str) -> Option<(String, String)> {
     let text = String::from_utf8(BASE64.decode(auth.trim()).ok()?).ok()?;
     let (username, password) = text.split_once(':')?;

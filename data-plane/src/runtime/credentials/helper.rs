@@ -1,8 +1,8 @@
-//! Credential helpers: programs named `docker-credential-NAME` that keep secrets elsewhere.
+//! Credential helpers: programs named `docker-credential-NAME` that store secrets elsewhere.
 //!
-//! `get` reads the registry's address on stdin and writes `{"ServerURL", "Username", "Secret"}`; the
-//! user `<token>` says that the secret is an identity token. A registry that the helper does not
-//! know is told on stdout, with a status that is not 0.
+//! `get` reads the registry's address on stdin and writes `{"ServerURL", "Username", "Secret"}`.
+//! The user name `<token>` marks an identity token. An unknown registry is reported on stdout with
+//! a nonzero status.
 
 use std::io;
 use std::process::Stdio;
@@ -13,39 +13,39 @@ use tokio::process::Command;
 
 use super::{Credentials, Secret};
 
-/// A helper may ask a server of its own; one that asks a person never ends.
-const WITHIN: Duration = Duration::from_secs(10);
+/// Bounds helpers that query a server or wait for a user.
+const TIMEOUT: Duration = Duration::from_secs(10);
 const NOT_FOUND: &str = "credentials not found in native keychain";
 const TOKEN_USER: &str = "<token>";
-/// What is shown of what a helper says.
-const SAID_CHARS: usize = 200;
+/// Maximum characters shown of a helper's message.
+const MESSAGE_CHARS: usize = 200;
 
-/// Why a helper gave nothing. Holds nothing of a secret: only a refusal's own words are kept.
+/// Failure of a helper. It contains no secret: only the text of a refusal is kept.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    #[error("has a name that is not one of a program")]
+    #[error("has a name that is not a program name")]
     Name,
-    #[error("cannot be run: {0}")]
+    #[error("cannot be started: {0}")]
     Run(io::Error),
-    #[error("did not answer within {} s", WITHIN.as_secs())]
+    #[error("did not respond within {} s", TIMEOUT.as_secs())]
     TimedOut,
-    #[error("ended with {status}: {said}")]
+    #[error("failed with {status}: {message}")]
     Refused {
         status: std::process::ExitStatus,
-        said: String,
+        message: String,
     },
-    #[error("answered something that is not what the protocol says")]
-    Answer,
+    #[error("returned output that violates the protocol")]
+    Output,
 }
 
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Answer {
+struct Output {
     username: String,
     secret: String,
 }
 
-/// Asks the helper for the credentials of a server.
+/// Requests the credentials of a server from the helper.
 pub(super) async fn get(name: &str, server: &str) -> Result<Option<Credentials>, Error> {
     if name.contains('/') {
         return Err(Error::Name);
@@ -61,13 +61,13 @@ pub(super) async fn get(name: &str, server: &str) -> Result<Option<Credentials>,
     let mut stdin = child.stdin.take();
     let dialogue = async {
         if let Some(stdin) = &mut stdin {
-            // One that does not read what it is asked still may answer.
+            // A helper may respond without reading its input.
             let _ = stdin.write_all(format!("{server}\n").as_bytes()).await;
         }
         drop(stdin);
         child.wait_with_output().await
     };
-    let output = tokio::time::timeout(WITHIN, dialogue)
+    let output = tokio::time::timeout(TIMEOUT, dialogue)
         .await
         .map_err(|_| Error::TimedOut)?
         .map_err(Error::Run)?;
@@ -78,23 +78,24 @@ pub(super) async fn get(name: &str, server: &str) -> Result<Option<Credentials>,
         }
         return Err(Error::Refused {
             status: output.status,
-            said: said(&text),
+            message: message(&text),
         });
     }
-    answered(&output.stdout)
+    parse(&output.stdout)
 }
 
-/// The first line of a refusal. An answer in JSON may hold a secret, whatever the status says.
-fn said(text: &str) -> String {
+/// The first line of a refusal. JSON is omitted because it may contain a secret, whatever the
+/// status.
+fn message(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default().trim();
     if line.is_empty() || text.contains('{') {
-        return "it said nothing that can be shown".to_owned();
+        return "no message that can be shown".to_owned();
     }
-    line.chars().take(SAID_CHARS).collect()
+    line.chars().take(MESSAGE_CHARS).collect()
 }
 
-fn answered(stdout: &[u8]) -> Result<Option<Credentials>, Error> {
-    let answer: Answer = serde_json::from_slice(stdout).map_err(|_| Error::Answer)?;
+fn parse(stdout: &[u8]) -> Result<Option<Credentials>, Error> {
+    let answer: Output = serde_json::from_slice(stdout).map_err(|_| Error::Output)?;
     if answer.secret.is_empty() {
         return Ok(None);
     }
@@ -116,23 +117,23 @@ mod tests {
     #[test]
     fn an_answer_is_a_password_or_a_token() {
         let password = br#"{"ServerURL": "r", "Username": "me", "Secret": "s"}"#;
-        let found = answered(password).unwrap();
+        let found = parse(password).unwrap();
         assert!(matches!(found, Some(Credentials::Password { username, .. }) if username == "me"));
         let token = br#"{"ServerURL": "r", "Username": "<token>", "Secret": "s"}"#;
-        let found = answered(token).unwrap();
+        let found = parse(token).unwrap();
         assert!(matches!(found, Some(Credentials::IdentityToken(_))));
         let empty = br#"{"ServerURL": "r", "Username": "", "Secret": ""}"#;
-        assert_eq!(answered(empty).unwrap(), None);
+        assert_eq!(parse(empty).unwrap(), None);
     }
 
     #[test]
     fn a_bad_answer_is_not_shown() {
-        let error = answered(br#"{"Secret": "hunter2""#).unwrap_err();
+        let error = parse(br#"{"Secret": "hunter2""#).unwrap_err();
         assert!(!error.to_string().contains("hunter2"));
-        assert!(!said(r#"{"Secret": "hunter2"}"#).contains("hunter2"));
-        assert!(!said("failed:\n{\"Secret\": \"hunter2\"}").contains("hunter2"));
+        assert!(!message(r#"{"Secret": "hunter2"}"#).contains("hunter2"));
+        assert!(!message("failed:\n{\"Secret\": \"hunter2\"}").contains("hunter2"));
         assert_eq!(
-            said("the keychain is locked\nmore"),
+            message("the keychain is locked\nmore"),
             "the keychain is locked"
         );
     }

@@ -1,15 +1,14 @@
 //! The engine's events as an endless stream that reconnects.
 //!
 //! ```text
-//!   Waiting ── ping answered ──► Connected ──► following ── ended, or silent and no ping ──► Disconnected
-//!      ▲                              ▲            │ silent for long, and a ping is answered      │
-//!      │                              └────────────┘                                              │
-//!      └──────────────────────────────────────────────────────────────────────────────────────────┘
+//!   Waiting ── ping ok ──► Connected ──► following ── end, or silence and no ping ──► Disconnected
+//!      ▲                         ▲            │ silence and ping ok                       │
+//!      │                         └────────────┘                                           │
+//!      └──────────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Silence tells nothing: a stream whose other end is gone is as silent as an engine on which
-//! nothing happens. So after a while of it the stream is opened anew, and `Connected` has everything
-//! reread, which finds what the old stream did not tell.
+//! A dead stream is as silent as an idle engine. After a period of silence the stream is therefore
+//! reopened, and `Connected` makes the reader reread everything, which finds missed events.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -21,39 +20,39 @@ use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use tracing::{debug, warn};
 
-use super::{Docker, READ, within};
+use super::{Docker, READ_TIMEOUT, with_timeout};
 use crate::runtime::Event;
 
-/// Wait between attempts to follow events of an engine that is away.
+/// Delay between attempts to connect to an unavailable engine.
 const RETRY: Duration = Duration::from_millis(500);
-/// After how long without any event the stream is opened anew: the longest that a death may go
-/// unnoticed where the stream is dead without a sign. Three short calls to the engine each time.
+/// Silence after which the stream is reopened. It bounds the time that a death goes unnoticed on a
+/// dead stream, and costs three short engine calls.
 const SILENCE: Duration = Duration::from_secs(30);
 
 type Filters = HashMap<&'static str, Vec<String>>;
 type EventStream = BoxStream<'static, Result<EventMessage, BollardError>>;
 
-/// Where the endless stream is.
-pub(super) struct Following {
+/// State of the endless stream.
+pub(super) struct EventFollower {
     docker: Docker,
     filters: Filters,
     open: Option<EventStream>,
-    /// Not at the first attempt.
-    retries: bool,
+    /// Whether to delay the next attempt; false for the first.
+    delay_next: bool,
 }
 
-impl Following {
+impl EventFollower {
     pub(super) fn new(docker: Docker, filters: Filters) -> Self {
         Self {
             docker,
             filters,
             open: None,
-            retries: false,
+            delay_next: false,
         }
     }
 
-    /// A new stream, if the engine answers. One that an absent engine refuses is only known by its
-    /// first item, so the engine is asked first.
+    /// Opens a stream if the engine responds to a ping. Bollard reports an unreachable engine only
+    /// with the first item, which may take arbitrarily long.
     async fn connect(docker: &Docker, filters: &Filters) -> Option<EventStream> {
         let client = match docker.client().await {
             Ok(client) => client,
@@ -62,7 +61,7 @@ impl Following {
                 return None;
             }
         };
-        if let Err(error) = within(READ, client.ping()).await {
+        if let Err(error) = with_timeout(READ_TIMEOUT, client.ping()).await {
             debug!(%error, "waiting for the engine");
             return None;
         }
@@ -71,16 +70,16 @@ impl Following {
     }
 }
 
-/// One step of the endless stream.
-pub(super) async fn follow_events(mut this: Following) -> Option<(Event, Following)> {
-    let Some(events) = &mut this.open else {
+/// Advances the endless stream by one event.
+pub(super) async fn next_event(mut state: EventFollower) -> Option<(Event, EventFollower)> {
+    let Some(events) = &mut state.open else {
         loop {
-            if std::mem::replace(&mut this.retries, true) {
+            if std::mem::replace(&mut state.delay_next, true) {
                 tokio::time::sleep(RETRY).await;
             }
-            if let Some(events) = Following::connect(&this.docker, &this.filters).await {
-                this.open = Some(events);
-                return Some((Event::Connected, this));
+            if let Some(events) = EventFollower::connect(&state.docker, &state.filters).await {
+                state.open = Some(events);
+                return Some((Event::Connected, state));
             }
         }
     };
@@ -88,23 +87,23 @@ pub(super) async fn follow_events(mut this: Following) -> Option<(Event, Followi
         match tokio::time::timeout(SILENCE, events.next()).await {
             Ok(Some(Ok(message))) => {
                 if let Some(event) = read(message) {
-                    return Some((event, this));
+                    return Some((event, state));
                 }
             }
             Ok(ended) => {
                 if let Some(Err(error)) = ended {
-                    warn!(%error, "lost the engine's events, following again");
+                    warn!(%error, "the engine's event stream ended; reconnecting");
                 }
-                this.open = None;
-                return Some((Event::Disconnected, this));
+                state.open = None;
+                return Some((Event::Disconnected, state));
             }
             Err(_) => {
-                this.open = Following::connect(&this.docker, &this.filters).await;
-                let event = match &this.open {
+                state.open = EventFollower::connect(&state.docker, &state.filters).await;
+                let event = match &state.open {
                     Some(_) => Event::Connected,
                     None => Event::Disconnected,
                 };
-                return Some((event, this));
+                return Some((event, state));
             }
         }
     }

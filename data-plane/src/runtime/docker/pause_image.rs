@@ -1,9 +1,8 @@
-//! The image of the pause containers that hold network sandboxes, made here byte by byte. Pure.
+//! The image of pause containers, which hold network sandboxes, built in memory. Pure.
 //!
-//! A network namespace lives as long as a process in it. The cheapest process there is does nothing
-//! at all: a static ELF program of 129 bytes that calls `pause(2)` for ever. It is built here rather
-//! than shipped or pulled, so a node needs no registry, no compiler and no file beside its own
-//! program for it.
+//! A network namespace lives as long as a process in it. The cheapest such process is a static ELF
+//! program of 129 bytes that calls `pause(2)` in a loop. Building it here means that a node needs
+//! no registry, compiler or extra file.
 //!
 //! ```text
 //!   offset   0  ELF64 header        System V ABI, gABI chapter 4
@@ -11,59 +10,57 @@
 //!          120  code                entry: mov eax, 34 (pause); syscall; jmp entry
 //! ```
 //!
-//! As process 1 of its container it has no handlers, and the kernel keeps signals without a handler
-//! from process 1, but for SIGKILL from outside. So it cannot be stopped, only removed by force, which
-//! is at once.
+//! As process 1 of its container the program has no signal handlers, so the kernel delivers only
+//! SIGKILL from outside. It cannot be stopped, only removed by force, which is immediate.
 //!
-//! The image is tagged by the hash of its content: nodes that share an engine make the same one, and
-//! a later release with another program makes another.
+//! The image's tag is a hash of its content: nodes that share an engine share the image, and a
+//! release with another program uses another tag.
 
 use std::io;
 
 use sha2::{Digest as _, Sha256};
 
-/// The repository that the image is tagged in.
+/// Repository of the image.
 const REPOSITORY: &str = "cless-pause";
 
-/// The engine's name of the one architecture the program is built for (`GOARCH` of the engine).
+/// The only supported architecture, as named by the engine (`GOARCH`).
 pub(super) const ARCHITECTURE: &str = "amd64";
 
-/// Where the program is loaded: the usual address of a static x86-64 program, above what
-/// `vm.mmap_min_addr` forbids.
+/// Load address: the usual one of static x86-64 programs, above `vm.mmap_min_addr`.
 const LOAD_ADDRESS: u64 = 0x40_0000;
 
 /// `e_ehsize` and `e_phentsize` of ELF64.
 const HEADER_BYTES: u16 = 64;
 const PROGRAM_HEADER_BYTES: u16 = 56;
 
-/// `mov eax, 34` (pause on x86-64), `syscall`, and back by nine bytes: pause returns if the process
-/// is stopped and continued.
+/// `mov eax, 34` (pause on x86-64), `syscall`, and a jump back by nine bytes: `pause` returns after
+/// the process is stopped and continued.
 const CODE: [u8; 9] = [0xb8, 34, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xf7];
 
-/// What the image is called, where it comes from and how it is run.
+/// Name, content and configuration of the image.
 pub(super) struct PauseImage {
     /// The repository.
     pub(super) repository: &'static str,
-    /// The hash of what is in it.
+    /// Hash of the content.
     pub(super) tag: String,
-    /// The file system, as a tar.
+    /// The file system as a tar archive.
     pub(super) tar: Vec<u8>,
 }
 
-/// The Dockerfile instructions that make the file system an image.
+/// Dockerfile instructions applied on import.
 pub(super) const CHANGES: [&str; 2] = [r#"ENTRYPOINT ["/pause"]"#, "LABEL cless.role=sandbox"];
 
 impl PauseImage {
-    /// Builds it.
+    /// Builds the image.
     ///
     /// # Errors
-    /// None in practice: the tar is written to memory.
+    /// None in practice: the archive is written to memory.
     pub(super) fn build() -> io::Result<Self> {
         let program = program();
         let mut header = tar::Header::new_ustar();
         header.set_mode(0o555);
         header.set_size(program.len() as u64);
-        // Owner, group and time stay 0, so that equal programs make equal images.
+        // Owner, group and time stay 0, so that equal programs yield equal images.
         let mut builder = tar::Builder::new(Vec::new());
         builder.append_data(&mut header, "pause", program.as_slice())?;
         let tar = builder.into_inner()?;
@@ -84,7 +81,7 @@ impl PauseImage {
     }
 }
 
-/// The program; see the module for its layout.
+/// The program; the module documentation shows its layout.
 fn program() -> Vec<u8> {
     let code_offset = u64::from(HEADER_BYTES) + u64::from(PROGRAM_HEADER_BYTES);
     let size = code_offset + CODE.len() as u64;
@@ -97,8 +94,8 @@ fn program() -> Vec<u8> {
     half(&mut elf, 62); // e_machine: EM_X86_64
     word(&mut elf, 1); // e_version
     long(&mut elf, entry); // e_entry
-    long(&mut elf, u64::from(HEADER_BYTES)); // e_phoff: right behind this header
-    long(&mut elf, 0); // e_shoff: there are no sections
+    long(&mut elf, u64::from(HEADER_BYTES)); // e_phoff: directly after this header
+    long(&mut elf, 0); // e_shoff: no sections
     word(&mut elf, 0); // e_flags
     half(&mut elf, HEADER_BYTES); // e_ehsize
     half(&mut elf, PROGRAM_HEADER_BYTES); // e_phentsize

@@ -1,4 +1,4 @@
-//! Pulls, with the node's credentials for the registry.
+//! Image pulls with the node's registry credentials.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use bollard::models::CreateImageInfo;
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures_util::StreamExt as _;
 
-use super::answer::{is_out_of_space, sort};
+use super::error::{classify, is_out_of_space};
 use crate::runtime::credentials::{Credentials, RegistryConfig};
 use crate::runtime::{Error, PullStep, reference};
 
-/// The longest a pull may go without any word of progress.
+/// Maximum time between two progress messages of a pull.
 const PULL_SILENCE: Duration = Duration::from_secs(120);
 
-/// In what the engine says of a registry that wants (other) credentials.
+/// Parts of error messages that indicate missing or insufficient credentials.
 const DENIALS: [&str; 5] = [
     "unauthorized",
     "no basic auth credentials",
@@ -56,12 +56,12 @@ pub(super) async fn pull(
         }
     };
 
-    // Without a tag the engine would fetch every tag of the repository.
+    // Without a tag the engine would pull every tag of the repository.
     let options = CreateImageOptionsBuilder::default()
         .from_image(&reference::name(image))
         .build();
-    let shown = credentials.map(|known| shown(known, registry));
-    let mut steps = Box::pin(client.create_image(Some(options), None, shown));
+    let credentials = credentials.map(|known| docker_credentials(known, registry));
+    let mut steps = Box::pin(client.create_image(Some(options), None, credentials));
     let mut digest = None;
     loop {
         let step = match tokio::time::timeout(PULL_SILENCE, steps.next()).await {
@@ -79,7 +79,7 @@ pub(super) async fn pull(
                 if let Some(detail) = info.error_detail.and_then(|error| error.message) {
                     return Err(failed(detail));
                 }
-                let step = step_of(CreateImageInfo {
+                let step = pull_step(CreateImageInfo {
                     error_detail: None,
                     ..info
                 });
@@ -92,12 +92,12 @@ pub(super) async fn pull(
             Err(BollardError::DockerResponseServerError { message, .. }) => {
                 return Err(failed(message));
             }
-            Err(other) => return Err(sort(other)),
+            Err(other) => return Err(classify(other)),
         }
     }
 }
 
-fn step_of(info: CreateImageInfo) -> PullStep {
+fn pull_step(info: CreateImageInfo) -> PullStep {
     let detail = info.progress_detail.unwrap_or_default();
     let bytes = |count: Option<i64>| count.and_then(|count| u64::try_from(count).ok());
     PullStep {
@@ -108,27 +108,27 @@ fn step_of(info: CreateImageInfo) -> PullStep {
     }
 }
 
-/// What to do about a registry that refuses.
+/// The remedy for a denied pull.
 fn remedy(registry: &str, registries: &RegistryConfig, known: bool) -> String {
     let file = match registries.path() {
         Some(path) => path.display().to_string(),
-        None => "any registry configuration (there is no home folder)".to_owned(),
+        None => "any registry configuration (no home folder is known)".to_owned(),
     };
     if known {
         format!(
-            "check the name; if it is right, the credentials for {registry} in {file} on this node do \
-             not suffice: `docker login {registry}` renews them"
+            "check the name; if it is right, the credentials for {registry} in {file} on this node are \
+             insufficient: renew them with `docker login {registry}`"
         )
     } else {
         format!(
-            "check the name; if it is right and private, this node has no credentials for {registry} \
-             in {file}: `docker login {registry}` there, or give another file with --registry-config"
+            "check the name; if the image is private, this node has no credentials for {registry} \
+             in {file}: run `docker login {registry}`, or choose another file with --registry-config"
         )
     }
 }
 
-/// In the engine's form.
-fn shown(credentials: Credentials, registry: &str) -> DockerCredentials {
+/// Converts credentials to the engine's form.
+fn docker_credentials(credentials: Credentials, registry: &str) -> DockerCredentials {
     let server = DockerCredentials {
         serveraddress: Some(registry.to_owned()),
         ..Default::default()
@@ -150,9 +150,9 @@ fn shown(credentials: Credentials, registry: &str) -> DockerCredentials {
     }
 }
 
-/// The engine reads the header in the URL-safe alphabet and, where it cannot, goes on without
-/// credentials and without a word; bollard 0.21 writes it in the other, which differs for some
-/// passwords.
+/// The engine decodes the header with the URL-safe alphabet and silently proceeds without
+/// credentials if that fails. Bollard 0.21 encodes with the standard alphabet, which differs for
+/// some passwords.
 pub(super) fn url_safe_credentials(
     mut request: bollard::BollardRequest,
 ) -> bollard::BollardRequest {
@@ -195,6 +195,6 @@ mod tests {
         let unknown = remedy("r.example", &config, false);
         assert!(unknown.contains("has no credentials for r.example in /etc/cless/registries.json"));
         let known = remedy("r.example", &config, true);
-        assert!(known.contains("do not suffice"), "{known}");
+        assert!(known.contains("are insufficient"), "{known}");
     }
 }

@@ -1,4 +1,4 @@
-//! Pause containers at the engine: their image is made at first need.
+//! Pause containers. Their image is imported when it is missing.
 
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, CreateImageOptionsBuilder, RemoveImageOptions,
@@ -6,17 +6,17 @@ use bollard::query_parameters::{
 use futures_util::TryStreamExt as _;
 use tracing::info;
 
-use super::answer::{MAKE, READ, TAKE_AWAY, within};
-use super::gone_is_done;
+use super::error::{CREATE_TIMEOUT, READ_TIMEOUT, REMOVE_TIMEOUT, with_timeout};
+use super::ok_if_missing;
 use super::pause_image::{ARCHITECTURE, CHANGES, PauseImage};
 use super::translate::sandbox_body;
 use crate::runtime::{Error, SandboxSpec};
 
-/// How often a create is tried if its image goes missing: another node of the same engine that stops
-/// removes it, which the engine allows until a container is made of it.
+/// Attempts to create a container: another node on the same engine may remove the image until a
+/// container uses it.
 const ATTEMPTS: usize = 3;
 
-/// Makes a pause container and returns its id.
+/// Creates a pause container and returns its id.
 pub(super) async fn create(client: &bollard::Docker, spec: &SandboxSpec) -> Result<String, Error> {
     let image = build()?;
     let mut outcome = create_once(client, spec, &image).await;
@@ -40,12 +40,13 @@ async fn create_once(
         .name(&spec.name)
         .build();
     let body = sandbox_body(spec, image.reference());
-    let created = within(MAKE, client.create_container(Some(options), body)).await?;
+    let created =
+        with_timeout(CREATE_TIMEOUT, client.create_container(Some(options), body)).await?;
     Ok(created.id)
 }
 
 async fn import(client: &bollard::Docker, image: &PauseImage) -> Result<(), Error> {
-    let architecture = within(READ, client.version())
+    let architecture = with_timeout(READ_TIMEOUT, client.version())
         .await?
         .arch
         .unwrap_or_default();
@@ -56,7 +57,7 @@ async fn import(client: &bollard::Docker, image: &PauseImage) -> Result<(), Erro
     }
     info!(
         image = image.reference(),
-        "making the image of pause containers"
+        "importing the image of pause containers"
     );
     let options = CreateImageOptionsBuilder::default()
         .from_src("-")
@@ -66,17 +67,17 @@ async fn import(client: &bollard::Docker, image: &PauseImage) -> Result<(), Erro
         .build();
     let body = bollard::body_full(image.tar.clone().into());
     let steps = client.create_image(Some(options), Some(body), None);
-    within(MAKE, steps.try_collect::<Vec<_>>())
+    with_timeout(CREATE_TIMEOUT, steps.try_collect::<Vec<_>>())
         .await
         .map(|_| ())
 }
 
-/// Removes the image, unless a container is made of it.
+/// Removes the image unless a container uses it.
 pub(super) async fn remove_image(client: &bollard::Docker) -> Result<(), Error> {
     let reference = build()?.reference();
     let removed = client.remove_image(&reference, None::<RemoveImageOptions>, None);
-    match gone_is_done(within(TAKE_AWAY, removed).await.map(|_| ())) {
-        // 409: it is in use.
+    match ok_if_missing(with_timeout(REMOVE_TIMEOUT, removed).await.map(|_| ())) {
+        // 409: the image is in use.
         Err(Error::Refused(_)) => Ok(()),
         other => other,
     }

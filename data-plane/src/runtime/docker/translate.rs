@@ -1,4 +1,4 @@
-//! Between the terms of cless and the engine's. Pure.
+//! Conversion between the types of cless and of bollard. Pure.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use crate::runtime::{Container, ContainerSpec, ContainerState, Exit, Health, SandboxSpec};
 
-/// The longest line kept of a container's output.
+/// Maximum length of a line of container output.
 const LOG_LINE_BYTES: usize = 512;
 
-/// What a container may do beyond nothing: what web servers' images need to drop to their own user
-/// and bind low ports.
+/// Capabilities that containers keep: web server images need these to bind low ports and to switch
+/// to their own user.
 const CAPABILITIES: [&str; 6] = [
     "CHOWN",
     "SETUID",
@@ -24,11 +24,11 @@ const CAPABILITIES: [&str; 6] = [
     "KILL",
 ];
 
-/// How the engine says that a container uses the network of another one.
+/// Network mode prefix for the network of another container.
 const NETWORK_OF: &str = "container:";
 
-/// The engine's terms for a [`ContainerSpec`], with the security defaults that README.md promises.
-pub(super) fn body(spec: &ContainerSpec) -> ContainerCreateBody {
+/// The engine's form of a [`ContainerSpec`], with the documented security defaults.
+pub(super) fn container_body(spec: &ContainerSpec) -> ContainerCreateBody {
     let some_unless_empty = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
     ContainerCreateBody {
         image: Some(spec.image.clone()),
@@ -67,7 +67,7 @@ pub(super) fn body(spec: &ContainerSpec) -> ContainerCreateBody {
     }
 }
 
-/// The engine's terms for a [`SandboxSpec`]: as little as a container can be and have.
+/// The engine's form of a [`SandboxSpec`], with minimal rights and resources.
 pub(super) fn sandbox_body(spec: &SandboxSpec, image: String) -> ContainerCreateBody {
     ContainerCreateBody {
         image: Some(image),
@@ -88,14 +88,14 @@ pub(super) fn sandbox_body(spec: &SandboxSpec, image: String) -> ContainerCreate
     }
 }
 
-/// A file system in memory as the engine takes it. No programs, no set-uid bits, no devices: what is
-/// written at run time is data.
+/// Mount options of an in-memory file system. It holds data only: no programs, no set-uid bits, no
+/// devices.
 fn tmpfs((path, size): &(String, u64)) -> (String, String) {
     let options = format!("rw,noexec,nosuid,nodev,mode=1777,size={size}");
     (path.clone(), options)
 }
 
-/// The engine counts whole seconds; a part of one counts as one.
+/// Rounds up to whole seconds, the engine's unit.
 pub(super) fn whole_seconds(span: Duration) -> u64 {
     span.as_secs() + u64::from(span.subsec_nanos() > 0)
 }
@@ -114,7 +114,7 @@ fn health(found: bollard::models::Health) -> Option<Health> {
     }
 }
 
-/// From the answer to an inspection.
+/// Converts the response to an inspection.
 pub(super) fn from_inspect(found: ContainerInspectResponse) -> Container {
     let state = found.state.unwrap_or_default();
     let networks = found.network_settings.and_then(|net| net.networks);
@@ -141,7 +141,7 @@ pub(super) fn from_inspect(found: ContainerInspectResponse) -> Container {
     }
 }
 
-/// From an entry of a list.
+/// Converts an entry of a container list.
 pub(super) fn from_summary(found: ContainerSummary) -> Container {
     let networks = found.network_settings.and_then(|net| net.networks);
     let names = found.names.unwrap_or_default();
@@ -170,7 +170,7 @@ fn labels(found: Option<HashMap<String, String>>) -> BTreeMap<String, String> {
     found.unwrap_or_default().into_iter().collect()
 }
 
-/// Whose network it uses, by the engine's word for it.
+/// The id of the sandbox that a network mode refers to.
 fn sandbox_of(network_mode: Option<String>) -> Option<String> {
     let id = network_mode?.strip_prefix(NETWORK_OF)?.to_owned();
     Some(id)
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text_do_not_harm_the_tail() {
+    fn invalid_utf8_does_not_break_the_tail() {
         assert_eq!(last_lines(b"\xff\xfe ok\n", 20).len(), 1);
     }
 
@@ -241,8 +241,8 @@ mod tests {
     }
 
     #[test]
-    fn limits_and_mounts_are_said_in_the_engines_terms() {
-        let asked = body(&ContainerSpec {
+    fn limits_and_mounts_are_converted() {
+        let asked = container_body(&ContainerSpec {
             pids_limit: 64,
             read_only_root: true,
             tmpfs: vec![("/tmp".into(), 4096)],
@@ -269,13 +269,17 @@ mod tests {
     #[test]
     fn a_container_drops_all_but_a_few_capabilities() {
         let spec = spec();
-        let host = body(&spec).host_config.unwrap_or_default();
+        let host = container_body(&spec).host_config.unwrap_or_default();
         assert_eq!(host.cap_drop, Some(vec!["ALL".to_owned()]));
         assert_eq!(host.privileged, None);
         assert_eq!(host.binds, None);
         assert_eq!(host.nano_cpus, Some(1_500_000_000));
         assert_eq!(host.memory, Some(512 << 20));
-        assert_eq!(body(&spec).entrypoint, None, "the image's own is kept");
+        assert_eq!(
+            container_body(&spec).entrypoint,
+            None,
+            "the image's own is kept"
+        );
         assert_eq!(host.network_mode.as_deref(), Some("net"));
     }
 
@@ -285,7 +289,7 @@ mod tests {
             sandbox: Some("0123abcd".into()),
             ..spec()
         };
-        let host = body(&spec).host_config.unwrap_or_default();
+        let host = container_body(&spec).host_config.unwrap_or_default();
         assert_eq!(host.network_mode.as_deref(), Some("container:0123abcd"));
         assert_eq!(sandbox_of(host.network_mode), spec.sandbox);
         assert_eq!(sandbox_of(Some("cless-net".into())), None);

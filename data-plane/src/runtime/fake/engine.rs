@@ -1,4 +1,4 @@
-//! What the fake answers as an engine.
+//! [`Runtime`] for the scripted engine.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use super::{Call, Fake, Script};
 #[async_trait::async_trait]
 impl Runtime for Fake {
     async fn engine(&self) -> Result<String, Error> {
-        self.is_there()?;
+        self.check_reachable()?;
         Ok("fake 1".to_owned())
     }
 
@@ -32,7 +32,7 @@ impl Runtime for Fake {
     }
 
     async fn image(&self, image: &str) -> Result<Image, Error> {
-        self.inner.images.look(image)
+        self.inner.images.find(image)
     }
 
     async fn pull(
@@ -57,20 +57,23 @@ impl Runtime for Fake {
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<String, Error> {
-        let lost = self.mishap(Call::Create)?;
+        let lost = self.fault(Call::Create)?;
         let script = self.inner.scripts.lock().pop_front();
         let script = script.unwrap_or(Script::Listens(Duration::ZERO));
         if script == Script::CreateRefused {
             return Err(Error::Refused("as scripted".to_owned()));
         }
         if !spec.image.is_empty() {
-            self.inner.images.look(&spec.image)?;
+            self.inner.images.find(&spec.image)?;
         }
         if self.inner.containers.lock().contains_key(&spec.name) {
             return Err(Error::NameTaken(spec.name.clone()));
         }
         let sandbox = match &spec.sandbox {
-            Some(id) => Some(self.held(id).ok_or_else(|| Error::NotFound(id.clone()))?),
+            Some(id) => Some(
+                self.running_sandbox(id)
+                    .ok_or_else(|| Error::NotFound(id.clone()))?,
+            ),
             None => None,
         };
         let id = self.make(&spec.name, &spec.image, &spec.labels, sandbox, script);
@@ -78,7 +81,7 @@ impl Runtime for Fake {
     }
 
     async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<String, Error> {
-        let lost = self.mishap(Call::CreateSandbox)?;
+        let lost = self.fault(Call::CreateSandbox)?;
         let id = self.make(&spec.name, "", &spec.labels, None, Script::NeverListens);
         lost.map_or(Ok(id), Err)
     }
@@ -88,7 +91,7 @@ impl Runtime for Fake {
     }
 
     async fn start(&self, name: &str) -> Result<(), Error> {
-        let lost = self.mishap(Call::Start)?;
+        let lost = self.fault(Call::Start)?;
         if self.state(name) == Some(ContainerState::Running) {
             return Ok(());
         }
@@ -134,21 +137,21 @@ impl Runtime for Fake {
     }
 
     async fn pause(&self, name: &str) -> Result<(), Error> {
-        let lost = self.mishap(Call::Pause)?;
+        let lost = self.fault(Call::Pause)?;
         let takes = *self.inner.pause_takes.lock();
         tokio::time::sleep(takes).await;
-        self.turn(Call::Pause, name)?;
+        self.transition(Call::Pause, name)?;
         lost.map_or(Ok(()), Err)
     }
 
     async fn unpause(&self, name: &str) -> Result<(), Error> {
-        let lost = self.mishap(Call::Unpause)?;
-        self.turn(Call::Unpause, name)?;
+        let lost = self.fault(Call::Unpause)?;
+        self.transition(Call::Unpause, name)?;
         lost.map_or(Ok(()), Err)
     }
 
     async fn inspect(&self, name: &str) -> Result<Container, Error> {
-        self.is_there()?;
+        self.check_reachable()?;
         let containers = self.inner.containers.lock();
         let found = containers
             .get(name)
@@ -157,7 +160,7 @@ impl Runtime for Fake {
     }
 
     async fn list(&self, node: &str) -> Result<Vec<Container>, Error> {
-        self.is_there()?;
+        self.check_reachable()?;
         let containers = self.inner.containers.lock();
         Ok(containers
             .values()
@@ -168,13 +171,13 @@ impl Runtime for Fake {
 
     async fn stop(&self, name: &str, grace: Duration) -> Result<(), Error> {
         self.inner.graces.lock().push(grace);
-        let lost = self.mishap(Call::Stop)?;
+        let lost = self.fault(Call::Stop)?;
         self.kill(name, 143);
         lost.map_or(Ok(()), Err)
     }
 
     async fn remove(&self, name: &str) -> Result<(), Error> {
-        let lost = self.mishap(Call::Remove)?;
+        let lost = self.fault(Call::Remove)?;
         if let Some(fixture) = self.inner.containers.lock().remove(name)
             && let Some(listening) = fixture.listening
         {
@@ -189,7 +192,7 @@ impl Runtime for Fake {
 
     fn events(&self, _node: &str) -> BoxStream<'static, Event> {
         let events = self.inner.events.subscribe();
-        let told = stream::unfold(events, |mut events| async {
+        let later = stream::unfold(events, |mut events| async {
             loop {
                 match events.recv().await {
                     Ok(event) => return Some((event, events)),
@@ -198,7 +201,9 @@ impl Runtime for Fake {
                 }
             }
         });
-        stream::once(async { Event::Connected }).chain(told).boxed()
+        stream::once(async { Event::Connected })
+            .chain(later)
+            .boxed()
     }
 
     async fn ensure_network(
@@ -207,7 +212,7 @@ impl Runtime for Fake {
         bridge: &str,
         _labels: &BTreeMap<String, String>,
     ) -> Result<String, Error> {
-        self.is_there()?;
+        self.check_reachable()?;
         Ok(bridge.to_owned())
     }
 

@@ -1,4 +1,4 @@
-//! The images of the scripted engine, and a registry for it.
+//! Images of the scripted engine, and its registry.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -8,13 +8,13 @@ use tokio::sync::watch;
 
 use crate::runtime::{Error, Image, PullStep, reference};
 
-/// What the engine has and what its registry has. At first every image is there, without a digest,
-/// until [`Images::push`] makes a registry; from then on only what was pulled is.
+/// Local images and registry. Every image exists locally, without a digest, until [`Images::push`]
+/// creates a registry. Afterwards only pulled images do.
 #[derive(Debug)]
 pub struct Images {
-    /// By name, the digest; `None`: there is no registry.
+    /// Digest by name; `None` without a registry.
     registry: Mutex<Option<BTreeMap<String, String>>>,
-    /// By name, the digest; the digest is the id as well.
+    /// Digest by name; the digest is the image id as well.
     local: Mutex<BTreeMap<String, String>>,
     pulls: AtomicU32,
     /// Pulls wait while this is true.
@@ -33,7 +33,7 @@ impl Default for Images {
 }
 
 impl Images {
-    /// The registry has an image of this digest under this tag, and under its digest.
+    /// Adds an image to the registry, under its tag and under its digest.
     pub fn push(&self, tag: &str, digest: &str) {
         let mut registry = self.registry.lock();
         let registry = registry.get_or_insert_default();
@@ -41,22 +41,22 @@ impl Images {
         registry.insert(reference::by_digest(tag, digest), digest.to_owned());
     }
 
-    /// Pulls so far, and under way.
+    /// Number of pulls, including unfinished ones.
     pub fn pulls(&self) -> u32 {
         self.pulls.load(Ordering::SeqCst)
     }
 
-    /// Holds pulls up, or lets them go on.
+    /// Suspends or resumes pulls.
     pub fn hold(&self, held: bool) {
         self.held.send_replace(held);
     }
 
-    /// The names of what the engine has.
+    /// Names of the local images.
     pub fn names(&self) -> Vec<String> {
         self.local.lock().keys().cloned().collect()
     }
 
-    /// Gives what the engine has one more name.
+    /// Adds a name to a local image.
     pub fn tag(&self, image: &str, name: &str) {
         let mut local = self.local.lock();
         if let Some(digest) = local.get(&reference::name(image)).cloned() {
@@ -72,8 +72,8 @@ impl Images {
         self.local.lock().remove(name);
     }
 
-    /// By name, or by id.
-    pub(super) fn look(&self, image: &str) -> Result<Image, Error> {
+    /// Looks an image up by name or id.
+    pub(super) fn find(&self, image: &str) -> Result<Image, Error> {
         let missing = || Error::ImageMissing {
             image: image.to_owned(),
         };
@@ -113,7 +113,7 @@ impl Images {
             current: Some(1_000_000),
             total: Some(4_000_000),
         });
-        // The sender is in `self`, so this ends by the value.
+        // The sender lives in `self`, so the wait ends only with the value.
         let _ = self.held.subscribe().wait_for(|held| !*held).await;
         let name = reference::name(image);
         let found = self
@@ -124,7 +124,7 @@ impl Images {
         let Some(digest) = found else {
             return Err(Error::Pull {
                 image: image.to_owned(),
-                message: "the registry has none of that name".to_owned(),
+                message: "the registry has no image of that name".to_owned(),
             });
         };
         let mut local = self.local.lock();

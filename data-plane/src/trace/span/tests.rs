@@ -9,11 +9,11 @@ use proptest::prelude::*;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
-fn request() -> Request {
+fn request() -> FinishedRequest {
     let mut fields = HeaderMap::new();
     let said = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     fields.insert("traceparent", HeaderValue::from_static(said));
-    Request {
+    FinishedRequest {
         context: Context::begin(&fields, &Sampler::AlwaysOn, (1, 2)),
         method: Method::GET,
         uri: "/a?x=1&sig=secret".parse().unwrap(),
@@ -50,12 +50,12 @@ fn attribute(span: &SpanData, name: &str) -> Option<Value> {
         .iter()
         .filter(|known| known.key.as_str() == name);
     let found = named.next().map(|known| known.value.clone());
-    assert!(named.next().is_none(), "{name} is there twice");
+    assert!(named.next().is_none(), "{name} occurs twice");
     found
 }
 
 #[test]
-fn a_request_is_told_by_semantic_names() {
+fn a_request_has_the_semantic_attributes() {
     let spans = of(&request(), ids());
     let [span] = &spans[..] else {
         panic!("one span, not {spans:?}")
@@ -88,7 +88,7 @@ fn a_request_is_told_by_semantic_names() {
 
 #[test]
 fn a_failure_says_whose_it_is() {
-    let ours = Request {
+    let ours = FinishedRequest {
         status: 503,
         reason: "queue_full",
         ..request()
@@ -96,14 +96,14 @@ fn a_failure_says_whose_it_is() {
     let span = &of(&ours, ids())[0];
     assert_eq!(span.status, Status::error("queue_full"));
     assert_eq!(attribute(span, "error.type"), Some("queue_full".into()));
-    let theirs = Request {
+    let theirs = FinishedRequest {
         status: 500,
         ..request()
     };
     let span = &of(&theirs, ids())[0];
     assert_eq!(attribute(span, "error.type"), Some("500".into()));
-    // The caller's fault is no error of the server.
-    let callers = Request {
+    // A client error is not an error of the server.
+    let callers = FinishedRequest {
         status: 404,
         reason: "unknown_host",
         version: None,
@@ -114,8 +114,8 @@ fn a_failure_says_whose_it_is() {
 }
 
 #[test]
-fn what_a_client_makes_up_is_bounded() {
-    let odd = Request {
+fn client_supplied_text_is_bounded() {
+    let odd = FinishedRequest {
         method: Method::from_bytes(b"BREW").unwrap(),
         uri: format!("/{}", "x".repeat(60_000)).parse().unwrap(),
         ..request()
@@ -133,12 +133,12 @@ fn what_a_client_makes_up_is_bounded() {
     let Some(Value::String(path)) = attribute(span, "url.path") else {
         panic!("a path")
     };
-    assert_eq!(path.as_str().len(), LONGEST);
+    assert_eq!(path.as_str().len(), MAX_TEXT);
 }
 
 #[test]
-fn a_wake_ends_with_the_wait() {
-    let woke = Request {
+fn a_resume_ends_with_the_wait() {
+    let woke = FinishedRequest {
         waited: Some(MS(20)),
         wake: Some(MS(15)),
         ..request()
@@ -169,7 +169,7 @@ proptest! {
             total: MS(total),
             at: SystemTime::UNIX_EPOCH + MS(4900),
         };
-        let request = Request {
+        let request = FinishedRequest {
             waited: waited.map(MS),
             start: (started && waited.is_some()).then_some(start),
             ..request()

@@ -1,4 +1,4 @@
-//! A control plane that does what a test says, message by message, over a real socket.
+//! A control plane scripted message by message, over real sockets.
 
 use cless_data_plane::route::Digest;
 use cless_proto::v1 as pb;
@@ -15,7 +15,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
-/// No step of a test takes longer.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 pub(crate) async fn within<F: Future>(what: &str, future: F) -> F::Output {
@@ -25,14 +24,13 @@ pub(crate) async fn within<F: Future>(what: &str, future: F) -> F::Output {
     }
 }
 
-/// A running control plane. Dropping it cuts every connection, as kill -9 would.
+/// A running control plane. Dropping it closes all connections abruptly, like SIGKILL.
 pub(crate) struct Plane {
     pub(crate) address: SocketAddr,
     streams: mpsc::UnboundedReceiver<Stream>,
     reports: mpsc::UnboundedReceiver<pb::ReportNodeStatusRequest>,
-    /// The pages of the list of retained images.
     pub(super) retained: Pages,
-    /// Its own runtime, so that its connections end with it.
+    /// A separate runtime, so that its connections end with it.
     runtime: Option<Runtime>,
 }
 
@@ -53,7 +51,7 @@ impl Plane {
         let retained = Pages::default();
         let pages = retained.clone();
         runtime.spawn(async move {
-            // Of a plane that is back, another test may have the port for a moment.
+            // After a restart, another test may briefly hold the port.
             let listener = loop {
                 match tokio::net::TcpListener::bind(address).await {
                     Ok(listener) => break listener,
@@ -89,7 +87,7 @@ impl Plane {
             .expect("an address is a URI")
     }
 
-    /// The next stream that a node opens, and its Hello.
+    /// The next stream opened by a node, and its Hello.
     pub(crate) async fn accept(&mut self) -> (Stream, pb::Hello) {
         let mut stream = within("a stream", self.streams.recv())
             .await
@@ -115,7 +113,6 @@ impl Drop for Plane {
     }
 }
 
-/// The plane's end of one stream.
 pub(crate) struct Stream {
     incoming: Streaming<pb::StreamRoutesRequest>,
     outgoing: mpsc::Sender<Result<pb::StreamRoutesResponse, Status>>,
@@ -157,8 +154,7 @@ impl Stream {
         }
     }
 
-    /// Until the node has left it.
-    pub(crate) async fn left(mut self) {
+    pub(crate) async fn until_closed(mut self) {
         within("the node leaves", async {
             while let Ok(Some(_)) = self.incoming.message().await {}
         })
@@ -218,7 +214,6 @@ impl RouteFeedService for Service {
     }
 }
 
-/// The route table of a plane.
 #[derive(Clone, Default)]
 pub(crate) struct Routes {
     revision: i64,
@@ -226,7 +221,7 @@ pub(crate) struct Routes {
 }
 
 impl Routes {
-    /// A service of this name on `NAME.localhost` whose one version runs `image`.
+    /// Adds a service on `NAME.localhost` whose only version runs `image`.
     pub(crate) fn with(&self, name: &str, image: &str) -> Self {
         let spec = pb::VersionSpec {
             image: image.to_owned(),

@@ -1,4 +1,4 @@
-//! A client that sends bytes and reads answers.
+//! A client that sends raw bytes and parses responses.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,52 +7,51 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Nothing that a test waits for takes longer, on a busy machine too.
+/// Timeout of everything that a test waits for.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
-/// A proxy that says nothing for so long waits for what will not come.
+/// After this silence the proxy is assumed to wait for more input.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// One answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) head: String,
     pub(crate) body: Vec<u8>,
 }
 
-/// All that came back on a connection, to its end.
+/// All responses on a connection until its end.
 #[derive(Debug)]
-pub(crate) struct Answers {
-    pub(crate) all: Vec<Answer>,
-    /// What follows the last whole one.
+pub(crate) struct Responses {
+    pub(crate) all: Vec<Response>,
+    /// Bytes after the last complete response.
     pub(crate) rest: Vec<u8>,
 }
 
-impl Answers {
+impl Responses {
     pub(crate) fn statuses(&self) -> Vec<u16> {
         self.all.iter().map(|answer| answer.status).collect()
     }
 }
 
-/// Sends bytes at once, reads until `expected` answers are whole or the connection ends, then says
-/// that no more is sent and reads to the end.
-pub(crate) async fn exchange(address: SocketAddr, bytes: &[u8], expected: usize) -> Answers {
+/// Sends bytes, reads until `expected` responses are complete or the connection ends, then closes
+/// the sending side and reads to the end.
+pub(crate) async fn exchange(address: SocketAddr, bytes: &[u8], expected: usize) -> Responses {
     exchange_in_pieces(address, &[bytes], expected).await
 }
 
-/// As [`exchange`]; each piece is a write, and the next waits until the proxy may have read it.
+/// Like [`exchange`], but sends each piece separately, with time for the proxy to read it.
 pub(crate) async fn exchange_in_pieces(
     address: SocketAddr,
     pieces: &[&[u8]],
     expected: usize,
-) -> Answers {
+) -> Responses {
     timeout(LIMIT, async {
         let stream = TcpStream::connect(address).await.expect("it accepts");
         stream.set_nodelay(true).expect("an option");
         let (mut read, mut write) = stream.into_split();
         let mut received = Vec::new();
-        // Refused in the middle: what is left to send goes nowhere, and that is no failure.
+        // A refusal may close the connection before all is sent; that is no failure.
         for piece in pieces {
             if write.write_all(piece).await.is_err() {
                 break;
@@ -67,8 +66,8 @@ pub(crate) async fn exchange_in_pieces(
             if answers.len() >= expected {
                 break;
             }
-            // A reset after an answer ends the connection as well as an end does. A proxy that waits for
-            // more is told that there is none.
+            // A reset after a response ends the connection too. A proxy that waits for more input
+            // gets its end.
             match timeout(SILENCE, read.read_buf(&mut received)).await {
                 Ok(Ok(0) | Err(_)) | Err(_) => break,
                 Ok(Ok(_)) => {}
@@ -77,7 +76,7 @@ pub(crate) async fn exchange_in_pieces(
         let _ = write.shutdown().await;
         while let Ok(1..) = read.read_buf(&mut received).await {}
         let (all, used) = parse(&received, is_head);
-        Answers {
+        Responses {
             all,
             rest: received.split_off(used),
         }
@@ -89,9 +88,9 @@ pub(crate) async fn exchange_in_pieces(
     })
 }
 
-/// Whole answers, and how many bytes they are; interim ones (1xx) are left out. `is_head`: the first is
-/// to a HEAD.
-fn parse(bytes: &[u8], is_head: bool) -> (Vec<Answer>, usize) {
+/// Complete responses and their total length; interim ones (1xx) are omitted. `is_head` marks the
+/// first as the response to a HEAD.
+fn parse(bytes: &[u8], is_head: bool) -> (Vec<Response>, usize) {
     let (mut answers, mut at) = (Vec::new(), 0);
     while let Some((answer, used)) = parse_one(&bytes[at..], is_head && answers.is_empty()) {
         if answer.status >= 200 {
@@ -102,7 +101,7 @@ fn parse(bytes: &[u8], is_head: bool) -> (Vec<Answer>, usize) {
     (answers, at)
 }
 
-fn parse_one(bytes: &[u8], is_head: bool) -> Option<(Answer, usize)> {
+fn parse_one(bytes: &[u8], is_head: bool) -> Option<(Response, usize)> {
     let end = find(bytes, b"\r\n\r\n")? + 4;
     let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
     let status: u16 = head.split(' ').nth(1)?.get(..3)?.parse().ok()?;
@@ -122,7 +121,7 @@ fn parse_one(bytes: &[u8], is_head: bool) -> Option<(Answer, usize)> {
         let length: usize = field("content-length").map_or(Some(0), |text| text.parse().ok())?;
         (bytes.get(end..end + length)?.to_vec(), length)
     };
-    Some((Answer { status, head, body }, end + used))
+    Some((Response { status, head, body }, end + used))
 }
 
 /// A chunked body without trailers.

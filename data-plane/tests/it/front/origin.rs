@@ -1,12 +1,12 @@
-//! An origin that records what it received, and reads it as strictly as RFC 9112 allows: what it
-//! cannot read without doubt is a failure of the proxy.
+//! An origin that records requests and parses them as strictly as RFC 9112 allows: anything
+//! ambiguous is a failure of the proxy.
 //!
-//! | path | answer |
+//! | path | response |
 //! |---|---|
 //! | `/hold` | none |
 //! | `/late` | `ok`, after 2 s |
 //! | `/large` | 64 MiB with a length |
-//! | `/drip` | endless chunks, as fast as they are taken |
+//! | `/drip` | endless chunks, as fast as they are read |
 //! | any other | `ok` |
 
 use std::fmt;
@@ -20,12 +20,11 @@ use tokio::sync::mpsc;
 
 use super::client::find;
 
-/// Twice what the limits of a test give a head.
+/// Twice the head timeout of the tests.
 const LATE: Duration = Duration::from_secs(2);
 
-/// One request, as it was sent to the origin.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub(crate) struct Seen {
+pub(crate) struct RecordedRequest {
     pub(crate) method: String,
     pub(crate) target: String,
     pub(crate) fields: Vec<(String, String)>,
@@ -33,8 +32,8 @@ pub(crate) struct Seen {
     pub(crate) trailers: Vec<(String, String)>,
 }
 
-impl fmt::Debug for Seen {
-    /// On one line: a table of failures must be readable.
+impl fmt::Debug for RecordedRequest {
+    /// On one line, for readable tables of failures.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let short = |text: &[u8]| {
             let text = text.escape_ascii().to_string();
@@ -49,7 +48,7 @@ impl fmt::Debug for Seen {
     }
 }
 
-impl Seen {
+impl RecordedRequest {
     pub(crate) fn all(&self, name: &str) -> Vec<&str> {
         let named = self.fields.iter().filter(|(known, _)| known == name);
         named.map(|(_, value)| value.as_str()).collect()
@@ -58,44 +57,44 @@ impl Seen {
 
 #[derive(Debug, Default)]
 struct Record {
-    whole: Vec<Seen>,
-    /// What was not well formed, and why.
+    whole: Vec<RecordedRequest>,
+    /// Malformed requests, with reasons.
     bad: Vec<(String, String)>,
-    /// The most bytes that any answer had given to the kernel.
+    /// Maximum bytes that one response passed to the kernel.
     written: u64,
 }
 
-/// What was received until now. Cheap to clone.
+/// The requests received so far. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Origin {
     record: Arc<Mutex<Record>>,
 }
 
 impl Origin {
-    /// Serves what the engine's containers accept.
+    /// Serves connections that the engine's containers accept.
     pub(crate) fn serve(mut visitors: mpsc::UnboundedReceiver<TcpStream>) -> Self {
         let origin = Self::default();
         let this = origin.clone();
         tokio::spawn(async move {
             while let Some(stream) = visitors.recv().await {
                 let this = this.clone();
-                // A proxy that cuts its connection is judged by what it had sent whole.
+                // Requests that were complete before the proxy closed the connection count.
                 tokio::spawn(async move { this.connection(stream).await });
             }
         });
         origin
     }
 
-    /// The whole requests since the last call.
+    /// Complete requests since the last call.
     ///
     /// # Panics
-    /// If anything was not well formed.
-    pub(crate) fn take(&self) -> Vec<Seen> {
-        self.judged().unwrap_or_else(|bad| panic!("{bad}"))
+    /// If any request was malformed.
+    pub(crate) fn take(&self) -> Vec<RecordedRequest> {
+        self.try_take().unwrap_or_else(|bad| panic!("{bad}"))
     }
 
-    /// The whole requests since the last call, or what was not well formed.
-    pub(crate) fn judged(&self) -> Result<Vec<Seen>, String> {
+    /// Complete requests since the last call, or the malformed ones.
+    pub(crate) fn try_take(&self) -> Result<Vec<RecordedRequest>, String> {
         let mut record = self.record.lock();
         let (whole, bad) = (
             std::mem::take(&mut record.whole),
@@ -103,13 +102,11 @@ impl Origin {
         );
         match bad.is_empty() {
             true => Ok(whole),
-            false => Err(format!(
-                "the origin was sent what is not well formed: {bad:?}"
-            )),
+            false => Err(format!("the origin received malformed requests: {bad:?}")),
         }
     }
 
-    /// The most bytes that one answer had given to the kernel.
+    /// Maximum bytes that one response passed to the kernel.
     pub(crate) fn written(&self) -> u64 {
         self.record.lock().written
     }
@@ -146,7 +143,7 @@ impl Origin {
     ) -> std::io::Result<()> {
         match path {
             "/hold" => {
-                // Until the proxy leaves.
+                // Until the proxy closes the connection.
                 let _ = stream.read(&mut [0]).await?;
                 Err(std::io::ErrorKind::UnexpectedEof.into())
             }
@@ -195,10 +192,10 @@ impl Origin {
 
 pub(crate) type Strict<T> = Result<T, &'static str>;
 
-/// The request that `bytes` begin with, and its length; `None` while it is not whole.
-fn read_request(bytes: &[u8]) -> Strict<Option<(Seen, usize)>> {
+/// The request at the start of `bytes` and its length; `None` while it is incomplete.
+fn read_request(bytes: &[u8]) -> Strict<Option<(RecordedRequest, usize)>> {
     let Some(end) = find(bytes, b"\r\n\r\n") else {
-        // It may grow whole yet, but not after a line that is wrong already.
+        // It may still become complete unless a line is already invalid.
         return match find(bytes, b"\r\n") {
             Some(line) => request_line(&bytes[..line]).map(|_| None),
             None => Ok(None),
@@ -207,11 +204,11 @@ fn read_request(bytes: &[u8]) -> Strict<Option<(Seen, usize)>> {
     let mut lines = split_lines(&bytes[..end])?.into_iter();
     let (method, target) = request_line(lines.next().unwrap_or_default())?;
     let fields = lines.map(field).collect::<Strict<Vec<_>>>()?;
-    let mut seen = Seen {
+    let mut seen = RecordedRequest {
         method,
         target,
         fields,
-        ..Seen::default()
+        ..RecordedRequest::default()
     };
     match seen.all("host")[..] {
         [host] if !host.is_empty() => {}
@@ -282,7 +279,7 @@ fn request_line(line: &[u8]) -> Strict<(String, String)> {
     }
 }
 
-/// Lines that end with CR LF; neither byte stands anywhere else.
+/// Lines that end with CR LF; neither byte occurs elsewhere.
 fn split_lines(bytes: &[u8]) -> Strict<Vec<&[u8]>> {
     let mut lines = Vec::new();
     let mut rest = bytes;
@@ -300,7 +297,7 @@ fn split_lines(bytes: &[u8]) -> Strict<Vec<&[u8]>> {
     }
 }
 
-/// Name in lower case, and value.
+/// Lower-case name, and value.
 fn field(line: &[u8]) -> Strict<(String, String)> {
     let colon = line
         .iter()
@@ -324,7 +321,7 @@ fn field(line: &[u8]) -> Strict<(String, String)> {
 
 pub(crate) type Chunked = (Vec<u8>, Vec<(String, String)>, usize);
 
-/// A chunked body with its trailers, and its length; `None` while it is not whole.
+/// A chunked body with its trailers and length; `None` while it is incomplete.
 pub(crate) fn chunked(bytes: &[u8]) -> Strict<Option<Chunked>> {
     let (mut body, mut at) = (Vec::new(), 0);
     loop {

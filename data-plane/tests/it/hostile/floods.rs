@@ -1,7 +1,7 @@
-//! Clients that hurry: floods of HTTP/2 frames that cost little to send and much to take.
+//! Floods of HTTP/2 frames that are cheap to send and expensive to process.
 //!
-//! Each flood is of a size that would do harm; the proxy may end the connection, or read no further,
-//! or be done with it cheaply, as long as others are served and what it holds is bounded.
+//! Each flood is large enough to do harm. The proxy may end the connection, stop reading, or
+//! process it cheaply, as long as others are served and its memory is bounded.
 
 use std::time::Duration;
 
@@ -25,19 +25,17 @@ fn request(path: &str) -> Vec<u8> {
     ])
 }
 
-/// How a flood ended.
 #[derive(Debug, PartialEq, Eq)]
 enum Flood {
-    /// The proxy ended the connection after so many bytes.
+    /// The proxy ended the connection after this many bytes.
     Ended(usize),
-    /// It reads no further.
+    /// The proxy stopped reading.
     Held(usize),
-    /// It took it all.
+    /// The proxy read everything.
     Taken,
 }
 
-/// Sends pieces until they are all sent, the connection ends, or nothing was taken for a while. Reads
-/// nothing.
+/// Sends pieces until all are sent, the connection ends, or sending stalls. Reads nothing.
 async fn flood(connection: &mut Connection, pieces: impl Iterator<Item = Vec<u8>>) -> Flood {
     use tokio::io::AsyncWriteExt as _;
     let mut sent = 0;
@@ -51,7 +49,6 @@ async fn flood(connection: &mut Connection, pieces: impl Iterator<Item = Vec<u8>
     Flood::Taken
 }
 
-/// Streams that were begun and are not over.
 #[tokio::test]
 async fn streams_at_once_are_bounded() {
     let front = Front::start_with(|options| {
@@ -73,7 +70,7 @@ async fn streams_at_once_are_bounded() {
                 .await;
         }
         let (mut refused, mut advertised) = (0, None);
-        // 50 less the 8 that are allowed; or the connection is ended before that.
+        // 50 minus the 8 allowed ones, or the connection ended earlier.
         while refused < 42 {
             let Some(frame) = connection.next().await else {
                 break;
@@ -99,7 +96,7 @@ async fn streams_at_once_are_bounded() {
     front.stop().await;
 }
 
-/// CVE-2023-44487: requests that are taken back at once.
+/// CVE-2023-44487: requests that are reset at once.
 #[tokio::test]
 async fn rapid_resets_end_the_connection() {
     let front = Front::start_with(strict).await;
@@ -117,7 +114,7 @@ async fn rapid_resets_end_the_connection() {
             piece
         });
         let flood = flood(&mut connection, pieces).await;
-        // Whatever the kernel took of it, the connection is over.
+        // The connection is closed, whatever the kernel accepted.
         let deadline = Instant::now() + crate::front::client::LIMIT;
         while connection.next().await.is_some() {
             assert!(Instant::now() < deadline);
@@ -131,7 +128,7 @@ async fn rapid_resets_end_the_connection() {
     front.stop().await;
 }
 
-/// CVE-2024-27316 and others: a field block without end.
+/// CVE-2024-27316 and others: an endless field block.
 #[tokio::test]
 async fn continuation_floods_end_the_connection() {
     let front = Front::start_with(strict).await;
@@ -163,7 +160,7 @@ async fn continuation_floods_end_the_connection() {
     front.stop().await;
 }
 
-/// CVE-2019-9512, 9515, 9518 and their like: frames that ask for an answer, or for nothing at all.
+/// CVE-2019-9512, 9515, 9518 and similar: frames that request a reply, or have no effect.
 #[tokio::test]
 async fn floods_of_control_frames_do_no_harm() {
     let front = Front::start_with(strict).await;
@@ -182,16 +179,16 @@ async fn floods_of_control_frames_do_no_harm() {
     ] {
         let hostile = async {
             let mut connection = Connection::open(front.address).await;
-            // Answers are never read: they pile up, or the proxy stops to read.
+            // Replies are not read, so they pile up or the proxy stops reading.
             flood(&mut connection, (0..3_000).map(|_| piece.repeat(100))).await
         };
         let flood = timeout(Duration::from_secs(60), meanwhile(&front, hostile)).await;
-        assert!(flood.is_ok(), "a flood of {name} held the proxy up");
+        assert!(flood.is_ok(), "a flood of {name} blocked the proxy");
     }
     front.stop().await;
 }
 
-/// CVE-2019-9518: DATA frames without data, which cost the sender no window.
+/// CVE-2019-9518: DATA frames without data, which consume no window.
 #[tokio::test]
 async fn floods_of_empty_data_do_no_harm() {
     let front = Front::start_with(strict).await;
@@ -208,7 +205,7 @@ async fn floods_of_empty_data_do_no_harm() {
             .await;
         let piece = frame(DATA, 0, 1, &[]).repeat(100);
         flood(&mut connection, (0..3_000).map(|_| piece.clone())).await;
-        // It brings no byte, so it is closed as a slow body is.
+        // It makes no progress, so it is closed like a slow body.
         while connection.next().await.is_some() {}
     };
     meanwhile(&front, hostile).await;
@@ -217,7 +214,7 @@ async fn floods_of_empty_data_do_no_harm() {
     front.stop().await;
 }
 
-/// CVE-2019-9511, 9517: answers are asked for and no window is given to send them.
+/// CVE-2019-9511, 9517: requests whose responses get no window.
 #[tokio::test]
 async fn windows_that_stay_shut_hold_back_the_origin() {
     let front = Front::start_with(strict).await;
@@ -233,10 +230,13 @@ async fn windows_that_stay_shut_hold_back_the_origin() {
                 );
                 connection.send(&head).await;
             }
-            // Nothing is granted, so the proxy ends what it cannot send.
+            // Without a window, the proxy ends the responses it cannot send.
             let deadline = Instant::now() + crate::front::client::LIMIT;
             while connection.next().await.is_some() {
-                assert!(Instant::now() < deadline, "streams without window last");
+                assert!(
+                    Instant::now() < deadline,
+                    "streams without a window persist"
+                );
             }
         };
         meanwhile(&front, hostile).await;
@@ -244,14 +244,14 @@ async fn windows_that_stay_shut_hold_back_the_origin() {
     let written = front.origin.written();
     assert!(
         written < 48 << 20,
-        "the origin could send {written} bytes to one who takes none"
+        "the origin sent {written} bytes to a client that reads none"
     );
     front.stop().await;
 }
 
 /// RFC 9113 sections 6.5.2, 6.9, 6.9.1.
 #[tokio::test]
-async fn windows_that_cannot_be_end_stream_or_connection() {
+async fn invalid_windows_end_stream_or_connection() {
     let front = Front::start_with(strict).await;
     let grant = |stream, by: u32| frame(WINDOW_UPDATE, 0, stream, &by.to_be_bytes());
     let largest = 0x7fff_ffff;

@@ -1,4 +1,4 @@
-//! Clients that take their time: heads, bodies, reading, silence.
+//! Slow clients: heads, bodies, reads and idle connections.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::{end_of, get, meanwhile, sent, strict};
 use crate::front::client::LIMIT;
 use crate::front::{Front, HOST};
 
-/// Sends one byte after the other, each in time, until the proxy has had enough.
+/// Sends one byte at a time, each within its timeout, until the proxy closes the connection.
 async fn trickle(mut stream: TcpStream, bytes: &[u8], pause: Duration) -> Vec<u8> {
     let trickling = async {
         for byte in bytes.iter().cycle() {
@@ -31,7 +31,7 @@ async fn trickle(mut stream: TcpStream, bytes: &[u8], pause: Duration) -> Vec<u8
     };
     timeout(LIMIT, trickling)
         .await
-        .expect("the proxy has had enough")
+        .expect("the proxy closes the connection")
 }
 
 /// RFC 9110 section 15.5.9.
@@ -62,22 +62,22 @@ async fn slow_heads_are_answered_408_and_closed() {
     front.stop().await;
 }
 
-/// Part of a head behind a request is no slow head before that request is answered.
+/// The timeout of a pipelined head starts when the request before it is answered.
 #[tokio::test]
-async fn a_head_that_is_sent_ahead_of_an_answer_has_its_time_after_it() {
+async fn a_pipelined_head_times_out_only_after_the_response_before_it() {
     let front = Front::start_with(strict).await;
     let ahead = format!("{}GET /next HT", get("/late"));
     let mut stream = sent(&front, ahead.as_bytes()).await;
     let said = end_of(&mut stream).await;
     let said = String::from_utf8_lossy(&said);
-    // The origin takes twice as long as a head may.
+    // The origin takes twice the head timeout.
     assert!(said.starts_with("HTTP/1.1 200 OK\r\n"), "{said}");
     assert!(said.contains("\r\n\r\nokHTTP/1.1 408 "), "{said}");
     front.stop().await;
 }
 
 #[tokio::test]
-async fn those_that_say_nothing_at_all_are_closed() {
+async fn silent_connections_are_closed() {
     let front = Front::start_with(strict).await;
     let silent = (0..50).map(|at| {
         let front = &front;
@@ -91,7 +91,7 @@ async fn those_that_say_nothing_at_all_are_closed() {
             ];
             let start = start[at % start.len()];
             let said = end_of(&mut sent(front, start.as_bytes()).await).await;
-            // Where no request was begun there is none to answer.
+            // Only a started request gets a response.
             let is_begun = start.starts_with("GET");
             assert_eq!(said.starts_with(b"HTTP/1.1 408 "), is_begun, "{start:?}");
         }
@@ -118,7 +118,7 @@ async fn slow_handshakes_are_closed() {
         let mut stream = TcpStream::connect(address).await.unwrap();
         match at % 2 {
             0 => drop(end_of(&mut stream).await),
-            // The start of a ClientHello, which says that 512 bytes follow.
+            // The start of a ClientHello that announces 512 bytes.
             _ => {
                 stream
                     .write_all(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3])
@@ -133,7 +133,7 @@ async fn slow_handshakes_are_closed() {
 }
 
 #[tokio::test]
-async fn slow_bodies_are_closed_and_are_no_requests() {
+async fn slow_bodies_are_closed_and_never_count_as_requests() {
     let front = Front::start_with(strict).await;
     let length = format!("POST /slow HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 1000000\r\n\r\n");
     let chunked =
@@ -153,7 +153,7 @@ async fn slow_bodies_are_closed_and_are_no_requests() {
 }
 
 #[tokio::test]
-async fn slow_readers_are_closed_and_hold_back_the_origin() {
+async fn slow_readers_are_closed_and_throttle_the_origin() {
     let front = Front::start_with(strict).await;
     for (round, path) in (1..).zip(["/large", "/drip"]) {
         let slow = async {
@@ -161,8 +161,8 @@ async fn slow_readers_are_closed_and_hold_back_the_origin() {
             for _ in 0..8 {
                 all.push(sent(&front, get(path).as_bytes()).await);
             }
-            // Nothing is read until the proxy has closed them: what is read then is what the kernel
-            // held, and then the end.
+            // Nothing is read until the proxy has closed them; then the kernel's buffer and the end
+            // remain.
             let closed = async {
                 while front.closed("slow_reader").await < 8 * round {
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -185,7 +185,7 @@ async fn slow_readers_are_closed_and_hold_back_the_origin() {
     let written = front.origin.written();
     assert!(
         written < 48 << 20,
-        "the origin could send {written} bytes to one who reads none"
+        "the origin sent {written} bytes to a client that reads none"
     );
     front.stop().await;
 }
@@ -203,7 +203,7 @@ async fn idle_connections_are_closed() {
 }
 
 #[tokio::test]
-async fn connections_are_bounded_and_those_there_are_go_on() {
+async fn connections_are_bounded_and_existing_ones_continue() {
     let front = Front::start_with(|options| {
         options.proxy.workers = 1;
         options.proxy.max_connections = 20;
@@ -211,7 +211,7 @@ async fn connections_are_bounded_and_those_there_are_go_on() {
     .await;
     let mut kept = TcpStream::connect(front.address).await.unwrap();
     ask(&mut kept).await;
-    // Half of those that come are more than it takes.
+    // Half of the new connections exceed the limit.
     let mut all = Vec::new();
     for _ in 0..40 {
         all.push(TcpStream::connect(front.address).await.unwrap());
@@ -227,7 +227,7 @@ async fn connections_are_bounded_and_those_there_are_go_on() {
     assert!(answered < 20, "{answered} beside one are served");
     ask(&mut kept).await;
     drop(all);
-    // Their places are free again as soon as the proxy has seen them go.
+    // Permits are free again as soon as the proxy has seen the connections close.
     let deadline = tokio::time::Instant::now() + LIMIT;
     loop {
         let mut stream = TcpStream::connect(front.address).await.unwrap();
@@ -237,7 +237,7 @@ async fn connections_are_bounded_and_those_there_are_go_on() {
         }
         assert!(
             tokio::time::Instant::now() < deadline,
-            "no place becomes free"
+            "no permit becomes free"
         );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -245,7 +245,7 @@ async fn connections_are_bounded_and_those_there_are_go_on() {
 }
 
 #[tokio::test]
-async fn one_address_gets_so_many_connections_and_no_more() {
+async fn connections_per_address_are_bounded() {
     let front = Front::start_with(|options| {
         options.proxy.workers = 1;
         options.proxy.max_connections_per_ip = 5;
@@ -265,7 +265,7 @@ async fn one_address_gets_so_many_connections_and_no_more() {
         ask(&mut kept).await;
     }
     assert!(answered <= 5, "{answered} were served");
-    // Another address is another client.
+    // Another address has its own limit.
     let other = tokio::net::TcpSocket::new_v4().unwrap();
     other.bind("127.0.0.2:0".parse().unwrap()).unwrap();
     let mut other = other.connect(front.address).await.unwrap();
@@ -273,7 +273,7 @@ async fn one_address_gets_so_many_connections_and_no_more() {
     front.stop().await;
 }
 
-/// A well-behaved client that keeps its connection.
+/// A well-behaved client on a persistent connection.
 async fn ask(kept: &mut TcpStream) {
     kept.write_all(get("/kept").as_bytes())
         .await

@@ -1,9 +1,9 @@
-//! What instances answer: stripped of what ends here, and refused where it is not well formed.
+//! Responses of instances: hop-by-hop fields are removed, and malformed responses are refused.
 
 use super::{Stage, get};
 
 #[tokio::test]
-async fn rfc_9110_section_7_6_1_fields_of_the_instances_hop_end_here() {
+async fn rfc_9110_section_7_6_1_hop_by_hop_fields_of_responses_are_removed() {
     let mut stage = Stage::start().await;
     let mut client = stage.client(get("/", "")).await;
     let (mut instance, _) = stage.instance().await;
@@ -29,9 +29,9 @@ async fn rfc_9110_section_7_6_1_fields_of_the_instances_hop_end_here() {
     stage.stop().await;
 }
 
-/// RFC 9112 sections 4, 5.1, 6.3: what cannot be read in one way alone is a 502 and goes no further.
+/// RFC 9112 sections 4, 5.1, 6.3: an ambiguous response becomes a 502.
 #[tokio::test]
-async fn answers_that_are_malformed_are_not_passed_on() {
+async fn malformed_responses_become_502() {
     let mut stage = Stage::start().await;
     for (name, answer) in [
         ("4 no status line", "garbage\r\n\r\n"),

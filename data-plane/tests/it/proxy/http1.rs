@@ -1,4 +1,4 @@
-//! HTTP/1.1 towards both sides.
+//! HTTP/1.1 with clients and instances.
 
 use super::{HOST, Stage, Wire, answers_ok, get};
 use crate::feed::plane::within;
@@ -23,12 +23,12 @@ async fn rfc_9112_section_9_3_2_pipelined_requests_are_answered_in_order() {
     stage.stop().await;
 }
 
-/// The head of a request whose body, of four bytes, waits until it is asked for.
+/// The head of a request that expects 100 before its body of four bytes.
 fn expecting() -> String {
     format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
 }
 
-/// The client was asked for its body, and the request goes on as any.
+/// The client receives 100 Continue, and the request proceeds normally.
 async fn sends_the_body(stage: Stage, mut client: Wire, mut instance: Wire) {
     let asked = client.until("\r\n\r\n").await;
     assert_eq!(asked, "HTTP/1.1 100 Continue\r\n\r\n");
@@ -39,7 +39,7 @@ async fn sends_the_body(stage: Stage, mut client: Wire, mut instance: Wire) {
 }
 
 #[tokio::test]
-async fn rfc_9110_section_10_1_1_a_body_is_asked_for_when_the_instance_asks() {
+async fn rfc_9110_section_10_1_1_the_instances_100_is_forwarded() {
     let mut stage = Stage::start().await;
     let (mut client, mut instance, head) = stage.asked(expecting()).await;
     assert!(head.contains("expect: 100-continue\r\n"), "{head}");
@@ -49,29 +49,29 @@ async fn rfc_9110_section_10_1_1_a_body_is_asked_for_when_the_instance_asks() {
 }
 
 #[tokio::test]
-async fn rfc_9110_section_10_1_1_a_refusal_comes_instead_of_100() {
+async fn rfc_9110_section_10_1_1_a_final_response_replaces_100() {
     let mut stage = Stage::start().await;
     let (mut client, mut instance, _) = stage.asked(expecting()).await;
     instance
         .send("HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n")
         .await;
     assert!(client.head().await.starts_with("http/1.1 401"));
-    // The body that was never asked for is not waited for.
+    // The withheld body is not waited for.
     assert_eq!(instance.rest().await, "");
     stage.stop().await;
 }
 
 #[tokio::test]
-async fn rfc_9110_section_10_1_1_an_instance_that_does_not_know_100_gets_the_body() {
+async fn rfc_9110_section_10_1_1_an_instance_without_100_receives_the_body() {
     let mut stage = Stage::start().await;
     let (client, instance, _) = stage.asked(expecting()).await;
     sends_the_body(stage, client, instance).await;
 }
 
 #[tokio::test]
-async fn rfc_9110_section_10_1_1_no_body_is_asked_for_where_nobody_takes_it() {
+async fn rfc_9110_section_10_1_1_no_100_is_sent_without_an_instance() {
     let mut stage = Stage::start().await;
-    // No instance is there for it, or the one that is goes.
+    // The instance is missing, or closes the connection.
     let unknown = expecting().replace(HOST, "unknown.localhost");
     let head = stage.client(unknown).await.head().await;
     assert!(head.starts_with("http/1.1 404"), "{head}");
@@ -92,7 +92,7 @@ async fn rfc_9110_section_15_5_18_another_expectation_is_refused() {
 }
 
 #[tokio::test]
-async fn rfc_9112_section_8_a_truncated_response_is_never_a_clean_end() {
+async fn rfc_9112_section_8_a_truncated_response_is_never_complete() {
     let mut stage = Stage::start().await;
     for (head, part) in [
         ("content-length: 10\r\n", "part"),
@@ -112,7 +112,7 @@ async fn rfc_9112_section_8_a_truncated_response_is_never_a_clean_end() {
 }
 
 #[tokio::test]
-async fn rfc_9112_section_6_3_a_response_of_two_lengths_is_not_passed_on() {
+async fn rfc_9112_section_6_3_a_response_with_two_lengths_becomes_502() {
     let mut stage = Stage::start().await;
     let (mut client, mut instance, _) = stage.asked(get("/", "")).await;
     let both = "content-length: 2\r\ntransfer-encoding: chunked\r\n";
@@ -126,13 +126,13 @@ async fn rfc_9112_section_6_3_a_response_of_two_lengths_is_not_passed_on() {
 
 /// RFC 9112 section 9.5: a client that aborts.
 #[tokio::test]
-async fn a_client_that_leaves_cancels_the_request() {
+async fn a_disconnected_client_cancels_the_request() {
     let mut stage = Stage::start().await;
-    // Before an answer.
+    // Before the response.
     let (client, mut instance, _) = stage.asked(get("/", "")).await;
     drop(client);
     assert_eq!(instance.rest().await, "");
-    // In the middle of one.
+    // During the response.
     let (mut client, mut instance, _) = stage.asked(get("/", "")).await;
     instance
         .send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\npart\r\n")
@@ -150,7 +150,7 @@ async fn a_client_that_leaves_cancels_the_request() {
 }
 
 #[tokio::test]
-async fn rfc_9112_section_9_5_an_early_answer_ends_the_upload() {
+async fn rfc_9112_section_9_5_an_early_response_ends_the_upload() {
     let mut stage = Stage::start().await;
     let head = format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 1000000\r\n\r\nbegin");
     let (mut client, mut instance, _) = stage.asked(&head).await;
@@ -159,14 +159,14 @@ async fn rfc_9112_section_9_5_an_early_answer_ends_the_upload() {
         .send("HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\n\r\nbig")
         .await;
     assert!(client.until("big").await.starts_with("HTTP/1.1 413"));
-    // Neither connection is used for anything else.
+    // Neither connection is reused.
     instance.rest().await;
     client.rest().await;
     stage.stop().await;
 }
 
 #[tokio::test]
-async fn events_are_not_held_back() {
+async fn events_are_not_buffered() {
     let mut stage = Stage::start().await;
     let (mut client, mut instance, _) =
         stage.asked(get("/", "Accept: text/event-stream\r\n")).await;
@@ -231,7 +231,7 @@ async fn rfc_9110_section_6_5_trailers_pass_both_ways() {
 }
 
 #[tokio::test]
-async fn a_get_with_a_chunked_body_keeps_it() {
+async fn a_get_keeps_its_chunked_body() {
     let mut stage = Stage::start().await;
     let request = get("/", "Transfer-Encoding: chunked\r\n") + "3\r\nabc\r\n0\r\n\r\n";
     let (mut client, mut instance, head) = stage.asked(&request).await;
@@ -242,7 +242,7 @@ async fn a_get_with_a_chunked_body_keeps_it() {
 }
 
 #[tokio::test]
-async fn rfc_9110_section_7_6_2_options_is_forwarded_as_often_as_it_may() {
+async fn rfc_9110_section_7_6_2_max_forwards_limits_options() {
     let mut stage = Stage::start().await;
     let options =
         |left: u32| format!("OPTIONS * HTTP/1.1\r\nHost: {HOST}\r\nMax-Forwards: {left}\r\n\r\n");
@@ -257,7 +257,7 @@ async fn rfc_9110_section_7_6_2_options_is_forwarded_as_often_as_it_may() {
 }
 
 #[tokio::test]
-async fn rfc_9110_section_9_3_connect_and_trace_are_not_served() {
+async fn rfc_9110_section_9_3_connect_and_trace_are_refused() {
     let stage = Stage::start().await;
     for request in [
         format!("CONNECT {HOST}:80 HTTP/1.1\r\nHost: {HOST}:80\r\n\r\n"),
@@ -271,7 +271,7 @@ async fn rfc_9110_section_9_3_connect_and_trace_are_not_served() {
 }
 
 #[tokio::test]
-async fn rfc_9209_section_2_an_answer_of_cless_says_why() {
+async fn rfc_9209_section_2_responses_of_cless_state_the_reason() {
     let stage = Stage::start().await;
     let mut client = stage
         .client("GET / HTTP/1.1\r\nHost: unknown.localhost\r\n\r\n")

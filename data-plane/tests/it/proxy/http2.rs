@@ -1,4 +1,4 @@
-//! HTTP/2 towards clients and towards instances, and gRPC over it (RFC 9113).
+//! HTTP/2 with clients and instances, and gRPC (RFC 9113).
 
 use bytes::Bytes;
 use cless_proto::v1::version_spec::Protocol;
@@ -27,7 +27,7 @@ pub(super) async fn client(stage: &Stage) -> SendRequest<Frames> {
     sender
 }
 
-/// A request whose body is fed frame by frame.
+/// A request whose body is sent frame by frame.
 pub(super) fn request(
     path: &str,
 ) -> (
@@ -43,12 +43,11 @@ pub(super) fn request(
     (feed, request)
 }
 
-/// A request whose body has no frame.
 fn bare(path: &str) -> Request<Frames> {
     request(path).1
 }
 
-/// A bare request, and the instance that got it and said this: the head of the answer, and that instance.
+/// Sends a bodiless request and the instance's `reply`; returns the response head and the instance.
 async fn exchange(
     stage: &mut Stage,
     client: &mut SendRequest<Frames>,
@@ -78,8 +77,8 @@ fn status(code: &'static str) -> HeaderMap {
     )])
 }
 
-/// An instance that speaks HTTP/2 and sends back each frame as it comes, then a status in trailers. The
-/// heads it saw come out of the channel.
+/// An HTTP/2 instance that echoes each frame and ends with a status in trailers. The channel yields
+/// the request heads.
 pub(super) fn echo(stage: &mut Stage) -> mpsc::UnboundedReceiver<http::request::Parts> {
     let (_, none) = mpsc::unbounded_channel();
     let mut visitors = std::mem::replace(&mut stage.visitors, none);
@@ -116,7 +115,7 @@ async fn grpc_streams(stage: &mut Stage, content_type: &'static str) {
         .insert("content-type", HeaderValue::from_static(content_type));
     call.headers_mut()
         .insert("te", HeaderValue::from_static("trailers"));
-    // The answer's head comes before the request's body does.
+    // The response head arrives before the request body.
     let response = within("a response", client.send_request(call))
         .await
         .expect("it is answered");
@@ -151,10 +150,10 @@ async fn grpc_streams_both_ways_with_trailers() {
 }
 
 #[tokio::test]
-async fn a_version_that_speaks_http2_gets_all_its_requests_so() {
+async fn an_http2_version_receives_all_requests_over_http2() {
     let mut stage = Stage::speaking(Protocol::H2c).await;
     grpc_streams(&mut stage, "application/octet-stream").await;
-    // Also those of a client that does not.
+    // Including those of HTTP/1.1 clients.
     let mut client = stage.client(super::get("/", "")).await;
     assert!(client.head().await.starts_with("http/1.1 200"));
     client.until("0\r\n\r\n").await;
@@ -162,7 +161,7 @@ async fn a_version_that_speaks_http2_gets_all_its_requests_so() {
 }
 
 #[tokio::test]
-async fn a_caller_of_grpc_reads_its_status_where_cless_answers() {
+async fn responses_of_cless_to_grpc_carry_a_grpc_status() {
     let stage = Stage::start().await;
     let mut client = client(&stage).await;
     let (_feed, mut call) = request("/");
@@ -208,7 +207,7 @@ async fn rfc_9113_section_8_3_1_an_http1_instance_gets_host_and_origin_form() {
 }
 
 #[tokio::test]
-async fn rfc_9113_section_8_1_a_truncated_response_resets_its_stream_alone() {
+async fn rfc_9113_section_8_1_a_truncated_response_resets_only_its_stream() {
     let mut stage = Stage::start().await;
     let mut client = client(&stage).await;
     let said = "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\npart";
@@ -222,14 +221,14 @@ async fn rfc_9113_section_8_1_a_truncated_response_resets_its_stream_alone() {
     drop(instance);
     let second = within("a frame", body.frame()).await.expect("no clean end");
     assert!(second.is_err(), "{second:?}");
-    // The connection goes on.
+    // The connection continues.
     let (response, _instance) = exchange(&mut stage, &mut client, "/", OK).await;
     assert_eq!(response.status(), 200);
     stage.stop().await;
 }
 
 #[tokio::test]
-async fn rfc_9113_section_5_4_2_a_stream_that_is_reset_cancels_its_request_alone() {
+async fn rfc_9113_section_5_4_2_a_reset_stream_cancels_only_its_request() {
     let mut stage = Stage::start().await;
     let mut client = client(&stage).await;
     let call = bare("/left");
@@ -240,7 +239,7 @@ async fn rfc_9113_section_5_4_2_a_stream_that_is_reset_cancels_its_request_alone
         taken = stage.instance() => taken,
     };
     drop(left);
-    // The end of the request's body at most, and then the connection's.
+    // At most the end of the request body, then the end of the connection.
     let rest = instance.rest().await;
     assert!(matches!(rest.as_str(), "" | "0\r\n\r\n"), "{rest:?}");
     let (response, _instance) = exchange(&mut stage, &mut client, "/next", OK).await;
@@ -249,7 +248,7 @@ async fn rfc_9113_section_5_4_2_a_stream_that_is_reset_cancels_its_request_alone
 }
 
 #[tokio::test]
-async fn rfc_9113_section_6_8_a_stopping_node_ends_streams_in_order() {
+async fn rfc_9113_section_6_8_a_stopping_node_ends_connections_in_order() {
     let mut stage = Stage::start().await;
     let mut client = client(&stage).await;
     let call = bare("/");
@@ -257,7 +256,7 @@ async fn rfc_9113_section_6_8_a_stopping_node_ends_streams_in_order() {
     let (mut instance, _) = stage.instance().await;
     let node = stage.node;
     let stopped = tokio::spawn(async move { node.shutdown().await });
-    // GOAWAY went out first; the stream that was open is still answered.
+    // GOAWAY comes first; the open stream still receives its response.
     tokio::time::sleep(super::QUIET).await;
     instance.send(OK).await;
     let (response, mut client) = within("a response", answered).await.expect("no panic");
@@ -272,12 +271,12 @@ async fn rfc_9113_section_6_8_a_stopping_node_ends_streams_in_order() {
 }
 
 #[tokio::test]
-async fn a_stream_that_nobody_reads_holds_up_no_other() {
+async fn an_unread_stream_does_not_block_others() {
     let mut stage = Stage::start().await;
     let mut client = client(&stage).await;
     let said = "HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n";
     let (stalled, mut large) = exchange(&mut stage, &mut client, "/large", said).await;
-    // As much as goes in: the windows, and what the kernel holds.
+    // Fills the windows and the kernel's buffers.
     let filled = tokio::spawn(async move {
         let block = vec![b'x'; 1 << 16];
         let mut sent = 0_usize;
@@ -293,7 +292,7 @@ async fn a_stream_that_nobody_reads_holds_up_no_other() {
     let (_large, sent) = within("back-pressure", filled).await.expect("no panic");
     assert!(
         sent < 40_000_000,
-        "{sent} bytes were taken of a client that reads none"
+        "{sent} bytes were accepted from a client that reads none"
     );
     let (response, _instance) = exchange(&mut stage, &mut client, "/small", OK).await;
     let body = response.into_body().collect();

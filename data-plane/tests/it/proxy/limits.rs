@@ -1,9 +1,9 @@
-//! What clients may cost, as far as it is not in `hostile`.
+//! Client limits that `hostile` does not cover.
 
 use super::{HOST, Stage, get};
 
 #[tokio::test]
-async fn heads_have_a_limit_on_fields_and_on_bytes() {
+async fn heads_are_limited_in_fields_and_bytes() {
     let choose = |options: &mut cless_data_plane::Options| {
         options.proxy.max_headers = 20;
         options.proxy.max_header_bytes = 8192;
@@ -19,7 +19,7 @@ async fn heads_have_a_limit_on_fields_and_on_bytes() {
 }
 
 #[tokio::test]
-async fn one_address_has_its_share_of_connections() {
+async fn connections_per_address_are_limited() {
     let choose = |options: &mut cless_data_plane::Options| options.proxy.max_connections_per_ip = 2;
     let stage = Stage::with(|_| (), choose).await;
     let unknown = "GET / HTTP/1.1\r\nHost: unknown.localhost\r\n\r\n";
@@ -40,7 +40,7 @@ async fn one_address_has_its_share_of_connections() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_and_a_slow_head_have_limits_of_their_own() {
+async fn idle_connections_and_slow_heads_have_separate_timeouts() {
     let choose = |options: &mut cless_data_plane::Options| {
         options.proxy.idle_timeout = 4;
         options.proxy.head_timeout = 1;
@@ -53,7 +53,7 @@ async fn an_idle_connection_and_a_slow_head_have_limits_of_their_own() {
         .client(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n"))
         .await;
     assert!(slow.rest().await.starts_with("HTTP/1.1 408 "));
-    // The time for a head is over, that for an idle connection is not.
+    // The head timeout has expired, the idle timeout has not.
     idle.send(unknown).await;
     idle.until("request id").await;
     let _ = idle.rest().await;

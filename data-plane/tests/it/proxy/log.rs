@@ -1,4 +1,4 @@
-//! The access log and the metrics of a request.
+//! Access log and metrics of a request.
 
 use cless_data_plane::Options;
 use cless_data_plane::proxy::options::AccessLog;
@@ -52,7 +52,7 @@ async fn each_request_is_logged_and_counted() {
     );
     assert!(
         first["cold_start_ms"].is_number(),
-        "it waited for a start: {first}"
+        "the cold start is logged: {first}"
     );
     assert_eq!(first["user_agent"], "test \"x\"");
     assert_eq!(second["reason"], "unknown_host");

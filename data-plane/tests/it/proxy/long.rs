@@ -1,4 +1,5 @@
-//! What lasts long: streams end with their request's time, tunnels do not; both are drained in order.
+//! Long exchanges: streams end at the request timeout, tunnels do not, and both are drained in
+//! order.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ const SWITCH: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
 const SWITCHED: &str =
     "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
 
-/// Requests have a second.
+/// Sets a request timeout of one second.
 fn brief(route: &mut Route) {
     if let Some(settings) = &mut route.settings {
         settings.request_timeout = Some(prost_types::Duration {
@@ -27,7 +28,7 @@ fn brief(route: &mut Route) {
 }
 
 #[tokio::test]
-async fn events_end_with_the_requests_time_and_not_as_if_they_were_whole() {
+async fn events_end_incomplete_at_the_request_timeout() {
     let mut stage = Stage::with(brief, |_| ()).await;
     let mut client = stage.client(get("/events", "")).await;
     let (mut instance, _) = stage.instance().await;
@@ -36,13 +37,13 @@ async fn events_end_with_the_requests_time_and_not_as_if_they_were_whole() {
     client.until("data: 1").await;
     let rest = client.rest().await;
     assert!(!rest.contains("0\r\n\r\n"), "{rest:?}");
-    // The instance is told, by the end of its connection.
+    // The instance is notified by the end of its connection.
     assert_eq!(instance.rest().await, "");
     stage.stop().await;
 }
 
 #[tokio::test]
-async fn a_stream_of_grpc_ends_with_the_requests_time_by_a_reset() {
+async fn a_grpc_stream_is_reset_at_the_request_timeout() {
     let mut stage = Stage::with(brief, |_| ()).await;
     let _seen = echo(&mut stage);
     let mut client = client(&stage).await;
@@ -60,7 +61,7 @@ async fn a_stream_of_grpc_ends_with_the_requests_time_by_a_reset() {
 }
 
 #[tokio::test]
-async fn a_tunnel_outlasts_the_requests_time() {
+async fn a_tunnel_outlasts_the_request_timeout() {
     let mut stage = Stage::with(brief, |_| ()).await;
     let mut client = stage.client(get("/", SWITCH)).await;
     let (mut instance, _) = stage.instance().await;
@@ -76,7 +77,7 @@ async fn a_tunnel_outlasts_the_requests_time() {
 }
 
 #[tokio::test]
-async fn streams_and_tunnels_run_to_their_end_on_a_node_that_stops() {
+async fn streams_and_tunnels_complete_on_a_stopping_node() {
     let mut stage = Stage::with(|_| (), |options| options.drain_timeout = 30).await;
     let mut events = stage.client(get("/events", "")).await;
     let (mut source, _) = stage.instance().await;
@@ -95,7 +96,7 @@ async fn streams_and_tunnels_run_to_their_end_on_a_node_that_stops() {
         }
     })
     .await;
-    // Both ways, as before.
+    // Both directions still work.
     source.send("9\r\ndata: 1\n\n\r\n").await;
     events.until("data: 1").await;
     tunnel.send("ping").await;
@@ -106,17 +107,17 @@ async fn streams_and_tunnels_run_to_their_end_on_a_node_that_stops() {
     far.send("bye").await;
     drop(far);
     assert_eq!(tunnel.rest().await, "bye");
-    // Each direction ends by itself: a client may send on to an instance that sends no more.
+    // Each direction ends separately: a client may still send to an instance that has finished.
     drop(tunnel);
     within("the node stops", stopped).await.expect("no panic");
     assert!(
         began.elapsed() < Duration::from_secs(20),
-        "it waited for nothing"
+        "the node did not wait for the tunnel"
     );
 }
 
 #[tokio::test]
-async fn what_does_not_end_is_cut_when_the_time_to_drain_is_up() {
+async fn unfinished_exchanges_are_cancelled_at_the_drain_timeout() {
     let mut stage = Stage::with(|_| (), |options| options.drain_timeout = 1).await;
     let mut events = stage.client(get("/events", "")).await;
     let (mut source, _) = stage.instance().await;
@@ -135,7 +136,7 @@ async fn what_does_not_end_is_cut_when_the_time_to_drain_is_up() {
 }
 
 #[tokio::test]
-async fn a_node_that_stops_does_not_wait_for_who_has_said_nothing() {
+async fn a_stopping_node_does_not_wait_for_silent_connections() {
     let stage = Stage::with(|_| (), |options| options.drain_timeout = 30).await;
     let mut mute = stage.client("").await;
     let mut slow = stage.client("GET / HT").await;
@@ -144,7 +145,7 @@ async fn a_node_that_stops_does_not_wait_for_who_has_said_nothing() {
     let stopped = tokio::spawn(async move { stage.node.shutdown().await });
     assert_eq!(mute.rest().await, "");
     assert!(began.elapsed() < Duration::from_secs(3), "it waited");
-    // Who has begun a request may end it.
+    // A started request may be completed.
     assert!(!stopped.is_finished(), "a request is under way");
     slow.send("TP/1.1\r\nHost: unknown.localhost\r\n\r\n").await;
     let head = slow.head().await;

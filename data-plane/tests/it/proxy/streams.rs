@@ -1,4 +1,5 @@
-//! Streams of HTTP/2 that break off, on either side: a reset is never a message's end (RFC 9113 section 8.1).
+//! Truncated HTTP/2 streams on either side: a reset never completes a message (RFC 9113 section
+//! 8.1).
 
 use bytes::Bytes;
 use cless_proto::v1::version_spec::Protocol;
@@ -27,7 +28,7 @@ fn post(client: &mut SendRequest<Bytes>, path: &str) -> (ResponseFuture, SendStr
     client.send_request(request, false).expect("it is taken")
 }
 
-/// Reads to the end of a body; whether that was a clean one.
+/// Reads a body to its end; whether that was a clean end.
 async fn is_whole(mut body: RecvStream) -> bool {
     while let Some(data) = within("the end", body.data()).await {
         let Ok(data) = data else { return false };
@@ -36,7 +37,7 @@ async fn is_whole(mut body: RecvStream) -> bool {
     within("trailers", body.trailers()).await.is_ok()
 }
 
-/// The instance's end of a connection of HTTP/2. A visitor that only looked whether it listens says nothing.
+/// The instance's side of an HTTP/2 connection. Readiness probes send nothing and are skipped.
 async fn speaks(stage: &mut Stage) -> h2::server::Connection<TcpStream, Bytes> {
     loop {
         let stream = within("a connection", stage.visitors.recv()).await;
@@ -48,7 +49,7 @@ async fn speaks(stage: &mut Stage) -> h2::server::Connection<TcpStream, Bytes> {
 }
 
 #[tokio::test]
-async fn rfc_9113_section_8_1_an_upload_that_is_reset_is_no_whole_request() {
+async fn rfc_9113_section_8_1_a_reset_upload_is_not_a_complete_request() {
     let mut stage = Stage::start().await;
     let mut client = client(&stage).await;
     for reason in RESETS {
@@ -65,7 +66,7 @@ async fn rfc_9113_section_8_1_an_upload_that_is_reset_is_no_whole_request() {
 }
 
 #[tokio::test]
-async fn rfc_9113_section_5_4_2_a_request_that_is_reset_at_once_is_not_passed_on() {
+async fn rfc_9113_section_5_4_2_a_request_reset_at_once_is_not_forwarded() {
     let mut stage = Stage::start().await;
     let mut connection = Connection::open(stage.address).await;
     let head = |path| {
@@ -89,8 +90,8 @@ async fn rfc_9113_section_5_4_2_a_request_that_is_reset_at_once_is_not_passed_on
 }
 
 #[tokio::test]
-async fn rfc_9113_section_8_1_a_response_that_is_reset_is_no_whole_one() {
-    // One worker, so that one connection has the requests of both clients.
+async fn rfc_9113_section_8_1_a_reset_response_is_not_complete() {
+    // One worker, so that one connection carries the requests of both clients.
     let alone = |options: &mut cless_data_plane::Options| options.proxy.workers = 1;
     let mut stage = Stage::with(spoken(Protocol::H2c), alone).await;
     let mut client = client(&stage).await;
@@ -101,7 +102,7 @@ async fn rfc_9113_section_8_1_a_response_that_is_reset_is_no_whole_one() {
         if instance.is_none() {
             instance = Some(speaks(&mut stage).await);
         }
-        let instance = instance.as_mut().expect("it is there");
+        let instance = instance.as_mut().expect("the instance is connected");
         let mut begun = Vec::new();
         while begun.len() < 2 {
             let (_, mut respond) = within("a request", instance.accept())
@@ -138,7 +139,7 @@ async fn rfc_9113_section_8_1_a_response_that_is_reset_is_no_whole_one() {
 }
 
 #[tokio::test]
-async fn an_upload_whose_window_is_shut_ends_with_its_caller() {
+async fn an_upload_without_window_ends_with_its_client() {
     let mut stage = Stage::speaking(Protocol::H2c).await;
     let mut client = client(&stage).await;
     let (response, mut upload) = post(&mut client, "/upload");
@@ -147,7 +148,7 @@ async fn an_upload_whose_window_is_shut_ends_with_its_caller() {
         .await
         .expect("more")
         .expect("whole");
-    // More than the instance's window takes, and nothing of it is read.
+    // More than the instance's window; the instance reads nothing.
     upload.reserve_capacity(1 << 20);
     upload
         .send_data(vec![b'x'; 1 << 20].into(), false)
@@ -174,9 +175,9 @@ async fn an_upload_whose_window_is_shut_ends_with_its_caller() {
     stage.stop().await;
 }
 
-/// What ends a connection of HTTP/1 ends a stream here, and its answer has no `Connection`.
+/// A response that closes an HTTP/1 connection ends only its stream here, and has no `Connection`.
 #[tokio::test]
-async fn rfc_9113_section_8_2_2_an_answer_of_cless_is_one_on_a_stream_too() {
+async fn rfc_9113_section_8_2_2_responses_of_cless_are_valid_on_a_stream() {
     let stage = Stage::start().await;
     let mut client = client(&stage).await;
     let many = (0..200).fold(Request::get(format!("http://{HOST}/")), |request, at| {
@@ -199,7 +200,7 @@ async fn rfc_9113_section_8_2_2_an_answer_of_cless_is_one_on_a_stream_too() {
 }
 
 #[tokio::test]
-async fn rfc_9110_section_10_1_1_a_stream_is_asked_for_its_body_once_the_instance_wants_it() {
+async fn rfc_9110_section_10_1_1_100_reaches_a_stream_when_the_instance_sends_it() {
     let mut stage = Stage::start().await;
     let mut client = client(&stage).await;
     let request = Request::post(format!("http://{HOST}/upload")).header("expect", "100-continue");
@@ -210,7 +211,10 @@ async fn rfc_9110_section_10_1_1_a_stream_is_asked_for_its_body_once_the_instanc
     let asked = std::future::poll_fn(|cx| response.poll_informational(cx));
     let mut asked = std::pin::pin!(asked);
     let early = tokio::time::timeout(QUIET, asked.as_mut()).await;
-    assert!(early.is_err(), "nobody wants it yet: {early:?}");
+    assert!(
+        early.is_err(),
+        "no 100 before the instance sends it: {early:?}"
+    );
     instance.send("HTTP/1.1 100 Continue\r\n\r\n").await;
     let asked = within("the 100", asked).await.expect("one").expect("whole");
     assert_eq!(asked.status(), StatusCode::CONTINUE);

@@ -7,9 +7,9 @@ const SWITCHED: &str =
     "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
 
 #[tokio::test]
-async fn rfc_9110_section_7_8_bytes_at_the_switch_are_kept() {
+async fn rfc_9110_section_7_8_bytes_sent_before_the_switch_are_kept() {
     let mut stage = Stage::start().await;
-    // The client is ahead of the answer: what it sends is no HTTP, although it looks like a bad head.
+    // The client sends ahead of the response: its bytes resemble a malformed head but are not HTTP.
     let mut client = stage.client(get("/chat", SWITCH) + "early\n\n").await;
     let (mut instance, head) = stage.instance().await;
     assert!(head.contains("upgrade: websocket\r\n"), "{head}");
@@ -26,13 +26,13 @@ async fn rfc_9110_section_7_8_bytes_at_the_switch_are_kept() {
     assert!(stage.metrics().await.contains("cless_tunnels 1"));
     drop(instance);
     assert_eq!(client.rest().await, "");
-    // Its own direction is open until then.
+    // Its own direction stays open until then.
     drop(client);
     stage.stop().await;
 }
 
 #[tokio::test]
-async fn rfc_9110_section_7_8_a_switch_that_is_refused_is_a_request_like_any() {
+async fn rfc_9110_section_7_8_a_refused_switch_is_an_ordinary_request() {
     let mut stage = Stage::start().await;
     let mut client = stage.client(get("/1", SWITCH) + &get("/2", "")).await;
     let (mut instance, _) = stage.instance().await;
@@ -45,7 +45,7 @@ async fn rfc_9110_section_7_8_a_switch_that_is_refused_is_a_request_like_any() {
 }
 
 #[tokio::test]
-async fn rfc_9110_section_7_8_an_instance_does_not_switch_unasked() {
+async fn rfc_9110_section_7_8_an_unrequested_switch_is_refused() {
     let mut stage = Stage::start().await;
     let mut client = stage.client(get("/", "")).await;
     let (mut instance, _) = stage.instance().await;

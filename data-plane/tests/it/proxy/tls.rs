@@ -1,4 +1,4 @@
-//! HTTPS: certificates by host, their renewal, the redirect from HTTP.
+//! HTTPS: certificates by host, their renewal, and the redirect from HTTP.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -17,7 +17,7 @@ use tokio_rustls::client::TlsStream;
 use super::{HOST, OK, Stage, get};
 use crate::feed::plane::within;
 
-/// A new certificate in the folder; the chain it is trusted by.
+/// Writes a new certificate to the folder and returns its chain.
 fn certify(folder: &Path, name: &str, hosts: &[&str]) -> Vec<u8> {
     let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
     let made = rcgen::generate_simple_self_signed(hosts).expect("a certificate");
@@ -28,7 +28,7 @@ fn certify(folder: &Path, name: &str, hosts: &[&str]) -> Vec<u8> {
     chain
 }
 
-/// Shakes hands for `host`, trusting `roots` alone.
+/// Performs a handshake for `host`, trusting only `roots`.
 async fn shake(
     address: SocketAddr,
     host: &str,
@@ -120,7 +120,7 @@ async fn both_versions_of_tls_serve_the_hosts_certificate() {
             "{host}"
         );
     }
-    // HTTP/2 by agreement.
+    // HTTP/2 by ALPN.
     let stream = shake(
         address,
         HOST,
@@ -136,7 +136,7 @@ async fn both_versions_of_tls_serve_the_hosts_certificate() {
 }
 
 #[tokio::test]
-async fn rfc_9110_section_15_5_20_a_host_of_another_certificate_is_misdirected() {
+async fn rfc_9110_section_15_5_20_a_host_outside_the_certificate_is_misdirected() {
     let folder = tempfile::tempdir().expect("a folder");
     let first = certify(folder.path(), "a", &[HOST]);
     certify(folder.path(), "b", &["b.localhost"]);
@@ -152,7 +152,7 @@ async fn rfc_9110_section_15_5_20_a_host_of_another_certificate_is_misdirected()
 }
 
 #[tokio::test]
-async fn a_renewed_certificate_is_served_and_open_connections_stay() {
+async fn a_renewed_certificate_is_served_and_open_connections_continue() {
     let folder = tempfile::tempdir().expect("a folder");
     let before = certify(folder.path(), "a", &[HOST]);
     let stage = Stage::with(|_| (), with_folder(folder.path(), false)).await;
@@ -173,13 +173,13 @@ async fn a_renewed_certificate_is_served_and_open_connections_stay() {
     let unknown = "GET / HTTP/1.1\r\nHost: unknown.a.localhost\r\n\r\n";
     let answer = ask(&mut open, unknown, "\r\n\r\n").await;
     assert!(answer.starts_with("http/1.1 404"), "{answer}");
-    // A folder that is spoiled costs nothing.
+    // A damaged file in the folder has no effect.
     std::fs::write(folder.path().join("a.key"), "no key").expect("a file");
     stage.stop().await;
 }
 
 #[tokio::test]
-async fn rfc_9110_section_15_4_9_plain_http_is_sent_to_https() {
+async fn rfc_9110_section_15_4_9_plain_http_redirects_to_https() {
     let folder = tempfile::tempdir().expect("a folder");
     certify(folder.path(), "a", &[HOST]);
     let stage = Stage::with(|_| (), with_folder(folder.path(), true)).await;
@@ -195,7 +195,7 @@ async fn rfc_9110_section_15_4_9_plain_http_is_sent_to_https() {
 }
 
 #[tokio::test]
-async fn a_node_that_stops_does_not_wait_for_who_has_said_nothing_over_tls() {
+async fn a_stopping_node_does_not_wait_for_silent_tls_connections() {
     let folder = tempfile::tempdir().expect("a folder");
     let chain = certify(folder.path(), "a", &[HOST]);
     let prepare = with_folder(folder.path(), false);

@@ -1,4 +1,4 @@
-//! Traces, as a collector gets them.
+//! Traces as received by a collector.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,7 +20,6 @@ use crate::feed::plane::within;
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "b7ad6b7169203331";
 
-/// A collector that takes what it is sent.
 struct Collector {
     address: SocketAddr,
     messages: mpsc::UnboundedReceiver<otlp::ExportTraceServiceRequest>,
@@ -51,7 +50,7 @@ impl Collector {
         Self { address, messages }
     }
 
-    /// The spans of the next message, and what they say of their node.
+    /// The spans of the next message, and the attributes of their node.
     async fn next(&mut self) -> (Vec<Span>, BTreeMap<String, Value>) {
         let message = within("spans", self.messages.recv()).await;
         let message = message.expect("the collector lives");
@@ -65,7 +64,6 @@ impl Collector {
     }
 }
 
-/// A stage whose node exports to this address.
 async fn stage(collector: SocketAddr, ratio: f64) -> Stage {
     let to = format!("http://{collector}");
     let choose = move |options: &mut Options| {
@@ -96,14 +94,14 @@ fn named<'a>(spans: &'a [Span], name: &str) -> &'a Span {
     found.unwrap_or_else(|| panic!("no {name} in {spans:?}"))
 }
 
-/// What the instance was told of the trace: its id, the parent, the flags.
+/// The trace id, parent and flags sent to the instance.
 fn traceparent(head: &str) -> [&str; 3] {
     let mut told = head
         .lines()
         .filter_map(|line| line.strip_prefix("traceparent: 00-"));
     let (one, another) = (told.next(), told.next());
-    assert!(another.is_none(), "it is there twice: {head}");
-    let mut parts = one.expect("it is told").split('-');
+    assert!(another.is_none(), "it occurs twice: {head}");
+    let mut parts = one.expect("a traceparent").split('-');
     [(); 3].map(|()| parts.next().expect("three parts"))
 }
 
@@ -160,7 +158,7 @@ async fn a_trace_is_continued_through_a_cold_start_to_the_instance() {
     assert_eq!(node.get("cless.node").cloned(), text("one"));
     assert!(node.contains_key("service.instance.id"), "{node:?}");
 
-    // The caller's word goes before the ratio both ways; without one, this ratio records nothing.
+    // The caller's decision overrides the ratio both ways; without one, this ratio records nothing.
     let not = format!("traceparent: 00-{TRACE}-{CALLER}-00\r\n");
     instance = exchange(&mut client, instance, &not, [TRACE, CALLER, "00"]).await;
     client.send(get("/", "")).await;
@@ -173,7 +171,7 @@ async fn a_trace_is_continued_through_a_cold_start_to_the_instance() {
     assert!(collector.messages.try_recv().is_err(), "none is recorded");
 }
 
-/// A request that says this of its trace, and what the instance must be told.
+/// A request with this `traceparent`, and the expected one at the instance.
 async fn exchange(
     client: &mut super::Wire,
     mut instance: super::Wire,
@@ -188,7 +186,7 @@ async fn exchange(
 }
 
 #[tokio::test]
-async fn what_cless_answers_itself_is_traced_and_the_last_spans_are_sent_on_shutdown() {
+async fn responses_of_cless_are_traced_and_the_last_spans_are_sent_on_shutdown() {
     let mut collector = Collector::start().await;
     let stage = stage(collector.address, 1.0).await;
     let mut client = stage
@@ -202,13 +200,13 @@ async fn what_cless_answers_itself_is_traced_and_the_last_spans_are_sent_on_shut
         panic!("one span, not {spans:?}")
     };
     assert_eq!(span.name, "GET");
-    assert!(span.parent_span_id.is_empty(), "it begins a trace");
+    assert!(span.parent_span_id.is_empty(), "it starts a trace");
     let told = values(&span.attributes);
     assert_eq!(told.get("error.type").cloned(), text("unknown_host"));
 }
 
 #[tokio::test]
-async fn a_collector_that_is_away_costs_spans_and_no_requests() {
+async fn an_unreachable_collector_costs_spans_and_no_requests() {
     let gone = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = gone.local_addr().expect("an address");
     drop(gone);

@@ -1,4 +1,4 @@
-//! Connections to instances: kept, given up, and never left to hold an app.
+//! Connections to instances: reuse, closing, and fairness to single-threaded applications.
 
 use std::time::{Duration, Instant};
 
@@ -6,25 +6,25 @@ use super::{OK, Stage, Wire, get};
 use crate::feed::plane::within;
 use crate::front::origin;
 
-/// Requests at once, fewer than an instance takes.
+/// Concurrent requests, below the concurrency of the instance.
 const BURST: usize = 64;
 
-/// RFC 9110 section 9.2.2: what may have been acted on is not sent again unasked.
+/// RFC 9110 section 9.2.2: a request that may have been processed is not retried.
 #[tokio::test]
-async fn a_request_is_sent_again_only_if_no_byte_of_it_was() {
+async fn a_request_is_retried_only_if_none_of_it_was_sent() {
     let mut stage = Stage::start().await;
     let mut client = stage.client(get("/1", "")).await;
     let (mut instance, _) = stage.instance().await;
     instance.send(OK).await;
     client.until("ok").await;
-    // Closed while it was idle: the next request goes out on another.
+    // Closed while idle: the next request uses another connection.
     drop(instance);
     client.send(get("/2", "")).await;
     let (mut instance, head) = stage.instance().await;
     assert!(head.starts_with("get /2 "), "{head}");
     instance.send(OK).await;
     client.until("ok").await;
-    // Closed once it had read: what the instance did with it nobody knows.
+    // Closed after reading: the instance may have processed the request.
     client.send(get("/3", "")).await;
     assert!(instance.head().await.starts_with("get /3 "));
     drop(instance);
@@ -34,7 +34,7 @@ async fn a_request_is_sent_again_only_if_no_byte_of_it_was() {
     stage.stop().await;
 }
 
-/// Serves one connection at a time, each until it closes, as a single-threaded app does.
+/// Serves one connection at a time until it closes, like a single-threaded application.
 async fn one_at_a_time(mut visitors: tokio::sync::mpsc::UnboundedReceiver<tokio::net::TcpStream>) {
     while let Some(stream) = visitors.recv().await {
         let mut wire = Wire::of(stream);
@@ -45,8 +45,8 @@ async fn one_at_a_time(mut visitors: tokio::sync::mpsc::UnboundedReceiver<tokio:
 }
 
 #[tokio::test]
-async fn an_app_with_one_thread_is_not_left_waiting_on_an_idle_connection() {
-    // By the setting, and without it.
+async fn a_single_threaded_app_does_not_wait_on_an_idle_connection() {
+    // With the setting, and without it.
     for concurrency in [1, 80] {
         let shape = move |route: &mut cless_proto::v1::Route| {
             if let Some(settings) = &mut route.settings {
@@ -57,7 +57,7 @@ async fn an_app_with_one_thread_is_not_left_waiting_on_an_idle_connection() {
         let mut stage = Stage::with(shape, |options| options.proxy.workers = 2).await;
         let (_, none) = tokio::sync::mpsc::unbounded_channel();
         tokio::spawn(one_at_a_time(std::mem::replace(&mut stage.visitors, none)));
-        // Neighbours are served by different threads: each would keep a connection of its own.
+        // Requests arrive on different threads, each of which would keep a connection.
         let mut clients = Vec::new();
         for _ in 0..4 {
             clients.push(stage.client("").await);
@@ -69,7 +69,7 @@ async fn an_app_with_one_thread_is_not_left_waiting_on_an_idle_connection() {
                 client.until("ok").await;
             }
         }
-        // Six changes of thread: an idle connection left open would cost over a second each.
+        // Six changes of thread: each idle connection left open would cost over a second.
         let took = began.elapsed();
         assert!(
             took < Duration::from_secs(4),
@@ -98,14 +98,14 @@ async fn a_burst_does_not_wait_for_a_slow_app() {
 }
 
 #[tokio::test]
-async fn requests_in_progress_end_before_the_node_does() {
+async fn requests_in_progress_complete_before_the_node_stops() {
     let mut stage = Stage::start().await;
     let mut client = stage.client(get("/", "")).await;
     let mut idle = stage.client("").await;
     let (mut instance, _) = stage.instance().await;
     let Stage { node, address, .. } = stage;
     let stopped = tokio::spawn(async move { node.shutdown().await });
-    // No new connection, and one without a request ends.
+    // New connections are refused, and idle ones are closed.
     within("the listener closes", async {
         while tokio::net::TcpStream::connect(address).await.is_ok() {
             tokio::task::yield_now().await;
@@ -121,7 +121,7 @@ async fn requests_in_progress_end_before_the_node_does() {
 }
 
 #[tokio::test]
-async fn rfc_9112_section_9_4_what_follows_a_response_unasked_is_no_response() {
+async fn rfc_9112_section_9_4_unsolicited_data_is_not_a_response() {
     let mut stage = Stage::start().await;
     let mut client = stage.client(get("/1", "")).await;
     let (mut instance, _) = stage.instance().await;
@@ -132,13 +132,13 @@ async fn rfc_9112_section_9_4_what_follows_a_response_unasked_is_no_response() {
         .await;
     client.until("ok").await;
     client.send(get("/2", "")).await;
-    // On another connection: what is said on the first is not believed any more.
+    // Another connection: the first is no longer trusted.
     let (mut next, head) = stage.instance().await;
     assert!(head.starts_with("get /2 "), "{head}");
     assert_eq!(instance.rest().await, "");
     next.send(OK).await;
     client.until("ok").await;
-    // Nor what is said while it idles.
+    // Nor is data that arrives while the connection is idle.
     next.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil")
         .await;
     tokio::time::sleep(super::QUIET).await;
@@ -151,7 +151,7 @@ async fn rfc_9112_section_9_4_what_follows_a_response_unasked_is_no_response() {
 }
 
 #[tokio::test]
-async fn rfc_9110_section_15_2_a_response_may_have_interim_ones_before_it() {
+async fn rfc_9110_section_15_2_interim_responses_precede_the_final_one() {
     let mut stage = Stage::start().await;
     let mut client = stage.client(get("/", "")).await;
     let (mut instance, _) = stage.instance().await;
@@ -176,9 +176,9 @@ async fn rfc_9110_section_15_2_a_response_may_have_interim_ones_before_it() {
     stage.stop().await;
 }
 
-/// An upload longer than any buffer, of known length and in chunks, to an instance that reads as it likes.
+/// An upload larger than any buffer, with a length and in chunks, to a slow reader.
 #[tokio::test]
-async fn a_long_upload_arrives_whole() {
+async fn a_long_upload_arrives_complete() {
     const LENGTH: usize = 3 << 20;
     let mut stage = Stage::start().await;
     let body: Vec<u8> = (0..LENGTH).map(|at| (at % 251) as u8).collect();

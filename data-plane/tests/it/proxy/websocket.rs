@@ -18,13 +18,13 @@ use crate::feed::plane::within;
 
 type Sender = SendRequest<Empty<Bytes>>;
 
-/// A client that has the proxy's settings.
+/// A client that has received the proxy's settings.
 async fn client(stage: &Stage) -> Sender {
     let stream = TcpStream::connect(stage.address).await.expect("it accepts");
     let shaken = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
     let (mut sender, connection) = within("a handshake", shaken).await.expect("HTTP/2");
     tokio::spawn(connection);
-    // Extended CONNECT may be sent only once it was offered (RFC 8441 section 4).
+    // Extended CONNECT requires the proxy's setting (RFC 8441 section 4).
     let unknown = Request::get("http://unknown.localhost/").version(Version::HTTP_2);
     let answered = sender.send_request(unknown.body(Empty::new()).expect("a request"));
     assert_eq!(
@@ -46,7 +46,7 @@ fn connect(protocol: &'static str) -> Request<Empty<Bytes>> {
     request
 }
 
-/// What a head's key is answered with (RFC 6455 section 4.2.2).
+/// The accept value for the key in a head (RFC 6455 section 4.2.2).
 fn accept_of(head: &str) -> String {
     let lines = head.lines().filter_map(|line| line.split_once(": "));
     let mut named = lines.filter(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-key"));
@@ -57,7 +57,7 @@ fn accept_of(head: &str) -> String {
     BASE64_STANDARD.encode(Sha1::digest(format!("{key}{guid}")))
 }
 
-/// A WebSocket that is open, and the instance's end of it.
+/// An open WebSocket and the instance's end of it.
 async fn opened(stage: &mut Stage, sender: &mut Sender) -> (Response<Incoming>, Wire) {
     let answered = sender.send_request(connect("websocket"));
     let played = async {
@@ -100,7 +100,7 @@ async fn rfc_8441_section_5_a_websocket_runs_over_a_stream() {
     }
     let socket = within("a stream", hyper::upgrade::on(&mut response)).await;
     let mut socket = TokioIo::new(socket.expect("upgraded"));
-    // What came right behind the instance's head is not lost.
+    // Data directly after the instance's head is kept.
     let mut read = [0; 5];
     within("bytes", socket.read_exact(&mut read))
         .await
@@ -115,7 +115,7 @@ async fn rfc_8441_section_5_a_websocket_runs_over_a_stream() {
         .expect("more");
     assert_eq!(&read[..4], b"pong");
     assert!(stage.metrics().await.contains("cless_tunnels 1"));
-    // Its end is the stream's, and other streams go on.
+    // Its end ends the stream; other streams continue.
     drop(instance);
     let mut rest = Vec::new();
     let ended = within("the end", socket.read_to_end(&mut rest)).await;
@@ -127,24 +127,24 @@ async fn rfc_8441_section_5_a_websocket_runs_over_a_stream() {
 }
 
 #[tokio::test]
-async fn rfc_8441_section_5_a_client_that_leaves_its_stream_ends_the_websocket() {
+async fn rfc_8441_section_5_a_reset_stream_ends_the_websocket() {
     let mut stage = Stage::start().await;
     let mut sender = client(&stage).await;
     let (response, mut instance) = opened(&mut stage, &mut sender).await;
     drop(response);
     assert_eq!(instance.rest().await, "");
-    // Also while the instance does not close its end.
+    // Even while the instance keeps its end open.
     stage.until_measured("cless_tunnels 0").await;
     drop(instance);
     stage.stop().await;
 }
 
 #[tokio::test]
-async fn rfc_6455_section_4_1_an_instance_that_does_not_switch_opens_nothing() {
+async fn rfc_6455_section_4_1_an_instance_that_does_not_switch_opens_no_tunnel() {
     let mut stage = Stage::start().await;
     let mut sender = client(&stage).await;
     for (answer, status) in [
-        // A success would be a tunnel to the client (RFC 9110 section 9.3.6).
+        // A success status would be a tunnel to the client (RFC 9110 section 9.3.6).
         ("200 OK\r\ncontent-length: 0\r\n", 502),
         (
             "101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n",
@@ -180,7 +180,7 @@ async fn rfc_9220_section_3_other_protocols_and_instances_are_refused() {
     assert_eq!(response.status(), 501);
     drop(sender);
     stage.stop().await;
-    // An instance that speaks HTTP/2 alone is not asked to switch.
+    // An HTTP/2 instance is not asked to switch.
     let stage = Stage::speaking(Protocol::H2c).await;
     let mut sender = client(&stage).await;
     let answered = sender.send_request(connect("websocket"));

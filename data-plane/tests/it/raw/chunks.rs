@@ -1,17 +1,17 @@
-//! The syntax of chunked bodies.
+//! Syntax of chunked bodies.
 
-use super::{BAD, Row, Wanted, hold, is_empty, is_hello, post, row};
+use super::{BAD, Expected, Row, hold, is_empty, is_hello, post, row};
 
-/// No trailer that the proxy passes on may name what routes, frames or authenticates (RFC 9110 section
-/// 6.5.1); the origin's parser checks most of that.
-fn is_hello_without_harm(seen: &crate::front::origin::Seen) -> bool {
+/// Forwarded trailers must not affect routing, framing or authentication (RFC 9110 section 6.5.1);
+/// the origin's parser checks most of that.
+fn is_hello_without_harm(seen: &crate::front::origin::RecordedRequest) -> bool {
     is_hello(seen)
         && seen.all("host") == ["a.localhost"]
         && seen.all("x-forwarded-for") == ["127.0.0.1"]
 }
 
-fn chunked(name: &'static str, body: &str, wanted: Wanted) -> Row {
-    row(name, post("Transfer-Encoding: chunked\r\n", body), wanted)
+fn chunked(name: &'static str, body: &str, expected: Expected) -> Row {
+    row(name, post("Transfer-Encoding: chunked\r\n", body), expected)
 }
 
 #[tokio::test]
@@ -23,34 +23,34 @@ async fn chunks_are_well_formed_or_400() {
         chunked(
             "7.1 in two chunks",
             "2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n",
-            Wanted::Passed(is_hello),
+            Expected::Passed(is_hello),
         ),
-        chunked("7.1 none", "0\r\n\r\n", Wanted::Passed(is_empty)),
+        chunked("7.1 none", "0\r\n\r\n", Expected::Passed(is_empty)),
         chunked(
             "7.1 sizes in capitals and with zeros",
             "005\r\nhello\r\n000\r\n\r\n",
-            Wanted::Passed(is_hello),
+            Expected::Passed(is_hello),
         ),
         chunked(
             "7.1.1 an extension",
             "5;a=b\r\nhello\r\n0;c\r\n\r\n",
-            Wanted::Passed(is_hello),
+            Expected::Passed(is_hello),
         ),
         chunked(
             "7.1.1 a quoted extension",
             "5;a=\"b;c\"\r\nhello\r\n0\r\n\r\n",
-            Wanted::Passed(is_hello),
+            Expected::Passed(is_hello),
         ),
         chunked(
             "7.1.1 white space before an extension",
             "5 ;a\r\nhello\r\n0\r\n\r\n",
-            Wanted::Either(&[400], is_hello),
+            Expected::Either(&[400], is_hello),
         ),
         chunked("7.1.1 a long extension", &flood, BAD),
         chunked(
             "7.1.1 many extensions",
             &drops,
-            Wanted::Either(&[400], |seen| seen.body.len() == 10_000),
+            Expected::Either(&[400], |seen| seen.body.len() == 10_000),
         ),
         chunked(
             "7.1.1 a bare LF in an extension",
@@ -100,7 +100,7 @@ async fn chunks_are_well_formed_or_400() {
         chunked(
             "7.1 space behind a size",
             "5 \r\nhello\r\n0\r\n\r\n",
-            Wanted::Either(&[400], is_hello),
+            Expected::Either(&[400], is_hello),
         ),
         chunked("7.1 two sizes", "5 5\r\nhello\r\n0\r\n\r\n", BAD),
         chunked(
@@ -111,17 +111,17 @@ async fn chunks_are_well_formed_or_400() {
         chunked(
             "7.1 a size of 2^64 - 1",
             "ffffffffffffffff\r\nhello\r\n0\r\n\r\n",
-            Wanted::NeverWhole,
+            Expected::NeverWhole,
         ),
         chunked(
             "7.1 a size of 2^63",
             "8000000000000000\r\nhello\r\n0\r\n\r\n",
-            Wanted::NeverWhole,
+            Expected::NeverWhole,
         ),
         chunked(
             "7.1 a hundred zeros in a size",
             &zeros,
-            Wanted::Either(&[400], is_hello),
+            Expected::Either(&[400], is_hello),
         ),
         chunked("7.1 NUL in a size", "5\0\r\nhello\r\n0\r\n\r\n", BAD),
         chunked(
@@ -134,38 +134,38 @@ async fn chunks_are_well_formed_or_400() {
 }
 
 #[tokio::test]
-async fn trailers_carry_nothing_that_frames_or_routes() {
+async fn trailers_affect_neither_framing_nor_routing() {
     let trailer = |line: &str| format!("5\r\nhello\r\n0\r\n{line}\r\n\r\n");
     hold(vec![
         chunked(
             "7.1.2 a trailer",
             &trailer("X-Sum: 1"),
-            Wanted::Passed(is_hello_without_harm),
+            Expected::Passed(is_hello_without_harm),
         ),
         chunked(
             "RFC 9110 6.5.1 Content-Length",
             &trailer("Content-Length: 5"),
-            Wanted::Either(&[400], is_hello_without_harm),
+            Expected::Either(&[400], is_hello_without_harm),
         ),
         chunked(
             "RFC 9110 6.5.1 Transfer-Encoding",
             &trailer("Transfer-Encoding: chunked"),
-            Wanted::Either(&[400], is_hello_without_harm),
+            Expected::Either(&[400], is_hello_without_harm),
         ),
         chunked(
             "RFC 9110 6.5.1 Host",
             &trailer("Host: other"),
-            Wanted::Either(&[400], is_hello_without_harm),
+            Expected::Either(&[400], is_hello_without_harm),
         ),
         chunked(
             "RFC 9110 6.5.1 X-Forwarded-For",
             &trailer("X-Forwarded-For: 9.9.9.9"),
-            Wanted::Either(&[400], is_hello_without_harm),
+            Expected::Either(&[400], is_hello_without_harm),
         ),
         chunked(
             "RFC 9110 6.5.1 Connection",
             &trailer("Connection: close"),
-            Wanted::Either(&[400], is_hello_without_harm),
+            Expected::Either(&[400], is_hello_without_harm),
         ),
         chunked("5.1 a trailer without colon", &trailer("smuggled"), BAD),
         chunked(

@@ -1,4 +1,4 @@
-//! HTTP/2 frames by hand (RFC 9113 section 4), with heads that no library would write.
+//! Hand-written HTTP/2 frames (RFC 9113 section 4), with heads that no library would write.
 
 use std::net::SocketAddr;
 
@@ -25,7 +25,6 @@ pub(crate) const ACK: u8 = 1;
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
 
-/// One frame's bytes.
 pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let [_, a, b, c] = u32::try_from(payload.len())
         .unwrap_or(u32::MAX)
@@ -36,7 +35,7 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     frame
 }
 
-/// A field block of literals that are never indexed (RFC 7541 section 6.2.3), not compressed.
+/// An uncompressed field block of never-indexed literals (RFC 7541 section 6.2.3).
 pub(crate) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
@@ -49,7 +48,7 @@ pub(crate) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     block
 }
 
-/// An integer with a prefix of seven bits (RFC 7541 section 5.1).
+/// An integer with a 7-bit prefix (RFC 7541 section 5.1).
 fn integer(out: &mut Vec<u8>, mut value: usize) {
     if value < 127 {
         out.push(value as u8);
@@ -64,7 +63,6 @@ fn integer(out: &mut Vec<u8>, mut value: usize) {
     out.push(value as u8);
 }
 
-/// A frame that was received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub(crate) kind: u8,
@@ -74,13 +72,13 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
-    /// Of a HEADERS frame: what stands first, which is the status. Ours are in the static table
-    /// (RFC 7541 appendix A), or literals whose name is in it.
+    /// The status in a HEADERS frame, from its first field: an entry of the static table (RFC 7541
+    /// appendix A), or a literal whose name is in it.
     pub(crate) fn status(&self) -> Option<u16> {
         if self.kind != HEADERS {
             return None;
         }
-        // A change of the table's size may come before it.
+        // A table size update may precede it.
         let size_changes = self.payload.iter().take_while(|byte| **byte & 0xe0 == 0x20);
         let rest = self.payload.get(size_changes.count()..)?;
         match rest {
@@ -90,13 +88,14 @@ impl Frame {
             [0x8c, ..] => Some(400),
             [0x8d, ..] => Some(404),
             [0x8e, ..] => Some(500),
-            // A literal; by Huffman's code three digits are two bytes, so it is told by the first.
+            // A Huffman-coded literal: three digits take two bytes, and the first identifies the
+            // status.
             [0x08 | 0x18 | 0x48, ..] => Some(599),
             _ => None,
         }
     }
 
-    /// Of a RST_STREAM or GOAWAY frame.
+    /// The error code of a RST_STREAM or GOAWAY frame.
     pub(crate) fn error(&self) -> Option<u32> {
         let code = match self.kind {
             RST_STREAM => self.payload.get(..4)?,
@@ -107,7 +106,7 @@ impl Frame {
     }
 }
 
-/// One connection after the preface and the exchange of settings.
+/// A connection after the preface and the exchange of settings.
 pub(crate) struct Connection {
     pub(crate) stream: TcpStream,
     input: Vec<u8>,
@@ -118,7 +117,6 @@ impl Connection {
         Self::open_with(address, &[]).await
     }
 
-    /// With settings of the test's choice.
     pub(crate) async fn open_with(address: SocketAddr, settings: &[(u16, u32)]) -> Self {
         let mut stream = TcpStream::connect(address).await.expect("it accepts");
         stream.set_nodelay(true).expect("an option");
@@ -139,7 +137,7 @@ impl Connection {
         }
     }
 
-    /// False once the proxy has ended the connection.
+    /// Sends bytes; false once the proxy has ended the connection.
     pub(crate) async fn send(&mut self, bytes: &[u8]) -> bool {
         matches!(
             timeout(LIMIT, self.stream.write_all(bytes)).await,
@@ -147,7 +145,7 @@ impl Connection {
         )
     }
 
-    /// The next frame; `None` at the connection's end.
+    /// The next frame; `None` at the end of the connection.
     pub(crate) async fn next(&mut self) -> Option<Frame> {
         timeout(LIMIT, async {
             loop {
@@ -178,7 +176,6 @@ impl Connection {
         })
     }
 
-    /// What came of a stream.
     pub(crate) async fn outcome(&mut self, stream: u32) -> Outcome {
         let mut status = None;
         loop {
@@ -201,10 +198,9 @@ impl Connection {
     }
 }
 
-/// See [`Connection::outcome`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// With a status; 599 stands for any that is not among the usual ones.
+    /// A status; 599 stands for any uncommon one.
     Answered(u16),
     Reset(Option<u32>),
     GoAway(Option<u32>),

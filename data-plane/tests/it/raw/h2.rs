@@ -1,24 +1,24 @@
-//! HTTP/2 requests that are malformed (RFC 9113 section 8.1.1): each is refused by a status, a reset or
-//! the end of the connection, and none reaches the origin.
+//! Malformed HTTP/2 requests (RFC 9113 section 8.1.1): each is refused by a status, a reset or the
+//! end of the connection, and none reaches the origin.
 
 mod bodies;
 mod heads;
 
 use super::frames::{Connection, END_HEADERS, END_STREAM, HEADERS, Outcome, block, frame};
-use crate::front::origin::Seen;
+use crate::front::origin::RecordedRequest;
 use crate::front::{Front, HOST};
 
-enum Wanted {
+enum Expected {
     Refused,
-    Passed(fn(&Seen) -> bool),
-    Either(fn(&Seen) -> bool),
+    Passed(fn(&RecordedRequest) -> bool),
+    Either(fn(&RecordedRequest) -> bool),
     Answered(u16),
 }
 
 struct Row {
     name: &'static str,
     frames: Vec<u8>,
-    wanted: Wanted,
+    expected: Expected,
 }
 
 const METHOD: (&str, &str) = (":method", "GET");
@@ -26,21 +26,21 @@ const SCHEME: (&str, &str) = (":scheme", "http");
 const AUTHORITY: (&str, &str) = (":authority", HOST);
 const PATH: (&str, &str) = (":path", "/first");
 
-fn head(name: &'static str, fields: &[(&str, &str)], wanted: Wanted) -> Row {
+fn head(name: &'static str, fields: &[(&str, &str)], expected: Expected) -> Row {
     let frames = frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(fields));
     Row {
         name,
         frames,
-        wanted,
+        expected,
     }
 }
 
-/// The four that a request has, and one more field.
-fn with(name: &'static str, field: (&str, &str), wanted: Wanted) -> Row {
-    head(name, &[METHOD, SCHEME, AUTHORITY, PATH, field], wanted)
+/// The four pseudo-header fields of a request, and one more field.
+fn with(name: &'static str, field: (&str, &str), expected: Expected) -> Row {
+    head(name, &[METHOD, SCHEME, AUTHORITY, PATH, field], expected)
 }
 
-fn is_first(seen: &Seen) -> bool {
+fn is_first(seen: &RecordedRequest) -> bool {
     seen.target == "/first" && seen.all("host") == [HOST]
 }
 
@@ -53,24 +53,25 @@ async fn hold(rows: Vec<Row>) {
         let mut connection = Connection::open(front.address).await;
         connection.send(&row.frames).await;
         let outcome = connection.outcome(1).await;
-        // What was refused is not passed on later either: the connection's end is its last word.
+        // Waits for the end of the connection: a refused request must not be forwarded later
+        // either.
         drop(connection);
         front.serves("meanwhile").await;
-        let mut seen = front.origin.judged().unwrap_or_else(|bad| {
+        let mut seen = front.origin.try_take().unwrap_or_else(|bad| {
             broken.push(format!("{}: {bad}", row.name));
             Vec::new()
         });
         seen.retain(|seen| seen.target != "/well");
-        // A request that the other side resets, or answers with an error of its own, is refused.
+        // A reset or an error response counts as a refusal.
         let refused = outcome != Outcome::Answered(200) && seen.is_empty();
-        let passed = |holds: fn(&Seen) -> bool| {
+        let passed = |holds: fn(&RecordedRequest) -> bool| {
             outcome == Outcome::Answered(200) && matches!(&seen[..], [one] if holds(one))
         };
-        let kept = match row.wanted {
-            Wanted::Refused => refused,
-            Wanted::Passed(holds) => passed(holds),
-            Wanted::Either(holds) => refused || passed(holds),
-            Wanted::Answered(status) => outcome == Outcome::Answered(status) && seen.is_empty(),
+        let kept = match row.expected {
+            Expected::Refused => refused,
+            Expected::Passed(holds) => passed(holds),
+            Expected::Either(holds) => refused || passed(holds),
+            Expected::Answered(status) => outcome == Outcome::Answered(status) && seen.is_empty(),
         };
         if !kept {
             broken.push(format!(
@@ -83,7 +84,7 @@ async fn hold(rows: Vec<Row>) {
     front.stop().await;
     assert!(
         broken.is_empty(),
-        "{} break the law:\n{}",
+        "{} violate the law:\n{}",
         broken.len(),
         broken.join("\n")
     );

@@ -1,42 +1,41 @@
-//! Which host a request is for.
+//! The host of a request.
 
-use super::{HOST, Row, Wanted, hold, is_first, row};
-use crate::front::origin::Seen;
+use super::{Expected, HOST, Row, hold, is_first, row};
+use crate::front::origin::RecordedRequest;
 
-/// What it is for is told to the instance as it was routed.
-fn is_for_a(seen: &Seen) -> bool {
+/// The instance receives the host that the request was routed by.
+fn is_for_a(seen: &RecordedRequest) -> bool {
     let hosts = seen.all("host");
     is_first(seen) && hosts.len() == 1 && hosts[0].to_ascii_lowercase().starts_with(HOST)
 }
 
-fn with(name: &'static str, value: &str, wanted: Wanted) -> Row {
+fn with(name: &'static str, value: &str, expected: Expected) -> Row {
     row(
         name,
         format!("GET /first HTTP/1.1\r\nHost:{value}\r\n\r\n"),
-        wanted,
+        expected,
     )
 }
 
-/// The host that there is, in one of its spellings.
+/// The served host in one of its spellings.
 fn good(name: &'static str, value: &str) -> Row {
-    with(name, value, Wanted::Passed(is_for_a))
+    with(name, value, Expected::Passed(is_for_a))
 }
 
-/// A Host that nobody serves.
 fn unknown(name: &'static str, value: &str) -> Row {
-    with(name, value, Wanted::Answered(404))
+    with(name, value, Expected::Answered(404))
 }
 
-/// A Host that is none: answered 400, and where the request ends is not in doubt.
+/// An invalid host: 400, and the end of the request is unambiguous.
 fn bad(name: &'static str, value: &str) -> Row {
-    with(name, value, Wanted::Answered(400))
+    with(name, value, Expected::Answered(400))
 }
 
 #[tokio::test]
 async fn there_is_one_valid_host_or_400() {
     let bad_lines = |name, lines: &str| {
         let head = format!("GET /first HTTP/1.1\r\n{lines}\r\n");
-        row(name, head, Wanted::Answered(400))
+        row(name, head, Expected::Answered(400))
     };
     hold(vec![
         good("3.2 the host", " a.localhost"),
@@ -103,17 +102,17 @@ async fn there_is_one_valid_host_or_400() {
         row(
             "3.2 Latin-1",
             b"GET /first HTTP/1.1\r\nHost: a\xe9.localhost\r\n\r\n",
-            Wanted::Answered(400),
+            Expected::Answered(400),
         ),
         row(
             "5.5 NUL",
             b"GET /first HTTP/1.1\r\nHost: a.localhost\0\r\n\r\n",
-            Wanted::Answered(400),
+            Expected::Answered(400),
         ),
         row(
             "5.5 DEL",
             b"GET /first HTTP/1.1\r\nHost: a.localhost\x7f\r\n\r\n",
-            Wanted::Answered(400),
+            Expected::Answered(400),
         ),
     ])
     .await;
@@ -122,57 +121,57 @@ async fn there_is_one_valid_host_or_400() {
 #[tokio::test]
 async fn a_target_in_absolute_form_names_the_host() {
     let to = |target: &str, host: &str| format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
-    let bad_target = |name, target: &str| row(name, to(target, HOST), Wanted::Answered(400));
+    let bad_target = |name, target: &str| row(name, to(target, HOST), Expected::Answered(400));
     hold(vec![
         row(
             "3.2.2 the same host",
             to("http://a.localhost/first", HOST),
-            Wanted::Passed(is_for_a),
+            Expected::Passed(is_for_a),
         ),
         row(
             "3.2.2 with a port",
             to("http://a.localhost:80/first", HOST),
-            Wanted::Passed(is_for_a),
+            Expected::Passed(is_for_a),
         ),
         row(
             "3.2.2 the target wins",
             to("http://a.localhost/first", "b.localhost"),
-            Wanted::Either(&[400], is_for_a),
+            Expected::Either(&[400], is_for_a),
         ),
         row(
             "3.2.2 the target wins, whatever Host says",
             to("http://b.localhost/first", HOST),
-            Wanted::Answered(404),
+            Expected::Answered(404),
         ),
         row(
             "3.2.2 in capitals",
             to("HTTP://A.localhost/first", HOST),
-            Wanted::Either(&[400], is_for_a),
+            Expected::Either(&[400], is_for_a),
         ),
         row(
             "RFC 9110 4.2.2 https",
             to("https://a.localhost/first", HOST),
-            Wanted::Either(&[400, 421], is_for_a),
+            Expected::Either(&[400, 421], is_for_a),
         ),
         row(
             "3.2.2 no path",
             to("http://a.localhost", HOST),
-            Wanted::Passed(|seen| seen.target == "/"),
+            Expected::Passed(|seen| seen.target == "/"),
         ),
         row(
             "3.2.1 a query and no path",
             to("http://a.localhost?q", HOST),
-            Wanted::Either(&[400], |seen| seen.target == "/?q"),
+            Expected::Either(&[400], |seen| seen.target == "/?q"),
         ),
         row(
             "3.2 no Host beside it",
             "GET http://a.localhost/first HTTP/1.1\r\n\r\n",
-            Wanted::Answered(400),
+            Expected::Answered(400),
         ),
         row(
             "3.2 two Hosts beside it",
             "GET http://a.localhost/first HTTP/1.1\r\nHost: a.localhost\r\nHost: b\r\n\r\n",
-            Wanted::Answered(400),
+            Expected::Answered(400),
         ),
         bad_target(
             "RFC 9110 4.2.4 userinfo",
@@ -186,7 +185,7 @@ async fn a_target_in_absolute_form_names_the_host() {
         row(
             "3.2.1 an authority without scheme is a path",
             to("//b.localhost/first", HOST),
-            Wanted::Either(&[400], |seen| {
+            Expected::Either(&[400], |seen| {
                 seen.target == "//b.localhost/first" && is_host_a(seen)
             }),
         ),
@@ -194,6 +193,6 @@ async fn a_target_in_absolute_form_names_the_host() {
     .await;
 }
 
-fn is_host_a(seen: &Seen) -> bool {
+fn is_host_a(seen: &RecordedRequest) -> bool {
     seen.all("host") == [HOST]
 }

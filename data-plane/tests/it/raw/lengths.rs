@@ -1,6 +1,6 @@
 //! Content-Length and Transfer-Encoding.
 
-use super::{BAD, Wanted, get, hold, is_empty, is_hello, post, row};
+use super::{BAD, Expected, get, hold, is_empty, is_hello, post, row};
 
 #[tokio::test]
 async fn content_length_is_one_number_or_400() {
@@ -15,23 +15,23 @@ async fn content_length_is_one_number_or_400() {
         row(
             "6.2 a number",
             with(" 5", "hello"),
-            Wanted::Passed(is_hello),
+            Expected::Passed(is_hello),
         ),
-        row("6.2 zero", with(" 0", ""), Wanted::Passed(is_empty)),
+        row("6.2 zero", with(" 0", ""), Expected::Passed(is_empty)),
         row(
             "6.2 leading zeros",
             with(" 005", "hello"),
-            Wanted::Either(&[400], is_hello),
+            Expected::Either(&[400], is_hello),
         ),
         row(
             "5 no space, tab and trailing space",
             with("\t5 \t", "hello"),
-            Wanted::Passed(is_hello),
+            Expected::Passed(is_hello),
         ),
         row(
             "6.3 twice the same",
             twice("5", "5"),
-            Wanted::Either(&[400], is_hello),
+            Expected::Either(&[400], is_hello),
         ),
         row("6.3 twice, different", twice("5", "6"), BAD),
         row("6.3 twice, one empty", twice("5", ""), BAD),
@@ -39,7 +39,7 @@ async fn content_length_is_one_number_or_400() {
         row(
             "6.3 a list of the same",
             with(" 5, 5", "hello"),
-            Wanted::Either(&[400], is_hello),
+            Expected::Either(&[400], is_hello),
         ),
         row("6.3 a list of different", with(" 5, 6", "hello"), BAD),
         row("RFC 9110 8.6 negative", with(" -5", "hello"), BAD),
@@ -82,7 +82,7 @@ async fn content_length_is_one_number_or_400() {
         row(
             "6.2 the name in capitals",
             post("CONTENT-LENGTH: 5\r\n", "hello"),
-            Wanted::Passed(is_hello),
+            Expected::Passed(is_hello),
         ),
         row(
             "5.1 space before its colon",
@@ -92,7 +92,7 @@ async fn content_length_is_one_number_or_400() {
         row(
             "5.1 an underscore for its hyphen",
             post("Content_Length: 5\r\n", ""),
-            Wanted::Either(&[400], is_empty),
+            Expected::Either(&[400], is_empty),
         ),
         row(
             "RFC 9110 7.6.1 named by Connection",
@@ -100,12 +100,12 @@ async fn content_length_is_one_number_or_400() {
                 "Content-Length: 5\r\nConnection: content-length\r\n",
                 "hello",
             ),
-            Wanted::Either(&[400], is_hello),
+            Expected::Either(&[400], is_hello),
         ),
         row(
             "RFC 9110 9.3.1 a GET with a body",
             format!("{}hello", get("Content-Length: 5\r\n")),
-            Wanted::Either(&[400], is_hello),
+            Expected::Either(&[400], is_hello),
         ),
     ])
     .await;
@@ -116,30 +116,30 @@ async fn transfer_encoding_is_chunked_alone_or_400() {
     const CHUNKS: &str = "5\r\nhello\r\n0\r\n\r\n";
     let with = |value: &str| post(&format!("Transfer-Encoding:{value}\r\n"), CHUNKS);
     hold(vec![
-        row("7.1 chunked", with(" chunked"), Wanted::Passed(is_hello)),
-        row("7 names are case-insensitive", with(" CHUNKED"), Wanted::Passed(is_hello)),
-        row("5 white space around it", with("\tchunked \t"), Wanted::Passed(is_hello)),
+        row("7.1 chunked", with(" chunked"), Expected::Passed(is_hello)),
+        row("7 names are case-insensitive", with(" CHUNKED"), Expected::Passed(is_hello)),
+        row("5 white space around it", with("\tchunked \t"), Expected::Passed(is_hello)),
         row("6.3 beside Content-Length", post("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", CHUNKS), BAD),
         row("6.3 before Content-Length", post("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", CHUNKS), BAD),
         row("6.3 beside Content-Length 0", post("Content-Length: 0\r\nTransfer-Encoding: chunked\r\n", CHUNKS), BAD),
         row("6.3 identity beside Content-Length", post("Content-Length: 5\r\nTransfer-Encoding: identity\r\n", "hello"), BAD),
-        row("6.1 an unknown coding", with(" x-none"), Wanted::Refused(&[400, 501])),
-        row("6.1 identity", with(" identity"), Wanted::Refused(&[400, 501])),
-        row("6.1 gzip", with(" gzip"), Wanted::Refused(&[400, 501])),
-        row("6.3 gzip, chunked", with(" gzip, chunked"), Wanted::Refused(&[400, 501])),
+        row("6.1 an unknown coding", with(" x-none"), Expected::Refused(&[400, 501])),
+        row("6.1 identity", with(" identity"), Expected::Refused(&[400, 501])),
+        row("6.1 gzip", with(" gzip"), Expected::Refused(&[400, 501])),
+        row("6.3 gzip, chunked", with(" gzip, chunked"), Expected::Refused(&[400, 501])),
         row("6.3 chunked not last", with(" chunked, gzip"), BAD),
         row("6.1 chunked twice in a list", with(" chunked, chunked"), BAD),
         row("6.1 chunked in two fields", post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", CHUNKS), BAD),
         row("6.1 chunked, then identity in a field", post("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", CHUNKS), BAD),
-        row("6.1 an unknown one, then chunked in a field", post("Transfer-Encoding: x\r\nTransfer-Encoding: chunked\r\n", CHUNKS), Wanted::Refused(&[400, 501])),
-        row("RFC 9110 5.6.1 an empty element", with(" chunked,"), Wanted::Refused(&[400])),
-        row("RFC 9110 5.6.1 an empty element first", with(" ,chunked"), Wanted::Refused(&[400])),
+        row("6.1 an unknown one, then chunked in a field", post("Transfer-Encoding: x\r\nTransfer-Encoding: chunked\r\n", CHUNKS), Expected::Refused(&[400, 501])),
+        row("RFC 9110 5.6.1 an empty element", with(" chunked,"), Expected::Refused(&[400])),
+        row("RFC 9110 5.6.1 an empty element first", with(" ,chunked"), Expected::Refused(&[400])),
         row("6.1 empty", with(""), BAD),
-        row("7 with a parameter", with(" chunked;a=b"), Wanted::Refused(&[400, 501])),
-        row("6.1 quoted", with(" \"chunked\""), Wanted::Refused(&[400, 501])),
-        row("6.1 a longer word", with(" xchunked"), Wanted::Refused(&[400, 501])),
-        row("6.1 a shorter word", with(" chunke"), Wanted::Refused(&[400, 501])),
-        row("6.1 a letter that looks alike", with(" chun\u{212a}ed"), Wanted::Refused(&[400, 501])),
+        row("7 with a parameter", with(" chunked;a=b"), Expected::Refused(&[400, 501])),
+        row("6.1 quoted", with(" \"chunked\""), Expected::Refused(&[400, 501])),
+        row("6.1 a longer word", with(" xchunked"), Expected::Refused(&[400, 501])),
+        row("6.1 a shorter word", with(" chunke"), Expected::Refused(&[400, 501])),
+        row("6.1 a letter that looks alike", with(" chun\u{212a}ed"), Expected::Refused(&[400, 501])),
         row("5.5 vertical tab before it", with(" \u{b}chunked"), BAD),
         row("5.5 vertical tab behind it", with(" chunked\u{b}"), BAD),
         row("5.5 form feed before it", with("\u{c}chunked"), BAD),
@@ -160,8 +160,8 @@ async fn transfer_encoding_is_chunked_alone_or_400() {
             format!("POST /first HTTP/1.0\r\nHost: a.localhost\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n{CHUNKS}"),
             BAD,
         ),
-        row("RFC 9110 7.6.1 named by Connection", post("Transfer-Encoding: chunked\r\nConnection: transfer-encoding\r\n", CHUNKS), Wanted::Either(&[400], is_hello)),
-        row("6.1 on a GET", format!("{}{CHUNKS}", get("Transfer-Encoding: chunked\r\n")), Wanted::Either(&[400], is_hello)),
+        row("RFC 9110 7.6.1 named by Connection", post("Transfer-Encoding: chunked\r\nConnection: transfer-encoding\r\n", CHUNKS), Expected::Either(&[400], is_hello)),
+        row("6.1 on a GET", format!("{}{CHUNKS}", get("Transfer-Encoding: chunked\r\n")), Expected::Either(&[400], is_hello)),
     ])
     .await;
 }

@@ -1,9 +1,9 @@
 //! Request lines: methods, targets, versions.
 
-use super::{BAD, HOST, Row, Wanted, hold, is_first, row};
+use super::{BAD, Expected, HOST, Row, hold, is_first, row};
 
-fn line(name: &'static str, line: &str, wanted: Wanted) -> Row {
-    row(name, format!("{line}\r\nHost: {HOST}\r\n\r\n"), wanted)
+fn line(name: &'static str, line: &str, expected: Expected) -> Row {
+    row(name, format!("{line}\r\nHost: {HOST}\r\n\r\n"), expected)
 }
 
 #[tokio::test]
@@ -12,7 +12,7 @@ async fn request_lines_are_of_three_parts_or_400() {
         line(
             "3 a request",
             "GET /first HTTP/1.1",
-            Wanted::Passed(is_first),
+            Expected::Passed(is_first),
         ),
         line(
             "3 two spaces before the target",
@@ -59,12 +59,12 @@ async fn request_lines_are_of_three_parts_or_400() {
         row(
             "2.2 an empty line before",
             format!("\r\nGET /first HTTP/1.1\r\nHost: {HOST}\r\n\r\n"),
-            Wanted::Either(&[400], is_first),
+            Expected::Either(&[400], is_first),
         ),
         row(
             "2.2 a bare LF before",
             format!("\nGET /first HTTP/1.1\r\nHost: {HOST}\r\n\r\n"),
-            Wanted::Either(&[400], is_first),
+            Expected::Either(&[400], is_first),
         ),
         row(
             "2.2 white space before",
@@ -84,7 +84,7 @@ async fn request_lines_are_of_three_parts_or_400() {
         row(
             "RFC 8446 5.1 a TLS handshake",
             b"\x16\x03\x01\x00\x2f\x01\x00\x00\x2b\x03\x03\r\n\r\n",
-            Wanted::Refused(&[400]),
+            Expected::Refused(&[400]),
         ),
         row("2.2 random bytes", b"\x80\x01\xff\xfe\x00\x7f\r\n\r\n", BAD),
     ])
@@ -97,37 +97,37 @@ async fn methods_are_tokens() {
         line(
             "RFC 9110 9.1 one that nobody knows",
             "BREW /first HTTP/1.1",
-            Wanted::Passed(|seen| is_first(seen) && seen.method == "BREW"),
+            Expected::Passed(|seen| is_first(seen) && seen.method == "BREW"),
         ),
         line(
             "RFC 9110 9.1 in small letters",
             "get /first HTTP/1.1",
-            Wanted::Either(&[400, 501], |seen| is_first(seen) && seen.method == "get"),
+            Expected::Either(&[400, 501], |seen| is_first(seen) && seen.method == "get"),
         ),
         line(
             "RFC 9110 9.1 of signs",
             "!#$%&'*+-.^_`|~ /first HTTP/1.1",
-            Wanted::Either(&[400, 501], is_first),
+            Expected::Either(&[400, 501], is_first),
         ),
         line(
             "RFC 9110 9.3.6 CONNECT to an authority",
             "CONNECT a.localhost:80 HTTP/1.1",
-            Wanted::Answered(405),
+            Expected::Answered(405),
         ),
         line(
             "RFC 9110 9.3.6 CONNECT to a path",
             "CONNECT /first HTTP/1.1",
-            Wanted::Answered(405),
+            Expected::Answered(405),
         ),
         line(
             "RFC 9110 9.3.7 OPTIONS of all",
             "OPTIONS * HTTP/1.1",
-            Wanted::Either(&[200, 204, 400, 404, 405], |seen| seen.target == "*"),
+            Expected::Either(&[200, 204, 400, 404, 405], |seen| seen.target == "*"),
         ),
         line(
             "RFC 9110 9.3.8 TRACE",
             "TRACE /first HTTP/1.1",
-            Wanted::Answered(405),
+            Expected::Answered(405),
         ),
         line("RFC 9110 5.6.2 a bracket", "GE(T /first HTTP/1.1", BAD),
         line("RFC 9110 5.6.2 a colon", "GET: /first HTTP/1.1", BAD),
@@ -142,7 +142,7 @@ async fn methods_are_tokens() {
         line(
             "RFC 9110 9.1 very long",
             &format!("{} /first HTTP/1.1", "A".repeat(70_000)),
-            Wanted::Refused(&[400, 414, 431, 501]),
+            Expected::Refused(&[400, 414, 431, 501]),
         ),
     ])
     .await;
@@ -155,87 +155,87 @@ async fn versions_are_1_0_or_1_1() {
         line(
             "2.5 HTTP/1.1",
             "GET /first HTTP/1.1",
-            Wanted::Passed(is_first),
+            Expected::Passed(is_first),
         ),
         row(
             "2.5 HTTP/1.2",
             head("GET /first HTTP/1.2"),
-            Wanted::Either(&[400, 505], is_first),
+            Expected::Either(&[400, 505], is_first),
         ),
         row(
             "2.5 HTTP/1.9",
             head("GET /first HTTP/1.9"),
-            Wanted::Either(&[400, 505], is_first),
+            Expected::Either(&[400, 505], is_first),
         ),
         row(
             "2.3 HTTP/2.0",
             head("GET /first HTTP/2.0"),
-            Wanted::Refused(&[400, 505]),
+            Expected::Refused(&[400, 505]),
         ),
         row(
             "2.3 HTTP/2",
             head("GET /first HTTP/2"),
-            Wanted::Refused(&[400, 505]),
+            Expected::Refused(&[400, 505]),
         ),
         row(
             "2.3 HTTP/3.0",
             head("GET /first HTTP/3.0"),
-            Wanted::Refused(&[400, 505]),
+            Expected::Refused(&[400, 505]),
         ),
         row(
             "2.3 HTTP/0.9",
             head("GET /first HTTP/0.9"),
-            Wanted::Refused(&[400, 505]),
+            Expected::Refused(&[400, 505]),
         ),
         row(
             "2.3 HTTP/1",
             head("GET /first HTTP/1"),
-            Wanted::Refused(&[400, 505]),
+            Expected::Refused(&[400, 505]),
         ),
         row(
             "2.3 HTTP/1.",
             head("GET /first HTTP/1."),
-            Wanted::Refused(&[400, 505]),
+            Expected::Refused(&[400, 505]),
         ),
         row(
             "2.3 HTTP/1.10",
             head("GET /first HTTP/1.10"),
-            Wanted::Refused(&[400, 505]),
+            Expected::Refused(&[400, 505]),
         ),
         row(
             "2.3 HTTP/01.1",
             head("GET /first HTTP/01.1"),
-            Wanted::Refused(&[400, 505]),
+            Expected::Refused(&[400, 505]),
         ),
         row(
             "2.3 HTTP/1,1",
             head("GET /first HTTP/1,1"),
-            Wanted::Refused(&[400, 505]),
+            Expected::Refused(&[400, 505]),
         ),
         row(
             "2.3 in small letters",
             head("GET /first http/1.1"),
-            Wanted::Refused(&[400, 505]),
+            Expected::Refused(&[400, 505]),
         ),
         row(
             "2.3 HTTPS",
             head("GET /first HTTPS/1.1"),
-            Wanted::Refused(&[400, 505]),
+            Expected::Refused(&[400, 505]),
         ),
         row(
             "2.3 another protocol",
             head("GET /first ICAP/1.0"),
-            Wanted::Refused(&[400, 505]),
+            Expected::Refused(&[400, 505]),
         ),
         row(
             "RFC 1945 4.1 HTTP/0.9, a line alone",
             "GET /first\r\n",
-            Wanted::NeverWhole,
+            Expected::NeverWhole,
         ),
         row(
             "RFC 9113 3.4 half a preface",
             "PRI * HTTP/2.0\r\n\r\n",
-            Wanted::RefusedAtItsEnd(&[400, 405, 505]),
+            Expected::RefusedAtItsEnd(&[400, 405, 505]),
         ),
     ])
     .await;
@@ -252,40 +252,40 @@ async fn targets_hold_no_control_bytes() {
         row(
             "3.2.1 with a query",
             to("/first?a=b&c"),
-            Wanted::Passed(|seen| seen.target == "/first?a=b&c"),
+            Expected::Passed(|seen| seen.target == "/first?a=b&c"),
         ),
         row(
             "3.2.1 escapes stay",
             to("/first%2f%00%zz"),
-            Wanted::Either(&[400], |seen| seen.target == "/first%2f%00%zz"),
+            Expected::Either(&[400], |seen| seen.target == "/first%2f%00%zz"),
         ),
         row(
             "3.2.1 dots stay",
             to("/a/../b/./c//d"),
-            Wanted::Either(&[400], |seen| seen.target == "/a/../b/./c//d"),
+            Expected::Either(&[400], |seen| seen.target == "/a/../b/./c//d"),
         ),
         row(
             "3.2.1 a backslash",
             to("/first\\x"),
-            Wanted::Either(&[400], |seen| seen.target == "/first\\x"),
+            Expected::Either(&[400], |seen| seen.target == "/first\\x"),
         ),
         row(
             "3.2.1 signs",
             to("/first|x^y`z{}\"<>"),
-            Wanted::Either(&[400], |seen| seen.target.starts_with("/first|")),
+            Expected::Either(&[400], |seen| seen.target.starts_with("/first|")),
         ),
         row(
             "3.2 a fragment",
             to("/first#x"),
-            Wanted::Either(&[400], is_first),
+            Expected::Either(&[400], is_first),
         ),
-        row("3.2.1 no slash", to("first"), Wanted::Answered(400)),
-        row("3.2.1 a query alone", to("?first"), Wanted::Answered(400)),
-        row("3.2.4 an asterisk on GET", to("*"), Wanted::Answered(400)),
+        row("3.2.1 no slash", to("first"), Expected::Answered(400)),
+        row("3.2.1 a query alone", to("?first"), Expected::Answered(400)),
+        row("3.2.4 an asterisk on GET", to("*"), Expected::Answered(400)),
         row(
             "3.2.3 an authority on GET",
             to("a.localhost:80"),
-            Wanted::Answered(400),
+            Expected::Answered(400),
         ),
         row("3.2 NUL", raw(b"/fir\0st"), BAD),
         row("3.2 DEL", raw(b"/fir\x7fst"), BAD),
@@ -297,13 +297,13 @@ async fn targets_hold_no_control_bytes() {
         row(
             "3.2 UTF-8",
             to("/f\u{ef}rst"),
-            Wanted::Either(&[400], |seen| seen.target == "/f\u{ef}rst"),
+            Expected::Either(&[400], |seen| seen.target == "/f\u{ef}rst"),
         ),
         row("3.2 Latin-1", raw(b"/f\xefrst"), BAD),
         row(
             "RFC 9110 4.1 very long",
             to(&format!("/{}", "a".repeat(100_000))),
-            Wanted::Refused(&[400, 414, 431]),
+            Expected::Refused(&[400, 414, 431]),
         ),
     ])
     .await;

@@ -5,7 +5,7 @@ use super::coverage::Coverage;
 use super::link::Link;
 use super::store::{At, SimDatabase};
 use cless_data_plane::feed::{
-    self, Feed, FeedOptions, IdentityError, ReportSource, Surroundings, Timing,
+    self, Environment, Feed, FeedOptions, IdentityError, ReportSource, Timing,
 };
 use cless_data_plane::report::NodeReport;
 use cless_data_plane::route::Table;
@@ -143,7 +143,7 @@ impl SimNode {
         let began = std::time::Instant::now();
         loop {
             let network = Arc::clone(&self.network);
-            let surroundings = Surroundings::simulated(
+            let environment = Environment::simulated(
                 move |endpoint| {
                     let network = Arc::clone(&network);
                     Box::pin(async move {
@@ -156,7 +156,7 @@ impl SimNode {
                 rng.clone(),
             );
             let source = Arc::new(IdleReport(watch::Sender::new(0)));
-            match feed::start_in(surroundings, options.clone(), source).await {
+            match feed::start_in(environment, options.clone(), source).await {
                 Err(feed::Error::Identity(IdentityError::InUse(_)))
                     if began.elapsed() < Duration::from_secs(10) =>
                 {

@@ -1,11 +1,11 @@
-//! A control plane that says what is to be staged.
+//! A control plane that produces messages to stage.
 
 use std::collections::BTreeMap;
 
 use super::super::*;
 use crate::route::Cursor;
 
-/// What a control plane has: routes by uid.
+/// Routes of a control plane by uid.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Plane {
     pub(super) revision: i64,
@@ -48,7 +48,7 @@ impl Plane {
             from: from.map(Self::cursor),
             to: self.cursor(),
         })];
-        // One route a chunk, so that there is something to mix up.
+        // One route per chunk, so that tests can reorder chunks.
         let chunks = upserts
             .into_iter()
             .map(|upsert| (vec![upsert], Vec::new()))

@@ -1,12 +1,12 @@
-//! Bodies, trailers, and frames out of place.
+//! Bodies, trailers, and misplaced frames.
 
 use super::super::frames::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PUSH_PROMISE, block, frame,
 };
-use super::{AUTHORITY, METHOD, PATH, Row, SCHEME, Wanted, head, hold, is_first, with};
-use crate::front::origin::Seen;
+use super::{AUTHORITY, Expected, METHOD, PATH, Row, SCHEME, head, hold, is_first, with};
+use crate::front::origin::RecordedRequest;
 
-fn body(name: &'static str, length: &str, data: &[&str], wanted: Wanted) -> Row {
+fn body(name: &'static str, length: &str, data: &[&str], expected: Expected) -> Row {
     let post = (":method", "POST");
     let fields = [post, SCHEME, AUTHORITY, PATH, ("content-length", length)];
     let mut frames = frame(HEADERS, END_HEADERS, 1, &block(&fields));
@@ -17,12 +17,11 @@ fn body(name: &'static str, length: &str, data: &[&str], wanted: Wanted) -> Row 
     Row {
         name,
         frames,
-        wanted,
+        expected,
     }
 }
 
-/// A body, then these as trailers.
-fn trailers(name: &'static str, fields: &[(&str, &str)], flags: u8, wanted: Wanted) -> Row {
+fn trailers(name: &'static str, fields: &[(&str, &str)], flags: u8, expected: Expected) -> Row {
     let post = (":method", "POST");
     let first = [post, SCHEME, AUTHORITY, PATH];
     let mut frames = frame(HEADERS, END_HEADERS, 1, &block(&first));
@@ -31,24 +30,24 @@ fn trailers(name: &'static str, fields: &[(&str, &str)], flags: u8, wanted: Want
     Row {
         name,
         frames,
-        wanted,
+        expected,
     }
 }
 
-fn is_hello(seen: &Seen) -> bool {
+fn is_hello(seen: &RecordedRequest) -> bool {
     is_first(seen) && seen.body == b"hello"
 }
 
 #[tokio::test]
 async fn content_length_is_the_length_of_the_data() {
-    let refused = || Wanted::Refused;
+    let refused = || Expected::Refused;
     hold(vec![
-        body("8.1.1 as said", "5", &["hello"], Wanted::Passed(is_hello)),
+        body("8.1.1 as said", "5", &["hello"], Expected::Passed(is_hello)),
         body(
             "8.1.1 as said, in two frames",
             "5",
             &["he", "llo"],
-            Wanted::Passed(is_hello),
+            Expected::Passed(is_hello),
         ),
         body("8.1.1 less than said", "6", &["hello"], refused()),
         body("8.1.1 more than said", "4", &["hello"], refused()),
@@ -92,35 +91,35 @@ async fn content_length_is_the_length_of_the_data() {
     .await;
 }
 
-/// A library that drops them from trailers, in place of refusing the request, passes nothing on: the
-/// origin's parser would not take their names.
+/// A library may drop these fields from trailers instead of refusing the request; the origin's
+/// parser would refuse their names.
 #[tokio::test]
 async fn trailers_hold_no_pseudo_header_fields() {
-    let refused = || Wanted::Refused;
+    let refused = || Expected::Refused;
     hold(vec![
         trailers(
             "8.1 trailers",
             &[("x-sum", "1")],
             END_STREAM,
-            Wanted::Passed(is_hello),
+            Expected::Passed(is_hello),
         ),
         trailers(
             "8.1 :path among them",
             &[(":path", "/second")],
             END_STREAM,
-            Wanted::Either(is_hello),
+            Expected::Either(is_hello),
         ),
         trailers(
             "8.1 :authority among them",
             &[(":authority", "b.localhost")],
             END_STREAM,
-            Wanted::Either(is_hello),
+            Expected::Either(is_hello),
         ),
         trailers(
             "8.1 :status among them",
             &[(":status", "200")],
             END_STREAM,
-            Wanted::Either(is_hello),
+            Expected::Either(is_hello),
         ),
         trailers(
             "8.1 that do not end the stream",
@@ -138,13 +137,13 @@ async fn trailers_hold_no_pseudo_header_fields() {
             "8.2.2 Transfer-Encoding among them",
             &[("transfer-encoding", "chunked")],
             END_STREAM,
-            Wanted::Either(is_hello),
+            Expected::Either(is_hello),
         ),
         trailers(
             "RFC 9110 6.5.1 Content-Length among them",
             &[("content-length", "7")],
             END_STREAM,
-            Wanted::Either(is_hello),
+            Expected::Either(is_hello),
         ),
         trailers(
             "8.2.1 CR LF in a value",
@@ -163,7 +162,7 @@ async fn frames_out_of_place_end_stream_or_connection() {
     let row = |name, frames: Vec<Vec<u8>>| Row {
         name,
         frames: frames.concat(),
-        wanted: Wanted::Refused,
+        expected: Expected::Refused,
     };
     hold(vec![
         row(

@@ -1,21 +1,21 @@
 //! Heads: pseudo-header fields, the authority, other fields.
 
-use super::{AUTHORITY, HOST, METHOD, PATH, SCHEME, Wanted, head, hold, is_first, with};
-use crate::front::origin::Seen;
+use super::{AUTHORITY, Expected, HOST, METHOD, PATH, SCHEME, head, hold, is_first, with};
+use crate::front::origin::RecordedRequest;
 
 #[tokio::test]
 async fn pseudo_header_fields_are_complete_once_and_first() {
-    let refused = || Wanted::Refused;
+    let refused = || Expected::Refused;
     hold(vec![
         head(
             "8.3.1 a request",
             &[METHOD, SCHEME, AUTHORITY, PATH],
-            Wanted::Passed(is_first),
+            Expected::Passed(is_first),
         ),
         head(
             "8.3 in another order",
             &[PATH, AUTHORITY, SCHEME, METHOD],
-            Wanted::Passed(is_first),
+            Expected::Passed(is_first),
         ),
         head("8.3.1 no :method", &[SCHEME, AUTHORITY, PATH], refused()),
         head("8.3.1 no :scheme", &[METHOD, AUTHORITY, PATH], refused()),
@@ -30,7 +30,7 @@ async fn pseudo_header_fields_are_complete_once_and_first() {
         head(
             "8.3.1 host in place of :authority",
             &[METHOD, SCHEME, PATH, ("host", HOST)],
-            Wanted::Either(is_first),
+            Expected::Either(is_first),
         ),
         head(
             "8.3 :method twice",
@@ -131,7 +131,7 @@ async fn pseudo_header_fields_are_complete_once_and_first() {
         head(
             "RFC 9110 9.3.7 OPTIONS of all",
             &[(":method", "OPTIONS"), SCHEME, AUTHORITY, (":path", "*")],
-            Wanted::Either(|seen| seen.target == "*"),
+            Expected::Either(|seen| seen.target == "*"),
         ),
         head(
             "8.3.1 space in :path",
@@ -156,7 +156,7 @@ async fn pseudo_header_fields_are_complete_once_and_first() {
         head(
             "8.3.1 a fragment in :path",
             &[METHOD, SCHEME, AUTHORITY, (":path", "/first#x")],
-            Wanted::Either(is_first),
+            Expected::Either(is_first),
         ),
         head(
             "RFC 9110 9.1 an empty :method",
@@ -186,7 +186,7 @@ async fn pseudo_header_fields_are_complete_once_and_first() {
         head(
             "8.3.1 :scheme is https",
             &[METHOD, (":scheme", "https"), AUTHORITY, PATH],
-            Wanted::Either(is_first),
+            Expected::Either(is_first),
         ),
         head(
             "8.5 CONNECT",
@@ -205,27 +205,27 @@ async fn pseudo_header_fields_are_complete_once_and_first() {
 #[tokio::test]
 async fn the_authority_is_one_valid_host() {
     let to = |authority| [METHOD, SCHEME, (":authority", authority), PATH];
-    let for_a = |seen: &Seen| {
+    let for_a = |seen: &RecordedRequest| {
         let hosts = seen.all("host");
         hosts.len() == 1 && hosts[0].to_ascii_lowercase().starts_with(HOST)
     };
-    let refused = || Wanted::Refused;
+    let refused = || Expected::Refused;
     hold(vec![
         head(
             "8.3.1 with a port",
             &to("a.localhost:80"),
-            Wanted::Passed(for_a),
+            Expected::Passed(for_a),
         ),
         head(
             "RFC 9110 4.2.3 in capitals",
             &to("A.localhost"),
-            Wanted::Passed(for_a),
+            Expected::Passed(for_a),
         ),
-        head("8.3.1 unknown", &to("b.localhost"), Wanted::Answered(404)),
+        head("8.3.1 unknown", &to("b.localhost"), Expected::Answered(404)),
         with(
             "8.3.1 host says the same",
             ("host", HOST),
-            Wanted::Passed(is_first),
+            Expected::Passed(is_first),
         ),
         with(
             "8.3.1 host says another",
@@ -261,13 +261,13 @@ async fn the_authority_is_one_valid_host() {
 }
 
 #[tokio::test]
-async fn fields_hold_nothing_that_http_1_would_read_otherwise() {
-    let refused = || Wanted::Refused;
+async fn fields_contain_nothing_that_http_1_reads_differently() {
+    let refused = || Expected::Refused;
     hold(vec![
         with(
             "8.2.1 a field",
             ("x-a", "b"),
-            Wanted::Passed(|seen| seen.all("x-a") == ["b"]),
+            Expected::Passed(|seen| seen.all("x-a") == ["b"]),
         ),
         with("8.2.1 a name in capitals", ("X-A", "b"), refused()),
         with("8.2.1 an empty name", ("", "b"), refused()),
@@ -291,12 +291,12 @@ async fn fields_hold_nothing_that_http_1_would_read_otherwise() {
         with(
             "8.2.1 space before a value",
             ("x-a", " b"),
-            Wanted::Either(|seen| seen.all("x-a") == ["b"]),
+            Expected::Either(|seen| seen.all("x-a") == ["b"]),
         ),
         with(
             "8.2.1 space behind a value",
             ("x-a", "b "),
-            Wanted::Either(|seen| seen.all("x-a") == ["b"]),
+            Expected::Either(|seen| seen.all("x-a") == ["b"]),
         ),
         with("8.2.2 Connection", ("connection", "x-a"), refused()),
         with(
@@ -319,7 +319,7 @@ async fn fields_hold_nothing_that_http_1_would_read_otherwise() {
         with(
             "8.2.2 TE: trailers",
             ("te", "trailers"),
-            Wanted::Passed(is_first),
+            Expected::Passed(is_first),
         ),
         with("8.2.2 TE: gzip", ("te", "gzip"), refused()),
         with(
@@ -337,12 +337,12 @@ async fn fields_hold_nothing_that_http_1_would_read_otherwise() {
                 ("cookie", "a=1"),
                 ("cookie", "b=2"),
             ],
-            Wanted::Passed(|seen| seen.all("cookie") == ["a=1; b=2"]),
+            Expected::Passed(|seen| seen.all("cookie") == ["a=1; b=2"]),
         ),
         with(
             "RFC 9110 10.1.1 Expect of the unknown",
             ("expect", "200-maybe"),
-            Wanted::Either(is_first),
+            Expected::Either(is_first),
         ),
     ])
     .await;

@@ -1,7 +1,7 @@
-//! Keeps the disk cache up with the table, off every other task's way.
+//! Writes the table to the disk cache in a task of its own.
 
 use super::store;
-use crate::feed::Shared;
+use crate::feed::FeedState;
 use crate::feed::identity::Identity;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,27 +9,27 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Least time from one write to the next.
+/// Minimum delay between two writes.
 const PAUSE: Duration = Duration::from_millis(500);
-/// The pause is this many times what the last write took, so that a slow disk is not kept busy.
+/// The delay is at least this multiple of the last write's duration, to spare a slow disk.
 const PAUSE_FACTOR: u32 = 20;
-/// A write that failed is tried again after this.
+/// Delay before a failed write is retried, and the maximum delay between writes.
 const RETRY: Duration = Duration::from_secs(30);
 
-/// Writes the newest table after each change; changes that come meanwhile make one write.
-pub(crate) struct Keeper {
+/// Writes the newest table after each change; changes during the delay are written together.
+pub(crate) struct CacheWriter {
     folder: PathBuf,
-    /// The folder is this process's for as long as something may be written to it.
+    /// Keeps the folder locked for as long as a write is possible.
     _identity: Arc<Identity>,
-    shared: Arc<Shared>,
-    /// The revision of `Shared::changed` that is on disk.
+    shared: Arc<FeedState>,
+    /// The value of `FeedState::changed` whose table is on disk.
     written: u64,
     failing: bool,
 }
 
-impl Keeper {
-    /// Over the folder that the present table was loaded from.
-    pub(crate) fn new(folder: PathBuf, identity: Arc<Identity>, shared: Arc<Shared>) -> Self {
+impl CacheWriter {
+    /// A writer for the folder that the current table was loaded from.
+    pub(crate) fn new(folder: PathBuf, identity: Arc<Identity>, shared: Arc<FeedState>) -> Self {
         let written = *shared.changed.borrow();
         Self {
             folder,
@@ -40,7 +40,7 @@ impl Keeper {
         }
     }
 
-    /// Runs until cancelled, then writes what is left to write.
+    /// Runs until cancelled, then writes any unwritten table.
     pub(crate) async fn run(mut self, cancel: CancellationToken) {
         let mut changed = self.shared.changed.subscribe();
         loop {
@@ -64,7 +64,7 @@ impl Keeper {
         }
     }
 
-    /// Writes the newest table; how long not to write again.
+    /// Writes the newest table. Returns the minimum delay before the next write.
     async fn write(&mut self) -> Option<Duration> {
         let newest = *self.shared.changed.borrow();
         let (folder, table) = (self.folder.clone(), self.shared.table.load_full());
@@ -74,7 +74,7 @@ impl Keeper {
             Ok(Ok(())) => {
                 self.written = newest;
                 if std::mem::take(&mut self.failing) {
-                    tracing::info!("feed.cache: the route table is on disk again");
+                    tracing::info!("the route table is written to disk again");
                 }
                 return Some(
                     PAUSE

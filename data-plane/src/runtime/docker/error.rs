@@ -1,8 +1,7 @@
-//! How long an answer of the engine is waited for, and what one that is no success means.
+//! Timeouts of engine calls and classification of their failures.
 //!
-//! Four things must be told apart, because different things follow from them: nothing was asked
-//! (`Away`), nothing is known (`Unavailable`), the engine tried and failed (`Failed`, `NoSpace`),
-//! and it refused (`Refused`, `NotFound`, `NameTaken`).
+//! Callers distinguish four cases: the request was not sent, the outcome is unknown, the engine
+//! failed (`Failed`, `NoSpace`), and the engine refused (`Refused`, `NotFound`, `NameTaken`).
 
 use std::future::Future;
 use std::io::ErrorKind;
@@ -12,44 +11,46 @@ use bollard::errors::Error as BollardError;
 
 use crate::runtime::Error;
 
-/// What only reads: milliseconds where measured, and nothing else may wait for long because of it.
-pub(super) const READ: Duration = Duration::from_secs(10);
-/// What freezes or thaws: 16 ms where measured.
-pub(super) const FREEZE: Duration = Duration::from_secs(10);
-/// What makes or starts something. A start on a machine with twenty others starting took 3 s where
-/// measured, so this is an order above.
-pub(super) const MAKE: Duration = Duration::from_secs(30);
-/// What takes something away, which nobody waits for.
-pub(super) const TAKE_AWAY: Duration = Duration::from_secs(60);
+/// Timeout of reads, measured at milliseconds.
+pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// Timeout of pause and unpause, measured at 16 ms.
+pub(super) const PAUSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Timeout of creating or starting, an order of magnitude above the 3 s measured for a start beside
+/// twenty others.
+pub(super) const CREATE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Timeout of removals, which run in the background.
+pub(super) const REMOVE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Bounds a call and sorts its failure.
-pub(super) async fn within<T>(
+/// Applies a timeout to a call and classifies its failure.
+pub(super) async fn with_timeout<T>(
     limit: Duration,
     call: impl Future<Output = Result<T, BollardError>>,
 ) -> Result<T, Error> {
     match tokio::time::timeout(limit, call).await {
-        Ok(result) => result.map_err(sort),
+        Ok(result) => result.map_err(classify),
         Err(_) => Err(Error::NoResponse(format!(
-            "no answer within {} s",
+            "no response within {} s",
             limit.as_secs()
         ))),
     }
 }
 
-/// Never reached: it asked for nothing.
-pub(super) fn away(error: impl std::fmt::Display) -> Error {
+/// The engine was not reached and has received no request.
+pub(super) fn not_sent(error: impl std::fmt::Display) -> Error {
     Error::NotSent(error.to_string())
 }
 
-pub(super) fn sort(error: BollardError) -> Error {
+pub(super) fn classify(error: BollardError) -> Error {
     match error {
         BollardError::DockerResponseServerError {
             status_code,
             message,
-        } => by_status(status_code, message),
+        } => classify_status(status_code, message),
         BollardError::DockerStreamError { error } => failed(error),
-        BollardError::SocketNotFoundError(path) => away(format!("there is no socket {path}")),
-        BollardError::HyperLegacyError { err } if err.is_connect() => away(causes(&err)),
+        BollardError::SocketNotFoundError(path) => {
+            not_sent(format!("socket {path} does not exist"))
+        }
+        BollardError::HyperLegacyError { err } if err.is_connect() => not_sent(causes(&err)),
         BollardError::HyperLegacyError { err } => Error::NoResponse(causes(&err)),
         BollardError::IOError { err }
             if matches!(
@@ -57,21 +58,21 @@ pub(super) fn sort(error: BollardError) -> Error {
                 ErrorKind::NotFound | ErrorKind::ConnectionRefused
             ) =>
         {
-            away(err)
+            not_sent(err)
         }
         other => Error::NoResponse(other.to_string()),
     }
 }
 
-/// What an answer says by its status, and by its words where the status does not tell.
-fn by_status(status: u16, message: String) -> Error {
+/// Classifies a response by its status, and by its message where the status is ambiguous.
+fn classify_status(status: u16, message: String) -> Error {
     match status {
         404 => Error::NotFound(message),
         409 if message.contains("is already in use by container") => Error::NameTaken(message),
         400..500 => Error::Refused(message),
-        // Something in front of the engine speaks for it.
+        // A proxy in front of the engine responded.
         502..=504 => Error::NoResponse(message),
-        // The engine is there, but what runs its containers is not.
+        // The engine responds, but its container runtime does not.
         _ if message.contains("containerd.sock") => Error::NoResponse(message),
         _ => failed(message),
     }
@@ -85,7 +86,7 @@ pub(super) fn failed(message: String) -> Error {
     }
 }
 
-/// Whether a message, of the kernel at its root, is about a full disk.
+/// Whether the kernel reported a full disk.
 pub(super) fn is_out_of_space(message: &str) -> bool {
     let message = message.to_lowercase();
     ["no space left on device", "disk quota exceeded"]
@@ -93,7 +94,7 @@ pub(super) fn is_out_of_space(message: &str) -> bool {
         .any(|words| message.contains(words))
 }
 
-/// An error with what caused it: the outermost says only that there was one.
+/// An error with its causes; the outermost error lacks the details.
 fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -111,7 +112,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn kind(status: u16, message: &str) -> std::mem::Discriminant<Error> {
-        std::mem::discriminant(&by_status(status, message.to_owned()))
+        std::mem::discriminant(&classify_status(status, message.to_owned()))
     }
 
     fn like(error: fn(String) -> Error) -> std::mem::Discriminant<Error> {
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_sorted_by_status_and_where_that_is_not_enough_by_words() {
+    fn responses_are_classified_by_status_and_then_by_message() {
         for (status, message, wanted) in [
             (404, "No such container: x", like(Error::NotFound)),
             (400, "invalid reference format", like(Error::Refused)),
@@ -148,20 +149,20 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_is_not_there_or_not_listened_on_was_asked_for_nothing() {
+    fn a_missing_or_unattended_socket_received_no_request() {
         let missing = BollardError::SocketNotFoundError("/run/none.sock".to_owned());
         let refused = BollardError::IOError {
             err: ErrorKind::ConnectionRefused.into(),
         };
         for error in [missing, refused] {
-            assert!(matches!(sort(error), Error::NotSent(_)));
+            assert!(matches!(classify(error), Error::NotSent(_)));
         }
     }
 
     proptest! {
         #[test]
-        fn only_what_a_client_did_wrong_counts_as_refused(status in 100u16..1000, message in ".{0,60}") {
-            if matches!(by_status(status, message), Error::Refused(_) | Error::NotFound(_) | Error::NameTaken(_)) {
+        fn only_client_errors_count_as_refused(status in 100u16..1000, message in ".{0,60}") {
+            if matches!(classify_status(status, message), Error::Refused(_) | Error::NotFound(_) | Error::NameTaken(_)) {
                 prop_assert!((400..500).contains(&status));
             }
         }

@@ -1,4 +1,4 @@
-//! The map that a request's host is looked up in.
+//! Hash map for the lookup of a request's host.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
@@ -6,39 +6,39 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// Keyed by host.
-pub(in crate::route) type HostMap<V> = HashMap<Arc<str>, V, Seeded>;
+/// A map with hosts as keys.
+pub(in crate::route) type HostMap<V> = HashMap<Arc<str>, V, SeededBuildHasher>;
 
-/// XXH3-64 with a seed of each map's own, in one go: less than half of what the standard library's hash takes for a
-/// host. Strangers look hosts up and add none, so they cannot make them collide; whoever adds them does not know
-/// the seed.
+/// Builds XXH3-64 hashers with a random seed per map: less than half the cost of the standard
+/// library's hasher for a host. Clients only look hosts up, and services that add hosts do not know
+/// the seed, so nobody can provoke collisions.
 #[derive(Clone, Debug)]
-pub(in crate::route) struct Seeded(u64);
+pub(in crate::route) struct SeededBuildHasher(u64);
 
-impl Default for Seeded {
+impl Default for SeededBuildHasher {
     fn default() -> Self {
         Self(rand::random())
     }
 }
 
-impl BuildHasher for Seeded {
-    type Hasher = Text;
+impl BuildHasher for SeededBuildHasher {
+    type Hasher = StrHasher;
 
-    fn build_hasher(&self) -> Text {
-        Text(self.0)
+    fn build_hasher(&self) -> StrHasher {
+        StrHasher(self.0)
     }
 }
 
-/// Hashes one piece of text.
+/// Hashes a single string.
 #[derive(Debug)]
-pub(in crate::route) struct Text(u64);
+pub(in crate::route) struct StrHasher(u64);
 
-impl Hasher for Text {
+impl Hasher for StrHasher {
     fn write(&mut self, bytes: &[u8]) {
         self.0 = xxh3_64_with_seed(bytes, self.0);
     }
 
-    /// What ends a piece of text tells nothing where there is but one.
+    /// Ignores the terminator that `str` appends: there is only one string.
     fn write_u8(&mut self, _: u8) {}
 
     fn finish(&self) -> u64 {
@@ -58,7 +58,7 @@ mod tests {
             assert_eq!(map.get(&*format!("a{number}.example")), Some(&number));
         }
         assert_eq!(map.get("a.example"), None);
-        let hash = || Seeded::default().hash_one("a.example");
+        let hash = || SeededBuildHasher::default().hash_one("a.example");
         assert_ne!(hash(), hash());
     }
 }
