@@ -1,4 +1,4 @@
-//! The control plane of cless: owns the state, serves the gRPC API, streams the route table.
+//! The control plane of cless. Owns the state, serves the gRPC API, streams the route table.
 //!
 //! ```text
 //!   grpc/ ──> store/ ──head moved──> feed/ ──route streams──> data planes
@@ -6,8 +6,8 @@
 //!     └──────────────── nodes/ <── reports, acks ────────────────┘
 //! ```
 //!
-//! [`start`] runs one inside any tokio runtime: the program `cless-control-plane`, `cless dev` and
-//! tests all begin there.
+//! [`start`] runs a control plane in any tokio runtime: in `cless-control-plane`, `cless dev` and
+//! tests.
 
 pub mod domain;
 mod feed;
@@ -22,7 +22,7 @@ pub mod store;
 pub use options::Options;
 
 use domain::{Domain, Timestamp};
-use grpc::{Listening, Plane};
+use grpc::{Api, GrpcServer};
 use nodes::Nodes;
 use nodes::replicas::Replicas;
 use std::net::SocketAddr;
@@ -33,24 +33,24 @@ use store::{Store, StoreOptions};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// A process manager waits 10 s or more before it kills.
-const STOP_WITHIN: Duration = Duration::from_secs(5);
+/// Grace period for running calls; process managers kill after 10 s or more.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
 /// Why a control plane does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Everybody who reaches the address would own the nodes.
+    /// The address is reachable from other machines.
     #[error(
         "--listen {0} can be reached from other machines, and nothing is encrypted or \
          authenticated yet: listen on 127.0.0.1, or pass --allow-insecure if the network is yours"
     )]
     Exposed(SocketAddr),
-    /// `--domain` is no domain.
+    /// `--domain` is invalid.
     #[error("--domain {domain}: {reason}")]
     Domain {
-        /// As given.
+        /// The given value.
         domain: String,
-        /// Why not.
+        /// The violated rule.
         reason: domain::Reason,
     },
     /// The address cannot be bound.
@@ -58,43 +58,44 @@ pub enum Error {
     Listen {
         /// The address.
         addr: SocketAddr,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The database cannot be used.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// The route table cannot be read.
+    /// The route table cannot be loaded.
     #[error("the route table cannot be read: {0}")]
     Feed(String),
 }
 
-/// A control plane that answers.
+/// A running control plane.
 pub struct Running {
-    listening: Listening,
+    server: GrpcServer,
     store: Store,
     shutdown: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
 
-/// Opens the database, bringing it up to date, and serves until [`Running::shutdown`].
+/// Opens and migrates the database, then serves until [`Running::shutdown`].
 ///
 /// # Errors
-/// If the address cannot be bound or is exposed without leave, or the database cannot be used.
+/// If the address cannot be bound or is exposed without `allow_insecure`, or the database is
+/// unusable.
 pub async fn start(options: Options) -> Result<Running, Error> {
-    let begun = Instant::now();
+    let started = Instant::now();
     if options.is_exposed() {
         if !options.allow_insecure {
             return Err(Error::Exposed(options.listen));
         }
         tracing::warn!(
             listen = %options.listen,
-            "serving without encryption or authentication on an address others can reach"
+            "serving without encryption or authentication on an address that other machines can reach"
         );
     }
     let domain = read_domain(&options.domain)?;
     let (stop, shutdown) = (CancellationToken::new(), CancellationToken::new());
-    let listening = grpc::listen(options.listen, stop)
+    let server = grpc::listen(options.listen, stop)
         .await
         .map_err(|source| Error::Listen {
             addr: options.listen,
@@ -104,7 +105,7 @@ pub async fn start(options: Options) -> Result<Running, Error> {
     let (store, feed, publisher) = match opened {
         Ok(opened) => opened,
         Err(error) => {
-            listening.close(Duration::ZERO).await;
+            server.close(Duration::ZERO).await;
             return Err(error);
         }
     };
@@ -114,9 +115,9 @@ pub async fn start(options: Options) -> Result<Running, Error> {
         store.clone(),
         grpc::convert::nodes::decode_report,
     );
-    // Before it serves: a proof that is asked for at once asks all nodes.
+    // Before serving, so that an immediate verification asks all nodes.
     if let Err(error) = replicas.refresh().await {
-        tracing::warn!(%error, "nodes of other control planes are not known yet");
+        tracing::warn!(%error, "the nodes of other control planes are not known yet");
     }
     let sharing = tokio::spawn(replicas.clone().run(shutdown.clone()));
     let hints = tokio::spawn(store::follow_hints(store.clone(), shutdown.clone()));
@@ -126,18 +127,18 @@ pub async fn start(options: Options) -> Result<Running, Error> {
         shutdown.clone(),
     ));
     let revision = feed.revision();
-    let plane = Plane {
+    let api = Api {
         store: store.clone(),
         feed,
         nodes,
         replicas,
         shutdown: shutdown.clone(),
     };
-    listening.open(plane).await;
-    let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    tracing::info!(listen = %listening.addr(), revision, took_ms, "control plane serving");
+    server.open(api).await;
+    let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    tracing::info!(listen = %server.addr(), revision, took_ms, "control plane serving");
     Ok(Running {
-        listening,
+        server,
         store,
         shutdown,
         tasks: vec![publisher, reconciler, sharing, hints],
@@ -174,11 +175,11 @@ fn read_domain(domain: &str) -> Result<Domain, Error> {
     })
 }
 
-/// Marks the state as restored from a backup, so that no data plane takes it for what it has seen
-/// since. Run it once after a restore, while the control plane is stopped. Returns the new epoch.
+/// Marks the state as restored from a backup: mints a new epoch, so that nodes reload the whole
+/// route table. Run it once after a restore, while the control plane is stopped. Returns the epoch.
 ///
 /// # Errors
-/// If the database cannot be used.
+/// If the database is unusable.
 pub async fn new_epoch(options: &Options) -> Result<String, Error> {
     let domain = read_domain(&options.domain)?;
     let store = Store::open(store_options(&options.database_url, domain)).await?;
@@ -187,19 +188,19 @@ pub async fn new_epoch(options: &Options) -> Result<String, Error> {
     Ok(head?.epoch)
 }
 
-/// Writes a backup of the database to the file `to`, which must not exist. The database may be in use.
+/// Writes a backup of the database to the new file `to`. The database may be in use.
 ///
 /// # Errors
-/// If it is no SQLite file, cannot be read, or the backup cannot be written.
+/// If the database is not a SQLite file or unreadable, or the backup cannot be written.
 pub async fn backup(options: &Options, to: &Path) -> Result<(), Error> {
     Ok(store::backup(&options.database_url, to).await?)
 }
 
-/// Puts a backup in the place of the database, in a new epoch; with `force` in the place of one that
-/// exists, which is kept under the name that is returned. No control plane may run on it.
+/// Replaces the database by a backup, in a new epoch. An existing database is replaced only with
+/// `force`, and kept under the returned name. No control plane may be using it. Returns the epoch.
 ///
 /// # Errors
-/// If it is no SQLite file, the backup cannot be used, or the database is in use.
+/// If the database is not a SQLite file or in use, or the backup is unusable.
 pub async fn restore(
     options: &Options,
     from: &Path,
@@ -212,24 +213,24 @@ pub async fn restore(
 }
 
 impl Running {
-    /// Where it listens: the system's choice if port 0 was asked for.
+    /// The bound address.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
-        self.listening.addr()
+        self.server.addr()
     }
 
-    /// Ends it: open streams are told to go, running calls have 5 s, the database is closed.
+    /// Shuts down: ends streams with GoAway, gives running calls 5 s, closes the database.
     pub async fn shutdown(self) {
-        // Streams first: an open one would hold the server up.
+        // Streams first, because an open stream keeps the server running.
         self.shutdown.cancel();
-        self.listening.close(STOP_WITHIN).await;
+        self.server.close(SHUTDOWN_GRACE).await;
         for task in self.tasks {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a task of the control plane failed");
             }
         }
         if let Err(error) = self.store.close().await {
-            tracing::warn!(%error, "the database did not close well");
+            tracing::warn!(%error, "the database could not be closed");
         }
         tracing::info!("control plane stopped");
     }

@@ -1,4 +1,4 @@
-//! The program `cless-control-plane`: logs and signals.
+//! The program `cless-control-plane`: log set-up and signals.
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -53,7 +53,7 @@ async fn new_epoch(options: &Options) -> anyhow::Result<()> {
 
 async fn backup(options: &Options, to: &Path) -> anyhow::Result<()> {
     cless_control_plane::backup(options, to).await?;
-    tracing::info!(backup = %to.display(), "the backup is whole, checked and on disk");
+    tracing::info!(backup = %to.display(), "the backup is complete, verified and on disk");
     Ok(())
 }
 
@@ -61,7 +61,7 @@ async fn restore(options: &Options, from: &Path, force: bool) -> anyhow::Result<
     let (epoch, replaced) = cless_control_plane::restore(options, from, force).await?;
     match replaced {
         Some(kept) => {
-            tracing::info!(epoch, kept = %kept.display(), "restored in a new epoch; the database before it is kept");
+            tracing::info!(epoch, kept = %kept.display(), "restored in a new epoch; the previous database is kept");
         }
         None => tracing::info!(epoch, "restored in a new epoch"),
     }
@@ -69,7 +69,7 @@ async fn restore(options: &Options, from: &Path, force: bool) -> anyhow::Result<
 }
 
 async fn run(options: Options, ready_file: Option<&Path>) -> anyhow::Result<()> {
-    // Before anything that takes time: a signal during the start is not lost.
+    // Before the start, so that a signal during the start is not lost.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let running = tokio::select! {

@@ -1,15 +1,15 @@
-//! The flags of the control plane; each has an environment variable `CLESS_<FLAG>`.
+//! The flags of the control plane. Each has an environment variable `CLESS_<FLAG>`.
 
 use std::net::SocketAddr;
 
-/// How a control plane runs.
+/// The options of a control plane.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// Address to serve gRPC on. Port 0 lets the system choose.
+    /// Address to serve gRPC on; port 0 lets the system choose
     #[arg(long, env = "CLESS_LISTEN", default_value = "127.0.0.1:7070")]
     pub listen: SocketAddr,
 
-    /// Where the state is kept: `sqlite://PATH?mode=rwc`, `sqlite::memory:` or `postgres://…`.
+    /// Database: `sqlite://PATH?mode=rwc`, `sqlite::memory:` or `postgres://…`
     #[arg(
         long,
         env = "CLESS_DATABASE_URL",
@@ -18,12 +18,12 @@ pub struct Options {
     )]
     pub database_url: String,
 
-    /// The domain under which services get their default hosts, `NAME.DOMAIN`.
+    /// Domain of the default hosts of services, `NAME.DOMAIN`
     #[arg(long, env = "CLESS_DOMAIN", default_value = "localhost")]
     pub domain: String,
 
-    /// Serve on an address that other machines can reach, although nothing is encrypted or
-    /// authenticated yet: whoever reaches it can run any image on every node.
+    /// Allow --listen on an address that other machines can reach. Nothing is encrypted or
+    /// authenticated yet: anyone who reaches it can run any image on every node
     #[arg(long, env = "CLESS_ALLOW_INSECURE")]
     pub allow_insecure: bool,
 }
@@ -36,7 +36,7 @@ impl Options {
 }
 
 impl Default for Options {
-    /// As the command line without any flag.
+    /// The command line without flags.
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 7070)),
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_beyond_this_machine_is_exposed() {
+    fn an_address_beyond_loopback_is_exposed() {
         let exposed = |listen: &str| {
             Program::parse_from(["cless-control-plane", "--listen", listen])
                 .options

@@ -1,4 +1,4 @@
-//! The command line of `cless-control-plane`, here so that the guide's tables are made from it.
+//! The command line of `cless-control-plane`; public, because the tables of the guide come from it.
 
 use std::path::PathBuf;
 
@@ -6,27 +6,23 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::Options;
 
-/// Owns the state of a cless cluster, serves its gRPC API and streams the route table.
+/// Owns the state of a cless cluster, serves its gRPC API and streams the route table
 #[derive(Debug, Parser)]
-#[command(
-    name = "cless-control-plane",
-    version,
-    args_conflicts_with_subcommands = true
-)]
+#[command(version, args_conflicts_with_subcommands = true)]
 pub struct Program {
-    /// Without one the program serves.
+    /// A task on the database; `None` serves.
     #[command(subcommand)]
     pub command: Option<Command>,
 
-    /// Address, database, domain.
+    /// Options of the control plane.
     #[command(flatten)]
     pub options: Options,
 
-    /// Log lines.
+    /// Options of logging.
     #[command(flatten)]
     pub log: Log,
 
-    /// Write `{"listen": "IP:PORT"}` to this file once it serves.
+    /// File to write `{"listen": "IP:PORT"}` to once the control plane serves
     #[arg(long, env = "CLESS_READY_FILE", value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
 }
@@ -34,58 +30,58 @@ pub struct Program {
 /// A task on the database, in place of serving.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Mark the database as restored from a backup. Run once after a restore done by hand, while
-    /// the control plane is stopped: data planes then take the whole route table anew.
+    /// Mark the database as restored from a backup. Run once after a manual restore, while the
+    /// control plane is stopped: data planes then reload the whole route table
     NewEpoch {
-        /// The database.
+        /// Database and domain.
         #[command(flatten)]
         options: Options,
 
-        /// Log lines.
+        /// Options of logging.
         #[command(flatten)]
         log: Log,
     },
 
-    /// Write a backup of a SQLite database to a file. The control plane may run meanwhile.
+    /// Write a backup of a SQLite database to a file; the control plane may be running
     Backup {
-        /// The database.
+        /// Database and domain.
         #[command(flatten)]
         options: Options,
 
-        /// Log lines.
+        /// Options of logging.
         #[command(flatten)]
         log: Log,
 
-        /// The file to write; it must not exist.
+        /// File to write; it must not exist
         #[arg(long, value_name = "FILE")]
         to: PathBuf,
     },
 
-    /// Put a backup in the place of a SQLite database, in a new epoch: data planes then take the
-    /// whole route table anew. The control plane must be stopped.
+    /// Replace a SQLite database by a backup, in a new epoch: data planes then reload the whole
+    /// route table. The control plane must be stopped
     Restore {
-        /// The database.
+        /// Database and domain.
         #[command(flatten)]
         options: Options,
 
-        /// Log lines.
+        /// Options of logging.
         #[command(flatten)]
         log: Log,
 
-        /// The backup.
+        /// The backup file
         #[arg(long, value_name = "FILE")]
         from: PathBuf,
 
-        /// Replace a database that exists; it is kept under another name.
+        /// Replace an existing database, which is kept under another name
         #[arg(long)]
         force: bool,
     },
 }
 
-/// Log lines.
+/// Options of logging.
 #[derive(Debug, Args)]
 pub struct Log {
-    /// How log lines are written to stderr.
+    /// Format of log lines on stderr; `RUST_LOG` filters them
     #[arg(long, env = "CLESS_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 }
@@ -93,8 +89,8 @@ pub struct Log {
 /// Format of log lines.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum LogFormat {
-    /// For a person.
+    /// For people
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line
     Json,
 }

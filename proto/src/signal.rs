@@ -34,7 +34,7 @@ pub const NAMES: [&str; 31] = [
     "SIGPWR",
     "SIGSYS",
 ];
-/// The highest signal number. Numbers beyond [`NAMES`] are real-time signals without portable names.
+/// The highest signal number. Numbers beyond [`NAMES`] are real-time signals, which have no names.
 pub const LAST: u8 = 64;
 
 /// The name of a signal; `None` for real-time signals and invalid numbers.

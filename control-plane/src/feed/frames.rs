@@ -1,9 +1,9 @@
 //! A change of the table, cut into frames.
 //!
-//! A frame shares the stored bytes of its routes with the table, and all streams that send the same
-//! change share the frame ([`PublishedTable`](super::published::PublishedTable)). It is encoded when
-//! the transport takes it. A sending stream therefore holds only pointers to its remaining frames;
-//! it ends after `STALL_LIMIT` without progress.
+//! A frame shares the stored bytes of its routes with the table. All streams that send the same
+//! change share its frames ([`PublishedTable`](super::published::PublishedTable)). A frame is
+//! encoded when the transport takes it, so a sending stream holds only pointers to its remaining
+//! frames. The stream ends after `STALL_LIMIT` without progress.
 
 use crate::domain::Uid;
 use crate::feed::Cursor;

@@ -1,7 +1,7 @@
 //! The route feed: committed changes become the messages of each node's stream.
 //!
 //! ```text
-//!   store ──head──> publisher ──watch<PublishedTable>──> one RouteStream per node (stream.rs, pure)
+//!   store ──head──> publisher ──watch<PublishedTable>──> a RouteStream per node (stream.rs, pure)
 //!                   table.rs    published.rs             frames.rs: a change cut into frames
 //! ```
 //!

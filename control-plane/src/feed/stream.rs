@@ -9,14 +9,14 @@
 //! ```
 //!
 //! There is no queue. A stream stores only the acknowledged cursor. When the head moves it computes
-//! the change *acknowledged -> head* anew, so a slow node skips intermediate revisions and costs
+//! the change *acknowledged -> head*, so a slow node skips intermediate revisions and costs
 //! nothing while it is slow.
 //!
 //! Laws, each held by a property test:
-//! - at most one change is unanswered;
-//! - a delta starts from the last acknowledged cursor, and only if the history holds it;
-//! - every change leads to the head, and a stream whose node answers reaches the head;
-//! - a closed stream returns no action.
+//! - At most one change is unanswered.
+//! - A delta starts from the last acknowledged cursor, and only if the history holds it.
+//! - Every change leads to the head, and a stream whose node answers reaches the head.
+//! - A closed stream returns no action.
 //!
 //! All times are durations since the stream opened; the module reads no clock.
 
@@ -103,7 +103,7 @@ pub(crate) enum CloseReason {
     Behind,
 }
 
-/// When a stream is rotated, so that streams spread over the replicas again. The caller adds jitter.
+/// When a stream is rotated, so that streams spread over the replicas. The caller adds jitter.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Lifetime {
     /// Age at which the node is asked to reconnect.
@@ -121,7 +121,7 @@ enum StreamPhase {
     Closed,
 }
 
-/// A reason why an idle stream sends nothing although the head differs from the acknowledged cursor.
+/// Why an idle stream sends nothing although the head differs from the acknowledged cursor.
 #[derive(Debug)]
 enum Hold {
     Nothing,
@@ -251,7 +251,7 @@ impl RouteStream {
         let StreamPhase::AwaitAck { to, .. } = &self.phase else {
             return Some(self.close(CloseReason::Protocol));
         };
-        let refused = to.clone();
+        let rejected = to.clone();
         match kind {
             NackKind::Rejected => {
                 // A delta may only start from the acknowledged table.
@@ -259,7 +259,7 @@ impl RouteStream {
                     self.acked = None;
                 }
                 self.phase = StreamPhase::Idle {
-                    hold: Hold::Rejected(refused),
+                    hold: Hold::Rejected(rejected),
                 };
             }
             NackKind::Corrupt => {
@@ -310,7 +310,7 @@ impl RouteStream {
         let head = history.head();
         let held = match hold {
             Hold::Nothing => false,
-            Hold::Rejected(refused) => refused == head,
+            Hold::Rejected(rejected) => rejected == head,
             Hold::Backoff(at) => now < *at,
         };
         if held || self.acked.as_ref() == Some(head) {

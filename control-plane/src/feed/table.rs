@@ -11,7 +11,7 @@ use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Maximum number of revisions in the history; the store keeps as many. A node further behind gets a
+/// Maximum number of revisions in the history, here and in the store. A node further behind gets a
 /// snapshot.
 pub(crate) const HISTORY_MAX: usize = 10_000;
 

@@ -1,7 +1,7 @@
-//! What surrounds every call: a deadline, a net under panics, and one log line.
+//! The layer around every call: a span, a deadline, a panic handler and one log line.
 //!
-//! The deadline is on the answer's head. A unary call has its whole answer by then; a stream has
-//! only begun, and bounds itself (`feed/stream.rs`).
+//! The deadline covers the response head. A unary call is complete by then; a stream has only
+//! started, and limits itself (`feed/stream.rs`).
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -12,13 +12,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};
+use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
+use tracing::Instrument as _;
 
-/// Well above the slowest write (busy timeout 5 s), well below what a person waits for.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// Above the slowest write (busy timeout 5 s), below the patience of a person.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Wraps a server's routes in [`CallGuard`].
+/// Wraps a service in [`CallGuard`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CallGuardLayer;
 
@@ -30,7 +32,7 @@ impl<S> Layer<S> for CallGuardLayer {
     }
 }
 
-/// A service whose calls end, never panic, and are logged.
+/// A service whose calls have a deadline, never panic, and are logged.
 #[derive(Debug, Clone)]
 pub(crate) struct CallGuard<S> {
     inner: S,
@@ -51,13 +53,23 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let method = request.uri().path().to_owned();
+        let peer = request.extensions().get::<TcpConnectInfo>();
+        // An error span, so that no filter removes the context of an error.
+        let span = tracing::error_span!(
+            "rpc",
+            rpc.method = method,
+            peer = peer
+                .and_then(TcpConnectInfo::remote_addr)
+                .map(tracing::field::display),
+        );
         let started = Instant::now();
-        let answer = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
-        Box::pin(async move {
-            let response = match tokio::time::timeout(ANSWER_WITHIN, answer).await {
+        let response = span.in_scope(|| self.inner.call(request));
+        let response = AssertUnwindSafe(response).catch_unwind();
+        let guarded = async move {
+            let response = match tokio::time::timeout(RESPONSE_TIMEOUT, response).await {
                 Ok(Ok(Ok(response))) => response,
                 Ok(Ok(Err(never))) => match never {},
-                // The panic hook has printed where and why; a client gets neither.
+                // The panic hook logs the cause, which clients must not see.
                 Ok(Err(_panic)) => Status::internal("internal error").into_http(),
                 Err(_elapsed) => Status::deadline_exceeded(
                     "no answer within 10 s; a write may or may not have happened: read it back",
@@ -66,7 +78,8 @@ where
             };
             log(&method, &response, started.elapsed());
             Ok(response)
-        })
+        };
+        Box::pin(guarded.instrument(span))
     }
 }
 
@@ -77,13 +90,13 @@ fn log(method: &str, response: &Response<Body>, took: Duration) {
     match code {
         Code::Internal | Code::Unknown | Code::DataLoss | Code::DeadlineExceeded => {
             let error = status.as_ref().map_or("", Status::message);
-            tracing::warn!(rpc.method = method, rpc.code = ?code, took_ms, error, "call failed");
+            tracing::warn!(rpc.code = ?code, took_ms, error, "call failed");
         }
-        // Sent all the time by machines: not news.
+        // Periodic calls of machines.
         _ if method.ends_with("/ReportNodeStatus") || method.starts_with("/grpc.") => {
-            tracing::debug!(rpc.method = method, rpc.code = ?code, took_ms, "call");
+            tracing::debug!(rpc.code = ?code, took_ms, "call");
         }
-        _ => tracing::info!(rpc.method = method, rpc.code = ?code, took_ms, "call"),
+        _ => tracing::info!(rpc.code = ?code, took_ms, "call"),
     }
 }
 
@@ -92,10 +105,10 @@ mod tests {
     use super::*;
     use tower::ServiceExt as _;
 
-    async fn code_of(answer: impl FnOnce() -> Response<Body> + Clone + Send + 'static) -> Code {
+    async fn code_of(respond: impl FnOnce() -> Response<Body> + Clone + Send + 'static) -> Code {
         let inner = tower::service_fn(move |_request: Request<Body>| {
-            let answer = answer.clone();
-            async move { Ok::<_, Infallible>(answer()) }
+            let respond = respond.clone();
+            async move { Ok::<_, Infallible>(respond()) }
         });
         let response = CallGuardLayer
             .layer(inner)
@@ -112,7 +125,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_that_hangs_is_ended() {
+    async fn a_call_that_hangs_times_out() {
         let inner = tower::service_fn(|_request: Request<Body>| {
             std::future::pending::<Result<Response<Body>, Infallible>>()
         });

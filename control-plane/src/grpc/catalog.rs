@@ -1,7 +1,7 @@
 //! `CatalogService`: services and their versions.
 
 use super::convert::{nodes, read_duration, requests, resources};
-use super::{Plane, now, page, read, status};
+use super::{Api, now, page, status, validated};
 use crate::domain::{ServiceId, Version, VersionNumber, Violations, name};
 use crate::store::WriteOptions;
 use cless_proto::v1 as pb;
@@ -12,13 +12,13 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 /// Covers the pull of an ordinary image.
-const VERIFY_WITHIN: Duration = Duration::from_secs(120);
-const VERIFY_LEAST: Duration = Duration::from_secs(1);
-const VERIFY_MOST: Duration = Duration::from_secs(3600);
+const VERIFY_TIMEOUT_DEFAULT: Duration = Duration::from_secs(120);
+const VERIFY_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+const VERIFY_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 const SERVICES: &str = "services";
 
 #[tonic::async_trait]
-impl CatalogService for Plane {
+impl CatalogService for Api {
     async fn create_service(
         &self,
         request: Request<pb::CreateServiceRequest>,
@@ -29,13 +29,13 @@ impl CatalogService for Plane {
             request_id,
             validate_only,
         } = request.into_inner();
-        let mut wrong = Violations::new();
-        let new = requests::new_service(service_id, service, &mut wrong);
-        let how = requests::write_options(now(), validate_only, request_id, &mut wrong);
-        let (new, how) = read(new.zip(how), wrong)?;
+        let mut violations = Violations::new();
+        let new = requests::new_service(service_id, service, &mut violations);
+        let options = requests::write_options(now(), validate_only, request_id, &mut violations);
+        let (new, options) = validated(new.zip(options), violations)?;
         let written = self
             .store
-            .create_service(new, how)
+            .create_service(new, options)
             .await
             .map_err(status::store)?;
         Ok(Response::new(resources::service(&written.resource)))
@@ -45,9 +45,7 @@ impl CatalogService for Plane {
         &self,
         request: Request<pb::GetServiceRequest>,
     ) -> Result<Response<pb::Service>, Status> {
-        let mut wrong = Violations::new();
-        let id = wrong.take("name", name::parse_service(&request.into_inner().name));
-        let id = read(id, wrong)?;
+        let id = parsed("name", name::parse_service(&request.into_inner().name))?;
         let service = self.store.get_service(&id).await.map_err(status::store)?;
         Ok(Response::new(resources::service(&service)))
     }
@@ -67,7 +65,7 @@ impl CatalogService for Plane {
             .list_services(size, after.as_ref())
             .await
             .map_err(status::store)?;
-        let next_page_token = page::next(&found, SERVICES, |service| service.id.to_string());
+        let next_page_token = page::next_token(&found, SERVICES, |service| service.id.to_string());
         let services = found.items.iter().map(resources::service).collect();
         Ok(Response::new(pb::ListServicesResponse {
             services,
@@ -84,21 +82,18 @@ impl CatalogService for Plane {
             update_mask,
             validate_only,
         } = request.into_inner();
-        let mut wrong = Violations::new();
+        let mut violations = Violations::new();
         let Some(service) = service else {
             return Err(status::missing("service", "send one with its name"));
         };
-        let id = wrong.take("service.name", name::parse_service(&service.name));
+        let id = violations.take("service.name", name::parse_service(&service.name));
         let etag = service.etag.clone();
-        let patch = requests::patch(service, update_mask, &mut wrong);
-        let (id, patch) = read(id.zip(patch), wrong)?;
-        let how = WriteOptions {
-            validate_only,
-            ..WriteOptions::at(now())
-        };
+        let patch = requests::patch(service, update_mask, &mut violations);
+        let (id, patch) = validated(id.zip(patch), violations)?;
+        let options = write_options(validate_only);
         let written = self
             .store
-            .update_service(&id, requests::etag(&etag), patch, how)
+            .update_service(&id, requests::etag(&etag), patch, options)
             .await
             .map_err(status::store)?;
         Ok(Response::new(resources::service(&written.resource)))
@@ -113,15 +108,10 @@ impl CatalogService for Plane {
             etag,
             validate_only,
         } = request.into_inner();
-        let mut wrong = Violations::new();
-        let id = wrong.take("name", name::parse_service(&name));
-        let id = read(id, wrong)?;
-        let how = WriteOptions {
-            validate_only,
-            ..WriteOptions::at(now())
-        };
+        let id = parsed("name", name::parse_service(&name))?;
+        let options = write_options(validate_only);
         self.store
-            .delete_service(&id, requests::etag(&etag), how)
+            .delete_service(&id, requests::etag(&etag), options)
             .await
             .map_err(status::store)?;
         Ok(Response::new(()))
@@ -137,32 +127,30 @@ impl CatalogService for Plane {
             request_id,
             validate_only,
         } = request.into_inner();
-        let mut wrong = Violations::new();
-        let service = wrong.take("parent", name::parse_service(&parent));
-        let spec = requests::new_version(version, &mut wrong);
-        let how = requests::write_options(now(), validate_only, request_id, &mut wrong);
-        let ((service, spec), how) = read(service.zip(spec).zip(how), wrong)?;
+        let mut violations = Violations::new();
+        let service = violations.take("parent", name::parse_service(&parent));
+        let spec = requests::new_version(version, &mut violations);
+        let options = requests::write_options(now(), validate_only, request_id, &mut violations);
+        let ((service, spec), options) = validated(service.zip(spec).zip(options), violations)?;
         let written = self
             .store
-            .create_version(&service, spec, how)
+            .create_version(&service, spec, options)
             .await
             .map_err(status::store)?;
-        Ok(Response::new(self.shown(&written.resource)))
+        Ok(Response::new(self.with_status(&written.resource)))
     }
 
     async fn get_version(
         &self,
         request: Request<pb::GetVersionRequest>,
     ) -> Result<Response<pb::Version>, Status> {
-        let mut wrong = Violations::new();
-        let name = wrong.take("name", name::parse_version(&request.into_inner().name));
-        let (service, number) = read(name, wrong)?;
+        let (service, number) = parsed("name", name::parse_version(&request.into_inner().name))?;
         let version = self
             .store
             .get_version(&service, number)
             .await
             .map_err(status::store)?;
-        Ok(Response::new(self.shown(&version)))
+        Ok(Response::new(self.with_status(&version)))
     }
 
     async fn list_versions(
@@ -170,9 +158,7 @@ impl CatalogService for Plane {
         request: Request<pb::ListVersionsRequest>,
     ) -> Result<Response<pb::ListVersionsResponse>, Status> {
         let request = request.into_inner();
-        let mut wrong = Violations::new();
-        let service = wrong.take("parent", name::parse_service(&request.parent));
-        let service = read(service, wrong)?;
+        let service = parsed("parent", name::parse_service(&request.parent))?;
         let size = page::size(request.page_size).map_err(status::invalid_page)?;
         let list = format!("versions of {service}");
         let before = page::parsed_key(&list, &request.page_token, |key| {
@@ -184,11 +170,11 @@ impl CatalogService for Plane {
             .list_versions(&service, size, before)
             .await
             .map_err(status::store)?;
-        let next_page_token = page::next(&found, &list, |version| version.number.to_string());
+        let next_page_token = page::next_token(&found, &list, |version| version.number.to_string());
         let versions = found
             .items
             .iter()
-            .map(|version| self.shown(version))
+            .map(|version| self.with_status(version))
             .collect();
         Ok(Response::new(pb::ListVersionsResponse {
             versions,
@@ -205,20 +191,21 @@ impl CatalogService for Plane {
             timeout,
             validate_only,
         } = request.into_inner();
-        let mut wrong = Violations::new();
-        let parsed = wrong.take("name", name::parse_version(&name));
-        let within = read_duration("timeout", timeout, &mut wrong).unwrap_or(VERIFY_WITHIN);
-        if !(VERIFY_LEAST..=VERIFY_MOST).contains(&within) {
-            wrong.push(
+        let mut violations = Violations::new();
+        let parsed = violations.take("name", name::parse_version(&name));
+        let timeout =
+            read_duration("timeout", timeout, &mut violations).unwrap_or(VERIFY_TIMEOUT_DEFAULT);
+        if !(VERIFY_TIMEOUT_MIN..=VERIFY_TIMEOUT_MAX).contains(&timeout) {
+            violations.push(
                 "timeout",
-                format!("{within:?} is out of range: give 1 s to 1 h"),
+                format!("{timeout:?} is out of range: give 1 s to 1 h"),
             );
         }
-        let (service, number) = read(parsed, wrong)?;
+        let (service, number) = validated(parsed, violations)?;
         self.replicas.refresh().await.map_err(status::store)?;
-        let asked: BTreeSet<_> = self.nodes.connected().into_iter().collect();
-        if asked.is_empty() {
-            // What is missing altogether is said first.
+        let connected: BTreeSet<_> = self.nodes.connected().into_iter().collect();
+        if connected.is_empty() {
+            // NOT_FOUND takes precedence.
             self.store
                 .get_version(&service, number)
                 .await
@@ -226,7 +213,7 @@ impl CatalogService for Plane {
             return Err(status::no_node_connected(name));
         }
         let now = now();
-        let how = WriteOptions {
+        let options = WriteOptions {
             validate_only,
             ..WriteOptions::at(now)
         };
@@ -236,13 +223,13 @@ impl CatalogService for Plane {
                 &service,
                 number,
                 Uuid::now_v7().to_string(),
-                asked,
-                now.plus(within),
-                how,
+                connected,
+                now.plus(timeout),
+                options,
             )
             .await
             .map_err(status::store)?;
-        Ok(Response::new(self.shown(&written.resource)))
+        Ok(Response::new(self.with_status(&written.resource)))
     }
 
     async fn delete_version(
@@ -254,27 +241,22 @@ impl CatalogService for Plane {
             etag,
             validate_only,
         } = request.into_inner();
-        let mut wrong = Violations::new();
-        let parsed = wrong.take("name", name::parse_version(&name));
-        let (service, number) = read(parsed, wrong)?;
-        let how = WriteOptions {
-            validate_only,
-            ..WriteOptions::at(now())
-        };
+        let (service, number) = parsed("name", name::parse_version(&name))?;
+        let options = write_options(validate_only);
         self.store
-            .delete_version(&service, number, requests::etag(&etag), how)
+            .delete_version(&service, number, requests::etag(&etag), options)
             .await
             .map_err(status::store)?;
         Ok(Response::new(()))
     }
 }
 
-impl Plane {
-    /// A version with what the nodes last saw of it.
-    fn shown(&self, version: &Version) -> pb::Version {
-        let seen = self
+impl Api {
+    /// A version with the latest reports of the nodes about it.
+    fn with_status(&self, version: &Version) -> pb::Version {
+        let status = self
             .nodes
             .read(|registry| nodes::version_status(version, registry.nodes()));
-        resources::version(version, Some(seen))
+        resources::version(version, Some(status))
     }
 }

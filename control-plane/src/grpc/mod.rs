@@ -1,8 +1,8 @@
 //! The gRPC API: thin handlers over the store, the feed and the nodes.
 //!
-//! A handler reads its request through [`convert`] (all that is wrong is named at once), calls one
-//! method of the store, and writes the answer; [`status`] turns every error into a code with
-//! details. [`server`] puts the services together with health, reflection and limits.
+//! A handler reads its request through [`convert`], which names all invalid fields at once, calls
+//! one method of the store, and converts the result. [`status`] maps every error to a code with
+//! details. [`server`] adds health, reflection and limits.
 
 mod call_guard;
 mod catalog;
@@ -15,50 +15,62 @@ pub(crate) mod status;
 mod stream_routes;
 mod traffic;
 
-pub(crate) use server::{Listening, listen};
+pub(crate) use server::{GrpcServer, listen};
 
 #[cfg(feature = "test-util")]
-pub(crate) use route_feed::report as accept_report;
+pub(crate) use route_feed::accept_report;
 #[cfg(feature = "test-util")]
 pub(crate) use server::transport;
 #[cfg(feature = "test-util")]
 pub(crate) use stream_routes::serve as serve_stream;
 
-use crate::domain::{Timestamp, Violations};
+use crate::domain::{self, Reason, Timestamp, Violations};
 use crate::feed::Feed;
 use crate::nodes::Nodes;
 use crate::nodes::replicas::Replicas;
-use crate::store::Store;
+use crate::store::{Store, WriteOptions};
 use std::time::SystemTime;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-/// What all handlers share.
+/// The state of all handlers.
 #[derive(Clone)]
-pub(crate) struct Plane {
-    /// The state.
+pub(crate) struct Api {
     pub(crate) store: Store,
     /// The published route table.
     pub(crate) feed: Feed,
-    /// The data planes.
+    /// The nodes, including those of other control planes.
     pub(crate) nodes: Nodes,
-    /// Those of other control planes.
+    /// Refreshes the nodes of other control planes.
     pub(crate) replicas: Replicas,
     /// Ends open streams.
     pub(crate) shutdown: CancellationToken,
 }
 
-/// The wall clock, read at this edge only.
+/// The wall clock. The rest of the program takes `now` as an argument.
 fn now() -> Timestamp {
     SystemTime::now().into()
 }
 
-/// Ends the reading of a request: the refusal of all that was noted, or what was read.
+/// Ends the validation of a request: `value`, or an error that names all violations.
 ///
-/// A reader returns `None` only after it has noted why.
-fn read<T>(value: Option<T>, violations: Violations) -> Result<T, Status> {
+/// `value` is `None` only if there is a violation.
+fn validated<T>(value: Option<T>, violations: Violations) -> Result<T, Status> {
     violations
         .finish()
         .map_err(|error| status::invalid(&error))?;
-    value.ok_or_else(|| Status::internal("a request was refused without a reason"))
+    value.ok_or_else(|| Status::internal("a request was rejected without a violation"))
+}
+
+/// The value of a field that is validated alone.
+fn parsed<T>(field: &str, value: Result<T, Reason>) -> Result<T, Status> {
+    value.map_err(|reason| status::invalid(&domain::Error::invalid(field, reason.to_string())))
+}
+
+/// The options of a write without a request id.
+fn write_options(validate_only: bool) -> WriteOptions {
+    WriteOptions {
+        validate_only,
+        ..WriteOptions::at(now())
+    }
 }

@@ -1,7 +1,7 @@
-//! `NodeService`: the data planes, read from memory.
+//! `NodeService`: the nodes and their instances, read from memory.
 
 use super::convert::nodes;
-use super::{Plane, page, read, status};
+use super::{Api, page, status, validated};
 use crate::domain::{Violations, name};
 use crate::nodes::registry::Propagation;
 use cless_proto::v1 as pb;
@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status};
 const NODES: &str = "nodes";
 
 #[tonic::async_trait]
-impl NodeService for Plane {
+impl NodeService for Api {
     async fn list_nodes(
         &self,
         request: Request<pb::ListNodesRequest>,
@@ -21,10 +21,11 @@ impl NodeService for Plane {
         let after = page::key(NODES, &request.page_token).map_err(status::invalid_page)?;
         let head = self.feed.head();
         let nodes = self.nodes.all();
-        let found = page::of(&nodes, size, after.as_deref(), |node| {
+        let found = page::paginate(&nodes, size, after.as_deref(), |node| {
             node.identity.name.to_string()
         });
-        let next_page_token = page::next(&found, NODES, |node| node.identity.name.to_string());
+        let next_page_token =
+            page::next_token(&found, NODES, |node| node.identity.name.to_string());
         let nodes = found
             .items
             .iter()
@@ -41,9 +42,7 @@ impl NodeService for Plane {
         request: Request<pb::GetNodeRequest>,
     ) -> Result<Response<pb::Node>, Status> {
         let request = request.into_inner();
-        let mut wrong = Violations::new();
-        let node = wrong.take("name", name::parse_node(&request.name));
-        let node = read(node, wrong)?;
+        let node = parsed("name", name::parse_node(&request.name))?;
         let Some(node) = self.nodes.by_name(&node) else {
             return Err(status::not_found("cless.v1.Node", request.name));
         };
@@ -55,12 +54,12 @@ impl NodeService for Plane {
         request: Request<pb::ListInstancesRequest>,
     ) -> Result<Response<pb::ListInstancesResponse>, Status> {
         let request = request.into_inner();
-        let mut wrong = Violations::new();
-        let parent = wrong.take("parent", name::parse_node_or_all(&request.parent));
+        let mut violations = Violations::new();
+        let parent = violations.take("parent", name::parse_node_or_all(&request.parent));
         if !request.service.is_empty() {
-            wrong.take("service", name::parse_service(&request.service));
+            violations.take("service", name::parse_service(&request.service));
         }
-        let parent = read(parent, wrong)?;
+        let parent = validated(parent, violations)?;
         let size = page::size(request.page_size).map_err(status::invalid_page)?;
         let list = format!("instances of {} on {}", request.service, request.parent);
         let after = page::key(&list, &request.page_token).map_err(status::invalid_page)?;
@@ -74,16 +73,17 @@ impl NodeService for Plane {
         let mut instances: Vec<pb::Instance> = Vec::new();
         for node in &nodes {
             let reported = node.report.iter().flat_map(|(_, report)| &report.instances);
-            let wanted = reported.filter(|instance| {
+            let selected = reported.filter(|instance| {
                 request.service.is_empty() || instance.service == request.service
             });
-            instances.extend(wanted.map(|instance| nodes::instance(&node.identity.name, instance)));
+            instances
+                .extend(selected.map(|instance| nodes::instance(&node.identity.name, instance)));
         }
         instances.sort_by(|a, b| a.name.cmp(&b.name));
-        let found = page::of(instances, size, after.as_deref(), |instance| {
+        let found = page::paginate(instances, size, after.as_deref(), |instance| {
             instance.name.clone()
         });
-        let next_page_token = page::next(&found, &list, |instance| instance.name.clone());
+        let next_page_token = page::next_token(&found, &list, |instance| instance.name.clone());
         Ok(Response::new(pb::ListInstancesResponse {
             instances: found.items,
             next_page_token,
@@ -94,24 +94,28 @@ impl NodeService for Plane {
         &self,
         request: Request<pb::CheckPropagationRequest>,
     ) -> Result<Response<pb::CheckPropagationResponse>, Status> {
-        let asked = request.into_inner().revision;
-        // The database's head, not the published one: a caller asks right after its write.
+        let requested = request.into_inner().revision;
+        // The database's head, not the published one: callers ask right after their write.
         let head = self.store.head().await.map_err(status::store)?;
-        let mut wrong = Violations::new();
-        if asked < 0 {
-            wrong.push(
+        let mut violations = Violations::new();
+        if requested < 0 {
+            violations.push(
                 "revision",
                 "is negative: give a feed revision, or 0 for the head",
             );
-        } else if asked > head.revision {
+        } else if requested > head.revision {
             let reason = format!(
-                "{asked} is above the head, {}: no such revision yet",
+                "{requested} is above the head, {}: no such revision yet",
                 head.revision
             );
-            wrong.push("revision", reason);
+            violations.push("revision", reason);
         }
-        read(Some(()), wrong)?;
-        let revision = if asked == 0 { head.revision } else { asked };
+        validated(Some(()), violations)?;
+        let revision = if requested == 0 {
+            head.revision
+        } else {
+            requested
+        };
         self.replicas.refresh().await.map_err(status::store)?;
         let Propagation { applied, pending } = self.nodes.propagation(&head.epoch, revision);
         let nodes_total = applied + u32::try_from(pending.len()).unwrap_or(u32::MAX);

@@ -1,7 +1,7 @@
-//! Pages of a list (AIP-158): sizes, and tokens that only this program can read.
+//! Pages of a list (AIP-158): sizes, and opaque tokens.
 //!
-//! A token is base64 of *format, check sum, list, 0, key*. The list's name (`versions of hello`)
-//! is in it, so that a token of one list is refused by another instead of skipping at random.
+//! A token is base64 of *format, checksum, list name, 0, key*. The list name (`versions of hello`)
+//! is part of it, so that the token of another list is rejected.
 
 use crate::store::Page;
 use base64::Engine as _;
@@ -9,34 +9,34 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 
 const FORMAT: u8 = 1;
-const CHECK: usize = 4;
-/// AIP-158 leaves it to us: a screenful.
-const DEFAULT_SIZE: i32 = 50;
-/// Bounds one answer well below the 4 MiB a client accepts.
-const MOST: i32 = 1000;
+const CHECKSUM_BYTES: usize = 4;
+/// A screenful.
+const SIZE_DEFAULT: i32 = 50;
+/// Keeps a response well below the 4 MiB that clients accept.
+const SIZE_MAX: i32 = 1000;
 
-/// The size of a page that a client asked for: 0 takes the default, too many are capped.
-pub(crate) fn size(asked: i32) -> Result<u32, InvalidPage> {
-    match asked {
-        0 => Ok(DEFAULT_SIZE.unsigned_abs()),
-        1.. => Ok(asked.min(MOST).unsigned_abs()),
+/// The size of a requested page: 0 means the default, and large values are capped.
+pub(crate) fn size(requested: i32) -> Result<u32, InvalidPage> {
+    match requested {
+        0 => Ok(SIZE_DEFAULT.unsigned_abs()),
+        1.. => Ok(requested.min(SIZE_MAX).unsigned_abs()),
         _ => Err(InvalidPage::Size),
     }
 }
 
-/// Why a page cannot be served.
+/// An invalid field of a list request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InvalidPage {
-    /// A negative size.
-    #[error("must not be negative: 0 takes 50, more than 1000 takes 1000")]
+    /// The size is negative.
+    #[error("must not be negative: 0 means 50, values above 1000 mean 1000")]
     Size,
-    /// Not made by `token`, or made for another list.
+    /// The token is malformed or of another list.
     #[error("is not a token of this list: send back `next_page_token` as it came, or none")]
     Token,
 }
 
 impl InvalidPage {
-    /// The request's field that is to blame.
+    /// The invalid field of the request.
     pub(crate) fn field(self) -> &'static str {
         match self {
             Self::Size => "page_size",
@@ -49,19 +49,19 @@ impl InvalidPage {
 pub(crate) fn token(list: &str, key: &str) -> String {
     let body = [list.as_bytes(), &[0], key.as_bytes()].concat();
     let check = Sha256::digest(&body);
-    URL_SAFE_NO_PAD.encode([&[FORMAT], &check[..CHECK], &body].concat())
+    URL_SAFE_NO_PAD.encode([&[FORMAT], &check[..CHECKSUM_BYTES], &body].concat())
 }
 
-/// The token of the page after this one; empty on the last.
-pub(crate) fn next<T>(page: &Page<T>, list: &str, key: impl FnOnce(&T) -> String) -> String {
+/// The token of the page after this one. Empty on the last page.
+pub(crate) fn next_token<T>(page: &Page<T>, list: &str, key: impl FnOnce(&T) -> String) -> String {
     match page.items.last() {
         Some(last) if page.more => token(list, &key(last)),
         _ => String::new(),
     }
 }
 
-/// A page of a list that is kept in memory and in order; `after` is the key of the last item seen.
-pub(crate) fn of<T>(
+/// A page of a sorted in-memory list. `after` is the key of the previous page's last item.
+pub(crate) fn paginate<T>(
     items: impl IntoIterator<Item = T>,
     size: u32,
     after: Option<&str>,
@@ -69,7 +69,7 @@ pub(crate) fn of<T>(
 ) -> Page<T> {
     let mut rest = items
         .into_iter()
-        .filter(|item| after.is_none_or(|seen| *key(item) > *seen));
+        .filter(|item| after.is_none_or(|after| *key(item) > *after));
     let size = usize::try_from(size).unwrap_or(usize::MAX);
     let items = rest.by_ref().take(size).collect();
     Page {
@@ -99,8 +99,8 @@ pub(crate) fn parsed_key<T>(
 fn decode(list: &str, token: &str) -> Option<String> {
     let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
     let (&format, rest) = bytes.split_first()?;
-    let (check, body) = rest.split_at_checked(CHECK)?;
-    if format != FORMAT || check != &Sha256::digest(body)[..CHECK] {
+    let (check, body) = rest.split_at_checked(CHECKSUM_BYTES)?;
+    if format != FORMAT || check != &Sha256::digest(body)[..CHECKSUM_BYTES] {
         return None;
     }
     let key = body.strip_prefix(list.as_bytes())?.strip_prefix(&[0])?;
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn another_lists_token_is_refused() {
+    fn the_token_of_another_list_is_rejected() {
         let foreign = token("versions of hello", "3");
         assert_eq!(key("versions of hello", &foreign), Ok(Some("3".into())));
         assert_eq!(key("versions of hell", &foreign), Err(InvalidPage::Token));
@@ -131,17 +131,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_token_gives_its_key_back(list in "[a-z ]{0,20}", at in "\\PC{0,40}") {
+        fn a_token_returns_its_key(list in "[a-z ]{0,20}", at in "\\PC{0,40}") {
             prop_assert_eq!(key(&list, &token(&list, &at)), Ok(Some(at)));
         }
 
         #[test]
-        fn a_damaged_token_is_refused(at in "[a-z0-9]{1,30}", position in 0usize..60, by in 1u8..255) {
+        fn a_corrupt_token_is_rejected(at in "[a-z0-9]{1,30}", position in 0usize..60, by in 1u8..255) {
             let mut bytes = token("services", &at).into_bytes();
             let position = position % bytes.len();
             bytes[position] = bytes[position].wrapping_add(by);
-            let damaged = String::from_utf8_lossy(&bytes).into_owned();
-            prop_assert_eq!(key("services", &damaged), Err(InvalidPage::Token));
+            let corrupt = String::from_utf8_lossy(&bytes).into_owned();
+            prop_assert_eq!(key("services", &corrupt), Err(InvalidPage::Token));
         }
 
         #[test]

@@ -1,8 +1,8 @@
-//! `RouteFeedService`: the route table, to proxies and to people; and what proxies report.
+//! `RouteFeedService`: the route table for nodes and people, and the status reports of nodes.
 
 use super::convert::{feed, nodes};
 use super::stream_routes::{self, Responses};
-use super::{Plane, page, read, status};
+use super::{Api, page, status, validated};
 use crate::domain::{Uid, Violations, name};
 use crate::feed::Feed;
 use crate::feed::stream::{History as _, STALL_LIMIT};
@@ -16,12 +16,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-type Watched = Result<pb::WatchRoutesResponse, Status>;
+type WatchItem = Result<pb::WatchRoutesResponse, Status>;
 
 #[tonic::async_trait]
-impl RouteFeedService for Plane {
+impl RouteFeedService for Api {
     type StreamRoutesStream = Responses;
-    type WatchRoutesStream = ReceiverStream<Watched>;
+    type WatchRoutesStream = ReceiverStream<WatchItem>;
 
     async fn stream_routes(
         &self,
@@ -39,13 +39,11 @@ impl RouteFeedService for Plane {
     async fn watch_routes(
         &self,
         request: Request<pb::WatchRoutesRequest>,
-    ) -> Result<Response<ReceiverStream<Watched>>, Status> {
+    ) -> Result<Response<ReceiverStream<WatchItem>>, Status> {
         let service = request.into_inner().service;
         let mut only = None;
         if !service.is_empty() {
-            let mut wrong = Violations::new();
-            let id = wrong.take("service", name::parse_service(&service));
-            only = Some(read(id, wrong)?.to_string());
+            only = Some(parsed("service", name::parse_service(&service))?.to_string());
         }
         let (outbound, responses) = mpsc::channel(1);
         tokio::spawn(watch(
@@ -61,7 +59,7 @@ impl RouteFeedService for Plane {
         &self,
         request: Request<pb::ReportNodeStatusRequest>,
     ) -> Result<Response<()>, Status> {
-        report(&self.nodes, request.into_inner()).map(Response::new)
+        accept_report(&self.nodes, request.into_inner()).map(Response::new)
     }
 
     async fn list_retained_images(
@@ -80,7 +78,8 @@ impl RouteFeedService for Plane {
             .list_retained_images(size, after.as_ref())
             .await
             .map_err(status::store)?;
-        let next_page_token = page::next(&found, RETAINED_IMAGES, |one| one.version.to_string());
+        let next_page_token =
+            page::next_token(&found, RETAINED_IMAGES, |one| one.version.to_string());
         Ok(Response::new(pb::ListRetainedImagesResponse {
             images: found.items.iter().map(feed::retained_image).collect(),
             next_page_token,
@@ -89,52 +88,55 @@ impl RouteFeedService for Plane {
     }
 }
 
-/// Takes in what a node says of itself.
-pub(crate) fn report(nodes: &Nodes, report: pb::ReportNodeStatusRequest) -> Result<(), Status> {
-    let mut wrong = Violations::new();
-    let report = nodes::read_report(report, &mut wrong);
-    let (identity, boot_id, report) = read(report, wrong)?;
+/// Validates a node's status report and stores it in the registry.
+pub(crate) fn accept_report(
+    nodes: &Nodes,
+    report: pb::ReportNodeStatusRequest,
+) -> Result<(), Status> {
+    let mut violations = Violations::new();
+    let report = nodes::read_report(report, &mut violations);
+    let (identity, boot_id, report) = validated(report, violations)?;
     nodes
         .report(identity, boot_id, report)
         .map_err(|taken| status::name_taken(&taken))
 }
 
-/// What the tokens of this list are made for.
+/// Name of the list in its page tokens.
 const RETAINED_IMAGES: &str = "retained images";
 
-/// Sends the table, then each change, until somebody ends it.
+/// Sends the table, then every change, until the caller or the process ends.
 async fn watch(
     feed: Feed,
     only: Option<String>,
-    outbound: mpsc::Sender<Watched>,
+    outbound: mpsc::Sender<WatchItem>,
     shutdown: CancellationToken,
 ) {
     let mut tables = feed.subscribe();
-    let mut seen = None;
-    // Of one service: its uid, so that the end of its route is shown and others' are not.
+    let mut sent_head = None;
+    // Uids that a watched service has had, to select the removals of its routes.
     let mut uids = BTreeSet::new();
     loop {
         let newest = Arc::clone(&tables.borrow_and_update());
         let table = &newest.table;
-        let change = match &seen {
+        let change = match &sent_head {
             Some(cursor) if cursor == table.head() => None,
             Some(cursor) => Some(table.delta(cursor).unwrap_or_else(|| table.snapshot())),
             None => Some(table.snapshot()),
         };
-        seen = Some(table.head().clone());
+        sent_head = Some(table.head().clone());
         drop(newest);
-        for mut shown in change
+        for mut message in change
             .iter()
-            .flat_map(|change| feed::watched(change, only.as_deref()))
+            .flat_map(|change| feed::watch_responses(change, only.as_deref()))
         {
             if only.is_some() {
-                uids.extend(shown.routes.iter().map(|route| route.service_uid.clone()));
-                shown.removed.retain(|uid| uids.contains(uid));
-                if !shown.snapshot && shown.routes.is_empty() && shown.removed.is_empty() {
+                uids.extend(message.routes.iter().map(|route| route.service_uid.clone()));
+                message.removed.retain(|uid| uids.contains(uid));
+                if !message.snapshot && message.routes.is_empty() && message.removed.is_empty() {
                     continue;
                 }
             }
-            let sent = tokio::time::timeout(STALL_LIMIT, outbound.send(Ok(shown)));
+            let sent = tokio::time::timeout(STALL_LIMIT, outbound.send(Ok(message)));
             if !matches!(sent.await, Ok(Ok(()))) {
                 return;
             }
@@ -144,7 +146,7 @@ async fn watch(
             biased;
             () = shutdown.cancelled() => {
                 let last = outbound.send(Err(status::shutting_down()));
-                let _ = tokio::time::timeout(stream_routes::LAST_WORDS, last).await;
+                let _ = tokio::time::timeout(stream_routes::FINAL_SEND_TIMEOUT, last).await;
                 return;
             }
             () = outbound.closed() => return,

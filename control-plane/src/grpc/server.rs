@@ -1,10 +1,10 @@
-//! The server: services, health, reflection, limits; and its start and end.
+//! The gRPC server: services, health, reflection, limits, start and stop.
 //!
-//! The address is bound and health answers NOT_SERVING before the database is opened, which may
-//! take a while (migrations, recovery): whoever waits for it can tell "not yet" from "not there".
-//! Until then every other call is UNAVAILABLE.
+//! The address is bound before the database opens, which may take a while (migrations, recovery).
+//! Until then health answers NOT_SERVING and every other call fails with UNAVAILABLE, so that a
+//! client can tell a starting server from an absent one.
 
-use crate::grpc::Plane;
+use crate::grpc::Api;
 use crate::grpc::call_guard::CallGuardLayer;
 use crate::grpc::status;
 use cless_proto::v1::catalog_service_server::CatalogServiceServer;
@@ -31,33 +31,34 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tower::Service;
 
-/// More than any resource needs; what a client sends is held in memory.
-const MESSAGE_MAX: usize = 4 * 1024 * 1024;
-/// Streams of one connection: a bench drives a thousand through few of them.
+/// Maximum size of a request, which is held in memory. Larger than any resource.
+const REQUEST_MAX: usize = 4 * 1024 * 1024;
+/// Maximum number of streams per connection; the feed benchmark opens a thousand on a few
+/// connections.
 const STREAMS_MAX: u32 = 2048;
-/// A peer that is gone without a word is noticed within 40 s.
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(20);
-const KEEPALIVE_WITHIN: Duration = Duration::from_secs(20);
+/// With the timeout, a lost peer is detected within 40 s.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What health answers for, beside `""`.
+/// Services with a health status, in addition to `""`, the server as a whole.
 const SERVICES: [&str; 4] = [
-    CatalogServiceServer::<Plane>::NAME,
-    TrafficServiceServer::<Plane>::NAME,
-    NodeServiceServer::<Plane>::NAME,
-    RouteFeedServiceServer::<Plane>::NAME,
+    CatalogServiceServer::<Api>::NAME,
+    TrafficServiceServer::<Api>::NAME,
+    NodeServiceServer::<Api>::NAME,
+    RouteFeedServiceServer::<Api>::NAME,
 ];
 
-/// A bound server. Until [`Listening::open`] it answers health and reflection only.
-pub(crate) struct Listening {
+/// A bound server. Until [`GrpcServer::open`] it serves health and reflection only.
+pub(crate) struct GrpcServer {
     addr: SocketAddr,
-    all: Arc<OnceLock<Routes>>,
+    routes: Arc<OnceLock<Routes>>,
     health: HealthReporter,
     task: JoinHandle<()>,
     stop: CancellationToken,
 }
 
-/// Binds `listen` and begins to serve. `stop` ends the server once its calls have ended.
-pub(crate) async fn listen(listen: SocketAddr, stop: CancellationToken) -> io::Result<Listening> {
+/// Binds `listen` and serves. `stop` ends the server after its running calls.
+pub(crate) async fn listen(listen: SocketAddr, stop: CancellationToken) -> io::Result<GrpcServer> {
     let listener = TcpListener::bind(listen).await?;
     let addr = listener.local_addr()?;
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
@@ -67,79 +68,77 @@ pub(crate) async fn listen(listen: SocketAddr, stop: CancellationToken) -> io::R
             .set_service_status(service, ServingStatus::NotServing)
             .await;
     }
-    let standard = reflection(Routes::new(health_service))
+    let early = reflection(Routes::new(health_service))
         .map_err(io::Error::other)?
         .prepare();
-    let all = Arc::new(OnceLock::new());
-    let switch = Switch {
-        standard,
-        all: Arc::clone(&all),
+    let routes = Arc::new(OnceLock::new());
+    let router = StartupRouter {
+        early,
+        routes: Arc::clone(&routes),
     };
     let ended = stop.clone().cancelled_owned();
     let serving = transport()
         .layer(CallGuardLayer)
-        .serve_with_incoming_shutdown(switch, incoming, ended);
+        .serve_with_incoming_shutdown(router, incoming, ended);
     let task = tokio::spawn(async move {
         if let Err(error) = serving.await {
             tracing::error!(%error, "the gRPC server ended");
         }
     });
-    Ok(Listening {
+    Ok(GrpcServer {
         addr,
-        all,
+        routes,
         health,
         task,
         stop,
     })
 }
 
-/// How connections are served.
+/// The transport settings.
 pub(crate) fn transport() -> Server {
     Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
-        .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
-        .http2_keepalive_timeout(Some(KEEPALIVE_WITHIN))
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
 }
 
-impl Listening {
-    /// Where it listens: the system's choice if port 0 was asked for.
+impl GrpcServer {
+    /// The bound address.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Begins to answer all services.
-    pub(crate) async fn open(&self, plane: Plane) {
+    /// Starts to serve all services.
+    pub(crate) async fn open(&self, api: Api) {
         let routes = Routes::new(
-            CatalogServiceServer::new(plane.clone()).max_decoding_message_size(MESSAGE_MAX),
+            CatalogServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_MAX),
         )
-        .add_service(
-            TrafficServiceServer::new(plane.clone()).max_decoding_message_size(MESSAGE_MAX),
-        )
-        .add_service(NodeServiceServer::new(plane.clone()).max_decoding_message_size(MESSAGE_MAX))
-        .add_service(RouteFeedServiceServer::new(plane).max_decoding_message_size(MESSAGE_MAX));
-        // Opened once, by its owner.
-        let _first = self.all.set(routes.prepare());
-        self.report(ServingStatus::Serving).await;
+        .add_service(TrafficServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_MAX))
+        .add_service(NodeServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_MAX))
+        .add_service(RouteFeedServiceServer::new(api).max_decoding_message_size(REQUEST_MAX));
+        // Called once, so the cell is empty.
+        let _set = self.routes.set(routes.prepare());
+        self.set_health(ServingStatus::Serving).await;
     }
 
-    /// Ends the server: no new calls, then `within` for those that run.
-    pub(crate) async fn close(self, within: Duration) {
-        self.report(ServingStatus::NotServing).await;
+    /// Stops the server: rejects new calls and gives running calls `grace`.
+    pub(crate) async fn close(self, grace: Duration) {
+        self.set_health(ServingStatus::NotServing).await;
         self.stop.cancel();
-        if tokio::time::timeout(within, self.task).await.is_err() {
-            tracing::warn!("calls were still running after {within:?} and were cut off");
+        if tokio::time::timeout(grace, self.task).await.is_err() {
+            tracing::warn!("calls still running after {grace:?} are cut off");
         }
     }
 
-    async fn report(&self, status: ServingStatus) {
+    async fn set_health(&self, status: ServingStatus) {
         for service in SERVICES.into_iter().chain([""]) {
             self.health.set_service_status(service, status).await;
         }
     }
 }
 
-/// Both versions of reflection, with the descriptors of error details and health beside ours:
-/// without them grpcurl shows details as base64 and cannot call Health.
+/// Both versions of reflection. Includes the descriptors of error details and health, without which
+/// grpcurl prints details as base64 and cannot call Health.
 fn reflection(mut routes: Routes) -> Result<Routes, tonic_reflection::server::Error> {
     let builder = || {
         tonic_reflection::server::Builder::configure()
@@ -151,14 +150,14 @@ fn reflection(mut routes: Routes) -> Result<Routes, tonic_reflection::server::Er
     Ok(routes.add_service(builder().build_v1alpha()?))
 }
 
-/// Health and reflection at once, all else when it is there.
+/// Serves health and reflection from the start, and all services once the routes are set.
 #[derive(Clone)]
-struct Switch {
-    standard: Routes,
-    all: Arc<OnceLock<Routes>>,
+struct StartupRouter {
+    early: Routes,
+    routes: Arc<OnceLock<Routes>>,
 }
 
-impl Service<Request<Body>> for Switch {
+impl Service<Request<Body>> for StartupRouter {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
@@ -169,12 +168,12 @@ impl Service<Request<Body>> for Switch {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        // `/grpc.health.v1.Health/Check` and the like.
+        // `/grpc.health.v1.Health/Check`, `/grpc.reflection.v1.…`
         if request.uri().path().starts_with("/grpc.") {
-            return Box::pin(self.standard.call(request));
+            return Box::pin(self.early.call(request));
         }
-        match self.all.get() {
-            Some(all) => Box::pin(all.clone().call(request)),
+        match self.routes.get() {
+            Some(routes) => Box::pin(routes.clone().call(request)),
             None => Box::pin(async { Ok(status::starting().into_http()) }),
         }
     }

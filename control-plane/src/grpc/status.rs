@@ -1,16 +1,16 @@
-//! Every error as a gRPC status: the only place that chooses codes.
+//! Maps every error to a gRPC status. No other module chooses codes.
 //!
-//! | what went wrong | code | details beside `ErrorInfo` |
+//! | error | code | details beside `ErrorInfo` |
 //! |---|---|---|
-//! | a field of the request | INVALID_ARGUMENT | `BadRequest` with the field's path |
+//! | an invalid field of the request | INVALID_ARGUMENT | `BadRequest` with the field's path |
 //! | no such resource | NOT_FOUND | `ResourceInfo` |
-//! | a name or host that is taken | ALREADY_EXISTS | `ResourceInfo` |
+//! | a name or host that is in use | ALREADY_EXISTS | `ResourceInfo` |
 //! | an etag that does not match | ABORTED | `ResourceInfo` |
-//! | a condition that does not hold | FAILED_PRECONDITION | `PreconditionFailure` |
-//! | busy, or not caught up yet | UNAVAILABLE | `RetryInfo` |
-//! | our fault | INTERNAL | none; the log has it |
+//! | an unmet precondition | FAILED_PRECONDITION | `PreconditionFailure` |
+//! | busy, starting, stopping or behind | UNAVAILABLE | `RetryInfo` |
+//! | a failure of the server | INTERNAL | none; the log has the cause |
 //!
-//! Details travel in the trailers, which clients accept up to 16 KiB: they are clipped.
+//! Details are clipped, because clients accept trailers of at most 16 KiB.
 
 use crate::domain;
 use crate::feed::stream::CloseReason;
@@ -22,19 +22,19 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-/// Whose error reasons these are (AIP-193).
+/// Domain of the error reasons (AIP-193).
 const DOMAIN: &str = "cless.dev";
-/// Bytes of field violations, far more than a person corrects in one go: what fits into a client's
-/// 16 KiB of trailers as base64, beside the message.
+/// Maximum bytes of field violations. As base64 and with the message they fit into 16 KiB of
+/// trailers.
 const VIOLATIONS_MAX: usize = 6 * 1024;
-/// A request breaks this many conditions at most.
+/// Maximum number of reported preconditions.
 const CONDITIONS_MAX: usize = 4;
-/// The most characters of one text.
+/// Maximum characters of one text.
 const TEXT_MAX: usize = 400;
-/// A busy database is free again by then.
+/// A busy database is usually free again by then.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The one way to make a status, so that each has an `ErrorInfo`.
+/// Builds every status, so that each has an `ErrorInfo`.
 fn status(
     code: Code,
     reason: &str,
@@ -59,7 +59,7 @@ fn clipped(text: &str) -> String {
     }
 }
 
-/// What the store refused or could not do.
+/// An error of the store.
 pub(crate) fn store(error: store::Error) -> Status {
     use store::Error;
     let message = error.to_string();
@@ -156,13 +156,13 @@ pub(crate) fn store(error: store::Error) -> Status {
         | Error::Backup(_)
         | Error::Database(_) => {
             tracing::error!(error = message, "the store failed");
-            let message = "the database failed; the control plane's log says how";
+            let message = "the database failed; the control plane's log has the cause";
             status(Code::Internal, "DATABASE_FAILED", message, &[], |_| {})
         }
     }
 }
 
-/// A request whose fields are wrong.
+/// A request with invalid fields.
 pub(crate) fn invalid(error: &domain::Error) -> Status {
     status(
         Code::InvalidArgument,
@@ -183,7 +183,7 @@ pub(crate) fn invalid(error: &domain::Error) -> Status {
     )
 }
 
-/// A request without a part that it needs.
+/// A request without a required field.
 pub(crate) fn missing(field: &str, remedy: &str) -> Status {
     invalid(&domain::Error::invalid(
         field,
@@ -191,27 +191,27 @@ pub(crate) fn missing(field: &str, remedy: &str) -> Status {
     ))
 }
 
-/// A page that cannot be served.
+/// An invalid page size or token.
 pub(crate) fn invalid_page(error: InvalidPage) -> Status {
     invalid(&domain::Error::invalid(error.field(), error.to_string()))
 }
 
-/// A resource that is kept in memory only.
+/// A missing resource that only exists in memory.
 pub(crate) fn not_found(kind: &'static str, name: String) -> Status {
     store(store::Error::NotFound { kind, name })
 }
 
-/// There is nobody to prove a version.
+/// No node can verify a version.
 pub(crate) fn no_node_connected(version: String) -> Status {
     store(store::Error::precondition(
         "NO_NODE_CONNECTED",
         version,
         "no node is connected, so nothing can start this version: start cless-data-plane with \
-         --control-plane and this server's address, or deploy without the proof (--no-wait)",
+         --control-plane and this server's address, or deploy without verification (--no-wait)",
     ))
 }
 
-/// A node's name is used by another live node.
+/// Another connected node has the name.
 pub(crate) fn name_taken(taken: &NameTaken) -> Status {
     let message = taken.to_string();
     status(
@@ -226,7 +226,7 @@ pub(crate) fn name_taken(taken: &NameTaken) -> Status {
     )
 }
 
-/// The plane ended a route stream.
+/// This control plane ended a route stream.
 pub(crate) fn stream_closed(reason: CloseReason) -> Status {
     let message = reason.to_string();
     match reason {
@@ -237,7 +237,7 @@ pub(crate) fn stream_closed(reason: CloseReason) -> Status {
     }
 }
 
-/// The same node has opened another stream.
+/// The same node opened another stream.
 pub(crate) fn stream_replaced() -> Status {
     let message = "this node has opened a newer stream";
     status(Code::Aborted, "STREAM_REPLACED", message, &[], |_| {})
@@ -248,7 +248,7 @@ pub(crate) fn starting() -> Status {
     unavailable("STARTING", "the control plane is starting; try again")
 }
 
-/// The process is ending.
+/// The process is shutting down.
 pub(crate) fn shutting_down() -> Status {
     unavailable(
         "SHUTTING_DOWN",
@@ -268,7 +268,7 @@ mod tests {
     use crate::domain::{NodeName, Violations};
 
     #[test]
-    fn every_status_has_a_reason_of_ours() {
+    fn every_status_has_a_reason_in_our_domain() {
         let name = || "services/a".to_owned();
         let kind = "cless.v1.Service";
         let taken = NameTaken {
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_request_gets_an_answer_that_fits_into_trailers() {
+    fn the_status_of_the_worst_request_fits_into_trailers() {
         let mut violations = Violations::new();
         for at in 0..10_000 {
             violations.push(format!("{}[{at}]", "f".repeat(1000)), "ä".repeat(5000));

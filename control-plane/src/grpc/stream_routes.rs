@@ -1,7 +1,7 @@
-//! Drives one `StreamRoutes` call: the shell around `feed/stream.rs`, which decides.
+//! Drives one `StreamRoutes` call for the state machine in `feed/stream.rs`.
 //!
-//! One task a stream. It waits for the proxy, the head, the clock, the process's end or a newer
-//! stream of the same node, whichever is first; and while it sends it waits for the transport only.
+//! One task per stream. It waits for a message of the node, a new head, the clock, the shutdown or
+//! a newer stream of the same node. While it sends it waits for the transport only.
 
 use crate::domain::{self, Violations};
 use crate::feed::frames::Frames;
@@ -9,7 +9,7 @@ use crate::feed::stream::{
     CloseReason, Lifetime, RouteStream, STALL_LIMIT, StreamAction, StreamEvent,
 };
 use crate::feed::{Cursor, Feed};
-use crate::grpc::{convert, read, status};
+use crate::grpc::{convert, status, validated};
 use crate::nodes::report::QuarantinedRoute;
 use crate::nodes::{NodeConnection, Nodes};
 use cless_proto::v1 as pb;
@@ -22,39 +22,41 @@ use tokio::time::Instant;
 use tokio_stream::{Stream as Messages, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
+use tracing::Instrument as _;
 
-/// Frames handed to the transport ahead of what it has taken: enough to keep it busy.
-const AHEAD: usize = 2;
-/// Streams move to another connection about this often, so that they spread over replicas again.
+/// Frames queued ahead of the transport, enough to keep it busy.
+const SEND_BUFFER: usize = 2;
+/// Mean age at which a stream is rotated, so that streams spread over the replicas again.
 const ROTATE_AFTER: Duration = Duration::from_secs(30 * 60);
-/// Either way, so that streams opened together do not end together.
+/// Relative jitter of the rotation, so that streams opened together do not end together.
 const ROTATE_JITTER: f64 = 0.2;
-/// A proxy told to go connects again within this time.
+/// Upper bound of the reconnect delay after a rotation.
 const RETRY_WITHIN_MS: u64 = 1000;
-/// A transport that is stuck does not hold up the end of its stream, or of the process.
-pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
-/// The one protocol there is.
+/// Time limit for the last message, so that a stuck transport does not delay the shutdown.
+pub(crate) const FINAL_SEND_TIMEOUT: Duration = Duration::from_secs(1);
+/// The supported protocol version.
 const PROTOCOL: u32 = 1;
 
-/// Boxed: a channel keeps room for some sixty items, however few are ever in it.
-type Outbound = mpsc::Sender<Box<Answer>>;
-type Answer = Result<pb::StreamRoutesResponse, Status>;
+/// Boxed, because a channel allocates blocks of many items, however few it ever holds.
+type Outbound = mpsc::Sender<Box<ResponseItem>>;
+type ResponseItem = Result<pb::StreamRoutesResponse, Status>;
 
-/// What the caller of the method reads from.
+/// The responses of the call.
 #[derive(Debug)]
-pub(crate) struct Responses(mpsc::Receiver<Box<Answer>>);
+pub(crate) struct Responses(mpsc::Receiver<Box<ResponseItem>>);
 
 impl Messages for Responses {
-    type Item = Answer;
+    type Item = ResponseItem;
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Answer>> {
-        self.0
-            .poll_recv(context)
-            .map(|answer| answer.map(|answer| *answer))
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<ResponseItem>> {
+        self.0.poll_recv(context).map(|item| item.map(|item| *item))
     }
 }
 
-/// What a proxy sends.
+/// The requests of the call.
 pub(crate) trait Requests:
     Messages<Item = Result<pb::StreamRoutesRequest, Status>> + Send + Unpin + 'static
 {
@@ -65,7 +67,7 @@ impl<T> Requests for T where
 {
 }
 
-/// Serves a stream in a task of its own; it ends with the stream.
+/// Serves a stream in a new task, which ends with the stream.
 pub(crate) fn serve(
     inbound: impl Requests,
     feed: &Feed,
@@ -73,8 +75,8 @@ pub(crate) fn serve(
     lifetime: Lifetime,
     shutdown: CancellationToken,
 ) -> Responses {
-    let (outbound, responses) = mpsc::channel(AHEAD);
-    let session = Session {
+    let (outbound, responses) = mpsc::channel(SEND_BUFFER);
+    let driver = StreamDriver {
         feed: feed.clone(),
         nodes: nodes.clone(),
         node: None,
@@ -83,11 +85,13 @@ pub(crate) fn serve(
         last_txn: 0,
         outbound,
     };
-    tokio::spawn(session.run(inbound, shutdown));
+    // An error span, so that no filter removes the context of an error.
+    let span = tracing::error_span!("route_stream", node = tracing::field::Empty);
+    tokio::spawn(driver.run(inbound, shutdown).instrument(span));
     Responses(responses)
 }
 
-/// How long a stream is kept, drawn so that those opened together do not end together.
+/// Draws the lifetime of a stream, so that streams opened together do not end together.
 pub(crate) fn lifetime(rng: &mut impl rand::Rng) -> Lifetime {
     Lifetime {
         rotate_after: ROTATE_AFTER
@@ -96,7 +100,7 @@ pub(crate) fn lifetime(rng: &mut impl rand::Rng) -> Lifetime {
     }
 }
 
-struct Session {
+struct StreamDriver {
     feed: Feed,
     nodes: Nodes,
     node: Option<NodeConnection>,
@@ -106,35 +110,34 @@ struct Session {
     outbound: Outbound,
 }
 
-/// The stream is over; there is nobody left to tell.
-struct Ended;
+/// The stream ended; nothing can be sent.
+struct StreamEnded;
 
-impl Session {
+impl StreamDriver {
     async fn run(mut self, mut inbound: impl Requests, shutdown: CancellationToken) {
         let mut tables = self.feed.subscribe();
         let outbound = self.outbound.clone();
         loop {
-            let (event, told) = tokio::select! {
+            let (event, update) = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => (StreamEvent::Shutdown, None),
                 () = outbound.closed() => return,
                 () = replaced(self.node.as_ref()) => {
-                    let newer = status::stream_replaced();
-                    return self.end(newer).await;
+                    return self.end(status::stream_replaced()).await;
                 }
                 message = inbound.next() => match message {
                     Some(Ok(message)) => match self.read(message) {
                         Ok(read) => read,
-                        Err(refusal) => return self.end(refusal).await,
+                        Err(status) => return self.end(status).await,
                     },
-                    // Half-closed or broken: nobody will acknowledge any more.
+                    // Half-closed or broken: no more acknowledgements can come.
                     None | Some(Err(_)) => return,
                 },
                 moved = tables.changed() => match moved {
                     Ok(()) => (StreamEvent::HeadMoved, None),
                     Err(_publisher_ended) => (StreamEvent::Shutdown, None),
                 },
-                () = wake(self.opened, self.stream.wake_at()) => (StreamEvent::Tick, None),
+                () = sleep_until(self.opened, self.stream.wake_at()) => (StreamEvent::Tick, None),
             };
             let (action, frames) = {
                 let newest = tables.borrow_and_update().clone();
@@ -144,15 +147,15 @@ impl Session {
                     Some(StreamAction::Delta(from, _)) => Some(newest.delta(from)),
                     _ => None,
                 };
-                // A stream that stalls keeps what it has yet to send, not the table.
+                // The table is released here: a stalled stream holds only its unsent frames.
                 (action, frames)
             };
-            if let (Some(node), Some(told)) = (&self.node, told)
+            if let (Some(node), Some(update)) = (&self.node, update)
                 && !matches!(action, Some(StreamAction::Close(_)))
             {
-                told.enter(node);
+                update.apply(node);
             }
-            let done = match action {
+            let sent = match action {
                 None => Ok(()),
                 Some(StreamAction::Heartbeat(head)) => {
                     self.send(convert::feed::heartbeat(&head)).await
@@ -164,14 +167,14 @@ impl Session {
                     let last = self
                         .outbound
                         .send(Box::new(Ok(convert::feed::go_away(retry_after))));
-                    let _ = tokio::time::timeout(LAST_WORDS, last).await;
+                    let _ = tokio::time::timeout(FINAL_SEND_TIMEOUT, last).await;
                     return;
                 }
                 Some(StreamAction::Close(reason)) => {
                     return self.end(status::stream_closed(reason)).await;
                 }
             };
-            if done.is_err() {
+            if sent.is_err() {
                 return;
             }
         }
@@ -181,59 +184,63 @@ impl Session {
         &mut self,
         frames: Option<Frames>,
         shutdown: &CancellationToken,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), StreamEnded> {
         self.last_txn += 1;
         for frame in frames.into_iter().flatten() {
             let message = convert::feed::frame(self.last_txn, &frame);
             drop(frame);
             tokio::select! {
                 biased;
-                () = shutdown.cancelled() => return Err(Ended),
+                () = shutdown.cancelled() => return Err(StreamEnded),
                 sent = self.send(message) => sent?,
             }
         }
         let now = self.opened.elapsed();
         let newest = self.feed.newest();
-        // `Sent` starts the wait for the answer and calls for nothing else.
+        // `Sent` starts the wait for the Ack and returns no action.
         let _none = self.stream.on(StreamEvent::Sent, now, &newest.table);
         Ok(())
     }
 
-    async fn send(&self, message: pb::StreamRoutesResponse) -> Result<(), Ended> {
+    async fn send(&self, message: pb::StreamRoutesResponse) -> Result<(), StreamEnded> {
         match tokio::time::timeout(STALL_LIMIT, self.outbound.send(Box::new(Ok(message)))).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_gone)) => Err(Ended),
+            Ok(Err(_closed)) => Err(StreamEnded),
             Err(_stalled) => {
-                tracing::warn!("a route stream took nothing for 30 s and was dropped");
-                Err(Ended)
+                tracing::warn!("a route stream accepted no frame for 30 s and was dropped");
+                Err(StreamEnded)
             }
         }
     }
 
-    /// Ends the stream with an error, if the proxy still reads.
+    /// Ends the stream with an error, if the node still reads.
     async fn end(&self, status: Status) {
         tracing::info!(rpc.code = ?status.code(), reason = status.message(), "route stream ended");
-        let _ = tokio::time::timeout(LAST_WORDS, self.outbound.send(Box::new(Err(status)))).await;
+        let _ = tokio::time::timeout(
+            FINAL_SEND_TIMEOUT,
+            self.outbound.send(Box::new(Err(status))),
+        )
+        .await;
     }
 
-    /// Reads a message into an event, and what it tells of the node.
+    /// Converts a message into an event and an update of the node's registry entry.
     fn read(
         &mut self,
         message: pb::StreamRoutesRequest,
-    ) -> Result<(StreamEvent, Option<Told>), Status> {
+    ) -> Result<(StreamEvent, Option<NodeUpdate>), Status> {
         use pb::stream_routes_request::Message;
         match message.message {
             Some(Message::Hello(hello)) => {
                 if hello.protocol != PROTOCOL {
-                    let reason = format!("{} is not spoken here: speak {PROTOCOL}", hello.protocol);
+                    let reason = format!("{} is not supported: use {PROTOCOL}", hello.protocol);
                     return Err(status::invalid(&domain::Error::invalid(
                         "hello.protocol",
                         reason,
                     )));
                 }
-                let mut wrong = Violations::new();
-                let hello = convert::feed::read_hello(hello, &mut wrong);
-                let (identity, boot_id, have) = read(hello, wrong)?;
+                let mut violations = Violations::new();
+                let hello = convert::feed::read_hello(hello, &mut violations);
+                let (identity, boot_id, have) = validated(hello, violations)?;
                 if self.node.is_some() {
                     return Err(status::stream_closed(CloseReason::Protocol));
                 }
@@ -242,40 +249,41 @@ impl Session {
                     .nodes
                     .connect(identity, boot_id)
                     .map_err(|taken| status::name_taken(&taken))?;
-                tracing::info!(node = %name, "node connected");
+                tracing::Span::current().record("node", tracing::field::display(name));
+                tracing::info!("node connected");
                 self.node = Some(connection);
                 Ok((StreamEvent::Hello(have), None))
             }
             Some(Message::Ack(ack)) => {
-                let mut wrong = Violations::new();
-                let ack = convert::feed::read_ack(ack, &mut wrong);
-                let (cursor, quarantined) = read(ack, wrong)?;
-                let told = Told::Applied(cursor.clone(), quarantined);
-                Ok((StreamEvent::Ack(cursor), Some(told)))
+                let mut violations = Violations::new();
+                let ack = convert::feed::read_ack(ack, &mut violations);
+                let (cursor, quarantined) = validated(ack, violations)?;
+                let update = NodeUpdate::Applied(cursor.clone(), quarantined);
+                Ok((StreamEvent::Ack(cursor), Some(update)))
             }
             Some(Message::Nack(nack)) => {
-                let mut wrong = Violations::new();
-                let nack = convert::feed::read_nack(nack, &mut wrong);
-                let (serving, kind, reason) = read(nack, wrong)?;
-                let told = Told::Refused(serving.clone(), reason);
-                Ok((StreamEvent::Nack(serving, kind), Some(told)))
+                let mut violations = Violations::new();
+                let nack = convert::feed::read_nack(nack, &mut violations);
+                let (serving, kind, reason) = validated(nack, violations)?;
+                let update = NodeUpdate::Rejected(serving.clone(), reason);
+                Ok((StreamEvent::Nack(serving, kind), Some(update)))
             }
             None => Err(status::stream_closed(CloseReason::Protocol)),
         }
     }
 }
 
-/// What an answer tells of the node, once the state machine has found it in order.
-enum Told {
+/// An update of the node's registry entry, applied once the state machine accepts the message.
+enum NodeUpdate {
     Applied(Cursor, Vec<QuarantinedRoute>),
-    Refused(Option<Cursor>, String),
+    Rejected(Option<Cursor>, String),
 }
 
-impl Told {
-    fn enter(self, node: &NodeConnection) {
+impl NodeUpdate {
+    fn apply(self, node: &NodeConnection) {
         match self {
             Self::Applied(cursor, quarantined) => node.record_applied(cursor, quarantined),
-            Self::Refused(serving, reason) => node.record_rejected(serving, reason),
+            Self::Rejected(serving, reason) => node.record_rejected(serving, reason),
         }
     }
 }
@@ -287,7 +295,7 @@ async fn replaced(node: Option<&NodeConnection>) {
     }
 }
 
-async fn wake(opened: Instant, at: Option<Duration>) {
+async fn sleep_until(opened: Instant, at: Option<Duration>) {
     match at {
         Some(at) => tokio::time::sleep_until(opened + at).await,
         None => std::future::pending().await,

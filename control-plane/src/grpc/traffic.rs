@@ -1,21 +1,19 @@
-//! `TrafficService`: the split of a service's requests, and its history.
+//! `TrafficService`: the split of a service's requests over its versions, and its history.
 
 use super::convert::{requests, resources};
-use super::{Plane, now, page, read, status};
+use super::{Api, now, page, status, validated};
 use crate::domain::{ChangeNote, TrafficSplit, Violations, name};
 use cless_proto::v1 as pb;
 use cless_proto::v1::traffic_service_server::TrafficService;
 use tonic::{Request, Response, Status};
 
 #[tonic::async_trait]
-impl TrafficService for Plane {
+impl TrafficService for Api {
     async fn get_traffic(
         &self,
         request: Request<pb::GetTrafficRequest>,
     ) -> Result<Response<pb::Traffic>, Status> {
-        let mut wrong = Violations::new();
-        let service = wrong.take("name", name::parse_traffic(&request.into_inner().name));
-        let service = read(service, wrong)?;
+        let service = parsed("name", name::parse_traffic(&request.into_inner().name))?;
         let traffic = self
             .store
             .get_traffic(&service)
@@ -41,18 +39,25 @@ impl TrafficService for Plane {
                 "send it with its name and targets",
             ));
         };
-        let mut wrong = Violations::new();
-        let service = wrong.take("traffic.name", name::parse_traffic(&traffic.name));
+        let mut violations = Violations::new();
+        let service = violations.take("traffic.name", name::parse_traffic(&traffic.name));
         let split = service.as_ref().and_then(|service| {
             let targets = requests::targets(traffic.targets);
-            TrafficSplit::new("traffic.targets", service, targets, &mut wrong)
+            TrafficSplit::new("traffic.targets", service, targets, &mut violations)
         });
-        let note = ChangeNote::new(actor, reason, &mut wrong);
-        let how = requests::write_options(now(), validate_only, request_id, &mut wrong);
-        let ((service, split), (note, how)) = read(service.zip(split).zip(note.zip(how)), wrong)?;
+        let note = ChangeNote::new(actor, reason, &mut violations);
+        let options = requests::write_options(now(), validate_only, request_id, &mut violations);
+        let ((service, split), (note, options)) =
+            validated(service.zip(split).zip(note.zip(options)), violations)?;
         let written = self
             .store
-            .update_traffic(&service, split, requests::etag(&traffic.etag), note, how)
+            .update_traffic(
+                &service,
+                split,
+                requests::etag(&traffic.etag),
+                note,
+                options,
+            )
             .await
             .map_err(status::store)?;
         Ok(Response::new(resources::traffic(&written.resource)))
@@ -63,9 +68,7 @@ impl TrafficService for Plane {
         request: Request<pb::ListTrafficRevisionsRequest>,
     ) -> Result<Response<pb::ListTrafficRevisionsResponse>, Status> {
         let request = request.into_inner();
-        let mut wrong = Violations::new();
-        let service = wrong.take("parent", name::parse_traffic(&request.parent));
-        let service = read(service, wrong)?;
+        let service = parsed("parent", name::parse_traffic(&request.parent))?;
         let size = page::size(request.page_size).map_err(status::invalid_page)?;
         let list = format!("traffic revisions of {service}");
         let before = page::parsed_key(&list, &request.page_token, |key| key.parse().ok())
@@ -75,7 +78,8 @@ impl TrafficService for Plane {
             .list_traffic_revisions(&service, size, before)
             .await
             .map_err(status::store)?;
-        let next_page_token = page::next(&found, &list, |revision| revision.number.to_string());
+        let next_page_token =
+            page::next_token(&found, &list, |revision| revision.number.to_string());
         let revisions = found
             .items
             .iter()
@@ -92,22 +96,32 @@ impl TrafficService for Plane {
         request: Request<pb::RollbackTrafficRequest>,
     ) -> Result<Response<pb::Traffic>, Status> {
         let request = request.into_inner();
-        let mut wrong = Violations::new();
-        let service = wrong.take("name", name::parse_traffic(&request.name));
+        let mut violations = Violations::new();
+        let service = violations.take("name", name::parse_traffic(&request.name));
         if request.revision < 0 {
-            wrong.push(
+            violations.push(
                 "revision",
                 "is negative: give a traffic revision, or 0 for the last one",
             );
         }
-        let note = ChangeNote::new(request.actor, request.reason, &mut wrong);
-        let how =
-            requests::write_options(now(), request.validate_only, request.request_id, &mut wrong);
-        let (service, (note, how)) = read(service.zip(note.zip(how)), wrong)?;
+        let note = ChangeNote::new(request.actor, request.reason, &mut violations);
+        let options = requests::write_options(
+            now(),
+            request.validate_only,
+            request.request_id,
+            &mut violations,
+        );
+        let (service, (note, options)) = validated(service.zip(note.zip(options)), violations)?;
         let revision = (request.revision > 0).then_some(request.revision);
         let written = self
             .store
-            .rollback_traffic(&service, revision, requests::etag(&request.etag), note, how)
+            .rollback_traffic(
+                &service,
+                revision,
+                requests::etag(&request.etag),
+                note,
+                options,
+            )
             .await
             .map_err(status::store)?;
         Ok(Response::new(resources::traffic(&written.resource)))

@@ -125,7 +125,7 @@ impl Nodes {
         self.read(|registry| registry.by_name(name).cloned())
     }
 
-    /// Which connected nodes have applied `revision` of `epoch`.
+    /// The connected nodes that have applied `revision` of `epoch`, and the others.
     pub(crate) fn propagation(&self, epoch: &str, revision: i64) -> Propagation {
         self.read(|registry| registry.propagation(epoch, revision))
     }

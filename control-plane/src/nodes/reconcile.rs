@@ -1,7 +1,7 @@
 //! Turns node reports into writes: image digests and verification outcomes.
 //!
-//! Every round rereads the whole state, so no report is special: the next one replaces a lost one,
-//! a repeated one has no effect, and a restarted control plane resumes pending verifications. The
+//! Every round rereads the whole state, so no report is special. The next report replaces a lost
+//! one, a repeated one has no effect, and a restarted control plane resumes verifications. The
 //! decision ([`due_writes`]) is pure. The loop runs when the registry changes, and every second for
 //! deadlines.
 

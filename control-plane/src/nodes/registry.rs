@@ -128,7 +128,7 @@ impl NodeEntry {
     }
 }
 
-/// Which connected nodes have applied a feed revision.
+/// The connected nodes that have applied a feed revision, and the others.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Propagation {
     /// Number of nodes that serve it, or a later revision of the same epoch.
@@ -251,7 +251,7 @@ impl Registry {
         named.into_values().collect()
     }
 
-    /// Which connected nodes have applied `revision` of `epoch`. Stale nodes do not count.
+    /// The connected nodes that have applied `revision` of `epoch`. Stale nodes do not count.
     pub(crate) fn propagation(&self, epoch: &str, revision: i64) -> Propagation {
         let mut found = Propagation::default();
         for node in self.nodes().into_iter().filter(|node| node.is_connected()) {

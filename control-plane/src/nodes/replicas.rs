@@ -7,8 +7,8 @@
 //! ```
 //!
 //! `cless node list`, verifications and `CheckPropagation` therefore count every node, whichever
-//! replica answers. A peer's entries are about a second old; [`Replicas::refresh`] reads them now. A
-//! node belongs to the replica it connected to last. A dead replica stops renewing its rows: its
+//! replica answers. A peer's entries are about a second old; [`Replicas::refresh`] reads them now.
+//! A node belongs to the replica it connected to last. A dead replica stops renewing its rows: its
 //! nodes are stale until they connect to another replica.
 //!
 //! SQLite has a single control plane; then this module does nothing.
@@ -26,7 +26,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-/// How often a replica renews its rows and reads the others'.
+/// Interval at which a replica renews its rows and reads the others'.
 const TICK_INTERVAL: Duration = Duration::from_secs(1);
 /// A replica whose rows are not renewed for this long counts as dead.
 const DEAD_AFTER: Duration = Duration::from_secs(5);
@@ -107,8 +107,8 @@ impl Replicas {
                 (None, None) => continue,
             };
             // Disconnected since its replica counts as dead.
-            let gone = status.age.saturating_sub(DEAD_AFTER);
-            let node = node.from_peer(connected, now().minus(gone));
+            let dead_for = status.age.saturating_sub(DEAD_AFTER);
+            let node = node.from_peer(connected, now().minus(dead_for));
             let cached = CachedNode {
                 stamp: status.stamp,
                 connected,

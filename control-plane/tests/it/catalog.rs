@@ -2,7 +2,7 @@
 
 mod pages;
 
-use crate::harness::{Harness, refused, target, version_of};
+use crate::harness::{Harness, assert_refused, target, version_of};
 use cless_proto::v1 as pb;
 use std::collections::BTreeMap;
 use tonic::Code;
@@ -67,7 +67,7 @@ async fn a_service_from_creation_to_deletion() {
         .expect("found")
         .into_inner();
     assert_eq!(got, made);
-    refused(
+    assert_refused(
         catalog.create_service(request).await,
         Code::AlreadyExists,
         "ALREADY_EXISTS",
@@ -81,7 +81,7 @@ async fn a_service_from_creation_to_deletion() {
         etag: "stale".into(),
         ..delete.clone()
     };
-    refused(
+    assert_refused(
         catalog.delete_service(stale).await,
         Code::Aborted,
         "ETAG_MISMATCH",
@@ -90,32 +90,29 @@ async fn a_service_from_creation_to_deletion() {
         validate_only: true,
         ..delete.clone()
     };
-    catalog
-        .delete_service(dry)
-        .await
-        .expect("it could be deleted");
+    catalog.delete_service(dry).await.expect("valid");
     catalog
         .get_service(named("services/hello"))
         .await
-        .expect("and still is");
+        .expect("not deleted");
     catalog
         .delete_service(delete.clone())
         .await
         .expect("deleted");
-    refused(
+    assert_refused(
         catalog.delete_service(delete).await,
         Code::NotFound,
         "NOT_FOUND",
     );
     let gone = catalog.get_service(named("services/hello")).await;
-    refused(gone, Code::NotFound, "NOT_FOUND");
+    assert_refused(gone, Code::NotFound, "NOT_FOUND");
 
     let again = harness.service("hello").await;
     assert_ne!(again.uid, made.uid, "a uid is never reused");
 }
 
 #[tokio::test]
-async fn an_update_changes_what_its_mask_names() {
+async fn an_update_changes_the_fields_of_its_mask() {
     let harness = Harness::start().await;
     let made = harness.service("hello").await;
     let update = |service: pb::Service, update_mask, validate_only| {
@@ -166,7 +163,7 @@ async fn an_update_changes_what_its_mask_names() {
     assert!(changed.hosts.is_empty() && changed.etag != made.etag);
     assert!(changed.revision > made.revision);
     let stale = update(both.clone(), None, false).await;
-    refused(stale, Code::Aborted, "ETAG_MISMATCH");
+    assert_refused(stale, Code::Aborted, "ETAG_MISMATCH");
 
     let free = pb::Service {
         etag: String::new(),
@@ -217,7 +214,7 @@ async fn a_version_from_creation_to_deletion() {
         etag: "stale".into(),
         ..delete.clone()
     };
-    refused(
+    assert_refused(
         catalog.delete_version(stale).await,
         Code::Aborted,
         "ETAG_MISMATCH",
@@ -226,7 +223,7 @@ async fn a_version_from_creation_to_deletion() {
         .delete_version(delete.clone())
         .await
         .expect("deleted");
-    refused(
+    assert_refused(
         catalog.delete_version(delete).await,
         Code::NotFound,
         "NOT_FOUND",
@@ -239,7 +236,7 @@ async fn a_version_from_creation_to_deletion() {
 }
 
 #[tokio::test]
-async fn a_repeated_create_answers_as_the_first_did() {
+async fn a_repeated_create_returns_the_first_response() {
     let harness = Harness::start().await;
     let mut catalog = harness.catalog();
     let service = pb::CreateServiceRequest {
@@ -264,7 +261,7 @@ async fn a_repeated_create_answers_as_the_first_did() {
         service_id: "other".into(),
         ..service
     };
-    refused(
+    assert_refused(
         catalog.create_service(other).await,
         Code::InvalidArgument,
         "REQUEST_ID_REUSED",
@@ -291,7 +288,7 @@ async fn a_repeated_create_answers_as_the_first_did() {
 }
 
 #[tokio::test]
-async fn validation_alone_creates_nothing() {
+async fn validate_only_creates_nothing() {
     let harness = Harness::start().await;
     let mut catalog = harness.catalog();
     let head = harness.head().await;
@@ -308,7 +305,7 @@ async fn validation_alone_creates_nothing() {
         .into_inner();
     assert_eq!(shown.name, "services/hello");
     let gone = catalog.get_service(named("services/hello")).await;
-    refused(gone, Code::NotFound, "NOT_FOUND");
+    assert_refused(gone, Code::NotFound, "NOT_FOUND");
     assert_eq!(harness.head().await, head);
 
     harness.service("hello").await;
@@ -366,6 +363,6 @@ async fn a_host_belongs_to_one_service() {
             ..Default::default()
         };
         let taken = harness.catalog().create_service(request).await;
-        refused(taken, Code::AlreadyExists, "HOST_TAKEN");
+        assert_refused(taken, Code::AlreadyExists, "HOST_TAKEN");
     }
 }

@@ -1,5 +1,5 @@
-//! Which database tests run on: a SQLite file, or with `CLESS_TEST_DATABASE=postgres` a database of its
-//! own for each, on the server that `tests/postgres.sh` started.
+//! The database of each test: a SQLite file. With `CLESS_TEST_DATABASE=postgres` it is a new database
+//! on the server started by `tests/postgres.sh`.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,7 +9,7 @@ pub(crate) fn on_postgres() -> bool {
     std::env::var("CLESS_TEST_DATABASE").is_ok_and(|database| database == "postgres")
 }
 
-/// The URL of the database that belongs to a temporary folder; made when it is first asked for.
+/// The URL of the database of a temporary folder. The first call creates the database.
 pub(crate) fn url_of(folder: &Path) -> String {
     if on_postgres() {
         return postgres(folder);
@@ -17,7 +17,7 @@ pub(crate) fn url_of(folder: &Path) -> String {
     format!("sqlite://{}?mode=rwc", folder.join("cless.db").display())
 }
 
-/// A PostgreSQL database for a temporary folder.
+/// The URL of the PostgreSQL database of a temporary folder. The first call creates the database.
 pub(crate) fn postgres(folder: &Path) -> String {
     let server = std::env::var("CLESS_TEST_POSTGRES").expect(
         "CLESS_TEST_POSTGRES: run `sh tests/postgres.sh run cargo test`, as `make test` does",
@@ -29,7 +29,7 @@ pub(crate) fn postgres(folder: &Path) -> String {
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
         .collect();
-    // Case is kept only in quotes, and two folders may differ by it alone.
+    // Quoted, because folder names may differ by case alone.
     let made = folder.join("made");
     if !made.exists() {
         psql(
@@ -47,7 +47,7 @@ pub(crate) fn postgres(folder: &Path) -> String {
 /// Runs SQL on a PostgreSQL database.
 pub(crate) fn psql(url: &str, sql: &str) -> String {
     let mut client = Command::new("psql");
-    let said = client
+    let output = client
         .args([
             "--no-psqlrc",
             "-qAtX",
@@ -60,9 +60,9 @@ pub(crate) fn psql(url: &str, sql: &str) -> String {
         .output()
         .expect("psql");
     assert!(
-        said.status.success(),
+        output.status.success(),
         "{}",
-        String::from_utf8_lossy(&said.stderr)
+        String::from_utf8_lossy(&output.stderr)
     );
-    String::from_utf8_lossy(&said.stdout).trim().to_owned()
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }

@@ -1,42 +1,42 @@
-//! The route feed on the wire: resume, deltas, refusals, ends.
+//! The route feed on the wire: resume, deltas, rejections, ends.
 
-use crate::harness::{Harness, SOON, eventually, refused};
-use crate::proxy::Proxy;
+use crate::feed_client::FeedClient;
+use crate::harness::{Harness, SOON, assert_refused, eventually};
 use cless_proto::v1 as pb;
 use pb::begin::Kind;
-use pb::stream_routes_request::Message as Say;
-use pb::stream_routes_response::Message as Heard;
+use pb::stream_routes_request::Message as Request;
+use pb::stream_routes_response::Message as Response;
 use std::time::{Duration, Instant};
 use tonic::Code;
 
-/// A control plane that publishes one service, and a proxy that was sent it and has not answered.
-async fn serving() -> (Harness, Proxy) {
+/// A control plane that publishes one service, and a client that has received it and not answered.
+async fn serving() -> (Harness, FeedClient) {
     let harness = Harness::start().await;
     harness.service("hello").await;
     harness.published().await;
-    let mut proxy = Proxy::connect(&harness, "n1", None).await;
-    proxy.change().await;
-    (harness, proxy)
+    let mut client = FeedClient::connect(&harness, "n1", None).await;
+    client.change().await;
+    (harness, client)
 }
 
 #[tokio::test]
-async fn a_proxy_gets_a_snapshot_then_deltas_of_what_changed() {
+async fn a_node_gets_a_snapshot_then_deltas() {
     let harness = Harness::start().await;
     harness.service("hello").await;
     harness.service("other").await;
     harness.published().await;
-    let mut proxy = Proxy::connect(&harness, "n1", None).await;
-    let first = proxy.change().await;
+    let mut client = FeedClient::connect(&harness, "n1", None).await;
+    let first = client.change().await;
     assert_eq!(
         (first.kind, first.from, first.upserts),
         (Kind::Snapshot, None, 2)
     );
-    proxy.ack().await;
+    client.ack().await;
 
     harness.version("hello", "hello:1").await;
     let traffic = harness.split("hello", &[(1, 100)]).await;
-    proxy.reach(traffic.feed_revision).await;
-    let route = proxy.route("hello").expect("a route");
+    client.reach(traffic.feed_revision).await;
+    let route = client.route("hello").expect("a route");
     assert_eq!(route.slots, vec![1; 100]);
     assert_eq!(route.hosts, ["hello.localhost"]);
     let spec = route.versions[0].spec.clone().expect("a spec");
@@ -46,26 +46,26 @@ async fn a_proxy_gets_a_snapshot_then_deltas_of_what_changed() {
     );
 
     harness.delete("other").await;
-    let gone = proxy.change().await;
+    let gone = client.change().await;
     assert_eq!((gone.kind, gone.upserts, gone.removed), (Kind::Delta, 0, 1));
     assert_eq!(gone.to.revision, harness.head().await);
 }
 
 #[tokio::test]
 async fn a_known_cursor_resumes_by_delta_also_after_a_restart() {
-    let (harness, proxy) = serving().await;
-    proxy.ack().await;
+    let (harness, client) = serving().await;
+    client.ack().await;
     harness.service("second").await;
     harness.published().await;
 
-    let mut again = Proxy::connect(&harness, "n1", Some(&proxy)).await;
+    let mut again = FeedClient::connect(&harness, "n1", Some(&client)).await;
     let change = again.change().await;
     assert_eq!((change.kind, change.upserts), (Kind::Delta, 1));
     again.ack().await;
 
     harness.service("third").await;
     let harness = harness.restart().await;
-    let mut later = Proxy::connect(&harness, "n1", Some(&again)).await;
+    let mut later = FeedClient::connect(&harness, "n1", Some(&again)).await;
     let change = later.change().await;
     assert_eq!(
         (change.kind, change.upserts, change.from),
@@ -74,17 +74,17 @@ async fn a_known_cursor_resumes_by_delta_also_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_proxy_at_the_head_confirms_an_empty_delta() {
-    let (harness, proxy) = serving().await;
-    let mut again = Proxy::connect(&harness, "n1", Some(&proxy)).await;
+async fn a_node_at_the_head_gets_an_empty_delta() {
+    let (harness, client) = serving().await;
+    let mut again = FeedClient::connect(&harness, "n1", Some(&client)).await;
     let change = again.change().await;
     assert_eq!((change.kind, change.chunks), (Kind::Delta, 0));
 }
 
 #[tokio::test]
-async fn another_epoch_or_digest_gets_a_snapshot_and_a_future_revision_a_refusal() {
-    let (harness, proxy) = serving().await;
-    let known = proxy.cursor.clone().expect("a cursor");
+async fn another_epoch_or_digest_gets_a_snapshot_and_a_future_revision_an_error() {
+    let (harness, client) = serving().await;
+    let known = client.cursor.clone().expect("a cursor");
     let epoch = pb::Cursor {
         epoch: "another".into(),
         ..known.clone()
@@ -94,7 +94,7 @@ async fn another_epoch_or_digest_gets_a_snapshot_and_a_future_revision_a_refusal
         ..known.clone()
     };
     for have in [epoch, digest] {
-        let mut odd = Proxy::silent(&harness).await;
+        let mut odd = FeedClient::open(&harness).await;
         odd.hello("n1", Some(have)).await;
         assert_eq!(odd.change().await.kind, Kind::Snapshot);
     }
@@ -102,32 +102,32 @@ async fn another_epoch_or_digest_gets_a_snapshot_and_a_future_revision_a_refusal
         revision: known.revision + 1,
         ..known
     };
-    let mut odd = Proxy::silent(&harness).await;
+    let mut odd = FeedClient::open(&harness).await;
     odd.hello("n1", Some(ahead)).await;
-    refused(odd.heard().await, Code::Unavailable, "REPLICA_BEHIND");
+    assert_refused(odd.receive().await, Code::Unavailable, "REPLICA_BEHIND");
 }
 
 #[tokio::test]
-async fn nothing_is_sent_before_the_answer_and_then_all_at_once() {
+async fn changes_wait_for_the_ack_and_are_then_sent_as_one() {
     let harness = Harness::start().await;
-    let mut proxy = Proxy::connect(&harness, "n1", None).await;
-    proxy.change().await;
+    let mut client = FeedClient::connect(&harness, "n1", None).await;
+    client.change().await;
     for id in ["a", "b", "c"] {
         harness.service(id).await;
     }
-    let early = tokio::time::timeout(Duration::from_millis(300), proxy.heard()).await;
-    assert!(early.is_err(), "sent without an answer: {early:?}");
-    proxy.ack().await;
+    let early = tokio::time::timeout(Duration::from_millis(300), client.receive()).await;
+    assert!(early.is_err(), "sent before the ack: {early:?}");
+    client.ack().await;
     let head = harness.head().await;
-    proxy.reach(head).await;
-    assert_eq!(proxy.routes.len(), 3);
+    client.reach(head).await;
+    assert_eq!(client.routes.len(), 3);
 }
 
 #[tokio::test]
-async fn corruption_is_answered_by_a_snapshot_and_shown() {
-    let (harness, mut proxy) = serving().await;
-    proxy.nack(pb::nack::Kind::Corrupt, None).await;
-    assert_eq!(proxy.change().await.kind, Kind::Snapshot);
+async fn a_corrupt_change_is_reported_and_resent_as_a_snapshot() {
+    let (harness, mut client) = serving().await;
+    client.nack(pb::nack::Kind::Corrupt, None).await;
+    assert_eq!(client.change().await.kind, Kind::Snapshot);
     let request = pb::GetNodeRequest {
         name: "nodes/n1".into(),
     };
@@ -142,8 +142,8 @@ async fn corruption_is_answered_by_a_snapshot_and_shown() {
         "{}",
         node.nack_reason
     );
-    proxy.ack().await;
-    eventually("the refusal is forgotten", || async {
+    client.ack().await;
+    eventually("the rejection is cleared", || async {
         let node = harness
             .nodes()
             .get_node(request.clone())
@@ -155,26 +155,26 @@ async fn corruption_is_answered_by_a_snapshot_and_shown() {
 }
 
 #[tokio::test]
-async fn after_a_rejection_nothing_comes_until_the_head_moves() {
-    let (harness, mut proxy) = serving().await;
-    proxy.ack().await;
-    let serving = (proxy.routes.clone(), proxy.cursor.clone());
+async fn after_a_rejection_nothing_is_sent_until_the_head_moves() {
+    let (harness, mut client) = serving().await;
+    client.ack().await;
+    let serving = (client.routes.clone(), client.cursor.clone());
     harness.service("bad").await;
-    proxy.change().await;
-    // It keeps what it had.
-    (proxy.routes, proxy.cursor) = serving;
-    proxy
-        .nack(pb::nack::Kind::Rejected, proxy.cursor.clone())
+    client.change().await;
+    // The node keeps its table.
+    (client.routes, client.cursor) = serving;
+    client
+        .nack(pb::nack::Kind::Rejected, client.cursor.clone())
         .await;
-    let early = tokio::time::timeout(Duration::from_millis(300), proxy.heard()).await;
+    let early = tokio::time::timeout(Duration::from_millis(300), client.receive()).await;
     assert!(early.is_err(), "sent again: {early:?}");
     harness.service("good").await;
-    let change = proxy.change().await;
+    let change = client.change().await;
     assert_eq!((change.kind, change.upserts), (Kind::Delta, 2));
 }
 
 #[tokio::test]
-async fn a_large_table_comes_in_chunks() {
+async fn a_large_table_is_sent_in_chunks() {
     let harness = Harness::start().await;
     let labels = std::collections::BTreeMap::from([("team".to_owned(), "x".repeat(60))]);
     let hosts = |n: usize| (0..40).map(move |h| format!("{}-{n}-{h}.example", "x".repeat(40)));
@@ -196,29 +196,29 @@ async fn a_large_table_comes_in_chunks() {
             .expect("created");
     }
     let head = harness.head().await;
-    let mut proxy = Proxy::connect(&harness, "n1", None).await;
-    let change = proxy.change().await;
+    let mut client = FeedClient::connect(&harness, "n1", None).await;
+    let change = client.change().await;
     assert!(change.chunks > 1, "{change:?}");
-    proxy.ack().await;
-    proxy.reach(head).await;
-    assert_eq!(proxy.routes.len(), 60);
+    client.ack().await;
+    client.reach(head).await;
+    assert_eq!(client.routes.len(), 60);
 }
 
 #[tokio::test]
-async fn a_stream_without_hello_is_ended() {
+async fn a_stream_without_hello_times_out() {
     let harness = Harness::start().await;
-    let mut proxy = Proxy::silent(&harness).await;
-    let begun = Instant::now();
-    refused(proxy.heard().await, Code::DeadlineExceeded, "NO_HELLO");
+    let mut client = FeedClient::open(&harness).await;
+    let started = Instant::now();
+    assert_refused(client.receive().await, Code::DeadlineExceeded, "NO_HELLO");
     assert!(
-        (4..8).contains(&begun.elapsed().as_secs()),
+        (4..8).contains(&started.elapsed().as_secs()),
         "{:?}",
-        begun.elapsed()
+        started.elapsed()
     );
 }
 
 #[tokio::test]
-async fn words_out_of_order_end_the_stream() {
+async fn messages_out_of_order_end_the_stream() {
     let harness = Harness::start().await;
     let cursor = || pb::Cursor {
         epoch: "e".into(),
@@ -226,22 +226,30 @@ async fn words_out_of_order_end_the_stream() {
         digest: vec![0; 32].into(),
     };
     let ack = || {
-        Say::Ack(pb::Ack {
+        Request::Ack(pb::Ack {
             cursor: Some(cursor()),
             quarantined: Vec::new(),
         })
     };
-    let mut early = Proxy::silent(&harness).await;
-    early.say(ack()).await;
-    refused(early.heard().await, Code::InvalidArgument, "INVALID_FIELD");
-    let mut wrong = Proxy::connect(&harness, "n1", None).await;
+    let mut early = FeedClient::open(&harness).await;
+    early.send(ack()).await;
+    assert_refused(
+        early.receive().await,
+        Code::InvalidArgument,
+        "INVALID_FIELD",
+    );
+    let mut wrong = FeedClient::connect(&harness, "n1", None).await;
     wrong.change().await;
-    wrong.say(ack()).await;
-    refused(wrong.heard().await, Code::InvalidArgument, "INVALID_FIELD");
+    wrong.send(ack()).await;
+    assert_refused(
+        wrong.receive().await,
+        Code::InvalidArgument,
+        "INVALID_FIELD",
+    );
 }
 
 #[tokio::test]
-async fn watch_shows_the_table_then_changes_of_one_service() {
+async fn watch_sends_the_table_then_the_changes_of_one_service() {
     let harness = Harness::start().await;
     harness.service("hello").await;
     harness.published().await;
@@ -263,15 +271,29 @@ async fn watch_shows_the_table_then_changes_of_one_service() {
         assert!(message.snapshot && message.revision <= head);
         assert!(!message.epoch.is_empty() && !message.cluster.is_empty());
     };
-    first(all.message().await.expect("no error").expect("no end"));
-    first(one.message().await.expect("no error").expect("no end"));
+    first(
+        all.message()
+            .await
+            .expect("no error")
+            .expect("an open stream"),
+    );
+    first(
+        one.message()
+            .await
+            .expect("no error")
+            .expect("an open stream"),
+    );
 
     harness.service("other").await;
     harness.version("hello", "hello:1").await;
     let traffic = harness.split("hello", &[(1, 100)]).await;
     let changed = async {
         loop {
-            let message = one.message().await.expect("no error").expect("no end");
+            let message = one
+                .message()
+                .await
+                .expect("no error")
+                .expect("an open stream");
             assert!(
                 message.routes.iter().all(|route| route.service == "hello"),
                 "{message:?}"
@@ -288,14 +310,20 @@ async fn watch_shows_the_table_then_changes_of_one_service() {
     let gone = tokio::time::timeout(SOON, one.message())
         .await
         .expect("in time");
-    assert_eq!(gone.expect("no error").expect("no end").removed.len(), 1);
+    assert_eq!(
+        gone.expect("no error")
+            .expect("an open stream")
+            .removed
+            .len(),
+        1
+    );
 }
 
 #[tokio::test]
-async fn shutdown_tells_open_streams_and_is_quick() {
+async fn shutdown_ends_open_streams_and_is_quick() {
     let (mut harness, mut idle) = serving().await;
     idle.ack().await;
-    let mut unanswered = Proxy::connect(&harness, "n2", None).await;
+    let mut unanswered = FeedClient::connect(&harness, "n2", None).await;
     unanswered.change().await;
     let request = pb::WatchRoutesRequest::default();
     let mut watch = harness
@@ -306,16 +334,19 @@ async fn shutdown_tells_open_streams_and_is_quick() {
         .into_inner();
     watch.message().await.expect("no error").expect("the table");
 
-    let begun = Instant::now();
+    let started = Instant::now();
     harness.stop().await;
     assert!(
-        begun.elapsed() < Duration::from_secs(2),
+        started.elapsed() < Duration::from_secs(2),
         "{:?}",
-        begun.elapsed()
+        started.elapsed()
     );
-    for proxy in [&mut idle, &mut unanswered] {
-        assert!(matches!(proxy.heard().await, Ok(Some(Heard::GoAway(_)))));
-        assert!(matches!(proxy.heard().await, Ok(None)));
+    for client in [&mut idle, &mut unanswered] {
+        assert!(matches!(
+            client.receive().await,
+            Ok(Some(Response::GoAway(_)))
+        ));
+        assert!(matches!(client.receive().await, Ok(None)));
     }
-    refused(watch.message().await, Code::Unavailable, "SHUTTING_DOWN");
+    assert_refused(watch.message().await, Code::Unavailable, "SHUTTING_DOWN");
 }

@@ -1,4 +1,4 @@
-//! A control plane in this process, on a temporary database and a port of the system's choice.
+//! A control plane in this process, on a temporary database and a free port.
 
 use crate::database;
 use cless_control_plane::{Options, Running, start};
@@ -15,7 +15,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-/// Far beyond what anything here takes; a test that hangs fails by it.
+/// Deadline of every wait, far above any expected duration.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// A control plane and a connection to it.
@@ -26,7 +26,7 @@ pub(crate) struct Harness {
 }
 
 impl Harness {
-    /// On a new database.
+    /// Starts on a new database.
     pub(crate) async fn start() -> Self {
         Self::on(tempfile::tempdir().expect("a temporary folder")).await
     }
@@ -36,7 +36,7 @@ impl Harness {
         Self::with(options, folder).await
     }
 
-    /// With flags of the caller's; the folder is kept as long.
+    /// Starts with the given options and keeps the folder.
     pub(crate) async fn with(options: Options, folder: TempDir) -> Self {
         let running = start(options).await.expect("the control plane starts");
         let channel = connect(&running).await;
@@ -47,20 +47,19 @@ impl Harness {
         }
     }
 
-    /// Ends it and starts it again on the same database.
+    /// Restarts on the same database.
     pub(crate) async fn restart(mut self) -> Self {
         self.stop().await;
         Self::on(self.folder).await
     }
 
-    /// Ends it.
     pub(crate) async fn stop(&mut self) {
         if let Some(running) = self.running.take() {
             running.shutdown().await;
         }
     }
 
-    /// Where its database is.
+    /// The folder of the database.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -81,7 +80,7 @@ impl Harness {
         RouteFeedServiceClient::new(self.channel.clone())
     }
 
-    /// Creates a service with nothing but a name.
+    /// Creates a service with defaults.
     pub(crate) async fn service(&self, id: &str) -> pb::Service {
         let request = pb::CreateServiceRequest {
             service_id: id.into(),
@@ -95,7 +94,6 @@ impl Harness {
             .into_inner()
     }
 
-    /// Deletes a service with all that it has.
     pub(crate) async fn delete(&self, service: &str) {
         let request = pb::DeleteServiceRequest {
             name: format!("services/{service}"),
@@ -107,7 +105,6 @@ impl Harness {
             .expect("deleted");
     }
 
-    /// Creates a version of an image.
     pub(crate) async fn version(&self, service: &str, image: &str) -> pb::Version {
         let request = pb::CreateVersionRequest {
             parent: format!("services/{service}"),
@@ -121,7 +118,7 @@ impl Harness {
             .into_inner()
     }
 
-    /// Sets the percents of versions.
+    /// Sets the traffic to these versions and percents.
     pub(crate) async fn split(&self, service: &str, percents: &[(i32, u32)]) -> pb::Traffic {
         let targets = percents
             .iter()
@@ -152,11 +149,8 @@ impl Harness {
             .into_inner()
             .revision
     }
-}
 
-impl Harness {
-    /// Waits until the published table is at the head: writes that come together are published
-    /// together, up to 50 ms later.
+    /// Waits until the published table is at the head. Publishing coalesces writes for 50 ms.
     pub(crate) async fn published(&self) {
         let head = self.head().await;
         eventually("the table is published", || async {
@@ -171,7 +165,7 @@ impl Harness {
     }
 }
 
-/// The flags of a test's control plane.
+/// The options of a test's control plane.
 pub(crate) fn options(folder: &Path) -> Options {
     Options {
         listen: ([127, 0, 0, 1], 0).into(),
@@ -180,7 +174,7 @@ pub(crate) fn options(folder: &Path) -> Options {
     }
 }
 
-/// A connection of its own.
+/// Opens a new connection.
 pub(crate) async fn connect(running: &Running) -> Channel {
     Endpoint::from_shared(format!("http://{}", running.addr()))
         .expect("an address")
@@ -216,16 +210,19 @@ pub(crate) fn identity(name: &str) -> pb::NodeIdentity {
     }
 }
 
-/// Waits until `ask` says yes.
-pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -> F) {
+/// Waits until `condition` holds.
+pub(crate) async fn eventually<F: Future<Output = bool>>(
+    what: &str,
+    mut condition: impl FnMut() -> F,
+) {
     let deadline = tokio::time::Instant::now() + SOON;
-    while !ask().await {
+    while !condition().await {
         assert!(tokio::time::Instant::now() < deadline, "never: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// The fields that a refusal names.
+/// The fields named by an error.
 pub(crate) fn fields(status: &Status) -> Vec<String> {
     let request = status.get_details_bad_request();
     let violations = request
@@ -234,10 +231,10 @@ pub(crate) fn fields(status: &Status) -> Vec<String> {
     violations.map(|violation| violation.field).collect()
 }
 
-/// Asserts the code and the reason of a refusal.
+/// Asserts the code and the reason of an error.
 #[track_caller]
 pub(crate) fn refused<T>(result: Result<T, Status>, code: Code, reason: &str) -> Status {
-    let status = result.err().expect("a refusal");
+    let status = result.err().expect("an error");
     let info = status.get_details_error_info().expect("an ErrorInfo");
     assert_eq!(
         (status.code(), info.reason.as_str()),

@@ -1,7 +1,7 @@
-//! What the control plane keeps of images: which digest counts, and which images versions need.
+//! Image digests reported by nodes, and the list of retained images.
 
+use crate::feed_client::FeedClient;
 use crate::harness::{Harness, eventually, identity};
-use crate::proxy::Proxy;
 use cless_proto::v1 as pb;
 use std::collections::BTreeSet;
 
@@ -31,7 +31,7 @@ async fn known_digest(harness: &Harness) -> String {
     version.expect("a version").into_inner().image_digest
 }
 
-/// All pages, `page_size` a page.
+/// All pages of the list of retained images.
 async fn retained(harness: &Harness, page_size: i32) -> Vec<(String, String)> {
     let mut all = Vec::new();
     let mut page_token = String::new();
@@ -56,56 +56,53 @@ async fn retained(harness: &Harness, page_size: i32) -> Vec<(String, String)> {
     }
 }
 
-/// Two nodes resolve a tag that moves, each to something else, and say so at the same moment.
+/// Two nodes resolve a moving tag to different digests and report them concurrently.
 #[tokio::test]
-async fn of_two_digests_reported_at_once_one_counts_for_good() {
+async fn of_two_concurrent_digests_one_is_kept() {
     let harness = Harness::start().await;
     harness.service("hello").await;
     let made = harness.version("hello", "r.example/hello:1").await;
     harness.split("hello", &[(1, 100)]).await;
-    let mut proxies = Vec::new();
+    let mut clients = Vec::new();
     for name in ["n1", "n2"] {
-        let mut proxy = Proxy::connect(&harness, name, None).await;
-        proxy.change().await;
-        proxy.ack().await;
-        proxies.push(proxy);
+        let mut client = FeedClient::connect(&harness, name, None).await;
+        client.change().await;
+        client.ack().await;
+        clients.push(client);
     }
     let (mut one, mut other) = (harness.feed(), harness.feed());
     let (first, second) = tokio::join!(
         one.report_node_status(resolved("n1", &made, digest('a'))),
         other.report_node_status(resolved("n2", &made, digest('b'))),
     );
-    assert!(first.is_ok() && second.is_ok(), "both are taken in");
-    eventually("a digest counts", || async {
+    assert!(first.is_ok() && second.is_ok(), "both are accepted");
+    eventually("a digest is stored", || async {
         !known_digest(&harness).await.is_empty()
     })
     .await;
-    let counts = known_digest(&harness).await;
-    assert!([digest('a'), digest('b')].contains(&counts), "{counts}");
+    let stored = known_digest(&harness).await;
+    assert!([digest('a'), digest('b')].contains(&stored), "{stored}");
     let head = harness.head().await;
-    for proxy in &mut proxies {
-        proxy.reach(head).await;
-        let route = proxy.route("hello").expect("a route");
-        assert_eq!(
-            route.versions[0].image_digest, counts,
-            "the feed says it to both"
-        );
+    for client in &mut clients {
+        client.reach(head).await;
+        let route = client.route("hello").expect("a route");
+        assert_eq!(route.versions[0].image_digest, stored, "both nodes get it");
     }
-    // Said again and again, in the reports that follow, it changes nothing.
-    for (node, said) in [("n2", 'b'), ("n1", 'a'), ("n2", 'c')] {
-        let said = harness
+    // Later reports change nothing.
+    for (node, reported) in [("n2", 'b'), ("n1", 'a'), ("n2", 'c')] {
+        let response = harness
             .feed()
-            .report_node_status(resolved(node, &made, digest(said)))
+            .report_node_status(resolved(node, &made, digest(reported)))
             .await;
-        said.expect("taken in");
+        response.expect("accepted");
     }
     let traffic = harness.split("hello", &[(1, 100)]).await;
-    assert_eq!(known_digest(&harness).await, counts);
+    assert_eq!(known_digest(&harness).await, stored);
     assert!(traffic.feed_revision > 0);
 }
 
 #[tokio::test]
-async fn images_of_all_versions_are_retained_whether_reached_or_not() {
+async fn images_of_all_versions_are_retained() {
     let harness = Harness::start().await;
     for service in ["hello", "other"] {
         harness.service(service).await;
@@ -116,7 +113,7 @@ async fn images_of_all_versions_are_retained_whether_reached_or_not() {
         }
     }
     harness.split("hello", &[(2, 100)]).await;
-    let wanted: BTreeSet<_> = ["hello", "other"]
+    let expected: BTreeSet<_> = ["hello", "other"]
         .iter()
         .flat_map(|service| {
             (1..=3).map(move |number| (format!("{service}:{number}"), String::new()))
@@ -124,8 +121,8 @@ async fn images_of_all_versions_are_retained_whether_reached_or_not() {
         .collect();
     for page_size in [0, 1, 4, 1000] {
         let found = retained(&harness, page_size).await;
-        assert_eq!(found.len(), 6, "each once");
-        assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), wanted);
+        assert_eq!(found.len(), 6, "each version once");
+        assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), expected);
     }
 
     let request = pb::DeleteVersionRequest {

@@ -1,4 +1,4 @@
-//! Start, health, reflection, end.
+//! Start, health, reflection, shutdown.
 
 use crate::harness::{Harness, connect, options};
 use cless_control_plane::{Error, Options, start};
@@ -9,7 +9,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 #[tokio::test]
-async fn health_answers_for_the_whole_and_for_each_service() {
+async fn health_covers_the_server_and_each_service() {
     let harness = Harness::start().await;
     let mut health = HealthClient::new(harness.channel.clone());
     for service in [
@@ -95,7 +95,7 @@ async fn reflection_lists_all_services_in_both_versions() {
 }
 
 #[tokio::test]
-async fn an_exposed_address_needs_leave() {
+async fn an_exposed_address_needs_allow_insecure() {
     let folder = tempfile::tempdir().expect("a folder");
     let exposed = Options {
         listen: ([0, 0, 0, 0], 0).into(),
@@ -112,7 +112,7 @@ async fn an_exposed_address_needs_leave() {
 }
 
 #[tokio::test]
-async fn a_start_that_cannot_succeed_says_why() {
+async fn a_failed_start_returns_the_cause() {
     let folder = tempfile::tempdir().expect("a folder");
     let missing = format!("sqlite://{}/no/such/folder/db", folder.path().display());
     let database = Options {
@@ -141,7 +141,7 @@ async fn a_start_that_cannot_succeed_says_why() {
 }
 
 #[tokio::test]
-async fn a_new_epoch_makes_proxies_take_the_table_anew() {
+async fn a_new_epoch_is_in_the_feed() {
     let folder = tempfile::tempdir().expect("a folder");
     let running = start(options(folder.path())).await.expect("starts");
     let mut feed =
@@ -173,8 +173,8 @@ async fn a_new_epoch_makes_proxies_take_the_table_anew() {
     running.shutdown().await;
 }
 
-/// The promise is a start under a second with 1 000 services; what it takes here is printed, and
-/// only held to a bound that a broken start would pass.
+/// The goal is a start under 1 s with 1 000 services. The test prints the time, and fails only far
+/// above the goal, because test machines are slow.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_with_a_thousand_services_is_quick() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -197,11 +197,11 @@ async fn a_start_with_a_thousand_services_is_quick() {
         futures_util::future::join_all(some).await;
     }
     running.shutdown().await;
-    let begun = Instant::now();
+    let started = Instant::now();
     let running = start(options(folder.path())).await.expect("starts");
-    let took = begun.elapsed();
+    let took = started.elapsed();
     running.shutdown().await;
-    // Shown by `cargo test -- --nocapture`.
+    // Visible with `cargo test -- --nocapture`.
     use std::io::Write as _;
     writeln!(std::io::stderr(), "start with 1 000 services: {took:?}").expect("stderr");
     assert!(took.as_secs() < 10, "{took:?}");

@@ -1,17 +1,17 @@
-//! The control plane as its clients see it: a real server on a database of its own, real tonic
-//! clients, and a proxy that checks every digest itself.
+//! The control plane from outside: a real server on its own database, tonic clients, and a feed
+//! client that checks every digest.
 
 mod bad_input;
 mod catalog;
 mod database;
 mod feed;
-mod golden;
+mod feed_client;
 mod harness;
 mod images;
 mod lifecycle;
 mod nodes;
-mod proofs;
 mod propagation;
-mod proxy;
 mod replicas;
+mod schema_upgrades;
 mod traffic;
+mod verification;

@@ -1,7 +1,7 @@
-//! Data planes as they connect, report, prove versions and go.
+//! Data planes that connect, report and disconnect.
 
-use crate::harness::{Harness, eventually, identity, refused};
-use crate::proxy::Proxy;
+use crate::feed_client::FeedClient;
+use crate::harness::{Harness, assert_refused, eventually, identity};
 use cless_proto::v1 as pb;
 use tonic::Code;
 
@@ -53,16 +53,16 @@ async fn propagation(harness: &Harness, revision: i64) -> pb::CheckPropagationRe
 }
 
 #[tokio::test]
-async fn a_node_is_shown_as_it_connects_reports_and_goes() {
+async fn a_node_is_listed_from_connect_to_disconnect() {
     let harness = Harness::start().await;
     let made = harness.service("hello").await;
-    let mut proxy = Proxy::connect(&harness, "n1", None).await;
-    proxy.change().await;
+    let mut client = FeedClient::connect(&harness, "n1", None).await;
+    client.change().await;
     let pending = propagation(&harness, 0).await;
     assert_eq!((pending.nodes_total, pending.nodes_applied), (1, 0));
     assert_eq!(pending.pending, ["nodes/n1"]);
-    proxy.ack().await;
-    proxy.reach(made.revision).await;
+    client.ack().await;
+    client.reach(made.revision).await;
     eventually("the node applied it", || async {
         propagation(&harness, made.revision).await.nodes_applied == 1
     })
@@ -75,7 +75,7 @@ async fn a_node_is_shown_as_it_connects_reports_and_goes() {
         .feed()
         .report_node_status(report("n1", Vec::new()))
         .await
-        .expect("taken in");
+        .expect("accepted");
     let shown = node(&harness, "n1").await;
     assert_eq!(
         (shown.engine.as_str(), shown.instances),
@@ -112,7 +112,7 @@ async fn a_node_is_shown_as_it_connects_reports_and_goes() {
         .into_inner();
     assert!(list.instances.is_empty());
 
-    drop(proxy);
+    drop(client);
     eventually("the node is stale", || async {
         node(&harness, "n1").await.state() == pb::node::State::Stale
     })
@@ -128,7 +128,7 @@ async fn nodes_are_listed_in_pages() {
             .feed()
             .report_node_status(report(name, Vec::new()))
             .await
-            .expect("taken in");
+            .expect("accepted");
     }
     let mut nodes = harness.nodes();
     let first = pb::ListNodesRequest {
@@ -169,11 +169,11 @@ async fn nodes_are_listed_in_pages() {
 }
 
 #[tokio::test]
-async fn a_live_nodes_name_is_refused_and_its_own_new_stream_replaces_the_old() {
+async fn a_connected_nodes_name_is_taken_and_its_new_stream_replaces_the_old() {
     let harness = Harness::start().await;
-    let mut first = Proxy::connect(&harness, "n1", None).await;
+    let mut first = FeedClient::connect(&harness, "n1", None).await;
     first.change().await;
-    let mut rival = Proxy::silent(&harness).await;
+    let mut rival = FeedClient::open(&harness).await;
     let node = Some(pb::NodeIdentity {
         id: "another".into(),
         ..identity("n1")
@@ -185,18 +185,22 @@ async fn a_live_nodes_name_is_refused_and_its_own_new_stream_replaces_the_old() 
         have: None,
     };
     rival
-        .say(pb::stream_routes_request::Message::Hello(hello))
+        .send(pb::stream_routes_request::Message::Hello(hello))
         .await;
-    refused(rival.heard().await, Code::AlreadyExists, "NODE_NAME_TAKEN");
+    assert_refused(
+        rival.receive().await,
+        Code::AlreadyExists,
+        "NODE_NAME_TAKEN",
+    );
     let stolen = pb::ReportNodeStatusRequest {
         node,
         ..report("n1", Vec::new())
     };
     let stolen = harness.feed().report_node_status(stolen).await;
-    refused(stolen, Code::AlreadyExists, "NODE_NAME_TAKEN");
+    assert_refused(stolen, Code::AlreadyExists, "NODE_NAME_TAKEN");
 
-    let mut second = Proxy::connect(&harness, "n1", None).await;
+    let mut second = FeedClient::connect(&harness, "n1", None).await;
     second.change().await;
-    refused(first.heard().await, Code::Aborted, "STREAM_REPLACED");
+    assert_refused(first.receive().await, Code::Aborted, "STREAM_REPLACED");
     assert_eq!(propagation(&harness, 0).await.nodes_total, 1);
 }

@@ -1,11 +1,11 @@
-//! What is shown of nodes that follow, lag, quarantine and refuse; and that their reports cost no write and wait for
-//! none.
+//! Nodes that follow, lag, quarantine and reject; and reports, which neither cause a write nor wait
+//! for one.
 
 use crate::database;
+use crate::feed_client::FeedClient;
 use crate::harness::{Harness, eventually, identity};
-use crate::proxy::Proxy;
 use cless_proto::v1 as pb;
-use pb::stream_routes_request::Message as Say;
+use pb::stream_routes_request::Message as Request;
 use sea_orm::{ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection};
 use std::time::{Duration, Instant};
 
@@ -34,14 +34,14 @@ fn report(name: &str) -> pb::ReportNodeStatusRequest {
 }
 
 #[tokio::test]
-async fn each_node_is_counted_for_what_it_serves() {
+async fn each_node_counts_for_the_revision_it_serves() {
     let harness = Harness::start().await;
     let first = harness.service("one").await.revision;
-    let mut quick = Proxy::connect(&harness, "quick", None).await;
-    let mut slow = Proxy::connect(&harness, "slow", None).await;
-    let mut wary = Proxy::connect(&harness, "wary", None).await;
-    for proxy in [&mut quick, &mut slow, &mut wary] {
-        proxy.reach(first).await;
+    let mut quick = FeedClient::connect(&harness, "quick", None).await;
+    let mut slow = FeedClient::connect(&harness, "slow", None).await;
+    let mut wary = FeedClient::connect(&harness, "wary", None).await;
+    for client in [&mut quick, &mut slow, &mut wary] {
+        client.reach(first).await;
     }
     eventually("all have the first", || async {
         propagation(&harness, first).await == (3, 3, Vec::new())
@@ -50,7 +50,7 @@ async fn each_node_is_counted_for_what_it_serves() {
 
     let second = harness.service("two").await.revision;
     quick.reach(second).await;
-    // One takes the change and keeps a route of it back, one refuses it, one says nothing.
+    // `wary` applies the change and quarantines a route; `slow` does not answer yet.
     wary.change().await;
     let route = wary.route("two").expect("the new route");
     let ack = pb::Ack {
@@ -61,7 +61,7 @@ async fn each_node_is_counted_for_what_it_serves() {
             reason: "host `two.localhost` is taken".into(),
         }],
     };
-    wary.say(Say::Ack(ack)).await;
+    wary.send(Request::Ack(ack)).await;
     eventually("two have the second", || async {
         propagation(&harness, second).await == (2, 3, vec!["nodes/slow".to_owned()])
     })
@@ -76,7 +76,7 @@ async fn each_node_is_counted_for_what_it_serves() {
     let serving = slow.cursor.clone();
     slow.change().await;
     slow.nack(pb::nack::Kind::Rejected, serving).await;
-    eventually("the refusal is known", || async {
+    eventually("the rejection is visible", || async {
         !node(&harness, "slow").await.nack_reason.is_empty()
     })
     .await;
@@ -87,7 +87,7 @@ async fn each_node_is_counted_for_what_it_serves() {
     assert_eq!(shown.disconnect_time, None);
 
     drop(slow);
-    eventually("nobody waits for one that is gone", || async {
+    eventually("a stale node does not count", || async {
         propagation(&harness, second).await == (2, 2, Vec::new())
     })
     .await;
@@ -98,19 +98,19 @@ async fn each_node_is_counted_for_what_it_serves() {
 }
 
 #[tokio::test]
-async fn what_is_served_of_another_epoch_does_not_count() {
+async fn a_table_of_another_epoch_does_not_count() {
     let harness = Harness::start().await;
     let made = harness.service("one").await.revision;
     harness.published().await;
-    let mut proxy = Proxy::connect(&harness, "n1", None).await;
-    proxy.change().await;
+    let mut client = FeedClient::connect(&harness, "n1", None).await;
+    client.change().await;
     let foreign = pb::Cursor {
         epoch: "another".into(),
         revision: made + 1000,
         digest: vec![7; 32].into(),
     };
-    proxy.nack(pb::nack::Kind::Rejected, Some(foreign)).await;
-    eventually("the refusal is known", || async {
+    client.nack(pb::nack::Kind::Rejected, Some(foreign)).await;
+    eventually("the rejection is visible", || async {
         !node(&harness, "n1").await.nack_reason.is_empty()
     })
     .await;
@@ -120,7 +120,7 @@ async fn what_is_served_of_another_epoch_does_not_count() {
     assert_eq!(propagation(&harness, made).await, (0, 1, pending));
 }
 
-/// Keeps every other writer of the database out until it is dropped or rolled back.
+/// Blocks all other writers of the database until it is dropped or rolled back.
 async fn locked(harness: &Harness) -> DatabaseConnection {
     let mut options = ConnectOptions::new(database::url_of(harness.folder()));
     options.max_connections(1);
@@ -135,17 +135,17 @@ async fn locked(harness: &Harness) -> DatabaseConnection {
 }
 
 #[tokio::test]
-async fn reports_are_taken_in_while_nothing_can_be_written() {
+async fn reports_are_accepted_while_the_database_is_locked() {
     let harness = Harness::start().await;
     harness.service("hello").await;
     let version = harness.version("hello", "registry.example/hello:1").await;
     let service = harness.split("hello", &[(1, 100)]).await;
     let head = service.feed_revision;
-    let mut proxy = Proxy::connect(&harness, "n1", None).await;
-    proxy.reach(head).await;
+    let mut client = FeedClient::connect(&harness, "n1", None).await;
+    client.reach(head).await;
     let lock = locked(&harness).await;
-    // The digest of an image is written when a node reports it: that write now waits.
-    let service_uid = proxy.route("hello").expect("a route").service_uid;
+    // A reported image digest is written, and that write now waits.
+    let service_uid = client.route("hello").expect("a route").service_uid;
     let resolved = pb::ReportNodeStatusRequest {
         versions: vec![pb::VersionReport {
             service_uid,
@@ -156,19 +156,19 @@ async fn reports_are_taken_in_while_nothing_can_be_written() {
         }],
         ..report("n1")
     };
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut feed = harness.feed();
     for _ in 0..200 {
         feed.report_node_status(resolved.clone())
             .await
-            .expect("taken in");
+            .expect("accepted");
     }
-    let took = begun.elapsed();
+    let took = started.elapsed();
     assert!(took < Duration::from_secs(2), "{took:?}");
-    // And others join, follow and are shown.
-    let mut other = Proxy::connect(&harness, "n2", None).await;
+    // Other nodes connect, follow and are listed.
+    let mut other = FeedClient::connect(&harness, "n2", None).await;
     other.reach(head).await;
-    eventually("both are known to follow", || async {
+    eventually("both follow", || async {
         propagation(&harness, head).await == (2, 2, Vec::new())
     })
     .await;
@@ -176,8 +176,8 @@ async fn reports_are_taken_in_while_nothing_can_be_written() {
     assert_eq!(harness.head().await, head, "nothing was written");
 
     lock.execute_unprepared("ROLLBACK").await.expect("unlocked");
-    proxy.reach(head + 1).await;
-    let route = proxy.route("hello").expect("a route");
+    client.reach(head + 1).await;
+    let route = client.route("hello").expect("a route");
     assert!(
         route.versions[0].image_digest.ends_with("aaaa"),
         "{route:?}"
@@ -185,7 +185,7 @@ async fn reports_are_taken_in_while_nothing_can_be_written() {
     for _ in 0..200 {
         feed.report_node_status(resolved.clone())
             .await
-            .expect("taken in");
+            .expect("accepted");
     }
     harness.published().await;
     assert_eq!(harness.head().await, head + 1, "one write for all reports");

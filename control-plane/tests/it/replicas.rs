@@ -1,28 +1,28 @@
-//! Several control planes on one PostgreSQL; only there can they be.
+//! Several control planes on one PostgreSQL database; skipped on SQLite.
 
 use crate::database;
+use crate::feed_client::FeedClient;
 use crate::harness::{Harness, eventually, identity, options};
-use crate::proxy::Proxy;
 use cless_control_plane::Options;
 use cless_proto::v1 as pb;
-use pb::stream_routes_response::Message as Heard;
+use pb::stream_routes_response::Message as Response;
 use pb::verification::State;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tonic::Code;
 
-/// Flags of a replica on the database of a folder.
-fn on(folder: &Path) -> Options {
+/// Options of a replica on the database of a folder.
+fn replica_options(folder: &Path) -> Options {
     Options {
         database_url: database::postgres(folder),
         ..options(folder)
     }
 }
 
-async fn two() -> [Harness; 2] {
+async fn two_replicas() -> [Harness; 2] {
     let folder = tempfile::tempdir().expect("a folder");
-    let flags = on(folder.path());
-    // At once: one of them makes the schema.
+    let flags = replica_options(folder.path());
+    // Concurrently: one of them creates the schema.
     let other = tempfile::tempdir().expect("a folder");
     let (one, two) = tokio::join!(
         Box::pin(Harness::with(flags.clone(), folder)),
@@ -48,7 +48,7 @@ async fn a_write_on_one_replica_reaches_the_feed_of_the_other_at_once() {
     if !database::on_postgres() {
         return;
     }
-    let [one, two] = two().await;
+    let [one, two] = two_replicas().await;
     let mut watch = two
         .feed()
         .watch_routes(pb::WatchRoutesRequest::default())
@@ -56,7 +56,7 @@ async fn a_write_on_one_replica_reaches_the_feed_of_the_other_at_once() {
         .expect("a stream")
         .into_inner();
     let first = watch.message().await.expect("no error").expect("a table");
-    // Listening begins just after the start: until then only polling is sure.
+    // Notifications may start just after the first write, which polling finds.
     one.service("s0").await;
     let mut seen = watch.message().await.expect("no error").expect("a change");
     assert!(seen.revision > first.revision && seen.epoch == first.epoch);
@@ -64,14 +64,14 @@ async fn a_write_on_one_replica_reaches_the_feed_of_the_other_at_once() {
     for n in 1..=7 {
         tokio::time::sleep(Duration::from_millis(60)).await;
         let made = one.service(&format!("s{n}")).await;
-        let begun = Instant::now();
+        let started = Instant::now();
         while seen.revision < made.revision {
             seen = watch.message().await.expect("no error").expect("a change");
         }
-        times.push(begun.elapsed());
+        times.push(started.elapsed());
     }
     times.sort();
-    // Polling alone would take half a second of the median.
+    // By polling alone the median would be half a second.
     assert!(times[3] < Duration::from_millis(450), "{times:?}");
 }
 
@@ -80,11 +80,11 @@ async fn each_replica_knows_the_nodes_of_all() {
     if !database::on_postgres() {
         return;
     }
-    let [one, two] = two().await;
+    let [one, two] = two_replicas().await;
     let made = one.service("hello").await;
-    let mut here = Proxy::connect(&one, "here", None).await;
+    let mut here = FeedClient::connect(&one, "here", None).await;
     here.reach(made.revision).await;
-    let mut there = Proxy::connect(&two, "there", None).await;
+    let mut there = FeedClient::connect(&two, "there", None).await;
     there.reach(made.revision).await;
     let report = pb::ReportNodeStatusRequest {
         node: Some(identity("there")),
@@ -98,7 +98,10 @@ async fn each_replica_knows_the_nodes_of_all() {
         }],
         ..Default::default()
     };
-    two.feed().report_node_status(report).await.expect("taken");
+    two.feed()
+        .report_node_status(report)
+        .await
+        .expect("accepted");
     for harness in [&one, &two] {
         eventually("both nodes are known", || async {
             let nodes = nodes(harness).await;
@@ -126,8 +129,8 @@ async fn each_replica_knows_the_nodes_of_all() {
             .instances;
         assert_eq!(instances.len(), 1);
     }
-    // A name is taken, whichever replica its node is connected to.
-    let mut thief = Proxy::silent(&one).await;
+    // A name is unique among the nodes of all replicas.
+    let mut rival = FeedClient::open(&one).await;
     let hello = pb::Hello {
         protocol: 1,
         node: Some(pb::NodeIdentity {
@@ -137,12 +140,12 @@ async fn each_replica_knows_the_nodes_of_all() {
         boot_id: "boot-1".into(),
         have: None,
     };
-    thief
-        .say(pb::stream_routes_request::Message::Hello(hello))
+    rival
+        .send(pb::stream_routes_request::Message::Hello(hello))
         .await;
-    let refused = thief.heard().await.expect_err("the name is taken");
+    let refused = rival.receive().await.expect_err("the name is taken");
     assert_eq!(refused.code(), Code::AlreadyExists, "{refused}");
-    // One that goes is stale on both.
+    // A disconnected node is stale on both.
     drop(there);
     for harness in [&one, &two] {
         eventually("the node is stale", || async {
@@ -154,14 +157,14 @@ async fn each_replica_knows_the_nodes_of_all() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_proof_asked_of_one_replica_asks_the_nodes_of_the_other() {
+async fn a_verification_covers_the_nodes_of_both_replicas() {
     if !database::on_postgres() {
         return;
     }
-    let [one, two] = two().await;
+    let [one, two] = two_replicas().await;
     let service = one.service("hello").await;
     one.version("hello", "hello:1").await;
-    let mut there = Proxy::connect(&two, "there", None).await;
+    let mut there = FeedClient::connect(&two, "there", None).await;
     there.change().await;
     there.ack().await;
     eventually("the node is known", || async {
@@ -174,7 +177,7 @@ async fn a_proof_asked_of_one_replica_asks_the_nodes_of_the_other() {
     };
     let asked = one.catalog().verify_version(request).await;
     let asked = asked.expect("asked").into_inner();
-    let order = asked.verification.expect("a proof");
+    let order = asked.verification.expect("a verification");
     let report = pb::ReportNodeStatusRequest {
         node: Some(identity("there")),
         boot_id: "boot-1".into(),
@@ -191,53 +194,56 @@ async fn a_proof_asked_of_one_replica_asks_the_nodes_of_the_other() {
         }],
         ..Default::default()
     };
-    two.feed().report_node_status(report).await.expect("taken");
+    two.feed()
+        .report_node_status(report)
+        .await
+        .expect("accepted");
     eventually("the version is verified", || async {
         let request = pb::GetVersionRequest {
             name: "services/hello/versions/1".into(),
         };
         let version = one.catalog().get_version(request).await;
         let version = version.expect("a version").into_inner();
-        version.verification.expect("a proof").state() == State::Verified
+        version.verification.expect("a verification").state() == State::Verified
     })
     .await;
 }
 
-/// A proxy that has seen more than a replica is sent elsewhere, never back.
+/// A node ahead of a replica is rejected, never sent an older table.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_proxy_that_moves_between_replicas_never_goes_back() {
+async fn a_node_that_moves_between_replicas_never_goes_back() {
     if !database::on_postgres() {
         return;
     }
-    let [one, two] = two().await;
-    let mut proxy = Proxy::connect(&one, "n", None).await;
-    proxy.change().await;
-    proxy.ack().await;
+    let [one, two] = two_replicas().await;
+    let mut client = FeedClient::connect(&one, "n", None).await;
+    client.change().await;
+    client.ack().await;
     for n in 0..20 {
         let from = if n % 2 == 0 { &two } else { &one };
         let to = if n % 2 == 0 { &one } else { &two };
         let made = from.service(&format!("s{n}")).await;
-        proxy.reach(made.revision).await;
-        // At once, most likely before that replica has seen it.
+        client.reach(made.revision).await;
+        // Without a pause, so that the other replica is likely behind.
         loop {
-            let mut moved = Proxy::connect(to, "n", Some(&proxy)).await;
-            match moved.heard().await {
+            let mut moved = FeedClient::connect(to, "n", Some(&client)).await;
+            match moved.receive().await {
                 Err(status) => {
                     assert_eq!(status.code(), Code::Unavailable, "{status}");
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
-                // A change from what it has: nothing, or what came since.
-                Ok(Some(Heard::Begin(begin))) => {
-                    assert_eq!(begin.from, proxy.cursor);
-                    while !matches!(moved.heard().await, Ok(Some(Heard::Commit(_)))) {}
+                // A delta from its cursor, possibly empty.
+                Ok(Some(Response::Begin(begin))) => {
+                    assert_eq!(begin.from, client.cursor);
+                    while !matches!(moved.receive().await, Ok(Some(Response::Commit(_)))) {}
                     moved.cursor = begin.to;
                     let at = moved.cursor.as_ref().expect("a cursor").revision;
                     assert!(at >= made.revision, "back to {at}");
                     moved.ack().await;
-                    proxy = moved;
+                    client = moved;
                     break;
                 }
-                Ok(other) => panic!("neither refused nor resumed: {other:?}"),
+                Ok(other) => panic!("neither rejected nor resumed: {other:?}"),
             }
         }
     }

@@ -1,6 +1,6 @@
-//! Splits, their history, and the way back.
+//! Traffic splits, their history and rollbacks.
 
-use crate::harness::{Harness, refused, target};
+use crate::harness::{Harness, assert_refused, target};
 use cless_proto::v1 as pb;
 use tonic::Code;
 
@@ -33,7 +33,7 @@ fn set(targets: Vec<pb::TrafficTarget>) -> pb::UpdateTrafficRequest {
 }
 
 #[tokio::test]
-async fn every_change_is_kept_and_can_be_taken_back() {
+async fn every_change_is_in_the_history_and_can_be_rolled_back() {
     let harness = with_two_versions().await;
     let mut traffic = harness.traffic();
     let none = traffic
@@ -106,7 +106,7 @@ async fn every_change_is_kept_and_can_be_taken_back() {
 }
 
 #[tokio::test]
-async fn guards_repeats_and_dry_runs() {
+async fn etags_request_ids_and_validation() {
     let harness = with_two_versions().await;
     let mut traffic = harness.traffic();
     let before = traffic
@@ -149,7 +149,7 @@ async fn guards_repeats_and_dry_runs() {
         .into_inner();
     assert_eq!(again.revision, first.revision);
     once.request_id = String::new();
-    refused(
+    assert_refused(
         traffic.update_traffic(once).await,
         Code::Aborted,
         "ETAG_MISMATCH",
@@ -157,7 +157,7 @@ async fn guards_repeats_and_dry_runs() {
 }
 
 #[tokio::test]
-async fn what_does_not_exist_cannot_be_sent_traffic_or_rolled_back_to() {
+async fn missing_versions_and_revisions_are_rejected() {
     let harness = with_two_versions().await;
     let mut traffic = harness.traffic();
     let missing = traffic.update_traffic(set(vec![target(9, 100, "")])).await;

@@ -1,4 +1,4 @@
-//! What proxies and the feed say to each other.
+//! Reads and writes the messages of the route feed.
 
 use super::duration;
 use crate::domain::{NodeName, Violations};
@@ -13,16 +13,15 @@ use pb::stream_routes_response::Message;
 use prost::Message as _;
 use std::time::Duration;
 
-/// Ids are UUIDs in practice; this bounds what a stranger makes us keep.
+/// Maximum length of an id. Ids are UUIDs in practice; the limit bounds the memory of any caller.
 const ID_MAX: usize = 128;
-/// The same for versions of programs and reasons of refusals.
+/// Maximum length of program versions and rejection messages, for the same reason.
 const TEXT_MAX: usize = 2000;
-/// Well below the 4 MiB that a client accepts in one message.
-const WATCHED_MAX: usize = 2 * 1024 * 1024;
-/// A node that refuses this many routes refuses them all.
+/// Maximum size of a `WatchRoutes` message, well below the 4 MiB that clients accept.
+const WATCH_MESSAGE_MAX: usize = 2 * 1024 * 1024;
+/// Maximum number of quarantined routes kept per node.
 const QUARANTINED_MAX: usize = 1000;
 
-/// The image of a version.
 pub(crate) fn retained_image(retained: &RetainedImage) -> pb::RetainedImage {
     let digest = retained.digest.as_ref();
     pb::RetainedImage {
@@ -31,14 +30,14 @@ pub(crate) fn retained_image(retained: &RetainedImage) -> pb::RetainedImage {
     }
 }
 
-/// Who speaks, at `field`.
+/// The node identity at `field`.
 pub(crate) fn read_identity(
     field: &str,
     node: Option<pb::NodeIdentity>,
     violations: &mut Violations,
 ) -> Option<NodeIdentity> {
     let Some(node) = node else {
-        violations.push(field, "is missing: say which node you are");
+        violations.push(field, "is missing: give the id and name of the node");
         return None;
     };
     let name = violations.take(format!("{field}.name"), NodeName::parse(node.name));
@@ -51,7 +50,7 @@ pub(crate) fn read_identity(
     })
 }
 
-/// An id that somebody else made up.
+/// An id made by a client.
 pub(crate) fn read_id(field: &str, id: String, violations: &mut Violations) -> Option<String> {
     if id.is_empty() || id.len() > ID_MAX || !id.bytes().all(|b| b.is_ascii_graphic()) {
         violations.push(
@@ -63,7 +62,7 @@ pub(crate) fn read_id(field: &str, id: String, violations: &mut Violations) -> O
     Some(id)
 }
 
-/// The first message of a stream: who, which process, and the table it has.
+/// A Hello: the node's identity, its boot id and the cursor of its table, if any.
 pub(crate) fn read_hello(
     hello: pb::Hello,
     violations: &mut Violations,
@@ -77,7 +76,7 @@ pub(crate) fn read_hello(
     Some((identity?, boot_id?, have))
 }
 
-/// What a proxy serves now, and the routes it could not take.
+/// An Ack: the node's cursor and its quarantined routes.
 pub(crate) fn read_ack(
     ack: pb::Ack,
     violations: &mut Violations,
@@ -99,7 +98,7 @@ pub(crate) fn read_ack(
     Some((cursor, quarantined.collect()))
 }
 
-/// What a proxy serves after it refused a change, the kind of refusal, and its words.
+/// A Nack: the node's cursor, if any, the kind of rejection and its reason.
 pub(crate) fn read_nack(
     nack: pb::Nack,
     violations: &mut Violations,
@@ -134,7 +133,6 @@ fn read_cursor(field: &str, cursor: pb::Cursor, violations: &mut Violations) -> 
     Some(Cursor::new(epoch, cursor.revision, Digest::from(digest)))
 }
 
-/// A cursor on the wire.
 pub(crate) fn cursor(cursor: &Cursor) -> pb::Cursor {
     pb::Cursor {
         epoch: cursor.epoch.to_string(),
@@ -143,7 +141,7 @@ pub(crate) fn cursor(cursor: &Cursor) -> pb::Cursor {
     }
 }
 
-/// One message of a change, in the stream's transaction `txn`.
+/// One message of a change with the transaction number `txn`.
 pub(crate) fn frame(txn: u64, frame: &Frame) -> pb::StreamRoutesResponse {
     message(match frame {
         Frame::Begin { cluster, from, to } => Message::Begin(pb::Begin {
@@ -182,14 +180,13 @@ fn encoded(route: &EncodedRoute) -> pb::EncodedRoute {
     }
 }
 
-/// The head, to fill a silence.
 pub(crate) fn heartbeat(head: &Cursor) -> pb::StreamRoutesResponse {
     message(Message::Heartbeat(pb::Heartbeat {
         head: Some(cursor(head)),
     }))
 }
 
-/// The end of a stream that did nothing wrong.
+/// The end of a stream without an error.
 pub(crate) fn go_away(retry_after: Duration) -> pb::StreamRoutesResponse {
     message(Message::GoAway(pb::GoAway {
         retry_after: Some(duration(retry_after)),
@@ -202,9 +199,12 @@ fn message(message: Message) -> pb::StreamRoutesResponse {
     }
 }
 
-/// A change, decoded for a person, in messages that a client accepts; `only` leaves out all but one
-/// service. The first message has the mark of a snapshot, those that follow it add to it.
-pub(crate) fn watched(change: &TableChange, only: Option<&str>) -> Vec<pb::WatchRoutesResponse> {
+/// A change as `WatchRoutes` messages of limited size, with decoded routes. `only` selects one
+/// service. The first message of a snapshot is marked; the others add to it.
+pub(crate) fn watch_responses(
+    change: &TableChange,
+    only: Option<&str>,
+) -> Vec<pb::WatchRoutesResponse> {
     let empty = |snapshot| pb::WatchRoutesResponse {
         revision: change.to.revision,
         epoch: change.to.epoch.to_string(),
@@ -218,8 +218,7 @@ pub(crate) fn watched(change: &TableChange, only: Option<&str>) -> Vec<pb::Watch
     message.removed = change.removed.iter().map(ToString::to_string).collect();
     let mut bytes = 0;
     for encoded in &change.upserts {
-        // These are the store's own bytes; one that does not decode would be quarantined by every
-        // proxy, and is shown there.
+        // Routes are encoded by this program. Nodes quarantine and report one that does not decode.
         let Ok(route) = pb::Route::decode(encoded.bytes.clone()) else {
             continue;
         };
@@ -227,7 +226,7 @@ pub(crate) fn watched(change: &TableChange, only: Option<&str>) -> Vec<pb::Watch
             continue;
         }
         bytes += encoded.bytes.len();
-        if bytes > WATCHED_MAX && !message.routes.is_empty() {
+        if bytes > WATCH_MESSAGE_MAX && !message.routes.is_empty() {
             full.push(std::mem::replace(&mut message, empty(false)));
             bytes = encoded.bytes.len();
         }

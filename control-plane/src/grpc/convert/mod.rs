@@ -1,8 +1,8 @@
-//! Between `cless.v1` and the domain: the only place that knows both.
+//! Converts between `cless.v1` and the domain; no other module knows both.
 //!
-//! [`requests`] takes requests apart and notes what is wrong under the field's path in the request, all
-//! at once; [`resources`] puts resources together; [`nodes`] and [`feed`] do both for what data planes
-//! send and get. Nothing in here decides anything.
+//! [`requests`] reads requests and collects all violations, each under its field's path.
+//! [`resources`] writes resources. [`nodes`] and [`feed`] do both for the messages of data planes.
+//! No module in here decides anything.
 
 pub(crate) mod feed;
 pub(crate) mod nodes;
@@ -14,17 +14,15 @@ pub(crate) mod settings;
 use crate::domain::{Timestamp, Violations};
 use std::time::{Duration, SystemTime};
 
-/// A point in time for an answer.
 fn timestamp(time: Timestamp) -> prost_types::Timestamp {
     SystemTime::from(time).into()
 }
 
-/// A point in time from a request; what is beyond all clocks is as good as none.
+/// A timestamp of a request. `None` if it is absent or out of range.
 fn read_timestamp(time: Option<prost_types::Timestamp>) -> Option<Timestamp> {
     SystemTime::try_from(time?).ok().map(Timestamp::from)
 }
 
-/// A span for an answer; all that are kept fit.
 fn duration(span: Duration) -> prost_types::Duration {
     prost_types::Duration {
         seconds: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
@@ -32,7 +30,7 @@ fn duration(span: Duration) -> prost_types::Duration {
     }
 }
 
-/// A span from a request; a negative one is refused under `field`.
+/// A duration of a request. A negative or invalid one is a violation at `field`.
 pub(crate) fn read_duration(
     field: &str,
     span: Option<prost_types::Duration>,
@@ -41,7 +39,7 @@ pub(crate) fn read_duration(
     match Duration::try_from(span?) {
         Ok(span) => Some(span),
         Err(_negative) => {
-            violations.push(field, "is negative or no valid span: give a positive one");
+            violations.push(field, "is negative or invalid: give a positive duration");
             None
         }
     }

@@ -1,4 +1,4 @@
-//! What data planes report, and how it is shown.
+//! Reads reports of data planes and writes nodes and instances.
 
 use super::feed::{read_id, read_identity};
 use super::resources::{cold_start, start_failure};
@@ -16,7 +16,7 @@ use crate::nodes::report::{
 use cless_proto::v1 as pb;
 use prost::Message as _;
 
-/// A node's report: who, which process, and its state.
+/// A node's identity, its boot id and its report.
 pub(crate) fn read_report(
     request: pb::ReportNodeStatusRequest,
     violations: &mut Violations,
@@ -56,7 +56,7 @@ pub(crate) fn read_report(
         .then_some((identity?, boot_id?, report))
 }
 
-/// A report as another control plane took it in.
+/// A report accepted by another control plane. `None` if it is invalid.
 pub(crate) fn decode_report(encoded: &[u8]) -> Option<NodeReport> {
     let request = pb::ReportNodeStatusRequest::decode(encoded).ok()?;
     read_report(request, &mut Violations::new()).map(|(_, _, report)| report)
@@ -176,15 +176,15 @@ fn read_failure(failure: pb::StartFailure) -> StartFailure {
 }
 
 fn read_cold_start(start: pb::ColdStart) -> ColdStart {
-    // A phase that a node measured as negative (its clock was set back) did not happen.
-    let span = |span| read_duration("", span, &mut Violations::new());
+    // A phase measured as negative, after the node's clock was set back, counts as absent.
+    let phase = |duration| read_duration("", duration, &mut Violations::new());
     ColdStart {
-        pull: span(start.pull),
-        queue: span(start.queue),
-        create: span(start.create),
-        start: span(start.start),
-        ready: span(start.ready),
-        total: span(start.total),
+        pull: phase(start.pull),
+        queue: phase(start.queue),
+        create: phase(start.create),
+        start: phase(start.start),
+        ready: phase(start.ready),
+        total: phase(start.total),
         time: read_timestamp(start.time),
     }
 }
@@ -250,9 +250,9 @@ fn state(state: InstanceState) -> pb::instance::State {
     }
 }
 
-/// A node as it is shown; `head` is the feed's newest point. Of another epoch it has nothing.
+/// A node; `head` is the newest cursor of the feed. A table of another epoch counts as none.
 pub(crate) fn node(node: &NodeEntry, head: &Cursor) -> pb::Node {
-    let reached = node.applied_revision(&head.epoch).unwrap_or(0);
+    let current = node.applied_revision(&head.epoch).unwrap_or(0);
     let applied = node.applied.as_ref().map_or(0, |cursor| cursor.revision);
     let quarantined = node.quarantined.iter().map(|route| pb::QuarantinedRoute {
         service_uid: route.service_uid.clone(),
@@ -270,7 +270,7 @@ pub(crate) fn node(node: &NodeEntry, head: &Cursor) -> pb::Node {
         }
         .into(),
         applied_revision: applied,
-        lag: head.revision.saturating_sub(reached).max(0),
+        lag: head.revision.saturating_sub(current).max(0),
         quarantined: quarantined.collect(),
         nack_reason: node.rejection.clone().unwrap_or_default(),
         connect_time: node.connect_time.map(timestamp),
@@ -294,7 +294,6 @@ pub(crate) fn node(node: &NodeEntry, head: &Cursor) -> pb::Node {
     }
 }
 
-/// An instance as it is shown.
 pub(crate) fn instance(node: &NodeName, instance: &InstanceReport) -> pb::Instance {
     pb::Instance {
         name: name::instance(node, &instance.id),
@@ -309,28 +308,29 @@ pub(crate) fn instance(node: &NodeName, instance: &InstanceReport) -> pb::Instan
     }
 }
 
-/// What the nodes last saw of a version.
+/// The latest reports of the nodes about a version.
 pub(crate) fn version_status<'a>(
     version: &Version,
     nodes: impl IntoIterator<Item = &'a NodeEntry>,
 ) -> pb::VersionStatus {
-    let seen = nodes.into_iter().filter_map(|node| {
-        let mut seen = node.versions();
-        let seen = seen.find(|seen| seen.version_uid == version.uid)?;
-        Some(node_version_status(&node.identity.name, seen))
+    let reports = nodes.into_iter().filter_map(|node| {
+        let report = node
+            .versions()
+            .find(|report| report.version_uid == version.uid)?;
+        Some(node_version_status(&node.identity.name, report))
     });
     pb::VersionStatus {
-        nodes: seen.collect(),
+        nodes: reports.collect(),
     }
 }
 
-fn node_version_status(node: &NodeName, seen: &VersionReport) -> pb::NodeVersionStatus {
+fn node_version_status(node: &NodeName, report: &VersionReport) -> pb::NodeVersionStatus {
     pb::NodeVersionStatus {
         node: name::node(node),
-        last_failure: seen.last_failure.as_ref().map(start_failure),
-        failures: seen.failures,
-        backoff_until: seen.backoff_until.map(timestamp),
-        last_cold_start: seen.last_cold_start.as_ref().map(cold_start),
-        pull_progress: seen.pull_progress.clone(),
+        last_failure: report.last_failure.as_ref().map(start_failure),
+        failures: report.failures,
+        backoff_until: report.backoff_until.map(timestamp),
+        last_cold_start: report.last_cold_start.as_ref().map(cold_start),
+        pull_progress: report.pull_progress.clone(),
     }
 }

@@ -1,4 +1,4 @@
-//! Requests taken apart: what is missing or wrong is noted under the field's path.
+//! Reads requests. Every missing or invalid field becomes a violation at its path.
 
 use super::read_duration;
 use super::settings::read_settings;
@@ -11,7 +11,7 @@ use crate::store::{NewService, WriteOptions};
 use cless_proto::v1 as pb;
 use std::collections::BTreeSet;
 
-/// More hosts than any service has, and few enough to keep a route small.
+/// More than any service needs, few enough to keep a route small.
 const HOSTS_MAX: usize = 100;
 
 /// The service to create.
@@ -66,7 +66,7 @@ fn hosts(hosts: Vec<String>, violations: &mut Violations) -> Option<Vec<HostName
     (violations.len() == before).then_some(read)
 }
 
-/// What an update changes (AIP-134): the fields of the mask, or without one all that are set.
+/// The changes of an update (AIP-134): the fields of the mask, or without a mask all fields set.
 pub(crate) fn patch(
     service: pb::Service,
     mask: Option<prost_types::FieldMask>,
@@ -75,7 +75,7 @@ pub(crate) fn patch(
     let before = violations.len();
     let settings_given = service.settings.clone().unwrap_or_default();
     let given = read_settings("service.settings", settings_given, violations);
-    let mut named = Named::default();
+    let mut named = UpdateMask::default();
     match mask.filter(|mask| !mask.paths.is_empty()) {
         Some(mask) => named.read(&mask.paths, violations),
         None => {
@@ -97,15 +97,15 @@ pub(crate) fn patch(
     (violations.len() == before).then_some(patch)
 }
 
-/// What a mask names.
+/// The fields named by an update mask.
 #[derive(Default)]
-struct Named {
+struct UpdateMask {
     hosts: bool,
     labels: bool,
     settings: Option<BTreeSet<SettingsField>>,
 }
 
-impl Named {
+impl UpdateMask {
     fn read(&mut self, paths: &[String], violations: &mut Violations) {
         for path in paths {
             match path.as_str() {
@@ -185,11 +185,12 @@ fn readiness(
     let Some(probe) = probe else {
         return Default::default();
     };
-    let mut span = |name: &str, given| read_duration(&format!("{field}.{name}"), given, violations);
+    let mut duration =
+        |name: &str, value| read_duration(&format!("{field}.{name}"), value, violations);
     let timings = ProbeTimingsInput {
-        period: span("period", probe.period),
-        timeout: span("timeout", probe.timeout),
-        initial_delay: span("initial_delay", probe.initial_delay),
+        period: duration("period", probe.period),
+        timeout: duration("timeout", probe.timeout),
+        initial_delay: duration("initial_delay", probe.initial_delay),
     };
     let kind = match probe.kind {
         Some(Kind::Tcp(pb::TcpProbe {})) => ReadinessInput::Tcp,
@@ -246,7 +247,7 @@ fn pull_policy(field: &str, policy: i32, violations: &mut Violations) -> Option<
     }
 }
 
-/// Targets of a traffic change, unchecked.
+/// The targets of a traffic change, not validated.
 pub(crate) fn targets(targets: Vec<pb::TrafficTarget>) -> Vec<TargetInput> {
     let input = |target: pb::TrafficTarget| TargetInput {
         version: target.version,
@@ -256,7 +257,7 @@ pub(crate) fn targets(targets: Vec<pb::TrafficTarget>) -> Vec<TargetInput> {
     targets.into_iter().map(input).collect()
 }
 
-/// How a write is done, as its request says.
+/// The options of a write.
 pub(crate) fn write_options(
     now: Timestamp,
     validate_only: bool,
@@ -271,7 +272,7 @@ pub(crate) fn write_options(
     })
 }
 
-/// Cut to what a message can show.
+/// Clips and escapes text for an error message.
 fn shown(text: &str) -> String {
     text.chars()
         .take(80)
@@ -280,7 +281,7 @@ fn shown(text: &str) -> String {
         .to_string()
 }
 
-/// Empty means that the client does not guard its write.
+/// The etag that guards a write. `None`: not guarded.
 pub(crate) fn etag(etag: &str) -> Option<&str> {
     (!etag.is_empty()).then_some(etag)
 }

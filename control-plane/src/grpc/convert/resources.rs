@@ -1,4 +1,4 @@
-//! Resources as answers carry them.
+//! Writes resources into responses.
 
 use super::{duration, settings::settings, timestamp};
 use crate::domain::{
@@ -8,7 +8,6 @@ use crate::domain::{
 };
 use cless_proto::v1 as pb;
 
-/// A service.
 pub(crate) fn service(service: &Service) -> pb::Service {
     pb::Service {
         name: name::service(&service.id),
@@ -29,7 +28,7 @@ pub(crate) fn service(service: &Service) -> pb::Service {
     }
 }
 
-/// A version, with what nodes last saw of it.
+/// A version with the latest reports of nodes about it.
 pub(crate) fn version(version: &Version, status: Option<pb::VersionStatus>) -> pb::Version {
     pb::Version {
         name: name::version(&version.service, version.number),
@@ -50,7 +49,6 @@ pub(crate) fn version(version: &Version, status: Option<pb::VersionStatus>) -> p
     }
 }
 
-/// What a version's containers run.
 pub(super) fn spec(spec: &VersionSpec) -> pb::VersionSpec {
     pb::VersionSpec {
         image: spec.image().to_string(),
@@ -140,7 +138,6 @@ fn verification_state(state: VerificationState) -> pb::verification::State {
     }
 }
 
-/// Why a start failed.
 pub(super) fn start_failure(failure: &StartFailure) -> pb::StartFailure {
     use pb::start_failure::Reason;
     pb::StartFailure {
@@ -163,7 +160,6 @@ pub(super) fn start_failure(failure: &StartFailure) -> pb::StartFailure {
     }
 }
 
-/// Where the time of a start went.
 pub(super) fn cold_start(start: &ColdStart) -> pb::ColdStart {
     pb::ColdStart {
         pull: start.pull.map(duration),
@@ -176,7 +172,6 @@ pub(super) fn cold_start(start: &ColdStart) -> pb::ColdStart {
     }
 }
 
-/// A service's traffic.
 pub(crate) fn traffic(traffic: &Traffic) -> pb::Traffic {
     pb::Traffic {
         name: name::traffic(&traffic.service),
@@ -188,7 +183,6 @@ pub(crate) fn traffic(traffic: &Traffic) -> pb::Traffic {
     }
 }
 
-/// One change of traffic.
 pub(crate) fn traffic_revision(revision: &TrafficRevision) -> pb::TrafficRevision {
     pb::TrafficRevision {
         name: name::traffic_revision(&revision.service, revision.number),

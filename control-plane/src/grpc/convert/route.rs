@@ -1,4 +1,4 @@
-//! A route as proxies get it, encoded once when it changes.
+//! The encoded route of a service, made once when the route changes.
 
 use super::{resources::spec, settings::settings, timestamp};
 use crate::domain::spec::{PIDS_DEFAULT, STOP_GRACE_DEFAULT};
@@ -6,8 +6,8 @@ use crate::domain::{ProbeTimings, Protocol, Route, RouteVersion, Slots, TagRoute
 use cless_proto::v1 as pb;
 use prost::Message as _;
 
-/// The bytes of a route: what is stored, summed into the digest, and sent. Equal routes have equal
-/// bytes: maps are encoded in the order of their keys.
+/// The bytes of a route, which are stored, hashed into the digest and sent. Equal routes have equal
+/// bytes, because maps are encoded in key order.
 pub(crate) fn encode(route: &Route) -> Vec<u8> {
     to_pb(route).encode_to_vec()
 }
@@ -36,7 +36,7 @@ fn version(version: &RouteVersion) -> pb::RouteVersion {
     pb::RouteVersion {
         number: version.number.get(),
         uid: version.uid.to_string(),
-        spec: Some(lean(&version.spec)),
+        spec: Some(without_later_defaults(&version.spec)),
         image_digest: version
             .image_digest
             .as_ref()
@@ -49,21 +49,22 @@ fn version(version: &RouteVersion) -> pb::RouteVersion {
     }
 }
 
-/// A specification without the defaults of fields that came after the first release: a route stored before them has the
-/// same bytes now, so that no upgrade mints an epoch for nothing. Nodes know the defaults (`resources.proto`).
-fn lean(of: &VersionSpec) -> pb::VersionSpec {
-    let mut lean = spec(of);
+/// A specification without the defaults of fields added after the first release. Routes stored
+/// before keep their bytes, so that no upgrade needs a new epoch. Nodes know the defaults
+/// (`resources.proto`).
+fn without_later_defaults(of: &VersionSpec) -> pb::VersionSpec {
+    let mut sent = spec(of);
     if of.pids_limit() == PIDS_DEFAULT {
-        lean.pids_limit = 0;
+        sent.pids_limit = 0;
     }
     if of.stop_grace() == STOP_GRACE_DEFAULT {
-        lean.stop_grace = None;
+        sent.stop_grace = None;
     }
     if of.protocol() == Protocol::default() {
-        lean.protocol = pb::version_spec::Protocol::Unspecified.into();
+        sent.protocol = pb::version_spec::Protocol::Unspecified.into();
     }
     let default = ProbeTimings::default();
-    if let Some(probe) = &mut lean.readiness {
+    if let Some(probe) = &mut sent.readiness {
         let timings = of.probe();
         for (span, is_default) in [
             (&mut probe.period, timings.period() == default.period()),
@@ -78,7 +79,7 @@ fn lean(of: &VersionSpec) -> pb::VersionSpec {
             }
         }
     }
-    lean
+    sent
 }
 
 fn slots(slots: &Slots) -> Vec<i32> {
@@ -94,7 +95,7 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    /// The bytes that the first release stored for this specification.
+    /// The bytes of this specification in the first release.
     const FIRST_RELEASE: &[u8] =
         b"\x0a\x07hello:1\x30\xe8\x07\x38\x80\x80\x80\x80\x02\x42\x02\x0a\x00\x48\x01";
 
@@ -107,12 +108,15 @@ mod tests {
 
     #[test]
     fn a_specification_without_later_fields_has_the_bytes_of_the_first_release() {
-        assert_eq!(lean(&stored("")).encode_to_vec(), FIRST_RELEASE);
+        assert_eq!(
+            without_later_defaults(&stored("")).encode_to_vec(),
+            FIRST_RELEASE
+        );
     }
 
     #[test]
-    fn what_is_not_the_default_is_sent() {
-        let sent = lean(&stored(
+    fn values_other_than_the_default_are_sent() {
+        let sent = without_later_defaults(&stored(
             r#","pids_limit":64,"protocol":"H2c","stop_grace":{"secs":0,"nanos":0},"probe":{"period":{"secs":1,"nanos":0}}"#,
         ));
         assert_eq!(sent.pids_limit, 64);

@@ -1,10 +1,10 @@
-//! Settings, both ways.
+//! Converts settings in both directions.
 
 use super::{duration, read_duration};
 use crate::domain::{Affinity, AffinityInput, AffinityKind, Settings, SettingsInput, Violations};
 use cless_proto::v1 as pb;
 
-/// Settings as they are kept, complete.
+/// Complete settings.
 pub(crate) fn settings(settings: &Settings) -> pb::ServiceSettings {
     pb::ServiceSettings {
         min_instances: Some(settings.min_instances()),
@@ -33,21 +33,22 @@ fn affinity(affinity: &Affinity) -> pb::Affinity {
     }
 }
 
-/// The settings at `field` of a request, unchecked but for what the domain cannot hold.
+/// The settings at `field` of a request. Only values the domain type cannot hold are violations.
 pub(super) fn read_settings(
     field: &str,
     settings: pb::ServiceSettings,
     violations: &mut Violations,
 ) -> SettingsInput {
-    let mut span = |name: &str, span| read_duration(&format!("{field}.{name}"), span, violations);
+    let mut duration =
+        |name: &str, value| read_duration(&format!("{field}.{name}"), value, violations);
     SettingsInput {
         min_instances: settings.min_instances,
         max_instances: settings.max_instances,
         concurrency: settings.concurrency,
-        idle_timeout: span("idle_timeout", settings.idle_timeout),
-        pause_after: span("pause_after", settings.pause_after),
-        cold_start_timeout: span("cold_start_timeout", settings.cold_start_timeout),
-        request_timeout: span("request_timeout", settings.request_timeout),
+        idle_timeout: duration("idle_timeout", settings.idle_timeout),
+        pause_after: duration("pause_after", settings.pause_after),
+        cold_start_timeout: duration("cold_start_timeout", settings.cold_start_timeout),
+        request_timeout: duration("request_timeout", settings.request_timeout),
         queue_limit: settings.queue_limit,
         affinity: settings
             .affinity

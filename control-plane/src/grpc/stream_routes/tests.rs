@@ -1,5 +1,5 @@
 use super::*;
-use crate::grpc::route_feed::report;
+use crate::grpc::route_feed::accept_report;
 use crate::nodes::tests::with_tokio_clock;
 use crate::store::{Changes, Error, FeedSource, Head, RouteChange, RouteOp, Since, StoredRoute};
 use cless_proto::v1::stream_routes_request::Message as Up;
@@ -7,10 +7,10 @@ use cless_proto::v1::stream_routes_response::Message as Down;
 use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
 
-/// A table without routes, whose head is moved by hand.
-struct Source(watch::Sender<i64>);
+/// An empty table whose head the test moves.
+struct EmptySource(watch::Sender<i64>);
 
-impl Source {
+impl EmptySource {
     fn head(&self) -> Head {
         Head {
             cluster: "c".into(),
@@ -22,7 +22,7 @@ impl Source {
     }
 }
 
-impl FeedSource for Source {
+impl FeedSource for EmptySource {
     fn subscribe(&self) -> watch::Receiver<i64> {
         self.0.subscribe()
     }
@@ -52,17 +52,17 @@ impl FeedSource for Source {
 }
 
 /// A feed and a registry, without a socket or a database.
-struct World {
+struct FeedHarness {
     feed: Feed,
     nodes: Nodes,
     head: watch::Sender<i64>,
     shutdown: CancellationToken,
 }
 
-impl World {
+impl FeedHarness {
     async fn new() -> Self {
         let (head, shutdown) = (watch::Sender::new(1), CancellationToken::new());
-        let source = Source(head.clone());
+        let source = EmptySource(head.clone());
         let (feed, _publisher) = crate::feed::start(source, shutdown.clone())
             .await
             .expect("a table");
@@ -74,22 +74,25 @@ impl World {
         }
     }
 
-    /// A proxy that has said Hello.
-    async fn connect(&self, name: &str) -> Peer {
-        let (say, said) = mpsc::channel(4);
+    /// Opens a stream and sends Hello.
+    async fn connect(&self, name: &str) -> NodeClient {
+        let (requests, inbound) = mpsc::channel(4);
         let lifetime = Lifetime {
             rotate_after: Duration::from_secs(100_000),
             retry_after: Duration::ZERO,
         };
-        let hear = serve(
-            ReceiverStream::new(said),
+        let responses = serve(
+            ReceiverStream::new(inbound),
             &self.feed,
             &self.nodes,
             lifetime,
             self.shutdown.clone(),
         );
-        let peer = Peer { say, hear };
-        peer.say(Up::Hello(pb::Hello {
+        let peer = NodeClient {
+            requests,
+            responses,
+        };
+        peer.send(Up::Hello(pb::Hello {
             protocol: 1,
             node: Some(identity(name)),
             boot_id: "b".into(),
@@ -106,7 +109,7 @@ impl World {
             warnings: vec!["low on disk".into()],
             ..Default::default()
         };
-        report(&self.nodes, request).expect("taken in");
+        accept_report(&self.nodes, request).expect("accepted");
     }
 
     fn states(&self) -> Vec<(String, bool)> {
@@ -117,34 +120,39 @@ impl World {
     }
 }
 
-/// The other end of a stream.
-struct Peer {
-    say: mpsc::Sender<Result<pb::StreamRoutesRequest, Status>>,
-    hear: Responses,
+/// The node's end of a stream.
+struct NodeClient {
+    requests: mpsc::Sender<Result<pb::StreamRoutesRequest, Status>>,
+    responses: Responses,
 }
 
-impl Peer {
-    async fn say(&self, message: Up) {
+impl NodeClient {
+    async fn send(&self, message: Up) {
         let message = pb::StreamRoutesRequest {
             message: Some(message),
         };
-        self.say
+        self.requests
             .send(Ok(message))
             .await
             .expect("the stream is open");
     }
 
-    async fn hear(&mut self) -> Down {
-        let message = self.hear.next().await.expect("no end").expect("no error");
+    async fn receive(&mut self) -> Down {
+        let message = self
+            .responses
+            .next()
+            .await
+            .expect("an open stream")
+            .expect("no error");
         message.message.expect("a known message")
     }
 
-    /// Takes a whole change and acknowledges it; its revision.
+    /// Receives a whole change and acknowledges it. Returns its revision.
     async fn follow(&mut self) -> i64 {
         loop {
-            if let Down::Commit(commit) = self.hear().await {
+            if let Down::Commit(commit) = self.receive().await {
                 let revision = commit.to.as_ref().expect("a cursor").revision;
-                self.say(Up::Ack(pb::Ack {
+                self.send(Up::Ack(pb::Ack {
                     cursor: commit.to,
                     quarantined: Vec::new(),
                 }))
@@ -165,67 +173,71 @@ fn identity(name: &str) -> pb::NodeIdentity {
 
 #[tokio::test(start_paused = true)]
 async fn a_flood_of_reports_moves_no_head_and_wakes_no_stream() {
-    let world = World::new().await;
-    let mut peer = world.connect("a").await;
+    let harness = FeedHarness::new().await;
+    let mut peer = harness.connect("a").await;
     assert_eq!(peer.follow().await, 1);
     tokio::time::sleep(Duration::from_secs(1)).await;
-    // One that looks at no report at all, and holds the registry's news back.
-    let _stalled = world.nodes.subscribe();
-    let (tables, before) = (world.feed.subscribe(), world.feed.head());
+    // A subscriber that never reads the registry's changes.
+    let _stalled = harness.nodes.subscribe();
+    let (tables, before) = (harness.feed.subscribe(), harness.feed.head());
     for number in 0..10_000 {
-        world.report(if number % 2 == 0 { "a" } else { "b" });
+        harness.report(if number % 2 == 0 { "a" } else { "b" });
     }
     tokio::time::sleep(Duration::from_millis(1)).await;
-    assert_eq!(world.feed.head(), before);
+    assert_eq!(harness.feed.head(), before);
     assert!(!tables.has_changed().expect("a publisher"));
-    assert_eq!(world.nodes.propagation("e", 1).applied, 1);
-    let quiet = tokio::time::timeout(Duration::from_secs(8), peer.hear()).await;
+    assert_eq!(harness.nodes.propagation("e", 1).applied, 1);
+    let quiet = tokio::time::timeout(Duration::from_secs(8), peer.receive()).await;
     assert!(quiet.is_err(), "{quiet:?}");
-    // A change still comes at once.
-    world.head.send_replace(2);
+    // A change still arrives at once.
+    harness.head.send_replace(2);
     let follow = tokio::time::timeout(Duration::from_millis(100), peer.follow()).await;
     assert_eq!(follow, Ok(2));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_proxy_that_stops_answering_is_stale_then_gone_and_holds_nobody_up() {
-    let world = World::new().await;
-    let mut live = world.connect("live").await;
+async fn a_node_that_stops_answering_is_stale_then_forgotten_and_delays_no_other() {
+    let harness = FeedHarness::new().await;
+    let mut live = harness.connect("live").await;
     live.follow().await;
-    // Both are sent the table; one reads it and never answers, one does not even read.
-    let mut mute = world.connect("mute").await;
-    let _frozen = world.connect("frozen").await;
-    tokio::spawn(async move { while mute.hear.next().await.is_some() {} });
+    // Both get the table: `mute` reads it and never answers, `frozen` does not read.
+    let mut mute = harness.connect("mute").await;
+    let _frozen = harness.connect("frozen").await;
+    tokio::spawn(async move { while mute.responses.next().await.is_some() {} });
     let states = |frozen, mute| {
         [("frozen", frozen), ("live", true), ("mute", mute)]
             .map(|(name, connected)| (name.to_owned(), connected))
     };
     for second in 0..29 {
-        world.head.send_replace(2 + second);
+        harness.head.send_replace(2 + second);
         let follow = tokio::time::timeout(Duration::from_millis(100), live.follow()).await;
         assert_eq!(follow, Ok(2 + second));
         tokio::time::sleep(Duration::from_secs(1)).await;
-        world.report("live");
-        assert_eq!(world.states(), states(true, true));
+        harness.report("live");
+        assert_eq!(harness.states(), states(true, true));
     }
-    let counted = || {
-        let found = world.nodes.propagation("e", *world.head.borrow());
+    let counts = || {
+        let found = harness.nodes.propagation("e", *harness.head.borrow());
         (found.applied, found.pending.len())
     };
-    assert_eq!(counted(), (1, 2));
+    assert_eq!(counts(), (1, 2));
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!(world.states(), states(true, false), "30 s without answer");
-    assert_eq!(counted(), (1, 1));
-    // A heartbeat is what it does not take.
+    assert_eq!(
+        harness.states(),
+        states(true, false),
+        "30 s without an answer"
+    );
+    assert_eq!(counts(), (1, 1));
+    // The heartbeat stalls.
     tokio::time::sleep(Duration::from_secs(10)).await;
-    assert_eq!(world.states(), states(false, false));
-    assert_eq!(counted(), (1, 0));
+    assert_eq!(harness.states(), states(false, false));
+    assert_eq!(counts(), (1, 0));
     for _ in 0..31 {
         tokio::time::sleep(Duration::from_secs(10)).await;
-        while let Ok(heartbeat) = tokio::time::timeout(Duration::ZERO, live.hear()).await {
+        while let Ok(heartbeat) = tokio::time::timeout(Duration::ZERO, live.receive()).await {
             assert!(matches!(heartbeat, Down::Heartbeat(_)), "{heartbeat:?}");
         }
-        world.nodes.forget_stale();
+        harness.nodes.forget_stale();
     }
-    assert_eq!(world.states(), [("live".to_owned(), true)]);
+    assert_eq!(harness.states(), [("live".to_owned(), true)]);
 }

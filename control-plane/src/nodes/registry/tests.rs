@@ -126,19 +126,19 @@ fn propagation_counts_connected_nodes_of_the_epoch_only() {
     stream(&mut registry, "behind", Some(cursor("e", 6)));
     stream(&mut registry, "there", Some(cursor("e", 7)));
     stream(&mut registry, "ahead", Some(cursor("e", 8)));
-    stream(&mut registry, "elsewhere", Some(cursor("old", 99)));
-    let gone = stream(&mut registry, "gone", Some(cursor("e", 6)));
-    let refusing = stream(&mut registry, "refusing", Some(cursor("e", 6)));
-    registry.disconnect("gone", gone, at(1));
-    registry.record_rejected("refusing", refusing, Some(cursor("e", 6)), "no".into());
+    stream(&mut registry, "foreign", Some(cursor("old", 99)));
+    let stale = stream(&mut registry, "stale", Some(cursor("e", 6)));
+    let rejecting = stream(&mut registry, "rejecting", Some(cursor("e", 6)));
+    registry.disconnect("stale", stale, at(1));
+    registry.record_rejected("rejecting", rejecting, Some(cursor("e", 6)), "no".into());
     let found = registry.propagation("e", 7);
     assert_eq!(found.applied, 2);
-    let pending = ["behind", "elsewhere", "new", "refusing"].map(node_name);
+    let pending = ["behind", "foreign", "new", "rejecting"].map(node_name);
     assert_eq!(found.pending, pending);
     assert_eq!(registry.propagation("e", 6).applied, 4);
     assert_eq!(registry.propagation("f", 0).applied, 0, "a new epoch");
-    let nobody = Registry::default().propagation("e", 7);
-    assert_eq!(nobody, Propagation::default());
+    let empty = Registry::default().propagation("e", 7);
+    assert_eq!(empty, Propagation::default());
 }
 
 #[test]

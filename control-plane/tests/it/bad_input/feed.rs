@@ -1,18 +1,17 @@
-//! Bad input to the feed: first words of a stream, watching, reports.
+//! Invalid input to the feed: Hello, watches, reports.
 
-use super::{BAD, Table};
+use super::{BAD, Checker};
+use crate::feed_client::FeedClient;
 use crate::harness::{Harness, identity};
-use crate::proxy::Proxy;
 use cless_proto::v1 as pb;
 
-/// The rows.
-pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
+pub(super) async fn rows(harness: &Harness, checker: &mut Checker<'_>) {
     let request = pb::WatchRoutesRequest {
         service: "hello".into(),
     };
     let answer = harness.feed().watch_routes(request).await;
-    table
-        .row(
+    checker
+        .check(
             "WatchRoutes",
             "a service's id alone",
             answer,
@@ -93,12 +92,14 @@ pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
             "hello.have.epoch",
         ),
     ] {
-        let mut proxy = Proxy::silent(harness).await;
-        proxy
-            .say(pb::stream_routes_request::Message::Hello(hello))
+        let mut client = FeedClient::open(harness).await;
+        client
+            .send(pb::stream_routes_request::Message::Hello(hello))
             .await;
-        let answer = proxy.heard().await;
-        table.row("StreamRoutes", field, answer, BAD, field).await;
+        let answer = client.receive().await;
+        checker
+            .check("StreamRoutes", field, answer, BAD, field)
+            .await;
     }
 
     let good = || pb::ReportNodeStatusRequest {
@@ -205,8 +206,8 @@ pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
         ),
     ] {
         let answer = harness.feed().report_node_status(request).await;
-        table
-            .row("ReportNodeStatus", field, answer, BAD, field)
+        checker
+            .check("ReportNodeStatus", field, answer, BAD, field)
             .await;
     }
 
@@ -216,8 +217,8 @@ pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
             page_token: token.into(),
         };
         let answer = harness.feed().list_retained_images(request).await;
-        table
-            .row("ListRetainedImages", field, answer, BAD, field)
+        checker
+            .check("ListRetainedImages", field, answer, BAD, field)
             .await;
     }
 }

@@ -1,10 +1,10 @@
-//! Probes and limits that are refused, and that there is nothing else to ask for.
+//! Invalid probes and limits, and the complete list of container settings.
 
 use super::versions::good;
 use cless_proto::v1 as pb;
 use prost::Message as _;
 
-fn span(seconds: i64, nanos: i32) -> Option<prost_types::Duration> {
+fn duration(seconds: i64, nanos: i32) -> Option<prost_types::Duration> {
     Some(prost_types::Duration { seconds, nanos })
 }
 
@@ -28,28 +28,28 @@ pub(super) fn bad_probes() -> Vec<(pb::VersionSpec, &'static str)> {
         ),
         (
             pb::ReadinessProbe {
-                period: span(0, 0),
+                period: duration(0, 0),
                 ..tcp()
             },
             "version.spec.readiness.period",
         ),
         (
             pb::ReadinessProbe {
-                period: span(0, -1),
+                period: duration(0, -1),
                 ..tcp()
             },
             "version.spec.readiness.period",
         ),
         (
             pb::ReadinessProbe {
-                timeout: span(61, 0),
+                timeout: duration(61, 0),
                 ..tcp()
             },
             "version.spec.readiness.timeout",
         ),
         (
             pb::ReadinessProbe {
-                initial_delay: span(601, 0),
+                initial_delay: duration(601, 0),
                 ..tcp()
             },
             "version.spec.readiness.initial_delay",
@@ -132,7 +132,7 @@ pub(super) fn bad_limits() -> Vec<(pb::VersionSpec, &'static str)> {
         };
         specs.push((spec, "version.spec.stop_signal"));
     }
-    for stop_grace in [span(-1, 0), span(301, 0)] {
+    for stop_grace in [duration(-1, 0), duration(301, 0)] {
         let spec = pb::VersionSpec {
             stop_grace,
             ..good()
@@ -142,10 +142,10 @@ pub(super) fn bad_limits() -> Vec<(pb::VersionSpec, &'static str)> {
     specs
 }
 
-/// What can be asked of a container is exactly this. A new field belongs here only once it is certain that it reaches
-/// neither the host nor another container: not privileged mode, a host's namespace, path or device, nor a capability.
+/// Pins the settings of a container. A new field belongs here only if it reaches neither the host
+/// nor another container: no privileged mode, host namespace, host path, device or capability.
 #[test]
-fn nothing_else_can_be_asked_of_a_container() {
+fn a_container_has_no_other_settings() {
     let set = prost_types::FileDescriptorSet::decode(cless_proto::FILE_DESCRIPTOR_SET);
     let messages: Vec<_> = set
         .expect("descriptors")
@@ -158,7 +158,7 @@ fn nothing_else_can_be_asked_of_a_container() {
     let mut open = vec![(String::new(), ".cless.v1.VersionSpec".to_owned())];
     while let Some((path, name)) = open.pop() {
         let name = name.trim_start_matches(".cless.v1.");
-        // The entries of a map are plain keys and values.
+        // Map entries are plain keys and values.
         let Some(message) = messages.iter().find(|message| message.name() == name) else {
             continue;
         };

@@ -1,4 +1,4 @@
-//! Bad input to every method: the code, the field that is named, and that nothing has changed.
+//! Invalid input to every method: the code, the named field, and an unchanged state.
 
 mod feed;
 mod limits;
@@ -7,22 +7,22 @@ mod services;
 mod traffic;
 mod versions;
 
+use crate::feed_client::FeedClient;
 use crate::harness::{Harness, fields};
-use crate::proxy::Proxy;
 use cless_proto::v1 as pb;
 use prost::Message as _;
 use std::collections::BTreeSet;
 use tonic::{Code, Status};
 
-/// Sends rows and checks them; knows which methods it has seen.
-struct Table<'a> {
+/// Checks the response to each invalid request, and records the covered methods.
+struct Checker<'a> {
     harness: &'a Harness,
     state: (pb::Cursor, usize),
     seen: BTreeSet<&'static str>,
 }
 
-impl<'a> Table<'a> {
-    async fn of(harness: &'a Harness) -> Self {
+impl<'a> Checker<'a> {
+    async fn new(harness: &'a Harness) -> Self {
         Self {
             harness,
             state: state(harness).await,
@@ -30,19 +30,18 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// One row: a method, what is wrong, its answer, and what the answer must be. An empty field
-    /// means that no field is to blame.
-    async fn row<T>(
+    /// Asserts the code of a response and the field it names. An empty `field` means none.
+    async fn check<T>(
         &mut self,
         method: &'static str,
-        wrong: &str,
-        answer: Result<T, Status>,
+        problem: &str,
+        response: Result<T, Status>,
         code: Code,
         field: &str,
     ) {
         self.seen.insert(method);
-        let row = format!("{method}, {wrong}");
-        let status = answer.err().unwrap_or_else(|| panic!("{row}: taken"));
+        let row = format!("{method}, {problem}");
+        let status = response.err().unwrap_or_else(|| panic!("{row}: accepted"));
         assert_eq!(status.code(), code, "{row}: {status:?}");
         let named = fields(&status);
         if field.is_empty() {
@@ -59,10 +58,10 @@ impl<'a> Table<'a> {
     }
 }
 
-/// Where the table stands, digest and all, and how many routes it has.
+/// The cursor of the route table and its number of routes.
 async fn state(harness: &Harness) -> (pb::Cursor, usize) {
     let head = harness.head().await;
-    let mut observer = Proxy::connect(harness, "observer", None).await;
+    let mut observer = FeedClient::connect(harness, "observer", None).await;
     observer.change().await;
     observer.ack().await;
     observer.reach(head).await;
@@ -82,7 +81,7 @@ const NAMES: [&str; 6] = [
     "services/a/b",
 ];
 
-async fn filled() -> Harness {
+async fn with_services() -> Harness {
     let harness = Harness::start().await;
     harness.service("hello").await;
     harness.service("other").await;
@@ -93,18 +92,18 @@ async fn filled() -> Harness {
 }
 
 #[tokio::test]
-async fn bad_input_names_the_field_and_changes_nothing() {
-    let harness = filled().await;
-    let mut table = Table::of(&harness).await;
-    services::rows(&harness, &mut table).await;
-    versions::rows(&harness, &mut table).await;
-    traffic::rows(&harness, &mut table).await;
-    nodes::rows(&harness, &mut table).await;
-    feed::rows(&harness, &mut table).await;
-    assert_eq!(table.seen, methods(), "every method has a row");
+async fn invalid_input_names_the_field_and_changes_nothing() {
+    let harness = with_services().await;
+    let mut checker = Checker::new(&harness).await;
+    services::rows(&harness, &mut checker).await;
+    versions::rows(&harness, &mut checker).await;
+    traffic::rows(&harness, &mut checker).await;
+    nodes::rows(&harness, &mut checker).await;
+    feed::rows(&harness, &mut checker).await;
+    assert_eq!(checker.seen, methods(), "every method is covered");
 }
 
-/// All methods there are, from the descriptors.
+/// All methods of the API, from the descriptors.
 fn methods() -> BTreeSet<&'static str> {
     let set = prost_types::FileDescriptorSet::decode(cless_proto::FILE_DESCRIPTOR_SET);
     let files = set.expect("descriptors").file;

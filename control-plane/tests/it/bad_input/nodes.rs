@@ -1,12 +1,11 @@
-//! Bad input to the methods of nodes.
+//! Invalid input to the methods of nodes.
 
-use super::{BAD, Table};
+use super::{BAD, Checker};
 use crate::harness::Harness;
 use cless_proto::v1 as pb;
 use tonic::Code;
 
-/// The rows.
-pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
+pub(super) async fn rows(harness: &Harness, checker: &mut Checker<'_>) {
     let mut nodes = harness.nodes();
     for (page_size, token, field) in [(-1, "", "page_size"), (0, "x", "page_token")] {
         let page_token: String = token.into();
@@ -15,7 +14,7 @@ pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
             page_token: page_token.clone(),
         };
         let answer = nodes.list_nodes(request).await;
-        table.row("ListNodes", field, answer, BAD, field).await;
+        checker.check("ListNodes", field, answer, BAD, field).await;
         let parent = "nodes/-".into();
         let request = pb::ListInstancesRequest {
             parent,
@@ -24,20 +23,22 @@ pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
             service: String::new(),
         };
         let answer = nodes.list_instances(request).await;
-        table.row("ListInstances", field, answer, BAD, field).await;
+        checker
+            .check("ListInstances", field, answer, BAD, field)
+            .await;
     }
     for name in ["", "n1", "nodes/", "nodes/UPPER", "nodes/a/b"] {
         let answer = nodes
             .get_node(pb::GetNodeRequest { name: name.into() })
             .await;
-        table.row("GetNode", name, answer, BAD, "name").await;
+        checker.check("GetNode", name, answer, BAD, "name").await;
         let request = pb::ListInstancesRequest {
             parent: name.into(),
             ..Default::default()
         };
         let answer = nodes.list_instances(request).await;
-        table
-            .row("ListInstances", name, answer, BAD, "parent")
+        checker
+            .check("ListInstances", name, answer, BAD, "parent")
             .await;
     }
     let answer = nodes
@@ -45,16 +46,16 @@ pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
             name: "nodes/missing".into(),
         })
         .await;
-    table
-        .row("GetNode", "missing", answer, Code::NotFound, "")
+    checker
+        .check("GetNode", "missing", answer, Code::NotFound, "")
         .await;
     let request = pb::ListInstancesRequest {
         parent: "nodes/missing".into(),
         ..Default::default()
     };
     let answer = nodes.list_instances(request).await;
-    table
-        .row("ListInstances", "missing", answer, Code::NotFound, "")
+    checker
+        .check("ListInstances", "missing", answer, Code::NotFound, "")
         .await;
     let request = pb::ListInstancesRequest {
         parent: "nodes/-".into(),
@@ -62,8 +63,8 @@ pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
         ..Default::default()
     };
     let answer = nodes.list_instances(request).await;
-    table
-        .row(
+    checker
+        .check(
             "ListInstances",
             "a service's id alone",
             answer,
@@ -74,8 +75,8 @@ pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
     for revision in [-1, i64::MAX] {
         let request = pb::CheckPropagationRequest { revision };
         let answer = nodes.check_propagation(request).await;
-        table
-            .row(
+        checker
+            .check(
                 "CheckPropagation",
                 "no such revision",
                 answer,

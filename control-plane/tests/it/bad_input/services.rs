@@ -1,12 +1,11 @@
-//! Bad input to the methods of services.
+//! Invalid input to the methods of services.
 
-use super::{BAD, NAMES, Table};
+use super::{BAD, Checker, NAMES};
 use crate::harness::Harness;
 use cless_proto::v1 as pb;
 use tonic::Code;
 
-/// The rows.
-pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
+pub(super) async fn rows(harness: &Harness, checker: &mut Checker<'_>) {
     let mut catalog = harness.catalog();
     let create = |service_id: &str, service| pb::CreateServiceRequest {
         service_id: service_id.into(),
@@ -18,19 +17,19 @@ pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
         let answer = catalog
             .create_service(create(id, Some(pb::Service::default())))
             .await;
-        table
-            .row("CreateService", id, answer, BAD, "service_id")
+        checker
+            .check("CreateService", id, answer, BAD, "service_id")
             .await;
     }
     let answer = catalog.create_service(create("new", None)).await;
-    table
-        .row("CreateService", "no service", answer, BAD, "service")
+    checker
+        .check("CreateService", "no service", answer, BAD, "service")
         .await;
     let mut request = create("new", Some(pb::Service::default()));
     request.request_id = "x".repeat(65);
     let answer = catalog.create_service(request).await;
-    table
-        .row(
+    checker
+        .check(
             "CreateService",
             "a long request id",
             answer,
@@ -42,7 +41,9 @@ pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
         let answer = catalog
             .create_service(create("new", Some(service.clone())))
             .await;
-        table.row("CreateService", field, answer, BAD, field).await;
+        checker
+            .check("CreateService", field, answer, BAD, field)
+            .await;
         let request = pb::UpdateServiceRequest {
             service: Some(pb::Service {
                 name: "services/hello".into(),
@@ -51,25 +52,29 @@ pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
             ..Default::default()
         };
         let answer = catalog.update_service(request).await;
-        table.row("UpdateService", field, answer, BAD, field).await;
+        checker
+            .check("UpdateService", field, answer, BAD, field)
+            .await;
     }
     let taken = create("hello", Some(pb::Service::default()));
     let answer = catalog.create_service(taken).await;
-    table
-        .row("CreateService", "taken", answer, Code::AlreadyExists, "")
+    checker
+        .check("CreateService", "taken", answer, Code::AlreadyExists, "")
         .await;
 
     for name in NAMES {
         let answer = catalog
             .get_service(pb::GetServiceRequest { name: name.into() })
             .await;
-        table.row("GetService", name, answer, BAD, "name").await;
+        checker.check("GetService", name, answer, BAD, "name").await;
         let request = pb::DeleteServiceRequest {
             name: name.into(),
             ..Default::default()
         };
         let answer = catalog.delete_service(request).await;
-        table.row("DeleteService", name, answer, BAD, "name").await;
+        checker
+            .check("DeleteService", name, answer, BAD, "name")
+            .await;
         let service = pb::Service {
             name: name.into(),
             ..Default::default()
@@ -79,24 +84,24 @@ pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
             ..Default::default()
         };
         let answer = catalog.update_service(request).await;
-        table
-            .row("UpdateService", name, answer, BAD, "service.name")
+        checker
+            .check("UpdateService", name, answer, BAD, "service.name")
             .await;
     }
     let missing = || "services/missing".to_owned();
     let answer = catalog
         .get_service(pb::GetServiceRequest { name: missing() })
         .await;
-    table
-        .row("GetService", "missing", answer, Code::NotFound, "")
+    checker
+        .check("GetService", "missing", answer, Code::NotFound, "")
         .await;
     let request = pb::DeleteServiceRequest {
         name: missing(),
         ..Default::default()
     };
     let answer = catalog.delete_service(request).await;
-    table
-        .row("DeleteService", "missing", answer, Code::NotFound, "")
+    checker
+        .check("DeleteService", "missing", answer, Code::NotFound, "")
         .await;
     let request = pb::DeleteServiceRequest {
         name: "services/hello".into(),
@@ -104,15 +109,15 @@ pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
         ..Default::default()
     };
     let answer = catalog.delete_service(request).await;
-    table
-        .row("DeleteService", "a stale etag", answer, Code::Aborted, "")
+    checker
+        .check("DeleteService", "a stale etag", answer, Code::Aborted, "")
         .await;
 
     let answer = catalog
         .update_service(pb::UpdateServiceRequest::default())
         .await;
-    table
-        .row("UpdateService", "no service", answer, BAD, "service")
+    checker
+        .check("UpdateService", "no service", answer, BAD, "service")
         .await;
     for path in ["name", "uid", "settings.nothing", "*", ""] {
         let service = pb::Service {
@@ -127,8 +132,8 @@ pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
             ..Default::default()
         };
         let answer = catalog.update_service(request).await;
-        table
-            .row("UpdateService", path, answer, BAD, "update_mask")
+        checker
+            .check("UpdateService", path, answer, BAD, "update_mask")
             .await;
     }
 
@@ -137,8 +142,8 @@ pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
         ..Default::default()
     };
     let answer = catalog.list_services(request).await;
-    table
-        .row("ListServices", "a negative size", answer, BAD, "page_size")
+    checker
+        .check("ListServices", "a negative size", answer, BAD, "page_size")
         .await;
     for token in ["x", "AAAA", "\u{1F980}"] {
         let request = pb::ListServicesRequest {
@@ -146,13 +151,13 @@ pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
             ..Default::default()
         };
         let answer = catalog.list_services(request).await;
-        table
-            .row("ListServices", token, answer, BAD, "page_token")
+        checker
+            .check("ListServices", token, answer, BAD, "page_token")
             .await;
     }
 }
 
-/// Services with one thing wrong, and what it is.
+/// Services with one invalid field, and its path.
 fn bad_services() -> Vec<(pb::Service, &'static str)> {
     let span = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
     let hosts = |hosts: &[&str]| pb::Service {

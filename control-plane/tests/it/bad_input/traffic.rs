@@ -1,12 +1,11 @@
-//! Bad input to the methods of traffic.
+//! Invalid input to the methods of traffic.
 
-use super::{BAD, Table};
+use super::{BAD, Checker};
 use crate::harness::{Harness, target};
 use cless_proto::v1 as pb;
 use tonic::Code;
 
-/// The rows.
-pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
+pub(super) async fn rows(harness: &Harness, checker: &mut Checker<'_>) {
     let mut traffic = harness.traffic();
     let name = || "services/hello/traffic".to_owned();
     let set = |targets| pb::UpdateTrafficRequest {
@@ -46,13 +45,15 @@ pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
         ),
     ] {
         let answer = traffic.update_traffic(set(targets)).await;
-        table.row("UpdateTraffic", field, answer, BAD, field).await;
+        checker
+            .check("UpdateTraffic", field, answer, BAD, field)
+            .await;
     }
     let answer = traffic
         .update_traffic(pb::UpdateTrafficRequest::default())
         .await;
-    table
-        .row("UpdateTraffic", "no traffic", answer, BAD, "traffic")
+    checker
+        .check("UpdateTraffic", "no traffic", answer, BAD, "traffic")
         .await;
     let full = || set(vec![target(1, 100, "")]);
     let request = pb::UpdateTrafficRequest {
@@ -60,24 +61,24 @@ pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
         ..full()
     };
     let answer = traffic.update_traffic(request).await;
-    table
-        .row("UpdateTraffic", "a long actor", answer, BAD, "actor")
+    checker
+        .check("UpdateTraffic", "a long actor", answer, BAD, "actor")
         .await;
     let request = pb::UpdateTrafficRequest {
         reason: "x".repeat(2000),
         ..full()
     };
     let answer = traffic.update_traffic(request).await;
-    table
-        .row("UpdateTraffic", "a long reason", answer, BAD, "reason")
+    checker
+        .check("UpdateTraffic", "a long reason", answer, BAD, "reason")
         .await;
     let request = pb::UpdateTrafficRequest {
         request_id: "x".repeat(65),
         ..full()
     };
     let answer = traffic.update_traffic(request).await;
-    table
-        .row(
+    checker
+        .check(
             "UpdateTraffic",
             "a long request id",
             answer,
@@ -86,8 +87,8 @@ pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
         )
         .await;
     let answer = traffic.update_traffic(set(vec![target(9, 100, "")])).await;
-    table
-        .row(
+    checker
+        .check(
             "UpdateTraffic",
             "no such version",
             answer,
@@ -98,8 +99,8 @@ pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
     let mut stale = full();
     stale.traffic.as_mut().expect("set").etag = "stale".into();
     let answer = traffic.update_traffic(stale).await;
-    table
-        .row("UpdateTraffic", "a stale etag", answer, Code::Aborted, "")
+    checker
+        .check("UpdateTraffic", "a stale etag", answer, Code::Aborted, "")
         .await;
 
     for bad in [
@@ -111,35 +112,37 @@ pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
         let answer = traffic
             .get_traffic(pb::GetTrafficRequest { name: bad.into() })
             .await;
-        table.row("GetTraffic", bad, answer, BAD, "name").await;
+        checker.check("GetTraffic", bad, answer, BAD, "name").await;
         let mut request = full();
         request.traffic.as_mut().expect("set").name = bad.into();
         let answer = traffic.update_traffic(request).await;
-        table
-            .row("UpdateTraffic", bad, answer, BAD, "traffic.name")
+        checker
+            .check("UpdateTraffic", bad, answer, BAD, "traffic.name")
             .await;
         let request = pb::RollbackTrafficRequest {
             name: bad.into(),
             ..Default::default()
         };
         let answer = traffic.rollback_traffic(request).await;
-        table.row("RollbackTraffic", bad, answer, BAD, "name").await;
+        checker
+            .check("RollbackTraffic", bad, answer, BAD, "name")
+            .await;
         let parent = bad.into();
         let request = pb::ListTrafficRevisionsRequest {
             parent,
             ..Default::default()
         };
         let answer = traffic.list_traffic_revisions(request).await;
-        table
-            .row("ListTrafficRevisions", bad, answer, BAD, "parent")
+        checker
+            .check("ListTrafficRevisions", bad, answer, BAD, "parent")
             .await;
     }
     let missing = "services/missing/traffic".to_owned();
     let answer = traffic
         .get_traffic(pb::GetTrafficRequest { name: missing })
         .await;
-    table
-        .row("GetTraffic", "missing", answer, Code::NotFound, "")
+    checker
+        .check("GetTraffic", "missing", answer, Code::NotFound, "")
         .await;
     for (page_size, token, field) in [(-1, "", "page_size"), (0, "x", "page_token")] {
         let page_token = token.into();
@@ -149,8 +152,8 @@ pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
             page_token,
         };
         let answer = traffic.list_traffic_revisions(request).await;
-        table
-            .row("ListTrafficRevisions", field, answer, BAD, field)
+        checker
+            .check("ListTrafficRevisions", field, answer, BAD, field)
             .await;
     }
     let back = || pb::RollbackTrafficRequest {
@@ -162,8 +165,8 @@ pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
         ..back()
     };
     let answer = traffic.rollback_traffic(request).await;
-    table
-        .row(
+    checker
+        .check(
             "RollbackTraffic",
             "a negative revision",
             answer,
@@ -176,16 +179,16 @@ pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
         ..back()
     };
     let answer = traffic.rollback_traffic(request).await;
-    table
-        .row("RollbackTraffic", "a long reason", answer, BAD, "reason")
+    checker
+        .check("RollbackTraffic", "a long reason", answer, BAD, "reason")
         .await;
     let request = pb::RollbackTrafficRequest {
         request_id: "x".repeat(65),
         ..back()
     };
     let answer = traffic.rollback_traffic(request).await;
-    table
-        .row(
+    checker
+        .check(
             "RollbackTraffic",
             "a long request id",
             answer,

@@ -1,12 +1,11 @@
-//! Bad input to the methods of versions.
+//! Invalid input to the methods of versions.
 
-use super::{BAD, NAMES, Table, limits};
+use super::{BAD, Checker, NAMES, limits};
 use crate::harness::{Harness, version_of};
 use cless_proto::v1 as pb;
 use tonic::Code;
 
-/// The rows.
-pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
+pub(super) async fn rows(harness: &Harness, checker: &mut Checker<'_>) {
     let mut catalog = harness.catalog();
     let create = |version| pb::CreateVersionRequest {
         parent: "services/hello".into(),
@@ -19,23 +18,25 @@ pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
             ..Default::default()
         };
         let answer = catalog.create_version(create(Some(version))).await;
-        table.row("CreateVersion", field, answer, BAD, field).await;
+        checker
+            .check("CreateVersion", field, answer, BAD, field)
+            .await;
     }
     let answer = catalog.create_version(create(None)).await;
-    table
-        .row("CreateVersion", "no version", answer, BAD, "version")
+    checker
+        .check("CreateVersion", "no version", answer, BAD, "version")
         .await;
     let answer = catalog
         .create_version(create(Some(pb::Version::default())))
         .await;
-    table
-        .row("CreateVersion", "no spec", answer, BAD, "version.spec")
+    checker
+        .check("CreateVersion", "no spec", answer, BAD, "version.spec")
         .await;
     let mut request = create(Some(version_of("hello:1")));
     request.request_id = "x".repeat(65);
     let answer = catalog.create_version(request).await;
-    table
-        .row(
+    checker
+        .check(
             "CreateVersion",
             "a long request id",
             answer,
@@ -47,21 +48,23 @@ pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
         let mut request = create(Some(version_of("hello:1")));
         request.parent = name.into();
         let answer = catalog.create_version(request).await;
-        table
-            .row("CreateVersion", name, answer, BAD, "parent")
+        checker
+            .check("CreateVersion", name, answer, BAD, "parent")
             .await;
         let request = pb::ListVersionsRequest {
             parent: name.into(),
             ..Default::default()
         };
         let answer = catalog.list_versions(request).await;
-        table.row("ListVersions", name, answer, BAD, "parent").await;
+        checker
+            .check("ListVersions", name, answer, BAD, "parent")
+            .await;
     }
     let mut request = create(Some(version_of("hello:1")));
     request.parent = "services/missing".into();
     let answer = catalog.create_version(request).await;
-    table
-        .row(
+    checker
+        .check(
             "CreateVersion",
             "no such service",
             answer,
@@ -91,7 +94,9 @@ pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
             page_token: token,
         };
         let answer = catalog.list_versions(request).await;
-        table.row("ListVersions", field, answer, BAD, field).await;
+        checker
+            .check("ListVersions", field, answer, BAD, field)
+            .await;
     }
     let names = [
         "",
@@ -103,42 +108,46 @@ pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
         let answer = catalog
             .get_version(pb::GetVersionRequest { name: name.into() })
             .await;
-        table.row("GetVersion", name, answer, BAD, "name").await;
+        checker.check("GetVersion", name, answer, BAD, "name").await;
         let request = pb::VerifyVersionRequest {
             name: name.into(),
             ..Default::default()
         };
         let answer = catalog.verify_version(request).await;
-        table.row("VerifyVersion", name, answer, BAD, "name").await;
+        checker
+            .check("VerifyVersion", name, answer, BAD, "name")
+            .await;
         let request = pb::DeleteVersionRequest {
             name: name.into(),
             ..Default::default()
         };
         let answer = catalog.delete_version(request).await;
-        table.row("DeleteVersion", name, answer, BAD, "name").await;
+        checker
+            .check("DeleteVersion", name, answer, BAD, "name")
+            .await;
     }
     let missing = || "services/hello/versions/9".to_owned();
     let answer = catalog
         .get_version(pb::GetVersionRequest { name: missing() })
         .await;
-    table
-        .row("GetVersion", "missing", answer, Code::NotFound, "")
+    checker
+        .check("GetVersion", "missing", answer, Code::NotFound, "")
         .await;
     let request = pb::VerifyVersionRequest {
         name: missing(),
         ..Default::default()
     };
     let answer = catalog.verify_version(request).await;
-    table
-        .row("VerifyVersion", "missing", answer, Code::NotFound, "")
+    checker
+        .check("VerifyVersion", "missing", answer, Code::NotFound, "")
         .await;
     let request = pb::DeleteVersionRequest {
         name: missing(),
         ..Default::default()
     };
     let answer = catalog.delete_version(request).await;
-    table
-        .row("DeleteVersion", "missing", answer, Code::NotFound, "")
+    checker
+        .check("DeleteVersion", "missing", answer, Code::NotFound, "")
         .await;
     let first = || "services/hello/versions/1".to_owned();
     let request = pb::DeleteVersionRequest {
@@ -146,8 +155,8 @@ pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
         ..Default::default()
     };
     let answer = catalog.delete_version(request).await;
-    table
-        .row(
+    checker
+        .check(
             "DeleteVersion",
             "in use",
             answer,
@@ -163,13 +172,13 @@ pub(super) async fn rows(harness: &Harness, table: &mut Table<'_>) {
             ..Default::default()
         };
         let answer = catalog.verify_version(request).await;
-        table
-            .row("VerifyVersion", "its timeout", answer, BAD, "timeout")
+        checker
+            .check("VerifyVersion", "its timeout", answer, BAD, "timeout")
             .await;
     }
 }
 
-/// Specifications with one thing wrong, and what it is.
+/// Specifications with one invalid field, and its path.
 fn bad_specs() -> Vec<(pb::VersionSpec, &'static str)> {
     let env = |name: &str, value: &str| pb::VersionSpec {
         env: [(name.to_owned(), value.to_owned())].into(),

@@ -1,11 +1,11 @@
-//! Lists, page by page.
+//! Paginated lists.
 
 use cless_proto::v1 as pb;
 
 use crate::harness::Harness;
 
 #[tokio::test]
-async fn lists_are_cut_into_pages_that_join_without_a_gap() {
+async fn pages_join_without_gaps() {
     let harness = Harness::start().await;
     let mut catalog = harness.catalog();
     for n in 0..7 {

@@ -17,7 +17,7 @@ fn mask(paths: &[&str]) -> Option<prost_types::FieldMask> {
 }
 
 #[test]
-fn everything_wrong_is_named_at_once() {
+fn all_violations_are_reported_at_once() {
     let service = pb::Service {
         hosts: vec![
             "fine.example".into(),

@@ -1,19 +1,19 @@
-//! Databases of every schema that was released, brought up to date.
+//! Upgrades from every released database schema.
 //!
-//! `tests/fixtures/mNNNN.db` and `.sql` hold the same history on SQLite and PostgreSQL, made through the
-//! command line by the program of that time: the service `hello` with the host shop.example.com, three
-//! versions, the splits 100, 90/10 and a rollback to the first, and the service `idle`.
+//! `tests/fixtures/mNNNN.db` and `.sql` hold the same history on SQLite and PostgreSQL, created
+//! through the CLI of that release. The history is: the service `hello` with the host
+//! shop.example.com and three versions; the splits 100, 90/10 and a rollback; the service `idle`.
 
 use crate::database;
 use crate::harness::{Harness, options};
 use cless_proto::v1 as pb;
 use std::path::Path;
 
-/// The schemas, oldest first, by the number in their file's name.
+/// Prefixes of the fixture files, oldest first.
 const RELEASED: [&str; 1] = ["m0001"];
 
 #[tokio::test]
-async fn every_released_schema_is_brought_up_to_date_with_all_it_holds() {
+async fn every_released_schema_is_upgraded_without_loss() {
     for schema in RELEASED {
         let folder = tempfile::tempdir().expect("a folder");
         let options = options(folder.path());
@@ -27,13 +27,13 @@ async fn every_released_schema_is_brought_up_to_date_with_all_it_holds() {
         }
         let path = folder.path().to_owned();
         let harness = Harness::with(options, folder).await;
-        holds_the_history(&harness).await;
+        assert_history(&harness).await;
         let harness = harness.restart().await;
-        holds_the_history(&harness).await;
+        assert_history(&harness).await;
         if database::on_postgres() {
             continue;
         }
-        // The backup is of the schema before, whole, and there is one.
+        // There is one backup, and it is complete.
         let backups: Vec<_> = std::fs::read_dir(&path)
             .expect("a folder")
             .map(|entry| entry.expect("an entry").path())
@@ -47,12 +47,12 @@ async fn every_released_schema_is_brought_up_to_date_with_all_it_holds() {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::copy(backup, folder.path().join("cless.db")).expect("copied");
         let options = crate::harness::options(folder.path());
-        holds_the_history(&Harness::with(options, folder).await).await;
+        assert_history(&Harness::with(options, folder).await).await;
     }
 }
 
 #[tokio::test]
-async fn a_new_database_is_not_backed_up() {
+async fn a_new_database_gets_no_backup() {
     let folder = tempfile::tempdir().expect("a folder");
     let (options, path) = (options(folder.path()), folder.path().to_owned());
     let _harness = Harness::with(options, folder).await;
@@ -66,7 +66,7 @@ async fn a_new_database_is_not_backed_up() {
     assert_eq!(backups, 0);
 }
 
-async fn holds_the_history(harness: &Harness) {
+async fn assert_history(harness: &Harness) {
     let services = harness
         .catalog()
         .list_services(pb::ListServicesRequest::default())
@@ -123,6 +123,6 @@ async fn holds_the_history(harness: &Harness) {
         ]
     );
     harness.published().await;
-    // New writes go on from where the old ones ended.
+    // Revisions continue from the old ones.
     assert!(harness.head().await >= 8);
 }

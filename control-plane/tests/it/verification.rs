@@ -1,8 +1,8 @@
-//! Versions that are to be proven: asked of connected nodes, settled by their reports.
+//! Verifications: requested of connected nodes, decided by their reports.
 
-use crate::harness::{Harness, eventually, refused};
+use crate::feed_client::FeedClient;
+use crate::harness::{Harness, assert_refused, eventually};
 use crate::nodes::report;
-use crate::proxy::Proxy;
 use cless_proto::v1 as pb;
 use pb::verification::State;
 use tonic::Code;
@@ -32,7 +32,7 @@ async fn version(harness: &Harness) -> pb::Version {
         .into_inner()
 }
 
-fn answer(version: &pb::Version, order: &str, state: State) -> pb::VersionReport {
+fn outcome(version: &pb::Version, order: &str, state: State) -> pb::VersionReport {
     let failure = (state == State::Failed).then(|| pb::StartFailure {
         reason: pb::start_failure::Reason::Exited.into(),
         message: "the container exited with code 7".into(),
@@ -55,35 +55,35 @@ fn answer(version: &pb::Version, order: &str, state: State) -> pb::VersionReport
 }
 
 #[tokio::test]
-async fn a_proof_is_asked_of_connected_nodes_and_settled_by_their_reports() {
+async fn connected_nodes_verify_a_version_by_their_reports() {
     let harness = Harness::start().await;
     harness.service("hello").await;
     let made = harness.version("hello", "hello:1").await;
-    let alone = refused(
+    let error = assert_refused(
         verify(&harness).await,
         Code::FailedPrecondition,
         "NO_NODE_CONNECTED",
     );
-    let details = tonic_types::StatusExt::get_details_precondition_failure(&alone);
+    let details = tonic_types::StatusExt::get_details_precondition_failure(&error);
     assert_eq!(
         details.expect("details").violations[0].r#type,
         "NO_NODE_CONNECTED"
     );
 
-    let mut proxy = Proxy::connect(&harness, "n1", None).await;
-    proxy.change().await;
-    proxy.ack().await;
-    let asked = verify(&harness)
+    let mut client = FeedClient::connect(&harness, "n1", None).await;
+    client.change().await;
+    client.ack().await;
+    let requested = verify(&harness)
         .await
-        .expect("asked")
+        .expect("requested")
         .verification
         .expect("a verification");
-    assert_eq!(asked.state(), State::Pending);
-    assert_eq!(asked.nodes[0].node, "nodes/n1");
+    assert_eq!(requested.state(), State::Pending);
+    assert_eq!(requested.nodes[0].node, "nodes/n1");
     let order = loop {
-        proxy.change().await;
-        proxy.ack().await;
-        let route = proxy.route("hello").expect("a route");
+        client.change().await;
+        client.ack().await;
+        let route = client.route("hello").expect("a route");
         if let Some(order) = route
             .versions
             .first()
@@ -92,16 +92,16 @@ async fn a_proof_is_asked_of_connected_nodes_and_settled_by_their_reports() {
             break order;
         }
     };
-    assert_eq!(order.id, asked.id);
+    assert_eq!(order.id, requested.id);
 
     let digest = format!("sha256:{}", "a".repeat(64));
-    let mut said = answer(&made, &order.id, State::Verified);
-    said.image_digest = digest.clone();
+    let mut reported = outcome(&made, &order.id, State::Verified);
+    reported.image_digest = digest.clone();
     harness
         .feed()
-        .report_node_status(report("n1", vec![said]))
+        .report_node_status(report("n1", vec![reported]))
         .await
-        .expect("taken in");
+        .expect("accepted");
     eventually("it is verified", || async {
         version(&harness).await.verification.expect("kept").state() == State::Verified
     })
@@ -116,42 +116,50 @@ async fn a_proof_is_asked_of_connected_nodes_and_settled_by_their_reports() {
             .watch_routes(pb::WatchRoutesRequest::default())
             .await;
         let watch = watch.as_mut().expect("a stream").get_mut();
-        let table = watch.message().await.expect("no error").expect("no end");
+        let table = watch
+            .message()
+            .await
+            .expect("no error")
+            .expect("an open stream");
         table.routes[0].versions.is_empty()
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_failed_proof_names_the_node_and_the_reason() {
+async fn a_failed_verification_names_the_node_and_the_cause() {
     let harness = Harness::start().await;
     harness.service("hello").await;
     let made = harness.version("hello", "hello:1").await;
-    let mut proxy = Proxy::connect(&harness, "n1", None).await;
-    proxy.change().await;
-    let asked = verify(&harness)
+    let mut client = FeedClient::connect(&harness, "n1", None).await;
+    client.change().await;
+    let requested = verify(&harness)
         .await
-        .expect("asked")
+        .expect("requested")
         .verification
         .expect("a verification");
-    let said = answer(&made, &asked.id, State::Failed);
+    let reported = outcome(&made, &requested.id, State::Failed);
     harness
         .feed()
-        .report_node_status(report("n1", vec![said]))
+        .report_node_status(report("n1", vec![reported]))
         .await
-        .expect("taken in");
+        .expect("accepted");
     eventually("it has failed", || async {
         version(&harness).await.verification.expect("kept").state() == State::Failed
     })
     .await;
     let shown = version(&harness).await;
-    let proof = shown.verification.expect("kept");
+    let verification = shown.verification.expect("kept");
     assert!(
-        proof.message.contains("n1") && proof.message.contains("code 7"),
-        "{proof:?}"
+        verification.message.contains("n1") && verification.message.contains("code 7"),
+        "{verification:?}"
     );
     assert_eq!(
-        proof.nodes[0].failure.as_ref().expect("kept").exit_code,
+        verification.nodes[0]
+            .failure
+            .as_ref()
+            .expect("kept")
+            .exit_code,
         Some(7)
     );
     let status = shown.status.expect("a status");
@@ -166,41 +174,41 @@ async fn a_failed_proof_names_the_node_and_the_reason() {
 }
 
 #[tokio::test]
-async fn a_pending_proof_survives_a_restart_and_a_node_that_goes_drops_out() {
+async fn a_pending_verification_survives_a_restart_and_a_disconnected_node_drops_out() {
     let harness = Harness::start().await;
     harness.service("hello").await;
     let made = harness.version("hello", "hello:1").await;
-    let mut stays = Proxy::connect(&harness, "n1", None).await;
+    let mut stays = FeedClient::connect(&harness, "n1", None).await;
     stays.change().await;
-    let mut goes = Proxy::connect(&harness, "n2", None).await;
+    let mut goes = FeedClient::connect(&harness, "n2", None).await;
     goes.change().await;
-    let asked = verify(&harness)
+    let requested = verify(&harness)
         .await
-        .expect("asked")
+        .expect("requested")
         .verification
         .expect("a verification");
-    assert_eq!(asked.nodes.len(), 2);
+    assert_eq!(requested.nodes.len(), 2);
 
     let harness = harness.restart().await;
-    let mut stays = Proxy::connect(&harness, "n1", None).await;
+    let mut stays = FeedClient::connect(&harness, "n1", None).await;
     stays.change().await;
-    let mut goes = Proxy::connect(&harness, "n2", None).await;
+    let mut goes = FeedClient::connect(&harness, "n2", None).await;
     goes.change().await;
-    let said = answer(&made, &asked.id, State::Verified);
+    let reported = outcome(&made, &requested.id, State::Verified);
     harness
         .feed()
-        .report_node_status(report("n1", vec![said]))
+        .report_node_status(report("n1", vec![reported]))
         .await
-        .expect("taken in");
-    eventually("one has answered", || async {
-        let proof = version(&harness).await.verification.expect("kept");
-        proof.nodes[0].state() == State::Verified && proof.state() == State::Pending
+        .expect("accepted");
+    eventually("one node has reported", || async {
+        let verification = version(&harness).await.verification.expect("kept");
+        verification.nodes[0].state() == State::Verified && verification.state() == State::Pending
     })
     .await;
     drop(goes);
     eventually("the other dropped out", || async {
-        let proof = version(&harness).await.verification.expect("kept");
-        proof.state() == State::Verified && proof.nodes.len() == 1
+        let verification = version(&harness).await.verification.expect("kept");
+        verification.state() == State::Verified && verification.nodes.len() == 1
     })
     .await;
 }

@@ -1,10 +1,10 @@
-//! A proxy as strict as a real one: it checks the order of frames, counts routes, and computes the
-//! digest of what it holds with arithmetic of its own.
+//! A feed client as strict as a data plane: checks the frame order and the route count, and
+//! computes the digest with its own arithmetic.
 
 use crate::harness::{Harness, SOON, identity};
 use cless_proto::v1 as pb;
-use pb::stream_routes_request::Message as Say;
-use pb::stream_routes_response::Message as Heard;
+use pb::stream_routes_request::Message as Request;
+use pb::stream_routes_response::Message as Response;
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
@@ -12,17 +12,17 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-/// One stream and the table it keeps.
-pub(crate) struct Proxy {
-    say: mpsc::Sender<pb::StreamRoutesRequest>,
-    hear: Streaming<pb::StreamRoutesResponse>,
+/// A node's stream and its table.
+pub(crate) struct FeedClient {
+    requests: mpsc::Sender<pb::StreamRoutesRequest>,
+    responses: Streaming<pb::StreamRoutesResponse>,
     pub(crate) routes: BTreeMap<String, Vec<u8>>,
     pub(crate) cursor: Option<pb::Cursor>,
 }
 
-/// A change that arrived whole.
+/// A complete received change.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Change {
+pub(crate) struct ReceivedChange {
     pub(crate) kind: pb::begin::Kind,
     pub(crate) from: Option<pb::Cursor>,
     pub(crate) to: pb::Cursor,
@@ -31,32 +31,32 @@ pub(crate) struct Change {
     pub(crate) chunks: usize,
 }
 
-impl Proxy {
-    /// Opens a stream without a word.
-    pub(crate) async fn silent(harness: &Harness) -> Self {
-        let (say, words) = mpsc::channel(4);
-        let hear = harness
+impl FeedClient {
+    /// Opens a stream without sending Hello.
+    pub(crate) async fn open(harness: &Harness) -> Self {
+        let (requests, inbound) = mpsc::channel(4);
+        let responses = harness
             .feed()
-            .stream_routes(ReceiverStream::new(words))
+            .stream_routes(ReceiverStream::new(inbound))
             .await;
-        let hear = hear.expect("a stream").into_inner();
+        let responses = responses.expect("a stream").into_inner();
         Self {
-            say,
-            hear,
+            requests,
+            responses,
             routes: BTreeMap::new(),
             cursor: None,
         }
     }
 
-    /// Opens a stream and says Hello, with the table this proxy had before, if any.
-    pub(crate) async fn connect(harness: &Harness, name: &str, had: Option<&Self>) -> Self {
-        let mut proxy = Self::silent(harness).await;
-        if let Some(had) = had {
-            proxy.routes = had.routes.clone();
-            proxy.cursor = had.cursor.clone();
+    /// Opens a stream and sends Hello, with the table of `previous` if given.
+    pub(crate) async fn connect(harness: &Harness, name: &str, previous: Option<&Self>) -> Self {
+        let mut client = Self::open(harness).await;
+        if let Some(previous) = previous {
+            client.routes = previous.routes.clone();
+            client.cursor = previous.cursor.clone();
         }
-        proxy.hello(name, proxy.cursor.clone()).await;
-        proxy
+        client.hello(name, client.cursor.clone()).await;
+        client
     }
 
     pub(crate) async fn hello(&self, name: &str, have: Option<pb::Cursor>) {
@@ -67,26 +67,29 @@ impl Proxy {
             boot_id: "boot-1".into(),
             have,
         };
-        self.say(Say::Hello(hello)).await;
+        self.send(Request::Hello(hello)).await;
     }
 
-    pub(crate) async fn say(&self, message: Say) {
+    pub(crate) async fn send(&self, message: Request) {
         let message = pb::StreamRoutesRequest {
             message: Some(message),
         };
-        self.say.send(message).await.expect("the stream is open");
+        self.requests
+            .send(message)
+            .await
+            .expect("the stream is open");
     }
 
-    /// Says that the table it has is in force.
+    /// Acknowledges the current table.
     pub(crate) async fn ack(&self) {
         let ack = pb::Ack {
             cursor: self.cursor.clone(),
             quarantined: Vec::new(),
         };
-        self.say(Say::Ack(ack)).await;
+        self.send(Request::Ack(ack)).await;
     }
 
-    /// Refuses the last change; `serving` is what it keeps.
+    /// Rejects the last change; `serving` is the table it keeps.
     pub(crate) async fn nack(&self, kind: pb::nack::Kind, serving: Option<pb::Cursor>) {
         let nack = pb::Nack {
             cursor: serving,
@@ -94,27 +97,32 @@ impl Proxy {
             code: tonic::Code::DataLoss.into(),
             message: "on purpose".into(),
         };
-        self.say(Say::Nack(nack)).await;
+        self.send(Request::Nack(nack)).await;
     }
 
-    /// The next message.
-    pub(crate) async fn heard(&mut self) -> Result<Option<Heard>, Status> {
-        let message = tokio::time::timeout(SOON, self.hear.message())
+    /// Receives the next message.
+    pub(crate) async fn receive(&mut self) -> Result<Option<Response>, Status> {
+        let message = tokio::time::timeout(SOON, self.responses.message())
             .await
             .expect("in time")?;
         Ok(message.map(|message| message.message.expect("a known message")))
     }
 
-    /// The next whole change, applied and checked.
-    pub(crate) async fn change(&mut self) -> Change {
+    /// Receives, checks and applies the next change.
+    pub(crate) async fn change(&mut self) -> ReceivedChange {
         let begin = loop {
-            match self.heard().await.expect("no error").expect("no end") {
-                Heard::Begin(begin) => break begin,
-                Heard::Heartbeat(_) => {}
-                other => panic!("not the beginning of a change: {other:?}"),
+            match self
+                .receive()
+                .await
+                .expect("no error")
+                .expect("an open stream")
+            {
+                Response::Begin(begin) => break begin,
+                Response::Heartbeat(_) => {}
+                other => panic!("not the start of a change: {other:?}"),
             }
         };
-        let mut change = Change {
+        let mut change = ReceivedChange {
             kind: begin.kind(),
             from: begin.from.clone(),
             to: begin.to.clone().expect("a target"),
@@ -125,14 +133,19 @@ impl Proxy {
         let mut routes = match change.kind {
             pb::begin::Kind::Snapshot => BTreeMap::new(),
             pb::begin::Kind::Delta => {
-                assert_eq!(begin.from, self.cursor, "a delta from what is in force");
+                assert_eq!(begin.from, self.cursor, "a delta from the current table");
                 self.routes.clone()
             }
             pb::begin::Kind::Unspecified => panic!("a change without a kind"),
         };
         loop {
-            match self.heard().await.expect("no error").expect("no end") {
-                Heard::Chunk(chunk) => {
+            match self
+                .receive()
+                .await
+                .expect("no error")
+                .expect("an open stream")
+            {
+                Response::Chunk(chunk) => {
                     assert_eq!(chunk.txn, begin.txn);
                     assert_eq!(usize::try_from(chunk.part), Ok(change.chunks));
                     assert!(
@@ -152,7 +165,7 @@ impl Proxy {
                         routes.insert(route.service_uid, route.route.to_vec());
                     }
                 }
-                Heard::Commit(commit) => {
+                Response::Commit(commit) => {
                     assert_eq!(commit.txn, begin.txn);
                     assert_eq!(commit.to.as_ref(), Some(&change.to));
                     assert_eq!(usize::try_from(commit.count), Ok(routes.len()));
@@ -175,7 +188,7 @@ impl Proxy {
         routes.find(|route| route.service == service)
     }
 
-    /// Reads changes, acknowledging each, until the table has `revision`.
+    /// Applies and acknowledges changes until the table is at `revision` or later.
     pub(crate) async fn reach(&mut self, revision: i64) {
         while self
             .cursor
