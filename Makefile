@@ -12,7 +12,7 @@ BASELINE ?=
 .PHONY: demo test test-postgres loom fuzz bench bench-cold bench-proxy bench-micro bench-control bench-feed dist check guide engine engine-down tools images clean-images
 
 demo: ## Runs the main job end to end on real containers and cleans up
-	$(CARGO) build --workspace --bins
+	$(CARGO) build --workspace --bin cless --bin cless-demo
 	sh tests/engine.sh run target/debug/cless-demo
 
 test: tools ## Runs the whole suite: unit, property and end-to-end tests on a real engine

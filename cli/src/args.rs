@@ -10,6 +10,7 @@ pub(crate) use settings::SettingsArgs;
 pub(crate) use spec::SpecArgs;
 
 use crate::output::Format;
+use crate::parse;
 
 /// The flags of every command.
 #[derive(Debug, Args)]
@@ -42,6 +43,14 @@ pub(crate) struct GlobalArgs {
     pub(crate) quiet: bool,
 }
 
+/// The service that a command is about.
+#[derive(Debug, Args)]
+pub(crate) struct ServiceArg {
+    /// Service name
+    #[arg(value_name = "SERVICE", value_parser = parse::service)]
+    pub(crate) id: String,
+}
+
 /// The flags of commands that delete.
 #[derive(Debug, Args)]
 pub(crate) struct ConfirmArgs {
@@ -50,12 +59,8 @@ pub(crate) struct ConfirmArgs {
     #[arg(action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     pub(crate) yes: bool,
     /// Fail if the resource no longer has this etag
-    #[arg(
-        long,
-        env = "CLESS_ETAG",
-        default_value = "",
-        hide_default_value = true
-    )]
+    #[arg(long, env = "CLESS_ETAG")]
+    #[arg(default_value = "", hide_default_value = true)]
     pub(crate) etag: String,
 }
 

@@ -66,10 +66,10 @@ enum RemoteCommand {
     Traffic(traffic::TrafficCommand),
     /// Restore an earlier traffic revision
     Rollback(traffic::RollbackArgs),
-    /// Show the nodes, which run the containers
+    /// Show nodes
     #[command(subcommand)]
     Node(node::NodeCommand),
-    /// Show the running instances
+    /// Show running instances
     #[command(subcommand)]
     Instance(node::InstanceCommand),
 }

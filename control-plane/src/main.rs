@@ -1,4 +1,4 @@
-//! The program `cless-control-plane`: log set-up and signals.
+//! The program `cless-control-plane`: logs and signals.
 
 use anyhow::Context as _;
 use clap::Parser as _;

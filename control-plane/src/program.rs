@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
+use cless_proto::log::LogFormat;
 
 use crate::Options;
 
@@ -84,13 +85,4 @@ pub struct Log {
     /// Format of log lines on stderr; `RUST_LOG` filters them
     #[arg(long, env = "CLESS_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
-}
-
-/// Format of log lines.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum LogFormat {
-    /// For people
-    Text,
-    /// One JSON object per line
-    Json,
 }

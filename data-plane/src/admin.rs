@@ -1,8 +1,8 @@
-//! The admin port: health, readiness and metrics. For the operator's network, not the public's.
+//! The admin port: health, readiness and metrics, for the operator's network only.
 //!
 //! - `GET /healthz`: 200 while the process runs.
-//! - `GET /readyz`: 200 while the node has a route table and is not stopping, else 503 with the
-//!   reason.
+//! - `GET /readyz`: 200 while the node has a route table and is not stopping, 503 with the reason
+//!   otherwise.
 //! - `GET /metrics`: Prometheus text format.
 
 use std::convert::Infallible;
@@ -21,19 +21,19 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::feed::Feed;
-use crate::instance::Pools;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Observed};
+use crate::pool::Pools;
 
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
-/// What the admin port shows.
+/// The parts of the node that the admin port shows.
 #[derive(Clone)]
 pub(crate) struct Admin {
     pub(crate) feed: Feed,
     pub(crate) pools: Pools,
     pub(crate) metrics: Arc<Metrics>,
-    /// Cancelled first on shutdown, so that balancers look elsewhere before the listener closes.
+    /// Cancelled first at a shutdown, so that load balancers notice before the listener closes.
     pub(crate) stopping: CancellationToken,
 }
 
@@ -94,16 +94,9 @@ impl Admin {
     }
 
     fn metrics(&self) -> Response<Full<Bytes>> {
-        let revision = self.feed.table().cursor().revision;
-        let staleness = self
-            .feed
-            .status()
-            .borrow()
-            .last_contact
-            .map(|at| at.elapsed());
-        match self.metrics.scrape(&self.pools, revision, staleness) {
-            Ok(scrape) => {
-                let mut response = text(StatusCode::OK, scrape);
+        match self.scrape() {
+            Ok(metrics) => {
+                let mut response = text(StatusCode::OK, metrics);
                 response.headers_mut().insert(
                     header::CONTENT_TYPE,
                     http::HeaderValue::from_static(
@@ -114,6 +107,17 @@ impl Admin {
             }
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         }
+    }
+
+    fn scrape(&self) -> Result<String, std::fmt::Error> {
+        let last_contact = self.feed.status().borrow().last_contact;
+        self.metrics.encode(Observed {
+            report: &self.pools.report(),
+            queues: self.pools.queues(),
+            engine_up: self.pools.engine_answers(),
+            feed_revision: self.feed.table().cursor().revision,
+            feed_staleness: last_contact.map(|at| at.elapsed()),
+        })
     }
 }
 

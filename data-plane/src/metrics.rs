@@ -1,9 +1,10 @@
-//! What a node counts, in the Prometheus text format on the admin port.
+//! The metrics of a node, in the Prometheus text format.
 //!
 //! Names follow the OpenTelemetry semantic conventions where there are any
 //! (`http.server.request.duration`); labels are service and version, never a path or a raw host.
 
 mod labels;
+pub mod worker_stats;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -18,27 +19,37 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use self::labels::{
-    OutcomeLabels, PhaseLabels, ReasonLabels, RequestLabels, SandboxLabels, SleepLabels,
+    OutcomeLabels, PauseLabels, PhaseLabels, ReasonLabels, RequestLabels, SandboxLabels,
     StateLabels, VersionLabels,
 };
-use crate::instance::Pools;
-use crate::instance::report::{ColdStart, FailureReason};
-use crate::proxy::stats::Stats;
+use self::worker_stats::WorkerStats;
+use crate::report::{ColdStart, FailureReason, NodeReport};
 
-/// From half a millisecond to five minutes: warm answers up to long requests.
+/// From 0.5 ms to 5 min: warm responses to long requests.
 const REQUEST_BUCKETS: [f64; 14] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0,
 ];
-/// From a millisecond to a minute: phases of starts.
+/// From 1 ms to 1 min: phases of starts.
 const START_BUCKETS: [f64; 12] = [
     0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 2.0, 10.0, 60.0,
 ];
 
-/// The workers of the proxy, to be added up at a scrape.
-#[derive(Debug, Default)]
-struct Workers(Mutex<Vec<Arc<Stats>>>);
+/// Values that are read at the time of a scrape.
+#[derive(Debug)]
+pub struct Observed<'a> {
+    /// Instances and sandboxes.
+    pub report: &'a NodeReport,
+    /// The length of each queue, by service and version.
+    pub queues: Vec<(Arc<str>, u32, usize)>,
+    /// Whether the engine answers.
+    pub engine_up: bool,
+    /// The revision of the present route table.
+    pub feed_revision: i64,
+    /// Time since the control plane was last heard; `None` if it never was.
+    pub feed_staleness: Option<Duration>,
+}
 
-/// The counts of a node.
+/// The metrics of a node.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Mutex<Registry>,
@@ -49,12 +60,13 @@ pub struct Metrics {
     closed: Family<ReasonLabels, Counter>,
     access_log_dropped: Counter,
     traces_dropped: Counter,
-    workers: Workers,
+    /// The workers of the proxy, added up at a scrape.
+    workers: Mutex<Vec<Arc<WorkerStats>>>,
     queue_wait: Family<VersionLabels, Histogram, fn() -> Histogram>,
     rejects: Family<ReasonLabels, Counter>,
     queue_depth: Family<VersionLabels, Gauge>,
     phases: Family<PhaseLabels, Histogram, fn() -> Histogram>,
-    sleeps: Family<SleepLabels, Histogram, fn() -> Histogram>,
+    pauses: Family<PauseLabels, Histogram, fn() -> Histogram>,
     starts: Family<OutcomeLabels, Counter>,
     instances: Family<StateLabels, Gauge>,
     engine_up: Gauge,
@@ -76,12 +88,12 @@ impl Default for Metrics {
             closed: Family::default(),
             access_log_dropped: Counter::default(),
             traces_dropped: Counter::default(),
-            workers: Workers::default(),
+            workers: Mutex::default(),
             queue_wait: Family::new_with_constructor(start_histogram),
             rejects: Family::default(),
             queue_depth: Family::default(),
             phases: Family::new_with_constructor(start_histogram),
-            sleeps: Family::new_with_constructor(start_histogram),
+            pauses: Family::new_with_constructor(start_histogram),
             starts: Family::default(),
             instances: Family::default(),
             engine_up: Gauge::default(),
@@ -99,7 +111,7 @@ impl Metrics {
         let mut registry = self.registry.lock();
         registry.register_with_unit(
             "http_server_request_duration",
-            "Requests, from their head to the end of their response",
+            "Duration of requests, from the head of the request to the end of the response",
             Unit::Seconds,
             self.requests.clone(),
         );
@@ -110,7 +122,7 @@ impl Metrics {
         );
         registry.register(
             "http_server_open_connections",
-            "Connections of clients",
+            "Open client connections",
             self.connections.clone(),
         );
         registry.register(
@@ -120,46 +132,46 @@ impl Metrics {
         );
         registry.register(
             "cless_connections_closed",
-            "Connections of clients that cless refused or ended",
+            "Client connections that cless refused or closed",
             self.closed.clone(),
         );
         registry.register(
             "cless_access_log_dropped",
-            "Lines of the access log that could not be written in time",
+            "Access log lines dropped because they could not be written in time",
             self.access_log_dropped.clone(),
         );
         registry.register(
             "cless_traces_dropped",
-            "Requests whose spans could not be exported",
+            "Requests whose spans were dropped",
             self.traces_dropped.clone(),
         );
         registry.register_with_unit(
             "cless_queue_wait",
-            "Waits of requests that found no free instance",
+            "Time that requests waited for a free instance",
             Unit::Seconds,
             self.queue_wait.clone(),
         );
         registry.register(
             "cless_rejects",
-            "Requests that cless answered itself",
+            "Responses generated by cless",
             self.rejects.clone(),
         );
         registry.register(
             "cless_queue_depth",
-            "Requests that wait for a free instance",
+            "Requests waiting for a free instance",
             self.queue_depth.clone(),
         );
         registry.register_with_unit(
             "cless_cold_start_phase",
-            "Phases of starts; of one that failed, the phase in which it did has the rest of its time",
+            "Duration of each phase of a start; a failed start adds its remaining time to the phase that failed",
             Unit::Seconds,
             self.phases.clone(),
         );
         registry.register_with_unit(
             "cless_sleep",
-            "The engine's answers to pause, and to unpause, which a request waits for",
+            "Duration of the engine's pause and unpause calls",
             Unit::Seconds,
-            self.sleeps.clone(),
+            self.pauses.clone(),
         );
         registry.register("cless_starts", "Starts by outcome", self.starts.clone());
         registry.register(
@@ -179,19 +191,19 @@ impl Metrics {
         );
         registry.register(
             "cless_feed_revision",
-            "Revision of the route table that serves",
+            "Revision of the route table in use",
             self.feed_revision.clone(),
         );
         registry.register_with_unit(
             "cless_feed_staleness",
-            "Since the control plane was last heard",
+            "Time since the control plane was last heard",
             Unit::Seconds,
             self.feed_staleness.clone(),
         );
     }
 
-    /// Where requests to a version that got a place and this status are counted; to be kept, because
-    /// to find it takes a lock.
+    /// The duration histogram of a version and status. Callers keep it, because finding it takes a
+    /// lock.
     pub fn durations(&self, service: &Arc<str>, version: u32, status: u16) -> Histogram {
         let labels = RequestLabels {
             service: service.clone(),
@@ -201,27 +213,27 @@ impl Metrics {
         self.requests.get_or_create(&labels).clone()
     }
 
-    /// Counts of a worker are added up with those of the others.
-    pub fn worker(&self, stats: Arc<Stats>) {
-        self.workers.0.lock().push(stats);
+    /// Adds the counts of a worker.
+    pub fn add_worker(&self, stats: Arc<WorkerStats>) {
+        self.workers.lock().push(stats);
     }
 
-    /// Where lines of the access log are counted that were not written.
+    /// The counter of access log lines that were dropped.
     pub fn access_log_dropped(&self) -> Counter {
         self.access_log_dropped.clone()
     }
 
-    /// Where requests are counted whose spans were not exported.
+    /// The counter of requests whose spans were dropped.
     pub fn traces_dropped(&self) -> Counter {
         self.traces_dropped.clone()
     }
 
-    /// A request was answered by cless itself.
+    /// Counts a response generated by cless.
     pub fn rejected(&self, reason: &'static str) {
         self.rejects.get_or_create(&ReasonLabels { reason }).inc();
     }
 
-    /// A request waited for an instance.
+    /// Records the wait of a request for an instance.
     pub fn waited(&self, service: &Arc<str>, version: u32, waited: Duration) {
         let service = service.clone();
         self.queue_wait
@@ -229,15 +241,15 @@ impl Metrics {
             .observe(waited.as_secs_f64());
     }
 
-    /// A start succeeded.
+    /// Records a successful start.
     pub fn cold_start(&self, service: &Arc<str>, version: u32, cold_start: &ColdStart) {
         let phases = cold_start.phases().chain([("total", cold_start.total)]);
         self.observe_phases(service, version, "ready", phases);
         self.start_ended(service, version, "ready");
     }
 
-    /// A start is about to fail, and has spent this.
-    pub fn spent(
+    /// Records the phases of a failed start.
+    pub fn failed_phases(
         &self,
         service: &Arc<str>,
         version: u32,
@@ -267,28 +279,28 @@ impl Metrics {
         }
     }
 
-    /// An instance was put to sleep.
+    /// Records a pause.
     pub fn paused(&self, service: &Arc<str>, version: u32, took: Duration) {
-        self.slept(service, version, "pause", took);
+        self.record_pause(service, version, "pause", took);
     }
 
-    /// An instance that slept was woken.
-    pub fn woken(&self, service: &Arc<str>, version: u32, took: Duration) {
-        self.slept(service, version, "unpause", took);
+    /// Records a resume.
+    pub fn resumed(&self, service: &Arc<str>, version: u32, took: Duration) {
+        self.record_pause(service, version, "unpause", took);
     }
 
-    fn slept(&self, service: &Arc<str>, version: u32, call: &'static str, took: Duration) {
-        let labels = SleepLabels {
+    fn record_pause(&self, service: &Arc<str>, version: u32, call: &'static str, took: Duration) {
+        let labels = PauseLabels {
             service: service.clone(),
             version,
             call,
         };
-        self.sleeps
+        self.pauses
             .get_or_create(&labels)
             .observe(took.as_secs_f64());
     }
 
-    /// A start failed.
+    /// Counts a failed start.
     pub fn start_failed(&self, service: &Arc<str>, version: u32, reason: FailureReason) {
         self.start_ended(service, version, outcome(reason));
     }
@@ -304,34 +316,29 @@ impl Metrics {
             .inc();
     }
 
-    /// The text of a scrape, with what is only known by looking.
+    /// The text of a scrape.
     ///
     /// # Errors
     /// If formatting fails, which a `String` never does.
-    pub fn scrape(
-        &self,
-        pools: &Pools,
-        revision: i64,
-        staleness: Option<Duration>,
-    ) -> Result<String, std::fmt::Error> {
-        let report = pools.report();
+    pub fn encode(&self, observed: Observed<'_>) -> Result<String, std::fmt::Error> {
+        let report = observed.report;
         self.instances.clear();
-        for instance in report.instances {
+        for instance in &report.instances {
             let labels = StateLabels {
-                service: instance.service,
+                service: instance.service.clone(),
                 version: instance.key.number,
                 state: format!("{:?}", instance.state).to_lowercase(),
             };
             self.instances.get_or_create(&labels).inc();
         }
         self.queue_depth.clear();
-        for (service, version, waiting) in pools.queues() {
+        for (service, version, waiting) in observed.queues {
             let waiting = i64::try_from(waiting).unwrap_or(i64::MAX);
             self.queue_depth
                 .get_or_create(&VersionLabels { service, version })
                 .set(waiting);
         }
-        self.engine_up.set(i64::from(pools.engine_answers()));
+        self.engine_up.set(i64::from(observed.engine_up));
         for (state, count) in [
             ("idle", report.sandboxes.idle),
             ("used", report.sandboxes.used),
@@ -341,7 +348,8 @@ impl Metrics {
                 .set(i64::try_from(count).unwrap_or(i64::MAX));
         }
         self.add_up_workers();
-        self.feed_revision.set(revision);
+        self.feed_revision.set(observed.feed_revision);
+        let staleness = observed.feed_staleness;
         self.feed_staleness
             .set(staleness.map_or(f64::NAN, |since| since.as_secs_f64()));
         let mut text = String::new();
@@ -352,7 +360,7 @@ impl Metrics {
     fn add_up_workers(&self) {
         let (mut active, mut connections, mut tunnels) = (0, 0, 0);
         self.closed.clear();
-        for stats in self.workers.0.lock().iter() {
+        for stats in self.workers.lock().iter() {
             let counts = stats.snapshot();
             active += counts.active;
             connections += counts.connections;
@@ -378,7 +386,7 @@ impl Metrics {
         metrics.durations(&service, version, 200).observe(0.0);
         metrics.waited(&service, version, none);
         metrics.rejected("unknown_host");
-        metrics.spent(&service, version, failed, [("start", none)].into_iter());
+        metrics.failed_phases(&service, version, failed, [("start", none)].into_iter());
         metrics.start_failed(&service, version, failed);
         metrics.paused(&service, version, none);
         metrics
@@ -405,7 +413,7 @@ impl Metrics {
     }
 }
 
-/// The label of a start that failed.
+/// The `outcome` label of a failed start.
 fn outcome(reason: FailureReason) -> &'static str {
     match reason {
         FailureReason::Image => "image",
@@ -419,8 +427,7 @@ fn outcome(reason: FailureReason) -> &'static str {
 mod tests {
     use super::*;
 
-    /// The depth of queues was registered twice, so each of its samples was there twice, which
-    /// Prometheus refuses.
+    /// The queue depth was registered twice, and Prometheus refuses duplicate samples.
     #[test]
     fn each_metric_is_registered_once() {
         let metrics = Metrics::default();

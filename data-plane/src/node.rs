@@ -16,16 +16,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
+use crate::engine::oci_runtime;
 use crate::feed::{self, Feed, FeedOptions, ReportSource};
 use crate::image::Record;
 use crate::image::pruner::{Pruner, Retained, Versions};
-use crate::instance::pools::Node;
-use crate::instance::report::NodeReport;
-use crate::instance::{Pools, oci};
 use crate::isolation::{self, Isolation};
 use crate::metrics::Metrics;
 use crate::options::Options;
-use crate::proxy::{self, Backing, Proxy, Sockets};
+use crate::pool::{Node, Pools};
+use crate::proxy::{self, Proxy, ProxyDependencies, Sockets};
+use crate::report::NodeReport;
 use crate::runtime::Runtime;
 use crate::runtime::credentials::RegistryConfig;
 use crate::runtime::docker::Docker;
@@ -64,7 +64,7 @@ pub enum Error {
     Proxy(#[from] proxy::server::Error),
     /// The engine does not have the runtime that `--runtime` names.
     #[error(transparent)]
-    Runtime(#[from] oci::Unfit),
+    Runtime(#[from] oci_runtime::RuntimeNotOffered),
     /// Isolation is required and cannot be had.
     #[error(transparent)]
     NotIsolated(#[from] isolation::NotIsolated),
@@ -196,10 +196,10 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
     let _ = reports.pools.set((pools.clone(), isolation.clone()));
 
     // Connections wait in the backlog meanwhile.
-    pools.take_over_leftovers(TAKE_OVER_WITHIN).await;
+    pools.adopt_leftovers(TAKE_OVER_WITHIN).await;
 
     let stopping = CancellationToken::new();
-    let backing = Backing {
+    let backing = ProxyDependencies {
         feed: feed.clone(),
         pools: pools.clone(),
         metrics: metrics.clone(),
@@ -256,7 +256,7 @@ async fn check_runtime(asked: Option<&str>, engine: &dyn Runtime) -> Result<(), 
     if asked.is_some()
         && let Ok(Ok(offered)) = tokio::time::timeout(TAKE_OVER_WITHIN, engine.runtimes()).await
     {
-        oci::fit(asked, &offered)?;
+        oci_runtime::select(asked, &offered)?;
     }
     Ok(())
 }
@@ -285,7 +285,7 @@ async fn keep_in_step(feed: Feed, pools: Pools) {
     loop {
         changed.mark_unchanged();
         let synced = feed.status().borrow().synced;
-        pools.reconcile(&feed.load_full(), synced);
+        pools.apply_table(&feed.load_full(), synced);
         if changed.changed().await.is_err() {
             return;
         }
@@ -296,7 +296,7 @@ async fn keep_in_step(feed: Feed, pools: Pools) {
 async fn keep_linked(feed: Feed, pools: Pools) {
     let mut status = feed.status();
     loop {
-        pools.set_linked(status.borrow_and_update().connected);
+        pools.set_control_plane_connected(status.borrow_and_update().connected);
         if status.changed().await.is_err() {
             return;
         }

@@ -8,6 +8,7 @@ use http::Uri;
 use ipnet::IpNet;
 
 use crate::proxy::ProxyOptions;
+use crate::proxy::options::cores;
 use crate::trace::TraceOptions;
 
 /// Enough for the first request to a sleeping service and for another at the same time.
@@ -146,10 +147,6 @@ fn dns_label(given: &str) -> Result<String, String> {
         );
     }
     Ok(given.to_owned())
-}
-
-pub(crate) fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// `500ms`, `30s`, `5m`, `1h`, `7d`, `1m30s`; `None` if it is no duration, or more than fits.

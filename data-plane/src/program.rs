@@ -1,33 +1,25 @@
-//! The command line of `cless-data-plane`, here so that the guide's tables are made from it.
+//! The command line of `cless-data-plane`; public, because the tables of the guide come from it.
 
 use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
+use cless_proto::log::LogFormat;
 
 use crate::Options;
 
-/// Serves HTTP from containers, as the control plane's route table says.
+/// Serves HTTP from containers according to the control plane's route table.
 #[derive(Debug, Parser)]
 #[command(name = "cless-data-plane", version)]
 pub struct Program {
-    /// Addresses, folders, limits.
+    /// Options of the node.
     #[command(flatten)]
     pub options: Options,
 
-    /// How logs look, on stderr. `RUST_LOG` says which (default `info`).
+    /// Format of log lines on stderr, which `RUST_LOG` filters (default: info).
     #[arg(long, env = "CLESS_LOG_FORMAT", value_enum, default_value = "text")]
     pub log_format: LogFormat,
 
-    /// Write `{"listen": "IP:PORT", "admin": "IP:PORT"}` to this file once it listens.
+    /// Write `{"listen": "IP:PORT", "admin": "IP:PORT"}` to this file once the node is listening.
     #[arg(long, env = "CLESS_READY_FILE")]
     pub ready_file: Option<PathBuf>,
-}
-
-/// Format of log lines.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object per line.
-    Json,
 }

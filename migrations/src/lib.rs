@@ -1,7 +1,9 @@
-//! The schema of the control plane: one file a change, applied in order when a store is opened.
+//! The schema of the control plane: one file per migration, applied in order when a store is
+//! opened.
 //!
-//! A change that has landed is never edited: databases in the field have applied it. Each runs in a transaction of its
-//! own, so that one that fails leaves the schema as it was (SQLite rolls back DDL too, but only where asked to).
+//! A released migration is never edited, because existing databases have applied it. Each runs in
+//! its own transaction, so a failed one leaves the schema unchanged (SQLite does that only on
+//! request).
 
 use sea_orm_migration::prelude::{DbErr, MigrationTrait, SchemaManager, async_trait};
 use sea_orm_migration::sea_orm::DatabaseConnection;
@@ -11,16 +13,16 @@ mod m0002_node_status;
 
 pub use sea_orm_migration::MigratorTrait;
 
-/// How far a database has come.
+/// The migrations of a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
-    /// The newest change it has; none if it is empty.
+pub struct SchemaStatus {
+    /// The newest applied migration; `None` for an empty database.
     pub newest: Option<String>,
-    /// Changes that are still to be applied.
+    /// Number of migrations to apply.
     pub pending: usize,
 }
 
-/// All changes, oldest first.
+/// All migrations, oldest first.
 #[derive(Debug, Clone, Copy)]
 pub struct Migrator;
 
@@ -35,11 +37,9 @@ impl MigratorTrait for Migrator {
 }
 
 impl Migrator {
-    /// The newest change that the database has and this program does not know: a newer program wrote it.
-    ///
-    /// # Errors
-    /// If the database cannot be read.
-    pub async fn unknown_change(database: &DatabaseConnection) -> Result<Option<String>, DbErr> {
+    /// The newest applied migration that this program does not know, because a newer program wrote
+    /// it.
+    pub async fn unknown_migration(database: &DatabaseConnection) -> Result<Option<String>, DbErr> {
         let table = Self::migration_table_name().to_string();
         if !SchemaManager::new(database).has_table(table).await? {
             return Ok(None);
@@ -52,14 +52,11 @@ impl Migrator {
             .rfind(|applied| !known.iter().any(|change| change.name() == applied)))
     }
 
-    /// Where the schema of a database stands: the newest change that it has, and how many more this program knows.
-    ///
-    /// # Errors
-    /// If the database cannot be read.
-    pub async fn standing(database: &DatabaseConnection) -> Result<Standing, DbErr> {
+    /// The newest applied migration of a database, and the number of pending ones.
+    pub async fn schema_status(database: &DatabaseConnection) -> Result<SchemaStatus, DbErr> {
         let applied = Self::get_applied_migrations_read_only(database).await?;
         let pending = Self::get_pending_migrations_read_only(database).await?;
-        Ok(Standing {
+        Ok(SchemaStatus {
             newest: applied.last().map(|change| change.name().to_owned()),
             pending: pending.len(),
         })

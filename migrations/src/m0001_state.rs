@@ -1,6 +1,7 @@
 //! The first schema: services, versions, traffic, hosts, the route table and its change log.
 //!
-//! Times are microseconds since 1970 (BIGINT), composite values JSON (TEXT), both the same on SQLite and PostgreSQL.
+//! Times are BIGINT microseconds since 1970, composite values JSON (TEXT), on SQLite and PostgreSQL
+//! alike.
 
 use sea_orm_migration::prelude::*;
 
@@ -137,7 +138,7 @@ fn blob<T: IntoIden>(name: T) -> ColumnDef {
     ColumnDef::new(name).blob().not_null().take()
 }
 
-/// A row goes with its service.
+/// A foreign key that deletes rows together with their service.
 fn of_service<T, C>(table: T, column: C) -> ForeignKeyCreateStatement
 where
     T: IntoIden + 'static,
@@ -157,7 +158,7 @@ async fn resources(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
                 .table(Services::Table)
                 .col(text(Services::Uid).primary_key())
                 .col(text(Services::Name).unique_key())
-                // The extra hosts in the order given; `hosts` holds them again, to keep them unique.
+                // Extra hosts in the given order; the table `hosts` keeps them unique.
                 .col(text(Services::Hosts))
                 .col(text(Services::Settings))
                 .col(text(Services::Labels))
@@ -166,7 +167,8 @@ async fn resources(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
                 .col(long(Services::UpdateTime))
                 .col(long(Services::Revision))
                 .col(int(Services::NextVersion))
-                // The traffic in force, so that reading a service or building its route needs no look into history.
+                // The current traffic, so that reading a service or building its route needs no
+                // history.
                 .col(int(Services::TrafficRevision))
                 .col(long(Services::TrafficTime))
                 .col(long(Services::TrafficFeedRevision))
@@ -208,7 +210,7 @@ async fn resources(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
                 .col(long(Versions::Etag))
                 .col(long(Versions::CreateTime))
                 .col(ColumnDef::new(Versions::Verification).text())
-                // Set while the verification is pending.
+                // NULL unless a verification is pending.
                 .col(ColumnDef::new(Versions::VerifyDeadline).big_integer())
                 .foreign_key(&mut of_service(Versions::Table, Versions::ServiceUid))
                 .to_owned(),
@@ -225,7 +227,7 @@ async fn resources(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
                 .to_owned(),
         )
         .await?;
-    // Partial, so that it costs a new version nothing.
+    // A partial index, which costs new versions nothing.
     manager
         .create_index(
             Index::create()
@@ -268,7 +270,7 @@ async fn history(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
             Table::create()
                 .table(RequestIds::Table)
                 .col(text(RequestIds::RequestId).primary_key())
-                // SHA-256 over the method and the content of the request.
+                // SHA-256 of the method and the content of the request.
                 .col(blob(RequestIds::Fingerprint))
                 .col(text(RequestIds::ServiceUid))
                 .col(int(RequestIds::Number))
@@ -315,7 +317,7 @@ async fn feed(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
                 .to_owned(),
         )
         .await?;
-    // A delta is the routes of a later revision than the one it starts from.
+    // A delta contains the routes with a later revision than its start.
     manager
         .create_index(
             Index::create()

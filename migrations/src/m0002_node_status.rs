@@ -1,7 +1,8 @@
-//! What nodes say, for the other control planes on the same database.
+//! Status of nodes, shared between control planes on one PostgreSQL; SQLite has only one control
+//! plane.
 //!
-//! Only PostgreSQL has several, and only there are rows written. They are worth nothing after a crash (every node says
-//! it all again within seconds), so there the table is `UNLOGGED`: a write costs no WAL.
+//! After a crash every node reports again within seconds, so the table is `UNLOGGED` and writing to
+//! it costs no WAL.
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::{ConnectionTrait, DbBackend};
@@ -41,12 +42,12 @@ impl MigrationTrait for Migration {
                     .not_null()
                     .primary_key(),
             )
-            // The process of the control plane that the node last connected to.
+            // The control plane process that the node last connected to.
             .col(ColumnDef::new(NodeStatus::Replica).text().not_null())
             .col(ColumnDef::new(NodeStatus::Connected).boolean().not_null())
-            // When that process last vouched for the row, by the database's clock.
+            // Time of the last renewal by that process, by the database's clock.
             .col(ColumnDef::new(NodeStatus::Seen).big_integer().not_null())
-            // New at every change of the two columns below, so that readers fetch only what they have not seen.
+            // Changes with the two columns below, so that readers fetch only new rows.
             .col(ColumnDef::new(NodeStatus::Stamp).text().not_null())
             .col(ColumnDef::new(NodeStatus::State).text().not_null())
             .col(ColumnDef::new(NodeStatus::Report).blob())

@@ -6,7 +6,6 @@ use std::process::Command;
 
 use crate::image::{Error, create_dir, file_error, run};
 
-/// Downloads packages and unpacks them into `root`.
 pub(crate) fn unpack(packages: &[&str], root: &Path) -> Result<(), Error> {
     let downloads = root.with_extension("packages");
     create_dir(&downloads)?;

@@ -51,7 +51,6 @@ struct Rule {
     /// Prefix and suffix of the path without the API version.
     path: (&'static str, &'static str),
     fault: Fault,
-    /// Remaining calls.
     left: usize,
 }
 
@@ -249,7 +248,6 @@ fn take_fault(shared: &Shared, method: &Method, path: &str) -> Option<Fault> {
     Some(rule.fault)
 }
 
-/// An error response in the engine's format.
 fn failure(message: &str) -> Response<Body> {
     let text = serde_json::json!({ "message": message }).to_string();
     let body = Full::from(text).map_err(|never: Infallible| match never {});

@@ -54,7 +54,6 @@ impl NamedService for Echo {
 }
 
 impl Echo {
-    /// The reply to one message.
     fn reply(&self, message: &str) -> Result<String, Status> {
         match message {
             "fail" => Err(Status::data_loss(FAILURE)),

@@ -79,7 +79,6 @@ pub async fn grpc_app(docker: &Docker) -> Result<String, Error> {
     program(docker, "cless-grpc-app").await
 }
 
-/// An image of a program of this workspace, which exposes 8080.
 async fn program(docker: &Docker, name: &'static str) -> Result<String, Error> {
     let tar = blocking(|| program::tar(name)).await?;
     let short = name.trim_start_matches("cless-");
@@ -87,7 +86,6 @@ async fn program(docker: &Docker, name: &'static str) -> Result<String, Error> {
     import_hashed(docker, short, tar, &entrypoint, 8080).await
 }
 
-/// Runs a blocking step of a build.
 async fn blocking<T: Send + 'static>(
     step: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
@@ -117,7 +115,6 @@ async fn import_hashed(
     import(docker, &repository, &hash, tar, &instructions).await
 }
 
-/// Whether the engine responded with 404.
 fn is_missing(error: &bollard::errors::Error) -> bool {
     use bollard::errors::Error::DockerResponseServerError as Response;
     matches!(
@@ -188,7 +185,6 @@ async fn import_tar(
     Ok(format!("{repository}:{tag}"))
 }
 
-/// Runs a program until it exits and returns its standard output.
 pub(crate) fn run(command: &mut Command) -> Result<Vec<u8>, Error> {
     let program = format!("{command:?}");
     match command.output() {
@@ -208,7 +204,6 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
     std::fs::read(path).map_err(file_error(path))
 }
 
-/// Adds the path to an error of a file.
 pub(crate) fn file_error(path: &Path) -> impl Fn(std::io::Error) -> Error {
     move |error| Error::File {
         path: path.to_owned(),

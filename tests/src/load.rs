@@ -52,7 +52,6 @@ pub struct Run {
 }
 
 impl Run {
-    /// Results from the latencies of all requests of a run that took `took`.
     fn of(latencies: &[Duration], took: Duration) -> Self {
         Self {
             requests: latencies.len() as u64,

@@ -69,7 +69,6 @@ impl Setup {
         }
     }
 
-    /// Name of the default bridge.
     fn bridge(self) -> String {
         format!("cless-{}-{}", self.range.0, self.range.1)
     }
@@ -83,7 +82,6 @@ impl Setup {
     }
 }
 
-/// Removes those of the bridges that exist.
 async fn remove_bridges(names: &[String]) -> Result<()> {
     for name in names {
         if Path::new("/sys/class/net").join(name).exists() {
@@ -93,7 +91,6 @@ async fn remove_bridges(names: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// The bridge names of an engine's networks.
 async fn bridges(docker: &Docker) -> Result<Vec<String>> {
     let ids = networks(docker).await?;
     let names = ids
@@ -312,7 +309,6 @@ fn spawn(dir: &Path, setup: Setup) -> Result<Child> {
         .context("cannot start dockerd; `make engine` installs it")
 }
 
-/// Waits until the engine responds and returns a client.
 async fn connect(dir: &Path) -> Result<Docker> {
     let socket = socket(dir);
     let client = wait::until("the private engine responds", READY_TIMEOUT, async || {

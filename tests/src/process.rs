@@ -172,7 +172,6 @@ impl Program {
     }
 }
 
-/// Flags with their values as arguments.
 pub(crate) fn flags(flags: &[(&str, &str)]) -> Vec<String> {
     flags
         .iter()

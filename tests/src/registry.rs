@@ -23,7 +23,6 @@ use crate::{debian, image, paths, wait};
 
 const READY_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The user that pushes to private registries.
 const PUSHER: (&str, &str) = ("pusher", "pushing");
 
 /// A running registry; dropping it ends the process.

@@ -54,20 +54,12 @@ pub(crate) struct SpecArgs {
     #[arg(long, env = "CLESS_ENV_FILE", value_name = "FILE")]
     env_file: Option<PathBuf>,
     /// Override the image's ENTRYPOINT, one word per flag; may be repeated
-    #[arg(
-        long,
-        env = "CLESS_COMMAND",
-        value_name = "WORD",
-        allow_hyphen_values = true
-    )]
+    #[arg(long, env = "CLESS_COMMAND", value_name = "WORD")]
+    #[arg(allow_hyphen_values = true)]
     command: Vec<String>,
     /// Override the image's CMD, one word per flag; may be repeated
-    #[arg(
-        long,
-        env = "CLESS_ARG",
-        value_name = "WORD",
-        allow_hyphen_values = true
-    )]
+    #[arg(long, env = "CLESS_ARG", value_name = "WORD")]
+    #[arg(allow_hyphen_values = true)]
     arg: Vec<String>,
     /// When to pull the image [default: missing]
     #[arg(long, env = "CLESS_PULL", value_enum)]

@@ -25,28 +25,16 @@ const NODE: &str = "local";
 #[derive(Debug, Args)]
 pub(crate) struct DevArgs {
     /// Address of the proxy
-    #[arg(
-        long,
-        env = "CLESS_LISTEN",
-        value_name = "ADDR",
-        default_value = "127.0.0.1:8080"
-    )]
+    #[arg(long, env = "CLESS_LISTEN", value_name = "ADDR")]
+    #[arg(default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
     /// Address of the control plane API, for --server of the other commands
-    #[arg(
-        long,
-        env = "CLESS_GRPC",
-        value_name = "ADDR",
-        default_value = "127.0.0.1:7070"
-    )]
+    #[arg(long, env = "CLESS_GRPC", value_name = "ADDR")]
+    #[arg(default_value = "127.0.0.1:7070")]
     grpc: SocketAddr,
     /// Address of the node's metrics and health endpoints
-    #[arg(
-        long,
-        env = "CLESS_ADMIN",
-        value_name = "ADDR",
-        default_value = "127.0.0.1:9090"
-    )]
+    #[arg(long, env = "CLESS_ADMIN", value_name = "ADDR")]
+    #[arg(default_value = "127.0.0.1:9090")]
     admin: SocketAddr,
     /// Container engine: unix:///... or tcp://... [default: $DOCKER_HOST, else the default socket]
     #[arg(long, env = "CLESS_ENGINE", value_name = "URL")]
@@ -65,12 +53,8 @@ pub(crate) struct DevArgs {
     #[arg(long, env = "CLESS_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Domain of the services, which are served at SERVICE.DOMAIN
-    #[arg(
-        long,
-        env = "CLESS_DOMAIN",
-        value_name = "DOMAIN",
-        default_value = "localhost"
-    )]
+    #[arg(long, env = "CLESS_DOMAIN", value_name = "DOMAIN")]
+    #[arg(default_value = "localhost")]
     domain: String,
     /// Keep containers running on exit; the next start adopts them
     #[arg(long, env = "CLESS_KEEP_CONTAINERS")]

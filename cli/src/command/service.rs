@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use clap::{Args, Subcommand};
 use cless_proto::v1 as pb;
 
-use crate::args::{ConfirmArgs, DryRunArgs, LimitArgs, SettingsArgs};
+use crate::args::{ConfirmArgs, DryRunArgs, LimitArgs, ServiceArg, SettingsArgs};
 use crate::client::ApiClient;
 use crate::error::Error;
 use crate::output::Printer;
@@ -17,7 +17,7 @@ pub(crate) enum ServiceCommand {
     /// Create a service; `deploy` also creates it
     Create(CreateArgs),
     /// Show a service and its settings
-    Get(GetArgs),
+    Get(ServiceArg),
     /// List services
     List(LimitArgs),
     /// Update settings, hosts or labels
@@ -44,20 +44,11 @@ pub(crate) struct CreateArgs {
     settings: SettingsArgs,
 }
 
-/// Arguments of `service get`.
-#[derive(Debug, Args)]
-pub(crate) struct GetArgs {
-    /// Service name
-    #[arg(value_name = "SERVICE", value_parser = parse::service)]
-    service: String,
-}
-
 /// Arguments of `service update`.
 #[derive(Debug, Args)]
 pub(crate) struct UpdateArgs {
-    /// Service name
-    #[arg(value_name = "SERVICE", value_parser = parse::service)]
-    service: String,
+    #[command(flatten)]
+    service: ServiceArg,
     /// Add a host name; may be repeated
     #[arg(long, env = "CLESS_ADD_HOST", value_name = "HOST")]
     add_host: Vec<String>,
@@ -71,12 +62,8 @@ pub(crate) struct UpdateArgs {
     #[arg(long, env = "CLESS_REMOVE_LABEL", value_name = "KEY")]
     remove_label: Vec<String>,
     /// Fail if the service no longer has this etag
-    #[arg(
-        long,
-        env = "CLESS_ETAG",
-        default_value = "",
-        hide_default_value = true
-    )]
+    #[arg(long, env = "CLESS_ETAG")]
+    #[arg(default_value = "", hide_default_value = true)]
     etag: String,
     #[command(flatten)]
     dry_run: DryRunArgs,
@@ -87,9 +74,8 @@ pub(crate) struct UpdateArgs {
 /// Arguments of `service delete`.
 #[derive(Debug, Args)]
 pub(crate) struct DeleteArgs {
-    /// Service name
-    #[arg(value_name = "SERVICE", value_parser = parse::service)]
-    service: String,
+    #[command(flatten)]
+    service: ServiceArg,
     #[command(flatten)]
     confirm: ConfirmArgs,
 }
@@ -101,7 +87,7 @@ pub(crate) async fn run(
 ) -> Result<(), Error> {
     match command {
         ServiceCommand::Create(args) => create(args, client, printer).await,
-        ServiceCommand::Get(args) => printer.show(&client.get_service(&args.service).await?),
+        ServiceCommand::Get(service) => printer.show(&client.get_service(&service.id).await?),
         ServiceCommand::List(args) => printer.list(&client.list_services(args.limit).await?),
         ServiceCommand::Update(args) => update(args, client, printer).await,
         ServiceCommand::Delete(args) => delete(args, client, printer).await,
@@ -133,7 +119,7 @@ async fn create(args: CreateArgs, client: &ApiClient, printer: &Printer) -> Resu
 
 async fn update(args: UpdateArgs, client: &ApiClient, printer: &Printer) -> Result<(), Error> {
     let (settings, mut mask) = args.settings.to_proto();
-    let id = &args.service;
+    let id = &args.service.id;
     let mut service = pb::Service {
         name: format!("services/{id}"),
         etag: args.etag.clone(),
@@ -180,7 +166,7 @@ fn edit_hosts(mut hosts: Vec<String>, args: &UpdateArgs) -> Result<Vec<String>, 
         let before = hosts.len();
         hosts.retain(|other| !other.eq_ignore_ascii_case(host));
         if hosts.len() == before {
-            return Err(missing("--remove-host", host, &args.service));
+            return Err(missing("--remove-host", host, &args.service.id));
         }
     }
     for host in &args.add_host {
@@ -197,7 +183,7 @@ fn edit_labels(
 ) -> Result<BTreeMap<String, String>, Error> {
     for key in &args.remove_label {
         if labels.remove(key).is_none() {
-            return Err(missing("--remove-label", key, &args.service));
+            return Err(missing("--remove-label", key, &args.service.id));
         }
     }
     labels.extend(args.label.iter().cloned());
@@ -212,7 +198,7 @@ fn missing(flag: &str, entry: &str, service: &str) -> Error {
 }
 
 async fn delete(args: DeleteArgs, client: &ApiClient, printer: &Printer) -> Result<(), Error> {
-    let id = &args.service;
+    let id = &args.service.id;
     if !args.confirm.yes {
         let question = format!("Delete services/{id} with its versions, traffic and history?");
         printer.confirm(&question).await?;

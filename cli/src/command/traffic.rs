@@ -6,11 +6,11 @@ use cless_proto::v1 as pb;
 use tonic::Code;
 
 use super::propagation;
-use crate::args::{DryRunArgs, LimitArgs, ReasonArgs};
+use crate::args::{DryRunArgs, LimitArgs, ReasonArgs, ServiceArg};
 use crate::client::ApiClient;
 use crate::error::Error;
 use crate::output::{Printer, change_line};
-use crate::parse::{self, TagArg, TargetArg};
+use crate::parse::{TagArg, TargetArg};
 use crate::text;
 use crate::traffic_split::Split;
 
@@ -21,7 +21,7 @@ const ATTEMPTS: u32 = 5;
 #[derive(Debug, Subcommand)]
 pub(crate) enum TrafficCommand {
     /// Show the current traffic split
-    Get(GetArgs),
+    Get(ServiceArg),
     /// Set the traffic split, tags, or both
     #[command(after_help = "\
 Examples:
@@ -34,20 +34,11 @@ Examples:
     History(HistoryArgs),
 }
 
-/// Arguments of `traffic get`.
-#[derive(Debug, Args)]
-pub(crate) struct GetArgs {
-    /// Service name
-    #[arg(value_name = "SERVICE", value_parser = parse::service)]
-    service: String,
-}
-
 /// Arguments of `traffic set`.
 #[derive(Debug, Args)]
 pub(crate) struct SetArgs {
-    /// Service name
-    #[arg(value_name = "SERVICE", value_parser = parse::service)]
-    service: String,
+    #[command(flatten)]
+    service: ServiceArg,
     /// VERSION=PERCENT, VERSION (takes the rest) or VERSION=PERCENT:TAG; a VERSION is v3, 3, @latest or @prev
     #[arg(value_name = "TARGET")]
     targets: Vec<TargetArg>,
@@ -76,9 +67,8 @@ pub(crate) struct SetArgs {
 /// Arguments of `rollback`.
 #[derive(Debug, Args)]
 pub(crate) struct RollbackArgs {
-    /// Service name
-    #[arg(value_name = "SERVICE", value_parser = parse::service)]
-    service: String,
+    #[command(flatten)]
+    service: ServiceArg,
     /// Traffic revision to restore, see `cless traffic history` [default: the previous one]
     #[arg(long, env = "CLESS_TO", value_name = "REVISION")]
     #[arg(value_parser = clap::value_parser!(i32).range(1..))]
@@ -103,9 +93,8 @@ pub(crate) struct WaitArgs {
 /// Arguments of `traffic history`.
 #[derive(Debug, Args)]
 pub(crate) struct HistoryArgs {
-    /// Service name
-    #[arg(value_name = "SERVICE", value_parser = parse::service)]
-    service: String,
+    #[command(flatten)]
+    service: ServiceArg,
     #[command(flatten)]
     limit: LimitArgs,
 }
@@ -116,7 +105,7 @@ pub(crate) async fn run(
     printer: &Printer,
 ) -> Result<(), Error> {
     match command {
-        TrafficCommand::Get(GetArgs { service }) => {
+        TrafficCommand::Get(ServiceArg { id: service }) => {
             let traffic = client.get_traffic(&service).await?;
             if traffic.targets.is_empty() {
                 printer.note(&format!(
@@ -128,13 +117,14 @@ pub(crate) async fn run(
         TrafficCommand::Set(args) => set(args, client, printer).await,
         TrafficCommand::History(args) => printer.list(
             &client
-                .list_traffic_revisions(&args.service, args.limit.limit)
+                .list_traffic_revisions(&args.service.id, args.limit.limit)
                 .await?,
         ),
     }
 }
 
 async fn set(args: SetArgs, client: &ApiClient, printer: &Printer) -> Result<(), Error> {
+    let service = &args.service.id;
     let usage = |message: String| Error::Usage {
         message,
         hint: Some("see examples with `cless traffic set --help`".to_owned()),
@@ -150,15 +140,12 @@ async fn set(args: SetArgs, client: &ApiClient, printer: &Printer) -> Result<(),
     let mut weights = Vec::new();
     let mut tags = Vec::new();
     for target in &args.targets {
-        let number = client.resolve(&args.service, target.version).await?;
+        let number = client.resolve(service, target.version).await?;
         weights.push((number, target.percent));
         tags.extend(target.tag.clone().map(|tag| (tag, number)));
     }
     for tag in &args.tag {
-        tags.push((
-            tag.tag.clone(),
-            client.resolve(&args.service, tag.version).await?,
-        ));
+        tags.push((tag.tag.clone(), client.resolve(service, tag.version).await?));
     }
     for (index, (tag, number)) in tags.iter().enumerate() {
         for (other, version) in &tags[..index] {
@@ -174,7 +161,7 @@ async fn set(args: SetArgs, client: &ApiClient, printer: &Printer) -> Result<(),
         }
     }
     let change = TrafficChange {
-        service: &args.service,
+        service,
         etag: args.etag.clone(),
         reason: args.reason.reason.clone().unwrap_or_default(),
         dry_run: args.dry_run.dry_run,
@@ -182,7 +169,6 @@ async fn set(args: SetArgs, client: &ApiClient, printer: &Printer) -> Result<(),
     let split = |mut split: Split| {
         for tag in &args.untag {
             if !split.remove_tag(tag) {
-                let service = &args.service;
                 return Err(usage(format!(
                     "--untag: services/{service} has no tag `{tag}`"
                 )));
@@ -200,7 +186,7 @@ async fn set(args: SetArgs, client: &ApiClient, printer: &Printer) -> Result<(),
     };
     let traffic = change.apply(client, printer, split).await?;
     finish(
-        &args.service,
+        service,
         &traffic,
         args.wait.wait && !change.dry_run,
         client,
@@ -229,7 +215,9 @@ impl TrafficChange<'_> {
         split: impl Fn(Split) -> Result<Split, Error>,
     ) -> Result<pb::Traffic, Error> {
         let service = self.service;
-        for attempt in 1.. {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
             let before = client.get_traffic(service).await?;
             let targets = split(Split::from_targets(&before.targets))?.to_targets();
             let etag = self.etag.clone().unwrap_or_else(|| before.etag.clone());
@@ -253,7 +241,6 @@ impl TrafficChange<'_> {
                 }
             }
         }
-        unreachable!("the last attempt returns")
     }
 }
 
@@ -263,7 +250,7 @@ pub(crate) async fn rollback(
     client: &ApiClient,
     printer: &Printer,
 ) -> Result<(), Error> {
-    let service = &args.service;
+    let service = &args.service.id;
     let before = client.get_traffic(service).await?;
     let dry_run = args.dry_run.dry_run;
     let reason = args.reason.reason.unwrap_or_default();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::verify::{self, Verified};
-use crate::args::{ConfirmArgs, DryRunArgs, LimitArgs, SpecArgs};
+use crate::args::{ConfirmArgs, DryRunArgs, LimitArgs, ServiceArg, SpecArgs};
 use crate::client::{ApiClient, version_name};
 use crate::error::Error;
 use crate::output::Printer;
@@ -29,9 +29,8 @@ pub(crate) enum VersionCommand {
 /// A version of a service.
 #[derive(Debug, Args)]
 pub(crate) struct VersionArgs {
-    /// Service name
-    #[arg(value_name = "SERVICE", value_parser = parse::service)]
-    service: String,
+    #[command(flatten)]
+    service: ServiceArg,
     /// Version: v3, 3, @latest or @prev
     #[arg(value_name = "VERSION", default_value = "@latest")]
     version: VersionRef,
@@ -40,9 +39,8 @@ pub(crate) struct VersionArgs {
 /// Arguments of `version create`.
 #[derive(Debug, Args)]
 pub(crate) struct CreateArgs {
-    /// Service name
-    #[arg(value_name = "SERVICE", value_parser = parse::service)]
-    service: String,
+    #[command(flatten)]
+    service: ServiceArg,
     #[command(flatten)]
     dry_run: DryRunArgs,
     #[command(flatten)]
@@ -52,9 +50,8 @@ pub(crate) struct CreateArgs {
 /// Arguments of `version list`.
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
-    /// Service name
-    #[arg(value_name = "SERVICE", value_parser = parse::service)]
-    service: String,
+    #[command(flatten)]
+    service: ServiceArg,
     #[command(flatten)]
     limit: LimitArgs,
 }
@@ -73,9 +70,8 @@ pub(crate) struct VerifyArgs {
 /// Arguments of `version delete`.
 #[derive(Debug, Args)]
 pub(crate) struct DeleteArgs {
-    /// Service name
-    #[arg(value_name = "SERVICE", value_parser = parse::service)]
-    service: String,
+    #[command(flatten)]
+    service: ServiceArg,
     /// Version: v3, 3, @latest or @prev
     #[arg(value_name = "VERSION")]
     version: VersionRef,
@@ -91,12 +87,12 @@ pub(crate) async fn run(
     match command {
         VersionCommand::Create(args) => create(*args, client, printer).await,
         VersionCommand::Get(VersionArgs { service, version }) => {
-            let number = client.resolve(&service, version).await?;
-            printer.show(&client.get_version(&service, number).await?)
+            let number = client.resolve(&service.id, version).await?;
+            printer.show(&client.get_version(&service.id, number).await?)
         }
         VersionCommand::List(args) => printer.list(
             &client
-                .list_versions(&args.service, args.limit.limit)
+                .list_versions(&args.service.id, args.limit.limit)
                 .await?,
         ),
         VersionCommand::Verify(args) => verify(args, client, printer).await,
@@ -105,7 +101,7 @@ pub(crate) async fn run(
 }
 
 async fn create(args: CreateArgs, client: &ApiClient, printer: &Printer) -> Result<(), Error> {
-    let id = &args.service;
+    let id = &args.service.id;
     let dry_run = args.dry_run.dry_run;
     let version = client
         .create_version(id, args.spec.to_proto()?, dry_run)
@@ -124,16 +120,17 @@ async fn create(args: CreateArgs, client: &ApiClient, printer: &Printer) -> Resu
 
 async fn verify(args: VerifyArgs, client: &ApiClient, printer: &Printer) -> Result<(), Error> {
     let VersionArgs { service, version } = args.version;
-    let number = client.resolve(&service, version).await?;
+    let service = &service.id;
+    let number = client.resolve(service, version).await?;
     printer.set_interrupt_hint(Some(format!(
         "the verification continues: check it with `cless version get {service} v{number}`"
     )));
-    match verify::verify(client, printer, &service, number, args.timeout).await? {
+    match verify::verify(client, printer, service, number, args.timeout).await? {
         Verified::OnNodes(version) => printer.show(version.as_ref()),
         Verified::NoNodes => Err(Error::Conflict {
             message: format!(
                 "{}: no node is connected to verify it",
-                version_name(&service, number)
+                version_name(service, number)
             ),
             hint: "start one with `cless-data-plane`, or both planes with `cless dev`".to_owned(),
         }),
@@ -141,13 +138,14 @@ async fn verify(args: VerifyArgs, client: &ApiClient, printer: &Printer) -> Resu
 }
 
 async fn delete(args: DeleteArgs, client: &ApiClient, printer: &Printer) -> Result<(), Error> {
-    let number = client.resolve(&args.service, args.version).await?;
-    let name = version_name(&args.service, number);
+    let service = &args.service.id;
+    let number = client.resolve(service, args.version).await?;
+    let name = version_name(service, number);
     if !args.confirm.yes {
         printer.confirm(&format!("Delete {name}?")).await?;
     }
     client
-        .delete_version(&args.service, number, args.confirm.etag)
+        .delete_version(service, number, args.confirm.etag)
         .await?;
     printer.deleted(&name)
 }

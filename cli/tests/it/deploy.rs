@@ -163,7 +163,7 @@ async fn a_version_that_fails_leaves_traffic_unchanged() {
     Verification:
       state:      FAILED
       requested:  [TIME]
-      message:    one: the container ended before it was ready
+      message:    one: the container exited before it was ready
       nodes/one:  FAILED
       nodes/one: the container exited before it was ready (exit code 3)
         | starting

@@ -179,7 +179,7 @@ fn reports(route: &pb::Route, outcome: &StartOutcome) -> Vec<pb::VersionReport> 
             StartOutcome::Exited(code, log) => {
                 let failure = pb::StartFailure {
                     reason: pb::start_failure::Reason::Exited.into(),
-                    message: "the container ended before it was ready".to_owned(),
+                    message: "the container exited before it was ready".to_owned(),
                     exit_code: Some(*code),
                     log_tail: log.lines().map(str::to_owned).collect(),
                     ..Default::default()

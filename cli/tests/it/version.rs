@@ -285,7 +285,7 @@ async fn limits_and_probes_from_flag_to_page() {
     ----- stderr -----
     error: version.spec.readiness.period: 120s is out of range: give 1ms to 60s, or leave it out for the default of 50ms
     error: version.spec.pids_limit: 3 is out of range: give 16 to 32768, or 0 for the default of 512
-    error: version.spec.tmpfs[/proc]: `/proc` is the kernel's: mount it elsewhere
+    error: version.spec.tmpfs[/proc]: `/proc` belongs to the kernel: mount it elsewhere
     error: version.spec.stop_signal: `NONE` is not a signal: give a name such as `SIGTERM` or `INT`, or a number from 1 to 64
     hint: `version.spec.readiness.period` is set by --health-interval
     hint: `version.spec.pids_limit` is set by --pids

@@ -1,23 +1,23 @@
-//! Why a value is refused.
+//! Validation errors.
 //!
-//! Three steps: a single value gives a [`Reason`]; a reason at a place in a message is a [`Violation`]; all
-//! violations of a message together are an [`Error`]. A reason says what is wrong and what to write instead, because
-//! it is all that a caller at a terminal gets to see.
+//! A single value gives a [`Reason`]; a reason with the path of the field is a [`Violation`]; all
+//! violations of a message are an [`Error`]. A reason states the problem and the remedy, because a
+//! caller at a terminal sees nothing else.
 
 use std::fmt;
 
-/// Why one value is refused, with the remedy; it does not know where the value stood.
+/// The problem with one value and the remedy, without its field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Reason(String);
 
 impl Reason {
-    /// A reason in words.
+    /// Creates a reason from a text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The reason at a field, named by its dotted path in the request: `version.spec.env[FOO]`.
+    /// Adds the dotted path of the field in the request, such as `version.spec.env[FOO]`.
     #[must_use]
     pub fn at(self, field: impl Into<String>) -> Violation {
         Violation {
@@ -27,12 +27,12 @@ impl Reason {
     }
 }
 
-/// A field and what is wrong with it.
+/// An invalid field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
     /// The dotted path in the request, as in the `.proto` files.
     pub field: String,
-    /// What is wrong and the remedy.
+    /// The problem and the remedy.
     pub reason: String,
 }
 
@@ -42,7 +42,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// A message is refused: every field of it that is wrong.
+/// All invalid fields of a refused message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
 pub struct Error {
@@ -50,55 +50,55 @@ pub struct Error {
 }
 
 impl Error {
-    /// One field that is wrong.
+    /// An error about one field.
     pub fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Self {
         Self {
             violations: vec![Reason::new(reason).at(field)],
         }
     }
 
-    /// At least one.
+    /// The violations, at least one.
     #[must_use]
     pub fn violations(&self) -> &[Violation] {
         &self.violations
     }
 }
 
-/// Collects violations while a message is read, so that all are reported at once.
+/// Collects the violations of a message, to report all at once.
 #[derive(Debug, Default)]
 pub struct Violations(Vec<Violation>);
 
 impl Violations {
-    /// None yet.
+    /// An empty collection.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds one.
+    /// Adds a violation.
     pub fn push(&mut self, field: impl Into<String>, reason: impl Into<String>) {
         self.0.push(Reason::new(reason).at(field));
     }
 
-    /// The value, or its refusal noted under `field`.
+    /// Returns the value, or adds its reason under `field`.
     pub fn take<T>(&mut self, field: impl Into<String>, value: Result<T, Reason>) -> Option<T> {
         value.map_err(|reason| self.0.push(reason.at(field))).ok()
     }
 
-    /// Whether nothing was refused so far.
+    /// Whether there is no violation.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// How many were refused so far.
+    /// The number of violations.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
     /// # Errors
-    /// If anything was refused.
+    /// If there is any violation.
     pub fn finish(self) -> Result<(), Error> {
         if self.0.is_empty() {
             return Ok(());

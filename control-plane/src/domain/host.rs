@@ -1,7 +1,7 @@
-//! Host names: what requests are matched by.
+//! Host names, which requests are matched by.
 //!
-//! Kept in the one spelling they are matched in: lower case, no port, no trailing dot (RFC 1123; the proxy folds a
-//! request's Host into the same spelling).
+//! Their only spelling is lower case, without port and trailing dot (RFC 1123). The proxy
+//! normalizes the Host of a request to the same spelling.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::error::Reason;
 use super::id::{LABEL_MAX, ServiceId, Tag};
 
-/// The most a DNS name holds when written out (RFC 1035 section 2.3.4, less the root's dot).
+/// Maximum length of a DNS name in text form (RFC 1035 section 2.3.4, less the root's dot).
 const NAME_MAX: usize = 253;
 
 /// A valid DNS name in lower case.
@@ -20,15 +20,14 @@ const NAME_MAX: usize = 253;
 pub struct HostName(String);
 
 impl HostName {
-    /// # Errors
-    /// If it is no host name in the one spelling; the reason says what to write.
+    /// Fails unless `value` is a host name in the normal spelling.
     pub fn parse(value: impl Into<String>) -> Result<Self, Reason> {
         let value = value.into();
         check(&value)?;
         Ok(Self(value))
     }
 
-    /// As written.
+    /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -41,13 +40,12 @@ impl fmt::Display for HostName {
     }
 }
 
-/// What default and tag hosts end with: `localhost`, `apps.example.org`.
+/// The domain of default and tag hosts, such as `localhost` or `apps.example.org`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Domain(HostName);
 
 impl Domain {
-    /// # Errors
-    /// If it is no host name, or so long that `NAME.DOMAIN` would not be one.
+    /// Fails unless `value` is a host name that leaves room for `NAME.DOMAIN`.
     pub fn parse(value: impl Into<String>) -> Result<Self, Reason> {
         let name = HostName::parse(value)?;
         let most = NAME_MAX - LABEL_MAX - 1;
@@ -66,15 +64,12 @@ impl Domain {
         HostName(format!("{service}.{}", self.0))
     }
 
-    /// `TAG--NAME.DOMAIN`.
-    ///
-    /// # Errors
-    /// If tag and service together are too long for a DNS label.
+    /// `TAG--NAME.DOMAIN`. Fails if tag and service together exceed a DNS label.
     pub fn tag_host(&self, tag: &Tag, service: &ServiceId) -> Result<HostName, Reason> {
         Ok(HostName(format!("{}.{}", tag.label(service)?, self.0)))
     }
 
-    /// As written.
+    /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         self.0.as_str()
@@ -141,8 +136,8 @@ fn check(value: &str) -> Result<(), Reason> {
             );
         }
     }
-    // A name whose last label is a number reads as an IPv4 address to every URL parser (WHATWG URL, "ends in a
-    // number"), so it could never be reached by a browser.
+    // URL parsers read a name with a numeric last label as an IPv4 address (WHATWG URL, "ends in a
+    // number"), so browsers cannot reach it.
     if value
         .rsplit('.')
         .next()
@@ -158,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_that_are_taken() {
+    fn valid_hosts_are_accepted() {
         for good in [
             "a",
             "localhost",
@@ -171,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_that_are_refused_with_a_remedy() {
+    fn invalid_hosts_are_refused_with_a_remedy() {
         let long_label = format!("{}.org", "x".repeat(64));
         let long_name = ["abcdefgh"; 30].join(".");
         for bad in [

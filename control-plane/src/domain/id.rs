@@ -1,7 +1,8 @@
-//! Ids: of services, tags, nodes, versions, and the uids that are never reused.
+//! Ids of services, tags, nodes and versions, and uids, which are never reused.
 //!
-//! Services and tags become labels of host names, so they are DNS labels (RFC 1123). `--` is kept out of them
-//! because it joins the two in a tag's host, `TAG--NAME.DOMAIN`, and because `xn--` means punycode.
+//! Services and tags become labels of host names, so they are DNS labels (RFC 1123). They must not
+//! contain `--`, which joins the two in a tag host (`TAG--NAME.DOMAIN`) and marks punycode
+//! (`xn--`).
 
 use std::fmt;
 
@@ -10,10 +11,10 @@ use uuid::Uuid;
 
 use super::error::Reason;
 
-/// The most a DNS label holds (RFC 1035 section 2.3.4).
+/// Maximum length of a DNS label (RFC 1035 section 2.3.4).
 pub const LABEL_MAX: usize = 63;
 
-/// Names that route to something else than a service: the original tutorial served its own API under `admin`.
+/// Reserved names: the original tutorial served its own API under `admin`.
 const RESERVED: &[&str] = &["admin"];
 
 fn check_label(what: &str, value: &str) -> Result<(), Reason> {
@@ -67,15 +68,14 @@ macro_rules! text_id {
         pub struct $name(String);
 
         impl $name {
-            /// # Errors
-            /// If it breaks a rule; the reason says which.
+            /// Fails if `value` violates a rule.
             pub fn parse(value: impl Into<String>) -> Result<Self, Reason> {
                 let value = value.into();
                 $check($what, &value)?;
                 Ok(Self(value))
             }
 
-            /// As written.
+            /// The id as text.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -103,7 +103,7 @@ text_id!(
     "the service id"
 );
 text_id!(
-    /// Makes `TAG--NAME.DOMAIN` reach one version; the rules of a [`ServiceId`].
+    /// A tag, which makes `TAG--NAME.DOMAIN` reach one version. Same rules as a [`ServiceId`].
     Tag,
     check_routed_label,
     "the tag"
@@ -116,10 +116,7 @@ text_id!(
 );
 
 impl Tag {
-    /// The first label of the tag's host.
-    ///
-    /// # Errors
-    /// If tag and service together are too long for a DNS label.
+    /// The first label of the tag host. Fails if tag and service together exceed a DNS label.
     pub fn label(&self, service: &ServiceId) -> Result<String, Reason> {
         let label = format!("{}--{}", self.0, service.0);
         if label.len() > LABEL_MAX {
@@ -133,14 +130,13 @@ impl Tag {
     }
 }
 
-/// A UUID version 7 that names a service or a version for good.
+/// A UUID version 7 that permanently identifies a service or a version.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Uid(String);
 
 impl Uid {
-    /// # Errors
-    /// If it is not a UUID in its usual lower-case form.
+    /// Fails unless `value` is a lower-case UUID.
     pub fn parse(value: impl Into<String>) -> Result<Self, Reason> {
         let value = value.into();
         match Uuid::try_parse(&value) {
@@ -152,7 +148,7 @@ impl Uid {
         }
     }
 
-    /// As written.
+    /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -171,15 +167,13 @@ impl fmt::Display for Uid {
     }
 }
 
-/// Names a request, so that a repeat of it is recognised (AIP-155): 1 to 64 characters.
+/// Identifies a request, so that its repeat is recognised (AIP-155): 1 to 64 characters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RequestId(String);
 
 impl RequestId {
-    /// Reads `request_id`; empty is none.
-    ///
-    /// # Errors
-    /// If it is too long or holds control characters.
+    /// Parses `request_id`; `None` if it is empty. Fails if it is too long or contains control
+    /// characters.
     pub fn parse(value: impl Into<String>) -> Result<Option<Self>, Reason> {
         let value = value.into();
         if value.is_empty() {
@@ -193,7 +187,7 @@ impl RequestId {
         Ok(Some(Self(value)))
     }
 
-    /// As written.
+    /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -206,8 +200,7 @@ impl RequestId {
 pub struct VersionNumber(i32);
 
 impl VersionNumber {
-    /// # Errors
-    /// If it is below 1.
+    /// Fails below 1.
     pub fn new(number: i32) -> Result<Self, Reason> {
         if number < 1 {
             return Err(Reason::new(format!(
@@ -217,7 +210,7 @@ impl VersionNumber {
         Ok(Self(number))
     }
 
-    /// At least 1.
+    /// The number, at least 1.
     #[must_use]
     pub const fn get(self) -> i32 {
         self.0
@@ -243,8 +236,7 @@ impl Percent {
     /// All requests.
     pub const ALL: Self = Self(100);
 
-    /// # Errors
-    /// If it is above 100.
+    /// Fails above 100.
     pub fn new(percent: u32) -> Result<Self, Reason> {
         match u8::try_from(percent) {
             Ok(small @ 0..=100) => Ok(Self(small)),
@@ -254,13 +246,13 @@ impl Percent {
         }
     }
 
-    /// 0 to 100.
+    /// The share, 0 to 100.
     #[must_use]
     pub const fn get(self) -> u8 {
         self.0
     }
 
-    /// Whether it stands for no requests.
+    /// Whether it is 0.
     #[must_use]
     pub const fn is_zero(self) -> bool {
         self.0 == 0
@@ -278,14 +270,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_that_are_taken() {
+    fn valid_labels_are_accepted() {
         for good in ["a", "0", "hello", "my-shop", "a-b-c", &"x".repeat(63)] {
             assert!(ServiceId::parse(good).is_ok(), "{good}");
         }
     }
 
     #[test]
-    fn labels_that_are_refused() {
+    fn invalid_labels_are_refused() {
         let long = "x".repeat(64);
         for bad in [
             "", "Hello", "a.b", "a_b", "-a", "a-", "a--b", "admin", "ä", "a b", "a\n", &long,
@@ -297,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_may_hold_what_would_be_ambiguous_in_a_host() {
+    fn a_node_name_may_contain_two_hyphens_and_reserved_names() {
         assert!(NodeName::parse("ip--10-0-0-1").is_ok());
         assert!(NodeName::parse("admin").is_ok());
         assert!(NodeName::parse("a.b").is_err());
@@ -311,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_and_percents_have_ends() {
+    fn numbers_and_percents_have_limits() {
         assert!(VersionNumber::new(0).is_err());
         assert!(VersionNumber::new(-1).is_err());
         assert_eq!(VersionNumber::new(1).unwrap().get(), 1);

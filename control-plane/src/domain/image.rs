@@ -1,12 +1,13 @@
-//! Image references and digests, by the grammar of the distribution project's `reference` package.
+//! Image references and digests, in the grammar of the distribution project's `reference` package.
 //!
 //! ```text
-//! reference := name [":" tag] ["@" digest]          name := [registry "/"] component ("/" component)*
-//! registry  := host [":" port]                      component := [a-z0-9]+ (("." | "_" | "__" | "-"+) [a-z0-9]+)*
-//! tag       := [A-Za-z0-9_][A-Za-z0-9_.-]{0,127}    digest := "sha256:" 64 lower-case hex digits
+//! reference := name [":" tag] ["@" digest]       name := [registry "/"] component ("/" component)*
+//! registry  := host [":" port]                   component := [a-z0-9]+ (sep [a-z0-9]+)*
+//! tag       := [A-Za-z0-9_][A-Za-z0-9_.-]{0,127} sep := "." | "_" | "__" | "-"+
+//! digest    := "sha256:" 64 lower-case hex digits
 //! ```
 //!
-//! The first component is a registry if it holds `.` or `:`, or is `localhost`.
+//! The first component is a registry if it contains `.` or `:`, or is `localhost`.
 
 use std::fmt;
 
@@ -14,26 +15,25 @@ use serde::{Deserialize, Serialize};
 
 use super::error::Reason;
 
-/// Longer than any registry takes, short enough for a route.
+/// No registry accepts a longer one, and a route has a size limit.
 const REFERENCE_MAX: usize = 512;
-/// The limit of the grammar on a repository's name.
+/// Limit of the grammar for a repository name.
 const NAME_MAX: usize = 255;
 
-/// An image as the engine takes it: `hello:1`, `registry.example/team/app@sha256:…`.
+/// An image reference, such as `hello:1` or `registry.example/team/app@sha256:…`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ImageRef(String);
 
 impl ImageRef {
-    /// # Errors
-    /// If it breaks the grammar; the reason says where.
+    /// Fails if `value` violates the grammar.
     pub fn parse(value: impl Into<String>) -> Result<Self, Reason> {
         let value = value.into();
         check_reference(&value)?;
         Ok(Self(value))
     }
 
-    /// As written.
+    /// The reference as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -46,21 +46,21 @@ impl fmt::Display for ImageRef {
     }
 }
 
-/// `sha256:` and 64 lower-case hex digits.
+/// A digest: `sha256:` and 64 lower-case hex digits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ImageDigest(String);
 
 impl ImageDigest {
     /// # Errors
-    /// If it is not of that form.
+    /// If it has another form.
     pub fn parse(value: impl Into<String>) -> Result<Self, Reason> {
         let value = value.into();
         check_digest(&value)?;
         Ok(Self(value))
     }
 
-    /// As written.
+    /// The reference as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -93,7 +93,7 @@ fn check_reference(value: &str) -> Result<(), Reason> {
     }
     if value.len() > REFERENCE_MAX {
         return Err(Reason::new(format!(
-            "the image reference has {} characters, at most {REFERENCE_MAX} are taken: use a shorter name",
+            "the image reference has {} characters, at most {REFERENCE_MAX} are allowed: use a shorter name",
             value.len()
         )));
     }
@@ -104,7 +104,7 @@ fn check_reference(value: &str) -> Result<(), Reason> {
     if let Some(digest) = digest {
         check_digest(digest)?;
     }
-    // A colon after the last slash begins a tag; one before it, a registry's port.
+    // A colon after the last slash starts a tag; one before it, a port.
     let (name, tag) = match rest.rsplit_once(':') {
         Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
         _ => (rest, None),
@@ -233,7 +233,7 @@ mod tests {
     const HEX: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
     #[test]
-    fn references_that_are_taken() {
+    fn valid_references_are_accepted() {
         for good in [
             "hello".to_owned(),
             "hello:1".to_owned(),
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn references_that_are_refused() {
+    fn invalid_references_are_refused() {
         for bad in [
             String::new(),
             "Hello".to_owned(),

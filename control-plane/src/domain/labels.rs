@@ -1,4 +1,4 @@
-//! Free-form labels of a service.
+//! Labels of a service.
 
 use std::collections::BTreeMap;
 
@@ -6,18 +6,19 @@ use serde::{Deserialize, Serialize};
 
 use super::error::Violations;
 
-/// The most labels of one service.
+/// Maximum number of labels per service.
 const COUNT_MAX: usize = 64;
-/// The most characters of a key or a value.
+/// Maximum number of characters in a key or a value.
 const TEXT_MAX: usize = 63;
 
-/// At most 64 pairs; keys and values of at most 63 characters, no control characters, no empty key.
+/// At most 64 pairs of keys and values of at most 63 characters, without control characters and
+/// empty keys.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Labels(BTreeMap<String, String>);
 
 impl Labels {
-    /// Reads the labels at `field` (`service.labels`); what is refused is noted in `violations`.
+    /// Validates the labels at `field` (`service.labels`); adds refusals to `violations`.
     pub fn new(
         field: &str,
         pairs: impl IntoIterator<Item = (String, String)>,
@@ -29,7 +30,7 @@ impl Labels {
             violations.push(
                 field,
                 format!(
-                    "{} labels are given: at most {COUNT_MAX} are taken",
+                    "{} labels are given, at most {COUNT_MAX} are allowed: remove some",
                     pairs.len()
                 ),
             );
@@ -80,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn text_within_the_limits_is_taken() {
+    fn labels_within_the_limits_are_accepted() {
         assert!(labels(&[("team", "Größe M"), ("empty", ""), (&"k".repeat(63), "v")]).is_ok());
     }
 

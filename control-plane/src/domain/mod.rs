@@ -1,17 +1,18 @@
-//! The pure core of the control plane: values that are valid by construction and the decisions over them.
+//! The pure core of the control plane: values that are valid by construction, and decisions on
+//! them.
 //!
-//! Nothing in here knows a socket, a clock, a database or chance: `now` is an argument, uids are handed in. A value
-//! is checked once, where it is made; its fields are private, so whoever holds one need not check again. What is
-//! refused is refused with the dotted path of the field, what is wrong with it and what to write instead, and all
-//! fields of a message are looked at before it is refused ([`Violations`]).
+//! No code here uses a socket, a clock, a database or randomness: time and uids are arguments. A
+//! value is checked once, when it is created, and its fields are private. A refusal names the
+//! dotted path of the field, the problem and the remedy, and lists all invalid fields of a message
+//! ([`Violations`]).
 //!
-//! | module | what it holds |
+//! | module | content |
 //! |---|---|
-//! | [`id`], [`host`], [`name`], [`image`] | names of things |
-//! | [`settings`], [`spec`], [`labels`] | what a user writes of a service and of a version |
+//! | [`id`], [`host`], [`name`], [`image`] | names |
+//! | [`settings`], [`spec`], [`labels`] | user input for a service and a version |
 //! | [`traffic`], [`slots`] | the split, and the slot table that makes it exact (law 1) |
-//! | [`verification`], [`start`] | proof that a version starts |
-//! | [`service`], [`version`], [`route`] | the resources, and what the feed carries of them |
+//! | [`verification`], [`start`] | verification that a version starts |
+//! | [`service`], [`version`], [`route`] | the resources, and the route that the feed carries |
 
 pub mod error;
 pub mod host;

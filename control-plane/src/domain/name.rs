@@ -1,6 +1,6 @@
-//! Resource names (AIP-122): written and read in one place.
+//! Formatting and parsing of resource names (AIP-122).
 //!
-//! Readers take the whole name and refuse all but the exact pattern; the reason shows the pattern.
+//! A parser accepts only the exact pattern; its error shows the pattern.
 
 use super::error::Reason;
 use super::id::{NodeName, ServiceId, VersionNumber};
@@ -52,10 +52,7 @@ fn refuse(name: &str, pattern: &str) -> Reason {
     ))
 }
 
-/// Reads `services/{service}`.
-///
-/// # Errors
-/// If it does not match, or the id is not valid.
+/// Parses `services/{service}`.
 pub fn parse_service(name: &str) -> Result<ServiceId, Reason> {
     match segments(name).as_slice() {
         ["services", id] => ServiceId::parse(*id),
@@ -63,10 +60,7 @@ pub fn parse_service(name: &str) -> Result<ServiceId, Reason> {
     }
 }
 
-/// Reads `services/{service}/versions/{number}`.
-///
-/// # Errors
-/// If it does not match, or a part is not valid.
+/// Parses `services/{service}/versions/{number}`.
 pub fn parse_version(name: &str) -> Result<(ServiceId, VersionNumber), Reason> {
     match segments(name).as_slice() {
         ["services", id, "versions", number] => Ok((
@@ -77,10 +71,7 @@ pub fn parse_version(name: &str) -> Result<(ServiceId, VersionNumber), Reason> {
     }
 }
 
-/// Reads `services/{service}/traffic`.
-///
-/// # Errors
-/// If it does not match, or the id is not valid.
+/// Parses `services/{service}/traffic`.
 pub fn parse_traffic(name: &str) -> Result<ServiceId, Reason> {
     match segments(name).as_slice() {
         ["services", id, "traffic"] => ServiceId::parse(*id),
@@ -88,10 +79,7 @@ pub fn parse_traffic(name: &str) -> Result<ServiceId, Reason> {
     }
 }
 
-/// Reads `services/{service}/traffic/revisions/{number}`.
-///
-/// # Errors
-/// If it does not match, or a part is not valid.
+/// Parses `services/{service}/traffic/revisions/{number}`.
 pub fn parse_traffic_revision(name: &str) -> Result<(ServiceId, i32), Reason> {
     match segments(name).as_slice() {
         ["services", id, "traffic", "revisions", number] => {
@@ -104,10 +92,7 @@ pub fn parse_traffic_revision(name: &str) -> Result<(ServiceId, i32), Reason> {
     }
 }
 
-/// Reads `nodes/{node}`.
-///
-/// # Errors
-/// If it does not match, or the name is not valid.
+/// Parses `nodes/{node}`.
 pub fn parse_node(name: &str) -> Result<NodeName, Reason> {
     match segments(name).as_slice() {
         ["nodes", id] => NodeName::parse(*id),
@@ -115,10 +100,7 @@ pub fn parse_node(name: &str) -> Result<NodeName, Reason> {
     }
 }
 
-/// Reads `nodes/{node}`, or `nodes/-` for all of them (AIP-159), which is `None`.
-///
-/// # Errors
-/// If it does not match, or the name is not valid.
+/// Parses `nodes/{node}`; `None` for `nodes/-`, which means all nodes (AIP-159).
 pub fn parse_node_or_all(name: &str) -> Result<Option<NodeName>, Reason> {
     if name == "nodes/-" {
         return Ok(None);
@@ -126,13 +108,13 @@ pub fn parse_node_or_all(name: &str) -> Result<Option<NodeName>, Reason> {
     parse_node(name).map(Some)
 }
 
-/// No valid name has more than five segments: a hostile one of a million is cut short.
+/// No valid name has more than five segments; the limit bounds the work for a hostile name.
 fn segments(name: &str) -> Vec<&str> {
     name.splitn(6, '/').collect()
 }
 
 fn parse_number(text: &str) -> Result<i32, Reason> {
-    // `+1` and `01` parse as numbers too; a name has one spelling.
+    // `+1` and `01` are numbers too, but a name has one spelling.
     match text.parse::<i32>() {
         Ok(number) if number >= 1 && number.to_string() == text => Ok(number),
         _ => Err(Reason::new(format!(

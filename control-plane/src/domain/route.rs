@@ -1,7 +1,8 @@
-//! What the feed carries of a service: everything a proxy needs to serve it, and nothing else.
+//! The route of a service, which the feed carries: everything that a proxy needs to serve it.
 //!
-//! A route is a pure function of the service, its traffic and its versions. It holds only versions that can be
-//! reached; a service without traffic is carried too, without slots, so that its hosts answer 503 and not 404.
+//! A route is a pure function of the service, its traffic and its versions. It contains only
+//! reachable versions. A service without traffic has a route without slots, so that its hosts
+//! answer 503, not 404.
 
 use super::error::Reason;
 use super::host::{Domain, HostName};
@@ -15,65 +16,65 @@ use super::time::Timestamp;
 use super::traffic::TrafficSplit;
 use super::version::Version;
 
-/// One service in the table.
+/// The route of one service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// Its id.
+    /// The id of the service.
     pub service: ServiceId,
-    /// Its uid.
+    /// The uid of the service.
     pub service_uid: Uid,
-    /// All hosts but those of tags; the default host first.
+    /// The default host, then the extra hosts.
     pub hosts: Vec<HostName>,
-    /// By ascending version.
+    /// Tag hosts, by ascending version.
     pub tags: Vec<TagRoute>,
-    /// How it scales, sleeps and is called.
+    /// The settings of the service.
     pub settings: Settings,
-    /// Those that can be reached, ascending.
+    /// Reachable versions, ascending.
     pub versions: Vec<RouteVersion>,
-    /// Which version takes which of 100 slots, if traffic is set.
+    /// The version of each of the 100 slots; `None` without traffic.
     pub slots: Option<Slots>,
 }
 
-/// A host that reaches one version alone.
+/// A host that reaches a single version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TagRoute {
     /// The tag.
     pub tag: Tag,
     /// `TAG--NAME.DOMAIN`.
     pub host: HostName,
-    /// What it names.
+    /// The version that the tag names.
     pub version: VersionNumber,
 }
 
-/// A version that can be reached.
+/// A reachable version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteVersion {
-    /// Its number.
+    /// The number.
     pub number: VersionNumber,
-    /// Its uid.
+    /// The uid.
     pub uid: Uid,
-    /// What its containers run.
+    /// The specification of its containers.
     pub spec: VersionSpec,
-    /// What to pull, once a node has resolved it.
+    /// The resolved digest; `None` until a node reports it.
     pub image_digest: Option<ImageDigest>,
-    /// Set while nodes are asked to prove it.
+    /// The verification request; `None` unless one is pending.
     pub verify: Option<VerifyOrder>,
 }
 
-/// Asks nodes to prove a version.
+/// A request to nodes to verify a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifyOrder {
-    /// Names this run of the proof.
+    /// The id of the run.
     pub id: String,
-    /// No answer counts after this.
+    /// Answers count until then.
     pub deadline: Timestamp,
 }
 
 impl Route {
-    /// The route of a service; `versions` may hold ones that cannot be reached, in any order.
+    /// Builds the route of a service; unreachable `versions` are left out.
     ///
     /// # Errors
-    /// If a tag does not fit into a host name, which a valid split rules out.
+    /// If a tag does not fit into a host name, which a valid split excludes.
     pub fn build(
         service: &Service,
         split: &TrafficSplit,
@@ -83,7 +84,7 @@ impl Route {
     ) -> Result<Self, Reason> {
         let mut reachable: Vec<RouteVersion> = versions
             .into_iter()
-            .filter(Version::reachable)
+            .filter(Version::is_reachable)
             .map(|version| RouteVersion {
                 number: version.number,
                 uid: version.uid,

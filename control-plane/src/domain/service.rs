@@ -1,4 +1,4 @@
-//! A service, and what an update changes of it.
+//! A service, and an update of it.
 
 use super::host::HostName;
 use super::id::{ServiceId, Uid};
@@ -6,10 +6,10 @@ use super::labels::Labels;
 use super::settings::{Settings, SettingsPatch};
 use super::time::Timestamp;
 
-/// Whether requests to a service can be answered.
+/// Whether a service receives traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ServiceState {
-    /// No traffic is set: its hosts answer 503.
+    /// No traffic is set; the hosts answer 503.
     NoTraffic,
     /// Traffic is set.
     Serving,
@@ -18,31 +18,31 @@ pub enum ServiceState {
 /// A named HTTP service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
-    /// Never reused.
+    /// The uid, never reused.
     pub uid: Uid,
-    /// The last segment of its name.
+    /// The last segment of the resource name.
     pub id: ServiceId,
-    /// `NAME.DOMAIN`.
+    /// `NAME.DOMAIN`
     pub default_host: HostName,
-    /// More hosts, in the order given.
+    /// Extra hosts, in the given order.
     pub hosts: Vec<HostName>,
-    /// How its versions scale, sleep and are called.
+    /// The settings of its versions.
     pub settings: Settings,
-    /// Free-form.
+    /// The labels.
     pub labels: Labels,
-    /// Changes with every write to the service itself.
+    /// Changes with every write to the service, not with writes to versions or traffic.
     pub etag: String,
-    /// When it was created.
+    /// Time of creation.
     pub create_time: Timestamp,
-    /// When it was last written.
+    /// Time of the last write.
     pub update_time: Timestamp,
-    /// The feed revision of the last write to it, its versions or its traffic.
+    /// The feed revision of the last write to the service, its versions or its traffic.
     pub revision: i64,
-    /// Whether it can answer.
+    /// Whether traffic is set.
     pub state: ServiceState,
 }
 
-/// What an update changes; what is `None` stays.
+/// The changes of an update; `None` keeps a field.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ServicePatch {
     /// Replaces the extra hosts.

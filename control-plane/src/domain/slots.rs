@@ -1,10 +1,10 @@
-//! The slot table: 100 slots, each holding a version.
+//! The slot table: 100 slots, each with a version.
 //!
-//! Nodes draw a slot by chance or by a caller's key, and all of them read the same table from the feed, so they agree
-//! without talking to each other.
+//! Nodes pick a slot at random or by the key of a caller. All read the same table from the feed, so
+//! they agree without coordination.
 //!
-//! Law 1: exactly `percent` slots a version; a version without weight is in no slot; from one table to the next as few
-//! slots change as can, half the sum of |change of percent|; the same inputs give the same table.
+//! Law 1: a version has exactly `percent` slots, none without weight. Successive tables differ in
+//! as few slots as possible, half the sum of |change of percent|. Equal inputs give equal tables.
 
 use std::collections::BTreeMap;
 
@@ -13,19 +13,21 @@ use serde::{Deserialize, Serialize};
 use super::id::VersionNumber;
 use super::traffic::TrafficSplit;
 
-/// Slots of a table: one per percent.
+/// Number of slots, one per percent.
 pub const SLOT_COUNT: usize = 100;
 
-/// A full table. Kept in the database, so that moves are counted from the table in force.
+/// A full table, stored in the database because the next table depends on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Slots(Vec<VersionNumber>);
 
 impl Slots {
-    /// The table for a split, reached from `previous` by the fewest moves; `None` if the split has no weights.
+    /// The table for a split, with the fewest moves from `previous`; `None` if the split has no
+    /// weights.
     ///
-    /// A slot keeps its version while that version has slots left to fill; the rest go, in order, to the versions that
-    /// want more, in order. So a version loses its highest slots first, and a first table is one run per version.
+    /// A slot keeps its version while that version still needs slots. The other slots go, in order,
+    /// to the versions that need more, in order. So a version loses its highest slots first, and a
+    /// first table has one run per version.
     #[must_use]
     pub fn next(previous: Option<&Self>, split: &TrafficSplit) -> Option<Self> {
         if !split.has_weights() {
@@ -45,7 +47,7 @@ impl Slots {
         let mut fill = wanted
             .into_iter()
             .flat_map(|(version, left)| std::iter::repeat_n(version, usize::from(left)));
-        // The percents of a split sum to 100, so `fill` ends exactly with the last empty slot.
+        // Percents sum to 100, so `fill` ends with the last empty slot.
         let slots: Vec<_> = kept
             .into_iter()
             .filter_map(|slot| slot.or_else(|| fill.next()))
@@ -53,7 +55,7 @@ impl Slots {
         Some(Self(slots))
     }
 
-    /// The versions, slot 0 first.
+    /// The version of each slot.
     #[must_use]
     pub fn as_slice(&self) -> &[VersionNumber] {
         &self.0
@@ -85,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn no_weights_no_table() {
+    fn a_split_without_weights_has_no_table() {
         assert_eq!(Slots::next(None, &TrafficSplit::default()), None);
     }
 

@@ -1,6 +1,6 @@
-//! How one start of an instance went, as a node tells it.
+//! The result of one start of an instance, as reported by a node.
 //!
-//! Nodes are trusted to tell the truth, not to be brief: texts are clipped before they are kept.
+//! Nodes are trusted with the content, not with the size: texts are clipped before they are stored.
 
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 
 use super::time::Timestamp;
 
-/// The most lines of output kept of a failed start.
+/// Maximum number of stored output lines of a failed start.
 pub const LOG_LINES_MAX: usize = 20;
-/// The most characters of a kept line or message.
+/// Maximum number of characters in a stored line or message.
 const TEXT_MAX: usize = 2000;
 
-/// What kind of failure a start met.
+/// The kind of a start failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum StartFailureReason {
-    /// A node that did not say.
+    /// The node gave no reason.
     Unspecified,
     /// The image is not on the node and cannot be pulled.
     Image,
@@ -28,34 +28,34 @@ pub enum StartFailureReason {
     NotReady,
 }
 
-/// Why a start failed.
+/// A failed start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartFailure {
-    /// Which kind.
+    /// The kind of failure.
     pub reason: StartFailureReason,
-    /// For a person: what happened and what to do.
+    /// The problem and the remedy, for a person.
     pub message: String,
-    /// The container's exit code, if it ended.
+    /// The exit code; `None` if the container did not exit.
     pub exit_code: Option<i32>,
-    /// The kernel ended it for want of memory.
+    /// Whether the kernel killed it because it ran out of memory.
     pub oom_killed: bool,
-    /// Its last lines of output, oldest first.
+    /// Its last output lines, oldest first.
     pub log_tail: Vec<String>,
-    /// When.
+    /// Time of the failure; `None` if the node gave none.
     pub time: Option<Timestamp>,
-    /// The signal that ended it, as `SIGKILL`; empty if none.
+    /// The signal that ended it, such as `SIGKILL`; empty if none.
     #[serde(default)]
     pub signal: String,
-    /// What the last probe found, in words; empty if there was none.
+    /// The result of the last probe as text; empty without a probe.
     #[serde(default)]
     pub last_probe: String,
-    /// What the engine said, in its own words.
+    /// The error text of the engine; empty if none.
     #[serde(default)]
     pub engine_error: String,
 }
 
 impl StartFailure {
-    /// The same, with no more than the last [`LOG_LINES_MAX`] lines and no text of more than 2000 characters.
+    /// Keeps the last [`LOG_LINES_MAX`] lines and 2000 characters of each text.
     #[must_use]
     pub fn clipped(mut self) -> Self {
         for text in [
@@ -80,22 +80,22 @@ fn clip(text: &mut String) {
     }
 }
 
-/// Where the time of one start went; phases that did not happen are absent.
+/// The duration of each phase of a start; `None` for a phase that did not happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ColdStart {
-    /// The image was not there.
+    /// Pull of a missing image.
     pub pull: Option<Duration>,
-    /// Wait for the node's limit on starts at once.
+    /// Wait for the node's limit on concurrent starts.
     pub queue: Option<Duration>,
-    /// The engine made the container.
+    /// Creation of the container.
     pub create: Option<Duration>,
-    /// The engine started it.
+    /// Start of the container.
     pub start: Option<Duration>,
-    /// From the engine's answer to the first successful probe.
+    /// From the start to the first successful probe.
     pub ready: Option<Duration>,
-    /// All of it.
+    /// The whole start.
     pub total: Option<Duration>,
-    /// When it became ready.
+    /// Time at which it became ready.
     pub time: Option<Timestamp>,
 }
 

@@ -1,10 +1,10 @@
-//! Points in time, as the API and the database carry them.
+//! Points in time for the API and the database.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-/// Microseconds since 1970-01-01T00:00:00Z: what both SQLite integers and PostgreSQL hold without loss.
+/// Microseconds since 1970-01-01T00:00:00Z, which SQLite and PostgreSQL store without loss.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
@@ -24,19 +24,19 @@ impl Timestamp {
         self.0
     }
 
-    /// Later by `by`; stops at the end of time rather than wrap.
+    /// Adds `by`, saturating.
     #[must_use]
     pub fn plus(self, by: Duration) -> Self {
         Self(self.0.saturating_add(micros(by)))
     }
 
-    /// Earlier by `by`.
+    /// Subtracts `by`, saturating.
     #[must_use]
     pub fn minus(self, by: Duration) -> Self {
         Self(self.0.saturating_sub(micros(by)))
     }
 
-    /// From here until `later`; zero if that is in the past.
+    /// The duration until `later`; zero if that is in the past.
     #[must_use]
     pub fn until(self, later: Self) -> Duration {
         Duration::from_micros(u64::try_from(later.0.saturating_sub(self.0)).unwrap_or(0))

@@ -1,7 +1,7 @@
 //! The split of a service's requests over its versions.
 //!
-//! Law: a [`TrafficSplit`] either sends no request by chance (no percent at all), or its percents sum to exactly 100;
-//! a version has one target; a tag names one version; a target does something (it has a percent or a tag).
+//! Invariants of a [`TrafficSplit`]: percents sum to 100, or there are none; a version has one
+//! target; a tag names one version; a target has a percent or a tag.
 
 use std::collections::BTreeSet;
 
@@ -11,18 +11,18 @@ use super::error::Violations;
 use super::id::{Percent, ServiceId, Tag, Uid, VersionNumber};
 use super::time::Timestamp;
 
-/// What one version gets.
+/// The share of one version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
-    /// Which version.
+    /// The version.
     pub version: VersionNumber,
-    /// Its share of requests drawn by chance.
+    /// Its share of the requests that are routed by weight.
     pub percent: Percent,
-    /// A name that reaches it alone.
+    /// The tag that reaches only this version; `None` without one.
     pub tag: Option<Tag>,
 }
 
-/// A target as a request carries it.
+/// A target in a request.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[expect(
     missing_docs,
@@ -42,9 +42,9 @@ pub struct TrafficSplit {
 }
 
 impl TrafficSplit {
-    /// Reads the targets at `field` (`traffic.targets`) for a service; what is refused is noted in `violations`.
+    /// Validates the targets at `field` (`traffic.targets`); adds refusals to `violations`.
     ///
-    /// Whether the versions exist only the store can tell.
+    /// The store checks that the versions exist.
     pub fn new(
         field: &str,
         service: &ServiceId,
@@ -114,13 +114,13 @@ impl TrafficSplit {
         Self { targets }
     }
 
-    /// By ascending version.
+    /// The targets, by ascending version.
     #[must_use]
     pub fn targets(&self) -> &[Target] {
         &self.targets
     }
 
-    /// The target of a version.
+    /// The target of a version, if it has one.
     #[must_use]
     pub fn target(&self, version: VersionNumber) -> Option<&Target> {
         self.targets
@@ -129,13 +129,13 @@ impl TrafficSplit {
             .and_then(|at| self.targets.get(at))
     }
 
-    /// Whether requests are drawn by chance at all.
+    /// Whether any target has a percent.
     #[must_use]
     pub fn has_weights(&self) -> bool {
         self.targets.iter().any(|target| !target.percent.is_zero())
     }
 
-    /// The versions with a percent, and it.
+    /// The versions with a percent.
     pub fn weights(&self) -> impl Iterator<Item = (VersionNumber, Percent)> {
         self.targets
             .iter()
@@ -143,7 +143,7 @@ impl TrafficSplit {
             .map(|target| (target.version, target.percent))
     }
 
-    /// The tags, and what they name.
+    /// The tags and their versions.
     pub fn tags(&self) -> impl Iterator<Item = (&Tag, VersionNumber)> {
         self.targets
             .iter()
@@ -151,7 +151,7 @@ impl TrafficSplit {
     }
 }
 
-/// Who asked for a change of traffic and why, as the client said; both may be empty.
+/// The author of a traffic change and the reason, as the client gave them; both may be empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ChangeNote {
     actor: String,
@@ -159,7 +159,8 @@ pub struct ChangeNote {
 }
 
 impl ChangeNote {
-    /// Reads `actor` (at most 128 characters) and `reason` (at most 1024); what is refused is noted in `violations`.
+    /// Validates `actor` (at most 128 characters) and `reason` (at most 1024); adds refusals to
+    /// `violations`.
     pub fn new(actor: String, reason: String, violations: &mut Violations) -> Option<Self> {
         let before = violations.len();
         for (field, text, max) in [("actor", &actor, 128), ("reason", &reason, 1024)] {
@@ -167,63 +168,63 @@ impl ChangeNote {
             if length > max {
                 violations.push(
                     field,
-                    format!("it has {length} characters, at most {max} are kept: shorten it"),
+                    format!("it has {length} characters, at most {max} are allowed: shorten it"),
                 );
             }
         }
         (violations.len() == before).then_some(Self { actor, reason })
     }
 
-    /// Who.
+    /// The author.
     #[must_use]
     pub fn actor(&self) -> &str {
         &self.actor
     }
 
-    /// Why.
+    /// The reason.
     #[must_use]
     pub fn reason(&self) -> &str {
         &self.reason
     }
 }
 
-/// The traffic of a service, in force.
+/// The current traffic of a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Traffic {
-    /// Whose.
+    /// The id of the service.
     pub service: ServiceId,
-    /// Its uid.
+    /// The uid of the service.
     pub service_uid: Uid,
-    /// Who gets what.
+    /// The split.
     pub split: TrafficSplit,
     /// Changes with every traffic change.
     pub etag: String,
-    /// The number of the traffic revision in force; 0 before the first.
+    /// The number of the current traffic revision; 0 before the first.
     pub revision: i32,
-    /// When it came into force; the service's creation before the first.
+    /// Time of the change; the creation of the service before the first.
     pub update_time: Timestamp,
-    /// The feed revision that carries it.
+    /// The feed revision of the change.
     pub feed_revision: i64,
 }
 
-/// One change of traffic.
+/// One entry of the traffic history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrafficRevision {
-    /// Whose.
+    /// The id of the service.
     pub service: ServiceId,
-    /// 1, 2, 3 per service.
+    /// Counts 1, 2, 3 per service.
     pub number: i32,
-    /// Who got what.
+    /// The split.
     pub split: TrafficSplit,
-    /// Who asked for it, as the client said.
+    /// The author, as the client gave it; may be empty.
     pub actor: String,
-    /// Why, as the client said.
+    /// The reason, as the client gave it; may be empty.
     pub reason: String,
-    /// When.
+    /// Time of the change.
     pub create_time: Timestamp,
-    /// The revision that was copied, if this is a rollback; else 0.
+    /// The revision that a rollback copied; 0 for other changes.
     pub rolled_back_from: i32,
-    /// The feed revision that carried it.
+    /// The feed revision of the change.
     pub feed_revision: i64,
 }
 
@@ -282,7 +283,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn splits_that_are_taken() {
+    fn valid_splits_are_accepted() {
         assert!(!read(&[]).unwrap().has_weights());
         assert!(!read(&[(1, 0, "a"), (2, 0, "b")]).unwrap().has_weights());
         let both = read(&[(3, 60, ""), (1, 40, "old"), (2, 0, "next")]).unwrap();
@@ -293,7 +294,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn splits_that_are_refused_name_the_target() {
+    fn invalid_splits_are_refused_by_target() {
         for (bad, field) in [
             (vec![(1, 99, "")], "traffic.targets"),
             (vec![(1, 50, ""), (2, 51, "")], "traffic.targets"),

@@ -1,16 +1,17 @@
-//! Proof that a version starts, asked of every node connected at the time.
+//! Verification that a version starts, on every node that is connected when it begins.
 //!
 //! ```text
-//!                  all that remain VERIFIED
-//! PENDING ───────────────────────────────────▶ VERIFIED
+//!                  all remaining nodes VERIFIED
+//! PENDING ─────────────────────────────────────▶ VERIFIED
 //!    │
-//!    ├─ all that remain have answered, one FAILED ──▶ FAILED, naming nodes and reasons
-//!    ├─ every node dropped out ─────────────────────▶ FAILED
-//!    └─ deadline ───────────────────────────────────▶ FAILED, naming also who did not answer
+//!    ├─ all remaining nodes answered, one FAILED ─▶ FAILED, naming nodes and reasons
+//!    ├─ every node disconnected ──────────────────▶ FAILED
+//!    └─ deadline ─────────────────────────────────▶ FAILED, naming also the silent nodes
 //! ```
 //!
-//! A node that disconnects drops out, whatever it had answered. VERIFIED and FAILED absorb every event. An answer
-//! counts if it is to this run, from a node that was asked and is still in it; the first final answer of a node stands.
+//! A node that disconnects is removed, whatever its answer. VERIFIED and FAILED are final. An
+//! answer counts if it names this run and its node still takes part; a node's first final answer is
+//! kept.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,30 +21,30 @@ use super::id::NodeName;
 use super::start::{ColdStart, StartFailure};
 use super::time::Timestamp;
 
-/// Where a proof, or one node's part of it, stands.
+/// The state of a verification, or of one node's part in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum VerificationState {
-    /// Not known yet.
+    /// An answer is missing.
     Pending,
-    /// It starts.
+    /// The version starts.
     Verified,
-    /// It does not, or nobody could tell in time.
+    /// The version does not start, or an answer was missing at the deadline.
     Failed,
 }
 
-/// What a node found.
+/// The answer of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NodeOutcome {
-    /// It has not said.
+    /// No answer yet.
     Pending,
-    /// It started an instance.
+    /// An instance started.
     Verified(Option<ColdStart>),
-    /// It could not, and why, if it said.
+    /// No instance started; the failure if the node gave one.
     Failed(Option<StartFailure>),
 }
 
 impl NodeOutcome {
-    /// The outcome without its particulars.
+    /// The outcome without details.
     #[must_use]
     pub fn state(&self) -> VerificationState {
         match self {
@@ -54,37 +55,37 @@ impl NodeOutcome {
     }
 }
 
-/// One node's part of a proof.
+/// One node's part in a verification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeVerification<'a> {
-    /// Which node.
+    /// The node.
     pub node: &'a NodeName,
-    /// What it found.
+    /// The answer.
     pub outcome: &'a NodeOutcome,
 }
 
-/// What may happen to a proof.
+/// An event of a verification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VerificationEvent {
-    /// A node answered to the run of this id.
+    /// A node answered.
     Outcome {
-        /// The run it answers to.
+        /// The id of the run.
         id: String,
-        /// Who answers.
+        /// The node.
         node: NodeName,
-        /// What it found.
+        /// The answer.
         outcome: NodeOutcome,
     },
-    /// A node is gone.
+    /// A node disconnected.
     Disconnected {
-        /// Which.
+        /// The node.
         node: NodeName,
     },
-    /// Time passed.
+    /// Time has passed.
     Tick,
 }
 
-/// One run of a proof.
+/// One run of a verification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verification {
     id: String,
@@ -96,7 +97,7 @@ pub struct Verification {
 }
 
 impl Verification {
-    /// Asks `nodes`; FAILED at once if there are none.
+    /// Begins a run on `nodes`; FAILED at once if there are none.
     #[must_use]
     pub fn begin(
         id: impl Into<String>,
@@ -115,11 +116,11 @@ impl Verification {
                 .collect(),
             message: String::new(),
         };
-        begun.settle(now);
+        begun.update_state(now);
         begun
     }
 
-    /// The proof after an event.
+    /// Applies an event.
     #[must_use]
     pub fn apply(mut self, event: VerificationEvent, now: Timestamp) -> Self {
         if !self.is_pending() {
@@ -144,11 +145,11 @@ impl Verification {
             }
             VerificationEvent::Outcome { .. } | VerificationEvent::Tick => {}
         }
-        self.settle(now);
+        self.update_state(now);
         self
     }
 
-    fn settle(&mut self, now: Timestamp) {
+    fn update_state(&mut self, now: Timestamp) {
         let all = |wanted: fn(&NodeOutcome) -> bool| self.nodes.values().all(wanted);
         if self.nodes.is_empty() {
             self.fail(
@@ -168,7 +169,7 @@ impl Verification {
         self.message = message;
     }
 
-    /// Nodes without a proof and why, for a person.
+    /// The nodes that did not verify the version and the reasons, for a person.
     fn reasons(&self) -> String {
         let mut texts: Vec<String> = Vec::new();
         for (node, outcome) in &self.nodes {
@@ -181,9 +182,9 @@ impl Verification {
                 NodeOutcome::Failed(Some(why)) => texts.push(format!("{node}: {}", why.message)),
             }
         }
-        // A person reads three and understands; a thousand nodes would not fit into a status message.
-        let rest = texts.len().saturating_sub(SHOWN_MAX);
-        texts.truncate(SHOWN_MAX);
+        // A thousand nodes would not fit into a status message.
+        let rest = texts.len().saturating_sub(MAX_REASONS_SHOWN);
+        texts.truncate(MAX_REASONS_SHOWN);
         let mut text = texts.join("; ");
         if rest > 0 {
             text.push_str(&format!("; and {rest} more"));
@@ -191,52 +192,52 @@ impl Verification {
         text
     }
 
-    /// Names this run.
+    /// The id of the run.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Where it stands.
+    /// The current state.
     #[must_use]
     pub fn state(&self) -> VerificationState {
         self.state
     }
 
-    /// Whether nodes are still asked.
+    /// Whether the run has not ended.
     #[must_use]
     pub fn is_pending(&self) -> bool {
         self.state == VerificationState::Pending
     }
 
-    /// When it was asked for.
+    /// Time of the request.
     #[must_use]
     pub fn request_time(&self) -> Timestamp {
         self.request_time
     }
 
-    /// FAILED if it is still pending by then.
+    /// The run fails if it is still pending then.
     #[must_use]
     pub fn deadline(&self) -> Timestamp {
         self.deadline
     }
 
-    /// Nodes that were asked and have not dropped out, by name.
+    /// The remaining nodes, by name.
     pub fn nodes(&self) -> impl Iterator<Item = NodeVerification<'_>> {
         self.nodes
             .iter()
             .map(|(node, outcome)| NodeVerification { node, outcome })
     }
 
-    /// Why there is no proof; empty unless FAILED.
+    /// The reasons for FAILED; empty in other states.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
     }
 }
 
-/// How many nodes' reasons a message shows.
-const SHOWN_MAX: usize = 5;
+/// Maximum number of nodes in a message.
+const MAX_REASONS_SHOWN: usize = 5;
 
 #[cfg(test)]
 mod tests {
@@ -281,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn verified_when_all_have() {
+    fn a_version_is_verified_when_all_nodes_have_verified_it() {
         let one = begin(2).apply(answer(0, NodeOutcome::Verified(None)), START);
         assert!(one.is_pending());
         let two = one.apply(answer(1, NodeOutcome::Verified(None)), START);
@@ -290,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn failed_once_all_have_answered_and_one_could_not() {
+    fn a_failed_node_fails_the_run_when_all_have_answered() {
         let one = begin(2).apply(answer(0, failed("exit code 3")), START);
         assert!(one.is_pending(), "the other node may have more to say");
         let two = one.apply(answer(1, NodeOutcome::Verified(None)), START);
@@ -299,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn the_deadline_names_who_was_silent() {
+    fn the_deadline_names_silent_nodes() {
         let late = START.plus(Duration::from_secs(10));
         let over = begin(2)
             .apply(answer(0, NodeOutcome::Verified(None)), START)
@@ -313,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_drops_out_no_longer_counts() {
+    fn a_node_that_disconnects_no_longer_counts() {
         let left = begin(2)
             .apply(answer(0, NodeOutcome::Verified(None)), START)
             .apply(VerificationEvent::Disconnected { node: node(1) }, START);
@@ -325,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_to_another_run_or_by_strangers_do_not_count() {
+    fn answers_to_another_run_or_by_other_nodes_do_not_count() {
         let same = begin(1)
             .apply(
                 VerificationEvent::Outcome {
@@ -352,33 +353,33 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_state_follows_from_what_is_known(
+        fn the_state_follows_from_the_answers(
             count in 0..4_u8, events in proptest::collection::vec(any_event(), 0..20),
         ) {
             let mut now = START;
-            let mut proof = begin(count);
+            let mut verification = begin(count);
             for (event, seconds) in events {
                 now = now.plus(Duration::from_secs(seconds));
-                let before = proof.clone();
-                proof = proof.apply(event, now);
+                let before = verification.clone();
+                verification = verification.apply(event, now);
                 if !before.is_pending() {
-                    prop_assert_eq!(&proof, &before, "an end absorbs every event");
+                    prop_assert_eq!(&verification, &before, "a final state absorbs every event");
                 }
-                prop_assert_eq!(proof.message().is_empty(), proof.state() != VerificationState::Failed);
-                let states: Vec<_> = proof.nodes().map(|n| n.outcome.state()).collect();
+                prop_assert_eq!(verification.message().is_empty(), verification.state() != VerificationState::Failed);
+                let states: Vec<_> = verification.nodes().map(|n| n.outcome.state()).collect();
                 let all_verified = states.iter().all(|s| *s == VerificationState::Verified);
-                match proof.state() {
+                match verification.state() {
                     VerificationState::Verified => prop_assert!(all_verified && !states.is_empty()),
                     VerificationState::Pending => {
                         prop_assert!(states.contains(&VerificationState::Pending));
-                        prop_assert!(now < proof.deadline());
+                        prop_assert!(now < verification.deadline());
                     }
                     VerificationState::Failed => prop_assert!(states.is_empty() || !all_verified),
                 }
             }
-            // Whatever happened, the deadline ends it.
-            let end = proof.deadline();
-            prop_assert!(!proof.apply(VerificationEvent::Tick, end).is_pending());
+            // The deadline ends every run.
+            let end = verification.deadline();
+            prop_assert!(!verification.apply(VerificationEvent::Tick, end).is_pending());
         }
     }
 }

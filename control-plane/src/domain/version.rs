@@ -1,4 +1,4 @@
-//! A version: an immutable specification and what became of it.
+//! A version: an immutable specification, its digest and its verification.
 
 use super::id::{Percent, ServiceId, Tag, Uid, VersionNumber};
 use super::image::ImageDigest;
@@ -9,34 +9,34 @@ use super::verification::Verification;
 /// An immutable revision of a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version {
-    /// Never reused.
+    /// The uid, never reused.
     pub uid: Uid,
-    /// Whose.
+    /// The id of the service.
     pub service: ServiceId,
-    /// Its uid.
+    /// The uid of the service.
     pub service_uid: Uid,
-    /// 1, 2, 3 per service.
+    /// Counts 1, 2, 3 per service.
     pub number: VersionNumber,
-    /// What its containers run.
+    /// The specification of its containers.
     pub spec: VersionSpec,
-    /// What the image resolved to on the first node that resolved it.
+    /// The digest from the first node that resolved the image; `None` until then.
     pub image_digest: Option<ImageDigest>,
     /// Changes when the version is verified or its digest becomes known.
     pub etag: String,
-    /// When it was created.
+    /// Time of creation.
     pub create_time: Timestamp,
-    /// The last request to prove it.
+    /// The last verification; `None` if there was none.
     pub verification: Option<Verification>,
-    /// Its share of traffic now.
+    /// Its current share of traffic.
     pub percent: Percent,
-    /// The tag that names it now; a version has at most one.
+    /// Its current tags, at most one.
     pub tags: Vec<Tag>,
 }
 
 impl Version {
-    /// Whether a request or a proof can reach it, so that the feed carries it.
+    /// Whether traffic, a tag or a pending verification needs it, so that the feed carries it.
     #[must_use]
-    pub fn reachable(&self) -> bool {
+    pub fn is_reachable(&self) -> bool {
         !self.percent.is_zero()
             || !self.tags.is_empty()
             || self

@@ -18,7 +18,7 @@ use crate::feed::Cursor;
 use crate::nodes::registry::{FORGET_AFTER, NodeEntry, StreamId};
 use crate::nodes::report::{NodeIdentity, NodeReport, QuarantinedRoute};
 use crate::nodes::{Nodes, now};
-use crate::store::{self, Said, Store};
+use crate::store::{self, PeerNodeStatus, Store};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -74,16 +74,16 @@ impl Replicas {
             return Ok(());
         }
         let mut cache = self.cache.lock().await;
-        let statuses = self.store.nodes_elsewhere(&self.id).await?;
+        let statuses = self.store.peer_node_rows(&self.id).await?;
         let stale = statuses.iter().filter(|status| {
             cache
                 .get(&status.node)
                 .is_none_or(|cached| cached.stamp != status.stamp)
         });
         let wanted = stale.map(|status| status.node.clone()).collect();
-        let mut said: HashMap<String, Said> = self
+        let mut said: HashMap<String, PeerNodeStatus> = self
             .store
-            .nodes_said(wanted)
+            .peer_node_statuses(wanted)
             .await?
             .into_iter()
             .map(|said| (said.node.clone(), said))
@@ -156,7 +156,7 @@ impl Replicas {
                 Err(_same) => {}
             }
         }
-        if let Err(error) = self.store.leave(&self.id).await {
+        if let Err(error) = self.store.mark_nodes_disconnected(&self.id).await {
             tracing::warn!(%error, "other control planes could not be notified of the shutdown");
         }
     }
@@ -175,7 +175,7 @@ impl Replicas {
             if before.is_some_and(|before| before.0 == stream && before.1 == state) {
                 continue;
             }
-            let said = Said {
+            let said = PeerNodeStatus {
                 node: node.identity.id.clone(),
                 state,
                 report: node
@@ -184,17 +184,17 @@ impl Replicas {
                     .map(|(_, report)| report.encoded.to_vec()),
             };
             if stream.is_some() && before.is_none_or(|before| before.0 != stream) {
-                self.store.take_node(&self.id, &said).await?;
+                self.store.claim_node(&self.id, &said).await?;
             } else {
                 self.store
-                    .update_node(&self.id, stream.is_some(), &said)
+                    .update_node_status(&self.id, stream.is_some(), &said)
                     .await?;
             }
             written.insert(said.node, (stream, said.state));
         }
         if ticked {
-            self.store.vouch(&self.id).await?;
-            self.store.forget_nodes(FORGET_AFTER).await?;
+            self.store.renew_nodes(&self.id).await?;
+            self.store.delete_stale_nodes(FORGET_AFTER).await?;
             self.refresh().await?;
         }
         Ok(())
@@ -252,7 +252,7 @@ impl NodeRecord {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    fn decode(said: &Said, decode: DecodeReport) -> Option<NodeEntry> {
+    fn decode(said: &PeerNodeStatus, decode: DecodeReport) -> Option<NodeEntry> {
         let record: Self = serde_json::from_str(&said.state).ok()?;
         let report = said.report.as_deref().and_then(decode);
         let identity = NodeIdentity {
@@ -300,14 +300,14 @@ mod tests {
         }];
         node.rejection = Some("no".into());
         node.report = Some((Timestamp::from_micros(5), NodeReport::default()));
-        let said = Said {
+        let said = PeerNodeStatus {
             node: "1".into(),
             state: NodeRecord::new(&node).encode(),
             report: Some(Vec::new()),
         };
         let read = NodeRecord::decode(&said, |_| Some(NodeReport::default())).expect("readable");
         assert_eq!(NodeRecord::new(&read), NodeRecord::new(&node));
-        let newer = Said {
+        let newer = PeerNodeStatus {
             state: "{}".into(),
             ..said
         };

@@ -1,46 +1,47 @@
 //! Backup and restore of a SQLite database.
 //!
-//! A backup is one file: what the database held at one moment, taken while writers go on (`VACUUM INTO` reads in one
-//! transaction). It gets its name only once it is whole, checked and on disk.
+//! A backup is one file, a [snapshot](super::snapshot) of the database.
 //!
-//! A restore prepares the new database beside the old one, as an earlier state must not pass for what proxies have
-//! seen since: its schema is brought up to date and it gets a new epoch there. Only then does it take the old one's
-//! place; the old one is kept.
+//! A restored state is older than the one that proxies have seen, so it needs a new epoch. A
+//! restore prepares the new database beside the old one: it migrates the schema and starts the
+//! epoch. Only then does it replace the old database, which is kept under another name.
 
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement};
+use sea_orm::{ConnectionTrait, DbBackend, Statement};
 
 use crate::domain::Timestamp;
 
 use super::connection::{self, file_of, is_server};
 use super::explain::explain_open;
-use super::sqlite::{InUse, Role, beside, cannot, create_private, folder_of};
+use super::snapshot::{copy, stamp, still_url};
+use super::sqlite::{FileLock, OpenMode, io_remedy, parent_dir, with_suffix};
 use super::{Error, Head, Store, StoreOptions};
 
-/// What a restore did.
+/// The result of a restore.
 #[derive(Debug, Clone)]
 pub struct Restored {
-    /// Where the database stands now, in its new epoch.
+    /// The head of the restored database, in its new epoch.
     pub head: Head,
-    /// Where the database that was there before is now.
+    /// The new path of the replaced database; `None` if there was none.
     pub replaced: Option<PathBuf>,
 }
 
-/// Writes a backup of the database at `url` to the file `to`, which must not exist. The database may be in use.
+/// Writes a backup of the database at `url` to the file `to`, which must not exist. The database
+/// may be in use.
 ///
 /// # Errors
-/// [`Error::Backup`] with what to do.
+/// [`Error::Backup`] with the remedy.
 pub async fn backup(url: &str, to: &Path) -> Result<(), Error> {
     let path = sqlite_file(url, "pg_dump --format=custom --file=FILE URL")?;
     if !path.exists() {
         return Err(failed(format!("{} does not exist", path.display())));
     }
-    let _in_use = InUse::take(&path).await.map_err(failed)?;
-    let database = connection::connect(&plain_url(&path), 1, Role::Tool)
+    let _lock = FileLock::acquire(&path).await.map_err(failed)?;
+    let database = connection::connect(&plain_url(&path), 1, OpenMode::Inspect)
         .await
         .map_err(|error| failed(explain_open(&error)))?;
     let done = copy(&database, to).await.map_err(failed);
@@ -48,11 +49,11 @@ pub async fn backup(url: &str, to: &Path) -> Result<(), Error> {
     done
 }
 
-/// Puts a backup in the place of the database that `options` name, in a new epoch. With `force` it may replace one; that
-/// one is kept under another name. No process may have it open.
+/// Replaces the database that `options` name by a backup, in a new epoch. `force` permits replacing
+/// an existing database, which is kept under another name. No process may have it open.
 ///
 /// # Errors
-/// [`Error::Backup`] with what to do; [`Error::DatabaseNewer`] if a newer program made the backup.
+/// [`Error::Backup`] with the remedy; [`Error::DatabaseNewer`] if a newer program made the backup.
 pub async fn restore(
     options: StoreOptions,
     from: &Path,
@@ -66,7 +67,7 @@ pub async fn restore(
     if !from.is_file() {
         return Err(failed(format!("{} is not a file", from.display())));
     }
-    if beside(from, "-wal")
+    if with_suffix(from, "-wal")
         .metadata()
         .is_ok_and(|log| log.len() > 0)
     {
@@ -75,7 +76,7 @@ pub async fn restore(
             from.display()
         )));
     }
-    let Some(_alone) = InUse::take_alone(&path).map_err(failed)? else {
+    let Some(_lock) = FileLock::try_exclusive(&path).map_err(failed)? else {
         return Err(failed(format!(
             "a process has {} open: stop the control plane first",
             path.display()
@@ -87,15 +88,15 @@ pub async fn restore(
             path.display()
         )));
     }
-    let fresh = beside(&path, &format!(".restoring-{}", micros(now)));
+    let fresh = with_suffix(&path, &format!(".restoring-{}", micros(now)));
     let prepared = prepare(&options, from, &fresh, now).await;
     let replaced = match &prepared {
-        Ok(_) => swap(&path, &fresh, now).map_err(|error| failed(cannot(&error))),
+        Ok(_) => swap(&path, &fresh, now).map_err(|error| failed(io_remedy(&error))),
         Err(_) => Ok(None),
     };
-    // The lock of the store that prepared it; and, after a failure, what it left.
+    // Removes the lock file, and after a failure the incomplete database.
     for left in ["", "-wal", "-shm", "-lock"] {
-        let _ = std::fs::remove_file(beside(&fresh, left));
+        let _ = std::fs::remove_file(with_suffix(&fresh, left));
     }
     Ok(Restored {
         head: prepared?,
@@ -103,7 +104,7 @@ pub async fn restore(
     })
 }
 
-/// A copy of the backup, in a new epoch and the schema of this program.
+/// Copies the backup, migrates its schema and starts a new epoch.
 async fn prepare(
     options: &StoreOptions,
     from: &Path,
@@ -117,7 +118,7 @@ async fn prepare(
             explain_open(&error)
         ))
     };
-    let source = connection::connect(&still_url(from), 1, Role::Tool)
+    let source = connection::connect(&still_url(from), 1, OpenMode::Inspect)
         .await
         .map_err(refused)?;
     let copied = copy(&source, fresh)
@@ -147,14 +148,14 @@ async fn prepare(
     head
 }
 
-/// Puts `fresh` in the place of `path`; says where what was there is now.
+/// Replaces `path` by `fresh`; returns the new path of the old database.
 fn swap(path: &Path, fresh: &Path, now: SystemTime) -> io::Result<Option<PathBuf>> {
     let mut replaced = None;
     if path.exists() {
-        let kept = beside(path, &format!(".replaced-{}", stamp(now)));
-        // What SQLite had not yet written back belongs to it.
+        let kept = with_suffix(path, &format!(".replaced-{}", stamp(now)));
+        // The write-ahead log is part of the old database.
         for part in ["-wal", "-shm", ""] {
-            match std::fs::rename(beside(path, part), beside(&kept, part)) {
+            match std::fs::rename(with_suffix(path, part), with_suffix(&kept, part)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 Ok(()) | Err(_) => {}
             }
@@ -162,79 +163,14 @@ fn swap(path: &Path, fresh: &Path, now: SystemTime) -> io::Result<Option<PathBuf
         replaced = Some(kept);
     }
     std::fs::rename(fresh, path)?;
-    File::open(folder_of(path))?.sync_all()?;
+    File::open(parent_dir(path))?.sync_all()?;
     Ok(replaced)
-}
-
-/// A whole and checked copy of a database under a name that is free.
-pub(super) async fn copy(database: &DatabaseConnection, to: &Path) -> Result<(), String> {
-    if to.exists() {
-        return Err(format!("{} exists: give another name", to.display()));
-    }
-    let partial = beside(to, ".partial");
-    let copied = copy_to(database, &partial).await.and_then(|()| {
-        // A hard link, for a rename would replace what came to be there meanwhile.
-        std::fs::hard_link(&partial, to)
-            .and_then(|()| File::open(folder_of(to))?.sync_all())
-            .map_err(|error| format!("{}: {}", to.display(), cannot(&error)))
-    });
-    let _ = std::fs::remove_file(&partial);
-    copied
-}
-
-async fn copy_to(database: &DatabaseConnection, partial: &Path) -> Result<(), String> {
-    let io = |error: io::Error| format!("{}: {}", partial.display(), cannot(&error));
-    // Left by a process that was killed; nobody else uses this name.
-    match std::fs::remove_file(partial) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
-        Ok(()) | Err(_) => {}
-    }
-    // SQLite fills an empty file, and keeps its mode.
-    let file = create_private(partial).map_err(io)?;
-    let name = partial.display().to_string().replace('\'', "''");
-    database
-        .execute_unprepared(&format!("VACUUM INTO '{name}'"))
-        .await
-        .map_err(|error| explain_open(&error))?;
-    file.sync_all().map_err(io)?;
-    check(partial).await
-}
-
-/// Reads all of a copy: a backup that cannot be read is none.
-async fn check(copy: &Path) -> Result<(), String> {
-    let database = connection::connect(&still_url(copy), 1, Role::Tool)
-        .await
-        .map_err(|error| explain_open(&error))?;
-    let said = database
-        .query_one_raw(Statement::from_string(
-            DbBackend::Sqlite,
-            "PRAGMA integrity_check(1)",
-        ))
-        .await;
-    database
-        .close_by_ref()
-        .await
-        .map_err(|error| error.to_string())?;
-    let said: String = said
-        .map_err(|error| explain_open(&error))?
-        .and_then(|row| row.try_get("", "integrity_check").ok())
-        .unwrap_or_default();
-    if said == "ok" {
-        Ok(())
-    } else {
-        Err(format!("the copy is damaged, as its source may be: {said}"))
-    }
-}
-
-/// The name of the backup that is made before the schema is changed.
-pub(super) fn before_migration(database: &Path, newest: &str, now: SystemTime) -> PathBuf {
-    beside(database, &format!(".{newest}.{}.backup", stamp(now)))
 }
 
 fn sqlite_file(url: &str, instead: &str) -> Result<PathBuf, Error> {
     if is_server(url) {
         return Err(failed(format!(
-            "this is for SQLite; for PostgreSQL use its own tools: {instead}"
+            "this command is for SQLite; for PostgreSQL use {instead}"
         )));
     }
     file_of(url).ok_or_else(|| {
@@ -249,11 +185,6 @@ fn plain_url(path: &Path) -> String {
     format!("sqlite://{}?mode=rw", path.display())
 }
 
-/// Of a file that nobody writes: it is read without a lock and without making files beside it.
-fn still_url(path: &Path) -> String {
-    format!("sqlite://{}?mode=ro&immutable=true", path.display())
-}
-
 fn failed(reason: String) -> Error {
     Error::Backup(reason)
 }
@@ -262,32 +193,4 @@ fn micros(now: SystemTime) -> u128 {
     now.duration_since(UNIX_EPOCH)
         .unwrap_or_default()
         .as_micros()
-}
-
-/// `20261124T133000Z`: sorts as time does, and needs no quoting.
-fn stamp(now: SystemTime) -> String {
-    let text = prost_types::Timestamp::from(now).to_string();
-    let seconds = text.split('.').next().unwrap_or(&text);
-    let mut stamp: String = seconds
-        .chars()
-        .filter(|c| !matches!(c, '-' | ':' | 'Z'))
-        .collect();
-    stamp.push('Z');
-    stamp
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    #[test]
-    fn a_backup_is_named_with_schema_and_time() {
-        let now = UNIX_EPOCH + Duration::from_millis(1_795_527_640_513);
-        let name = before_migration(Path::new("/var/cless.db"), "m0001_state", now);
-        assert_eq!(
-            name,
-            Path::new("/var/cless.db.m0001_state.20261124T134040Z.backup")
-        );
-    }
 }

@@ -1,9 +1,9 @@
-//! Opening a database, and beginning transactions on it.
+//! Connections to a database, and transactions on them.
 //!
-//! There is one connection that writes ([`local`](super::local) for a file), so that writers queue in this process, in
-//! order, rather than race for the database's lock, and a few that read beside it. In memory there is one connection for both. What is written is on
-//! disk before it is acknowledged: `synchronous=FULL`, because in WAL mode NORMAL may lose acknowledged commits on power
-//! loss; PostgreSQL's own default is as strict.
+//! One connection writes ([`file_writer`](super::file_writer) for a file), so writes queue in this
+//! process in order and do not compete for the database's lock. A few connections read beside it.
+//! In memory, one connection does both. SQLite runs with `synchronous=FULL`, because NORMAL in WAL
+//! mode may lose acknowledged commits on power loss; PostgreSQL's default is as strict.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,108 +15,49 @@ use sea_orm::{
     IsolationLevel, SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
 
-use super::explain::{explain_open, is_busy};
-use super::local::Local;
-use super::session::Session;
-use super::sqlite::{self, InUse, Role, SqliteUrl};
-use super::{Error, migrate};
+use super::Error;
+use super::explain::is_busy;
+use super::file_writer::FileWriter;
+use super::sqlite::{self, FileLock, OpenMode, SqliteUrl};
+use super::transaction::Transaction;
 
-/// Readers beside the writer: reads are short, and a core more than this would not be free for them.
-const READERS: u32 = 4;
-/// For another process to give SQLite's lock away between two of its writes.
-const LOCKED_WITHIN: Duration = Duration::from_secs(30);
-/// For a server to accept a connection, and for a turn in the queue before it: an operator waits for the message.
+/// Reads are short; more connections would only compete for cores.
+pub(super) const READER_CONNECTIONS: u32 = 4;
+/// Wait for another process to release SQLite's lock between two of its writes.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
+/// Wait for the server to accept a connection, and for a pooled connection.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(10);
-/// What the server does to a session of ours that goes wrong, in milliseconds: a statement that hangs, a lock that another
-/// control plane keeps, and a control plane that stopped in the middle of a write, which all others would wait for.
-const SERVER_LIMITS: [(&str, &str); 3] = [
+/// Server-side limits in milliseconds, for a statement that hangs, a lock held by another control
+/// plane, and a control plane that stopped in the middle of a write and blocks all others.
+const SESSION_TIMEOUTS: [(&str, &str); 3] = [
     ("statement_timeout", "30000"),
     ("lock_timeout", "10000"),
     ("idle_in_transaction_session_timeout", "10000"),
 ];
 
-/// The two sides of a database; clones share their connections.
+/// The connections for writing and reading; clones share them.
 #[derive(Debug, Clone)]
 pub(super) struct Connections {
-    /// Writes on a server and in memory; in a file it is there for migrations.
+    /// Writes to PostgreSQL and to memory; runs migrations of a file.
     pub(super) writer: DatabaseConnection,
     pub(super) reader: DatabaseConnection,
-    /// Writes to a file.
-    pub(super) local: Option<Arc<Local>>,
-    /// Of a SQLite file, for as long as it is open.
-    in_use: Option<Arc<InUse>>,
-    url: String,
+    /// Writes to a file; `None` for PostgreSQL and memory.
+    pub(super) file_writer: Option<Arc<FileWriter>>,
+    /// Held while a SQLite file is open; `None` for PostgreSQL and memory.
+    pub(super) file_lock: Option<Arc<FileLock>>,
+    pub(super) url: String,
 }
 
 impl Connections {
-    /// The URL, if other control planes may write to the same database.
+    /// The URL if other control planes may write to the same database (PostgreSQL), else `None`.
     pub(super) fn shared_url(&self) -> Option<&str> {
         (self.writer.get_database_backend() == DbBackend::Postgres).then_some(&*self.url)
     }
 
-    /// Whether the database is a file that another process may open too.
+    /// Whether the database is a file, which other processes may open.
     pub(super) fn is_file(&self) -> bool {
-        self.in_use.is_some()
+        self.file_lock.is_some()
     }
-}
-
-/// Connects, checks the program and the database for each other, and brings the schema up to date.
-pub(super) async fn open(url: &str) -> Result<Connections, Error> {
-    let fail = |reason: String| Error::Open {
-        url: redacted(url),
-        reason,
-    };
-    let sqlite = SqliteUrl::parse(url);
-    let mut in_use = None;
-    match &sqlite {
-        Some(sqlite) => {
-            sqlite.check().map_err(fail)?;
-            if let SqliteUrl::File { path, .. } = sqlite {
-                in_use = Some(InUse::take(path).await.map_err(fail)?);
-            }
-        }
-        None if is_server(url) => {}
-        None => {
-            return Err(fail(
-                "it is not `sqlite://PATH?mode=rwc` or `postgres://USER:PASSWORD@HOST/NAME`: give one of these"
-                    .to_owned(),
-            ));
-        }
-    }
-    let refused = |error: sea_orm::DbErr| fail(explain_open(&error));
-    let writer = connect(url, 1, Role::Plane).await.map_err(refused)?;
-    if sqlite.is_some() {
-        sqlite::check_library(&writer).await.map_err(refused)?;
-    }
-    let place = match (&sqlite, &in_use) {
-        (Some(SqliteUrl::File { path, .. }), Some(lock)) => migrate::Place::File {
-            path,
-            alone: lock.is_alone(),
-        },
-        (Some(_), _) => migrate::Place::Memory,
-        (None, _) => migrate::Place::Server,
-    };
-    migrate::migrate(&writer, place, &redacted(url)).await?;
-    if let Some(lock) = &mut in_use {
-        lock.share().map_err(|error| fail(sqlite::cannot(&error)))?;
-    }
-    let local = match &sqlite {
-        Some(SqliteUrl::File { path, .. }) => {
-            Some(Arc::new(Local::open(path).await.map_err(refused)?))
-        }
-        _ => None,
-    };
-    let reader = match sqlite {
-        Some(SqliteUrl::Memory) => writer.clone(),
-        _ => connect(url, READERS, Role::Plane).await.map_err(refused)?,
-    };
-    Ok(Connections {
-        writer,
-        reader,
-        local,
-        in_use: in_use.map(Arc::new),
-        url: url.to_owned(),
-    })
 }
 
 /// Whether a URL names a PostgreSQL server.
@@ -132,48 +73,49 @@ pub(super) fn file_of(url: &str) -> Option<PathBuf> {
     }
 }
 
-/// A pool of connections.
+/// Opens a pool of connections.
 pub(super) async fn connect(
     url: &str,
-    most: u32,
-    role: Role,
+    max_connections: u32,
+    mode: OpenMode,
 ) -> Result<DatabaseConnection, sea_orm::DbErr> {
     let mut options = ConnectOptions::new(url);
     options
-        .max_connections(most)
+        .max_connections(max_connections)
         .min_connections(1)
         .idle_timeout(None::<Duration>)
         .max_lifetime(None::<Duration>)
         .sqlx_logging(false)
         .record_stmt_in_spans(false);
     if is_server(url) {
-        // A server that restarted leaves dead connections behind: one that is tried is replaced.
+        // A restarted server leaves dead connections in the pool; testing replaces them.
         options
             .acquire_timeout(SERVER_TIMEOUT)
             .test_before_acquire(true)
             .map_sqlx_postgres_opts(|options| {
                 options
                     .application_name("cless-control-plane")
-                    .options(SERVER_LIMITS)
+                    .options(SESSION_TIMEOUTS)
             });
     } else {
-        sqlite::configure(&mut options, role);
+        sqlite::configure(&mut options, mode);
     }
     Database::connect(options).await
 }
 
-/// What a transaction that may write begins with.
-pub(super) type First<T> = for<'a> fn(&'a Session) -> BoxFuture<'a, Result<T, sea_orm::DbErr>>;
+/// The first statement of a write transaction.
+pub(super) type FirstStatement<T> =
+    for<'a> fn(&'a Transaction) -> BoxFuture<'a, Result<T, sea_orm::DbErr>>;
 
-/// Begins a transaction that may write, with a first statement of it.
+/// Begins a write transaction and runs its first statement.
 ///
-/// On SQLite it takes the lock at once: one that begins by reading and then writes is refused as busy without waiting.
-/// On PostgreSQL each statement reads what is committed by then; as all writers begin by locking one row, that is what
-/// the one before left, and no order of statements can fail to serialise.
+/// SQLite takes the lock at once: a transaction that reads before it writes fails as busy without
+/// waiting. On PostgreSQL each statement reads the latest commits. All writers first lock the same
+/// row, so transactions run one after the other and never fail to serialise.
 pub(super) async fn begin_write<T>(
     connections: &Connections,
-    first: First<T>,
-) -> Result<(Session, T), sea_orm::DbErr> {
+    first: FirstStatement<T>,
+) -> Result<(Transaction, T), sea_orm::DbErr> {
     let options = || match connections.writer.get_database_backend() {
         DbBackend::Sqlite => TransactionOptions {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
@@ -188,16 +130,18 @@ pub(super) async fn begin_write<T>(
     let begun = Instant::now();
     loop {
         let tried = async {
-            let session = match &connections.local {
-                Some(local) => Session::Local(local.begin().await),
-                None => Session::Pooled(connections.writer.begin_with_options(options()).await?),
+            let session = match &connections.file_writer {
+                Some(writer) => Transaction::File(writer.begin().await),
+                None => {
+                    Transaction::Pooled(connections.writer.begin_with_options(options()).await?)
+                }
             };
             let found = first(&session).await?;
             Ok((session, found))
         };
         match tried.await {
-            // Another process writes: its turns are short.
-            Err(error) if is_busy(&error) && begun.elapsed() < LOCKED_WITHIN => {
+            // Another process writes; its transactions are short.
+            Err(error) if is_busy(&error) && begun.elapsed() < LOCK_TIMEOUT => {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             begun => return begun,
@@ -210,7 +154,7 @@ pub(super) async fn begin_read(
     connection: &DatabaseConnection,
 ) -> Result<DatabaseTransaction, Error> {
     let options = match connection.get_database_backend() {
-        // A SQLite transaction sees the state of its first read, without being asked.
+        // A SQLite transaction always reads the state of its first statement.
         DbBackend::Sqlite => TransactionOptions::default(),
         _ => TransactionOptions {
             isolation_level: Some(IsolationLevel::RepeatableRead),

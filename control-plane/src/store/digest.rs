@@ -1,7 +1,7 @@
-//! The digest of the route table: the sum modulo 2^256 of SHA-256 over each route's bytes.
+//! The digest of the route table: the sum modulo 2^256 of SHA-256 over the bytes of each route.
 //!
-//! Law: it depends on the routes alone, not on their order nor on how the table came to be, so a change is one
-//! subtraction and one addition, and a chain of changes ends where a rebuild does.
+//! Invariant: the digest depends only on the set of routes. A change is one subtraction and one
+//! addition, and a sequence of changes gives the digest of a rebuild.
 
 use sha2::{Digest as _, Sha256};
 
@@ -9,7 +9,6 @@ use sha2::{Digest as _, Sha256};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct TableDigest([u8; 32]);
 
-/// SHA-256.
 pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
@@ -23,7 +22,7 @@ impl TableDigest {
         self.0
     }
 
-    /// The table with a route more, given by its SHA-256.
+    /// Adds a route, given by its SHA-256.
     #[must_use]
     pub(super) fn plus(self, route: &[u8; 32]) -> Self {
         let mut sum = [0; 32];
@@ -37,7 +36,7 @@ impl TableDigest {
         Self(sum)
     }
 
-    /// The table with a route less.
+    /// Removes a route, given by its SHA-256.
     #[must_use]
     pub(super) fn minus(self, route: &[u8; 32]) -> Self {
         let mut rest = [0; 32];
@@ -59,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn carries_and_borrows_run_through() {
+    fn carries_and_borrows_propagate() {
         let mut one = [0; 32];
         one[31] = 1;
         let all = TableDigest([0xff; 32]);
@@ -74,7 +73,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn order_and_detours_do_not_matter(
+        fn the_digest_depends_only_on_the_set_of_routes(
             routes in proptest::collection::vec(any::<[u8; 32]>(), 0..12),
             detours in proptest::collection::vec(any::<[u8; 32]>(), 0..4),
         ) {

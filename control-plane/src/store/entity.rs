@@ -1,11 +1,12 @@
-//! The tables, as `cless-migrations` lays them out. They stop here: `row` turns them into domain types.
+//! SeaORM entities of the tables that `cless-migrations` creates. `row` converts them to domain
+//! types.
 
 #![expect(
     unreachable_pub,
     reason = "the derives make public items, whatever the module's visibility"
 )]
 
-/// `services`: a service and the traffic in force.
+/// `services`: services and their current traffic.
 pub(super) mod services {
     use sea_orm::entity::prelude::*;
 
@@ -36,7 +37,7 @@ pub(super) mod services {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// `hosts`: who owns a host; the primary key keeps hosts unique.
+/// `hosts`: the owner of each host. The primary key keeps hosts unique.
 pub(super) mod hosts {
     use sea_orm::entity::prelude::*;
 
@@ -106,7 +107,7 @@ pub(super) mod versions {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// `traffic_revisions`: history, never rewritten.
+/// `traffic_revisions`: the traffic history; rows never change.
 pub(super) mod traffic_revisions {
     use sea_orm::entity::prelude::*;
 
@@ -131,7 +132,7 @@ pub(super) mod traffic_revisions {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// `request_ids`: what a repeat of a request answers.
+/// `request_ids`: results of requests with a request id.
 pub(super) mod request_ids {
     use sea_orm::entity::prelude::*;
 
@@ -175,7 +176,7 @@ pub(super) mod feed_state {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// `routes`: the route table as the feed carries it.
+/// `routes`: the encoded route table.
 pub(super) mod routes {
     use sea_orm::entity::prelude::*;
 
@@ -196,7 +197,7 @@ pub(super) mod routes {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// `route_changes`: one row a revision.
+/// `route_changes`: the change log, one row per revision.
 pub(super) mod route_changes {
     use sea_orm::entity::prelude::*;
 

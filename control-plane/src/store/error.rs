@@ -1,77 +1,77 @@
-//! Why the store refused or failed.
+//! Errors of the store.
 
 use crate::domain::{self, HostName, ServiceId};
 
-/// A condition that does not hold now but may later.
+/// A condition that does not hold now but may hold later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Precondition {
-    /// Which kind, in capitals: `VERSION_IN_USE`.
+    /// Machine-readable kind, such as `VERSION_IN_USE`.
     pub kind: &'static str,
-    /// The resource name it is about.
+    /// The resource name.
     pub subject: String,
-    /// What is wrong and the remedy.
+    /// The problem and the remedy.
     pub description: String,
 }
 
-/// What went wrong.
+/// An error of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A field of the request contradicts what is stored.
     #[error(transparent)]
     Invalid(#[from] domain::Error),
-    /// No such resource.
+    /// The resource does not exist.
     #[error("{name} does not exist")]
     NotFound {
-        /// `cless.v1.Service` and the like.
+        /// Resource type, such as `cless.v1.Service`.
         kind: &'static str,
-        /// Its resource name.
+        /// The resource name.
         name: String,
     },
-    /// The name is taken.
+    /// A resource of that name exists.
     #[error("{name} exists already: choose another id, or update it")]
     AlreadyExists {
-        /// `cless.v1.Service` and the like.
+        /// Resource type, such as `cless.v1.Service`.
         kind: &'static str,
-        /// Its resource name.
+        /// The resource name.
         name: String,
     },
-    /// A host routes to another service, or is the default or a tag host of one.
+    /// The host belongs to another service, as its default host, an extra host or a tag host.
     #[error(
         "the host {host} belongs to services/{owner}: choose another one, or remove it there first"
     )]
     HostTaken {
         /// The host.
         host: HostName,
-        /// Whose it is.
+        /// The service that owns it.
         owner: ServiceId,
     },
     /// The resource was changed since the caller read it.
     #[error("{name} was changed meanwhile (its etag is {found}): read it again and repeat")]
     EtagMismatch {
-        /// Its resource name.
+        /// The resource name.
         name: String,
-        /// The etag it has now.
+        /// Its current etag.
         found: String,
     },
-    /// It cannot be done now.
+    /// The state of resources does not permit the request now.
     #[error("{}", .0.iter().map(|p| p.description.as_str()).collect::<Vec<_>>().join("; "))]
     FailedPrecondition(Vec<Precondition>),
-    /// A request id was used for another request within a day.
+    /// The request id was used for a different request within a day.
     #[error("request_id {request_id} was used for another request: use a new one for each")]
     RequestIdReused {
-        /// The id.
+        /// The request id.
         request_id: String,
     },
-    /// What the feed would carry for a service is over the limit.
+    /// The encoded route of a service would exceed the limit.
     #[error(
         "the route of services/{service} would take {size} bytes, at most {limit} are allowed: use fewer traffic targets, tags or hosts, or less env, command and args in their versions"
     )]
     RouteTooLarge {
-        /// Whose route.
+        /// The service.
         service: ServiceId,
-        /// Its encoded size.
+        /// Encoded size in bytes.
         size: usize,
-        /// The most allowed.
+        /// Maximum size in bytes.
         limit: usize,
     },
     /// The database was written by a newer program.
@@ -79,26 +79,26 @@ pub enum Error {
         "the database at {url} holds the migration `{migration}`, which this program does not know: it was written by a newer cless; run that one, or restore a backup made by this one"
     )]
     DatabaseNewer {
-        /// Where, without a password.
+        /// URL without the password.
         url: String,
-        /// The newest migration that is unknown.
+        /// The newest unknown migration.
         migration: String,
     },
     /// The database cannot be opened.
     #[error("cannot open the database at {url}: {reason}")]
     Open {
-        /// Where, without a password.
+        /// URL without the password.
         url: String,
-        /// What is wrong and the remedy.
+        /// The problem and the remedy.
         reason: String,
     },
-    /// A backup or a restore was not done.
+    /// A backup or a restore failed.
     #[error("{0}")]
     Backup(String),
-    /// The database is busy, full or gone; a repeat may succeed.
+    /// The database is busy, full or unreachable; a repeat may succeed.
     #[error("the database cannot be used now: {0}; try again")]
     Unavailable(String),
-    /// The database failed, or holds what this program did not write.
+    /// The database failed, or contains data that this program did not write.
     #[error("the database failed: {0}")]
     Database(String),
 }

@@ -1,10 +1,10 @@
-//! What a database's error means, and what to do about it.
+//! Classification of database errors, and their remedies.
 
 use sea_orm::{DbErr, RuntimeErr};
 
 use super::Error;
 
-/// Why a database cannot be opened, for the person who starts the program.
+/// Explains to the operator why the database cannot be opened.
 pub(super) fn explain_open(error: &DbErr) -> String {
     match code(error).as_deref() {
         Some("26") => {
@@ -25,11 +25,11 @@ pub(super) fn explain_open(error: &DbErr) -> String {
     }
 }
 
-/// What helps, where that is known.
+/// The remedy for an error, if known.
 fn remedy(error: &DbErr) -> Option<&'static str> {
     Some(match code(error)?.as_str() {
         "8" => "it is read-only: give this user the right to write it and its folder",
-        "10" => "the disk that holds it fails: look at the system's log",
+        "10" => "the disk that holds it fails: read the system log",
         "11" | "26" => {
             "it is damaged: stop the control plane and restore it from a backup (`cless-control-plane restore`)"
         }
@@ -38,8 +38,8 @@ fn remedy(error: &DbErr) -> Option<&'static str> {
     })
 }
 
-/// Whether the server asks for the transaction to be repeated: nothing of it was done.
-pub(super) fn is_to_be_repeated(error: &DbErr) -> bool {
+/// Whether PostgreSQL rolled the transaction back and asks to repeat it.
+pub(super) fn must_retry(error: &DbErr) -> bool {
     matches!(code(error).as_deref(), Some("40001" | "40P01"))
 }
 
@@ -63,22 +63,22 @@ fn code(error: &DbErr) -> Option<String> {
         return None;
     };
     let code = database.code()?;
-    // SQLite's extended codes hold the primary one in their lowest byte; a SQLSTATE has five characters.
+    // SQLite's extended codes contain the primary one in the lowest byte. A SQLSTATE has five
+    // characters.
     match code.parse::<u32>() {
         Ok(number) if code.len() < 5 => Some((number & 0xff).to_string()),
         _ => Some(code.into_owned()),
     }
 }
 
-/// Whether a repeat may succeed.
-fn is_passing(error: &DbErr) -> bool {
+fn is_transient(error: &DbErr) -> bool {
     use sea_orm::sqlx::Error as Sqlx;
     match code(error).as_deref() {
-        // SQLite: 5 busy, 6 locked, 8 read-only, 10 input/output, 13 full. Read-only is a disk that was remounted: the
-        // database was opened for writing.
+        // SQLite: 5 busy, 6 locked, 8 read-only, 10 input/output, 13 full. Read-only means a
+        // remounted disk, because the database was opened for writing.
         Some("5" | "6" | "8" | "10" | "13") => true,
-        // PostgreSQL: 08xxx connection, 25006 a standby, 40xxx to be repeated, 53xxx out of resources, 55P03 a lock,
-        // 57xxx shutting down or timed out, 25P03 and 25P04 timed out.
+        // PostgreSQL: 08xxx connection, 25006 standby, 40xxx repeat the transaction, 53xxx out of
+        // resources, 55P03 lock, 57xxx shutdown or timeout, 25P03 and 25P04 timeout.
         Some("25006" | "25P03" | "25P04" | "55P03") => true,
         Some(state) => {
             state.len() == 5
@@ -102,7 +102,7 @@ impl From<DbErr> for Error {
             Some(remedy) => format!("{remedy} ({error})"),
             None => error.to_string(),
         };
-        if is_passing(&error) {
+        if is_transient(&error) {
             Self::Unavailable(text)
         } else {
             Self::Database(text)

@@ -1,4 +1,4 @@
-//! What the feed reads: the head, the table, and what changed since.
+//! Queries of the feed: the head, the table, and the changes since a revision.
 
 use std::sync::Arc;
 
@@ -11,77 +11,62 @@ use crate::domain::{Timestamp, Uid};
 use super::digest::TableDigest;
 use super::entity::{feed_state, route_changes, routes};
 use super::types::{Changes, Head, RouteChange, RouteOp, Since, StoredRoute};
-use super::write::{FEED_STATE_ID, Outcome};
+use super::write::{FEED_STATE_ID, WriteOutcome, write_span};
 use super::{Error, Inner, Store, connection, row, table};
 
-/// What the publisher reads; [`Store`] is one.
+/// The source of the feed's publisher; implemented by [`Store`].
 pub trait FeedSource: Send + Sync + 'static {
-    /// The newest revision as far as it is known here; a hint that may be late or missing.
+    /// Watches the newest known revision; a notification may be late or missing.
     fn subscribe(&self) -> watch::Receiver<i64>;
 
-    /// The whole table, by uid, as of one moment.
-    ///
-    /// # Errors
-    /// If it cannot be read.
+    /// Reads a consistent snapshot of the table, ordered by uid.
     fn load_table(&self) -> impl Future<Output = Result<(Head, Vec<StoredRoute>), Error>> + Send;
 
-    /// What happened after a revision, as of one moment.
-    ///
-    /// # Errors
-    /// If it cannot be read.
+    /// Reads a consistent snapshot of the changes after a revision.
     fn changes_since(&self, revision: i64) -> impl Future<Output = Result<Since, Error>> + Send;
 
-    /// The digest of the table after a revision, if that is still known.
-    ///
-    /// # Errors
-    /// If it cannot be read.
+    /// The digest of the table after a revision; `None` if the change log no longer has it.
     fn digest_at(
         &self,
         revision: i64,
     ) -> impl Future<Output = Result<Option<[u8; 32]>, Error>> + Send;
 }
 
-impl FeedSource for Store {
-    fn subscribe(&self) -> watch::Receiver<i64> {
-        self.subscribe()
-    }
-
-    async fn load_table(&self) -> Result<(Head, Vec<StoredRoute>), Error> {
-        self.load_table().await
-    }
-
-    async fn changes_since(&self, revision: i64) -> Result<Since, Error> {
-        self.changes_since(revision).await
-    }
-
-    async fn digest_at(&self, revision: i64) -> Result<Option<[u8; 32]>, Error> {
-        self.digest_at(revision).await
-    }
-}
-
 impl Store {
-    /// Where the table stands. Subscribers hear of it too, so that a store that others write to is followed by polling.
-    ///
-    /// # Errors
-    /// If the database cannot be read.
+    /// Reads the head, and notifies subscribers of it. Polling it follows a database that others
+    /// write to.
     pub async fn head(&self) -> Result<Head, Error> {
-        let head = read_head(&self.inner.connections.reader).await?;
+        let head = read_head(self.reader()).await?;
         self.inner.advance(head.revision);
         Ok(head)
     }
 
-    /// The newest revision committed through this store, or seen by [`head`](Self::head).
-    #[must_use]
-    pub fn subscribe(&self) -> watch::Receiver<i64> {
+    /// Starts a new epoch, in which every proxy reloads the table. Rebuilds routes and digest.
+    ///
+    /// # Errors
+    /// If the database cannot be written, or a rebuilt route cannot be stored.
+    pub async fn new_epoch(&self, now: Timestamp) -> Result<Head, Error> {
+        let span = write_span!("new_epoch");
+        self.write(span, now, false, |tx| {
+            Box::pin(async move {
+                tx.rebuild_hosts().await?;
+                tx.rebuild_table().await?;
+                tx.restart_history(Uuid::new_v4().to_string()).await?;
+                Ok(WriteOutcome::Changed(()))
+            })
+        })
+        .await?;
+        self.head().await
+    }
+}
+
+impl FeedSource for Store {
+    fn subscribe(&self) -> watch::Receiver<i64> {
         self.inner.head.subscribe()
     }
 
-    /// The whole table, by uid, as of one moment.
-    ///
-    /// # Errors
-    /// If the database cannot be read.
-    pub async fn load_table(&self) -> Result<(Head, Vec<StoredRoute>), Error> {
-        let db = connection::begin_read(&self.inner.connections.reader).await?;
+    async fn load_table(&self) -> Result<(Head, Vec<StoredRoute>), Error> {
+        let db = connection::begin_read(self.reader()).await?;
         let head = read_head(&db).await?;
         let routes = routes::Entity::find()
             .order_by_asc(routes::Column::ServiceUid)
@@ -94,12 +79,8 @@ impl Store {
         Ok((head, routes))
     }
 
-    /// What happened after a revision, as of one moment.
-    ///
-    /// # Errors
-    /// If the database cannot be read.
-    pub async fn changes_since(&self, revision: i64) -> Result<Since, Error> {
-        let db = connection::begin_read(&self.inner.connections.reader).await?;
+    async fn changes_since(&self, revision: i64) -> Result<Since, Error> {
+        let db = connection::begin_read(self.reader()).await?;
         let head = read_head(&db).await?;
         if revision > head.revision || revision < head.compacted_revision {
             db.rollback().await?;
@@ -117,7 +98,7 @@ impl Store {
             .into_iter()
             .map(read_change)
             .collect::<Result<_, _>>()?;
-        // A route carries the revision that last changed it, so these are the ones upserted since and still there.
+        // A route has the revision that last changed it, so these are the routes changed since.
         let routes = routes::Entity::find()
             .filter(routes::Column::Revision.gt(revision))
             .order_by_asc(routes::Column::ServiceUid)
@@ -134,48 +115,28 @@ impl Store {
         }))
     }
 
-    /// The digest of the table after a revision, if that is still known.
-    ///
-    /// # Errors
-    /// If the database cannot be read.
-    pub async fn digest_at(&self, revision: i64) -> Result<Option<[u8; 32]>, Error> {
+    async fn digest_at(&self, revision: i64) -> Result<Option<[u8; 32]>, Error> {
         let digest: Option<Vec<u8>> = route_changes::Entity::find_by_id(revision)
             .select_only()
             .column(route_changes::Column::Digest)
             .into_tuple()
-            .one(&self.inner.connections.reader)
+            .one(self.reader())
             .await?;
         digest
             .map(|digest| row::bytes32("route_changes.digest", digest))
             .transpose()
     }
-
-    /// Starts a new epoch, as after a restore: every proxy takes the whole table anew. Routes and digest are rebuilt.
-    ///
-    /// # Errors
-    /// If the database cannot be written, or a rebuilt route cannot be stored.
-    pub async fn new_epoch(&self, now: Timestamp) -> Result<Head, Error> {
-        self.write(now, false, |tx| {
-            Box::pin(async move {
-                tx.rebuild_hosts().await?;
-                tx.rebuild_table().await?;
-                tx.restart_history(Uuid::new_v4().to_string()).await?;
-                Ok(Outcome::Changed(()))
-            })
-        })
-        .await?;
-        self.head().await
-    }
 }
 
-/// Makes the state of a new database; finds whether an old one holds what this program would have written.
-pub(super) async fn prepare(store: &Store, now: Timestamp) -> Result<(), Error> {
+/// Fills a new database; rebuilds an existing one whose routes this program would store
+/// differently.
+pub(super) async fn initialize(store: &Store, now: Timestamp) -> Result<(), Error> {
     let inner = Arc::clone(&store.inner);
     let known = feed_state::Entity::find_by_id(FEED_STATE_ID)
         .one(&inner.connections.writer)
         .await?;
     if known.is_none() {
-        return create_state(&inner, now).await;
+        return create_feed_state(&inner, now).await;
     }
     let db = connection::begin_read(&inner.connections.reader).await?;
     let head = read_head(&db).await?;
@@ -185,17 +146,17 @@ pub(super) async fn prepare(store: &Store, now: Timestamp) -> Result<(), Error> 
     if !current {
         tracing::warn!(
             revision = head.revision,
-            "the stored routes are not as this program writes them (an upgrade, or another domain): building them anew in a new epoch"
+            "stored routes are outdated (an upgrade, or another domain): rebuilding them in a new epoch"
         );
         store.new_epoch(now).await?;
     }
     Ok(())
 }
 
-async fn create_state(inner: &Inner, now: Timestamp) -> Result<(), Error> {
+async fn create_feed_state(inner: &Inner, now: Timestamp) -> Result<(), Error> {
     use sea_orm::ActiveValue::Set;
     let digest = TableDigest::default().to_bytes().to_vec();
-    // Another process may have come first.
+    // Another process may have created it first.
     let (db, known) = connection::begin_write(&inner.connections, |db| {
         Box::pin(feed_state::Entity::find_by_id(FEED_STATE_ID).one(db))
     })
@@ -229,7 +190,7 @@ async fn read_head(db: &impl ConnectionTrait) -> Result<Head, Error> {
     let state = feed_state::Entity::find_by_id(FEED_STATE_ID)
         .one(db)
         .await?
-        .ok_or_else(|| Error::Database("the row of feed_state is gone".to_owned()))?;
+        .ok_or_else(|| Error::Database("feed_state has no row".to_owned()))?;
     Ok(Head {
         cluster: state.cluster,
         epoch: state.epoch,

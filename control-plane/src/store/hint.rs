@@ -1,8 +1,8 @@
-//! Hints from other control planes on the same PostgreSQL that the head has moved.
+//! Hints that another control plane on the same PostgreSQL has committed a revision.
 //!
-//! A hint says no more than "look": whoever gets one reads the head. The publisher looks each second anyway, so one that
-//! is lost costs a second and nothing else. Only writes that step the revision send one, for a notification takes a lock
-//! of the whole server at commit.
+//! A hint carries no data: its receiver reads the head. The publisher polls every second anyway, so
+//! a lost hint only delays. Only writes that make a revision send one, because a notification takes
+//! a server-wide lock at commit.
 
 use std::time::Duration;
 
@@ -13,18 +13,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::Store;
 
-/// Channels are of one database.
+/// A channel belongs to one database.
 const CHANNEL: &str = "cless_feed";
-/// Between two tries to listen: until then each look at the head is the publisher's.
+/// Pause between two attempts to listen; meanwhile the publisher polls.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Sends a hint, at commit.
+/// Sends a hint when the transaction commits.
 pub(super) async fn send(db: &impl ConnectionTrait) -> Result<(), DbErr> {
     db.execute_unprepared(&format!("NOTIFY {CHANNEL}")).await?;
     Ok(())
 }
 
-/// Follows hints until `shutdown`; ends at once where no other control plane can be.
+/// Follows hints until `shutdown`; returns at once if the database is not PostgreSQL.
 pub(crate) async fn follow(store: Store, shutdown: CancellationToken) {
     let Some(url) = store.inner.connections.shared_url().map(str::to_owned) else {
         return;
@@ -38,7 +38,7 @@ pub(crate) async fn follow(store: Store, shutdown: CancellationToken) {
         if let Err(error) = ended
             && !std::mem::replace(&mut failing, true)
         {
-            tracing::warn!(%error, "hints of other control planes do not come; looking each second");
+            tracing::warn!(%error, "cannot receive hints of other control planes; polling every second");
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -52,8 +52,8 @@ async fn listen(store: &Store, url: &str, failing: &mut bool) -> Result<(), sqlx
     listener.listen(CHANNEL).await?;
     *failing = false;
     loop {
-        // Also once at first and after a lost connection (`None`), for what was not heard meanwhile. An error is the
-        // publisher's to tell.
+        // Reads the head also at the start and after a reconnect (`None`), for missed hints. The
+        // publisher reports errors.
         let _ = store.head().await;
         listener.try_recv().await?;
         while listener.next_buffered().is_some() {}

@@ -1,4 +1,5 @@
-//! Who owns a host: default, extra and tag hosts of all services in one table, whose primary key keeps them unique.
+//! Ownership of hosts: default, extra and tag hosts of all services in one table, whose primary key
+//! keeps them unique.
 
 use sea_orm::ActiveValue::Set;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
@@ -10,7 +11,7 @@ use super::entity::{hosts, services};
 use super::row::ServiceRow;
 use super::write::WriteTx;
 
-/// Why a service has a host.
+/// The origin of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HostKind {
     /// `NAME.DOMAIN`
@@ -31,19 +32,19 @@ impl HostKind {
     }
 }
 
-/// Parameters of one statement: SQLite takes 32 766.
+/// Hosts per statement: SQLite takes 32 766 parameters.
 const BATCH: usize = 5000;
 
 impl WriteTx {
-    /// Gives a service new hosts.
-    pub(super) async fn take_hosts(
+    /// Assigns new hosts to a service.
+    pub(super) async fn claim_hosts(
         &self,
         service_uid: &str,
         kind: HostKind,
-        wanted: &[HostName],
+        hosts: &[HostName],
     ) -> Result<(), Error> {
-        for batch in wanted.chunks(BATCH) {
-            self.refuse_taken(batch).await?;
+        for batch in hosts.chunks(BATCH) {
+            self.check_unclaimed(batch).await?;
             let rows = batch.iter().map(|host| hosts::ActiveModel {
                 host: Set(host.as_str().to_owned()),
                 service_uid: Set(service_uid.to_owned()),
@@ -61,31 +62,31 @@ impl WriteTx {
         &self,
         service_uid: &str,
         kind: HostKind,
-        wanted: &[HostName],
+        hosts: &[HostName],
     ) -> Result<(), Error> {
         hosts::Entity::delete_many()
             .filter(hosts::Column::ServiceUid.eq(service_uid))
             .filter(hosts::Column::Kind.eq(kind.as_str()))
             .exec(&self.db)
             .await?;
-        self.take_hosts(service_uid, kind, wanted).await
+        self.claim_hosts(service_uid, kind, hosts).await
     }
 
-    async fn refuse_taken(&self, wanted: &[HostName]) -> Result<(), Error> {
+    async fn check_unclaimed(&self, hosts: &[HostName]) -> Result<(), Error> {
         let taken = hosts::Entity::find()
             .find_also_related(services::Entity)
-            .filter(hosts::Column::Host.is_in(wanted.iter().map(HostName::as_str)))
+            .filter(hosts::Column::Host.is_in(hosts.iter().map(HostName::as_str)))
             .order_by_asc(hosts::Column::Host)
             .one(&self.db)
             .await?;
         let Some((row, owner)) = taken else {
             return Ok(());
         };
-        let foreign = |reason: Reason| Error::Database(format!("hosts: {reason}"));
+        let corrupt = |reason: Reason| Error::Database(format!("hosts: {reason}"));
         let owner = owner.map(|owner| owner.name).unwrap_or_default();
         Err(Error::HostTaken {
-            host: HostName::parse(row.host).map_err(foreign)?,
-            owner: ServiceId::parse(owner).map_err(foreign)?,
+            host: HostName::parse(row.host).map_err(corrupt)?,
+            owner: ServiceId::parse(owner).map_err(corrupt)?,
         })
     }
 
@@ -98,7 +99,7 @@ impl WriteTx {
             .map_err(|reason| Error::Database(format!("a tag does not fit its host: {reason}")))
     }
 
-    /// Derives default and tag hosts anew: they change with the domain.
+    /// Rebuilds default and tag hosts, which depend on the domain.
     pub(super) async fn rebuild_hosts(&self) -> Result<(), Error> {
         hosts::Entity::delete_many()
             .filter(hosts::Column::Kind.ne(HostKind::Extra.as_str()))
@@ -107,9 +108,9 @@ impl WriteTx {
         for model in services::Entity::find().all(&self.db).await? {
             let row = ServiceRow::new(model, &self.inner.domain)?;
             let default = std::slice::from_ref(&row.service.default_host);
-            self.take_hosts(&row.model.uid, HostKind::Default, default)
+            self.claim_hosts(&row.model.uid, HostKind::Default, default)
                 .await?;
-            self.take_hosts(&row.model.uid, HostKind::Tag, &self.tag_hosts(&row)?)
+            self.claim_hosts(&row.model.uid, HostKind::Tag, &self.tag_hosts(&row)?)
                 .await?;
         }
         Ok(())

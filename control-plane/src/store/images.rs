@@ -1,4 +1,4 @@
-//! The images that versions need, for nodes that would remove others.
+//! The images that versions need; nodes may remove all others.
 
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
@@ -11,20 +11,17 @@ use super::{Error, Store, row};
 /// The image of a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetainedImage {
-    /// The version; the order of the list.
+    /// The uid of the version.
     pub version: Uid,
-    /// As its specification names it.
+    /// The image reference in its specification.
     pub image: ImageRef,
-    /// What it resolved to, once a node has said so.
+    /// The resolved digest; `None` until a node reports it.
     pub digest: Option<ImageDigest>,
 }
 
 impl Store {
-    /// The images of all versions, whether or not anything reaches them, by uid, at most `limit` after
-    /// `after`. A version that exists from the first page to the last is in exactly one of them.
-    ///
-    /// # Errors
-    /// If the database cannot be read.
+    /// Lists the images of all versions, reachable or not, by uid, at most `limit` after `after`. A
+    /// version that exists throughout the listing appears exactly once.
     pub async fn list_retained_images(
         &self,
         limit: u32,
@@ -34,10 +31,7 @@ impl Store {
         if let Some(after) = after {
             query = query.filter(versions::Column::Uid.gt(after.as_str()));
         }
-        let found = query
-            .limit(u64::from(limit) + 1)
-            .all(&self.inner.connections.reader)
-            .await?;
+        let found = query.limit(u64::from(limit) + 1).all(self.reader()).await?;
         Page::cut(found, limit, |model| {
             let spec: VersionSpec = row::read("versions.spec", &model.spec)?;
             Ok(RetainedImage {

@@ -1,4 +1,4 @@
-//! Bringing the schema up to date: forward only, each change in a transaction, a backup first.
+//! Schema migrations: forward only, each in a transaction, after a backup.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -7,38 +7,38 @@ use cless_migrations::{Migrator, MigratorTrait};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr};
 
 use super::explain::explain_open;
-use super::{Error, backup};
+use super::{Error, snapshot};
 
-/// Names the lock that control planes which start at once take before they look at the schema: "cless" in ASCII.
+/// Advisory lock that serialises migrations of control planes that start together: "cless" in
+/// ASCII.
 const SCHEMA_LOCK: i64 = 0x63_6c_65_73_73;
 
-/// What kind of database it is.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Place<'a> {
-    /// Of this process alone.
+pub(super) enum DatabaseKind<'a> {
+    /// SQLite in memory.
     Memory,
-    /// A SQLite file; `alone` if no other process has it open.
-    File { path: &'a Path, alone: bool },
+    /// A SQLite file; `exclusive` if no other process has it open.
+    File { path: &'a Path, exclusive: bool },
     /// PostgreSQL.
     Server,
 }
 
-/// Refuses a database of a newer program; applies what an older one lacks. `shown` is the URL without its password.
+/// Refuses a database of a newer program; applies missing migrations.
 pub(super) async fn migrate(
     writer: &DatabaseConnection,
-    place: Place<'_>,
-    shown: &str,
+    kind: DatabaseKind<'_>,
+    redacted_url: &str,
 ) -> Result<(), Error> {
     let migration = Migration {
         writer,
-        place,
-        shown,
+        kind,
+        redacted_url,
     };
-    if !matches!(place, Place::Server) {
+    if !matches!(kind, DatabaseKind::Server) {
         return migration.run().await;
     }
-    // The pool has one connection, so this session has the lock, and loses it if it ends. A change of a large table, and
-    // the wait for another process to make it, may take longer than any statement of a request.
+    // The pool has one connection, so the session keeps the lock until it ends. Migrating a large
+    // table, or waiting for another process to do it, may exceed the usual timeouts.
     migration
         .statement(format!(
             "SET statement_timeout = 0; SET lock_timeout = 0; SELECT pg_advisory_lock({SCHEMA_LOCK})"
@@ -55,59 +55,63 @@ pub(super) async fn migrate(
 
 struct Migration<'a> {
     writer: &'a DatabaseConnection,
-    place: Place<'a>,
-    shown: &'a str,
+    kind: DatabaseKind<'a>,
+    redacted_url: &'a str,
 }
 
 impl Migration<'_> {
     async fn run(&self) -> Result<(), Error> {
         let refused = |error: DbErr| self.refused(explain_open(&error));
-        let unknown = Migrator::unknown_change(self.writer)
+        let unknown = Migrator::unknown_migration(self.writer)
             .await
             .map_err(refused)?;
         if let Some(migration) = unknown {
             return Err(Error::DatabaseNewer {
-                url: self.shown.to_owned(),
+                url: self.redacted_url.to_owned(),
                 migration,
             });
         }
-        let standing = Migrator::standing(self.writer).await.map_err(refused)?;
-        if standing.pending == 0 {
+        let status = Migrator::schema_status(self.writer)
+            .await
+            .map_err(refused)?;
+        if status.pending == 0 {
             return Ok(());
         }
-        if let Place::File { alone: false, .. } = self.place {
+        if let DatabaseKind::File {
+            exclusive: false, ..
+        } = self.kind
+        {
             return Err(self.refused(
-                "its schema must be changed, and another process has it open: stop the older control plane first"
+                "its schema must be migrated, and another process has it open: stop the older control plane first"
                     .to_owned(),
             ));
         }
-        if let Some(newest) = standing.newest {
+        if let Some(newest) = status.newest {
             self.back_up(&newest).await?;
         }
         Migrator::up(self.writer, None).await.map_err(refused)
     }
 
-    /// Before the schema of a database that holds something is changed.
+    /// Backs up a database that is not empty.
     async fn back_up(&self, newest: &str) -> Result<(), Error> {
-        match self.place {
-            Place::Memory => {}
-            Place::File { path, .. } => {
-                let copy = backup::before_migration(path, newest, SystemTime::now());
-                backup::copy(self.writer, &copy).await.map_err(|reason| {
+        match self.kind {
+            DatabaseKind::Memory => {}
+            DatabaseKind::File { path, .. } => {
+                let copy = snapshot::before_migration(path, newest, SystemTime::now());
+                snapshot::copy(self.writer, &copy).await.map_err(|reason| {
                     self.refused(format!(
-                        "no backup can be made before its schema is changed: {reason}"
+                        "cannot back it up before migrating its schema: {reason}"
                     ))
                 })?;
                 tracing::info!(
                     schema = newest,
                     backup = %copy.display(),
-                    "the schema is older than this program: a backup was made, now it is brought up to date"
+                    "migrating an older schema; a backup was made"
                 );
             }
-            Place::Server => tracing::warn!(
+            DatabaseKind::Server => tracing::warn!(
                 schema = newest,
-                "the schema is older than this program and is brought up to date; a backup of a PostgreSQL database is \
-                 made with pg_dump, not by this program"
+                "migrating an older schema without a backup: use pg_dump to back up PostgreSQL"
             ),
         }
         Ok(())
@@ -123,7 +127,7 @@ impl Migration<'_> {
 
     fn refused(&self, reason: String) -> Error {
         Error::Open {
-            url: self.shown.to_owned(),
+            url: self.redacted_url.to_owned(),
             reason,
         }
     }

@@ -1,54 +1,56 @@
-//! The state of a cluster in a database: the only place that knows SQL.
+//! The database of a cluster; the only code that knows SQL.
 //!
-//! | module | what it does |
+//! | module | purpose |
 //! |---|---|
-//! | `connection` | opens SQLite or PostgreSQL, begins transactions on them |
-//! | `sqlite` | a database that is a file: its lock, its connections |
-//! | `local` | the connection that writes to a file, and its thread |
-//! | `session` | a transaction, wherever it is |
-//! | `migrate`, `backup` | the schema brought up to date; backup and restore |
-//! | `write` | the frame of every write: change, revision, log |
-//! | `batch` | the queue of writers, and the commit that they share |
-//! | `hint`, `node_status` | what control planes on one PostgreSQL tell each other |
-//! | `explain` | what a database's error means, and the remedy |
-//! | `table`, `digest` | the materialised routes and their digest |
-//! | `feed` | what the feed reads: head, table, changes since |
-//! | `services`, `versions`, `verify`, `traffic` | the resources |
-//! | `hosts`, `requests` | unique hosts, repeated requests |
+//! | `open`, `connection` | opens SQLite or PostgreSQL; connections and transactions |
+//! | `sqlite` | a database file: URL, lock, settings |
+//! | `file_writer` | the connection that writes to a file, and its thread |
+//! | `transaction` | a write transaction, of either kind |
+//! | `migrate`, `snapshot`, `backup` | schema migrations; consistent copies; backup and restore |
+//! | `write` | steps common to all writes: change, revision, change log |
+//! | `write_queue` | group commit |
+//! | `hint`, `node_status` | what control planes on one PostgreSQL share |
+//! | `explain` | database errors and their remedies |
+//! | `table`, `digest` | the stored routes and their digest |
+//! | `feed` | queries of the feed: head, table, changes since |
+//! | `services`, `versions`, `verifications`, `traffic` | the resources |
+//! | `hosts`, `idempotency` | unique hosts, repeated requests |
 //! | `images` | the images that versions need |
-//! | `entity`, `row` | tables, and rows to domain types |
+//! | `entity`, `row` | tables; conversion of rows to domain types |
 //!
-//! Laws: revisions count every committed write that readers of the feed may see, without gaps, in commit order; the
-//! stored routes and their digest equal a rebuild from scratch; a write that was acknowledged is on disk, one that was
-//! not is whole or absent; with `validate_only` nothing changes.
+//! Invariants: every committed write that the feed carries makes one revision, without gaps, in
+//! commit order; stored routes and digest equal a rebuild from scratch; an acknowledged write is on
+//! disk, any other is there completely or not at all; `validate_only` changes nothing.
 //!
-//! Time comes in as an argument; only uids and epochs are drawn here.
+//! Callers pass the time; uids and epochs are generated here.
 
 mod backup;
-mod batch;
 mod connection;
 mod digest;
 mod entity;
 mod error;
 mod explain;
 mod feed;
+mod file_writer;
 mod hint;
 mod hosts;
+mod idempotency;
 mod images;
-mod local;
 mod migrate;
 mod node_status;
-mod requests;
+mod open;
 mod row;
 mod services;
-mod session;
+mod snapshot;
 mod sqlite;
 mod table;
 mod traffic;
+mod transaction;
 mod types;
-mod verify;
+mod verifications;
 mod versions;
 mod write;
+mod write_queue;
 
 #[cfg(test)]
 mod tests;
@@ -56,6 +58,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use sea_orm::DatabaseConnection;
 use tokio::sync::watch;
 
 use crate::domain::{Domain, Timestamp};
@@ -65,7 +68,7 @@ pub use error::{Error, Precondition};
 pub use feed::FeedSource;
 pub(crate) use hint::follow as follow_hints;
 pub use images::RetainedImage;
-pub(crate) use node_status::Said;
+pub(crate) use node_status::PeerNodeStatus;
 pub use types::{
     Changes, Head, NewService, Page, RouteChange, RouteCodec, RouteOp, Since, StoreOptions,
     StoredRoute, WriteOptions, Written,
@@ -73,7 +76,7 @@ pub use types::{
 
 use connection::Connections;
 
-/// A handle on the state; clones share it.
+/// A handle on the database; clones share it.
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Inner>,
@@ -84,11 +87,11 @@ struct Inner {
     domain: Domain,
     codec: RouteCodec,
     head: watch::Sender<i64>,
-    writers: batch::Writers,
+    write_queue: write_queue::WriteQueue,
 }
 
 impl Inner {
-    /// Tells subscribers of a revision; they never hear of an older one after a newer.
+    /// Publishes a revision to subscribers, unless they know a newer one.
     fn advance(&self, revision: i64) {
         self.head.send_if_modified(|head| {
             let newer = revision > *head;
@@ -101,50 +104,49 @@ impl Inner {
 }
 
 impl Store {
-    /// Opens the database and brings its schema up to date; makes it if the URL says so.
+    /// Opens the database, creates it if the URL says so, and migrates its schema.
     ///
-    /// Routes that are not as this program would write them (after an upgrade, or with another domain) are built anew in
-    /// a new epoch.
+    /// Starts a new epoch if the stored routes differ from those that this program would store
+    /// (after an upgrade, or for another domain).
     ///
     /// # Errors
-    /// [`Error::Open`] with what to do, [`Error::DatabaseNewer`], [`Error::HostTaken`] if hosts collide in a new domain.
+    /// [`Error::Open`] with the remedy, [`Error::DatabaseNewer`], [`Error::HostTaken`] if hosts
+    /// collide in a new domain.
     pub async fn open(options: StoreOptions) -> Result<Self, Error> {
         let store = Self {
             inner: Arc::new(Inner {
-                connections: connection::open(&options.url).await?,
+                connections: open::open(&options.url).await?,
                 domain: options.domain,
                 codec: options.codec,
                 head: watch::Sender::new(0),
-                writers: batch::Writers::default(),
+                write_queue: write_queue::WriteQueue::default(),
             }),
         };
-        feed::prepare(&store, Timestamp::from(SystemTime::now())).await?;
+        feed::initialize(&store, Timestamp::from(SystemTime::now())).await?;
         Ok(store)
     }
 
-    /// Ends all connections after what is under way.
-    ///
-    /// # Errors
-    /// If the database cannot be closed in order; what was acknowledged is safe all the same.
+    /// Closes all connections after the statements that run.
     pub async fn close(&self) -> Result<(), Error> {
         self.inner.connections.reader.close_by_ref().await?;
-        if let Some(local) = &self.inner.connections.local {
-            local.close().await?;
+        if let Some(writer) = &self.inner.connections.file_writer {
+            writer.close().await?;
         }
         self.inner.connections.writer.close_by_ref().await?;
         Ok(())
     }
 
-    /// Whether the database answers.
-    ///
-    /// # Errors
-    /// If it does not.
+    /// Checks that the database answers.
     pub async fn ping(&self) -> Result<(), Error> {
-        self.inner.connections.reader.ping().await?;
+        self.reader().ping().await?;
         Ok(())
     }
 
-    /// What default and tag hosts end with.
+    fn reader(&self) -> &DatabaseConnection {
+        &self.inner.connections.reader
+    }
+
+    /// The domain of default and tag hosts.
     #[must_use]
     pub fn domain(&self) -> &Domain {
         &self.inner.domain

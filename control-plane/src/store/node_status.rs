@@ -1,8 +1,9 @@
-//! What nodes say, shared between control planes on one PostgreSQL.
+//! Status of nodes, shared between control planes on one PostgreSQL.
 //!
-//! A row belongs to the replica that its node connected to last; only that one changes it and vouches for it each second.
-//! A replica that dies stops vouching, and its rows grow old by the database's clock, which is the one clock that all
-//! replicas share. The table is unlogged, costs no revision and sends no hint: a report is never a write of the feed.
+//! A row belongs to the replica that its node connected to last. Only that replica changes it and
+//! renews it every second. The rows of a dead replica age by the database's clock, the only one
+//! that all replicas share. The table is unlogged, and writing to it makes no revision and sends no
+//! hint.
 
 use std::time::Duration;
 
@@ -14,27 +15,27 @@ use super::{Error, Store};
 /// Microseconds since 1970 by the database's clock.
 const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
 
-/// What a node said, as its replica wrote it.
+/// The status of a node, written by the replica that it is connected to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Said {
+pub(crate) struct PeerNodeStatus {
     /// The node's random id.
     pub(crate) node: String,
-    /// What the replica knows of it.
+    /// The replica's record of the node, JSON.
     pub(crate) state: String,
-    /// Its last report, if there was one.
+    /// Its last report; `None` before the first.
     pub(crate) report: Option<Vec<u8>>,
 }
 
-/// How fresh a node's row is.
+/// The age of a node's row.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct NodeStatus {
+pub(crate) struct PeerNodeRow {
     /// The node's random id.
     pub(crate) node: String,
-    /// Whether its replica has a stream of it.
+    /// Whether the node has a stream to its replica.
     pub(crate) connected: bool,
-    /// How long ago its replica vouched for the row.
+    /// Time since its replica last renewed the row.
     pub(crate) age: Duration,
-    /// Changes with what was said.
+    /// Changes with the status.
     pub(crate) stamp: String,
 }
 
@@ -44,25 +45,29 @@ impl Store {
         self.inner.connections.shared_url().is_some()
     }
 
-    /// Takes the row of a node that has connected to this replica, whoever had it.
-    pub(crate) async fn take_node(&self, replica: &str, said: &Said) -> Result<(), Error> {
+    /// Makes this replica the owner of a node's row, when the node connects.
+    pub(crate) async fn claim_node(
+        &self,
+        replica: &str,
+        status: &PeerNodeStatus,
+    ) -> Result<(), Error> {
         let sql = format!(
             "INSERT INTO node_status (node, replica, connected, seen, stamp, state, report) \
              VALUES ($1, $2, true, {NOW}, $3, $4, $5) \
              ON CONFLICT (node) DO UPDATE SET replica = excluded.replica, connected = true, \
              seen = excluded.seen, stamp = excluded.stamp, state = excluded.state, report = excluded.report"
         );
-        self.node_sql(sql, said_values(replica, said)).await?;
+        self.node_sql(sql, status_values(replica, status)).await?;
         Ok(())
     }
 
-    /// Changes the row of a node that this replica has. Where there is none any more (the server crashed) it is made;
-    /// one that another replica has is left to it.
-    pub(crate) async fn update_node(
+    /// Changes the row of a node that this replica owns, or creates it if a server crash lost it.
+    /// The row of another replica stays unchanged.
+    pub(crate) async fn update_node_status(
         &self,
         replica: &str,
         connected: bool,
-        said: &Said,
+        status: &PeerNodeStatus,
     ) -> Result<(), Error> {
         let sql = format!(
             "INSERT INTO node_status (node, replica, connected, seen, stamp, state, report) \
@@ -71,36 +76,36 @@ impl Store {
              seen = excluded.seen, stamp = excluded.stamp, state = excluded.state, report = excluded.report \
              WHERE node_status.replica = excluded.replica"
         );
-        let mut values = said_values(replica, said);
+        let mut values = status_values(replica, status);
         values.push(connected.into());
         self.node_sql(sql, values).await?;
         Ok(())
     }
 
-    /// Says that this replica lives and has the streams that it says it has.
-    pub(crate) async fn vouch(&self, replica: &str) -> Result<(), Error> {
+    /// Renews the rows of all nodes connected to this replica.
+    pub(crate) async fn renew_nodes(&self, replica: &str) -> Result<(), Error> {
         let sql = format!("UPDATE node_status SET seen = {NOW} WHERE replica = $1 AND connected");
         self.node_sql(sql, vec![replica.into()]).await?;
         Ok(())
     }
 
-    /// Says that this replica ends, and its streams with it.
-    pub(crate) async fn leave(&self, replica: &str) -> Result<(), Error> {
+    /// Marks all nodes of this replica as disconnected, at shutdown.
+    pub(crate) async fn mark_nodes_disconnected(&self, replica: &str) -> Result<(), Error> {
         let sql = "UPDATE node_status SET connected = false WHERE replica = $1".to_owned();
         self.node_sql(sql, vec![replica.into()]).await?;
         Ok(())
     }
 
-    /// Drops rows for which nobody has vouched for `after`.
-    pub(crate) async fn forget_nodes(&self, after: Duration) -> Result<(), Error> {
+    /// Deletes rows that were not renewed for `after`.
+    pub(crate) async fn delete_stale_nodes(&self, after: Duration) -> Result<(), Error> {
         let micros = i64::try_from(after.as_micros()).unwrap_or(i64::MAX);
         let sql = format!("DELETE FROM node_status WHERE seen < {NOW} - $1");
         self.node_sql(sql, vec![micros.into()]).await?;
         Ok(())
     }
 
-    /// The nodes that other replicas have.
-    pub(crate) async fn nodes_elsewhere(&self, replica: &str) -> Result<Vec<NodeStatus>, Error> {
+    /// The age of the rows that other replicas own.
+    pub(crate) async fn peer_node_rows(&self, replica: &str) -> Result<Vec<PeerNodeRow>, Error> {
         let statement = Statement::from_sql_and_values(
             DbBackend::Postgres,
             format!(
@@ -108,16 +113,11 @@ impl Store {
             ),
             [replica.into()],
         );
-        let rows = self
-            .inner
-            .connections
-            .reader
-            .query_all_raw(statement)
-            .await?;
+        let rows = self.reader().query_all_raw(statement).await?;
         rows.iter()
             .map(|row| {
                 let age: i64 = row.try_get("", "age")?;
-                Ok(NodeStatus {
+                Ok(PeerNodeRow {
                     node: row.try_get("", "node")?,
                     connected: row.try_get("", "connected")?,
                     stamp: row.try_get("", "stamp")?,
@@ -127,8 +127,11 @@ impl Store {
             .collect()
     }
 
-    /// What these nodes said.
-    pub(crate) async fn nodes_said(&self, nodes: Vec<String>) -> Result<Vec<Said>, Error> {
+    /// The status of these nodes.
+    pub(crate) async fn peer_node_statuses(
+        &self,
+        nodes: Vec<String>,
+    ) -> Result<Vec<PeerNodeStatus>, Error> {
         if nodes.is_empty() {
             return Ok(Vec::new());
         }
@@ -141,15 +144,10 @@ impl Store {
             ),
             nodes.into_iter().map(Value::from),
         );
-        let rows = self
-            .inner
-            .connections
-            .reader
-            .query_all_raw(statement)
-            .await?;
+        let rows = self.reader().query_all_raw(statement).await?;
         rows.iter()
             .map(|row| {
-                Ok(Said {
+                Ok(PeerNodeStatus {
                     node: row.try_get("", "node")?,
                     state: row.try_get("", "state")?,
                     report: row.try_get("", "report")?,
@@ -160,17 +158,17 @@ impl Store {
 
     async fn node_sql(&self, sql: String, values: Vec<Value>) -> Result<(), Error> {
         let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
-        self.inner.connections.reader.execute_raw(statement).await?;
+        self.reader().execute_raw(statement).await?;
         Ok(())
     }
 }
 
-fn said_values(replica: &str, said: &Said) -> Vec<Value> {
+fn status_values(replica: &str, status: &PeerNodeStatus) -> Vec<Value> {
     vec![
-        said.node.as_str().into(),
+        status.node.as_str().into(),
         replica.into(),
         Uuid::new_v4().to_string().into(),
-        said.state.as_str().into(),
-        said.report.clone().into(),
+        status.state.as_str().into(),
+        status.report.clone().into(),
     ]
 }

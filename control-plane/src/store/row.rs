@@ -1,7 +1,7 @@
-//! Rows to domain types and back.
+//! Conversion between rows and domain types.
 //!
-//! What is read was checked before it was written, so it is not checked again; what does not read at all was not
-//! written by this program, and is an [`Error::Database`] that names the column.
+//! Values were checked before they were written. A value that cannot be read is an
+//! [`Error::Database`] that names the column.
 
 use sea_orm::ActiveValue::Set;
 use serde::Serialize;
@@ -16,7 +16,7 @@ use super::Error;
 use super::entity::{routes, services, traffic_revisions, versions};
 use super::types::StoredRoute;
 
-/// A service with the traffic in force.
+/// A service with its current traffic.
 #[derive(Debug, Clone)]
 pub(super) struct ServiceRow {
     pub(super) service: Service,
@@ -35,12 +35,12 @@ pub(super) fn write<T: Serialize>(value: &T) -> Result<String, Error> {
         .map_err(|error| Error::Database(format!("a value cannot be written: {error}")))
 }
 
-fn foreign(error: impl std::fmt::Display) -> Error {
+fn corrupt(error: impl std::fmt::Display) -> Error {
     Error::Database(format!("a row was not written by this program: {error}"))
 }
 
 pub(super) fn digest(column: Option<String>) -> Result<Option<ImageDigest>, Error> {
-    column.map(ImageDigest::parse).transpose().map_err(foreign)
+    column.map(ImageDigest::parse).transpose().map_err(corrupt)
 }
 
 pub(super) fn bytes32(column: &str, bytes: Vec<u8>) -> Result<[u8; 32], Error> {
@@ -49,7 +49,8 @@ pub(super) fn bytes32(column: &str, bytes: Vec<u8>) -> Result<[u8; 32], Error> {
         .map_err(|_| Error::Database(format!("the column {column} does not hold 32 bytes")))
 }
 
-/// A counter that cannot be mistaken for the one of a resource of the same name that is gone.
+/// A counter with a part of the uid, so that the etag of a deleted resource of the same name never
+/// matches.
 fn etag(uid: &str, counter: i64) -> String {
     let tail = uid.rsplit('-').next().unwrap_or(uid);
     format!("{counter}-{tail}")
@@ -57,7 +58,7 @@ fn etag(uid: &str, counter: i64) -> String {
 
 impl ServiceRow {
     pub(super) fn new(model: services::Model, domain: &Domain) -> Result<Self, Error> {
-        let id = ServiceId::parse(model.name.as_str()).map_err(foreign)?;
+        let id = ServiceId::parse(model.name.as_str()).map_err(corrupt)?;
         let split: TrafficSplit = read("services.targets", &model.targets)?;
         let slots: Option<Slots> = model
             .slots
@@ -65,7 +66,7 @@ impl ServiceRow {
             .map(|slots| read("services.slots", slots))
             .transpose()?;
         let service = Service {
-            uid: Uid::parse(model.uid.as_str()).map_err(foreign)?,
+            uid: Uid::parse(model.uid.as_str()).map_err(corrupt)?,
             default_host: domain.service_host(&id),
             id,
             hosts: read("services.hosts", &model.hosts)?,
@@ -118,7 +119,7 @@ impl ServiceRow {
     }
 
     pub(super) fn version(&self, row: versions::Model) -> Result<Version, Error> {
-        let number = VersionNumber::new(row.number).map_err(foreign)?;
+        let number = VersionNumber::new(row.number).map_err(corrupt)?;
         let target = self.split.target(number);
         let verification: Option<Verification> = row
             .verification
@@ -127,7 +128,7 @@ impl ServiceRow {
             .transpose()?;
         Ok(Version {
             etag: etag(&row.uid, row.etag),
-            uid: Uid::parse(row.uid).map_err(foreign)?,
+            uid: Uid::parse(row.uid).map_err(corrupt)?,
             service: self.service.id.clone(),
             service_uid: self.service.uid.clone(),
             number,
@@ -144,7 +145,7 @@ impl ServiceRow {
     }
 }
 
-/// The columns that a verification fills.
+/// Sets the columns of a verification.
 pub(super) fn verification_columns(
     row: &mut versions::ActiveModel,
     verification: &Verification,
@@ -158,8 +159,8 @@ pub(super) fn verification_columns(
 
 pub(super) fn stored_route(row: routes::Model) -> Result<StoredRoute, Error> {
     Ok(StoredRoute {
-        service_uid: Uid::parse(row.service_uid).map_err(foreign)?,
-        service: ServiceId::parse(row.service).map_err(foreign)?,
+        service_uid: Uid::parse(row.service_uid).map_err(corrupt)?,
+        service: ServiceId::parse(row.service).map_err(corrupt)?,
         revision: row.revision,
         sha256: bytes32("routes.digest", row.digest)?,
         body: row.body.into(),

@@ -1,4 +1,4 @@
-//! Services.
+//! Queries and writes of services.
 
 use sea_orm::ActiveValue::Set;
 use sea_orm::{
@@ -13,16 +13,16 @@ use crate::domain::{
 
 use super::entity::services;
 use super::hosts::HostKind;
-use super::requests::Named;
+use super::idempotency::IdempotencyKey;
 use super::row::{self, ServiceRow};
 use super::types::{NewService, Page, WriteOptions, Written};
-use super::write::{Outcome, WriteTx};
+use super::write::{WriteOutcome, WriteTx, write_span};
 use super::{Error, Store};
 
-/// The kind of a service in errors.
+/// The resource type in errors.
 const KIND: &str = "cless.v1.Service";
 
-/// The service of that id, with its traffic.
+/// Finds a service with its traffic.
 pub(super) async fn find(
     db: &impl ConnectionTrait,
     domain: &Domain,
@@ -43,7 +43,7 @@ pub(super) fn not_found(id: &ServiceId) -> Error {
     }
 }
 
-/// Refuses a write by somebody who has not seen the last one.
+/// Refuses a write based on an older state of the resource.
 pub(super) fn check_etag(name: String, given: Option<&str>, found: &str) -> Result<(), Error> {
     if given.is_some_and(|given| given != found) {
         return Err(Error::EtagMismatch {
@@ -54,7 +54,7 @@ pub(super) fn check_etag(name: String, given: Option<&str>, found: &str) -> Resu
     Ok(())
 }
 
-/// Extra hosts name each host once, and not the default one, which is always there.
+/// Refuses extra hosts that repeat each other or the default host.
 fn check_extra(default: &HostName, extra: &[HostName]) -> Result<(), domain::Error> {
     let mut violations = Violations::new();
     let mut seen = std::collections::BTreeSet::new();
@@ -79,7 +79,7 @@ impl WriteTx {
         find(&self.db, &self.inner.domain, id).await
     }
 
-    /// The service of a uid; `id` names it in the error if it is gone.
+    /// Finds a service by uid; `id` names it in the error.
     pub(super) async fn service_by_uid(
         &self,
         uid: &str,
@@ -92,7 +92,7 @@ impl WriteTx {
         ServiceRow::new(model, &self.inner.domain)
     }
 
-    /// Writes the columns that are set, and this revision.
+    /// Updates the columns that are set, and the revision.
     pub(super) async fn save_service(
         &self,
         mut change: services::ActiveModel,
@@ -104,11 +104,11 @@ impl WriteTx {
     async fn create_service(
         &mut self,
         new: NewService,
-        named: Option<Named>,
-    ) -> Result<Outcome<Service>, Error> {
-        if let Some(first) = self.repeated(named.as_ref()).await? {
+        key: Option<IdempotencyKey>,
+    ) -> Result<WriteOutcome<Service>, Error> {
+        if let Some(first) = self.first_result(key.as_ref()).await? {
             let row = self.service_by_uid(&first.service_uid, &new.id).await?;
-            return Ok(Outcome::Replayed(row.service, first.revision));
+            return Ok(WriteOutcome::Replayed(row.service, first.revision));
         }
         match self.service(&new.id).await {
             Err(Error::NotFound { .. }) => {}
@@ -142,14 +142,14 @@ impl WriteTx {
         services::Entity::insert(model.clone().into_active_model())
             .exec_without_returning(&self.db)
             .await?;
-        self.take_hosts(&model.uid, HostKind::Default, &[default])
+        self.claim_hosts(&model.uid, HostKind::Default, &[default])
             .await?;
-        self.take_hosts(&model.uid, HostKind::Extra, &new.hosts)
+        self.claim_hosts(&model.uid, HostKind::Extra, &new.hosts)
             .await?;
-        self.remember(named, &model.uid, 0).await?;
+        self.save_first_result(key, &model.uid, 0).await?;
         let row = ServiceRow::new(model, &self.inner.domain)?;
         self.store_route(&row, Vec::new()).await?;
-        Ok(Outcome::Changed(row.service))
+        Ok(WriteOutcome::Changed(row.service))
     }
 
     async fn update_service(
@@ -157,7 +157,7 @@ impl WriteTx {
         id: &ServiceId,
         etag: Option<&str>,
         patch: ServicePatch,
-    ) -> Result<Outcome<Service>, Error> {
+    ) -> Result<WriteOutcome<Service>, Error> {
         let row = self.service(id).await?;
         check_etag(name::service(id), etag, &row.service.etag)?;
         let mut change = services::ActiveModel {
@@ -181,22 +181,22 @@ impl WriteTx {
         }
         let row = self.save_service(change).await?;
         self.refresh_route(&row).await?;
-        Ok(Outcome::Changed(row.service))
+        Ok(WriteOutcome::Changed(row.service))
     }
 
     async fn delete_service(
         &mut self,
         id: &ServiceId,
         etag: Option<&str>,
-    ) -> Result<Outcome<()>, Error> {
+    ) -> Result<WriteOutcome<()>, Error> {
         let row = self.service(id).await?;
         check_etag(name::service(id), etag, &row.service.etag)?;
         self.remove_route(&row.service.uid).await?;
-        // Hosts, versions and history go with it.
+        // Foreign keys delete its hosts, versions and history.
         services::Entity::delete_by_id(row.model.uid.as_str())
             .exec(&self.db)
             .await?;
-        Ok(Outcome::Changed(()))
+        Ok(WriteOutcome::Changed(()))
     }
 }
 
@@ -204,34 +204,32 @@ impl Store {
     /// Creates a service without traffic.
     ///
     /// # Errors
-    /// [`Error::AlreadyExists`], [`Error::HostTaken`], [`Error::Invalid`] (a host given twice),
+    /// [`Error::AlreadyExists`], [`Error::HostTaken`], [`Error::Invalid`] (a repeated host),
     /// [`Error::RequestIdReused`], [`Error::RouteTooLarge`].
     pub async fn create_service(
         &self,
         new: NewService,
-        how: WriteOptions,
+        options: WriteOptions,
     ) -> Result<Written<Service>, Error> {
         let content = (&new.id, &new.hosts, &new.settings, &new.labels);
-        let named = Named::new(how.request_id, "CreateService", &content)?;
-        self.write(how.now, how.validate_only, move |tx| {
-            Box::pin(tx.create_service(new, named))
+        let key = IdempotencyKey::new(options.request_id, "CreateService", &content)?;
+        let span = write_span!("create_service", service = %new.id);
+        self.write(span, options.now, options.validate_only, move |tx| {
+            Box::pin(tx.create_service(new, key))
         })
         .await
     }
 
-    /// One service.
+    /// Reads a service.
     ///
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn get_service(&self, id: &ServiceId) -> Result<Service, Error> {
-        let row = find(&self.inner.connections.reader, &self.inner.domain, id).await?;
+        let row = find(self.reader(), &self.inner.domain, id).await?;
         Ok(row.service)
     }
 
-    /// Services by id, at most `limit` of those after `after`.
-    ///
-    /// # Errors
-    /// If the database cannot be read.
+    /// Lists services by id, at most `limit` of those after `after`.
     pub async fn list_services(
         &self,
         limit: u32,
@@ -241,35 +239,33 @@ impl Store {
         if let Some(after) = after {
             query = query.filter(services::Column::Name.gt(after.as_str()));
         }
-        let found = query
-            .limit(u64::from(limit) + 1)
-            .all(&self.inner.connections.reader)
-            .await?;
+        let found = query.limit(u64::from(limit) + 1).all(self.reader()).await?;
         Page::cut(found, limit, |model| {
             Ok(ServiceRow::new(model, &self.inner.domain)?.service)
         })
     }
 
-    /// Changes hosts, labels or settings.
+    /// Updates hosts, labels or settings.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::EtagMismatch`], [`Error::HostTaken`], [`Error::Invalid`] (settings that contradict
-    /// each other, a host given twice), [`Error::RouteTooLarge`].
+    /// [`Error::NotFound`], [`Error::EtagMismatch`], [`Error::HostTaken`], [`Error::Invalid`]
+    /// (contradictory settings, a repeated host), [`Error::RouteTooLarge`].
     pub async fn update_service(
         &self,
         id: &ServiceId,
         etag: Option<&str>,
         patch: ServicePatch,
-        how: WriteOptions,
+        options: WriteOptions,
     ) -> Result<Written<Service>, Error> {
+        let span = write_span!("update_service", service = %id);
         let (id, etag) = (id.clone(), etag.map(str::to_owned));
-        self.write(how.now, how.validate_only, move |tx| {
+        self.write(span, options.now, options.validate_only, move |tx| {
             Box::pin(async move { tx.update_service(&id, etag.as_deref(), patch).await })
         })
         .await
     }
 
-    /// Deletes a service, its versions, its traffic and its history.
+    /// Deletes a service with its versions, traffic and history.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::EtagMismatch`].
@@ -277,10 +273,11 @@ impl Store {
         &self,
         id: &ServiceId,
         etag: Option<&str>,
-        how: WriteOptions,
+        options: WriteOptions,
     ) -> Result<Written<()>, Error> {
+        let span = write_span!("delete_service", service = %id);
         let (id, etag) = (id.clone(), etag.map(str::to_owned));
-        self.write(how.now, how.validate_only, move |tx| {
+        self.write(span, options.now, options.validate_only, move |tx| {
             Box::pin(async move { tx.delete_service(&id, etag.as_deref()).await })
         })
         .await

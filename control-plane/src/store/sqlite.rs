@@ -1,13 +1,13 @@
-//! SQLite as a file: where it is, who else uses it, and how it is set up.
+//! A SQLite file: its URL, its lock, its settings.
 //!
 //! ```text
-//!   cless.db       the database (cless.db-wal and cless.db-shm are SQLite's own)
-//!   cless.db-lock  empty; locked for as long as a process has the database open
+//!   cless.db       the database (cless.db-wal and cless.db-shm belong to SQLite)
+//!   cless.db-lock  empty; locked while a process has the database open
 //! ```
 //!
-//! Processes that serve share the lock; one that changes the schema or puts another file in the database's place has it
-//! alone. SQLite's own locks do not tell: they are held for moments. The lock is the system's, so it ends with the
-//! process, however that ends.
+//! Serving processes hold the lock shared; migrations and restores hold it exclusively. SQLite's
+//! own locks are held only for moments. The operating system releases the lock when the process
+//! ends.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -18,19 +18,19 @@ use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynch
 use sea_orm::sqlx::{ConnectOptions as _, Connection as _, Sqlite, pool::PoolOptions};
 use sea_orm::{ConnectOptions, ConnectionTrait, DatabaseConnection, DbBackend, Statement};
 
-/// For the lock of a database that another process holds.
+/// Wait for SQLite's lock while another process holds it.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// The same for the writer, which asks again itself ([`begin_write`](super::connection::begin_write)): SQLite would
-/// look ten times a second, and miss the moments between the writes of a busy process.
+/// The same for the writer, which retries ([`begin_write`](super::connection::begin_write)). SQLite
+/// polls ten times a second and would miss the gaps between the writes of a busy process.
 const WRITER_BUSY_TIMEOUT: Duration = Duration::from_millis(10);
-/// For a turn in the queue of writers: longer than any deadline of a caller, so that the caller's own decides.
-pub(super) const QUEUE_TIMEOUT: Duration = Duration::from_secs(60);
-/// The first SQLite without a bug in resetting its WAL that may corrupt the database.
+/// Wait for a pooled connection: longer than any deadline of a caller.
+pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The first SQLite version without a WAL-reset bug that may corrupt the database.
 const MIN_VERSION: (u32, u32, u32) = (3, 51, 3);
-/// For another process to end its migrations.
-const MIGRATED_WITHIN: Duration = Duration::from_secs(60);
+/// Wait for another process to finish its migrations.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Where a SQLite URL points.
+/// A parsed SQLite URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum SqliteUrl {
     Memory,
@@ -51,14 +51,14 @@ impl SqliteUrl {
         })
     }
 
-    /// Finds what SQLite would only call "unable to open database file", and makes a new file private: environment
-    /// variables of versions are in it. A file that exists is left for SQLite to open: to close a second descriptor of
-    /// it would take away the locks of this process.
+    /// Finds the causes that SQLite reports only as "unable to open database file", and creates a
+    /// new file as private, because it will hold environment variables. An existing file is not
+    /// opened here: closing a second descriptor would release this process's locks.
     pub(super) fn check(&self) -> Result<(), String> {
         let Self::File { path, create } = self else {
             return Ok(());
         };
-        let folder = folder_of(path);
+        let folder = parent_dir(path);
         if !folder.is_dir() {
             return Err(format!(
                 "the folder {} does not exist: create it, or give another path",
@@ -78,20 +78,20 @@ impl SqliteUrl {
             );
         }
         match create_private(path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(cannot(&error)),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(io_remedy(&error)),
             Ok(_) | Err(_) => Ok(()),
         }
     }
 }
 
-pub(super) fn folder_of(path: &Path) -> &Path {
+pub(super) fn parent_dir(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     }
 }
 
-/// A new file that only this user reads.
+/// Creates a file that only this user can read and write.
 pub(super) fn create_private(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.write(true).create_new(true);
@@ -100,8 +100,8 @@ pub(super) fn create_private(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// What to do about a file that cannot be made or written.
-pub(super) fn cannot(error: &io::Error) -> String {
+/// The remedy for a file that cannot be created or written.
+pub(super) fn io_remedy(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             format!("{error}: free space on the disk that holds it")
@@ -110,113 +110,113 @@ pub(super) fn cannot(error: &io::Error) -> String {
     }
 }
 
-/// `PATH` with something appended to its last part.
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+/// Appends `suffix` to the file name.
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
 }
 
-/// The lock beside a database file; it ends when this is dropped.
+/// The lock beside a database file, released on drop.
 #[derive(Debug)]
-pub(super) struct InUse {
+pub(super) struct FileLock {
     file: File,
-    alone: bool,
+    exclusive: bool,
 }
 
-impl InUse {
+impl FileLock {
     fn open(database: &Path) -> Result<File, String> {
-        let path = beside(database, "-lock");
+        let path = with_suffix(database, "-lock");
         let mut options = File::options();
         options.read(true).write(true).create(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         options
             .open(&path)
-            .map_err(|error| format!("cannot create {}: {}", path.display(), cannot(&error)))
+            .map_err(|error| format!("cannot create {}: {}", path.display(), io_remedy(&error)))
     }
 
-    /// Alone if nobody else has the database open; else shared, once nobody has it alone.
-    pub(super) async fn take(database: &Path) -> Result<Self, String> {
+    /// Takes the lock exclusively if it is free, else shared once no process holds it exclusively.
+    pub(super) async fn acquire(database: &Path) -> Result<Self, String> {
         let file = Self::open(database)?;
         let begun = std::time::Instant::now();
         loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(Self { file, alone: true }),
-                Err(TryLockError::Error(error)) => return Err(cannot(&error)),
-                Err(TryLockError::WouldBlock) => {}
+            let exclusive = locked(file.try_lock())?;
+            if exclusive || locked(file.try_lock_shared())? {
+                return Ok(Self { file, exclusive });
             }
-            match file.try_lock_shared() {
-                Ok(()) => return Ok(Self { file, alone: false }),
-                Err(TryLockError::Error(error)) => return Err(cannot(&error)),
-                Err(TryLockError::WouldBlock) if begun.elapsed() >= MIGRATED_WITHIN => {
-                    return Err(
-                        "another process has kept it to itself for a minute (a migration, a restore): wait for it to end"
-                            .to_owned(),
-                    );
-                }
-                Err(TryLockError::WouldBlock) => {}
+            if begun.elapsed() >= LOCK_TIMEOUT {
+                return Err(
+                    "another process has locked it for a minute (a migration or a restore): wait for it to end"
+                        .to_owned(),
+                );
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
-    /// Alone, or not at all.
-    pub(super) fn take_alone(database: &Path) -> Result<Option<Self>, String> {
+    /// Takes the lock exclusively; `None` if another process holds it.
+    pub(super) fn try_exclusive(database: &Path) -> Result<Option<Self>, String> {
         let file = Self::open(database)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Self { file, alone: true })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(cannot(&error)),
-        }
+        let exclusive = locked(file.try_lock())?;
+        Ok(exclusive.then_some(Self { file, exclusive }))
     }
 
     /// Whether no other process has the database open.
-    pub(super) fn is_alone(&self) -> bool {
-        self.alone
+    pub(super) fn is_exclusive(&self) -> bool {
+        self.exclusive
     }
 
-    /// Lets others in. Nobody who waits to be alone comes between: those do not wait.
-    pub(super) fn share(&mut self) -> io::Result<()> {
-        if self.alone {
+    /// Shares an exclusive lock. No other process can take it exclusively in between, because none
+    /// waits for that.
+    pub(super) fn downgrade(&mut self) -> io::Result<()> {
+        if self.exclusive {
             self.file.lock_shared()?;
-            self.alone = false;
+            self.exclusive = false;
         }
         Ok(())
     }
 }
 
-/// What a connection is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
-    Plane,
-    /// To copy or to check a file, which it leaves as it is.
-    Tool,
+fn locked(attempt: Result<(), TryLockError>) -> Result<bool, String> {
+    match attempt {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(io_remedy(&error)),
+    }
 }
 
-/// How each connection is set up.
-pub(super) fn configure(options: &mut ConnectOptions, role: Role) {
+/// The purpose of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OpenMode {
+    Serve,
+    /// Copies or checks a file without changing it.
+    Inspect,
+}
+
+/// Sets up pooled connections.
+pub(super) fn configure(options: &mut ConnectOptions, mode: OpenMode) {
     options
-        .acquire_timeout(QUEUE_TIMEOUT)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
         .test_before_acquire(false)
         .map_sqlx_sqlite_opts(move |options: SqliteConnectOptions| {
             let options = options.busy_timeout(BUSY_TIMEOUT);
-            if role == Role::Tool {
+            if mode == OpenMode::Inspect {
                 return options;
             }
             durable(options)
         })
         .map_sqlx_sqlite_pool_opts(move |pool: PoolOptions<Sqlite>| {
             pool.after_release(|connection, _| {
-                // At an error like a full disk SQLite ends the transaction by itself, and sqlx counts it on: the next
-                // one on this connection would be a savepoint, without the lock that a writer needs.
+                // On a full disk SQLite ends the transaction, but sqlx still counts it: the next
+                // one would be a savepoint without the writers' lock.
                 let keep = !connection.is_in_transaction();
                 Box::pin(std::future::ready(Ok(keep)))
             })
         });
 }
 
-/// How the connection that writes to a file is set up.
+/// The options of the connection that writes to a file.
 pub(super) fn writer_options(path: &Path) -> SqliteConnectOptions {
     durable(SqliteConnectOptions::new())
         .filename(path)
@@ -231,7 +231,7 @@ fn durable(options: SqliteConnectOptions) -> SqliteConnectOptions {
         .foreign_keys(true)
 }
 
-/// Refuses a library that may corrupt the database.
+/// Refuses a SQLite library that may corrupt the database.
 pub(super) async fn check_library(connection: &DatabaseConnection) -> Result<(), sea_orm::DbErr> {
     let row = connection
         .query_one_raw(Statement::from_string(
@@ -260,17 +260,17 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_first_is_alone_until_it_shares() {
+    async fn a_lock_is_exclusive_until_downgraded() {
         let folder = tempfile::tempdir().unwrap();
         let database = folder.path().join("cless.db");
-        let mut first = InUse::take(&database).await.unwrap();
-        assert!(first.is_alone());
-        assert!(InUse::take_alone(&database).unwrap().is_none());
-        first.share().unwrap();
-        let second = InUse::take(&database).await.unwrap();
-        assert!(!second.is_alone());
-        assert!(InUse::take_alone(&database).unwrap().is_none());
+        let mut first = FileLock::acquire(&database).await.unwrap();
+        assert!(first.is_exclusive());
+        assert!(FileLock::try_exclusive(&database).unwrap().is_none());
+        first.downgrade().unwrap();
+        let second = FileLock::acquire(&database).await.unwrap();
+        assert!(!second.is_exclusive());
+        assert!(FileLock::try_exclusive(&database).unwrap().is_none());
         drop((first, second));
-        assert!(InUse::take_alone(&database).unwrap().is_some());
+        assert!(FileLock::try_exclusive(&database).unwrap().is_some());
     }
 }

@@ -1,9 +1,9 @@
-//! The materialised route table: each service's route, encoded as the feed carries it.
+//! The stored route table: the route of each service, encoded for the feed.
 //!
-//! Every write that can change a service's route builds it anew from the rows, in the same transaction, and replaces
-//! it if its bytes differ. So whoever streams the table reads bytes and computes nothing.
+//! Each write that can change a route rebuilds it from the rows in the same transaction, and
+//! replaces it if its bytes differ. Readers of the table compute nothing.
 //!
-//! Law: after any sequence of writes, rows and digest equal those of a rebuild from scratch.
+//! Invariant: after any sequence of writes, rows and digest equal a rebuild from scratch.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,13 +23,13 @@ use super::types::RouteOp;
 use super::write::WriteTx;
 use super::{Error, Inner};
 
-/// The most bytes of an encoded route: well below the 64 KiB of a chunk of the feed.
+/// Maximum size of an encoded route in bytes, well below the 64 KiB of a feed chunk.
 pub(super) const ROUTE_MAX: usize = 48 * 1024;
 
-/// Services rebuilt at a time: bounds memory and the parameters of a statement.
+/// Services per query, which bounds memory and statement parameters.
 const BATCH: u64 = 200;
 
-/// A route as it ought to be stored.
+/// A route to store.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct BuiltRoute {
     pub(super) service_uid: String,
@@ -69,7 +69,7 @@ fn build(inner: &Inner, row: &ServiceRow, versions: Vec<Version>) -> Result<Buil
 }
 
 impl WriteTx {
-    /// The versions of a service that its split names, and those being verified.
+    /// The versions of a service in its traffic split, and those being verified.
     pub(super) async fn reachable(&self, row: &ServiceRow) -> Result<Vec<Version>, Error> {
         let named = row
             .split
@@ -90,13 +90,13 @@ impl WriteTx {
             .collect()
     }
 
-    /// Brings the stored route of a service up to date and notes what that did.
+    /// Rebuilds the stored route of a service.
     pub(super) async fn refresh_route(&mut self, row: &ServiceRow) -> Result<(), Error> {
         let versions = self.reachable(row).await?;
         self.store_route(row, versions).await
     }
 
-    /// The same with the versions at hand; ones that cannot be reached are left out.
+    /// Stores the route of a service with the given versions; ignores unreachable ones.
     pub(super) async fn store_route(
         &mut self,
         row: &ServiceRow,
@@ -105,7 +105,7 @@ impl WriteTx {
         let built = build(&self.inner, row, versions)?;
         let before = self.route_digest(&row.service.uid).await?;
         if before == Some(built.sha256) {
-            self.note(&row.service.uid, RouteOp::None);
+            self.record_change(&row.service.uid, RouteOp::None);
             return Ok(());
         }
         if let Some(before) = before {
@@ -113,11 +113,11 @@ impl WriteTx {
         }
         self.digest = self.digest.plus(&built.sha256);
         self.upsert_route(built).await?;
-        self.note(&row.service.uid, RouteOp::Upsert);
+        self.record_change(&row.service.uid, RouteOp::Upsert);
         Ok(())
     }
 
-    /// Takes the route of a service out of the table.
+    /// Deletes the route of a service.
     pub(super) async fn remove_route(&mut self, service_uid: &Uid) -> Result<(), Error> {
         if let Some(before) = self.route_digest(service_uid).await? {
             self.digest = self.digest.minus(&before);
@@ -125,7 +125,7 @@ impl WriteTx {
                 .exec(&self.db)
                 .await?;
         }
-        self.note(service_uid, RouteOp::Remove);
+        self.record_change(service_uid, RouteOp::Remove);
         Ok(())
     }
 
@@ -161,7 +161,7 @@ impl WriteTx {
             .transpose()
     }
 
-    /// Builds all routes and the digest from scratch and stores what differs.
+    /// Rebuilds all routes and the digest, and stores the differences.
     pub(super) async fn rebuild_table(&mut self) -> Result<(), Error> {
         let built = rebuild(&self.db, &self.inner).await?;
         let stored = stored_digests(&self.db).await?;
@@ -195,25 +195,25 @@ async fn stored_digests(db: &impl ConnectionTrait) -> Result<BTreeMap<String, [u
         .collect()
 }
 
-/// Whether rows and digest are what this program would write: not after an upgrade that encodes routes in another way,
-/// nor after a change of the domain.
+/// Whether routes and digest equal a rebuild. They differ after an upgrade that encodes routes
+/// differently, or for another domain.
 pub(super) async fn is_current(
     db: &impl ConnectionTrait,
     inner: &Inner,
     digest: TableDigest,
 ) -> Result<bool, Error> {
     let built = rebuild(db, inner).await?;
-    let wanted = built
+    let expected = built
         .iter()
         .fold(TableDigest::default(), |sum, route| sum.plus(&route.sha256));
     let built: BTreeMap<String, [u8; 32]> = built
         .into_iter()
         .map(|route| (route.service_uid, route.sha256))
         .collect();
-    Ok(wanted == digest && built == stored_digests(db).await?)
+    Ok(expected == digest && built == stored_digests(db).await?)
 }
 
-/// All routes from the rows of services and versions alone.
+/// Builds all routes from services and versions.
 pub(super) async fn rebuild(
     db: &impl ConnectionTrait,
     inner: &Inner,
@@ -234,7 +234,7 @@ pub(super) async fn rebuild(
             return Ok(all);
         };
         after.clone_from(&last.model.uid);
-        let mut by_service = reachable_of(db, &batch).await?;
+        let mut by_service = reachable_by_service(db, &batch).await?;
         for row in &batch {
             let versions = by_service
                 .remove(&row.model.uid)
@@ -247,7 +247,7 @@ pub(super) async fn rebuild(
     }
 }
 
-async fn reachable_of(
+async fn reachable_by_service(
     db: &impl ConnectionTrait,
     batch: &[ServiceRow],
 ) -> Result<BTreeMap<String, Vec<versions::Model>>, Error> {
@@ -265,7 +265,7 @@ async fn reachable_of(
             Expr::col(versions::Column::Number),
         ])
     };
-    // A service may have many tags: bound the parameters of a statement.
+    // A service may have many tags; chunks bound the parameters.
     for named in named.chunks(4 * usize::try_from(BATCH).unwrap_or(usize::MAX / 4)) {
         let found = versions::Entity::find()
             .filter(key().in_tuples(named.iter().cloned()))

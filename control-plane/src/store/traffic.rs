@@ -1,6 +1,7 @@
-//! Traffic: the split in force, and its history, which is only ever appended to.
+//! The current traffic split, and its append-only history.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 
 use sea_orm::ActiveValue::Set;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
@@ -13,69 +14,63 @@ use crate::domain::{
 use super::entity::{services, traffic_revisions};
 use super::error::Precondition;
 use super::hosts::HostKind;
-use super::requests::Named;
+use super::idempotency::IdempotencyKey;
 use super::row::{self, ServiceRow};
 use super::services::{check_etag, find};
 use super::types::{Page, WriteOptions, Written};
-use super::write::{Outcome, WriteTx};
+use super::write::{WriteOutcome, WriteTx, write_span};
 use super::{Error, Store, connection};
 
-/// The kind of a traffic revision in errors.
+/// The resource type in errors.
 const KIND: &str = "cless.v1.TrafficRevision";
 
-/// Who changes traffic, and under which conditions.
-struct Change {
+/// The author, the condition and the idempotency key of a traffic change.
+struct TrafficChange {
     etag: Option<String>,
     note: ChangeNote,
-    named: Option<Named>,
+    key: Option<IdempotencyKey>,
 }
 
 impl WriteTx {
-    async fn repeated_traffic(
+    /// The service to change; breaks with the first answer if the request is a repeat.
+    async fn begin_change(
         &self,
         service: &ServiceId,
-        change: &Change,
-    ) -> Result<Option<Outcome<Traffic>>, Error> {
-        let Some(first) = self.repeated(change.named.as_ref()).await? else {
-            return Ok(None);
-        };
-        let row = self.service_by_uid(&first.service_uid, service).await?;
-        Ok(Some(Outcome::Replayed(row.traffic(), first.revision)))
+        change: &TrafficChange,
+    ) -> Result<ControlFlow<WriteOutcome<Traffic>, ServiceRow>, Error> {
+        if let Some(first) = self.first_result(change.key.as_ref()).await? {
+            let row = self.service_by_uid(&first.service_uid, service).await?;
+            let replayed = WriteOutcome::Replayed(row.traffic(), first.revision);
+            return Ok(ControlFlow::Break(replayed));
+        }
+        let row = self.service(service).await?;
+        let (etag, found) = (change.etag.as_deref(), row.traffic().etag);
+        check_etag(name::traffic(service), etag, &found)?;
+        Ok(ControlFlow::Continue(row))
     }
 
     async fn update_traffic(
         &mut self,
         service: &ServiceId,
         split: TrafficSplit,
-        change: Change,
-    ) -> Result<Outcome<Traffic>, Error> {
-        if let Some(outcome) = self.repeated_traffic(service, &change).await? {
-            return Ok(outcome);
+        change: TrafficChange,
+    ) -> Result<WriteOutcome<Traffic>, Error> {
+        match self.begin_change(service, &change).await? {
+            ControlFlow::Continue(row) => self.set_traffic(row, split, 0, change).await,
+            ControlFlow::Break(replayed) => Ok(replayed),
         }
-        let row = self.service(service).await?;
-        check_etag(
-            name::traffic(service),
-            change.etag.as_deref(),
-            &row.traffic().etag,
-        )?;
-        self.set_traffic(row, split, 0, change).await
     }
 
     async fn rollback_traffic(
         &mut self,
         service: &ServiceId,
         to: Option<i32>,
-        change: Change,
-    ) -> Result<Outcome<Traffic>, Error> {
-        if let Some(outcome) = self.repeated_traffic(service, &change).await? {
-            return Ok(outcome);
-        }
-        let row = self.service(service).await?;
-        check_etag(
-            name::traffic(service),
-            change.etag.as_deref(),
-            &row.traffic().etag,
-        )?;
+        change: TrafficChange,
+    ) -> Result<WriteOutcome<Traffic>, Error> {
+        let row = match self.begin_change(service, &change).await? {
+            ControlFlow::Continue(row) => row,
+            ControlFlow::Break(replayed) => return Ok(replayed),
+        };
         let number = to.unwrap_or(row.model.traffic_revision - 1);
         if to.is_none() && number < 1 {
             return Err(Error::precondition(
@@ -98,14 +93,14 @@ impl WriteTx {
         self.set_traffic(row, split, number, change).await
     }
 
-    /// Puts a split in force and appends it to history.
+    /// Sets the split and appends it to the history.
     async fn set_traffic(
         &mut self,
         mut row: ServiceRow,
         split: TrafficSplit,
         rolled_back_from: i32,
-        change: Change,
-    ) -> Result<Outcome<Traffic>, Error> {
+        change: TrafficChange,
+    ) -> Result<WriteOutcome<Traffic>, Error> {
         let hosts_before = self.tag_hosts(&row)?;
         row.slots = Slots::next(row.slots.as_ref(), &split);
         row.split = split;
@@ -142,13 +137,14 @@ impl WriteTx {
                 ..Default::default()
             })
             .await?;
-        self.remember(change.named, &row.model.uid, 0).await?;
+        self.save_first_result(change.key, &row.model.uid, 0)
+            .await?;
         self.store_route(&row, versions).await?;
-        Ok(Outcome::Changed(row.traffic()))
+        Ok(WriteOutcome::Changed(row.traffic()))
     }
 }
 
-/// Every version that a split names must exist.
+/// Refuses a split that names missing versions.
 fn refuse_missing(row: &ServiceRow, versions: &[Version]) -> Result<(), Error> {
     let known: BTreeSet<VersionNumber> = versions.iter().map(|version| version.number).collect();
     let missing: Vec<Precondition> = row
@@ -173,42 +169,44 @@ fn refuse_missing(row: &ServiceRow, versions: &[Version]) -> Result<(), Error> {
 }
 
 impl Store {
-    /// The traffic in force.
+    /// Reads the current traffic.
     ///
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn get_traffic(&self, service: &ServiceId) -> Result<Traffic, Error> {
-        let db = &self.inner.connections.reader;
+        let db = self.reader();
         Ok(find(db, &self.inner.domain, service).await?.traffic())
     }
 
     /// Replaces all targets; appends a traffic revision even if nothing differs.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::EtagMismatch`], [`Error::FailedPrecondition`] (`VERSION_MISSING`, one for each),
-    /// [`Error::HostTaken`] (by a tag), [`Error::RequestIdReused`], [`Error::RouteTooLarge`].
+    /// [`Error::NotFound`], [`Error::EtagMismatch`], [`Error::FailedPrecondition`]
+    /// (`VERSION_MISSING` for each version), [`Error::HostTaken`] (by a tag),
+    /// [`Error::RequestIdReused`], [`Error::RouteTooLarge`].
     pub async fn update_traffic(
         &self,
         service: &ServiceId,
         split: TrafficSplit,
         etag: Option<&str>,
         note: ChangeNote,
-        how: WriteOptions,
+        options: WriteOptions,
     ) -> Result<Written<Traffic>, Error> {
         let content = (service, &split, etag, &note);
-        let change = Change {
-            named: Named::new(how.request_id, "UpdateTraffic", &content)?,
+        let change = TrafficChange {
+            key: IdempotencyKey::new(options.request_id, "UpdateTraffic", &content)?,
             etag: etag.map(str::to_owned),
             note,
         };
+        let span = write_span!("update_traffic", %service);
         let service = service.clone();
-        self.write(how.now, how.validate_only, move |tx| {
+        self.write(span, options.now, options.validate_only, move |tx| {
             Box::pin(async move { tx.update_traffic(&service, split, change).await })
         })
         .await
     }
 
-    /// Traffic revisions, newest first, at most `limit` of those before `before`.
+    /// Lists traffic revisions, newest first, at most `limit` of those before `before`.
     ///
     /// # Errors
     /// [`Error::NotFound`] (the service).
@@ -218,7 +216,7 @@ impl Store {
         limit: u32,
         before: Option<i32>,
     ) -> Result<Page<TrafficRevision>, Error> {
-        let db = connection::begin_read(&self.inner.connections.reader).await?;
+        let db = connection::begin_read(self.reader()).await?;
         let row = find(&db, &self.inner.domain, service).await?;
         let mut query = traffic_revisions::Entity::find()
             .filter(traffic_revisions::Column::ServiceUid.eq(row.model.uid.as_str()))
@@ -231,28 +229,29 @@ impl Store {
         Page::cut(found, limit, |model| row.traffic_revision(model))
     }
 
-    /// Appends a copy of an older traffic revision; by default the one before the one in force.
+    /// Appends a copy of the traffic revision `to`, by default the one before the current one.
     ///
     /// # Errors
-    /// [`Error::NotFound`] (the service or the revision), [`Error::EtagMismatch`], [`Error::FailedPrecondition`]
-    /// (`NO_EARLIER_TRAFFIC`; `VERSION_MISSING`, one for each version that is gone), [`Error::HostTaken`],
-    /// [`Error::RequestIdReused`], [`Error::RouteTooLarge`].
+    /// [`Error::NotFound`] (the service or the revision), [`Error::EtagMismatch`],
+    /// [`Error::FailedPrecondition`] (`NO_EARLIER_TRAFFIC`, or `VERSION_MISSING` for each version),
+    /// [`Error::HostTaken`], [`Error::RequestIdReused`], [`Error::RouteTooLarge`].
     pub async fn rollback_traffic(
         &self,
         service: &ServiceId,
         to: Option<i32>,
         etag: Option<&str>,
         note: ChangeNote,
-        how: WriteOptions,
+        options: WriteOptions,
     ) -> Result<Written<Traffic>, Error> {
         let content = (service, to, etag, &note);
-        let change = Change {
-            named: Named::new(how.request_id, "RollbackTraffic", &content)?,
+        let change = TrafficChange {
+            key: IdempotencyKey::new(options.request_id, "RollbackTraffic", &content)?,
             etag: etag.map(str::to_owned),
             note,
         };
+        let span = write_span!("rollback_traffic", %service);
         let service = service.clone();
-        self.write(how.now, how.validate_only, move |tx| {
+        self.write(span, options.now, options.validate_only, move |tx| {
             Box::pin(async move { tx.rollback_traffic(&service, to, change).await })
         })
         .await

@@ -1,4 +1,4 @@
-//! What goes into the store's methods and comes out of them.
+//! Arguments and results of the store.
 
 use std::sync::Arc;
 
@@ -9,33 +9,35 @@ use crate::domain::{
     Domain, HostName, Labels, RequestId, Route, ServiceId, Settings, Timestamp, Uid,
 };
 
-/// Encodes a route as the feed carries it. The same route gives the same bytes, always: the digest is over them.
+/// Encodes a route for the feed. Equal routes must give equal bytes, because the digest is over
+/// them.
 pub type RouteCodec = Arc<dyn Fn(&Route) -> Vec<u8> + Send + Sync>;
 
-/// How to open a store.
+/// Options of [`Store::open`](super::Store::open).
 #[derive(Clone)]
 pub struct StoreOptions {
     /// `sqlite://PATH?mode=rwc`, `sqlite::memory:` or `postgres://…`.
     pub url: String,
-    /// What default and tag hosts end with.
+    /// The domain of default and tag hosts.
     pub domain: Domain,
-    /// How routes are encoded.
+    /// The encoding of routes.
     pub codec: RouteCodec,
 }
 
-/// How one write is done.
+/// Options of one write.
 #[derive(Debug, Clone)]
 pub struct WriteOptions {
-    /// The time it is done at.
+    /// The time of the write.
     pub now: Timestamp,
-    /// Do everything, then roll back (AIP-163).
+    /// Run the write, then roll it back (AIP-163).
     pub validate_only: bool,
-    /// A repeat under the same id answers as the first did (AIP-155). Only creates and traffic changes read it.
+    /// Idempotency key (AIP-155); `None` if the caller gave none. Only creates and traffic changes
+    /// use it.
     pub request_id: Option<RequestId>,
 }
 
 impl WriteOptions {
-    /// A plain write.
+    /// A write without a request id.
     #[must_use]
     pub fn at(now: Timestamp) -> Self {
         Self {
@@ -46,118 +48,118 @@ impl WriteOptions {
     }
 }
 
-/// A write that was done.
+/// The result of a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written<T> {
-    /// The resource after it.
+    /// The resource after the write.
     pub resource: T,
-    /// The feed revision that carries it. With `validate_only`, the one it would have had.
+    /// The feed revision of the write; with `validate_only`, the one it would have had.
     pub revision: i64,
-    /// Whether this repeats an earlier request, so that nothing was done now.
+    /// Whether an earlier request with the same id did the write.
     pub replayed: bool,
 }
 
 /// One page of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page<T> {
-    /// In the order of the list.
+    /// The resources, in the order of the list.
     pub items: Vec<T>,
-    /// Whether there are more after these.
+    /// Whether more follow.
     pub more: bool,
 }
 
 /// A service to create.
 #[derive(Debug, Clone)]
 pub struct NewService {
-    /// The last segment of its name.
+    /// The last segment of the resource name.
     pub id: ServiceId,
-    /// More hosts than the default one.
+    /// Extra hosts, besides the default host.
     pub hosts: Vec<HostName>,
-    /// How it scales, sleeps and is called.
+    /// Its settings.
     pub settings: Settings,
-    /// Free-form.
+    /// Its labels.
     pub labels: Labels,
 }
 
-/// Where the route table stands.
+/// The state of the route table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
-    /// Minted once per state; containers are labelled with it.
+    /// Generated once per database; containers are labelled with it.
     pub cluster: String,
-    /// Minted when the state is created or restored; revisions compare only within one.
+    /// Generated when the database is created or restored. Revisions compare only within an epoch.
     pub epoch: String,
     /// The newest committed revision.
     pub revision: i64,
-    /// Changes are known from here on; deltas start at this revision or later.
+    /// The oldest revision that a delta can start from.
     pub compacted_revision: i64,
-    /// Sum modulo 2^256 of SHA-256 over each route's bytes, big-endian.
+    /// The sum modulo 2^256 of SHA-256 over the bytes of each route, big-endian.
     pub digest: [u8; 32],
 }
 
 /// An encoded route of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredRoute {
-    /// Whose.
+    /// The uid of the service.
     pub service_uid: Uid,
-    /// Its id.
+    /// The id of the service.
     pub service: ServiceId,
     /// The revision that last changed it.
     pub revision: i64,
-    /// As the feed carries it.
+    /// The encoded route.
     pub body: Bytes,
     /// SHA-256 of `body`.
     pub sha256: [u8; 32],
 }
 
-/// What a revision did to the table.
+/// The effect of a revision on the route table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RouteOp {
-    /// A route is new or has changed.
+    /// A route was added or changed.
     Upsert,
-    /// A route is gone.
+    /// A route was removed.
     Remove,
-    /// The table stayed as it was.
+    /// The table is unchanged.
     None,
 }
 
-/// One revision.
+/// A revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteChange {
-    /// Its number; there are no gaps.
+    /// The revision number, without gaps.
     pub revision: i64,
-    /// Whose route, unless `op` is [`RouteOp::None`] and it concerns none.
+    /// The service; `None` if the revision concerns no service.
     pub service_uid: Option<Uid>,
-    /// What it did.
+    /// The effect on the table.
     pub op: RouteOp,
-    /// The digest of the table after it.
+    /// The digest of the table after the revision.
     pub digest: [u8; 32],
 }
 
-/// All revisions after one.
+/// All revisions after a given one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changes {
-    /// Where the table stands; `changes` ends there.
+    /// The head; `changes` ends there.
     pub head: Head,
     /// Ascending, without gaps.
     pub changes: Vec<RouteChange>,
-    /// The routes, as they are now, of the services that `changes` upserts. A service upserted and not here was removed
-    /// later on.
+    /// The current routes of the services that `changes` upserts. A service without a route here
+    /// was removed later.
     pub routes: Vec<StoredRoute>,
 }
 
-/// The answer to [`changes_since`](super::Store::changes_since).
+/// The result of [`changes_since`](super::Store::changes_since).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Since {
-    /// What happened.
+    /// The changes since the given revision.
     Changes(Changes),
-    /// The start is no longer known: take the whole table.
+    /// The revision is older than the change log: load the whole table.
     Compacted(Head),
-    /// The start is ahead of this database.
+    /// The revision is newer than the database.
     Ahead(Head),
 }
 
 impl<T> Page<T> {
-    /// A page of rows of which one more than `limit` was asked for.
+    /// Builds a page from rows queried with a limit of `limit + 1`.
     pub(super) fn cut<R>(
         mut rows: Vec<R>,
         limit: u32,

@@ -1,4 +1,4 @@
-//! Versions: made once, never changed but for what nodes find out about them.
+//! Queries and writes of versions. Only the digest and the verification of a version change.
 
 use sea_orm::ActiveValue::Set;
 use sea_orm::sea_query::Expr;
@@ -13,14 +13,14 @@ use crate::domain::{
 };
 
 use super::entity::{services, versions};
-use super::requests::Named;
+use super::idempotency::IdempotencyKey;
 use super::row::{self, ServiceRow};
 use super::services::{check_etag, find, not_found as service_not_found};
 use super::types::{Page, WriteOptions, Written};
-use super::write::{Outcome, WriteTx};
+use super::write::{WriteOutcome, WriteTx, write_span};
 use super::{Error, Store, connection};
 
-/// The kind of a version in errors.
+/// The resource type in errors.
 pub(super) const KIND: &str = "cless.v1.Version";
 
 pub(super) fn not_found(service: &ServiceId, number: VersionNumber) -> Error {
@@ -31,20 +31,20 @@ pub(super) fn not_found(service: &ServiceId, number: VersionNumber) -> Error {
 }
 
 /// A version and its service.
-pub(super) struct Found {
+pub(super) struct FoundVersion {
     pub(super) version: Version,
     pub(super) service: ServiceRow,
     pub(super) model: versions::Model,
 }
 
-fn found(
+fn from_rows(
     domain: &Domain,
     (model, service): (versions::Model, Option<services::Model>),
-) -> Result<Found, Error> {
+) -> Result<FoundVersion, Error> {
     let service = service
         .ok_or_else(|| Error::Database(format!("the version {} has no service", model.uid)))?;
     let service = ServiceRow::new(service, domain)?;
-    Ok(Found {
+    Ok(FoundVersion {
         version: service.version(model.clone())?,
         service,
         model,
@@ -56,7 +56,7 @@ async fn find_version(
     domain: &Domain,
     service: &ServiceId,
     number: VersionNumber,
-) -> Result<Found, Error> {
+) -> Result<FoundVersion, Error> {
     let rows = versions::Entity::find()
         .find_also_related(services::Entity)
         .filter(services::Column::Name.eq(service.as_str()))
@@ -64,10 +64,10 @@ async fn find_version(
         .one(db)
         .await?
         .ok_or_else(|| not_found(service, number))?;
-    found(domain, rows)
+    from_rows(domain, rows)
 }
 
-/// Versions whose proof is under way.
+/// Finds versions with a pending verification, nearest deadline first.
 pub(super) async fn find_pending(
     db: &impl ConnectionTrait,
     domain: &Domain,
@@ -79,7 +79,7 @@ pub(super) async fn find_pending(
         .all(db)
         .await?
         .into_iter()
-        .map(|rows| Ok(found(domain, rows)?.version))
+        .map(|rows| Ok(from_rows(domain, rows)?.version))
         .collect()
 }
 
@@ -88,11 +88,11 @@ impl WriteTx {
         &self,
         service: &ServiceId,
         number: VersionNumber,
-    ) -> Result<Found, Error> {
+    ) -> Result<FoundVersion, Error> {
         find_version(&self.db, &self.inner.domain, service, number).await
     }
 
-    pub(super) async fn version_by_uid(&self, uid: &Uid) -> Result<Found, Error> {
+    pub(super) async fn version_by_uid(&self, uid: &Uid) -> Result<FoundVersion, Error> {
         let rows = versions::Entity::find_by_id(uid.as_str())
             .find_also_related(services::Entity)
             .one(&self.db)
@@ -101,10 +101,10 @@ impl WriteTx {
                 kind: KIND,
                 name: format!("the version with the uid {uid}"),
             })?;
-        found(&self.inner.domain, rows)
+        from_rows(&self.inner.domain, rows)
     }
 
-    /// Writes the columns that are set.
+    /// Updates the columns that are set.
     pub(super) async fn save_version(
         &self,
         service: &ServiceRow,
@@ -113,7 +113,7 @@ impl WriteTx {
         service.version(change.update(&self.db).await?)
     }
 
-    /// Notes this revision in the service.
+    /// Updates the revision of the service.
     pub(super) async fn touch_service(&self, service: &ServiceRow) -> Result<ServiceRow, Error> {
         self.save_service(services::ActiveModel {
             uid: Set(service.model.uid.clone()),
@@ -126,9 +126,9 @@ impl WriteTx {
         &mut self,
         service: &ServiceId,
         spec: VersionSpec,
-        named: Option<Named>,
-    ) -> Result<Outcome<Version>, Error> {
-        if let Some(first) = self.repeated(named.as_ref()).await? {
+        key: Option<IdempotencyKey>,
+    ) -> Result<WriteOutcome<Version>, Error> {
+        if let Some(first) = self.first_result(key.as_ref()).await? {
             let row = self.service_by_uid(&first.service_uid, service).await?;
             let number = VersionNumber::new(first.number)
                 .map_err(|reason| Error::Database(format!("request_ids.number: {reason}")))?;
@@ -138,9 +138,12 @@ impl WriteTx {
                 .one(&self.db)
                 .await?
                 .ok_or_else(|| not_found(service, number))?;
-            return Ok(Outcome::Replayed(row.version(version)?, first.revision));
+            return Ok(WriteOutcome::Replayed(
+                row.version(version)?,
+                first.revision,
+            ));
         }
-        // One statement takes the number and finds the service.
+        // One statement finds the service and takes the number.
         let taken = services::Entity::update_many()
             .col_expr(
                 services::Column::NextVersion,
@@ -167,10 +170,11 @@ impl WriteTx {
         self.db
             .defer(versions::Entity::insert(model.clone().into_active_model()))
             .await?;
-        self.remember(named, &row.model.uid, model.number).await?;
-        // Nothing reaches it yet, so the route stays as it is.
-        self.note(&row.service.uid, super::RouteOp::None);
-        Ok(Outcome::Changed(row.version(model)?))
+        self.save_first_result(key, &row.model.uid, model.number)
+            .await?;
+        // The new version is unreachable, so the route does not change.
+        self.record_change(&row.service.uid, super::RouteOp::None);
+        Ok(WriteOutcome::Changed(row.version(model)?))
     }
 
     async fn delete_version(
@@ -178,7 +182,7 @@ impl WriteTx {
         service: &ServiceId,
         number: VersionNumber,
         etag: Option<&str>,
-    ) -> Result<Outcome<()>, Error> {
+    ) -> Result<WriteOutcome<()>, Error> {
         let found = self.version(service, number).await?;
         let full_name = name::version(service, number);
         check_etag(full_name.clone(), etag, &found.version.etag)?;
@@ -196,7 +200,7 @@ impl WriteTx {
             return Err(Error::precondition(
                 "VERSION_IN_USE",
                 full_name.clone(),
-                format!("the tag `{tag}` names {full_name}: take it off first"),
+                format!("the tag `{tag}` names {full_name}: remove it first"),
             ));
         }
         versions::Entity::delete_by_id(found.model.uid.as_str())
@@ -204,17 +208,17 @@ impl WriteTx {
             .await?;
         let row = self.touch_service(&found.service).await?;
         self.refresh_route(&row).await?;
-        Ok(Outcome::Changed(()))
+        Ok(WriteOutcome::Changed(()))
     }
 
     async fn set_image_digest(
         &mut self,
         uid: &Uid,
         digest: ImageDigest,
-    ) -> Result<Outcome<Version>, Error> {
+    ) -> Result<WriteOutcome<Version>, Error> {
         let found = self.version_by_uid(uid).await?;
         if found.version.image_digest.is_some() {
-            return Ok(Outcome::Same(found.version));
+            return Ok(WriteOutcome::Unchanged(found.version));
         }
         let change = versions::ActiveModel {
             uid: Set(found.model.uid.clone()),
@@ -225,12 +229,12 @@ impl WriteTx {
         let version = self.save_version(&found.service, change).await?;
         let row = self.touch_service(&found.service).await?;
         self.refresh_route(&row).await?;
-        Ok(Outcome::Changed(version))
+        Ok(WriteOutcome::Changed(version))
     }
 }
 
 impl Store {
-    /// Creates the next version of a service; nothing reaches it yet.
+    /// Creates the next version of a service; no traffic reaches it yet.
     ///
     /// # Errors
     /// [`Error::NotFound`] (the service), [`Error::RequestIdReused`].
@@ -238,17 +242,18 @@ impl Store {
         &self,
         service: &ServiceId,
         spec: VersionSpec,
-        how: WriteOptions,
+        options: WriteOptions,
     ) -> Result<Written<Version>, Error> {
-        let named = Named::new(how.request_id, "CreateVersion", &(service, &spec))?;
+        let key = IdempotencyKey::new(options.request_id, "CreateVersion", &(service, &spec))?;
+        let span = write_span!("create_version", %service);
         let service = service.clone();
-        self.write(how.now, how.validate_only, move |tx| {
-            Box::pin(async move { tx.create_version(&service, spec, named).await })
+        self.write(span, options.now, options.validate_only, move |tx| {
+            Box::pin(async move { tx.create_version(&service, spec, key).await })
         })
         .await
     }
 
-    /// One version.
+    /// Reads a version.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -257,13 +262,13 @@ impl Store {
         service: &ServiceId,
         number: VersionNumber,
     ) -> Result<Version, Error> {
-        let db = &self.inner.connections.reader;
+        let db = self.reader();
         Ok(find_version(db, &self.inner.domain, service, number)
             .await?
             .version)
     }
 
-    /// Versions of a service, newest first, at most `limit` of those before `before`.
+    /// Lists versions of a service, newest first, at most `limit` of those before `before`.
     ///
     /// # Errors
     /// [`Error::NotFound`] (the service).
@@ -273,7 +278,7 @@ impl Store {
         limit: u32,
         before: Option<VersionNumber>,
     ) -> Result<Page<Version>, Error> {
-        let db = connection::begin_read(&self.inner.connections.reader).await?;
+        let db = connection::begin_read(self.reader()).await?;
         let row = find(&db, &self.inner.domain, service).await?;
         let mut query = versions::Entity::find()
             .filter(versions::Column::ServiceUid.eq(row.model.uid.as_str()))
@@ -286,25 +291,27 @@ impl Store {
         Page::cut(found, limit, |model| row.version(model))
     }
 
-    /// Deletes a version that gets no traffic and has no tag.
+    /// Deletes a version without traffic and tag.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::EtagMismatch`], [`Error::FailedPrecondition`] (`VERSION_IN_USE`).
+    /// [`Error::NotFound`], [`Error::EtagMismatch`], [`Error::FailedPrecondition`]
+    /// (`VERSION_IN_USE`).
     pub async fn delete_version(
         &self,
         service: &ServiceId,
         number: VersionNumber,
         etag: Option<&str>,
-        how: WriteOptions,
+        options: WriteOptions,
     ) -> Result<Written<()>, Error> {
+        let span = write_span!("delete_version", %service, version = %number);
         let (service, etag) = (service.clone(), etag.map(str::to_owned));
-        self.write(how.now, how.validate_only, move |tx| {
+        self.write(span, options.now, options.validate_only, move |tx| {
             Box::pin(async move { tx.delete_version(&service, number, etag.as_deref()).await })
         })
         .await
     }
 
-    /// Keeps what an image resolved to; the first report stands.
+    /// Stores the resolved digest of an image; a stored digest never changes.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::RouteTooLarge`].
@@ -314,8 +321,9 @@ impl Store {
         digest: ImageDigest,
         now: Timestamp,
     ) -> Result<Written<Version>, Error> {
+        let span = write_span!("set_image_digest", %version_uid, %digest);
         let uid = version_uid.clone();
-        self.write(now, false, move |tx| {
+        self.write(span, now, false, move |tx| {
             Box::pin(async move { tx.set_image_digest(&uid, digest).await })
         })
         .await

@@ -1,22 +1,18 @@
-//! The frame of every write.
+//! The steps that are common to all writes.
 //!
 //! ```text
-//! BEGIN IMMEDIATE ─▶ feed_state (FOR UPDATE) ─▶ the writes ─▶ COMMIT ─▶ head ─▶ answers
+//! BEGIN IMMEDIATE ─▶ feed_state (FOR UPDATE) ─▶ writes ─▶ COMMIT ─▶ head ─▶ answers
 //!                                               │
-//!            SAVEPOINT ─▶ the change ─▶ its route ─▶ revision + 1, log ─▶ RELEASE, or back to it
+//!       SAVEPOINT ─▶ change ─▶ route ─▶ revision + 1, change log ─▶ RELEASE or ROLLBACK TO
 //! ```
 //!
-//! The revision is known from the start and becomes true at COMMIT: nobody else writes meanwhile, on SQLite because of
-//! its lock, on PostgreSQL because of the locked row. So commit order is revision order, and a rollback leaves no gap.
-//! Writes that wait for a turn share a commit ([`batch`](super::batch)); none is answered before it.
-//!
-//! A write runs in a task of its own. A caller that goes away (a cancelled RPC) neither tears it apart nor keeps
-//! subscribers from hearing of a commit that has happened.
+//! A write knows its revision from the start, because no other write runs meanwhile: SQLite locks
+//! the file, PostgreSQL the row of `feed_state`. So commit order is revision order, and a rollback
+//! leaves no gap. [`write_queue`](super::write_queue) schedules writes and commits them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use sea_orm::ActiveValue::Set;
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
@@ -25,119 +21,78 @@ use crate::domain::{Timestamp, Uid};
 
 use super::digest::TableDigest;
 use super::entity::{feed_state, request_ids, route_changes};
-use super::session::Session;
+use super::transaction::Transaction;
 use super::types::{RouteOp, Written};
-use super::{Error, Inner, Store, batch, row};
+use super::{Error, Inner, row};
 
-/// Changes kept at least, however old.
-pub(super) const KEEP_CHANGES: i64 = 10_000;
-/// Time for which changes are kept at least, however many.
-const KEEP_TIME: Duration = Duration::from_secs(60 * 60);
+/// The newest changes are kept, however old.
+pub(super) const MIN_CHANGES_KEPT: i64 = 10_000;
+/// Younger changes are kept, however many.
+const MIN_CHANGE_AGE: Duration = Duration::from_secs(60 * 60);
 /// Time for which a request id is remembered.
-pub(super) const KEEP_REQUEST_IDS: Duration = Duration::from_secs(24 * 60 * 60);
-/// Revisions between two clean-ups: few enough to keep each short, many enough to cost the others nothing.
-const CLEAN_EVERY: i64 = 256;
+pub(super) const REQUEST_ID_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+/// Revisions between two compactions: each stays short, and other writes pay nothing.
+const COMPACT_EVERY: i64 = 256;
 
-/// The one row of `feed_state`.
+/// The id of the only row of `feed_state`.
 pub(super) const FEED_STATE_ID: i32 = 1;
 
-/// What a write came to.
-pub(super) enum Outcome<T> {
-    /// Something changed: a new revision.
+/// The span of a write; [`Store::write`](super::Store::write) records the revision.
+macro_rules! write_span {
+    ($change:literal $(, $($field:tt)+)?) => {
+        tracing::debug_span!(
+            "write", change = $change, $($($field)+,)? revision = tracing::field::Empty
+        )
+    };
+}
+pub(super) use write_span;
+
+/// The effect of a write.
+pub(super) enum WriteOutcome<T> {
+    /// A change: makes a new revision.
     Changed(T),
-    /// Something changed that the feed and its readers do not see: no new revision.
-    Quiet(T),
+    /// A change that the feed does not carry: makes no revision.
+    Unpublished(T),
     /// Nothing changed.
-    Same(T),
-    /// The request was done before, at this revision.
+    Unchanged(T),
+    /// A repeated request, already done at this revision.
     Replayed(T, i64),
 }
 
-/// A write under way.
+/// A running write.
 pub(super) struct WriteTx {
-    pub(super) db: Session,
+    pub(super) db: Transaction,
     pub(super) inner: Arc<Inner>,
     pub(super) now: Timestamp,
     pub(super) digest: TableDigest,
     change: (Option<Uid>, RouteOp),
     state: feed_state::Model,
-    /// Whether it is the first of its transaction.
-    first: bool,
 }
 
-/// A write as it stands before its savepoint ends.
-pub(super) struct Done<T> {
-    /// What to answer.
+/// A write whose savepoint is still open.
+pub(super) struct FinishedWrite<T> {
     pub(super) written: Written<T>,
-    /// The row of `feed_state` after it, if it is to be kept.
+    /// The new row of `feed_state`; `None` rolls the write back.
     pub(super) keep: Option<feed_state::Model>,
-    /// Whether statements of it are to go along with COMMIT.
-    pub(super) open: bool,
-    db: Session,
+    pub(super) db: Transaction,
 }
 
-impl<T> Done<T> {
-    /// Ends the savepoint.
-    pub(super) async fn end(self) -> Result<(Written<T>, Option<feed_state::Model>), Error> {
-        if self.keep.is_some() {
-            self.db.commit().await?;
-        } else {
-            self.db.rollback().await?;
-        }
-        Ok((self.written, self.keep))
-    }
-}
-
-impl Store {
-    /// Runs one write in its frame.
-    pub(super) async fn write<T, F>(
-        &self,
-        now: Timestamp,
-        validate_only: bool,
-        change: F,
-    ) -> Result<Written<T>, Error>
-    where
-        T: Send + 'static,
-        F: for<'a> FnOnce(&'a mut WriteTx) -> BoxFuture<'a, Result<Outcome<T>, Error>>
-            + Send
-            + 'static,
-    {
-        let inner = Arc::clone(&self.inner);
-        let done = batch::spawn(inner, move |mut tx: WriteTx| {
-            Box::pin(async move {
-                tx.now = now;
-                match change(&mut tx).await {
-                    Ok(outcome) => tx.finish(outcome, validate_only).await,
-                    Err(error) => Err((error, tx.db)),
-                }
-            }) as BoxFuture<'static, _>
-        });
-        done.await.map_err(|error| {
-            if error.is_panic() {
-                Error::Database(format!("a write did not end well: {error}"))
-            } else {
-                Error::Unavailable("the program is shutting down".to_owned())
-            }
-        })?
-    }
-}
-
-/// The one row of `feed_state`, locked until the transaction ends.
-pub(super) async fn lock_state(db: &Session) -> Result<feed_state::Model, DbErr> {
+/// Reads the row of `feed_state` and locks it until the transaction ends.
+pub(super) async fn lock_feed_state(db: &Transaction) -> Result<feed_state::Model, DbErr> {
     feed_state::Entity::find_by_id(FEED_STATE_ID)
         .lock_exclusive()
         .one(db)
         .await?
-        .ok_or_else(|| DbErr::Custom("the row of feed_state is gone".to_owned()))
+        .ok_or_else(|| DbErr::Custom("feed_state has no row".to_owned()))
 }
 
 impl WriteTx {
-    /// A write in a savepoint; `state` is the row that its transaction has locked, as of now.
+    /// Begins a write in the savepoint `db`; `state` is the row that the transaction holds locked.
     pub(super) fn begin(
         inner: Arc<Inner>,
-        db: Session,
+        db: Transaction,
         state: feed_state::Model,
-        first: bool,
+        now: Timestamp,
     ) -> Result<Self, Error> {
         Ok(Self {
             digest: TableDigest::from_bytes(row::bytes32(
@@ -146,63 +101,53 @@ impl WriteTx {
             )?),
             db,
             inner,
-            now: Timestamp::default(),
+            now,
             change: (None, RouteOp::None),
             state,
-            first,
         })
     }
 
-    /// Completes the write by what it came to. An error comes with the savepoint, which is to be rolled back.
-    async fn finish<T>(
+    /// Completes the write. An error comes with the savepoint, which the caller rolls back.
+    pub(super) async fn finish<T>(
         mut self,
-        outcome: Outcome<T>,
+        outcome: WriteOutcome<T>,
         validate_only: bool,
-    ) -> Result<Done<T>, (Error, Session)> {
+    ) -> Result<FinishedWrite<T>, (Error, Transaction)> {
         let current = self.state.revision;
         let (resource, revision, replayed, keep) = match outcome {
-            Outcome::Changed(resource) => {
-                if let Err(error) = self.log().await {
+            WriteOutcome::Changed(resource) => {
+                if let Err(error) = self.append_change().await {
                     return Err((error, self.db));
                 }
                 (resource, self.state.revision, false, !validate_only)
             }
-            Outcome::Quiet(resource) => (resource, current, false, !validate_only),
-            Outcome::Same(resource) => (resource, current, false, false),
-            Outcome::Replayed(resource, revision) => (resource, revision, true, false),
+            WriteOutcome::Unpublished(resource) => (resource, current, false, !validate_only),
+            WriteOutcome::Unchanged(resource) => (resource, current, false, false),
+            WriteOutcome::Replayed(resource, revision) => (resource, revision, true, false),
         };
-        // An error at COMMIT is the only write's own.
-        let open = keep && self.first && self.inner.writers.is_idle();
-        if keep
-            && !open
-            && let Err(error) = self.db.flush().await
-        {
-            return Err((error.into(), self.db));
-        }
-        Ok(Done {
+        Ok(FinishedWrite {
             written: Written {
                 resource,
                 revision,
                 replayed,
             },
             keep: keep.then_some(self.state),
-            open,
             db: self.db,
         })
     }
 
-    /// The revision that this write will be.
+    /// The revision that this write makes.
     pub(super) fn revision(&self) -> i64 {
         self.state.revision + 1
     }
 
-    /// Notes what this write does to the table.
-    pub(super) fn note(&mut self, service_uid: &Uid, op: RouteOp) {
+    /// Records the effect on the route table, for the change log.
+    pub(super) fn record_change(&mut self, service_uid: &Uid, op: RouteOp) {
         self.change = (Some(service_uid.clone()), op);
     }
 
-    /// Steps the revision and logs the change.
-    async fn log(&mut self) -> Result<(), Error> {
+    /// Increments the revision and appends to the change log.
+    async fn append_change(&mut self) -> Result<(), Error> {
         let revision = self.revision();
         let digest = self.digest.to_bytes().to_vec();
         let (service_uid, op) = &self.change;
@@ -214,40 +159,41 @@ impl WriteTx {
             time: Set(self.now.micros()),
         });
         self.db.defer(change).await?;
-        // Nobody else has changed the row: it was read under the lock.
+        // An unconditional update is safe: the row was read under the lock.
         let step = feed_state::Entity::update_many()
             .col_expr(feed_state::Column::Revision, Expr::value(revision))
             .col_expr(feed_state::Column::Digest, Expr::value(digest.clone()))
             .filter(feed_state::Column::Id.eq(FEED_STATE_ID));
         self.db.defer(step).await?;
-        if revision % CLEAN_EVERY == 0 {
-            self.clean(KEEP_CHANGES).await?;
+        if revision % COMPACT_EVERY == 0 {
+            self.compact(MIN_CHANGES_KEPT).await?;
         }
         self.state.revision = revision;
         self.state.digest = digest;
         Ok(())
     }
 
-    /// Forgets changes beyond the last `keep` that are older than an hour, and request ids older than a day.
+    /// Deletes changes that are older than an hour and not among the last `keep`, and request ids
+    /// older than a day.
     ///
-    /// The change at the compacted revision itself is kept: its digest vouches for a delta that starts there.
-    pub(super) async fn clean(&mut self, keep: i64) -> Result<(), Error> {
+    /// The change at the compacted revision stays: its digest verifies a delta that starts there.
+    pub(super) async fn compact(&mut self, keep: i64) -> Result<(), Error> {
         use route_changes::Column as Change;
         request_ids::Entity::delete_many()
-            .filter(request_ids::Column::Time.lt(self.now.minus(KEEP_REQUEST_IDS).micros()))
+            .filter(request_ids::Column::Time.lt(self.now.minus(REQUEST_ID_TTL).micros()))
             .exec(&self.db)
             .await?;
         let most = self.revision() - keep;
         if most <= self.state.compacted_revision {
             return Ok(());
         }
-        // The first that is too young to go bounds what goes; revisions are in order of time.
+        // Revisions are in order of time, so the first young change limits the deletion.
         let young: Option<i64> = route_changes::Entity::find()
             .select_only()
             .column(Change::Revision)
             .filter(Change::Revision.gt(self.state.compacted_revision))
             .filter(Change::Revision.lte(most))
-            .filter(Change::Time.gt(self.now.minus(KEEP_TIME).micros()))
+            .filter(Change::Time.gt(self.now.minus(MIN_CHANGE_AGE).micros()))
             .order_by_asc(Change::Revision)
             .into_tuple()
             .one(&self.db)
@@ -272,7 +218,7 @@ impl WriteTx {
         Ok(())
     }
 
-    /// Starts the history over: a new epoch, in which only this revision is known.
+    /// Restarts the history in a new epoch, with this revision as the only known one.
     pub(super) async fn restart_history(&mut self, epoch: String) -> Result<(), Error> {
         route_changes::Entity::delete_many().exec(&self.db).await?;
         feed_state::Entity::update_many()

@@ -7,7 +7,7 @@ mod encode;
 
 use super::backoff::Backoff;
 use super::{Shared, wire};
-use crate::instance::report::NodeReport;
+use crate::report::NodeReport;
 use cless_proto::v1 as pb;
 use pb::route_feed_service_client::RouteFeedServiceClient;
 use rand::rngs::SmallRng;

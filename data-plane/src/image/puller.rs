@@ -80,7 +80,7 @@ impl Puller {
                     }
                 }
                 Ok(Err(_)) => {
-                    return Err(Error::Unavailable(
+                    return Err(Error::NoResponse(
                         "the pull ended without an outcome".to_owned(),
                     ));
                 }

@@ -1,4 +1,4 @@
-//! Who may enter an instance: its state and its requests in flight in one atomic word.
+//! Admission to an instance: its state and its number of requests in one atomic word.
 //!
 //! ```text
 //!            open                 reap: compare-exchange (OPEN, 0)
@@ -9,14 +9,14 @@
 //!                FROZEN ────────────────────────────────────────────┘
 //! ```
 //!
-//! Because both live in one word, "no request is in it" and "none may enter any more" are one
-//! step: an instance with a request in flight is never reaped nor frozen, and a request never enters
-//! one that is being stopped or sleeps (laws 3 and 4 of ARCHITECTURE.md). Exactly one caller of
-//! [`Admission::reap`], [`Admission::drain`], [`Admission::leave`] or [`Admission::shut`] is told
-//! that it shut the word; that one sees to the stop.
+//! One word holds both, so checking that no request is inside and refusing new ones is one step. An
+//! instance with a request is never reaped or frozen, and no request enters an instance that stops
+//! or is paused (laws 3 and 4 of ARCHITECTURE.md). Exactly one caller of [`Admission::reap`],
+//! [`Admission::drain`], [`Admission::leave`] or [`Admission::shut`] observes the transition to
+//! SHUT; it stops the container.
 //!
-//! `super::atomic` is the standard library's in the data plane, and loom's in `tests/loom`, which
-//! includes this file and walks through every interleaving of these calls.
+//! `super::atomic` is the standard library's here. `tests/loom` includes this file with loom's
+//! atomics and checks every interleaving of these calls.
 
 use super::atomic::{AtomicU64, Ordering};
 
@@ -26,33 +26,34 @@ const DRAINING: u64 = 1 << 33;
 const SHUT: u64 = 1 << 34;
 const FROZEN: u64 = 1 << 35;
 
-/// Why a request may not enter.
+/// Why a request cannot enter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// It has as many requests as it may.
+    /// All slots are taken.
     Full,
-    /// It is not ready yet, or not any more.
+    /// It is not open.
     Closed,
 }
 
-/// The word. Starts closed, with no request.
+/// The word; closed and empty at first.
 #[derive(Debug, Default)]
 pub struct Admission {
     word: AtomicU64,
 }
 
 impl Admission {
-    /// Lets requests in. Does nothing once it drains or is shut.
+    /// Opens a closed instance. Does nothing in any other state.
     pub fn open(&self) {
         let _ = self
             .word
             .compare_exchange(0, OPEN, Ordering::AcqRel, Ordering::Relaxed);
     }
 
-    /// Takes a place, unless `limit` are taken. Tells how many are taken now, this one included.
+    /// Takes a slot, unless `limit` are taken. Returns the number of taken slots, including this
+    /// one.
     ///
     /// # Errors
-    /// [`Refused`]; nothing was taken then.
+    /// [`Refused`]; no slot is taken then.
     pub fn enter(&self, limit: u32) -> Result<u32, Refused> {
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
@@ -68,35 +69,35 @@ impl Admission {
                 Ordering::AcqRel,
                 Ordering::Relaxed,
             ) {
-                Ok(_) => return Ok(places(word + 1)),
+                Ok(_) => return Ok(slots(word + 1)),
                 Err(now) => word = now,
             }
         }
     }
 
-    /// Gives a place back. True if this was the last one of a draining instance, which is now shut.
+    /// Returns a slot. True if this was the last one of a draining instance, which is now shut.
     pub fn leave(&self) -> bool {
         let before = self.word.fetch_sub(1, Ordering::AcqRel);
-        debug_assert!(before & COUNT > 0, "a place was given back twice");
+        debug_assert!(before & COUNT > 0, "a slot was returned twice");
         before & DRAINING != 0 && before & COUNT == 1 && self.replace(DRAINING, SHUT)
     }
 
-    /// Lets nobody in while it sleeps, if it is open and no request is in it. True if this call did.
+    /// Freezes an open instance without requests. True if this call did.
     pub fn freeze(&self) -> bool {
         self.replace(OPEN, FROZEN)
     }
 
-    /// Ends the sleep. Does nothing to one that is not frozen, or not any more.
+    /// Opens a frozen instance. True if this call did.
     pub fn thaw(&self) -> bool {
         self.replace(FROZEN, OPEN)
     }
 
-    /// Shuts it if no request is in it and it is open or sleeps. True if this call did.
+    /// Shuts an open or frozen instance without requests. True if this call did.
     pub fn reap(&self) -> bool {
         self.replace(OPEN, SHUT) || self.replace(FROZEN, SHUT)
     }
 
-    /// Lets nobody in any more. True if no request was in it, so that it is now shut.
+    /// Refuses new requests for good. True if it had no request and is now shut.
     pub fn drain(&self) -> bool {
         let before = self
             .word
@@ -106,7 +107,7 @@ impl Admission {
         before.is_ok_and(|word| word & COUNT == 0) && self.replace(DRAINING, SHUT)
     }
 
-    /// Shuts it whatever is in it: its container is gone. True if it was not shut before.
+    /// Shuts it despite requests inside, because its container is gone. True if this call did.
     pub fn shut(&self) -> bool {
         let before = self
             .word
@@ -116,17 +117,17 @@ impl Admission {
         before.is_ok()
     }
 
-    /// Whether requests may enter, if there is a place.
+    /// Whether requests may enter while slots are free.
     pub fn is_open(&self) -> bool {
         self.word.load(Ordering::Relaxed) & !COUNT == OPEN
     }
 
     /// Requests in flight.
     pub fn in_flight(&self) -> u32 {
-        places(self.word.load(Ordering::Acquire))
+        slots(self.word.load(Ordering::Acquire))
     }
 
-    /// One step between states, if nothing is in flight.
+    /// A transition that requires no request in flight.
     fn replace(&self, from: u64, to: u64) -> bool {
         self.word
             .compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed)
@@ -134,7 +135,7 @@ impl Admission {
     }
 }
 
-fn places(word: u64) -> u32 {
+fn slots(word: u64) -> u32 {
     u32::try_from(word & COUNT).unwrap_or(u32::MAX)
 }
 
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_enters_before_it_is_open_or_past_its_limit() {
+    fn no_request_enters_before_it_is_open_or_beyond_its_limit() {
         let admission = Admission::default();
         assert_eq!(admission.enter(1), Err(Refused::Closed));
         admission.open();
@@ -172,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_guard_of_a_draining_instance_shuts_it() {
+    fn the_last_request_of_a_draining_instance_shuts_it() {
         let admission = open();
         admission.enter(9).unwrap();
         admission.enter(9).unwrap();
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_empty_instance_sleeps_and_nobody_enters_it_until_it_is_thawed() {
+    fn only_an_empty_instance_freezes_and_no_request_enters_until_it_thaws() {
         let admission = Admission::default();
         assert!(!admission.freeze(), "it never opened");
         admission.open();
@@ -209,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sleeping_instance_is_reaped_or_drained_at_once() {
+    fn a_frozen_instance_is_reaped_or_drained_at_once() {
         for end in [Admission::reap, Admission::drain, Admission::shut] {
             let admission = open();
             assert!(admission.freeze());

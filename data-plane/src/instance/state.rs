@@ -1,4 +1,4 @@
-//! The life of one instance, as a pure function of what happens to it.
+//! The life of one instance, as a pure state machine.
 //!
 //! ```text
 //!   Creating ──► Starting ──► Probing ──► Ready ──► Draining
@@ -10,127 +10,124 @@
 //!                                ▼        │ │ │        │ │ (removal is the same)
 //!                             Failed ◄────┼─┼─┘ died   │ │
 //!                                ▲ └──────┼─┼──────────┼─┘
-//!        died, or stuck half-way │        ▼ │          │
+//!        died, or pause failed   │        ▼ │          │
 //!                                ├─ Pausing Resuming   │ reaped
 //!                                │        │ ▲          │
 //!                                │        ▼ │          │
 //!                                └─────── Paused ──────┘
 //! ```
 //!
-//! One that was to be frozen and was not, because the engine is away, is ready again: from `Pausing`
-//! straight to `Ready`.
-//! Answers may come before the engine says that the process runs: an instance in a network sandbox is
-//! probed from the moment its start is sent, and serves as soon as it answers. So `Starting` leads to
-//! `Ready` as `Probing` does, and [`Event::Started`] changes nothing after that.
+//! Not drawn: `Pausing` returns to `Ready` if the engine was unavailable and did not pause it.
+//! `Starting` leads to `Ready` if an instance in a network sandbox answers before the engine does; a
+//! later [`Event::Started`] changes nothing.
 //!
-//! A start that is no longer wanted drains like any other instance; nothing is in flight then, so it
-//! stops at once. So does an instance that sleeps, is going to, or is waking: draining leads from
-//! each of them to `Draining`. `Failed` is an instance whose container is of no use; it is removed,
-//! and until that is done it keeps its reason.
+//! A cancelled start drains like any other instance; it has nothing in flight and stops at once. So
+//! does an instance that pauses, is paused, or resumes. `Failed` keeps the reason of an unusable
+//! container until its removal.
 //!
-//! Laws (tested below over random events): at most one [`Action::Remove`] or [`Action::Stop`] is
-//! asked for; every life that is drained or fails ends in `Gone` once the removal is reported; `Gone`
-//! absorbs every event; pausing and resuming take turns, and each is over before the other begins;
-//! the doors are never opened between a pause and the end of the resumption after it.
+//! Laws (tested below over random events): at most one [`Action::Remove`] or [`Action::Stop`]
+//! occurs. Every life that is drained or fails ends in `Gone` once the removal is reported. `Gone`
+//! absorbs every event. A pause or resume ends before the next begins. No [`Action::Open`] occurs
+//! between a pause and the end of its resume.
 
-/// Where an instance is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// The engine makes the container; its image is pulled first if it must be.
+pub(crate) enum State {
+    /// The engine creates the container, after a pull if one is needed.
     Creating,
-    /// The engine starts it.
+    /// The engine starts the container.
     Starting,
-    /// It runs and does not answer yet.
+    /// The container runs and does not answer yet.
     Probing,
-    /// Requests may enter.
     Ready,
-    /// The engine freezes it. No request may enter.
+    /// The engine pauses the container. No request may enter.
     Pausing,
-    /// It sleeps: frozen, with its memory.
+    /// The container is paused and keeps its memory.
     Paused,
-    /// The engine thaws it.
+    /// The engine resumes the container.
     Resuming,
-    /// No request may enter; those in it go on.
+    /// No request may enter; those in flight go on.
     Draining,
-    /// Its process is asked to end and the container is removed.
     Stopping,
-    /// It ended, or never began, by itself; the container is removed.
+    /// The container ended by itself or failed to start; it is removed.
     Failed,
-    /// Nothing of it is left.
     Gone,
 }
 
-/// What happens to an instance.
+impl State {
+    /// Whether it has not been ready yet and may become ready.
+    pub(crate) fn is_starting(self) -> bool {
+        matches!(self, Self::Creating | Self::Starting | Self::Probing)
+    }
+
+    /// Whether it serves requests, or may without another start.
+    pub(crate) fn is_active(self) -> bool {
+        self.is_starting()
+            || matches!(
+                self,
+                Self::Ready | Self::Pausing | Self::Paused | Self::Resuming
+            )
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
-    /// The container exists.
+pub(crate) enum Event {
     Created,
-    /// Its process runs.
     Started,
-    /// It answered a probe.
     Answered,
-    /// The start came to nothing.
     StartFailed,
-    /// It is empty, nobody may enter, and it is to sleep.
-    Closed,
-    /// The engine has frozen it.
+    /// Admission is frozen with no request inside: pause the container.
+    PauseRequested,
     Paused,
-    /// The engine was not asked to freeze it after all.
-    StillAwake,
-    /// It is to wake.
-    Wake,
-    /// The engine has thawed it.
+    /// The engine has not paused the container, because it was unavailable.
+    PauseSkipped,
+    /// Resume the container.
+    ResumeRequested,
     Resumed,
-    /// The engine could not freeze it, or not thaw it.
-    Stuck,
-    /// It does not accept connections any more.
-    Deaf,
-    /// Its process ended.
+    /// The engine could not pause or resume the container.
+    PauseFailed,
+    Unresponsive,
     Died,
-    /// It is no longer wanted.
+    /// The instance is not needed any more.
     Drain,
-    /// Nothing is in flight and nothing may enter: admission is shut.
+    /// Admission is shut with no request inside.
     Emptied,
-    /// The container is removed.
     Removed,
 }
 
-/// What is to be done about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// Let requests in.
+pub(crate) enum Action {
     Open,
-    /// Ask the engine to freeze it; report [`Event::Paused`], [`Event::StillAwake`] or
-    /// [`Event::Stuck`].
+    /// Pause the container; report [`Event::Paused`], [`Event::PauseSkipped`] or
+    /// [`Event::PauseFailed`].
     Pause,
-    /// Ask the engine to thaw it; report [`Event::Resumed`] or [`Event::Stuck`].
+    /// Resume the container; report [`Event::Resumed`] or [`Event::PauseFailed`].
     Resume,
-    /// Let nobody in any more; report [`Event::Emptied`] when nothing is in flight.
+    /// Admit no more requests; report [`Event::Emptied`] when none is in flight.
     CloseWhenEmpty,
-    /// Let nobody in and give up on what is in flight: the process is gone.
+    /// Admit no more requests and abandon those in flight, because the process is gone.
     Close,
-    /// Ask the process to end, then remove the container; report [`Event::Removed`].
+    /// Stop and remove the container; report [`Event::Removed`].
     Stop,
     /// Remove the container; report [`Event::Removed`].
     Remove,
-    /// Forget the instance.
     Forget,
 }
 
-/// One step of the life. Events that do not fit the state change nothing: they are late or repeated.
-pub fn step(state: State, event: Event) -> (State, &'static [Action]) {
+/// One step of the state machine. An event that does not fit the state is late or repeated and
+/// changes nothing.
+pub(crate) fn step(state: State, event: Event) -> (State, &'static [Action]) {
     use {Action as A, Event as E, State as S};
     match (state, event) {
         (S::Creating, E::Created) => (S::Starting, &[]),
         (S::Starting, E::Started) => (S::Probing, &[]),
         (S::Starting | S::Probing, E::Answered) => (S::Ready, &[A::Open]),
-        (S::Ready, E::Closed) => (S::Pausing, &[A::Pause]),
+        (S::Ready, E::PauseRequested) => (S::Pausing, &[A::Pause]),
         (S::Pausing, E::Paused) => (S::Paused, &[]),
-        (S::Pausing, E::StillAwake) => (S::Ready, &[A::Open]),
-        (S::Paused, E::Wake) => (S::Resuming, &[A::Resume]),
+        (S::Pausing, E::PauseSkipped) => (S::Ready, &[A::Open]),
+        (S::Paused, E::ResumeRequested) => (S::Resuming, &[A::Resume]),
         (S::Resuming, E::Resumed) => (S::Ready, &[A::Open]),
         (S::Creating | S::Starting | S::Probing, E::StartFailed)
-        | (S::Pausing | S::Resuming, E::Stuck)
+        | (S::Pausing | S::Resuming, E::PauseFailed)
         | (
             S::Starting
             | S::Probing
@@ -141,7 +138,7 @@ pub fn step(state: State, event: Event) -> (State, &'static [Action]) {
             | S::Draining,
             E::Died,
         ) => (S::Failed, &[A::Close, A::Remove]),
-        (S::Ready, E::Deaf)
+        (S::Ready, E::Unresponsive)
         | (
             S::Creating
             | S::Starting
@@ -169,13 +166,13 @@ mod tests {
             Just(Event::Started),
             Just(Event::Answered),
             Just(Event::StartFailed),
-            Just(Event::Closed),
+            Just(Event::PauseRequested),
             Just(Event::Paused),
-            Just(Event::StillAwake),
-            Just(Event::Wake),
+            Just(Event::PauseSkipped),
+            Just(Event::ResumeRequested),
             Just(Event::Resumed),
-            Just(Event::Stuck),
-            Just(Event::Deaf),
+            Just(Event::PauseFailed),
+            Just(Event::Unresponsive),
             Just(Event::Died),
             Just(Event::Drain),
             Just(Event::Emptied),
@@ -183,18 +180,18 @@ mod tests {
         ]
     }
 
-    /// Mostly the events of a life that sleeps and wakes, so that runs of them come about.
-    fn awake() -> impl Strategy<Value = Event> {
+    /// Mostly the events of pauses and resumes, so that several follow each other.
+    fn pauses() -> impl Strategy<Value = Event> {
         prop_oneof![
             1 => event(),
             9 => prop_oneof![
                 Just(Event::Created),
                 Just(Event::Started),
                 Just(Event::Answered),
-                Just(Event::Closed),
+                Just(Event::PauseRequested),
                 Just(Event::Paused),
-                Just(Event::StillAwake),
-                Just(Event::Wake),
+                Just(Event::PauseSkipped),
+                Just(Event::ResumeRequested),
                 Just(Event::Resumed),
             ],
         ]
@@ -202,69 +199,69 @@ mod tests {
 
     fn run(events: &[Event]) -> (State, Vec<Action>) {
         let mut state = State::Creating;
-        let mut asked = Vec::new();
+        let mut taken = Vec::new();
         for event in events {
             let (next, actions) = step(state, *event);
             state = next;
-            asked.extend_from_slice(actions);
+            taken.extend_from_slice(actions);
         }
-        (state, asked)
+        (state, taken)
     }
 
-    fn count(asked: &[Action], wanted: &[Action]) -> usize {
-        asked
+    fn count(taken: &[Action], counted: &[Action]) -> usize {
+        taken
             .iter()
-            .filter(|action| wanted.contains(action))
+            .filter(|action| counted.contains(action))
             .count()
     }
 
     proptest! {
         #[test]
-        fn it_is_taken_away_at_most_once_and_forgotten_at_most_once(
+        fn it_is_removed_at_most_once_and_forgotten_at_most_once(
             events in proptest::collection::vec(event(), 0..40)
         ) {
-            let (_, asked) = run(&events);
-            prop_assert!(count(&asked, &[Action::Stop, Action::Remove]) <= 1);
-            prop_assert!(count(&asked, &[Action::Forget]) <= 1);
+            let (_, taken) = run(&events);
+            prop_assert!(count(&taken, &[Action::Stop, Action::Remove]) <= 1);
+            prop_assert!(count(&taken, &[Action::Forget]) <= 1);
         }
 
         #[test]
-        fn sleep_and_wake_take_turns_and_doors_open_only_for_one_that_is_awake(
-            events in proptest::collection::vec(awake(), 0..60)
+        fn pauses_and_resumes_alternate_and_a_paused_instance_admits_nothing(
+            events in proptest::collection::vec(pauses(), 0..60)
         ) {
             let (mut state, mut frozen) = (State::Creating, false);
-            let mut at_the_engine = None;
+            let mut in_progress = None;
             for event in events {
-                // The engine reports only what it was asked for.
-                let told = match event {
-                    Event::StillAwake => Some(Event::Paused),
+                // The engine completes only the call in progress.
+                let completes = match event {
+                    Event::PauseSkipped => Some(Event::Paused),
                     Event::Paused | Event::Resumed => Some(event),
                     _ => None,
                 };
-                if told.is_some() && at_the_engine != told {
+                if completes.is_some() && in_progress != completes {
                     continue;
                 }
                 let (next, actions) = step(state, event);
-                if told.is_some() {
-                    at_the_engine = None;
+                if completes.is_some() {
+                    in_progress = None;
                     frozen = event == Event::Paused;
                 }
                 for action in actions {
                     match action {
-                        Action::Open => prop_assert!(!frozen && at_the_engine.is_none()),
+                        Action::Open => prop_assert!(!frozen && in_progress.is_none()),
                         Action::Pause => {
-                            prop_assert!(!frozen && at_the_engine.is_none());
-                            at_the_engine = Some(Event::Paused);
+                            prop_assert!(!frozen && in_progress.is_none());
+                            in_progress = Some(Event::Paused);
                         }
                         Action::Resume => {
-                            prop_assert!(frozen && at_the_engine.is_none());
-                            at_the_engine = Some(Event::Resumed);
+                            prop_assert!(frozen && in_progress.is_none());
+                            in_progress = Some(Event::Resumed);
                         }
                         _ => {}
                     }
                 }
                 state = next;
-                prop_assert!(state != State::Ready || (!frozen && at_the_engine.is_none()));
+                prop_assert!(state != State::Ready || (!frozen && in_progress.is_none()));
             }
         }
 
@@ -277,17 +274,17 @@ mod tests {
                 .into_iter()
                 .chain([Event::Drain, Event::Emptied, Event::Removed])
                 .collect();
-            let (state, asked) = run(&ended);
+            let (state, taken) = run(&ended);
             prop_assert_eq!(state, State::Gone);
-            prop_assert_eq!(count(&asked, &[Action::Stop, Action::Remove]), 1);
+            prop_assert_eq!(count(&taken, &[Action::Stop, Action::Remove]), 1);
             let (after, more) = run(&ended.into_iter().chain(late).collect::<Vec<_>>());
             prop_assert_eq!(after, State::Gone);
-            prop_assert_eq!(more.len(), asked.len());
+            prop_assert_eq!(more.len(), taken.len());
         }
 
         #[test]
-        fn an_answer_before_the_engines_makes_it_ready_and_the_engines_then_changes_nothing(
-            events in proptest::collection::vec(awake(), 0..60)
+        fn an_early_answer_makes_it_ready_and_the_engines_response_changes_nothing(
+            events in proptest::collection::vec(pauses(), 0..60)
         ) {
             let mut state = step(step(State::Creating, Event::Created).0, Event::Answered).0;
             prop_assert_eq!(state, State::Ready);
@@ -299,8 +296,8 @@ mod tests {
 
         #[test]
         fn requests_enter_only_after_an_answer(events in proptest::collection::vec(event(), 0..40)) {
-            let (_, asked) = run(&events);
-            if count(&asked, &[Action::Open]) > 0 {
+            let (_, taken) = run(&events);
+            if count(&taken, &[Action::Open]) > 0 {
                 prop_assert!(events.contains(&Event::Answered));
             }
         }

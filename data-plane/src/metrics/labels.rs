@@ -1,4 +1,4 @@
-//! What metrics are labelled by: service and version, never paths or hosts as clients write them.
+//! Labels of metrics. Paths and hosts of requests are never labels: clients choose them.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ pub(super) struct PhaseLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub(super) struct SleepLabels {
+pub(super) struct PauseLabels {
     pub(super) service: Arc<str>,
     pub(super) version: u32,
     pub(super) call: &'static str,

@@ -1,81 +1,91 @@
-//! One client's connection, as its worker knows it, and the count of all of them.
+//! One client's connection: identity, counters and limits, as its requests and its worker see it.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+mod counters;
+mod timeouts;
+
+use std::cell::{Cell, Ref, RefCell};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::Waker;
 use std::time::Duration;
 
 use http::HeaderValue;
-use parking_lot::Mutex;
+use tracing::Span;
 
+pub(super) use self::counters::ConnCounters;
+pub(super) use self::timeouts::{CloseReason, TICK};
+use self::timeouts::{ConnSnapshot, ConnTimeouts};
 use super::options::Limits;
-use super::watch::{self, Closed, Reading, Watch};
-use super::wire::Meter;
 
-/// How the other end is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Transport {
-    /// Plain TCP.
     Plain,
-    /// TLS, with the host that the client named in its handshake.
+    /// TLS, with the server name of the handshake, if the client sent one.
     Tls(Option<Box<str>>),
 }
 
-/// A client's connection. On one thread.
+/// A client's connection. Lives on one thread.
 #[derive(Debug)]
-pub(super) struct Client {
-    /// The other end, an IPv4 client of an IPv6 socket as IPv4.
+pub(super) struct ClientConn {
+    /// The peer; an IPv4 address of an IPv6 socket is shown as IPv4.
     pub(super) peer: SocketAddr,
-    /// Its address, as it goes into `X-Forwarded-For`.
+    /// The peer's address for `X-Forwarded-For`.
     pub(super) peer_text: HeaderValue,
-    /// What it says of those before it is believed.
-    pub(super) trusted: bool,
-    pub(super) meter: Arc<Meter>,
+    /// The operator trusts the peer's forwarding headers.
+    pub(super) is_trusted: bool,
+    pub(super) counters: Arc<ConnCounters>,
     transport: RefCell<Transport>,
-    http2: Cell<bool>,
+    is_http2: Cell<bool>,
     requests: Cell<u32>,
     in_flight: Cell<u32>,
     uploading: Cell<u32>,
     resets: Cell<u32>,
-    watch: Cell<Watch>,
-    closed: Cell<Option<Closed>>,
-    /// Told to end once its requests have.
-    draining: Cell<bool>,
+    timeouts: Cell<ConnTimeouts>,
+    /// Set once the connection is to be cut.
+    closed: Cell<Option<CloseReason>>,
+    /// The connection ends after the requests in flight.
+    is_draining: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
-impl Client {
-    pub(super) fn new(peer: SocketAddr, trusted: bool) -> Self {
+impl ClientConn {
+    pub(super) fn new(peer: SocketAddr, is_trusted: bool) -> Self {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let text = HeaderValue::try_from(peer.ip().to_string());
         Self {
             peer,
             peer_text: text.unwrap_or_else(|_| HeaderValue::from_static("unknown")),
-            trusted,
-            meter: Arc::default(),
+            is_trusted,
+            counters: Arc::default(),
             transport: RefCell::new(Transport::Plain),
-            http2: Cell::new(false),
+            is_http2: Cell::new(false),
             requests: Cell::new(0),
             in_flight: Cell::new(0),
             uploading: Cell::new(0),
             resets: Cell::new(0),
-            watch: Cell::default(),
+            timeouts: Cell::default(),
             closed: Cell::new(None),
-            draining: Cell::new(false),
+            is_draining: Cell::new(false),
             waker: RefCell::new(None),
         }
     }
 
-    /// TLS is spoken.
-    pub(super) fn encrypted(&self, server_name: Option<&str>) {
+    /// The span of log lines about this connection. Made only where one is written.
+    pub(super) fn span(&self) -> Span {
+        let protocol = match self.is_http2() {
+            true => "h2",
+            false => "http/1.1",
+        };
+        tracing::debug_span!("client", peer = %self.peer, scheme = self.scheme(), protocol)
+    }
+
+    pub(super) fn set_tls(&self, server_name: Option<&str>) {
         self.transport
             .replace(Transport::Tls(server_name.map(Box::from)));
     }
 
-    pub(super) fn transport(&self) -> std::cell::Ref<'_, Transport> {
+    pub(super) fn transport(&self) -> Ref<'_, Transport> {
         self.transport.borrow()
     }
 
@@ -87,201 +97,103 @@ impl Client {
         }
     }
 
-    /// HTTP/2 is spoken.
-    pub(super) fn speaks_http2(&self) {
-        self.http2.set(true);
+    pub(super) fn set_http2(&self) {
+        self.is_http2.set(true);
     }
 
     pub(super) fn is_http2(&self) -> bool {
-        self.http2.get()
+        self.is_http2.get()
     }
 
-    /// A request has begun; its number, from 0.
-    pub(super) fn request_began(&self) -> u32 {
-        let number = self.requests.get();
-        self.requests.set(number.wrapping_add(1));
+    /// Counts a new request; returns its index, from 0.
+    pub(super) fn begin_request(&self) -> u32 {
+        let index = self.requests.get();
+        self.requests.set(index.wrapping_add(1));
         self.in_flight.set(self.in_flight.get() + 1);
-        number
+        index
     }
 
-    pub(super) fn request_ended(&self) {
+    pub(super) fn end_request(&self) {
         self.in_flight.set(self.in_flight.get().saturating_sub(1));
     }
 
-    /// A body waits for the client, or does not any more.
-    pub(super) fn uploading(&self, waits: bool) {
+    /// Counts a request body that starts or stops waiting for the client.
+    pub(super) fn set_uploading(&self, waits: bool) {
         let now = self.uploading.get();
-        self.uploading.set(if waits {
-            now + 1
-        } else {
-            now.saturating_sub(1)
+        self.uploading.set(match waits {
+            true => now + 1,
+            false => now.saturating_sub(1),
         });
     }
 
-    /// The client took a request back.
-    pub(super) fn took_back(&self, limits: &Limits) {
+    /// Counts a request that the client cancelled. Too many close an HTTP/2 connection.
+    pub(super) fn add_reset(&self, limits: &Limits) {
         let resets = self.resets.get() + 1;
         self.resets.set(resets);
-        if self.http2.get() && watch::too_many_resets(resets, self.requests.get(), limits) {
-            self.close(Closed::Resets);
+        if self.is_http2() && timeouts::too_many_resets(resets, self.requests.get(), limits) {
+            self.close(CloseReason::Resets);
         }
     }
 
-    /// One look at whether it has cost enough; tells if it has.
-    pub(super) fn look(&self, now: Duration, limits: &Limits) -> Option<Closed> {
-        let seen = Reading {
-            phase: self.meter.phase(),
-            heads: match self.http2.get() {
+    /// Checks the time limits, and drains or closes the connection if one is exceeded. `now` counts
+    /// from any fixed point.
+    pub(super) fn check_timeouts(&self, now: Duration, limits: &Limits) -> Option<CloseReason> {
+        let counters = &self.counters;
+        let snapshot = ConnSnapshot {
+            phase: counters.phase(),
+            heads: match self.is_http2() {
                 true => self.requests.get(),
-                false => self.meter.heads.load(Ordering::Relaxed),
+                false => counters.heads.load(Ordering::Relaxed),
             },
-            http2: self.http2.get(),
+            is_http2: self.is_http2(),
             in_flight: self.in_flight.get(),
             uploading: self.uploading.get(),
-            blocked: self.meter.blocked.load(Ordering::Relaxed),
-            read: self.meter.read.load(Ordering::Relaxed),
-            written: self.meter.written.load(Ordering::Relaxed),
+            blocked: counters.blocked.load(Ordering::Relaxed),
+            read: counters.read.load(Ordering::Relaxed),
+            written: counters.written.load(Ordering::Relaxed),
         };
-        let mut watch = self.watch.get();
-        let closed = watch.look(now, seen, limits);
-        self.watch.set(watch);
-        match closed {
-            // Told first: HTTP/2 has a word for it. At the second time it is cut.
-            Some(Closed::Idle) if !self.draining.get() => self.drain(),
-            Some(closed) => self.close(closed),
+        let mut timeouts = self.timeouts.get();
+        let exceeded = timeouts.check(now, snapshot, limits);
+        self.timeouts.set(timeouts);
+        match exceeded {
+            // HTTP/2 announces the end with GOAWAY. A second timeout cuts the connection.
+            Some(CloseReason::Idle) if !self.is_draining() => self.drain(),
+            Some(reason) => self.close(reason),
             None => {}
         }
-        closed
+        exceeded
     }
 
-    /// Cuts it.
-    pub(super) fn close(&self, why: Closed) {
-        self.closed.set(Some(why));
+    pub(super) fn close(&self, reason: CloseReason) {
+        self.closed.set(Some(reason));
         self.wake();
     }
 
-    /// Has it end once its requests have.
+    /// Ends the connection after the requests in flight.
     pub(super) fn drain(&self) {
-        self.draining.set(true);
+        self.is_draining.set(true);
         self.wake();
     }
 
     pub(super) fn is_draining(&self) -> bool {
-        self.draining.get()
+        self.is_draining.get()
     }
 
-    /// Why it is cut, if it is.
-    pub(super) fn closed(&self) -> Option<Closed> {
+    /// The reason why the connection is cut; `None` while it is open.
+    pub(super) fn closed(&self) -> Option<CloseReason> {
         self.closed.get()
     }
 
-    /// Has its task look at it.
     pub(super) fn wake(&self) {
-        let waker = self.waker.take();
-        if let Some(waker) = waker {
+        if let Some(waker) = self.waker.take() {
             waker.wake();
         }
     }
 
-    /// The task that serves it.
-    pub(super) fn served_by(&self, waker: &Waker) {
+    pub(super) fn set_waker(&self, waker: &Waker) {
         match &mut *self.waker.borrow_mut() {
             Some(known) if known.will_wake(waker) => {}
             known => *known = Some(waker.clone()),
         }
-    }
-}
-
-/// All connections of clients. Cheap to clone.
-#[derive(Debug, Clone)]
-pub(super) struct Census {
-    inner: Arc<Counts>,
-}
-
-#[derive(Debug)]
-struct Counts {
-    all: AtomicUsize,
-    by_address: Mutex<HashMap<IpAddr, usize>>,
-    max: usize,
-    max_by_address: usize,
-}
-
-/// A connection that is counted, until this is dropped.
-#[derive(Debug)]
-pub(super) struct Seat {
-    census: Census,
-    address: Option<IpAddr>,
-}
-
-impl Census {
-    pub(super) fn new(max: usize, max_by_address: usize) -> Self {
-        Self {
-            inner: Arc::new(Counts {
-                all: AtomicUsize::new(0),
-                by_address: Mutex::default(),
-                max,
-                max_by_address,
-            }),
-        }
-    }
-
-    /// Counts a connection; an address is not `limited` if it stands for many clients.
-    ///
-    /// # Errors
-    /// The label of the limit that is reached.
-    pub(super) fn enter(&self, address: IpAddr, limited: bool) -> Result<Seat, &'static str> {
-        let mut seat = Seat {
-            census: self.clone(),
-            address: None,
-        };
-        if self.inner.all.fetch_add(1, Ordering::Relaxed) >= self.inner.max {
-            return Err("max_connections");
-        }
-        if limited {
-            let mut by_address = self.inner.by_address.lock();
-            let count = by_address.entry(address).or_insert(0);
-            if *count >= self.inner.max_by_address {
-                return Err("max_connections_per_ip");
-            }
-            *count += 1;
-            seat.address = Some(address);
-        }
-        Ok(seat)
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.census.inner.all.fetch_sub(1, Ordering::Relaxed);
-        let Some(address) = self.address else { return };
-        let mut by_address = self.census.inner.by_address.lock();
-        if let Some(count) = by_address.get_mut(&address) {
-            *count -= 1;
-            if *count == 0 {
-                by_address.remove(&address);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_address_takes_more_seats_than_its_share() {
-        let census = Census::new(4, 2);
-        let (a, b) = (IpAddr::from([1, 1, 1, 1]), IpAddr::from([2, 2, 2, 2]));
-        let seats = (
-            census.enter(a, true).unwrap(),
-            census.enter(a, true).unwrap(),
-        );
-        assert_eq!(census.enter(a, true).unwrap_err(), "max_connections_per_ip");
-        let _trusted = census.enter(a, false).unwrap();
-        let _other = census.enter(b, true).unwrap();
-        assert_eq!(census.enter(b, true).unwrap_err(), "max_connections");
-        drop(seats);
-        assert!(census.enter(a, true).is_ok());
-        assert_eq!(census.inner.all.load(Ordering::Relaxed), 2);
     }
 }

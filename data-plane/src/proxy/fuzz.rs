@@ -1,15 +1,15 @@
-//! Heads and bytes from strangers, fuzzed: what is rewritten, and where requests end.
+//! Fuzzing of heads and bytes of clients: rewritten fields and request framing.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
-use super::forwarded::{self, Origin};
-use super::framing::Inspector;
-use super::headers;
+use super::request::forwarded::{self, RequestOrigin};
+use super::request::headers;
+use super::wire::h1_framing::Inspector;
 use crate::fuzz::{Target, lines};
 
-/// Gone from whatever is passed on (RFC 9110 section 7.6.1).
+/// Fields that are never passed on (RFC 9110 section 7.6.1).
 const NEVER: [&str; 6] = [
     "keep-alive",
     "proxy-connection",
@@ -18,7 +18,7 @@ const NEVER: [&str; 6] = [
     "http2-settings",
     "transfer-encoding",
 ];
-/// What a message needs, or is given here: `Connection` cannot take it.
+/// Fields that `Connection` cannot remove: the message needs them, or the proxy sets them.
 const KEPT: [&str; 10] = [
     "host",
     "content-length",
@@ -32,7 +32,7 @@ const KEPT: [&str; 10] = [
     "x-forwarded-host",
 ];
 
-/// The fields in some bytes; those that no parser of HTTP lets in are left out.
+/// The fields in some bytes, without those that an HTTP parser rejects.
 fn fields(bytes: &[u8]) -> HeaderMap {
     let mut map = HeaderMap::new();
     for line in bytes.split(|byte| *byte == b'\n') {
@@ -53,8 +53,8 @@ fn all(map: &HeaderMap, name: &HeaderName) -> Vec<HeaderValue> {
     map.get_all(name).iter().cloned().collect()
 }
 
-/// Nothing of one hop is left, and nothing that `Connection` named.
-fn nothing_of_one_hop(before: &HeaderMap, after: &HeaderMap, switches: bool) {
+/// Checks that no hop-by-hop field is left, and none that `Connection` named.
+fn check_hop_by_hop(before: &HeaderMap, after: &HeaderMap, switches: bool) {
     for name in NEVER {
         assert!(!after.contains_key(name), "{name}");
     }
@@ -69,8 +69,8 @@ fn nothing_of_one_hop(before: &HeaderMap, after: &HeaderMap, switches: bool) {
         );
     }
     let connection = all(after, &header::CONNECTION);
-    let wanted: &[&str] = if switches { &["upgrade"] } else { &[] };
-    assert_eq!(connection, wanted);
+    let expected: &[&str] = if switches { &["upgrade"] } else { &[] };
+    assert_eq!(connection, expected);
     assert_eq!(after.contains_key(header::UPGRADE), switches);
     for name in [header::HOST, header::CONTENT_LENGTH] {
         assert_eq!(all(before, &name), all(after, &name), "{name}");
@@ -103,19 +103,19 @@ fn fuzz_headers() {
             let upgrade = headers::upgrade(&before, version);
             let mut after = before.clone();
             headers::prepare_request(&mut after, upgrade.clone());
-            nothing_of_one_hop(&before, &after, upgrade.is_some());
+            check_hop_by_hop(&before, &after, upgrade.is_some());
             let te = all(&after, &header::TE);
             assert!(te.is_empty() || te == ["trailers"], "{te:?}");
             assert!(all(&after, &header::COOKIE).len() <= 1);
             let mut again = after.clone();
             headers::prepare_request(&mut again, upgrade);
-            assert_eq!(again, after, "twice is once");
-            forwarded::tell(
+            assert_eq!(again, after, "idempotent");
+            forwarded::set_forwarded(
                 &mut after,
-                Origin {
+                RequestOrigin {
                     peer: IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9)),
                     peer_text: &peer,
-                    trusted: false,
+                    is_trusted: false,
                     scheme: "http",
                     host: &host,
                     version,
@@ -130,7 +130,7 @@ fn fuzz_headers() {
                 ("x-request-id", &id),
             ] {
                 let name = HeaderName::from_static(name);
-                assert_eq!(all(&after, &name), [value], "{name} is ours alone");
+                assert_eq!(all(&after, &name), [value], "only cless sets {name}");
             }
             let via = all(&after, &header::VIA);
             assert!(
@@ -141,7 +141,7 @@ fn fuzz_headers() {
         for switched in [false, true] {
             let mut after = before.clone();
             headers::prepare_response(&mut after, &id, switched, Version::HTTP_11);
-            nothing_of_one_hop(
+            check_hop_by_hop(
                 &before,
                 &after,
                 switched && before.contains_key(header::UPGRADE),
@@ -153,7 +153,7 @@ fn fuzz_headers() {
     });
 }
 
-/// The verdict on a whole stream of bytes that comes in pieces of this size.
+/// The verdict on bytes that arrive in pieces of this size.
 fn verdict(bytes: &[u8], piece: usize) -> (u32, Option<u32>) {
     let mut inspector = Inspector::new(64 * 1024);
     for piece in bytes.chunks(piece) {
@@ -161,14 +161,14 @@ fn verdict(bytes: &[u8], piece: usize) -> (u32, Option<u32>) {
         while !rest.is_empty() {
             let found = inspector.inspect(rest);
             assert!(found.pass <= rest.len());
-            if let Some((head, _)) = found.fault {
+            if let Some((head, _)) = found.error {
                 return (inspector.heads(), Some(head));
             }
             rest = &rest[found.pass..];
-            // What follows a request to switch is taken for the next request here.
-            match inspector.is_gated() {
-                true => inspector.open_gate(false),
-                false => assert!(rest.is_empty(), "bytes are held back at a gate alone"),
+            // Bytes behind an upgrade are inspected as the next request here.
+            match inspector.is_upgrade_pending() {
+                true => inspector.resolve_upgrade(false),
+                false => assert!(rest.is_empty(), "bytes are held back only by an upgrade"),
             }
         }
     }

@@ -1,55 +1,40 @@
-//! The HTTP proxy: one request at a time, from its head to the end of both bodies.
+//! The HTTP proxy: from the connection of a client to an instance and back.
 //!
 //! ```text
-//!  listener ─► connection ─► service: own answers ─► choose ─► Pool::admit ─► send ─► body, tunnel
-//!     │ limits    │ wire, framing       │ 400, 405, 421   │ 404, 503  │ 503, 504     │ 502, 504
-//!     └───────────┴──────────────────── error ────────────┴───────────┴──────────────┘
+//!  server ─► event_loop ─► downstream ─► request ─► upstream ─► wire
+//!                              │            ├─────► log          ▲
+//!                              └────────────┴────────────────────┘
 //! ```
 //!
-//! - [`server`]: started and drained; [`worker`]: its threads; [`options`]: its flags.
-//! - [`listener`], [`connection`]: accepted, TLS, the protocol told apart.
-//! - [`wire`]: a connection's bytes, looked at by [`framing`] (PURE: where a request ends, strictly).
-//! - [`watch`] (PURE): when a client has cost enough; [`client`]: a connection as its worker knows it.
-//! - [`service`]: the walk of a request; [`choose`], [`send`], [`tunnel`] its parts.
-//! - [`headers`], [`forwarded`]: PURE: what heads lose and gain; [`extended`]: WebSockets over HTTP/2.
-//! - [`exchange`]: one request and its response; [`incoming`], [`body`]: what passes and holds it; [`http2`]: streams.
-//! - [`target`], [`upstream`]: a worker's versions, and its connections to instances.
-//! - [`tls`]: certificates; [`access`]: the log; [`traced`]: spans; [`stats`]: counts; [`timing`]: `Server-Timing`.
-//! - [`error`]: every answer that cless makes itself.
+//! Imports follow the arrows and never point back:
+//!
+//! - [`server`], [`event_loop`]: the threads, and the loop that each of them runs.
+//! - [`downstream`]: connections of clients. It gives each request to [`request`].
+//! - [`request`]: one request, from its head to the end of both bodies.
+//! - [`upstream`]: connections to instances, generic over the request body.
+//! - [`wire`]: codecs that both sides share. [`log`]: records of finished requests.
+//!
+//! State lies below the code that uses it: [`worker`] holds what requests and connections of a
+//! thread share, [`client`] one client's connection, [`peers`] the messages between workers.
+//! [`options`], [`conn_limits`], [`sockets`] and [`tls`] import nothing of the proxy.
 
-mod access;
-mod body;
-mod choose;
 mod client;
-mod connection;
-mod error;
-mod exchange;
-mod extended;
-mod forwarded;
-pub mod framing;
+mod conn_limits;
+mod downstream;
+mod event_loop;
 #[cfg(test)]
 mod fuzz;
-mod gather;
-mod headers;
-mod http2;
-mod incoming;
-mod ints;
-mod joined;
-pub(crate) mod listener;
+mod log;
 pub mod options;
-mod send;
+mod peers;
+mod request;
 pub mod server;
-mod service;
-pub mod stats;
-mod target;
-mod timing;
+mod sockets;
 pub mod tls;
-mod traced;
-mod tunnel;
 mod upstream;
-mod watch;
 mod wire;
 mod worker;
 
 pub use options::ProxyOptions;
-pub use server::{Backing, Proxy, Sockets};
+pub use server::{Proxy, ProxyDependencies};
+pub use sockets::Sockets;

@@ -1,59 +1,59 @@
-//! The flags of the proxy: threads, limits on what clients may cost, TLS, the access log.
+//! The flags of the proxy: threads, limits on clients, TLS, the access log.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::options::cores;
 
-/// How the proxy runs. Every limit has a default that is safe on the open internet.
+/// Options of the proxy. Every limit has a default that is safe on the open internet.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ProxyOptions {
-    /// Threads that serve requests, each with its own connections. Default: one a core.
+    /// Threads that serve requests, each with its own connections. Default: one per core.
     #[arg(long, env = "CLESS_WORKERS", default_value_t = cores())]
     pub workers: usize,
 
-    /// Connections of clients at once; more are closed as they come.
+    /// Limit of open client connections; further ones are closed at once.
     #[arg(long, env = "CLESS_MAX_CONNECTIONS", default_value_t = 20_000)]
     pub max_connections: usize,
 
-    /// Connections of one client address at once; trusted proxies are exempt.
+    /// Limit of open connections per client address; trusted proxies are exempt.
     #[arg(long, env = "CLESS_MAX_CONNECTIONS_PER_IP", default_value_t = 2_000)]
     pub max_connections_per_ip: usize,
 
-    /// Fields in a request's head; one with more is answered 431.
+    /// Limit of fields in a request head; longer heads get 431.
     #[arg(long, env = "CLESS_MAX_HEADERS", default_value_t = 100)]
     pub max_headers: usize,
 
-    /// Bytes of a request's head, at least 8192; a longer one is answered 431.
+    /// Limit of a request head in bytes, at least 8192; longer heads get 431.
     #[arg(long, env = "CLESS_MAX_HEADER_BYTES", default_value_t = 65_536, value_parser = head_bytes)]
     pub max_header_bytes: usize,
 
-    /// Streams of one HTTP/2 connection at once.
+    /// Limit of open streams per HTTP/2 connection.
     #[arg(long, env = "CLESS_MAX_STREAMS", default_value_t = 128)]
     pub max_streams: u32,
 
-    /// Requests that one HTTP/2 connection may take back; at that many, if they are half of all, it is closed.
+    /// Cancelled requests at which an HTTP/2 connection is closed, if they are half of all; 0: no
+    /// limit.
     #[arg(long, env = "CLESS_MAX_RESETS", default_value_t = 200)]
     pub max_resets: u32,
 
-    /// Seconds for a head to be whole, the first and a TLS handshake included.
+    /// Seconds for a complete request head; includes the TLS handshake for the first.
     #[arg(long, env = "CLESS_HEAD_TIMEOUT", default_value_t = 10)]
     pub head_timeout: u64,
 
-    /// Seconds in which the body of a request must bring at least 1 KiB, or its end.
+    /// Seconds in which a request body must bring at least 1 KiB, or its end.
     #[arg(long, env = "CLESS_BODY_TIMEOUT", default_value_t = 30)]
     pub body_timeout: u64,
 
-    /// Seconds in which a client must take at least something of what is sent to it.
+    /// Seconds in which a client must read at least one byte of a pending response.
     #[arg(long, env = "CLESS_WRITE_TIMEOUT", default_value_t = 30)]
     pub write_timeout: u64,
 
-    /// Seconds that a client's connection may be without a request.
+    /// Seconds that a client connection may be idle.
     #[arg(long, env = "CLESS_IDLE_TIMEOUT", default_value_t = 75)]
     pub idle_timeout: u64,
 
-    /// Seconds that an upgraded connection may be silent both ways.
+    /// Seconds that an upgraded connection may be silent in both directions.
     #[arg(long, env = "CLESS_TUNNEL_IDLE_TIMEOUT", default_value_t = 600)]
     pub tunnel_idle_timeout: u64,
 
@@ -61,37 +61,38 @@ pub struct ProxyOptions {
     #[arg(long, env = "CLESS_TUNNEL_MAX_AGE", default_value_t = 86_400)]
     pub tunnel_max_age: u64,
 
-    /// Address to serve HTTPS on; needs --tls-cert-dir.
+    /// Address that serves HTTPS; needs --tls-cert-dir.
     #[arg(long, env = "CLESS_TLS_LISTEN", requires = "tls_cert_dir")]
     pub tls_listen: Option<SocketAddr>,
 
-    /// Folder of certificates, `NAME.crt` (the chain, PEM) beside `NAME.key`; looked at every 5 s. Hosts
-    /// are those that a certificate names; `default.crt` serves clients that name no host.
+    /// Folder of certificates: `NAME.crt` (PEM chain) with `NAME.key`, reloaded within 5 s of a
+    /// change. A certificate serves the hosts it names; `default.crt` serves clients without a
+    /// server name.
     #[arg(long, env = "CLESS_TLS_CERT_DIR")]
     pub tls_cert_dir: Option<PathBuf>,
 
-    /// Answer plain HTTP with a redirect to HTTPS.
+    /// Redirect plain HTTP to HTTPS.
     #[arg(long, env = "CLESS_TLS_REDIRECT", requires = "tls_listen")]
     pub tls_redirect: bool,
 
-    /// A line for each request.
+    /// Log one line per request.
     #[arg(long, env = "CLESS_ACCESS_LOG", value_enum, default_value = "off")]
     pub access_log: AccessLog,
 
-    /// File that the access log is appended to. Default: standard output.
+    /// File to append the access log to. Default: standard output.
     #[arg(long, env = "CLESS_ACCESS_LOG_FILE")]
     pub access_log_file: Option<PathBuf>,
 }
 
-/// How requests are logged.
+/// The format of the access log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum AccessLog {
-    /// Not at all.
+    /// No access log.
     #[default]
     Off,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// The combined format of Apache, followed by what cless knows.
+    /// The combined format of Apache, followed by fields of cless.
     Combined,
 }
 
@@ -120,18 +121,18 @@ impl Default for ProxyOptions {
     }
 }
 
-/// hyper reads at least this much ahead.
-const LEAST_HEAD: usize = 8192;
+/// Bytes that hyper reads ahead at least.
+const MIN_HEAD_BYTES: usize = 8192;
 
 fn head_bytes(given: &str) -> Result<usize, String> {
-    let bytes: usize = given.parse().map_err(|_| "is no number".to_owned())?;
+    let bytes: usize = given.parse().map_err(|_| "is not a number".to_owned())?;
     match bytes {
-        LEAST_HEAD.. => Ok(bytes),
-        _ => Err(format!("is under {LEAST_HEAD}")),
+        MIN_HEAD_BYTES.. => Ok(bytes),
+        _ => Err(format!("is under {MIN_HEAD_BYTES}")),
     }
 }
 
-/// What a client may cost, as the worker's threads read it.
+/// The limits on clients, parsed.
 #[derive(Debug, Clone)]
 pub(super) struct Limits {
     pub(super) max_headers: usize,
@@ -151,7 +152,7 @@ impl From<&ProxyOptions> for Limits {
         let seconds = |seconds: u64| Duration::from_secs(seconds.max(1));
         Self {
             max_headers: options.max_headers,
-            max_header_bytes: options.max_header_bytes.max(LEAST_HEAD),
+            max_header_bytes: options.max_header_bytes.max(MIN_HEAD_BYTES),
             max_streams: options.max_streams.max(1),
             max_resets: options.max_resets,
             head: seconds(options.head_timeout),
@@ -162,4 +163,9 @@ impl From<&ProxyOptions> for Limits {
             tunnel_age: seconds(options.tunnel_max_age),
         }
     }
+}
+
+/// The cores this process may use; 1 if that is unknown.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }

@@ -1,7 +1,7 @@
-//! The proxy as the rest of the node sees it: started, drained, ended.
+//! The threads of the proxy: started, drained, ended.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
@@ -13,74 +13,49 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::access::{Log, Writer};
-use super::client::Census;
-use super::listener;
+use super::conn_limits::ConnLimits;
+use super::event_loop::EventLoop;
+use super::log::access::{AccessLogSink, WriterThread};
 use super::options::{Limits, ProxyOptions};
-use super::stats::Stats;
-use super::tls::{self, Folder, Tls};
-use super::worker::{Node, Order, Peers, Post, Worker};
+use super::peers::{Peers, WorkerCommand, WorkerHandle};
+use super::sockets::Sockets;
+use super::tls::{self, CertificateFolder, Tls};
+use super::worker::{ProxyContext, Worker};
 use crate::feed::Feed;
-use crate::instance::Pools;
 use crate::metrics::Metrics;
+use crate::metrics::worker_stats::WorkerStats;
+use crate::pool::Pools;
 use crate::trace::Tracer;
 
-/// Why the proxy cannot start.
+/// The reason why the proxy cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No certificates.
+    /// The certificates are missing or invalid.
     #[error(transparent)]
     Tls(#[from] tls::Error),
-    /// TLS is to be served from nothing.
+    /// HTTPS is to be served without certificates.
     #[error("--tls-listen needs --tls-cert-dir")]
     NoCertificates,
-    /// The access log's file.
+    /// The file of the access log cannot be opened.
     #[error("cannot open the access log (--access-log-file): {0}")]
     AccessLog(io::Error),
-    /// No thread, or no runtime for it.
+    /// A thread or its runtime cannot be created.
     #[error("cannot start a thread of the proxy: {0}")]
     Thread(io::Error),
 }
 
-/// Listening sockets of all workers for one address.
-#[derive(Debug)]
-pub struct Sockets {
-    sockets: Vec<TcpListener>,
-    address: SocketAddr,
-}
-
-impl Sockets {
-    /// One for each worker.
-    ///
-    /// # Errors
-    /// If the address cannot be had.
-    pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Self> {
-        let sockets = listener::bind(address, workers.max(1))?;
-        let bound = sockets.first().map(TcpListener::local_addr).transpose()?;
-        Ok(Self {
-            sockets,
-            address: bound.unwrap_or(address),
-        })
-    }
-
-    /// Where they listen.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-}
-
-/// What the proxy serves from.
+/// The parts of the node that the proxy uses.
 #[derive(Clone)]
-pub struct Backing {
-    /// Where the table comes from.
+pub struct ProxyDependencies {
+    /// The source of the route table.
     pub feed: Feed,
-    /// Where instances come from.
+    /// The pools of instances.
     pub pools: Pools,
-    /// What is counted.
+    /// The metrics that the proxy adds to.
     pub metrics: Arc<Metrics>,
-    /// Peers whose word on where requests come from is believed.
+    /// Networks of peers whose forwarding headers are trusted.
     pub trusted: Vec<IpNet>,
-    /// Who traces requests, if they are to be.
+    /// Traces requests. `None`: no traces.
     pub tracer: Option<Tracer>,
 }
 
@@ -91,43 +66,44 @@ pub struct Proxy {
     connections: TaskTracker,
     tunnels: TaskTracker,
     threads: Vec<JoinHandle<()>>,
-    writer: Option<Writer>,
+    log_writer: Option<WriterThread>,
 }
 
 impl Proxy {
     /// Serves HTTP on `plain` and HTTPS on `encrypted`.
     ///
     /// # Errors
-    /// [`Error`]; nothing serves then.
+    /// [`Error`]; nothing is served then.
     pub fn start(
-        backing: Backing,
+        dependencies: ProxyDependencies,
         options: &ProxyOptions,
         plain: Sockets,
         encrypted: Option<Sockets>,
     ) -> Result<Self, Error> {
         let tls = match (&options.tls_cert_dir, &encrypted) {
-            (Some(folder), Some(_)) => Some(Tls::start(Folder::new(folder.clone()))?),
+            (Some(folder), Some(_)) => Some(Tls::start(CertificateFolder::new(folder.clone()))?),
             (None, Some(_)) => return Err(Error::NoCertificates),
             (_, None) => None,
         };
-        let redirect = encrypted
+        let redirect_port = encrypted
             .as_ref()
             .filter(|_| options.tls_redirect)
             .map(|sockets| sockets.address().port());
-        let log = Log::open(options, backing.metrics.access_log_dropped());
-        let (log, writer) = log.map_err(Error::AccessLog)?.unzip();
+        let dropped = dependencies.metrics.access_log_dropped();
+        let access_log = AccessLogSink::open(options, dropped).map_err(Error::AccessLog)?;
+        let (access_log, log_writer) = access_log.unzip();
         let stop = CancellationToken::new();
-        let node = Arc::new(Node {
-            feed: backing.feed,
-            pools: backing.pools,
-            metrics: backing.metrics,
-            trusted: backing.trusted,
+        let context = Arc::new(ProxyContext {
+            feed: dependencies.feed,
+            pools: dependencies.pools,
+            metrics: dependencies.metrics,
+            trusted: dependencies.trusted,
             limits: Limits::from(options),
-            census: Census::new(options.max_connections, options.max_connections_per_ip),
+            conn_limits: ConnLimits::new(options.max_connections, options.max_connections_per_ip),
             tls,
-            redirect,
-            log,
-            tracer: backing.tracer,
+            redirect_port,
+            access_log,
+            tracer: dependencies.tracer,
             stop: stop.clone(),
             connections: TaskTracker::new(),
             tunnels: TaskTracker::new(),
@@ -135,42 +111,38 @@ impl Proxy {
         let mut proxy = Self {
             stop,
             kill: CancellationToken::new(),
-            connections: node.connections.clone(),
-            tunnels: node.tunnels.clone(),
+            connections: context.connections.clone(),
+            tunnels: context.tunnels.clone(),
             threads: Vec::new(),
-            writer,
+            log_writer,
         };
         let plain = plain.sockets.into_iter().map(|socket| (socket, false));
         let encrypted = encrypted.map(|sockets| sockets.sockets).unwrap_or_default();
         let mut encrypted = encrypted.into_iter().map(|socket| (socket, true));
-        let sockets: Vec<_> = plain
-            .map(|plain| {
-                [Some(plain), encrypted.next()]
-                    .into_iter()
-                    .flatten()
-                    .collect()
-            })
+        let listeners: Vec<Vec<_>> = plain
+            .map(|plain| [plain].into_iter().chain(encrypted.next()).collect())
             .collect();
-        let (posts, inboxes): (Vec<_>, Vec<_>) = sockets.iter().map(|_| Post::new()).unzip();
-        let posts: Arc<[Post]> = posts.into();
-        for (at, (listeners, orders)) in sockets.into_iter().zip(inboxes).enumerate() {
-            let stats = Arc::new(Stats::default());
-            node.metrics.worker(stats.clone());
-            let start = Start {
-                node: node.clone(),
-                peers: Peers::new(posts.clone(), at),
+        let (workers, receivers): (Vec<_>, Vec<_>) =
+            listeners.iter().map(|_| WorkerHandle::new()).unzip();
+        let workers: Arc<[WorkerHandle]> = workers.into();
+        for (index, (listeners, commands)) in listeners.into_iter().zip(receivers).enumerate() {
+            let stats = Arc::new(WorkerStats::default());
+            context.metrics.add_worker(stats.clone());
+            let thread = WorkerThread {
+                context: context.clone(),
+                peers: Peers::new(workers.clone(), index),
                 stats,
                 listeners,
-                orders,
+                commands,
                 kill: proxy.kill.clone(),
             };
-            let thread = start.spawn(at).map_err(Error::Thread)?;
+            let thread = thread.spawn(index).map_err(Error::Thread)?;
             proxy.threads.push(thread);
         }
         Ok(proxy)
     }
 
-    /// Accepts no more connections; those that are open end after their requests.
+    /// Accepts no more connections; open ones end after their requests.
     pub fn stop(&self) {
         self.stop.cancel();
         self.connections.close();
@@ -183,17 +155,15 @@ impl Proxy {
         self.tunnels.wait().await;
     }
 
-    /// Cuts what is left and ends the threads.
+    /// Cuts the remaining connections and ends the threads.
     pub async fn end(mut self) {
         self.kill.cancel();
-        let (threads, writer) = (std::mem::take(&mut self.threads), self.writer.take());
+        let threads = std::mem::take(&mut self.threads);
+        let log_writer = self.log_writer.take();
         let joined = tokio::task::spawn_blocking(move || {
-            for thread in threads {
+            // The writer ends once the last worker has dropped its sink.
+            for thread in threads.into_iter().chain(log_writer) {
                 let _ = thread.join();
-            }
-            // The last worker has let go of the log, so its writer has all and ends.
-            if let Some(writer) = writer {
-                let _ = writer.join();
             }
         });
         let _ = joined.await;
@@ -206,47 +176,48 @@ impl Drop for Proxy {
     }
 }
 
-/// What a worker's thread begins with.
-struct Start {
-    node: Arc<Node>,
+/// The input of a worker's thread.
+struct WorkerThread {
+    context: Arc<ProxyContext>,
     peers: Peers,
-    stats: Arc<Stats>,
+    stats: Arc<WorkerStats>,
+    /// Sockets, true for HTTPS.
     listeners: Vec<(TcpListener, bool)>,
-    orders: mpsc::UnboundedReceiver<Order>,
+    commands: mpsc::UnboundedReceiver<WorkerCommand>,
     kill: CancellationToken,
 }
 
-impl Start {
+impl WorkerThread {
     /// Returns once the worker has its runtime.
-    fn spawn(self, at: usize) -> io::Result<JoinHandle<()>> {
-        let (told, started) = channel();
+    fn spawn(self, index: usize) -> io::Result<JoinHandle<()>> {
+        let (started, result) = channel();
         let thread = std::thread::Builder::new()
-            .name(format!("proxy-{at}"))
-            .spawn(move || self.run(&told))?;
-        started
+            .name(format!("proxy-{index}"))
+            .spawn(move || self.run(&started))?;
+        result
             .recv()
             .unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))?;
         Ok(thread)
     }
 
-    fn run(self, told: &Sender<io::Result<()>>) {
+    fn run(self, started: &Sender<io::Result<()>>) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build_local(LocalOptions::default());
         let runtime = match runtime {
             Ok(runtime) => runtime,
             Err(error) => {
-                let _ = told.send(Err(error));
+                let _ = started.send(Err(error));
                 return;
             }
         };
-        let worker = Rc::new(Worker::new(self.node, self.peers, self.stats));
-        let (kill, listeners, orders) = (self.kill, self.listeners, self.orders);
-        let _ = told.send(Ok(()));
+        let worker = Worker::new(self.context, self.peers.clone(), self.stats);
+        let event_loop = EventLoop::new(Rc::new(worker), self.peers);
+        let _ = started.send(Ok(()));
         runtime.block_on(async {
             tokio::select! {
-                () = kill.cancelled() => {}
-                ended = worker.run(listeners, orders) => if let Err(error) = ended {
+                () = self.kill.cancelled() => {}
+                ended = event_loop.run(self.listeners, self.commands) => if let Err(error) = ended {
                     tracing::error!(%error, "a thread of the proxy has ended");
                 }
             }

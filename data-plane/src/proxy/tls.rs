@@ -1,11 +1,12 @@
-//! TLS towards clients: which certificate for which host, and the same again when files change.
+//! TLS towards clients: certificates by host, reloaded when their files change.
 //!
-//! A [`Store`] never changes; a new one is swapped in, so that handshakes under way and connections that
-//! are open keep what they have. Where certificates come from is behind [`Source`]: a folder now,
-//! an ACME account later.
+//! A [`CertificateStore`] is immutable. A reload swaps in a new one, so handshakes in progress and
+//! open connections keep theirs. A [`CertificateSource`] loads certificates: a folder now, ACME
+//! later.
 //!
-//! A host is covered by the certificate that names it, else by one for `*.` and its parent. A client
-//! that names no host, or one that none covers, gets `default.crt`, or the first by name.
+//! A host is covered by the certificate that names it, or by one for `*.` and its parent. Other
+//! clients, and those that send no server name, get `default.crt`, or the first certificate by
+//! name.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -25,42 +26,42 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{info, warn};
 
-/// How often the source is asked.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// The name of the certificate for clients that name no host.
+/// The interval of reloads.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
+/// The name of the certificate for clients without a server name.
 const DEFAULT: &str = "default";
 
-/// Why there are no certificates.
+/// The reason why certificates cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file or folder cannot be read.
     #[error("cannot read {path}: {source}")]
     Read {
-        /// Which.
+        /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// A file is not what its name says.
+    /// A file holds no valid certificate or key.
     #[error("{path}: {problem}")]
     Invalid {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The problem, for a person.
         problem: String,
     },
-    /// The folder has none.
+    /// The folder holds no certificate.
     #[error("{0} holds no NAME.crt with its NAME.key")]
     Empty(PathBuf),
-    /// TLS itself cannot be set up.
+    /// rustls rejects the configuration.
     #[error("TLS cannot be set up: {0}")]
     Setup(#[from] rustls::Error),
 }
 
-/// A certificate with its key, under a name of its source.
+/// A certificate with its key.
 #[derive(Debug, Clone)]
 pub struct Certificate {
-    /// Names it in logs; `default` has a meaning.
+    /// The name in logs; `default` marks the default certificate.
     pub name: String,
     /// The chain, PEM.
     pub chain: Vec<u8>,
@@ -68,31 +69,31 @@ pub struct Certificate {
     pub key: Vec<u8>,
 }
 
-/// Where certificates come from.
-pub trait Source: Send + 'static {
-    /// All certificates there are, or `None` if they are those of the last time.
+/// Loads certificates.
+pub trait CertificateSource: Send + 'static {
+    /// All certificates, or `None` if they are unchanged.
     ///
     /// # Errors
-    /// If they cannot be had; those of the last time serve on.
+    /// If they cannot be loaded; the previous ones stay in use.
     fn load(&mut self) -> Result<Option<Vec<Certificate>>, Error>;
 }
 
 /// `NAME.crt` and `NAME.key` in a folder.
 #[derive(Debug)]
-pub struct Folder {
+pub struct CertificateFolder {
     path: PathBuf,
-    /// What was seen last: each file, when it was changed, and its size.
+    /// Path, modification time and size of each file at the last load. `None` before the first.
     seen: Option<Vec<(PathBuf, SystemTime, u64)>>,
 }
 
-impl Folder {
-    /// Nothing is read before [`Source::load`].
+impl CertificateFolder {
+    /// Reads nothing before [`CertificateSource::load`].
     pub fn new(path: PathBuf) -> Self {
         Self { path, seen: None }
     }
 }
 
-impl Source for Folder {
+impl CertificateSource for CertificateFolder {
     fn load(&mut self) -> Result<Option<Vec<Certificate>>, Error> {
         let failed = |path: &Path| {
             let path = path.to_owned();
@@ -103,7 +104,7 @@ impl Source for Folder {
             let path = entry.map_err(failed(&self.path))?.path();
             let kind = path.extension().and_then(|kind| kind.to_str());
             if matches!(kind, Some("crt" | "key")) {
-                // Through links: that is how certificates are usually renewed in place.
+                // Follows links, because certificates are usually renewed by changing a link.
                 let about = std::fs::metadata(&path).map_err(failed(&path))?;
                 let changed = about.modified().map_err(failed(&path))?;
                 files.push((path, changed, about.len()));
@@ -135,17 +136,17 @@ impl Source for Folder {
 
 /// Certificates by host.
 #[derive(Debug)]
-pub struct Store {
+pub struct CertificateStore {
     /// Exact names, and `*.parent`.
     by_name: HashMap<Box<str>, Arc<CertifiedKey>>,
     default: Arc<CertifiedKey>,
 }
 
-impl Store {
-    /// Reads certificates.
+impl CertificateStore {
+    /// Parses certificates.
     ///
     /// # Errors
-    /// If one is malformed, or does not go with its key, or there is none.
+    /// If there is none, or one is malformed or does not match its key.
     pub fn new(certificates: &[Certificate]) -> Result<Self, Error> {
         let mut by_name = HashMap::new();
         let mut keys = BTreeMap::new();
@@ -189,7 +190,7 @@ impl Store {
     }
 }
 
-/// The hosts a certificate names.
+/// The DNS names of a certificate, in lower case.
 fn names_of(chain: &[CertificateDer<'_>]) -> Result<Vec<Box<str>>, String> {
     let first = chain.first().ok_or("holds no certificate")?;
     let read = webpki::EndEntityCert::try_from(first).map_err(|error| error.to_string())?;
@@ -197,9 +198,8 @@ fn names_of(chain: &[CertificateDer<'_>]) -> Result<Vec<Box<str>>, String> {
     Ok(names.map(|name| name.to_ascii_lowercase().into()).collect())
 }
 
-/// The certificates in force, as TLS asks for them.
 #[derive(Debug)]
-struct Resolver(ArcSwap<Store>);
+struct Resolver(ArcSwap<CertificateStore>);
 
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
@@ -216,13 +216,13 @@ pub(super) struct Tls {
 }
 
 impl Tls {
-    /// Loads the certificates, and again whenever `source` has others, until `stop` is dropped.
+    /// Loads the certificates, and reloads them when `source` has others.
     ///
     /// # Errors
-    /// If there is no certificate to begin with.
-    pub(super) fn start(mut source: impl Source) -> Result<Self, Error> {
+    /// If the first load fails.
+    pub(super) fn start(mut source: impl CertificateSource) -> Result<Self, Error> {
         let first = source.load()?.unwrap_or_default();
-        let store = ArcSwap::from_pointee(Store::new(&first)?);
+        let store = ArcSwap::from_pointee(CertificateStore::new(&first)?);
         let resolver = Arc::new(Resolver(store));
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(&[&version::TLS13, &version::TLS12])?
@@ -237,27 +237,27 @@ impl Tls {
         })
     }
 
-    /// Shakes hands. The time for it is that of a head.
+    /// Performs the handshake. The timeout of a head limits it.
     pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         self.acceptor.accept(stream).await
     }
 
-    /// Whether a request for `host` belongs on a connection that was made for `named`: the same
+    /// Whether a request for `host` may use a connection made for `server_name`: the same
     /// certificate covers both (RFC 9110 section 7.4).
-    pub(super) fn covers(&self, named: Option<&str>, host: &str) -> bool {
-        if named == Some(host) {
+    pub(super) fn covers(&self, server_name: Option<&str>, host: &str) -> bool {
+        if server_name == Some(host) {
             return true;
         }
         let store = self.resolver.0.load();
-        let named = named.map(str::to_ascii_lowercase);
-        Arc::ptr_eq(store.find(named.as_deref()), store.find(Some(host)))
+        let server_name = server_name.map(str::to_ascii_lowercase);
+        Arc::ptr_eq(store.find(server_name.as_deref()), store.find(Some(host)))
     }
 }
 
-/// Asks the source now and then. Ends with the proxy.
-async fn reload(mut source: impl Source, resolver: std::sync::Weak<Resolver>) {
+/// Reloads the certificates until the proxy has ended.
+async fn reload(mut source: impl CertificateSource, resolver: std::sync::Weak<Resolver>) {
     loop {
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(RELOAD_INTERVAL).await;
         let Some(resolver) = resolver.upgrade() else {
             return;
         };
@@ -269,17 +269,19 @@ async fn reload(mut source: impl Source, resolver: std::sync::Weak<Resolver>) {
             return;
         };
         source = back;
-        let fresh = match loaded {
+        let store = match loaded {
             Ok(None) => continue,
-            Ok(Some(certificates)) => Store::new(&certificates),
+            Ok(Some(certificates)) => CertificateStore::new(&certificates),
             Err(error) => Err(error),
         };
-        match fresh {
+        match store {
             Ok(store) => {
-                info!(hosts = store.by_name.len(), "certificates were loaded anew");
+                info!(hosts = store.by_name.len(), "certificates reloaded");
                 resolver.0.store(Arc::new(store));
             }
-            Err(error) => warn!(%error, "the certificates before stay in use"),
+            Err(error) => {
+                warn!(%error, "cannot reload certificates; the previous ones stay in use")
+            }
         }
     }
 }
@@ -304,7 +306,7 @@ mod tests {
             certificate("a", &["a.example", "*.b.example"]),
             certificate("default", &["c.example"]),
         ];
-        let store = Store::new(&all).unwrap();
+        let store = CertificateStore::new(&all).unwrap();
         let same =
             |one: &str, other: Option<&str>| Arc::ptr_eq(store.find(Some(one)), store.find(other));
         assert!(same("a.example", Some("x.b.example")));
@@ -318,17 +320,20 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_anothers_is_refused() {
+    fn a_key_of_another_certificate_is_refused() {
         let mut wrong = certificate("a", &["a.example"]);
         wrong.key = certificate("b", &["b.example"]).key;
-        assert!(matches!(Store::new(&[wrong]), Err(Error::Invalid { .. })));
-        assert!(matches!(Store::new(&[]), Err(Error::Empty(_))));
+        assert!(matches!(
+            CertificateStore::new(&[wrong]),
+            Err(Error::Invalid { .. })
+        ));
+        assert!(matches!(CertificateStore::new(&[]), Err(Error::Empty(_))));
     }
 
     #[test]
-    fn a_folder_is_read_again_only_when_it_changed() {
+    fn a_folder_is_reloaded_only_after_a_change() {
         let folder = tempfile::tempdir().unwrap();
-        let mut source = Folder::new(folder.path().to_owned());
+        let mut source = CertificateFolder::new(folder.path().to_owned());
         assert!(matches!(source.load(), Err(Error::Empty(_))));
         let write = |name: &str, hosts: &[&str]| {
             let made = certificate(name, hosts);

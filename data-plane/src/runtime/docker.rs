@@ -258,7 +258,7 @@ impl Runtime for Docker {
         let call = client.stop_container(name, Some(options));
         match tokio::time::timeout(grace + MAKE, call).await {
             Ok(result) => gone_is_done(result.map_err(sort)),
-            Err(_) => Err(Error::Unavailable(format!("stop of {name} does not end"))),
+            Err(_) => Err(Error::NoResponse(format!("stop of {name} does not end"))),
         }
     }
 

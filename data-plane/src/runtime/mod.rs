@@ -7,10 +7,10 @@
 //! Invariants:
 //! - stopping or removing what is gone is success, so every clean-up may be repeated;
 //! - no method waits for longer than its own time limit: an engine that hangs yields
-//!   [`Error::Unavailable`], never a stuck task.
+//!   [`Error::NoResponse`], never a stuck task.
 //!
-//! An [`Error::Unavailable`] or [`Error::Failed`] says nothing of what was done: who must know asks
-//! again, as `instance::sure` does.
+//! An [`Error::NoResponse`] or [`Error::Failed`] says nothing of what was done: who must know asks
+//! again, as `engine::confirmed_calls` does.
 
 pub mod credentials;
 pub mod docker;
@@ -91,10 +91,10 @@ pub enum Error {
     Refused(String),
     /// The engine gave no answer: it may have done what was asked, or do it yet.
     #[error("the engine does not answer: {0}")]
-    Unavailable(String),
+    NoResponse(String),
     /// The engine cannot be reached: it was asked for nothing.
     #[error("the engine is not there: {0}")]
-    Away(String),
+    NotSent(String),
     /// The engine says that it failed; it may have done what was asked all the same.
     #[error("the engine failed: {0}")]
     Failed(String),

@@ -6,7 +6,7 @@
 //! started: that takes a twentieth of the time.
 //!
 //! Instances go one by one as they are idle for `idle_timeout`, all but `min_instances`; those that
-//! the load of the last minute did not need ([`Facts::needed`]) go as soon as they are idle, all but
+//! the load of the last minute did not need ([`ScaleInputs::needed`]) go as soon as they are idle, all but
 //! one, and but for a version that has left the table, which a rollback is to find as it was.
 //!
 //! While the engine is away nothing is decided: it would not be done, and what runs and is taken out
@@ -21,7 +21,7 @@ use std::time::Duration;
 
 /// What the route table says of the version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum VersionStatus {
     /// It gets a share of the traffic.
     InTraffic,
     /// It can be reached, by tag or for its proof.
@@ -77,9 +77,9 @@ pub struct Sleeper {
 
 /// All that the decision depends on.
 #[derive(Debug, Clone)]
-pub struct Facts<'a> {
-    /// See [`Standing`].
-    pub standing: Standing,
+pub struct ScaleInputs<'a> {
+    /// See [`VersionStatus`].
+    pub standing: VersionStatus,
     /// Requests that wait for a place.
     pub waiting: usize,
     /// Instances on their way to ready: starting or waking.
@@ -114,7 +114,7 @@ pub struct Decision {
 }
 
 /// Decides. Pure: the same facts give the same decision.
-pub fn decide(facts: &Facts<'_>, limits: &Limits) -> Decision {
+pub fn decide(facts: &ScaleInputs<'_>, limits: &Limits) -> Decision {
     if facts.engine_away {
         return Decision::default();
     }
@@ -134,27 +134,27 @@ fn count<T>(list: &[T]) -> u32 {
 }
 
 /// Instances that exist, in any state but on their way out.
-fn alive(facts: &Facts<'_>) -> u32 {
+fn alive(facts: &ScaleInputs<'_>) -> u32 {
     facts.coming + facts.pausing + count(facts.running) + count(facts.asleep)
 }
 
 /// How many are kept awake.
-fn minimum(facts: &Facts<'_>, limits: &Limits) -> u32 {
+fn minimum(facts: &ScaleInputs<'_>, limits: &Limits) -> u32 {
     match facts.standing {
-        Standing::InTraffic => limits.min_instances.min(limits.max_instances.max(1)),
+        VersionStatus::InTraffic => limits.min_instances.min(limits.max_instances.max(1)),
         _ => 0,
     }
 }
 
 /// How many running ones are spared: a proof that has yet to look at one keeps it.
-fn spared(facts: &Facts<'_>, limits: &Limits) -> u32 {
-    let for_proof = facts.proof_wanted && facts.standing != Standing::Deleted;
+fn spared(facts: &ScaleInputs<'_>, limits: &Limits) -> u32 {
+    let for_proof = facts.proof_wanted && facts.standing != VersionStatus::Deleted;
     minimum(facts, limits).max(u32::from(for_proof))
 }
 
 /// How many to start, and which to wake.
-fn more(facts: &Facts<'_>, limits: &Limits) -> (u32, Vec<u64>) {
-    if facts.standing == Standing::Deleted {
+fn more(facts: &ScaleInputs<'_>, limits: &Limits) -> (u32, Vec<u64>) {
+    if facts.standing == VersionStatus::Deleted {
         return (0, Vec::new());
     }
     let on_their_way = facts.coming + facts.pausing;
@@ -182,16 +182,16 @@ fn more(facts: &Facts<'_>, limits: &Limits) -> (u32, Vec<u64>) {
     (start, wake)
 }
 
-fn reaps(facts: &Facts<'_>, limits: &Limits, woken: &[u64]) -> Vec<u64> {
-    let deleted = facts.standing == Standing::Deleted;
+fn reaps(facts: &ScaleInputs<'_>, limits: &Limits, woken: &[u64]) -> Vec<u64> {
+    let deleted = facts.standing == VersionStatus::Deleted;
     if facts.waiting > 0 && !deleted {
         return Vec::new();
     }
     let spared = spared(facts, limits);
     let enough = match facts.standing {
-        Standing::InTraffic | Standing::Reachable => facts.needed.max(spared).max(1),
-        Standing::Left => u32::MAX,
-        Standing::Deleted => 0,
+        VersionStatus::InTraffic | VersionStatus::Reachable => facts.needed.max(spared).max(1),
+        VersionStatus::Left => u32::MAX,
+        VersionStatus::Deleted => 0,
     };
     let enough = enough.min(limits.max_instances.max(1));
     // Those that sleep first, and of each kind the longest idle: the ones kept are the warmest.
@@ -217,11 +217,11 @@ fn reaps(facts: &Facts<'_>, limits: &Limits, woken: &[u64]) -> Vec<u64> {
     reap
 }
 
-fn pauses(facts: &Facts<'_>, limits: &Limits, reaped: &[u64]) -> Vec<u64> {
+fn pauses(facts: &ScaleInputs<'_>, limits: &Limits, reaped: &[u64]) -> Vec<u64> {
     let Some(after) = limits.pause_after else {
         return Vec::new();
     };
-    if facts.waiting > 0 || facts.standing == Standing::Deleted {
+    if facts.waiting > 0 || facts.standing == VersionStatus::Deleted {
         return Vec::new();
     }
     let stay: Vec<&Running> = facts
@@ -242,7 +242,7 @@ fn pauses(facts: &Facts<'_>, limits: &Limits, reaped: &[u64]) -> Vec<u64> {
 /// How long until an instance may be put to sleep or reaped for having been idle, if nothing changes
 /// before. One that is at work now may be idle from now on. What is due already and stays, stays
 /// until something else changes.
-pub fn next_due(facts: &Facts<'_>, limits: &Limits) -> Option<Duration> {
+pub fn next_due(facts: &ScaleInputs<'_>, limits: &Limits) -> Option<Duration> {
     let running = facts.running.iter().flat_map(|one| {
         let idle_for = match one.in_flight {
             0 => one.idle_for,

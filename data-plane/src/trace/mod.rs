@@ -43,7 +43,7 @@ pub use self::off::{Context, Error, Exporting, Spans, TraceOptions, Tracer, star
 pub use self::options::TraceOptions;
 #[cfg(feature = "otlp")]
 pub use self::tracer::{Spans, Tracer};
-use crate::instance::report::ColdStart;
+use crate::report::ColdStart;
 
 /// Whose spans they are.
 #[derive(Debug, Clone, Copy)]

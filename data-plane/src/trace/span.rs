@@ -22,7 +22,7 @@ use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
 use super::Request;
-use crate::instance::report::ColdStart;
+use crate::report::ColdStart;
 
 /// Characters of what a client wrote; a collector takes messages of 4 MiB, and a head may have 64 KiB.
 const LONGEST: usize = 1024;

@@ -5,7 +5,7 @@ pub(crate) mod plane;
 
 use cless_data_plane::feed::{self, Error, Feed, FeedOptions, FeedStatus, IdentityError};
 use cless_data_plane::feed::{ReportSource, RetainedError, Timing};
-use cless_data_plane::instance::report::NodeReport;
+use cless_data_plane::report::NodeReport;
 use cless_proto::v1 as pb;
 use pb::stream_routes_response::Message as ToNode;
 use plane::{Plane, Routes, within};

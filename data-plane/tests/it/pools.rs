@@ -1,12 +1,12 @@
-//! Pools over a scripted engine: what a real one cannot be made to do on demand.
+//! Pools over a scripted engine, which fails on demand.
 
 mod world;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use cless_data_plane::instance::Refusal;
-use cless_data_plane::instance::report::FailureReason;
+use cless_data_plane::pool::Refusal;
+use cless_data_plane::report::FailureReason;
 use cless_data_plane::route::Settings;
 use cless_data_plane::runtime::fake::{Fake, Script};
 use cless_data_plane::runtime::label;
@@ -40,7 +40,7 @@ async fn a_hundred_requests_at_concurrency_a_hundred_cause_one_start() {
 }
 
 #[tokio::test]
-async fn one_more_than_fits_starts_one_more_up_to_the_maximum() {
+async fn requests_beyond_the_concurrency_start_instances_up_to_the_maximum() {
     let world = World::new(settings(1, 2));
     let first = world.admit().await.unwrap();
     let second = world.admit().await.unwrap();
@@ -56,12 +56,12 @@ async fn one_more_than_fits_starts_one_more_up_to_the_maximum() {
     let waiting =
         tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(5)).await });
     world
-        .until("it waits", |world| world.pool().waiting() == 1)
+        .until("the request waits", |world| world.pool().waiting() == 1)
         .await;
     drop(first);
     assert!(
         waiting.await.unwrap().is_ok(),
-        "a place that is given back goes to who waits"
+        "a returned slot goes to the waiter"
     );
 }
 
@@ -73,7 +73,7 @@ async fn an_idle_instance_is_reaped_and_the_next_request_starts_one() {
     assert_eq!(
         world.engine.names().len(),
         1,
-        "never while a request is in it"
+        "it is not reaped with a request inside"
     );
     drop(held);
     world
@@ -84,16 +84,16 @@ async fn an_idle_instance_is_reaped_and_the_next_request_starts_one() {
 }
 
 #[tokio::test]
-async fn a_container_that_exits_fails_its_waiters_at_once_and_says_why() {
+async fn a_container_that_exits_fails_its_waiters_at_once_with_the_reason() {
     let world = World::new(settings(10, 10));
     world.engine.script(Script::Exits(3));
-    let asked = Instant::now();
+    let began = Instant::now();
     let refusal = world.admit().await.unwrap_err();
     assert!(
         matches!(refusal, Refusal::StartFailed { .. }),
         "{refusal:?}"
     );
-    assert!(asked.elapsed() < Duration::from_secs(2));
+    assert!(began.elapsed() < Duration::from_secs(2));
     let report = world.version().unwrap();
     let failure = report.last_failure.unwrap();
     assert_eq!(failure.reason, FailureReason::Exited);
@@ -103,11 +103,11 @@ async fn a_container_that_exits_fails_its_waiters_at_once_and_says_why() {
         world.admit().await,
         Err(Refusal::BackingOff { .. })
     ));
-    assert_eq!(world.engine.starts(), 1, "no start while it is left alone");
+    assert_eq!(world.engine.starts(), 1, "no start during the back-off");
     tokio::time::sleep(Duration::from_millis(1100)).await;
     assert!(
         world.admit().await.is_ok(),
-        "after a second it is tried again"
+        "the back-off ends after a second"
     );
     assert_eq!(world.version().unwrap().last_failure, None);
 }
@@ -130,7 +130,7 @@ async fn a_refused_create_is_an_engine_failure() {
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_away_does_not_cancel_the_start() {
+async fn a_caller_that_disconnects_does_not_cancel_the_start() {
     let world = World::new(Settings {
         idle_timeout: Duration::from_secs(60),
         ..settings(10, 10)
@@ -144,11 +144,11 @@ async fn a_caller_that_goes_away_does_not_cancel_the_start() {
         .await;
     assert_eq!(gone.unwrap_err(), Refusal::TimedOut);
     world
-        .until("nobody waits", |world| world.pool().waiting() == 0)
+        .until("the queue is empty", |world| world.pool().waiting() == 0)
         .await;
     tokio::time::sleep(Duration::from_millis(400)).await;
     let guard = world.admit().await.unwrap();
-    assert_eq!(guard.waited(), None, "the start went on and is warm");
+    assert_eq!(guard.waited(), None, "the start went on");
     assert_eq!(world.engine.starts(), 1);
 }
 
@@ -167,14 +167,14 @@ async fn the_queue_is_bounded() {
         })
         .collect();
     world
-        .until("two wait", |world| world.pool().waiting() == 2)
+        .until("two requests wait", |world| world.pool().waiting() == 2)
         .await;
     assert_eq!(world.admit().await.unwrap_err(), Refusal::QueueFull);
     for wait in waits {
         wait.abort();
     }
     world
-        .until("nobody waits", |world| world.pool().waiting() == 0)
+        .until("the queue is empty", |world| world.pool().waiting() == 0)
         .await;
 }
 
@@ -185,7 +185,7 @@ async fn an_instance_that_dies_is_replaced() {
     let name = guard.instance().name().to_owned();
     world.engine.kill(&name, 137);
     world
-        .until("it is taken out", |_| {
+        .until("the instance is retired", |_| {
             guard.instance().retired().is_cancelled()
         })
         .await;
@@ -193,7 +193,7 @@ async fn an_instance_that_dies_is_replaced() {
     let next = world.admit().await.unwrap();
     assert_ne!(next.instance().name(), name);
     world
-        .until("why is told", |world| {
+        .until("the reason is reported", |world| {
             world.version().unwrap().last_failure.is_some()
         })
         .await;
@@ -212,24 +212,27 @@ async fn a_deleted_service_drops_its_queue_and_removes_what_runs() {
     let waiting =
         tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(5)).await });
     world
-        .until("it waits", |world| world.pool().waiting() == 1)
+        .until("the request waits", |world| world.pool().waiting() == 1)
         .await;
-    world.pools.reconcile(&world.table(false), true);
+    world.pools.apply_table(&world.table(false), true);
     assert_eq!(waiting.await.unwrap().unwrap_err(), Refusal::Gone);
-    assert_eq!(world.engine.names().len(), 1, "its last request goes on");
+    assert_eq!(
+        world.engine.names().len(),
+        1,
+        "the request in flight continues"
+    );
     drop(held);
     world
         .until("it is removed", |world| world.engine.names().is_empty())
         .await;
 }
 
-/// A request may have chosen by the table before the one that deletes its service.
 #[tokio::test]
-async fn a_request_that_comes_after_the_deletion_is_told_to_choose_again() {
+async fn a_request_routed_before_the_deletion_is_routed_again() {
     let world = World::new(settings(1, 1));
     let held = world.admit().await.unwrap();
     let pool = world.pool();
-    world.pools.reconcile(&world.table(false), true);
+    world.pools.apply_table(&world.table(false), true);
     let late = pool.admit(Instant::now() + Duration::from_secs(5)).await;
     assert_eq!(late.unwrap_err(), Refusal::Gone);
     drop(held);
@@ -255,13 +258,13 @@ async fn leftovers_are_adopted_if_routed_and_removed_if_not() {
     foreign.insert(label::NODE.to_owned(), "another".to_owned());
     engine.plant("foreign", foreign).await;
     let world = World::unsynced(Settings::default(), engine);
-    world.pools.reconcile(&world.table(true), false);
+    world.pools.apply_table(&world.table(true), false);
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(
         world.engine.names().contains(&"orphan".to_owned()),
-        "none before the first sync"
+        "nothing is removed before the first sync"
     );
-    world.pools.reconcile(&world.table(true), true);
+    world.pools.apply_table(&world.table(true), true);
     world
         .until("the orphan is removed", |world| {
             !world.engine.names().contains(&"orphan".into())
@@ -270,11 +273,11 @@ async fn leftovers_are_adopted_if_routed_and_removed_if_not() {
     assert!(world.engine.names().contains(&"foreign".to_owned()));
     let guard = world.admit().await.unwrap();
     assert_eq!(guard.instance().name(), "routed");
-    assert_eq!(world.engine.starts(), 3, "only those that were planted");
+    assert_eq!(world.engine.starts(), 3, "only the planted containers");
 }
 
 #[tokio::test]
-async fn stopping_drains_then_removes_and_keeping_leaves_what_is_ready() {
+async fn a_stop_drains_then_removes_and_keep_leaves_ready_containers() {
     let world = World::new(Settings::default());
     let held = world.admit().await.unwrap();
     let pools = world.pools.clone();
@@ -294,7 +297,7 @@ async fn stopping_drains_then_removes_and_keeping_leaves_what_is_ready() {
 }
 
 #[tokio::test]
-async fn a_place_is_never_lost_however_callers_come_and_go() {
+async fn a_slot_is_never_lost_however_callers_come_and_go() {
     let world = World::new(Settings {
         idle_timeout: Duration::from_secs(60),
         ..settings(2, 1)
@@ -305,8 +308,8 @@ async fn a_place_is_never_lost_however_callers_come_and_go() {
         .map(|caller| {
             let pool = pool.clone();
             tokio::spawn(async move {
-                let patience = Duration::from_millis(if caller % 3 == 0 { 1 } else { 10_000 });
-                let admitted = pool.admit(Instant::now() + patience).await;
+                let timeout = Duration::from_millis(if caller % 3 == 0 { 1 } else { 10_000 });
+                let admitted = pool.admit(Instant::now() + timeout).await;
                 if admitted.is_ok() {
                     tokio::time::sleep(Duration::from_micros(caller * 7 % 500)).await;
                 }
@@ -316,7 +319,7 @@ async fn a_place_is_never_lost_however_callers_come_and_go() {
         .collect();
     for (caller, done) in callers.into_iter().enumerate() {
         let served = done.await.unwrap();
-        assert!(served || caller % 3 == 0, "caller {caller} waited for ever");
+        assert!(served || caller % 3 == 0, "caller {caller} got no slot");
     }
     assert_eq!(world.pool().waiting(), 0);
     assert_eq!(world.pools.report().instances[0].in_flight, 0);

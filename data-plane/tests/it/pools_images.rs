@@ -1,4 +1,4 @@
-//! Images over a scripted engine and registry: one pull for all, whose digest counts, what is removed.
+//! Images over a scripted engine and registry: shared pulls, fixed digests and pruning.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use cless_data_plane::image::pruner::{Pruner, Retained, Versions};
 use cless_data_plane::image::{Puller, Record};
-use cless_data_plane::instance::report::{FailureReason, VerifyResult};
+use cless_data_plane::report::{FailureReason, VerifyResult};
 use cless_data_plane::route::{PullPolicy, Settings, VerifyOrder, Version};
 use cless_data_plane::runtime::fake::Fake;
 use cless_data_plane::runtime::{Runtime as _, label};
@@ -20,7 +20,7 @@ fn digest(of: char) -> String {
     format!("sha256:{}", of.to_string().repeat(64))
 }
 
-/// A world whose version runs [`IMAGE`], which the registry has under the digest `a`.
+/// A world whose version runs [`IMAGE`]; the registry has it under the digest `a`.
 fn world() -> World {
     let engine = Fake::default();
     engine.images().push(IMAGE, &digest('a'));
@@ -29,7 +29,7 @@ fn world() -> World {
     world
 }
 
-/// The control plane changes what it says of the version.
+/// Changes the version in the route table.
 fn change(world: &mut World, change: impl FnOnce(&mut Version)) {
     let mut route = (*world.route).clone();
     let mut version = (*route.versions[0]).clone();
@@ -37,10 +37,10 @@ fn change(world: &mut World, change: impl FnOnce(&mut Version)) {
     route.versions[0] = Arc::new(version);
     world.route = Arc::new(route);
     world.revision += 1;
-    world.pools.reconcile(&world.table(true), true);
+    world.pools.apply_table(&world.table(true), true);
 }
 
-/// The digests that containers run.
+/// The digests of running containers.
 async fn running(world: &World) -> BTreeSet<String> {
     let mut digests = BTreeSet::new();
     for name in world.engine.names() {
@@ -58,29 +58,29 @@ fn reported(world: &World) -> Option<String> {
 }
 
 #[tokio::test]
-async fn one_pull_serves_all_and_who_leaves_cancels_nothing() {
+async fn one_pull_serves_all_waiters_and_a_caller_that_leaves_cancels_nothing() {
     let engine = Fake::default();
     engine.images().push(IMAGE, &digest('a'));
     engine.images().hold(true);
     let record = Arc::new(Record::default());
     let puller = Puller::new(Arc::new(engine.clone()), record.clone());
-    let told = Arc::new(Mutex::new(Vec::new()));
+    let lines = Arc::new(Mutex::new(Vec::new()));
     let mut callers: Vec<_> = (0..3)
         .map(|_| {
-            let (puller, told) = (puller.clone(), told.clone());
+            let (puller, lines) = (puller.clone(), lines.clone());
             tokio::spawn(async move {
                 puller
-                    .pull(IMAGE, |line| told.lock().push(line.to_owned()))
+                    .pull(IMAGE, |line| lines.lock().push(line.to_owned()))
                     .await
             })
         })
         .collect();
     let deadline = Instant::now() + Duration::from_secs(10);
-    while told.lock().len() < 3 || engine.images().pulls() < 1 {
+    while lines.lock().len() < 3 || engine.images().pulls() < 1 {
         assert!(Instant::now() < deadline);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    // The one that began it, too.
+    // Including the caller that began the pull.
     callers.remove(0).abort();
     engine.images().hold(false);
     for caller in callers {
@@ -94,13 +94,13 @@ async fn one_pull_serves_all_and_who_leaves_cancels_nothing() {
         names.collect::<Vec<_>>(),
         [IMAGE, &*format!("r.example/app@{}", digest('a'))]
     );
-    // The next is a pull of its own.
+    // The next pull is a separate one.
     puller.pull(IMAGE, |_| {}).await.unwrap();
     assert_eq!(engine.images().pulls(), 2);
 }
 
 #[tokio::test]
-async fn the_digest_is_told_before_the_instance_is_ready() {
+async fn the_digest_is_reported_before_the_instance_is_ready() {
     let world = world();
     world
         .engine
@@ -109,21 +109,25 @@ async fn the_digest_is_told_before_the_instance_is_ready() {
     let request =
         tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(9)).await });
     world
-        .until("it is told", |world| reported(world) == Some(digest('a')))
+        .until("the digest is reported", |world| {
+            reported(world) == Some(digest('a'))
+        })
         .await;
     request.abort();
 }
 
-/// Both nodes resolved the tag; this one's report came second.
+/// Two nodes resolved the tag; this node's report came second.
 #[tokio::test]
-async fn of_two_digests_at_once_the_loser_starts_over_before_it_serves() {
+async fn a_start_of_a_stale_digest_begins_again_before_it_serves() {
     let mut world = world();
-    world.pools.set_linked(true);
+    world.pools.set_control_plane_connected(true);
     let pool = world.pool();
     let request =
         tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(9)).await });
     world
-        .until("it is told", |world| reported(world) == Some(digest('a')))
+        .until("the digest is reported", |world| {
+            reported(world) == Some(digest('a'))
+        })
         .await;
     world.engine.images().push(IMAGE, &digest('b'));
     change(&mut world, |version| {
@@ -134,30 +138,34 @@ async fn of_two_digests_at_once_the_loser_starts_over_before_it_serves() {
     assert_eq!(found.labels[label::DIGEST], digest('b'));
     drop(guard);
     world
-        .until("the loser is removed", |world| {
+        .until("the stale container is removed", |world| {
             world.engine.names().len() == 1
         })
         .await;
-    assert_eq!(world.version().unwrap().failures, 0, "it is no failure");
+    assert_eq!(
+        world.version().unwrap().failures,
+        0,
+        "a stale digest is no failure"
+    );
     assert_eq!(world.engine.images().pulls(), 2);
 }
 
-/// The control plane was away when the version was first started, and comes back with news.
+/// The control plane was disconnected at the first start and then fixes another digest.
 #[tokio::test]
-async fn an_instance_that_serves_the_wrong_digest_is_replaced() {
+async fn a_ready_instance_of_a_stale_digest_is_replaced() {
     let mut world = world();
     let guard = world.admit().await.unwrap();
     assert_eq!(
         running(&world).await,
         [digest('a')].into(),
-        "nobody was asked"
+        "no control plane is connected"
     );
     world.engine.images().push(IMAGE, &digest('b'));
     change(&mut world, |version| {
         version.image_digest = Some(digest('b'))
     });
     world
-        .until("it takes no more", |_| {
+        .until("it is retired", |_| {
             guard.instance().retired().is_cancelled()
         })
         .await;
@@ -166,21 +174,21 @@ async fn an_instance_that_serves_the_wrong_digest_is_replaced() {
     assert_eq!(found.labels[label::DIGEST], digest('b'));
     drop((guard, next));
     world
-        .until("the old one is removed", |world| {
+        .until("the stale container is removed", |world| {
             world.engine.names().len() == 1
         })
         .await;
 }
 
 #[tokio::test]
-async fn a_proof_stands_only_by_the_digest_that_counts() {
+async fn a_verification_succeeds_only_with_the_fixed_digest() {
     let mut world = world();
     let order = VerifyOrder {
-        id: "proof".into(),
+        id: "first".into(),
         deadline: SystemTime::now() + Duration::from_secs(60),
     };
     change(&mut world, |version| version.verify = Some(order));
-    // No control plane is connected, so the instance is ready without waiting for it.
+    // Without a control plane the instance does not wait for a fixed digest.
     world
         .until("it runs", |world| {
             !world.pools.report().instances.is_empty()
@@ -195,13 +203,13 @@ async fn a_proof_stands_only_by_the_digest_that_counts() {
     assert_eq!(
         outcome(&world),
         VerifyResult::Pending,
-        "it is not yet known which counts"
+        "no digest is fixed yet"
     );
     change(&mut world, |version| {
         version.image_digest = Some(digest('a'))
     });
     world
-        .until("it is proved", |world| answered(world, "proof"))
+        .until("it is verified", |world| answered(world, "first"))
         .await;
 
     let other = VerifyOrder {
@@ -214,7 +222,7 @@ async fn a_proof_stands_only_by_the_digest_that_counts() {
         version.verify = Some(other);
     });
     world
-        .until("it is proved again", |world| answered(world, "another"))
+        .until("it is verified again", |world| answered(world, "another"))
         .await;
     world
         .until("one is left", |world| world.engine.names().len() == 1)
@@ -223,13 +231,13 @@ async fn a_proof_stands_only_by_the_digest_that_counts() {
 }
 
 #[tokio::test]
-async fn always_pulls_once_and_by_the_digest_that_counts() {
+async fn always_pulls_once_and_by_the_fixed_digest() {
     let mut world = world();
     change(&mut world, |version| {
         version.spec.pull_policy = PullPolicy::Always;
         version.image_digest = Some(digest('a'));
     });
-    // The tag has moved on, and is not asked for.
+    // The tag has moved and is not resolved again.
     world.engine.images().push(IMAGE, &digest('b'));
     let first = world.admit().await.unwrap();
     assert_eq!(running(&world).await, [digest('a')].into());
@@ -237,7 +245,7 @@ async fn always_pulls_once_and_by_the_digest_that_counts() {
     assert_eq!(pulls, 1);
     world.engine.kill(first.instance().name(), 1);
     world
-        .until("it is taken out", |_| {
+        .until("the instance is retired", |_| {
             first.instance().retired().is_cancelled()
         })
         .await;
@@ -255,7 +263,7 @@ async fn always_pulls_once_and_by_the_digest_that_counts() {
 }
 
 #[tokio::test]
-async fn never_runs_what_is_there_and_pulls_nothing() {
+async fn never_runs_the_local_image_and_pulls_nothing() {
     let mut world = world();
     change(&mut world, |version| {
         version.spec.pull_policy = PullPolicy::Never;
@@ -279,10 +287,10 @@ async fn never_runs_what_is_there_and_pulls_nothing() {
         })
         .await;
     drop(world.admit().await.unwrap());
-    assert_eq!(reported(&world), None, "it tells other nodes nothing");
+    assert_eq!(reported(&world), None, "no digest is reported");
 }
 
-/// What versions need, as a test says.
+/// The images that versions need.
 #[derive(Default)]
 struct Said(Mutex<Option<Vec<Retained>>>);
 
@@ -328,7 +336,7 @@ async fn images_are_removed_only_when_nothing_needs_them() {
 
     let before = images.names();
     pruner.round().await.unwrap();
-    assert_eq!(images.names(), before, "nobody says what versions need");
+    assert_eq!(images.names(), before, "the needed images are unknown");
 
     *said.0.lock() = Some(vec![
         Retained {
@@ -343,11 +351,11 @@ async fn images_are_removed_only_when_nothing_needs_them() {
     pruner.round().await.unwrap();
     assert!(!has("unused"));
     assert!(has("named") && has("fixed"), "versions need them");
-    assert!(has("tagged") && has("mine"), "they are somebody else's");
+    assert!(has("tagged") && has("mine"), "cless did not pull them");
     assert_eq!(
         record.entries().len(),
         3,
-        "the record knows what is left of its own"
+        "the record keeps the images that are left"
     );
 
     *said.0.lock() = Some(Vec::new());

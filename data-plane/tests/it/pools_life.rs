@@ -1,18 +1,17 @@
-//! Instances that die young, engines that lack a runtime, and what a HEALTHCHECK decides, over a
-//! scripted engine.
+//! Crash loops, missing OCI runtimes and HEALTHCHECKs, over a scripted engine.
 
 use std::time::{Duration, Instant};
 
-use cless_data_plane::instance::Refusal;
-use cless_data_plane::instance::report::FailureReason;
+use cless_data_plane::pool::Refusal;
+use cless_data_plane::report::FailureReason;
 use cless_data_plane::route::Readiness;
 use cless_data_plane::runtime::Health;
 use cless_data_plane::runtime::fake::{Fake, Script};
 
 use crate::pools::{World, settings};
 
-/// The time that is left to wait, if the version is left alone.
-async fn left_alone(world: &World) -> Option<Duration> {
+/// The rest of the back-off; `None` if there is none.
+async fn backing_off(world: &World) -> Option<Duration> {
     match world.admit().await {
         Ok(_) => None,
         Err(Refusal::BackingOff { retry_after } | Refusal::StartFailed { retry_after }) => {
@@ -23,14 +22,14 @@ async fn left_alone(world: &World) -> Option<Duration> {
 }
 
 #[tokio::test]
-async fn ready_and_dead_again_and_again_is_left_alone_ever_longer() {
+async fn a_crash_loop_backs_off_ever_longer() {
     let world = World::new(settings(10, 1));
-    // The first is an accident.
+    // The first early exit has no delay.
     let guard = world.admit().await.unwrap();
     world.engine.kill(guard.instance().name(), 139);
     drop(guard);
     world
-        .until("the death is counted", |world| {
+        .until("the exit is counted", |world| {
             world.version().is_some_and(|version| version.failures > 0)
         })
         .await;
@@ -40,32 +39,35 @@ async fn ready_and_dead_again_and_again_is_left_alone_ever_longer() {
         world.engine.kill(guard.instance().name(), 139);
         drop(guard);
         world
-            .until("the death is counted", |world| {
+            .until("the exit is counted", |world| {
                 world.version().is_some_and(|version| version.failures > 0)
             })
             .await;
-        let told = Instant::now();
-        let wait = left_alone(&world).await.expect("it is left alone");
-        assert!(told.elapsed() < Duration::from_millis(500), "told at once");
+        let began = Instant::now();
+        let wait = backing_off(&world).await.expect("it backs off");
+        assert!(
+            began.elapsed() < Duration::from_millis(500),
+            "refused at once"
+        );
         let longest = Duration::from_secs(seconds);
         assert!(
             wait <= longest && wait > longest / 2,
             "{wait:?} of {longest:?}"
         );
         world
-            .until("its end is explained", |world| {
+            .until("the exit is reported", |world| {
                 let end = world.version().and_then(|version| version.last_failure);
                 end.is_some_and(|end| end.signal.as_deref() == Some("SIGSEGV"))
             })
             .await;
         tokio::time::sleep(wait).await;
     }
-    assert_eq!(world.engine.starts(), 3, "and not started meanwhile");
+    assert_eq!(world.engine.starts(), 3, "no start during the back-off");
     assert!(world.admit().await.is_ok());
 }
 
 #[tokio::test]
-async fn the_last_probe_is_told_of_a_start_that_came_to_nothing() {
+async fn a_failed_start_reports_its_last_probe() {
     let mut impatient = settings(10, 1);
     impatient.cold_start_timeout = Duration::from_millis(300);
     let world = World::new(impatient);
@@ -85,10 +87,10 @@ async fn the_last_probe_is_told_of_a_start_that_came_to_nothing() {
 }
 
 #[tokio::test]
-async fn without_the_runtime_asked_for_nothing_starts_until_the_engine_has_it() {
+async fn nothing_starts_until_the_engine_offers_the_requested_runtime() {
     let world = World::of(settings(10, 1), Fake::default(), |_| {}, Some("runsc"));
     world
-        .until("the engine has said what it has", |world| {
+        .until("the engine has answered", |world| {
             world
                 .pools
                 .report()
@@ -97,7 +99,7 @@ async fn without_the_runtime_asked_for_nothing_starts_until_the_engine_has_it() 
                 .any(|text| text.contains("`runsc`"))
         })
         .await;
-    assert!(left_alone(&world).await.is_some());
+    assert!(backing_off(&world).await.is_some());
     assert_eq!(world.engine.starts(), 0);
     let failure = world.version().unwrap().last_failure.unwrap();
     assert!(
@@ -109,7 +111,7 @@ async fn without_the_runtime_asked_for_nothing_starts_until_the_engine_has_it() 
     world.engine.offers_runtimes(&["runc", "runsc"]);
     world.engine.reconnects();
     world
-        .until("the engine has it", |world| {
+        .until("the engine offers it", |world| {
             world.pools.report().runtime == "runsc"
         })
         .await;
@@ -119,7 +121,7 @@ async fn without_the_runtime_asked_for_nothing_starts_until_the_engine_has_it() 
 }
 
 #[tokio::test]
-async fn a_healthcheck_finds_it_ready_and_takes_it_out() {
+async fn a_healthcheck_decides_readiness_and_health() {
     let engine = Fake::default();
     engine.born_with_health(Health::Starting);
     let world = World::of(
@@ -138,7 +140,7 @@ async fn a_healthcheck_finds_it_ready_and_takes_it_out() {
     world.engine.set_health(&name, Some(Health::Healthy));
     let guard = waiting.await.unwrap().unwrap();
 
-    // It listens all the while: only its own check knows.
+    // It listens all the time; only the HEALTHCHECK fails.
     world
         .engine
         .set_health(&name, Some(Health::Unhealthy("no disk".to_owned())));
@@ -148,7 +150,7 @@ async fn a_healthcheck_finds_it_ready_and_takes_it_out() {
 }
 
 #[tokio::test]
-async fn a_healthcheck_decides_nothing_where_it_is_not_the_readiness() {
+async fn a_healthcheck_is_ignored_unless_it_is_the_readiness_probe() {
     let world = World::new(settings(10, 1));
     let guard = world.admit().await.unwrap();
     world.engine.set_health(
@@ -160,19 +162,19 @@ async fn a_healthcheck_decides_nothing_where_it_is_not_the_readiness() {
 }
 
 #[tokio::test]
-async fn an_image_without_a_healthcheck_fails_at_once_and_says_so() {
+async fn an_image_without_a_healthcheck_fails_at_once_with_the_reason() {
     let world = World::of(
         settings(10, 1),
         Fake::default(),
         |spec| spec.readiness = Readiness::Healthcheck,
         None,
     );
-    let asked = Instant::now();
-    assert!(left_alone(&world).await.is_some());
+    let began = Instant::now();
+    assert!(backing_off(&world).await.is_some());
     assert!(
-        asked.elapsed() < Duration::from_secs(2),
+        began.elapsed() < Duration::from_secs(2),
         "{:?}",
-        asked.elapsed()
+        began.elapsed()
     );
     let failure = world.version().unwrap().last_failure.unwrap();
     assert!(
@@ -183,7 +185,7 @@ async fn an_image_without_a_healthcheck_fails_at_once_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_container_is_given_the_grace_of_its_version() {
+async fn a_container_gets_the_stop_grace_of_its_version() {
     let world = World::of(
         settings(10, 1),
         Fake::default(),

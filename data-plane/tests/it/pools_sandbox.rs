@@ -15,15 +15,15 @@ fn idle(world: &World) -> usize {
 
 async fn stocked(settings: Settings, size: usize) -> World {
     let world = World::with_sandboxes(settings, Fake::default(), size);
-    world.pools.reconcile(&world.table(true), true);
+    world.pools.apply_table(&world.table(true), true);
     world
-        .until("the stock is full", |world| idle(world) == size)
+        .until("the inventory is full", |world| idle(world) == size)
         .await;
     world
 }
 
 #[tokio::test]
-async fn an_instance_uses_a_sandbox_once_and_takes_it_along() {
+async fn a_sandbox_serves_one_instance_and_is_removed_with_it() {
     let world = stocked(
         Settings {
             idle_timeout: Duration::from_millis(300),
@@ -50,7 +50,7 @@ async fn an_instance_uses_a_sandbox_once_and_takes_it_along() {
 }
 
 #[tokio::test]
-async fn it_serves_as_soon_as_it_answers_and_is_frozen_only_after_the_engines_answer() {
+async fn it_serves_as_soon_as_it_answers_and_is_paused_only_after_the_engines_response() {
     let world = stocked(
         Settings {
             idle_timeout: Duration::from_secs(60),
@@ -70,21 +70,21 @@ async fn it_serves_as_soon_as_it_answers_and_is_frozen_only_after_the_engines_an
     let name = guard.instance().name().to_owned();
     drop(guard);
     world
-        .until("it sleeps", |world| {
+        .until("it is paused", |world| {
             world.engine.state(&name) == Some(cless_data_plane::runtime::ContainerState::Paused)
         })
         .await;
     assert!(
         begin.elapsed() >= Duration::from_secs(1),
-        "frozen while it was started"
+        "paused during its start call"
     );
 }
 
 #[tokio::test]
-async fn without_one_a_start_uses_the_bridge_and_so_does_one_whose_sandbox_is_gone() {
+async fn a_start_without_a_usable_sandbox_uses_the_bridge() {
     let world = stocked(settings(1, 3), 1).await;
     let first = world.admit().await.unwrap();
-    // Faster than the next can be made.
+    // Before the next sandbox is ready.
     let second = world.admit().await.unwrap();
     let joined = |name: &str| {
         let (engine, name) = (world.engine.clone(), name.to_owned());
@@ -99,7 +99,7 @@ async fn without_one_a_start_uses_the_bridge_and_so_does_one_whose_sandbox_is_go
     let held = world.engine.sandboxes();
     let used = joined(first.instance().name()).await;
     for name in held {
-        // Its end is not told: the engine has forgotten it.
+        // No event reports its end.
         if Some(world.engine.inspect(&name).await.unwrap().id) != used {
             world.engine.remove(&name).await.unwrap();
         }
@@ -126,32 +126,32 @@ async fn an_instance_whose_pause_container_ends_is_replaced() {
             !names.contains(&name) && !names.contains(&held[0])
         })
         .await;
-    let told = world.version().unwrap().last_failure.unwrap().message;
-    assert!(told.contains("pause container"), "{told}");
+    let message = world.version().unwrap().last_failure.unwrap().message;
+    assert!(message.contains("pause container"), "{message}");
 }
 
 #[tokio::test]
-async fn an_idle_one_that_ends_is_replaced_and_trouble_is_told_until_it_is_over() {
+async fn an_idle_sandbox_that_ends_is_replaced_and_errors_are_reported_until_one_is_created() {
     let world = stocked(settings(10, 1), 1).await;
     let held = world.engine.sandboxes();
     world.engine.fail_next(Call::CreateSandbox, Mishap::Refused);
     world.engine.kill(&held[0], 137);
     world
-        .until("the trouble is told", |world| {
+        .until("the error is reported", |world| {
             let warnings = world.pools.report().warnings;
             warnings.iter().any(|one| one.contains("network sandboxes"))
         })
         .await;
     drop(world.admit().await.unwrap());
     world
-        .until("it is over", |world| {
+        .until("the error is gone", |world| {
             idle(world) == 1 && world.pools.report().warnings.is_empty()
         })
         .await;
 }
 
 #[tokio::test]
-async fn an_instance_in_a_sandbox_is_adopted_with_it_and_idle_ones_are_removed() {
+async fn an_instance_is_adopted_with_its_sandbox_and_idle_sandboxes_are_removed() {
     let engine = Fake::default();
     let labels = |more: &[(&str, &str)]| -> BTreeMap<String, String> {
         let base = [(label::NODE, NODE), (label::BOOT, "boot-1")];
@@ -176,15 +176,15 @@ async fn an_instance_in_a_sandbox_is_adopted_with_it_and_idle_ones_are_removed()
     ]);
     engine.plant_in("joined", instance, Some(used)).await;
     let world = World::with_sandboxes(settings(10, 1), engine, 0);
-    world.pools.reconcile(&world.table(true), true);
+    world.pools.apply_table(&world.table(true), true);
     world
-        .until("the idle one is removed", |world| {
+        .until("the idle sandbox is removed", |world| {
             world.engine.sandboxes() == ["used"]
         })
         .await;
     let guard = world.admit().await.unwrap();
     assert_eq!(guard.instance().name(), "joined");
-    assert_eq!(world.engine.starts(), 1, "only the one that was planted");
+    assert_eq!(world.engine.starts(), 1, "only the planted container");
     assert_eq!(world.pools.report().sandboxes.used, 1);
     world.engine.kill("used", 137);
     guard.instance().retired().cancelled().await;
@@ -197,7 +197,7 @@ async fn an_instance_in_a_sandbox_is_adopted_with_it_and_idle_ones_are_removed()
 }
 
 #[tokio::test]
-async fn stopping_removes_all_and_keeping_leaves_those_in_use() {
+async fn a_stop_removes_all_and_keep_leaves_the_used_ones() {
     let world = stocked(settings(10, 1), 2).await;
     drop(world.admit().await.unwrap());
     world.pools.shut_down(true, Duration::from_secs(5)).await;

@@ -7,7 +7,7 @@ use cless_data_plane::route::Settings;
 use crate::pools::{World, settings};
 
 #[tokio::test]
-async fn instances_that_the_load_of_late_did_not_need_go_before_their_idle_timeout() {
+async fn instances_beyond_the_recent_load_are_reaped_before_their_idle_timeout() {
     let world = World::new(Settings {
         idle_timeout: Duration::from_secs(2),
         ..settings(1, 3)
@@ -19,7 +19,7 @@ async fn instances_that_the_load_of_late_did_not_need_go_before_their_idle_timeo
     ];
     let busy = three[0].instance().clone();
     drop(three);
-    // One at a time, without a pause as long as the idle timeout.
+    // One request at a time, with gaps shorter than the idle timeout.
     let until = Instant::now() + Duration::from_secs(4);
     while Instant::now() < until {
         drop(world.admit().await.unwrap());
@@ -30,12 +30,12 @@ async fn instances_that_the_load_of_late_did_not_need_go_before_their_idle_timeo
 }
 
 #[tokio::test]
-async fn an_instance_that_accepts_no_more_is_looked_at_taken_out_and_replaced() {
+async fn an_unresponsive_instance_is_checked_taken_out_and_replaced() {
     let world = World::new(settings(10, 1));
     let guard = world.admit().await.unwrap();
     let name = guard.instance().name().to_owned();
 
-    // A false alarm: it answers when it is looked at.
+    // A false alarm: it passes the health check.
     for _ in 0..3 {
         guard.failed();
     }
@@ -59,11 +59,11 @@ async fn an_instance_that_accepts_no_more_is_looked_at_taken_out_and_replaced() 
 
     let next = world.admit().await.unwrap();
     assert_ne!(next.instance().name(), name, "beside the one that drains");
-    let told = world.version().unwrap().last_failure.unwrap().message;
-    assert!(told.contains("stopped answering"), "{told}");
+    let message = world.version().unwrap().last_failure.unwrap().message;
+    assert!(message.contains("stopped answering"), "{message}");
     assert!(
         world.engine.names().contains(&name),
-        "what is in it may yet be answered"
+        "its requests may still be answered"
     );
     drop(guard);
     world
@@ -74,28 +74,28 @@ async fn an_instance_that_accepts_no_more_is_looked_at_taken_out_and_replaced() 
 }
 
 #[tokio::test]
-async fn places_go_to_those_who_wait_in_the_order_in_which_they_came() {
+async fn slots_go_to_waiters_in_the_order_of_their_arrival() {
     let world = World::new(Settings {
         idle_timeout: Duration::from_secs(60),
         ..settings(1, 1)
     });
     let held = world.admit().await.unwrap();
-    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let (admitted, mut order_of) = tokio::sync::mpsc::unbounded_channel();
     for caller in 0..20 {
-        let (pool, tell) = (world.pool(), tell.clone());
+        let (pool, admitted) = (world.pool(), admitted.clone());
         tokio::spawn(async move {
-            // The third of each five goes away before its turn.
-            let patience = Duration::from_millis(if caller % 5 == 2 { 1000 } else { 10_000 });
-            let place = pool.admit(Instant::now() + patience).await;
-            if place.is_ok() {
-                let _ = tell.send(caller);
+            // The third of each five leaves before its turn.
+            let timeout = Duration::from_millis(if caller % 5 == 2 { 1000 } else { 10_000 });
+            let guard = pool.admit(Instant::now() + timeout).await;
+            if guard.is_ok() {
+                let _ = admitted.send(caller);
             }
         });
         world
-            .until("it waits", |world| world.pool().waiting() > caller)
+            .until("the request waits", |world| world.pool().waiting() > caller)
             .await;
     }
-    drop(tell);
+    drop(admitted);
     world
         .until("the impatient have left", |world| {
             world.pool().waiting() == 16
@@ -103,9 +103,9 @@ async fn places_go_to_those_who_wait_in_the_order_in_which_they_came() {
         .await;
     drop(held);
     let mut order = Vec::new();
-    while let Some(caller) = told.recv().await {
+    while let Some(caller) = order_of.recv().await {
         order.push(caller);
     }
-    let patient: Vec<usize> = (0..20).filter(|caller| caller % 5 != 2).collect();
-    assert_eq!(order, patient);
+    let expected: Vec<usize> = (0..20).filter(|caller| caller % 5 != 2).collect();
+    assert_eq!(order, expected);
 }

@@ -1,8 +1,7 @@
 //! The admission word of the data plane, compiled on loom's atomics instead of the processor's.
 //!
-//! The file is included, not copied: it names its atomics `super::atomic`, which is loom's here. So
-//! neither the data plane nor what it depends on is built a second time, and no flag is needed; the
-//! models in `tests/` run with all other tests.
+//! The file is included, and its `super::atomic` is loom's here. So the data plane is not built a
+//! second time, no flag is needed, and the models in `tests/` run with all other tests.
 
 use loom::sync::atomic;
 

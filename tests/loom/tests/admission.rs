@@ -1,8 +1,8 @@
-//! Law 4 of DESIGN.md section 7: admission, reaping, draining and freezing are race-free.
+//! Law 4 of ARCHITECTURE.md: admission, reaping, draining and freezing are race-free.
 //!
-//! Each model runs once for every interleaving of its threads' atomic steps that has at most
-//! [`PREEMPTIONS`] involuntary switches, which finds what two or three of them can do to each other
-//! (more find nothing in practice and take minutes; Musuvathi and Qadeer, PLDI 2007).
+//! Each model runs once for every interleaving of its threads' atomic steps with at most
+//! [`PREEMPTIONS`] involuntary switches. More switches take minutes and find nothing in practice
+//! (Musuvathi and Qadeer, PLDI 2007).
 
 use cless_loom::admission::{Admission, Refused};
 use loom::thread;
@@ -11,14 +11,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 const PREEMPTIONS: usize = 3;
 
-/// An open instance, and what is known of it from outside. The books are kept in plain atomics, which
-/// loom does not switch threads at: they are exact, and add nothing to what it walks through.
+/// An open instance and its expected state. The expected state uses standard atomics, at which loom
+/// does not switch threads, so it adds no interleavings.
 #[derive(Default)]
 struct World {
     admission: Admission,
-    /// Calls that were told that they shut it.
+    /// Calls that observed the transition to shut.
     shuts: AtomicU32,
-    /// Requests that are inside, by their own count.
+    /// Requests inside.
     inside: AtomicU32,
 }
 
@@ -52,7 +52,7 @@ impl World {
     }
 }
 
-/// Runs the threads in every order; `end` looks at what is left.
+/// Runs the threads in every order, then checks the final state with `end`.
 fn model(
     threads: impl Fn() -> Vec<Box<dyn FnOnce(&World) + Send>> + Sync + Send + 'static,
     end: impl Fn(&World) + Sync + Send + 'static,
@@ -72,7 +72,7 @@ fn model(
         for thread in running {
             thread.join().unwrap();
         }
-        assert_eq!(world.admission.in_flight(), 0, "a place was lost");
+        assert_eq!(world.admission.in_flight(), 0, "a slot was lost");
         end(&world);
     });
 }
@@ -98,7 +98,7 @@ fn shut_once(world: &World) {
 }
 
 #[test]
-fn a_drain_is_shut_once_by_it_or_by_the_last_to_leave() {
+fn a_drained_instance_is_shut_once_by_the_drain_or_the_last_request() {
     model(
         || vec![request(2), request(2), shut_by(Admission::drain)],
         shut_once,
@@ -106,7 +106,7 @@ fn a_drain_is_shut_once_by_it_or_by_the_last_to_leave() {
 }
 
 #[test]
-fn reaping_and_draining_at_once_shut_it_once() {
+fn concurrent_reap_and_drain_shut_it_once() {
     model(
         || {
             vec![
@@ -120,7 +120,7 @@ fn reaping_and_draining_at_once_shut_it_once() {
 }
 
 #[test]
-fn reaping_never_takes_one_that_was_entered() {
+fn an_entered_instance_is_never_reaped() {
     model(
         || vec![request(1), request(1), shut_by(Admission::reap)],
         |world| {
@@ -134,36 +134,36 @@ fn reaping_never_takes_one_that_was_entered() {
 }
 
 #[test]
-fn nobody_is_in_one_that_sleeps_and_a_drain_ends_the_sleep() {
+fn a_frozen_instance_has_no_request_and_a_drain_ends_the_freeze() {
     model(
         || {
-            let sleep: Box<dyn FnOnce(&World) + Send> = Box::new(|world| {
+            let freeze: Box<dyn FnOnce(&World) + Send> = Box::new(|world| {
                 if world.admission.freeze() {
                     assert_eq!(
                         world.inside.load(Ordering::SeqCst),
                         0,
-                        "asleep with one inside"
+                        "frozen with one inside"
                     );
                     assert_eq!(world.admission.in_flight(), 0);
                     world.admission.thaw();
                 }
             });
-            vec![request(1), sleep, shut_by(Admission::drain)]
+            vec![request(1), freeze, shut_by(Admission::drain)]
         },
         shut_once,
     );
 }
 
 #[test]
-fn a_sleeper_is_reaped_or_woken_not_both() {
+fn a_frozen_instance_is_reaped_or_thawed_not_both() {
     model(
         || {
-            let wake: Box<dyn FnOnce(&World) + Send> = Box::new(|world| {
+            let thaw: Box<dyn FnOnce(&World) + Send> = Box::new(|world| {
                 if world.admission.freeze() {
                     world.admission.thaw();
                 }
             });
-            vec![wake, shut_by(Admission::reap), request(1)]
+            vec![thaw, shut_by(Admission::reap), request(1)]
         },
         |world| {
             let open = world.admission.enter(1).is_ok();
@@ -173,7 +173,7 @@ fn a_sleeper_is_reaped_or_woken_not_both() {
 }
 
 #[test]
-fn a_death_shuts_it_with_requests_inside_and_is_the_only_one_to() {
+fn a_death_shuts_it_with_requests_inside_and_only_once() {
     model(
         || {
             let death: Box<dyn FnOnce(&World) + Send> = Box::new(|world| {

@@ -146,7 +146,6 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// Measures all rows without sandboxes.
 async fn on_the_bridge(args: &Args) -> Result<Vec<Row>> {
     let cluster = args.cluster("0").await?;
     let image = image::sample_app(cluster.docker()).await?;
@@ -228,7 +227,6 @@ async fn in_sandboxes(args: &Args) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// A side of a comparison.
 #[derive(Clone, Copy, PartialEq)]
 enum Side {
     /// A node: 0 is this build, 1 the baseline.

@@ -63,7 +63,6 @@ struct Args {
 }
 
 struct Case {
-    /// Name in the rows.
     name: &'static str,
     routes: usize,
     subscribers: usize,
@@ -144,7 +143,6 @@ struct Bench {
 }
 
 impl Bench {
-    /// Measures steady changes.
     async fn run(&mut self, case: Case) -> Result<()> {
         self.fill(case.routes).await?;
         self.restart().await?;
@@ -190,7 +188,6 @@ impl Bench {
         Ok(())
     }
 
-    /// Measures the peak memory of 200 subscribers that join at once.
     async fn joiners(&mut self) -> Result<()> {
         self.restart().await?;
         let plane = self.cluster.control_plane_pid()?;
@@ -213,7 +210,6 @@ impl Bench {
         Ok(())
     }
 
-    /// Measures the memory of an idle subscriber.
     async fn idle(&mut self) -> Result<()> {
         self.restart().await?;
         let plane = self.cluster.control_plane_pid()?;

@@ -25,7 +25,6 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// Start of an HTTP/2 connection (RFC 9113 section 3.4); no HTTP/1.1 request starts so.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0";
-/// Maximum length of a request head.
 const MAX_HEAD: usize = 64 * 1024;
 
 #[tokio::main(flavor = "current_thread")]
@@ -43,7 +42,6 @@ async fn main() -> io::Result<()> {
     }
 }
 
-/// Complete responses, head and body.
 struct Responses {
     small: Vec<u8>,
     large: Vec<u8>,

@@ -44,9 +44,7 @@ use cases::CASES;
 use peers::Racer;
 use results::Results;
 
-/// The core of the load generator and the origin.
 const LOAD_CORE: usize = 0;
-/// The core of the proxies.
 const PROXY_CORE: usize = 1;
 
 /// Compares the proxy of cless with other proxies.

@@ -31,7 +31,6 @@ const REQUESTS: usize = 1000;
 const IDLE_TIMEOUT: &str = "3s";
 const SOON: Duration = Duration::from_secs(30);
 
-/// The resources of a running demo.
 struct Demo {
     docker: Docker,
     dir: TempDir,
@@ -65,7 +64,7 @@ async fn main() -> ExitCode {
     match outcome.and(cleaned_up) {
         Ok(()) => {
             print_line(&format!(
-                "\nAll claims hold, in {:.0} s.",
+                "\nAll of it held, in {:.0} s.",
                 begin.elapsed().as_secs_f64()
             ));
             ExitCode::SUCCESS
@@ -300,7 +299,6 @@ impl Demo {
         control_plane::api(self.grpc)
     }
 
-    /// Waits until the node has applied all changes.
     async fn wait_in_force(&self) -> Result<()> {
         let mut api = self.api()?;
         wait::until("the change is in force", SOON, async || {
@@ -333,12 +331,10 @@ impl Demo {
     }
 }
 
-/// A loopback address with a free port.
 fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
-/// Sends requests in sequence and counts the responses by greeting.
 async fn count_greetings(proxy: SocketAddr, count: usize) -> Result<BTreeMap<String, usize>> {
     let mut counts = BTreeMap::new();
     let mut connection = Connection::open(proxy).await?;

@@ -31,17 +31,9 @@
 //! | `/connect?to=IP:PORT` | `{"outcome"}`: `connected`, `refused`, `unreachable` or `timeout`, within 2 s |
 //! | `/connect?to=IP:PORT&host=H` | also `"answer"`: the response to a GET of `/` with that Host |
 //!
-//! | environment variable | effect |
-//! |---|---|
-//! | `PORT` | port to listen on (8080) |
-//! | `GREETING` | greeting (`hello`) |
-//! | `START_DELAY_MS` | delay before everything else |
-//! | `LOG_LINES=N` | first writes N lines to stderr |
-//! | `ALLOC_AT_START=BYTES` | allocates memory |
-//! | `ABORT_AT_START=1` | aborts |
-//! | `EXIT_AT_START=CODE` | exits after two lines on stderr |
-//! | `NEVER_LISTEN=1` | never listens |
-//! | `HEALTHY_AFTER_MS`, `GRPC_HEALTH=SERVICE` | see above |
+//! Environment: `PORT` (8080), `GREETING`, `HEALTHY_AFTER_MS`, `GRPC_HEALTH=SERVICE`; at start, in
+//! this order: `START_DELAY_MS`, `LOG_LINES=N` on stderr, `ALLOC_AT_START=BYTES` of memory,
+//! `ABORT_AT_START=1`, `EXIT_AT_START=CODE` after two lines on stderr, `NEVER_LISTEN=1`.
 //!
 //! `sample-app check` requests `/healthz`, for a HEALTHCHECK.
 

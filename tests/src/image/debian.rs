@@ -37,7 +37,6 @@ pub(super) fn root_file_system(
     Ok(tar)
 }
 
-/// Writes a file under the root and creates its folders.
 pub(super) fn write(root: &Path, name: &str, content: &str) -> Result<(), Error> {
     let path = root.join(name);
     if let Some(folder) = path.parent() {

@@ -31,7 +31,6 @@ http {
 }
 ";
 
-/// Builds the tar.
 pub(super) fn root_file_system() -> Result<PathBuf, Error> {
     debian::root_file_system("nginx", &PACKAGES, |root| {
         for folder in ["run", "tmp", "var/log/nginx", "var/lib/nginx"] {

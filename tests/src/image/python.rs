@@ -52,7 +52,6 @@ def hello():
 /// One worker, as usual for a container with one core.
 pub(super) const ENTRYPOINT: &str = r#"ENTRYPOINT ["/usr/bin/python3.11", "-m", "gunicorn.app.wsgiapp", "--chdir", "/app", "--bind", "0.0.0.0:8080", "--workers", "1", "--worker-tmp-dir", "/dev/shm", "app:app"]"#;
 
-/// Builds the tar.
 pub(super) fn root_file_system() -> Result<PathBuf, Error> {
     debian::root_file_system("python", &PACKAGES, |root| {
         for folder in ["run", "tmp"] {

@@ -120,7 +120,6 @@ fn program() -> Result<Vec<u8>, Error> {
     read(&program)
 }
 
-/// The files of a folder, sorted by name.
 fn modules(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let files = std::fs::read_dir(folder).and_then(|found| {
         found

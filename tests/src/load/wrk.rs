@@ -20,7 +20,6 @@ pub async fn run(target: Target<'_>, connections: usize, seconds: u64) -> Result
     parse(&process::run(command).await?.ok()?)
 }
 
-/// Parses the output.
 fn parse(output: &str) -> Result<Run> {
     let wrong = output
         .lines()

@@ -1,4 +1,4 @@
-//! The real `cless` against a real cluster: what a person does in the first ten minutes.
+//! The built `cless` against a real cluster: deploy, split, roll back, exit codes.
 
 use anyhow::{Context as _, Result, ensure};
 use cless_tests::cluster::Cluster;
@@ -77,7 +77,7 @@ async fn deploy_split_roll_back() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failed_deploy_shows_why_ends_with_7_and_leaves_traffic_alone() -> Result<()> {
+async fn a_failed_deploy_shows_the_log_exits_with_7_and_keeps_the_traffic() -> Result<()> {
     let cluster = Cluster::start(1).await?;
     let image = sample().await?;
     cless(
@@ -115,7 +115,7 @@ async fn a_failed_deploy_shows_why_ends_with_7_and_leaves_traffic_alone() -> Res
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn exit_codes_tell_what_went_wrong() -> Result<()> {
+async fn exit_codes_tell_errors_apart() -> Result<()> {
     let cluster = Cluster::start(1).await?;
     let cases: [(&[&str], i32); 4] = [
         (&["service", "get", "nobody"], 5),

@@ -1,4 +1,4 @@
-//! Why a start failed is told to operators, in full, and to callers in a status alone.
+//! Failures of starts: reported in full to operators, and only as a status to clients.
 
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ use crate::cli::cless;
 use crate::{SOON, reported_failure, sample, sample_spec, serve_spec};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_exit_is_told_with_code_last_probe_and_the_last_twenty_lines() -> Result<()> {
+async fn an_exit_is_reported_with_code_last_probe_and_the_last_twenty_log_lines() -> Result<()> {
     let cluster = Cluster::start(1).await?;
-    // Late enough for a probe to find it not listening, on a machine that is busy with other starts too.
+    // Late enough for a failed probe, even on a busy machine.
     let env = ["START_DELAY_MS=1500", "LOG_LINES=30", "EXIT_AT_START=7"];
     let image = sample().await?;
     let args = [
@@ -25,14 +25,14 @@ async fn an_exit_is_told_with_code_last_probe_and_the_last_twenty_lines() -> Res
     ];
     let failed = cless(&cluster, &args).await?;
     ensure!(failed.code == Some(7), "{failed:?}");
-    for told in [
+    for expected in [
         "exited with code 7",
         "  last probe: ",
         "  | sample-app: line 30",
     ] {
         ensure!(
-            failed.stderr.contains(told),
-            "no `{told}`: {}",
+            failed.stderr.contains(expected),
+            "no `{expected}`: {}",
             failed.stderr
         );
     }
@@ -48,12 +48,12 @@ async fn an_exit_is_told_with_code_last_probe_and_the_last_twenty_lines() -> Res
     ensure!(failure.log_tail[0] == "sample-app: line 13", "{failure:?}");
 
     let shown = cless(&cluster, &["version", "get", "broken"]).await?.ok()?;
-    for told in [
+    for expected in [
         "exited with code 7",
         "last probe: ",
         "| sample-app: line 13",
     ] {
-        ensure!(shown.contains(told), "no `{told}`: {shown}");
+        ensure!(shown.contains(expected), "no `{expected}`: {shown}");
     }
     for format in ["json", "yaml"] {
         let args = ["-o", format, "version", "get", "broken"];
@@ -65,7 +65,7 @@ async fn an_exit_is_told_with_code_last_probe_and_the_last_twenty_lines() -> Res
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_signal_is_told_by_name() -> Result<()> {
+async fn a_signal_is_reported_by_name() -> Result<()> {
     let cluster = Cluster::start(1).await?;
     let spec = sample_spec(&[("ABORT_AT_START", "1")]).await?;
     serve_spec(&cluster, "aborts", settings(), spec).await?;
@@ -81,7 +81,7 @@ async fn a_signal_is_told_by_name() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_end_for_want_of_memory_is_told_as_such() -> Result<()> {
+async fn an_out_of_memory_kill_is_reported() -> Result<()> {
     let cluster = Cluster::start(1).await?;
     let mut spec = sample_spec(&[("ALLOC_AT_START", "200000000")]).await?;
     spec.memory_bytes = 16 << 20;
@@ -100,9 +100,9 @@ async fn an_end_for_want_of_memory_is_told_as_such() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_engines_own_words_reach_operators_and_no_caller() -> Result<()> {
+async fn engine_errors_reach_operators_but_not_clients() -> Result<()> {
     let cluster = Cluster::start(1).await?;
-    // Looked up in the image, which has no such group: there is no way to the host's.
+    // The group is looked up in the image, which has none of that name, and not on the host.
     let mut spec = sample_spec(&[]).await?;
     spec.user = "root:docker".to_owned();
     serve_spec(&cluster, "nobody", settings(), spec).await?;
@@ -120,8 +120,8 @@ async fn the_engines_own_words_reach_operators_and_no_caller() -> Result<()> {
     cluster.finish().await
 }
 
-/// The seconds of `Retry-After` of a request that was answered at once.
-async fn told_to_wait(cluster: &Cluster, service: &str) -> Result<(FullResponse, u64)> {
+/// Sends a request that must fail at once, and returns the seconds of its `Retry-After`.
+async fn retry_after(cluster: &Cluster, service: &str) -> Result<(FullResponse, u64)> {
     let begin = Instant::now();
     let answer = cluster.get(service, "/").await?;
     ensure!(answer.status == 503, "{answer:?}");
@@ -136,10 +136,10 @@ async fn told_to_wait(cluster: &Cluster, service: &str) -> Result<(FullResponse,
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crash_loop_backs_off_tells_callers_and_a_good_start_ends_it() -> Result<()> {
+async fn a_crash_loop_backs_off_until_a_start_succeeds() -> Result<()> {
     let cluster = Cluster::start(1).await?;
     let docker = cluster.docker().clone();
-    // One reference, first to a broken image and later to a good one: as a tag that is fixed.
+    // The tag points to a broken image first and to a working one later.
     let repository = format!("cless-test/loop-{}", std::process::id());
     let entry = r#"ENTRYPOINT ["/nothing-here"]"#;
     let broken = image::sample_app_with(&docker, &repository, "broken", &[entry]).await?;
@@ -155,11 +155,11 @@ async fn a_crash_loop_backs_off_tells_callers_and_a_good_start_ends_it() -> Resu
 
     let mut last = 0;
     for round in 1..=4 {
-        let (_, wait) = told_to_wait(&cluster, "loop").await?;
+        let (_, wait) = retry_after(&cluster, "loop").await?;
         let asked = Instant::now();
         ensure!(wait > last, "round {round}: {wait} s after {last} s");
-        // Who asks meanwhile is told at once, and how long it still is.
-        let (_, left) = told_to_wait(&cluster, "loop").await?;
+        // A request during the back-off fails at once with the remaining time.
+        let (_, left) = retry_after(&cluster, "loop").await?;
         ensure!(
             left <= wait && asked.elapsed() < Duration::from_secs(1),
             "{left} s"
@@ -172,12 +172,11 @@ async fn a_crash_loop_backs_off_tells_callers_and_a_good_start_ends_it() -> Resu
     }
     let answer = cluster.get("loop", "/").await?;
     ensure!(answer.status == 200, "{answer:?}");
-    wait::until("the row of failures is forgotten", SOON, async || {
+    wait::until("the failure count is reset", SOON, async || {
         let version = cluster.api()?.version("loop", 1).await?;
         let nodes = version.status.unwrap_or_default().nodes;
-        let forgotten =
-            |node: &NodeVersionStatus| node.failures == 0 && node.backoff_until.is_none();
-        Ok(nodes.iter().all(forgotten).then_some(()))
+        let reset = |node: &NodeVersionStatus| node.failures == 0 && node.backoff_until.is_none();
+        Ok(nodes.iter().all(reset).then_some(()))
     })
     .await?;
     cluster.finish().await?;
@@ -188,13 +187,13 @@ async fn a_crash_loop_backs_off_tells_callers_and_a_good_start_ends_it() -> Resu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn becoming_ready_and_dying_again_and_again_is_a_crash_loop_too() -> Result<()> {
+async fn repeated_exits_soon_after_readiness_are_a_crash_loop() -> Result<()> {
     let cluster = Cluster::start(1).await?;
     cluster.serve("brief", sample().await?, settings()).await?;
-    // The first early end is an accident, replaced at once; the second is a loop.
+    // The first early exit is replaced at once; the second starts the back-off.
     for _ in 0..2 {
-        // A process that ends closes its connections before its listener: one that is made in between
-        // is cut like the one before.
+        // An exiting process closes its connections before its listener, so a connection opened in
+        // between is cut as well.
         wait::until("it answers", SOON, async || {
             let answer = cluster.get("brief", "/").await?;
             ensure!(matches!(answer.status.as_u16(), 200 | 502), "{answer:?}");

@@ -1,4 +1,4 @@
-//! Killed processes: what served goes on serving.
+//! Killed processes: requests continue to be served.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use crate::{SOON, sample};
 
-/// Requests that never pause, half on kept connections, half on new ones; each must succeed.
+/// Continuous requests, half on kept and half on new connections; each must succeed.
 struct Load {
     stop: Arc<AtomicBool>,
     workers: JoinSet<Result<usize>>,
@@ -44,7 +44,7 @@ impl Load {
         Self { stop, workers }
     }
 
-    /// The number of requests, if none failed.
+    /// Stops the load and returns the number of requests, all of which succeeded.
     async fn stop(mut self) -> Result<usize> {
         self.stop.store(true, Ordering::Relaxed);
         let mut sent = 0;
@@ -59,7 +59,7 @@ impl Load {
 async fn no_request_fails_while_the_control_plane_is_killed_and_restarted() -> Result<()> {
     let mut cluster = Cluster::start(1).await?;
     cluster.serve("hello", sample().await?, settings()).await?;
-    cluster.serve("asleep", sample().await?, settings()).await?;
+    cluster.serve("idle", sample().await?, settings()).await?;
     let mut api = cluster.api()?;
     let number = api
         .create_version("hello", sample().await?, &[("GREETING", "two")])
@@ -70,11 +70,11 @@ async fn no_request_fails_while_the_control_plane_is_killed_and_restarted() -> R
     sleep(Duration::from_millis(500)).await;
     cluster.kill_control_plane().await?;
     sleep(Duration::from_secs(1)).await;
-    // From zero too: nothing on the way asks the control plane.
-    let woken = cluster.get("asleep", "/").await?;
-    ensure!(woken.status == 200, "{woken:?}");
+    // A cold start does not need the control plane either.
+    let cold = cluster.get("idle", "/").await?;
+    ensure!(cold.status == 200, "{cold:?}");
     cluster.start_control_plane().await?;
-    // What was acknowledged before the kill is there, and changes flow again.
+    // Writes acknowledged before the kill are kept, and new changes reach the node.
     cluster.set_traffic("hello", &[(number, 100)]).await?;
     ensure!(
         cluster.get("hello", "/").await?.text() == "two\n",
@@ -103,7 +103,7 @@ async fn a_node_restarted_without_a_control_plane_serves_from_its_disk_cache() -
         answer.status == 200 && answer.text() == "one\n",
         "{answer:?}"
     );
-    // Once more, by kill -9: the cache is whole at any moment, and the container is found again.
+    // After SIGKILL too the cache is complete and the container is adopted.
     cluster.kill_node(0).await?;
     cluster.start_node(0).await?;
     let answer = cluster.get("hello", "/").await?;
@@ -114,7 +114,7 @@ async fn a_node_restarted_without_a_control_plane_serves_from_its_disk_cache() -
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_data_plane_adopts_its_containers_when_it_is_back() -> Result<()> {
+async fn a_killed_data_plane_adopts_its_containers_at_the_next_start() -> Result<()> {
     let mut cluster = Cluster::start(1).await?;
     cluster.serve("hello", sample().await?, settings()).await?;
     cluster.serve("leaves", sample().await?, settings()).await?;
@@ -129,7 +129,7 @@ async fn a_killed_data_plane_adopts_its_containers_when_it_is_back() -> Result<(
             "the kill took containers along"
         );
     }
-    // What is not routed any more when the node is back is its orphan.
+    // A container whose service was deleted meanwhile is an orphan.
     cluster.api()?.delete_service("leaves").await?;
     cluster.start_node(0).await?;
     cluster.wait_propagated(0).await?;

@@ -1,5 +1,5 @@
-//! Isolation on the real engine and the real packet filter: what a container reaches and what not,
-//! rules that come and go with their node, and nodes that cannot set them.
+//! Isolation on the real engine and packet filter: reachability from containers, the lifecycle of
+//! the rules, and nodes that cannot set them.
 
 mod reach;
 mod rules;
@@ -13,7 +13,7 @@ use cless_tests::wait;
 
 use crate::SOON;
 
-/// What a container of a service says of its try to connect, through a node.
+/// The outcome of a connection attempt by a container of a service on a node.
 async fn connect(cluster: &Cluster, node: usize, service: &str, to: &str) -> Result<String> {
     let path = format!("/connect?to={to}");
     let host = Cluster::host(service);
@@ -22,20 +22,20 @@ async fn connect(cluster: &Cluster, node: usize, service: &str, to: &str) -> Res
     outcome.with_context(|| format!("{service} on node {node}: {}", answer.text()))
 }
 
-/// Waits until a node has reported a state of isolation, and returns what it says.
-async fn told(cluster: &Cluster, node: usize, state: State) -> Result<v1::Isolation> {
+/// Waits until a node reports this state of isolation.
+async fn wait_isolation(cluster: &Cluster, node: usize, state: State) -> Result<v1::Isolation> {
     let name = cluster.node(node).name.clone();
-    let mut seen = None;
+    let mut last = None;
     let found = wait::until("the state of isolation", SOON, async || {
-        seen = cluster.api()?.node(&name).await?.isolation;
-        Ok(seen.clone().filter(|isolation| isolation.state() == state))
+        last = cluster.api()?.node(&name).await?.isolation;
+        Ok(last.clone().filter(|isolation| isolation.state() == state))
     })
     .await;
-    found.with_context(|| format!("{name} says {seen:?}, not {state:?}"))
+    found.with_context(|| format!("{name} reports {last:?}, not {state:?}"))
 }
 
-/// The first 12 characters of a node's id, which its network is named by.
-fn short(id: &str) -> String {
+/// The first 12 characters of a node's id, which are part of its network's name.
+fn short_id(id: &str) -> String {
     id.chars()
         .filter(char::is_ascii_alphanumeric)
         .take(12)
@@ -43,5 +43,5 @@ fn short(id: &str) -> String {
 }
 
 fn bridge_of(id: &str) -> String {
-    format!("cless{}", &short(id)[..10])
+    format!("cless{}", &short_id(id)[..10])
 }

@@ -1,4 +1,4 @@
-//! From zero to ready, at work, and back to zero.
+//! The lifecycle of instances: cold start, concurrency, idle removal, failed starts, shutdown.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ async fn a_hundred_first_requests_start_exactly_one_container() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn concurrency_is_a_limit_and_a_queue_starts_more_up_to_the_maximum() -> Result<()> {
+async fn concurrency_is_limited_and_a_queue_starts_instances_up_to_the_maximum() -> Result<()> {
     let cluster = Cluster::start(1).await?;
     let settings = v1::ServiceSettings {
         concurrency: Some(1),
@@ -71,7 +71,7 @@ async fn concurrency_is_a_limit_and_a_queue_starts_more_up_to_the_maximum() -> R
     ensure!(containers.len() == 2, "{} containers", containers.len());
     for _ in 0..4 {
         let load = cluster.get("hello", "/load").await?.json()?;
-        // The question itself is the one request in work.
+        // This request itself is the one in flight.
         ensure!(
             load["peak"].as_u64() == Some(1),
             "more than one at once: {load}"
@@ -88,7 +88,7 @@ async fn an_idle_instance_is_removed_and_the_next_request_starts_another() -> Re
         .await?;
     ensure!(cluster.get("hello", "/").await?.status == 200, "no answer");
     let first = cluster.wait_containers("hello", 1, SOON).await?;
-    // Not at some later look of the reaper, which once came every 10 s.
+    // Regression: the idle timeout was once checked only every 10 s.
     cluster
         .wait_containers("hello", 0, Duration::from_secs(8))
         .await?;
@@ -128,7 +128,7 @@ async fn a_response_longer_than_the_idle_timeout_is_not_cut() -> Result<()> {
         "cut: {text:?}"
     );
     ensure!(text.lines().count() > 10, "{text:?}");
-    // Also silent for longer than that, and after that it is idle like any other.
+    // Nor is a silent one. Afterwards the instance becomes idle as usual.
     let answer = cluster.get("hello", "/slow?ms=3000").await?;
     ensure!(answer.status == 200, "{answer:?}");
     cluster.wait_containers("hello", 0, SOON).await?;
@@ -136,8 +136,7 @@ async fn a_response_longer_than_the_idle_timeout_is_not_cut() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_container_that_exits_at_once_is_a_fast_503_with_the_reason_in_the_version() -> Result<()>
-{
+async fn an_exit_at_start_is_a_fast_503_with_the_reason_in_the_version() -> Result<()> {
     let cluster = Cluster::start(1).await?;
     let env = [("EXIT_AT_START", "3")];
     cluster
@@ -149,7 +148,7 @@ async fn a_container_that_exits_at_once_is_a_fast_503_with_the_reason_in_the_ver
     ensure!(answer.status == 503, "{answer:?}");
     ensure!(
         took < Duration::from_secs(10),
-        "as slow as a time-out: {took:?}"
+        "as slow as a timeout: {took:?}"
     );
     ensure!(
         answer.header("retry-after").is_some(),
@@ -170,7 +169,7 @@ async fn a_container_that_exits_at_once_is_a_fast_503_with_the_reason_in_the_ver
         "{failure:?}"
     );
 
-    // The loop backs off: asking again at once starts nothing and is told so at once.
+    // During the back-off a request starts nothing and fails at once.
     let begin = Instant::now();
     let again = cluster.get("broken", "/").await?;
     ensure!(

@@ -1,5 +1,5 @@
-//! What a container may do: the defaults as the engine has them, and the limits of a version as the
-//! app meets them.
+//! Limits of containers: the defaults as configured in the engine, and those of a version as the
+//! app observes them.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 use crate::cli::cless;
 use crate::{SOON, sample_spec, serve_spec};
 
-/// The only container of a service, as the engine has it.
+/// Inspects the only container of a service.
 async fn inspect(cluster: &Cluster, service: &str) -> Result<ContainerInspectResponse> {
     let found = cluster.wait_containers(service, 1, SOON).await?;
     let id = found[0].id.as_str();
@@ -32,7 +32,7 @@ fn empty<T>(list: Option<Vec<T>>) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_container_has_the_defaults_of_the_design_and_nothing_of_the_host() -> Result<()> {
+async fn a_container_has_the_default_limits_and_no_access_to_the_host() -> Result<()> {
     let cluster = Cluster::start(1).await?;
     serve_spec(&cluster, "plain", settings(), sample_spec(&[]).await?).await?;
     ensure!(cluster.get("plain", "/").await?.status == 200, "no answer");
@@ -45,7 +45,7 @@ async fn a_container_has_the_defaults_of_the_design_and_nothing_of_the_host() ->
     };
     ensure!(sorted(host.security_opt) == ["no-new-privileges"]);
     ensure!(sorted(host.cap_drop) == ["ALL"]);
-    let may = [
+    let allowed = [
         "CHOWN",
         "DAC_OVERRIDE",
         "KILL",
@@ -53,7 +53,7 @@ async fn a_container_has_the_defaults_of_the_design_and_nothing_of_the_host() ->
         "SETGID",
         "SETUID",
     ];
-    ensure!(sorted(host.cap_add) == may);
+    ensure!(sorted(host.cap_add) == allowed);
     ensure!(host.pids_limit == Some(512), "{:?}", host.pids_limit);
     ensure!(host.memory == Some(512 << 20), "{:?}", host.memory);
     ensure!(
@@ -84,7 +84,7 @@ async fn a_container_has_the_defaults_of_the_design_and_nothing_of_the_host() ->
     ensure!(empty(host.binds) && empty(host.mounts) && empty(host.volumes_from));
     ensure!(empty(found.mounts), "something is mounted");
     ensure!(empty(host.devices) && empty(host.device_requests) && empty(host.device_cgroup_rules));
-    for (what, mode) in [
+    for (namespace, mode) in [
         ("network", host.network_mode),
         ("pid", host.pid_mode),
         ("ipc", host.ipc_mode.map(|mode| mode.to_string())),
@@ -93,14 +93,14 @@ async fn a_container_has_the_defaults_of_the_design_and_nothing_of_the_host() ->
     ] {
         ensure!(
             mode.as_deref() != Some("host"),
-            "the host's {what} namespace"
+            "the host's {namespace} namespace"
         );
     }
     cluster.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_only_root_takes_nothing_and_its_tmpfs_up_to_their_size() -> Result<()> {
+async fn a_read_only_root_rejects_writes_and_its_tmpfs_has_a_size_limit() -> Result<()> {
     let cluster = Cluster::start(1).await?;
     let spec = v1::VersionSpec {
         read_only_root: true,
@@ -133,7 +133,7 @@ async fn a_read_only_root_takes_nothing_and_its_tmpfs_up_to_their_size() -> Resu
             .find(|line| line.starts_with(&format!("tmpfs {path} ")));
         let line = line.with_context(|| format!("{path} is not mounted: {mounts}"))?;
         for option in ["noexec", "nosuid", "nodev", "mode=1777"] {
-            // 1777 is what such a mount has anyway, and may not be shown.
+            // 1777 is the default mode and may not be listed.
             ensure!(
                 option == "mode=1777" || line.contains(option),
                 "{option}: {line}"
@@ -144,7 +144,7 @@ async fn a_read_only_root_takes_nothing_and_its_tmpfs_up_to_their_size() -> Resu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_user_and_the_limit_on_processes_are_those_asked_for() -> Result<()> {
+async fn the_user_and_the_process_limit_are_applied() -> Result<()> {
     let cluster = Cluster::start(1).await?;
     let spec = v1::VersionSpec {
         user: "1234:5678".to_owned(),
@@ -161,7 +161,7 @@ async fn the_user_and_the_limit_on_processes_are_those_asked_for() -> Result<()>
     ] {
         ensure!(status.contains(line), "no `{line}`: {status}");
     }
-    // What is mounted belongs to root and yet takes what this user writes.
+    // The mount belongs to root and is writable for this user.
     let written = cluster.get("small", "/write/data/file").await?;
     ensure!(written.status == 200, "{}", written.text());
     let started: u32 = cluster
@@ -170,11 +170,8 @@ async fn the_user_and_the_limit_on_processes_are_those_asked_for() -> Result<()>
         .text()
         .trim()
         .parse()?;
-    ensure!(
-        (1..32).contains(&started),
-        "{started} threads beside the others"
-    );
-    // One variable, whatever it holds.
+    ensure!((1..32).contains(&started), "{started} threads were started");
+    // A line break in a value does not start another variable.
     let env = cluster.get("small", "/env").await?.json()?;
     ensure!(
         env["TEXT"] == "a\nPRIVILEGED=1" && env.get("PRIVILEGED").is_none(),
@@ -183,8 +180,8 @@ async fn the_user_and_the_limit_on_processes_are_those_asked_for() -> Result<()>
     cluster.finish().await
 }
 
-/// The signals that the engine sends to the containers of a service, and its exit code, until it ends.
-async fn how_it_ends(
+/// Runs `delete` and returns the signals sent to the container, its exit code and the time to exit.
+async fn watch_exit(
     cluster: &Cluster,
     service: &str,
     delete: impl AsyncFnOnce() -> Result<()>,
@@ -202,28 +199,28 @@ async fn how_it_ends(
     let options = EventsOptionsBuilder::default().filters(&filters).build();
     let mut events = cluster.docker().events(Some(options));
     let collect = async {
-        let (mut signals, mut begun) = (Vec::new(), None);
+        let (mut signals, mut first_signal) = (Vec::new(), None);
         while let Some(event) = events.next().await {
             let event = event?;
-            let told = event
+            let attributes = event
                 .actor
                 .and_then(|actor| actor.attributes)
                 .unwrap_or_default();
             if event.action.as_deref() == Some("die") {
-                let took = begun.map_or(Duration::ZERO, |at: Instant| at.elapsed());
+                let took = first_signal.map_or(Duration::ZERO, |at: Instant| at.elapsed());
                 return Ok((
                     signals,
-                    told.get("exitCode").cloned().unwrap_or_default(),
+                    attributes.get("exitCode").cloned().unwrap_or_default(),
                     took,
                 ));
             }
-            begun.get_or_insert_with(Instant::now);
-            signals.extend(told.get("signal").cloned());
+            first_signal.get_or_insert_with(Instant::now);
+            signals.extend(attributes.get("signal").cloned());
         }
         anyhow::bail!("the events ended")
     };
     let ends = async {
-        // The stream is open only once it is polled.
+        // The event stream opens when it is first polled.
         tokio::time::sleep(Duration::from_millis(300)).await;
         delete().await
     };
@@ -233,9 +230,9 @@ async fn how_it_ends(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_stop_signal_and_the_grace_are_those_asked_for() -> Result<()> {
+async fn the_stop_signal_and_the_grace_period_are_applied() -> Result<()> {
     let cluster = Cluster::start(1).await?;
-    // SIGUSR1 ends the app at once; SIGWINCH does nothing to it, so its grace passes.
+    // SIGUSR1 ends the app at once. It ignores SIGWINCH, so the grace period elapses.
     for (service, signal, number, grace, code) in [
         ("quick", "USR1", "10", 300, "138"),
         ("stubborn", "SIGWINCH", "28", 2, "137"),
@@ -248,7 +245,7 @@ async fn the_stop_signal_and_the_grace_are_those_asked_for() -> Result<()> {
         serve_spec(&cluster, service, settings(), spec).await?;
         ensure!(cluster.get(service, "/").await?.status == 200, "no answer");
         let delete = async || cluster.api()?.delete_service(service).await;
-        let (signals, exit, took) = how_it_ends(&cluster, service, delete).await?;
+        let (signals, exit, took) = watch_exit(&cluster, service, delete).await?;
         ensure!(
             signals.first().is_some_and(|first| first == number),
             "{signals:?}"
@@ -265,7 +262,7 @@ async fn the_stop_signal_and_the_grace_are_those_asked_for() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_stops_gives_its_containers_their_grace() -> Result<()> {
+async fn a_stopping_node_waits_for_the_grace_period() -> Result<()> {
     let mut cluster = Cluster::start(1).await?;
     let spec = v1::VersionSpec {
         stop_signal: "SIGWINCH".to_owned(),
@@ -278,7 +275,7 @@ async fn a_node_that_stops_gives_its_containers_their_grace() -> Result<()> {
         "no answer"
     );
     let begin = Instant::now();
-    // Longer than the 12 s that a node once waited at most.
+    // Regression: a node once waited for at most 12 s.
     cluster.stop_node(0).await?;
     ensure!(
         begin.elapsed() >= Duration::from_secs(14),
@@ -289,7 +286,7 @@ async fn a_node_that_stops_gives_its_containers_their_grace() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_runs_under_the_runtime_it_is_told_or_not_at_all() -> Result<()> {
+async fn a_node_uses_the_configured_runtime_or_fails_to_start() -> Result<()> {
     let cluster = Cluster::start(1).await?;
     let start = |name: &str, runtime: &str| {
         let file = |end: &str| {

@@ -3,6 +3,7 @@
 //! Each test has its own cluster and ends with `finish`, which checks that nothing is left on the
 //! engine. Time limits only detect hangs; measurements are printed and have no limits.
 
+mod architecture;
 mod cli;
 mod demo;
 mod engine_faults;
@@ -18,12 +19,12 @@ mod isolation;
 mod lifecycle;
 mod limits;
 mod ownership;
+mod pause;
 mod phases;
 mod proxy;
 mod readiness;
 mod routing;
 mod sandbox;
-mod sleep;
 mod store;
 mod streams;
 mod tls;

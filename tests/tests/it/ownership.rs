@@ -1,4 +1,4 @@
-//! Whose container is whose: a node touches its own, and nothing else.
+//! Ownership of containers: a node changes only its own.
 
 use std::collections::HashMap;
 
@@ -11,10 +11,10 @@ use cless_tests::engine;
 
 use crate::{SOON, sample};
 
-/// On what the foreign containers are found by, should the test fail before it removes them.
+/// The label by which foreign containers are removed even if the test fails.
 const FOREIGN: (&str, &str) = ("cless.test-foreign", "ownership");
 
-/// A container that belongs to somebody else.
+/// Starts a container that no node owns.
 async fn foreign(docker: &Docker, labels: &[(&str, &str)]) -> Result<String> {
     let labels: HashMap<_, _> = labels
         .iter()
@@ -42,7 +42,7 @@ async fn is_running(docker: &Docker, id: &str) -> Result<bool> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nodes_on_one_engine_touch_neither_each_other_nor_anyone_else() -> Result<()> {
+async fn nodes_on_one_engine_change_only_their_own_containers() -> Result<()> {
     let outcome = run_two_nodes().await;
     engine::sweep(&engine::connect().await?, &[FOREIGN]).await?;
     outcome
@@ -74,7 +74,7 @@ async fn run_two_nodes() -> Result<()> {
     )
     .await?;
 
-    // Leaves by kill and comes back, which sweeps; then leaves for good, which removes.
+    // A restart after a kill reconciles containers; a stop removes them.
     cluster.kill_node(0).await?;
     cluster.start_node(0).await?;
     cluster.wait_propagated(0).await?;
@@ -106,10 +106,10 @@ async fn run_two_nodes() -> Result<()> {
         "node 1 has another container now"
     );
 
-    for (whose, id) in [("a user", &users), ("another cluster", &other_cluster)] {
+    for (owner, id) in [("a user", &users), ("another cluster", &other_cluster)] {
         ensure!(
             is_running(&docker, id).await?,
-            "the container of {whose} was stopped"
+            "the container of {owner} was stopped"
         );
     }
     cluster.finish().await

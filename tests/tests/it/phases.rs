@@ -1,4 +1,4 @@
-//! Where the time of a start goes: in the answer's `Server-Timing`, in the metrics, in the CLI.
+//! Cold start phases in the `Server-Timing` header, in metrics and in the CLI.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use cless_tests::wait;
 use crate::cli::cless;
 use crate::{SOON, sample};
 
-/// The metrics of `Server-Timing` in milliseconds (W3C, Server Timing section 2).
+/// The metrics of `Server-Timing` in milliseconds (W3C Server Timing, section 2).
 fn timing(answer: &FullResponse) -> Result<BTreeMap<String, f64>> {
     let Some(field) = answer.header("server-timing") else {
         return Ok(BTreeMap::new());
@@ -30,8 +30,8 @@ async fn metrics(cluster: &Cluster) -> Result<String> {
     Ok(answer.text())
 }
 
-/// The value of the one sample of this name that has all these labels.
-fn sampled(metrics: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+/// The value of the sample with this name and these labels.
+fn sample_value(metrics: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
     let line = metrics.lines().find(|line| {
         let has = |(key, value): &(&str, &str)| line.contains(&format!("{key}=\"{value}\""));
         line.starts_with(&format!("{name}{{")) && labels.iter().all(has)
@@ -40,7 +40,7 @@ fn sampled(metrics: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cold_start_is_told_by_phase_to_caller_metrics_and_operator() -> Result<()> {
+async fn cold_start_phases_are_in_header_metrics_and_cli() -> Result<()> {
     let cluster = Cluster::start(1).await?;
     let timed = v1::ServiceSettings {
         server_timing: Some(true),
@@ -52,14 +52,14 @@ async fn a_cold_start_is_told_by_phase_to_caller_metrics_and_operator() -> Resul
 
     let cold = timing(&cluster.get("hello", "/").await?)?;
     let names: Vec<&str> = cold.keys().map(String::as_str).collect();
-    let wanted = [
+    let expected = [
         "cless-create",
         "cless-queue",
         "cless-ready",
         "cless-start",
         "cless-wait",
     ];
-    ensure!(names == wanted, "{cold:?}");
+    ensure!(names == expected, "{cold:?}");
     let phases: f64 = cold
         .iter()
         .filter(|(name, _)| *name != "cless-wait")
@@ -70,16 +70,16 @@ async fn a_cold_start_is_told_by_phase_to_caller_metrics_and_operator() -> Resul
         "{cold:?}"
     );
     let warm = timing(&cluster.get("hello", "/").await?)?;
-    ensure!(warm.is_empty(), "it waited for nothing: {warm:?}");
+    ensure!(warm.is_empty(), "a warm request reports a wait: {warm:?}");
     let silent = timing(&cluster.get("quiet", "/").await?)?;
     ensure!(silent.is_empty(), "not enabled: {silent:?}");
 
-    wait::until("it sleeps", SOON, async || {
+    wait::until("the instance is paused", SOON, async || {
         let found = cluster.containers(Some("hello")).await?;
         Ok((found.len() == 1 && found[0].state == "paused").then_some(()))
     })
     .await?;
-    let listed = wait::until("it is listed as asleep", SOON, async || {
+    let listed = wait::until("the instance is listed as paused", SOON, async || {
         let listed = cless(&cluster, &["instance", "list"]).await?.ok()?;
         Ok(listed.contains("PAUSED").then_some(listed))
     })
@@ -104,9 +104,9 @@ async fn a_cold_start_is_told_by_phase_to_caller_metrics_and_operator() -> Resul
         "{version}"
     );
 
-    let woken = timing(&cluster.get("hello", "/").await?)?;
-    let names: Vec<&str> = woken.keys().map(String::as_str).collect();
-    ensure!(names == ["cless-unpause", "cless-wait"], "{woken:?}");
+    let resumed = timing(&cluster.get("hello", "/").await?)?;
+    let names: Vec<&str> = resumed.keys().map(String::as_str).collect();
+    ensure!(names == ["cless-unpause", "cless-wait"], "{resumed:?}");
 
     let scraped = metrics(&cluster).await?;
     let hello = ("service", "hello");
@@ -117,27 +117,27 @@ async fn a_cold_start_is_told_by_phase_to_caller_metrics_and_operator() -> Resul
             ("phase", phase),
             ("outcome", "ready"),
         ];
-        let count = sampled(&scraped, "cless_cold_start_phase_seconds_count", &labels);
+        let count = sample_value(&scraped, "cless_cold_start_phase_seconds_count", &labels);
         ensure!(count == Some(1.0), "{phase}: {scraped}");
     }
     for call in ["pause", "unpause"] {
-        let count = sampled(
+        let count = sample_value(
             &scraped,
             "cless_sleep_seconds_count",
             &[hello, ("call", call)],
         );
         ensure!(count == Some(1.0), "{call}: {scraped}");
     }
-    let waits = sampled(&scraped, "cless_queue_wait_seconds_count", &[hello]);
+    let waits = sample_value(&scraped, "cless_queue_wait_seconds_count", &[hello]);
     ensure!(waits == Some(2.0), "{scraped}");
-    let ready = sampled(&scraped, "cless_instances", &[hello, ("state", "ready")]);
+    let ready = sample_value(&scraped, "cless_instances", &[hello, ("state", "ready")]);
     ensure!(ready == Some(1.0), "{scraped}");
     ensure!(scraped.contains("cless_engine_up 1"), "{scraped}");
     cluster.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_that_fails_is_timed_too_and_a_queue_is_seen_while_it_lasts() -> Result<()> {
+async fn failed_starts_have_phases_and_the_queue_depth_is_exported() -> Result<()> {
     let cluster = Cluster::start(1).await?;
     let env = [("EXIT_AT_START", "3")];
     cluster
@@ -152,10 +152,10 @@ async fn a_start_that_fails_is_timed_too_and_a_queue_is_seen_while_it_lasts() ->
             ("phase", phase),
             ("outcome", "exited"),
         ];
-        let count = sampled(&scraped, "cless_cold_start_phase_seconds_count", &labels);
+        let count = sample_value(&scraped, "cless_cold_start_phase_seconds_count", &labels);
         ensure!(count == Some(1.0), "{phase}: {scraped}");
     }
-    let rejects = sampled(
+    let rejects = sample_value(
         &scraped,
         "cless_rejects_total",
         &[("reason", "start_failed")],
@@ -168,11 +168,11 @@ async fn a_start_that_fails_is_timed_too_and_a_queue_is_seen_while_it_lasts() ->
         .await?;
     let address = cluster.node(0).listen;
     let slow = tokio::spawn(http_client::get(address, "slow.localhost", "/"));
-    let depth = async |wanted: f64| {
-        wait::until("the depth of the queue", SOON, async || {
+    let depth = async |expected: f64| {
+        wait::until("the queue depth", SOON, async || {
             let scraped = metrics(&cluster).await?;
-            let depth = sampled(&scraped, "cless_queue_depth", &[("service", "slow")]);
-            Ok((depth == Some(wanted)).then_some(()))
+            let depth = sample_value(&scraped, "cless_queue_depth", &[("service", "slow")]);
+            Ok((depth == Some(expected)).then_some(()))
         })
         .await
     };

@@ -1,4 +1,4 @@
-//! Every kind of readiness probe, with a slow start, and instances that stop answering.
+//! Each kind of readiness probe with a slow start, and instances that stop responding.
 
 use std::time::Duration;
 
@@ -33,23 +33,23 @@ fn healthz() -> Kind {
     })
 }
 
-/// The app listens at once and is well only after a while: the first request must be held that long.
-async fn waits_until_it_is_well(spec: v1::VersionSpec) -> Result<()> {
+/// Checks that the first request is held until the app, which listens at once, is healthy.
+async fn holds_requests_until_healthy(spec: v1::VersionSpec) -> Result<()> {
     let cluster = Cluster::start(1).await?;
     serve_spec(&cluster, "slow", settings(), spec).await?;
     let begin = Instant::now();
     let answer = cluster.get("slow", "/healthz").await?;
     let took = begin.elapsed();
-    ensure!(answer.status == 200, "let in too early: {answer:?}");
+    ensure!(answer.status == 200, "forwarded too early: {answer:?}");
     ensure!(took >= SLOW, "{took:?}");
     cluster.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_http_probe_holds_requests_until_the_path_is_well() -> Result<()> {
+async fn an_http_probe_holds_requests_until_the_path_is_healthy() -> Result<()> {
     let mut spec = sample_spec(&[SLOW_ENV]).await?;
     spec.readiness = probe(healthz());
-    waits_until_it_is_well(spec).await
+    holds_requests_until_healthy(spec).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -57,23 +57,23 @@ async fn a_grpc_probe_holds_requests_until_the_service_is_serving() -> Result<()
     let mut spec = sample_spec(&[SLOW_ENV, ("GRPC_HEALTH", "shop.v1.Cart")]).await?;
     let service = "shop.v1.Cart".to_owned();
     spec.readiness = probe(Kind::Grpc(v1::GrpcProbe { service }));
-    waits_until_it_is_well(spec).await
+    holds_requests_until_healthy(spec).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_grpc_service_is_never_ready_and_the_last_probe_says_so() -> Result<()> {
+async fn an_unknown_grpc_service_is_never_ready_and_is_the_last_probe() -> Result<()> {
     let cluster = Cluster::start(1).await?;
     let mut spec = sample_spec(&[]).await?;
     let service = "nobody.v1.Nothing".to_owned();
     spec.readiness = probe(Kind::Grpc(v1::GrpcProbe { service }));
-    let impatient = v1::ServiceSettings {
+    let short_timeout = v1::ServiceSettings {
         cold_start_timeout: duration(Duration::from_secs(2)),
         ..settings()
     };
-    serve_spec(&cluster, "lost", impatient, spec).await?;
-    let answer = cluster.get("lost", "/").await?;
+    serve_spec(&cluster, "unknown", short_timeout, spec).await?;
+    let answer = cluster.get("unknown", "/").await?;
     ensure!(answer.status == 504, "{answer:?}");
-    let failure = reported_failure(&cluster, "lost").await?;
+    let failure = reported_failure(&cluster, "unknown").await?;
     ensure!(
         failure.last_probe.contains("does not know this service"),
         "{failure:?}"
@@ -81,14 +81,14 @@ async fn an_unknown_grpc_service_is_never_ready_and_the_last_probe_says_so() -> 
     cluster.finish().await
 }
 
-/// The sample app's image with these further instructions, under a name of this test alone.
+/// Builds the sample app's image with additional instructions, under a unique name.
 async fn image_with(cluster: &Cluster, name: &str, instructions: &[&str]) -> Result<String> {
     let repository = format!("cless-test/{name}-{}", std::process::id());
     Ok(image::sample_app_with(cluster.docker(), &repository, "1", instructions).await?)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_images_healthcheck_holds_requests_and_takes_a_sick_instance_out() -> Result<()> {
+async fn the_image_healthcheck_holds_requests_and_removes_an_unhealthy_instance() -> Result<()> {
     let cluster = Cluster::start(1).await?;
     let check =
         r#"HEALTHCHECK --interval=200ms --timeout=1s --retries=2 CMD ["/sample-app", "check"]"#;
@@ -101,14 +101,14 @@ async fn the_images_healthcheck_holds_requests_and_takes_a_sick_instance_out() -
     serve_spec(&cluster, "checked", settings(), spec).await?;
     let begin = Instant::now();
     let answer = cluster.get("checked", "/healthz").await?;
-    ensure!(answer.status == 200, "let in too early: {answer:?}");
+    ensure!(answer.status == 200, "forwarded too early: {answer:?}");
     ensure!(begin.elapsed() >= SLOW, "{:?}", begin.elapsed());
 
-    // No request is needed: the engine tells of it.
+    // The engine reports the health without any request.
     let first = cluster.wait_containers("checked", 1, SOON).await?;
     let pid = app_pid(&cluster, &first[0].id).await?;
     kill(pid, Signal::SIGSTOP)?;
-    wait::until("the sick instance is taken out", SOON, async || {
+    wait::until("the unhealthy instance is removed", SOON, async || {
         let found = cluster.api()?.instances("checked").await?;
         let ready = found
             .iter()
@@ -125,7 +125,7 @@ async fn the_images_healthcheck_holds_requests_and_takes_a_sick_instance_out() -
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_image_without_a_healthcheck_fails_at_once_and_says_so() -> Result<()> {
+async fn an_image_without_a_healthcheck_fails_at_once() -> Result<()> {
     let cluster = Cluster::start(1).await?;
     let mut spec = sample_spec(&[]).await?;
     spec.readiness = probe(Kind::Healthcheck(v1::HealthcheckProbe {}));
@@ -135,7 +135,7 @@ async fn an_image_without_a_healthcheck_fails_at_once_and_says_so() -> Result<()
     ensure!(answer.status == 503, "{answer:?}");
     ensure!(
         begin.elapsed() < Duration::from_secs(15),
-        "waited for the impossible: {:?}",
+        "waited for a missing HEALTHCHECK: {:?}",
         begin.elapsed()
     );
     let failure = reported_failure(&cluster, "unchecked").await?;
@@ -159,7 +159,7 @@ async fn no_probe_is_made_before_its_initial_delay() -> Result<()> {
     cluster.finish().await
 }
 
-/// The process of the app, which is a child of the container's init, by its number on this machine.
+/// The host's pid of the app, which is a child of the container's init.
 async fn app_pid(cluster: &Cluster, container: &str) -> Result<Pid> {
     let options = TopOptionsBuilder::default().ps_args("-eo pid,args").build();
     let top = cluster
@@ -177,8 +177,8 @@ async fn app_pid(cluster: &Cluster, container: &str) -> Result<Pid> {
     Ok(Pid::from_raw(pid.parse()?))
 }
 
-/// Requests that are given up after a second.
-fn impatient() -> v1::ServiceSettings {
+/// Settings with a request timeout of one second.
+fn short_request_timeout() -> v1::ServiceSettings {
     v1::ServiceSettings {
         request_timeout: duration(Duration::from_secs(1)),
         ..settings()
@@ -186,7 +186,7 @@ fn impatient() -> v1::ServiceSettings {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stuck_process_accepts_and_never_answers_and_is_replaced() -> Result<()> {
+async fn a_stuck_process_that_never_responds_is_replaced() -> Result<()> {
     let cluster = Cluster::start(1).await?;
     let mut spec = sample_spec(&[]).await?;
     spec.readiness = Some(v1::ReadinessProbe {
@@ -194,7 +194,7 @@ async fn a_stuck_process_accepts_and_never_answers_and_is_replaced() -> Result<(
         timeout: duration(Duration::from_millis(300)),
         ..Default::default()
     });
-    serve_spec(&cluster, "stuck", impatient(), spec).await?;
+    serve_spec(&cluster, "stuck", short_request_timeout(), spec).await?;
     ensure!(cluster.get("stuck", "/").await?.status == 200, "no answer");
     let first = cluster.wait_containers("stuck", 1, SOON).await?;
     let pid = app_pid(&cluster, &first[0].id).await?;
@@ -222,11 +222,11 @@ async fn a_stuck_process_accepts_and_never_answers_and_is_replaced() -> Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_but_healthy_app_is_looked_at_and_stays() -> Result<()> {
+async fn a_slow_but_healthy_app_is_probed_and_kept() -> Result<()> {
     let cluster = Cluster::start(1).await?;
     let mut spec = sample_spec(&[]).await?;
     spec.readiness = probe(healthz());
-    serve_spec(&cluster, "slow", impatient(), spec).await?;
+    serve_spec(&cluster, "slow", short_request_timeout(), spec).await?;
     ensure!(cluster.get("slow", "/").await?.status == 200, "no answer");
     let first = cluster.wait_containers("slow", 1, SOON).await?;
     let node = cluster.node(0).listen;
@@ -242,7 +242,7 @@ async fn a_slow_but_healthy_app_is_looked_at_and_stays() -> Result<()> {
         let answer = answer??;
         ensure!(answer.status == 504, "{answer:?}");
     }
-    // Longer than the looks that decide.
+    // Longer than the probes that decide.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let instances = cluster.api()?.instances("slow").await?;
     ensure!(

@@ -1,4 +1,4 @@
-//! Network sandboxes on the real engine: joined once, adopted and removed like all else.
+//! Network sandboxes on the real engine: each is used once, adopted and removed with its instance.
 
 use std::process::Command;
 use std::time::Duration;
@@ -20,7 +20,7 @@ async fn answers(cluster: &Cluster, service: &str) -> Result<()> {
     Ok(())
 }
 
-/// A cluster with a full stock and a service that answers from a sandbox.
+/// A cluster with a full inventory and a service that runs in a sandbox.
 async fn serving(flags: &[&str], settings: v1::ServiceSettings) -> Result<Cluster> {
     let cluster = Cluster::start_with(1, NodeSetup::flags(flags)).await?;
     cluster.serve("hello", sample().await?, settings).await?;
@@ -29,18 +29,18 @@ async fn serving(flags: &[&str], settings: v1::ServiceSettings) -> Result<Cluste
     Ok(cluster)
 }
 
-async fn only(cluster: &Cluster, service: &str) -> Result<Container> {
+async fn instance(cluster: &Cluster, service: &str) -> Result<Container> {
     Ok(cluster.wait_containers(service, 1, SOON).await?.remove(0))
 }
 
-/// The id of the sandbox that the container is in.
+/// The id of the container's sandbox.
 async fn sandbox_of(cluster: &Cluster, container: &Container) -> Result<String> {
     let joined = engine::sandbox_of(cluster.docker(), &container.id).await?;
-    joined.context("it is on the bridge")
+    joined.context("it is not in a sandbox")
 }
 
-/// Waits until no container has this id.
-async fn gone(cluster: &Cluster, id: &str) -> Result<()> {
+/// Waits until the sandbox with this id is removed.
+async fn wait_removed(cluster: &Cluster, id: &str) -> Result<()> {
     wait::until("the sandbox is removed", SOON, async || {
         let left = cluster.sandboxes().await?;
         Ok((!left.iter().any(|one| one.id == id)).then_some(()))
@@ -51,13 +51,13 @@ async fn gone(cluster: &Cluster, id: &str) -> Result<()> {
 const ONE: [&str; 2] = ["--sandboxes", "1"];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_joins_a_sandbox_which_serves_it_alone_and_publishes_nothing() -> Result<()> {
+async fn a_start_uses_a_sandbox_once_without_published_ports() -> Result<()> {
     let settings = v1::ServiceSettings {
         idle_timeout: duration(Duration::from_secs(1)),
         ..settings()
     };
     let cluster = serving(&ONE, settings).await?;
-    let first = only(&cluster, "hello").await?;
+    let first = instance(&cluster, "hello").await?;
     let used = sandbox_of(&cluster, &first).await?;
     for id in [&used, &first.id] {
         let found = cluster
@@ -72,13 +72,16 @@ async fn a_start_joins_a_sandbox_which_serves_it_alone_and_publishes_nothing() -
         ensure!(host.privileged != Some(true), "{id} is privileged");
     }
     let instances = cluster.api()?.instances("hello").await?;
-    ensure!(instances.len() <= 1, "a sandbox is reported: {instances:?}");
+    ensure!(
+        instances.len() <= 1,
+        "a sandbox is reported as an instance: {instances:?}"
+    );
 
     cluster.wait_containers("hello", 0, SOON).await?;
-    gone(&cluster, &used).await?;
+    wait_removed(&cluster, &used).await?;
     cluster.wait_sandboxes(1, SOON).await?;
     answers(&cluster, "hello").await?;
-    let second = only(&cluster, "hello").await?;
+    let second = instance(&cluster, "hello").await?;
     ensure!(
         sandbox_of(&cluster, &second).await? != used,
         "it was used twice"
@@ -87,9 +90,9 @@ async fn a_start_joins_a_sandbox_which_serves_it_alone_and_publishes_nothing() -
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_node_adopts_who_is_in_a_sandbox_and_leaks_no_idle_one() -> Result<()> {
+async fn a_killed_node_adopts_sandboxes_in_use_and_removes_idle_ones() -> Result<()> {
     let mut cluster = serving(&["--sandboxes", "2"], settings()).await?;
-    let before = only(&cluster, "hello").await?;
+    let before = instance(&cluster, "hello").await?;
     let used = sandbox_of(&cluster, &before).await?;
     cluster.wait_sandboxes(2, SOON).await?;
     cluster.kill_node(0).await?;
@@ -98,58 +101,58 @@ async fn a_killed_node_adopts_who_is_in_a_sandbox_and_leaks_no_idle_one() -> Res
 
     cluster.start_node(0).await?;
     answers(&cluster, "hello").await?;
-    let after = only(&cluster, "hello").await?;
-    ensure!(after.id == before.id, "it was started anew");
+    let after = instance(&cluster, "hello").await?;
+    ensure!(after.id == before.id, "it was replaced");
     for idle in left.iter().filter(|one| one.id != used) {
-        gone(&cluster, &idle.id).await?;
+        wait_removed(&cluster, &idle.id).await?;
     }
     cluster.wait_sandboxes(2, SOON).await?;
     answers(&cluster, "hello").await?;
     ensure!(
-        sandbox_of(&cluster, &only(&cluster, "hello").await?).await? == used,
+        sandbox_of(&cluster, &instance(&cluster, "hello").await?).await? == used,
         "it was replaced"
     );
-    // What was adopted goes with its instance.
+    // An adopted sandbox is removed with its instance.
     cluster.api()?.delete_service("hello").await?;
     cluster.wait_containers("hello", 0, SOON).await?;
-    gone(&cluster, &used).await?;
+    wait_removed(&cluster, &used).await?;
     cluster.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whose_pause_container_is_killed_is_replaced() -> Result<()> {
+async fn an_instance_is_replaced_when_its_pause_container_is_killed() -> Result<()> {
     let cluster = serving(&ONE, settings()).await?;
-    let first = only(&cluster, "hello").await?;
+    let first = instance(&cluster, "hello").await?;
     let used = sandbox_of(&cluster, &first).await?;
     cluster.docker().kill_container(&used, None).await?;
-    wait::until("it is taken out", SOON, async || {
+    wait::until("the instance is removed", SOON, async || {
         let now = cluster.containers(Some("hello")).await?;
         Ok((!now.iter().any(|one| one.id == first.id)).then_some(()))
     })
     .await?;
     answers(&cluster, "hello").await?;
     ensure!(
-        only(&cluster, "hello").await?.id != first.id,
-        "it has no network"
+        instance(&cluster, "hello").await?.id != first.id,
+        "the instance without a network is kept"
     );
-    gone(&cluster, &used).await?;
+    wait_removed(&cluster, &used).await?;
 
-    // An idle one that is killed is replaced too.
+    // A killed idle sandbox is replaced too.
     cluster.wait_sandboxes(1, SOON).await?;
-    let held = sandbox_of(&cluster, &only(&cluster, "hello").await?)
+    let held = sandbox_of(&cluster, &instance(&cluster, "hello").await?)
         .await
         .ok();
     let all = cluster.sandboxes().await?;
     let idle = all.iter().find(|one| Some(&one.id) != held.as_ref());
-    let idle = &idle.context("none is idle")?.id;
+    let idle = &idle.context("no sandbox is idle")?.id;
     cluster.docker().kill_container(idle, None).await?;
-    gone(&cluster, idle).await?;
+    wait_removed(&cluster, idle).await?;
     cluster.wait_sandboxes(1, SOON).await?;
     cluster.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pause_container_killed_while_its_instance_starts_costs_no_request() -> Result<()> {
+async fn a_pause_container_killed_during_a_start_fails_no_request() -> Result<()> {
     let cluster = Cluster::start_with(1, NodeSetup::flags(&ONE)).await?;
     cluster
         .serve_env(
@@ -170,26 +173,27 @@ async fn a_pause_container_killed_while_its_instance_starts_costs_no_request() -
     cluster.docker().kill_container(&held.id, None).await?;
     let answer = request.await??;
     ensure!(answer.status == 200, "{answer:?}");
-    let joined = engine::sandbox_of(cluster.docker(), &only(&cluster, "hello").await?.id).await?;
+    let joined =
+        engine::sandbox_of(cluster.docker(), &instance(&cluster, "hello").await?.id).await?;
     ensure!(joined.is_none(), "it is still in a sandbox");
-    gone(&cluster, &held.id).await?;
+    wait_removed(&cluster, &held.id).await?;
     cluster.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn turned_off_there_are_none_and_starts_use_the_bridge() -> Result<()> {
+async fn without_sandboxes_starts_use_the_bridge() -> Result<()> {
     let cluster = Cluster::start_with(1, NodeSetup::flags(&["--sandboxes", "0"])).await?;
     cluster.serve("hello", sample().await?, settings()).await?;
     answers(&cluster, "hello").await?;
-    let container = only(&cluster, "hello").await?;
+    let container = instance(&cluster, "hello").await?;
     let joined = engine::sandbox_of(cluster.docker(), &container.id).await?;
     ensure!(joined.is_none(), "{joined:?}");
-    ensure!(cluster.sandboxes().await?.is_empty(), "there is one");
+    ensure!(cluster.sandboxes().await?.is_empty(), "a sandbox exists");
     cluster.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_burst_larger_than_the_stock_is_served_from_the_bridge() -> Result<()> {
+async fn a_burst_larger_than_the_inventory_uses_the_bridge() -> Result<()> {
     let cluster = Cluster::start_with(1, NodeSetup::flags(&ONE)).await?;
     let services = ["a", "b", "c", "d"];
     for service in services {
@@ -207,14 +211,14 @@ async fn a_burst_larger_than_the_stock_is_served_from_the_bridge() -> Result<()>
     }
     let mut joined = Vec::new();
     for service in services {
-        let container = only(&cluster, service).await?;
+        let container = instance(&cluster, service).await?;
         joined.extend(engine::sandbox_of(cluster.docker(), &container.id).await?);
     }
     ensure!(joined.len() == 1, "{joined:?}");
     cluster.finish().await
 }
 
-/// Whether a TCP connection can be made from within a container's network.
+/// Whether a TCP connection from the network of a container succeeds.
 async fn connects(cluster: &Cluster, from: &Container, to: &str) -> Result<bool> {
     let found = cluster
         .docker()
@@ -241,10 +245,13 @@ async fn services_in_sandboxes_cannot_reach_each_other() -> Result<()> {
     cluster.wait_sandboxes(2, SOON).await?;
     answers(&cluster, "a").await?;
     answers(&cluster, "b").await?;
-    let (a, b) = (only(&cluster, "a").await?, only(&cluster, "b").await?);
+    let (a, b) = (
+        instance(&cluster, "a").await?,
+        instance(&cluster, "b").await?,
+    );
     ensure!(
         sandbox_of(&cluster, &a).await? != sandbox_of(&cluster, &b).await?,
-        "they share one"
+        "they share a sandbox"
     );
     let address = engine::address(cluster.docker(), &b.id, 8080).await?;
     let target = format!("{}/{}", address.ip(), address.port());
@@ -254,17 +261,17 @@ async fn services_in_sandboxes_cannot_reach_each_other() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_in_a_sandbox_sleeps_and_wakes() -> Result<()> {
+async fn an_instance_in_a_sandbox_is_paused_and_resumed() -> Result<()> {
     let settings = v1::ServiceSettings {
         pause_after: duration(Duration::from_millis(100)),
         idle_timeout: duration(Duration::from_secs(60)),
         ..settings()
     };
     let cluster = serving(&ONE, settings).await?;
-    let container = only(&cluster, "hello").await?;
+    let container = instance(&cluster, "hello").await?;
     sandbox_of(&cluster, &container).await?;
     for _ in 0..3 {
-        wait::until("it is frozen", SOON, async || {
+        wait::until("the container is paused", SOON, async || {
             let now = cluster.containers(Some("hello")).await?;
             Ok((now.len() == 1 && now[0].state == "paused").then_some(()))
         })
@@ -272,16 +279,16 @@ async fn an_instance_in_a_sandbox_sleeps_and_wakes() -> Result<()> {
         answers(&cluster, "hello").await?;
     }
     ensure!(
-        only(&cluster, "hello").await?.id == container.id,
+        instance(&cluster, "hello").await?.id == container.id,
         "replaced"
     );
     cluster.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_keeps_its_containers_keeps_the_sandboxes_in_use() -> Result<()> {
+async fn keep_containers_keeps_the_sandboxes_in_use() -> Result<()> {
     let mut cluster = serving(&["--sandboxes", "1", "--keep-containers"], settings()).await?;
-    let before = only(&cluster, "hello").await?;
+    let before = instance(&cluster, "hello").await?;
     let used = sandbox_of(&cluster, &before).await?;
     cluster.wait_sandboxes(1, SOON).await?;
     cluster.stop_node(0).await?;
@@ -290,6 +297,9 @@ async fn a_node_that_keeps_its_containers_keeps_the_sandboxes_in_use() -> Result
     cluster.node_mut(0).setup = NodeSetup::flags(&ONE);
     cluster.start_node(0).await?;
     answers(&cluster, "hello").await?;
-    ensure!(only(&cluster, "hello").await?.id == before.id, "replaced");
+    ensure!(
+        instance(&cluster, "hello").await?.id == before.id,
+        "replaced"
+    );
     cluster.finish().await
 }

@@ -1,4 +1,4 @@
-//! What lasts long stays with the version it began on, keeps it awake, and is drained in order.
+//! Long-lived streams keep their version running and are drained before a shutdown.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,29 +19,29 @@ use tonic::codec::Streaming;
 use crate::grpc::spec;
 use crate::{SOON, sample};
 
-/// Idle for a second is long enough to go.
-fn fleeting() -> v1::ServiceSettings {
+/// Settings with an idle timeout of one second.
+fn short_idle_timeout() -> v1::ServiceSettings {
     v1::ServiceSettings {
         idle_timeout: duration(Duration::from_secs(1)),
         ..settings()
     }
 }
 
-/// An opened WebSocket, or an answer whose head was read.
-struct Long {
+/// An open WebSocket, or a response of which the head was read.
+struct OpenStream {
     stream: BufReader<TcpStream>,
 }
 
-impl Long {
+impl OpenStream {
     async fn open(node: SocketAddr, path: &str, fields: &str, status: &str) -> Result<Self> {
         let mut stream = BufReader::new(TcpStream::connect(node).await?);
         let head = format!("GET {path} HTTP/1.1\r\nHost: hello.localhost\r\n{fields}\r\n");
         stream.write_all(head.as_bytes()).await?;
-        let mut long = Self { stream };
-        let first = long.line().await?;
+        let mut open = Self { stream };
+        let first = open.line().await?;
         ensure!(first.contains(status), "{first}");
-        while !long.line().await?.trim().is_empty() {}
-        Ok(long)
+        while !open.line().await?.trim().is_empty() {}
+        Ok(open)
     }
 
     async fn websocket(node: SocketAddr) -> Result<Self> {
@@ -73,30 +73,30 @@ impl Long {
     }
 }
 
-/// A call that lasts, and what is said in it.
+/// An open bidirectional gRPC call.
 struct Chat {
-    say: mpsc::Sender<String>,
+    send: mpsc::Sender<String>,
     answers: Streaming<String>,
 }
 
 impl Chat {
     async fn open(node: SocketAddr, host: &str) -> Result<Self> {
-        let (say, said) = mpsc::channel(1);
+        let (send, words) = mpsc::channel(1);
         let mut client = Client::connect(node, host).await?;
-        let answers = client.chat(ReceiverStream::new(said)).await?;
-        Ok(Self { say, answers })
+        let answers = client.chat(ReceiverStream::new(words)).await?;
+        Ok(Self { send, answers })
     }
 
-    async fn answers(&mut self, wanted: &str) -> Result<()> {
-        self.say.send("word".to_owned()).await?;
+    async fn answers(&mut self, expected: &str) -> Result<()> {
+        self.send.send("word".to_owned()).await?;
         let answer = timeout(SOON, self.answers.message()).await??;
-        ensure!(answer.as_deref() == Some(wanted), "{answer:?}");
+        ensure!(answer.as_deref() == Some(expected), "{answer:?}");
         Ok(())
     }
 
-    /// Its end, which must be whole.
+    /// Ends the call, which must end without an error.
     async fn ends(mut self) -> Result<()> {
-        drop(self.say);
+        drop(self.send);
         let last = timeout(SOON, self.answers.message()).await??;
         ensure!(last.is_none(), "{last:?}");
         Ok(())
@@ -104,20 +104,22 @@ impl Chat {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_end_on_the_version_they_began_on_when_traffic_has_moved() -> Result<()> {
+async fn streams_stay_on_their_version_when_traffic_moves() -> Result<()> {
     let cluster = Cluster::start(1).await?;
     let node = cluster.node(0).listen;
-    cluster.serve("hello", sample().await?, fleeting()).await?;
+    cluster
+        .serve("hello", sample().await?, short_idle_timeout())
+        .await?;
     let mut api = cluster.api()?;
-    api.create_service("echo", fleeting()).await?;
+    api.create_service("echo", short_idle_timeout()).await?;
     api.create_version_of("echo", spec(Protocol::H2c, "one").await?)
         .await?;
     cluster.set_traffic("echo", &[(1, 100)]).await?;
 
-    let mut websocket = Long::websocket(node).await?;
+    let mut websocket = OpenStream::websocket(node).await?;
     websocket.echoes("before").await?;
     let path = "/stream?seconds=8&every_ms=100";
-    let mut events = Long::open(node, path, "Connection: close\r\n", " 200 ").await?;
+    let mut events = OpenStream::open(node, path, "Connection: close\r\n", " 200 ").await?;
     events.line().await?;
     let mut chat = Chat::open(node, "echo.localhost").await?;
     chat.answers("one: word").await?;
@@ -139,7 +141,7 @@ async fn streams_end_on_the_version_they_began_on_when_traffic_has_moved() -> Re
         "the old version answers"
     );
 
-    // Longer than an idle instance of either would have lasted.
+    // Longer than the idle timeout of both services.
     tokio::time::sleep(Duration::from_secs(3)).await;
     websocket.echoes("after").await?;
     chat.answers("one: word").await?;
@@ -153,10 +155,10 @@ async fn streams_end_on_the_version_they_began_on_when_traffic_has_moved() -> Re
     let found = cluster.containers(Some("hello")).await?;
     ensure!(
         found.iter().any(|one| one.id == first[0].id),
-        "it went with a tunnel in it"
+        "it was removed with an open tunnel"
     );
 
-    // Then it goes as any that is idle.
+    // Without streams the instances become idle.
     drop(websocket);
     cluster.wait_containers("hello", 0, SOON).await?;
     cluster.wait_containers("echo", 0, SOON).await?;
@@ -164,7 +166,7 @@ async fn streams_end_on_the_version_they_began_on_when_traffic_has_moved() -> Re
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_run_to_their_end_on_a_node_that_is_told_to_stop() -> Result<()> {
+async fn streams_complete_on_a_stopping_node() -> Result<()> {
     let mut cluster = Cluster::start(1).await?;
     let node = cluster.node(0).listen;
     cluster.serve("hello", sample().await?, settings()).await?;
@@ -173,9 +175,9 @@ async fn streams_run_to_their_end_on_a_node_that_is_told_to_stop() -> Result<()>
     api.create_version_of("echo", spec(Protocol::H2c, "one").await?)
         .await?;
     cluster.set_traffic("echo", &[(1, 100)]).await?;
-    let mut websocket = Long::websocket(node).await?;
+    let mut websocket = OpenStream::websocket(node).await?;
     let path = "/stream?seconds=4&every_ms=100";
-    let mut events = Long::open(node, path, "", " 200 ").await?;
+    let mut events = OpenStream::open(node, path, "", " 200 ").await?;
     let mut chat = Chat::open(node, "echo.localhost").await?;
     chat.answers("one: word").await?;
 
@@ -195,7 +197,7 @@ async fn streams_run_to_their_end_on_a_node_that_is_told_to_stop() -> Result<()>
     websocket.echoes("last").await?;
     ensure!(
         cluster.containers(Some("hello")).await?.len() == 1,
-        "removed with a tunnel in it"
+        "removed with an open tunnel"
     );
     drop(websocket);
     cluster.node_ends(0).await?;
@@ -203,17 +205,17 @@ async fn streams_run_to_their_end_on_a_node_that_is_told_to_stop() -> Result<()>
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tunnel_that_does_not_end_holds_a_stopping_node_no_longer_than_it_drains() -> Result<()> {
+async fn an_open_tunnel_delays_a_stop_only_for_the_drain_timeout() -> Result<()> {
     let setup = NodeSetup::flags(&["--drain-timeout", "2"]);
     let mut cluster = Cluster::start_with(1, setup).await?;
     cluster.serve("hello", sample().await?, settings()).await?;
-    let mut websocket = Long::websocket(cluster.node(0).listen).await?;
+    let mut websocket = OpenStream::websocket(cluster.node(0).listen).await?;
     websocket.echoes("before").await?;
-    let began = tokio::time::Instant::now();
+    let begin = tokio::time::Instant::now();
     cluster.node(0).signal(Signal::SIGTERM)?;
     websocket.echoes("while it drains").await?;
     cluster.node_ends(0).await?;
-    ensure!(began.elapsed() >= Duration::from_secs(2), "it did not wait");
+    ensure!(begin.elapsed() >= Duration::from_secs(2), "it did not wait");
     ensure!(
         websocket.rest().await.is_ok_and(|rest| rest.is_empty()),
         "more came"

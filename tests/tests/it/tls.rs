@@ -1,4 +1,4 @@
-//! HTTPS at a node: certificates by host, their renewal, both protocols, the redirect from HTTP.
+//! HTTPS at a node: certificates per host, renewal, both HTTP versions, redirect from HTTP.
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,11 +18,11 @@ use crate::{SOON, sample, serve_spec};
 
 const HELLO: &str = "hello.localhost";
 
-/// A cluster whose node serves HTTPS with the certificates of a folder.
-async fn encrypted(folder: &Path, more: &[&str]) -> Result<Cluster> {
-    let folder = folder.display().to_string();
-    let mut flags = vec!["--tls-listen", "127.0.0.1:0", "--tls-cert-dir", &folder];
-    flags.extend(more);
+/// A cluster whose node serves HTTPS with the certificates of a directory.
+async fn https_cluster(dir: &Path, args: &[&str]) -> Result<Cluster> {
+    let dir = dir.display().to_string();
+    let mut flags = vec!["--tls-listen", "127.0.0.1:0", "--tls-cert-dir", &dir];
+    flags.extend(args);
     let cluster = Cluster::start_with(1, NodeSetup::flags(&flags)).await?;
     cluster.serve("hello", sample().await?, settings()).await?;
     Ok(cluster)
@@ -33,24 +33,24 @@ fn request(url: &str) -> Result<Request<Full<Bytes>>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_host_has_its_certificate_and_either_protocol_wakes_it() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let hello = tls::certify(folder.path(), "hello", &[HELLO])?;
-    let echo = tls::certify(folder.path(), "echo", &["echo.localhost"])?;
-    let cluster = encrypted(folder.path(), &[]).await?;
+async fn each_host_has_its_certificate_and_both_http_versions_start_it() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let hello = tls::certify(dir.path(), "hello", &[HELLO])?;
+    let echo = tls::certify(dir.path(), "echo", &["echo.localhost"])?;
+    let cluster = https_cluster(dir.path(), &[]).await?;
     let address = cluster.node(0).tls.context("no HTTPS")?;
 
-    // HTTP/2 by agreement, and it is what wakes the version.
+    // HTTP/2 by ALPN, with a cold start.
     let stream = tls::connect(address, HELLO, &hello, &["h2", "http/1.1"]).await?;
-    let agreed = stream.get_ref().1.alpn_protocol();
-    ensure!(agreed == Some(b"h2"), "{agreed:?}");
+    let protocol = stream.get_ref().1.alpn_protocol();
+    ensure!(protocol == Some(b"h2"), "{protocol:?}");
     let mut sender = over(stream).await?;
     let answer = sender
         .send_request(request("https://hello.localhost/headers")?)
         .await?;
     let seen = text(answer).await?;
     ensure!(seen.contains(r#"["x-forwarded-proto","https"]"#), "{seen}");
-    // A connection for one host is not for another's certificate (RFC 9110 section 15.5.20).
+    // A host of another certificate is misdirected on this connection (RFC 9110 section 15.5.20).
     let other = sender
         .send_request(request("https://echo.localhost/")?)
         .await?;
@@ -66,10 +66,10 @@ async fn each_host_has_its_certificate_and_either_protocol_wakes_it() -> Result<
         "{answer}"
     );
 
-    // By name: neither certificate is shown for the other host.
+    // Certificates are selected by SNI.
     tls::connect(address, "echo.localhost", &echo, &[]).await?;
     let wrong = tls::connect(address, HELLO, &echo, &[]).await;
-    ensure!(wrong.is_err(), "another host's certificate was shown");
+    ensure!(wrong.is_err(), "another host's certificate was served");
 
     // gRPC over TLS.
     let spec = crate::grpc::spec(cless_proto::v1::version_spec::Protocol::H2c, "one").await?;
@@ -80,16 +80,16 @@ async fn each_host_has_its_certificate_and_either_protocol_wakes_it() -> Result<
     let endpoint = Endpoint::from_shared(format!("https://{address}"))?
         .origin("https://echo.localhost".parse()?)
         .tls_config(trust)?;
-    let said = Client::over(endpoint.connect().await?).say("hello").await?;
-    ensure!(said.get_ref() == "one: hello", "{said:?}");
+    let reply = Client::over(endpoint.connect().await?).say("hello").await?;
+    ensure!(reply.get_ref() == "one: hello", "{reply:?}");
     cluster.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_renewed_certificate_is_served_and_no_open_connection_is_dropped() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let before = tls::certify(folder.path(), "hello", &[HELLO])?;
-    let cluster = encrypted(folder.path(), &[]).await?;
+async fn a_renewed_certificate_is_served_and_open_connections_are_kept() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let before = tls::certify(dir.path(), "hello", &[HELLO])?;
+    let cluster = https_cluster(dir.path(), &[]).await?;
     let address = cluster.node(0).tls.context("no HTTPS")?;
     let mut kept = over(tls::connect(address, HELLO, &before, &["h2"]).await?).await?;
     ensure!(
@@ -99,18 +99,18 @@ async fn a_renewed_certificate_is_served_and_no_open_connection_is_dropped() -> 
             == 200,
         "no"
     );
-    // An answer that lasts longer than it takes until the folder is looked at.
+    // A response that outlasts the interval at which the directory is read.
     let stream = request("https://hello.localhost/stream?seconds=10&every_ms=100")?;
     let streaming = kept.send_request(stream).await?;
 
-    let after = tls::certify(folder.path(), "hello", &[HELLO])?;
+    let after = tls::certify(dir.path(), "hello", &[HELLO])?;
     wait::until("the new certificate is served", SOON, async || {
         Ok(tls::connect(address, HELLO, &after, &[]).await.ok())
     })
     .await?;
     ensure!(
         tls::connect(address, HELLO, &before, &[]).await.is_err(),
-        "the old one too"
+        "the old certificate is served too"
     );
     let streamed = text(streaming).await?;
     ensure!(streamed.ends_with("end\n"), "cut: {streamed}");
@@ -119,18 +119,18 @@ async fn a_renewed_certificate_is_served_and_no_open_connection_is_dropped() -> 
         .await?;
     ensure!(again.status() == 200, "{again:?}");
 
-    // A folder that is spoiled costs nothing.
-    std::fs::write(folder.path().join("hello.key"), "no key")?;
+    // An invalid file keeps the last valid certificate.
+    std::fs::write(dir.path().join("hello.key"), "no key")?;
     tokio::time::sleep(Duration::from_secs(6)).await;
     tls::connect(address, HELLO, &after, &[]).await?;
     cluster.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn plain_http_is_sent_to_https() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    tls::certify(folder.path(), "hello", &[HELLO])?;
-    let cluster = encrypted(folder.path(), &["--tls-redirect"]).await?;
+async fn plain_http_is_redirected_to_https() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    tls::certify(dir.path(), "hello", &[HELLO])?;
+    let cluster = https_cluster(dir.path(), &["--tls-redirect"]).await?;
     let node = cluster.node(0);
     let port = node.tls.context("no HTTPS")?.port();
     let answer = http_client::get(node.listen, HELLO, "/x?y=1").await?;
@@ -139,7 +139,7 @@ async fn plain_http_is_sent_to_https() -> Result<()> {
     ensure!(answer.header("location") == Some(to.as_str()), "{answer:?}");
     ensure!(
         cluster.containers(Some("hello")).await?.is_empty(),
-        "a redirect wakes nothing"
+        "a redirect started a container"
     );
     cluster.finish().await
 }

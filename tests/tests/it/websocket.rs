@@ -1,4 +1,4 @@
-//! WebSockets over HTTP/2 (RFC 8441), from a client's frames to an instance's and back.
+//! WebSockets over HTTP/2 (RFC 8441) from client to instance.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::sleep::{asleep, sleepy};
+use crate::pause::{pause_after, wait_paused};
 use crate::{SOON, http2, sample};
 
 const TEXT: u8 = 1;
@@ -23,8 +23,9 @@ const CLOSE: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;
 
-/// A connection that was offered extended CONNECT: only then may it be used (RFC 8441 section 4).
-async fn offered(node: SocketAddr) -> Result<SendRequest<Full<Bytes>>> {
+/// Opens a connection and awaits the server's settings, which permit extended CONNECT (RFC 8441
+/// section 4).
+async fn connect(node: SocketAddr) -> Result<SendRequest<Full<Bytes>>> {
     let mut sender = http2::over(TcpStream::connect(node).await?).await?;
     let unknown = Request::get("http://unknown.localhost/").version(Version::HTTP_2);
     let answer = sender.send_request(unknown.body(Full::default())?).await?;
@@ -49,10 +50,10 @@ impl WebSocket {
         Ok(Self(TokioIo::new(upgraded)))
     }
 
-    /// Sends a frame, masked as a client's must be (RFC 6455 section 5.3), and expects this one back.
-    async fn exchanges(&mut self, opcode: u8, payload: &[u8], wanted: u8) -> Result<()> {
+    /// Sends a frame, masked as required of clients (RFC 6455 section 5.3), and expects this reply.
+    async fn exchanges(&mut self, opcode: u8, payload: &[u8], expected: u8) -> Result<()> {
         let mask = [7, 77, 177, 217];
-        let length = u8::try_from(payload.len()).context("a short one")?;
+        let length = u8::try_from(payload.len()).context("a short payload")?;
         let mut frame = vec![0x80 | opcode, 0x80 | length];
         frame.extend(mask);
         let masked = payload.iter().zip(mask.into_iter().cycle());
@@ -61,16 +62,16 @@ impl WebSocket {
         let mut back = vec![0; 2 + payload.len()];
         let read = timeout(SOON, self.0.read_exact(&mut back)).await;
         read.context("silent")??;
-        ensure!(back[..2] == [0x80 | wanted, length], "{back:?}");
+        ensure!(back[..2] == [0x80 | expected, length], "{back:?}");
         ensure!(&back[2..] == payload, "{back:?}");
         Ok(())
     }
 
-    async fn says(&mut self, word: &str) -> Result<()> {
+    async fn echoes(&mut self, word: &str) -> Result<()> {
         self.exchanges(TEXT, word.as_bytes(), TEXT).await
     }
 
-    /// Closes it from both ends (RFC 6455 section 7.1.2); nothing comes after that.
+    /// Completes the closing handshake (RFC 6455 section 7.1.2); no data may follow.
     async fn closes(mut self) -> Result<()> {
         let normal = 1000_u16.to_be_bytes();
         self.exchanges(CLOSE, &normal, CLOSE).await?;
@@ -82,25 +83,28 @@ impl WebSocket {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rfc_8441_a_websocket_wakes_a_version_and_keeps_it_awake_until_it_closes() -> Result<()> {
+async fn rfc_8441_a_websocket_starts_a_version_and_keeps_it_running_until_it_closes() -> Result<()>
+{
     let cluster = Cluster::start(1).await?;
     let node = cluster.node(0).listen;
     let (pause, idle) = (Duration::from_millis(100), Duration::from_secs(4));
     let image = sample().await?;
-    cluster.serve("hello", image, sleepy(pause, idle)).await?;
+    cluster
+        .serve("hello", image, pause_after(pause, idle))
+        .await?;
     ensure!(
         cluster.containers(Some("hello")).await?.is_empty(),
-        "it runs before anybody asked"
+        "it runs before the first request"
     );
 
-    // From nothing.
-    let mut sender = offered(node).await?;
+    // From zero.
+    let mut sender = connect(node).await?;
     let mut socket = WebSocket::open(&mut sender).await?;
-    socket.says("first").await?;
+    socket.echoes("first").await?;
     socket.exchanges(PING, b"are you there", PONG).await?;
     let started = cluster.wait_containers("hello", 1, SOON).await?;
 
-    // Silent for longer than an idle instance would be let run, or lie about.
+    // Silent for longer than the pause delay and the idle timeout.
     tokio::time::sleep(idle + Duration::from_secs(1)).await;
     let found = cluster.containers(Some("hello")).await?;
     ensure!(
@@ -108,18 +112,18 @@ async fn rfc_8441_a_websocket_wakes_a_version_and_keeps_it_awake_until_it_closes
         "{found:?}"
     );
     ensure!(found[0].state == "running", "{found:?}");
-    socket.says("after a while").await?;
+    socket.echoes("after a while").await?;
 
-    // A second stream is beside the first, and outlives it.
+    // A second stream on the same connection outlives the first.
     let mut second = WebSocket::open(&mut sender).await?;
     socket.closes().await?;
-    second.says("alone").await?;
+    second.echoes("alone").await?;
     second.closes().await?;
 
-    // From the freezer, on the same connection.
-    asleep(&cluster, "hello").await?;
+    // From pause, on the same connection.
+    wait_paused(&cluster, "hello").await?;
     let mut socket = WebSocket::open(&mut sender).await?;
-    socket.says("awake").await?;
+    socket.echoes("resumed").await?;
     socket.closes().await?;
     cluster.wait_containers("hello", 0, SOON).await?;
     cluster.finish().await

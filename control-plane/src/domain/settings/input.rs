@@ -1,9 +1,9 @@
-//! Settings as a request carries them, and the names of their fields.
+//! Settings in a request, and the names of their fields.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// A name for each field of `cless.v1.ServiceSettings`, as a field mask spells it.
+/// A field of `cless.v1.ServiceSettings`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SettingsField {
     /// `min_instances`
@@ -31,7 +31,7 @@ pub enum SettingsField {
 }
 
 impl SettingsField {
-    /// All of them.
+    /// All fields.
     pub const ALL: [Self; 11] = [
         Self::MinInstances,
         Self::MaxInstances,
@@ -46,7 +46,7 @@ impl SettingsField {
         Self::ServerTiming,
     ];
 
-    /// As the `.proto` file and a field mask spell it.
+    /// The name in the `.proto` file and in field masks.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -64,17 +64,17 @@ impl SettingsField {
         }
     }
 
-    /// The field of that name.
+    /// The field of this name, if there is one.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|field| field.as_str() == name)
     }
 }
 
-/// [`Affinity`](super::Affinity) without the header's name.
+/// The kind of an [`Affinity`](super::Affinity).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AffinityKind {
-    /// `KIND_NONE`, or not given.
+    /// `KIND_NONE`, the default.
     #[default]
     None,
     /// `KIND_COOKIE`
@@ -83,16 +83,16 @@ pub enum AffinityKind {
     Header,
 }
 
-/// [`Affinity`](super::Affinity) as a request carries it.
+/// An [`Affinity`](super::Affinity) in a request.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AffinityInput {
-    /// Which.
+    /// The kind.
     pub kind: AffinityKind,
-    /// The header's name, or nothing.
+    /// The name of the header; empty unless the kind is `Header`.
     pub header: String,
 }
 
-/// Settings as a request carries them: nothing is checked, what is `None` was left out.
+/// Unchecked settings in a request; `None` means absent.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[expect(
     missing_docs,
@@ -113,7 +113,7 @@ pub struct SettingsInput {
 }
 
 impl SettingsInput {
-    /// The fields that are given: what an update without a mask touches.
+    /// The fields with a value, which an update without a mask changes.
     #[must_use]
     pub fn given(&self) -> BTreeSet<SettingsField> {
         SettingsField::ALL

@@ -1,7 +1,7 @@
-//! The settings of a service: how its versions scale, sleep and are called.
+//! The settings of a service: scaling, pausing, request handling.
 //!
-//! Every field may be left out and then has its default. A patch (AIP-134) names fields: a named field that is left
-//! out goes back to its default, fields that are not named stay. Rules over two fields are checked on the result.
+//! Every field is optional and has a default. A patch (AIP-134) names fields: a named field without
+//! a value gets its default, other fields stay. Rules over two fields are checked on the result.
 
 mod input;
 mod patch;
@@ -15,18 +15,18 @@ use super::error::{Error, Violations};
 pub use input::{AffinityInput, AffinityKind, SettingsField, SettingsInput};
 pub use patch::SettingsPatch;
 
-/// What keeps a caller on one version while weights do not move.
+/// Affinity of callers to a version, while weights do not change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Affinity {
-    /// Each request is drawn anew.
+    /// Each request is routed independently.
     None,
-    /// A cookie that the proxy sets.
+    /// By a cookie that the proxy sets.
     Cookie,
-    /// The value of the request header of this name, in lower case.
+    /// By the value of the request header of this name, in lower case.
     Header(String),
 }
 
-/// Settings within their ranges, complete.
+/// Complete and valid settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Settings {
@@ -62,7 +62,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Reads the settings at `field` (`service.settings`); what is refused is noted in `violations`.
+    /// Validates the settings at `field` (`service.settings`); adds refusals to `violations`.
     pub fn new(field: &str, input: SettingsInput, violations: &mut Violations) -> Option<Self> {
         let patch = SettingsPatch::new(
             field,
@@ -81,10 +81,10 @@ impl Settings {
         }
     }
 
-    /// These settings with a patch applied.
+    /// Applies a patch. `field` is the path of the settings in the request.
     ///
     /// # Errors
-    /// If two fields of the result contradict each other; `field` is the path of the settings in the request.
+    /// If two fields of the result contradict each other.
     pub fn patched(&self, field: &str, patch: &SettingsPatch) -> Result<Self, Error> {
         let mut next = self.clone();
         let from = &patch.values;
@@ -132,67 +132,67 @@ impl Settings {
         violations.finish()
     }
 
-    /// Instances kept warm per node for each version in traffic.
+    /// Minimum number of running instances per node, for each version in traffic.
     #[must_use]
     pub fn min_instances(&self) -> u32 {
         self.min_instances
     }
 
-    /// Most instances per node and version.
+    /// Maximum number of instances per node and version.
     #[must_use]
     pub fn max_instances(&self) -> u32 {
         self.max_instances
     }
 
-    /// Most requests at once in one instance.
+    /// Maximum number of concurrent requests per instance.
     #[must_use]
     pub fn concurrency(&self) -> u32 {
         self.concurrency
     }
 
-    /// An instance without requests for this long is removed.
+    /// Time without requests after which an instance is removed.
     #[must_use]
     pub fn idle_timeout(&self) -> Duration {
         self.idle_timeout
     }
 
-    /// An instance without requests for this long is frozen, if ever.
+    /// Time without requests after which an instance is paused; `None`: never.
     #[must_use]
     pub fn pause_after(&self) -> Option<Duration> {
         self.pause_after
     }
 
-    /// How long a request waits for an instance.
+    /// Maximum wait of a request for an instance.
     #[must_use]
     pub fn cold_start_timeout(&self) -> Duration {
         self.cold_start_timeout
     }
 
-    /// From a request to the end of its response.
+    /// Maximum time from a request to the end of its response.
     #[must_use]
     pub fn request_timeout(&self) -> Duration {
         self.request_timeout
     }
 
-    /// Requests that may wait for an instance, per version and node.
+    /// Maximum number of queued requests per version and node.
     #[must_use]
     pub fn queue_limit(&self) -> u32 {
         self.queue_limit
     }
 
-    /// How callers are kept on one version.
+    /// The affinity of callers to a version.
     #[must_use]
     pub fn affinity(&self) -> &Affinity {
         &self.affinity
     }
 
-    /// Whether a caller may choose the version by a header.
+    /// Whether a request header may select the version.
     #[must_use]
     pub fn version_header(&self) -> bool {
         self.version_header
     }
 
-    /// Whether responses tell the phases of a cold start.
+    /// Whether responses carry the phases of a cold start.
     #[must_use]
     pub fn server_timing(&self) -> bool {
         self.server_timing

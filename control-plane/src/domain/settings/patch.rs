@@ -1,6 +1,7 @@
-//! Some fields of the settings, each checked against its range.
+//! Partial settings, each field within its range.
 
 use std::collections::BTreeSet;
+use std::fmt::Debug;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -10,20 +11,20 @@ use super::{Affinity, AffinityInput, AffinityKind, Settings, SettingsField, Sett
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) const TEN_MINUTES: Duration = Duration::from_secs(10 * 60);
-/// Freezing sooner than this would freeze an instance between two requests of one page.
+/// A shorter pause would freeze an instance between two requests of one page.
 const PAUSE_AFTER_MIN: Duration = Duration::from_millis(100);
 
 /// Some fields of [`Settings`], each within its range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SettingsPatch {
     pub(super) fields: BTreeSet<SettingsField>,
-    /// Fields that are not named hold their default, which nobody reads.
+    /// Values of the named fields; the others have their defaults and are not read.
     pub(super) values: Settings,
 }
 
 impl SettingsPatch {
-    /// Reads the named fields of the settings at `field` (`service.settings`); what is refused is noted in
-    /// `violations`. Fields that are not named are not looked at.
+    /// Validates the named fields of the settings at `field` (`service.settings`); adds refusals to
+    /// `violations`.
     pub fn new(
         field: &str,
         fields: BTreeSet<SettingsField>,
@@ -31,7 +32,7 @@ impl SettingsPatch {
         violations: &mut Violations,
     ) -> Option<Self> {
         let before = violations.len();
-        let mut values = Settings::default();
+        let mut out = Settings::default();
         let mut check = Check {
             prefix: field,
             violations,
@@ -39,80 +40,63 @@ impl SettingsPatch {
         for &named in &fields {
             match named {
                 SettingsField::MinInstances => {
-                    check.number(
-                        named,
-                        input.min_instances,
-                        0..=1000,
-                        &mut values.min_instances,
-                    );
+                    check.range(named, input.min_instances, 0..=1000, &mut out.min_instances);
                 }
                 SettingsField::MaxInstances => {
-                    check.number(
-                        named,
-                        input.max_instances,
-                        1..=1000,
-                        &mut values.max_instances,
-                    );
+                    check.range(named, input.max_instances, 1..=1000, &mut out.max_instances);
                 }
                 SettingsField::Concurrency => {
-                    check.number(
-                        named,
-                        input.concurrency,
-                        1..=10_000,
-                        &mut values.concurrency,
-                    );
+                    check.range(named, input.concurrency, 1..=10_000, &mut out.concurrency);
                 }
                 SettingsField::QueueLimit => {
-                    check.number(
-                        named,
-                        input.queue_limit,
-                        0..=100_000,
-                        &mut values.queue_limit,
-                    );
+                    check.range(named, input.queue_limit, 0..=100_000, &mut out.queue_limit);
                 }
                 SettingsField::IdleTimeout => {
-                    check.time(
+                    check.range(
                         named,
                         input.idle_timeout,
                         SECOND..=DAY,
-                        &mut values.idle_timeout,
+                        &mut out.idle_timeout,
                     );
                 }
                 SettingsField::PauseAfter => {
                     let mut pause = Duration::ZERO;
-                    check.time(named, input.pause_after, PAUSE_AFTER_MIN..=DAY, &mut pause);
-                    values.pause_after = input.pause_after.map(|_| pause);
+                    check.range(named, input.pause_after, PAUSE_AFTER_MIN..=DAY, &mut pause);
+                    out.pause_after = input.pause_after.map(|_| pause);
                 }
-                SettingsField::ColdStartTimeout => check.time(
+                SettingsField::ColdStartTimeout => check.range(
                     named,
                     input.cold_start_timeout,
                     SECOND..=TEN_MINUTES,
-                    &mut values.cold_start_timeout,
+                    &mut out.cold_start_timeout,
                 ),
-                SettingsField::RequestTimeout => check.time(
+                SettingsField::RequestTimeout => check.range(
                     named,
                     input.request_timeout,
                     SECOND..=DAY,
-                    &mut values.request_timeout,
+                    &mut out.request_timeout,
                 ),
                 SettingsField::Affinity => {
                     let given = input.affinity.clone().unwrap_or_default();
                     if let Some(affinity) = check.affinity(given) {
-                        values.affinity = affinity;
+                        out.affinity = affinity;
                     }
                 }
                 SettingsField::VersionHeader => {
-                    values.version_header = input.version_header.unwrap_or(false);
+                    out.version_header = input.version_header.unwrap_or(false);
                 }
                 SettingsField::ServerTiming => {
-                    values.server_timing = input.server_timing.unwrap_or(false);
+                    out.server_timing = input.server_timing.unwrap_or(false);
                 }
             }
         }
-        (violations.len() == before).then_some(Self { fields, values })
+        (violations.len() == before).then_some(Self {
+            fields,
+            values: out,
+        })
     }
 
-    /// The fields it changes.
+    /// The named fields.
     #[must_use]
     pub fn fields(&self) -> &BTreeSet<SettingsField> {
         &self.fields
@@ -125,48 +109,24 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn number(
+    fn range<T: PartialOrd + Debug>(
         &mut self,
         field: SettingsField,
-        given: Option<u32>,
-        range: RangeInclusive<u32>,
-        into: &mut u32,
+        given: Option<T>,
+        range: RangeInclusive<T>,
+        into: &mut T,
     ) {
-        let Some(given) = given else { return };
-        if range.contains(&given) {
-            *into = given;
-            return;
+        match given {
+            Some(given) if !range.contains(&given) => {
+                let (start, end) = range.into_inner();
+                self.violations.push(
+                    format!("{}.{}", self.prefix, field.as_str()),
+                    format!("{given:?} is out of range: give {start:?} to {end:?}"),
+                );
+            }
+            Some(given) => *into = given,
+            None => {}
         }
-        self.refuse(
-            field,
-            format!(
-                "{given} is out of range: give {} to {}",
-                range.start(),
-                range.end()
-            ),
-        );
-    }
-
-    fn time(
-        &mut self,
-        field: SettingsField,
-        given: Option<Duration>,
-        range: RangeInclusive<Duration>,
-        into: &mut Duration,
-    ) {
-        let Some(given) = given else { return };
-        if range.contains(&given) {
-            *into = given;
-            return;
-        }
-        self.refuse(
-            field,
-            format!(
-                "{given:?} is out of range: give {:?} to {:?}",
-                range.start(),
-                range.end()
-            ),
-        );
     }
 
     fn affinity(&mut self, given: AffinityInput) -> Option<Affinity> {
@@ -195,11 +155,6 @@ impl Check<'_> {
             AffinityKind::None => return Some(Affinity::None),
         }
         None
-    }
-
-    fn refuse(&mut self, field: SettingsField, reason: String) {
-        self.violations
-            .push(format!("{}.{}", self.prefix, field.as_str()), reason);
     }
 }
 

@@ -1,8 +1,8 @@
-//! What a container may write to and who it is.
+//! In-memory mounts and the user of a container.
 //!
-//! Invariants: a mount point never covers what the kernel or the engine puts into a container (`/proc`, `/sys`, `/dev`,
-//! the name files under `/etc`), and its text is nothing but a path, so that it cannot smuggle an option to a mount; a
-//! user is one user and at most one group.
+//! Invariants: a mount point never covers a path of the kernel or the engine (`/proc`, `/sys`,
+//! `/dev`, `/etc/hosts` and the like), and is a plain path that cannot inject mount options. A user
+//! is one user and at most one group.
 
 use std::collections::BTreeMap;
 
@@ -11,35 +11,36 @@ use serde::{Deserialize, Serialize};
 use crate::domain::error::{Reason, Violations};
 
 const TMPFS_MAX: usize = 16;
-/// Longer than any mount point in use, short enough for a route.
+/// Longer than any real mount point, short enough for a route.
 const MOUNT_POINT_MAX: usize = 255;
-/// Sixteen pages: smaller ones hold no file worth a mount.
+/// Sixteen pages.
 const TMPFS_SIZE_MIN: u64 = 64 << 10;
 const TMPFS_SIZE_DEFAULT: u64 = 64 << 20;
-/// Where programs expect to write.
+/// The directory that programs expect to be writable.
 const TMP: &str = "/tmp";
-/// File systems of the kernel, with all that is under them.
+/// Kernel file systems, including everything below.
 const KERNEL: [&str; 3] = ["/proc", "/sys", "/dev"];
-/// Files that the engine mounts.
+/// Files mounted by the engine.
 const ENGINE: [&str; 4] = [
     "/etc/hosts",
     "/etc/hostname",
     "/etc/resolv.conf",
     "/.dockerenv",
 ];
-/// The engine looks a user up by a number of at most 31 bits.
+/// The engine accepts user ids of at most 31 bits.
 const UID_MAX: u32 = i32::MAX as u32;
-/// As long as `useradd` makes one.
+/// The limit of `useradd`.
 const USER_NAME_MAX: usize = 32;
 
-/// File systems in memory: their mount points and sizes in bytes.
+/// In-memory file systems: sizes in bytes by mount point.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Tmpfs(BTreeMap<String, u64>);
 
 impl Tmpfs {
-    /// Reads the mounts at `field`. `memory` is what they count to; with `read_only_root` there is one at `/tmp`
-    /// whatever is given. What is refused is noted in `violations`.
+    /// Validates the mounts at `field`; adds refusals to `violations`. `memory` is the container's
+    /// limit, which they count against. `read_only_root` adds a mount at `/tmp` unless one is
+    /// given.
     pub(super) fn new(
         field: &str,
         mut input: BTreeMap<String, u64>,
@@ -52,7 +53,7 @@ impl Tmpfs {
             violations.push(
                 field,
                 format!(
-                    "{} are given, at most {TMPFS_MAX} are taken: leave some out",
+                    "{} mounts are given, at most {TMPFS_MAX} are allowed: remove some",
                     input.len()
                 ),
             );
@@ -83,7 +84,7 @@ impl Tmpfs {
         (violations.len() == before).then_some(Self(input))
     }
 
-    /// By mount point, in bytes.
+    /// Sizes in bytes, by mount point.
     #[must_use]
     pub fn as_map(&self) -> &BTreeMap<String, u64> {
         &self.0
@@ -116,27 +117,25 @@ fn check_mount_point(path: &str) -> Result<(), Reason> {
     };
     if let Some(top) = KERNEL.into_iter().find(|top| under(top)) {
         return Err(Reason::new(format!(
-            "`{top}` is the kernel's: mount it elsewhere"
+            "`{top}` belongs to the kernel: mount it elsewhere"
         )));
     }
     if ENGINE.contains(&path) {
-        return Err(Reason::new(
-            "is put there by the engine: mount it elsewhere",
-        ));
+        return Err(Reason::new("is mounted by the engine: mount it elsewhere"));
     }
     Ok(())
 }
 
-/// Who a container's process runs as: one user and at most one group, by number or by name in the image.
+/// The user of a container's process: one user and at most one group, by number or by name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct User(String);
 
 impl User {
-    /// `None` if empty: as the image says.
+    /// Parses a user; empty gives `None`: as in the image.
     ///
     /// # Errors
-    /// If it is neither numbers nor names.
+    /// If a part is neither a number nor a name.
     pub(super) fn parse(value: String) -> Result<Option<Self>, Reason> {
         if value.is_empty() {
             return Ok(None);
@@ -153,14 +152,14 @@ impl User {
         )))
     }
 
-    /// As written.
+    /// The user as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// A number, or a name as `useradd` takes it.
+/// Whether it is a number, or a name that `useradd` accepts.
 fn is_principal(text: &str) -> bool {
     if text.bytes().all(|b| b.is_ascii_digit()) {
         return text.parse().is_ok_and(|id: u32| id <= UID_MAX);
@@ -191,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_only_root_brings_a_tmp_unless_one_is_given() {
+    fn a_read_only_root_adds_a_tmp_unless_one_is_given() {
         let sizes = |mounts: Tmpfs| mounts.as_map().clone().into_iter().collect::<Vec<_>>();
         assert!(read(&[], false).unwrap().is_empty());
         assert_eq!(
@@ -205,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_point_is_a_plain_path_away_from_the_kernel_and_the_engine() {
+    fn a_mount_point_is_a_plain_path_outside_of_kernel_and_engine() {
         for good in [
             "/tmp",
             "/var/cache/x",
@@ -245,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_size_is_within_what_the_container_has() {
+    fn a_size_is_within_the_memory_limit() {
         for (size, good) in [
             (0, true),
             (1, false),
@@ -296,10 +295,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is taken is a path that stays where it says and holds nothing that a list of mount options or a
-        /// bind could be read from.
+        /// An accepted path contains neither `..` nor characters of mount options and binds.
         #[test]
-        fn what_is_taken_is_nothing_but_a_path(path in "[/a-z.,:=_ \\\\-]{0,24}|/(proc|sys|dev|tmp)[/a-z.]{0,8}") {
+        fn an_accepted_mount_point_is_a_plain_path(path in "[/a-z.,:=_ \\\\-]{0,24}|/(proc|sys|dev|tmp)[/a-z.]{0,8}") {
             if check_mount_point(&path).is_ok() {
                 prop_assert!(path.starts_with('/') && path.len() > 1 && !path.ends_with('/'));
                 prop_assert!(!path.contains([',', ':', '=', ' ', '\\']) && !path.contains("//"));

@@ -1,17 +1,17 @@
-//! A specification as a request carries it: nothing is checked, zeros and absence stand for defaults.
+//! An unchecked specification in a request; zero and absence mean the default.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Protocol, PullPolicy};
 
-/// [`Readiness`](super::Readiness) as a request carries it.
+/// A [`Readiness`](super::Readiness) in a request.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum ReadinessInput {
-    /// Given as TCP, or not at all.
+    /// TCP, the default.
     #[default]
     Tcp,
-    /// Given as HTTP; 0 stands for a default.
+    /// HTTP; 0 means the default.
     #[expect(
         missing_docs,
         reason = "the fields of cless.v1.HttpProbe, documented there"
@@ -21,17 +21,17 @@ pub enum ReadinessInput {
         status_min: u32,
         status_max: u32,
     },
-    /// Given as gRPC.
+    /// gRPC.
     #[expect(
         missing_docs,
         reason = "the fields of cless.v1.GrpcProbe, documented there"
     )]
     Grpc { service: String },
-    /// Given as the image's HEALTHCHECK.
+    /// The image's HEALTHCHECK.
     Healthcheck,
 }
 
-/// The timings of a probe as a request carries them.
+/// The timings of a probe in a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[expect(
     missing_docs,
@@ -43,7 +43,7 @@ pub struct ProbeTimingsInput {
     pub initial_delay: Option<Duration>,
 }
 
-/// See the module.
+/// A [`VersionSpec`](super::VersionSpec) in a request.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[expect(
     missing_docs,

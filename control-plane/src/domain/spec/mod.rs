@@ -1,8 +1,8 @@
-//! What the containers of a version run: `cless.v1.VersionSpec`, checked and completed.
+//! The validated specification of a version's containers: `cless.v1.VersionSpec`.
 //!
-//! Invariants: what is here is valid; what is not here cannot be asked of an engine. A specification that was stored
-//! before a field existed reads as if the field had been left out, and one whose new fields are at their defaults is
-//! stored as it was before.
+//! Invariants: every value is valid for an engine. A stored specification without a newer field
+//! reads as if the field was absent in the request. A newer field with its default value is not
+//! stored.
 
 mod confinement;
 mod input;
@@ -24,43 +24,44 @@ pub use input::{ProbeTimingsInput, ReadinessInput, VersionSpecInput};
 pub use readiness::{ProbeTimings, Readiness};
 pub use stop::StopSignal;
 
-/// Environment, command and arguments together: they travel in every route, and a route has a limit.
+/// Maximum size of environment, command and arguments together, in bytes: routes contain them, and
+/// have a size limit.
 pub const TEXT_MAX: usize = 16 * 1024;
-/// Set by cless in every container.
+/// Variables that cless sets in every container.
 const RESERVED_ENV: [&str; 3] = ["PORT", "CLESS_SERVICE", "CLESS_VERSION"];
 const CPU_MILLIS_DEFAULT: u32 = 1000;
 const MIB: u64 = 1 << 20;
 const MEMORY_DEFAULT: u64 = 512 * MIB;
-/// The engine refuses less than 6 MiB.
+/// The engine refuses less.
 const MEMORY_MIN: u64 = 6 * MIB;
 const MEMORY_MAX: u64 = 1 << 40;
-/// Most processes and threads, unless the specification says another number.
+/// Default maximum number of processes and threads.
 pub const PIDS_DEFAULT: u32 = 512;
-/// Under it a runtime with threads of its own does not even start.
+/// Runtimes with their own threads do not start with less.
 const PIDS_MIN: u32 = 16;
-/// The kernel's own default for a whole machine.
+/// The kernel's default for a whole machine.
 const PIDS_MAX: u32 = 32_768;
-/// From the signal to the end by force, unless the specification says otherwise: as `docker stop` gives.
+/// Default time from the stop signal to the kill, as in `docker stop`.
 pub const STOP_GRACE_DEFAULT: Duration = Duration::from_secs(10);
-/// A node that stops waits for the longest.
+/// A stopping node waits for the longest.
 const STOP_GRACE_MAX: Duration = Duration::from_secs(300);
 
 /// When the image is pulled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum PullPolicy {
-    /// Only if the node does not have it.
+    /// If the node does not have it.
     #[default]
     Missing,
-    /// Before every first start of the version on a node.
+    /// Before the first start of the version on a node.
     Always,
     /// Never; a missing image is an error.
     Never,
 }
 
-/// How containers are spoken to, whatever a client speaks.
+/// The protocol between proxy and container, independent of the client's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum Protocol {
-    /// HTTP/1.1, but gRPC goes over HTTP/2.
+    /// HTTP/1.1, and HTTP/2 for gRPC.
     #[default]
     Auto,
     /// HTTP/1.1.
@@ -69,7 +70,7 @@ pub enum Protocol {
     H2c,
 }
 
-/// Checked and complete, but for the port, which the image may decide.
+/// A valid specification. Only the port may be missing, which the image then decides.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VersionSpec {
     image: ImageRef,
@@ -104,7 +105,7 @@ pub struct VersionSpec {
     stop_grace: StopGrace,
 }
 
-/// Numbers with a default that is not zero, so that what is stored may leave them out.
+/// A limit with a default other than zero, so that storage may omit it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 struct PidsLimit(u32);
@@ -115,7 +116,7 @@ impl Default for PidsLimit {
     }
 }
 
-/// See [`PidsLimit`].
+/// A grace period, with a default as [`PidsLimit`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 struct StopGrace(Duration);
@@ -131,7 +132,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 impl VersionSpec {
-    /// Reads the specification at `field` (`version.spec`); what is refused is noted in `violations`.
+    /// Validates the specification at `field` (`version.spec`); adds refusals to `violations`.
     pub fn new(field: &str, input: VersionSpecInput, violations: &mut Violations) -> Option<Self> {
         let image = violations.take(format!("{field}.image"), ImageRef::parse(input.image));
         let port = violations.take(format!("{field}.port"), read_port(input.port));
@@ -152,7 +153,7 @@ impl VersionSpec {
         let tmpfs = Tmpfs::new(
             &format!("{field}.tmpfs"),
             input.tmpfs,
-            // A memory limit that is refused is refused under its own name alone.
+            // A refused memory limit must not refuse mounts too.
             memory_bytes.unwrap_or(MEMORY_MAX),
             input.read_only_root,
             violations,
@@ -184,7 +185,7 @@ impl VersionSpec {
                 if word.contains('\0') {
                     violations.push(
                         format!("{field}.{list}[{at}]"),
-                        "holds a NUL, which no process can be given: leave it out",
+                        "contains a NUL byte, which no process can receive: remove it",
                     );
                 }
             }
@@ -200,7 +201,7 @@ impl VersionSpec {
             violations.push(
                 field,
                 format!(
-                    "env, command and args hold {size} bytes together, at most {TEXT_MAX} are taken: put the rest into the image"
+                    "env, command and args have {size} bytes together, at most {TEXT_MAX} are allowed: put the rest into the image"
                 ),
             );
         }
@@ -226,55 +227,55 @@ impl VersionSpec {
         })
     }
 
-    /// The image as the user named it.
+    /// The image, as the user named it.
     #[must_use]
     pub fn image(&self) -> &ImageRef {
         &self.image
     }
 
-    /// The port the container listens on; `None`: the image decides.
+    /// The port that the container listens on; `None`: the image decides.
     #[must_use]
     pub fn port(&self) -> Option<u16> {
         self.port
     }
 
-    /// The environment, less what cless sets.
+    /// The environment, without the variables that cless sets.
     #[must_use]
     pub fn env(&self) -> &BTreeMap<String, String> {
         &self.env
     }
 
-    /// Replaces the image's entry point if not empty.
+    /// Replaces the image's entry point unless empty.
     #[must_use]
     pub fn command(&self) -> &[String] {
         &self.command
     }
 
-    /// Replaces the image's command if not empty.
+    /// Replaces the image's command unless empty.
     #[must_use]
     pub fn args(&self) -> &[String] {
         &self.args
     }
 
-    /// Thousandths of a core.
+    /// CPU limit in thousandths of a core.
     #[must_use]
     pub fn cpu_millis(&self) -> u32 {
         self.cpu_millis
     }
 
-    /// The memory limit.
+    /// Memory limit in bytes.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         self.memory_bytes
     }
 
-    /// How a started container is found ready.
+    /// The readiness probe.
     #[must_use]
     pub fn readiness(&self) -> &Readiness {
         &self.readiness
     }
 
-    /// How patiently it is asked.
+    /// The timings of the probe.
     #[must_use]
     pub fn probe(&self) -> &ProbeTimings {
         &self.probe
@@ -286,43 +287,43 @@ impl VersionSpec {
         self.pull_policy
     }
 
-    /// How its containers are spoken to.
+    /// The protocol between proxy and container.
     #[must_use]
     pub fn protocol(&self) -> Protocol {
         self.protocol
     }
 
-    /// Most processes and threads at once.
+    /// Maximum number of processes and threads.
     #[must_use]
     pub fn pids_limit(&self) -> u32 {
         self.pids_limit.0
     }
 
-    /// Whether nothing may be written to the image's file system.
+    /// Whether the image's file system is read-only.
     #[must_use]
     pub fn read_only_root(&self) -> bool {
         self.read_only_root
     }
 
-    /// File systems in memory.
+    /// In-memory file systems.
     #[must_use]
     pub fn tmpfs(&self) -> &Tmpfs {
         &self.tmpfs
     }
 
-    /// Who the process runs as; `None`: as the image says.
+    /// The user of the process; `None`: as in the image.
     #[must_use]
     pub fn user(&self) -> Option<&User> {
         self.user.as_ref()
     }
 
-    /// What asks the process to end; `None`: as the image says.
+    /// The stop signal; `None`: as in the image.
     #[must_use]
     pub fn stop_signal(&self) -> Option<&StopSignal> {
         self.stop_signal.as_ref()
     }
 
-    /// From the signal to the end by force.
+    /// Time from the stop signal to the kill.
     #[must_use]
     pub fn stop_grace(&self) -> Duration {
         self.stop_grace.0
@@ -356,7 +357,7 @@ fn in_range<T: Copy + PartialOrd + Default + std::fmt::Display>(
     Ok(given)
 }
 
-/// A span within bounds; absent, the default.
+/// Checks a duration against its range; `None` gives the default.
 fn span_in_range(
     given: Option<Duration>,
     default: Duration,
@@ -392,7 +393,7 @@ fn check_env(name: &str, value: &str) -> Result<(), Reason> {
     }
     if value.contains('\0') {
         return Err(Reason::new(
-            "its value holds a NUL, which no process can be given: leave it out",
+            "its value contains a NUL byte, which no process can receive: remove it",
         ));
     }
     Ok(())

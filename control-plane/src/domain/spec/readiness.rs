@@ -1,4 +1,4 @@
-//! How a started container is found ready, and how patiently it is asked.
+//! The readiness probe of a container, and its timings.
 
 use std::time::Duration;
 
@@ -8,37 +8,37 @@ use super::input::{ProbeTimingsInput, ReadinessInput};
 use super::span_in_range;
 use crate::domain::error::{Reason, Violations};
 
-/// Far beyond any real health path, and short in a log line.
+/// Longer than any real health path, and short enough for a log line.
 const PATH_MAX: usize = 1024;
-/// As long as a full name of a gRPC service ever is.
+/// Longer than any real name of a gRPC service.
 const GRPC_SERVICE_MAX: usize = 255;
 
-/// How a started container is found ready.
+/// The readiness probe of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum Readiness {
-    /// The port accepts a connection.
+    /// The port accepts a TCP connection.
     #[default]
     Tcp,
-    /// A GET of `path` answers with a status from `status_min` to `status_max`.
+    /// A GET of `path` returns a status from `status_min` to `status_max`.
     Http {
         /// Starts with `/`.
         path: String,
         /// 100 to 599.
         status_min: u16,
-        /// 100 to 599, not under `status_min`.
+        /// 100 to 599, at least `status_min`.
         status_max: u16,
     },
     /// `grpc.health.v1.Health/Check` answers SERVING.
     Grpc {
-        /// Empty: the server as a whole.
+        /// The service name; empty for the whole server.
         service: String,
     },
-    /// The image's HEALTHCHECK says healthy.
+    /// The image's HEALTHCHECK reports healthy.
     Healthcheck,
 }
 
 impl Readiness {
-    /// Reads the probe at `field`; what is refused is noted in `violations`.
+    /// Validates the probe at `field`; adds refusals to `violations`.
     pub(super) fn new(
         field: &str,
         input: ReadinessInput,
@@ -111,7 +111,7 @@ fn http(
     if status_min > status_max {
         violations.push(
             format!("{field}.http.status_max"),
-            format!("{status_max} is under status_min, {status_min}: swap them"),
+            format!("{status_max} is less than status_min, {status_min}: swap them"),
         );
     }
     (violations.len() == before).then_some(Readiness::Http {
@@ -121,7 +121,7 @@ fn http(
     })
 }
 
-/// How patiently a container is asked.
+/// Timings of the readiness probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ProbeTimings {
@@ -141,7 +141,7 @@ impl Default for ProbeTimings {
 }
 
 impl ProbeTimings {
-    /// Reads the timings at `field`; what is refused is noted in `violations`.
+    /// Validates the timings at `field`; adds refusals to `violations`.
     pub(super) fn new(
         field: &str,
         input: ProbeTimingsInput,
@@ -172,19 +172,19 @@ impl ProbeTimings {
         })
     }
 
-    /// The longest pause between two probes.
+    /// Maximum pause between two probes.
     #[must_use]
     pub fn period(&self) -> Duration {
         self.period
     }
 
-    /// A probe without an answer for this long has failed.
+    /// Time after which a probe without an answer fails.
     #[must_use]
     pub fn timeout(&self) -> Duration {
         self.timeout
     }
 
-    /// From the start of the container to the first probe.
+    /// Time from the start of the container to the first probe.
     #[must_use]
     pub fn initial_delay(&self) -> Duration {
         self.initial_delay

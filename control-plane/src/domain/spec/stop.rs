@@ -1,20 +1,22 @@
-//! How a container is asked to end.
+//! Stop signals.
 
 use cless_proto::signal::{self, LAST, NAMES};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::error::Reason;
 
-/// The signal that asks a container's process to end, in one spelling: `SIGTERM`, or a number of real time.
+/// A stop signal in its only spelling: a name such as `SIGTERM`, or the number of a real-time
+/// signal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct StopSignal(String);
 
 impl StopSignal {
-    /// From a name, with or without `SIG` and in any case, or a number; `None` if empty: as the image says.
+    /// Parses a name in any case, with or without `SIG`, or a number. Empty gives `None`: as in the
+    /// image.
     ///
     /// # Errors
-    /// If there is no such signal, or it stops a process without ending it.
+    /// If the signal does not exist, or stops a process without ending it.
     pub(super) fn parse(value: &str) -> Result<Option<Self>, Reason> {
         if value.is_empty() {
             return Ok(None);
@@ -35,7 +37,7 @@ impl StopSignal {
         };
         match known.as_deref() {
             Some("SIGSTOP") => Err(Reason::new(
-                "SIGSTOP freezes a process and does not end it: give SIGTERM, SIGINT, SIGQUIT or what the program ends by",
+                "SIGSTOP freezes a process and does not end it: give SIGTERM, SIGINT, SIGQUIT or another signal that ends the program",
             )),
             Some(_) => Ok(known.map(Self)),
             None => {
@@ -48,7 +50,7 @@ impl StopSignal {
         }
     }
 
-    /// Its one spelling.
+    /// The only spelling.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -78,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_no_signal() {
+    fn invalid_signals_are_refused() {
         for bad in [
             "0",
             "65",
@@ -99,7 +101,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_taken_is_taken_again_unchanged(given in "([sS][iI][gG])?[a-zA-Z]{2,6}|[0-9]{1,3}") {
+        fn an_accepted_signal_parses_to_itself(given in "([sS][iI][gG])?[a-zA-Z]{2,6}|[0-9]{1,3}") {
             if let Ok(Some(signal)) = StopSignal::parse(&given) {
                 prop_assert_eq!(StopSignal::parse(signal.as_str()), Ok(Some(signal.clone())));
             }

@@ -1,4 +1,4 @@
-//! What is refused under which name, and what a stored specification reads as.
+//! Refused fields, and reading of stored specifications.
 
 use super::*;
 use crate::domain::error::Error;
@@ -32,7 +32,7 @@ fn an_image_alone_takes_the_defaults() {
     assert_eq!(spec.stop_grace(), Duration::from_secs(10));
 }
 
-/// As the first release stored it; what came later takes its default, and is left out at it again.
+/// The first release stored this; newer fields at their defaults are not stored.
 #[test]
 fn a_specification_stored_before_there_were_limits_is_read_and_stored_unchanged() {
     let old = r#"{"image":"hello:1","port":null,"env":{"A":"1"},"command":[],"args":[],"cpu_millis":1000,"memory_bytes":536870912,"readiness":{"Http":{"path":"/up","status_min":200,"status_max":399}},"pull_policy":"Missing"}"#;
@@ -44,7 +44,7 @@ fn a_specification_stored_before_there_were_limits_is_read_and_stored_unchanged(
 }
 
 #[test]
-fn what_is_stored_is_read_again() {
+fn a_stored_specification_reads_back_unchanged() {
     let spec = read(VersionSpecInput {
         readiness: ReadinessInput::Grpc {
             service: "shop.v1.Cart".to_owned(),
@@ -67,7 +67,7 @@ fn what_is_stored_is_read_again() {
 }
 
 #[test]
-fn a_memory_limit_that_is_refused_takes_no_mount_with_it() {
+fn a_refused_memory_limit_refuses_no_mount() {
     let error = read(VersionSpecInput {
         memory_bytes: 1,
         tmpfs: [("/run".to_owned(), 1 << 20)].into(),
@@ -145,7 +145,7 @@ fn every_bad_field_is_named_at_once() {
 }
 
 #[test]
-fn a_probe_has_a_range_the_right_way_round() {
+fn a_probe_has_an_ordered_status_range() {
     let with = |status_min, status_max| {
         read(VersionSpecInput {
             readiness: ReadinessInput::Http {
@@ -162,7 +162,7 @@ fn a_probe_has_a_range_the_right_way_round() {
 }
 
 #[test]
-fn texts_are_capped_together() {
+fn texts_have_a_common_size_limit() {
     let half = "x".repeat(TEXT_MAX / 2);
     let with = |args: Vec<String>| {
         read(VersionSpecInput {

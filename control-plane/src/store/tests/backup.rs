@@ -9,11 +9,11 @@ fn now() -> SystemTime {
     SystemTime::from(START)
 }
 
-/// A backup taken while writers go on is one moment of the database.
+/// A backup under load is consistent.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_backup_under_load_is_one_moment() {
+async fn a_backup_under_load_is_consistent() {
     if database::on_postgres() {
-        return; // its own tools do it
+        return; // PostgreSQL has its own tools
     }
     let disk = OnDisk::new();
     let store = disk.open().await;
@@ -51,12 +51,12 @@ async fn a_backup_under_load_is_one_moment() {
         let head = head(&copy_store).await;
         assert!((least..=most).contains(&head.revision), "{head:?}");
         assert_eq!(head.epoch, super::head(&store).await.epoch);
-        assert_law(&copy_store).await;
+        assert_rebuilt(&copy_store).await;
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
             let mode = to.metadata().unwrap().permissions().mode();
-            assert_eq!(mode & 0o077, 0, "a backup holds env");
+            assert_eq!(mode & 0o077, 0, "a backup contains env");
         }
     }
     let again = backup(&disk.url(), &disk.folder.path().join("backup0")).await;
@@ -65,9 +65,9 @@ async fn a_backup_under_load_is_one_moment() {
 }
 
 #[tokio::test]
-async fn a_restore_goes_back_in_a_new_epoch_and_keeps_what_it_replaces() {
+async fn a_restore_starts_a_new_epoch_and_keeps_the_replaced_database() {
     if database::on_postgres() {
-        return; // its own tools do it
+        return; // PostgreSQL has its own tools
     }
     let disk = OnDisk::new();
     let store = disk.open().await;
@@ -92,8 +92,8 @@ async fn a_restore_goes_back_in_a_new_epoch_and_keeps_what_it_replaces() {
     assert_eq!(head(&store).await, restored.head);
     assert!(store.get_service(&id("hello")).await.is_ok());
     assert!(store.get_service(&id("later")).await.is_err());
-    assert_law(&store).await;
-    // What was there is whole under its new name.
+    assert_rebuilt(&store).await;
+    // The replaced database is complete under its new name.
     let kept = format!("sqlite://{}?mode=rw", restored.replaced.unwrap().display());
     let kept = Store::open(options(&kept)).await.unwrap();
     assert_eq!(head(&kept).await, before);
@@ -105,9 +105,9 @@ async fn a_restore_goes_back_in_a_new_epoch_and_keeps_what_it_replaces() {
 }
 
 #[tokio::test]
-async fn what_is_no_backup_replaces_nothing() {
+async fn an_invalid_backup_replaces_nothing() {
     if database::on_postgres() {
-        return; // its own tools do it
+        return; // PostgreSQL has its own tools
     }
     let disk = OnDisk::new();
     let store = disk.open().await;
@@ -133,7 +133,7 @@ async fn what_is_no_backup_replaces_nothing() {
 }
 
 #[tokio::test]
-async fn of_postgresql_its_own_tools_make_backups() {
+async fn backups_of_postgresql_are_left_to_its_tools() {
     let url = "postgres://me:secret@db/cless";
     let to = std::path::Path::new("/tmp/x");
     let error = backup(url, to).await.unwrap_err().to_string();

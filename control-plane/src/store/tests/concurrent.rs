@@ -2,7 +2,9 @@ use std::collections::BTreeSet;
 
 use super::super::Since;
 use super::super::entity::route_changes;
-use super::super::write::Outcome;
+use super::super::write::WriteOutcome;
+use tracing::Span;
+
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -32,12 +34,12 @@ async fn revisions_have_no_gaps_and_follow_commits() {
                 seen.push(made.unwrap().revision);
                 for _ in 0..EACH {
                     let refused = store.create_service(new_service(&own, &[]), plain()).await;
-                    assert!(refused.is_err(), "a rollback in between must leave no gap");
+                    assert!(refused.is_err(), "the name is taken");
                     let made = store
                         .create_version(&id("shared"), spec("hello:1"), plain())
                         .await
                         .unwrap();
-                    // An acknowledged write is visible to every reader from then on.
+                    // An acknowledged write is visible to later readers.
                     let read = store.get_version(&id("shared"), made.resource.number).await;
                     assert_eq!(read.unwrap().uid, made.resource.uid);
                     seen.push(made.revision);
@@ -67,13 +69,13 @@ async fn revisions_have_no_gaps_and_follow_commits() {
     assert!(numbers.into_iter().map(i64::from).eq(1..=WRITERS * EACH));
     tokio::time::timeout(Duration::from_secs(10), listener)
         .await
-        .expect("subscribers hear of the last commit")
+        .expect("subscribers learn of the last commit")
         .unwrap();
-    assert_law(&store).await;
+    assert_rebuilt(&store).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn one_of_many_same_requests_creates() {
+async fn one_of_many_equal_requests_creates_the_service() {
     let disk = OnDisk::new();
     let store = disk.open().await;
     let asked: Vec<_> = (0..16)
@@ -81,7 +83,7 @@ async fn one_of_many_same_requests_creates() {
             let store = store.clone();
             tokio::spawn(async move {
                 store
-                    .create_service(new_service("hello", &[]), named("same"))
+                    .create_service(new_service("hello", &[]), with_request_id("same"))
                     .await
                     .unwrap()
             })
@@ -97,9 +99,9 @@ async fn one_of_many_same_requests_creates() {
     assert_eq!((fresh, uids.len()), (1, 1));
 }
 
-/// A caller that goes away in the middle leaves the write whole or absent, and the next writer is not kept waiting.
+/// A cancelled caller leaves the write complete or absent, and does not block the next one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_caller_that_goes_away_tears_nothing() {
+async fn a_cancelled_caller_interrupts_no_write() {
     let disk = OnDisk::new();
     let store = disk.open().await;
     for n in 0..40_u64 {
@@ -108,16 +110,16 @@ async fn a_caller_that_goes_away_tears_nothing() {
         let _ = tokio::time::timeout(Duration::from_micros(n * 100), create).await;
     }
     create(&store, "last").await;
-    assert_law(&store).await;
+    assert_rebuilt(&store).await;
     let head = head(&store).await;
     let services = store.list_services(1000, None).await.unwrap().items;
     assert_eq!(i64::try_from(services.len()).unwrap(), head.revision);
     assert_eq!(*store.subscribe().borrow(), head.revision);
 }
 
-/// A read sees one moment: head and routes belong together while writes go on.
+/// A read is consistent: head and routes match while writes go on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_table_is_read_as_of_one_moment() {
+async fn a_table_is_read_consistently() {
     let disk = OnDisk::new();
     let store = disk.open().await;
     let writer = {
@@ -140,9 +142,9 @@ async fn a_table_is_read_as_of_one_moment() {
     writer.await.unwrap();
 }
 
-/// A write whose deferred insert fails.
-async fn with_a_row_twice(store: &Store) -> Result<Written<()>, Error> {
-    let change = store.write(START, false, |tx| {
+/// Runs a write whose deferred insert fails.
+async fn insert_duplicate_change(store: &Store) -> Result<Written<()>, Error> {
+    let change = store.write(Span::none(), START, false, |tx| {
         Box::pin(async move {
             let known = route_changes::ActiveModel {
                 revision: sea_orm::ActiveValue::Set(1),
@@ -153,15 +155,15 @@ async fn with_a_row_twice(store: &Store) -> Result<Written<()>, Error> {
             };
             let again = <route_changes::Entity as sea_orm::EntityTrait>::insert(known);
             tx.db.defer(again).await?;
-            Ok(Outcome::Changed(()))
+            Ok(WriteOutcome::Changed(()))
         })
     });
     change.await
 }
 
-/// A statement that goes along with a later one fails the write that it is of, and no other of its commit.
+/// A deferred statement that fails, fails its own write and no other of the transaction.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_deferred_insert_that_fails_refuses_its_own_write_only() {
+async fn a_failed_deferred_insert_fails_only_its_own_write() {
     let disk = OnDisk::new();
     let store = disk.open().await;
     create(&store, "shared").await;
@@ -171,11 +173,11 @@ async fn a_deferred_insert_that_fails_refuses_its_own_write_only() {
             if turn % 3 > 0 {
                 let service = id("shared");
                 let made = store.create_version(&service, spec("hello:1"), plain());
-                made.await.expect("it has no part in it");
+                made.await.expect("another write failed");
                 return true;
             }
-            let twice = with_a_row_twice(&store).await;
-            assert!(twice.is_err(), "revision 1 was written twice");
+            let twice = insert_duplicate_change(&store).await;
+            assert!(twice.is_err(), "a duplicate revision was accepted");
             false
         })
     });
@@ -185,25 +187,25 @@ async fn a_deferred_insert_that_fails_refuses_its_own_write_only() {
     }
     assert_eq!(made, 40);
     assert_eq!(head(&store).await.revision, 1 + made);
-    assert_law(&store).await;
+    assert_rebuilt(&store).await;
 }
 
-/// The statements of a write that is alone go along with COMMIT: if one fails, nothing of it is kept, and the next write
-/// finds all as it was.
+/// The statements of a lone write are sent with COMMIT. If one fails, nothing is kept, and the next
+/// write succeeds.
 #[tokio::test]
-async fn a_write_alone_that_fails_at_commit_leaves_nothing_behind() {
+async fn a_lone_write_that_fails_at_commit_changes_nothing() {
     let disk = OnDisk::new();
     let store = disk.open().await;
     create(&store, "alone").await;
     for turn in 0..3 {
         let before = head(&store).await;
-        let twice = with_a_row_twice(&store).await;
-        assert!(twice.is_err(), "revision 1 was written twice");
+        let twice = insert_duplicate_change(&store).await;
+        assert!(twice.is_err(), "a duplicate revision was accepted");
         assert_eq!(head(&store).await, before);
         let service = id("alone");
         let made = store.create_version(&service, spec("hello:1"), plain());
-        assert_eq!(made.await.expect("free to write").revision, 2 + turn);
-        assert_law(&store).await;
+        assert_eq!(made.await.expect("the writer recovered").revision, 2 + turn);
+        assert_rebuilt(&store).await;
     }
     store.close().await.unwrap();
     assert_eq!(head(&disk.open().await).await.revision, 4, "on disk");

@@ -1,5 +1,7 @@
-use super::super::write::{KEEP_CHANGES, Outcome};
+use super::super::write::{MIN_CHANGES_KEPT, WriteOutcome};
 use super::super::{RouteOp, Since};
+use tracing::Span;
+
 use super::*;
 
 #[tokio::test]
@@ -52,7 +54,7 @@ async fn a_delta_holds_what_changed_since() {
 }
 
 #[tokio::test]
-async fn subscribers_hear_of_commits() {
+async fn subscribers_learn_of_commits() {
     let store = memory().await;
     let mut revisions = store.subscribe();
     assert_eq!(*revisions.borrow_and_update(), 0);
@@ -70,10 +72,10 @@ async fn subscribers_hear_of_commits() {
 
 async fn clean(store: &Store, now: Timestamp, keep: i64) {
     store
-        .write(now, false, move |tx| {
+        .write(Span::none(), now, false, move |tx| {
             Box::pin(async move {
-                tx.clean(keep).await?;
-                Ok(Outcome::Changed(()))
+                tx.compact(keep).await?;
+                Ok(WriteOutcome::Changed(()))
             })
         })
         .await
@@ -86,10 +88,10 @@ async fn old_changes_are_compacted_and_young_ones_kept() {
     for n in 0..10 {
         create(&store, &format!("s{n}")).await;
     }
-    // All are younger than an hour.
+    // All changes are younger than an hour.
     clean(&store, later(60 * 60 - 1), 4).await;
     assert_eq!(head(&store).await.compacted_revision, 0);
-    // Now they are not, but the last four are kept for their number.
+    // Now they are older, but the last four are kept for their number.
     clean(&store, later(60 * 60 + 1), 4).await;
     let compacted = head(&store).await.compacted_revision;
     assert_eq!((head(&store).await.revision, compacted), (12, 8));
@@ -103,20 +105,20 @@ async fn old_changes_are_compacted_and_young_ones_kept() {
     ));
     assert!(store.digest_at(8).await.unwrap().is_some());
     assert_eq!(store.digest_at(7).await.unwrap(), None);
-    // The two clean-ups themselves are young.
+    // The changes of the two compactions are young.
     clean(&store, later(60 * 60 + 2), 0).await;
     assert_eq!(head(&store).await.compacted_revision, 10);
-    assert_law(&store).await;
+    assert_rebuilt(&store).await;
 }
 
 #[tokio::test]
 async fn compaction_happens_by_itself() {
     let store = memory().await;
     create(&store, "hello").await;
-    let count = KEEP_CHANGES + 600;
-    // Straight into the log: ten thousand real writes would take a minute.
+    let count = MIN_CHANGES_KEPT + 600;
+    // Inserted directly: ten thousand real writes would take a minute.
     store
-        .write(START, false, move |tx| {
+        .write(Span::none(), START, false, move |tx| {
             Box::pin(async move {
                 use sea_orm::ConnectionTrait;
                 let fill = format!(
@@ -127,7 +129,7 @@ async fn compaction_happens_by_itself() {
                 tx.db
                     .execute_unprepared(&format!("UPDATE feed_state SET revision = {count}"))
                     .await?;
-                Ok(Outcome::Quiet(()))
+                Ok(WriteOutcome::Unpublished(()))
             })
         })
         .await
@@ -142,7 +144,7 @@ async fn compaction_happens_by_itself() {
     let head = head(&store).await;
     assert_eq!(head.revision, count + 256);
     assert!(head.compacted_revision > 256, "{head:?}");
-    assert!(head.revision - head.compacted_revision >= KEEP_CHANGES);
+    assert!(head.revision - head.compacted_revision >= MIN_CHANGES_KEPT);
     assert!(matches!(
         store.changes_since(1).await.unwrap(),
         Since::Compacted(_)
@@ -165,7 +167,7 @@ async fn a_new_epoch_forgets_history_and_keeps_the_table() {
         store.changes_since(before.revision).await.unwrap(),
         Since::Compacted(_)
     ));
-    assert_law(&store).await;
+    assert_rebuilt(&store).await;
     create(&store, "third").await;
     assert!(matches!(
         store.changes_since(after.revision).await.unwrap(),

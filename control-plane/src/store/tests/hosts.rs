@@ -1,4 +1,4 @@
-//! Hosts belong to one service at a time.
+//! A host belongs to one service at a time.
 
 use super::services::patch_hosts;
 use super::*;
@@ -21,7 +21,7 @@ async fn hosts_of_every_kind_conflict() {
     create(&store, "b").await;
     let before = head(&store).await;
 
-    // Extra against default, extra and tag.
+    // An extra host against a default, an extra and a tag host.
     for taken in ["a.localhost", "shop.example", "next--a.localhost"] {
         let error = store
             .update_service(
@@ -37,13 +37,13 @@ async fn hosts_of_every_kind_conflict() {
             "{error}"
         );
     }
-    // Default against extra.
+    // A default host against an extra host.
     let error = store
         .create_service(new_service("c", &[]), plain())
         .await
         .unwrap_err();
     assert!(matches!(error, Error::HostTaken { .. }), "{error}");
-    // Tag against extra.
+    // A tag host against an extra host.
     store
         .update_service(&id("b"), None, patch_hosts(&["new--a.localhost"]), plain())
         .await
@@ -56,11 +56,11 @@ async fn hosts_of_every_kind_conflict() {
         "{error}"
     );
     assert_eq!(head(&store).await.revision, before.revision + 1);
-    assert_law(&store).await;
+    assert_rebuilt(&store).await;
 }
 
 #[tokio::test]
-async fn hosts_are_free_again_when_given_up() {
+async fn released_hosts_are_free_again() {
     let store = memory().await;
     store
         .create_service(new_service("a", &["shop.example"]), plain())
@@ -83,7 +83,7 @@ async fn hosts_are_free_again_when_given_up() {
 }
 
 #[tokio::test]
-async fn hosts_given_twice_are_named() {
+async fn repeated_hosts_are_refused() {
     let store = memory().await;
     let new = new_service("a", &["x.example", "a.localhost", "x.example"]);
     let error = store.create_service(new, plain()).await.unwrap_err();

@@ -7,7 +7,7 @@ use crate::domain::{ImageDigest, NodeName, NodeOutcome, ServicePatch, Verificati
 use super::super::{RouteOp, Since};
 use super::*;
 
-/// One write; most name something that exists, some do not.
+/// One write, most often of an existing resource.
 #[derive(Debug, Clone)]
 enum Op {
     CreateService(usize, Vec<usize>),
@@ -64,7 +64,7 @@ fn any_op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Does one write; what it answers is checked elsewhere, here only what it leaves behind.
+/// Performs one write. Other tests check its answer; here only its effect matters.
 async fn perform(store: &Store, op: Op) {
     let names = |at: &[usize]| at.iter().map(|&at| host(HOSTS[at])).collect::<Vec<_>>();
     match op {
@@ -154,7 +154,7 @@ async fn perform(store: &Store, op: Op) {
         Op::CheckOnly(s) => {
             let before = head(store).await;
             let _ = store
-                .delete_service(&id(SERVICES[s]), None, check_only())
+                .delete_service(&id(SERVICES[s]), None, validate_only())
                 .await;
             assert_eq!(head(store).await, before);
         }
@@ -164,7 +164,7 @@ async fn perform(store: &Store, op: Op) {
     }
 }
 
-/// A follower that knows nothing but deltas, as a proxy does.
+/// A follower that applies deltas, as a proxy does.
 #[derive(Default)]
 struct Follower {
     revision: i64,
@@ -223,7 +223,7 @@ proptest! {
         runtime.block_on(async {
             let store = memory().await;
             let mut follower = Follower::default();
-            // So that most sequences have something to work on.
+            // Most sequences need something to work on.
             for name in ["a", "b"] {
                 create(&store, name).await;
                 add_version(&store, name).await;
@@ -234,7 +234,7 @@ proptest! {
                 perform(&store, op).await;
                 let after = head(&store).await.revision;
                 assert!(after == before || after == before + 1);
-                assert_law(&store).await;
+                assert_rebuilt(&store).await;
                 if follow {
                     follower.follow(&store).await;
                 }

@@ -1,17 +1,17 @@
-//! Tests of the store on real databases: files in a temporary folder, or in memory where only logic is at stake; with
-//! `CLESS_TEST_DATABASE=postgres`, databases of a PostgreSQL server instead of both.
+//! Tests of the store on files in a temporary folder, or in memory if only logic matters. With
+//! `CLESS_TEST_DATABASE=postgres` they use databases of a PostgreSQL server instead.
 
 mod backup;
 mod concurrent;
 #[path = "../../../tests/it/database.rs"]
 mod database;
+mod failures;
 mod feed;
 mod hosts;
 mod law;
 mod open;
 mod services;
 mod traffic;
-mod trouble;
 mod versions;
 
 use std::path::PathBuf;
@@ -26,9 +26,9 @@ use crate::domain::{
     Violations,
 };
 
-use super::{Error, Head, NewService, Store, StoreOptions, WriteOptions, Written};
+use super::{Error, FeedSource, Head, NewService, Store, StoreOptions, WriteOptions, Written};
 
-/// The time at which tests begin.
+/// The time of most writes.
 const START: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
 
 fn later(seconds: u64) -> Timestamp {
@@ -39,7 +39,7 @@ fn options(url: &str) -> StoreOptions {
     StoreOptions {
         url: url.to_owned(),
         domain: Domain::parse("localhost").unwrap(),
-        // Any function of the route will do; this one shows all of it.
+        // Any injective function of the route is sufficient.
         codec: Arc::new(|route| format!("{route:?}").into_bytes()),
     }
 }
@@ -54,7 +54,7 @@ async fn memory() -> Store {
         .unwrap()
 }
 
-/// A database in a folder of its own.
+/// A database in its own folder.
 struct OnDisk {
     folder: TempDir,
 }
@@ -70,7 +70,7 @@ impl OnDisk {
         database::url_of(self.folder.path())
     }
 
-    /// The file, on SQLite.
+    /// The file of a SQLite database.
     fn path(&self) -> PathBuf {
         self.folder.path().join("cless.db")
     }
@@ -104,14 +104,14 @@ fn plain() -> WriteOptions {
     WriteOptions::at(START)
 }
 
-fn check_only() -> WriteOptions {
+fn validate_only() -> WriteOptions {
     WriteOptions {
         validate_only: true,
         ..plain()
     }
 }
 
-fn named(request: &str) -> WriteOptions {
+fn with_request_id(request: &str) -> WriteOptions {
     WriteOptions {
         request_id: RequestId::parse(request).unwrap(),
         ..plain()
@@ -176,8 +176,8 @@ async fn set_traffic(
         .await
 }
 
-/// The stored table must be what a rebuild from the rows gives.
-async fn assert_law(store: &Store) {
+/// Asserts that the stored table equals a rebuild from the rows.
+async fn assert_rebuilt(store: &Store) {
     let (head, routes) = store.load_table().await.unwrap();
     let built = super::table::rebuild(&store.inner.connections.reader, &store.inner)
         .await

@@ -1,5 +1,7 @@
 use sea_orm::ConnectionTrait;
 
+use tracing::Span;
+
 use super::*;
 
 async fn refused(url: &str) -> String {
@@ -10,7 +12,7 @@ async fn refused(url: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_was_acknowledged_is_there_after_reopening() {
+async fn acknowledged_writes_survive_a_reopening() {
     let disk = OnDisk::new();
     let store = disk.open().await;
     create(&store, "hello").await;
@@ -32,14 +34,14 @@ async fn what_was_acknowledged_is_there_after_reopening() {
     );
     assert_eq!(before, after);
     assert_eq!(*store.subscribe().borrow(), before.0.0.revision);
-    assert_law(&store).await;
+    assert_rebuilt(&store).await;
 }
 
-/// Dropping without closing leaves a WAL behind, as a kill does.
+/// A store dropped without closing leaves a WAL behind, as a kill does.
 #[tokio::test]
-async fn what_was_acknowledged_is_there_without_closing() {
+async fn acknowledged_writes_survive_without_closing() {
     if database::on_postgres() {
-        return; // of files
+        return; // a test of files
     }
     let disk = OnDisk::new();
     let store = disk.open().await;
@@ -59,7 +61,7 @@ async fn what_was_acknowledged_is_there_without_closing() {
 #[tokio::test]
 async fn the_database_is_durable_and_private() {
     if database::on_postgres() {
-        return; // of files
+        return; // a test of files
     }
     let disk = OnDisk::new();
     let store = disk.open().await;
@@ -80,10 +82,10 @@ async fn the_database_is_durable_and_private() {
                 .unwrap()
         };
         let written = store
-            .write(START, false, move |tx| {
+            .write(Span::none(), START, false, move |tx| {
                 Box::pin(async move {
                     let row = tx.db.query_one_raw(ask()).await?;
-                    Ok(super::super::write::Outcome::Same(read(row)))
+                    Ok(super::super::write::WriteOutcome::Unchanged(read(row)))
                 })
             })
             .await
@@ -94,7 +96,7 @@ async fn the_database_is_durable_and_private() {
             "journal_mode" => ["wal", "wal"],
             "synchronous" => ["2", "2"],
             "foreign_keys" => ["1", "1"],
-            // The writer asks again by itself.
+            // The writer retries itself.
             _ => ["10", "5000"],
         };
         assert_eq!([written.resource, read], expected, "{pragma}");
@@ -130,7 +132,7 @@ async fn a_newer_database_is_refused() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_opened_says_what_to_do() {
+async fn open_errors_carry_a_remedy() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| format!("sqlite://{}/{name}", folder.path().display());
     std::fs::write(
@@ -180,7 +182,7 @@ async fn another_domain_moves_the_hosts_in_a_new_epoch() {
         .create_service(new_service("b", &["hello.localhost"]), plain())
         .await;
     assert!(free.is_ok());
-    assert_law(&store).await;
+    assert_rebuilt(&store).await;
 }
 
 #[tokio::test]
@@ -193,7 +195,7 @@ async fn reopening_unchanged_keeps_the_epoch() {
     assert_eq!(head(&disk.open().await).await, before);
 }
 
-/// With the encoder that serves, for what it leaves out decides.
+/// Uses the production encoder, whose omission of defaults decides.
 #[tokio::test]
 async fn a_version_stored_before_there_were_limits_is_read_and_keeps_the_epoch() {
     let disk = OnDisk::new();
@@ -218,18 +220,18 @@ async fn a_version_stored_before_there_were_limits_is_read_and_keeps_the_epoch()
     assert_eq!(head(&store).await, before);
     let version = store.get_version(&id("hello"), number(1)).await.unwrap();
     assert_eq!(version.spec, spec("hello:1"));
-    assert_law(&store).await;
+    assert_rebuilt(&store).await;
 }
 
 #[tokio::test]
 async fn a_thousand_services_open_within_a_second() {
     if database::on_postgres() {
-        return; // of files
+        return; // a test of files
     }
     let disk = OnDisk::new();
     let store = disk.open().await;
     store
-        .write(START, false, |tx| {
+        .write(Span::none(), START, false, |tx| {
             Box::pin(async move {
                 let fill = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) \
                     INSERT INTO services SELECT printf('%08x-0000-7000-8000-000000000000', i), 's' || i, '[]', '{}', '{}', \
@@ -240,23 +242,23 @@ async fn a_thousand_services_open_within_a_second() {
                     NULL, 1, 0, NULL, NULL FROM services";
                 tx.db.execute_unprepared(fill).await?;
                 tx.rebuild_table().await?;
-                Ok(super::super::write::Outcome::Changed(()))
+                Ok(super::super::write::WriteOutcome::Changed(()))
             })
         })
         .await
         .unwrap();
-    assert_law(&store).await;
+    assert_rebuilt(&store).await;
     store.close().await.unwrap();
     let begin = std::time::Instant::now();
     let store = disk.open().await;
-    // Measured, not asserted tightly: 1 s is the promise for a release build, this is none.
+    // A loose limit: the promise of 1 s is for a release build.
     let took = begin.elapsed();
     assert!(took < Duration::from_secs(5), "{took:?}");
-    eprintln_took(took);
+    print_time(took);
     assert_eq!(store.load_table().await.unwrap().1.len(), 1000);
 }
 
-#[expect(clippy::print_stderr, reason = "shown with --nocapture, to measure by")]
-fn eprintln_took(took: Duration) {
+#[expect(clippy::print_stderr, reason = "a measurement for --nocapture")]
+fn print_time(took: Duration) {
     eprintln!("opened 1000 services in {took:?}");
 }

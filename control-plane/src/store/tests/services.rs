@@ -39,11 +39,11 @@ async fn a_service_reads_back_as_written() {
     assert_eq!(service.state, ServiceState::NoTraffic);
     assert_eq!(service.revision, 1);
     assert_eq!(service.create_time, START);
-    assert_law(&store).await;
+    assert_rebuilt(&store).await;
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_named() {
+async fn not_found_errors_name_the_resource() {
     let store = memory().await;
     let error = store.get_service(&id("nobody")).await.unwrap_err();
     assert!(
@@ -103,7 +103,7 @@ async fn an_update_changes_what_it_names() {
     assert_ne!(after.resource.etag, before.etag);
     assert_eq!(after.resource.revision, after.revision);
     assert!(route_text(&store, "hello").await.contains("concurrency: 7"));
-    assert_law(&store).await;
+    assert_rebuilt(&store).await;
 }
 
 #[tokio::test]
@@ -153,7 +153,7 @@ async fn an_old_etag_is_refused() {
 }
 
 #[tokio::test]
-async fn a_recreated_service_is_another_one() {
+async fn a_recreated_service_has_a_new_identity() {
     let store = memory().await;
     let first = create(&store, "hello").await;
     let old_version = add_version(&store, "hello").await;
@@ -166,7 +166,7 @@ async fn a_recreated_service_is_another_one() {
         .delete_service(&id("hello"), None, plain())
         .await
         .unwrap();
-    assert_law(&store).await;
+    assert_rebuilt(&store).await;
     assert_eq!(head(&store).await.digest, [0; 32]);
     let second = create(&store, "hello").await;
     let new_version = add_version(&store, "hello").await;
@@ -201,18 +201,18 @@ async fn a_recreated_service_is_another_one() {
         ]
     );
     assert_eq!(changes.routes.len(), 1);
-    assert_law(&store).await;
+    assert_rebuilt(&store).await;
 }
 
 #[tokio::test]
 async fn a_repeated_create_answers_as_the_first() {
     let store = memory().await;
     let first = store
-        .create_service(new_service("hello", &["x.example"]), named("r1"))
+        .create_service(new_service("hello", &["x.example"]), with_request_id("r1"))
         .await
         .unwrap();
     let again = store
-        .create_service(new_service("hello", &["x.example"]), named("r1"))
+        .create_service(new_service("hello", &["x.example"]), with_request_id("r1"))
         .await
         .unwrap();
     assert!(again.replayed);
@@ -221,15 +221,15 @@ async fn a_repeated_create_answers_as_the_first() {
     assert_eq!(head(&store).await.revision, 1);
 
     let other = store
-        .create_service(new_service("hello", &["y.example"]), named("r1"))
+        .create_service(new_service("hello", &["y.example"]), with_request_id("r1"))
         .await
         .unwrap_err();
     assert!(matches!(other, Error::RequestIdReused { .. }), "{other}");
 
-    // An id is forgotten after a day, and a failed request does not use it up.
+    // An id expires after a day, and a failed request does not use it.
     let next_day = WriteOptions {
         now: later(24 * 60 * 60 + 1),
-        ..named("r1")
+        ..with_request_id("r1")
     };
     let fresh = store
         .create_service(new_service("other", &[]), next_day)
@@ -237,20 +237,20 @@ async fn a_repeated_create_answers_as_the_first() {
         .unwrap();
     assert!(!fresh.replayed);
     let taken = store
-        .create_service(new_service("other", &[]), named("r2"))
+        .create_service(new_service("other", &[]), with_request_id("r2"))
         .await;
     assert!(taken.is_err());
     let free = store
-        .create_service(new_service("third", &[]), named("r2"))
+        .create_service(new_service("third", &[]), with_request_id("r2"))
         .await;
     assert!(free.is_ok());
 }
 
 #[tokio::test]
-async fn a_repeat_after_the_deletion_says_so() {
+async fn a_repeat_after_the_deletion_is_not_found() {
     let store = memory().await;
     store
-        .create_service(new_service("hello", &[]), named("r1"))
+        .create_service(new_service("hello", &[]), with_request_id("r1"))
         .await
         .unwrap();
     store
@@ -258,7 +258,7 @@ async fn a_repeat_after_the_deletion_says_so() {
         .await
         .unwrap();
     let again = store
-        .create_service(new_service("hello", &[]), named("r1"))
+        .create_service(new_service("hello", &[]), with_request_id("r1"))
         .await
         .unwrap_err();
     assert!(matches!(again, Error::NotFound { .. }), "{again}");
@@ -285,7 +285,7 @@ async fn services_are_listed_by_name_page_by_page() {
 }
 
 #[tokio::test]
-async fn a_check_alone_changes_nothing() {
+async fn validate_only_changes_nothing() {
     let store = memory().await;
     create(&store, "hello").await;
     add_version(&store, "hello").await;
@@ -295,13 +295,13 @@ async fn a_check_alone_changes_nothing() {
     );
 
     let made = store
-        .create_service(new_service("new", &["x.example"]), check_only())
+        .create_service(new_service("new", &["x.example"]), validate_only())
         .await
         .unwrap();
     assert_eq!(made.revision, before.0.revision + 1);
     let with_id = WriteOptions {
         validate_only: true,
-        ..named("r1")
+        ..with_request_id("r1")
     };
     store
         .create_version(&id("hello"), spec("a"), with_id)
@@ -312,7 +312,7 @@ async fn a_check_alone_changes_nothing() {
             &id("hello"),
             None,
             patch_hosts(&["y.example"]),
-            check_only(),
+            validate_only(),
         )
         .await
         .unwrap();
@@ -322,20 +322,20 @@ async fn a_check_alone_changes_nothing() {
             split("hello", &[(1, 100, "t")]),
             None,
             ChangeNote::default(),
-            check_only(),
+            validate_only(),
         )
         .await
         .unwrap();
     store
-        .delete_version(&id("hello"), number(1), None, check_only())
+        .delete_version(&id("hello"), number(1), None, validate_only())
         .await
         .unwrap();
     store
-        .delete_service(&id("hello"), None, check_only())
+        .delete_service(&id("hello"), None, validate_only())
         .await
         .unwrap();
     let refused = store
-        .create_service(new_service("hello", &[]), check_only())
+        .create_service(new_service("hello", &[]), validate_only())
         .await;
     assert!(matches!(refused, Err(Error::AlreadyExists { .. })));
 
@@ -346,9 +346,9 @@ async fn a_check_alone_changes_nothing() {
     assert_eq!(before, after);
     assert_eq!(*store.subscribe().borrow(), before.0.revision);
     let free = store
-        .create_service(new_service("new", &["x.example"]), named("r1"))
+        .create_service(new_service("new", &["x.example"]), with_request_id("r1"))
         .await
         .unwrap();
     assert!(!free.replayed);
-    assert_law(&store).await;
+    assert_rebuilt(&store).await;
 }

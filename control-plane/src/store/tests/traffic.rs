@@ -20,7 +20,7 @@ async fn roll_back(store: &Store, to: Option<i32>) -> Result<Written<Traffic>, E
 }
 
 #[tokio::test]
-async fn traffic_is_set_and_remembered() {
+async fn traffic_is_set_and_kept_in_history() {
     let store = three_versions().await;
     let none = store.get_traffic(&id("hello")).await.unwrap();
     assert_eq!((none.revision, none.split.targets().len()), (0, 0));
@@ -63,7 +63,7 @@ async fn traffic_is_set_and_remembered() {
         route.contains("slots: None") && route.contains("versions: []"),
         "{route}"
     );
-    assert_law(&store).await;
+    assert_rebuilt(&store).await;
 }
 
 #[tokio::test]
@@ -120,7 +120,7 @@ async fn a_repeated_change_is_made_once() {
                     targets,
                     None,
                     ChangeNote::default(),
-                    named("t1"),
+                    with_request_id("t1"),
                 )
                 .await
         }
@@ -170,7 +170,7 @@ async fn rollback_copies_the_revision_before() {
         matches!(&missing, Error::NotFound { name, .. } if name == "services/hello/traffic/revisions/9"),
         "{missing}"
     );
-    assert_law(&store).await;
+    assert_rebuilt(&store).await;
 }
 
 #[tokio::test]
@@ -222,5 +222,5 @@ async fn a_route_beyond_the_limit_is_refused_whole() {
         "{error}"
     );
     assert_eq!(head(&store).await, before);
-    assert_law(&store).await;
+    assert_rebuilt(&store).await;
 }

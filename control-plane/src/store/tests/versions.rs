@@ -99,7 +99,7 @@ async fn a_repeated_create_makes_one_version() {
         let store = store.clone();
         async move {
             store
-                .create_version(&id("hello"), spec(image), named("r1"))
+                .create_version(&id("hello"), spec(image), with_request_id("r1"))
                 .await
         }
     };
@@ -148,7 +148,7 @@ async fn a_version_in_use_stays() {
         .delete_version(&id("hello"), number(3), Some(&three.etag), plain())
         .await
         .unwrap();
-    assert_law(&store).await;
+    assert_rebuilt(&store).await;
 }
 
 #[tokio::test]
@@ -174,11 +174,11 @@ async fn the_first_digest_stands_and_reaches_the_route() {
             .await
             .contains(digest('a').as_str())
     );
-    assert_law(&store).await;
+    assert_rebuilt(&store).await;
 }
 
 #[tokio::test]
-async fn a_proof_is_in_the_route_until_it_ends() {
+async fn a_verification_is_in_the_route_until_it_ends() {
     let store = memory().await;
     create(&store, "hello").await;
     let version = add_version(&store, "hello").await;
@@ -223,11 +223,11 @@ async fn a_proof_is_in_the_route_until_it_ends() {
         !route.contains("hello:1"),
         "nothing reaches it any more: {route}"
     );
-    assert_law(&store).await;
+    assert_rebuilt(&store).await;
 }
 
 #[tokio::test]
-async fn a_proof_ends_at_its_deadline_and_may_be_asked_for_again() {
+async fn a_verification_ends_at_its_deadline_and_may_be_repeated() {
     let store = memory().await;
     create(&store, "hello").await;
     let version = add_version(&store, "hello").await;
@@ -241,9 +241,9 @@ async fn a_proof_ends_at_its_deadline_and_may_be_asked_for_again() {
         .apply_verification(&version.uid, VerificationEvent::Tick, later(120))
         .await
         .unwrap();
-    let proof = late.resource.verification.unwrap();
-    assert_eq!(proof.state(), VerificationState::Failed);
-    assert!(proof.message().contains("n1"));
+    let verification = late.resource.verification.unwrap();
+    assert_eq!(verification.state(), VerificationState::Failed);
+    assert!(verification.message().contains("n1"));
 
     begin(&store, "again", &["n1"]).await;
     let stale = store
@@ -261,11 +261,11 @@ async fn a_proof_ends_at_its_deadline_and_may_be_asked_for_again() {
         .apply_verification(&version.uid, VerificationEvent::Tick, START)
         .await;
     assert!(matches!(gone, Err(Error::NotFound { .. })));
-    assert_law(&store).await;
+    assert_rebuilt(&store).await;
 }
 
 #[tokio::test]
-async fn nobody_to_ask_is_refused() {
+async fn a_verification_without_nodes_is_refused() {
     let store = memory().await;
     create(&store, "hello").await;
     add_version(&store, "hello").await;

@@ -2,8 +2,8 @@
 //! tell is never refused for it.
 
 use super::wire::Node;
-use crate::instance::report as domain;
 use crate::isolation::{State, Status};
+use crate::report as domain;
 use cless_proto::v1 as pb;
 use domain::{FailureReason, InstanceState, NodeReport, VerifyResult};
 use prost::Message as _;

@@ -1,164 +1,143 @@
-//! An HTTP/1 connection to an instance, driven by the request that is on it.
+//! An HTTP/1 connection to an instance, driven by the task of the request on it.
 //!
-//! Our own and not hyper's, whose connection is a task behind two channels: here the task that serves a client
-//! writes the request and reads the response itself, so that an exchange costs two turns of the scheduler, and a
-//! short request one write. Whoever holds an [`Http1`] polls it:
-//!
-//! - with a request on it: [`Http1::send`] until the response's head, then [`Http1::poll_frame`] for its body;
-//! - idle: nobody, until a look ([`Http1::is_open`]) finds it closed or the next request is sent.
-//!
-//! A request whose body is not here whole when the response is goes on in a task of its own, since then bytes flow
-//! that no reader of the response asks for; its connection carries no other.
+//! [`Http1Conn::send`] writes the request and reads the response head; [`Http1Conn::poll_frame`]
+//! reads the response body. An idle connection is not polled until it is reused. A request body
+//! that is incomplete when the response head arrives continues in a task of its own; its
+//! connection carries no other request.
 //!
 //! ```text
-//!  Request ─► upload ─► socket ─► buffer ─► head ─► Response
-//!                                   └─────► decode ─► frames, trailers
+//!  Request ─► upload ─► socket ─► buffer ─► h1_head ─► Response
+//!                                   └─────► h1_decode ─► frames, trailers
 //! ```
 //!
-//! [`head`] and [`decode`] are pure. They forgive nothing that could be read in two ways: such a response is an error.
+//! Decision: no `hyper::client::conn`, which is a task behind two channels. Here the task that
+//! serves the client also does the upstream I/O, so a request costs two scheduler turns and a short
+//! one a single write. The bar `cpu_per_request` of case h1-1k (at most 0.90 of nginx and HAProxy)
+//! holds this codec in place; `make bench-proxy --cases h1-1k` measures it.
 
-pub(in super::super) mod decode;
-#[cfg(test)]
-mod fuzz;
-mod head;
 mod upload;
 
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, Cursor};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Frame;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncReadExt as _, Chain, Join, join};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_util::io::poll_read_buf;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::debug;
 
-use self::decode::{Decoder, Next};
-use self::head::Head;
 use self::upload::Upload;
-use super::super::body::RequestBody;
-use super::super::incoming::Incoming;
-use super::lease::Failed;
+use super::request_body::UploadBody;
+use super::send_error::SendError;
+use crate::proxy::wire::h1_decode::{BodyDecoder, Decoded};
+use crate::proxy::wire::h1_error::Error;
+use crate::proxy::wire::h1_head::{self, MAX_HEAD, ResponseHead};
+use crate::proxy::wire::incoming::Incoming;
 
-/// What is read at once, at least and at most. Between them it follows the length of the last response.
-const LEAST_READ: usize = 8 * 1024;
-const MOST_READ: usize = 128 * 1024;
-
-/// Why there is no response, or not the whole of it.
-#[derive(Debug, thiserror::Error)]
-pub(in super::super) enum Error {
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    /// RFC 9112 section 8.
-    #[error("the connection ended before the response did")]
-    Incomplete,
-    #[error("the response is malformed: {0}")]
-    Malformed(&'static str),
-    /// The fault is not the instance's.
-    #[error("the request's body broke off: {0}")]
-    Body(Box<super::super::body::Error>),
-}
+/// Limits of a single read in bytes. In between, it follows the length of the last response.
+const MIN_READ: usize = 8 * 1024;
+const MAX_READ: usize = MAX_HEAD;
 
 /// One connection. Dropped, it is closed.
 #[derive(Debug)]
-pub(super) struct Http1 {
+pub(super) struct Http1Conn {
     reader: OwnedReadHalf,
-    /// `None`: a task has it, which sends the rest of a request.
+    /// `None`: a task owns it and sends the rest of a request.
     writer: Option<OwnedWriteHalf>,
-    /// What was read and is of no message yet.
+    /// Bytes that were read and not parsed.
     buffer: BytesMut,
-    /// Bytes of the response at hand so far, and of the one before.
-    taken: usize,
-    usual: usize,
-    /// Once the response is over it can carry another request.
-    keeps: bool,
+    /// Bytes of the current response so far, and of the previous one.
+    received: usize,
+    previous: usize,
+    /// Another request may follow the current response.
+    keep_alive: bool,
     open: TaskTrackerToken,
 }
 
-impl Http1 {
-    /// Over a new `stream`. `open`: counts it while it is open.
+impl Http1Conn {
+    /// `open`: counts the connection while it is open.
     pub(super) fn new(stream: TcpStream, open: TaskTrackerToken) -> Self {
         let (reader, writer) = stream.into_split();
         Self {
             reader,
             writer: Some(writer),
             buffer: BytesMut::new(),
-            taken: 0,
-            usual: 0,
-            keeps: true,
+            received: 0,
+            previous: 0,
+            keep_alive: true,
             open,
         }
     }
 
-    /// Whether another request may follow the one that is over.
-    pub(super) fn is_kept(&self) -> bool {
-        self.keeps && self.buffer.is_empty()
+    /// Whether another request may follow the finished one.
+    pub(super) fn is_reusable(&self) -> bool {
+        self.keep_alive && self.buffer.is_empty()
     }
 
-    /// Looks whether it is still open, while it idles: nothing comes then, not even an end.
+    /// Whether an idle connection is still open: nothing arrives on it, not even its end.
     pub(super) fn is_open(&mut self) -> bool {
-        let mut nobody = Context::from_waker(Waker::noop());
-        self.is_kept() && self.poll_read(&mut nobody).is_pending()
+        let mut cx = Context::from_waker(Waker::noop());
+        self.is_reusable() && self.poll_read(&mut cx).is_pending()
     }
 
-    /// Sends a request, and reads until the response's head is there.
-    pub(super) async fn send(
+    pub(super) async fn send<B: UploadBody>(
         &mut self,
-        request: Box<Request<RequestBody>>,
-    ) -> Result<Response<Incoming>, Failed> {
+        request: Box<Request<B>>,
+    ) -> Result<Response<Incoming>, SendError<B>> {
         let is_head = *request.method() == Method::HEAD;
         let mut upload = Upload::new(request);
-        self.usual = std::mem::take(&mut self.taken);
-        let answered = poll_fn(|cx| self.poll_head(&mut upload, is_head, cx)).await;
-        let head = match answered {
+        self.previous = std::mem::take(&mut self.received);
+        let head = poll_fn(|cx| self.poll_head(&mut upload, is_head, cx)).await;
+        let head = match head {
             Ok(head) => head,
             Err(error) => {
-                self.keeps = false;
-                return Err(Failed {
+                self.keep_alive = false;
+                return Err(SendError {
                     error: error.into(),
                     unsent: upload.into_unsent(),
                 });
             }
         };
-        self.keeps = head.keeps && upload.is_over();
-        if !upload.is_over()
+        self.keep_alive = head.keep_alive && upload.is_complete();
+        if !upload.is_complete()
             && let Some(writer) = self.writer.take()
         {
-            tokio::task::spawn_local(upload.go_on(writer));
+            tokio::task::spawn_local(upload.send_rest(writer));
         }
-        Ok(head.response.map(Incoming::Framed))
+        Ok(head.response.map(Incoming::Http1Response))
     }
 
-    /// Moves the request out and the response in; ready with the head of the latter.
-    fn poll_head(
+    /// Sends the request while it reads; ready with the response head.
+    fn poll_head<B: UploadBody>(
         &mut self,
-        upload: &mut Upload,
+        upload: &mut Upload<B>,
         is_head: bool,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Head, Error>> {
+    ) -> Poll<Result<ResponseHead, Error>> {
         loop {
             if let Some(writer) = &mut self.writer
                 && let Poll::Ready(Err(error)) = upload.poll(writer, cx)
             {
                 match error {
-                    // It may have answered before it stopped to read (RFC 9112 section 9.5).
-                    Error::Io(error) if upload.is_begun() => {
-                        debug!(%error, "an instance left a request");
-                        upload.give_up();
+                    // The instance may respond before it stops reading (RFC 9112 section 9.5).
+                    Error::Io(error) if upload.has_begun() => {
+                        debug!(%error, "instance stopped reading a request");
+                        upload.cancel();
                     }
                     error => return Poll::Ready(Err(error)),
                 }
             }
-            if let Some(head) = head::parse(&mut self.buffer, is_head)? {
+            if let Some(head) = h1_head::parse(&mut self.buffer, is_head)? {
                 let status = head.response.status();
                 if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
                     if status == StatusCode::CONTINUE {
-                        upload.is_wanted();
+                        upload.release_body();
                     }
                     continue;
                 }
@@ -170,28 +149,27 @@ impl Http1 {
         }
     }
 
-    /// Reads more; how much.
+    /// Reads once; returns the number of bytes, 0 at the end.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let more = self.usual.max(self.taken).clamp(LEAST_READ, MOST_READ);
-        self.buffer.reserve(more);
+        let space = self.previous.max(self.received).clamp(MIN_READ, MAX_READ);
+        self.buffer.reserve(space);
         let read = poll_read_buf(Pin::new(&mut self.reader), cx, &mut self.buffer);
         if let Poll::Ready(Ok(bytes)) = read {
-            self.taken += bytes;
+            self.received += bytes;
         }
         read
     }
 
-    /// The next frame of the response's body.
     pub(super) fn poll_frame(
         &mut self,
-        body: &mut Decoder,
+        body: &mut BodyDecoder,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         loop {
             match body.next(&mut self.buffer)? {
-                Next::Frame(frame) => return Poll::Ready(Some(Ok(frame))),
-                Next::End => return Poll::Ready(None),
-                Next::More => {
+                Decoded::Frame(frame) => return Poll::Ready(Some(Ok(frame))),
+                Decoded::End => return Poll::Ready(None),
+                Decoded::NeedMore => {
                     if ready!(self.poll_read(cx))? == 0 {
                         return Poll::Ready(body.end().err().map(Err));
                     }
@@ -200,73 +178,20 @@ impl Http1 {
         }
     }
 
-    /// The connection, once it speaks another protocol. `None` if the request before the switch is not sent whole.
-    pub(super) fn switched(self) -> Option<Switched> {
-        let stream = self.reader.reunite(self.writer?).ok()?;
-        Some(Switched {
-            ahead: self.buffer.freeze(),
-            stream,
+    /// The connection after a switch of protocols. `None` if the request was not sent completely.
+    pub(super) fn into_upgraded(self) -> Option<UpgradedConn> {
+        let received = Cursor::new(self.buffer.freeze());
+        Some(UpgradedConn {
+            io: join(received.chain(self.reader), self.writer?),
             _open: self.open,
         })
     }
 }
 
-/// A connection that has switched to another protocol.
+/// A connection to an instance that has switched protocols.
 #[derive(Debug)]
-pub(in super::super) struct Switched {
-    /// What came right behind the response's head.
-    ahead: Bytes,
-    stream: TcpStream,
+pub(crate) struct UpgradedConn {
+    /// The bytes that arrived behind the response head, then those of the socket.
+    pub(crate) io: Join<Chain<Cursor<Bytes>, OwnedReadHalf>, OwnedWriteHalf>,
     _open: TaskTrackerToken,
-}
-
-impl AsyncRead for Switched {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.ahead.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(cx, buf);
-        }
-        let most = self.ahead.len().min(buf.remaining());
-        buf.put_slice(&self.ahead.split_to(most));
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Switched {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-/// Fields as `httparse` found them, in a section that ends with an empty line.
-fn fields<'a>(
-    section: &Bytes,
-    found: impl Iterator<Item = httparse::Header<'a>>,
-    into: &mut HeaderMap,
-) -> Result<(), Error> {
-    for field in found {
-        let name = http::HeaderName::from_bytes(field.name.as_bytes());
-        let value = http::HeaderValue::from_maybe_shared(section.slice_ref(field.value));
-        match (name, value) {
-            (Ok(name), Ok(value)) => into.append(name, value),
-            (Err(_), _) => return Err(Error::Malformed("the name of a field")),
-            (_, Err(_)) => return Err(Error::Malformed("the value of a field")),
-        };
-    }
-    Ok(())
 }

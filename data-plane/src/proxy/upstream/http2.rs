@@ -1,11 +1,10 @@
-//! HTTP/2 connections to instances: each shared by all requests of a worker.
+//! HTTP/2 connections to instances, each shared by all requests of a worker.
 //!
-//! A request goes from the task that serves it straight into its stream, with as much of its body as is here; only
-//! a body that is not here whole gets a task of its own. The connection's task moves frames, and nothing else
-//! stands between.
+//! The task of a request writes its head and the available part of its body into the stream; only
+//! the rest of a body gets a task of its own. The task of the connection moves frames.
 //!
-//! No PING asks whether an instance lives: its death is told by the engine, a request has its time, and servers of
-//! gRPC end the connection of a client that asks while they are silent.
+//! No PING checks whether an instance is alive: the engine reports its exit, requests have
+//! deadlines, and gRPC servers close the connection of a client that pings while it is idle.
 
 use std::future::poll_fn;
 use std::io;
@@ -17,36 +16,35 @@ use futures_util::FutureExt as _;
 use h2::Reason;
 use h2::client::{Builder, ResponseFuture, SendRequest};
 use http::{Request, Response};
-use http_body::Body as _;
 use tokio::net::TcpStream;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::debug;
 
-use super::super::body::RequestBody;
-use super::super::gather::Gather;
-use super::super::http2::pump::{Failed, Pump};
-use super::super::http2::received::Received;
-use super::super::http2::{CONNECTION_WINDOW, Error, SEND_BUFFER, STREAM_WINDOW};
-use super::super::incoming::Incoming;
-use super::super::joined::Joined;
+use super::request_body::UploadBody;
+use crate::proxy::wire::h2::{CONNECTION_WINDOW, Error, SEND_BUFFER, STREAM_WINDOW};
+use crate::proxy::wire::h2_pump::{H2Pump, PumpError};
+use crate::proxy::wire::h2_received::H2Body;
+use crate::proxy::wire::incoming::Incoming;
+use crate::proxy::wire::vectored_tcp::VectoredTcp;
+use crate::proxy::wire::write_coalescer::WriteCoalescer;
 
-/// Bytes of a response's head.
+/// Limit of a response head in bytes.
 const MAX_HEAD: u32 = 64 * 1024;
 
-/// A connection. Clones are the same one; it closes with the last of them and the last stream.
+/// A connection. Clones share it; it closes with the last clone and the last stream.
 #[derive(Debug, Clone)]
-pub(super) struct Http2 {
+pub(super) struct Http2Conn {
     sender: SendRequest<Bytes>,
 }
 
-impl Http2 {
-    /// Over a new `stream`. `open`: counts it while it is open.
+impl Http2Conn {
+    /// `open`: counts the connection while it is open.
     pub(super) async fn new(
-        stream: Joined<TcpStream>,
+        stream: VectoredTcp<TcpStream>,
         address: SocketAddr,
         open: TaskTrackerToken,
     ) -> io::Result<Self> {
-        let gather = Gather::new(stream);
+        let coalescer = WriteCoalescer::new(stream);
         let mut builder = Builder::new();
         builder
             .enable_push(false)
@@ -54,52 +52,52 @@ impl Http2 {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buffer_size(SEND_BUFFER)
             .max_header_list_size(MAX_HEAD);
-        let shaken = builder.handshake(gather.clone()).await;
-        let (sender, mut connection) = shaken.map_err(io::Error::other)?;
+        let handshake = builder.handshake(coalescer.clone()).await;
+        let (sender, mut connection) = handshake.map_err(io::Error::other)?;
         tokio::task::spawn_local(async move {
             let ended = poll_fn(|cx| {
                 let turn = connection.poll_unpin(cx);
-                gather.after(cx, turn.map_err(Error::from), |error| Err(error.into()))
+                coalescer.end_turn(cx, turn.map_err(Error::from), |error| Err(error.into()))
             });
             if let Err(error) = ended.await {
-                debug!(%address, %error, "a connection to an instance ended");
+                debug!(%address, %error, "connection to an instance ended with an error");
             }
             drop(open);
         });
         Ok(Self { sender })
     }
 
-    /// It takes no more requests: it is broken, its instance said so (GOAWAY), or its streams are used up.
+    /// The connection takes no more requests: it is broken, has received GOAWAY, or has used up its
+    /// stream identifiers.
     pub(super) fn is_closed(&mut self) -> bool {
-        let mut nobody = Context::from_waker(Waker::noop());
-        matches!(self.sender.poll_ready(&mut nobody), Poll::Ready(Err(_)))
+        let mut cx = Context::from_waker(Waker::noop());
+        matches!(self.sender.poll_ready(&mut cx), Poll::Ready(Err(_)))
     }
 
-    /// Sends a request; waits for the response's head.
-    pub(super) async fn send(
+    pub(super) async fn send<B: UploadBody>(
         &mut self,
-        request: Box<Request<RequestBody>>,
+        request: Box<Request<B>>,
     ) -> Result<Response<Incoming>, h2::Error> {
-        let response = self.begin(*request)?;
+        let response = self.start(*request)?;
         let (head, received) = response.await?.into_parts();
-        let body = Incoming::Http2(Received::new(received, &head.headers));
+        let body = Incoming::Http2(H2Body::new(received, &head.headers));
         Ok(Response::from_parts(head, body))
     }
 
-    /// Passes on the head, and what is here of the body; what is not, in a task.
-    fn begin(&mut self, request: Request<RequestBody>) -> Result<ResponseFuture, h2::Error> {
+    /// Sends the head and the available part of the body; spawns a task for the rest.
+    fn start<B: UploadBody>(&mut self, request: Request<B>) -> Result<ResponseFuture, h2::Error> {
         let (head, body) = request.into_parts();
-        let over = body.is_end_stream();
+        let is_over = body.is_end_stream();
         let head = Request::from_parts(head, ());
-        let (response, stream) = self.sender.send_request(head, over)?;
-        if !over {
-            let mut pump = Pump::new(body, stream);
-            // Nobody needs to be woken: a task looks again at once.
-            let mut nobody = Context::from_waker(Waker::noop());
-            match pump.poll(&mut nobody, Reason::CANCEL) {
-                Poll::Ready(passed) => told(passed),
+        let (response, stream) = self.sender.send_request(head, is_over)?;
+        if !is_over {
+            let mut pump = H2Pump::new(body, stream);
+            // No waker is needed: the spawned task polls at once.
+            let mut cx = Context::from_waker(Waker::noop());
+            match pump.poll(&mut cx, Reason::CANCEL) {
+                Poll::Ready(sent) => log_error(sent),
                 Poll::Pending => {
-                    tokio::task::spawn_local(pass_on(pump));
+                    tokio::task::spawn_local(send_rest(pump));
                 }
             }
         }
@@ -107,22 +105,21 @@ impl Http2 {
     }
 }
 
-/// Passes the rest of a request's body on, as long as somebody waits for the response.
-async fn pass_on(mut pump: Pump<RequestBody>) {
-    let passed = poll_fn(|cx| {
-        if pump.body().poll_unread(cx).is_ready() {
+async fn send_rest<B: UploadBody>(mut pump: H2Pump<B>) {
+    let sent = poll_fn(|cx| {
+        if pump.body().poll_cancelled(cx).is_ready() {
             pump.reset(Reason::CANCEL);
             return Poll::Ready(Ok(()));
         }
         pump.poll(cx, Reason::CANCEL)
     });
-    told(passed.await);
+    log_error(sent.await);
 }
 
-fn told<E: std::fmt::Display>(passed: Result<(), Failed<E>>) {
-    match passed {
+fn log_error<E: std::fmt::Display>(sent: Result<(), PumpError<E>>) {
+    match sent {
         Ok(()) => {}
-        Err(Failed::Body(error)) => debug!(%error, "a request was cut"),
-        Err(Failed::Stream(error)) => debug!(%error, "an instance left a request's body"),
+        Err(PumpError::Body(error)) => debug!(%error, "request body failed"),
+        Err(PumpError::Stream(error)) => debug!(%error, "instance reset a stream"),
     }
 }

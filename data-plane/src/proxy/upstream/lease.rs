@@ -1,6 +1,7 @@
-//! A connection in use, of either protocol.
+//! A connection in use, over either protocol.
 
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -8,70 +9,55 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body as _, Frame};
 
-use super::super::body::RequestBody;
-use super::super::incoming::{self, Incoming};
-use super::http1::{self, Http1};
-use super::http2::Http2;
-use super::{Idle, Upstreams};
-use crate::instance::guard::Instance;
+use super::http1::{Http1Conn, UpgradedConn};
+use super::http2::Http2Conn;
+use super::open_conns::OpenConns;
+use super::request_body::UploadBody;
+use super::send_error::SendError;
+use crate::instance::Instance;
+use crate::proxy::wire::incoming::{self, Incoming};
 
 #[derive(Debug)]
-pub(super) enum Sender {
-    Http1(Http1),
-    H2c(Http2),
+pub(super) enum Connection {
+    Http1(Http1Conn),
+    Http2(Http2Conn),
 }
 
-/// A connection in use. Dropped, it is closed; given back, it is kept for the next request.
+/// A connection in use. [Released](Self::release), it serves the next request; dropped, it closes.
 #[derive(Debug)]
-pub(in super::super) struct Lease {
-    pub(super) sender: Sender,
+pub(crate) struct Lease {
+    pub(super) connection: Connection,
     pub(super) instance: Arc<Instance>,
-    pub(super) upstreams: Upstreams,
+    pub(super) conns: Rc<OpenConns>,
+    /// `Instance::sleeps` when the connection was made.
     pub(super) sleeps: u64,
     pub(super) reused: bool,
 }
 
-/// A request that got no response.
-#[derive(Debug)]
-pub(in super::super) struct Failed {
-    pub(in super::super) error: incoming::Error,
-    /// It, if no byte of it was sent and none of its body taken.
-    pub(in super::super) unsent: Option<Box<Request<RequestBody>>>,
-}
-
-impl Failed {
-    /// Its body broke off: no fault of the instance.
-    pub(in super::super) fn is_ours(&self) -> bool {
-        matches!(
-            &self.error,
-            incoming::Error::Response(http1::Error::Body(_))
-        )
-    }
-}
-
 impl Lease {
-    /// Sends a request on it. One that was not sent at all comes back with the error.
-    pub(in super::super) async fn send(
+    /// Sends a request. One of which nothing was sent comes back with the error.
+    pub(crate) async fn send<B: UploadBody>(
         &mut self,
-        request: Box<Request<RequestBody>>,
-    ) -> Result<Response<Incoming>, Failed> {
-        match &mut self.sender {
-            Sender::Http1(connection) => connection.send(request).await,
-            Sender::H2c(connection) => connection.send(request).await.map_err(|error| Failed {
-                unsent: None,
-                error: error.into(),
-            }),
+        request: Box<Request<B>>,
+    ) -> Result<Response<Incoming>, SendError<B>> {
+        match &mut self.connection {
+            Connection::Http1(connection) => connection.send(request).await,
+            Connection::Http2(connection) => {
+                connection.send(request).await.map_err(|error| SendError {
+                    unsent: None,
+                    error: error.into(),
+                })
+            }
         }
     }
 
-    /// The next frame of the response's body, which came on it.
-    pub(in super::super) fn poll_frame(
+    pub(crate) fn poll_frame(
         &mut self,
         body: &mut Incoming,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, incoming::Error>>> {
-        match (&mut self.sender, body) {
-            (Sender::Http1(connection), Incoming::Framed(body)) => {
+        match (&mut self.connection, body) {
+            (Connection::Http1(connection), Incoming::Http1Response(body)) => {
                 let polled = connection.poll_frame(body, cx);
                 polled.map(|frame| frame.map(|frame| frame.map_err(Into::into)))
             }
@@ -79,48 +65,34 @@ impl Lease {
         }
     }
 
-    /// The connection, once its instance has switched to another protocol.
-    pub(in super::super) fn switched(self) -> Option<http1::Switched> {
-        match self.sender {
-            Sender::Http1(connection) => connection.switched(),
-            Sender::H2c(_) => None,
+    pub(crate) fn into_upgraded(self) -> Option<UpgradedConn> {
+        match self.connection {
+            Connection::Http1(connection) => connection.into_upgraded(),
+            Connection::Http2(_) => None,
         }
     }
 
-    /// It served a request before, so the instance may have closed it meanwhile.
-    pub(in super::super) fn reused(&self) -> bool {
+    /// The connection served a request before, so the instance may have closed it meanwhile.
+    pub(crate) fn is_reused(&self) -> bool {
         self.reused
     }
 
-    /// Only one request at a time is on it, and it is new.
-    pub(in super::super) fn may_be_unheard(&self) -> bool {
-        !self.reused && matches!(self.sender, Sender::Http1(_))
+    /// The connection is new and carries this request alone, so the instance may not have accepted
+    /// it yet.
+    pub(crate) fn may_be_starved(&self) -> bool {
+        !self.reused && matches!(self.connection, Connection::Http1(_))
     }
 
-    /// Keeps it for the next request, unless it is closed or its instance takes none.
-    pub(in super::super) fn give_back(self) {
-        let Sender::Http1(connection) = self.sender else {
+    /// Keeps the connection for the next request, unless it is closed or its instance takes none.
+    pub(crate) fn release(self) {
+        let Connection::Http1(connection) = self.connection else {
             return;
         };
         let instance = &self.instance;
-        let stale = self.sleeps != instance.sleeps() || instance.is_retired();
-        if stale || instance.is_hungry() || !connection.is_kept() {
+        let stale = self.sleeps != instance.pause_count() || instance.is_retired();
+        if stale || instance.is_starved() || !connection.is_reusable() {
             return;
         }
-        // What watches the instance made the entry and takes it away: without one, it has retired.
-        if let Some(known) = self
-            .upstreams
-            .inner
-            .known
-            .borrow_mut()
-            .get_mut(&instance.serial())
-        {
-            let idle = Idle {
-                connection,
-                since: self.upstreams.inner.ticks.get(),
-                sleeps: self.sleeps,
-            };
-            known.idle.extend(known.dials.offer(idle));
-        }
+        self.conns.keep(instance.serial(), connection, self.sleeps);
     }
 }

@@ -29,7 +29,7 @@ pub(super) async fn within<T>(
 ) -> Result<T, Error> {
     match tokio::time::timeout(limit, call).await {
         Ok(result) => result.map_err(sort),
-        Err(_) => Err(Error::Unavailable(format!(
+        Err(_) => Err(Error::NoResponse(format!(
             "no answer within {} s",
             limit.as_secs()
         ))),
@@ -38,7 +38,7 @@ pub(super) async fn within<T>(
 
 /// Never reached: it asked for nothing.
 pub(super) fn away(error: impl std::fmt::Display) -> Error {
-    Error::Away(error.to_string())
+    Error::NotSent(error.to_string())
 }
 
 pub(super) fn sort(error: BollardError) -> Error {
@@ -50,7 +50,7 @@ pub(super) fn sort(error: BollardError) -> Error {
         BollardError::DockerStreamError { error } => failed(error),
         BollardError::SocketNotFoundError(path) => away(format!("there is no socket {path}")),
         BollardError::HyperLegacyError { err } if err.is_connect() => away(causes(&err)),
-        BollardError::HyperLegacyError { err } => Error::Unavailable(causes(&err)),
+        BollardError::HyperLegacyError { err } => Error::NoResponse(causes(&err)),
         BollardError::IOError { err }
             if matches!(
                 err.kind(),
@@ -59,7 +59,7 @@ pub(super) fn sort(error: BollardError) -> Error {
         {
             away(err)
         }
-        other => Error::Unavailable(other.to_string()),
+        other => Error::NoResponse(other.to_string()),
     }
 }
 
@@ -70,9 +70,9 @@ fn by_status(status: u16, message: String) -> Error {
         409 if message.contains("is already in use by container") => Error::NameTaken(message),
         400..500 => Error::Refused(message),
         // Something in front of the engine speaks for it.
-        502..=504 => Error::Unavailable(message),
+        502..=504 => Error::NoResponse(message),
         // The engine is there, but what runs its containers is not.
-        _ if message.contains("containerd.sock") => Error::Unavailable(message),
+        _ if message.contains("containerd.sock") => Error::NoResponse(message),
         _ => failed(message),
     }
 }
@@ -139,9 +139,9 @@ mod tests {
                 500,
                 "connection error: desc = \"transport: error while dialing: dial unix \
                  /run/containerd/containerd.sock: connect: connection refused\": unavailable",
-                like(Error::Unavailable),
+                like(Error::NoResponse),
             ),
-            (503, "upstream is away", like(Error::Unavailable)),
+            (503, "upstream is away", like(Error::NoResponse)),
         ] {
             assert_eq!(kind(status, message), wanted, "{status} {message}");
         }
@@ -154,7 +154,7 @@ mod tests {
             err: ErrorKind::ConnectionRefused.into(),
         };
         for error in [missing, refused] {
-            assert!(matches!(sort(error), Error::Away(_)));
+            assert!(matches!(sort(error), Error::NotSent(_)));
         }
     }
 

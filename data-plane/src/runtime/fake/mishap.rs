@@ -67,7 +67,7 @@ impl Fake {
 
     pub(super) fn is_there(&self) -> Result<(), Error> {
         match self.inner.away.load(Ordering::SeqCst) {
-            true => Err(Error::Away("as scripted".to_owned())),
+            true => Err(Error::NotSent("as scripted".to_owned())),
             false => Ok(()),
         }
     }
@@ -85,7 +85,7 @@ impl Fake {
             Mishap::Failed => Err(Error::Failed(said)),
             Mishap::NoSpace => Err(Error::NoSpace(said)),
             Mishap::DoneAndFailed => Ok(Some(Error::Failed(said))),
-            Mishap::DoneAndSilent => Ok(Some(Error::Unavailable(said))),
+            Mishap::DoneAndSilent => Ok(Some(Error::NoResponse(said))),
         }
     }
 }

@@ -11,9 +11,9 @@ const LIMITS: Limits = Limits {
     pause_after: Some(Duration::from_secs(20)),
 };
 
-fn facts<'a>(waiting: usize, coming: u32, running: &'a [Running]) -> Facts<'a> {
-    Facts {
-        standing: Standing::InTraffic,
+fn facts<'a>(waiting: usize, coming: u32, running: &'a [Running]) -> ScaleInputs<'a> {
+    ScaleInputs {
+        standing: VersionStatus::InTraffic,
         waiting,
         coming,
         pausing: 0,
@@ -125,7 +125,7 @@ fn what_the_load_did_not_need_goes_when_idle_all_but_one() {
     assert_eq!(decide(&facts, &LIMITS).reap, [2, 1]);
     facts.running = &running[..2];
     assert_eq!(decide(&facts, &LIMITS).reap, [2], "one lives out its time");
-    facts.standing = Standing::Left;
+    facts.standing = VersionStatus::Left;
     assert_eq!(
         decide(&facts, &LIMITS).reap,
         [0u64; 0],
@@ -181,18 +181,18 @@ fn the_only_one_stays_while_a_proof_has_yet_to_look_at_it() {
         };
         let running = [idle(1, 500)];
         let mut facts = facts(0, 0, &running);
-        facts.standing = Standing::Reachable;
+        facts.standing = VersionStatus::Reachable;
         facts.proof_wanted = true;
         assert_eq!(decide(&facts, &limits), Decision::default());
     }
 }
 
-fn standing() -> impl Strategy<Value = Standing> {
+fn standing() -> impl Strategy<Value = VersionStatus> {
     prop_oneof![
-        3 => Just(Standing::InTraffic),
-        1 => Just(Standing::Reachable),
-        1 => Just(Standing::Left),
-        1 => Just(Standing::Deleted),
+        3 => Just(VersionStatus::InTraffic),
+        1 => Just(VersionStatus::Reachable),
+        1 => Just(VersionStatus::Left),
+        1 => Just(VersionStatus::Deleted),
     ]
 }
 
@@ -211,10 +211,10 @@ prop_compose! {
     }
 }
 
-/// Facts that own what they refer to.
+/// ScaleInputs that own what they refer to.
 #[derive(Debug, Clone)]
 struct Case {
-    standing: Standing,
+    standing: VersionStatus,
     waiting: usize,
     coming: u32,
     pausing: u32,
@@ -226,8 +226,8 @@ struct Case {
 }
 
 impl Case {
-    fn facts(&self) -> Facts<'_> {
-        Facts {
+    fn facts(&self) -> ScaleInputs<'_> {
+        ScaleInputs {
             standing: self.standing,
             waiting: self.waiting,
             coming: self.coming,
@@ -279,7 +279,7 @@ prop_compose! {
 proptest! {
     #[test]
     fn nothing_is_decided_while_the_engine_is_away(case in case(), limits in limits()) {
-        let facts = Facts { engine_away: true, ..case.facts() };
+        let facts = ScaleInputs { engine_away: true, ..case.facts() };
         prop_assert_eq!(decide(&facts, &limits), Decision::default());
     }
 
@@ -290,7 +290,7 @@ proptest! {
         prop_assert!(decision.start == 0 || alive(&facts) + decision.start <= limits.max_instances);
         let work = |id: &u64| case.running.iter().any(|one| one.id == *id && one.in_flight > 0);
         prop_assert!(!decision.reap.iter().chain(&decision.pause).any(work));
-        if case.waiting > 0 && case.standing != Standing::Deleted {
+        if case.waiting > 0 && case.standing != VersionStatus::Deleted {
             prop_assert!(decision.reap.is_empty() && decision.pause.is_empty());
         }
         // Each is told one thing.
@@ -304,7 +304,7 @@ proptest! {
 
     #[test]
     fn the_minimum_stays_awake_or_is_on_its_way(case in case(), limits in limits()) {
-        let case = Case { standing: Standing::InTraffic, ..case };
+        let case = Case { standing: VersionStatus::InTraffic, ..case };
         let facts = case.facts();
         let decision = decide(&facts, &limits);
         let after = case.carried_out(&decision);
@@ -326,7 +326,7 @@ proptest! {
         let decision = decide(&case.facts(), &limits);
         let after = case.carried_out(&decision);
         let live = alive(&after.facts());
-        if case.waiting > 0 && case.standing != Standing::Deleted {
+        if case.waiting > 0 && case.standing != VersionStatus::Deleted {
             let absorbed = (after.coming + after.pausing) as usize * limits.concurrency as usize;
             let helpless = after.asleep.is_empty()
                 && (case.backing_off || live >= limits.max_instances);

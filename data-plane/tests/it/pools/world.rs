@@ -1,13 +1,12 @@
-//! All pools of a node over a scripted engine, with one route.
+//! The pools of a node over a scripted engine, with one route.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cless_data_plane::instance::pools::{Node, Pools};
-use cless_data_plane::instance::report::VersionReport;
-use cless_data_plane::instance::{Guard, Pool, Refusal};
 use cless_data_plane::isolation::Isolation;
 use cless_data_plane::metrics::Metrics;
+use cless_data_plane::pool::{Guard, Node, Pool, Pools, Refusal};
+use cless_data_plane::report::VersionReport;
 use cless_data_plane::route::{
     Candidate, Change, Cursor, Digest, ProbeTimings, Protocol, PullPolicy, Readiness, Route, Scope,
     Settings, Slots, Spec, Table, Version, VersionKey,
@@ -27,21 +26,21 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(settings: Settings) -> Self {
         let world = Self::unsynced(settings, Fake::default());
-        world.pools.reconcile(&world.table(true), true);
+        world.pools.apply_table(&world.table(true), true);
         world
     }
 
-    /// On an engine that may hold something already; without a route table yet.
+    /// On a given engine, without a route table yet.
     pub(crate) fn unsynced(settings: Settings, engine: Fake) -> Self {
-        Self::made(route(settings), engine, None, 0)
+        Self::build(route(settings), engine, None, 0)
     }
 
-    /// As [`World::unsynced`], on a node that keeps sandboxes ready.
+    /// Like [`World::unsynced`], on a node that keeps sandboxes ready.
     pub(crate) fn with_sandboxes(settings: Settings, engine: Fake, sandboxes: usize) -> Self {
-        Self::made(route(settings), engine, None, sandboxes)
+        Self::build(route(settings), engine, None, sandboxes)
     }
 
-    /// A version of another specification, on a node told to use an engine's runtime.
+    /// With a changed version, on a node with `--runtime`.
     pub(crate) fn of(
         settings: Settings,
         engine: Fake,
@@ -52,12 +51,12 @@ impl World {
         if let Some(version) = route.versions.first_mut() {
             change(&mut Arc::make_mut(version).spec);
         }
-        let world = Self::made(route, engine, runtime.map(str::to_owned), 0);
-        world.pools.reconcile(&world.table(true), true);
+        let world = Self::build(route, engine, runtime.map(str::to_owned), 0);
+        world.pools.apply_table(&world.table(true), true);
         world
     }
 
-    fn made(route: Route, engine: Fake, runtime: Option<String>, sandboxes: usize) -> Self {
+    fn build(route: Route, engine: Fake, runtime: Option<String>, sandboxes: usize) -> Self {
         let world = Self {
             pools: Pools::new(
                 Node {

@@ -15,7 +15,6 @@ use crate::{IdleService, Side, sides, vs_baseline};
 
 const REQUESTS: usize = 100;
 
-/// Measures `rounds` of both.
 pub(crate) async fn run(
     cluster: &Cluster,
     service: &IdleService,

@@ -12,7 +12,6 @@ use cless_tests::stats::{median, millis};
 use crate::raw::{self, Phases};
 use crate::{IdleService, SETTLE, Side, sides, vs_baseline};
 
-/// The network of the raw side.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum RawNetwork {
     /// The engine sets one up for each container.
@@ -21,7 +20,6 @@ pub(crate) enum RawNetwork {
     Prepared,
 }
 
-/// A row to measure.
 #[derive(Clone, Copy)]
 pub(crate) struct Case {
     pub(crate) case: &'static str,
@@ -41,7 +39,6 @@ struct Times {
     raw: Vec<Phases>,
 }
 
-/// Measures `pairs` of cold starts.
 pub(crate) async fn run(
     cluster: &Cluster,
     service: &IdleService,

@@ -17,7 +17,6 @@ use crate::SOON;
 const PORT: u16 = 8080;
 const PROBE_EVERY: Duration = Duration::from_millis(1);
 
-/// The options that a container is created with.
 #[derive(Clone)]
 pub(crate) struct Options {
     /// Options on the node's bridge.
@@ -27,7 +26,6 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Copies the options of a container that cless created.
     pub(crate) async fn of(docker: &Docker, id: &str) -> Result<Self> {
         let mut body = body_of(docker, id).await?;
         let Some(pause) = engine::sandbox_of(docker, id).await? else {
@@ -80,7 +78,6 @@ async fn body_of(docker: &Docker, id: &str) -> Result<ContainerCreateBody> {
     })
 }
 
-/// The durations of one raw start by phase.
 #[derive(Default)]
 pub(crate) struct Phases {
     pub(crate) create: Duration,

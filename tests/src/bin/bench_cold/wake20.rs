@@ -29,7 +29,6 @@ const LIMITS: [usize; 5] = [1, 2, 3, 4, SERVICES];
 const IDLE_TIMEOUT: Duration = Duration::from_secs(12);
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Measures `rounds` of both sides.
 pub(crate) async fn run(
     cluster: &Cluster,
     image: &str,
@@ -112,7 +111,6 @@ async fn through_the_proxy(listen: SocketAddr, services: &[String]) -> Result<Du
     Ok(begin.elapsed())
 }
 
-/// Waits until all containers of the services are removed.
 async fn wait_removed(cluster: &Cluster, services: &[String]) -> Result<()> {
     wait::until("all twenty are removed", REMOVAL_TIMEOUT, async || {
         for service in services {

@@ -29,7 +29,6 @@ const CASES: [(u32, u32, &str, &str, Option<f64>); 3] = [
     ),
 ];
 
-/// Measures `starts` starts per case.
 pub(crate) async fn run(dir: &Path, starts: usize) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (services, versions, case, metric, bar) in CASES {

@@ -76,7 +76,6 @@ pub(crate) async fn run(dir: &Path, rounds: usize, each: Duration) -> Result<Vec
     Ok(rows)
 }
 
-/// A control plane on a new database with the service.
 async fn prepared(dir: &Path, file: &str, label: &str) -> Result<ControlPlane> {
     let plane = ControlPlane::start(dir, label, any_port(), &sqlite(&dir.join(file))).await?;
     let mut api = plane.api()?;
@@ -111,7 +110,6 @@ async fn write_rate(plane: &ControlPlane, writers: usize, each: Duration) -> Res
     Ok(rate(written, begun.elapsed()))
 }
 
-/// Rejected calls of one writer per second.
 async fn refused_rate(plane: &ControlPlane, each: Duration) -> Result<f64> {
     let mut api = plane.api()?;
     let begun = Instant::now();
@@ -183,7 +181,6 @@ impl Raw {
         })
     }
 
-    /// Runs one transaction and returns when it is on disk.
     fn write(&mut self) -> Result<()> {
         self.next += 1;
         let uid = format!("{:08x}-0000-7000-8000-{:012x}", self.next >> 16, self.next);

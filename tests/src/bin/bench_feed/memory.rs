@@ -2,7 +2,6 @@
 
 use anyhow::{Context as _, Result};
 
-/// Resident memory in bytes.
 pub(crate) fn resident(pid: u32) -> Result<u64> {
     status(pid, "VmRSS:")
 }

@@ -43,7 +43,6 @@ impl Uids {
     }
 }
 
-/// Progress of a running subscriber.
 #[derive(Debug, Default)]
 struct Progress {
     revision: AtomicI64,
@@ -96,12 +95,10 @@ impl Subscriber {
         })
     }
 
-    /// The last verified revision.
     pub(crate) fn revision(&self) -> i64 {
         self.progress.revision.load(Ordering::Relaxed)
     }
 
-    /// The number of verified changes.
     pub(crate) fn changes(&self) -> usize {
         self.progress.changes.load(Ordering::Relaxed)
     }
@@ -116,7 +113,6 @@ impl Subscriber {
         std::mem::take(&mut self.progress.arrivals.lock())
     }
 
-    /// Returns an error if the stream has ended.
     pub(crate) fn check(&self) -> Result<()> {
         ensure!(
             !self.task.is_finished(),
@@ -177,7 +173,6 @@ impl Follower {
     }
 }
 
-/// The digest of each route, and their sum.
 struct Table {
     uids: Arc<Uids>,
     routes: Vec<Option<Digest>>,

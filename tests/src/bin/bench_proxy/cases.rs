@@ -14,7 +14,6 @@ pub(crate) const HOST: &str = "bench.localhost";
 /// Bytes of a WebSocket message.
 const MESSAGE: usize = 1024;
 
-/// The load of a case.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Load {
     /// HTTP/1.1 requests.
@@ -27,7 +26,6 @@ pub(crate) enum Load {
     WebSocket { connections: usize },
 }
 
-/// One case.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Case {
     pub(crate) name: &'static str,
@@ -109,7 +107,6 @@ pub(crate) struct Sample {
 }
 
 impl Case {
-    /// Runs the case once on `peer`.
     pub(crate) async fn run(&self, peer: &Peer, seconds: u64, scratch: &Path) -> Result<Sample> {
         let port = match (self.tls, self.load) {
             (true, _) => peer.ports.tls,
@@ -146,7 +143,6 @@ impl Case {
     }
 }
 
-/// An uncompressed gRPC message with its length prefix.
 fn message_with_prefix(bytes: u8) -> Vec<u8> {
     let mut message = vec![0, 0, 0, 0, bytes];
     message.resize(message.len() + usize::from(bytes), b'x');

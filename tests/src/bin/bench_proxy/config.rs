@@ -9,15 +9,11 @@ use std::path::Path;
 
 use super::peers::Ports;
 
-/// The parameters of a configuration.
 pub(crate) struct Params<'a> {
-    /// Ports of the proxy.
     pub(crate) ports: Ports,
-    /// Address of the origin.
     pub(crate) origin: SocketAddr,
     /// Folder of certificate, logs and scratch files.
     pub(crate) dir: &'a Path,
-    /// Whether requests are logged.
     pub(crate) logs: bool,
 }
 
@@ -271,7 +267,6 @@ pub(crate) fn caddy(params: &Params<'_>) -> String {
     )
 }
 
-/// The static and the dynamic configuration.
 pub(crate) fn traefik(params: &Params<'_>) -> (String, String) {
     let (dir, origin) = (params.dir.display(), params.origin);
     let Ports { h1, h2c, tls } = params.ports;

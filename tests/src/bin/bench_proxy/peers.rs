@@ -15,7 +15,6 @@ use super::config::{self, Params};
 /// Traefik is the slowest to start.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A proxy in the comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub(crate) enum Racer {
     Cless,
@@ -53,10 +52,8 @@ impl Racer {
     }
 }
 
-/// Ports on 127.0.0.1.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ports {
-    /// HTTP/1.1.
     pub(crate) h1: u16,
     /// HTTP/2 with prior knowledge; a separate port, because some proxies do not detect it.
     pub(crate) h2c: u16,

@@ -37,16 +37,13 @@ pub(crate) struct Latency {
     pub(crate) p99: f64,
 }
 
-/// The folder of samples.
 pub(crate) struct Results {
     dir: PathBuf,
-    /// Identifies the present build.
     program: String,
     /// Identifies the build of the baseline; `None` without one.
     baseline: Option<String>,
 }
 
-/// The printed and written results.
 pub(crate) struct Report {
     pub(crate) text: String,
     pub(crate) rows: Vec<Row>,
@@ -65,7 +62,6 @@ impl Results {
         })
     }
 
-    /// Stores the samples of a case.
     pub(crate) fn store(
         &self,
         case: &str,
@@ -176,7 +172,6 @@ impl Results {
     }
 }
 
-/// Identifies a build of a program.
 fn build_of(program: &Path) -> Result<String> {
     let found = program.metadata()?;
     let changed = found.modified()?.duration_since(UNIX_EPOCH)?.as_millis();
@@ -192,7 +187,6 @@ fn column<T>(samples: &BTreeMap<Racer, Vec<T>>, value: fn(&T) -> f64) -> Value {
     Value::Object(column.collect())
 }
 
-/// The stored samples of a case.
 struct Samples {
     /// Values by column, proxy and round.
     columns: Value,

@@ -113,7 +113,6 @@ pub(crate) fn write_fill(output: &mut TcpStream, bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads the whole body and passes each piece to `take` as it arrives.
 pub(crate) fn read_body(
     request: &Request,
     input: &mut BufReader<TcpStream>,

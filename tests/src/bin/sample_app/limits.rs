@@ -12,7 +12,6 @@ pub(crate) fn write(path: &str, bytes: u64) -> Result<String, String> {
     }
 }
 
-/// Reads a text file.
 pub(crate) fn read(path: &str) -> Result<String, String> {
     std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}\n"))
 }

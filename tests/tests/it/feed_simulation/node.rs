@@ -7,7 +7,7 @@ use super::store::{At, SimDatabase};
 use cless_data_plane::feed::{
     self, Feed, FeedOptions, IdentityError, ReportSource, Surroundings, Timing,
 };
-use cless_data_plane::instance::report::NodeReport;
+use cless_data_plane::report::NodeReport;
 use cless_data_plane::route::Table;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;

@@ -1,4 +1,4 @@
-//! A private registry, and the node's credentials for it.
+//! The node's credentials for a private registry.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -9,15 +9,15 @@ use serde_json::json;
 
 use crate::cli::cless;
 
-/// With characters whose base64 differs between the alphabets.
+/// A password whose base64 differs between the two alphabets.
 const PASSWORD: &str = "p?~>?>~?";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_private_registry_takes_the_nodes_credentials_and_is_explained_without() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let file = folder.path().join("registries.json");
+async fn a_private_registry_needs_the_credentials_of_the_node() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("registries.json");
     std::fs::write(&file, "{}")?;
-    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH")?);
+    let path = format!("{}:{}", dir.path().display(), std::env::var("PATH")?);
     let setup = NodeSetup {
         env: vec![("PATH".into(), path)],
         ..NodeSetup::flags(&["--registry-config", &file.display().to_string()])
@@ -73,14 +73,14 @@ async fn a_private_registry_takes_the_nodes_credentials_and_is_explained_without
     std::fs::write(&file, wrong.to_string())?;
     refused("wrong", &[address, shown, "do not suffice"]).await?;
 
-    // Each time the file is read anew; no node is started again.
+    // The file is read at each pull, without a restart of the node.
     let old_form = format!("http://{at}/v2/");
     let plain = json!({"auths": {(old_form): {"username": "me", "password": PASSWORD}}});
     std::fs::write(&file, plain.to_string())?;
     deploy("plain").await?.ok()?;
     ensure!(
         cluster.get("plain", "/").await?.text() == "private\n",
-        "not its answer"
+        "unexpected response"
     );
     cless(&cluster, &["service", "delete", "plain", "--yes"])
         .await?
@@ -88,7 +88,7 @@ async fn a_private_registry_takes_the_nodes_credentials_and_is_explained_without
     cluster.wait_containers("plain", 0, crate::SOON).await?;
     registry::remove_local(&docker, at).await?;
 
-    let helper = folder.path().join("docker-credential-cless-test");
+    let helper = dir.path().join("docker-credential-cless-test");
     let answer = json!({"ServerURL": address, "Username": "me", "Secret": PASSWORD});
     let script =
         format!("#!/bin/sh\nread server\n[ \"$1 $server\" = 'get {at}' ] && echo '{answer}'\n");
@@ -110,10 +110,9 @@ async fn a_private_registry_takes_the_nodes_credentials_and_is_explained_without
     deploy("helped").await?.ok()?;
     ensure!(
         cluster.get("helped", "/").await?.text() == "private\n",
-        "not its answer"
+        "unexpected response"
     );
 
-    // "me:" and the password, as `docker login` would have written it.
     let log = std::fs::read_to_string(cluster.dir().join("node-0.log"))?;
     ensure!(!log.contains(PASSWORD), "the password is logged");
     cluster.finish().await?;

@@ -1,4 +1,4 @@
-//! Which image a version runs: the digest that counts, and the pull policies.
+//! The image digest of a version, and the pull policies.
 
 use anyhow::{Result, ensure};
 use bollard::Docker;
@@ -12,8 +12,8 @@ use super::{digest, greets, runs, serve_briefly, status};
 use crate::SOON;
 use crate::cli::cless;
 
-/// An image that a person got before cless did.
-async fn pulled_before(registry: &Registry, docker: &Docker) -> Result<Pushed> {
+/// An image that a user pulled before cless.
+async fn pulled_by_user(registry: &Registry, docker: &Docker) -> Result<Pushed> {
     let at = registry.address();
     let image = registry.push(docker, at, ("app", "1"), "first", 0).await?;
     registry::pull_by_hand(docker, &image.reference).await?;
@@ -21,7 +21,7 @@ async fn pulled_before(registry: &Registry, docker: &Docker) -> Result<Pushed> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_first_digest_counts_on_all_nodes_though_the_tag_moves() -> Result<()> {
+async fn the_first_digest_is_used_on_all_nodes_after_the_tag_moves() -> Result<()> {
     let cluster = Cluster::start(2).await?;
     let docker = cluster.docker().clone();
     let registry = Registry::start().await?;
@@ -43,17 +43,17 @@ async fn the_first_digest_counts_on_all_nodes_though_the_tag_moves() -> Result<(
     let before = registry.requests()?.len();
     greets(&cluster, 1, "hello", "first").await?;
     let asked = registry.manifests("app", before)?;
-    // Engines keep manifests by digest, so it may have asked for none; but never for the tag's.
+    // Engines cache manifests by digest, so there may be no request, but never one by tag.
     ensure!(asked.iter().all(|by| *by == first.digest), "{asked:?}");
     let since = registry.requests()?.into_iter().skip(before);
     let blobs = since.filter(|one| one.path.contains("/blobs/")).count();
     ensure!(blobs > 0, "the second node pulled nothing");
     ensure!(
         digest(&cluster, "hello").await? == first.digest,
-        "the second node changed it"
+        "the second node changed the digest"
     );
 
-    // A version of its own, made after the tag moved, runs what the tag is now.
+    // A version created after the tag moved runs the new image.
     serve_briefly(&cluster, "other", &first, PullPolicy::Always).await?;
     greets(&cluster, 1, "other", "second").await?;
     runs(&cluster, "other", &second).await?;
@@ -61,14 +61,14 @@ async fn the_first_digest_counts_on_all_nodes_though_the_tag_moves() -> Result<(
     registry::remove_local(&docker, at).await
 }
 
-/// It was there already, so no node would have told the others which one it is.
+/// The image is present already, so no pull reports its digest to the other nodes.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_image_that_was_pulled_before_fixes_the_digest_too() -> Result<()> {
+async fn an_image_pulled_by_the_user_fixes_the_digest_too() -> Result<()> {
     let cluster = Cluster::start(1).await?;
     let docker = cluster.docker().clone();
     let registry = Registry::start().await?;
     let at = registry.address();
-    let first = pulled_before(&registry, &docker).await?;
+    let first = pulled_by_user(&registry, &docker).await?;
     serve_briefly(&cluster, "hello", &first, PullPolicy::Missing).await?;
     let before = registry.requests()?.len();
     greets(&cluster, 0, "hello", "first").await?;
@@ -79,19 +79,19 @@ async fn an_image_that_was_pulled_before_fixes_the_digest_too() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn always_asks_the_registry_before_the_first_start_on_a_node() -> Result<()> {
+async fn always_contacts_the_registry_before_the_first_start_on_a_node() -> Result<()> {
     let mut cluster = Cluster::start(1).await?;
     let docker = cluster.docker().clone();
     let registry = Registry::start().await?;
     let at = registry.address();
-    let first = pulled_before(&registry, &docker).await?;
+    let first = pulled_by_user(&registry, &docker).await?;
     serve_briefly(&cluster, "hello", &first, PullPolicy::Always).await?;
     let before = registry.requests()?.len();
     greets(&cluster, 0, "hello", "first").await?;
     let asked = registry.manifests("app", before)?;
     ensure!(asked.iter().any(|by| by == "1"), "{asked:?}");
     runs(&cluster, "hello", &first).await?;
-    // The digest must be back on the node before it restarts.
+    // The node must receive the digest before it restarts.
     cluster.wait_propagated(0).await?;
 
     cluster.wait_containers("hello", 0, SOON).await?;
@@ -102,7 +102,7 @@ async fn always_asks_the_registry_before_the_first_start_on_a_node() -> Result<(
         "asked before the second start"
     );
 
-    // Its first start on the node is then that of a new process; the digest is known by now.
+    // A new process counts starts anew, and now knows the digest.
     registry
         .push(&docker, at, ("app", "1"), "second", 0)
         .await?;
@@ -116,14 +116,14 @@ async fn always_asks_the_registry_before_the_first_start_on_a_node() -> Result<(
         registry.requests()?.len() > before,
         "the registry was not asked"
     );
-    // By the digest it need not ask for the manifest again; by the tag it must.
+    // By tag the manifest would be requested again, by digest it may be cached.
     ensure!(asked.iter().all(|by| *by == first.digest), "{asked:?}");
     cluster.finish().await?;
     registry::remove_local(&docker, at).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn never_takes_what_is_there_and_asks_no_registry() -> Result<()> {
+async fn never_uses_local_images_and_contacts_no_registry() -> Result<()> {
     let cluster = Cluster::start(1).await?;
     let docker = cluster.docker().clone();
     let registry = Registry::start().await?;
@@ -133,7 +133,7 @@ async fn never_takes_what_is_there_and_asks_no_registry() -> Result<()> {
     serve_briefly(&cluster, "hello", &first, PullPolicy::Never).await?;
     let refused = cluster.get("hello", "/").await?;
     ensure!(refused.status == 503, "{refused:?}");
-    let failure = wait::until("the failure is told", SOON, async || {
+    let failure = wait::until("the failure is reported", SOON, async || {
         let nodes = status(&cluster, "hello").await?;
         Ok(nodes.into_iter().find_map(|node| node.last_failure))
     })

@@ -1,4 +1,4 @@
-//! Images that nothing needs are removed, if the node is told to, and no others.
+//! `--prune-images-after` removes unused images and no others.
 
 use std::time::Duration;
 
@@ -16,17 +16,18 @@ use tokio::time::Instant;
 use super::{digest, greets, serve_briefly};
 use crate::SOON;
 
-/// How long an image is kept that nothing needs.
+/// The retention of unused images.
 const AFTER: Duration = Duration::from_secs(2);
 
-struct Trial {
+struct PruneTest {
     cluster: Cluster,
     docker: Docker,
     registry: Registry,
 }
 
-impl Trial {
-    /// An image with a service of its own that has run once; by hand or by cless.
+impl PruneTest {
+    /// Pushes an image, runs it once in a service of its own and returns its reference. The user pulls
+    /// it if `by_hand`, else cless.
     async fn run_once(&self, name: &str, by_hand: bool) -> Result<String> {
         let at = self.registry.address();
         let pushed = self
@@ -52,17 +53,17 @@ impl Trial {
         Ok(names.iter().any(|name| name == reference))
     }
 
-    async fn goes(&self, reference: &str) -> Result<()> {
+    async fn wait_removed(&self, reference: &str) -> Result<()> {
         wait::until(&format!("{reference} is removed"), SOON, async || {
             Ok((!self.has(reference).await?).then_some(()))
         })
         .await
     }
 
-    /// Looks for several times as long as it takes an image to go.
-    async fn stays(&self, reference: &str) -> Result<()> {
-        let until = Instant::now() + 3 * AFTER;
-        while Instant::now() < until {
+    /// Checks for three times the retention that the image is kept.
+    async fn is_kept(&self, reference: &str) -> Result<()> {
+        let deadline = Instant::now() + 3 * AFTER;
+        while Instant::now() < deadline {
             ensure!(self.has(reference).await?, "{reference} is gone");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -71,52 +72,52 @@ impl Trial {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_nothing_needs_is_pruned_and_nothing_else() -> Result<()> {
+async fn only_unused_images_are_pruned() -> Result<()> {
     let after = format!("{}s", AFTER.as_secs());
     let setup = NodeSetup::flags(&["--prune-images-after", &after]);
     let cluster = Cluster::start_with(1, setup).await?;
     let docker = cluster.docker().clone();
     let registry = Registry::start().await?;
     let at = registry.address();
-    let mut trial = Trial {
+    let mut test = PruneTest {
         cluster,
         docker: docker.clone(),
         registry,
     };
-    let unused = trial.run_once("unused", false).await?;
-    let retained = trial.run_once("retained", false).await?;
-    let users = trial.run_once("users", true).await?;
-    let in_use = trial.run_once("in-use", false).await?;
+    let unused = test.run_once("unused", false).await?;
+    let retained = test.run_once("retained", false).await?;
+    let users = test.run_once("users", true).await?;
+    let in_use = test.run_once("in-use", false).await?;
     let body = ContainerCreateBody {
         image: Some(in_use.clone()),
         ..Default::default()
     };
-    // Made, never started: that is use enough.
+    // A created container uses its image, even if it never starts.
     let container = docker
         .create_container(None::<CreateContainerOptions>, body)
         .await?
         .id;
-    // A version that gets nothing any more is one that a rollback may want.
-    trial.cluster.set_traffic("retained", &[]).await?;
+    // A version without traffic keeps its image for a rollback.
+    test.cluster.set_traffic("retained", &[]).await?;
     for service in ["unused", "users", "in-use"] {
-        trial.delete(service).await?;
+        test.delete(service).await?;
     }
-    trial.goes(&unused).await?;
-    for spared in [&retained, &users, &in_use] {
-        trial.stays(spared).await?;
+    test.wait_removed(&unused).await?;
+    for kept in [&retained, &users, &in_use] {
+        test.is_kept(kept).await?;
     }
 
     engine::remove(&docker, &container).await?;
-    trial.goes(&in_use).await?;
+    test.wait_removed(&in_use).await?;
 
-    // Nobody can say what versions need: nothing goes.
-    trial.delete("retained").await?;
-    trial.cluster.kill_control_plane().await?;
-    trial.stays(&retained).await?;
-    trial.cluster.start_control_plane().await?;
-    trial.cluster.wait_propagated(0).await?;
-    trial.goes(&retained).await?;
-    ensure!(trial.has(&users).await?, "the user's own image is gone");
-    trial.cluster.finish().await?;
+    // Without a control plane no image is removed.
+    test.delete("retained").await?;
+    test.cluster.kill_control_plane().await?;
+    test.is_kept(&retained).await?;
+    test.cluster.start_control_plane().await?;
+    test.cluster.wait_propagated(0).await?;
+    test.wait_removed(&retained).await?;
+    ensure!(test.has(&users).await?, "the user's own image is gone");
+    test.cluster.finish().await?;
     registry::remove_local(&docker, at).await
 }

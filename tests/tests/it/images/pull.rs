@@ -1,4 +1,4 @@
-//! Pulls that take a while, and pulls that break.
+//! Slow and broken pulls.
 
 use std::time::Duration;
 
@@ -17,16 +17,16 @@ use crate::cli::cless;
 
 const MB: usize = 1 << 20;
 
-/// A cluster, and an image that it does not have, in a registry behind a network of the test's choice.
-struct Away {
+/// A cluster, and an image in a registry behind a network that the test controls.
+struct RemoteImage {
     cluster: Cluster,
     registry: Registry,
     wire: Wire,
     image: Pushed,
 }
 
-impl Away {
-    /// The image has so many bytes that cannot be compressed, and greets with `pulled`.
+impl RemoteImage {
+    /// Pushes an image with this many incompressible bytes, which greets with `pulled`.
     async fn start(bytes: usize) -> Result<Self> {
         let cluster = Cluster::start(1).await?;
         let registry = Registry::start().await?;
@@ -56,45 +56,45 @@ impl Away {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deploy_shows_how_far_the_pull_is() -> Result<()> {
-    let away = Away::start(8 * MB).await?;
-    let (cluster, wire, image) = (&away.cluster, &away.wire, &away.image.reference);
+async fn a_deploy_shows_the_progress_of_the_pull() -> Result<()> {
+    let remote = RemoteImage::start(8 * MB).await?;
+    let (cluster, wire, image) = (&remote.cluster, &remote.wire, &remote.image.reference);
     wire.set(Mode::Slow(MB as u64));
     let deployed = cless(cluster, &["deploy", "hello", "--image", image]).await?;
     ensure!(deployed.code == Some(0), "{deployed:?}");
-    let told = deployed
+    let progress = deployed
         .stderr
         .lines()
         .filter(|line| line.contains(": pulling "));
-    let told: Vec<_> = told.collect();
-    let parts = |line: &&str| {
+    let progress: Vec<_> = progress.collect();
+    let is_detailed = |line: &&str| {
         line.contains(" %, ") && line.contains(" MB of ") && line.contains("of 1 layers")
     };
     ensure!(
-        told.len() >= 2 && told.iter().any(parts),
+        progress.len() >= 2 && progress.iter().any(is_detailed),
         "{}",
         deployed.stderr
     );
     ensure!(!deployed.stdout.contains("pulling"), "{}", deployed.stdout);
     greets(cluster, 0, "hello", "pulled").await?;
-    away.finish().await
+    remote.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_pull_serves_two_services_and_goes_on_without_its_callers() -> Result<()> {
-    let away = Away::start(6 * MB).await?;
-    let (cluster, wire, image) = (&away.cluster, &away.wire, &away.image.reference);
+async fn one_pull_serves_two_services_and_continues_without_requests() -> Result<()> {
+    let remote = RemoteImage::start(6 * MB).await?;
+    let (cluster, wire, image) = (&remote.cluster, &remote.wire, &remote.image.reference);
     wire.set(Mode::Slow(MB as u64));
-    let hasty = v1::ServiceSettings {
+    let short_timeout = v1::ServiceSettings {
         cold_start_timeout: duration(Duration::from_secs(1)),
         ..settings()
     };
-    let before = away.registry.requests()?.len();
+    let before = remote.registry.requests()?.len();
     for service in ["one", "two"] {
         serve(
             cluster,
             service,
-            hasty.clone(),
+            short_timeout.clone(),
             spec(image, PullPolicy::Missing),
         )
         .await?;
@@ -102,10 +102,10 @@ async fn one_pull_serves_two_services_and_goes_on_without_its_callers() -> Resul
     let (one, two) = tokio::join!(cluster.get("one", "/"), cluster.get("two", "/"));
     ensure!(
         one?.status == 504 && two?.status == 504,
-        "both gave up before the image was there"
+        "the image arrived before the timeout"
     );
     for service in ["one", "two"] {
-        // No request waits any more; what they began goes on.
+        // The pull continues although no request waits.
         wait::until("an instance is ready", SOON, async || {
             let found = cluster.api()?.instances(service).await?;
             let ready = |one: &v1::Instance| one.state() == v1::instance::State::Ready;
@@ -114,24 +114,24 @@ async fn one_pull_serves_two_services_and_goes_on_without_its_callers() -> Resul
         .await?;
         greets(cluster, 0, service, "pulled").await?;
     }
-    let blobs = away.registry.requests()?.into_iter().skip(before);
+    let blobs = remote.registry.requests()?.into_iter().skip(before);
     let blobs: Vec<_> = blobs
         .filter(|one| one.method == "GET" && one.path.contains("/blobs/"))
         .collect();
     // The configuration and the layer.
     ensure!(blobs.len() == 2, "{blobs:?}");
-    let manifests = away.registry.manifests("app", before)?;
+    let manifests = remote.registry.manifests("app", before)?;
     ensure!(
         manifests.iter().filter(|by| *by == "1").count() <= 2,
         "a HEAD and a GET: {manifests:?}"
     );
-    away.finish().await
+    remote.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registry_that_dies_in_a_pull_is_told_and_all_is_well_when_it_is_back() -> Result<()> {
-    let away = Away::start(8 * MB).await?;
-    let (cluster, wire, image) = (&away.cluster, &away.wire, &away.image.reference);
+async fn a_registry_failure_during_a_pull_is_reported_and_recovers() -> Result<()> {
+    let remote = RemoteImage::start(8 * MB).await?;
+    let (cluster, wire, image) = (&remote.cluster, &remote.wire, &remote.image.reference);
     wire.set(Mode::CutAfter(2 * MB as u64));
     serve(
         cluster,
@@ -147,13 +147,13 @@ async fn a_registry_that_dies_in_a_pull_is_told_and_all_is_well_when_it_is_back(
         "/",
     ));
     wait::until(
-        "the registry died in the middle of the layer",
+        "the registry fails in the middle of the layer",
         SOON,
         async || Ok(wire.has_cut().then_some(())),
     )
     .await?;
-    // The engine asks again by itself, for about a minute.
-    wait::until("that it does is told", SOON, async || {
+    // The engine retries for about a minute.
+    wait::until("the retry is reported", SOON, async || {
         let nodes = status(cluster, "hello").await?;
         Ok(nodes
             .iter()
@@ -168,8 +168,8 @@ async fn a_registry_that_dies_in_a_pull_is_told_and_all_is_well_when_it_is_back(
         "engine text leaks: {}",
         answer.text()
     );
-    let patience = Duration::from_secs(120);
-    let failure = wait::until("the failure is told", patience, async || {
+    let limit = Duration::from_secs(120);
+    let failure = wait::until("the failure is reported", limit, async || {
         let nodes = status(cluster, "hello").await?;
         Ok(nodes.into_iter().find_map(|node| node.last_failure))
     })
@@ -182,12 +182,12 @@ async fn a_registry_that_dies_in_a_pull_is_told_and_all_is_well_when_it_is_back(
     );
 
     wire.set(Mode::Pass);
-    wait::until("the next start pulls it", SOON, async || {
+    wait::until("the next start pulls the image", SOON, async || {
         let answer = cluster.get("hello", "/").await?;
         Ok((answer.status == 200 && answer.text() == "pulled\n").then_some(()))
     })
     .await?;
-    wait::until("the failure is forgotten", SOON, async || {
+    wait::until("the failure is cleared", SOON, async || {
         let nodes = status(cluster, "hello").await?;
         Ok(nodes
             .iter()
@@ -195,5 +195,5 @@ async fn a_registry_that_dies_in_a_pull_is_told_and_all_is_well_when_it_is_back(
             .then_some(()))
     })
     .await?;
-    away.finish().await
+    remote.finish().await
 }

@@ -1,5 +1,5 @@
-//! What a container reaches. Beside the node under test stands one without rules, so that each
-//! refusal is shown to be the rule's: without it, the same try connects.
+//! Reachability from containers. A second node without rules is the control: the attempts that the
+//! rules reject succeed there.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::process::{Child, Command, Stdio};
@@ -10,22 +10,22 @@ use cless_proto::v1::isolation::State;
 use cless_tests::cluster::{Cluster, NodeSetup, settings};
 use cless_tests::{engine, paths, wait};
 
-use super::{bridge_of, connect, short, told};
+use super::{bridge_of, connect, short_id, wait_isolation};
 use crate::{SOON, sample};
 
-/// A machine of its own, as far as this one's kernel is concerned: a network namespace that is reached
-/// by forwarding, and that has the address where clouds hand out credentials.
+/// A network namespace that acts as another machine: it is reached by forwarding and has the address
+/// of a cloud's metadata service.
 struct Outside {
     name: String,
     servers: Vec<Child>,
 }
 
-/// Its address (RFC 5737, for documentation), and this machine's on the cable to it.
+/// Addresses of the namespace and of this machine on the link between them (RFC 5737).
 const OUTSIDE: &str = "198.51.100.2";
 const OUR_END: &str = "198.51.100.1";
 const METADATA: &str = "169.254.169.254";
-/// Where it listens: as anybody, and as a control plane.
-const ANYBODY: u16 = 8000;
+/// The ports of an arbitrary server and of a control plane in the namespace.
+const OTHER_SERVER: u16 = 8000;
 const CONTROL_PLANE: u16 = 7070;
 
 impl Outside {
@@ -46,7 +46,7 @@ impl Outside {
         ip(&format!("-n {name} addr add {METADATA}/32 dev {end}"))?;
         ip(&format!("-n {name} link set {end} up"))?;
         ip(&format!("route add {METADATA}/32 via {OUTSIDE}"))?;
-        for port in [ANYBODY, CONTROL_PLANE] {
+        for port in [OTHER_SERVER, CONTROL_PLANE] {
             let server = Command::new("ip")
                 .args(["netns", "exec", &name])
                 .arg(paths::program("cless-sample-app")?)
@@ -55,7 +55,7 @@ impl Outside {
                 .spawn()?;
             outside.servers.push(server);
             let address: SocketAddr = format!("{OUTSIDE}:{port}").parse()?;
-            wait::until("somebody outside listens", SOON, async || {
+            wait::until("the server outside listens", SOON, async || {
                 Ok(tokio::net::TcpStream::connect(address).await.ok())
             })
             .await?;
@@ -70,23 +70,23 @@ impl Drop for Outside {
             let _ = server.kill();
             let _ = server.wait();
         }
-        // Takes the cable along, and with it address and route.
+        // Also removes the link with its address and route.
         let _ = ip(&format!("netns del {}", self.name));
         let _ = ip(&format!("link del {}", self.name));
     }
 }
 
 fn ip(args: &str) -> Result<()> {
-    let done = Command::new("ip").args(args.split(' ')).output();
-    let done = done.context("`ip` of iproute2 is needed")?;
-    let said = String::from_utf8_lossy(&done.stderr);
-    ensure!(done.status.success(), "ip {args}: {said}");
+    let output = Command::new("ip").args(args.split(' ')).output();
+    let output = output.context("`ip` of iproute2 is needed")?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "ip {args}: {stderr}");
     Ok(())
 }
 
-/// The gateway of a node's network: this host, as its containers see it.
+/// The gateway of a node's network, which is this host.
 async fn gateway(cluster: &Cluster, node: usize) -> Result<Ipv4Addr> {
-    let name = format!("cless-{}", short(&cluster.node_id(node)?));
+    let name = format!("cless-{}", short_id(&cluster.node_id(node)?));
     let network = cluster.docker().inspect_network(&name, None).await?;
     let config = network
         .ipam
@@ -96,7 +96,7 @@ async fn gateway(cluster: &Cluster, node: usize) -> Result<Ipv4Addr> {
     Ok(gateway.context("no gateway")?.parse()?)
 }
 
-/// The address of this machine that others see.
+/// The external address of this machine.
 fn host_address() -> Result<Ipv4Addr> {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     socket.connect("192.0.2.250:9")?;
@@ -106,7 +106,7 @@ fn host_address() -> Result<Ipv4Addr> {
     }
 }
 
-/// A node that cannot find iptables, and so sets no rules.
+/// A node that finds no iptables and therefore sets no rules.
 fn without_rules() -> NodeSetup {
     NodeSetup {
         env: vec![("PATH".to_owned(), "/nowhere".to_owned())],
@@ -114,7 +114,7 @@ fn without_rules() -> NodeSetup {
     }
 }
 
-/// Service `b`'s one container on a node, once it has been called.
+/// Starts the container of service `b` on a node and returns its id and address.
 async fn container_of_b(cluster: &Cluster, node: usize) -> Result<(String, SocketAddr)> {
     let answer = cluster.node(node).get("b.localhost", "/").await?;
     ensure!(answer.status == 200, "{answer:?}");
@@ -127,7 +127,7 @@ async fn container_of_b(cluster: &Cluster, node: usize) -> Result<(String, Socke
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_container_reaches_the_proxy_and_the_world_and_nothing_else() -> Result<()> {
+async fn a_container_reaches_only_the_proxy_and_the_internet() -> Result<()> {
     let outside = Outside::start().await?;
     let mut cluster = Cluster::start_exposed(0).await?;
     let plane = format!("http://{OUTSIDE}:{CONTROL_PLANE}");
@@ -145,15 +145,15 @@ async fn a_container_reaches_the_proxy_and_the_world_and_nothing_else() -> Resul
             .serve_env(service, sample().await?, settings(), &env)
             .await?;
     }
-    let (_, b_beside) = container_of_b(&cluster, 0).await?;
-    let (_, b_elsewhere) = container_of_b(&cluster, 1).await?;
+    let (_, b_same_node) = container_of_b(&cluster, 0).await?;
+    let (_, b_other_node) = container_of_b(&cluster, 1).await?;
     for node in [0, 1] {
         connect(&cluster, node, "a", "127.0.0.1:8080").await?;
     }
-    told(&cluster, 0, State::Enforced).await?;
-    told(&cluster, 1, State::None).await?;
+    wait_isolation(&cluster, 0, State::Enforced).await?;
+    wait_isolation(&cluster, 1, State::None).await?;
 
-    // On this host: whatever listens, at whichever address, but the node's own proxy.
+    // On this host, every listener at every address except the node's own proxy.
     let listener = TcpListener::bind("0.0.0.0:0")?;
     let ports = [
         ("the node's admin port", cluster.node(0).admin.port()),
@@ -161,7 +161,7 @@ async fn a_container_reaches_the_proxy_and_the_world_and_nothing_else() -> Resul
         ("the control plane", cluster.grpc().port()),
         ("any other port of the host", listener.local_addr()?.port()),
     ];
-    for (what, port) in ports {
+    for (target, port) in ports {
         for node in [0, 1] {
             for host in [
                 gateway(&cluster, node).await?,
@@ -172,7 +172,7 @@ async fn a_container_reaches_the_proxy_and_the_world_and_nothing_else() -> Resul
                 let expected = ["refused", "connected"][node];
                 ensure!(
                     outcome == expected,
-                    "{what} at {host}, node {node}: {outcome}"
+                    "{target} at {host}, node {node}: {outcome}"
                 );
             }
         }
@@ -185,35 +185,39 @@ async fn a_container_reaches_the_proxy_and_the_world_and_nothing_else() -> Resul
     let other = connect(&cluster, 0, "a", &to_proxy(1).await?).await?;
     ensure!(other == "refused", "another node's proxy: {other}");
 
-    // Other containers: on the same bridge, and on another node's.
-    for (from, to) in [(0, b_beside), (0, b_elsewhere), (1, b_elsewhere)] {
+    // Other containers, on the same bridge and on that of another node.
+    for (from, to) in [(0, b_same_node), (0, b_other_node), (1, b_other_node)] {
         let outcome = connect(&cluster, from, "a", &to.to_string()).await?;
         ensure!(outcome != "connected", "{to} was reached from node {from}");
-        if to == b_beside {
-            ensure!(outcome == "refused", "not at once: {outcome}");
+        if to == b_same_node {
+            ensure!(outcome == "refused", "not rejected at once: {outcome}");
         }
     }
 
-    // Beyond this host.
-    for (what, to, isolated) in [
-        ("metadata", format!("{METADATA}:{ANYBODY}"), "refused"),
+    // Other hosts.
+    for (target, to, isolated) in [
+        ("metadata", format!("{METADATA}:{OTHER_SERVER}"), "refused"),
         (
             "a control plane",
             format!("{OUTSIDE}:{CONTROL_PLANE}"),
             "refused",
         ),
-        ("anybody", format!("{OUTSIDE}:{ANYBODY}"), "connected"),
+        (
+            "another server",
+            format!("{OUTSIDE}:{OTHER_SERVER}"),
+            "connected",
+        ),
     ] {
         for (node, expected) in [(0, isolated), (1, "connected")] {
             let outcome = connect(&cluster, node, "a", &to).await?;
             ensure!(
                 outcome == expected,
-                "{what} at {to}, node {node}: {outcome}"
+                "{target} at {to}, node {node}: {outcome}"
             );
         }
     }
 
-    // Another service, through the proxy.
+    // Another service through the proxy.
     let path = format!("/connect?to={}&host=b.localhost", to_proxy(0).await?);
     let answer = cluster.node(0).get("a.localhost", &path).await?.json()?;
     let text = answer["answer"].as_str().unwrap_or_default();
@@ -223,9 +227,9 @@ async fn a_container_reaches_the_proxy_and_the_world_and_nothing_else() -> Resul
     cluster.finish().await
 }
 
-/// Docker gives a container no IPv6, and it may not turn it on. The rules do not rely on that.
+/// Containers have no IPv6 and cannot enable it, but the rules do not rely on that.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_bridge_is_closed_by_link_local_ipv6_too() -> Result<()> {
+async fn the_rules_cover_link_local_ipv6() -> Result<()> {
     let mut cluster = Cluster::start(1).await?;
     cluster.add_node_with(without_rules()).await?;
     cluster.wait_propagated(0).await?;
@@ -241,7 +245,7 @@ async fn the_bridge_is_closed_by_link_local_ipv6_too() -> Result<()> {
         let mut zones = Vec::new();
         for container in cluster.containers(None).await? {
             if container.label("cless.node") == id {
-                let zone = speak_ipv6(&cluster, &container.id).await?;
+                let zone = enable_ipv6(&cluster, &container.id).await?;
                 zones.push((container.label("cless.service").to_owned(), zone));
             }
         }
@@ -262,14 +266,14 @@ async fn the_bridge_is_closed_by_link_local_ipv6_too() -> Result<()> {
         let neighbour = format!("[{}%{}]:8080", b.address, a.index);
         let expected = ["refused", "connected"][node];
         // The address is tentative for a second.
-        let what = format!("node {node}: {expected} at {host}");
-        wait::until(&what, SOON, async || {
+        let expectation = format!("node {node}: {expected} at {host}");
+        wait::until(&expectation, SOON, async || {
             let outcome = connect(&cluster, node, "a", &host).await?;
             Ok((outcome == expected).then_some(()))
         })
         .await?;
-        // The app listens on IPv4 only: one that is reached refuses. Where the rules are, not even
-        // the question who has the address passes.
+        // The app listens on IPv4 only, so a reachable one refuses. The rules drop even neighbour
+        // discovery.
         if node == 0 {
             let outcome = connect(&cluster, node, "a", &neighbour).await?;
             let passed = outcome == "connected" || outcome == "refused";
@@ -286,16 +290,16 @@ async fn the_bridge_is_closed_by_link_local_ipv6_too() -> Result<()> {
     cluster.finish().await
 }
 
-/// What a container is called on its bridge by IPv6.
+/// The link-local address of a container on its bridge.
 #[derive(Clone)]
 struct Zone {
     address: String,
-    /// The number of its interface, which an address with a zone needs.
+    /// The index of its interface, which is the zone of addresses.
     index: String,
 }
 
-/// Turns IPv6 on in a container's network, from outside.
-async fn speak_ipv6(cluster: &Cluster, id: &str) -> Result<Zone> {
+/// Enables IPv6 in the network namespace of a container.
+async fn enable_ipv6(cluster: &Cluster, id: &str) -> Result<Zone> {
     let options = None::<InspectContainerOptions>;
     let found = cluster.docker().inspect_container(id, options).await?;
     let pid = found.state.and_then(|state| state.pid).context("no pid")?;
@@ -325,7 +329,7 @@ async fn speak_ipv6(cluster: &Cluster, id: &str) -> Result<Zone> {
     })
 }
 
-/// The link-local address of an interface, in lines as of /proc/net/if_inet6.
+/// The link-local address of an interface in the lines of /proc/net/if_inet6.
 fn link_local_of(lines: &str, interface: &str) -> Option<String> {
     let mut lines = lines
         .lines()

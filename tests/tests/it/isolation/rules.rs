@@ -1,4 +1,4 @@
-//! Rules that come and go with their node.
+//! The lifecycle of the rules of a node.
 
 use std::time::Duration;
 
@@ -8,25 +8,25 @@ use cless_proto::v1::isolation::State;
 use cless_tests::cluster::{Cluster, settings};
 use cless_tests::{firewall, wait};
 
-use super::{bridge_of, connect, short, told};
+use super::{bridge_of, connect, short_id, wait_isolation};
 use crate::{SOON, sample};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rules_that_were_flushed_come_back() -> Result<()> {
+async fn flushed_rules_are_restored() -> Result<()> {
     let cluster = Cluster::start(1).await?;
     cluster.serve("hello", sample().await?, settings()).await?;
     ensure!(cluster.get("hello", "/").await?.status == 200, "no answer");
-    told(&cluster, 0, State::Enforced).await?;
+    wait_isolation(&cluster, 0, State::Enforced).await?;
     let id = cluster.node_id(0)?;
     let chains = firewall::chains(&id);
-    let whole = firewall::rules(&id);
-    ensure!(!whole.is_empty(), "there are no rules");
+    let expected = firewall::rules(&id);
+    ensure!(!expected.is_empty(), "there are no rules");
     let bridge = bridge_of(&id);
-    let entrance = format!("-i {bridge} -j {chains}IN");
+    let jump = format!("-i {bridge} -j {chains}IN");
     for script in [
         format!("-F {chains}IN"),
         format!("-F {chains}FWD"),
-        format!("-D INPUT {entrance}"),
+        format!("-D INPUT {jump}"),
         format!("-I INPUT -i {bridge} -j ACCEPT"),
         format!("-A {chains}IN -j ACCEPT"),
     ] {
@@ -34,11 +34,11 @@ async fn rules_that_were_flushed_come_back() -> Result<()> {
             firewall::restore("iptables", &format!("*filter\n{script}\nCOMMIT\n")),
             "{script}"
         );
-        // What somebody put before the rules is theirs and stays; the rules go before it.
+        // Rules of others are kept; the node's rules are moved before them.
         let outcome = wait::until(
-            &format!("the rules are back after {script}"),
+            &format!("the rules are restored after {script}"),
             SOON,
-            async || Ok((firewall::rules(&id) == whole && is_first(&entrance)?).then_some(())),
+            async || Ok((firewall::rules(&id) == expected && is_first(&jump)?).then_some(())),
         )
         .await;
         if script.starts_with("-I") {
@@ -49,29 +49,32 @@ async fn rules_that_were_flushed_come_back() -> Result<()> {
         }
         outcome?;
     }
-    told(&cluster, 0, State::Enforced).await?;
+    wait_isolation(&cluster, 0, State::Enforced).await?;
     cluster.finish().await
 }
 
-/// Whether nothing but nodes' rules stands before an entrance.
-fn is_first(entrance: &str) -> Result<bool> {
+/// Whether only rules of nodes precede a jump in INPUT.
+fn is_first(jump: &str) -> Result<bool> {
     let listed = std::process::Command::new("iptables-save").output()?;
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     let mut input = listed
         .lines()
         .filter_map(|line| line.strip_prefix("-A INPUT "));
-    let first = input.find(|rule| *rule == entrance || !rule.contains("-j CLESS-"));
-    Ok(first == Some(entrance))
+    let first = input.find(|rule| *rule == jump || !rule.contains("-j CLESS-"));
+    Ok(first == Some(jump))
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rules_outlive_a_kill_are_replaced_at_the_next_start_and_end_with_sigterm() -> Result<()> {
+async fn rules_survive_a_kill_are_replaced_at_start_and_removed_by_sigterm() -> Result<()> {
     let mut cluster = Cluster::start(1).await?;
     let id = cluster.node_id(0)?;
-    let whole = firewall::rules(&id);
-    ensure!(!whole.is_empty(), "they are set before a container is");
+    let expected = firewall::rules(&id);
+    ensure!(!expected.is_empty(), "no rules before the first container");
     cluster.kill_node(0).await?;
-    ensure!(firewall::rules(&id) == whole, "they went with the process");
+    ensure!(
+        firewall::rules(&id) == expected,
+        "the rules changed with the kill"
+    );
     let chains = firewall::chains(&id);
     let stale = format!(
         "*filter\n-A {chains}FWD -j ACCEPT\n-A FORWARD -i stale -j {chains}FWD\n-A INPUT -i stale -j \
@@ -80,15 +83,19 @@ async fn rules_outlive_a_kill_are_replaced_at_the_next_start_and_end_with_sigter
     ensure!(firewall::restore("iptables", &stale), "{stale}");
     ensure!(firewall::restore("ip6tables", &stale), "{stale}");
     cluster.start_node(0).await?;
-    ensure!(firewall::rules(&id) == whole, "{:#?}", firewall::rules(&id));
+    ensure!(
+        firewall::rules(&id) == expected,
+        "{:#?}",
+        firewall::rules(&id)
+    );
 
     cluster.node_mut(0).setup.args = vec!["--keep-containers".to_owned()];
     cluster.stop_node(0).await?;
     cluster.start_node(0).await?;
     cluster.stop_node(0).await?;
     ensure!(
-        firewall::rules(&id) == whole,
-        "kept containers are left open"
+        firewall::rules(&id) == expected,
+        "kept containers have no rules"
     );
 
     cluster.node_mut(0).setup.args.clear();
@@ -103,13 +110,13 @@ async fn rules_outlive_a_kill_are_replaced_at_the_next_start_and_end_with_sigter
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_network_that_an_older_version_made_is_covered_by_its_own_name() -> Result<()> {
+async fn a_network_of_an_older_release_is_covered_by_its_own_bridge_name() -> Result<()> {
     let mut cluster = Cluster::start_exposed(1).await?;
     cluster.serve("hello", sample().await?, settings()).await?;
     let id = cluster.node_id(0)?;
     cluster.stop_node(0).await?;
     let label = ("cless.cluster".to_owned(), cluster.id().to_owned());
-    let name = format!("cless-{}", short(&id));
+    let name = format!("cless-{}", short_id(&id));
     let icc = "com.docker.network.bridge.enable_icc".to_owned();
     let request = NetworkCreateRequest {
         name: name.clone(),
@@ -117,8 +124,8 @@ async fn a_network_that_an_older_version_made_is_covered_by_its_own_name() -> Re
         labels: Some([label].into()),
         ..Default::default()
     };
-    let made = cluster.docker().create_network(request).await?;
-    let bridge = format!("br-{}", &made.id[..12]);
+    let created = cluster.docker().create_network(request).await?;
+    let bridge = format!("br-{}", &created.id[..12]);
 
     cluster.start_node(0).await?;
     cluster.wait_propagated(0).await?;
@@ -148,11 +155,13 @@ async fn a_network_that_an_older_version_made_is_covered_by_its_own_name() -> Re
         connect(&cluster, 0, "hello", &admin).await? == "refused",
         "{admin}"
     );
-    told(&cluster, 0, State::Enforced).await?;
+    wait_isolation(&cluster, 0, State::Enforced).await?;
     cluster.finish().await?;
-    let gone = format!("/sys/class/net/{bridge}");
-    wait::until("the bridge is gone", Duration::from_secs(5), async || {
-        Ok((!std::path::Path::new(&gone).exists()).then_some(()))
-    })
+    let path = format!("/sys/class/net/{bridge}");
+    wait::until(
+        "the bridge is removed",
+        Duration::from_secs(5),
+        async || Ok((!std::path::Path::new(&path).exists()).then_some(())),
+    )
     .await
 }

@@ -10,13 +10,13 @@ use cless_tests::cluster::{Cluster, NodeSetup, settings};
 use cless_tests::process::run;
 use cless_tests::{firewall, paths, wait};
 
-use super::told;
+use super::wait_isolation;
 use crate::{SOON, sample};
 
-/// A folder for PATH whose iptables are the real ones, until it holds a file `broken`: then they fail
-/// as for a user who has not the right.
-fn breakable_iptables(folder: &Path) -> Result<()> {
-    std::fs::create_dir_all(folder)?;
+/// Creates a directory for PATH with the real iptables, which fail with a permission error while the
+/// directory contains a file `broken`.
+fn breakable_iptables(dir: &Path) -> Result<()> {
+    std::fs::create_dir_all(dir)?;
     for tool in [
         "iptables-save",
         "iptables-restore",
@@ -28,36 +28,36 @@ fn breakable_iptables(folder: &Path) -> Result<()> {
             .output()?;
         let real = String::from_utf8(found.stdout)?;
         ensure!(!real.is_empty(), "{tool} is not on PATH");
-        let broken = folder.join("broken");
+        let broken = dir.join("broken");
         let script = format!(
             "#!/bin/sh\nif [ -e '{}' ]; then echo '{tool}: Permission denied (you must be root)' >&2; \
              exit 4; fi\nexec {} \"$@\"\n",
             broken.display(),
             real.trim()
         );
-        let path = folder.join(tool);
+        let path = dir.join(tool);
         std::fs::write(&path, script)?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
     }
     Ok(())
 }
 
-fn on_path(folder: &Path, args: &[&str]) -> NodeSetup {
+fn on_path(dir: &Path, args: &[&str]) -> NodeSetup {
     NodeSetup {
-        env: vec![("PATH".to_owned(), folder.display().to_string())],
+        env: vec![("PATH".to_owned(), dir.display().to_string())],
         ..NodeSetup::flags(args)
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_without_iptables_says_so_and_serves() -> Result<()> {
+async fn a_node_without_iptables_reports_it_and_serves() -> Result<()> {
     let mut cluster = Cluster::start(0).await?;
     let empty = cluster.dir().join("empty");
     cluster.add_node_with(on_path(&empty, &[])).await?;
     cluster.wait_propagated(0).await?;
     cluster.serve("hello", sample().await?, settings()).await?;
     ensure!(cluster.get("hello", "/").await?.status == 200, "no answer");
-    let isolation = told(&cluster, 0, State::None).await?;
+    let isolation = wait_isolation(&cluster, 0, State::None).await?;
     ensure!(
         isolation
             .reason
@@ -79,13 +79,13 @@ async fn a_node_without_iptables_says_so_and_serves() -> Result<()> {
     ensure!(log.contains("containers are not isolated"), "{log}");
     ensure!(
         firewall::rules(&cluster.node_id(0)?).is_empty(),
-        "it set some"
+        "the node set rules"
     );
     cluster.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_must_isolate_and_cannot_does_not_start() -> Result<()> {
+async fn a_node_with_required_isolation_does_not_start_without_it() -> Result<()> {
     let dir = tempfile::tempdir()?;
     for (flag, path, expected) in [
         (
@@ -114,20 +114,20 @@ async fn a_node_that_must_isolate_and_cannot_does_not_start() -> Result<()> {
             .env("PATH", path);
         let outcome = run(node).await?;
         ensure!(outcome.code == Some(1), "{outcome:?}");
-        let told = &outcome.stderr;
+        let stderr = &outcome.stderr;
         ensure!(
-            told.contains("isolation is required (--require-isolation)"),
-            "{told}"
+            stderr.contains("isolation is required (--require-isolation)"),
+            "{stderr}"
         );
-        ensure!(told.contains(expected), "{told}");
+        ensure!(stderr.contains(expected), "{stderr}");
     }
     let id = std::fs::read_to_string(dir.path().join("node-id"))?;
-    ensure!(firewall::rules(&id).is_empty(), "it left rules");
+    ensure!(firewall::rules(&id).is_empty(), "rules are left");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn starts_are_refused_while_required_rules_are_lost() -> Result<()> {
+async fn starts_fail_while_required_rules_are_missing() -> Result<()> {
     let mut cluster = Cluster::start(0).await?;
     let tools = cluster.dir().join("tools");
     breakable_iptables(&tools)?;
@@ -139,27 +139,27 @@ async fn starts_are_refused_while_required_rules_are_lost() -> Result<()> {
         cluster.serve(service, sample().await?, settings()).await?;
     }
     ensure!(cluster.get("runs", "/").await?.status == 200, "no answer");
-    told(&cluster, 0, State::Enforced).await?;
+    wait_isolation(&cluster, 0, State::Enforced).await?;
 
     std::fs::write(tools.join("broken"), "")?;
-    let isolation = told(&cluster, 0, State::None).await?;
+    let isolation = wait_isolation(&cluster, 0, State::None).await?;
     ensure!(isolation.reason.contains("CAP_NET_ADMIN"), "{isolation:?}");
     ensure!(
         cluster.get("runs", "/").await?.status == 200,
-        "what runs is not to stop"
+        "the running instance stopped"
     );
     let refused = cluster.get("starts", "/").await?;
     ensure!(refused.status == 503, "{refused:?}");
     ensure!(refused.header("retry-after").is_some(), "{refused:?}");
     ensure!(
         !refused.text().contains("isolation"),
-        "told to a caller: {refused:?}"
+        "leaks to a client: {refused:?}"
     );
     ensure!(
         cluster.containers(Some("starts")).await?.is_empty(),
-        "it was made"
+        "a container was created"
     );
-    let why = wait::until("the version's status says why", SOON, async || {
+    let reason = wait::until("the version's status has the reason", SOON, async || {
         let version = cluster.api()?.version("starts", 1).await?;
         let status = version.status.unwrap_or_default();
         let failure = status.nodes.into_iter().find_map(|node| node.last_failure);
@@ -167,15 +167,17 @@ async fn starts_are_refused_while_required_rules_are_lost() -> Result<()> {
     })
     .await?;
     ensure!(
-        why.contains("--require-isolation") && why.contains("CAP_NET_ADMIN"),
-        "{why}"
+        reason.contains("--require-isolation") && reason.contains("CAP_NET_ADMIN"),
+        "{reason}"
     );
 
     std::fs::remove_file(tools.join("broken"))?;
-    wait::until("it starts once the rules are back", SOON, async || {
-        Ok((cluster.get("starts", "/").await?.status == 200).then_some(()))
-    })
+    wait::until(
+        "the service starts once the rules are restored",
+        SOON,
+        async || Ok((cluster.get("starts", "/").await?.status == 200).then_some(())),
+    )
     .await?;
-    told(&cluster, 0, State::Enforced).await?;
+    wait_isolation(&cluster, 0, State::Enforced).await?;
     cluster.finish().await
 }

@@ -1,4 +1,4 @@
-//! A request on its way to an instance: its head, and as much of its body as there is.
+//! Sends a request over HTTP/1: its head, and its body as far as it is available.
 
 use std::io::{self, IoSlice, Write as _};
 use std::pin::Pin;
@@ -6,50 +6,49 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
 use http::{HeaderMap, Method, Request, header};
-use http_body::{Body as _, Frame};
+use http_body::Frame;
 use tokio::io::AsyncWrite as _;
 use tokio::net::tcp::OwnedWriteHalf;
 use tracing::debug;
 
-use super::Error;
-use crate::proxy::body::{self, RequestBody};
+use crate::proxy::upstream::request_body::UploadBody;
+use crate::proxy::wire::h1_error::Error;
 
-/// Data up to this is copied behind what it follows, so that both are one write; what is longer is not copied.
-const SHORT: usize = 4 * 1024;
-/// Of a head.
-const USUAL: usize = 1024;
+/// Data up to this length is copied into the buffer, so that both leave in one write.
+const MAX_COPIED: usize = 4 * 1024;
+/// Initial capacity of the buffer in bytes: a usual head.
+const HEAD_CAPACITY: usize = 1024;
 
 /// A request that is being sent.
 #[derive(Debug)]
-pub(super) struct Upload {
-    request: Box<Request<RequestBody>>,
-    body: Framing,
-    /// Bytes to be written, and how many of them are.
+pub(super) struct Upload<B> {
+    request: Box<Request<B>>,
+    body: BodyFraming,
+    /// Bytes to write, and the number of those written.
     out: Vec<u8>,
     sent: usize,
-    /// Behind them: data that is too long to be copied, and what ends its chunk.
+    /// Data behind `out` that is too long to be copied.
     data: Bytes,
-    /// Some of it was written, or taken of its body.
-    begun: bool,
-    /// The instance does not read on.
-    left: bool,
+    /// Some bytes were written, or taken from the body.
+    has_begun: bool,
+    /// The instance stopped reading.
+    is_cancelled: bool,
 }
 
-/// How the rest of the body is sent (RFC 9112 section 6).
+/// The framing of the rest of the body (RFC 9112 section 6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Framing {
+enum BodyFraming {
     Over,
     Length(u64),
     Chunked,
-    /// A chunk's data is to be followed by its end.
+    /// The end of a chunk follows its data.
     ChunkEnd,
 }
 
-impl Upload {
-    /// Its head is to be sent first.
-    pub(super) fn new(request: Box<Request<RequestBody>>) -> Self {
+impl<B: UploadBody> Upload<B> {
+    pub(super) fn new(request: Box<Request<B>>) -> Self {
         let body = framing(request.body());
-        let mut out = Vec::with_capacity(USUAL);
+        let mut out = Vec::with_capacity(HEAD_CAPACITY);
         write_head(&mut out, &request, body);
         Self {
             request,
@@ -57,76 +56,77 @@ impl Upload {
             out,
             sent: 0,
             data: Bytes::new(),
-            begun: false,
-            left: false,
+            has_begun: false,
+            is_cancelled: false,
         }
     }
 
-    /// All of it is written.
-    pub(super) fn is_over(&self) -> bool {
-        self.body == Framing::Over && self.is_written() && !self.left
+    /// The whole request was written.
+    pub(super) fn is_complete(&self) -> bool {
+        self.body == BodyFraming::Over && self.is_written() && !self.is_cancelled
     }
 
     fn is_written(&self) -> bool {
         self.sent == self.out.len() && self.data.is_empty()
     }
 
-    /// Some of it was written, or taken of its body.
-    pub(super) fn is_begun(&self) -> bool {
-        self.begun
+    /// Some bytes were written, or taken from the body.
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun
     }
 
-    /// The instance does not read on: nothing more is sent.
-    pub(super) fn give_up(&mut self) {
-        self.left = true;
+    /// Sends nothing more, because the instance stopped reading.
+    pub(super) fn cancel(&mut self) {
+        self.is_cancelled = true;
     }
 
-    /// The instance wants the body that was announced with `Expect: 100-continue`.
-    pub(super) fn is_wanted(&mut self) {
-        self.request.body_mut().wanted();
+    /// Sends the body that `Expect: 100-continue` held back.
+    pub(super) fn release_body(&mut self) {
+        self.request.body_mut().release();
     }
 
-    /// It, if nothing of it was sent.
-    pub(super) fn into_unsent(self) -> Option<Box<Request<RequestBody>>> {
-        (!self.begun).then_some(self.request)
+    /// The request, if nothing of it was sent.
+    pub(super) fn into_unsent(self) -> Option<Box<Request<B>>> {
+        (!self.has_begun).then_some(self.request)
     }
 
-    /// Writes what there is. Ready once it is over, or given up.
+    /// Writes the available bytes. Ready once the request is complete or cancelled.
     pub(super) fn poll(
         &mut self,
         writer: &mut OwnedWriteHalf,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Error>> {
-        if self.left {
+        if self.is_cancelled {
             return Poll::Ready(Ok(()));
         }
         loop {
-            let more = self.poll_gather(cx)?;
+            let filled = self.poll_fill(cx)?;
             if self.is_written() {
-                ready!(more);
+                ready!(filled);
                 return Poll::Ready(Ok(()));
             }
             ready!(self.poll_write(writer, cx))?;
         }
     }
 
-    /// Takes frames of the body while they go into the same write. Ready if there is none more, or no room.
-    fn poll_gather(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        while self.body != Framing::Over && self.data.is_empty() && self.out.len() < SHORT {
-            if self.body == Framing::ChunkEnd {
+    /// Takes frames of the body that fit into the same write. Ready at the end or without space.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        while self.body != BodyFraming::Over && self.data.is_empty() && self.out.len() < MAX_COPIED
+        {
+            if self.body == BodyFraming::ChunkEnd {
                 self.out.extend_from_slice(b"\r\n");
-                self.body = Framing::Chunked;
+                self.body = BodyFraming::Chunked;
             }
             let body = self.request.body_mut();
             let frame = ready!(Pin::new(&mut *body).poll_frame(cx)).transpose();
-            // What was taken of it, be it an error, will not come again.
-            self.begun = true;
-            let frame = frame.map_err(|error| Error::Body(Box::new(error)))?;
-            let last = body.is_end_stream();
+            // A frame or error that was taken cannot be sent again.
+            self.has_begun = true;
+            let frame = frame.map_err(|error| Error::Body(error.into()))?;
+            let is_last = body.is_end_stream();
             match frame.map(Frame::into_data) {
                 Some(Ok(data)) => {
                     self.put(data)?;
-                    if last {
+                    if is_last {
                         self.end(None)?;
                     }
                 }
@@ -137,40 +137,40 @@ impl Upload {
         Poll::Ready(Ok(()))
     }
 
-    /// Data of the body.
+    /// Adds data of the body.
     fn put(&mut self, data: Bytes) -> Result<(), Error> {
         let chunked = match &mut self.body {
-            Framing::Length(left) => {
+            BodyFraming::Length(left) => {
                 let more = data.len() as u64;
-                *left = left.checked_sub(more).ok_or_else(wrong_length)?;
+                *left = left.checked_sub(more).ok_or(Error::BodyLength)?;
                 false
             }
-            // An empty chunk would be the last.
+            // An empty chunk would end the body.
             _ if data.is_empty() => return Ok(()),
             _ => {
                 write!(self.out, "{:x}\r\n", data.len())?;
                 true
             }
         };
-        match data.len() > SHORT {
+        match data.len() > MAX_COPIED {
             true => self.data = data,
             false => self.out.extend_from_slice(&data),
         }
         if chunked {
-            self.body = Framing::ChunkEnd;
+            self.body = BodyFraming::ChunkEnd;
         }
         Ok(())
     }
 
-    /// The body is over. Trailers go with chunks alone (RFC 9112 section 7.1.2).
+    /// Ends the body. Only chunks can carry trailers (RFC 9112 section 7.1.2).
     fn end(&mut self, trailers: Option<HeaderMap>) -> Result<(), Error> {
         match self.body {
-            Framing::Over | Framing::Length(0) => {}
-            Framing::Length(_) => return Err(wrong_length()),
-            // The data that the end belongs to is not copied, so it follows in a turn of its own.
-            Framing::ChunkEnd if !self.data.is_empty() => return Ok(()),
+            BodyFraming::Over | BodyFraming::Length(0) => {}
+            BodyFraming::Length(_) => return Err(Error::BodyLength),
+            // The data of the chunk is not in `out`, so its end follows in a later turn.
+            BodyFraming::ChunkEnd if !self.data.is_empty() => return Ok(()),
             framing => {
-                if framing == Framing::ChunkEnd {
+                if framing == BodyFraming::ChunkEnd {
                     self.out.extend_from_slice(b"\r\n");
                 }
                 self.out.extend_from_slice(b"0\r\n");
@@ -180,7 +180,7 @@ impl Upload {
                 self.out.extend_from_slice(b"\r\n");
             }
         }
-        self.body = Framing::Over;
+        self.body = BodyFraming::Over;
         Ok(())
     }
 
@@ -202,7 +202,7 @@ impl Upload {
         if written == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
-        self.begun = true;
+        self.has_begun = true;
         let of_short = written.min(short.len());
         self.sent += of_short;
         self.data.advance(written - of_short);
@@ -213,41 +213,38 @@ impl Upload {
         Poll::Ready(Ok(()))
     }
 
-    /// Sends the rest, as long as somebody waits for the response; a request that breaks off closes its side of the
+    /// Sends the rest while the response is awaited. A request that fails closes its half of the
     /// connection.
-    pub(super) async fn go_on(mut self, mut writer: OwnedWriteHalf) {
+    pub(super) async fn send_rest(mut self, mut writer: OwnedWriteHalf) {
         let ended = std::future::poll_fn(|cx| {
-            if self.request.body().poll_unread(cx).is_ready() {
+            if self.request.body().poll_cancelled(cx).is_ready() {
                 return Poll::Ready(false);
             }
             self.poll(&mut writer, cx).map(|ended| {
                 if let Err(error) = &ended {
-                    debug!(%error, "the rest of a request was not sent");
+                    debug!(%error, "cannot send the rest of a request");
                 }
                 ended.is_ok()
             })
         });
-        if ended.await && !self.left {
-            // The response is still to be read.
+        if ended.await && !self.is_cancelled {
+            // The response is still being read.
             writer.forget();
         }
     }
 }
 
-fn wrong_length() -> Error {
-    Error::Body(Box::new(body::Error::Length))
-}
-
-fn framing(body: &RequestBody) -> Framing {
+fn framing(body: &impl UploadBody) -> BodyFraming {
     match body.size_hint().exact() {
-        _ if body.is_end_stream() => Framing::Over,
-        Some(length) => Framing::Length(length),
-        None => Framing::Chunked,
+        _ if body.is_end_stream() => BodyFraming::Over,
+        Some(length) => BodyFraming::Length(length),
+        None => BodyFraming::Chunked,
     }
 }
 
-/// The request line and the fields (RFC 9112 sections 3 and 5). What frames the body is written as it is framed.
-fn write_head<B>(out: &mut Vec<u8>, request: &Request<B>, body: Framing) {
+/// Writes the request line and the fields (RFC 9112 sections 3 and 5). The framing fields follow
+/// from `body`.
+fn write_head<B>(out: &mut Vec<u8>, request: &Request<B>, body: BodyFraming) {
     out.extend_from_slice(request.method().as_str().as_bytes());
     out.push(b' ');
     out.extend_from_slice(request.uri().path().as_bytes());
@@ -258,14 +255,14 @@ fn write_head<B>(out: &mut Vec<u8>, request: &Request<B>, body: Framing) {
     out.extend_from_slice(b" HTTP/1.1\r\n");
     write_fields(out, request.headers());
     let length = match (body, request.method()) {
-        (Framing::Length(length), _) => Some(length),
-        // A method that means to bring something says that it does not (RFC 9110 section 8.6).
-        (Framing::Over, &(Method::POST | Method::PUT | Method::PATCH)) => Some(0),
+        (BodyFraming::Length(length), _) => Some(length),
+        // Methods that usually have a body announce an empty one (RFC 9110 section 8.6).
+        (BodyFraming::Over, &(Method::POST | Method::PUT | Method::PATCH)) => Some(0),
         _ => None,
     };
     if let Some(length) = length {
         out.extend_from_slice(format!("content-length: {length}\r\n").as_bytes());
-    } else if body != Framing::Over {
+    } else if body != BodyFraming::Over {
         out.extend_from_slice(b"transfer-encoding: chunked\r\n");
     }
     out.extend_from_slice(b"\r\n");
@@ -286,11 +283,11 @@ fn write_fields(out: &mut Vec<u8>, fields: &HeaderMap) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::framing::Inspector;
+    use crate::proxy::wire::h1_framing::{Inspector, ReadPhase};
     use http::{HeaderName, HeaderValue};
     use proptest::prelude::*;
 
-    fn written(request: &Request<()>, body: Framing) -> Vec<u8> {
+    fn written(request: &Request<()>, body: BodyFraming) -> Vec<u8> {
         let mut out = Vec::new();
         write_head(&mut out, request, body);
         out
@@ -308,30 +305,30 @@ mod tests {
                 .body(())
                 .expect("a request")
         };
-        for (method, body, wanted) in [
+        for (method, body, expected) in [
             (
                 Method::GET,
-                Framing::Over,
+                BodyFraming::Over,
                 "GET /a?b=1 HTTP/1.1\r\nx: 1\r\n\r\n",
             ),
             (
                 Method::POST,
-                Framing::Over,
+                BodyFraming::Over,
                 "POST /a?b=1 HTTP/1.1\r\nx: 1\r\ncontent-length: 0\r\n\r\n",
             ),
             (
                 Method::GET,
-                Framing::Length(5),
+                BodyFraming::Length(5),
                 "GET /a?b=1 HTTP/1.1\r\nx: 1\r\ncontent-length: 5\r\n\r\n",
             ),
             (
                 Method::PUT,
-                Framing::Chunked,
+                BodyFraming::Chunked,
                 "PUT /a?b=1 HTTP/1.1\r\nx: 1\r\ntransfer-encoding: chunked\r\n\r\n",
             ),
         ] {
             let out = written(&request(method), body);
-            assert_eq!(String::from_utf8_lossy(&out), wanted);
+            assert_eq!(String::from_utf8_lossy(&out), expected);
         }
     }
 
@@ -343,15 +340,15 @@ mod tests {
             ("http://a.example?q", "OPTIONS /?q HTTP/1.1\r\n\r\n"),
         ] {
             let request = Request::builder().method(Method::OPTIONS).uri(uri);
-            let out = written(&request.body(()).expect("a request"), Framing::Over);
+            let out = written(&request.body(()).expect("a request"), BodyFraming::Over);
             assert_eq!(String::from_utf8_lossy(&out), line);
         }
     }
 
     proptest! {
-        /// Whatever a head holds, what is written is one request to a strict reader.
+        /// A strict reader finds exactly one request, whatever the fields are.
         #[test]
-        fn one_request_is_written_as_one(
+        fn a_request_is_read_as_exactly_one(
             fields in proptest::collection::vec(("[a-z0-9-]{1,20}", proptest::collection::vec(any::<u8>(), 0..30)), 0..12),
             length in 0_u64..3,
         ) {
@@ -364,13 +361,13 @@ mod tests {
                 }
             }
             request.headers_mut().remove(header::UPGRADE);
-            let mut out = written(&request, Framing::Length(length));
+            let mut out = written(&request, BodyFraming::Length(length));
             out.resize(out.len() + length as usize, b'x');
             let mut inspector = Inspector::new(64 * 1024);
             let found = inspector.inspect(&out);
-            prop_assert_eq!((found.pass, found.fault), (out.len(), None));
+            prop_assert_eq!((found.pass, found.error), (out.len(), None));
             prop_assert_eq!(inspector.heads(), 1);
-            prop_assert_eq!(inspector.phase(), crate::proxy::framing::Phase::Idle);
+            prop_assert_eq!(inspector.phase(), ReadPhase::Idle);
         }
     }
 }

@@ -1,0 +1,95 @@
+//! Request ids (AIP-155): a repeated request with the same content gets the first answer; with
+//! other content it fails. An id is stored for a day, in the transaction of its request.
+
+use sea_orm::ActiveValue::Set;
+use sea_orm::EntityTrait;
+use serde::Serialize;
+
+use crate::domain::RequestId;
+
+use super::digest::sha256;
+use super::entity::request_ids;
+use super::write::{REQUEST_ID_TTL, WriteTx};
+use super::{Error, row};
+
+/// The request id of a write, and a hash of its content.
+#[derive(Debug, Clone)]
+pub(super) struct IdempotencyKey {
+    id: RequestId,
+    fingerprint: [u8; 32],
+}
+
+/// The result of the first request.
+#[derive(Debug, Clone)]
+pub(super) struct FirstResult {
+    pub(super) service_uid: String,
+    pub(super) number: i32,
+    pub(super) revision: i64,
+}
+
+impl IdempotencyKey {
+    /// Hashes the method and `content`; `None` without a request id.
+    pub(super) fn new(
+        id: Option<RequestId>,
+        method: &str,
+        content: &impl Serialize,
+    ) -> Result<Option<Self>, Error> {
+        let Some(id) = id else { return Ok(None) };
+        let text = row::write(&(method, content))?;
+        Ok(Some(Self {
+            id,
+            fingerprint: sha256(text.as_bytes()),
+        }))
+    }
+}
+
+impl WriteTx {
+    /// The result of the first request with this key, if this one is a repeat.
+    pub(super) async fn first_result(
+        &self,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Option<FirstResult>, Error> {
+        let Some(key) = key else { return Ok(None) };
+        let found = request_ids::Entity::find_by_id(key.id.as_str())
+            .one(&self.db)
+            .await?;
+        let Some(found) = found else { return Ok(None) };
+        if found.time < self.now.minus(REQUEST_ID_TTL).micros() {
+            request_ids::Entity::delete_by_id(key.id.as_str())
+                .exec(&self.db)
+                .await?;
+            return Ok(None);
+        }
+        if found.fingerprint != key.fingerprint {
+            return Err(Error::RequestIdReused {
+                request_id: key.id.as_str().to_owned(),
+            });
+        }
+        Ok(Some(FirstResult {
+            service_uid: found.service_uid,
+            number: found.number,
+            revision: found.revision,
+        }))
+    }
+
+    /// Stores the result of this request; `number` is the created version, else 0.
+    pub(super) async fn save_first_result(
+        &self,
+        key: Option<IdempotencyKey>,
+        service_uid: &str,
+        number: i32,
+    ) -> Result<(), Error> {
+        let Some(key) = key else { return Ok(()) };
+        request_ids::Entity::insert(request_ids::ActiveModel {
+            request_id: Set(key.id.as_str().to_owned()),
+            fingerprint: Set(key.fingerprint.to_vec()),
+            service_uid: Set(service_uid.to_owned()),
+            number: Set(number),
+            revision: Set(self.revision()),
+            time: Set(self.now.micros()),
+        })
+        .exec_without_returning(&self.db)
+        .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,17 @@
+//! Safe use of a container engine: every call may fail, hang, or succeed without saying so.
+//!
+//! - [`context`]: the engine as all tasks of a node share it.
+//! - [`confirmed_calls`]: calls whose outcome is confirmed when the response is lost.
+//! - [`error_class`]: the meaning of a failed call; pure.
+//! - [`availability`]: whether the engine answers; pure.
+//! - [`start_limiter`]: the node's limit on concurrent starts, fair among services.
+//! - [`oci_runtime`]: the OCI runtime that containers run under.
+//! - [`sandbox`]: network namespaces kept ready for new instances.
+
+pub mod availability;
+pub(crate) mod confirmed_calls;
+pub(crate) mod context;
+pub(crate) mod error_class;
+pub mod oci_runtime;
+pub(crate) mod sandbox;
+pub(crate) mod start_limiter;

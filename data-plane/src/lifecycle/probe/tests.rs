@@ -1,0 +1,280 @@
+//! Probes of servers on loopback, and of the reference gRPC health service.
+
+use super::*;
+use crate::runtime::fake::Fake;
+use std::collections::BTreeMap;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+fn probe(address: SocketAddr, readiness: Readiness) -> Probe {
+    Probe {
+        runtime: Arc::new(Fake::default()),
+        name: "c".to_owned(),
+        address,
+        readiness,
+        timings: ProbeTimings::default(),
+        last: Mutex::new(None),
+    }
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(5)
+}
+
+fn briefly() -> Instant {
+    Instant::now() + Duration::from_millis(50)
+}
+
+fn late(found: Result<(), Unready>) -> String {
+    match found {
+        Err(Unready::Late(found)) => found,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+/// Answers each connection with the next response, then stops listening.
+async fn scripted(answers: &'static [&'static str]) -> SocketAddr {
+    let (listener, address) = listener().await;
+    tokio::spawn(async move {
+        for answer in answers {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = [0; 512];
+            let _ = stream.read(&mut head).await.unwrap();
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_listener_is_ready_and_a_closed_port_is_not() {
+    let (listener, address) = listener().await;
+    let probe = probe(address, Readiness::Tcp);
+    assert_eq!(probe.last(), None);
+    assert_eq!(probe.until_ready(soon()).await, Ok(()));
+    drop(listener);
+    let found = late(probe.until_ready(briefly()).await);
+    assert!(found.contains("connecting to port"), "{found}");
+    assert_eq!(probe.last(), Some(found));
+}
+
+fn get() -> Readiness {
+    Readiness::Http {
+        path: "/healthz".into(),
+        status: 200..=299,
+    }
+}
+
+#[tokio::test]
+async fn an_http_probe_waits_for_a_status_in_its_range() {
+    let address = scripted(&[
+        "HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/1.1 302 Elsewhere\r\nlocation: /ok\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\nthe rest is never read",
+    ])
+    .await;
+    assert_eq!(probe(address, get()).until_ready(soon()).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_redirect_is_a_response_and_is_not_followed() {
+    let address = scripted(&["HTTP/1.1 302 Elsewhere\r\nlocation: /ok\r\n\r\n"]).await;
+    let probe = probe(address, get());
+    let found = probe.attempt(Duration::from_secs(1)).await;
+    assert!(found.is_err());
+    let last = probe.last().unwrap();
+    assert!(
+        last.ends_with("answered 302, expected 200 to 299"),
+        "{last}"
+    );
+}
+
+#[tokio::test]
+async fn an_endless_head_is_refused() {
+    let (listener, address) = listener().await;
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\n").await.unwrap();
+        while stream.write_all(b"x-more: and more\r\n").await.is_ok() {}
+    });
+    let probe = probe(address, get());
+    assert!(probe.attempt(Duration::from_secs(1)).await.is_err());
+    let last = probe.last().unwrap();
+    assert!(last.contains("too large"), "{last}");
+}
+
+#[tokio::test]
+async fn a_server_that_accepts_and_never_answers_passes_tcp_alone() {
+    // The kernel completes the connection, as for a stopped process.
+    let (_listener, address) = listener().await;
+    let timings = ProbeTimings {
+        timeout: Duration::from_millis(20),
+        ..ProbeTimings::default()
+    };
+    for (readiness, answers) in [
+        (Readiness::Tcp, true),
+        (get(), false),
+        (
+            Readiness::Grpc {
+                service: String::new(),
+            },
+            false,
+        ),
+    ] {
+        let mut probe = probe(address, readiness);
+        probe.timings = timings;
+        assert_eq!(
+            probe.still_answers().await.is_ok(),
+            answers,
+            "{:?}",
+            probe.readiness
+        );
+    }
+}
+
+#[tokio::test]
+async fn one_successful_attempt_passes_a_health_check() {
+    let address = scripted(&[
+        "HTTP/1.1 500 No\r\n\r\n",
+        "HTTP/1.1 500 No\r\n\r\n",
+        "HTTP/1.1 204 Well\r\n\r\n",
+    ])
+    .await;
+    assert_eq!(probe(address, get()).still_answers().await, Ok(()));
+}
+
+#[tokio::test]
+async fn no_probe_is_sent_before_the_initial_delay() {
+    let (_listener, address) = listener().await;
+    let mut probe = probe(address, Readiness::Tcp);
+    probe.timings.initial_delay = Duration::from_millis(200);
+    let began = Instant::now();
+    assert_eq!(probe.until_ready(soon()).await, Ok(()));
+    assert!(began.elapsed() >= Duration::from_millis(200));
+    let found = late(probe.until_ready(briefly()).await);
+    assert!(found.contains("initial_delay"), "{found}");
+    let at_once = Instant::now();
+    assert_eq!(probe.at_once().until_ready(soon()).await, Ok(()));
+    assert!(at_once.elapsed() < Duration::from_millis(200));
+}
+
+/// The last attempt had 10 ms left, and its "no answer within 10ms" hid the earlier results.
+#[tokio::test]
+async fn an_attempt_that_the_deadline_cuts_short_hides_no_earlier_result() {
+    let (listener, address) = listener().await;
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        for round in 0.. {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            if round == 0 {
+                let _ = stream
+                    .write_all(b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n")
+                    .await;
+            }
+            held.push(stream);
+        }
+    });
+    let probe = probe(address, get());
+    let found = late(probe.until_ready(briefly()).await);
+    assert!(found.contains("answered 503"), "{found}");
+    assert_eq!(probe.last(), Some(found));
+}
+
+async fn health_server() -> (HealthReporter, SocketAddr) {
+    let (reporter, service) = tonic_health::server::health_reporter();
+    let (listener, address) = listener().await;
+    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    let server = tonic::transport::Server::builder().add_service(service);
+    tokio::spawn(server.serve_with_incoming(incoming));
+    (reporter, address)
+}
+
+#[tokio::test]
+async fn a_grpc_probe_waits_for_serving() {
+    let (reporter, address) = health_server().await;
+    let whole = Readiness::Grpc {
+        service: String::new(),
+    };
+    assert_eq!(probe(address, whole).until_ready(soon()).await, Ok(()));
+
+    let of = |service: &str| {
+        let service = service.to_owned();
+        probe(address, Readiness::Grpc { service })
+    };
+    let unknown = late(of("shop.v1.Cart").until_ready(briefly()).await);
+    assert!(unknown.contains("does not know this service"), "{unknown}");
+    reporter
+        .set_service_status("shop.v1.Cart", ServingStatus::NotServing)
+        .await;
+    let refused = late(of("shop.v1.Cart").until_ready(briefly()).await);
+    assert!(refused.contains("NOT_SERVING"), "{refused}");
+    let later = reporter.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        later
+            .set_service_status("shop.v1.Cart", ServingStatus::Serving)
+            .await;
+    });
+    assert_eq!(of("shop.v1.Cart").until_ready(soon()).await, Ok(()));
+}
+
+#[tokio::test]
+async fn servers_without_health_and_without_http_2_are_distinguished() {
+    let (listener, address) = listener().await;
+    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    let empty = tonic::service::Routes::default();
+    let server = tonic::transport::Server::builder().add_routes(empty);
+    tokio::spawn(server.serve_with_incoming(incoming));
+    let whole = || Readiness::Grpc {
+        service: String::new(),
+    };
+    let none = late(probe(address, whole()).until_ready(briefly()).await);
+    assert!(none.contains("no grpc.health.v1.Health"), "{none}");
+
+    let address = scripted(&["HTTP/1.1 400 Bad\r\ncontent-length: 0\r\n\r\n"]).await;
+    let probe = probe(address, whole());
+    assert!(probe.attempt(Duration::from_secs(1)).await.is_err());
+    let last = probe.last().unwrap();
+    assert!(last.contains("no HTTP/2 answer"), "{last}");
+}
+
+#[tokio::test]
+async fn the_images_healthcheck_decides_and_its_absence_is_final() {
+    let engine = Fake::default();
+    engine.plant("c", BTreeMap::new()).await;
+    let (_listener, address) = listener().await;
+    let probe = Probe {
+        runtime: Arc::new(engine.clone()),
+        ..probe(address, Readiness::Healthcheck)
+    };
+    let began = Instant::now();
+    let never = probe.until_ready(soon()).await.unwrap_err();
+    assert!(
+        matches!(&never, Unready::Never(why) if why.contains("no HEALTHCHECK")),
+        "{never:?}"
+    );
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "it is not waited for"
+    );
+
+    engine.set_health("c", Some(Health::Starting));
+    let found = late(probe.until_ready(briefly()).await);
+    assert!(found.contains("not succeeded yet"), "{found}");
+    engine.set_health(
+        "c",
+        Some(Health::Unhealthy("cannot reach the cache".to_owned())),
+    );
+    let found = late(probe.until_ready(briefly()).await);
+    assert!(found.contains("fails: cannot reach the cache"), "{found}");
+    engine.set_health("c", Some(Health::Healthy));
+    assert_eq!(probe.until_ready(soon()).await, Ok(()));
+}

@@ -1,0 +1,117 @@
+//! Instances that end by themselves, or stop answering.
+
+use std::time::Instant;
+
+use tracing::warn;
+
+use super::PoolActor;
+use crate::instance::state::{Event, State};
+use crate::lifecycle::event::TaskEvent;
+use crate::lifecycle::failure;
+use crate::lifecycle::probe::Probe;
+use crate::pool::crash_backoff::PROBATION;
+use crate::report::{FailureReason, StartFailure};
+use crate::route::Readiness;
+
+impl PoolActor {
+    /// Probes a ready instance, after failed requests or a failed HEALTHCHECK. The result decides
+    /// whether it is taken out.
+    pub(super) fn check_health(&mut self, serial: u64) {
+        let Some(entry) = self.instances.get(&serial) else {
+            return;
+        };
+        let (State::Ready, Some(address)) = (entry.state, entry.instance.address()) else {
+            return;
+        };
+        if !entry.instance.passive_health.begin_check() {
+            return;
+        }
+        let (events, instance) = (entry.events.clone(), entry.instance.clone());
+        let runtime = self.context.engine.runtime.clone();
+        let name = instance.name().to_owned();
+        let probe = Probe::new(runtime, name, address, &self.membership.version.spec);
+        tokio::spawn(async move {
+            if let Err(found) = probe.still_answers().await {
+                let message = format!("the container stopped answering while it served: {found}");
+                let failure = StartFailure {
+                    last_probe: Some(found),
+                    ..failure::new(FailureReason::NotReady, message)
+                };
+                events.send(TaskEvent::Unresponsive(Box::new(failure)));
+            }
+            instance.passive_health.end_check();
+        });
+    }
+
+    /// Handles a failed HEALTHCHECK, which matters only if it is the version's readiness probe.
+    pub(super) fn unhealthy(&mut self, name: &str) {
+        if self.membership.version.spec.readiness != Readiness::Healthcheck {
+            return;
+        }
+        if let Some(serial) = self.serial_of(name) {
+            self.check_health(serial);
+        }
+    }
+
+    /// Takes an unresponsive instance out. Requests in it may still be answered.
+    pub(super) fn unresponsive(&mut self, serial: u64, failure: StartFailure) {
+        let entry = self.instances.get(&serial);
+        if entry.is_some_and(|entry| entry.state == State::Ready) {
+            warn!(message = failure.message, "an instance is taken out");
+            self.last_exit = Some(failure);
+            self.record_exit(serial);
+        }
+        self.apply(serial, Event::Unresponsive);
+    }
+
+    pub(super) fn died(&mut self, name: &str) {
+        let Some(serial) = self.serial_of(name) else {
+            return;
+        };
+        let Some(entry) = self.instances.get(&serial) else {
+            return;
+        };
+        // A start finds the reason itself and reports it.
+        entry.died.cancel();
+        if !entry.state.is_starting() {
+            if entry.state.is_active() {
+                self.record_exit(serial);
+            }
+            self.apply(serial, Event::Died);
+        }
+    }
+
+    /// Handles the loss of a container's network. Starts and adoptions have a token for it.
+    pub(super) fn network_lost(&mut self, name: &str) {
+        if let Some(serial) = self.serial_of(name)
+            && let Some(entry) = self.instances.get(&serial)
+            && !entry.state.is_starting()
+        {
+            self.apply(serial, Event::Died);
+        }
+    }
+
+    /// Counts an early end of an instance as a failed start, unless an outage in between explains
+    /// it: a restarting engine ends its containers.
+    fn record_exit(&mut self, serial: u64) {
+        let outages = self.availability.borrow().outages();
+        let entry = self.instances.get(&serial);
+        let own = entry.filter(|entry| entry.outages == outages);
+        let Some(ready_at) = own.and_then(|entry| entry.ready_at) else {
+            return;
+        };
+        if self.backoff.record_exit(ready_at, Instant::now()) {
+            warn!(
+                failures = self.backoff.failures(), within = ?PROBATION,
+                "an instance ended soon after it was ready, which counts as a failed start"
+            );
+        }
+        self.dirty = true;
+    }
+
+    fn serial_of(&self, name: &str) -> Option<u64> {
+        let mut entries = self.instances.iter();
+        let found = entries.find(|(_, entry)| entry.instance.name() == name);
+        found.map(|(serial, _)| *serial)
+    }
+}

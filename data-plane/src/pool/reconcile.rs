@@ -1,0 +1,217 @@
+//! Reconciling the engine's containers with the pools: adopt, remove, or report dead.
+//!
+//! Only containers with the label of this node's random id are considered. The file of that id is
+//! locked while the process lives, so no other process creates or removes them. Nothing is removed
+//! before the first committed sync of this run: an older table on disk may lack versions that an
+//! earlier process started.
+
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tracing::{debug, info, warn};
+
+use super::actor::digest::is_stale;
+use super::handle::Pool;
+use super::message::Message;
+use super::registry::{Pools, key_of};
+use crate::engine::error_class::is_unreachable;
+use crate::engine::{confirmed_calls, sandbox};
+use crate::report::InstanceState;
+use crate::runtime::{Container, ContainerState, Error, Runtimes, label};
+
+impl Pools {
+    /// Compares the engine's containers with the pools; see the module.
+    ///
+    /// # Errors
+    /// The engine's; nothing is changed if it cannot list its containers.
+    pub(super) async fn reconcile_containers(&self) -> Result<(), Error> {
+        let context = &self.inner.context;
+        let (engine, sandboxes) = (&context.engine, &context.sandboxes);
+        // Before the list: a container that is created in between is not missing.
+        let (served, alive_sandboxes) = (self.served_names(), sandboxes.alive());
+        let (name, found) = match self.query_engine().await {
+            Ok(answer) => answer,
+            Err(error) => {
+                if is_unreachable(&error) {
+                    engine.record_failure();
+                }
+                self.note_engine(Err(error.to_string()));
+                return Err(error);
+            }
+        };
+        self.note_engine(Ok(name));
+        engine.cover_network().await;
+        // A restarting engine ends its containers before it sends events.
+        let alive: HashSet<&str> = found
+            .iter()
+            .filter(|one| is_alive(one))
+            .map(|one| one.name.as_str())
+            .collect();
+        for (pool, name) in served {
+            if !alive.contains(name.as_str()) {
+                pool.shared.send(Message::Died(name));
+            }
+        }
+        for name in sandbox::ended(alive_sandboxes, &found) {
+            self.sandbox_died(&name);
+        }
+        // After the deaths: the pools must not resume a dead instance when the engine is back.
+        engine.record_answer();
+        let known = self.known_names();
+        let unknown = found.iter().filter(|one| !known.contains(&one.name));
+        let (holders, unknown): (Vec<_>, Vec<_>) =
+            unknown.partition(|one| sandbox::is_sandbox(one));
+        // Adoptions first: they are fast and may save a start, while each removal takes the engine
+        // time.
+        let mut leftovers = Vec::new();
+        for container in unknown {
+            if !self.adopt(container, &found) {
+                leftovers.push(container);
+            }
+        }
+        // After the adoptions, which keep their sandboxes.
+        leftovers.extend(holders.iter().filter(|one| !sandboxes.knows(&one.name)));
+        if !self.inner.synced.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        for container in leftovers {
+            if self.is_stopping() {
+                return Ok(());
+            }
+            info!(
+                container = container.name,
+                "removing a leftover of this node"
+            );
+            confirmed_calls::remove(engine, &container.name).await?;
+        }
+        Ok(())
+    }
+
+    /// Adopts containers of an earlier process before the first request can start another one.
+    /// Waits at most `timeout`; a later reconciliation adopts the rest.
+    pub async fn adopt_leftovers(&self, timeout: Duration) {
+        match tokio::time::timeout(timeout, self.reconcile_containers()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(%error, "the engine does not answer at start"),
+            Err(_) => debug!("the engine does not answer in time at start"),
+        }
+    }
+
+    /// The engine's name and version, and this node's containers.
+    async fn query_engine(&self) -> Result<(String, Vec<Container>), Error> {
+        let engine = &self.inner.context.engine;
+        let name = engine.runtime.engine().await?;
+        self.check_oci_runtime(&engine.runtime.runtimes().await?);
+        Ok((name, engine.runtime.list(&engine.node).await?))
+    }
+
+    fn check_oci_runtime(&self, offered: &Runtimes) {
+        let context = &self.inner.context;
+        let oci_runtime = &context.engine.oci_runtime;
+        if oci_runtime.update(offered) {
+            if let Err(error) = oci_runtime.selected() {
+                warn!(%error, "no container is started");
+            }
+            context.report_changed();
+        }
+    }
+
+    fn note_engine(&self, answer: Result<String, String>) {
+        if self.set_engine(answer.clone()) {
+            match &answer {
+                Ok(name) => info!(engine = name, "the engine answers"),
+                Err(error) => warn!(
+                    error,
+                    "the engine does not answer; ready instances keep serving"
+                ),
+            }
+            self.inner.context.report_changed();
+        }
+    }
+
+    /// Notifies the pools of the instance whose pause container ended. Does nothing for another
+    /// name.
+    pub(super) fn sandbox_died(&self, name: &str) {
+        if let Some(instance) = self.inner.context.sandboxes.died(name) {
+            for pool in self.all() {
+                pool.shared.send(Message::NetworkLost(instance.clone()));
+            }
+        }
+    }
+
+    /// False if no pool can use the container.
+    fn adopt(&self, container: &Container, all: &[Container]) -> bool {
+        let context = &self.inner.context;
+        let own = container.labels.get(label::BOOT) == Some(&context.engine.boot);
+        if own || self.is_stopping() {
+            return false;
+        }
+        let Some((pool, port)) = self.adopter(container) else {
+            return false;
+        };
+        let Some((address, sandbox)) = sandbox::address_of(container, port, all) else {
+            return false;
+        };
+        if let Some(sandbox) = sandbox {
+            context.sandboxes.adopt(&container.name, sandbox);
+        }
+        let adopt = Message::Adopt(Box::new(container.clone()), address);
+        let adopted = pool.shared.send(adopt);
+        if !adopted {
+            context.sandboxes.discard(&container.name);
+        }
+        adopted
+    }
+
+    /// The pool that can adopt a container, and the container's port.
+    fn adopter(&self, container: &Container) -> Option<(Pool, u16)> {
+        if !is_alive(container) {
+            return None;
+        }
+        let table = self.inner.table.lock().clone();
+        let (route, version) = table.version(&key_of(&container.labels)?)?;
+        let digest = container.labels.get(label::DIGEST).map(String::as_str);
+        if is_stale(digest, version) {
+            return None;
+        }
+        let port = container.labels.get(label::PORT)?.parse().ok()?;
+        Some((self.get(route, version), port))
+    }
+
+    fn served_names(&self) -> Vec<(Pool, String)> {
+        self.names(|state| {
+            matches!(
+                state,
+                InstanceState::Ready
+                    | InstanceState::Pausing
+                    | InstanceState::Paused
+                    | InstanceState::Resuming
+            )
+        })
+    }
+
+    fn known_names(&self) -> HashSet<String> {
+        let names = self.names(|_| true);
+        names.into_iter().map(|(_, name)| name).collect()
+    }
+
+    /// The containers of all pools whose state matches.
+    fn names(&self, matches: impl Fn(InstanceState) -> bool) -> Vec<(Pool, String)> {
+        let mut names = Vec::new();
+        for pool in self.all() {
+            let view = pool.shared.view.lock();
+            let found = view.instances.iter();
+            let found = found.filter(|(_, report)| matches(report.state));
+            names.extend(found.map(|(instance, _)| (pool.clone(), instance.name().to_owned())));
+        }
+        names
+    }
+}
+
+fn is_alive(container: &Container) -> bool {
+    matches!(
+        container.state,
+        ContainerState::Running | ContainerState::Paused
+    )
+}

@@ -1,0 +1,122 @@
+//! Counters and flags of one client's connection, shared by its socket, its requests and its
+//! worker.
+//!
+//! Everything runs on one thread. The fields are atomics only because hyper requires an upgraded
+//! connection to be `Send`.
+
+use std::io;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::task::Poll;
+
+use crate::proxy::wire::h1_framing::{FramingError, Inspector, ReadPhase};
+
+#[derive(Debug, Default)]
+pub(crate) struct ConnCounters {
+    /// Bytes read.
+    pub(super) read: AtomicU64,
+    pub(super) written: AtomicU64,
+    /// A write waits for the client.
+    pub(super) blocked: AtomicBool,
+    phase: AtomicU8,
+    pub(super) heads: AtomicU32,
+    /// An upgrade request was read; later bytes wait for its outcome.
+    upgrade_pending: AtomicBool,
+    upgrade_outcome: AtomicU8,
+    /// The framing error that ended the inspection, and the index of its request.
+    framing_error: OnceLock<(u32, FramingError)>,
+    /// A response to write before the connection is closed.
+    final_response: OnceLock<Vec<u8>>,
+}
+
+const OUTCOME_UNKNOWN: u8 = 0;
+const OUTCOME_SWITCHED: u8 = 1;
+const OUTCOME_REFUSED: u8 = 2;
+
+impl ConnCounters {
+    /// The part of a request that the client is to send next.
+    pub(crate) fn phase(&self) -> ReadPhase {
+        match self.phase.load(Ordering::Relaxed) {
+            0 => ReadPhase::Idle,
+            1 => ReadPhase::Head,
+            _ => ReadPhase::Body,
+        }
+    }
+
+    /// Part of a head was read, and no response is being written.
+    pub(crate) fn is_in_head(&self) -> bool {
+        self.phase() == ReadPhase::Head && !self.blocked.load(Ordering::Relaxed)
+    }
+
+    /// The framing error of the request with this index, or of one before it.
+    pub(crate) fn framing_error(&self, request: u32) -> Option<FramingError> {
+        let (head, error) = self.framing_error.get()?;
+        (*head <= request).then_some(*error)
+    }
+
+    pub(crate) fn set_framing_error(&self, request: u32, error: FramingError) {
+        let _ = self.framing_error.set((request, error));
+    }
+
+    /// Has the socket write `response` at its next read, and then close. Valid only between a
+    /// response and the next request, when nothing else is being written.
+    pub(crate) fn set_final_response(&self, response: Vec<u8>) {
+        let _ = self.final_response.set(response);
+    }
+
+    pub(crate) fn final_response(&self) -> Option<&[u8]> {
+        self.final_response.get().map(Vec::as_slice)
+    }
+
+    /// Decides the protocol of the bytes behind an upgrade request: the new one, or HTTP/1.
+    /// Returns true if the reader waits for that, so that it must be woken.
+    pub(crate) fn resolve_upgrade(&self, switched: bool) -> bool {
+        let pending = self.upgrade_pending.swap(false, Ordering::Relaxed);
+        if pending {
+            let outcome = match switched {
+                true => OUTCOME_SWITCHED,
+                false => OUTCOME_REFUSED,
+            };
+            self.upgrade_outcome.store(outcome, Ordering::Relaxed);
+        }
+        pending
+    }
+
+    /// Whether the pending upgrade switched protocols; `None` while that is unknown.
+    pub(crate) fn take_upgrade_outcome(&self) -> Option<bool> {
+        match self
+            .upgrade_outcome
+            .swap(OUTCOME_UNKNOWN, Ordering::Relaxed)
+        {
+            OUTCOME_UNKNOWN => None,
+            outcome => Some(outcome == OUTCOME_SWITCHED),
+        }
+    }
+
+    pub(crate) fn update(&self, inspector: &Inspector) {
+        self.phase.store(inspector.phase() as u8, Ordering::Relaxed);
+        self.heads.store(inspector.heads(), Ordering::Relaxed);
+        if inspector.is_upgrade_pending() {
+            self.upgrade_pending.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn add_read(&self, bytes: usize) {
+        self.read.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_blocked(&self, blocked: bool) {
+        self.blocked.store(blocked, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_written(&self, written: &Poll<io::Result<usize>>) {
+        match written {
+            Poll::Pending => self.set_blocked(true),
+            Poll::Ready(Ok(bytes)) => {
+                self.written.fetch_add(*bytes as u64, Ordering::Relaxed);
+                self.set_blocked(false);
+            }
+            Poll::Ready(Err(_)) => {}
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The socket of one client as hyper and h2 see it: inspected, counted, held at an upgrade.
+//!
+//! [`MeteredIo`] shows every byte of HTTP/1 to the [`Inspector`] before hyper reads it, and updates
+//! the [`ConnCounters`] that the worker's timeouts compare. It reads no clock.
+//!
+//! Bytes behind an upgrade request stay in `pending` until the outcome of the upgrade is known:
+//! they are of the new protocol, or the next request.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
+
+use crate::proxy::client::ConnCounters;
+use crate::proxy::wire::h1_framing::{FramingError, Inspector};
+use crate::proxy::wire::vectored_tcp::VectoredTcp;
+
+/// Limit of bytes behind an upgrade whose outcome is unknown.
+const MAX_PENDING: usize = 16 * 1024;
+
+pub(super) type Socket = Either<VectoredTcp<TcpStream>, Box<TlsStream<TcpStream>>>;
+
+#[derive(Debug)]
+pub(super) struct MeteredIo {
+    socket: Socket,
+    inspector: Inspector,
+    counters: Arc<ConnCounters>,
+    /// Bytes read from the socket that hyper has not read: those of the protocol detection, or
+    /// those behind an upgrade request.
+    pending: Vec<u8>,
+    is_ended: bool,
+    /// A framing error in the body behind the bytes that were passed on.
+    body_error: Option<FramingError>,
+}
+
+impl MeteredIo {
+    /// `pending`: bytes already read from the socket.
+    pub(super) fn new(
+        socket: Socket,
+        inspector: Inspector,
+        counters: Arc<ConnCounters>,
+        pending: Vec<u8>,
+    ) -> Self {
+        Self {
+            socket,
+            inspector,
+            counters,
+            pending,
+            is_ended: false,
+            body_error: None,
+        }
+    }
+
+    /// Inspects the new bytes, which begin at `before` in `buf`, and removes those that must not
+    /// be passed on yet.
+    fn inspect(&mut self, buf: &mut ReadBuf<'_>, before: usize) -> io::Result<()> {
+        let fresh = &buf.filled()[before..];
+        let found = self.inspector.inspect(fresh);
+        self.counters.update(&self.inspector);
+        if let Some((request, error)) = found.error {
+            self.counters.set_framing_error(request, error);
+            if found.is_in_body {
+                buf.set_filled(before + found.pass);
+                self.body_error = Some(error);
+                return match found.pass {
+                    0 => Err(invalid_data(error)),
+                    _ => Ok(()),
+                };
+            }
+        }
+        if found.pass < fresh.len() {
+            let mut held = fresh[found.pass..].to_vec();
+            held.append(&mut self.pending);
+            self.pending = held;
+            buf.set_filled(before + found.pass);
+        }
+        Ok(())
+    }
+
+    /// Reads into `pending` during an upgrade, so that the end of the connection is noticed.
+    fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.is_ended && self.pending.len() < MAX_PENDING {
+            let mut bytes = [std::mem::MaybeUninit::uninit(); 2048];
+            let mut buf = ReadBuf::uninit(&mut bytes);
+            ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buf))?;
+            self.is_ended = buf.filled().is_empty();
+            self.pending.extend_from_slice(buf.filled());
+        }
+        // A client that leaves before the switch cancels its request.
+        match self.is_ended && self.pending.is_empty() {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Pending,
+        }
+    }
+}
+
+fn invalid_data(error: FramingError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+impl AsyncRead for MeteredIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if let Some(response) = this.counters.final_response() {
+            // The client is late already, so the socket is not awaited.
+            let _ = Pin::new(&mut this.socket).poll_write(cx, response);
+            let _ = Pin::new(&mut this.socket).poll_shutdown(cx);
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        if let Some(error) = this.body_error {
+            return Poll::Ready(Err(invalid_data(error)));
+        }
+        if this.inspector.is_upgrade_pending() {
+            match this.counters.take_upgrade_outcome() {
+                None => return this.poll_pending(cx),
+                Some(switched) => this.inspector.resolve_upgrade(switched),
+            }
+            this.counters.update(&this.inspector);
+        }
+        let before = buf.filled().len();
+        if !this.pending.is_empty() {
+            let take = this.pending.len().min(buf.remaining());
+            buf.put_slice(&this.pending[..take]);
+            this.pending.drain(..take);
+        } else if !this.is_ended {
+            ready!(Pin::new(&mut this.socket).poll_read(cx, buf))?;
+            this.counters.add_read(buf.filled().len() - before);
+        }
+        Poll::Ready(this.inspect(buf, before))
+    }
+}
+
+impl AsyncWrite for MeteredIo {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
+        self.counters.add_written(&written);
+        written
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, bytes);
+        self.counters.add_written(&written);
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.socket).poll_flush(cx);
+        // TLS may hold records back until a flush.
+        if matches!(self.socket, Socket::Right(_)) {
+            self.counters.set_blocked(flushed.is_pending());
+        }
+        flushed
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}

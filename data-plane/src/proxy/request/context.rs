@@ -1,0 +1,245 @@
+//! The state of one request, shared by its handler, both bodies and its tunnel.
+//!
+//! [`RequestContext`] holds the instance's [`Guard`], so the instance is busy until the last byte
+//! of both bodies has passed or one side fails. The guard is not released at the response head. The
+//! request is counted and logged when its last holder drops the context.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderValue};
+use tracing::Span;
+
+use crate::instance::Instance;
+use crate::pool::Guard;
+use crate::proxy::client::ClientConn;
+use crate::proxy::log::access::{AccessRecord, LoggedRequest};
+use crate::proxy::worker::Worker;
+use crate::proxy::worker::targets::VersionTarget;
+
+/// The status that nginx logs for a client that left before the response.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+#[derive(Debug)]
+pub(crate) struct RequestContext {
+    worker: Rc<Worker>,
+    client: Rc<ClientConn>,
+    began: Instant,
+    /// The request id.
+    id: HeaderValue,
+    /// `None`: requests are neither logged nor traced.
+    logged: Option<Box<LoggedRequest>>,
+    target: OnceCell<Rc<VersionTarget>>,
+    guard: RefCell<Option<Guard>>,
+    status: Cell<u16>,
+    /// The reason for a response of cless itself; empty for one of an instance.
+    reason: Cell<&'static str>,
+    response_bytes: Cell<u64>,
+    /// The response head is on its way, so a disconnect no longer cancels the request.
+    has_response: Cell<bool>,
+    /// The request body was passed on completely.
+    is_body_sent: Cell<bool>,
+    /// The client cut or garbled its request body.
+    is_body_broken: Cell<bool>,
+    is_response_complete: Cell<bool>,
+    /// The rest of the request body has no reader.
+    is_upload_cancelled: Cell<bool>,
+    /// The task that waits for more of the request body.
+    upload_waker: RefCell<Option<Waker>>,
+    /// The key of the response's deadline at the worker. `None`: it has none there.
+    deadline_key: Cell<Option<usize>>,
+}
+
+impl RequestContext {
+    pub(crate) fn new(
+        worker: Rc<Worker>,
+        client: Rc<ClientConn>,
+        id: HeaderValue,
+        logged: Option<Box<LoggedRequest>>,
+    ) -> Rc<Self> {
+        worker.stats.request_began();
+        Rc::new(Self {
+            worker,
+            client,
+            began: Instant::now(),
+            id,
+            logged,
+            target: OnceCell::new(),
+            guard: RefCell::new(None),
+            status: Cell::new(CLIENT_CLOSED_REQUEST),
+            reason: Cell::new(""),
+            response_bytes: Cell::new(0),
+            has_response: Cell::new(false),
+            is_body_sent: Cell::new(false),
+            is_body_broken: Cell::new(false),
+            is_response_complete: Cell::new(false),
+            is_upload_cancelled: Cell::new(false),
+            upload_waker: RefCell::new(None),
+            deadline_key: Cell::new(None),
+        })
+    }
+
+    /// The span of log lines about this request. Made only where one is written.
+    pub(crate) fn span(&self) -> Span {
+        let guard = self.guard.borrow();
+        let target = self.target.get();
+        tracing::debug_span!(
+            parent: self.client.span(),
+            "request",
+            request_id = self.id.to_str().unwrap_or_default(),
+            service = target.map(|target| &*target.version.service),
+            version = target.map(|target| target.number()),
+            instance = guard.as_ref().map(|guard| guard.instance().name()),
+        )
+    }
+
+    pub(crate) fn client(&self) -> &Rc<ClientConn> {
+        &self.client
+    }
+
+    pub(crate) fn began(&self) -> Instant {
+        self.began
+    }
+
+    pub(crate) fn id(&self) -> &HeaderValue {
+        &self.id
+    }
+
+    /// Adds the trace context to the fields for the instance, if requests are traced.
+    pub(crate) fn set_trace_context(&self, fields: &mut HeaderMap) {
+        let trace = self
+            .logged
+            .as_ref()
+            .and_then(|logged| logged.trace.as_ref());
+        if let Some(trace) = trace {
+            trace.tell(fields);
+        }
+    }
+
+    /// Takes the permit of an instance of `target`, in place of an earlier one.
+    pub(crate) fn set_permit(&self, target: &Rc<VersionTarget>, guard: Guard) {
+        let _ = self.target.set(target.clone());
+        self.guard.replace(Some(guard));
+    }
+
+    /// Releases the permit, so that the pool may remove the instance.
+    pub(crate) fn release_permit(&self) {
+        self.guard.take();
+    }
+
+    /// Calls `f` with the guard; `None` without a permit.
+    pub(crate) fn with_guard<T>(&self, f: impl FnOnce(&Guard) -> T) -> Option<T> {
+        self.guard.borrow().as_ref().map(f)
+    }
+
+    pub(crate) fn instance(&self) -> Option<Arc<Instance>> {
+        self.with_guard(|guard| guard.instance().clone())
+    }
+
+    /// Sets the outcome to log. `reason`: empty for a response of an instance.
+    pub(crate) fn set_response(&self, status: u16, reason: &'static str) {
+        self.status.set(status);
+        self.reason.set(reason);
+        self.has_response.set(true);
+    }
+
+    /// Has the worker cut the connection if the response is incomplete after `deadline`.
+    pub(crate) fn set_deadline(&self, deadline: Instant) {
+        let key = self.worker.add_deadline(deadline, &self.client);
+        self.deadline_key.set(Some(key));
+    }
+
+    pub(crate) fn set_waiting_for_client(&self, waits: bool) {
+        if let Some(key) = self.deadline_key.get() {
+            self.worker.set_waiting_for_client(key, waits);
+        }
+    }
+
+    pub(crate) fn add_response_bytes(&self, bytes: u64) {
+        self.response_bytes.set(self.response_bytes.get() + bytes);
+    }
+
+    pub(crate) fn complete_response(&self) {
+        self.is_response_complete.set(true);
+        self.cancel_upload();
+    }
+
+    /// Ends the request body, because nothing waits for the response any more.
+    pub(crate) fn cancel_upload(&self) {
+        self.is_upload_cancelled.set(true);
+        if let Some(waker) = self.upload_waker.take() {
+            waker.wake();
+        }
+    }
+
+    pub(crate) fn is_upload_cancelled(&self) -> bool {
+        self.is_upload_cancelled.get()
+    }
+
+    pub(crate) fn set_body_sent(&self) {
+        self.is_body_sent.set(true);
+    }
+
+    pub(crate) fn is_body_sent(&self) -> bool {
+        self.is_body_sent.get()
+    }
+
+    pub(crate) fn set_body_broken(&self) {
+        self.is_body_broken.set(true);
+    }
+
+    pub(crate) fn is_body_broken(&self) -> bool {
+        self.is_body_broken.get()
+    }
+
+    pub(crate) fn set_upload_waker(&self, cx: &Context<'_>) {
+        match &mut *self.upload_waker.borrow_mut() {
+            Some(waker) if waker.will_wake(cx.waker()) => {}
+            waker => *waker = Some(cx.waker().clone()),
+        }
+    }
+
+    fn log(&self, logged: &LoggedRequest, status: u16, took: Duration) {
+        let guard = self.guard.borrow();
+        let target = self.target.get();
+        let record = AccessRecord {
+            request: logged,
+            peer: &self.client.peer_text,
+            scheme: self.client.scheme(),
+            id: &self.id,
+            service: target.map(|target| &*target.version.service),
+            version: target.map(|target| target.number()),
+            status,
+            bytes: self.response_bytes.get(),
+            took,
+            waited: guard.as_ref().and_then(Guard::waited),
+            reason: self.reason.get(),
+        };
+        self.worker.log(&record, guard.as_ref());
+    }
+}
+
+impl Drop for RequestContext {
+    fn drop(&mut self) {
+        let took = self.began.elapsed();
+        let status = self.status.get();
+        if let Some(key) = self.deadline_key.get() {
+            self.worker.remove_deadline(key);
+        }
+        if let Some(target) = self.target.get() {
+            target.record_request(status, took);
+        }
+        self.client.end_request();
+        self.worker.stats.request_ended();
+        let is_incomplete = self.client.is_http2() && !self.is_response_complete.get();
+        if !self.has_response.get() || is_incomplete {
+            self.client.add_reset(&self.worker.proxy.limits);
+        }
+        if let Some(logged) = self.logged.take() {
+            self.log(&logged, status, took);
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! Changes of message heads. Pure, and in place.
+//!
+//! Hop-by-hop fields are removed in both directions (RFC 9110 section 7.6.1): the fixed ones and
+//! those that `Connection` names. `TE: trailers` is restored for the instance, because gRPC needs
+//! it. [`forwarded`](super::forwarded) sets the fields about the origin of a request.
+
+use std::borrow::Cow;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
+
+use super::error::Error;
+use crate::route::normalize;
+
+/// The request id, which all logs contain.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The fields about the origin of a request, which only cless sets.
+pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(crate) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub(crate) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Limit of a trusted peer's request id in bytes.
+const MAX_REQUEST_ID: usize = 128;
+
+/// Whether a field is hop-by-hop even if `Connection` does not name it.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "http2-settings"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
+
+/// The host of a request, normalized as in the route table: the authority of its target, or the
+/// `Host` field.
+///
+/// HTTP/1 requires exactly one `Host` (RFC 9112 section 3.2), over which the target's authority has
+/// priority (section 3.2.2). In HTTP/2 the two must be equal (RFC 9113 section 8.3.1).
+///
+/// # Errors
+/// [`Error::BadRequest`] if the host is missing, repeated, or invalid.
+pub(crate) fn host<B>(request: &Request<B>) -> Result<Cow<'_, str>, Error> {
+    let bad = |what: &str| Error::BadRequest(what.to_owned());
+    let normal = |host| normalize(host).map_err(|error| Error::BadRequest(error.to_string()));
+    let mut fields = request.headers().get_all(header::HOST).iter();
+    let field = match (fields.next(), fields.next()) {
+        (_, Some(_)) => return Err(bad("more than one Host field")),
+        (None, None) => None,
+        (Some(field), None) => {
+            let text = field
+                .to_str()
+                .map_err(|_| bad("the Host field is not ASCII"))?;
+            Some(normal(text)?)
+        }
+    };
+    if let Some(scheme) = request.uri().scheme_str()
+        && !matches!(scheme, "http" | "https")
+    {
+        return Err(bad("the target is neither http nor https"));
+    }
+    let authority = request
+        .uri()
+        .authority()
+        .map(|authority| authority.as_str());
+    match (authority.map(normal).transpose()?, field) {
+        (None, None) => Err(bad("no Host field")),
+        (None, Some(field)) => Ok(field),
+        (Some(authority), field) if request.version() == Version::HTTP_2 => match field {
+            Some(field) if field != authority => Err(bad("Host and :authority differ")),
+            _ => Ok(authority),
+        },
+        (Some(_), None) if request.version() == Version::HTTP_11 => Err(bad("no Host field")),
+        (Some(authority), _) => Ok(authority),
+    }
+}
+
+/// Checks the form of a target (RFC 9112 section 3.2): a path, an absolute URI, or `*` for
+/// `OPTIONS`.
+///
+/// # Errors
+/// [`Error::BadRequest`] for any other form.
+pub(crate) fn check_target<B>(request: &Request<B>) -> Result<(), Error> {
+    let uri = request.uri();
+    let is_valid = match uri.path() {
+        "*" => request.method() == Method::OPTIONS,
+        "" => uri.scheme().is_some(),
+        path => path.starts_with('/') && (uri.scheme().is_some() || uri.authority().is_none()),
+    };
+    match is_valid {
+        true => Ok(()),
+        false => Err(Error::BadRequest(
+            "the target is neither a path nor a URI".to_owned(),
+        )),
+    }
+}
+
+/// The `Host` field for the instance: the host as the client wrote it, in the target or the field.
+pub(crate) fn host_field<B>(request: &Request<B>) -> Option<HeaderValue> {
+    match request.uri().authority() {
+        Some(authority) => HeaderValue::try_from(authority.as_str()).ok(),
+        None => request.headers().get(header::HOST).cloned(),
+    }
+}
+
+/// The protocol that a request asks to upgrade to (RFC 9110 section 7.8). `None` for HTTP/1.0,
+/// which cannot, and for h2c, which is obsolete (RFC 9113 section 3.1).
+pub(crate) fn upgrade(headers: &HeaderMap, version: Version) -> Option<HeaderValue> {
+    let protocol = headers.get(header::UPGRADE)?;
+    let is_upgrade = version == Version::HTTP_11
+        && !protocol.as_bytes().eq_ignore_ascii_case(b"h2c")
+        && connection_options(headers).any(|name| name.eq_ignore_ascii_case(b"upgrade"));
+    is_upgrade.then(|| protocol.clone())
+}
+
+/// The options of `Connection`. An invalid one does not hide the others.
+fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|name| !name.is_empty())
+}
+
+/// Removes hop-by-hop fields. A head without any, as always over HTTP/2, is only scanned.
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if !headers.keys().any(is_hop_by_hop) {
+        return;
+    }
+    // The usual values name no further field.
+    let plain = |value: &HeaderValue| value == "keep-alive" || value == "close";
+    if !headers.get_all(header::CONNECTION).iter().all(plain) {
+        let named: Vec<HeaderName> = connection_options(headers)
+            .filter_map(|name| HeaderName::from_bytes(name).ok())
+            .collect();
+        for name in named {
+            // A client must not remove fields that route and frame the message.
+            if name != header::HOST && name != header::CONTENT_LENGTH {
+                headers.remove(name);
+            }
+        }
+    }
+    remove_all(headers, is_hop_by_hop);
+}
+
+/// Prepares the fields of a request for the instance. `upgrade`: the protocol to upgrade to.
+pub(crate) fn prepare_request(headers: &mut HeaderMap, upgrade: Option<HeaderValue>) {
+    let takes_trailers = headers.contains_key(header::TE)
+        && headers.get_all(header::TE).iter().any(|te| {
+            te.to_str().is_ok_and(|te| {
+                let mut codings = te.split(',');
+                codings.any(|one| one.trim().eq_ignore_ascii_case("trailers"))
+            })
+        });
+    strip_hop_by_hop(headers);
+    if let Some(protocol) = upgrade {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, protocol);
+    }
+    if takes_trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    join_cookies(headers);
+}
+
+/// Joins the `Cookie` fields, which HTTP/2 may split (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut pieces = headers.get_all(header::COOKIE).iter();
+    let (Some(first), Some(second)) = (pieces.next(), pieces.next()) else {
+        return;
+    };
+    let mut joined = first.as_bytes().to_vec();
+    for piece in std::iter::once(second).chain(pieces) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(piece.as_bytes());
+    }
+    if let Ok(joined) = HeaderValue::from_bytes(&joined) {
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
+/// Prepares the fields of a response for the client. `switched`: keep the fields of an upgrade.
+pub(crate) fn prepare_response(
+    headers: &mut HeaderMap,
+    id: &HeaderValue,
+    switched: bool,
+    via: Version,
+) {
+    let upgrade = match switched {
+        true => headers.get(header::UPGRADE).cloned(),
+        false => None,
+    };
+    strip_hop_by_hop(headers);
+    if let Some(protocol) = upgrade {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, protocol);
+    }
+    headers.insert(REQUEST_ID, id.clone());
+    append_via(headers, via);
+}
+
+/// Removes trailers that frame or route a message, or describe its origin: the head has decided
+/// that (RFC 9110 section 6.5.1).
+pub(crate) fn prepare_trailers(trailers: &mut HeaderMap) {
+    let forbidden = |name: &HeaderName| {
+        let name = name.as_str();
+        [REQUEST_ID, FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST]
+            .iter()
+            .any(|set| name == set.as_str())
+            || matches!(
+                name,
+                "authorization"
+                    | "content-encoding"
+                    | "content-length"
+                    | "content-type"
+                    | "cookie"
+                    | "expect"
+                    | "forwarded"
+                    | "host"
+                    | "set-cookie"
+                    | "trailer"
+                    | "via"
+            )
+    };
+    strip_hop_by_hop(trailers);
+    remove_all(trailers, forbidden);
+}
+
+fn remove_all(headers: &mut HeaderMap, which: impl Fn(&HeaderName) -> bool) {
+    while let Some(name) = headers.keys().find(|name| which(name)).cloned() {
+        headers.remove(name);
+    }
+}
+
+/// Appends `Via` for a message received over `version` (RFC 9110 section 7.6.3).
+pub(crate) fn append_via(headers: &mut HeaderMap, version: Version) {
+    let via = match version {
+        Version::HTTP_10 => "1.0 cless",
+        Version::HTTP_2 => "2.0 cless",
+        _ => "1.1 cless",
+    };
+    headers.append(header::VIA, HeaderValue::from_static(via));
+}
+
+/// The id of a request: that of a trusted peer if it is valid, or a new one from `random`.
+///
+/// It is marked as never indexed for HTTP/2 (RFC 7541 section 6.2.3): a value that is sent once
+/// would only displace useful ones.
+pub(crate) fn request_id(headers: &HeaderMap, trusted: bool, random: u128) -> HeaderValue {
+    let given = match trusted {
+        true => headers.get(REQUEST_ID),
+        false => None,
+    };
+    let given =
+        given.filter(|id| !id.is_empty() && id.len() <= MAX_REQUEST_ID && id.to_str().is_ok());
+    let mut id = given.cloned().unwrap_or_else(|| {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [0; 32];
+        for (at, digit) in text.iter_mut().enumerate() {
+            *digit = DIGITS[(random >> (4 * at)) as usize & 15];
+        }
+        HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("-"))
+    });
+    id.set_sensitive(true);
+    id
+}
+
+/// Whether the caller uses gRPC, so that it reads `grpc-status` and not the HTTP status.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// The value of a cookie (RFC 6265 section 5.4).
+pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .find_map(|(found, value)| (found == name).then_some(value))
+}
+
+#[cfg(test)]
+mod tests;

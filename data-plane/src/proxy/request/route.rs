@@ -1,0 +1,117 @@
+//! Routes a request: host, service, version, and a permit of an instance.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{HeaderValue, Request};
+
+use super::context::RequestContext;
+use super::error::Error;
+use super::headers;
+use crate::pool::Refusal;
+use crate::proxy::client::Transport;
+use crate::proxy::worker::Worker;
+use crate::proxy::worker::targets::VersionTarget;
+use crate::route::{Affinity, Ask, Choice, Route, choose};
+
+/// The cookie of `affinity: cookie`.
+const AFFINITY_COOKIE: &str = "cless-affinity";
+/// The request header that names a version, where a service allows it.
+const VERSION_HEADER: &str = "cless-version";
+
+#[derive(Debug)]
+pub(crate) struct Routed {
+    pub(crate) route: Arc<Route>,
+    pub(crate) target: Rc<VersionTarget>,
+    /// Sets the affinity cookie. `None`: the request has a key, or needs none.
+    pub(crate) cookie: Option<HeaderValue>,
+}
+
+/// Selects a version and waits for a permit of one of its instances. If the version is deleted
+/// during the wait, another is selected, once.
+pub(crate) async fn route_and_admit<B>(
+    worker: &Rc<Worker>,
+    request: &Request<B>,
+    context: &RequestContext,
+) -> Result<Routed, Error> {
+    let mut new_key = None;
+    let mut is_retry = false;
+    loop {
+        let (route, target) = select_version(worker, request, context, &mut new_key)?;
+        let deadline = context.began() + route.settings.cold_start_timeout;
+        match target.pool.admit(deadline).await {
+            Ok(guard) => {
+                if let Some(waited) = guard.waited() {
+                    target.record_wait(waited);
+                }
+                context.set_permit(&target, guard);
+                return Ok(Routed {
+                    route,
+                    target,
+                    cookie: new_key.and_then(affinity_cookie),
+                });
+            }
+            Err(Refusal::Gone) if !is_retry => {
+                worker.targets.remove(&target);
+                is_retry = true;
+            }
+            Err(refusal) => return Err(refusal.into()),
+        }
+    }
+}
+
+fn affinity_cookie(key: String) -> Option<HeaderValue> {
+    let cookie = format!("{AFFINITY_COOKIE}={key}; Path=/; HttpOnly; SameSite=Lax");
+    HeaderValue::try_from(cookie).ok()
+}
+
+fn select_version<B>(
+    worker: &Rc<Worker>,
+    request: &Request<B>,
+    context: &RequestContext,
+    new_key: &mut Option<String>,
+) -> Result<(Arc<Route>, Rc<VersionTarget>), Error> {
+    let proxy = &worker.proxy;
+    let host = headers::host(request)?;
+    if let (Some(tls), Transport::Tls(server_name)) = (&proxy.tls, &*context.client().transport())
+        && !tls.covers(server_name.as_deref(), &host)
+    {
+        return Err(Error::Misdirected);
+    }
+    let table = proxy.feed.table();
+    if table.is_initial() {
+        return Err(Error::NoTable);
+    }
+    let entry = table.lookup(&host).ok_or(Error::UnknownHost)?;
+    let fields = request.headers();
+    let key = match &entry.route.settings.affinity {
+        Affinity::None => None,
+        Affinity::Header(name) => fields.get(name).map(HeaderValue::as_bytes),
+        Affinity::Cookie => Some(match headers::cookie(fields, AFFINITY_COOKIE) {
+            Some(key) => key.as_bytes(),
+            // The system's generator: a key must not reveal those of other clients.
+            None => new_key
+                .get_or_insert_with(|| format!("{:016x}", rand::random::<u64>()))
+                .as_bytes(),
+        }),
+    };
+    let version_header = entry.route.settings.version_header;
+    let ask = Ask {
+        version_header: match version_header {
+            true => fields.get(VERSION_HEADER),
+            false => None,
+        }
+        .and_then(|value| value.to_str().ok()),
+        affinity_key: key,
+    };
+    match choose(entry, &ask, &mut *worker.rng.borrow_mut()) {
+        Choice::Version(version) => {
+            let target = worker
+                .targets
+                .get(&proxy.pools, &proxy.metrics, &entry.route, version);
+            Ok((entry.route.clone(), target))
+        }
+        Choice::NoTraffic => Err(Error::NoTraffic),
+        Choice::UnknownVersion => Err(Error::UnknownVersion),
+    }
+}

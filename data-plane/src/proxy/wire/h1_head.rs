@@ -1,0 +1,268 @@
+//! Parses the head of an HTTP/1 response and the framing of its body. Pure.
+
+use std::mem::MaybeUninit;
+
+use bytes::BytesMut;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
+use httparse::ParserConfig;
+
+use super::h1_decode::BodyDecoder;
+use super::h1_error::{Error, append_fields};
+use super::h1_framing;
+
+/// Limit of a head in bytes.
+pub(crate) const MAX_HEAD: usize = 128 * 1024;
+/// Limit of the fields of a head.
+const MAX_FIELDS: usize = 100;
+/// Fields that the proxy adds, for which space is reserved.
+const ADDED_FIELDS: usize = 4;
+
+#[derive(Debug)]
+pub(crate) struct ResponseHead {
+    pub(crate) response: Response<BodyDecoder>,
+    /// The connection persists after the response (RFC 9112 section 9.3).
+    pub(crate) keep_alive: bool,
+}
+
+/// Takes a head from the front of `buffer`; `None` if it is incomplete. `is_head`: the method of
+/// the request was HEAD.
+///
+/// # Errors
+/// If the head is malformed (RFC 9112 section 4), or frames its body ambiguously (section 6.3).
+pub(crate) fn parse(buffer: &mut BytesMut, is_head: bool) -> Result<Option<ResponseHead>, Error> {
+    let Some(end) = h1_framing::head_end(buffer) else {
+        return match buffer.len() < MAX_HEAD {
+            true => Ok(None),
+            false => Err(Error::Malformed("the head is too long")),
+        };
+    };
+    let section = buffer.split_to(end).freeze();
+    let mut space = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut found = httparse::Response::new(&mut []);
+    let config = ParserConfig::default();
+    let parsed = config.parse_response_with_uninit_headers(&mut found, &section, &mut space);
+    match parsed {
+        Ok(status) if status.is_complete() => {}
+        Ok(_) => return Err(Error::Malformed("the head is empty")),
+        Err(httparse::Error::TooManyHeaders) => return Err(Error::Malformed("too many fields")),
+        Err(_) => return Err(Error::Malformed("its head")),
+    }
+    let status = found.code.and_then(|code| StatusCode::from_u16(code).ok());
+    let status = status.ok_or(Error::Malformed("the status"))?;
+    let is_http10 = found.version == Some(0);
+    let mut response = Response::new(BodyDecoder::Over);
+    *response.status_mut() = status;
+    *response.version_mut() = if is_http10 {
+        Version::HTTP_10
+    } else {
+        Version::HTTP_11
+    };
+    let headers = response.headers_mut();
+    headers.reserve(found.headers.len() + ADDED_FIELDS);
+    append_fields(&section, found.headers.iter().copied(), headers)?;
+    // A custom reason phrase is passed on (RFC 9112 section 4).
+    if let Some(reason) = found
+        .reason
+        .filter(|reason| Some(*reason) != status.canonical_reason())
+        && let Ok(reason) = hyper::ext::ReasonPhrase::try_from(reason.as_bytes())
+    {
+        response.extensions_mut().insert(reason);
+    }
+    let keep_alive = keep_alive(response.headers(), is_http10);
+    let body = body(response.headers_mut(), status, is_head, is_http10)?;
+    let keep_alive = keep_alive && body != BodyDecoder::Close;
+    *response.body_mut() = body;
+    Ok(Some(ResponseHead {
+        response,
+        keep_alive,
+    }))
+}
+
+/// Whether the connection persists (RFC 9112 section 9.3).
+fn keep_alive(headers: &HeaderMap, is_http10: bool) -> bool {
+    let mut keep_alive = !is_http10;
+    for field in headers.get_all(header::CONNECTION) {
+        for option in field.as_bytes().split(|byte| *byte == b',') {
+            let option = option.trim_ascii();
+            if option.eq_ignore_ascii_case(b"close") {
+                return false;
+            }
+            keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+        }
+    }
+    keep_alive
+}
+
+/// The framing of the body (RFC 9112 section 6.3).
+fn body(
+    headers: &mut HeaderMap,
+    status: StatusCode,
+    is_head: bool,
+    is_http10: bool,
+) -> Result<BodyDecoder, Error> {
+    let coded = headers.contains_key(header::TRANSFER_ENCODING);
+    let length = length(headers)?;
+    if coded && (length.is_some() || is_http10) {
+        return Err(Error::Malformed(
+            "both Transfer-Encoding and a length, or HTTP/1.0",
+        ));
+    }
+    if coded {
+        // Other codings need a request that accepts them (section 7).
+        let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+        let (coding, None) = (codings.next(), codings.next()) else {
+            return Err(Error::Malformed("Transfer-Encoding twice"));
+        };
+        if !coding.is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+            return Err(Error::Malformed("Transfer-Encoding is not chunked"));
+        }
+    }
+    let none = is_head
+        || status.is_informational()
+        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    Ok(match length {
+        _ if none => BodyDecoder::Over,
+        _ if coded => BodyDecoder::chunked(),
+        Some(0) => BodyDecoder::Over,
+        Some(length) => BodyDecoder::Length(length),
+        None => BodyDecoder::Close,
+    })
+}
+
+/// The `Content-Length`. Equal repeated values are reduced to one.
+fn length(headers: &mut HeaderMap) -> Result<Option<u64>, Error> {
+    let mut fields = headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(first) = fields.next() else {
+        return Ok(None);
+    };
+    let is_repeated = fields.next().is_some() || first.as_bytes().contains(&b',');
+    if !is_repeated {
+        return decimal(first.as_bytes()).map(Some);
+    }
+    let all = headers.get_all(header::CONTENT_LENGTH).iter();
+    let mut lengths = all.flat_map(|field| field.as_bytes().split(|byte| *byte == b','));
+    let first = decimal(lengths.next().unwrap_or_default().trim_ascii())?;
+    for other in lengths {
+        if decimal(other.trim_ascii())? != first {
+            return Err(Error::Malformed("different values of Content-Length"));
+        }
+    }
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(first));
+    Ok(Some(first))
+}
+
+fn decimal(text: &[u8]) -> Result<u64, Error> {
+    h1_framing::decimal(text).ok_or(Error::Malformed("Content-Length is not a number"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Option<ResponseHead>, Error> {
+        parse(&mut BytesMut::from(text), false)
+    }
+
+    fn head(fields: &str) -> ResponseHead {
+        let text = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
+        read(&text).expect("well formed").expect("complete")
+    }
+
+    #[test]
+    fn rfc_9112_section_6_3_how_a_body_ends() {
+        let body = |fields| head(fields).response.into_body();
+        assert_eq!(body("content-length: 5\r\n"), BodyDecoder::Length(5));
+        assert_eq!(body("content-length: 0\r\n"), BodyDecoder::Over);
+        assert_eq!(
+            body("content-length: 5, 5\r\ncontent-length: 5\r\n"),
+            BodyDecoder::Length(5)
+        );
+        assert_eq!(
+            body("transfer-encoding: Chunked\r\n"),
+            BodyDecoder::chunked()
+        );
+        assert_eq!(body(""), BodyDecoder::Close);
+        for (status, is_head) in [
+            ("200", true),
+            ("204", false),
+            ("304", false),
+            ("101", false),
+        ] {
+            let text = format!("HTTP/1.1 {status} X\r\ncontent-length: 5\r\n\r\n");
+            let head = parse(&mut BytesMut::from(text.as_str()), is_head);
+            let head = head.expect("well formed").expect("complete");
+            assert_eq!(*head.response.body(), BodyDecoder::Over, "{status}");
+            assert!(head.keep_alive);
+        }
+    }
+
+    #[test]
+    fn rfc_9112_section_6_3_ambiguous_framing_is_refused() {
+        for fields in [
+            "content-length: 5\r\ncontent-length: 6\r\n",
+            "content-length: 5, 6\r\n",
+            "content-length: +5\r\n",
+            "content-length: \r\n",
+            "content-length: 99999999999999999999\r\n",
+            "content-length: 5\r\ntransfer-encoding: chunked\r\n",
+            "transfer-encoding: gzip, chunked\r\n",
+            "transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n",
+            "transfer-encoding: identity\r\n",
+            "x y: 1\r\n",
+            "x: 1\r\n folded\r\n",
+            ": 1\r\n",
+        ] {
+            let text = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
+            assert!(read(&text).is_err(), "{fields}");
+        }
+        assert!(read("HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").is_err());
+        assert!(read("HTTP/2.0 200 OK\r\n\r\n").is_err());
+        assert!(read("\r\n\r\n").is_err());
+    }
+
+    #[test]
+    fn rfc_9112_section_9_3_persistence_of_the_connection() {
+        let length = "content-length: 0\r\n";
+        assert!(head(length).keep_alive);
+        assert!(!head(&format!("{length}connection: x, Close\r\n")).keep_alive);
+        assert!(!head("").keep_alive, "its end is the end of the body");
+        let old = |more: &str| {
+            let text = format!("HTTP/1.0 200 OK\r\n{length}{more}\r\n");
+            read(&text).expect("well formed").expect("complete")
+        };
+        assert!(!old("").keep_alive);
+        assert!(old("connection: keep-alive\r\n").keep_alive);
+        assert_eq!(old("").response.version(), Version::HTTP_10);
+    }
+
+    #[test]
+    fn exactly_the_head_is_taken() {
+        let text = "HTTP/1.1 299 Quite Fine\r\nx: 1\r\nX: 2\r\ncontent-length: 2\r\n\r\nok";
+        let end = text.len() - 2;
+        for cut in 0..end {
+            let mut buffer = BytesMut::from(&text[..cut]);
+            assert!(
+                parse(&mut buffer, false).expect("so far").is_none(),
+                "{cut}"
+            );
+            assert_eq!(buffer.len(), cut);
+        }
+        let mut buffer = BytesMut::from(text);
+        let head = parse(&mut buffer, false)
+            .expect("well formed")
+            .expect("complete");
+        assert_eq!(buffer, "ok");
+        let response = head.response;
+        assert_eq!(response.headers().get_all("x").iter().count(), 2);
+        let reason = response.extensions().get::<hyper::ext::ReasonPhrase>();
+        assert_eq!(reason.expect("its own words").as_bytes(), b"Quite Fine");
+    }
+
+    #[test]
+    fn a_head_without_end_or_with_too_many_fields_is_refused() {
+        let endless = "x".repeat(MAX_HEAD);
+        assert!(read(&endless).is_err());
+        let many = "x: 1\r\n".repeat(MAX_FIELDS + 1);
+        assert!(read(&format!("HTTP/1.1 200 OK\r\n{many}\r\n")).is_err());
+    }
+}

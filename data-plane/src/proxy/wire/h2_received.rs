@@ -1,0 +1,89 @@
+//! The body of an HTTP/2 message as it arrives on its stream.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::RecvStream;
+use http::{HeaderMap, header};
+use http_body::{Frame, SizeHint};
+
+use super::h1_framing::decimal;
+
+/// A body that arrives on a stream.
+///
+/// A reset with any code is an error: only END_STREAM completes a body (RFC 9113 section 8.1).
+#[derive(Debug)]
+pub(crate) struct H2Body {
+    stream: RecvStream,
+    /// Bytes left according to `Content-Length`, which `h2` enforces. `None`: no such field.
+    left: Option<u64>,
+    is_data_over: bool,
+    /// Set when a reader waits for the first bytes.
+    is_awaited: Option<Rc<Cell<bool>>>,
+}
+
+impl H2Body {
+    pub(crate) fn new(stream: RecvStream, fields: &HeaderMap) -> Self {
+        Self {
+            stream,
+            left: length(fields),
+            is_data_over: false,
+            is_awaited: None,
+        }
+    }
+
+    /// Sets `is_awaited` when a reader waits for the body, which the client holds back until then.
+    pub(crate) fn notify_awaited(&mut self, is_awaited: Rc<Cell<bool>>) {
+        self.is_awaited = Some(is_awaited);
+    }
+
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        if !self.is_data_over {
+            let Poll::Ready(data) = self.stream.poll_data(cx) else {
+                if let Some(is_awaited) = self.is_awaited.take() {
+                    is_awaited.set(true);
+                }
+                return Poll::Pending;
+            };
+            match data.transpose()? {
+                Some(data) => {
+                    // A reader takes a frame only if it has room for it, so its capacity is free
+                    // again.
+                    self.stream.flow_control().release_capacity(data.len())?;
+                    let taken = data.len() as u64;
+                    self.left = self.left.map(|left| left.saturating_sub(taken));
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                None => self.is_data_over = true,
+            }
+        }
+        let trailers = ready!(self.stream.poll_trailers(cx))?;
+        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+    }
+
+    pub(crate) fn is_end_stream(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        match self.left {
+            _ if self.is_end_stream() => SizeHint::with_exact(0),
+            Some(left) => SizeHint::with_exact(left),
+            None => SizeHint::default(),
+        }
+    }
+}
+
+/// The `Content-Length`, if there is exactly one.
+fn length(fields: &HeaderMap) -> Option<u64> {
+    let mut given = fields.get_all(header::CONTENT_LENGTH).iter();
+    let (one, None) = (given.next()?, given.next()) else {
+        return None;
+    };
+    decimal(one.as_bytes())
+}
