@@ -41,10 +41,10 @@ pub(crate) enum Error {
     Affinity(String),
 }
 
-/// `500ms`, `30s`, `5m`, `1h`, `1m30s` and the other forms of [`humantime::parse_duration`].
+/// `500ms`, `30s`, `5m`, `1h`, `1m30s` and the other forms of [`cless_proto::duration::parse`].
 pub(crate) fn duration(text: &str) -> Result<Duration, Error> {
     let error = || Error::Duration(text.to_owned());
-    let total = humantime::parse_duration(text).map_err(|_| error())?;
+    let total = cless_proto::duration::parse(text).ok_or_else(error)?;
     // The limit of a protobuf duration, about 10 000 years.
     if total.as_secs() > 315_576_000_000 {
         return Err(error());

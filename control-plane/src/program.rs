@@ -1,4 +1,4 @@
-//! The command line of `cless-control-plane`, here so that the guide's tables are made from it.
+//! The command line of `cless-control-plane`; public, because the tables of the guide come from it.
 
 use std::path::PathBuf;
 
@@ -9,21 +9,17 @@ use crate::Options;
 
 /// Owns the state of a cless cluster, serves its gRPC API and streams the route table
 #[derive(Debug, Parser)]
-#[command(
-    name = "cless-control-plane",
-    version,
-    args_conflicts_with_subcommands = true
-)]
+#[command(version, args_conflicts_with_subcommands = true)]
 pub struct Program {
-    /// Without one the program serves.
+    /// A task on the database; `None` serves.
     #[command(subcommand)]
     pub command: Option<Command>,
 
-    /// Address, database, domain.
+    /// Options of the control plane.
     #[command(flatten)]
     pub options: Options,
 
-    /// Log lines.
+    /// Options of logging.
     #[command(flatten)]
     pub log: Log,
 
@@ -38,22 +34,22 @@ pub enum Command {
     /// Mark the database as restored from a backup. Run once after a manual restore, while the
     /// control plane is stopped: data planes then reload the whole route table
     NewEpoch {
-        /// The database.
+        /// Database and domain.
         #[command(flatten)]
         options: Options,
 
-        /// Log lines.
+        /// Options of logging.
         #[command(flatten)]
         log: Log,
     },
 
     /// Write a backup of a SQLite database to a file; the control plane may be running
     Backup {
-        /// The database.
+        /// Database and domain.
         #[command(flatten)]
         options: Options,
 
-        /// Log lines.
+        /// Options of logging.
         #[command(flatten)]
         log: Log,
 
@@ -65,11 +61,11 @@ pub enum Command {
     /// Replace a SQLite database by a backup, in a new epoch: data planes then reload the whole
     /// route table. The control plane must be stopped
     Restore {
-        /// The database.
+        /// Database and domain.
         #[command(flatten)]
         options: Options,
 
-        /// Log lines.
+        /// Options of logging.
         #[command(flatten)]
         log: Log,
 
@@ -83,10 +79,10 @@ pub enum Command {
     },
 }
 
-/// Log lines.
+/// Options of logging.
 #[derive(Debug, Args)]
 pub struct Log {
-    /// How log lines are written to stderr.
+    /// Format of log lines on stderr; `RUST_LOG` filters them
     #[arg(long, env = "CLESS_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 }

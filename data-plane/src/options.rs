@@ -8,6 +8,7 @@ use http::Uri;
 use ipnet::IpNet;
 
 use crate::proxy::ProxyOptions;
+use crate::proxy::options::cores;
 use crate::trace::TraceOptions;
 
 /// Enough for the first request to an idle service and for a second one at the same time.
@@ -151,14 +152,10 @@ fn dns_label(given: &str) -> Result<String, String> {
     Ok(given.to_owned())
 }
 
-pub(crate) fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
-
 /// Parses a positive duration for a flag; an error lists the accepted forms.
 fn positive_duration(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(time) if !time.is_zero() => Ok(time),
+    match cless_proto::duration::parse(text) {
+        Some(time) if !time.is_zero() => Ok(time),
         _ => Err("write a number above 0 with a unit, as in 30m, 12h, 7d or 1h30m".to_owned()),
     }
 }

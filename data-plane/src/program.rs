@@ -1,4 +1,4 @@
-//! The command line of `cless-data-plane`, here so that the guide's tables are made from it.
+//! The command line of `cless-data-plane`; public, because the tables of the guide come from it.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use crate::Options;
 #[derive(Debug, Parser)]
 #[command(name = "cless-data-plane", version)]
 pub struct Program {
-    /// Addresses, folders, limits.
+    /// Options of the node.
     #[command(flatten)]
     pub options: Options,
 

@@ -5,6 +5,7 @@
 
 pub mod codec;
 #[cfg(feature = "log")]
+pub mod duration;
 pub mod log;
 pub mod signal;
 

@@ -128,15 +128,7 @@ async fn a_corrupt_change_is_reported_and_resent_as_a_snapshot() {
     let (harness, mut client) = serving().await;
     client.nack(pb::nack::Kind::Corrupt, None).await;
     assert_eq!(client.change().await.kind, Kind::Snapshot);
-    let request = pb::GetNodeRequest {
-        name: "nodes/n1".into(),
-    };
-    let node = harness
-        .nodes()
-        .get_node(request.clone())
-        .await
-        .expect("a node")
-        .into_inner();
+    let node = harness.node("n1").await;
     assert!(
         node.nack_reason.contains("on purpose"),
         "{}",
@@ -144,12 +136,7 @@ async fn a_corrupt_change_is_reported_and_resent_as_a_snapshot() {
     );
     client.ack().await;
     eventually("the rejection is cleared", || async {
-        let node = harness
-            .nodes()
-            .get_node(request.clone())
-            .await
-            .expect("a node");
-        node.into_inner().nack_reason.is_empty()
+        harness.node("n1").await.nack_reason.is_empty()
     })
     .await;
 }

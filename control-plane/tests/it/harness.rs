@@ -141,13 +141,33 @@ impl Harness {
 
     /// The newest committed revision.
     pub(crate) async fn head(&self) -> i64 {
-        let request = pb::CheckPropagationRequest::default();
-        self.nodes()
-            .check_propagation(request)
-            .await
-            .expect("a head")
-            .into_inner()
-            .revision
+        self.propagation(0).await.revision
+    }
+
+    /// The nodes that have applied a revision; 0 is the newest.
+    pub(crate) async fn propagation(&self, revision: i64) -> pb::CheckPropagationResponse {
+        let request = pb::CheckPropagationRequest { revision };
+        let response = self.nodes().check_propagation(request).await;
+        response.expect("a response").into_inner()
+    }
+
+    pub(crate) async fn node(&self, name: &str) -> pb::Node {
+        let name = format!("nodes/{name}");
+        let response = self.nodes().get_node(pb::GetNodeRequest { name }).await;
+        response.expect("a node").into_inner()
+    }
+
+    pub(crate) async fn get_version(&self, name: &str) -> pb::Version {
+        let name = name.to_owned();
+        let request = pb::GetVersionRequest { name };
+        let response = self.catalog().get_version(request).await;
+        response.expect("a version").into_inner()
+    }
+
+    /// Sends a status report that must be accepted.
+    pub(crate) async fn report(&self, report: pb::ReportNodeStatusRequest) {
+        let response = self.feed().report_node_status(report).await;
+        response.expect("accepted");
     }
 
     /// Waits until the published table is at the head. Publishing coalesces writes for 50 ms.

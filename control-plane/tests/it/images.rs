@@ -5,6 +5,8 @@ use crate::harness::{Harness, eventually, identity};
 use cless_proto::v1 as pb;
 use std::collections::BTreeSet;
 
+const VERSION: &str = "services/hello/versions/1";
+
 fn digest(of: char) -> String {
     format!("sha256:{}", of.to_string().repeat(64))
 }
@@ -22,13 +24,6 @@ fn resolved(node: &str, version: &pb::Version, digest: String) -> pb::ReportNode
         }],
         ..Default::default()
     }
-}
-
-async fn known_digest(harness: &Harness) -> String {
-    let name = "services/hello/versions/1".into();
-    let mut catalog = harness.catalog();
-    let version = catalog.get_version(pb::GetVersionRequest { name }).await;
-    version.expect("a version").into_inner().image_digest
 }
 
 /// All pages of the list of retained images.
@@ -77,10 +72,10 @@ async fn of_two_concurrent_digests_one_is_kept() {
     );
     assert!(first.is_ok() && second.is_ok(), "both are accepted");
     eventually("a digest is stored", || async {
-        !known_digest(&harness).await.is_empty()
+        !harness.get_version(VERSION).await.image_digest.is_empty()
     })
     .await;
-    let stored = known_digest(&harness).await;
+    let stored = harness.get_version(VERSION).await.image_digest;
     assert!([digest('a'), digest('b')].contains(&stored), "{stored}");
     let head = harness.head().await;
     for client in &mut clients {
@@ -90,14 +85,12 @@ async fn of_two_concurrent_digests_one_is_kept() {
     }
     // Later reports change nothing.
     for (node, reported) in [("n2", 'b'), ("n1", 'a'), ("n2", 'c')] {
-        let response = harness
-            .feed()
-            .report_node_status(resolved(node, &made, digest(reported)))
+        harness
+            .report(resolved(node, &made, digest(reported)))
             .await;
-        response.expect("accepted");
     }
     let traffic = harness.split("hello", &[(1, 100)]).await;
-    assert_eq!(known_digest(&harness).await, stored);
+    assert_eq!(harness.get_version(VERSION).await.image_digest, stored);
     assert!(traffic.feed_revision > 0);
 }
 

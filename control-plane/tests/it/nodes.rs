@@ -30,53 +30,27 @@ pub(crate) fn report(node: &str, versions: Vec<pb::VersionReport>) -> pb::Report
     }
 }
 
-async fn node(harness: &Harness, name: &str) -> pb::Node {
-    let request = pb::GetNodeRequest {
-        name: format!("nodes/{name}"),
-    };
-    harness
-        .nodes()
-        .get_node(request)
-        .await
-        .expect("a node")
-        .into_inner()
-}
-
-async fn propagation(harness: &Harness, revision: i64) -> pb::CheckPropagationResponse {
-    let request = pb::CheckPropagationRequest { revision };
-    harness
-        .nodes()
-        .check_propagation(request)
-        .await
-        .expect("an answer")
-        .into_inner()
-}
-
 #[tokio::test]
 async fn a_node_is_listed_from_connect_to_disconnect() {
     let harness = Harness::start().await;
     let made = harness.service("hello").await;
     let mut client = FeedClient::connect(&harness, "n1", None).await;
     client.change().await;
-    let pending = propagation(&harness, 0).await;
+    let pending = harness.propagation(0).await;
     assert_eq!((pending.nodes_total, pending.nodes_applied), (1, 0));
     assert_eq!(pending.pending, ["nodes/n1"]);
     client.ack().await;
     client.reach(made.revision).await;
     eventually("the node applied it", || async {
-        propagation(&harness, made.revision).await.nodes_applied == 1
+        harness.propagation(made.revision).await.nodes_applied == 1
     })
     .await;
-    let shown = node(&harness, "n1").await;
+    let shown = harness.node("n1").await;
     assert_eq!((shown.state(), shown.lag), (pb::node::State::Connected, 0));
     assert!(shown.connect_time.is_some() && shown.report_time.is_none());
 
-    harness
-        .feed()
-        .report_node_status(report("n1", Vec::new()))
-        .await
-        .expect("accepted");
-    let shown = node(&harness, "n1").await;
+    harness.report(report("n1", Vec::new())).await;
+    let shown = harness.node("n1").await;
     assert_eq!(
         (shown.engine.as_str(), shown.instances),
         ("Docker 20.10", 1)
@@ -114,21 +88,17 @@ async fn a_node_is_listed_from_connect_to_disconnect() {
 
     drop(client);
     eventually("the node is stale", || async {
-        node(&harness, "n1").await.state() == pb::node::State::Stale
+        harness.node("n1").await.state() == pb::node::State::Stale
     })
     .await;
-    assert_eq!(propagation(&harness, 0).await.nodes_total, 0);
+    assert_eq!(harness.propagation(0).await.nodes_total, 0);
 }
 
 #[tokio::test]
 async fn nodes_are_listed_in_pages() {
     let harness = Harness::start().await;
     for name in ["c", "a", "b"] {
-        harness
-            .feed()
-            .report_node_status(report(name, Vec::new()))
-            .await
-            .expect("accepted");
+        harness.report(report(name, Vec::new())).await;
     }
     let mut nodes = harness.nodes();
     let first = pb::ListNodesRequest {
@@ -202,5 +172,5 @@ async fn a_connected_nodes_name_is_taken_and_its_new_stream_replaces_the_old() {
     let mut second = FeedClient::connect(&harness, "n1", None).await;
     second.change().await;
     assert_refused(first.receive().await, Code::Aborted, "STREAM_REPLACED");
-    assert_eq!(propagation(&harness, 0).await.nodes_total, 1);
+    assert_eq!(harness.propagation(0).await.nodes_total, 1);
 }

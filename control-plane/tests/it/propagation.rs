@@ -9,17 +9,8 @@ use pb::stream_routes_request::Message as Request;
 use sea_orm::{ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection};
 use std::time::{Duration, Instant};
 
-async fn node(harness: &Harness, name: &str) -> pb::Node {
-    let name = format!("nodes/{name}");
-    let request = pb::GetNodeRequest { name };
-    let node = harness.nodes().get_node(request).await;
-    node.expect("a node").into_inner()
-}
-
 async fn propagation(harness: &Harness, revision: i64) -> (u32, u32, Vec<String>) {
-    let request = pb::CheckPropagationRequest { revision };
-    let answer = harness.nodes().check_propagation(request).await;
-    let answer = answer.expect("an answer").into_inner();
+    let answer = harness.propagation(revision).await;
     assert_eq!(answer.revision, revision);
     (answer.nodes_applied, answer.nodes_total, answer.pending)
 }
@@ -67,7 +58,7 @@ async fn each_node_counts_for_the_revision_it_serves() {
     })
     .await;
     assert_eq!(propagation(&harness, first).await, (3, 3, Vec::new()));
-    let shown = node(&harness, "wary").await;
+    let shown = harness.node("wary").await;
     assert_eq!((shown.applied_revision, shown.lag), (second, 0));
     assert_eq!(shown.quarantined.len(), 1);
     assert_eq!(shown.quarantined[0].service, "services/two");
@@ -77,10 +68,10 @@ async fn each_node_counts_for_the_revision_it_serves() {
     slow.change().await;
     slow.nack(pb::nack::Kind::Rejected, serving).await;
     eventually("the rejection is visible", || async {
-        !node(&harness, "slow").await.nack_reason.is_empty()
+        !harness.node("slow").await.nack_reason.is_empty()
     })
     .await;
-    let shown = node(&harness, "slow").await;
+    let shown = harness.node("slow").await;
     assert_eq!((shown.applied_revision, shown.lag), (first, second - first));
     assert!(shown.nack_reason.contains("on purpose"));
     assert_eq!(shown.state(), pb::node::State::Connected);
@@ -91,7 +82,7 @@ async fn each_node_counts_for_the_revision_it_serves() {
         propagation(&harness, second).await == (2, 2, Vec::new())
     })
     .await;
-    let shown = node(&harness, "slow").await;
+    let shown = harness.node("slow").await;
     assert_eq!(shown.state(), pb::node::State::Stale);
     assert!(shown.disconnect_time.is_some());
     assert_eq!((shown.applied_revision, shown.lag), (first, second - first));
@@ -111,10 +102,10 @@ async fn a_table_of_another_epoch_does_not_count() {
     };
     client.nack(pb::nack::Kind::Rejected, Some(foreign)).await;
     eventually("the rejection is visible", || async {
-        !node(&harness, "n1").await.nack_reason.is_empty()
+        !harness.node("n1").await.nack_reason.is_empty()
     })
     .await;
-    let shown = node(&harness, "n1").await;
+    let shown = harness.node("n1").await;
     assert_eq!((shown.applied_revision, shown.lag), (made + 1000, made));
     let pending = vec!["nodes/n1".to_owned()];
     assert_eq!(propagation(&harness, made).await, (0, 1, pending));
@@ -172,7 +163,7 @@ async fn reports_are_accepted_while_the_database_is_locked() {
         propagation(&harness, head).await == (2, 2, Vec::new())
     })
     .await;
-    assert_eq!(node(&harness, "n1").await.engine, "fake");
+    assert_eq!(harness.node("n1").await.engine, "fake");
     assert_eq!(harness.head().await, head, "nothing was written");
 
     lock.execute_unprepared("ROLLBACK").await.expect("unlocked");

@@ -37,12 +37,6 @@ async fn nodes(harness: &Harness) -> Vec<pb::Node> {
     list.expect("nodes").into_inner().nodes
 }
 
-async fn propagation(harness: &Harness) -> pb::CheckPropagationResponse {
-    let asked = pb::CheckPropagationRequest::default();
-    let answer = harness.nodes().check_propagation(asked).await;
-    answer.expect("an answer").into_inner()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_on_one_replica_reaches_the_feed_of_the_other_at_once() {
     if !database::on_postgres() {
@@ -113,7 +107,7 @@ async fn each_replica_knows_the_nodes_of_all() {
         })
         .await;
         eventually("both have the head", || async {
-            let answer = propagation(harness).await;
+            let answer = harness.propagation(0).await;
             (answer.nodes_total, answer.nodes_applied) == (2, 2)
         })
         .await;
@@ -152,7 +146,7 @@ async fn each_replica_knows_the_nodes_of_all() {
             nodes(harness).await[1].state() == pb::node::State::Stale
         })
         .await;
-        assert_eq!(propagation(harness).await.nodes_total, 1);
+        assert_eq!(harness.propagation(0).await.nodes_total, 1);
     }
 }
 
@@ -199,11 +193,7 @@ async fn a_verification_covers_the_nodes_of_both_replicas() {
         .await
         .expect("accepted");
     eventually("the version is verified", || async {
-        let request = pb::GetVersionRequest {
-            name: "services/hello/versions/1".into(),
-        };
-        let version = one.catalog().get_version(request).await;
-        let version = version.expect("a version").into_inner();
+        let version = one.get_version("services/hello/versions/1").await;
         version.verification.expect("a verification").state() == State::Verified
     })
     .await;

@@ -7,10 +7,11 @@ use cless_proto::v1 as pb;
 use pb::verification::State;
 use tonic::Code;
 
+const VERSION: &str = "services/hello/versions/1";
+
 async fn verify(harness: &Harness) -> Result<pb::Version, tonic::Status> {
-    let name = "services/hello/versions/1".into();
     let request = pb::VerifyVersionRequest {
-        name,
+        name: VERSION.into(),
         ..Default::default()
     };
     harness
@@ -18,18 +19,6 @@ async fn verify(harness: &Harness) -> Result<pb::Version, tonic::Status> {
         .verify_version(request)
         .await
         .map(tonic::Response::into_inner)
-}
-
-async fn version(harness: &Harness) -> pb::Version {
-    let request = pb::GetVersionRequest {
-        name: "services/hello/versions/1".into(),
-    };
-    harness
-        .catalog()
-        .get_version(request)
-        .await
-        .expect("found")
-        .into_inner()
 }
 
 fn outcome(version: &pb::Version, order: &str, state: State) -> pb::VersionReport {
@@ -97,17 +86,19 @@ async fn connected_nodes_verify_a_version_by_their_reports() {
     let digest = format!("sha256:{}", "a".repeat(64));
     let mut reported = outcome(&made, &order.id, State::Verified);
     reported.image_digest = digest.clone();
-    harness
-        .feed()
-        .report_node_status(report("n1", vec![reported]))
-        .await
-        .expect("accepted");
+    harness.report(report("n1", vec![reported])).await;
     eventually("it is verified", || async {
-        version(&harness).await.verification.expect("kept").state() == State::Verified
+        harness
+            .get_version(VERSION)
+            .await
+            .verification
+            .expect("kept")
+            .state()
+            == State::Verified
     })
     .await;
     eventually("the digest is known", || async {
-        version(&harness).await.image_digest == digest
+        harness.get_version(VERSION).await.image_digest == digest
     })
     .await;
     eventually("the order leaves the feed", || async {
@@ -139,16 +130,18 @@ async fn a_failed_verification_names_the_node_and_the_cause() {
         .verification
         .expect("a verification");
     let reported = outcome(&made, &requested.id, State::Failed);
-    harness
-        .feed()
-        .report_node_status(report("n1", vec![reported]))
-        .await
-        .expect("accepted");
+    harness.report(report("n1", vec![reported])).await;
     eventually("it has failed", || async {
-        version(&harness).await.verification.expect("kept").state() == State::Failed
+        harness
+            .get_version(VERSION)
+            .await
+            .verification
+            .expect("kept")
+            .state()
+            == State::Failed
     })
     .await;
-    let shown = version(&harness).await;
+    let shown = harness.get_version(VERSION).await;
     let verification = shown.verification.expect("kept");
     assert!(
         verification.message.contains("n1") && verification.message.contains("code 7"),
@@ -195,19 +188,23 @@ async fn a_pending_verification_survives_a_restart_and_a_disconnected_node_drops
     let mut goes = FeedClient::connect(&harness, "n2", None).await;
     goes.change().await;
     let reported = outcome(&made, &requested.id, State::Verified);
-    harness
-        .feed()
-        .report_node_status(report("n1", vec![reported]))
-        .await
-        .expect("accepted");
+    harness.report(report("n1", vec![reported])).await;
     eventually("one node has reported", || async {
-        let verification = version(&harness).await.verification.expect("kept");
+        let verification = harness
+            .get_version(VERSION)
+            .await
+            .verification
+            .expect("kept");
         verification.nodes[0].state() == State::Verified && verification.state() == State::Pending
     })
     .await;
     drop(goes);
     eventually("the other dropped out", || async {
-        let verification = version(&harness).await.verification.expect("kept");
+        let verification = harness
+            .get_version(VERSION)
+            .await
+            .verification
+            .expect("kept");
         verification.state() == State::Verified && verification.nodes.len() == 1
     })
     .await;

@@ -4,8 +4,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::options::cores;
-
 /// Options of the proxy. Every limit has a default that is safe on the open internet.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ProxyOptions {
@@ -164,4 +162,9 @@ impl From<&ProxyOptions> for Limits {
             tunnel_age: seconds(options.tunnel_max_age),
         }
     }
+}
+
+/// The cores this process may use; 1 if that is unknown.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }

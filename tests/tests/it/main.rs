@@ -3,6 +3,7 @@
 //! Each test has its own cluster and ends with `finish`, which checks that nothing is left on the
 //! engine. Time limits only detect hangs; measurements are printed and have no limits.
 
+mod architecture;
 mod cli;
 mod demo;
 mod engine_faults;

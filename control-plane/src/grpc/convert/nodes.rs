@@ -259,7 +259,11 @@ pub(crate) fn node(node: &NodeEntry, head: &Cursor) -> pb::Node {
         service: route.service.clone(),
         reason: route.reason.clone(),
     });
-    let report = node.report.as_ref().map(|(_, report)| report);
+    let unreported = NodeReport::default();
+    let (report_time, report) = match &node.report {
+        Some((time, report)) => (Some(timestamp(*time)), report),
+        None => (None, &unreported),
+    };
     pb::Node {
         name: name::node(&node.identity.name),
         id: node.identity.id.clone(),
@@ -274,22 +278,14 @@ pub(crate) fn node(node: &NodeEntry, head: &Cursor) -> pb::Node {
         quarantined: quarantined.collect(),
         nack_reason: node.rejection.clone().unwrap_or_default(),
         connect_time: node.connect_time.map(timestamp),
-        report_time: node.report.as_ref().map(|(time, _)| timestamp(*time)),
+        report_time,
         version: node.identity.version.clone(),
-        engine: report
-            .map(|report| report.engine.clone())
-            .unwrap_or_default(),
-        warnings: report
-            .map(|report| report.warnings.clone())
-            .unwrap_or_default(),
-        instances: report.map_or(0, |report| {
-            u32::try_from(report.instances.len()).unwrap_or(u32::MAX)
-        }),
-        runtime: report
-            .map(|report| report.runtime.clone())
-            .unwrap_or_default(),
-        isolation: report.and_then(|report| report.isolation.as_ref().map(isolation)),
-        sandboxes: report.map_or(0, |report| report.sandboxes),
+        engine: report.engine.clone(),
+        warnings: report.warnings.clone(),
+        instances: u32::try_from(report.instances.len()).unwrap_or(u32::MAX),
+        runtime: report.runtime.clone(),
+        isolation: report.isolation.as_ref().map(isolation),
+        sandboxes: report.sandboxes,
         disconnect_time: node.disconnected_since().map(timestamp),
     }
 }
