@@ -87,7 +87,7 @@ async fn requests_wait_for_an_unavailable_engine_and_no_version_is_punished() {
     let world = World::new(long_lived());
     world.engine.set_unreachable(true);
     noticed(&world, false).await;
-    assert!(world.pools.report().warnings[0].contains("not there"));
+    assert!(world.pools.report().warnings[0].contains("unreachable"));
     let pool = world.pool();
     let waiting =
         tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(9)).await });

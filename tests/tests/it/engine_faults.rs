@@ -258,7 +258,7 @@ async fn a_node_starts_without_an_engine_and_serves_when_it_appears() -> Result<
     wait::until("the node warns", SOON, async || {
         let warnings = cluster.api()?.node("node-0").await?.warnings;
         let mut warnings = warnings.iter();
-        Ok(warnings.any(|w| w.contains("is not there")).then_some(()))
+        Ok(warnings.any(|w| w.contains("is unreachable")).then_some(()))
     })
     .await?;
     proxy.open()?;

@@ -71,7 +71,7 @@ async fn a_private_registry_needs_the_credentials_of_the_node() -> Result<()> {
     refused("broken", &[shown, "is not valid at line 1"]).await?;
     let wrong = json!({"auths": {(address): {"username": "me", "password": "wrong"}}});
     std::fs::write(&file, wrong.to_string())?;
-    refused("wrong", &[address, shown, "do not suffice"]).await?;
+    refused("wrong", &[address, shown, "are insufficient"]).await?;
 
     // The file is read at each pull, without a restart of the node.
     let old_form = format!("http://{at}/v2/");

@@ -157,7 +157,7 @@ async fn a_registry_failure_during_a_pull_is_reported_and_recovers() -> Result<(
         let nodes = status(cluster, "hello").await?;
         Ok(nodes
             .iter()
-            .any(|node| node.pull_progress.contains("broke off"))
+            .any(|node| node.pull_progress.contains("was interrupted"))
             .then_some(()))
     })
     .await?;
