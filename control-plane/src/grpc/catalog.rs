@@ -1,7 +1,7 @@
 //! `CatalogService`: services and their versions.
 
 use super::convert::{nodes, read_duration, requests, resources};
-use super::{Api, now, page, status, validated};
+use super::{Api, now, page, parsed, status, validated, write_options};
 use crate::domain::{ServiceId, Version, VersionNumber, Violations, name};
 use crate::store::WriteOptions;
 use cless_proto::v1 as pb;

@@ -1,7 +1,7 @@
 //! `NodeService`: the nodes and their instances, read from memory.
 
 use super::convert::nodes;
-use super::{Api, page, status, validated};
+use super::{Api, page, parsed, status, validated};
 use crate::domain::{Violations, name};
 use crate::nodes::registry::Propagation;
 use cless_proto::v1 as pb;

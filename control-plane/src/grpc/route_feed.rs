@@ -2,7 +2,7 @@
 
 use super::convert::{feed, nodes};
 use super::stream_routes::{self, Responses};
-use super::{Api, page, status, validated};
+use super::{Api, page, parsed, status, validated};
 use crate::domain::{Uid, Violations, name};
 use crate::feed::Feed;
 use crate::feed::stream::{History as _, STALL_LIMIT};

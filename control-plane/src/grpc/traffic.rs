@@ -1,7 +1,7 @@
 //! `TrafficService`: the split of a service's requests over its versions, and its history.
 
 use super::convert::{requests, resources};
-use super::{Api, now, page, status, validated};
+use super::{Api, now, page, parsed, status, validated};
 use crate::domain::{ChangeNote, TrafficSplit, Violations, name};
 use cless_proto::v1 as pb;
 use cless_proto::v1::traffic_service_server::TrafficService;

@@ -253,7 +253,7 @@ pub(crate) fn fields(status: &Status) -> Vec<String> {
 
 /// Asserts the code and the reason of an error.
 #[track_caller]
-pub(crate) fn refused<T>(result: Result<T, Status>, code: Code, reason: &str) -> Status {
+pub(crate) fn assert_refused<T>(result: Result<T, Status>, code: Code, reason: &str) -> Status {
     let status = result.err().expect("an error");
     let info = status.get_details_error_info().expect("an ErrorInfo");
     assert_eq!(
