@@ -3,7 +3,8 @@
 //! tonic keeps one buffer per direction for the life of a call, splits each message off its front
 //! and so keeps the largest allocation alive. Its default codec starts at 8 KiB, batches messages
 //! up to 32 KiB and grows by doubling: a feed stream held up to 64 KiB after its first snapshot.
-//! This codec starts at 1 KiB and reserves exactly the size of each message.
+//! This codec starts at 1 KiB and reserves exactly the size of each message. An idle feed stream
+//! then costs the control plane 50 to 57 KB, of which HTTP/2's connection buffers are 28 KiB.
 
 use std::marker::PhantomData;
 

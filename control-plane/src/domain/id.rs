@@ -130,7 +130,8 @@ impl Tag {
     }
 }
 
-/// A UUID version 7 that permanently identifies a service or a version.
+/// A UUID version 7 that permanently identifies a service or a version. Pools, container labels and
+/// the feed use it as their key, so a recreated service never adopts containers of the deleted one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Uid(String);

@@ -5,8 +5,7 @@
 //!                   table.rs    published.rs             frames.rs: a change cut into frames
 //! ```
 //!
-//! The publisher owns the table; streams only read it. There are no queues: a stream computes its
-//! next change from the cursor its node acknowledged, at the time it can send.
+//! The publisher owns the table; streams only read it.
 
 mod cursor;
 pub(crate) mod frames;

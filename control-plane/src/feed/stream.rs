@@ -65,9 +65,9 @@ pub(crate) enum StreamEvent {
 /// Why a node rejected a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NackKind {
-    /// Its count or digest does not match.
+    /// Its count or digest does not match; a snapshot follows, at once the first time.
     Corrupt,
-    /// It is intact but unusable.
+    /// It is intact but unusable; nothing follows until the head moves.
     Rejected,
 }
 

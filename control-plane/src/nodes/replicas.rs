@@ -8,8 +8,7 @@
 //!
 //! `cless node list`, verifications and `CheckPropagation` therefore count every node, whichever
 //! replica answers. A peer's entries are about a second old; [`Replicas::refresh`] reads them now.
-//! A node belongs to the replica it connected to last. A dead replica stops renewing its rows: its
-//! nodes are stale until they connect to another replica.
+//! The nodes of a dead replica are stale until they connect to another one.
 //!
 //! SQLite has a single control plane; then this module does nothing.
 

@@ -8,7 +8,9 @@
 //!
 //! A write knows its revision from the start, because no other write runs meanwhile: SQLite locks
 //! the file, PostgreSQL the row of `feed_state`. So commit order is revision order, and a rollback
-//! leaves no gap. [`write_queue`](super::write_queue) schedules writes and commits them.
+//! leaves no gap; a database sequence ensures neither. `validate_only` runs the whole write and
+//! rolls it back, so validation and write cannot disagree. [`write_queue`](super::write_queue)
+//! schedules writes and commits them.
 
 use std::sync::Arc;
 use std::time::Duration;

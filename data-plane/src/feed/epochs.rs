@@ -1,6 +1,6 @@
 //! The epochs that this process has left, with the highest revision served in each. Pure.
 //!
-//! PastEpochs have no order. A replica that cannot read the database stays in the epoch before a
+//! Epochs have no order. A replica that cannot read the database stays in the epoch before a
 //! restore, and offers its table to a node that has already moved on. Law: revisions never decrease
 //! within an epoch, even when another epoch was served in between. Returning to an epoch is
 //! allowed, as when a restored backup is discarded for the original database.

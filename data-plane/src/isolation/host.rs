@@ -1,4 +1,4 @@
-//! ScaleInputs about this machine, read from /proc, /sys and resolv.conf each time.
+//! Facts about this machine, read from /proc, /sys and resolv.conf each time.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, UdpSocket};

@@ -1,7 +1,8 @@
 //! Following the engine's events, and when containers are reconciled with pools.
 //!
 //! Containers are reconciled at every connection to the event stream, at its end, after a call
-//! without a response, and periodically. So reconciling also finds out that the engine is back.
+//! without a response, and periodically. So reconciling also finds out that the engine is back: one
+//! task per node asks, not every pool.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

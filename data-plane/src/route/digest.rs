@@ -1,7 +1,8 @@
 //! Digest of a route table: the sum modulo 2^256 of SHA-256 over the bytes of each route.
 //!
-//! A sum is independent of order and is updated by a delta without reading unchanged routes. Law:
-//! digests form a commutative group under [`Digest::plus`], with inverse [`Digest::minus`].
+//! A sum is independent of order and is updated by a delta without reading unchanged routes. Bytes
+//! are hashed as received, so a field that this release does not know keeps its part of the digest.
+//! Law: digests form a commutative group under [`Digest::plus`], with inverse [`Digest::minus`].
 
 use sha2::{Digest as _, Sha256};
 use std::fmt;

@@ -2,7 +2,7 @@
 //!
 //! A cold start on the engine's bridge spends about half its time on a network namespace of its
 //! own. An instance that joins an existing one (`NetworkMode: container:ID`) starts in half the
-//! time. Its address is known before its start, so probes begin with the start call.
+//! time.
 //!
 //! [`inventory`] decides; this module performs, and [`Sandboxes::keep_stocked`] is the task that
 //! refills the inventory. A start that finds the inventory empty uses the bridge: nothing waits for

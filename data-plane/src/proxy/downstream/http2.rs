@@ -1,8 +1,7 @@
 //! The streams of a client's HTTP/2 connection, each a request (RFC 9113), by the `h2` crate.
 //!
-//! hyper puts a queue, a task and two channels between a message and its stream, and ends a body
-//! cleanly if its stream was reset with `CANCEL`, so that half an upload looks complete. Here one
-//! task serves a stream from its head to its end, and a reset is an error.
+//! hyper puts a queue, a task and two channels between a message and its stream. Here one task
+//! serves a stream from its head to its end, and a reset is an error ([`H2Body`]).
 //!
 //! ```text
 //!  connection task: serve ─ a task for each stream ─► handler::handle ─► H2Pump ─► SendStream

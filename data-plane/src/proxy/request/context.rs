@@ -1,8 +1,8 @@
 //! The state of one request, shared by its handler, both bodies and its tunnel.
 //!
 //! [`RequestContext`] holds the instance's [`Guard`], so the instance is busy until the last byte
-//! of both bodies has passed or one side fails. The guard is not released at the response head. The
-//! request is counted and logged when its last holder drops the context.
+//! of both bodies has passed or one side fails: a streamed response and an open WebSocket are work.
+//! The request is counted and logged when its last holder drops the context.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;

@@ -1,7 +1,9 @@
 //! HTTP/2 connections to instances, each shared by all requests of a worker.
 //!
 //! The task of a request writes its head and the available part of its body into the stream; only
-//! the rest of a body gets a task of its own. The task of the connection moves frames.
+//! the rest of a body gets a task of its own. The task of the connection moves frames. hyper adds a
+//! queue, a task and two channels per request: with it gRPC took 1.10 of HAProxy's CPU, without
+//! 0.96.
 //!
 //! No PING checks whether an instance is alive: the engine reports its exit, requests have
 //! deadlines, and gRPC servers close the connection of a client that pings while it is idle.

@@ -14,6 +14,8 @@ use super::h1_framing::decimal;
 /// A body that arrives on a stream.
 ///
 /// A reset with any code is an error: only END_STREAM completes a body (RFC 9113 section 8.1).
+/// hyper also accepts a reset with CANCEL or NO_ERROR, so half a message could be forwarded over
+/// HTTP/1 as a complete one.
 #[derive(Debug)]
 pub(crate) struct H2Body {
     stream: RecvStream,
