@@ -12,8 +12,9 @@
 #![cfg_attr(
     not(feature = "test-util"),
     expect(
-        unreachable_pub,
         dead_code,
+        unreachable_pub,
+        unused_imports,
         reason = "these items are public with the feature test-util"
     )
 )]

@@ -82,7 +82,7 @@ impl NodeEntry {
 
     /// Marks the entry as that of another control plane.
     #[must_use]
-    pub(crate) fn into_peer(mut self, connected: bool, last_seen: Timestamp) -> Self {
+    pub(crate) fn into_peer_node(mut self, connected: bool, last_seen: Timestamp) -> Self {
         self.connected_to_peer = connected;
         self.last_seen = last_seen;
         self

@@ -108,7 +108,7 @@ impl Replicas {
             };
             // Disconnected since its replica counts as dead.
             let dead_for = status.age.saturating_sub(DEAD_AFTER);
-            let node = node.into_peer(connected, now().minus(dead_for));
+            let node = node.into_peer_node(connected, now().minus(dead_for));
             let cached = CachedNode {
                 stamp: status.stamp,
                 connected,

@@ -151,7 +151,7 @@ fn the_replica_a_node_connected_to_last_is_right() {
         let mut node = NodeEntry::new(identity("1", "a"), "b".into(), at(0));
         node.connect_time = Some(at(connect));
         node.rejection = Some("from the peer".into());
-        BTreeMap::from([("1".to_owned(), node.into_peer(connected, at(seen)))])
+        BTreeMap::from([("1".to_owned(), node.into_peer_node(connected, at(seen)))])
     };
     let from_peer = |registry: &Registry| {
         let node = registry.by_name(&node_name("a")).expect("known");
@@ -185,7 +185,7 @@ fn a_name_used_by_a_peers_node_is_taken() {
     let mut registry = Registry::default();
     let peer_entry = |connected| {
         let node = NodeEntry::new(identity("1", "a"), "b".into(), at(0));
-        BTreeMap::from([("1".to_owned(), node.into_peer(connected, at(0)))])
+        BTreeMap::from([("1".to_owned(), node.into_peer_node(connected, at(0)))])
     };
     registry.set_peer_nodes(peer_entry(true));
     let taken = registry.connect(identity("2", "a"), "b".into(), at(1));
