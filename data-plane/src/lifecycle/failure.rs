@@ -38,7 +38,7 @@ pub(crate) async fn exited(
                 oom_killed: true, ..
             },
             _,
-        ) => "ran out of memory; raise the version's memory".to_owned(),
+        ) => "ran out of memory (raise the version's limit)".to_owned(),
         (_, Some(signal)) => format!("was ended by {signal}"),
         (Exit { code: -1, .. }, None) => "ended".to_owned(),
         (Exit { code, .. }, None) => format!("exited with code {code}"),
