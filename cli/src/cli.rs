@@ -82,7 +82,7 @@ impl Cli {
     pub(crate) async fn run(self, printer: &Printer) -> Result<(), Error> {
         let Self { global, command } = self;
         match command {
-            // It handles signals itself.
+            // `dev` handles signals itself.
             Command::Dev(args) => dev::run(*args, printer).await,
             Command::Completion(args) => completion::run(&args, &mut Self::command(), printer),
             Command::Remote(command) => tokio::select! {

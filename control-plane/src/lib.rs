@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 /// Grace period for running calls; process managers kill after 10 s or more.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
-/// Why a control plane does not start.
+/// The reason why a control plane does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The address is reachable from other machines.
@@ -115,7 +115,7 @@ pub async fn start(options: Options) -> Result<Running, Error> {
         store.clone(),
         grpc::convert::nodes::decode_report,
     );
-    // Before serving, so that an immediate verification asks all nodes.
+    // Before serving, so that an immediate verification covers all nodes.
     if let Err(error) = replicas.refresh().await {
         tracing::warn!(%error, "the nodes of other control planes are not known yet");
     }

@@ -33,7 +33,7 @@ pub struct NodeView {
     pub applied: Option<(String, i64)>,
     /// Number of services whose latest route it rejected.
     pub quarantined: usize,
-    /// Why it rejected the last change. `None` once it applies one.
+    /// The reason why it rejected the last change. `None` once it applies one.
     pub refusal: Option<String>,
     /// Whether it has sent a status report.
     pub reported: bool,
@@ -85,7 +85,7 @@ impl FeedPlane {
     /// Replaces a node's report.
     ///
     /// # Errors
-    /// As `ReportNodeStatus`.
+    /// Equivalent of `ReportNodeStatus`.
     pub fn report(&self, report: pb::ReportNodeStatusRequest) -> Result<(), Status> {
         grpc::accept_report(&self.nodes, report)
     }

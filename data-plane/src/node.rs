@@ -127,7 +127,7 @@ pub async fn start(options: Options) -> Result<Running, Error> {
 /// Starts a data plane on the given engine.
 ///
 /// # Errors
-/// As [`start`].
+/// See [`start`].
 pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Running, Error> {
     check_runtime(options.runtime.as_deref(), &*runtime).await?;
     let workers = options.proxy.workers;

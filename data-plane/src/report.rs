@@ -66,21 +66,21 @@ pub enum InstanceState {
     Creating,
     /// The engine starts its container.
     Starting,
-    /// It runs and is being probed.
+    /// Its container runs and is being probed.
     Probing,
-    /// It accepts requests.
+    /// Accepts requests.
     Ready,
-    /// The engine pauses it.
+    /// The engine pauses its container.
     Pausing,
-    /// It is paused.
+    /// Its container is paused.
     Paused,
-    /// The engine resumes it.
+    /// The engine resumes its container.
     Resuming,
-    /// It accepts no new requests and finishes those in flight.
+    /// Accepts no new requests and finishes those in flight.
     Draining,
-    /// It is stopped and removed.
+    /// Its container is stopped and removed.
     Stopping,
-    /// It failed to start, or ended by itself.
+    /// Its container failed to start, or exited by itself.
     Failed,
 }
 
@@ -101,7 +101,7 @@ pub struct VersionReport {
     pub backoff_until: Option<SystemTime>,
     /// The last successful start.
     pub last_cold_start: Option<ColdStart>,
-    /// The progress of a pull, for a person; `None` if there is none.
+    /// The progress of a pull, as text for people; `None` if there is none.
     pub pull_progress: Option<String>,
     /// The outcome of the last verification.
     pub verify: Option<VerifyOutcome>,
@@ -152,12 +152,12 @@ impl fmt::Display for ColdStart {
     }
 }
 
-/// Why a start failed.
+/// The reason why a start failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartFailure {
     /// The kind of failure.
     pub reason: FailureReason,
-    /// The event and its remedy, for a person.
+    /// The event and its remedy, as text for people.
     pub message: String,
     /// The container's exit code; `None` if it did not exit.
     pub exit_code: Option<i32>,
@@ -167,7 +167,7 @@ pub struct StartFailure {
     pub log_tail: Vec<String>,
     /// When it failed.
     pub at: SystemTime,
-    /// The signal that its exit code stands for.
+    /// The signal that its exit code encodes.
     pub signal: Option<String>,
     /// The result of the last probe, in words.
     pub last_probe: Option<String>,

@@ -5,7 +5,7 @@
 //! let mut cluster = Cluster::start(2).await?;
 //! let hello = cluster.serve("hello", &image, settings()).await?;   // service, version 1, 100 %
 //! let answer = cluster.get("hello", "/").await?;                   // through node 0
-//! cluster.finish().await?;                                         // SIGTERM; checks for leftovers
+//! cluster.finish().await?;                                         // SIGTERM; checks the clean-up
 //! ```
 //!
 //! Dropping a cluster without [`Cluster::finish`] means that the test failed: the drop kills the
@@ -63,18 +63,17 @@ impl Cluster {
         Self::start_with(nodes, NodeSetup::default()).await
     }
 
-    /// As [`Cluster::start`], with a set-up for the data planes.
+    /// Like [`Cluster::start`], with a set-up for the data planes.
     pub async fn start_with(nodes: usize, setup: NodeSetup) -> Result<Self> {
         Self::start_at(engine::connect().await?, nodes, setup, false).await
     }
 
-    /// As [`Cluster::start`], but everything listens on all addresses, so that containers can reach
-    /// it.
+    /// Like [`Cluster::start`], but everything listens on all addresses, reachable for containers.
     pub async fn start_exposed(nodes: usize) -> Result<Self> {
         Self::start_at(engine::connect().await?, nodes, NodeSetup::default(), true).await
     }
 
-    /// As [`Cluster::start_with`], with the engine that holds the containers.
+    /// Like [`Cluster::start_with`], with the engine that holds the containers.
     pub async fn start_on(docker: Docker, nodes: usize, setup: NodeSetup) -> Result<Self> {
         Self::start_at(docker, nodes, setup, false).await
     }
@@ -141,7 +140,7 @@ impl Cluster {
         &self.nodes
     }
 
-    /// As [`Cluster::node`], to change its set-up before its next start.
+    /// Like [`Cluster::node`], to change its set-up before its next start.
     pub fn node_mut(&mut self, index: usize) -> &mut Node {
         &mut self.nodes[index]
     }
@@ -196,7 +195,7 @@ impl Cluster {
             .await
     }
 
-    /// As [`Cluster::serve`], with environment variables.
+    /// Like [`Cluster::serve`], with environment variables.
     pub async fn serve_env(
         &self,
         service: &str,

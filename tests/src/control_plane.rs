@@ -93,7 +93,7 @@ pub async fn run(args: &[(&str, &str)]) -> Result<(Option<i32>, String)> {
     run_command(None, args).await
 }
 
-/// As [`run`], with a subcommand.
+/// Like [`run`], with a subcommand.
 pub async fn run_command(
     command: Option<&str>,
     args: &[(&str, &str)],

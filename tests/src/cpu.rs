@@ -13,7 +13,7 @@ pub fn pin(core: usize) -> Result<()> {
     bind(Pid::from_raw(0), core)
 }
 
-/// Runs `action` with the calling thread on `core`, so that a process started by it sees a single
+/// Runs `action` with the calling thread on `core`, so that a process started by it has a single
 /// core from its first instruction; then restores the affinity.
 pub fn on<T>(core: usize, action: impl FnOnce() -> T) -> Result<T> {
     let before = nix::sched::sched_getaffinity(Pid::from_raw(0))?;

@@ -130,7 +130,7 @@ impl Program {
         self.wait(within).await
     }
 
-    /// As [`Program::stop`]; an exit code other than 0 is an error.
+    /// Like [`Program::stop`]; an exit code other than 0 is an error.
     pub async fn stop_cleanly(&mut self, within: Duration) -> Result<()> {
         let status = self.stop(within).await?;
         self.check_clean(status)
@@ -142,7 +142,7 @@ impl Program {
         Ok(exited.with_context(|| format!("{} does not exit within {within:?}", self.name))??)
     }
 
-    /// As [`Program::wait`]; an exit code other than 0 is an error.
+    /// Like [`Program::wait`]; an exit code other than 0 is an error.
     pub async fn wait_cleanly(&mut self, within: Duration) -> Result<()> {
         let status = self.wait(within).await?;
         self.check_clean(status)

@@ -1,7 +1,7 @@
 //! A real registry on loopback from Debian's `docker-registry` package, with or without passwords.
 //!
 //! Engines accept registries on 127.0.0.0/8 without TLS. The registry logs its requests, so that a
-//! test sees by which name an image was pulled.
+//! test can check by which name an image was pulled.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -106,7 +106,7 @@ pub fn write(name: &str, rows: &[Row]) -> Result<PathBuf> {
     put(name, rows.iter().map(Row::json).collect())
 }
 
-/// As [`write()`], but keeps the rows of other metrics in an existing file.
+/// Like [`write()`], but keeps the rows of other metrics in an existing file.
 pub fn update(name: &str, rows: &[Row]) -> Result<PathBuf> {
     let path = paths::target_dir()?
         .join("bench")

@@ -64,7 +64,7 @@ pub(crate) struct DevArgs {
     #[arg(long, env = "CLESS_ALLOW_INSECURE")]
     #[arg(action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     allow_insecure: bool,
-    /// What to log on stderr: error, warn, info, debug, or a filter such as info,cless_data_plane=debug
+    /// Filter of log lines on stderr: a level, or a filter such as info,cless_data_plane=debug
     #[arg(
         long,
         env = "CLESS_LOG",
@@ -72,7 +72,7 @@ pub(crate) struct DevArgs {
         default_value = "info,sea_orm_migration=warn"
     )]
     log: String,
-    /// How to log
+    /// Format of log lines
     #[arg(long, env = "CLESS_LOG_FORMAT", value_enum, default_value = "text")]
     log_format: LogFormat,
 }

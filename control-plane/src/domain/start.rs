@@ -33,7 +33,7 @@ pub enum StartFailureReason {
 pub struct StartFailure {
     /// The kind of failure.
     pub reason: StartFailureReason,
-    /// The problem and the remedy, for a person.
+    /// The problem and the remedy, as text for people.
     pub message: String,
     /// The exit code; `None` if the container did not exit.
     pub exit_code: Option<i32>,

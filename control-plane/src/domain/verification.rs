@@ -153,7 +153,7 @@ impl Verification {
         let all = |wanted: fn(&NodeOutcome) -> bool| self.nodes.values().all(wanted);
         if self.nodes.is_empty() {
             self.fail(
-                "every node that was asked has disconnected: connect a node and verify again"
+                "every node of the verification has disconnected: connect a node and verify again"
                     .to_owned(),
             );
         } else if all(|outcome| matches!(outcome, NodeOutcome::Verified(_))) {
@@ -169,7 +169,7 @@ impl Verification {
         self.message = message;
     }
 
-    /// The nodes that did not verify the version and the reasons, for a person.
+    /// The nodes that did not verify the version and the reasons, as text for people.
     fn reasons(&self) -> String {
         let mut texts: Vec<String> = Vec::new();
         for (node, outcome) in &self.nodes {

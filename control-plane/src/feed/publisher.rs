@@ -23,7 +23,7 @@ const COALESCE: Duration = Duration::from_millis(50);
 /// Delay of another process's write whose notification is lost.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Why the table cannot be loaded.
+/// The reason why the table cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The store failed.

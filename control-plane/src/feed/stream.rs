@@ -62,12 +62,12 @@ pub(crate) enum StreamEvent {
     Shutdown,
 }
 
-/// Why a node rejected a change.
+/// The reason why a node rejected a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NackKind {
-    /// Its count or digest does not match; a snapshot follows, at once the first time.
+    /// The count or digest does not match; a snapshot follows, at once the first time.
     Corrupt,
-    /// It is intact but unusable; nothing follows until the head moves.
+    /// The table is intact but unusable; nothing follows until the head moves.
     Rejected,
 }
 
@@ -86,7 +86,7 @@ pub(crate) enum StreamAction {
     Close(CloseReason),
 }
 
-/// Why this control plane ends a stream.
+/// The reason why this control plane ends a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CloseReason {
     /// No Hello in time.
@@ -106,7 +106,7 @@ pub(crate) enum CloseReason {
 /// When a stream is rotated, so that streams spread over the replicas. The caller adds jitter.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Lifetime {
-    /// Age at which the node is asked to reconnect.
+    /// Age of a stream at which the node must reconnect.
     pub(crate) rotate_after: Duration,
     /// Delay of the reconnect.
     pub(crate) retry_after: Duration,
@@ -121,7 +121,7 @@ enum StreamPhase {
     Closed,
 }
 
-/// Why an idle stream sends nothing although the head differs from the acknowledged cursor.
+/// The reason why an idle stream sends nothing, although the acknowledged cursor is not the head.
 #[derive(Debug)]
 enum Hold {
     Nothing,

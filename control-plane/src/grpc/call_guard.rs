@@ -1,7 +1,7 @@
 //! The layer around every call: a span, a deadline, a panic handler and one log line.
 //!
-//! The deadline covers the response head. A unary call is complete by then; a stream has only
-//! started, and limits itself (`feed/stream.rs`).
+//! The deadline covers the response head. A unary call is then complete; a stream has only
+//! started, and has its own limits (`feed/stream.rs`).
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;

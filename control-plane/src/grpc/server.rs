@@ -2,7 +2,7 @@
 //!
 //! The address is bound before the database opens, which may take a while (migrations, recovery).
 //! Until then health answers NOT_SERVING and every other call fails with UNAVAILABLE, so that a
-//! client can tell a starting server from an absent one.
+//! client can distinguish a starting server from an absent one.
 
 use crate::grpc::Api;
 use crate::grpc::call_guard::CallGuardLayer;

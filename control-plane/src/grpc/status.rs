@@ -31,7 +31,7 @@ const VIOLATIONS_MAX: usize = 6 * 1024;
 const CONDITIONS_MAX: usize = 4;
 /// Maximum characters of one text.
 const TEXT_MAX: usize = 400;
-/// A busy database is usually free again by then.
+/// A busy database is usually free again within this time.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Builds every status, so that each has an `ErrorInfo`.

@@ -50,7 +50,7 @@ pub(crate) struct NodeEntry {
     pub(crate) applied: Option<Cursor>,
     /// Services whose latest route it rejected.
     pub(crate) quarantined: Vec<QuarantinedRoute>,
-    /// Why it rejected the last change. `None` once it applies one.
+    /// The reason why it rejected the last change. `None` once it applies one.
     pub(crate) rejection: Option<String>,
     /// Start of its latest stream. `None`: it has not connected.
     pub(crate) connect_time: Option<Timestamp>,
@@ -60,7 +60,7 @@ pub(crate) struct NodeEntry {
     stream: Option<StreamId>,
     /// Whether it has a stream to another control plane.
     connected_to_peer: bool,
-    /// When it was last known to be alive.
+    /// Time at which it was last known to be alive.
     last_seen: Timestamp,
 }
 
@@ -111,7 +111,7 @@ impl NodeEntry {
         }
     }
 
-    /// When it was last known to be alive. `None` while it is connected.
+    /// Time at which it was last known to be alive. `None` while it is connected.
     pub(crate) fn disconnected_since(&self) -> Option<Timestamp> {
         (!self.is_connected()).then_some(self.last_seen)
     }

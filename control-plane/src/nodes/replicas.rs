@@ -102,7 +102,7 @@ impl Replicas {
                     None => continue,
                 },
                 (None, Some(before)) => before.node,
-                // It moved to this replica between the two reads.
+                // The node moved to this replica between the two reads.
                 (None, None) => continue,
             };
             // Disconnected since its replica counts as dead.

@@ -25,7 +25,7 @@ pub(crate) struct QuarantinedRoute {
     pub(crate) service_uid: String,
     /// Id of the service. Empty if the node holds no earlier route of it.
     pub(crate) service: String,
-    /// Why the node rejected the route.
+    /// The reason why the node rejected the route.
     pub(crate) reason: String,
 }
 

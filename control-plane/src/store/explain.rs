@@ -38,7 +38,7 @@ fn remedy(error: &DbErr) -> Option<&'static str> {
     })
 }
 
-/// Whether PostgreSQL rolled the transaction back and asks to repeat it.
+/// Whether PostgreSQL rolled the transaction back and it can be retried.
 pub(super) fn must_retry(error: &DbErr) -> bool {
     matches!(code(error).as_deref(), Some("40001" | "40P01"))
 }

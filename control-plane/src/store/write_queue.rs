@@ -37,7 +37,7 @@ use super::{Error, Inner, Store, connection, hint};
 
 /// Writes per transaction. The first waits for the statements of all others, about 20 ms.
 const MAX_MEMBERS: usize = 128;
-/// Attempts to begin a transaction that the server asks to retry.
+/// Attempts to begin a transaction while the server reports retryable errors.
 const MAX_BEGIN_ATTEMPTS: u32 = 5;
 /// After writing without a break for this long, a process yields the file.
 const BUSY_LIMIT: Duration = Duration::from_millis(100);

@@ -10,7 +10,7 @@
 
 use std::time::{Duration, Instant};
 
-/// How long callers wait for the engine. An engine restart took 1 to 4 s when measured.
+/// Maximum time that callers wait for the engine. An engine restart took 1 to 4 s when measured.
 pub const GRACE: Duration = Duration::from_secs(10);
 
 /// `Retry-After` of refused callers.

@@ -1,9 +1,9 @@
 //! Engine calls that confirm their outcome by inspecting the container when the response is lost.
 //!
-//! An engine may carry out a call and not say so: it responds 500 after a create, is killed before
-//! its response, or hangs. So after an error with an unknown outcome the container is inspected, by
+//! An engine may execute a call without confirming it: it responds 500 after a create, is killed
+//! before its response, or hangs. So after an error with an unknown outcome the container is inspected, by
 //! the name that was chosen before its creation. A call that took effect succeeds; any other is
-//! repeated. Thus no container starts twice, and none stays behind because of a lost response.
+//! repeated. So no container starts twice, and a lost response leaves none orphaned.
 //!
 //! Missing responses are recorded in the node's [availability](super::availability).
 
@@ -84,7 +84,7 @@ pub(crate) async fn inspect(engine: &EngineContext, name: &str) -> Result<Contai
     }
 }
 
-/// How a call is known to have taken effect.
+/// The evidence that a call took effect.
 enum Outcome<T> {
     /// By its response.
     Confirmed(T),

@@ -8,8 +8,8 @@
 //!                   inspect the container ──► done | not done | unknown
 //! ```
 //!
-//! Laws (tested below): an inspection counts as done exactly what the call asks for. Opposite calls
-//! are never both done. A version is never blamed for an engine that does not answer.
+//! Laws (tested below): an inspection counts as done exactly the state that the call requests.
+//! Opposite calls are never both done. A version is never blamed for an unresponsive engine.
 
 use crate::runtime::{ContainerState, Error};
 

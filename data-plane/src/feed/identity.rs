@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_process_is_told() {
+    fn a_second_process_is_rejected() {
         let folder = tempfile::tempdir().unwrap();
         let held = Identity::claim(folder.path()).unwrap();
         let error = Identity::claim(folder.path()).unwrap_err();

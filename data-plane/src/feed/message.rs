@@ -82,10 +82,10 @@ pub(crate) enum Reply {
 /// Reasons to refuse a change.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
-    /// It arrived incomplete or out of order; a snapshot follows.
+    /// The change arrived incomplete or out of order; a snapshot follows.
     #[error("corrupt: {0}")]
     Corrupt(Arc<str>),
-    /// It is complete but unusable; nothing follows until the head moves.
+    /// The change is complete but unusable; nothing follows until the head moves.
     #[error("rejected: {0}")]
     Rejected(Arc<str>),
 }

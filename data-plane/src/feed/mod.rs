@@ -182,7 +182,7 @@ pub async fn start(options: FeedOptions, source: Arc<dyn ReportSource>) -> Resul
 /// [`start`] in the given environment.
 ///
 /// # Errors
-/// As [`start`].
+/// See [`start`].
 pub async fn start_in(
     environment: Environment,
     options: FeedOptions,

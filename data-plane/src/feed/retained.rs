@@ -1,4 +1,4 @@
-//! Asks the control plane for the images that existing versions use: all of them, or an error.
+//! Requests from the control plane the images that existing versions use: all of them, or an error.
 //!
 //! The request uses the connection of the feed's stream, so the answer comes from the control plane
 //! that sent the current table. The cluster is compared as well: another cluster's versions say

@@ -54,7 +54,7 @@ pub(crate) enum CloseReason {
     #[error("the stream has reached its age")]
     Expired,
     /// The control plane requested a reconnect.
-    #[error("the control plane asked to connect again in {0:?}")]
+    #[error("the control plane requested a reconnection in {0:?}")]
     GoAway(Duration),
 }
 

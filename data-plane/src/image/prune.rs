@@ -29,7 +29,7 @@ pub enum PruneDecision {
     Forget,
     /// The image is needed; its retention time restarts.
     Needed,
-    /// The image has names that cless did not give it, so somebody else uses it too.
+    /// The image has names that cless did not give it, so it has another user.
     Foreign,
     /// The retention time is not over.
     TooSoon,
@@ -53,7 +53,7 @@ pub fn decide(
     if facts.in_use {
         return PruneDecision::Needed;
     }
-    // A pulled image has a name; without any, somebody removed its names.
+    // A pulled image has a name; if it has none, another program removed it.
     if names.is_empty() || !names.is_subset(&facts.entry.names) {
         return PruneDecision::Foreign;
     }

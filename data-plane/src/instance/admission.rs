@@ -26,12 +26,12 @@ const DRAINING: u64 = 1 << 33;
 const SHUT: u64 = 1 << 34;
 const FROZEN: u64 = 1 << 35;
 
-/// Why a request cannot enter.
+/// The reason why a request cannot enter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
     /// All slots are taken.
     Full,
-    /// It is not open.
+    /// The instance is not open.
     Closed,
 }
 

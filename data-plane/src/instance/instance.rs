@@ -96,7 +96,7 @@ impl Instance {
         self.retired.is_cancelled()
     }
 
-    /// How often it was paused. A connection from before the last pause is not reused: a server
+    /// Number of pauses so far. A connection from before the last pause is not reused: a server
     /// whose time limits expired during the pause closes it on resuming.
     pub fn pause_count(&self) -> u64 {
         self.pauses.load(Ordering::Acquire)

@@ -4,7 +4,7 @@
 //! exceeds the request's timeout, or if its caller leaves after a long wait. The probe decides
 //! whether the instance is taken out, so a slow program, or one busy with a long request, stays.
 //!
-//! Law: every [`FAILURES_TO_CHECK`]th failure since the last answer asks for a check, and nothing
+//! Law: every [`FAILURES_TO_CHECK`]th failure since the last answer requests a check, and nothing
 //! else does; at most one check runs.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};

@@ -75,7 +75,7 @@ impl Family {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EnforceOutcome {
-    /// The rules were in force.
+    /// The rules were already set.
     InForce,
     /// No rules of this process existed, or different ones; they are set now.
     Applied,
@@ -102,7 +102,7 @@ impl Firewall {
         }
     }
 
-    /// Puts a rule set in force unless it already is.
+    /// Applies a rule set unless it is already applied.
     pub(super) async fn enforce(&mut self, set: &RuleSet) -> Result<EnforceOutcome, Error> {
         if let Some(tool) = self.tool {
             return self.enforce_by(tool, set).await;
@@ -131,7 +131,7 @@ impl Firewall {
             Some(_) => EnforceOutcome::Restored,
             None => EnforceOutcome::Applied,
         };
-        // Without an earlier rule set nothing can be in force.
+        // Without an earlier rule set nothing can be applied.
         let accepted = |now: &Listing| printed.is_none() || now.enforce(set, printed).is_none();
         let listing = tool.list_until(accepted).await?;
         let Some(script) = listing.enforce(set, printed) else {

@@ -44,7 +44,7 @@ impl Host {
         disabled(bridge).or_else(|| disabled("default")) == Some(false)
     }
 
-    /// Whether the packet filter sees packets between ports of a bridge.
+    /// Whether the packet filter processes packets between ports of a bridge.
     pub(super) fn filters_bridges(&self, family: Family) -> bool {
         let which = match family {
             Family::V4 => "iptables",

@@ -65,8 +65,8 @@ pub struct Options {
 /// The start of a container or of the node is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "isolation is required (--require-isolation) but not in force: {reason}. Resolve this, or start \
-     without the flag"
+    "isolation is required (--require-isolation) but not enforced: {reason}. Resolve this, or \
+     start without the flag"
 )]
 pub struct NotIsolated {
     reason: String,
@@ -191,7 +191,7 @@ impl Isolation {
         }
     }
 
-    /// Records that the node's bridge exists under this name, and puts its rules in force. Call it
+    /// Records that the node's bridge exists under this name, and applies its rules. Call it
     /// before a container joins, and whenever the engine may have changed the packet filter.
     pub async fn cover(&self, bridge: &str) {
         {
@@ -205,7 +205,7 @@ impl Isolation {
     /// Whether a container may start.
     ///
     /// # Errors
-    /// [`NotIsolated`] if isolation is required and still not in force after another round.
+    /// [`NotIsolated`] if isolation is required and still not enforced after another round.
     pub async fn ready(&self) -> Result<(), NotIsolated> {
         let enforced = |status: &Status| status.state == State::Enforced;
         if !self.inner.required || self.status().as_ref().is_some_and(enforced) {

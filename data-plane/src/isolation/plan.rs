@@ -106,7 +106,7 @@ impl Listing {
         }
     }
 
-    /// The script that puts a rule set in force; `None` if it is. `printed` is the listing of its
+    /// The script that applies a rule set; `None` if it is applied. `printed` is the listing of its
     /// chains right after the last application.
     pub(super) fn enforce(&self, set: &RuleSet, printed: Option<&PrintedRules>) -> Option<String> {
         if printed == Some(&self.own(set)) && self.holds(set) {

@@ -10,7 +10,7 @@ pub enum State {
     Enforced,
     /// There is a gap.
     Partial,
-    /// The rules are not in force.
+    /// The rules are not set.
     None,
 }
 

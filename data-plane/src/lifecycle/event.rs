@@ -10,7 +10,7 @@ use crate::report::{ColdStart, FailureReason, StartFailure};
 
 #[derive(Debug)]
 pub(crate) enum TaskEvent {
-    /// The progress of a pull, for a person; `None` when it is over.
+    /// The progress of a pull, as text for people; `None` when it is over.
     Pulling(Option<String>),
     Pulled,
     /// The digest of the image that the instance runs, or will run.
@@ -24,7 +24,7 @@ pub(crate) enum TaskEvent {
     Failed(Box<StartFailure>, Cause),
     /// The phases of a start; a [`TaskEvent::Failed`] of the same reason follows.
     FailedPhases(FailureReason, Box<FailedPhases>),
-    /// Why the container ended while it served.
+    /// The reason why the container ended while it served.
     Exited(Box<StartFailure>),
     /// The container is paused; the duration of the engine's call.
     Paused(Duration),

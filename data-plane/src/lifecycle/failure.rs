@@ -38,7 +38,7 @@ pub(crate) async fn exited(
                 oom_killed: true, ..
             },
             _,
-        ) => "was ended for want of memory; raise the version's memory".to_owned(),
+        ) => "ran out of memory (raise the version's limit)".to_owned(),
         (_, Some(signal)) => format!("was ended by {signal}"),
         (Exit { code: -1, .. }, None) => "ended".to_owned(),
         (Exit { code, .. }, None) => format!("exited with code {code}"),
@@ -128,8 +128,8 @@ pub(crate) fn new(reason: FailureReason, message: String) -> StartFailure {
     }
 }
 
-/// The signal that an exit code stands for, if it does. A program may exit with such a code by
-/// itself; no engine tells the difference.
+/// The signal that an exit code encodes, if any. A program may also exit with such a code by
+/// itself; engines do not distinguish the two.
 fn signal_of(exit_code: i32) -> Option<String> {
     let number = u8::try_from(exit_code.checked_sub(SIGNAL_EXIT_BASE)?).ok()?;
     (1..=signal::LAST)

@@ -5,9 +5,9 @@
 //! ```
 //!
 //! A start joins a network sandbox if one is ready (see [`in_sandbox`]) and uses the bridge
-//! otherwise. If the sandbox proves unusable, the start begins again on the bridge. A token cancels
+//! otherwise. If the sandbox is unusable, the start begins again on the bridge. A token cancels
 //! the start; another reports the container's death, from the engine's events. Because an event may
-//! be lost, the start also inspects the container now and then.
+//! be lost, the start also inspects the container periodically.
 //!
 //! An engine call that creates something is never dropped: its container would appear after the
 //! removal. So cancellation takes effect between such calls and during waits.
@@ -39,7 +39,7 @@ use crate::route::Version;
 use crate::runtime::{ContainerSpec, ContainerState, Error, label};
 use outcome::{Launched, PendingStart, StartAbort};
 
-/// How often the container of a start is inspected, in case the event of its death was lost.
+/// Interval at which a starting container is inspected, in case the event of its death was lost.
 const INSPECT_EVERY: Duration = Duration::from_millis(500);
 
 /// A start, ready to [run](Start::run).

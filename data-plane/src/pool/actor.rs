@@ -55,7 +55,7 @@ impl PoolContext {
     }
 }
 
-/// How long the failure of the last start is reported for a version that left the route table.
+/// Time that the last failed start of a version is reported after it left the route table.
 const FAILURE_RETENTION: Duration = Duration::from_secs(600);
 
 pub(super) struct PoolActor {

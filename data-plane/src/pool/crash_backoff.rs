@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 
 const FIRST: Duration = Duration::from_secs(1);
 const MAX: Duration = Duration::from_secs(300);
-/// How long an instance must stay up for its start to be successful. A program that fails at its
+/// Time that an instance must stay up for its start to be successful. A program that fails at its
 /// first request or its first database connection does so within seconds.
 pub(super) const PROBATION: Duration = Duration::from_secs(10);
 

@@ -1,4 +1,4 @@
-//! The handle of a version's pool, which the proxy asks for a slot.
+//! The handle of a version's pool, from which the proxy acquires slots.
 //!
 //! A request that finds a free slot takes it with one compare-exchange, and no task wakes. Any
 //! other request enters the actor's queue and gets a slot in order. While a request waits, the fast
@@ -6,7 +6,7 @@
 //!
 //! Lost wake-ups are excluded by the order of two sequentially consistent steps: a waiter is
 //! counted *before* the actor looks for a free slot, and a slot is freed *before* its guard looks
-//! for waiters. So at least one side sees the other.
+//! for waiters. So at least one side observes the other.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -81,7 +81,7 @@ impl Pools {
             }
             info!(
                 container = container.name,
-                "removing a leftover of this node"
+                "removing an orphaned container of this node"
             );
             confirmed_calls::remove(engine, &container.name).await?;
         }

@@ -1,8 +1,8 @@
-//! Why a request gets no slot.
+//! The reason why a request gets no slot.
 
 use std::time::Duration;
 
-/// Why a request gets no slot.
+/// The reason why a request gets no slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The queue is full.

@@ -53,7 +53,7 @@ pub(super) struct Inner {
     pools: Mutex<HashMap<VersionKey, Pool>>,
     pub(super) context: PoolContext,
     pub(super) table: Mutex<Arc<Table>>,
-    /// Whether a sync was committed in this run, so that leftovers may be removed.
+    /// Whether a sync was committed in this run, so that orphaned containers may be removed.
     pub(super) synced: AtomicBool,
     stopping: AtomicBool,
     /// The engine's name and version, or its error. The name is empty until it answers.

@@ -41,7 +41,7 @@ impl ConnLimits {
         }
     }
 
-    /// Counts a connection. `is_exempt`: the address stands for many clients, so only the total
+    /// Counts a connection. `is_exempt`: the address represents many clients, so only the total
     /// is limited.
     ///
     /// # Errors

@@ -85,7 +85,7 @@ impl Peers {
         Self { workers, own }
     }
 
-    /// Asks every other worker to close idle connections to an instance.
+    /// Requests every other worker to close idle connections to an instance.
     pub(super) fn close_idle(&self, serial: u64) {
         for (index, worker) in self.workers.iter().enumerate() {
             if index != self.own {

@@ -47,7 +47,7 @@ pub enum Error {
     Invalid {
         /// The file.
         path: PathBuf,
-        /// The problem, for a person.
+        /// The problem, as text for people.
         problem: String,
     },
     /// The folder holds no certificate.

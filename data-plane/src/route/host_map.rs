@@ -11,7 +11,7 @@ pub(in crate::route) type HostMap<V> = HashMap<Arc<str>, V, SeededBuildHasher>;
 
 /// Builds XXH3-64 hashers with a random seed per map: less than half the cost of the standard
 /// library's hasher for a host. Clients only look hosts up, and services that add hosts do not know
-/// the seed, so nobody can provoke collisions.
+/// the seed, so no client can provoke collisions.
 #[derive(Clone, Debug)]
 pub(in crate::route) struct SeededBuildHasher(u64);
 

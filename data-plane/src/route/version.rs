@@ -25,7 +25,7 @@ pub struct Version {
     pub uid: Arc<str>,
     /// Name of the service.
     pub service: Arc<str>,
-    /// How to run the version.
+    /// The specification of its containers.
     pub spec: Spec,
     /// Digest to pull by (`sha256:…`); `None` until the image is resolved in a registry.
     pub image_digest: Option<String>,
@@ -33,7 +33,7 @@ pub struct Version {
     pub verify: Option<VerifyOrder>,
 }
 
-/// How to run a version. Immutable for a given [`VersionKey`].
+/// The specification of a version's containers. Immutable for a given [`VersionKey`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
     /// Image reference as the engine accepts it.

@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_bad_file_is_told_with_its_place_and_without_its_secrets() {
+    async fn a_bad_file_is_reported_with_its_path_and_without_its_secrets() {
         // serde's own message would quote the invalid value.
         let found = look_up(
             "{\n  \"auths\": {\"r\": {\"auth\": {\"x\": \"hunter2\"}}}\n}",
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_was_asked_for_must_be_there() {
+    async fn a_configured_file_must_exist() {
         let config = RegistryConfig::new(Some("/nonexistent/config.json".into()));
         let message = config.credentials("r").await.unwrap_err().to_string();
         assert!(message.contains("/nonexistent/config.json"), "{message}");
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_file_is_read_anew_at_each_look() {
+    async fn the_file_is_reread_at_each_lookup() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.json");
         std::fs::write(&path, "{}").unwrap();

@@ -262,7 +262,7 @@ impl Fake {
         self.insert_in(name, labels, None).await;
     }
 
-    /// As [`Fake::insert`], in the sandbox with this id.
+    /// Like [`Fake::insert`], in the sandbox with this id.
     pub async fn insert_in(
         &self,
         name: &str,

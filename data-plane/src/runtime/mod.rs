@@ -191,7 +191,7 @@ pub enum ContainerState {
     Created,
     /// The process is running.
     Running,
-    /// The process is frozen.
+    /// The process is paused.
     Paused,
     /// The process ended, or the container is being removed.
     Exited,
@@ -310,10 +310,10 @@ pub trait Runtime: Send + Sync + 'static {
     /// Starts a container; succeeds if it is running.
     async fn start(&self, name: &str) -> Result<(), Error>;
 
-    /// Freezes the processes of a container in memory; succeeds if they are frozen.
+    /// Pauses the processes of a container in memory; succeeds if they are paused.
     async fn pause(&self, name: &str) -> Result<(), Error>;
 
-    /// Resumes frozen processes; succeeds if they are not frozen.
+    /// Resumes paused processes; succeeds if they are not paused.
     async fn unpause(&self, name: &str) -> Result<(), Error>;
 
     /// Describes a container by name or id.

@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_registry_is_told_from_a_path() {
+    fn a_registry_is_distinguished_from_a_path() {
         for (image, want) in [
             ("hello", "docker.io"),
             ("team/app", "docker.io"),

@@ -111,7 +111,9 @@ async fn a_snapshot_then_a_delta_are_served() {
     // The table serves before its Ack is sent, so no wait is needed.
     assert_eq!(image(&feed, "a.localhost").as_deref(), Some("a:1"));
     assert_eq!(&**feed.table().cluster(), "c1");
-    within("a swap is told", changed.changed()).await.unwrap();
+    within("a swap is announced", changed.changed())
+        .await
+        .unwrap();
     let status = until(&feed, "synced", |status| status.synced && status.connected).await;
     assert!(status.has_table && status.last_contact.is_some());
     assert_eq!(status.head, first.cursor().revision);
@@ -217,7 +219,7 @@ async fn a_killed_control_plane_leaves_the_table_in_service() {
     let (feed, stream) = synced(&mut plane, folder.path(), &routes).await;
     let address = plane.address;
     drop((stream, plane));
-    until(&feed, "the loss is seen", |status| !status.connected).await;
+    until(&feed, "the loss is detected", |status| !status.connected).await;
     assert_eq!(image(&feed, "a.localhost").as_deref(), Some("a:1"));
 
     let mut plane = Plane::at(address).await;

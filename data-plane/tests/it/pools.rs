@@ -239,7 +239,7 @@ async fn a_request_routed_before_the_deletion_is_routed_again() {
 }
 
 #[tokio::test]
-async fn leftovers_are_adopted_if_routed_and_removed_if_not() {
+async fn orphaned_containers_are_adopted_if_routed_and_removed_if_not() {
     let engine = Fake::default();
     let labels = |number: &str| -> BTreeMap<String, String> {
         [

@@ -35,7 +35,7 @@ pub(crate) enum Expected {
     Passed(fn(&RecordedRequest) -> bool),
     /// Either outcome: the RFCs allow both, and both are safe.
     Either(&'static [u16], fn(&RecordedRequest) -> bool),
-    /// As refused, but only after the client closes its sending side.
+    /// Refused, but only after the client closes its sending side.
     RefusedAtItsEnd(&'static [u16]),
     /// Answered with this by cless itself; its end is unambiguous, so the connection may continue.
     Answered(u16),

@@ -231,7 +231,7 @@ async fn in_sandboxes(args: &Args) -> Result<Vec<Row>> {
 enum Side {
     /// A node: 0 is this build, 1 the baseline.
     Node(usize),
-    /// Raw engine calls, or the reference that stands for them.
+    /// Raw engine calls, or the reference that replaces them.
     Reference,
 }
 

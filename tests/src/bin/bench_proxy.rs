@@ -85,7 +85,7 @@ impl Args {
     }
 }
 
-// One thread, so that a CPU affinity set on it stays in force.
+// One thread, so that its CPU affinity applies to the whole program.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;

@@ -301,7 +301,7 @@ impl Demo {
 
     async fn wait_in_force(&self) -> Result<()> {
         let mut api = self.api()?;
-        wait::until("the change is in force", SOON, async || {
+        wait::until("the change is applied", SOON, async || {
             let progress = api.check_propagation(0).await?;
             Ok((progress.nodes_applied == 1).then_some(()))
         })

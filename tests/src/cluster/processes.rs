@@ -40,7 +40,7 @@ impl Cluster {
         self.add_node_with(self.setup.clone()).await
     }
 
-    /// As [`Cluster::add_node`], with a separate set-up.
+    /// Like [`Cluster::add_node`], with a separate set-up.
     pub async fn add_node_with(&mut self, setup: NodeSetup) -> Result<usize> {
         let index = self.nodes.len();
         let name = format!("node-{index}");

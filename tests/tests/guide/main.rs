@@ -1,6 +1,6 @@
 //! Checks of the pages: generated tables, links, length.
 //!
-//! A generated table stands between `<!-- generated: NAME -->` and `<!-- end -->`. `make guide` writes
+//! A generated table is between `<!-- generated: NAME -->` and `<!-- end -->`. `make guide` writes
 //! the tables, `make check` fails where a page differs from the code. [`table`] builds them from clap's
 //! commands, the comments of the protos and the metrics registry.
 
@@ -49,7 +49,7 @@ const PAGES: [(&str, &[Table]); 9] = [
     ("migrations/README.md", &[]),
     ("tests/README.md", &[]),
 ];
-/// Lines of `README.md`, which a stranger reads to the end, and of `ARCHITECTURE.md`.
+/// Maximum lines of `README.md` and of `ARCHITECTURE.md`.
 const MAX_LINES: [(&str, usize); 2] = [("README.md", 160), ("ARCHITECTURE.md", 250)];
 /// Characters of a line outside tables and code.
 const LINE: usize = 120;
@@ -139,7 +139,10 @@ fn links_lead_to_files_and_headings() {
 #[test]
 fn pages_are_short() {
     for (page, lines) in MAX_LINES {
-        assert!(read(page).lines().count() <= lines, "{page}: over {lines} lines");
+        assert!(
+            read(page).lines().count() <= lines,
+            "{page}: over {lines} lines"
+        );
     }
     for (page, _) in PAGES {
         let mut code = false;

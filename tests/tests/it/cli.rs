@@ -115,7 +115,7 @@ async fn a_failed_deploy_shows_the_log_exits_with_7_and_keeps_the_traffic() -> R
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn exit_codes_tell_errors_apart() -> Result<()> {
+async fn exit_codes_distinguish_errors() -> Result<()> {
     let cluster = Cluster::start(1).await?;
     let cases: [(&[&str], i32); 4] = [
         (&["service", "get", "nobody"], 5),

@@ -285,7 +285,7 @@ mod tests {
             },
             &mut violations,
         )
-        .expect("fields that are not named are not looked at");
+        .expect("fields outside the mask are not validated");
         let after = before.patched(AT, &patch).unwrap();
         assert_eq!(after.concurrency(), 80);
         assert_eq!(after.queue_limit(), 7);

@@ -11,7 +11,7 @@ use super::{Affinity, AffinityInput, AffinityKind, Settings, SettingsField, Sett
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) const TEN_MINUTES: Duration = Duration::from_secs(10 * 60);
-/// A shorter pause would freeze an instance between two requests of one page.
+/// A shorter time would pause an instance between two requests of one page.
 const PAUSE_AFTER_MIN: Duration = Duration::from_millis(100);
 
 /// Some fields of [`Settings`], each within its range.

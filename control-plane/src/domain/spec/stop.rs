@@ -37,7 +37,7 @@ impl StopSignal {
         };
         match known.as_deref() {
             Some("SIGSTOP") => Err(Reason::new(
-                "SIGSTOP freezes a process and does not end it: give SIGTERM, SIGINT, SIGQUIT or another signal that ends the program",
+                "SIGSTOP suspends a process and does not end it: give SIGTERM, SIGINT, SIGQUIT or another signal that ends the program",
             )),
             Some(_) => Ok(known.map(Self)),
             None => {

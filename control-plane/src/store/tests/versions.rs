@@ -152,7 +152,7 @@ async fn a_version_in_use_stays() {
 }
 
 #[tokio::test]
-async fn the_first_digest_stands_and_reaches_the_route() {
+async fn the_first_digest_is_kept_and_reaches_the_route() {
     let store = memory().await;
     create(&store, "hello").await;
     let version = add_version(&store, "hello").await;

@@ -32,7 +32,7 @@ use inventory::{Action, Event, Inventory, MAX_SHORTAGE};
 pub(crate) use inventory::Sandbox;
 
 const REMOVE_RETRY: Duration = Duration::from_secs(1);
-/// How often a half-created sandbox checks whether the starts in progress have ended.
+/// Interval at which a half-created sandbox checks whether the starts in progress have ended.
 const YIELD_POLL: Duration = Duration::from_millis(20);
 
 /// A sandbox in use by a start.
@@ -60,7 +60,7 @@ struct Ledger {
     inventory: Inventory,
     /// By instance; cancelled when its network is lost.
     lost: HashMap<String, CancellationToken>,
-    /// Why the last creation failed; `None` if it succeeded.
+    /// The reason why the last creation failed; `None` if it succeeded.
     error: Option<String>,
 }
 
@@ -162,7 +162,7 @@ impl Sandboxes {
         self.ledger.lock().inventory.knows(name)
     }
 
-    /// Why no sandbox can be created, for a person; `None` if the last creation succeeded.
+    /// The error of the last creation, as text for people; `None` if it succeeded.
     pub(crate) fn error(&self) -> Option<String> {
         self.ledger.lock().error.clone()
     }

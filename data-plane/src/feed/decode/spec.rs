@@ -117,7 +117,10 @@ fn decode_name(field: &str, given: String) -> Result<Option<String>, Error> {
         .bytes()
         .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b':'))
     {
-        return Err(Error::new(field, "holds what no such name does"));
+        return Err(Error::new(
+            field,
+            "contains a character that is not allowed",
+        ));
     }
     Ok((!given.is_empty()).then_some(given))
 }

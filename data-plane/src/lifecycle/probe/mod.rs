@@ -7,8 +7,8 @@
 //! attempt has a connection of its own and a time limit, and reads a bounded head or message. A
 //! redirect is a response and is not followed.
 //!
-//! [`Readiness::Tcp`] proves that the kernel accepts connections, which it also does for a process
-//! that hangs or is paused. [`Readiness::Http`] and [`Readiness::Grpc`] prove that the program
+//! [`Readiness::Tcp`] shows that the kernel accepts connections, which it also does for a process
+//! that hangs or is paused. [`Readiness::Http`] and [`Readiness::Grpc`] show that the program
 //! answers, and [`Readiness::Healthcheck`] that the image's own check succeeds.
 
 mod cadence;
@@ -33,16 +33,16 @@ const HEALTH_INTERVAL: Duration = Duration::from_millis(100);
 /// connection less than 0.1 ms.
 const STARTING_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Why a container did not become ready, for a person.
+/// The reason why a container did not become ready, as text for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Unready {
     /// Not in time; the result of the last attempt.
     Late(String),
-    /// It never will become ready, for this reason.
+    /// The container will never become ready, for this reason.
     Never(String),
 }
 
-/// A failed attempt, for a person.
+/// A failed attempt, as text for people.
 enum Failed {
     /// A later attempt may succeed.
     NotYet(String),
@@ -88,7 +88,7 @@ impl Probe {
         &self.name
     }
 
-    /// The result of the last attempt, for a person; `None` before the first.
+    /// The result of the last attempt, as text for people; `None` before the first.
     pub(crate) fn last(&self) -> Option<String> {
         self.last.lock().clone()
     }
@@ -139,7 +139,7 @@ impl Probe {
     /// Checks the health of a ready instance. One successful attempt is enough.
     ///
     /// # Errors
-    /// The result of the last attempt, for a person.
+    /// The result of the last attempt, as text for people.
     pub(crate) async fn still_answers(&self) -> Result<(), String> {
         for left in (0..HEALTH_ATTEMPTS).rev() {
             match self.attempt(self.timings.timeout).await {
@@ -174,7 +174,7 @@ impl Probe {
         result
     }
 
-    /// The action of one attempt, for a person.
+    /// The action of one attempt, as text for people.
     fn action(&self) -> String {
         let port = self.address.port();
         match &self.readiness {

@@ -57,7 +57,10 @@ impl PoolActor {
     pub(super) fn unresponsive(&mut self, serial: u64, failure: StartFailure) {
         let entry = self.instances.get(&serial);
         if entry.is_some_and(|entry| entry.state == State::Ready) {
-            warn!(message = failure.message, "an instance is taken out");
+            warn!(
+                message = failure.message,
+                "replacing an unresponsive instance"
+            );
             self.last_exit = Some(failure);
             self.record_exit(serial);
         }

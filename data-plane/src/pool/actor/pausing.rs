@@ -43,7 +43,10 @@ impl PoolActor {
     pub(super) fn pause_failed(&mut self, serial: u64, failure: StartFailure) {
         let entry = self.instances.get(&serial);
         if entry.is_some_and(|one| matches!(one.state, State::Pausing | State::Resuming)) {
-            warn!(message = failure.message, "an instance is taken out");
+            warn!(
+                message = failure.message,
+                "replacing an instance whose pause failed"
+            );
             self.last_exit = Some(failure);
         }
         self.apply(serial, Event::PauseFailed);

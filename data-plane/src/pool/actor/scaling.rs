@@ -15,7 +15,7 @@ const MAX_WAIT: Duration = Duration::from_secs(10);
 /// Time between two decisions of an empty pool without messages.
 const EMPTY_WAIT: Duration = Duration::from_secs(3600);
 
-/// How long a load peak keeps the instances that it needed, unless the idle timeout is shorter.
+/// Time that a load peak keeps the instances that it needed, unless the idle timeout is shorter.
 const PEAK_WINDOW: Duration = Duration::from_secs(60);
 
 struct Snapshot {

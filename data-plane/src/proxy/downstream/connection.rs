@@ -194,7 +194,7 @@ async fn unless_draining<T>(client: &ClientConn, first: impl Future<Output = T>)
     }
 }
 
-/// Reads until the first bytes tell HTTP/2 from HTTP/1. `read`: the number of bytes read last.
+/// Reads until the first bytes distinguish HTTP/2 from HTTP/1. `read`: size of the last read.
 async fn detect_http2(
     socket: &mut Socket,
     mut read: usize,

@@ -1,4 +1,4 @@
-//! Polls a connection, and asks it once to end when it is to drain.
+//! Polls a connection, and starts its graceful shutdown once when it is to drain.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};

@@ -1,4 +1,4 @@
-//! Renders an [`Error`] as a response: status, `Proxy-Status` (RFC 9209), and a line for a person.
+//! Renders an [`Error`] as a response: status, `Proxy-Status` (RFC 9209), and a text line.
 
 use std::time::SystemTime;
 

@@ -14,8 +14,8 @@
 //! serves the client also does the upstream I/O, so a request costs two scheduler turns and a short
 //! one a single write. CPU per request relative to HAProxy fell from 1.02 to 1.00 (HTTP/1.1, 32
 //! connections), 1.00 to 0.93 (256 connections) and 1.09 to 1.02 (HTTP/2 clients). The bar
-//! `cpu_per_request` of case h1-1k (at most 0.90 of nginx and HAProxy) holds this codec in place;
-//! `make bench-proxy --cases h1-1k` measures it.
+//! `cpu_per_request` of case h1-1k (against the better of nginx and HAProxy) requires this codec;
+//! `make bench-proxy` measures it.
 
 mod upload;
 

@@ -29,7 +29,7 @@ pub(crate) struct Lease {
     pub(super) connection: Connection,
     pub(super) instance: Arc<Instance>,
     pub(super) conns: Rc<OpenConns>,
-    /// `Instance::sleeps` when the connection was made.
+    /// `Instance::pause_count` when the connection was made.
     pub(super) sleeps: u64,
     pub(super) reused: bool,
 }

@@ -35,7 +35,7 @@ pub(super) struct IdleConn {
     connection: Http1Conn,
     /// The tick at which it was released.
     since: u32,
-    /// `Instance::sleeps` when it was made.
+    /// `Instance::pause_count` when it was made.
     pub(super) sleeps: u64,
 }
 

@@ -142,7 +142,7 @@ mod tests {
                  /run/containerd/containerd.sock: connect: connection refused\": unavailable",
                 like(Error::NoResponse),
             ),
-            (503, "upstream is away", like(Error::NoResponse)),
+            (503, "upstream is unavailable", like(Error::NoResponse)),
         ] {
             assert_eq!(kind(status, message), wanted, "{status} {message}");
         }

@@ -168,7 +168,7 @@ mod tests {
         let (in_file, in_memory) = (number(&elf, 96, 8), number(&elf, 104, 8));
         assert_eq!((in_file, in_memory), (elf.len() as u64, elf.len() as u64));
         let align = number(&elf, 112, 8);
-        assert_eq!(offset % align, address % align, "as the ABI asks");
+        assert_eq!(offset % align, address % align, "as the ABI requires");
         let entry = usize::try_from(number(&elf, 24, 8) - address + offset).unwrap();
         assert_eq!(elf[entry..], CODE);
     }

@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_tells_what_to_do() {
+    fn a_refusal_names_the_remedy() {
         let config = RegistryConfig::new(Some("/etc/cless/registries.json".into()));
         let unknown = remedy("r.example", &config, false);
         assert!(unknown.contains("has no credentials for r.example in /etc/cless/registries.json"));

@@ -205,7 +205,7 @@ async fn floods_of_empty_data_do_no_harm() {
             .await;
         let piece = frame(DATA, 0, 1, &[]).repeat(100);
         flood(&mut connection, (0..3_000).map(|_| piece.clone())).await;
-        // It makes no progress, so it is closed like a slow body.
+        // The stream makes no progress, so it is closed like a slow body.
         while connection.next().await.is_some() {}
     };
     meanwhile(&front, hostile).await;

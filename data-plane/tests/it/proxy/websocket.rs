@@ -180,7 +180,7 @@ async fn rfc_9220_section_3_other_protocols_and_instances_are_refused() {
     assert_eq!(response.status(), 501);
     drop(sender);
     stage.stop().await;
-    // An HTTP/2 instance is not asked to switch.
+    // No upgrade is sent to an HTTP/2 instance.
     let stage = Stage::speaking(Protocol::H2c).await;
     let mut sender = client(&stage).await;
     let answered = sender.send_request(connect("websocket"));

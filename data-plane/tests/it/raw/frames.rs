@@ -200,7 +200,7 @@ impl Connection {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// A status; 599 stands for any uncommon one.
+    /// A status; 599 represents any uncommon one.
     Answered(u16),
     Reset(Option<u32>),
     GoAway(Option<u32>),

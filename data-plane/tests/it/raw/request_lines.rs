@@ -95,7 +95,7 @@ async fn request_lines_are_of_three_parts_or_400() {
 async fn methods_are_tokens() {
     hold(vec![
         line(
-            "RFC 9110 9.1 one that nobody knows",
+            "RFC 9110 9.1 an unknown method",
             "BREW /first HTTP/1.1",
             Expected::Passed(|seen| is_first(seen) && seen.method == "BREW"),
         ),

@@ -1,4 +1,4 @@
-//! Coverage of code paths: a simulation without faults would prove nothing.
+//! Coverage of code paths: a simulation without faults would verify nothing.
 
 use cless_proto::v1 as pb;
 use parking_lot::Mutex;

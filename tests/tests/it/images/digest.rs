@@ -99,10 +99,10 @@ async fn always_contacts_the_registry_before_the_first_start_on_a_node() -> Resu
     greets(&cluster, 0, "hello", "first").await?;
     ensure!(
         registry.requests()?.len() == before,
-        "asked before the second start"
+        "contacted before the second start"
     );
 
-    // A new process counts starts anew, and now knows the digest.
+    // A new process counts starts from zero, and now knows the digest.
     registry
         .push(&docker, at, ("app", "1"), "second", 0)
         .await?;
@@ -114,7 +114,7 @@ async fn always_contacts_the_registry_before_the_first_start_on_a_node() -> Resu
     let asked = registry.manifests("app", before)?;
     ensure!(
         registry.requests()?.len() > before,
-        "the registry was not asked"
+        "the registry was not contacted"
     );
     // By tag the manifest would be requested again, by digest it may be cached.
     ensure!(asked.iter().all(|by| *by == first.digest), "{asked:?}");
@@ -145,7 +145,7 @@ async fn never_uses_local_images_and_contacts_no_registry() -> Result<()> {
     );
     ensure!(
         registry.requests()?.len() == before,
-        "the registry was asked"
+        "the registry was contacted"
     );
 
     registry::pull_by_hand(&docker, &first.reference).await?;
@@ -156,7 +156,7 @@ async fn never_uses_local_images_and_contacts_no_registry() -> Result<()> {
     .await?;
     ensure!(
         registry.requests()?.len() == before,
-        "the registry was asked"
+        "the registry was contacted"
     );
     cluster.finish().await?;
     registry::remove_local(&docker, at).await

@@ -68,7 +68,7 @@ async fn kill_repeatedly(seed: u64) -> Result<()> {
     let plane =
         ControlPlane::start(dir.path(), "control-plane", any_port(), &sqlite(&path)).await?;
     let log = std::fs::read_to_string(dir.path().join("control-plane.log"))?;
-    ensure!(!log.contains("building them anew"), "{log}");
+    ensure!(!log.contains("rebuilding them"), "{log}");
     plane.stop().await?;
     writeln!(
         std::io::stderr(),

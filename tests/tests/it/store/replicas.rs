@@ -144,7 +144,7 @@ async fn writers_on_several_replicas_skip_no_revision() -> Result<()> {
     // A new replica computes the routes from the rows and finds the stored ones up to date.
     let last = ControlPlane::start(dir.path(), "last", any_port(), &database.url).await?;
     let log = std::fs::read_to_string(dir.path().join("last.log"))?;
-    ensure!(!log.contains("building them anew"), "{log}");
+    ensure!(!log.contains("rebuilding them"), "{log}");
     planes.push(last);
     for plane in planes {
         plane.stop().await?;

@@ -19,7 +19,7 @@ pub(crate) enum FramingError {
     #[error("Transfer-Encoding is not chunked alone")]
     TransferEncoding,
     /// RFC 9112 section 6.3, point 3.
-    #[error("Transfer-Encoding and Content-Length stand together")]
+    #[error("Transfer-Encoding and Content-Length are both present")]
     BothLengths,
     /// RFC 9112 section 7.1.
     #[error("a chunk is malformed")]
