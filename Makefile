@@ -69,7 +69,7 @@ check: tools ## Checks formatting, lints, documentation, API style and the pages
 	$(CARGO) test --workspace --test guide
 
 guide: ## Writes the generated tables of the pages: flags, settings, metrics
-	CLESS_GUIDE=write $(CARGO) test --quiet --workspace --test guide
+	CLESS_GUIDE=write $(CARGO) test --quiet --workspace --test guide generated_tables
 
 engine: ## Starts a Docker engine if none responds
 	sh tests/engine.sh up

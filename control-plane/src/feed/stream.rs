@@ -83,12 +83,12 @@ pub(crate) enum StreamAction {
     /// Ask the node to reconnect after this time, and end the stream without an error.
     GoAway(Duration),
     /// End the stream with an error.
-    Close(CloseReason),
+    Close(StreamCloseReason),
 }
 
 /// The reason why this control plane ends a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum CloseReason {
+pub(crate) enum StreamCloseReason {
     /// No Hello in time.
     #[error("no Hello within 5 s; send Hello first")]
     NoHello,
@@ -208,14 +208,14 @@ impl RouteStream {
         history: &impl History,
     ) -> Option<StreamAction> {
         if !matches!(self.phase, StreamPhase::Hello) {
-            return Some(self.close(CloseReason::Protocol));
+            return Some(self.close(StreamCloseReason::Protocol));
         }
         let head = history.head();
         if let Some(have) = &have
             && have.epoch == head.epoch
             && have.revision > head.revision
         {
-            return Some(self.close(CloseReason::Behind));
+            return Some(self.close(StreamCloseReason::Behind));
         }
         self.acked = have;
         // Also at the head: an empty delta makes the node acknowledge and report its quarantine.
@@ -237,7 +237,7 @@ impl RouteStream {
                 };
                 self.advance(now, history)
             }
-            _ => Some(self.close(CloseReason::Protocol)),
+            _ => Some(self.close(StreamCloseReason::Protocol)),
         }
     }
 
@@ -249,7 +249,7 @@ impl RouteStream {
         history: &impl History,
     ) -> Option<StreamAction> {
         let StreamPhase::AwaitAck { to, .. } = &self.phase else {
-            return Some(self.close(CloseReason::Protocol));
+            return Some(self.close(StreamCloseReason::Protocol));
         };
         let rejected = to.clone();
         match kind {
@@ -281,10 +281,10 @@ impl RouteStream {
     fn tick(&mut self, now: Duration, history: &impl History) -> Option<StreamAction> {
         match &self.phase {
             StreamPhase::Hello if now >= HELLO_TIMEOUT => {
-                return Some(self.close(CloseReason::NoHello));
+                return Some(self.close(StreamCloseReason::NoHello));
             }
             StreamPhase::AwaitAck { since, .. } if now >= *since + ACK_TIMEOUT => {
-                return Some(self.close(CloseReason::NoAck));
+                return Some(self.close(StreamCloseReason::NoAck));
             }
             StreamPhase::Hello | StreamPhase::Sending { .. } | StreamPhase::Closed => return None,
             StreamPhase::Idle { .. } | StreamPhase::AwaitAck { .. } => {}
@@ -334,7 +334,7 @@ impl RouteStream {
         StreamAction::GoAway(self.lifetime.retry_after)
     }
 
-    fn close(&mut self, reason: CloseReason) -> StreamAction {
+    fn close(&mut self, reason: StreamCloseReason) -> StreamAction {
         self.phase = StreamPhase::Closed;
         StreamAction::Close(reason)
     }

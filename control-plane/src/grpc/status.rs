@@ -13,7 +13,7 @@
 //! Details are clipped, because clients accept trailers of at most 16 KiB.
 
 use crate::domain;
-use crate::feed::stream::CloseReason;
+use crate::feed::stream::StreamCloseReason;
 use crate::grpc::page::InvalidPage;
 use crate::nodes::registry::NameTaken;
 use crate::store;
@@ -227,13 +227,15 @@ pub(crate) fn name_taken(taken: &NameTaken) -> Status {
 }
 
 /// This control plane ended a route stream.
-pub(crate) fn stream_closed(reason: CloseReason) -> Status {
+pub(crate) fn stream_closed(reason: StreamCloseReason) -> Status {
     let message = reason.to_string();
     match reason {
-        CloseReason::NoHello => status(Code::DeadlineExceeded, "NO_HELLO", &message, &[], |_| {}),
-        CloseReason::NoAck => status(Code::DeadlineExceeded, "NO_ACK", &message, &[], |_| {}),
-        CloseReason::Protocol => invalid(&domain::Error::invalid("message", message)),
-        CloseReason::Behind => unavailable("REPLICA_BEHIND", &message),
+        StreamCloseReason::NoHello => {
+            status(Code::DeadlineExceeded, "NO_HELLO", &message, &[], |_| {})
+        }
+        StreamCloseReason::NoAck => status(Code::DeadlineExceeded, "NO_ACK", &message, &[], |_| {}),
+        StreamCloseReason::Protocol => invalid(&domain::Error::invalid("message", message)),
+        StreamCloseReason::Behind => unavailable("REPLICA_BEHIND", &message),
     }
 }
 
@@ -290,10 +292,10 @@ mod tests {
             invalid_page(InvalidPage::Token),
             no_node_connected(name()),
             name_taken(&taken),
-            stream_closed(CloseReason::NoHello),
-            stream_closed(CloseReason::NoAck),
-            stream_closed(CloseReason::Protocol),
-            stream_closed(CloseReason::Behind),
+            stream_closed(StreamCloseReason::NoHello),
+            stream_closed(StreamCloseReason::NoAck),
+            stream_closed(StreamCloseReason::Protocol),
+            stream_closed(StreamCloseReason::Behind),
             stream_replaced(),
             shutting_down(),
             starting(),

@@ -6,7 +6,7 @@
 use crate::domain::{self, Violations};
 use crate::feed::frames::Frames;
 use crate::feed::stream::{
-    CloseReason, Lifetime, RouteStream, STALL_LIMIT, StreamAction, StreamEvent,
+    Lifetime, RouteStream, STALL_LIMIT, StreamAction, StreamCloseReason, StreamEvent,
 };
 use crate::feed::{Cursor, Feed};
 use crate::grpc::{convert, status, validated};
@@ -242,7 +242,7 @@ impl StreamDriver {
                 let hello = convert::feed::read_hello(hello, &mut violations);
                 let (identity, boot_id, have) = validated(hello, violations)?;
                 if self.node.is_some() {
-                    return Err(status::stream_closed(CloseReason::Protocol));
+                    return Err(status::stream_closed(StreamCloseReason::Protocol));
                 }
                 let name = identity.name.clone();
                 let connection = self
@@ -268,7 +268,7 @@ impl StreamDriver {
                 let update = NodeUpdate::Rejected(serving.clone(), reason);
                 Ok((StreamEvent::Nack(serving, kind), Some(update)))
             }
-            None => Err(status::stream_closed(CloseReason::Protocol)),
+            None => Err(status::stream_closed(StreamCloseReason::Protocol)),
         }
     }
 }

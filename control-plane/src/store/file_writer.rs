@@ -57,13 +57,13 @@ const SPIN_TIME: Duration = Duration::from_micros(60);
 /// Handle of the writer of a file.
 #[derive(Debug)]
 pub(super) struct FileWriter {
-    shared: Arc<State>,
+    shared: Arc<WriterState>,
     /// Dropping it ends the thread.
     _stop: oneshot::Sender<Infallible>,
 }
 
 #[derive(Debug)]
-struct State {
+struct WriterState {
     pipeline: Mutex<Pipeline>,
     runtime: Handle,
     /// Zero on one core, where spinning would keep the other thread from running.
@@ -113,7 +113,7 @@ impl FileWriter {
             .map_err(cannot)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
-            shared: Arc::new(State {
+            shared: Arc::new(WriterState {
                 pipeline: Mutex::new(Pipeline {
                     connection: Some(connection),
                     pending: PendingStatements::default(),
@@ -143,7 +143,7 @@ impl FileWriter {
         drop(pipeline);
         FileTx {
             shared,
-            scope: Scope::Transaction,
+            scope: TxScope::Transaction,
             ended: false,
         }
     }
@@ -159,7 +159,7 @@ impl FileWriter {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Scope {
+enum TxScope {
     Transaction,
     Savepoint,
 }
@@ -167,8 +167,8 @@ enum Scope {
 /// A transaction, or a savepoint in one. Dropping it rolls it back.
 #[derive(Debug)]
 pub(super) struct FileTx {
-    shared: Arc<State>,
-    scope: Scope,
+    shared: Arc<WriterState>,
+    scope: TxScope,
     ended: bool,
 }
 
@@ -183,7 +183,7 @@ impl FileTx {
             .push_sql("SAVEPOINT one");
         Self {
             shared: Arc::clone(&self.shared),
-            scope: Scope::Savepoint,
+            scope: TxScope::Savepoint,
             ended: false,
         }
     }
@@ -191,10 +191,10 @@ impl FileTx {
     pub(super) async fn commit(mut self) -> Result<(), DbErr> {
         let mut pipeline = self.shared.pipeline.lock().await;
         match self.scope {
-            Scope::Transaction => {
+            TxScope::Transaction => {
                 pipeline.run_sql(&self.shared, "COMMIT").await?;
             }
-            Scope::Savepoint => pipeline.pending.push_sql("RELEASE one"),
+            TxScope::Savepoint => pipeline.pending.push_sql("RELEASE one"),
         }
         drop(pipeline);
         self.ended = true;
@@ -204,11 +204,11 @@ impl FileTx {
     pub(super) async fn rollback(mut self) -> Result<(), DbErr> {
         let mut pipeline = self.shared.pipeline.lock().await;
         match self.scope {
-            Scope::Transaction => {
+            TxScope::Transaction => {
                 pipeline.pending = PendingStatements::default();
                 pipeline.run_sql(&self.shared, "ROLLBACK").await?;
             }
-            Scope::Savepoint => {
+            TxScope::Savepoint => {
                 pipeline
                     .run_sql(&self.shared, "ROLLBACK TO one; RELEASE one")
                     .await?;
@@ -260,7 +260,7 @@ impl Drop for FileTx {
         if self.ended {
             return;
         }
-        if self.scope == Scope::Savepoint {
+        if self.scope == TxScope::Savepoint {
             self.shared.transaction_lost.store(true, Ordering::Release);
             return;
         }
@@ -275,7 +275,7 @@ impl Drop for FileTx {
 
 impl Pipeline {
     /// Rolls back a dropped transaction.
-    async fn recover(&mut self, shared: &State) {
+    async fn recover(&mut self, shared: &WriterState) {
         let rollback_pending = shared.rollback_pending.swap(false, Ordering::AcqRel);
         shared.transaction_lost.store(false, Ordering::Release);
         if rollback_pending {
@@ -285,13 +285,20 @@ impl Pipeline {
         }
     }
 
-    async fn run_sql(&mut self, shared: &State, sql: &str) -> Result<SqliteQueryResult, DbErr> {
+    async fn run_sql(
+        &mut self,
+        shared: &WriterState,
+        sql: &str,
+    ) -> Result<SqliteQueryResult, DbErr> {
         self.pending.push_sql(sql);
         Ok(self.run(shared).await?.1)
     }
 
     /// Sends all pending statements. Returns their rows and the result of the last one.
-    async fn run(&mut self, shared: &State) -> Result<(Vec<SqliteRow>, SqliteQueryResult), DbErr> {
+    async fn run(
+        &mut self,
+        shared: &WriterState,
+    ) -> Result<(Vec<SqliteRow>, SqliteQueryResult), DbErr> {
         let PendingStatements { sql, arguments, .. } = std::mem::take(&mut self.pending);
         if shared.transaction_lost.load(Ordering::Acquire) && sql != "ROLLBACK" {
             return Err(DbErr::Custom(

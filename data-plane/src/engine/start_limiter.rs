@@ -27,7 +27,7 @@ const MAX_LENT: usize = 32;
 /// The node's limiter. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct StartLimiter {
-    queue: Arc<Mutex<Queue>>,
+    queue: Arc<Mutex<StartQueue>>,
 }
 
 /// Permission to start a container; released when dropped.
@@ -43,7 +43,7 @@ pub(crate) struct StartPermit {
 pub(crate) struct StartInProgress(StartLimiter);
 
 #[derive(Debug)]
-struct Queue {
+struct StartQueue {
     free: usize,
     lent: usize,
     in_progress: usize,
@@ -56,7 +56,7 @@ struct Queue {
 impl StartLimiter {
     pub(crate) fn new(limit: usize) -> Self {
         Self {
-            queue: Arc::new(Mutex::new(Queue {
+            queue: Arc::new(Mutex::new(StartQueue {
                 free: limit.max(1),
                 lent: 0,
                 in_progress: 0,
@@ -131,7 +131,7 @@ impl StartLimiter {
     }
 }
 
-impl Queue {
+impl StartQueue {
     fn next(&mut self) -> Option<oneshot::Sender<StartPermit>> {
         let service = self.turns.pop_front()?;
         let waiters = self.waiting.get_mut(&service)?;

@@ -2,7 +2,7 @@
 
 use super::backoff::Backoff;
 use super::epochs::PastEpochs;
-use super::session::{Action, CloseReason, Session};
+use super::session::{Session, SessionAction, SessionCloseReason};
 use super::{Connector, FeedState, wire};
 use crate::route::Table;
 use cless_proto::v1 as pb;
@@ -51,7 +51,7 @@ enum StreamEnd {
     #[error("the control plane does not read its replies")]
     Stalled,
     #[error(transparent)]
-    ClosedByNode(#[from] CloseReason),
+    ClosedByNode(#[from] SessionCloseReason),
 }
 
 impl Client {
@@ -149,7 +149,7 @@ impl Client {
         let opening = client.stream_routes(ReceiverStream::new(outgoing));
         let mut incoming = timeout(timing.first_message, opening)
             .await
-            .map_err(|_| CloseReason::Unanswered(timing.first_message))?
+            .map_err(|_| SessionCloseReason::Unanswered(timing.first_message))?
             .map_err(StreamEnd::Refused)?
             .into_inner();
         let lifetime = timing
@@ -198,11 +198,11 @@ impl Client {
 
     fn perform(
         &mut self,
-        action: Action,
+        action: SessionAction,
         replies: &mpsc::Sender<pb::StreamRoutesRequest>,
     ) -> Result<(), StreamEnd> {
         match action {
-            Action::Install(table) => {
+            SessionAction::Install(table) => {
                 self.log_table(&table);
                 let previous = self.shared.table.load();
                 if previous.is_initial() || previous.cursor().epoch != table.cursor().epoch {
@@ -211,7 +211,7 @@ impl Client {
                 self.past_epochs.record(&previous, table.cursor());
                 self.shared.install(table);
             }
-            Action::Send(reply) => {
+            SessionAction::Send(reply) => {
                 if let super::message::Reply::Nack { refusal, .. } = &reply {
                     tracing::warn!(
                         feed.refusal = %refusal,
@@ -222,22 +222,24 @@ impl Client {
                     .try_send(wire::encode_reply(reply))
                     .map_err(|_| StreamEnd::Stalled)?;
             }
-            Action::Confirmed => self
+            SessionAction::Confirmed => self
                 .shared
                 .status
                 .send_modify(|status| status.synced = true),
-            Action::Head(head) => self.shared.status.send_modify(|status| status.head = head),
-            Action::Close(reason) => return Err(reason.into()),
+            SessionAction::Head(head) => {
+                self.shared.status.send_modify(|status| status.head = head)
+            }
+            SessionAction::Close(reason) => return Err(reason.into()),
         }
         Ok(())
     }
 
     fn wait_after(&mut self, end: &StreamEnd) -> Duration {
         match end {
-            StreamEnd::ClosedByNode(CloseReason::Expired) => Duration::ZERO,
+            StreamEnd::ClosedByNode(SessionCloseReason::Expired) => Duration::ZERO,
             // A stopping control plane sends the same delay to all nodes: up to half more spreads
             // them.
-            StreamEnd::ClosedByNode(CloseReason::GoAway(after)) => {
+            StreamEnd::ClosedByNode(SessionCloseReason::GoAway(after)) => {
                 after.mul_f64(self.rng.random_range(1.0..=1.5))
             }
             _ => self.backoff.next(&mut self.rng),
@@ -245,7 +247,7 @@ impl Client {
     }
 
     fn log_end(&mut self, end: &StreamEnd, wait: Duration) {
-        use CloseReason::{Expired, GoAway};
+        use SessionCloseReason::{Expired, GoAway};
         if matches!(end, StreamEnd::ClosedByNode(Expired | GoAway(_))) {
             tracing::info!(reason = %end, "reconnecting");
             return;

@@ -75,13 +75,13 @@ pub(crate) enum Reply {
     /// The change was refused; the table at `cursor`, if any, keeps serving.
     Nack {
         cursor: Option<Cursor>,
-        refusal: Refusal,
+        refusal: ChangeRefusal,
     },
 }
 
 /// Reasons to refuse a change.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refusal {
+pub(crate) enum ChangeRefusal {
     /// The change arrived incomplete or out of order; a snapshot follows.
     #[error("corrupt: {0}")]
     Corrupt(Arc<str>),
@@ -90,7 +90,7 @@ pub(crate) enum Refusal {
     Rejected(Arc<str>),
 }
 
-impl Refusal {
+impl ChangeRefusal {
     pub(crate) fn corrupt(reason: impl Into<Arc<str>>) -> Self {
         Self::Corrupt(reason.into())
     }

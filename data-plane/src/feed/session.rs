@@ -10,7 +10,7 @@
 
 use super::Timing;
 use super::epochs::PastEpochs;
-use super::message::{Head, Message, Refusal, Reply};
+use super::message::{ChangeRefusal, Head, Message, Reply};
 use super::staging::{Staged, Staging};
 use crate::route::Table;
 use std::sync::Arc;
@@ -29,21 +29,21 @@ pub(crate) struct Session {
 
 /// An action to perform. Actions of one message are performed in order.
 #[derive(Debug)]
-pub(crate) enum Action {
+pub(crate) enum SessionAction {
     /// Replace the serving table.
     Install(Arc<Table>),
-    /// Send a reply. The reply to an installed table follows [`Action::Install`].
+    /// Send a reply. The reply to an installed table follows [`SessionAction::Install`].
     Send(Reply),
     /// The serving table is the newest; the control plane sent no change.
     Confirmed,
     /// The newest revision of the control plane.
     Head(i64),
-    Close(CloseReason),
+    Close(SessionCloseReason),
 }
 
 /// Reasons for the node to close a stream.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum CloseReason {
+pub(crate) enum SessionCloseReason {
     /// No first message arrived in time.
     #[error("the control plane did not answer Hello within {0:?}")]
     Unanswered(Duration),
@@ -81,7 +81,7 @@ impl Session {
     }
 
     /// Handles a message received at `now`.
-    pub(crate) fn step(&mut self, message: Message, now: Instant) -> Vec<Action> {
+    pub(crate) fn step(&mut self, message: Message, now: Instant) -> Vec<SessionAction> {
         let heartbeat = matches!(message, Message::Heartbeat { .. });
         // Heartbeats in the middle of a change are no progress.
         if !(heartbeat && self.staging.is_open()) {
@@ -90,11 +90,13 @@ impl Session {
         self.responded = true;
         match message {
             Message::GoAway { retry_after } => {
-                vec![Action::Close(CloseReason::GoAway(retry_after))]
+                vec![SessionAction::Close(SessionCloseReason::GoAway(
+                    retry_after,
+                ))]
             }
             Message::Heartbeat { head } => self.heartbeat(&head),
             Message::Begin(begin) => {
-                let head = Action::Head(begin.to.revision);
+                let head = SessionAction::Head(begin.to.revision);
                 self.staging.step(Message::Begin(begin));
                 vec![head]
             }
@@ -104,33 +106,33 @@ impl Session {
                     let (cursor, quarantined) =
                         (table.cursor().clone(), table.quarantined().to_vec());
                     vec![
-                        Action::Install(table),
-                        Action::Send(Reply::Ack {
+                        SessionAction::Install(table),
+                        SessionAction::Send(Reply::Ack {
                             cursor,
                             quarantined,
                         }),
                     ]
                 }
-                Staged::Refused(refusal) => vec![Action::Send(self.nack(refusal))],
+                Staged::Refused(refusal) => vec![SessionAction::Send(self.nack(refusal))],
             },
         }
     }
 
-    fn heartbeat(&mut self, head: &Head) -> Vec<Action> {
+    fn heartbeat(&mut self, head: &Head) -> Vec<SessionAction> {
         let serving = self.staging.serving().cursor();
-        let mut actions = vec![Action::Head(head.revision)];
+        let mut actions = vec![SessionAction::Head(head.revision)];
         // The control plane knows our digest from Hello or an Ack; had it differed, a change would
         // follow.
         if (&serving.epoch, serving.revision) == (&head.epoch, head.revision)
             && !self.staging.is_open()
         {
             self.staging.confirm();
-            actions.push(Action::Confirmed);
+            actions.push(SessionAction::Confirmed);
         }
         actions
     }
 
-    fn nack(&self, refusal: Refusal) -> Reply {
+    fn nack(&self, refusal: ChangeRefusal) -> Reply {
         let serving = self.staging.serving();
         Reply::Nack {
             cursor: (!serving.is_initial()).then(|| serving.cursor().clone()),
@@ -150,14 +152,14 @@ impl Session {
     }
 
     /// The reason to close the stream at `now`, if any.
-    pub(crate) fn close_reason(&self, now: Instant) -> Option<CloseReason> {
+    pub(crate) fn close_reason(&self, now: Instant) -> Option<SessionCloseReason> {
         if now >= self.last_progress + self.message_timeout() {
             return Some(match self.responded {
-                true => CloseReason::Silent(self.timing.silence),
-                false => CloseReason::Unanswered(self.timing.first_message),
+                true => SessionCloseReason::Silent(self.timing.silence),
+                false => SessionCloseReason::Unanswered(self.timing.first_message),
             });
         }
-        (now >= self.expires && !self.staging.is_open()).then_some(CloseReason::Expired)
+        (now >= self.expires && !self.staging.is_open()).then_some(SessionCloseReason::Expired)
     }
 
     fn message_timeout(&self) -> Duration {
@@ -235,7 +237,7 @@ mod tests {
         assert_eq!(session.close_reason(start + seconds(4)), None);
         assert_eq!(
             session.close_reason(session.deadline()),
-            Some(CloseReason::Unanswered(seconds(5)))
+            Some(SessionCloseReason::Unanswered(seconds(5)))
         );
     }
 
@@ -247,7 +249,7 @@ mod tests {
         assert_eq!(session.deadline(), start + seconds(31));
         assert_eq!(
             session.close_reason(session.deadline()),
-            Some(CloseReason::Silent(seconds(30)))
+            Some(SessionCloseReason::Silent(seconds(30)))
         );
     }
 
@@ -259,7 +261,7 @@ mod tests {
         session.step(heartbeat(1), start + seconds(20));
         assert_eq!(
             session.close_reason(start + seconds(30)),
-            Some(CloseReason::Silent(seconds(30)))
+            Some(SessionCloseReason::Silent(seconds(30)))
         );
     }
 
@@ -272,7 +274,7 @@ mod tests {
         session.step(commit(1), start + seconds(25));
         assert_eq!(
             session.close_reason(start + seconds(25)),
-            Some(CloseReason::Expired)
+            Some(SessionCloseReason::Expired)
         );
     }
 
@@ -282,12 +284,12 @@ mod tests {
         let mut session = session(start, HOUR);
         assert!(matches!(
             session.step(begin(1), start)[..],
-            [Action::Head(1)]
+            [SessionAction::Head(1)]
         ));
         let actions = session.step(commit(1), start);
         let [
-            Action::Install(table),
-            Action::Send(Reply::Ack { cursor, .. }),
+            SessionAction::Install(table),
+            SessionAction::Send(Reply::Ack { cursor, .. }),
         ] = &actions[..]
         else {
             panic!("{actions:?}");
@@ -301,12 +303,15 @@ mod tests {
         let mut session = session(start, HOUR);
         assert!(matches!(
             session.step(heartbeat(1), start)[..],
-            [Action::Head(1)]
+            [SessionAction::Head(1)]
         ));
         session.step(begin(1), start);
         session.step(commit(1), start);
         let actions = session.step(heartbeat(1), start);
-        assert!(matches!(actions[..], [Action::Head(1), Action::Confirmed]));
+        assert!(matches!(
+            actions[..],
+            [SessionAction::Head(1), SessionAction::Confirmed]
+        ));
     }
 
     #[test]
@@ -317,7 +322,7 @@ mod tests {
         };
         let actions = session(start, HOUR).step(message, start);
         assert!(
-            matches!(&actions[..], [Action::Close(CloseReason::GoAway(after))] if *after == seconds(2))
+            matches!(&actions[..], [SessionAction::Close(SessionCloseReason::GoAway(after))] if *after == seconds(2))
         );
     }
 }

@@ -16,7 +16,7 @@
 
 use super::decode::{self, SharedSettings};
 use super::epochs::PastEpochs;
-use super::message::{Begin, Chunk, Commit, Message, Refusal};
+use super::message::{Begin, ChangeRefusal, Chunk, Commit, Message};
 use crate::route::{Candidate, Change, Digest, Scope, Table};
 use bytes::Bytes;
 use std::collections::{HashMap, HashSet};
@@ -33,14 +33,14 @@ pub(crate) struct Staging {
     /// clusters are refused. A table from disk does not bind: a restart can move a node.
     confirmed: bool,
     past_epochs: PastEpochs,
-    state: State,
+    state: StagingState,
 }
 
 #[derive(Debug)]
-enum State {
+enum StagingState {
     Idle,
     Open(Box<Open>),
-    Invalid(Refusal),
+    Invalid(ChangeRefusal),
 }
 
 #[derive(Debug)]
@@ -59,7 +59,7 @@ pub(crate) enum Staged {
     /// A new table, now `serving`.
     Committed(Arc<Table>),
     /// The change is refused; the previous table serves.
-    Refused(Refusal),
+    Refused(ChangeRefusal),
 }
 
 impl Staging {
@@ -69,7 +69,7 @@ impl Staging {
             serving,
             confirmed,
             past_epochs,
-            state: State::Idle,
+            state: StagingState::Idle,
         }
     }
 
@@ -84,14 +84,14 @@ impl Staging {
 
     /// Whether a change is in transit.
     pub(crate) fn is_open(&self) -> bool {
-        !matches!(self.state, State::Idle)
+        !matches!(self.state, StagingState::Idle)
     }
 
     /// Handles a message; messages that are not part of a change are ignored.
     pub(crate) fn step(&mut self, message: Message) -> Staged {
-        let state = std::mem::replace(&mut self.state, State::Idle);
+        let state = std::mem::replace(&mut self.state, StagingState::Idle);
         let (state, staged) = match (message, state) {
-            (Message::Commit(commit), state) => (State::Idle, self.close(state, &commit)),
+            (Message::Commit(commit), state) => (StagingState::Idle, self.close(state, &commit)),
             (
                 Message::Malformed {
                     is_commit: true,
@@ -100,20 +100,20 @@ impl Staging {
                 state,
             ) => {
                 let refusal = match state {
-                    State::Invalid(refusal) => refusal,
-                    State::Idle | State::Open(_) => Refusal::corrupt(reason),
+                    StagingState::Invalid(refusal) => refusal,
+                    StagingState::Idle | StagingState::Open(_) => ChangeRefusal::corrupt(reason),
                 };
-                (State::Idle, Staged::Refused(refusal))
+                (StagingState::Idle, Staged::Refused(refusal))
             }
-            (Message::Begin(begin), State::Idle) => (self.begin(begin), Staged::Pending),
-            (Message::Begin(_), State::Open(_)) => (
+            (Message::Begin(begin), StagingState::Idle) => (self.begin(begin), Staged::Pending),
+            (Message::Begin(_), StagingState::Open(_)) => (
                 invalid("a change began before the previous one was committed"),
                 Staged::Pending,
             ),
-            (Message::Chunk(chunk), State::Open(open)) => {
+            (Message::Chunk(chunk), StagingState::Open(open)) => {
                 (self.chunk(open, chunk), Staged::Pending)
             }
-            (Message::Chunk(_), State::Idle) => {
+            (Message::Chunk(_), StagingState::Idle) => {
                 (invalid("a chunk arrived outside a change"), Staged::Pending)
             }
             (
@@ -121,7 +121,7 @@ impl Staging {
                     is_commit: false,
                     reason,
                 },
-                State::Idle | State::Open(_),
+                StagingState::Idle | StagingState::Open(_),
             ) => (invalid(reason), Staged::Pending),
             (_, state) => (state, Staged::Pending),
         };
@@ -129,9 +129,9 @@ impl Staging {
         staged
     }
 
-    fn begin(&self, begin: Begin) -> State {
+    fn begin(&self, begin: Begin) -> StagingState {
         match self.check_begin(&begin) {
-            Ok(()) => State::Open(Box::new(Open {
+            Ok(()) => StagingState::Open(Box::new(Open {
                 begin,
                 next_part: 0,
                 upserts: HashMap::new(),
@@ -139,29 +139,31 @@ impl Staging {
                 staged: 0,
                 settings: SharedSettings::default(),
             })),
-            Err(refusal) => State::Invalid(refusal),
+            Err(refusal) => StagingState::Invalid(refusal),
         }
     }
 
-    fn check_begin(&self, begin: &Begin) -> Result<(), Refusal> {
+    fn check_begin(&self, begin: &Begin) -> Result<(), ChangeRefusal> {
         let serving = &self.serving;
         let at = serving.cursor();
         if begin.cluster.is_empty() {
-            return Err(Refusal::corrupt("the change names no cluster"));
+            return Err(ChangeRefusal::corrupt("the change names no cluster"));
         }
         let same_cluster = **serving.cluster() == *begin.cluster;
         if begin.scope == Scope::Delta
             && (begin.from.as_ref() != Some(at) || serving.is_initial() || !same_cluster)
         {
-            return Err(Refusal::corrupt(
+            return Err(ChangeRefusal::corrupt(
                 "the delta does not start from the table this node has",
             ));
         }
         if begin.scope == Scope::Delta && begin.to.epoch != at.epoch {
-            return Err(Refusal::corrupt("a delta cannot lead to another epoch"));
+            return Err(ChangeRefusal::corrupt(
+                "a delta cannot lead to another epoch",
+            ));
         }
         if self.confirmed && !same_cluster {
-            return Err(Refusal::rejected(format!(
+            return Err(ChangeRefusal::rejected(format!(
                 "this node serves cluster {}, the change is of cluster {}; \
                  restart the node to move it",
                 serving.cluster(),
@@ -169,13 +171,13 @@ impl Staging {
             )));
         }
         if same_cluster && begin.to.epoch == at.epoch && begin.to.revision < at.revision {
-            return Err(Refusal::rejected(format!(
+            return Err(ChangeRefusal::rejected(format!(
                 "revision {} is behind {}, which this node has",
                 begin.to.revision, at.revision
             )));
         }
         if let Some(newer) = self.past_epochs.newer_than(&begin.to) {
-            return Err(Refusal::rejected(format!(
+            return Err(ChangeRefusal::rejected(format!(
                 "revision {} of an epoch that this node left at revision {newer}: the control plane \
                  has not yet read the restored database",
                 begin.to.revision
@@ -184,19 +186,19 @@ impl Staging {
         Ok(())
     }
 
-    fn chunk(&self, mut open: Box<Open>, chunk: Chunk) -> State {
+    fn chunk(&self, mut open: Box<Open>, chunk: Chunk) -> StagingState {
         match self.stage(&mut open, chunk) {
-            Ok(()) => State::Open(open),
-            Err(refusal) => State::Invalid(refusal),
+            Ok(()) => StagingState::Open(open),
+            Err(refusal) => StagingState::Invalid(refusal),
         }
     }
 
-    fn stage(&self, open: &mut Open, chunk: Chunk) -> Result<(), Refusal> {
+    fn stage(&self, open: &mut Open, chunk: Chunk) -> Result<(), ChangeRefusal> {
         if chunk.txn != open.begin.txn {
-            return Err(Refusal::corrupt("a chunk belongs to another change"));
+            return Err(ChangeRefusal::corrupt("a chunk belongs to another change"));
         }
         if chunk.part != open.next_part {
-            return Err(Refusal::corrupt(format!(
+            return Err(ChangeRefusal::corrupt(format!(
                 "part {} arrived instead of part {}",
                 chunk.part, open.next_part
             )));
@@ -205,23 +207,23 @@ impl Staging {
         for (uid, bytes) in chunk.upserts {
             open.staged = open.staged.saturating_add(bytes.len());
             if open.staged > MAX_STAGED {
-                return Err(Refusal::rejected("the change is over 640 MiB"));
+                return Err(ChangeRefusal::rejected("the change is over 640 MiB"));
             }
             let candidate = self.candidate(&uid, &bytes, &mut open.settings);
             let uid = candidate.service_uid.clone();
             if uid.is_empty() || open.removed.contains(&uid) {
-                return Err(Refusal::corrupt(
+                return Err(ChangeRefusal::corrupt(
                     "a route has no service uid, or is also removed",
                 ));
             }
             if open.upserts.insert(uid, candidate).is_some() {
-                return Err(Refusal::corrupt("a route occurs twice in one change"));
+                return Err(ChangeRefusal::corrupt("a route occurs twice in one change"));
             }
         }
         for uid in chunk.removed {
             let known = open.begin.scope == Scope::Delta && self.serving.entry(&uid).is_some();
             if !known || open.upserts.contains_key(&*uid) || !open.removed.insert(uid.into()) {
-                return Err(Refusal::corrupt("a removed route does not exist"));
+                return Err(ChangeRefusal::corrupt("a removed route does not exist"));
             }
         }
         Ok(())
@@ -247,11 +249,13 @@ impl Staging {
         candidate(uid, bytes, digest, settings)
     }
 
-    fn close(&mut self, state: State, commit: &Commit) -> Staged {
+    fn close(&mut self, state: StagingState, commit: &Commit) -> Staged {
         let open = match state {
-            State::Open(open) => open,
-            State::Invalid(refusal) => return Staged::Refused(refusal),
-            State::Idle => return Staged::Refused(Refusal::corrupt("a commit without a change")),
+            StagingState::Open(open) => open,
+            StagingState::Invalid(refusal) => return Staged::Refused(refusal),
+            StagingState::Idle => {
+                return Staged::Refused(ChangeRefusal::corrupt("a commit without a change"));
+            }
         };
         if let Err(refusal) = self.verify(&open, commit) {
             return Staged::Refused(refusal);
@@ -279,9 +283,9 @@ impl Staging {
         Staged::Committed(table)
     }
 
-    fn verify(&self, open: &Open, commit: &Commit) -> Result<(), Refusal> {
+    fn verify(&self, open: &Open, commit: &Commit) -> Result<(), ChangeRefusal> {
         if commit.txn != open.begin.txn || commit.to != open.begin.to {
-            return Err(Refusal::corrupt(
+            return Err(ChangeRefusal::corrupt(
                 "the commit belongs to another change than its begin",
             ));
         }
@@ -304,13 +308,13 @@ impl Staging {
             count += 1;
         }
         if count as u64 != commit.count {
-            return Err(Refusal::corrupt(format!(
+            return Err(ChangeRefusal::corrupt(format!(
                 "the table would have {count} routes, not {}",
                 commit.count
             )));
         }
         if digest != commit.to.digest {
-            return Err(Refusal::corrupt("the digest of the table differs"));
+            return Err(ChangeRefusal::corrupt("the digest of the table differs"));
         }
         Ok(())
     }
@@ -339,8 +343,8 @@ pub(crate) fn candidate(
     }
 }
 
-fn invalid(reason: &'static str) -> State {
-    State::Invalid(Refusal::corrupt(reason))
+fn invalid(reason: &'static str) -> StagingState {
+    StagingState::Invalid(ChangeRefusal::corrupt(reason))
 }
 
 #[cfg(test)]

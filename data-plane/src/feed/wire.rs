@@ -1,7 +1,7 @@
 //! Conversion between the messages of `StreamRoutes` and protobuf. Total: invalid input becomes a
 //! malformed message.
 
-use super::message::{Begin, Chunk, Commit, Head, Message, Refusal, Reply};
+use super::message::{Begin, ChangeRefusal, Chunk, Commit, Head, Message, Reply};
 use crate::route::{Cursor, Digest, Quarantined, Scope};
 use cless_proto::v1 as pb;
 use std::time::Duration;
@@ -54,10 +54,10 @@ pub(crate) fn encode_reply(reply: Reply) -> pb::StreamRoutesRequest {
         }),
         Reply::Nack { cursor, refusal } => {
             let (kind, code, message) = match refusal {
-                Refusal::Corrupt(reason) => {
+                ChangeRefusal::Corrupt(reason) => {
                     (pb::nack::Kind::Corrupt, tonic::Code::DataLoss, reason)
                 }
-                Refusal::Rejected(reason) => (
+                ChangeRefusal::Rejected(reason) => (
                     pb::nack::Kind::Rejected,
                     tonic::Code::FailedPrecondition,
                     reason,

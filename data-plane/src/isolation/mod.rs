@@ -41,7 +41,7 @@ use host::{ControlPlane, Host};
 use rules::{Family, RuleInputs, RuleSet};
 use status::Gap;
 
-pub use status::{State, Status};
+pub use status::{EnforcementState, Status};
 
 /// Interval of the rounds. It bounds the exposure after a flush, and costs two runs of a 2 ms
 /// program.
@@ -207,14 +207,14 @@ impl Isolation {
     /// # Errors
     /// [`NotIsolated`] if isolation is required and still not enforced after another round.
     pub async fn ready(&self) -> Result<(), NotIsolated> {
-        let enforced = |status: &Status| status.state == State::Enforced;
+        let enforced = |status: &Status| status.state == EnforcementState::Enforced;
         if !self.inner.required || self.status().as_ref().is_some_and(enforced) {
             return Ok(());
         }
         let gaps = self.reconcile().await;
         match status::summarize(&gaps) {
             Status {
-                state: State::Enforced,
+                state: EnforcementState::Enforced,
                 ..
             } => Ok(()),
             Status { reason, .. } => Err(NotIsolated { reason }),
@@ -238,9 +238,11 @@ impl Isolation {
             return;
         }
         match found.state {
-            State::Enforced => info!("containers are isolated"),
-            State::Partial => warn!(reason = found.reason, "containers are partially isolated"),
-            State::None => warn!(reason = found.reason, "containers are not isolated"),
+            EnforcementState::Enforced => info!("containers are isolated"),
+            EnforcementState::Partial => {
+                warn!(reason = found.reason, "containers are partially isolated")
+            }
+            EnforcementState::None => warn!(reason = found.reason, "containers are not isolated"),
         }
         *status = Some(found);
         self.inner.changed.send_modify(|count| *count += 1);

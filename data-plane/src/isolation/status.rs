@@ -5,7 +5,7 @@ use super::rules::Family;
 
 /// Degree of isolation between containers, this host and control planes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum EnforcementState {
     /// Isolation is complete.
     Enforced,
     /// There is a gap.
@@ -14,11 +14,11 @@ pub enum State {
     None,
 }
 
-/// The state, with the reason if it is not [`State::Enforced`].
+/// The state, with the reason if it is not [`EnforcementState::Enforced`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
     /// Degree of isolation.
-    pub state: State,
+    pub state: EnforcementState,
     /// Open paths, causes and remedies for people; empty if there is no gap.
     pub reason: String,
 }
@@ -53,10 +53,12 @@ pub(super) enum Gap {
 }
 
 impl Gap {
-    fn state(&self) -> State {
+    fn state(&self) -> EnforcementState {
         match self {
-            Self::RemoteEngine(_) | Self::NoBridge(_) | Self::RulesV4(_) => State::None,
-            Self::RulesV6(_) | Self::Unfiltered(_) | Self::Unresolved(_) => State::Partial,
+            Self::RemoteEngine(_) | Self::NoBridge(_) | Self::RulesV4(_) => EnforcementState::None,
+            Self::RulesV6(_) | Self::Unfiltered(_) | Self::Unresolved(_) => {
+                EnforcementState::Partial
+            }
         }
     }
 
@@ -68,13 +70,13 @@ impl Gap {
 
 /// Combines gaps: the worst one decides the state, and the reason lists all.
 pub(super) fn summarize(gaps: &[Gap]) -> Status {
-    let none = gaps.iter().any(|gap| gap.state() == State::None);
+    let none = gaps.iter().any(|gap| gap.state() == EnforcementState::None);
     let reasons: Vec<String> = gaps.iter().map(Gap::to_string).collect();
     Status {
         state: match gaps {
-            [] => State::Enforced,
-            _ if none => State::None,
-            _ => State::Partial,
+            [] => EnforcementState::Enforced,
+            _ if none => EnforcementState::None,
+            _ => EnforcementState::Partial,
         },
         reason: reasons.join("; "),
     }
@@ -86,15 +88,15 @@ mod tests {
 
     #[test]
     fn the_worst_gap_decides_and_all_are_listed() {
-        assert_eq!(summarize(&[]).state, State::Enforced);
+        assert_eq!(summarize(&[]).state, EnforcementState::Enforced);
         assert_eq!(summarize(&[]).reason, "");
         let partial = Gap::Unfiltered(Family::V4);
         assert_eq!(
             summarize(std::slice::from_ref(&partial)).state,
-            State::Partial
+            EnforcementState::Partial
         );
         let both = summarize(&[partial, Gap::RulesV4(Error::Missing("iptables-save"))]);
-        assert_eq!(both.state, State::None);
+        assert_eq!(both.state, EnforcementState::None);
         assert!(both.reason.contains("bridge-nf-call-iptables=1"));
         assert!(both.reason.contains("`iptables-save` is not on PATH"));
     }

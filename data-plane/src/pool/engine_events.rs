@@ -13,7 +13,7 @@ use tracing::debug;
 
 use super::message::Message;
 use super::registry::Pools;
-use crate::runtime::{Error, Event};
+use crate::runtime::{EngineEvent, Error};
 
 /// Between two reconciliations without another cause.
 const RECONCILE_EVERY: Duration = Duration::from_secs(60);
@@ -32,17 +32,17 @@ impl Pools {
         loop {
             tokio::select! {
                 event = events.next() => match event {
-                    Some(Event::Connected) => {
+                    Some(EngineEvent::Connected) => {
                         if std::mem::take(&mut disconnected) {
                             engine.forget_network();
                         }
                     }
-                    Some(Event::Disconnected) => disconnected = true,
-                    Some(Event::Died { name, labels }) => {
+                    Some(EngineEvent::Disconnected) => disconnected = true,
+                    Some(EngineEvent::Died { name, labels }) => {
                         self.died(name, &labels);
                         continue;
                     }
-                    Some(Event::Unhealthy { name, labels }) => {
+                    Some(EngineEvent::Unhealthy { name, labels }) => {
                         self.send_to(&labels, Message::Unhealthy(name));
                         continue;
                     }
@@ -67,7 +67,7 @@ impl Pools {
     /// Reconciles, which may take long, and forwards events meanwhile.
     async fn reconcile_and_follow(
         &self,
-        events: &mut BoxStream<'static, Event>,
+        events: &mut BoxStream<'static, EngineEvent>,
     ) -> Result<(), Error> {
         let reconcile = self.reconcile_containers();
         tokio::pin!(reconcile);
@@ -76,12 +76,12 @@ impl Pools {
                 biased;
                 done = &mut reconcile => return done,
                 Some(event) = events.next() => match event {
-                    Event::Died { name, labels } => self.died(name, &labels),
-                    Event::Unhealthy { name, labels } => {
+                    EngineEvent::Died { name, labels } => self.died(name, &labels),
+                    EngineEvent::Unhealthy { name, labels } => {
                         self.send_to(&labels, Message::Unhealthy(name));
                     }
                     // The reconciliation in progress may have missed earlier events.
-                    Event::Connected | Event::Disconnected => self.inner.reconcile.notify_one(),
+                    EngineEvent::Connected | EngineEvent::Disconnected => self.inner.reconcile.notify_one(),
                 },
             }
         }

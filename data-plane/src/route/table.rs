@@ -54,11 +54,11 @@ pub struct LastGood {
 pub struct RouteEntry {
     received: Bytes,
     digest: Digest,
-    state: State,
+    state: EntryState,
 }
 
 #[derive(Clone, Debug)]
-enum State {
+enum EntryState {
     Good(Arc<Route>),
     Quarantined {
         /// The decoded route if it is valid but conflicts with the hosts of another.
@@ -206,31 +206,31 @@ impl RouteEntry {
     /// The serving route: the received one, or else the last good one.
     pub fn serving(&self) -> Option<&Arc<Route>> {
         match &self.state {
-            State::Good(route) => Some(route),
-            State::Quarantined { last_good, .. } => last_good.as_ref().map(|good| &good.route),
+            EntryState::Good(route) => Some(route),
+            EntryState::Quarantined { last_good, .. } => last_good.as_ref().map(|good| &good.route),
         }
     }
 
     /// Whether the received route serves.
     pub fn is_good(&self) -> bool {
-        matches!(self.state, State::Good(_))
+        matches!(self.state, EntryState::Good(_))
     }
 
     /// The last value that served, with its encoding.
     pub fn last_good(&self) -> Option<LastGood> {
         match &self.state {
-            State::Good(route) => Some(LastGood {
+            EntryState::Good(route) => Some(LastGood {
                 received: self.received.clone(),
                 route: route.clone(),
             }),
-            State::Quarantined { last_good, .. } => last_good.clone(),
+            EntryState::Quarantined { last_good, .. } => last_good.clone(),
         }
     }
 
     fn decoded(&self) -> Option<&Arc<Route>> {
         match &self.state {
-            State::Good(route) => Some(route),
-            State::Quarantined { decoded, .. } => decoded.as_ref(),
+            EntryState::Good(route) => Some(route),
+            EntryState::Quarantined { decoded, .. } => decoded.as_ref(),
         }
     }
 }

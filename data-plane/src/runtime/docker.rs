@@ -26,7 +26,8 @@ use tracing::debug;
 
 use super::credentials::RegistryConfig;
 use super::{
-    Container, ContainerSpec, Error, Event, Image, PullStep, Runtime, Runtimes, SandboxSpec, label,
+    Container, ContainerSpec, EngineEvent, Error, Image, PullStep, Runtime, Runtimes, SandboxSpec,
+    label,
 };
 use error::{CREATE_TIMEOUT, PAUSE_TIMEOUT, READ_TIMEOUT, REMOVE_TIMEOUT, classify, with_timeout};
 use events::{EventFollower, next_event};
@@ -313,7 +314,7 @@ impl Runtime for Docker {
         Ok(last_lines(&text, lines))
     }
 
-    fn events(&self, node: &str) -> BoxStream<'static, Event> {
+    fn events(&self, node: &str) -> BoxStream<'static, EngineEvent> {
         let filters = HashMap::from([
             ("type", vec!["container".to_owned()]),
             ("event", vec!["die".to_owned(), "health_status".to_owned()]),

@@ -18,7 +18,9 @@ use tokio::net::TcpStream;
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 
-use super::{Container, ContainerSpec, ContainerState, Error, Event, Exit, Health, Runtime, label};
+use super::{
+    Container, ContainerSpec, ContainerState, EngineEvent, Error, Exit, Health, Runtime, label,
+};
 
 mod images;
 
@@ -57,7 +59,7 @@ struct Inner {
     graces: Mutex<Vec<Duration>>,
     health: Mutex<Option<Health>>,
     start_takes: Mutex<Duration>,
-    events: broadcast::Sender<Event>,
+    events: broadcast::Sender<EngineEvent>,
     images: Images,
 }
 
@@ -128,7 +130,7 @@ impl Fake {
 
     /// Restarts the event stream, as after a restart of the engine.
     pub fn reconnects(&self) {
-        let _ = self.inner.events.send(Event::Connected);
+        let _ = self.inner.events.send(EngineEvent::Connected);
     }
 
     /// Grace periods of the stops so far.
@@ -153,7 +155,10 @@ impl Fake {
         };
         if matches!(health, Some(Health::Unhealthy(_))) {
             let name = name.to_owned();
-            let _ = self.inner.events.send(Event::Unhealthy { name, labels });
+            let _ = self
+                .inner
+                .events
+                .send(EngineEvent::Unhealthy { name, labels });
         }
     }
 
@@ -310,7 +315,7 @@ impl Fake {
         let Some(labels) = self.end(name, code) else {
             return;
         };
-        let _ = self.inner.events.send(Event::Died {
+        let _ = self.inner.events.send(EngineEvent::Died {
             name: name.to_owned(),
             labels,
         });

@@ -249,7 +249,7 @@ pub struct Exit {
 
 /// An event about the containers of this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
+pub enum EngineEvent {
     /// The stream (re)connected. Earlier events may be lost, so reread everything.
     Connected,
     /// The stream ended because the engine or the connection failed.
@@ -333,7 +333,7 @@ pub trait Runtime: Send + Sync + 'static {
     async fn log_tail(&self, name: &str, lines: usize) -> Result<Vec<String>, Error>;
 
     /// Events about the containers of a node from now on. The stream is endless and reconnects.
-    fn events(&self, node: &str) -> BoxStream<'static, Event>;
+    fn events(&self, node: &str) -> BoxStream<'static, EngineEvent>;
 
     /// Creates the node's network if it is missing: a bridge whose containers cannot reach each
     /// other. A new bridge interface is named `bridge`; returns the actual name.

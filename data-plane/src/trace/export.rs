@@ -1,4 +1,4 @@
-//! Queue of finished requests, and the task that exports their spans to a collector.
+//! ExportQueue of finished requests, and the task that exports their spans to a collector.
 //!
 //! One message is in flight at a time. Meanwhile the queue buffers batches; when it is full,
 //! batches are dropped and counted. An outage is logged at its start and at its end.
@@ -48,7 +48,7 @@ pub enum Error {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Queue {
+pub(super) struct ExportQueue {
     sender: mpsc::Sender<Vec<FinishedRequest>>,
     dropped: Counter,
 }
@@ -85,7 +85,7 @@ pub fn start(
     info!(%collector, ratio = options.otlp_sample_ratio, "traces are exported");
     let (sender, queue) = mpsc::channel(QUEUE);
     let task = tokio::spawn(export(queue, exporter, dropped.clone()));
-    let tracer = Tracer::new(options.otlp_sample_ratio, Queue { sender, dropped });
+    let tracer = Tracer::new(options.otlp_sample_ratio, ExportQueue { sender, dropped });
     Ok(Some((tracer, TraceExport(task))))
 }
 
@@ -107,7 +107,7 @@ fn resource(node: NodeResource<'_>) -> Resource {
     }
 }
 
-impl Queue {
+impl ExportQueue {
     pub(super) fn send(&self, batch: Vec<FinishedRequest>) {
         if let Err(lost) = self.sender.try_send(batch) {
             use mpsc::error::TrySendError::{Closed, Full};

@@ -3,7 +3,7 @@
 use http::HeaderMap;
 use opentelemetry_sdk::trace::Sampler;
 
-use super::export::Queue;
+use super::export::ExportQueue;
 use super::{Context, FinishedRequest};
 
 /// Requests per batch; together with the flush at the worker's tick, it keeps cross-thread wake-ups
@@ -14,19 +14,19 @@ const BATCH: usize = 64;
 #[derive(Debug, Clone)]
 pub struct Tracer {
     sampler: Sampler,
-    queue: Queue,
+    queue: ExportQueue,
 }
 
 /// The buffer of one worker.
 #[derive(Debug)]
 pub struct SpanBuffer {
-    queue: Queue,
+    queue: ExportQueue,
     buffer: Vec<FinishedRequest>,
 }
 
 impl Tracer {
     /// `ratio` is the share of new traces to record, from 0 to 1.
-    pub(super) fn new(ratio: f64, queue: Queue) -> Self {
+    pub(super) fn new(ratio: f64, queue: ExportQueue) -> Self {
         let ratio = Sampler::TraceIdRatioBased(ratio);
         Self {
             sampler: Sampler::ParentBased(Box::new(ratio)),

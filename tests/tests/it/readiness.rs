@@ -185,6 +185,15 @@ fn short_request_timeout() -> v1::ServiceSettings {
     }
 }
 
+/// Waits until an instance answers. A cold start may exceed a short request timeout.
+async fn answers(cluster: &Cluster, service: &str) -> Result<()> {
+    wait::until("an instance answers", SOON, async || {
+        let answer = cluster.get(service, "/").await?;
+        Ok((answer.status == 200).then_some(()))
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stuck_process_that_never_responds_is_replaced() -> Result<()> {
     let cluster = Cluster::start(1).await?;
@@ -195,16 +204,12 @@ async fn a_stuck_process_that_never_responds_is_replaced() -> Result<()> {
         ..Default::default()
     });
     serve_spec(&cluster, "stuck", short_request_timeout(), spec).await?;
-    ensure!(cluster.get("stuck", "/").await?.status == 200, "no answer");
+    answers(&cluster, "stuck").await?;
     let first = cluster.wait_containers("stuck", 1, SOON).await?;
     let pid = app_pid(&cluster, &first[0].id).await?;
     kill(pid, Signal::SIGSTOP)?;
 
-    let answered = wait::until("another instance answers", SOON, async || {
-        let answer = cluster.get("stuck", "/").await?;
-        Ok((answer.status == 200).then_some(answer))
-    })
-    .await;
+    let answered = answers(&cluster, "stuck").await;
     kill(pid, Signal::SIGCONT).ok();
     answered?;
     let failure = reported_failure(&cluster, "stuck").await?;
@@ -227,7 +232,7 @@ async fn a_slow_but_healthy_app_is_probed_and_kept() -> Result<()> {
     let mut spec = sample_spec(&[]).await?;
     spec.readiness = probe(healthz());
     serve_spec(&cluster, "slow", short_request_timeout(), spec).await?;
-    ensure!(cluster.get("slow", "/").await?.status == 200, "no answer");
+    answers(&cluster, "slow").await?;
     let first = cluster.wait_containers("slow", 1, SOON).await?;
     let node = cluster.node(0).listen;
     let mut requests = JoinSet::new();

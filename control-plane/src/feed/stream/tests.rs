@@ -63,7 +63,7 @@ fn a_known_cursor_resumes_by_delta_and_any_other_by_snapshot() {
         (Some(wrong), StreamAction::Snapshot(at(9))),
         (Some(cursor("b", 5)), StreamAction::Snapshot(at(9))),
         (Some(cursor("b", 50)), StreamAction::Snapshot(at(9))),
-        (Some(at(10)), StreamAction::Close(CloseReason::Behind)),
+        (Some(at(10)), StreamAction::Close(StreamCloseReason::Behind)),
     ];
     for (have, want) in cases {
         let mut stream = RouteStream::new(LIFETIME);
@@ -138,7 +138,7 @@ fn silence_ends_a_stream_and_heartbeats_prevent_it() {
     assert_eq!(stream.wake_at(), Some(HELLO_TIMEOUT));
     assert_eq!(stream.on(StreamEvent::Tick, 4 * SECOND, &past), None);
     let close = stream.on(StreamEvent::Tick, HELLO_TIMEOUT, &past);
-    assert_eq!(close, Some(StreamAction::Close(CloseReason::NoHello)));
+    assert_eq!(close, Some(StreamAction::Close(StreamCloseReason::NoHello)));
 
     let mut stream = RouteStream::new(LIFETIME);
     stream.on(StreamEvent::Hello(None), T0, &past);
@@ -148,7 +148,7 @@ fn silence_ends_a_stream_and_heartbeats_prevent_it() {
     let beat = stream.on(StreamEvent::Tick, SECOND + HEARTBEAT_INTERVAL, &past);
     assert_eq!(beat, Some(StreamAction::Heartbeat(at(4))));
     let close = stream.on(StreamEvent::Tick, SECOND + ACK_TIMEOUT, &past);
-    assert_eq!(close, Some(StreamAction::Close(CloseReason::NoAck)));
+    assert_eq!(close, Some(StreamAction::Close(StreamCloseReason::NoAck)));
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn an_old_stream_is_rotated_when_nothing_is_outstanding() {
 #[test]
 fn messages_out_of_order_end_the_stream() {
     let past = Past::new(0, 4);
-    let protocol = Some(StreamAction::Close(CloseReason::Protocol));
+    let protocol = Some(StreamAction::Close(StreamCloseReason::Protocol));
     let mut early = RouteStream::new(LIFETIME);
     assert_eq!(early.on(StreamEvent::Ack(at(4)), T0, &past), protocol);
     let mut twice = RouteStream::new(LIFETIME);

@@ -45,7 +45,7 @@ pub(crate) struct Sandbox {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Event {
+pub(super) enum InventoryEvent {
     Tick {
         /// Time without a start; `None` while a start is in progress.
         idle_for: Option<Duration>,
@@ -69,14 +69,14 @@ pub(super) enum Event {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Action {
-    /// Create a sandbox; report [`Event::Created`] or [`Event::CreateFailed`].
+pub(super) enum InventoryAction {
+    /// Create a sandbox; report [`InventoryEvent::Created`] or [`InventoryEvent::CreateFailed`].
     Create {
         name: String,
         /// The creation acquires a start permit.
         in_turn: bool,
     },
-    /// Remove the pause container, if it exists; report [`Event::Removed`].
+    /// Remove the pause container, if it exists; report [`InventoryEvent::Removed`].
     Remove(String),
     /// Notify the instance that its network is lost.
     NotifyLost(String),
@@ -125,11 +125,11 @@ impl Inventory {
     }
 
     /// Applies an event and returns the actions that follow.
-    pub(super) fn on(&mut self, event: Event, now: Instant) -> Vec<Action> {
+    pub(super) fn on(&mut self, event: InventoryEvent, now: Instant) -> Vec<InventoryAction> {
         match event {
-            Event::Tick { idle_for, name } => self.tick(idle_for, name, now),
-            Event::Created(sandbox) => self.created(sandbox),
-            Event::CreateFailed => {
+            InventoryEvent::Tick { idle_for, name } => self.tick(idle_for, name, now),
+            InventoryEvent::Created(sandbox) => self.created(sandbox),
+            InventoryEvent::CreateFailed => {
                 self.retry_at = Some(now + retry_delay(self.failures));
                 self.failures = self.failures.saturating_add(1);
                 self.note_shortage(now);
@@ -139,23 +139,23 @@ impl Inventory {
                     .into_iter()
                     .collect()
             }
-            Event::Found { instance, sandbox } => {
+            InventoryEvent::Found { instance, sandbox } => {
                 if !self.knows(&sandbox.name) {
                     self.used.entry(instance).or_insert(sandbox);
                 }
                 Vec::new()
             }
-            Event::Died(name) => self.died(&name, now),
-            Event::Released(instance) => {
+            InventoryEvent::Died(name) => self.died(&name, now),
+            InventoryEvent::Released(instance) => {
                 let sandbox = self.used.remove(&instance);
                 let removed = sandbox.and_then(|sandbox| self.remove(sandbox.name));
                 removed.into_iter().collect()
             }
-            Event::Removed(name) => {
+            InventoryEvent::Removed(name) => {
                 self.removing.remove(&name);
                 Vec::new()
             }
-            Event::Stop => {
+            InventoryEvent::Stop => {
                 self.stopped = true;
                 let idle = std::mem::take(&mut self.idle);
                 let removed = idle.into_iter().filter_map(|one| self.remove(one.name));
@@ -164,7 +164,12 @@ impl Inventory {
         }
     }
 
-    fn tick(&mut self, idle_for: Option<Duration>, name: String, now: Instant) -> Vec<Action> {
+    fn tick(
+        &mut self,
+        idle_for: Option<Duration>,
+        name: String,
+        now: Instant,
+    ) -> Vec<InventoryAction> {
         let waits = self.creating.is_some() || self.retry_in(now).is_some();
         if self.stopped || self.missing() == 0 || waits || self.knows(&name) {
             return Vec::new();
@@ -176,10 +181,10 @@ impl Inventory {
         }
         self.creating = Some(name.clone());
         let in_turn = !idle;
-        vec![Action::Create { name, in_turn }]
+        vec![InventoryAction::Create { name, in_turn }]
     }
 
-    fn created(&mut self, sandbox: Sandbox) -> Vec<Action> {
+    fn created(&mut self, sandbox: Sandbox) -> Vec<InventoryAction> {
         if self.creating.as_ref() != Some(&sandbox.name) {
             return Vec::new();
         }
@@ -193,21 +198,21 @@ impl Inventory {
         Vec::new()
     }
 
-    fn died(&mut self, name: &str, now: Instant) -> Vec<Action> {
+    fn died(&mut self, name: &str, now: Instant) -> Vec<InventoryAction> {
         if let Some(at) = self.idle.iter().position(|one| one.name == name) {
             self.note_shortage(now);
             self.idle.remove(at);
             return self.remove(name.to_owned()).into_iter().collect();
         }
         let used = self.used.iter().find(|(_, sandbox)| sandbox.name == name);
-        let lost = used.map(|(instance, _)| Action::NotifyLost(instance.clone()));
+        let lost = used.map(|(instance, _)| InventoryAction::NotifyLost(instance.clone()));
         lost.into_iter().collect()
     }
 
-    fn remove(&mut self, name: String) -> Option<Action> {
+    fn remove(&mut self, name: String) -> Option<InventoryAction> {
         self.removing
             .insert(name.clone())
-            .then_some(Action::Remove(name))
+            .then_some(InventoryAction::Remove(name))
     }
 
     /// Called before one leaves: a shortage begins when the inventory is full until now.
@@ -227,7 +232,7 @@ impl Inventory {
         (!left.is_zero()).then_some(left)
     }
 
-    /// Time until the next useful [`Event::Tick`]; `None` if only another event changes anything.
+    /// Time until the next useful [`InventoryEvent::Tick`]; `None` if only another event changes anything.
     pub(super) fn next_tick(&self, now: Instant) -> Option<Duration> {
         let nothing_to_do = self.stopped || self.missing() == 0;
         let retry = self.retry_in(now).unwrap_or(IDLE);

@@ -27,7 +27,7 @@ use tracing::{debug, warn};
 
 use super::context::EngineContext;
 use crate::runtime::{Container, ContainerState, Error, SandboxSpec, label};
-use inventory::{Action, Event, Inventory, MAX_SHORTAGE};
+use inventory::{Inventory, InventoryAction, InventoryEvent, MAX_SHORTAGE};
 
 pub(crate) use inventory::Sandbox;
 
@@ -94,7 +94,7 @@ impl Sandboxes {
 
     /// Records the sandbox of an instance of an earlier process.
     pub(crate) fn adopt(&self, instance: &str, sandbox: Sandbox) {
-        self.on(Event::Found {
+        self.on(InventoryEvent::Found {
             instance: instance.to_owned(),
             sandbox,
         });
@@ -112,15 +112,15 @@ impl Sandboxes {
     /// Records the end of a pause container. Returns the instance that was in it.
     pub(crate) fn died(self: &Arc<Self>, name: &str) -> Option<String> {
         let mut affected = None;
-        for action in self.on(Event::Died(name.to_owned())) {
+        for action in self.on(InventoryEvent::Died(name.to_owned())) {
             match action {
-                Action::NotifyLost(instance) => {
+                InventoryAction::NotifyLost(instance) => {
                     warn!(container = name, instance, "a network sandbox has ended");
                     self.lost(&instance).cancel();
                     affected = Some(instance);
                 }
-                Action::Remove(name) => self.remove_soon(name),
-                Action::Create { .. } => {}
+                InventoryAction::Remove(name) => self.remove_soon(name),
+                InventoryAction::Create { .. } => {}
             }
         }
         self.wake();
@@ -142,7 +142,7 @@ impl Sandboxes {
     }
 
     fn released(&self, instance: &str) -> Vec<String> {
-        let actions = self.on(Event::Released(instance.to_owned()));
+        let actions = self.on(InventoryEvent::Released(instance.to_owned()));
         self.ledger.lock().lost.remove(instance);
         removals(actions)
     }
@@ -173,7 +173,7 @@ impl Sandboxes {
 
     pub(crate) async fn shut_down(&self) {
         self.stop.cancel();
-        let idle = removals(self.on(Event::Stop));
+        let idle = removals(self.on(InventoryEvent::Stop));
         join_all(idle.into_iter().map(|name| self.remove(name))).await;
         drop(self.creating.lock().await);
     }
@@ -185,12 +185,12 @@ impl Sandboxes {
             let creating = self.creating.lock().await;
             // Without a route table there is no cluster for the labels, and nothing to start.
             if !self.engine.cluster.read().is_empty() {
-                let tick = Event::Tick {
+                let tick = InventoryEvent::Tick {
                     idle_for: self.engine.start_limiter.idle_for(),
                     name: format!("cless-sandbox-{:08x}", rand::random::<u32>()),
                 };
                 for action in self.on(tick) {
-                    let Action::Create { name, in_turn } = action else {
+                    let InventoryAction::Create { name, in_turn } = action else {
                         continue;
                     };
                     let before = self.error();
@@ -214,7 +214,7 @@ impl Sandboxes {
         }
     }
 
-    fn on(&self, event: Event) -> Vec<Action> {
+    fn on(&self, event: InventoryEvent) -> Vec<InventoryAction> {
         self.ledger.lock().inventory.on(event, Instant::now())
     }
 
@@ -223,7 +223,7 @@ impl Sandboxes {
             warn!(container = name, %error, "cannot remove a network sandbox, trying again");
             tokio::time::sleep(REMOVE_RETRY).await;
         }
-        self.on(Event::Removed(name));
+        self.on(InventoryEvent::Removed(name));
     }
 
     fn remove_soon(self: &Arc<Self>, name: String) {
@@ -231,12 +231,12 @@ impl Sandboxes {
         tokio::spawn(async move { sandboxes.remove(name).await });
     }
 
-    fn record(&self, created: Result<Sandbox, Error>) -> Vec<Action> {
+    fn record(&self, created: Result<Sandbox, Error>) -> Vec<InventoryAction> {
         match created {
             Ok(sandbox) => {
                 debug!(container = sandbox.name, "a network sandbox is ready");
                 self.ledger.lock().error = None;
-                self.on(Event::Created(sandbox))
+                self.on(InventoryEvent::Created(sandbox))
             }
             Err(error) => {
                 let message = error.to_string();
@@ -244,16 +244,16 @@ impl Sandboxes {
                 if before.as_ref() != Some(&message) {
                     warn!(%error, "cannot create a network sandbox; starts use the bridge");
                 }
-                self.on(Event::CreateFailed)
+                self.on(InventoryEvent::CreateFailed)
             }
         }
     }
 }
 
-fn removals(actions: Vec<Action>) -> Vec<String> {
+fn removals(actions: Vec<InventoryAction>) -> Vec<String> {
     let names = actions.into_iter().filter_map(|action| match action {
-        Action::Remove(name) => Some(name),
-        Action::Create { .. } | Action::NotifyLost(_) => None,
+        InventoryAction::Remove(name) => Some(name),
+        InventoryAction::Create { .. } | InventoryAction::NotifyLost(_) => None,
     });
     names.collect()
 }

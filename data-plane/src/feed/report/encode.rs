@@ -2,7 +2,7 @@
 //! refused for its size.
 
 use super::wire::NodeInfo;
-use crate::isolation::{State, Status};
+use crate::isolation::{EnforcementState, Status};
 use crate::report as domain;
 use cless_proto::v1 as pb;
 use domain::{FailureReason, InstanceState, NodeReport, VerifyResult};
@@ -60,9 +60,9 @@ pub(super) fn request(node: &NodeInfo, report: NodeReport) -> pb::ReportNodeStat
 fn isolation(status: Status) -> pb::Isolation {
     use pb::isolation::State as WireState;
     let state = match status.state {
-        State::Enforced => WireState::Enforced,
-        State::Partial => WireState::Partial,
-        State::None => WireState::None,
+        EnforcementState::Enforced => WireState::Enforced,
+        EnforcementState::Partial => WireState::Partial,
+        EnforcementState::None => WireState::None,
     };
     pb::Isolation {
         state: state.into(),

@@ -16,7 +16,7 @@ fn staging() -> Staging {
 }
 
 /// The results of the messages, without `Pending`.
-fn run(staging: &mut Staging, messages: Vec<Message>) -> Vec<Result<Arc<Table>, Refusal>> {
+fn run(staging: &mut Staging, messages: Vec<Message>) -> Vec<Result<Arc<Table>, ChangeRefusal>> {
     messages
         .into_iter()
         .filter_map(|message| match staging.step(message) {
@@ -89,7 +89,7 @@ fn another_cluster_is_rejected_once_a_table_was_committed() {
     let table = run(&mut staging, sample().snapshot(1)).remove(0).unwrap();
     assert!(matches!(
         run(&mut staging, other(2))[..],
-        [Err(Refusal::Rejected(_))]
+        [Err(ChangeRefusal::Rejected(_))]
     ));
     // A table from disk alone does not bind the node.
     let mut cached = Staging::new(table, false, PastEpochs::default());
@@ -107,7 +107,7 @@ fn revisions_never_go_back_within_an_epoch() {
     behind.revision -= 1;
     assert!(matches!(
         run(&mut staging, behind.snapshot(2))[..],
-        [Err(Refusal::Rejected(_))]
+        [Err(ChangeRefusal::Rejected(_))]
     ));
     assert_eq!(staging.serving().cursor().revision, plane.revision);
     // A restored state has a new epoch and may have a lower revision.
@@ -130,7 +130,7 @@ fn a_corrupt_change_is_refused_once_and_the_next_is_taken() {
     messages.remove(1);
     let outcome = run(&mut staging, messages);
     assert!(
-        matches!(outcome[..], [Err(Refusal::Corrupt(_))]),
+        matches!(outcome[..], [Err(ChangeRefusal::Corrupt(_))]),
         "{outcome:?}"
     );
     assert!(staging.serving().is_initial());
@@ -152,7 +152,7 @@ fn a_wrong_digest_or_count_is_corrupt() {
         spoil(commit);
         assert!(matches!(
             run(&mut staging(), messages)[..],
-            [Err(Refusal::Corrupt(_))]
+            [Err(ChangeRefusal::Corrupt(_))]
         ));
     }
     // Begin and Commit agree on a digest that the routes do not have.
@@ -167,7 +167,7 @@ fn a_wrong_digest_or_count_is_corrupt() {
     }
     assert!(matches!(
         run(&mut staging(), messages)[..],
-        [Err(Refusal::Corrupt(_))]
+        [Err(ChangeRefusal::Corrupt(_))]
     ));
 }
 
@@ -241,7 +241,7 @@ proptest! {
         for outcome in run(&mut staging, mangled.clone()) {
             match outcome {
                 Ok(table) => prop_assert_eq!(received(&table), plane.routes.clone()),
-                Err(refusal) => prop_assert!(matches!(refusal, Refusal::Corrupt(_))),
+                Err(refusal) => prop_assert!(matches!(refusal, ChangeRefusal::Corrupt(_))),
             }
         }
         let served = received(staging.serving());
@@ -347,7 +347,7 @@ fn revisions_do_not_go_back_in_an_epoch_that_was_left() {
     assert!(run(&mut staging, empty_at("restored", 22))[0].is_ok());
     let refused = run(&mut staging, empty_at("before", 14));
     assert!(
-        matches!(&refused[..], [Err(Refusal::Rejected(_))]),
+        matches!(&refused[..], [Err(ChangeRefusal::Rejected(_))]),
         "{refused:?}"
     );
     // The backup is discarded for the original, which continues where it was.

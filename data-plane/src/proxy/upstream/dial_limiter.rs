@@ -159,24 +159,24 @@ mod tests {
     use futures_util::FutureExt as _;
     use tokio::time::advance;
 
-    type Waiter<'a> = std::pin::Pin<Box<dyn Future<Output = io::Result<DialTurn<u32>>> + 'a>>;
+    type DialWaiter<'a> = std::pin::Pin<Box<dyn Future<Output = io::Result<DialTurn<u32>>> + 'a>>;
 
     /// Waiters of this count, after the first window is used up.
-    fn waiting(limiter: &DialLimiter<u32>, count: usize) -> Vec<Waiter<'_>> {
+    fn waiting(limiter: &DialLimiter<u32>, count: usize) -> Vec<DialWaiter<'_>> {
         for _ in 0..FIRST_WIDTH {
             assert!(matches!(
                 limiter.turn().now_or_never(),
                 Some(Ok(DialTurn::Dial))
             ));
         }
-        let mut waiters: Vec<Waiter<'_>> =
+        let mut waiters: Vec<DialWaiter<'_>> =
             (0..count).map(|_| Box::pin(limiter.turn()) as _).collect();
         assert_eq!(ready(&mut waiters), 0);
         waiters
     }
 
     /// Removes the waiters that may dial now; returns their number.
-    fn ready(waiters: &mut Vec<Waiter<'_>>) -> usize {
+    fn ready(waiters: &mut Vec<DialWaiter<'_>>) -> usize {
         let before = waiters.len();
         waiters.retain_mut(|waiter| match waiter.as_mut().now_or_never() {
             Some(answer) => {

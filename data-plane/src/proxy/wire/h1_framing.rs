@@ -24,7 +24,7 @@ use self::head::BodyLength;
 pub(crate) use self::head::decimal;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum FramingState {
     Head,
     Length(u64),
     Chunk(ChunkState),
@@ -35,7 +35,7 @@ enum State {
 /// Follows the requests of one connection.
 #[derive(Debug)]
 pub(crate) struct Inspector {
-    state: State,
+    state: FramingState,
     /// The received part of an incomplete head.
     partial: Vec<u8>,
     /// The longest head that is kept, in bytes; hyper refuses a longer one.
@@ -70,7 +70,7 @@ impl Inspector {
     /// The start of a connection. `max_head`: the longest head, in bytes.
     pub(crate) fn new(max_head: usize) -> Self {
         Self {
-            state: State::Head,
+            state: FramingState::Head,
             partial: Vec::new(),
             max_head,
             heads: 0,
@@ -81,14 +81,14 @@ impl Inspector {
     /// Inspects nothing: the connection uses another protocol.
     pub(crate) fn disabled() -> Self {
         let mut inspector = Self::new(0);
-        inspector.state = State::Disabled;
+        inspector.state = FramingState::Disabled;
         inspector
     }
 
     pub(crate) fn phase(&self) -> ReadPhase {
         match self.state {
-            State::Head if self.partial.is_empty() => ReadPhase::Idle,
-            State::Head => ReadPhase::Head,
+            FramingState::Head if self.partial.is_empty() => ReadPhase::Idle,
+            FramingState::Head => ReadPhase::Head,
             _ => ReadPhase::Body,
         }
     }
@@ -99,15 +99,15 @@ impl Inspector {
 
     /// An upgrade was requested, and nothing is passed on before its outcome is known.
     pub(crate) fn is_upgrade_pending(&self) -> bool {
-        self.state == State::UpgradePending
+        self.state == FramingState::UpgradePending
     }
 
     /// Continues with the new protocol, or with the next request.
     pub(crate) fn resolve_upgrade(&mut self, switched: bool) {
-        if self.state == State::UpgradePending {
+        if self.state == FramingState::UpgradePending {
             self.state = match switched {
-                true => State::Disabled,
-                false => State::Head,
+                true => FramingState::Disabled,
+                false => FramingState::Head,
             };
         }
     }
@@ -117,9 +117,9 @@ impl Inspector {
         while at < bytes.len() {
             let rest = &bytes[at..];
             match self.state {
-                State::Disabled => at = bytes.len(),
-                State::UpgradePending => break,
-                State::Head => match self.inspect_head(rest) {
+                FramingState::Disabled => at = bytes.len(),
+                FramingState::UpgradePending => break,
+                FramingState::Head => match self.inspect_head(rest) {
                     Ok(used) => at += used,
                     Err(error) => {
                         let found = Inspection {
@@ -132,18 +132,18 @@ impl Inspector {
                         return found;
                     }
                 },
-                State::Length(left) => {
+                FramingState::Length(left) => {
                     let used = left.min(rest.len() as u64);
                     at += used as usize;
                     self.state = match left - used {
                         0 => self.after_body(),
-                        left => State::Length(left),
+                        left => FramingState::Length(left),
                     };
                 }
-                State::Chunk(chunk) => match chunk.step(rest) {
+                FramingState::Chunk(chunk) => match chunk.step(rest) {
                     Ok((used, next)) => {
                         at += used;
-                        self.state = next.map_or_else(|| self.after_body(), State::Chunk);
+                        self.state = next.map_or_else(|| self.after_body(), FramingState::Chunk);
                     }
                     Err(error) => {
                         self.disable();
@@ -164,14 +164,14 @@ impl Inspector {
     }
 
     fn disable(&mut self) {
-        self.state = State::Disabled;
+        self.state = FramingState::Disabled;
         self.partial = Vec::new();
     }
 
-    fn after_body(&mut self) -> State {
+    fn after_body(&mut self) -> FramingState {
         match std::mem::take(&mut self.is_upgrade) {
-            true => State::UpgradePending,
-            false => State::Head,
+            true => FramingState::UpgradePending,
+            false => FramingState::Head,
         }
     }
 
@@ -190,7 +190,7 @@ impl Inspector {
             if bytes.len() <= self.max_head {
                 self.partial.extend_from_slice(bytes);
             } else {
-                self.state = State::Disabled;
+                self.state = FramingState::Disabled;
             }
             return Ok(bytes.len());
         }
@@ -225,8 +225,8 @@ impl Inspector {
         self.is_upgrade = head.is_upgrade;
         self.state = match head.body {
             BodyLength::Exact(0) => self.after_body(),
-            BodyLength::Exact(length) => State::Length(length),
-            BodyLength::Chunked => State::Chunk(ChunkState::START),
+            BodyLength::Exact(length) => FramingState::Length(length),
+            BodyLength::Chunked => FramingState::Chunk(ChunkState::START),
         };
     }
 }

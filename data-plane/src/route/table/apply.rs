@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::{Candidate, Change, HostEntry, Quarantined, RouteEntry, Scope, State, Table};
+use super::{Candidate, Change, EntryState, HostEntry, Quarantined, RouteEntry, Scope, Table};
 use crate::route::Route;
 use crate::route::host_map::HostMap;
 
@@ -145,7 +145,7 @@ impl Table {
             Arc::new(RouteEntry {
                 received,
                 digest,
-                state: State::Good(route),
+                state: EntryState::Good(route),
             })
         });
         if let Some(route) = entry.serving() {
@@ -179,7 +179,7 @@ impl Table {
             service_uid: service_uid.clone(),
             reason,
         });
-        let state = State::Quarantined { decoded, last_good };
+        let state = EntryState::Quarantined { decoded, last_good };
         self.entries.insert(
             service_uid,
             Arc::new(RouteEntry {

@@ -21,7 +21,7 @@ use futures_util::stream::BoxStream;
 use tracing::{debug, warn};
 
 use super::{Docker, READ_TIMEOUT, with_timeout};
-use crate::runtime::Event;
+use crate::runtime::EngineEvent;
 
 /// Delay between attempts to connect to an unavailable engine.
 const RETRY: Duration = Duration::from_millis(500);
@@ -71,7 +71,7 @@ impl EventFollower {
 }
 
 /// Advances the endless stream by one event.
-pub(super) async fn next_event(mut state: EventFollower) -> Option<(Event, EventFollower)> {
+pub(super) async fn next_event(mut state: EventFollower) -> Option<(EngineEvent, EventFollower)> {
     let Some(events) = &mut state.open else {
         loop {
             if std::mem::replace(&mut state.delay_next, true) {
@@ -79,7 +79,7 @@ pub(super) async fn next_event(mut state: EventFollower) -> Option<(Event, Event
             }
             if let Some(events) = EventFollower::connect(&state.docker, &state.filters).await {
                 state.open = Some(events);
-                return Some((Event::Connected, state));
+                return Some((EngineEvent::Connected, state));
             }
         }
     };
@@ -95,13 +95,13 @@ pub(super) async fn next_event(mut state: EventFollower) -> Option<(Event, Event
                     warn!(%error, "the engine's event stream ended; reconnecting");
                 }
                 state.open = None;
-                return Some((Event::Disconnected, state));
+                return Some((EngineEvent::Disconnected, state));
             }
             Err(_) => {
                 state.open = EventFollower::connect(&state.docker, &state.filters).await;
                 let event = match &state.open {
-                    Some(_) => Event::Connected,
-                    None => Event::Disconnected,
+                    Some(_) => EngineEvent::Connected,
+                    None => EngineEvent::Disconnected,
                 };
                 return Some((event, state));
             }
@@ -109,12 +109,12 @@ pub(super) async fn next_event(mut state: EventFollower) -> Option<(Event, Event
     }
 }
 
-fn read(message: EventMessage) -> Option<Event> {
+fn read(message: EventMessage) -> Option<EngineEvent> {
     let labels: BTreeMap<String, String> = message.actor?.attributes?.into_iter().collect();
     let name = labels.get("name")?.clone();
     match message.action.as_deref()? {
-        "die" => Some(Event::Died { name, labels }),
-        "health_status: unhealthy" => Some(Event::Unhealthy { name, labels }),
+        "die" => Some(EngineEvent::Died { name, labels }),
+        "health_status: unhealthy" => Some(EngineEvent::Unhealthy { name, labels }),
         _ => None,
     }
 }

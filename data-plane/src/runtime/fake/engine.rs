@@ -11,8 +11,8 @@ use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 
 use super::super::{
-    Container, ContainerSpec, ContainerState, Error, Event, Image, PullStep, Runtime, Runtimes,
-    SandboxSpec, label,
+    Container, ContainerSpec, ContainerState, EngineEvent, Error, Image, PullStep, Runtime,
+    Runtimes, SandboxSpec, label,
 };
 use super::{Call, Fake, Script};
 
@@ -190,7 +190,7 @@ impl Runtime for Fake {
         Ok(vec!["last words".to_owned()])
     }
 
-    fn events(&self, _node: &str) -> BoxStream<'static, Event> {
+    fn events(&self, _node: &str) -> BoxStream<'static, EngineEvent> {
         let events = self.inner.events.subscribe();
         let later = stream::unfold(events, |mut events| async {
             loop {
@@ -201,7 +201,7 @@ impl Runtime for Fake {
                 }
             }
         });
-        stream::once(async { Event::Connected })
+        stream::once(async { EngineEvent::Connected })
             .chain(later)
             .boxed()
     }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Event, Fake};
+use super::{EngineEvent, Fake};
 use crate::runtime::Error;
 
 /// A call that can be made to fail.
@@ -49,8 +49,8 @@ impl Fake {
     pub fn set_unreachable(&self, unreachable: bool) {
         self.inner.unreachable.store(unreachable, Ordering::SeqCst);
         let event = match unreachable {
-            true => Event::Disconnected,
-            false => Event::Connected,
+            true => EngineEvent::Disconnected,
+            false => EngineEvent::Connected,
         };
         let _ = self.inner.events.send(event);
     }

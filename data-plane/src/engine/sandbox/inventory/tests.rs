@@ -95,17 +95,17 @@ impl World {
         }
     }
 
-    fn on(&mut self, event: Event) -> Result<(), TestCaseError> {
+    fn on(&mut self, event: InventoryEvent) -> Result<(), TestCaseError> {
         for action in self.inventory.on(event, self.now) {
             match action {
-                Action::Create { name, in_turn } => {
+                InventoryAction::Create { name, in_turn } => {
                     prop_assert!(!self.stopped && self.creating.is_none());
                     let idle = self.idle_for().is_some_and(|time| time >= IDLE);
                     prop_assert!(idle || in_turn, "created out of turn during a start");
                     prop_assert!(idle || self.now - self.full_at >= MAX_SHORTAGE);
                     self.creating = Some(name);
                 }
-                Action::Remove(name) => {
+                InventoryAction::Remove(name) => {
                     prop_assert!(
                         !self.held.values().any(|held| *held == name),
                         "removed from under an instance"
@@ -113,7 +113,7 @@ impl World {
                     prop_assert!(self.removals.insert(name.clone()), "removed twice");
                     self.running.remove(&name);
                 }
-                Action::NotifyLost(instance) => {
+                InventoryAction::NotifyLost(instance) => {
                     let held = self.held.get(&instance);
                     prop_assert!(held.is_some_and(|name| !self.running.contains(name)));
                 }
@@ -133,24 +133,24 @@ impl World {
             }
             Step::Tick => {
                 let (idle_for, name) = (self.idle_for(), self.name());
-                self.on(Event::Tick { idle_for, name })?;
+                self.on(InventoryEvent::Tick { idle_for, name })?;
             }
             Step::CreateEnds(true) => {
                 if let Some(name) = self.creating.take() {
                     self.running.insert(name.clone());
-                    self.on(Event::Created(sandbox(&name)))?;
+                    self.on(InventoryEvent::Created(sandbox(&name)))?;
                 }
             }
             Step::CreateEnds(false) => {
                 if self.creating.take().is_some() {
-                    self.on(Event::CreateFailed)?;
+                    self.on(InventoryEvent::CreateFailed)?;
                 }
             }
             Step::Take(who) => self.take(&format!("i{who}"))?,
             Step::Release(who) => {
                 let instance = format!("i{who}");
                 let name = self.held.remove(&instance);
-                self.on(Event::Released(instance))?;
+                self.on(InventoryEvent::Released(instance))?;
                 if let Some(name) = name {
                     prop_assert!(self.removals.contains(&name), "left behind");
                 }
@@ -159,7 +159,7 @@ impl World {
                 let names: Vec<String> = self.running.iter().cloned().collect();
                 if let Some(name) = names.get(usize::from(which) % names.len().max(1)) {
                     self.running.remove(name);
-                    self.on(Event::Died(name.clone()))?;
+                    self.on(InventoryEvent::Died(name.clone()))?;
                 }
             }
             Step::Find(who) => {
@@ -169,18 +169,18 @@ impl World {
                     self.given.insert(name.clone());
                     self.held.insert(instance.clone(), name.clone());
                     let sandbox = sandbox(&name);
-                    self.on(Event::Found { instance, sandbox })?;
+                    self.on(InventoryEvent::Found { instance, sandbox })?;
                 }
             }
             Step::RemovalEnds(which) => {
                 let names: Vec<String> = self.removals.iter().cloned().collect();
                 if let Some(name) = names.get(usize::from(which) % names.len().max(1)) {
-                    self.on(Event::Removed(name.clone()))?;
+                    self.on(InventoryEvent::Removed(name.clone()))?;
                 }
             }
             Step::Stop => {
                 self.stopped = true;
-                self.on(Event::Stop)?;
+                self.on(InventoryEvent::Stop)?;
             }
         }
         let (idle, used) = self.inventory.counts();
@@ -258,15 +258,15 @@ fn the_next_tick_is_when_something_can_be_done() {
     let now = Instant::now();
     let mut inventory = Inventory::new(1, now);
     assert_eq!(inventory.next_tick(now), Some(IDLE));
-    let tick = |name: &str| Event::Tick {
+    let tick = |name: &str| InventoryEvent::Tick {
         idle_for: Some(IDLE),
         name: name.to_owned(),
     };
     assert_eq!(inventory.on(tick("a"), now).len(), 1);
     assert_eq!(inventory.next_tick(now), None, "one is being created");
     assert_eq!(
-        inventory.on(Event::CreateFailed, now),
-        [Action::Remove("a".to_owned())]
+        inventory.on(InventoryEvent::CreateFailed, now),
+        [InventoryAction::Remove("a".to_owned())]
     );
     assert_eq!(
         inventory.next_tick(now),
