@@ -147,7 +147,7 @@ pub struct Changes {
     pub routes: Vec<StoredRoute>,
 }
 
-/// The result of [`changes_since`](super::Store::changes_since).
+/// The result of [`changes_since`](crate::store::feed::FeedSource::changes_since).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Since {
     /// The changes since the given revision.

@@ -100,7 +100,7 @@ async fn a_private_registry_needs_the_credentials_of_the_node() -> Result<()> {
     )?;
     refused(
         "nonesuch",
-        &[shown, "docker-credential-nonesuch", "cannot be run"],
+        &[shown, "docker-credential-nonesuch", "cannot be started"],
     )
     .await?;
     std::fs::write(
