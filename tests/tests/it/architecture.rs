@@ -68,7 +68,6 @@ fn rules(page: &str, fence: &str) -> BTreeMap<String, BTreeSet<String>> {
             .or_else(|| line.split_once(": "))
             .unwrap_or((line, ""));
         let words = |text: &str| -> Vec<String> {
-            let text = text.trim_start_matches("->");
             let words = text.split([' ', ',']).filter(|word| !word.is_empty());
             words.map(str::to_owned).collect()
         };

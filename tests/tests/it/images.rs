@@ -16,7 +16,7 @@ use cless_tests::cluster::{Cluster, duration, settings};
 use cless_tests::registry::Pushed;
 use cless_tests::wait;
 
-use crate::SOON;
+use crate::{SOON, serve_spec};
 
 /// Settings with an idle timeout of one second.
 fn short_idle_timeout() -> v1::ServiceSettings {
@@ -26,30 +26,14 @@ fn short_idle_timeout() -> v1::ServiceSettings {
     }
 }
 
-/// Creates a service whose only version has all traffic.
-async fn serve(
-    cluster: &Cluster,
-    service: &str,
-    settings: v1::ServiceSettings,
-    spec: v1::VersionSpec,
-) -> Result<()> {
-    let mut api = cluster.api()?;
-    api.create_service(service, settings).await?;
-    let version = api.create_version_of(service, spec).await?;
-    cluster
-        .set_traffic(service, &[(version.number, 100)])
-        .await?;
-    Ok(())
-}
-
-/// [`serve`] with a pull policy and a short idle timeout.
+/// [`serve_spec`] with a pull policy and a short idle timeout.
 async fn serve_briefly(
     cluster: &Cluster,
     service: &str,
     image: &Pushed,
     policy: v1::version_spec::PullPolicy,
 ) -> Result<()> {
-    serve(
+    serve_spec(
         cluster,
         service,
         short_idle_timeout(),

@@ -11,9 +11,9 @@ use cless_tests::registry::{self, Pushed, Registry};
 use cless_tests::wait;
 use cless_tests::wire::{Mode, Wire};
 
-use super::{greets, serve, spec, status};
-use crate::SOON;
+use super::{greets, spec, status};
 use crate::cli::cless;
+use crate::{SOON, serve_spec};
 
 const MB: usize = 1 << 20;
 
@@ -91,7 +91,7 @@ async fn one_pull_serves_two_services_and_continues_without_requests() -> Result
     };
     let before = remote.registry.requests()?.len();
     for service in ["one", "two"] {
-        serve(
+        serve_spec(
             cluster,
             service,
             short_timeout.clone(),
@@ -133,7 +133,7 @@ async fn a_registry_failure_during_a_pull_is_reported_and_recovers() -> Result<(
     let remote = RemoteImage::start(8 * MB).await?;
     let (cluster, wire, image) = (&remote.cluster, &remote.wire, &remote.image.reference);
     wire.set(Mode::CutAfter(2 * MB as u64));
-    serve(
+    serve_spec(
         cluster,
         "hello",
         settings(),
