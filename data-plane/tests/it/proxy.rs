@@ -5,6 +5,7 @@
 //! the client and as the instance, and receives the connections to the instance.
 
 mod answers;
+mod breaks;
 mod http1;
 mod http2;
 mod limits;

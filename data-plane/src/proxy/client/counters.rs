@@ -25,6 +25,8 @@ pub(crate) struct ConnCounters {
     upgrade_outcome: AtomicU8,
     /// The framing error that ended the inspection, and the index of its request.
     framing_error: OnceLock<(u32, FramingError)>,
+    /// The current response is broken: the socket writes what it has, and then fails.
+    is_cut: AtomicBool,
     /// A response to write before the connection is closed.
     final_response: OnceLock<Vec<u8>>,
 }
@@ -103,6 +105,21 @@ impl ConnCounters {
 
     pub(crate) fn add_read(&self, bytes: usize) {
         self.read.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Has the socket fail once all bytes so far are written. hyper drops its buffer when a body
+    /// fails, so a body that breaks reports this and stays pending.
+    pub(crate) fn cut_after_flush(&self) {
+        self.is_cut.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_cut(&self) -> bool {
+        self.is_cut.load(Ordering::Relaxed)
+    }
+
+    /// A write waits for the client.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_blocked(&self, blocked: bool) {

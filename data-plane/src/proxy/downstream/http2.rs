@@ -13,6 +13,7 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -39,6 +40,10 @@ use crate::proxy::worker::Worker;
 const MAX_PENDING_RESETS: usize = 20;
 /// Limit of streams that the proxy resets for protocol errors of the client.
 const MAX_ERROR_RESETS: usize = 100;
+/// Time between two checks whether a connection has written its frames, and the limit of checks:
+/// 10 s. A client that reads nothing is cut by the write timeout.
+const FLUSH_WAIT: Duration = Duration::from_millis(10);
+const MAX_FLUSH_WAITS: u32 = 1000;
 
 /// Serves a connection to its end.
 ///
@@ -141,13 +146,37 @@ async fn serve_stream(
         _ if is_over => {}
         _ => {
             let mut pump = H2Pump::new(body, sends);
-            let sent = poll_fn(|cx| pump.poll(cx, Reason::INTERNAL_ERROR)).await;
-            if let Err(error) = sent {
-                client.span().in_scope(|| match error {
-                    PumpError::Body(error) => debug!(%error, "response body failed"),
-                    PumpError::Stream(error) => debug!(%error, "client reset its stream"),
-                });
+            match poll_fn(|cx| pump.poll(cx)).await {
+                Ok(()) => {}
+                Err(PumpError::Body(error)) => {
+                    client
+                        .span()
+                        .in_scope(|| debug!(%error, "response body failed"));
+                    Box::pin(until_written(&client, &mut pump)).await;
+                    pump.reset(Reason::INTERNAL_ERROR);
+                }
+                Err(PumpError::Stream(error)) => {
+                    client
+                        .span()
+                        .in_scope(|| debug!(%error, "client reset its stream"));
+                }
             }
+        }
+    }
+}
+
+/// Waits until the connection has written the frames of a stream, which a reset would drop. The
+/// client must see the head of a response that breaks: without it, it may send the request again.
+async fn until_written(client: &ClientConn, pump: &mut H2Pump<ResponseBody>) {
+    for _ in 0..MAX_FLUSH_WAITS {
+        // The connection's task was woken before, so it takes its turn first.
+        tokio::task::yield_now().await;
+        if !client.counters.is_blocked() {
+            return;
+        }
+        let reset = poll_fn(|cx| pump.poll_reset(cx));
+        if tokio::time::timeout(FLUSH_WAIT, reset).await.is_ok() {
+            return;
         }
     }
 }

@@ -3,6 +3,10 @@
 //! [`MeteredIo`] shows every byte of HTTP/1 to the [`Inspector`] before hyper reads it, and updates
 //! the [`ConnCounters`] that the worker's timeouts compare. It reads no clock.
 //!
+//! A response that breaks is [cut](ConnCounters::cut_after_flush): its bytes so far, and above all
+//! its head, reach the client before the connection ends. A client that saw no byte would send the
+//! request again (RFC 9110 section 9.2.2), although it was processed.
+//!
 //! Bytes behind an upgrade request stay in `pending` until the outcome of the upgrade is known:
 //! they are of the new protocol, or the next request.
 
@@ -170,7 +174,13 @@ impl AsyncWrite for MeteredIo {
         if matches!(self.socket, Socket::Right(_)) {
             self.counters.set_blocked(flushed.is_pending());
         }
-        flushed
+        // Without a shutdown, so that a client over TLS sees no clean end either.
+        match flushed {
+            Poll::Ready(Ok(())) if self.counters.is_cut() => {
+                Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))
+            }
+            flushed => flushed,
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Sleep;
+use tracing::debug;
 
 use super::context::RequestContext;
 use super::headers;
@@ -179,6 +180,8 @@ struct UpstreamBody {
     deadline: Instant,
     /// Made at the first wait, because most bodies never wait.
     timer: Option<Pin<Box<Sleep>>>,
+    /// The body failed, and the client's connection is cut behind the bytes so far.
+    is_cut: bool,
 }
 
 impl ResponseBody {
@@ -217,6 +220,7 @@ impl ResponseBody {
             context,
             deadline,
             timer: None,
+            is_cut: false,
         };
         if body.inner.is_end_stream() {
             body.end();
@@ -234,6 +238,26 @@ impl UpstreamBody {
             }
             self.context.complete_response();
         }
+    }
+
+    /// Polls the body. An HTTP/1 client's connection is cut behind the bytes so far instead of an
+    /// error, with which hyper would drop them.
+    fn poll_or_cut(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if self.is_cut {
+            return Poll::Pending;
+        }
+        let polled = self.poll(cx);
+        if let Poll::Ready(Some(Err(error))) = &polled
+            && !self.context.client().is_http2()
+        {
+            self.context
+                .span()
+                .in_scope(|| debug!(%error, "response body failed"));
+            self.is_cut = true;
+            self.context.client().counters.cut_after_flush();
+            return Poll::Pending;
+        }
+        polled
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
@@ -284,7 +308,7 @@ impl HttpBody for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         match &mut self.0 {
             Kind::Local(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Kind::Upstream(body) => body.poll(cx),
+            Kind::Upstream(body) => body.poll_or_cut(cx),
             Kind::Tunnel(_) => Poll::Ready(None),
         }
     }

@@ -96,8 +96,8 @@ impl Http2Conn {
             let mut pump = H2Pump::new(body, stream);
             // No waker is needed: the spawned task polls at once.
             let mut cx = Context::from_waker(Waker::noop());
-            match pump.poll(&mut cx, Reason::CANCEL) {
-                Poll::Ready(sent) => log_error(sent),
+            match pump.poll(&mut cx) {
+                Poll::Ready(sent) => end(&mut pump, sent),
                 Poll::Pending => {
                     tokio::task::spawn_local(send_rest(pump));
                 }
@@ -113,15 +113,19 @@ async fn send_rest<B: UploadBody>(mut pump: H2Pump<B>) {
             pump.reset(Reason::CANCEL);
             return Poll::Ready(Ok(()));
         }
-        pump.poll(cx, Reason::CANCEL)
+        pump.poll(cx)
     });
-    log_error(sent.await);
+    let sent = sent.await;
+    end(&mut pump, sent);
 }
 
-fn log_error<E: std::fmt::Display>(sent: Result<(), PumpError<E>>) {
+fn end<B: UploadBody>(pump: &mut H2Pump<B>, sent: Result<(), PumpError<B::Error>>) {
     match sent {
         Ok(()) => {}
-        Err(PumpError::Body(error)) => debug!(%error, "request body failed"),
+        Err(PumpError::Body(error)) => {
+            debug!(%error, "request body failed");
+            pump.reset(Reason::CANCEL);
+        }
         Err(PumpError::Stream(error)) => debug!(%error, "instance reset a stream"),
     }
 }

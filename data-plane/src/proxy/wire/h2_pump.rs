@@ -23,7 +23,7 @@ pub(crate) struct H2Pump<B> {
 /// The reason why a body was not sent completely.
 #[derive(Debug)]
 pub(crate) enum PumpError<E> {
-    /// The body failed, and the stream was reset.
+    /// The body failed.
     Body(E),
     /// The peer reset the stream, or its connection ended.
     Stream(h2::Error),
@@ -49,16 +49,18 @@ impl<B: Body<Data = Bytes> + Unpin> H2Pump<B> {
         &self.body
     }
 
+    /// Ends the stream, and drops its frames that the connection has not taken yet.
     pub(crate) fn reset(&mut self, reason: Reason) {
         self.stream.send_reset(reason);
     }
 
-    /// Sends as much as possible. `on_error`: the reset code if the body fails.
-    pub(crate) fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        on_error: Reason,
-    ) -> Poll<Result<(), PumpError<B::Error>>> {
+    /// Ready once the stream has ended by a reset or with its connection.
+    pub(crate) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.stream.poll_reset(cx).map(|_| ())
+    }
+
+    /// Sends as much as possible. If the body fails, the caller resets the stream.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PumpError<B::Error>>> {
         if let Poll::Ready(reason) = self.stream.poll_reset(cx)? {
             return Poll::Ready(Err(h2::Error::from(reason).into()));
         }
@@ -77,10 +79,7 @@ impl<B: Body<Data = Bytes> + Unpin> H2Pump<B> {
             };
             let frame = match frame {
                 Ok(frame) => frame,
-                Err(error) => {
-                    self.stream.send_reset(on_error);
-                    return Poll::Ready(Err(PumpError::Body(error)));
-                }
+                Err(error) => return Poll::Ready(Err(PumpError::Body(error))),
             };
             if self.send(frame)? {
                 return Poll::Ready(Ok(()));

@@ -18,7 +18,7 @@ use super::{HOST, OK, Stage, get};
 use crate::feed::plane::within;
 
 /// Writes a new certificate to the folder and returns its chain.
-fn certify(folder: &Path, name: &str, hosts: &[&str]) -> Vec<u8> {
+pub(super) fn certify(folder: &Path, name: &str, hosts: &[&str]) -> Vec<u8> {
     let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
     let made = rcgen::generate_simple_self_signed(hosts).expect("a certificate");
     let key = made.signing_key.serialize_pem();
@@ -29,7 +29,7 @@ fn certify(folder: &Path, name: &str, hosts: &[&str]) -> Vec<u8> {
 }
 
 /// Performs a handshake for `host`, trusting only `roots`.
-async fn shake(
+pub(super) async fn shake(
     address: SocketAddr,
     host: &str,
     roots: &[&[u8]],
@@ -73,7 +73,7 @@ async fn ask(stream: &mut TlsStream<TcpStream>, request: &str, end: &str) -> Str
     String::from_utf8_lossy(&read).to_ascii_lowercase()
 }
 
-fn with_folder(folder: &Path, redirect: bool) -> impl FnOnce(&mut Options) {
+pub(super) fn with_folder(folder: &Path, redirect: bool) -> impl FnOnce(&mut Options) {
     let folder = folder.to_owned();
     move |options| {
         options.proxy.tls_listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
