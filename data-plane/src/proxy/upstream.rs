@@ -38,6 +38,7 @@ use self::lease::Connection;
 pub(crate) use self::lease::Lease;
 use self::open_conns::{IdleConn, OpenConns};
 pub(crate) use self::request_body::UploadBody;
+pub(crate) use self::send_error::Repeatable;
 use crate::instance::Instance;
 use crate::proxy::peers::Peers;
 use crate::proxy::wire::vectored_tcp::VectoredTcp;
@@ -119,8 +120,8 @@ impl Upstreams {
         }
     }
 
-    /// Makes a new connection, or takes one that another request releases meanwhile.
-    /// `max_connections`: limit over all workers.
+    /// Makes a new connection, or takes one that another request releases meanwhile, unless it must
+    /// be `fresh`. `max_connections`: limit over all workers.
     ///
     /// # Errors
     /// If the instance does not accept within 3 s.
@@ -130,6 +131,7 @@ impl Upstreams {
         address: SocketAddr,
         protocol: UpstreamProtocol,
         max_connections: u32,
+        fresh: bool,
     ) -> std::io::Result<Lease> {
         let serial = instance.serial();
         self.track(instance);
@@ -137,6 +139,7 @@ impl Upstreams {
             self.peers.close_idle(serial);
         }
         match protocol {
+            UpstreamProtocol::Http1 if fresh => self.dial_http1(instance, address).await,
             UpstreamProtocol::Http1 => self.connect_http1(instance, address).await,
             UpstreamProtocol::H2c => {
                 let connecting = self.conns.connecting(serial);

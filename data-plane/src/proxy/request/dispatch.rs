@@ -17,7 +17,7 @@ use super::error::Error;
 use super::route::Routed;
 use crate::instance::Instance;
 use crate::pool::Guard;
-use crate::proxy::upstream::{Lease, STARVATION_TIMEOUT, UpstreamProtocol};
+use crate::proxy::upstream::{Lease, Repeatable, STARVATION_TIMEOUT, UpstreamProtocol};
 use crate::proxy::wire::incoming::Incoming;
 use crate::proxy::worker::Worker;
 
@@ -47,7 +47,7 @@ pub(crate) async fn connect(
         if let Some(lease) = worker.upstreams.take_open(&instance, protocol) {
             return Ok(lease);
         }
-        let dialled = Box::pin(dial(worker, context, &instance, protocol)).await;
+        let dialled = Box::pin(dial(worker, context, &instance, protocol, false)).await;
         let error = match dialled {
             Ok(lease) => return Ok(lease),
             Err(error) => error,
@@ -69,13 +69,14 @@ async fn dial(
     context: &RequestContext,
     instance: &Arc<Instance>,
     protocol: UpstreamProtocol,
+    fresh: bool,
 ) -> std::io::Result<Lease> {
     let concurrency = context.with_guard(|guard| guard.concurrency()).unwrap_or(1);
     let upstreams = &worker.upstreams;
     let connected = match instance.address() {
         Some(address) => {
             upstreams
-                .connect(instance, address, protocol, concurrency)
+                .connect(instance, address, protocol, concurrency, fresh)
                 .await
         }
         None => Err(std::io::ErrorKind::AddrNotAvailable.into()),
@@ -87,6 +88,10 @@ async fn dial(
 }
 
 /// Sends `request` on `lease`. Returns the response and the connection that it arrives on.
+///
+/// A request of which nothing was sent on a reused connection goes out on another. An idempotent
+/// one without an answer is sent once more on a new connection (RFC 9110 section 9.2.2): servers
+/// close kept connections, gunicorn even after it has read a request.
 pub(crate) async fn dispatch(
     worker: &Worker,
     context: &Rc<RequestContext>,
@@ -95,6 +100,7 @@ pub(crate) async fn dispatch(
     protocol: UpstreamProtocol,
     deadline: Instant,
 ) -> Result<(Response<Incoming>, Lease), Error> {
+    let mut has_repeated = false;
     loop {
         let instance = context.instance().ok_or(Error::Unreachable)?;
         let may_be_starved = lease.may_be_starved();
@@ -135,10 +141,21 @@ pub(crate) async fn dispatch(
             || debug!(error = %failed.error, reused = lease.is_reused(), "request failed"),
         );
         let is_body_error = failed.is_body_error();
-        request = match failed.unsent {
-            Some(unsent) if lease.is_reused() => {
+        let fresh;
+        request = match failed.request {
+            Some((unsent, Repeatable::Unsent)) if lease.is_reused() => {
                 wait.finish(|_| {});
+                fresh = false;
                 unsent
+            }
+            Some((repeated, Repeatable::Idempotent)) if !has_repeated => {
+                match lease.is_reused() {
+                    true => wait.finish(|_| {}),
+                    false => wait.finish(Guard::failed),
+                }
+                fresh = true;
+                has_repeated = true;
+                repeated
             }
             // The instance is not at fault if the client cut its body.
             _ if context.is_body_broken() => {
@@ -153,9 +170,13 @@ pub(crate) async fn dispatch(
                 return Err(Error::Broken);
             }
         };
-        lease = match worker.upstreams.take_open(&instance, protocol) {
+        let open = match fresh && protocol == UpstreamProtocol::Http1 {
+            true => None,
+            false => worker.upstreams.take_open(&instance, protocol),
+        };
+        lease = match open {
             Some(lease) => lease,
-            None => Box::pin(dial(worker, context, &instance, protocol))
+            None => Box::pin(dial(worker, context, &instance, protocol, fresh))
                 .await
                 .map_err(|_| Error::Unreachable)?,
         };

@@ -100,9 +100,10 @@ impl Http1Conn {
             Ok(head) => head,
             Err(error) => {
                 self.keep_alive = false;
+                let ended = matches!(error, Error::Io(_) | Error::Incomplete);
                 return Err(SendError {
                     error: error.into(),
-                    unsent: upload.into_unsent(),
+                    request: upload.into_repeatable(ended && self.received == 0),
                 });
             }
         };

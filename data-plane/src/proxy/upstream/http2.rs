@@ -17,12 +17,14 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use h2::Reason;
 use h2::client::{Builder, ResponseFuture, SendRequest};
+use http::request::Parts;
 use http::{Request, Response};
 use tokio::net::TcpStream;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::debug;
 
 use super::request_body::UploadBody;
+use super::send_error::{Repeatable, SendError, is_idempotent};
 use crate::proxy::wire::h2::{CONNECTION_WINDOW, Error, SEND_BUFFER, STREAM_WINDOW};
 use crate::proxy::wire::h2_pump::{H2Pump, PumpError};
 use crate::proxy::wire::h2_received::H2Body;
@@ -79,32 +81,60 @@ impl Http2Conn {
     pub(super) async fn send<B: UploadBody>(
         &mut self,
         request: Box<Request<B>>,
-    ) -> Result<Response<Incoming>, h2::Error> {
-        let response = self.start(*request)?;
-        let (head, received) = response.await?.into_parts();
-        let body = Incoming::Http2(H2Body::new(received, &head.headers));
-        Ok(Response::from_parts(head, body))
+    ) -> Result<Response<Incoming>, SendError<B>> {
+        let (head, body) = request.into_parts();
+        if !body.is_end_stream() {
+            let response = self.start(head, body);
+            let received = async { receive(response?).await };
+            return received.await.map_err(|error| SendError {
+                error: error.into(),
+                request: None,
+            });
+        }
+        let copy = is_idempotent(&head.method).then(|| head.clone());
+        let response = self
+            .sender
+            .send_request(Request::from_parts(head, ()), true);
+        let received = async { receive(response?.0).await };
+        received.await.map_err(|error| {
+            let copy = copy.filter(|_| is_unanswered(&error));
+            SendError {
+                request: copy.map(|head| {
+                    let request = Box::new(Request::from_parts(head, body));
+                    (request, Repeatable::Idempotent)
+                }),
+                error: error.into(),
+            }
+        })
     }
 
     /// Sends the head and the available part of the body; spawns a task for the rest.
-    fn start<B: UploadBody>(&mut self, request: Request<B>) -> Result<ResponseFuture, h2::Error> {
-        let (head, body) = request.into_parts();
-        let is_over = body.is_end_stream();
+    fn start<B: UploadBody>(&mut self, head: Parts, body: B) -> Result<ResponseFuture, h2::Error> {
         let head = Request::from_parts(head, ());
-        let (response, stream) = self.sender.send_request(head, is_over)?;
-        if !is_over {
-            let mut pump = H2Pump::new(body, stream);
-            // No waker is needed: the spawned task polls at once.
-            let mut cx = Context::from_waker(Waker::noop());
-            match pump.poll(&mut cx) {
-                Poll::Ready(sent) => end(&mut pump, sent),
-                Poll::Pending => {
-                    tokio::task::spawn_local(send_rest(pump));
-                }
+        let (response, stream) = self.sender.send_request(head, false)?;
+        let mut pump = H2Pump::new(body, stream);
+        // No waker is needed: the spawned task polls at once.
+        let mut cx = Context::from_waker(Waker::noop());
+        match pump.poll(&mut cx) {
+            Poll::Ready(sent) => end(&mut pump, sent),
+            Poll::Pending => {
+                tokio::task::spawn_local(send_rest(pump));
             }
         }
         Ok(response)
     }
+}
+
+async fn receive(response: ResponseFuture) -> Result<Response<Incoming>, h2::Error> {
+    let (head, received) = response.await?.into_parts();
+    let body = Incoming::Http2(H2Body::new(received, &head.headers));
+    Ok(Response::from_parts(head, body))
+}
+
+/// Whether the connection ended without an answer, or the instance refused to process the request
+/// (RFC 9113 section 8.7).
+fn is_unanswered(error: &h2::Error) -> bool {
+    error.is_io() || error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM)
 }
 
 async fn send_rest<B: UploadBody>(mut pump: H2Pump<B>) {

@@ -35,19 +35,14 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// Sends a request. One of which nothing was sent comes back with the error.
+    /// Sends a request. One that can be sent again comes back with the error.
     pub(crate) async fn send<B: UploadBody>(
         &mut self,
         request: Box<Request<B>>,
     ) -> Result<Response<Incoming>, SendError<B>> {
         match &mut self.connection {
             Connection::Http1(connection) => connection.send(request).await,
-            Connection::Http2(connection) => {
-                connection.send(request).await.map_err(|error| SendError {
-                    unsent: None,
-                    error: error.into(),
-                })
-            }
+            Connection::Http2(connection) => connection.send(request).await,
         }
     }
 

@@ -1,6 +1,6 @@
 //! A request that got no response.
 
-use http::Request;
+use http::{Method, Request};
 
 use crate::proxy::wire::h1_error;
 use crate::proxy::wire::incoming;
@@ -9,9 +9,25 @@ use crate::proxy::wire::incoming;
 #[derive(Debug)]
 pub(crate) struct SendError<B> {
     pub(crate) error: incoming::Error,
-    /// The request, if no byte of it was sent and nothing was taken of its body; it can be sent
-    /// again. `None` otherwise.
-    pub(crate) unsent: Option<Box<Request<B>>>,
+    /// The request, if it can be sent again. `None` otherwise.
+    pub(crate) request: Option<(Box<Request<B>>, Repeatable)>,
+}
+
+/// The reason why a request can be sent again (RFC 9110 section 9.2.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Repeatable {
+    /// No byte of it was sent, and nothing was taken of its body.
+    Unsent,
+    /// Its method is idempotent, nothing was taken of its body, and no byte was answered.
+    Idempotent,
+}
+
+/// Whether a request with this method may be processed twice.
+pub(super) fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
+    )
 }
 
 impl<B> SendError<B> {

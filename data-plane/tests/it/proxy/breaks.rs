@@ -154,7 +154,8 @@ async fn a_broken_response_over_tls_is_seen_and_has_no_clean_end() {
         let shaken = shake(address, HOST, &[&root], &[b"http/1.1"], &version::TLS13).await;
         let read = received(shaken.expect("TLS")).await;
         assert!(!read.is_empty(), "{:?}", bytes.escape_ascii().to_string());
-        assert_eq!(instance.requests(), 1);
+        let shown = bytes.escape_ascii().to_string();
+        assert_eq!(instance.requests(), 1, "{shown}");
     }
     stage.stop().await;
 }
@@ -190,7 +191,8 @@ async fn the_head_of_a_broken_response_arrives_over_http2() {
             });
             assert!(failed.await, "a truncated body is an error");
         }
-        assert_eq!(instance.requests(), 1);
+        let shown = bytes.escape_ascii().to_string();
+        assert_eq!(instance.requests(), 1, "{shown}");
     }
     stage.stop().await;
 }

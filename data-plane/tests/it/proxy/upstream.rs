@@ -9,7 +9,8 @@ use crate::front::origin;
 /// Concurrent requests, below the concurrency of the instance.
 const BURST: usize = 64;
 
-/// RFC 9110 section 9.2.2: a request that may have been processed is not retried.
+/// RFC 9110 section 9.2.2: a request that may have been processed is not retried, unless its method
+/// is idempotent.
 #[tokio::test]
 async fn a_request_is_retried_only_if_none_of_it_was_sent() {
     let mut stage = Stage::start().await;
@@ -25,12 +26,106 @@ async fn a_request_is_retried_only_if_none_of_it_was_sent() {
     instance.send(OK).await;
     client.until("ok").await;
     // Closed after reading: the instance may have processed the request.
-    client.send(get("/3", "")).await;
-    assert!(instance.head().await.starts_with("get /3 "));
+    client.send(post("/3")).await;
+    assert!(instance.head().await.starts_with("post /3 "));
     drop(instance);
     let head = client.head().await;
     assert!(head.starts_with("http/1.1 502"), "{head}");
     assert!(stage.visitors.try_recv().is_err(), "it was sent twice");
+    stage.stop().await;
+}
+
+fn post(path: &str) -> String {
+    let host = super::HOST;
+    format!("POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n\r\n")
+}
+
+/// RFC 9110 section 9.2.2: gunicorn with `--max-requests` closes a kept connection behind a request
+/// that it has read.
+#[tokio::test]
+async fn an_idempotent_request_is_sent_once_more_on_a_fresh_connection() {
+    let mut stage = Stage::start().await;
+    let request = |method: &str, fields: &str, body: &str| {
+        format!(
+            "{method} / HTTP/1.1\r\nHost: {}\r\n{fields}\r\n{body}",
+            super::HOST
+        )
+    };
+    let held = "Content-Length: 2\r\nExpect: 100-continue\r\n";
+    for (method, fields, is_repeated) in [
+        ("GET", "", true),
+        ("HEAD", "", true),
+        ("OPTIONS", "", true),
+        ("DELETE", "", true),
+        ("PUT", "Content-Length: 0\r\n", true),
+        // The body was not begun.
+        ("PUT", held, true),
+        ("POST", "Content-Length: 0\r\n", false),
+        ("POST", held, false),
+        ("PATCH", "Content-Length: 0\r\n", false),
+        ("PUT", "Content-Length: 2\r\n", false),
+    ] {
+        let body = if fields == "Content-Length: 2\r\n" {
+            "hi"
+        } else {
+            ""
+        };
+        let mut client = stage.client(request(method, fields, body)).await;
+        let (instance, head) = stage.instance().await;
+        drop(instance);
+        if is_repeated {
+            let (instance, again) = stage.instance().await;
+            assert_eq!(head, again);
+            // Once and no more.
+            drop(instance);
+        }
+        let head = client.head().await;
+        assert!(head.starts_with("http/1.1 502"), "{method}: {head}");
+        no_request(&mut stage).await;
+    }
+    // With a response, and with a byte of one.
+    let mut client = stage.client(get("/", "")).await;
+    drop(stage.instance().await);
+    let (mut instance, _) = stage.instance().await;
+    instance.send(OK).await;
+    client.until("ok").await;
+    client.send(get("/", "")).await;
+    instance.head().await;
+    instance.send("H").await;
+    drop(instance);
+    assert!(client.head().await.starts_with("http/1.1 502"));
+    no_request(&mut stage).await;
+    stage.stop().await;
+}
+
+/// Checks that no request reached the instance meanwhile. Probes are no requests.
+async fn no_request(stage: &mut Stage) {
+    while let Ok(stream) = stage.visitors.try_recv() {
+        let head = Wire::of(stream).maybe_head().await;
+        assert_eq!(head, None, "it was sent too often");
+    }
+}
+
+#[tokio::test]
+async fn an_idempotent_request_is_sent_once_more_over_http2() {
+    let mut stage = Stage::speaking(cless_proto::v1::version_spec::Protocol::H2c).await;
+    let mut client = stage.client(get("/", "")).await;
+    for is_last in [false, true] {
+        let mut connection = super::streams::speaks(&mut stage).await;
+        let accepted = within("a request", connection.accept()).await;
+        let (_, mut respond) = accepted.expect("more").expect("whole");
+        match is_last {
+            false => drop((respond, connection)),
+            true => {
+                respond
+                    .send_response(http::Response::new(()), true)
+                    .expect("sent");
+                tokio::spawn(async move { while connection.accept().await.is_some() {} });
+            }
+        }
+    }
+    assert!(client.head().await.starts_with("http/1.1 200"));
+    client.send(post("/")).await;
     stage.stop().await;
 }
 

@@ -12,6 +12,7 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tracing::debug;
 
 use crate::proxy::upstream::request_body::UploadBody;
+use crate::proxy::upstream::send_error::{Repeatable, is_idempotent};
 use crate::proxy::wire::h1_error::Error;
 
 /// Data up to this length is copied into the buffer, so that both leave in one write.
@@ -29,8 +30,10 @@ pub(super) struct Upload<B> {
     sent: usize,
     /// Data behind `out` that is too long to be copied.
     data: Bytes,
-    /// Some bytes were written, or taken from the body.
-    has_begun: bool,
+    /// Some bytes were written.
+    has_written: bool,
+    /// A frame or an error was taken from the body.
+    has_body_begun: bool,
     /// The instance stopped reading.
     is_cancelled: bool,
 }
@@ -56,7 +59,8 @@ impl<B: UploadBody> Upload<B> {
             out,
             sent: 0,
             data: Bytes::new(),
-            has_begun: false,
+            has_written: false,
+            has_body_begun: false,
             is_cancelled: false,
         }
     }
@@ -72,7 +76,7 @@ impl<B: UploadBody> Upload<B> {
 
     /// Some bytes were written, or taken from the body.
     pub(super) fn has_begun(&self) -> bool {
-        self.has_begun
+        self.has_written || self.has_body_begun
     }
 
     /// Sends nothing more, because the instance stopped reading.
@@ -85,9 +89,19 @@ impl<B: UploadBody> Upload<B> {
         self.request.body_mut().release();
     }
 
-    /// The request, if nothing of it was sent.
-    pub(super) fn into_unsent(self) -> Option<Box<Request<B>>> {
-        (!self.has_begun).then_some(self.request)
+    /// The request, if it can be sent again although the connection failed. `is_unanswered`: it
+    /// failed without a byte of a response.
+    pub(super) fn into_repeatable(
+        self,
+        is_unanswered: bool,
+    ) -> Option<(Box<Request<B>>, Repeatable)> {
+        let repeatable = match self.has_written {
+            _ if self.has_body_begun => return None,
+            false => Repeatable::Unsent,
+            true if is_unanswered && is_idempotent(self.request.method()) => Repeatable::Idempotent,
+            true => return None,
+        };
+        Some((self.request, repeatable))
     }
 
     /// Writes the available bytes. Ready once the request is complete or cancelled.
@@ -120,7 +134,7 @@ impl<B: UploadBody> Upload<B> {
             let body = self.request.body_mut();
             let frame = ready!(Pin::new(&mut *body).poll_frame(cx)).transpose();
             // A frame or error that was taken cannot be sent again.
-            self.has_begun = true;
+            self.has_body_begun = true;
             let frame = frame.map_err(|error| Error::Body(error.into()))?;
             let is_last = body.is_end_stream();
             match frame.map(Frame::into_data) {
@@ -202,7 +216,7 @@ impl<B: UploadBody> Upload<B> {
         if written == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
-        self.has_begun = true;
+        self.has_written = true;
         let of_short = written.min(short.len());
         self.sent += of_short;
         self.data.advance(written - of_short);
