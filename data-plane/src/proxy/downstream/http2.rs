@@ -193,6 +193,7 @@ fn split_tunnel(
         return (Box::new(request), Some(received));
     }
     let mut body = H2Body::new(received, &head.headers);
+    body.drain_on_drop();
     if head.headers.contains_key(header::EXPECT) {
         body.notify_awaited(is_awaited.clone());
     }

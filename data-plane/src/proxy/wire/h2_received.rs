@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::RecvStream;
@@ -18,22 +19,37 @@ use super::h1_framing::decimal;
 /// HTTP/1 as a complete one.
 #[derive(Debug)]
 pub(crate) struct H2Body {
-    stream: RecvStream,
+    /// `None` only while it is dropped.
+    stream: Option<RecvStream>,
     /// Bytes left according to `Content-Length`, which `h2` enforces. `None`: no such field.
     left: Option<u64>,
     is_data_over: bool,
     /// Set when a reader waits for the first bytes.
     is_awaited: Option<Rc<Cell<bool>>>,
+    /// Dropped before its end, the rest is read for a while.
+    is_drained: bool,
 }
+
+/// Limits of the rest of a request that is read and discarded behind its response.
+const MAX_DRAINED: usize = 8 * 1024 * 1024;
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl H2Body {
     pub(crate) fn new(stream: RecvStream, fields: &HeaderMap) -> Self {
         Self {
-            stream,
+            stream: Some(stream),
             left: length(fields),
             is_data_over: false,
             is_awaited: None,
+            is_drained: false,
         }
+    }
+
+    /// Reads the rest of a body that is dropped before its end, within bounds. A reset with
+    /// NO_ERROR behind an early response is legal (RFC 9113 section 8.1), but curl 7.88 then loses
+    /// a response that it has not read.
+    pub(crate) fn drain_on_drop(&mut self) {
+        self.is_drained = true;
     }
 
     /// Sets `is_awaited` when a reader waits for the body, which the client holds back until then.
@@ -45,8 +61,11 @@ impl H2Body {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        let Some(stream) = &mut self.stream else {
+            return Poll::Ready(None);
+        };
         if !self.is_data_over {
-            let Poll::Ready(data) = self.stream.poll_data(cx) else {
+            let Poll::Ready(data) = stream.poll_data(cx) else {
                 if let Some(is_awaited) = self.is_awaited.take() {
                     is_awaited.set(true);
                 }
@@ -56,7 +75,7 @@ impl H2Body {
                 Some(data) => {
                     // A reader takes a frame only if it has room for it, so its capacity is free
                     // again.
-                    self.stream.flow_control().release_capacity(data.len())?;
+                    stream.flow_control().release_capacity(data.len())?;
                     let taken = data.len() as u64;
                     self.left = self.left.map(|left| left.saturating_sub(taken));
                     return Poll::Ready(Some(Ok(Frame::data(data))));
@@ -64,12 +83,12 @@ impl H2Body {
                 None => self.is_data_over = true,
             }
         }
-        let trailers = ready!(self.stream.poll_trailers(cx))?;
+        let trailers = ready!(stream.poll_trailers(cx))?;
         Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {
-        self.stream.is_end_stream()
+        self.stream.as_ref().is_none_or(RecvStream::is_end_stream)
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
@@ -77,6 +96,29 @@ impl H2Body {
             _ if self.is_end_stream() => SizeHint::with_exact(0),
             Some(left) => SizeHint::with_exact(left),
             None => SizeHint::default(),
+        }
+    }
+}
+
+impl Drop for H2Body {
+    fn drop(&mut self) {
+        if self.is_drained
+            && !self.is_end_stream()
+            && let Some(stream) = self.stream.take()
+        {
+            tokio::task::spawn_local(tokio::time::timeout(DRAIN_TIMEOUT, drain(stream)));
+        }
+    }
+}
+
+/// Reads to the end, to a reset, or to the limit.
+async fn drain(mut stream: RecvStream) {
+    let mut left = MAX_DRAINED;
+    while let Some(Ok(data)) = stream.data().await {
+        let released = stream.flow_control().release_capacity(data.len());
+        left = left.saturating_sub(data.len());
+        if left == 0 || released.is_err() {
+            return;
         }
     }
 }

@@ -38,7 +38,7 @@ async fn is_whole(mut body: RecvStream) -> bool {
 }
 
 /// The instance's side of an HTTP/2 connection. Readiness probes send nothing and are skipped.
-async fn speaks(stage: &mut Stage) -> h2::server::Connection<TcpStream, Bytes> {
+pub(super) async fn speaks(stage: &mut Stage) -> h2::server::Connection<TcpStream, Bytes> {
     loop {
         let stream = within("a connection", stage.visitors.recv()).await;
         let shaken = h2::server::handshake(stream.expect("it is dialled"));
@@ -226,5 +226,44 @@ async fn rfc_9110_section_10_1_1_100_reaches_a_stream_when_the_instance_sends_it
         .expect("it is answered");
     assert_eq!(response.status(), 200);
     assert!(is_whole(response.into_body()).await);
+    stage.stop().await;
+}
+
+/// RFC 9113 section 8.1 allows a reset behind an early response, but a client such as curl 7.88
+/// loses a response that it has not read by then.
+#[tokio::test]
+async fn an_early_response_is_not_followed_by_a_reset_at_once() {
+    const EARLY: &str = "HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\nno";
+    let mut stage = Stage::start().await;
+    let mut client = client(&stage).await;
+    for is_local in [false, true] {
+        let host = if is_local { "unknown.localhost" } else { HOST };
+        let request = Request::post(format!("http://{host}/")).body(());
+        let sent = client.send_request(request.expect("a request"), false);
+        let (response, mut upload) = sent.expect("it is taken");
+        if !is_local {
+            let (mut instance, _) = stage.instance().await;
+            instance.send(EARLY).await;
+        }
+        let response = within("a response", response).await.expect("a response");
+        assert!(response.status().is_client_error());
+        assert!(is_whole(response.into_body()).await);
+        // The rest is read and discarded.
+        for _ in 0..40 {
+            upload.reserve_capacity(64 * 1024);
+            let capacity = std::future::poll_fn(|cx| upload.poll_capacity(cx));
+            let capacity = within("capacity", capacity).await.expect("open");
+            let data = vec![0; capacity.expect("no reset")];
+            upload.send_data(data.into(), false).expect("no reset");
+        }
+        upload.send_data(Bytes::new(), true).expect("no reset");
+    }
+    // Not for ever.
+    let (_, mut upload) = post(&mut client, "/endless");
+    let (mut instance, _) = stage.instance().await;
+    instance.send(EARLY).await;
+    let reset = std::future::poll_fn(|cx| upload.poll_reset(cx));
+    let reset = within("a reset", reset).await.expect("a reset");
+    assert_eq!(reset, Reason::NO_ERROR);
     stage.stop().await;
 }
