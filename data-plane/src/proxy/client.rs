@@ -115,6 +115,7 @@ impl ClientConn {
 
     pub(super) fn end_request(&self) {
         self.in_flight.set(self.in_flight.get().saturating_sub(1));
+        self.counters.end_request();
     }
 
     /// Counts a request body that starts or stops waiting for the client.
@@ -139,6 +140,10 @@ impl ClientConn {
     /// from any fixed point.
     pub(super) fn check_timeouts(&self, now: Duration, limits: &Limits) -> Option<CloseReason> {
         let counters = &self.counters;
+        if counters.is_half_closed() {
+            // No event tells of a reset behind the end.
+            self.wake();
+        }
         let snapshot = ConnSnapshot {
             phase: counters.phase(),
             heads: match self.is_http2() {

@@ -6,6 +6,7 @@
 
 mod answers;
 mod breaks;
+mod half_close;
 mod http1;
 mod http2;
 mod limits;
@@ -233,6 +234,18 @@ impl Wire {
         let end = self.stream.read_to_end(&mut self.read);
         let _ = within("the end of the connection", end).await;
         String::from_utf8_lossy(&std::mem::take(&mut self.read)).into_owned()
+    }
+
+    /// Ends the sending side.
+    async fn end(&mut self) {
+        let ended = self.stream.shutdown().await;
+        ended.expect("the other end is there");
+    }
+
+    /// Ends the connection with a reset.
+    fn reset(self) {
+        let set = self.stream.set_zero_linger();
+        set.expect("an option");
     }
 
     /// Checks that no data arrives for [`QUIET`].

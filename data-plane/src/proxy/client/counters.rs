@@ -20,6 +20,10 @@ pub(crate) struct ConnCounters {
     pub(super) blocked: AtomicBool,
     phase: AtomicU8,
     pub(super) heads: AtomicU32,
+    /// Requests that have ended, whose responses are complete or abandoned.
+    ended: AtomicU32,
+    /// The client closed its sending side; the worker then wakes the connection at each tick.
+    is_half_closed: AtomicBool,
     /// An upgrade request was read; later bytes wait for its outcome.
     upgrade_pending: AtomicBool,
     upgrade_outcome: AtomicU8,
@@ -43,6 +47,24 @@ impl ConnCounters {
             1 => ReadPhase::Head,
             _ => ReadPhase::Body,
         }
+    }
+
+    /// Counts a request whose response is complete or abandoned.
+    pub(super) fn end_request(&self) {
+        self.ended.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests that have ended.
+    pub(crate) fn ended(&self) -> u32 {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_half_closed(&self) {
+        self.is_half_closed.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_half_closed(&self) -> bool {
+        self.is_half_closed.load(Ordering::Relaxed)
     }
 
     /// Part of a head was read, and no response is being written.

@@ -7,6 +7,9 @@
 //! its head, reach the client before the connection ends. A client that saw no byte would send the
 //! request again (RFC 9110 section 9.2.2), although it was processed.
 //!
+//! A client that shuts its sending side behind a request still reads the response (RFC 9112 section
+//! 9.6), so hyper sees that end only after the responses. A reset is an error at once.
+//!
 //! Bytes behind an upgrade request stay in `pending` until the outcome of the upgrade is known:
 //! they are of the new protocol, or the next request.
 
@@ -21,7 +24,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
 use crate::proxy::client::ConnCounters;
-use crate::proxy::wire::h1_framing::{FramingError, Inspector};
+use crate::proxy::wire::h1_framing::{FramingError, Inspector, ReadPhase};
 use crate::proxy::wire::vectored_tcp::VectoredTcp;
 
 /// Limit of bytes behind an upgrade whose outcome is unknown.
@@ -101,6 +104,25 @@ impl MeteredIo {
             false => Poll::Pending,
         }
     }
+
+    /// The client ended its sending side. Ready at once, unless a response is due.
+    fn poll_half_closed(&mut self) -> Poll<io::Result<()>> {
+        self.is_ended = true;
+        self.counters.set_half_closed();
+        let is_due = self.inspector.phase() == ReadPhase::Idle
+            && self.inspector.heads() != self.counters.ended();
+        if !is_due {
+            return Poll::Ready(Ok(()));
+        }
+        let stream = match &self.socket {
+            Socket::Left(stream) => &stream.0,
+            Socket::Right(stream) => stream.get_ref().0,
+        };
+        match stream.take_error() {
+            Ok(None) => Poll::Pending,
+            Ok(Some(error)) | Err(error) => Poll::Ready(Err(error)),
+        }
+    }
 }
 
 fn invalid_data(error: FramingError) -> io::Error {
@@ -138,6 +160,9 @@ impl AsyncRead for MeteredIo {
         } else if !this.is_ended {
             ready!(Pin::new(&mut this.socket).poll_read(cx, buf))?;
             this.counters.add_read(buf.filled().len() - before);
+        }
+        if buf.filled().len() == before {
+            return this.poll_half_closed();
         }
         Poll::Ready(this.inspect(buf, before))
     }

@@ -124,13 +124,14 @@ async fn rfc_9112_section_6_3_a_response_with_two_lengths_becomes_502() {
     stage.stop().await;
 }
 
-/// RFC 9112 section 9.5: a client that aborts.
+/// RFC 9112 section 9.5: a client that aborts, by a reset before the response. An end without a
+/// reset may be that of its sending side alone; see `half_close`.
 #[tokio::test]
 async fn a_disconnected_client_cancels_the_request() {
     let mut stage = Stage::start().await;
     // Before the response.
     let (client, mut instance, _) = stage.asked(get("/", "")).await;
-    drop(client);
+    client.reset();
     assert_eq!(instance.rest().await, "");
     // During the response.
     let (mut client, mut instance, _) = stage.asked(get("/", "")).await;
