@@ -119,6 +119,7 @@ fn fuzz_headers() {
                     scheme: "http",
                     host: &host,
                     version,
+                    more_claims: &[],
                 },
                 &id,
             );

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::HeaderName;
+
 /// Options of the proxy. Every limit has a default that is safe on the open internet.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ProxyOptions {
@@ -26,6 +28,11 @@ pub struct ProxyOptions {
     /// Limit of a request head in bytes, at least 8192; longer heads get 431.
     #[arg(long, env = "CLESS_MAX_HEADER_BYTES", default_value_t = 65_536, value_parser = head_bytes)]
     pub max_header_bytes: usize,
+
+    /// Further request fields that only trusted proxies may set, separated by commas. Fields about
+    /// the connection, such as X-Forwarded-* and X-Real-IP, always belong to them.
+    #[arg(long, env = "CLESS_TRUSTED_FIELDS", value_delimiter = ',')]
+    pub trusted_fields: Vec<HeaderName>,
 
     /// Limit of open streams per HTTP/2 connection.
     #[arg(long, env = "CLESS_MAX_STREAMS", default_value_t = 128)]
@@ -103,6 +110,7 @@ impl Default for ProxyOptions {
             max_connections_per_ip: 2_000,
             max_headers: 100,
             max_header_bytes: 65_536,
+            trusted_fields: Vec::new(),
             max_streams: 128,
             max_resets: 200,
             head_timeout: 10,
@@ -161,6 +169,16 @@ impl From<&ProxyOptions> for Limits {
             tunnel_idle: seconds(options.tunnel_idle_timeout),
             tunnel_age: seconds(options.tunnel_max_age),
         }
+    }
+}
+
+impl ProxyOptions {
+    /// The names of `trusted_fields` with `-` in place of `_`.
+    pub(super) fn more_claims(&self) -> Vec<Box<str>> {
+        let names = self.trusted_fields.iter();
+        names
+            .map(|name| name.as_str().replace('_', "-").into())
+            .collect()
     }
 }
 

@@ -102,6 +102,7 @@ impl Proxy {
             pools: dependencies.pools,
             metrics: dependencies.metrics,
             trusted: dependencies.trusted,
+            more_claims: options.more_claims(),
             limits: Limits::from(options),
             conn_limits: ConnLimits::new(options.max_connections, options.max_connections_per_ip),
             tls,

@@ -46,6 +46,8 @@ pub(super) struct ProxyContext {
     pub(super) metrics: Arc<Metrics>,
     /// Networks of peers whose forwarding headers are trusted.
     pub(super) trusted: Vec<IpNet>,
+    /// Names of further fields about the connection that only a trusted peer may set.
+    pub(super) more_claims: Vec<Box<str>>,
     pub(super) limits: Limits,
     pub(super) conn_limits: ConnLimits,
     /// `None`: HTTPS is not served.

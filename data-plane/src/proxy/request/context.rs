@@ -108,6 +108,11 @@ impl RequestContext {
         &self.id
     }
 
+    /// Names of further fields that an untrusted peer must not set.
+    pub(crate) fn more_claims(&self) -> &[Box<str>] {
+        &self.worker.proxy.more_claims
+    }
+
     /// Adds the trace context to the fields for the instance, if requests are traced.
     pub(crate) fn set_trace_context(&self, fields: &mut HeaderMap) {
         let trace = self

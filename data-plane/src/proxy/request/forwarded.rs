@@ -1,13 +1,96 @@
 //! The fields that describe the origin of a request. Pure.
 //!
-//! `X-Forwarded-For`, `-Proto`, `-Host` and `Via` are set. A client's own values and `Forwarded`
-//! (RFC 7239) are removed. Those of a peer that the operator trusts are kept and extended.
+//! `X-Forwarded-For`, `-Proto`, `-Host` and `Via` are set. Every other field that claims to
+//! describe the connection is removed ([`is_origin_claim`]). Those of a peer that the operator
+//! trusts are kept and extended.
+//!
+//! Servers of CGI and WSGI fold `_` and `-` into one variable, so a spelling with an underscore is
+//! the same field. No proxy writes one, so it is removed from all peers.
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderValue, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
-use super::headers::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, REQUEST_ID, append_via};
+use super::headers::{
+    FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, REQUEST_ID, append_via, is_hop_by_hop,
+    remove_all,
+};
+
+/// Fields beside `X-Forwarded*` from which common servers, frameworks and balancers take the
+/// client's address, the scheme, the host or the target.
+const ORIGIN_CLAIMS: [&str; 28] = [
+    "cf-connecting-ip",
+    "cf-connecting-ipv6",
+    "client-ip",
+    "cluster-client-ip",
+    "fastly-client-ip",
+    "forwarded",
+    "forwarded-for",
+    "forwarded-for-ip",
+    "front-end-https",
+    "proxy",
+    "proxy-client-ip",
+    "true-client-ip",
+    "wl-proxy-client-ip",
+    "wl-proxy-ssl",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-envoy-external-address",
+    "x-forward-for",
+    "x-host",
+    "x-original-forwarded-for",
+    "x-original-host",
+    "x-original-url",
+    "x-real-ip",
+    "x-remote-addr",
+    "x-remote-ip",
+    "x-rewrite-url",
+    "x-scheme",
+    "x-url-scheme",
+];
+
+/// Equality if `_` is read as `-`.
+fn equals_folded(name: &str, plain: &str) -> bool {
+    name.len() == plain.len()
+        && name
+            .bytes()
+            .zip(plain.bytes())
+            .all(|(a, b)| a == b || (a == b'_' && b == b'-'))
+}
+
+fn starts_folded(name: &str, prefix: &str) -> bool {
+    let begin = name.get(..prefix.len());
+    begin.is_some_and(|begin| equals_folded(begin, prefix))
+}
+
+/// Whether a field claims to describe the connection, in any spelling. `more`: names that the
+/// operator adds, with `-`.
+pub(crate) fn is_origin_claim(name: &HeaderName, more: &[Box<str>]) -> bool {
+    let name = name.as_str();
+    let is_listed = match name.as_bytes().first() {
+        Some(b'x') => {
+            starts_folded(name, "x-forwarded")
+                || ORIGIN_CLAIMS.iter().any(|claim| equals_folded(name, claim))
+        }
+        Some(b'c' | b'f' | b'p' | b't' | b'w') => {
+            ORIGIN_CLAIMS.iter().any(|claim| equals_folded(name, claim))
+        }
+        _ => false,
+    };
+    is_listed || more.iter().any(|more| equals_folded(name, more))
+}
+
+/// Whether a field is another spelling of one that cless sets, removes or frames a message by.
+fn is_misspelt(name: &HeaderName, more: &[Box<str>]) -> bool {
+    if !name.as_str().contains('_') {
+        return false;
+    }
+    let plain = name.as_str().replace('_', "-");
+    is_origin_claim(name, more)
+        || matches!(&*plain, "content-length" | "content-type")
+        || plain == REQUEST_ID.as_str()
+        || HeaderName::try_from(plain).is_ok_and(|plain| is_hop_by_hop(&plain))
+}
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RequestOrigin<'a> {
@@ -22,16 +105,21 @@ pub(crate) struct RequestOrigin<'a> {
     /// The requested host, as the client wrote it.
     pub(crate) host: &'a HeaderValue,
     pub(crate) version: Version,
+    /// Names of further fields that an untrusted peer must not set, in lower case with `-`.
+    pub(crate) more_claims: &'a [Box<str>],
 }
 
 /// Sets the fields of a request with this id.
 pub(crate) fn set_forwarded(headers: &mut HeaderMap, origin: RequestOrigin<'_>, id: &HeaderValue) {
     // Space for all of them and `Host` is reserved once.
     headers.reserve(6);
+    let more = origin.more_claims;
+    remove_all(headers, |name| {
+        is_misspelt(name, more) || (!origin.is_trusted && is_origin_claim(name, more))
+    });
     if origin.is_trusted {
         append_peer(headers, origin);
     } else {
-        headers.remove(header::FORWARDED);
         headers.insert(FORWARDED_FOR, origin.peer_text.clone());
     }
     if !origin.is_trusted || !headers.contains_key(FORWARDED_PROTO) {
@@ -42,6 +130,16 @@ pub(crate) fn set_forwarded(headers: &mut HeaderMap, origin: RequestOrigin<'_>, 
     }
     headers.insert(REQUEST_ID, id.clone());
     append_via(headers, origin.version);
+}
+
+/// Whether a trusted peer received the request over HTTPS. The first value of a chain is that of
+/// the client.
+pub(crate) fn is_https_at_trusted_peer(headers: &HeaderMap, is_trusted: bool) -> bool {
+    is_trusted
+        && headers.get(FORWARDED_PROTO).is_some_and(|proto| {
+            let first = proto.as_bytes().split(|byte| *byte == b',').next();
+            first.is_some_and(|first| first.trim_ascii().eq_ignore_ascii_case(b"https"))
+        })
 }
 
 /// Appends the peer to its own fields.
@@ -73,6 +171,7 @@ mod tests {
     use http::HeaderName;
 
     fn forwarded(fields: &[(&str, &str)], is_trusted: bool) -> HeaderMap {
+        let more_claims = &["x-tenant-ip".into()];
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(
@@ -87,6 +186,7 @@ mod tests {
             scheme: "http",
             host: &HeaderValue::from_static("hello.localhost:8080"),
             version: Version::HTTP_11,
+            more_claims,
         };
         set_forwarded(&mut headers, origin, &HeaderValue::from_static("id"));
         headers
@@ -108,6 +208,93 @@ mod tests {
         assert_eq!(headers["x-forwarded-proto"], "http");
         assert_eq!(headers["x-forwarded-host"], "hello.localhost:8080");
         assert!(!headers.contains_key("forwarded"));
+    }
+
+    /// The fields at the instance of a request with `name: evil`, that are not those of a request
+    /// without it.
+    fn kept(name: &str, is_trusted: bool) -> bool {
+        let headers = forwarded(&[(name, "evil")], is_trusted);
+        headers
+            .values()
+            .any(|value| value.as_bytes().starts_with(b"evil"))
+    }
+
+    /// All spellings of `name` in which any of its dashes is an underscore.
+    fn spellings(name: &str) -> Vec<String> {
+        let mut all = vec![String::new()];
+        for letter in name.chars() {
+            let ends: &[char] = if letter == '-' {
+                &['-', '_']
+            } else {
+                &[letter]
+            };
+            all = all
+                .iter()
+                .flat_map(|begin| ends.iter().map(move |end| format!("{begin}{end}")))
+                .collect();
+        }
+        all
+    }
+
+    #[test]
+    fn no_spelling_of_a_field_about_the_connection_passes_from_an_untrusted_peer() {
+        let named = [
+            "x-forwarded",
+            "x-forwarded-for",
+            "x-forwarded-proto",
+            "x-forwarded-host",
+            "x-forwarded-port",
+            "x-forwarded-prefix",
+            "x-forwarded-ssl",
+            "x-forwarded-scheme",
+            "x-forwarded-server",
+            "x-forwarded-client-cert",
+            "x-tenant-ip",
+            "x-request-id",
+        ];
+        for name in named.iter().chain(&ORIGIN_CLAIMS) {
+            for spelling in spellings(name) {
+                assert!(!kept(&spelling, false), "{spelling}");
+                assert!(!kept(&spelling.to_uppercase(), false), "{spelling}");
+                // A trusted peer's own pass, but never a spelling that the app may mix up. The
+                // request id was read before.
+                let is_plain = spelling == *name && *name != "x-request-id";
+                assert_eq!(kept(&spelling, true), is_plain, "{spelling}");
+            }
+        }
+        for framing in [
+            "content_length",
+            "transfer_encoding",
+            "Content_Type",
+            "proxy_authorization",
+        ] {
+            assert!(!kept(framing, false) && !kept(framing, true), "{framing}");
+        }
+        for other in [
+            "x-for",
+            "x_custom",
+            "cookie",
+            "true-client",
+            "x-api-key",
+            "forward",
+            "proxyx",
+        ] {
+            assert!(kept(other, false) && kept(other, true), "{other}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn only_what_equals_a_known_name_is_removed(name in "[a-z_-]{1,20}") {
+            let plain = name.replace('_', "-");
+            let is_known = plain.starts_with("x-forwarded")
+                || ORIGIN_CLAIMS.contains(&&*plain)
+                || plain == "x-tenant-ip"
+                || plain == "x-request-id"
+                || (name.contains('_') && (matches!(&*plain, "content-length" | "content-type")
+                    || is_hop_by_hop(&HeaderName::try_from(plain.as_str()).unwrap())));
+            proptest::prop_assert_eq!(kept(&name, false), !is_known);
+        }
     }
 
     #[test]

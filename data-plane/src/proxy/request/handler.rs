@@ -18,7 +18,7 @@ use super::error::{ALLOW, Error};
 use super::forwarded::{self, RequestOrigin};
 use super::h2_websocket::{self, ExpectedAccept};
 use super::headers;
-use super::route::{Routed, route_and_admit};
+use super::route::{Routed, mark_for_caches, route_and_admit};
 use super::tunnel::{self, Tunnel};
 use crate::proxy::client::{ClientConn, Transport};
 use crate::proxy::log::access::LoggedRequest;
@@ -26,7 +26,7 @@ use crate::proxy::log::server_timing::server_timing;
 use crate::proxy::upstream::{Lease, UpstreamProtocol};
 use crate::proxy::wire::incoming::Incoming;
 use crate::proxy::worker::Worker;
-use crate::route::Protocol;
+use crate::route::{Affinity, Protocol};
 
 const MAX_FORWARDS: HeaderName = header::MAX_FORWARDS;
 
@@ -122,8 +122,16 @@ fn local_response(
     }
     if let Some(port) = worker.proxy.redirect_port
         && *client.transport() == Transport::Plain
+        && !forwarded::is_https_at_trusted_peer(fields, client.is_trusted)
     {
         return Some(redirect(request, port));
+    }
+    // RFC 9110 section 7.4. A trusted peer may have ended TLS.
+    if request.uri().scheme() == Some(&Scheme::HTTPS)
+        && *client.transport() == Transport::Plain
+        && !client.is_trusted
+    {
+        return Some(Err(Error::Misdirected));
     }
     if *request.method() == Method::OPTIONS && forwards_left(request) == Some(0) {
         let mut response = Response::new(ResponseBody::empty());
@@ -252,6 +260,7 @@ fn set_upstream_fields(
         scheme: client.scheme(),
         host: host.unwrap_or(&none),
         version: head.version,
+        more_claims: context.more_claims(),
     };
     forwarded::set_forwarded(&mut head.headers, origin, context.id());
     context.set_trace_context(&mut head.headers);
@@ -337,6 +346,10 @@ fn client_response(
     let keeps_upgrade = switched && !is_stream;
     headers::prepare_response(&mut head.headers, context.id(), keeps_upgrade, head.version);
     head.version = Version::HTTP_11;
+    let settings = &routed.route.settings;
+    if settings.affinity != Affinity::None || settings.version_header {
+        mark_for_caches(&mut head.headers, settings, routed.cookie.is_some());
+    }
     if let Some(cookie) = &routed.cookie {
         head.headers.append(header::SET_COOKIE, cookie.clone());
     }

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
 
 use super::error::Error;
+use super::forwarded::is_origin_claim;
 use crate::route::normalize;
 
 /// The request id, which all logs contain.
@@ -23,7 +24,7 @@ pub(crate) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forward
 const MAX_REQUEST_ID: usize = 128;
 
 /// Whether a field is hop-by-hop even if `Connection` does not name it.
-fn is_hop_by_hop(name: &HeaderName) -> bool {
+pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
         "connection"
@@ -210,19 +211,16 @@ pub(crate) fn prepare_response(
 /// that (RFC 9110 section 6.5.1).
 pub(crate) fn prepare_trailers(trailers: &mut HeaderMap) {
     let forbidden = |name: &HeaderName| {
-        let name = name.as_str();
-        [REQUEST_ID, FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST]
-            .iter()
-            .any(|set| name == set.as_str())
+        is_origin_claim(name, &[])
+            || *name == REQUEST_ID
             || matches!(
-                name,
+                name.as_str(),
                 "authorization"
                     | "content-encoding"
                     | "content-length"
                     | "content-type"
                     | "cookie"
                     | "expect"
-                    | "forwarded"
                     | "host"
                     | "set-cookie"
                     | "trailer"
@@ -233,7 +231,7 @@ pub(crate) fn prepare_trailers(trailers: &mut HeaderMap) {
     remove_all(trailers, forbidden);
 }
 
-fn remove_all(headers: &mut HeaderMap, which: impl Fn(&HeaderName) -> bool) {
+pub(super) fn remove_all(headers: &mut HeaderMap, which: impl Fn(&HeaderName) -> bool) {
     while let Some(name) = headers.keys().find(|name| which(name)).cloned() {
         headers.remove(name);
     }
@@ -270,6 +268,37 @@ pub(crate) fn request_id(headers: &HeaderMap, trusted: bool, random: u128) -> He
     });
     id.set_sensitive(true);
     id
+}
+
+/// Whether a field that lists names has this one, or `*`.
+pub(crate) fn names(headers: &HeaderMap, list: &HeaderName, name: &HeaderName) -> bool {
+    headers
+        .get_all(list)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .any(|found| found == b"*" || found.eq_ignore_ascii_case(name.as_str().as_bytes()))
+}
+
+/// Forbids shared caches to store a response (RFC 9111 section 5.2.2.7).
+pub(crate) fn make_private(headers: &mut HeaderMap) {
+    let mut kept = Vec::new();
+    for field in headers.get_all(header::CACHE_CONTROL) {
+        for directive in field.as_bytes().split(|byte| *byte == b',') {
+            let directive = directive.trim_ascii();
+            let name = directive.split(|byte| *byte == b'=').next();
+            let name = name.unwrap_or_default().trim_ascii().to_ascii_lowercase();
+            // A list of fields behind `private` limits it to them.
+            if !matches!(&*name, b"" | b"public" | b"s-maxage" | b"private") {
+                kept.extend_from_slice(directive);
+                kept.extend_from_slice(b", ");
+            }
+        }
+    }
+    kept.extend_from_slice(b"private");
+    if let Ok(value) = HeaderValue::from_bytes(&kept) {
+        headers.insert(header::CACHE_CONTROL, value);
+    }
 }
 
 /// Whether the caller uses gRPC, so that it reads `grpc-status` and not the HTTP status.

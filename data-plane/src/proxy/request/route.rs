@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{HeaderValue, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 
 use super::context::RequestContext;
 use super::error::Error;
@@ -12,7 +12,7 @@ use crate::pool::Refusal;
 use crate::proxy::client::Transport;
 use crate::proxy::worker::Worker;
 use crate::proxy::worker::targets::VersionTarget;
-use crate::route::{Affinity, Choice, Route, VersionSelector, choose};
+use crate::route::{Affinity, Choice, Route, Settings, VersionSelector, choose};
 
 /// The cookie of `affinity: cookie`.
 const AFFINITY_COOKIE: &str = "cless-affinity";
@@ -25,6 +25,27 @@ pub(crate) struct Routed {
     pub(crate) target: Rc<VersionTarget>,
     /// Sets the affinity cookie. `None`: the request has a key, or needs none.
     pub(crate) cookie: Option<HeaderValue>,
+}
+
+/// Has shared caches tell the versions apart: one stored response must not give all users the
+/// version, or the key, of one. `is_new_key`: the response sets the affinity cookie.
+pub(crate) fn mark_for_caches(headers: &mut HeaderMap, settings: &Settings, is_new_key: bool) {
+    let affinity = match &settings.affinity {
+        Affinity::None => None,
+        Affinity::Cookie => Some(header::COOKIE),
+        Affinity::Header(name) => Some(name.clone()),
+    };
+    let version = settings
+        .version_header
+        .then_some(HeaderName::from_static(VERSION_HEADER));
+    for name in affinity.into_iter().chain(version) {
+        if !headers::names(headers, &header::VARY, &name) {
+            headers.append(header::VARY, name.into());
+        }
+    }
+    if is_new_key {
+        headers::make_private(headers);
+    }
 }
 
 /// Selects a version and waits for a permit of one of its instances. If the version is deleted

@@ -70,3 +70,43 @@ async fn malformed_responses_become_502() {
     }
     stage.stop().await;
 }
+
+/// RFC 9111 section 4.1: a shared cache in front must not give all users one version and one key.
+#[tokio::test]
+async fn a_shared_cache_does_not_pin_everyone_to_one_version() {
+    use cless_proto::v1 as pb;
+    use pb::affinity::Kind;
+    for (kind, name, vary) in [
+        (Kind::Cookie, "", "vary: accept\r\nvary: cookie\r\n"),
+        (Kind::Header, "x-user", "vary: accept\r\nvary: x-user\r\n"),
+        (Kind::None, "", "vary: accept\r\nvary: cless-version\r\n"),
+    ] {
+        let shape = |route: &mut pb::Route| {
+            if let Some(settings) = &mut route.settings {
+                settings.version_header = Some(kind == Kind::None);
+                settings.affinity = Some(pb::Affinity {
+                    kind: kind.into(),
+                    header: name.to_owned(),
+                });
+            }
+        };
+        let mut stage = Stage::with(shape, |_| ()).await;
+        let mut client = stage.client(get("/", "")).await;
+        let (mut instance, _) = stage.instance().await;
+        let public = "HTTP/1.1 200 OK\r\ncache-control: public, max-age=60\r\n\
+                      vary: Accept\r\ncontent-length: 2\r\n\r\nok";
+        instance.send(public).await;
+        let head = client.head().await;
+        assert!(head.contains(vary), "{head}");
+        let is_private = head.contains("cache-control: max-age=60, private\r\n");
+        assert_eq!(is_private, kind == Kind::Cookie, "{head}");
+        client.until("ok").await;
+        // A client that has the key gets no cookie, and its response may be stored for that cookie.
+        client.send(get("/", "Cookie: cless-affinity=1\r\n")).await;
+        instance.head().await;
+        instance.send(public).await;
+        let head = client.head().await;
+        assert!(head.contains(vary) && head.contains("public"), "{head}");
+        stage.stop().await;
+    }
+}

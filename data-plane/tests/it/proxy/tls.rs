@@ -194,6 +194,53 @@ async fn rfc_9110_section_15_4_9_plain_http_redirects_to_https() {
     stage.stop().await;
 }
 
+/// A balancer that ended TLS says so; a redirect would come back for ever.
+#[tokio::test]
+async fn a_request_that_a_trusted_peer_received_over_https_is_not_redirected() {
+    let folder = tempfile::tempdir().expect("a folder");
+    certify(folder.path(), "a", &[HOST]);
+    let https = "X-Forwarded-Proto: https\r\n";
+    for is_trusted in [false, true] {
+        let with_tls = with_folder(folder.path(), true);
+        let choose = |options: &mut Options| {
+            with_tls(options);
+            if is_trusted {
+                options.trusted_proxies = vec!["127.0.0.0/8".parse().expect("a network")];
+            }
+        };
+        let mut stage = Stage::with(|_| (), choose).await;
+        let mut client = stage.client(get("/", https)).await;
+        if is_trusted {
+            let (mut instance, head) = stage.instance().await;
+            assert!(head.contains("x-forwarded-proto: https\r\n"), "{head}");
+            super::answers_ok(&mut instance, &mut client).await;
+            client.send(get("/", "X-Forwarded-Proto: http\r\n")).await;
+        }
+        let head = client.head().await;
+        assert!(head.starts_with("http/1.1 308"), "{head}");
+        stage.stop().await;
+    }
+}
+
+/// RFC 9110 section 7.4: a request for `https` on a connection without TLS.
+#[tokio::test]
+async fn an_https_target_without_tls_is_misdirected() {
+    let stage = Stage::start().await;
+    let request = format!("GET https://{HOST}/ HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
+    let mut client = stage.client(request).await;
+    let head = client.head().await;
+    assert!(head.starts_with("http/1.1 421"), "{head}");
+    let stream = TcpStream::connect(stage.address).await.expect("it accepts");
+    let shaken = within("a handshake", h2::client::handshake(stream)).await;
+    let (mut client, connection) = shaken.expect("HTTP/2");
+    tokio::spawn(connection);
+    let request = http::Request::get(format!("https://{HOST}/")).body(());
+    let sent = client.send_request(request.expect("a request"), true);
+    let response = within("a response", sent.expect("it is taken").0).await;
+    assert_eq!(response.expect("a response").status(), 421);
+    stage.stop().await;
+}
+
 #[tokio::test]
 async fn a_stopping_node_does_not_wait_for_silent_tls_connections() {
     let folder = tempfile::tempdir().expect("a folder");

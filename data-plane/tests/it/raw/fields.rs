@@ -115,6 +115,7 @@ async fn hop_by_hop_fields_are_not_forwarded() {
         with("RFC 9110 7.8 Upgrade that Connection does not name", "Upgrade: websocket", Expected::Passed(|seen| seen.all("upgrade").is_empty())),
         with("RFC 9113 3.1 Upgrade to h2c", "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__", Expected::Passed(|seen| seen.all("upgrade").is_empty() && seen.all("http2-settings").is_empty())),
         with("RFC 7239 8.1 what a client says of its hops", "X-Forwarded-For: 9.9.9.9\r\nForwarded: for=9.9.9.9\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: b", Expected::Passed(|seen| seen.all("x-forwarded-for") == ["127.0.0.1"] && seen.all("forwarded").is_empty() && seen.all("x-forwarded-proto") == ["http"] && seen.all("x-forwarded-host") == ["a.localhost"])),
+        with("RFC 3875 4.1.18 the same spelt with underscores", "X_Forwarded_For: 6.6.6.6\r\nX-Forwarded_Host: evil\r\nx_real-ip: 6.6.6.6\r\nX-Real-IP: 6.6.6.6\r\nProxy: evil\r\nX_Request_Id: 6.6.6.6", Expected::Passed(|seen| seen.all("x-forwarded-for") == ["127.0.0.1"] && ["x_forwarded_for", "x-forwarded_host", "x_real-ip", "x-real-ip", "proxy", "x_request_id"].iter().all(|name| seen.all(name).is_empty()))),
         with("RFC 9110 7.6.3 Via is added to", "Via: 1.0 fred", Expected::Passed(|seen| seen.all("via").join(", ") == "1.0 fred, 1.1 cless")),
     ])
     .await;

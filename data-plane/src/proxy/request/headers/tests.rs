@@ -175,3 +175,37 @@ fn a_request_id_is_kept_only_from_a_trusted_peer() {
     let made = request_id(&headers, false, u128::MAX);
     assert_eq!(made, "f".repeat(32).as_str());
 }
+
+#[test]
+fn rfc_9111_section_5_2_2_7_a_private_response_is_not_shared() {
+    for (given, expected) in [
+        (&[][..], "private"),
+        (&["public, max-age=60"], "max-age=60, private"),
+        (
+            &["Public", "S-MaxAge=9,max-age=60, immutable"],
+            "max-age=60, immutable, private",
+        ),
+        (&["no-store"], "no-store, private"),
+        (&["private=\"set-cookie\""], "private"),
+    ] {
+        let fields: Vec<_> = given
+            .iter()
+            .map(|value| ("cache-control", *value))
+            .collect();
+        let mut headers = map(&fields);
+        make_private(&mut headers);
+        let all: Vec<_> = headers.get_all("cache-control").iter().collect();
+        assert_eq!(all, [expected], "{given:?}");
+    }
+}
+
+#[test]
+fn a_list_of_names_is_searched_without_case() {
+    let headers = map(&[("vary", "Accept, COOKIE"), ("vary", "x")]);
+    for (name, listed) in [("cookie", true), ("x", true), ("cook", false)] {
+        let name = HeaderName::from_static(name);
+        assert_eq!(names(&headers, &header::VARY, &name), listed, "{name}");
+    }
+    let all = map(&[("vary", "*")]);
+    assert!(names(&all, &header::VARY, &header::COOKIE));
+}
