@@ -25,6 +25,10 @@ pub struct ProxyOptions {
     #[arg(long, env = "CLESS_MAX_HEADERS", default_value_t = 100)]
     pub max_headers: usize,
 
+    /// Limit of fields in a response head of an instance over HTTP/1; longer heads become 502.
+    #[arg(long, env = "CLESS_MAX_RESPONSE_HEADERS", default_value_t = 256)]
+    pub max_response_headers: usize,
+
     /// Limit of a request head in bytes, at least 8192; longer heads get 431.
     #[arg(long, env = "CLESS_MAX_HEADER_BYTES", default_value_t = 65_536, value_parser = head_bytes)]
     pub max_header_bytes: usize,
@@ -109,6 +113,7 @@ impl Default for ProxyOptions {
             max_connections: 20_000,
             max_connections_per_ip: 2_000,
             max_headers: 100,
+            max_response_headers: 256,
             max_header_bytes: 65_536,
             trusted_fields: Vec::new(),
             max_streams: 128,
@@ -142,6 +147,8 @@ fn head_bytes(given: &str) -> Result<usize, String> {
 /// The limits on clients, parsed.
 #[derive(Debug, Clone)]
 pub(super) struct Limits {
+    /// Fields of a response head over HTTP/1.
+    pub(super) max_response_headers: usize,
     pub(super) max_headers: usize,
     pub(super) max_header_bytes: usize,
     pub(super) max_streams: u32,
@@ -159,6 +166,7 @@ impl From<&ProxyOptions> for Limits {
         let seconds = |seconds: u64| Duration::from_secs(seconds.max(1));
         Self {
             max_headers: options.max_headers,
+            max_response_headers: options.max_response_headers.clamp(1, MAX_RESPONSE_FIELDS),
             max_header_bytes: options.max_header_bytes.max(MIN_HEAD_BYTES),
             max_streams: options.max_streams.max(1),
             max_resets: options.max_resets,
@@ -171,6 +179,9 @@ impl From<&ProxyOptions> for Limits {
         }
     }
 }
+
+/// Upper bound of `--max-response-headers`: a field takes 32 bytes while a head is parsed.
+const MAX_RESPONSE_FIELDS: usize = 16 * 1024;
 
 impl ProxyOptions {
     /// The names of `trusted_fields` with `-` in place of `_`.

@@ -6,11 +6,11 @@
 //! ```
 //!
 //! [`context`] holds the request and its instance permit until both bodies end. [`headers`],
-//! [`forwarded`] and [`h2_websocket`] are pure. [`error`] lists every response that cless
+//! [`forwarded`], `origin_claims` and [`h2_websocket`] are pure. [`error`] lists every response that cless
 //! generates.
 
 pub(crate) mod body;
-mod context;
+pub(crate) mod context;
 mod dispatch;
 pub(crate) mod error;
 mod error_response;
@@ -18,5 +18,6 @@ pub(crate) mod forwarded;
 pub(crate) mod h2_websocket;
 pub(crate) mod handler;
 pub(crate) mod headers;
+mod origin_claims;
 mod route;
 pub(crate) mod tunnel;

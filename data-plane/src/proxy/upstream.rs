@@ -61,13 +61,17 @@ pub(crate) enum UpstreamProtocol {
 pub(crate) struct Upstreams {
     conns: Rc<OpenConns>,
     peers: Peers,
+    /// Limit of the fields of a response head over HTTP/1.
+    max_fields: usize,
 }
 
 impl Upstreams {
-    pub(crate) fn new(peers: Peers) -> Self {
+    /// `max_fields`: limit of the fields of a response head over HTTP/1.
+    pub(crate) fn new(peers: Peers, max_fields: usize) -> Self {
         Self {
             conns: Rc::default(),
             peers,
+            max_fields,
         }
     }
 
@@ -179,7 +183,7 @@ impl Upstreams {
         address: SocketAddr,
     ) -> std::io::Result<Lease> {
         let (sleeps, open) = (instance.pause_count(), instance.connection());
-        let connection = Http1Conn::new(dial(address).await?, open);
+        let connection = Http1Conn::new(dial(address).await?, self.max_fields, open);
         Ok(self.lease(instance, Connection::Http1(connection), sleeps, false))
     }
 

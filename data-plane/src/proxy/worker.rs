@@ -111,7 +111,7 @@ impl Worker {
         Self {
             log_buffer: RefCell::new(proxy.access_log.clone().map(AccessLogBuffer::new)),
             spans: RefCell::new(proxy.tracer.as_ref().map(Tracer::spans)),
-            upstreams: Upstreams::new(peers),
+            upstreams: Upstreams::new(peers, proxy.limits.max_response_headers),
             targets: VersionTargets::default(),
             rng: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
             clients: RefCell::default(),

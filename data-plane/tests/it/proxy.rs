@@ -9,6 +9,7 @@ mod breaks;
 mod half_close;
 mod http1;
 mod http2;
+mod interim;
 mod limits;
 mod log;
 mod long;

@@ -5,8 +5,8 @@
 //! connection to be `Send`.
 
 use std::io;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::task::Poll;
 
 use crate::proxy::wire::h1_framing::{FramingError, Inspector, ReadPhase};
@@ -31,6 +31,9 @@ pub(crate) struct ConnCounters {
     framing_error: OnceLock<(u32, FramingError)>,
     /// The current response is broken: the socket writes what it has, and then fails.
     is_cut: AtomicBool,
+    /// Interim responses that the socket is to write.
+    has_interim: AtomicBool,
+    interim: Mutex<Vec<u8>>,
     /// A response to write before the connection is closed.
     final_response: OnceLock<Vec<u8>>,
 }
@@ -133,6 +136,28 @@ impl ConnCounters {
     /// fails, so a body that breaks reports this and stays pending.
     pub(crate) fn cut_after_flush(&self) {
         self.is_cut.store(true, Ordering::Relaxed);
+    }
+
+    /// Has the socket write an interim response, at the next flush. Valid only before the response.
+    pub(crate) fn add_interim(&self, bytes: &[u8]) {
+        let mut interim = self.interim.lock().unwrap_or_else(PoisonError::into_inner);
+        interim.extend_from_slice(bytes);
+        self.has_interim.store(true, Ordering::Relaxed);
+    }
+
+    /// Interim responses are not written yet.
+    pub(crate) fn has_interim(&self) -> bool {
+        self.has_interim.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn take_interim(&self) -> Vec<u8> {
+        std::mem::take(&mut *self.interim.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn interim_written(&self) {
+        let interim = self.interim.lock().unwrap_or_else(PoisonError::into_inner);
+        self.has_interim
+            .store(!interim.is_empty(), Ordering::Relaxed);
     }
 
     pub(crate) fn is_cut(&self) -> bool {

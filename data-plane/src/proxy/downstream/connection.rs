@@ -239,7 +239,7 @@ async fn serve_http1(
     }
     let service = service_fn(|request: Request<_>| {
         let request = Box::new(request.map(Incoming::Http1Request));
-        let response = handler::handle(worker.clone(), client.clone(), request);
+        let response = handler::handle(worker.clone(), client.clone(), request, None);
         response.map(Ok::<_, Infallible>)
     });
     let connection = builder.serve_connection(TokioIo::new(io), service);

@@ -8,7 +8,6 @@
 //!                   H2Body ◄─ RecvStream               (tunnel::run ◄─► H2ByteStream)
 //! ```
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -27,6 +26,7 @@ use super::drive::drive;
 use super::metered_io::MeteredIo;
 use crate::proxy::client::ClientConn;
 use crate::proxy::request::body::ResponseBody;
+use crate::proxy::request::context::StreamSignals;
 use crate::proxy::request::{h2_websocket, handler, tunnel};
 use crate::proxy::wire::h2::{CONNECTION_WINDOW, Error, SEND_BUFFER, STREAM_WINDOW};
 use crate::proxy::wire::h2_byte_stream::H2ByteStream;
@@ -107,12 +107,17 @@ async fn serve_stream(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
 ) {
-    let is_awaited = Rc::new(Cell::new(false));
-    let (request, tunnel_input) = split_tunnel(request, &is_awaited);
+    let signals = Rc::new(StreamSignals::default());
+    let (request, tunnel_input) = split_tunnel(request, &signals);
     // In a block, so that later variables reuse the space of the response future.
     let response = {
-        let response = pin!(handler::handle(worker.clone(), client.clone(), request));
-        response_or_reset(&client, response, &mut respond, &is_awaited).await
+        let response = pin!(handler::handle(
+            worker.clone(),
+            client.clone(),
+            request,
+            Some(signals.clone())
+        ));
+        response_or_reset(&client, response, &mut respond, &signals).await
     };
     let Some(response) = response else { return };
     let (mut head, body) = response.into_parts();
@@ -184,7 +189,7 @@ async fn until_written(client: &ClientConn, pump: &mut H2Pump<ResponseBody>) {
 /// The request with its body, and the receiving half of a stream that may become a tunnel.
 fn split_tunnel(
     request: Request<RecvStream>,
-    is_awaited: &Rc<Cell<bool>>,
+    signals: &Rc<StreamSignals>,
 ) -> (Box<Request<Incoming>>, Option<RecvStream>) {
     let is_tunnel = h2_websocket::is_extended_connect(&request);
     let (head, received) = request.into_parts();
@@ -195,7 +200,8 @@ fn split_tunnel(
     let mut body = H2Body::new(received, &head.headers);
     body.drain_on_drop();
     if head.headers.contains_key(header::EXPECT) {
-        body.notify_awaited(is_awaited.clone());
+        let signals = signals.clone();
+        body.notify_awaited(Box::new(move || signals.is_awaited.set(true)));
     }
     let body = Incoming::Http2(body);
     (Box::new(Request::from_parts(head, body)), None)
@@ -207,7 +213,7 @@ async fn response_or_reset(
     client: &ClientConn,
     mut response: Pin<&mut impl Future<Output = Response<ResponseBody>>>,
     respond: &mut SendResponse<Bytes>,
-    is_awaited: &Cell<bool>,
+    signals: &StreamSignals,
 ) -> Option<Response<ResponseBody>> {
     poll_fn(|cx| {
         if let Poll::Ready(reset) = respond.poll_reset(cx) {
@@ -218,10 +224,13 @@ async fn response_or_reset(
         }
         let response = response.as_mut().poll(cx);
         // RFC 9110 section 10.1.1.
-        if response.is_pending() && is_awaited.take() {
+        if response.is_pending() && signals.is_awaited.take() {
             let mut proceed = Response::new(());
             *proceed.status_mut() = StatusCode::CONTINUE;
             let _ = respond.send_informational(proceed);
+        }
+        for interim in signals.interim.borrow_mut().drain(..) {
+            let _ = respond.send_informational(interim);
         }
         response.map(Some)
     })

@@ -24,7 +24,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
 use crate::proxy::client::ConnCounters;
-use crate::proxy::wire::h1_framing::{FramingError, Inspector, ReadPhase};
+use crate::proxy::wire::h1_framing::{FramingError, Inspector, ReadPhase, rewrite};
 use crate::proxy::wire::vectored_tcp::VectoredTcp;
 
 /// Limit of bytes behind an upgrade whose outcome is unknown.
@@ -41,6 +41,10 @@ pub(super) struct MeteredIo {
     /// those behind an upgrade request.
     pending: Vec<u8>,
     is_ended: bool,
+    /// Inspected bytes that hyper has not read, because a rewritten target grew.
+    rewritten: Vec<u8>,
+    /// The current interim response, and the number of its bytes that are written.
+    interim: (Vec<u8>, usize),
     /// A framing error in the body behind the bytes that were passed on.
     body_error: Option<FramingError>,
 }
@@ -59,6 +63,8 @@ impl MeteredIo {
             counters,
             pending,
             is_ended: false,
+            rewritten: Vec::new(),
+            interim: (Vec::new(), 0),
             body_error: None,
         }
     }
@@ -69,6 +75,24 @@ impl MeteredIo {
         let fresh = &buf.filled()[before..];
         let found = self.inspector.inspect(fresh);
         self.counters.update(&self.inspector);
+        let odd = self.inspector.odd();
+        if !odd.is_empty() {
+            let fresh = fresh.to_vec();
+            rewrite(&fresh[..found.pass], odd, &mut self.rewritten);
+            buf.set_filled(before);
+            if let Some((request, error)) = found.error {
+                self.counters.set_framing_error(request, error);
+                self.body_error = found.is_in_body.then_some(error);
+            }
+            if found.pass < fresh.len() && !found.is_in_body {
+                self.pending
+                    .splice(..0, fresh[found.pass..].iter().copied());
+            }
+            let take = self.rewritten.len().min(buf.remaining());
+            buf.put_slice(&self.rewritten[..take]);
+            self.rewritten.drain(..take);
+            return Ok(());
+        }
         if let Some((request, error)) = found.error {
             self.counters.set_framing_error(request, error);
             if found.is_in_body {
@@ -103,6 +127,28 @@ impl MeteredIo {
             true => Poll::Ready(Ok(())),
             false => Poll::Pending,
         }
+    }
+
+    /// Writes the interim responses that wait. hyper has nothing to write then, and no response
+    /// before they are written, so they are between two messages.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let (bytes, sent) = &mut self.interim;
+        if bytes.is_empty() {
+            *bytes = self.counters.take_interim();
+        }
+        while *sent < bytes.len() {
+            let written = Pin::new(&mut self.socket).poll_write(cx, &bytes[*sent..]);
+            self.counters.add_written(&written);
+            match ready!(written)? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => *sent += written,
+            }
+        }
+        self.interim = (Vec::new(), 0);
+        self.counters.interim_written();
+        // The handler waits for this.
+        cx.waker().wake_by_ref();
+        Poll::Ready(Ok(()))
     }
 
     /// The client ended its sending side. Ready at once, unless a response is due.
@@ -153,6 +199,12 @@ impl AsyncRead for MeteredIo {
             this.counters.update(&this.inspector);
         }
         let before = buf.filled().len();
+        if !this.rewritten.is_empty() {
+            let take = this.rewritten.len().min(buf.remaining());
+            buf.put_slice(&this.rewritten[..take]);
+            this.rewritten.drain(..take);
+            return Poll::Ready(Ok(()));
+        }
         if !this.pending.is_empty() {
             let take = this.pending.len().min(buf.remaining());
             buf.put_slice(&this.pending[..take]);
@@ -174,6 +226,9 @@ impl AsyncWrite for MeteredIo {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if !self.interim.0.is_empty() {
+            ready!(self.poll_interim(cx))?;
+        }
         let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
         self.counters.add_written(&written);
         written
@@ -184,6 +239,9 @@ impl AsyncWrite for MeteredIo {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if !self.interim.0.is_empty() {
+            ready!(self.poll_interim(cx))?;
+        }
         let written = Pin::new(&mut self.socket).poll_write_vectored(cx, bytes);
         self.counters.add_written(&written);
         written
@@ -194,6 +252,9 @@ impl AsyncWrite for MeteredIo {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.counters.has_interim() {
+            ready!(self.poll_interim(cx))?;
+        }
         let flushed = Pin::new(&mut self.socket).poll_flush(cx);
         // TLS may hold records back until a flush.
         if matches!(self.socket, Socket::Right(_)) {

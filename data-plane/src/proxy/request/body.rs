@@ -23,6 +23,27 @@ use crate::proxy::wire::incoming::{self, Incoming};
 /// 10.1.1).
 const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Frames after which a body yields to the other connections of its worker: a peer can send frames
+/// of a byte.
+const MAX_FRAMES: u32 = 128;
+
+/// Counts frames between two waits.
+#[derive(Debug, Default)]
+struct FrameBudget(u32);
+
+impl FrameBudget {
+    /// Counts a frame. Pending, with a wake-up, once the budget is spent.
+    fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
+        self.0 += 1;
+        if self.0 < MAX_FRAMES {
+            return Poll::Ready(());
+        }
+        self.0 = 0;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The instance cut its response. The client's connection is cut too, so that a truncated body
@@ -51,6 +72,7 @@ pub(crate) struct RequestBody {
     has_min_rate: bool,
     /// Counted as a body that waits for the client.
     is_waiting: bool,
+    budget: FrameBudget,
 }
 
 impl RequestBody {
@@ -62,6 +84,7 @@ impl RequestBody {
             hold: None,
             has_min_rate,
             is_waiting: false,
+            budget: FrameBudget::default(),
         };
         body.check_end();
         body
@@ -123,7 +146,9 @@ impl HttpBody for RequestBody {
             }
             this.hold = None;
         }
+        ready!(this.budget.poll(cx));
         let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
+            this.budget = FrameBudget::default();
             this.set_waiting(true);
             this.context.set_upload_waker(cx);
             return Poll::Pending;
@@ -182,6 +207,7 @@ struct UpstreamBody {
     timer: Option<Pin<Box<Sleep>>>,
     /// The body failed, and the client's connection is cut behind the bytes so far.
     is_cut: bool,
+    budget: FrameBudget,
 }
 
 impl ResponseBody {
@@ -221,6 +247,7 @@ impl ResponseBody {
             deadline,
             timer: None,
             is_cut: false,
+            budget: FrameBudget::default(),
         };
         if body.inner.is_end_stream() {
             body.end();
@@ -261,11 +288,13 @@ impl UpstreamBody {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        ready!(self.budget.poll(cx));
         let polled = match &mut self.lease {
             Some(lease) => lease.poll_frame(&mut self.inner, cx),
             None => Pin::new(&mut self.inner).poll_frame(cx),
         };
         let Poll::Ready(frame) = polled else {
+            self.budget = FrameBudget::default();
             self.context.set_waiting_for_client(false);
             let deadline = self.deadline.into();
             let timer = self

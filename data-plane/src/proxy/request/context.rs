@@ -5,14 +5,16 @@
 //! The request is counted and logged when its last holder drops the context.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use tracing::Span;
 
+use super::headers;
 use crate::instance::Instance;
 use crate::pool::Guard;
 use crate::proxy::client::ClientConn;
@@ -23,6 +25,26 @@ use crate::proxy::worker::targets::VersionTarget;
 /// The status that nginx logs for a client that left before the response.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
+/// The way of interim responses to the client.
+#[derive(Debug)]
+pub(crate) enum InterimPath {
+    /// HTTP/1.0 has none (RFC 9110 section 15.2).
+    None,
+    /// The socket writes them.
+    Http1,
+    /// The task of the stream sends them.
+    Http2(Rc<StreamSignals>),
+}
+
+/// Signals of a request to the task of its HTTP/2 stream.
+#[derive(Debug, Default)]
+pub(crate) struct StreamSignals {
+    /// A reader waits for the first bytes of the body.
+    pub(crate) is_awaited: Cell<bool>,
+    /// Interim responses to send.
+    pub(crate) interim: RefCell<Vec<Response<()>>>,
+}
+
 #[derive(Debug)]
 pub(crate) struct RequestContext {
     worker: Rc<Worker>,
@@ -30,6 +52,7 @@ pub(crate) struct RequestContext {
     began: Instant,
     /// The request id.
     id: HeaderValue,
+    interim: InterimPath,
     /// `None`: requests are neither logged nor traced.
     logged: Option<Box<LoggedRequest>>,
     target: OnceCell<Rc<VersionTarget>>,
@@ -58,6 +81,7 @@ impl RequestContext {
         worker: Rc<Worker>,
         client: Rc<ClientConn>,
         id: HeaderValue,
+        interim: InterimPath,
         logged: Option<Box<LoggedRequest>>,
     ) -> Rc<Self> {
         worker.stats.request_began();
@@ -66,6 +90,7 @@ impl RequestContext {
             client,
             began: Instant::now(),
             id,
+            interim,
             logged,
             target: OnceCell::new(),
             guard: RefCell::new(None),
@@ -142,6 +167,48 @@ impl RequestContext {
 
     pub(crate) fn instance(&self) -> Option<Arc<Instance>> {
         self.with_guard(|guard| guard.instance().clone())
+    }
+
+    /// Forwards an interim response (RFC 9110 section 15.2). 100 is left to the client's side, which
+    /// sends it when the body is read.
+    pub(crate) fn forward_interim(&self, head: Response<()>) {
+        let status = head.status();
+        if matches!(
+            status,
+            StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS
+        ) {
+            return;
+        }
+        let version = head.version();
+        let (mut head, ()) = head.into_parts();
+        headers::strip_hop_by_hop(&mut head.headers);
+        head.headers.remove(header::CONTENT_LENGTH);
+        headers::append_via(&mut head.headers, version);
+        match &self.interim {
+            InterimPath::None => {}
+            InterimPath::Http1 => {
+                let bytes = headers::http1_head(status, &head.headers);
+                self.client.counters.add_interim(&bytes);
+            }
+            InterimPath::Http2(signals) => {
+                let head = Response::from_parts(head, ());
+                signals.interim.borrow_mut().push(head);
+            }
+        }
+    }
+
+    /// Waits until the socket has written the interim responses, so that they precede the response.
+    pub(crate) async fn interim_written(&self) {
+        let counters = &self.client.counters;
+        if !counters.has_interim() || !matches!(self.interim, InterimPath::Http1) {
+            return;
+        }
+        // The socket writes them in this turn of the connection and wakes its task.
+        poll_fn(|_| match counters.has_interim() {
+            true => Poll::Pending,
+            false => Poll::Ready(()),
+        })
+        .await;
     }
 
     /// Sets the outcome to log. `reason`: empty for a response of an instance.

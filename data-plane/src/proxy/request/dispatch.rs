@@ -106,7 +106,8 @@ pub(crate) async fn dispatch(
         let may_be_starved = lease.may_be_starved();
         let wait = ResponseWait::new(context);
         let sent = {
-            let mut sending = pin!(lease.send(request));
+            let interim = |head: Response<()>| context.forward_interim(head);
+            let mut sending = pin!(lease.send(request, &interim));
             let waiting = async {
                 if may_be_starved {
                     match tokio::time::timeout(STARVATION_TIMEOUT, sending.as_mut()).await {

@@ -1,7 +1,7 @@
 //! The fields that describe the origin of a request. Pure.
 //!
 //! `X-Forwarded-For`, `-Proto`, `-Host` and `Via` are set. Every other field that claims to
-//! describe the connection is removed ([`is_origin_claim`]). Those of a peer that the operator
+//! describe the connection is removed ([`origin_claims`](super::origin_claims)). Those of a peer that the operator
 //! trusts are kept and extended.
 //!
 //! Servers of CGI and WSGI fold `_` and `-` into one variable, so a spelling with an underscore is
@@ -15,70 +15,7 @@ use super::headers::{
     FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, REQUEST_ID, append_via, is_hop_by_hop,
     remove_all,
 };
-
-/// Fields beside `X-Forwarded*` from which common servers, frameworks and balancers take the
-/// client's address, the scheme, the host or the target.
-const ORIGIN_CLAIMS: [&str; 28] = [
-    "cf-connecting-ip",
-    "cf-connecting-ipv6",
-    "client-ip",
-    "cluster-client-ip",
-    "fastly-client-ip",
-    "forwarded",
-    "forwarded-for",
-    "forwarded-for-ip",
-    "front-end-https",
-    "proxy",
-    "proxy-client-ip",
-    "true-client-ip",
-    "wl-proxy-client-ip",
-    "wl-proxy-ssl",
-    "x-client-ip",
-    "x-cluster-client-ip",
-    "x-envoy-external-address",
-    "x-forward-for",
-    "x-host",
-    "x-original-forwarded-for",
-    "x-original-host",
-    "x-original-url",
-    "x-real-ip",
-    "x-remote-addr",
-    "x-remote-ip",
-    "x-rewrite-url",
-    "x-scheme",
-    "x-url-scheme",
-];
-
-/// Equality if `_` is read as `-`.
-fn equals_folded(name: &str, plain: &str) -> bool {
-    name.len() == plain.len()
-        && name
-            .bytes()
-            .zip(plain.bytes())
-            .all(|(a, b)| a == b || (a == b'_' && b == b'-'))
-}
-
-fn starts_folded(name: &str, prefix: &str) -> bool {
-    let begin = name.get(..prefix.len());
-    begin.is_some_and(|begin| equals_folded(begin, prefix))
-}
-
-/// Whether a field claims to describe the connection, in any spelling. `more`: names that the
-/// operator adds, with `-`.
-pub(crate) fn is_origin_claim(name: &HeaderName, more: &[Box<str>]) -> bool {
-    let name = name.as_str();
-    let is_listed = match name.as_bytes().first() {
-        Some(b'x') => {
-            starts_folded(name, "x-forwarded")
-                || ORIGIN_CLAIMS.iter().any(|claim| equals_folded(name, claim))
-        }
-        Some(b'c' | b'f' | b'p' | b't' | b'w') => {
-            ORIGIN_CLAIMS.iter().any(|claim| equals_folded(name, claim))
-        }
-        _ => false,
-    };
-    is_listed || more.iter().any(|more| equals_folded(name, more))
-}
+use super::origin_claims::is_origin_claim;
 
 /// Whether a field is another spelling of one that cless sets, removes or frames a message by.
 fn is_misspelt(name: &HeaderName, more: &[Box<str>]) -> bool {
@@ -167,8 +104,8 @@ fn append_peer(headers: &mut HeaderMap, origin: RequestOrigin<'_>) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::origin_claims::ORIGIN_CLAIMS;
     use super::*;
-    use http::HeaderName;
 
     fn forwarded(fields: &[(&str, &str)], is_trusted: bool) -> HeaderMap {
         let more_claims = &["x-tenant-ip".into()];

@@ -12,7 +12,7 @@ use rand::RngExt as _;
 use tracing::debug;
 
 use super::body::{RequestBody, ResponseBody};
-use super::context::RequestContext;
+use super::context::{InterimPath, RequestContext, StreamSignals};
 use super::dispatch::{connect, dispatch};
 use super::error::{ALLOW, Error};
 use super::forwarded::{self, RequestOrigin};
@@ -32,12 +32,15 @@ const MAX_FORWARDS: HeaderName = header::MAX_FORWARDS;
 
 /// Returns the response to one request. Errors are responses too.
 ///
+/// `signals`: those of the request's HTTP/2 stream.
+///
 /// The request is boxed because each level of async calls stores its arguments again, and the
 /// future is moved several times before it is polled.
 pub(crate) async fn handle(
     worker: Rc<Worker>,
     client: Rc<ClientConn>,
     request: Box<Request<Incoming>>,
+    signals: Option<Rc<StreamSignals>>,
 ) -> Response<ResponseBody> {
     let index = client.begin_request();
     let grpc = headers::is_grpc(request.headers());
@@ -52,7 +55,12 @@ pub(crate) async fn handle(
             worker.proxy.tracer.as_ref(),
         ))
     });
-    let context = RequestContext::new(worker.clone(), client.clone(), id, logged);
+    let interim = match signals {
+        Some(signals) => InterimPath::Http2(signals),
+        None if request.version() == Version::HTTP_11 => InterimPath::Http1,
+        None => InterimPath::None,
+    };
+    let context = RequestContext::new(worker.clone(), client.clone(), id, interim, logged);
     let result = match client.counters.framing_error(index) {
         Some(error) => Err(Error::Ambiguous(error)),
         None => match local_response(&worker, &client, &request) {
@@ -60,6 +68,7 @@ pub(crate) async fn handle(
             None => forward(&worker, request, &context, grpc).await,
         },
     };
+    context.interim_written().await;
     let response = result.unwrap_or_else(|error| {
         worker.proxy.metrics.rejected(error.reason());
         context
@@ -108,10 +117,15 @@ fn local_response(
         return Some(Err(Error::Method("TRACE")));
     }
     let checked = headers::check_target(request).and_then(|()| h2_websocket::protocol(request));
+    let checked = match request.version() {
+        Version::HTTP_2 => checked.and_then(|_| headers::check_http2_fields(fields)),
+        _ => checked.map(|_| ()),
+    };
     if let Err(error) = checked {
         return Some(Err(error));
     }
-    if fields.len() > worker.proxy.limits.max_headers {
+    let max_headers = worker.proxy.limits.max_headers;
+    if fields.len() > max_headers && headers::count(fields) > max_headers {
         return Some(Err(Error::TooManyFields));
     }
     if let Some(expected) = fields.get(header::EXPECT)
@@ -187,14 +201,13 @@ async fn forward(
         Protocol::Auto | Protocol::Http1 => UpstreamProtocol::Http1,
         Protocol::H2c => UpstreamProtocol::H2c,
     };
-    // HTTP/2 has no upgrade: an instance that only speaks it gets the request without one.
     let websocket = h2_websocket::protocol(&request)?;
-    if websocket.is_some() && protocol != UpstreamProtocol::Http1 {
-        return Err(Error::Protocol);
-    }
     let is_extended = websocket.is_some();
     let upgrade = websocket.or_else(|| headers::upgrade(request.headers(), request.version()));
-    let upgrade = upgrade.filter(|_| protocol == UpstreamProtocol::Http1);
+    // HTTP/2 has no upgrade. A request without it would be another one.
+    if upgrade.is_some() && protocol != UpstreamProtocol::Http1 {
+        return Err(Error::Protocol);
+    }
     let mut pending = upgrade.is_some().then(|| PendingUpgrade {
         client: (!is_extended).then(|| hyper::upgrade::on(&mut *request)),
         expected: None,
@@ -346,6 +359,10 @@ fn client_response(
     let keeps_upgrade = switched && !is_stream;
     headers::prepare_response(&mut head.headers, context.id(), keeps_upgrade, head.version);
     head.version = Version::HTTP_11;
+    // RFC 9110 section 8.6. HTTP/1 removes it, and HTTP/2 does not.
+    if head.status == StatusCode::NO_CONTENT {
+        head.headers.remove(header::CONTENT_LENGTH);
+    }
     let settings = &routed.route.settings;
     if settings.affinity != Affinity::None || settings.version_header {
         mark_for_caches(&mut head.headers, settings, routed.cookie.is_some());

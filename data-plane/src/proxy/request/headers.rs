@@ -6,10 +6,11 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version, header};
 
 use super::error::Error;
-use super::forwarded::is_origin_claim;
+use super::origin_claims::is_origin_claim;
+use crate::proxy::wire::h1_framing::FramingError;
 use crate::route::normalize;
 
 /// The request id, which all logs contain.
@@ -100,6 +101,33 @@ pub(crate) fn check_target<B>(request: &Request<B>) -> Result<(), Error> {
             "the target is neither a path nor a URI".to_owned(),
         )),
     }
+}
+
+/// Checks fields that `h2` accepts and HTTP/1 does not: a name that is no token (RFC 9110 section
+/// 5.6.2), and more than one length.
+///
+/// # Errors
+/// [`Error::BadRequest`].
+pub(crate) fn check_http2_fields(headers: &HeaderMap) -> Result<(), Error> {
+    if headers.keys().any(is_no_token) {
+        return Err(Error::BadRequest("a field name is no token".to_owned()));
+    }
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    match (lengths.next(), lengths.next()) {
+        (_, None) => Ok(()),
+        _ => Err(FramingError::ContentLength.into()),
+    }
+}
+
+/// A quote is the only byte beyond tokens that `http` accepts in a name over HTTP/2.
+fn is_no_token(name: &HeaderName) -> bool {
+    memchr::memchr(b'"', name.as_str().as_bytes()).is_some()
+}
+
+/// The number of fields, with the pieces of `Cookie` as one (RFC 9113 section 8.2.3).
+pub(crate) fn count(headers: &HeaderMap) -> usize {
+    let cookies = headers.get_all(header::COOKIE).iter().count();
+    headers.len() - cookies.saturating_sub(1)
 }
 
 /// The `Host` field for the instance: the host as the client wrote it, in the target or the field.
@@ -203,8 +231,24 @@ pub(crate) fn prepare_response(
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, protocol);
     }
+    if via == Version::HTTP_2 {
+        remove_all(headers, is_no_token);
+    }
     headers.insert(REQUEST_ID, id.clone());
     append_via(headers, via);
+}
+
+/// The head of an interim response over HTTP/1.1.
+pub(crate) fn http1_head(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
+    let reason = status.canonical_reason().unwrap_or("Interim");
+    let mut bytes = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
+    for (name, value) in headers {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            bytes.extend_from_slice(part);
+        }
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes
 }
 
 /// Removes trailers that frame or route a message, or describe its origin: the head has decided
@@ -228,7 +272,7 @@ pub(crate) fn prepare_trailers(trailers: &mut HeaderMap) {
             )
     };
     strip_hop_by_hop(trailers);
-    remove_all(trailers, forbidden);
+    remove_all(trailers, |name| forbidden(name) || is_no_token(name));
 }
 
 pub(super) fn remove_all(headers: &mut HeaderMap, which: impl Fn(&HeaderName) -> bool) {
@@ -301,11 +345,16 @@ pub(crate) fn make_private(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether the caller uses gRPC, so that it reads `grpc-status` and not the HTTP status.
+const GRPC: &[u8] = b"application/grpc";
+
+/// Whether the caller uses gRPC (and not grpc-web), so that it reads `grpc-status` and not the HTTP status.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     headers
         .get(header::CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+        .and_then(|kind| kind.as_bytes().split_at_checked(GRPC.len()))
+        .is_some_and(|(kind, rest)| {
+            kind.eq_ignore_ascii_case(GRPC) && matches!(rest.first(), None | Some(b'+' | b';'))
+        })
 }
 
 /// The value of a cookie (RFC 6265 section 5.4).

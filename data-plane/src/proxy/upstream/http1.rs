@@ -46,6 +46,10 @@ use crate::proxy::wire::incoming::Incoming;
 const MIN_READ: usize = 8 * 1024;
 const MAX_READ: usize = MAX_HEAD;
 
+/// Interim responses that precede a response, and their bytes, beyond which it is malformed.
+const MAX_INTERIM: u32 = 100;
+const MAX_INTERIM_BYTES: usize = 64 * 1024;
+
 /// One connection. Dropped, it is closed.
 #[derive(Debug)]
 pub(super) struct Http1Conn {
@@ -59,12 +63,15 @@ pub(super) struct Http1Conn {
     previous: usize,
     /// Another request may follow the current response.
     keep_alive: bool,
+    /// Limit of the fields of a response head.
+    max_fields: usize,
     open: TaskTrackerToken,
 }
 
 impl Http1Conn {
-    /// `open`: counts the connection while it is open.
-    pub(super) fn new(stream: TcpStream, open: TaskTrackerToken) -> Self {
+    /// `max_fields`: limit of the fields of a response head. `open`: counts the connection while it
+    /// is open.
+    pub(super) fn new(stream: TcpStream, max_fields: usize, open: TaskTrackerToken) -> Self {
         let (reader, writer) = stream.into_split();
         Self {
             reader,
@@ -73,6 +80,7 @@ impl Http1Conn {
             received: 0,
             previous: 0,
             keep_alive: true,
+            max_fields,
             open,
         }
     }
@@ -91,11 +99,19 @@ impl Http1Conn {
     pub(super) async fn send<B: UploadBody>(
         &mut self,
         request: Box<Request<B>>,
+        interim: &dyn Fn(Response<()>),
     ) -> Result<Response<Incoming>, SendError<B>> {
         let is_head = *request.method() == Method::HEAD;
         let mut upload = Upload::new(request);
         self.previous = std::mem::take(&mut self.received);
-        let head = poll_fn(|cx| self.poll_head(&mut upload, is_head, cx)).await;
+        let mut interims = InterimBudget::default();
+        let on_interim = |head: Response<BodyDecoder>, bytes| {
+            interims.take(bytes)?;
+            interim(head.map(|_| ()));
+            Ok(())
+        };
+        let mut on_interim = on_interim;
+        let head = poll_fn(|cx| self.poll_head(&mut upload, is_head, &mut on_interim, cx)).await;
         let head = match head {
             Ok(head) => head,
             Err(error) => {
@@ -121,6 +137,7 @@ impl Http1Conn {
         &mut self,
         upload: &mut Upload<B>,
         is_head: bool,
+        on_interim: &mut impl FnMut(Response<BodyDecoder>, usize) -> Result<(), Error>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<ResponseHead, Error>> {
         loop {
@@ -136,12 +153,14 @@ impl Http1Conn {
                     error => return Poll::Ready(Err(error)),
                 }
             }
-            if let Some(head) = h1_head::parse(&mut self.buffer, is_head)? {
+            let before = self.buffer.len();
+            if let Some(head) = h1_head::parse(&mut self.buffer, is_head, self.max_fields)? {
                 let status = head.response.status();
                 if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
                     if status == StatusCode::CONTINUE {
                         upload.release_body();
                     }
+                    on_interim(head.response, before - self.buffer.len())?;
                     continue;
                 }
                 return Poll::Ready(Ok(head));
@@ -188,6 +207,25 @@ impl Http1Conn {
             io: join(received.chain(self.reader), self.writer?),
             _open: self.open,
         })
+    }
+}
+
+/// The interim responses before a response. An endless sequence of them is malformed.
+#[derive(Debug, Default)]
+pub(super) struct InterimBudget {
+    heads: u32,
+    bytes: usize,
+}
+
+impl InterimBudget {
+    /// Counts a head of this many bytes.
+    pub(super) fn take(&mut self, bytes: usize) -> Result<(), Error> {
+        self.heads += 1;
+        self.bytes += bytes;
+        match self.heads > MAX_INTERIM || self.bytes > MAX_INTERIM_BYTES {
+            true => Err(Error::Malformed("too many interim responses")),
+            false => Ok(()),
+        }
     }
 }
 

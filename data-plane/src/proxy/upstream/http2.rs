@@ -23,12 +23,14 @@ use tokio::net::TcpStream;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::debug;
 
+use super::http1::InterimBudget;
 use super::request_body::UploadBody;
 use super::send_error::{Repeatable, SendError, is_idempotent};
+use crate::proxy::wire::h1_head::normalize_length;
 use crate::proxy::wire::h2::{CONNECTION_WINDOW, Error, SEND_BUFFER, STREAM_WINDOW};
 use crate::proxy::wire::h2_pump::{H2Pump, PumpError};
 use crate::proxy::wire::h2_received::H2Body;
-use crate::proxy::wire::incoming::Incoming;
+use crate::proxy::wire::incoming::{self, Incoming};
 use crate::proxy::wire::vectored_tcp::VectoredTcp;
 use crate::proxy::wire::write_coalescer::WriteCoalescer;
 
@@ -81,31 +83,37 @@ impl Http2Conn {
     pub(super) async fn send<B: UploadBody>(
         &mut self,
         request: Box<Request<B>>,
+        interim: &dyn Fn(Response<()>),
     ) -> Result<Response<Incoming>, SendError<B>> {
+        // In a function of its own, so that head and body are no part of the future.
+        let (response, repeated) = self.begin(*request);
+        let received = match response {
+            Ok(response) => receive(response, interim).await,
+            Err(error) => Err(error.into()),
+        };
+        received.map_err(|error| SendError {
+            request: repeated
+                .filter(|_| is_unanswered(&error))
+                .map(|request| (request, Repeatable::Idempotent)),
+            error,
+        })
+    }
+
+    /// Sends the request. Returns a copy if it can be sent again: it is idempotent and has no body.
+    fn begin<B: UploadBody>(
+        &mut self,
+        request: Request<B>,
+    ) -> (Result<ResponseFuture, h2::Error>, Option<Box<Request<B>>>) {
         let (head, body) = request.into_parts();
         if !body.is_end_stream() {
-            let response = self.start(head, body);
-            let received = async { receive(response?).await };
-            return received.await.map_err(|error| SendError {
-                error: error.into(),
-                request: None,
-            });
+            return (self.start(head, body), None);
         }
         let copy = is_idempotent(&head.method).then(|| head.clone());
-        let response = self
+        let sent = self
             .sender
             .send_request(Request::from_parts(head, ()), true);
-        let received = async { receive(response?.0).await };
-        received.await.map_err(|error| {
-            let copy = copy.filter(|_| is_unanswered(&error));
-            SendError {
-                request: copy.map(|head| {
-                    let request = Box::new(Request::from_parts(head, body));
-                    (request, Repeatable::Idempotent)
-                }),
-                error: error.into(),
-            }
-        })
+        let copy = copy.map(|head| Box::new(Request::from_parts(head, body)));
+        (sent.map(|(response, _)| response), copy)
     }
 
     /// Sends the head and the available part of the body; spawns a task for the rest.
@@ -125,15 +133,35 @@ impl Http2Conn {
     }
 }
 
-async fn receive(response: ResponseFuture) -> Result<Response<Incoming>, h2::Error> {
-    let (head, received) = response.await?.into_parts();
+async fn receive(
+    mut response: ResponseFuture,
+    interim: &dyn Fn(Response<()>),
+) -> Result<Response<Incoming>, incoming::Error> {
+    let mut interims = InterimBudget::default();
+    let response = poll_fn(|cx| {
+        while let Poll::Ready(Some(head)) = response.poll_informational(cx) {
+            let head = head?;
+            let fields = head.headers().iter();
+            let bytes: usize = fields
+                .map(|(name, value)| name.as_str().len() + value.len())
+                .sum();
+            interims.take(bytes)?;
+            interim(head);
+        }
+        response.poll_unpin(cx).map_err(incoming::Error::from)
+    });
+    let (mut head, received) = response.await?.into_parts();
+    normalize_length(&mut head.headers)?;
     let body = Incoming::Http2(H2Body::new(received, &head.headers));
     Ok(Response::from_parts(head, body))
 }
 
 /// Whether the connection ended without an answer, or the instance refused to process the request
 /// (RFC 9113 section 8.7).
-fn is_unanswered(error: &h2::Error) -> bool {
+fn is_unanswered(error: &incoming::Error) -> bool {
+    let incoming::Error::Http2(error) = error else {
+        return false;
+    };
     error.is_io() || error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM)
 }
 

@@ -35,14 +35,15 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// Sends a request. One that can be sent again comes back with the error.
+    /// Sends a request. `interim` gets the interim responses before the response. A request that can be sent again comes back with the error.
     pub(crate) async fn send<B: UploadBody>(
         &mut self,
         request: Box<Request<B>>,
+        interim: &dyn Fn(Response<()>),
     ) -> Result<Response<Incoming>, SendError<B>> {
         match &mut self.connection {
-            Connection::Http1(connection) => connection.send(request).await,
-            Connection::Http2(connection) => connection.send(request).await,
+            Connection::Http1(connection) => connection.send(request, interim).await,
+            Connection::Http2(connection) => connection.send(request, interim).await,
         }
     }
 

@@ -34,7 +34,10 @@ pub(crate) fn append_fields<'a>(
 ) -> Result<(), Error> {
     for field in found {
         let name = HeaderName::from_bytes(field.name.as_bytes());
-        let value = HeaderValue::from_maybe_shared(section.slice_ref(field.value));
+        let value = match memchr::memchr2(b'\r', b'\n', field.value) {
+            None => HeaderValue::from_maybe_shared(section.slice_ref(field.value)),
+            Some(_) => HeaderValue::from_maybe_shared(Bytes::from(unfolded(field.value))),
+        };
         match (name, value) {
             (Ok(name), Ok(value)) => into.append(name, value),
             (Err(_), _) => return Err(Error::Malformed("a field name")),
@@ -42,4 +45,11 @@ pub(crate) fn append_fields<'a>(
         };
     }
     Ok(())
+}
+
+/// Replaces line folding by a space (RFC 9112 section 5.2).
+fn unfolded(value: &[u8]) -> Vec<u8> {
+    let lines = value.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    let lines: Vec<&[u8]> = lines.filter(|line| !line.is_empty()).collect();
+    lines.join(&b' ')
 }

@@ -17,11 +17,14 @@
 mod chunk;
 mod error;
 mod head;
+mod request_line;
 
 pub(crate) use self::chunk::ChunkState;
 pub(crate) use self::error::FramingError;
 use self::head::BodyLength;
 pub(crate) use self::head::decimal;
+pub(crate) use self::request_line::rewrite;
+use self::request_line::{Byte, RequestLine};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FramingState {
@@ -41,6 +44,10 @@ pub(crate) struct Inspector {
     /// The longest head that is kept, in bytes; hyper refuses a longer one.
     max_head: usize,
     heads: u32,
+    /// The position in the current head's first line.
+    line: RequestLine,
+    /// Positions of the bytes to rewrite, in the last inspected bytes.
+    odd: Vec<usize>,
     /// The current request asks for an upgrade.
     is_upgrade: bool,
 }
@@ -74,6 +81,8 @@ impl Inspector {
             partial: Vec::new(),
             max_head,
             heads: 0,
+            line: RequestLine::Method,
+            odd: Vec::new(),
             is_upgrade: false,
         }
     }
@@ -113,13 +122,14 @@ impl Inspector {
     }
 
     pub(crate) fn inspect(&mut self, bytes: &[u8]) -> Inspection {
+        self.odd.clear();
         let mut at = 0;
         while at < bytes.len() {
             let rest = &bytes[at..];
             match self.state {
                 FramingState::Disabled => at = bytes.len(),
                 FramingState::UpgradePending => break,
-                FramingState::Head => match self.inspect_head(rest) {
+                FramingState::Head => match self.inspect_head(rest, at) {
                     Ok(used) => at += used,
                     Err(error) => {
                         let found = Inspection {
@@ -175,14 +185,35 @@ impl Inspector {
         }
     }
 
-    /// Takes the bytes of the current head; returns their number.
-    fn inspect_head(&mut self, bytes: &[u8]) -> Result<usize, FramingError> {
+    /// Positions of the bytes of the last inspection that must be rewritten.
+    pub(crate) fn odd(&self) -> &[usize] {
+        &self.odd
+    }
+
+    /// Follows the first line of a head. `at`: the position of `bytes` in the inspection.
+    fn inspect_line(&mut self, bytes: &[u8], at: usize) -> Result<(), FramingError> {
+        for (offset, &byte) in bytes.iter().enumerate() {
+            match self.line.step(byte) {
+                Byte::Kept if self.line == RequestLine::Over => break,
+                Byte::Kept => {}
+                Byte::Odd => self.odd.push(at + offset),
+                Byte::Fragment => return Err(FramingError::Fragment),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the bytes of the current head, which begin at `at` in the inspection; returns their
+    /// number.
+    fn inspect_head(&mut self, bytes: &[u8], at: usize) -> Result<usize, FramingError> {
         if self.partial.is_empty() {
             // Empty lines before a request are skipped (RFC 9112 section 2.2).
             let blank = head::blank(bytes);
             if blank > 0 {
                 return Ok(blank);
             }
+            self.line = RequestLine::Method;
+            self.inspect_line(bytes, at)?;
             if let Some(end) = head::end(bytes, 0) {
                 self.begin_body(head::check(&bytes[..end])?);
                 return Ok(end);
@@ -202,6 +233,7 @@ impl Inspector {
             self.partial.clear();
             return Ok(blank - before);
         }
+        self.inspect_line(bytes, at)?;
         // The empty line may begin up to two bytes before the new ones.
         match head::end(&self.partial, before.saturating_sub(3)) {
             Some(end) => {

@@ -20,7 +20,7 @@ fn responses(bytes: &[u8], piece: usize) -> (Vec<Read>, bool) {
     let mut pieces = bytes.chunks(piece);
     let (mut all, mut buffer) = (Vec::new(), BytesMut::new());
     loop {
-        let head = match h1_head::parse(&mut buffer, false) {
+        let head = match h1_head::parse(&mut buffer, false, 100) {
             Ok(Some(head)) => head,
             Ok(None) => match pieces.next() {
                 Some(more) => {

@@ -12,8 +12,8 @@ use super::h1_framing;
 
 /// Limit of a head in bytes.
 pub(crate) const MAX_HEAD: usize = 128 * 1024;
-/// Limit of the fields of a head.
-const MAX_FIELDS: usize = 100;
+/// Fields for which there is space on the stack.
+const USUAL_FIELDS: usize = 100;
 /// Fields that the proxy adds, for which space is reserved.
 const ADDED_FIELDS: usize = 4;
 
@@ -25,22 +25,55 @@ pub(crate) struct ResponseHead {
 }
 
 /// Takes a head from the front of `buffer`; `None` if it is incomplete. `is_head`: the method of
-/// the request was HEAD.
+/// the request was HEAD. `max_fields`: limit of the fields.
+///
+/// White space before a colon and line folding are removed (RFC 9112 sections 5.1 and 5.2). A minor
+/// version above 1 is read as 1 (RFC 9110 section 2.5).
 ///
 /// # Errors
 /// If the head is malformed (RFC 9112 section 4), or frames its body ambiguously (section 6.3).
-pub(crate) fn parse(buffer: &mut BytesMut, is_head: bool) -> Result<Option<ResponseHead>, Error> {
+pub(crate) fn parse(
+    buffer: &mut BytesMut,
+    is_head: bool,
+    max_fields: usize,
+) -> Result<Option<ResponseHead>, Error> {
     let Some(end) = h1_framing::head_end(buffer) else {
         return match buffer.len() < MAX_HEAD {
             true => Ok(None),
             false => Err(Error::Malformed("the head is too long")),
         };
     };
-    let section = buffer.split_to(end).freeze();
-    let mut space = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut section = buffer.split_to(end);
+    if let [
+        b'H',
+        b'T',
+        b'T',
+        b'P',
+        b'/',
+        b'1',
+        b'.',
+        minor @ b'2'..=b'9',
+        ..,
+    ] = &mut section[..]
+    {
+        *minor = b'1';
+    }
+    let section = section.freeze();
+    let mut space = [const { MaybeUninit::uninit() }; USUAL_FIELDS];
+    let mut more_space = Vec::new();
     let mut found = httparse::Response::new(&mut []);
-    let config = ParserConfig::default();
-    let parsed = config.parse_response_with_uninit_headers(&mut found, &section, &mut space);
+    let mut config = ParserConfig::default();
+    config
+        .allow_spaces_after_header_name_in_responses(true)
+        .allow_obsolete_multiline_headers_in_responses(true);
+    let usual = USUAL_FIELDS.min(max_fields);
+    let mut parsed =
+        config.parse_response_with_uninit_headers(&mut found, &section, &mut space[..usual]);
+    if parsed == Err(httparse::Error::TooManyHeaders) && max_fields > usual {
+        more_space.resize_with(max_fields, MaybeUninit::uninit);
+        found = httparse::Response::new(&mut []);
+        parsed = config.parse_response_with_uninit_headers(&mut found, &section, &mut more_space);
+    }
     match parsed {
         Ok(status) if status.is_complete() => {}
         Ok(_) => return Err(Error::Malformed("the head is empty")),
@@ -101,6 +134,18 @@ fn body(
     is_http10: bool,
 ) -> Result<BodyDecoder, Error> {
     let coded = headers.contains_key(header::TRANSFER_ENCODING);
+    // No body, whatever the fields are (RFC 9112 section 6.3, points 1 and 2).
+    let none = is_head
+        || status.is_informational()
+        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if none {
+        // RFC 9110 section 8.6 forbids the field without a body that it could describe.
+        let forbidden = status.is_informational() || status == StatusCode::NO_CONTENT;
+        if forbidden || coded || length(headers).is_err() {
+            headers.remove(header::CONTENT_LENGTH);
+        }
+        return Ok(BodyDecoder::Over);
+    }
     let length = length(headers)?;
     if coded && (length.is_some() || is_http10) {
         return Err(Error::Malformed(
@@ -117,16 +162,20 @@ fn body(
             return Err(Error::Malformed("Transfer-Encoding is not chunked"));
         }
     }
-    let none = is_head
-        || status.is_informational()
-        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     Ok(match length {
-        _ if none => BodyDecoder::Over,
         _ if coded => BodyDecoder::chunked(),
         Some(0) => BodyDecoder::Over,
         Some(length) => BodyDecoder::Length(length),
         None => BodyDecoder::Close,
     })
+}
+
+/// Reduces equal repeated values of `Content-Length` to one.
+///
+/// # Errors
+/// If the values differ, or one is no number.
+pub(crate) fn normalize_length(headers: &mut HeaderMap) -> Result<(), Error> {
+    length(headers).map(|_| ())
 }
 
 /// The `Content-Length`. Equal repeated values are reduced to one.
@@ -160,7 +209,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Option<ResponseHead>, Error> {
-        parse(&mut BytesMut::from(text), false)
+        parse(&mut BytesMut::from(text), false, USUAL_FIELDS)
     }
 
     fn head(fields: &str) -> ResponseHead {
@@ -189,7 +238,7 @@ mod tests {
             ("101", false),
         ] {
             let text = format!("HTTP/1.1 {status} X\r\ncontent-length: 5\r\n\r\n");
-            let head = parse(&mut BytesMut::from(text.as_str()), is_head);
+            let head = parse(&mut BytesMut::from(text.as_str()), is_head, USUAL_FIELDS);
             let head = head.expect("well formed").expect("complete");
             assert_eq!(*head.response.body(), BodyDecoder::Over, "{status}");
             assert!(head.keep_alive);
@@ -209,7 +258,6 @@ mod tests {
             "transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n",
             "transfer-encoding: identity\r\n",
             "x y: 1\r\n",
-            "x: 1\r\n folded\r\n",
             ": 1\r\n",
         ] {
             let text = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
@@ -242,13 +290,15 @@ mod tests {
         for cut in 0..end {
             let mut buffer = BytesMut::from(&text[..cut]);
             assert!(
-                parse(&mut buffer, false).expect("so far").is_none(),
+                parse(&mut buffer, false, USUAL_FIELDS)
+                    .expect("so far")
+                    .is_none(),
                 "{cut}"
             );
             assert_eq!(buffer.len(), cut);
         }
         let mut buffer = BytesMut::from(text);
-        let head = parse(&mut buffer, false)
+        let head = parse(&mut buffer, false, USUAL_FIELDS)
             .expect("well formed")
             .expect("complete");
         assert_eq!(buffer, "ok");
@@ -262,7 +312,68 @@ mod tests {
     fn a_head_without_end_or_with_too_many_fields_is_refused() {
         let endless = "x".repeat(MAX_HEAD);
         assert!(read(&endless).is_err());
-        let many = "x: 1\r\n".repeat(MAX_FIELDS + 1);
-        assert!(read(&format!("HTTP/1.1 200 OK\r\n{many}\r\n")).is_err());
+        for (fields, limit, is_taken) in [
+            (100, 100, true),
+            (101, 100, false),
+            (101, 256, true),
+            (256, 256, true),
+            (257, 256, false),
+            (9, 8, false),
+        ] {
+            let text = format!("HTTP/1.1 200 OK\r\n{}\r\n", "x: 1\r\n".repeat(fields));
+            let parsed = parse(&mut BytesMut::from(&*text), false, limit);
+            assert_eq!(parsed.is_ok(), is_taken, "{fields} of {limit}");
+            if let Ok(Some(head)) = parsed {
+                assert_eq!(head.response.headers().len(), fields);
+            }
+        }
+    }
+
+    #[test]
+    fn rfc_9112_section_5_spaces_and_folds_of_a_response_are_removed() {
+        let head = head("x : 1\r\ny\t: 2\r\nz: a\r\n b\r\n\t c \r\nContent-Length :\r\n 5\r\n");
+        let fields = head.response.headers();
+        assert_eq!(
+            (&fields["x"], &fields["y"], &fields["z"]),
+            (
+                &"1".parse().unwrap(),
+                &"2".parse().unwrap(),
+                &"a b c".parse().unwrap()
+            )
+        );
+        assert_eq!(*head.response.body(), BodyDecoder::Length(5));
+        assert!(read("HTTP/1.1 200 OK\r\n x: 1\r\n\r\n").is_err());
+    }
+
+    #[test]
+    fn rfc_9112_section_6_3_no_body_whatever_the_fields_are() {
+        let both = "content-length: 5\r\ntransfer-encoding: chunked\r\n";
+        for fields in [
+            both,
+            "content-length: 5\r\ncontent-length: 6\r\n",
+            "transfer-encoding: x\r\n",
+        ] {
+            for (status, is_head) in [(200, true), (304, false), (204, false)] {
+                let text = format!("HTTP/1.1 {status} X\r\n{fields}\r\n");
+                let head = parse(&mut BytesMut::from(&*text), is_head, USUAL_FIELDS);
+                let head = head.expect("well formed").expect("complete");
+                assert_eq!(*head.response.body(), BodyDecoder::Over);
+                assert!(!head.response.headers().contains_key("content-length"));
+            }
+        }
+        let not_modified = read("HTTP/1.1 304 X\r\ncontent-length: 5\r\n\r\n");
+        let head = not_modified.expect("well formed").expect("complete");
+        assert_eq!(head.response.headers()["content-length"], "5");
+        let empty = read("HTTP/1.1 204 X\r\ncontent-length: 0\r\n\r\n");
+        let head = empty.expect("well formed").expect("complete");
+        assert!(!head.response.headers().contains_key("content-length"));
+    }
+
+    #[test]
+    fn rfc_9110_section_2_5_a_higher_minor_version_is_read_as_1() {
+        let head = read("HTTP/1.9 200 OK\r\ncontent-length: 0\r\n\r\n");
+        let head = head.expect("well formed").expect("complete");
+        assert_eq!(head.response.version(), Version::HTTP_11);
+        assert!(head.keep_alive);
     }
 }

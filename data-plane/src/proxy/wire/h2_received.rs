@@ -1,7 +1,5 @@
 //! The body of an HTTP/2 message as it arrives on its stream.
 
-use std::cell::Cell;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,18 +15,19 @@ use super::h1_framing::decimal;
 /// A reset with any code is an error: only END_STREAM completes a body (RFC 9113 section 8.1).
 /// hyper also accepts a reset with CANCEL or NO_ERROR, so half a message could be forwarded over
 /// HTTP/1 as a complete one.
-#[derive(Debug)]
 pub(crate) struct H2Body {
     /// `None` only while it is dropped.
     stream: Option<RecvStream>,
     /// Bytes left according to `Content-Length`, which `h2` enforces. `None`: no such field.
     left: Option<u64>,
     is_data_over: bool,
-    /// Set when a reader waits for the first bytes.
-    is_awaited: Option<Rc<Cell<bool>>>,
+    /// Called when a reader waits for the first bytes.
+    on_await: Option<OnAwait>,
     /// Dropped before its end, the rest is read for a while.
     is_drained: bool,
 }
+
+type OnAwait = Box<dyn FnOnce()>;
 
 /// Limits of the rest of a request that is read and discarded behind its response.
 const MAX_DRAINED: usize = 8 * 1024 * 1024;
@@ -40,7 +39,7 @@ impl H2Body {
             stream: Some(stream),
             left: length(fields),
             is_data_over: false,
-            is_awaited: None,
+            on_await: None,
             is_drained: false,
         }
     }
@@ -52,9 +51,9 @@ impl H2Body {
         self.is_drained = true;
     }
 
-    /// Sets `is_awaited` when a reader waits for the body, which the client holds back until then.
-    pub(crate) fn notify_awaited(&mut self, is_awaited: Rc<Cell<bool>>) {
-        self.is_awaited = Some(is_awaited);
+    /// Calls `on_await` when a reader waits for the body, which the client holds back until then.
+    pub(crate) fn notify_awaited(&mut self, on_await: OnAwait) {
+        self.on_await = Some(on_await);
     }
 
     pub(crate) fn poll_frame(
@@ -66,8 +65,8 @@ impl H2Body {
         };
         if !self.is_data_over {
             let Poll::Ready(data) = stream.poll_data(cx) else {
-                if let Some(is_awaited) = self.is_awaited.take() {
-                    is_awaited.set(true);
+                if let Some(on_await) = self.on_await.take() {
+                    on_await();
                 }
                 return Poll::Pending;
             };
@@ -108,6 +107,12 @@ impl Drop for H2Body {
         {
             tokio::task::spawn_local(tokio::time::timeout(DRAIN_TIMEOUT, drain(stream)));
         }
+    }
+}
+
+impl std::fmt::Debug for H2Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("H2Body").finish_non_exhaustive()
     }
 }
 

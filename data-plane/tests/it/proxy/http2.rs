@@ -308,3 +308,15 @@ async fn an_unread_stream_does_not_block_others() {
     drop(stalled);
     stage.stop().await;
 }
+
+/// RFC 9110 section 8.6.
+#[tokio::test]
+async fn a_204_has_no_length_over_http2() {
+    let mut stage = Stage::start().await;
+    let mut client = client(&stage).await;
+    let said = "HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n";
+    let (response, _) = exchange(&mut stage, &mut client, "/", said).await;
+    assert_eq!(response.status(), 204);
+    assert!(!response.headers().contains_key("content-length"));
+    stage.stop().await;
+}

@@ -245,32 +245,6 @@ async fn rfc_9112_section_9_4_unsolicited_data_is_not_a_response() {
     stage.stop().await;
 }
 
-#[tokio::test]
-async fn rfc_9110_section_15_2_interim_responses_precede_the_final_one() {
-    let mut stage = Stage::start().await;
-    let mut client = stage.client(get("/", "")).await;
-    let (mut instance, _) = stage.instance().await;
-    for interim in ["102 Processing", "103 Early Hints"] {
-        instance
-            .send(format!("HTTP/1.1 {interim}\r\nlink: </a>\r\n\r\n"))
-            .await;
-    }
-    let last = "HTTP/1.1 299 Quite Fine\r\ncontent-length: 2\r\n\r\nok";
-    instance.send(last).await;
-    let head = client.head().await;
-    assert!(head.starts_with("http/1.1 299 quite fine\r\n"), "{head}");
-    client.until("ok").await;
-    client.send(get("/next", "")).await;
-    let head = instance.head().await;
-    assert!(
-        head.starts_with("get /next "),
-        "the connection is kept: {head}"
-    );
-    instance.send(OK).await;
-    client.until("ok").await;
-    stage.stop().await;
-}
-
 /// An upload larger than any buffer, with a length and in chunks, to a slow reader.
 #[tokio::test]
 async fn a_long_upload_arrives_complete() {

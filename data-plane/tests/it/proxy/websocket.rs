@@ -187,5 +187,10 @@ async fn rfc_9220_section_3_other_protocols_and_instances_are_refused() {
     let response = within("an answer", answered).await.expect("one");
     assert_eq!(response.status(), 501);
     drop(sender);
+    // Nor as a GET without it.
+    let fields = "Connection: upgrade\r\nUpgrade: websocket\r\n";
+    let mut old = stage.client(super::get("/", fields)).await;
+    let head = old.head().await;
+    assert!(head.starts_with("http/1.1 501"), "{head}");
     stage.stop().await;
 }

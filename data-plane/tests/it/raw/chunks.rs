@@ -48,6 +48,32 @@ async fn chunks_are_well_formed_or_400() {
         ),
         chunked("7.1.1 a long extension", &flood, BAD),
         chunked(
+            "7.1.1 NUL in an extension",
+            "5;a\0b\r\nhello\r\n0\r\n\r\n",
+            BAD,
+        ),
+        chunked(
+            "7.1.1 DEL in an extension",
+            "5;a\x7fb\r\nhello\r\n0\r\n\r\n",
+            BAD,
+        ),
+        chunked("7.1.1 an open quote", "5;a=\"b\r\nhello\r\n0\r\n\r\n", BAD),
+        chunked(
+            "7.1.1 NUL in a quote",
+            "5;a=\"\0\"\r\nhello\r\n0\r\n\r\n",
+            BAD,
+        ),
+        chunked(
+            "7.1.1 a quoted pair at the end",
+            "5;a=\"b\\\r\nhello\r\n0\r\n\r\n",
+            BAD,
+        ),
+        chunked(
+            "7.1.1 an escaped quote",
+            "5;a=\"b\\\"c\"\r\nhello\r\n0\r\n\r\n",
+            Expected::Passed(is_hello),
+        ),
+        chunked(
             "7.1.1 many extensions",
             &drops,
             Expected::Either(&[400], |seen| seen.body.len() == 10_000),

@@ -31,7 +31,7 @@ fn rfc_9112_section_3_2_4_options_of_a_whole_server() {
 /// The future is moved into its task, so state that few requests need must be boxed.
 #[test]
 fn the_future_of_a_request_is_small() {
-    fn size<A, B, C, F>(_: fn(A, B, C) -> F) -> usize {
+    fn size<A, B, C, D, F>(_: fn(A, B, C, D) -> F) -> usize {
         size_of::<F>()
     }
     assert!(size(handle) <= 2432, "{} bytes", size(handle));

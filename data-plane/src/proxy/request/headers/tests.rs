@@ -209,3 +209,29 @@ fn a_list_of_names_is_searched_without_case() {
     let all = map(&[("vary", "*")]);
     assert!(names(&all, &header::VARY, &header::COOKIE));
 }
+
+#[test]
+fn grpc_is_exactly_application_grpc() {
+    for (kind, expected) in [
+        ("application/grpc", true),
+        ("application/grpc+proto", true),
+        ("application/grpc;charset=utf-8", true),
+        ("Application/gRPC", true),
+        ("application/grpc-web", false),
+        ("application/grpc-web+proto", false),
+        ("application/grpcfoo", false),
+        ("application/grp", false),
+        ("text/plain; application/grpc", false),
+    ] {
+        assert_eq!(is_grpc(&map(&[("content-type", kind)])), expected, "{kind}");
+    }
+}
+
+#[test]
+fn rfc_9113_section_8_2_3_the_pieces_of_cookie_count_as_one_field() {
+    assert_eq!(
+        count(&map(&[("a", "1"), ("cookie", "b=1"), ("cookie", "c=1")])),
+        2
+    );
+    assert_eq!(count(&map(&[("a", "1"), ("b", "2")])), 2);
+}

@@ -10,6 +10,9 @@ pub(crate) enum ChunkState {
     /// White space after the size, which only an extension may follow.
     Blank(u64),
     Extension(u64),
+    /// A quoted string in an extension, and behind its backslash.
+    Quoted(u64),
+    QuotedPair(u64),
     SizeLf(u64),
     Data(u64),
     DataCr,
@@ -41,14 +44,6 @@ impl ChunkState {
         let Some(&byte) = bytes.first() else {
             return Ok((0, Some(self)));
         };
-        let skip_line = |here: ChunkState, at_cr: ChunkState| {
-            let end = bytes.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
-            match end {
-                None => Ok((bytes.len(), Some(here))),
-                Some(at) if bytes[at] == b'\r' => Ok((at + 1, Some(at_cr))),
-                Some(_) => Err(FramingError::Chunk),
-            }
-        };
         let next = match (self, byte) {
             (ChunkState::Size(digits, size), _) if byte.is_ascii_hexdigit() => {
                 if digits >= MAX_CHUNK_DIGITS {
@@ -64,9 +59,39 @@ impl ChunkState {
             (ChunkState::Size(1.., size) | ChunkState::Blank(size), b' ' | b'\t') => {
                 ChunkState::Blank(size)
             }
-            (ChunkState::Extension(size), _) => {
-                return skip_line(ChunkState::Extension(size), ChunkState::SizeLf(size));
+            (ChunkState::Extension(size), b'\r') => ChunkState::SizeLf(size),
+            (ChunkState::Extension(size), b'"') => ChunkState::Quoted(size),
+            (ChunkState::Quoted(size), b'"') => ChunkState::Extension(size),
+            (ChunkState::Quoted(size), b'\\') => ChunkState::QuotedPair(size),
+            (_, b'\t' | b' '..=b'~' | 0x80..) => match self {
+                ChunkState::Extension(_) | ChunkState::Quoted(_) => {
+                    let is_text = |byte: &u8| {
+                        matches!(byte, b'\t' | b' '..=b'~' | 0x80..)
+                            && !matches!(byte, b'"' | b'\\')
+                    };
+                    let text = bytes[1..].iter().take_while(|byte| is_text(byte)).count();
+                    return Ok((1 + text, Some(self)));
+                }
+                ChunkState::QuotedPair(size) => ChunkState::Quoted(size),
+                _ => return self.step_other(bytes),
+            },
+            _ => return self.step_other(bytes),
+        };
+        Ok((1, Some(next)))
+    }
+
+    /// The positions outside of a chunk's size and its extensions.
+    fn step_other(self, bytes: &[u8]) -> Result<(usize, Option<Self>), FramingError> {
+        let byte = bytes.first().copied().unwrap_or_default();
+        let skip_line = |here: ChunkState, at_cr: ChunkState| {
+            let end = bytes.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
+            match end {
+                None => Ok((bytes.len(), Some(here))),
+                Some(at) if bytes[at] == b'\r' => Ok((at + 1, Some(at_cr))),
+                Some(_) => Err(FramingError::Chunk),
             }
+        };
+        let next = match (self, byte) {
             (ChunkState::SizeLf(0), b'\n') => ChunkState::Trailer,
             (ChunkState::SizeLf(size), b'\n') => ChunkState::Data(size),
             (ChunkState::Data(left), _) => {

@@ -6,6 +6,9 @@ pub(crate) enum FramingError {
     /// RFC 9112 section 2.2.
     #[error("a line does not end with CR LF")]
     LineEnd,
+    /// RFC 9112 section 3.2.
+    #[error("the target has a fragment")]
+    Fragment,
     /// RFC 9112 section 5.2.
     #[error("a field is folded over two lines")]
     Folded,

@@ -339,6 +339,28 @@ async fn fields_contain_nothing_that_http_1_reads_differently() {
             ],
             Expected::Passed(|seen| seen.all("cookie") == ["a=1; b=2"]),
         ),
+        head(
+            "8.2.3 Cookie in more fields than a head may have",
+            &[
+                [METHOD, SCHEME, AUTHORITY, PATH].as_slice(),
+                &[("cookie", "a=1"); 120],
+            ]
+            .concat(),
+            Expected::Passed(|seen| seen.all("cookie").concat().matches("a=1").count() == 120),
+        ),
+        with("8.2.1 a quote in a name", ("x\"", "1"), refused()),
+        head(
+            "RFC 9112 6.3 Content-Length twice",
+            &[
+                METHOD,
+                SCHEME,
+                AUTHORITY,
+                PATH,
+                ("content-length", "0"),
+                ("content-length", "0"),
+            ],
+            refused(),
+        ),
         with(
             "RFC 9110 10.1.1 Expect of the unknown",
             ("expect", "200-maybe"),
