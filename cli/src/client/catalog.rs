@@ -45,6 +45,7 @@ impl ApiClient {
             let request = pb::ListServicesRequest {
                 page_size,
                 page_token,
+                ..Default::default()
             };
             let response = self
                 .call(
@@ -76,6 +77,7 @@ impl ApiClient {
             service: Some(service),
             update_mask: Some(prost_types::FieldMask { paths: mask }),
             validate_only,
+            ..Default::default()
         };
         self.call(idempotency, operation, async || {
             self.catalog.clone().update_service(request.clone()).await
@@ -88,6 +90,7 @@ impl ApiClient {
             name: format!("services/{id}"),
             etag,
             validate_only: false,
+            ..Default::default()
         };
         self.call(
             Idempotency::NotIdempotent,
@@ -146,6 +149,7 @@ impl ApiClient {
                 parent: parent.clone(),
                 page_size,
                 page_token,
+                ..Default::default()
             };
             let response = self
                 .call(
@@ -192,6 +196,7 @@ impl ApiClient {
             name: version_name(service, number),
             timeout: prost_types::Duration::try_from(timeout).ok(),
             validate_only: false,
+            ..Default::default()
         };
         self.call(
             Idempotency::Idempotent,
@@ -211,6 +216,7 @@ impl ApiClient {
             name: version_name(service, number),
             etag,
             validate_only: false,
+            ..Default::default()
         };
         self.call(
             Idempotency::NotIdempotent,

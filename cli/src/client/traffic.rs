@@ -39,6 +39,7 @@ impl ApiClient {
             reason,
             validate_only,
             request_id: request_id(),
+            ..Default::default()
         };
         self.call(Idempotency::Idempotent, operation, async || {
             self.traffic.clone().update_traffic(request.clone()).await
@@ -93,6 +94,7 @@ impl ApiClient {
             etag,
             validate_only,
             request_id: request_id(),
+            ..Default::default()
         };
         self.call(
             Idempotency::Idempotent,

@@ -57,7 +57,7 @@ pub(super) async fn verify(
                 progress.show(&version, printer);
                 return Ok(Verified::OnNodes(Box::new(version)));
             }
-            State::Failed => return Err(failed(service, &version)),
+            State::Failed | State::Unverified => return Err(failed(service, &version)),
             State::Pending | State::Unspecified => progress.show(&version, printer),
         }
         if begin.elapsed() > timeout + GRACE {
@@ -190,6 +190,7 @@ fn node_steps(version: &pb::Version) -> Vec<NodeStep> {
                 (format!("ready after {total}"), true)
             }
             State::Failed => ("failed".to_owned(), true),
+            State::Unverified => ("unverified".to_owned(), true),
             _ if pulling.is_empty() => ("starting".to_owned(), false),
             _ if pulling.starts_with("pulling") => (pulling, false),
             _ => (format!("pulling {pulling}"), false),

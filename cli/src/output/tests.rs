@@ -83,6 +83,7 @@ fn version() -> pb::Version {
                 },
             ],
             message: "1 of 2 nodes failed".to_owned(),
+            ..Default::default()
         }),
         status: Some(pb::VersionStatus {
             nodes: vec![pb::NodeVersionStatus {

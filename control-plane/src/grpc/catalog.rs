@@ -81,6 +81,7 @@ impl CatalogService for Api {
             service,
             update_mask,
             validate_only,
+            ..
         } = request.into_inner();
         let mut violations = Violations::new();
         let Some(service) = service else {
@@ -107,6 +108,7 @@ impl CatalogService for Api {
             name,
             etag,
             validate_only,
+            ..
         } = request.into_inner();
         let id = parsed("name", name::parse_service(&name))?;
         let options = write_options(validate_only);
@@ -190,6 +192,7 @@ impl CatalogService for Api {
             name,
             timeout,
             validate_only,
+            ..
         } = request.into_inner();
         let mut violations = Violations::new();
         let parsed = violations.take("name", name::parse_version(&name));
@@ -232,6 +235,20 @@ impl CatalogService for Api {
         Ok(Response::new(self.with_status(&written.resource)))
     }
 
+    async fn cancel_verification(
+        &self,
+        _request: Request<pb::CancelVerificationRequest>,
+    ) -> Result<Response<pb::Version>, Status> {
+        Err(Status::unimplemented("not implemented"))
+    }
+
+    async fn reset_version_image(
+        &self,
+        _request: Request<pb::ResetVersionImageRequest>,
+    ) -> Result<Response<pb::Version>, Status> {
+        Err(Status::unimplemented("not implemented"))
+    }
+
     async fn delete_version(
         &self,
         request: Request<pb::DeleteVersionRequest>,
@@ -240,6 +257,7 @@ impl CatalogService for Api {
             name,
             etag,
             validate_only,
+            ..
         } = request.into_inner();
         let (service, number) = parsed("name", name::parse_version(&name))?;
         let options = write_options(validate_only);

@@ -22,6 +22,14 @@ type WatchItem = Result<pb::WatchRoutesResponse, Status>;
 impl RouteFeedService for Api {
     type StreamRoutesStream = Responses;
     type WatchRoutesStream = ReceiverStream<WatchItem>;
+    type StreamControlStream = ReceiverStream<Result<pb::StreamControlResponse, Status>>;
+
+    async fn stream_control(
+        &self,
+        _request: Request<Streaming<pb::StreamControlRequest>>,
+    ) -> Result<Response<Self::StreamControlStream>, Status> {
+        Err(Status::unimplemented("not implemented"))
+    }
 
     async fn stream_routes(
         &self,

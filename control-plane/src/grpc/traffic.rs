@@ -32,6 +32,7 @@ impl TrafficService for Api {
             reason,
             validate_only,
             request_id,
+            ..
         } = request.into_inner();
         let Some(traffic) = traffic else {
             return Err(status::missing(

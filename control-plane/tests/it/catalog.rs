@@ -126,6 +126,7 @@ async fn an_update_changes_the_fields_of_its_mask() {
                 service,
                 update_mask,
                 validate_only,
+                ..Default::default()
             };
             catalog
                 .update_service(request)

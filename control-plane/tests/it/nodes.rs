@@ -111,6 +111,7 @@ async fn nodes_are_listed_in_pages() {
     let rest = pb::ListNodesRequest {
         page_size: 2,
         page_token: first.next_page_token,
+        ..Default::default()
     };
     let rest = nodes.list_nodes(rest).await.expect("a page").into_inner();
     assert_eq!(names(&rest.nodes), ["nodes/c"]);

@@ -137,7 +137,7 @@ fn read_outcome(
         Ok(State::Pending) => VerificationState::Pending,
         Ok(State::Verified) => VerificationState::Verified,
         Ok(State::Failed) => VerificationState::Failed,
-        Ok(State::Unspecified) | Err(_) => {
+        Ok(State::Unspecified | State::Unverified) | Err(_) => {
             violations.push(
                 format!("{field}.state"),
                 "give STATE_PENDING, STATE_VERIFIED or STATE_FAILED",
@@ -328,5 +328,6 @@ fn node_version_status(node: &NodeName, report: &VersionReport) -> pb::NodeVersi
         backoff_until: report.backoff_until.map(timestamp),
         last_cold_start: report.last_cold_start.as_ref().map(cold_start),
         pull_progress: report.pull_progress.clone(),
+        image_id: String::new(),
     }
 }

@@ -25,6 +25,7 @@ pub(crate) fn service(service: &Service) -> pb::Service {
             ServiceState::Serving => pb::service::State::Serving,
         }
         .into(),
+        state_message: String::new(),
     }
 }
 
@@ -46,6 +47,8 @@ pub(crate) fn version(version: &Version, status: Option<pb::VersionStatus>) -> p
         status,
         percent: version.percent.get().into(),
         tags: version.tags.iter().map(ToString::to_string).collect(),
+        resolved_image: None,
+        carried_traffic: false,
     }
 }
 
@@ -127,6 +130,8 @@ fn verification(verification: &Verification) -> pb::Verification {
         deadline: Some(timestamp(verification.deadline())),
         nodes: nodes.collect(),
         message: verification.message().to_owned(),
+        require: pb::verification::Require::All.into(),
+        skip_nodes: Vec::new(),
     }
 }
 

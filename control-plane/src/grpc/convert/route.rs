@@ -46,6 +46,7 @@ fn version(version: &RouteVersion) -> pb::RouteVersion {
             id: order.id.clone(),
             deadline: Some(timestamp(order.deadline)),
         }),
+        image_id: String::new(),
     }
 }
 

@@ -12,6 +12,7 @@ pub(super) async fn rows(harness: &Harness, checker: &mut Checker<'_>) {
         let request = pb::ListNodesRequest {
             page_size,
             page_token: page_token.clone(),
+            ..Default::default()
         };
         let answer = nodes.list_nodes(request).await;
         checker.check("ListNodes", field, answer, BAD, field).await;
@@ -21,6 +22,7 @@ pub(super) async fn rows(harness: &Harness, checker: &mut Checker<'_>) {
             page_size,
             page_token,
             service: String::new(),
+            ..Default::default()
         };
         let answer = nodes.list_instances(request).await;
         checker

@@ -92,6 +92,7 @@ pub(super) async fn rows(harness: &Harness, checker: &mut Checker<'_>) {
             parent,
             page_size,
             page_token: token,
+            ..Default::default()
         };
         let answer = catalog.list_versions(request).await;
         checker

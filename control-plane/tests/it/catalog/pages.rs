@@ -17,6 +17,7 @@ async fn pages_join_without_gaps() {
         let request = pb::ListServicesRequest {
             page_size: 3,
             page_token,
+            ..Default::default()
         };
         let page = catalog
             .list_services(request)
@@ -40,6 +41,7 @@ async fn pages_join_without_gaps() {
             parent,
             page_size: 2,
             page_token,
+            ..Default::default()
         };
         let page = catalog
             .list_versions(request)

@@ -112,6 +112,7 @@ fn version(version: domain::VersionReport) -> pb::VersionReport {
         last_cold_start: version.last_cold_start.map(cold_start),
         pull_progress: version.pull_progress.unwrap_or_default(),
         verify: version.verify.map(verify),
+        image_id: String::new(),
     }
 }
 
