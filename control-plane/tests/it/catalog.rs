@@ -92,6 +92,7 @@ async fn an_update_changes_the_fields_of_its_mask() {
             service,
             update_mask,
             validate_only,
+            ..Default::default()
         })
     };
     let settings = pb::ServiceSettings {

@@ -68,6 +68,7 @@ pub(super) async fn rows(checker: &mut Checker<'_>) {
         let request = pb::ListServicesRequest {
             page_size,
             page_token,
+            ..Default::default()
         };
         checker.bad(request, field).await;
     }

@@ -15,6 +15,7 @@ pub(super) async fn rows(checker: &mut Checker<'_>) {
         parent: parent.into(),
         page_size,
         page_token: page_token.into(),
+        ..Default::default()
     };
     let get = |name: &str| pb::GetVersionRequest { name: name.into() };
     let verify = |name: &str| pb::VerifyVersionRequest {
