@@ -1,65 +1,50 @@
 //! `deploy`, with and without nodes.
 
 use crate::fake_node::{FakeNode, StartOutcome};
-use crate::plane::{Plane, assert_run, interrupted};
+use crate::plane::{Plane, assert_run, assert_session, interrupted};
 
 #[tokio::test]
 async fn verification_is_skipped_without_a_node() {
     let plane = Plane::start().await;
-    assert_run!(plane.run("deploy hello --image hello:1").await, @r"
-    exit: 0
-    ----- stdout -----
+    assert_session!(plane.url(), @r"
+    $ cless deploy hello --image hello:1
     SERVICE  VERSION  TRAFFIC  URL
     hello    v1       100%     http://hello.localhost:8080
-    ----- stderr -----
-    created services/hello
-    created services/hello/versions/1 of hello:1
-    hello v1: not verified, because no node is connected: start one with `cless-data-plane`
-    hello: no traffic -> v1=100
-    try it:       curl http://hello.localhost:8080
-    ");
-    assert_run!(plane.run("deploy hello --image hello:2 --traffic 25 --reason try -o name").await, @r"
-    exit: 0
-    ----- stdout -----
+    ! created services/hello
+    ! created services/hello/versions/1 of hello:1
+    ! hello v1: not verified, because no node is connected: start one with `cless-data-plane`
+    ! hello: no traffic -> v1=100
+    ! try it:       curl http://hello.localhost:8080
+
+    $ cless deploy hello --image hello:2 --traffic 25 --reason try -o name
     services/hello/versions/2
-    ----- stderr -----
-    created services/hello/versions/2 of hello:2
-    hello v2: not verified, because no node is connected: start one with `cless-data-plane`
-    hello: v1=100 -> v1=75 v2=25
-    ");
-    assert_run!(plane.run("deploy hello --image hello:3 --traffic 10% --no-wait").await, @r"
-    exit: 0
-    ----- stdout -----
+    ! created services/hello/versions/2 of hello:2
+    ! hello v2: not verified, because no node is connected: start one with `cless-data-plane`
+    ! hello: v1=100 -> v1=75 v2=25
+
+    $ cless deploy hello --image hello:3 --traffic 10% --no-wait
     SERVICE  VERSION  TRAFFIC  URL
     hello    v3       10%      http://hello.localhost:8080
-    ----- stderr -----
-    created services/hello/versions/3 of hello:3
-    hello v3: not verified, because of --no-wait
-    hello: v1=75 v2=25 -> v1=68 v2=22 v3=10
-    try it:       curl http://hello.localhost:8080
-    roll back:    cless rollback hello
-    ");
-    assert_run!(plane.run("deploy hello --image hello:4 --no-traffic --tag next").await, @r"
-    exit: 0
-    ----- stdout -----
+    ! created services/hello/versions/3 of hello:3
+    ! hello v3: not verified, because of --no-wait
+    ! hello: v1=75 v2=25 -> v1=68 v2=22 v3=10
+    ! try it:       curl http://hello.localhost:8080
+    ! roll back:    cless rollback hello
+
+    $ cless deploy hello --image hello:4 --no-traffic --tag next
     SERVICE  VERSION  TRAFFIC  URL
     hello    v4       0%       http://next--hello.localhost:8080
-    ----- stderr -----
-    created services/hello/versions/4 of hello:4
-    hello v4: not verified, because no node is connected: start one with `cless-data-plane`
-    hello: v1=68 v2=22 v3=10 -> v1=68 v2=22 v3=10 v4=0:next
-    try it:       curl http://next--hello.localhost:8080
-    send traffic: cless traffic set hello v4=100
-    ");
-    assert_run!(plane.run("deploy hello --image hello:5 --no-traffic --quiet").await, @r"
-    exit: 0
-    ----- stdout -----
+    ! created services/hello/versions/4 of hello:4
+    ! hello v4: not verified, because no node is connected: start one with `cless-data-plane`
+    ! hello: v1=68 v2=22 v3=10 -> v1=68 v2=22 v3=10 v4=0:next
+    ! try it:       curl http://next--hello.localhost:8080
+    ! send traffic: cless traffic set hello v4=100
+
+    $ cless deploy hello --image hello:5 --no-traffic --quiet
     SERVICE  VERSION  TRAFFIC  URL
     hello    v5       0%       -
-    ");
-    assert_run!(plane.run("traffic history hello").await, @r"
-    exit: 0
-    ----- stdout -----
+
+    $ cless traffic history hello
     REVISION  TARGETS                      ACTOR     REASON              AGE
     4         v1=68 v2=22 v3=10 v4=0:next  ann@test  deploy v4: hello:4  [AGE]
     3         v1=68 v2=22 v3=10            ann@test  deploy v3: hello:3  [AGE]
@@ -72,51 +57,39 @@ async fn verification_is_skipped_without_a_node() {
 async fn a_verified_version_gets_the_traffic() {
     let plane = Plane::start().await;
     let _node = FakeNode::connect(&plane.url(), "one", StartOutcome::Verified).await;
-    assert_run!(plane.run("deploy hello --image hello:1 --max-instances 2").await, @r"
-    exit: 0
-    ----- stdout -----
+    assert_session!(plane.url(), @r"
+    $ cless deploy hello --image hello:1 --max-instances 2
     SERVICE  VERSION  TRAFFIC  URL
     hello    v1       100%     http://hello.localhost:8080
-    ----- stderr -----
-    created services/hello
-    created services/hello/versions/1 of hello:1
-    hello v1: nodes/one: starting
-    hello v1: nodes/one: ready after 129ms
-    hello: no traffic -> v1=100
-    try it:       curl http://hello.localhost:8080
-    ");
-    assert_run!(plane.run("deploy hello --image hello:2 --max-instances 4 --traffic 50").await, @r"
-    exit: 0
-    ----- stdout -----
+    ! created services/hello
+    ! created services/hello/versions/1 of hello:1
+    ! hello v1: nodes/one: starting
+    ! hello v1: nodes/one: ready after 129ms
+    ! hello: no traffic -> v1=100
+    ! try it:       curl http://hello.localhost:8080
+
+    $ cless deploy hello --image hello:2 --max-instances 4 --traffic 50
     SERVICE  VERSION  TRAFFIC  URL
     hello    v2       50%      http://hello.localhost:8080
-    ----- stderr -----
-    updated the settings of services/hello
-    created services/hello/versions/2 of hello:2
-    hello v2: nodes/one: starting
-    hello v2: nodes/one: ready after 129ms
-    hello: v1=100 -> v1=50 v2=50
-    try it:       curl http://hello.localhost:8080
-    roll back:    cless rollback hello
-    ");
-    assert_run!(plane.run("version list hello").await, @r"
-    exit: 0
-    ----- stdout -----
+    ! updated the settings of services/hello
+    ! created services/hello/versions/2 of hello:2
+    ! hello v2: nodes/one: starting
+    ! hello v2: nodes/one: ready after 129ms
+    ! hello: v1=100 -> v1=50 v2=50
+    ! try it:       curl http://hello.localhost:8080
+    ! roll back:    cless rollback hello
+
+    $ cless version list hello
     VERSION  IMAGE    TRAFFIC  TAGS  PROOF     AGE
     v2       hello:2  50%      -     VERIFIED  [AGE]
     v1       hello:1  50%      -     VERIFIED  [AGE]
-    ");
-    assert_run!(plane.run("version verify hello v1 -o name").await, @r"
-    exit: 0
-    ----- stdout -----
+
+    $ cless version verify hello v1 -o name
     services/hello/versions/1
-    ----- stderr -----
-    hello v1: nodes/one: starting
-    hello v1: nodes/one: ready after 129ms
-    ");
-    assert_run!(plane.run("node list -o name").await, @r"
-    exit: 0
-    ----- stdout -----
+    ! hello v1: nodes/one: starting
+    ! hello v1: nodes/one: ready after 129ms
+
+    $ cless node list -o name
     nodes/one
     ");
 }
@@ -127,26 +100,22 @@ async fn a_version_that_fails_leaves_traffic_unchanged() {
     plane.ok("deploy hello --image hello:1").await;
     let log = "starting\npanic: no GREETING";
     let _node = FakeNode::connect(&plane.url(), "one", StartOutcome::Exited(3, log)).await;
-    assert_run!(plane.run("deploy hello --image hello:2").await, @r"
+    assert_session!(plane.url(), @r"
+    $ cless deploy hello --image hello:2
     exit: 7
-    ----- stderr -----
-    created services/hello/versions/2 of hello:2
-    hello v2: nodes/one: starting
-    error: services/hello/versions/2 failed verification; traffic is unchanged
-    error: nodes/one: the container exited before it was ready (exit code 3)
-      | starting
-      | panic: no GREETING
-    hint: show the failure again with `cless version get hello v2`
-    ");
-    assert_run!(plane.run("traffic get hello").await, @r"
-    exit: 0
-    ----- stdout -----
+    ! created services/hello/versions/2 of hello:2
+    ! hello v2: nodes/one: starting
+    ! error: services/hello/versions/2 failed verification; traffic is unchanged
+    ! error: nodes/one: the container exited before it was ready (exit code 3)
+    !   | starting
+    !   | panic: no GREETING
+    ! hint: show the failure again with `cless version get hello v2`
+
+    $ cless traffic get hello
     VERSION  TRAFFIC  TAG
     v1       100%     -
-    ");
-    assert_run!(plane.run("version get hello v2").await, @r"
-    exit: 0
-    ----- stdout -----
+
+    $ cless version get hello v2
     Name:       services/hello/versions/2
     Image:      hello:2
     Traffic:    0%
@@ -175,16 +144,16 @@ async fn a_version_that_fails_leaves_traffic_unchanged() {
 async fn a_silent_node_fails_the_verification_at_its_deadline() {
     let plane = Plane::start().await;
     let _node = FakeNode::connect(&plane.url(), "one", StartOutcome::Silent).await;
-    assert_run!(plane.run("deploy hello --image hello:1 --timeout 1s").await, @r"
+    assert_session!(plane.url(), @r"
+    $ cless deploy hello --image hello:1 --timeout 1s
     exit: 7
-    ----- stderr -----
-    created services/hello
-    created services/hello/versions/1 of hello:1
-    hello v1: nodes/one: starting
-    error: services/hello/versions/1 failed verification; traffic is unchanged
-    error: nodes/one: not ready in time
-    hint: show the failure again with `cless version get hello v1`
-    hint: if the start needs more time, raise --cold-start-timeout and --timeout
+    ! created services/hello
+    ! created services/hello/versions/1 of hello:1
+    ! hello v1: nodes/one: starting
+    ! error: services/hello/versions/1 failed verification; traffic is unchanged
+    ! error: nodes/one: not ready in time
+    ! hint: show the failure again with `cless version get hello v1`
+    ! hint: if the start needs more time, raise --cold-start-timeout and --timeout
     ");
 }
 
@@ -195,48 +164,41 @@ async fn an_interrupted_deploy_prints_what_is_left() {
     let deploy = interrupted(&plane.url(), "deploy hello --image hello:1", "starting").await;
     assert_run!(deploy, @r"
     exit: 130
-    ----- stderr -----
-    created services/hello
-    created services/hello/versions/1 of hello:1
-    hello v1: nodes/one: starting
-    error: interrupted
-    hint: services/hello/versions/1 exists and traffic is unchanged: show it with `cless version get hello v1`
+    ! created services/hello
+    ! created services/hello/versions/1 of hello:1
+    ! hello v1: nodes/one: starting
+    ! error: interrupted
+    ! hint: services/hello/versions/1 exists and traffic is unchanged: show it with `cless version get hello v1`
     ");
-    assert_run!(plane.run("traffic get hello -o name").await, @r"
-    exit: 0
-    ----- stdout -----
+    assert_session!(plane.url(), @r"
+    $ cless traffic get hello -o name
     services/hello/traffic
-    ----- stderr -----
-    no traffic is set: cless traffic set hello @latest=100
+    ! no traffic is set: cless traffic set hello @latest=100
     ");
 }
 
 #[tokio::test]
 async fn invalid_deploys_change_nothing() {
     let plane = Plane::start().await;
-    assert_run!(plane.run("deploy hello --image hello:1 --traffic 10").await, @r"
+    assert_session!(plane.url(), @r"
+    $ cless deploy hello --image hello:1 --traffic 10
     exit: 6
-    ----- stderr -----
-    error: --traffic 10: services/hello has no traffic yet, so no version can take the other 90 %
-    hint: omit --traffic to give the version all traffic, or use --no-traffic
-    ");
-    assert_run!(plane.run("deploy hello --image hello:1 --traffic 10 --no-traffic").await, @r"
+    ! error: --traffic 10: services/hello has no traffic yet, so no version can take the other 90 %
+    ! hint: omit --traffic to give the version all traffic, or use --no-traffic
+
+    $ cless deploy hello --image hello:1 --traffic 10 --no-traffic
     exit: 2
-    ----- stderr -----
-    error: --traffic 10: cannot be combined with --no-traffic
-    hint: omit one of them
-    ");
-    assert_run!(plane.run("deploy hello --image UPPER!").await, @r"
+    ! error: --traffic 10: cannot be combined with --no-traffic
+    ! hint: omit one of them
+
+    $ cless deploy hello --image UPPER!
     exit: 2
-    ----- stderr -----
-    created services/hello
-    deleted services/hello again: its version was rejected
-    error: version.spec.image: the image's name has the part `UPPER!`: use a-z and 0-9, joined by `.`, `_`, `__` or `-`
-    hint: `version.spec.image` is set by --image
-    ");
-    assert_run!(plane.run("service list").await, @r"
-    exit: 0
-    ----- stderr -----
-    no services
+    ! created services/hello
+    ! deleted services/hello again: its version was rejected
+    ! error: version.spec.image: the image's name has the part `UPPER!`: use a-z and 0-9, joined by `.`, `_`, `__` or `-`
+    ! hint: `version.spec.image` is set by --image
+
+    $ cless service list
+    ! no services
     ");
 }

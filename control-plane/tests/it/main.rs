@@ -2,6 +2,7 @@
 //! client that checks every digest.
 
 mod bad_input;
+mod calls;
 mod catalog;
 mod database;
 mod feed;

@@ -1,15 +1,13 @@
 //! Data planes that connect, report and disconnect.
 
-use crate::feed_client::FeedClient;
-use crate::harness::{Harness, assert_refused, eventually, identity};
+use crate::feed_client::{FeedClient, hello};
+use crate::harness::{self, Harness, assert_refused, eventually, identity};
 use cless_proto::v1 as pb;
+use pb::stream_routes_request::Message;
 use tonic::Code;
 
 pub(crate) fn report(node: &str, versions: Vec<pb::VersionReport>) -> pb::ReportNodeStatusRequest {
     pb::ReportNodeStatusRequest {
-        node: Some(identity(node)),
-        boot_id: "boot-1".into(),
-        engine: "Docker 20.10".into(),
         warnings: vec!["low on disk".into()],
         instances: vec![pb::Instance {
             name: format!("nodes/{node}/instances/i1"),
@@ -26,7 +24,7 @@ pub(crate) fn report(node: &str, versions: Vec<pb::VersionReport>) -> pb::Report
             state: pb::isolation::State::Partial.into(),
             reason: "no ip6tables".into(),
         }),
-        sandboxes: 0,
+        ..harness::report(node)
     }
 }
 
@@ -49,7 +47,7 @@ async fn a_node_is_listed_from_connect_to_disconnect() {
     assert_eq!((shown.state(), shown.lag), (pb::node::State::Connected, 0));
     assert!(shown.connect_time.is_some() && shown.report_time.is_none());
 
-    harness.report(report("n1", Vec::new())).await;
+    harness.ok(report("n1", Vec::new())).await;
     let shown = harness.node("n1").await;
     assert_eq!(
         (shown.engine.as_str(), shown.instances),
@@ -63,12 +61,7 @@ async fn a_node_is_listed_from_connect_to_disconnect() {
             parent: parent.into(),
             ..Default::default()
         };
-        let list = harness
-            .nodes()
-            .list_instances(request)
-            .await
-            .expect("a list")
-            .into_inner();
+        let list = harness.ok(request).await;
         assert_eq!(list.instances.len(), 1);
         assert_eq!(list.instances[0].name, "nodes/n1/instances/i1");
         assert_eq!(list.instances[0].in_flight, 3);
@@ -78,13 +71,7 @@ async fn a_node_is_listed_from_connect_to_disconnect() {
         service: "services/other".into(),
         ..Default::default()
     };
-    let list = harness
-        .nodes()
-        .list_instances(other)
-        .await
-        .expect("a list")
-        .into_inner();
-    assert!(list.instances.is_empty());
+    assert!(harness.ok(other).await.instances.is_empty());
 
     drop(client);
     eventually("the node is stale", || async {
@@ -98,21 +85,20 @@ async fn a_node_is_listed_from_connect_to_disconnect() {
 async fn nodes_are_listed_in_pages() {
     let harness = Harness::start().await;
     for name in ["c", "a", "b"] {
-        harness.report(report(name, Vec::new())).await;
+        harness.ok(report(name, Vec::new())).await;
     }
-    let mut nodes = harness.nodes();
     let first = pb::ListNodesRequest {
         page_size: 2,
         ..Default::default()
     };
-    let first = nodes.list_nodes(first).await.expect("a page").into_inner();
+    let first = harness.ok(first).await;
     let names = |nodes: &[pb::Node]| nodes.iter().map(|n| n.name.clone()).collect::<Vec<_>>();
     assert_eq!(names(&first.nodes), ["nodes/a", "nodes/b"]);
     let rest = pb::ListNodesRequest {
         page_size: 2,
         page_token: first.next_page_token,
     };
-    let rest = nodes.list_nodes(rest).await.expect("a page").into_inner();
+    let rest = harness.ok(rest).await;
     assert_eq!(names(&rest.nodes), ["nodes/c"]);
     assert!(rest.next_page_token.is_empty());
     let request = pb::ListInstancesRequest {
@@ -120,22 +106,13 @@ async fn nodes_are_listed_in_pages() {
         page_size: 2,
         ..Default::default()
     };
-    let page = nodes
-        .list_instances(request.clone())
-        .await
-        .expect("a page")
-        .into_inner();
+    let page = harness.ok(request.clone()).await;
     assert_eq!(page.instances.len(), 2);
     let request = pb::ListInstancesRequest {
         page_token: page.next_page_token,
         ..request
     };
-    let page = nodes
-        .list_instances(request)
-        .await
-        .expect("a page")
-        .into_inner();
-    assert_eq!(page.instances.len(), 1);
+    assert_eq!(harness.ok(request).await.instances.len(), 1);
 }
 
 #[tokio::test]
@@ -148,25 +125,16 @@ async fn a_connected_nodes_name_is_taken_and_its_new_stream_replaces_the_old() {
         id: "another".into(),
         ..identity("n1")
     });
-    let hello = pb::Hello {
-        protocol: 1,
-        node: node.clone(),
-        boot_id: "b".into(),
-        have: None,
-    };
-    rival
-        .send(pb::stream_routes_request::Message::Hello(hello))
-        .await;
-    assert_refused(
-        rival.receive().await,
-        Code::AlreadyExists,
-        "NODE_NAME_TAKEN",
-    );
+    let mut hello = hello("n1", None);
+    hello.node.clone_from(&node);
+    rival.send(Message::Hello(hello)).await;
+    let taken = rival.receive().await;
+    assert_refused(taken, Code::AlreadyExists, "NODE_NAME_TAKEN");
     let stolen = pb::ReportNodeStatusRequest {
         node,
         ..report("n1", Vec::new())
     };
-    let stolen = harness.feed().report_node_status(stolen).await;
+    let stolen = harness.call(stolen).await;
     assert_refused(stolen, Code::AlreadyExists, "NODE_NAME_TAKEN");
 
     let mut second = FeedClient::connect(&harness, "n1", None).await;

@@ -1,6 +1,6 @@
 //! Traffic splits, their history and rollbacks.
 
-use crate::harness::{Harness, assert_refused, target};
+use crate::harness::{Harness, assert_refused, set_traffic, target};
 use cless_proto::v1 as pb;
 use tonic::Code;
 
@@ -19,40 +19,22 @@ fn get() -> pb::GetTrafficRequest {
 }
 
 fn set(targets: Vec<pb::TrafficTarget>) -> pb::UpdateTrafficRequest {
-    let traffic = pb::Traffic {
-        name: NAME.into(),
-        targets,
-        ..Default::default()
-    };
     pb::UpdateTrafficRequest {
-        traffic: Some(traffic),
         actor: "me".into(),
         reason: "because".into(),
-        ..Default::default()
+        ..set_traffic("hello", targets)
     }
 }
 
 #[tokio::test]
 async fn every_change_is_in_the_history_and_can_be_rolled_back() {
     let harness = with_two_versions().await;
-    let mut traffic = harness.traffic();
-    let none = traffic
-        .get_traffic(get())
-        .await
-        .expect("found")
-        .into_inner();
+    let none = harness.ok(get()).await;
     assert!(none.targets.is_empty() && none.revision == 0);
     let first = vec![target(1, 100, "")];
-    traffic
-        .update_traffic(set(first.clone()))
-        .await
-        .expect("set");
+    harness.ok(set(first.clone())).await;
     let second = vec![target(1, 10, ""), target(2, 90, "next")];
-    let changed = traffic
-        .update_traffic(set(second.clone()))
-        .await
-        .expect("set")
-        .into_inner();
+    let changed = harness.ok(set(second.clone())).await;
     assert_eq!((changed.revision, changed.targets), (2, second.clone()));
 
     let back = pb::RollbackTrafficRequest {
@@ -60,18 +42,14 @@ async fn every_change_is_in_the_history_and_can_be_rolled_back() {
         actor: "you".into(),
         ..Default::default()
     };
-    let back = traffic
-        .rollback_traffic(back)
-        .await
-        .expect("rolled back")
-        .into_inner();
+    let back = harness.ok(back).await;
     assert_eq!((back.revision, back.targets), (3, first));
     let forth = pb::RollbackTrafficRequest {
         name: NAME.into(),
         revision: 2,
         ..Default::default()
     };
-    traffic.rollback_traffic(forth).await.expect("rolled back");
+    harness.ok(forth).await;
 
     let (mut history, mut page_token) = (Vec::new(), String::new());
     loop {
@@ -81,11 +59,7 @@ async fn every_change_is_in_the_history_and_can_be_rolled_back() {
             page_size: 3,
             page_token,
         };
-        let page = traffic
-            .list_traffic_revisions(request)
-            .await
-            .expect("a page")
-            .into_inner();
+        let page = harness.ok(request).await;
         history.extend(page.revisions);
         page_token = page.next_page_token;
         if page_token.is_empty() {
@@ -108,59 +82,31 @@ async fn every_change_is_in_the_history_and_can_be_rolled_back() {
 #[tokio::test]
 async fn etags_request_ids_and_validation() {
     let harness = with_two_versions().await;
-    let mut traffic = harness.traffic();
-    let before = traffic
-        .get_traffic(get())
-        .await
-        .expect("found")
-        .into_inner();
+    let before = harness.ok(get()).await;
     let head = harness.head().await;
 
     let mut dry = set(vec![target(1, 100, "")]);
     dry.validate_only = true;
-    let shown = traffic
-        .update_traffic(dry)
-        .await
-        .expect("valid")
-        .into_inner();
+    let shown = harness.ok(dry).await;
     assert_eq!(shown.targets.len(), 1);
     assert_eq!(harness.head().await, head);
-    assert_eq!(
-        traffic
-            .get_traffic(get())
-            .await
-            .expect("found")
-            .into_inner(),
-        before
-    );
+    assert_eq!(harness.ok(get()).await, before);
 
     let mut once = set(vec![target(1, 100, "")]);
     once.request_id = "r-1".into();
     once.traffic.as_mut().expect("set").etag = before.etag.clone();
-    let first = traffic
-        .update_traffic(once.clone())
-        .await
-        .expect("set")
-        .into_inner();
-    let again = traffic
-        .update_traffic(once.clone())
-        .await
-        .expect("repeated")
-        .into_inner();
+    let first = harness.ok(once.clone()).await;
+    let again = harness.ok(once.clone()).await;
     assert_eq!(again.revision, first.revision);
     once.request_id = String::new();
-    assert_refused(
-        traffic.update_traffic(once).await,
-        Code::Aborted,
-        "ETAG_MISMATCH",
-    );
+    let stale = harness.call(once).await;
+    assert_refused(stale, Code::Aborted, "ETAG_MISMATCH");
 }
 
 #[tokio::test]
 async fn missing_versions_and_revisions_are_rejected() {
     let harness = with_two_versions().await;
-    let mut traffic = harness.traffic();
-    let missing = traffic.update_traffic(set(vec![target(9, 100, "")])).await;
+    let missing = harness.call(set(vec![target(9, 100, "")])).await;
     assert_eq!(
         missing.expect_err("missing").code(),
         Code::FailedPrecondition
@@ -169,7 +115,7 @@ async fn missing_versions_and_revisions_are_rejected() {
         name: NAME.into(),
         ..Default::default()
     };
-    let nothing = traffic.rollback_traffic(back.clone()).await;
+    let nothing = harness.call(back.clone()).await;
     assert_eq!(
         nothing.expect_err("nothing before").code(),
         Code::FailedPrecondition
@@ -178,5 +124,5 @@ async fn missing_versions_and_revisions_are_rejected() {
         revision: 7,
         ..back
     };
-    assert!(traffic.rollback_traffic(unknown).await.is_err());
+    assert!(harness.call(unknown).await.is_err());
 }

@@ -10,15 +10,39 @@ use tonic::Code;
 const VERSION: &str = "services/hello/versions/1";
 
 async fn verify(harness: &Harness) -> Result<pb::Version, tonic::Status> {
+    let name = VERSION.into();
     let request = pb::VerifyVersionRequest {
-        name: VERSION.into(),
+        name,
         ..Default::default()
     };
-    harness
-        .catalog()
-        .verify_version(request)
-        .await
-        .map(tonic::Response::into_inner)
+    harness.call(request).await
+}
+
+/// Requests a verification.
+async fn requested(harness: &Harness) -> pb::Verification {
+    let version = verify(harness).await.expect("requested");
+    version.verification.expect("a verification")
+}
+
+/// The current state of the verification.
+async fn verification(harness: &Harness) -> pb::Verification {
+    let version = harness.get_version(VERSION).await;
+    version.verification.expect("kept")
+}
+
+/// A control plane with one version to verify.
+async fn with_version() -> (Harness, pb::Version) {
+    let harness = Harness::start().await;
+    harness.service("hello").await;
+    let made = harness.version("hello", "hello:1").await;
+    (harness, made)
+}
+
+/// A connected node that has received the table.
+async fn node(harness: &Harness, name: &str) -> FeedClient {
+    let mut client = FeedClient::connect(harness, name, None).await;
+    client.change().await;
+    client
 }
 
 fn outcome(version: &pb::Version, order: &str, state: State) -> pb::VersionReport {
@@ -45,39 +69,23 @@ fn outcome(version: &pb::Version, order: &str, state: State) -> pb::VersionRepor
 
 #[tokio::test]
 async fn connected_nodes_verify_a_version_by_their_reports() {
-    let harness = Harness::start().await;
-    harness.service("hello").await;
-    let made = harness.version("hello", "hello:1").await;
-    let error = assert_refused(
-        verify(&harness).await,
-        Code::FailedPrecondition,
-        "NO_NODE_CONNECTED",
-    );
+    let (harness, made) = with_version().await;
+    let reason = "NO_NODE_CONNECTED";
+    let refused = verify(&harness).await;
+    let error = assert_refused(refused, Code::FailedPrecondition, reason);
     let details = tonic_types::StatusExt::get_details_precondition_failure(&error);
-    assert_eq!(
-        details.expect("details").violations[0].r#type,
-        "NO_NODE_CONNECTED"
-    );
+    assert_eq!(details.expect("details").violations[0].r#type, reason);
 
-    let mut client = FeedClient::connect(&harness, "n1", None).await;
-    client.change().await;
+    let mut client = node(&harness, "n1").await;
     client.ack().await;
-    let requested = verify(&harness)
-        .await
-        .expect("requested")
-        .verification
-        .expect("a verification");
+    let requested = requested(&harness).await;
     assert_eq!(requested.state(), State::Pending);
     assert_eq!(requested.nodes[0].node, "nodes/n1");
     let order = loop {
         client.change().await;
         client.ack().await;
-        let route = client.route("hello").expect("a route");
-        if let Some(order) = route
-            .versions
-            .first()
-            .and_then(|version| version.verify.clone())
-        {
+        let versions = client.route("hello").expect("a route").versions;
+        if let Some(order) = versions.first().and_then(|v| v.verify.clone()) {
             break order;
         }
     };
@@ -86,15 +94,9 @@ async fn connected_nodes_verify_a_version_by_their_reports() {
     let digest = format!("sha256:{}", "a".repeat(64));
     let mut reported = outcome(&made, &order.id, State::Verified);
     reported.image_digest = digest.clone();
-    harness.report(report("n1", vec![reported])).await;
+    harness.ok(report("n1", vec![reported])).await;
     eventually("it is verified", || async {
-        harness
-            .get_version(VERSION)
-            .await
-            .verification
-            .expect("kept")
-            .state()
-            == State::Verified
+        verification(&harness).await.state() == State::Verified
     })
     .await;
     eventually("the digest is known", || async {
@@ -102,43 +104,20 @@ async fn connected_nodes_verify_a_version_by_their_reports() {
     })
     .await;
     eventually("the order leaves the feed", || async {
-        let mut watch = harness
-            .feed()
-            .watch_routes(pb::WatchRoutesRequest::default())
-            .await;
-        let watch = watch.as_mut().expect("a stream").get_mut();
-        let table = watch
-            .message()
-            .await
-            .expect("no error")
-            .expect("an open stream");
-        table.routes[0].versions.is_empty()
+        harness.table().await.routes[0].versions.is_empty()
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_failed_verification_names_the_node_and_the_cause() {
-    let harness = Harness::start().await;
-    harness.service("hello").await;
-    let made = harness.version("hello", "hello:1").await;
-    let mut client = FeedClient::connect(&harness, "n1", None).await;
-    client.change().await;
-    let requested = verify(&harness)
-        .await
-        .expect("requested")
-        .verification
-        .expect("a verification");
+    let (harness, made) = with_version().await;
+    let _client = node(&harness, "n1").await;
+    let requested = requested(&harness).await;
     let reported = outcome(&made, &requested.id, State::Failed);
-    harness.report(report("n1", vec![reported])).await;
+    harness.ok(report("n1", vec![reported])).await;
     eventually("it has failed", || async {
-        harness
-            .get_version(VERSION)
-            .await
-            .verification
-            .expect("kept")
-            .state()
-            == State::Failed
+        verification(&harness).await.state() == State::Failed
     })
     .await;
     let shown = harness.get_version(VERSION).await;
@@ -147,64 +126,34 @@ async fn a_failed_verification_names_the_node_and_the_cause() {
         verification.message.contains("n1") && verification.message.contains("code 7"),
         "{verification:?}"
     );
-    assert_eq!(
-        verification.nodes[0]
-            .failure
-            .as_ref()
-            .expect("kept")
-            .exit_code,
-        Some(7)
-    );
+    let failure = verification.nodes[0].failure.as_ref();
+    assert_eq!(failure.expect("kept").exit_code, Some(7));
     let status = shown.status.expect("a status");
-    assert_eq!(
-        status.nodes[0]
-            .last_failure
-            .as_ref()
-            .expect("shown")
-            .exit_code,
-        Some(7)
-    );
+    let failure = status.nodes[0].last_failure.as_ref();
+    assert_eq!(failure.expect("shown").exit_code, Some(7));
 }
 
 #[tokio::test]
 async fn a_pending_verification_survives_a_restart_and_a_disconnected_node_drops_out() {
-    let harness = Harness::start().await;
-    harness.service("hello").await;
-    let made = harness.version("hello", "hello:1").await;
-    let mut stays = FeedClient::connect(&harness, "n1", None).await;
-    stays.change().await;
-    let mut goes = FeedClient::connect(&harness, "n2", None).await;
-    goes.change().await;
-    let requested = verify(&harness)
-        .await
-        .expect("requested")
-        .verification
-        .expect("a verification");
+    let (harness, made) = with_version().await;
+    let _stays = node(&harness, "n1").await;
+    let _goes = node(&harness, "n2").await;
+    let requested = requested(&harness).await;
     assert_eq!(requested.nodes.len(), 2);
 
     let harness = harness.restart().await;
-    let mut stays = FeedClient::connect(&harness, "n1", None).await;
-    stays.change().await;
-    let mut goes = FeedClient::connect(&harness, "n2", None).await;
-    goes.change().await;
+    let _stays = node(&harness, "n1").await;
+    let goes = node(&harness, "n2").await;
     let reported = outcome(&made, &requested.id, State::Verified);
-    harness.report(report("n1", vec![reported])).await;
+    harness.ok(report("n1", vec![reported])).await;
     eventually("one node has reported", || async {
-        let verification = harness
-            .get_version(VERSION)
-            .await
-            .verification
-            .expect("kept");
+        let verification = verification(&harness).await;
         verification.nodes[0].state() == State::Verified && verification.state() == State::Pending
     })
     .await;
     drop(goes);
     eventually("the other dropped out", || async {
-        let verification = harness
-            .get_version(VERSION)
-            .await
-            .verification
-            .expect("kept");
+        let verification = verification(&harness).await;
         verification.state() == State::Verified && verification.nodes.len() == 1
     })
     .await;

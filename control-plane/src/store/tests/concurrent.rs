@@ -1,6 +1,5 @@
 use std::collections::BTreeSet;
 
-use super::super::Since;
 use super::super::entity::route_changes;
 use super::super::write::WriteOutcome;
 use tracing::Span;
@@ -30,10 +29,10 @@ async fn revisions_have_no_gaps_and_follow_commits() {
             tokio::spawn(async move {
                 let mut seen = Vec::new();
                 let own = format!("s{writer}");
-                let made = store.create_service(new_service(&own, &[]), plain()).await;
+                let made = make(&store, &own, &[], plain()).await;
                 seen.push(made.unwrap().revision);
                 for _ in 0..EACH {
-                    let refused = store.create_service(new_service(&own, &[]), plain()).await;
+                    let refused = make(&store, &own, &[], plain()).await;
                     assert!(refused.is_err(), "the name is taken");
                     let made = store
                         .create_version(&id("shared"), spec("hello:1"), plain())
@@ -57,9 +56,7 @@ async fn revisions_have_no_gaps_and_follow_commits() {
     }
     let last = 1 + WRITERS * (EACH + 1);
     assert!(all.iter().copied().eq(2..=last));
-    let Since::Changes(changes) = store.changes_since(0).await.unwrap() else {
-        panic!("the start is known");
-    };
+    let changes = changes_since(&store, 0).await;
     assert!(changes.changes.iter().map(|c| c.revision).eq(1..=last));
     let versions = store
         .list_versions(&id("shared"), 1000, None)
@@ -82,8 +79,7 @@ async fn one_of_many_equal_requests_creates_the_service() {
         .map(|_| {
             let store = store.clone();
             tokio::spawn(async move {
-                store
-                    .create_service(new_service("hello", &[]), with_request_id("same"))
+                make(&store, "hello", &[], with_request_id("same"))
                     .await
                     .unwrap()
             })

@@ -62,10 +62,7 @@ async fn a_full_disk_refuses_writes_whole_and_is_survived() {
     assert_eq!(head(&store).await.revision, before.revision + kept);
     assert_rebuilt(&store).await;
     pragma(&store, "PRAGMA max_page_count = 4294967294").await;
-    let written = store
-        .create_service(new_service("after", &[]), plain())
-        .await
-        .unwrap();
+    let written = make(&store, "after", &[], plain()).await.unwrap();
     assert_eq!(written.revision, before.revision + kept + 1);
     assert_rebuilt(&store).await;
 }

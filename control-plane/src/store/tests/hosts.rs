@@ -1,6 +1,5 @@
 //! A host belongs to one service at a time.
 
-use super::services::patch_hosts;
 use super::*;
 
 #[tokio::test]
@@ -8,14 +7,8 @@ async fn hosts_of_every_kind_conflict() {
     let store = memory().await;
     create(&store, "a").await;
     add_version(&store, "a").await;
-    set_traffic(&store, "a", &[(1, 100, "next")]).await.unwrap();
-    store
-        .update_service(
-            &id("a"),
-            None,
-            patch_hosts(&["shop.example", "c.localhost"]),
-            plain(),
-        )
+    route_to(&store, "a", &[(1, 100, "next")]).await;
+    set_hosts(&store, "a", &["shop.example", "c.localhost"])
         .await
         .unwrap();
     create(&store, "b").await;
@@ -23,13 +16,7 @@ async fn hosts_of_every_kind_conflict() {
 
     // An extra host against a default, an extra and a tag host.
     for taken in ["a.localhost", "shop.example", "next--a.localhost"] {
-        let error = store
-            .update_service(
-                &id("b"),
-                None,
-                patch_hosts(&["free.example", taken]),
-                plain(),
-            )
+        let error = set_hosts(&store, "b", &["free.example", taken])
             .await
             .unwrap_err();
         assert!(
@@ -38,16 +25,10 @@ async fn hosts_of_every_kind_conflict() {
         );
     }
     // A default host against an extra host.
-    let error = store
-        .create_service(new_service("c", &[]), plain())
-        .await
-        .unwrap_err();
+    let error = make(&store, "c", &[], plain()).await.unwrap_err();
     assert!(matches!(error, Error::HostTaken { .. }), "{error}");
     // A tag host against an extra host.
-    store
-        .update_service(&id("b"), None, patch_hosts(&["new--a.localhost"]), plain())
-        .await
-        .unwrap();
+    set_hosts(&store, "b", &["new--a.localhost"]).await.unwrap();
     let error = set_traffic(&store, "a", &[(1, 100, "new")])
         .await
         .unwrap_err();
@@ -62,24 +43,12 @@ async fn hosts_of_every_kind_conflict() {
 #[tokio::test]
 async fn released_hosts_are_free_again() {
     let store = memory().await;
-    store
-        .create_service(new_service("a", &["shop.example"]), plain())
-        .await
-        .unwrap();
+    make(&store, "a", &["shop.example"], plain()).await.unwrap();
     create(&store, "b").await;
-    store
-        .update_service(&id("a"), None, patch_hosts(&["other.example"]), plain())
-        .await
-        .unwrap();
-    store
-        .update_service(&id("b"), None, patch_hosts(&["shop.example"]), plain())
-        .await
-        .unwrap();
-    store.delete_service(&id("b"), None, plain()).await.unwrap();
-    store
-        .create_service(new_service("b", &["shop.example"]), plain())
-        .await
-        .unwrap();
+    set_hosts(&store, "a", &["other.example"]).await.unwrap();
+    set_hosts(&store, "b", &["shop.example"]).await.unwrap();
+    delete(&store, "b").await;
+    make(&store, "b", &["shop.example"], plain()).await.unwrap();
 }
 
 #[tokio::test]

@@ -2,9 +2,9 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use crate::domain::{ImageDigest, NodeName, NodeOutcome, ServicePatch, VerificationEvent};
+use crate::domain::{NodeName, NodeOutcome, ServicePatch};
 
-use super::super::{RouteOp, Since};
+use super::super::RouteOp;
 use super::*;
 
 /// One write, most often of an existing resource.
@@ -137,18 +137,12 @@ async fn perform(store: &Store, op: Op) {
                 2 => (VerificationEvent::Disconnected { node }, START),
                 _ => (VerificationEvent::Tick, later(11)),
             };
-            store
-                .apply_verification(&version.uid, event, now)
-                .await
-                .unwrap();
+            apply(store, &version, event, now).await;
         }
         Op::Digest(s, v) => {
             if let Ok(version) = store.get_version(&id(SERVICES[s]), number(v)).await {
                 let digest = ImageDigest::parse(format!("sha256:{:064x}", v)).unwrap();
-                store
-                    .set_image_digest(&version.uid, digest, START)
-                    .await
-                    .unwrap();
+                resolve(store, &version, digest).await;
             }
         }
         Op::CheckOnly(s) => {

@@ -17,9 +17,7 @@ async fn acknowledged_writes_survive_a_reopening() {
     let store = disk.open().await;
     create(&store, "hello").await;
     add_version(&store, "hello").await;
-    set_traffic(&store, "hello", &[(1, 100, "next")])
-        .await
-        .unwrap();
+    route_to(&store, "hello", &[(1, 100, "next")]).await;
     let before = (
         store.load_table().await.unwrap(),
         store.get_service(&id("hello")).await.unwrap(),
@@ -159,9 +157,7 @@ async fn another_domain_moves_the_hosts_in_a_new_epoch() {
     let store = disk.open().await;
     create(&store, "hello").await;
     add_version(&store, "hello").await;
-    set_traffic(&store, "hello", &[(1, 100, "next")])
-        .await
-        .unwrap();
+    route_to(&store, "hello", &[(1, 100, "next")]).await;
     let before = head(&store).await;
     store.close().await.unwrap();
     let moved = StoreOptions {
@@ -174,13 +170,9 @@ async fn another_domain_moves_the_hosts_in_a_new_epoch() {
     let route = route_text(&store, "hello").await;
     assert!(route.contains("next--hello.apps.example"), "{route}");
     assert!(!route.contains("localhost"), "{route}");
-    let taken = store
-        .create_service(new_service("b", &["next--hello.apps.example"]), plain())
-        .await;
+    let taken = make(&store, "b", &["next--hello.apps.example"], plain()).await;
     assert!(matches!(taken, Err(Error::HostTaken { .. })));
-    let free = store
-        .create_service(new_service("b", &["hello.localhost"]), plain())
-        .await;
+    let free = make(&store, "b", &["hello.localhost"], plain()).await;
     assert!(free.is_ok());
     assert_rebuilt(&store).await;
 }
@@ -206,9 +198,7 @@ async fn a_version_stored_before_there_were_limits_is_read_and_keeps_the_epoch()
     let store = Store::open(with_encoder()).await.unwrap();
     create(&store, "hello").await;
     add_version(&store, "hello").await;
-    set_traffic(&store, "hello", &[(1, 100, "next")])
-        .await
-        .unwrap();
+    route_to(&store, "hello", &[(1, 100, "next")]).await;
     let old = r#"{"image":"hello:1","port":null,"env":{},"command":[],"args":[],"cpu_millis":1000,"memory_bytes":536870912,"readiness":"Tcp","pull_policy":"Missing"}"#;
     let writer = &store.inner.connections.writer;
     let age = format!("UPDATE versions SET spec = '{old}'");
@@ -218,7 +208,7 @@ async fn a_version_stored_before_there_were_limits_is_read_and_keeps_the_epoch()
     store.close().await.unwrap();
     let store = Store::open(with_encoder()).await.unwrap();
     assert_eq!(head(&store).await, before);
-    let version = store.get_version(&id("hello"), number(1)).await.unwrap();
+    let version = read_version(&store, 1).await;
     assert_eq!(version.spec, spec("hello:1"));
     assert_rebuilt(&store).await;
 }

@@ -25,10 +25,8 @@ async fn traffic_is_set_and_kept_in_history() {
     let none = store.get_traffic(&id("hello")).await.unwrap();
     assert_eq!((none.revision, none.split.targets().len()), (0, 0));
 
-    let first = set_traffic(&store, "hello", &[(1, 100, "")]).await.unwrap();
-    let second = set_traffic(&store, "hello", &[(1, 90, ""), (2, 10, "next")])
-        .await
-        .unwrap();
+    let first = route_to(&store, "hello", &[(1, 100, "")]).await;
+    let second = route_to(&store, "hello", &[(1, 90, ""), (2, 10, "next")]).await;
     assert_eq!(second.resource.revision, 2);
     assert_eq!(second.resource.feed_revision, second.revision);
     assert_ne!(first.resource.etag, second.resource.etag);
@@ -42,20 +40,14 @@ async fn traffic_is_set_and_kept_in_history() {
 
     let route = route_text(&store, "hello").await;
     assert!(route.contains("next--hello.localhost"), "{route}");
-    let history = store
-        .list_traffic_revisions(&id("hello"), 1, None)
-        .await
-        .unwrap();
+    let history = list_history(&store, 1, None).await;
     assert_eq!((history.items[0].number, history.more), (2, true));
     assert_eq!(history.items[0].split, second.resource.split);
     assert_eq!(history.items[0].feed_revision, second.revision);
-    let older = store
-        .list_traffic_revisions(&id("hello"), 5, Some(2))
-        .await
-        .unwrap();
+    let older = list_history(&store, 5, Some(2)).await;
     assert_eq!((older.items[0].number, older.more), (1, false));
 
-    set_traffic(&store, "hello", &[]).await.unwrap();
+    route_to(&store, "hello", &[]).await;
     let service = store.get_service(&id("hello")).await.unwrap();
     assert_eq!(service.state, ServiceState::NoTraffic);
     let route = route_text(&store, "hello").await;
@@ -86,7 +78,7 @@ async fn every_missing_version_is_named() {
 #[tokio::test]
 async fn an_old_etag_is_refused() {
     let store = three_versions().await;
-    let first = set_traffic(&store, "hello", &[(1, 100, "")]).await.unwrap();
+    let first = route_to(&store, "hello", &[(1, 100, "")]).await;
     let with = |etag: String, n: i32| {
         let store = store.clone();
         async move {
@@ -143,19 +135,14 @@ async fn rollback_copies_the_revision_before() {
         matches!(&none, Error::FailedPrecondition(list) if list[0].kind == "NO_EARLIER_TRAFFIC"),
         "{none}"
     );
-    set_traffic(&store, "hello", &[(1, 100, "")]).await.unwrap();
+    route_to(&store, "hello", &[(1, 100, "")]).await;
     assert!(roll_back(&store, None).await.is_err());
-    set_traffic(&store, "hello", &[(2, 100, "next")])
-        .await
-        .unwrap();
+    route_to(&store, "hello", &[(2, 100, "next")]).await;
 
     let back = roll_back(&store, None).await.unwrap().resource;
     assert_eq!(back.revision, 3);
     assert_eq!(back.split, split("hello", &[(1, 100, "")]));
-    let page = store
-        .list_traffic_revisions(&id("hello"), 1, None)
-        .await
-        .unwrap();
+    let page = list_history(&store, 1, None).await;
     let entry = &page.items[0];
     assert_eq!(entry.rolled_back_from, 1);
     assert_eq!(
@@ -176,10 +163,8 @@ async fn rollback_copies_the_revision_before() {
 #[tokio::test]
 async fn rollback_to_a_version_that_is_gone_names_it() {
     let store = three_versions().await;
-    set_traffic(&store, "hello", &[(1, 50, ""), (3, 50, "")])
-        .await
-        .unwrap();
-    set_traffic(&store, "hello", &[(2, 100, "")]).await.unwrap();
+    route_to(&store, "hello", &[(1, 50, ""), (3, 50, "")]).await;
+    route_to(&store, "hello", &[(2, 100, "")]).await;
     for n in [1, 3] {
         store
             .delete_version(&id("hello"), number(n), None, plain())
@@ -211,9 +196,7 @@ async fn a_route_beyond_the_limit_is_refused_whole() {
             .await
             .unwrap();
     }
-    set_traffic(&store, "hello", &[(4, 50, ""), (5, 50, "")])
-        .await
-        .unwrap();
+    route_to(&store, "hello", &[(4, 50, ""), (5, 50, "")]).await;
     let before = head(&store).await;
     let quarter = [(4, 25, ""), (5, 25, ""), (6, 25, ""), (7, 25, "")];
     let error = set_traffic(&store, "hello", &quarter).await.unwrap_err();

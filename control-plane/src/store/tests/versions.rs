@@ -1,11 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::domain::{
-    ImageDigest, NodeName, NodeOutcome, Percent, VerificationEvent, VerificationState,
-};
+use crate::domain::{NodeName, NodeOutcome, Percent, VerificationState};
 
 use super::super::RouteOp;
-use super::super::Since;
 use super::*;
 
 fn node(name: &str) -> NodeName {
@@ -76,15 +73,10 @@ async fn a_version_that_nothing_reaches_leaves_the_table_alone() {
     assert_eq!(after.digest, before.digest);
     assert_eq!(after.revision, before.revision + 1);
     assert_eq!(made.revision, after.revision);
-    let Since::Changes(changes) = store.changes_since(before.revision).await.unwrap() else {
-        panic!("the start is known");
-    };
+    let changes = changes_since(&store, before.revision).await;
     assert_eq!(changes.changes[0].op, RouteOp::None);
     assert!(changes.routes.is_empty());
-    assert_eq!(
-        store.get_version(&id("hello"), number(1)).await.unwrap(),
-        made.resource
-    );
+    assert_eq!(read_version(&store, 1).await, made.resource);
     assert_eq!(
         store.get_service(&id("hello")).await.unwrap().revision,
         after.revision
@@ -122,9 +114,7 @@ async fn a_version_in_use_stays() {
     for _ in 0..3 {
         add_version(&store, "hello").await;
     }
-    set_traffic(&store, "hello", &[(1, 100, ""), (2, 0, "next")])
-        .await
-        .unwrap();
+    route_to(&store, "hello", &[(1, 100, ""), (2, 0, "next")]).await;
     for n in [1, 2] {
         let error = store
             .delete_version(&id("hello"), number(n), None, plain())
@@ -135,11 +125,11 @@ async fn a_version_in_use_stays() {
             "{error}"
         );
     }
-    let one = store.get_version(&id("hello"), number(1)).await.unwrap();
+    let one = read_version(&store, 1).await;
     assert_eq!((one.percent, one.tags.len()), (Percent::ALL, 0));
-    let two = store.get_version(&id("hello"), number(2)).await.unwrap();
+    let two = read_version(&store, 2).await;
     assert_eq!((two.percent, two.tags[0].as_str()), (Percent::ZERO, "next"));
-    let three = store.get_version(&id("hello"), number(3)).await.unwrap();
+    let three = read_version(&store, 3).await;
     let wrong = store
         .delete_version(&id("hello"), number(3), Some(&two.etag), plain())
         .await;
@@ -153,20 +143,12 @@ async fn a_version_in_use_stays() {
 
 #[tokio::test]
 async fn the_first_digest_is_kept_and_reaches_the_route() {
-    let store = memory().await;
-    create(&store, "hello").await;
-    let version = add_version(&store, "hello").await;
-    set_traffic(&store, "hello", &[(1, 100, "")]).await.unwrap();
-    let first = store
-        .set_image_digest(&version.uid, digest('a'), START)
-        .await
-        .unwrap();
+    let (store, version) = with_version().await;
+    route_to(&store, "hello", &[(1, 100, "")]).await;
+    let first = resolve(&store, &version, digest('a')).await;
     assert_eq!(first.resource.image_digest, Some(digest('a')));
     assert_ne!(first.resource.etag, version.etag);
-    let second = store
-        .set_image_digest(&version.uid, digest('b'), START)
-        .await
-        .unwrap();
+    let second = resolve(&store, &version, digest('b')).await;
     assert_eq!(second.resource.image_digest, Some(digest('a')));
     assert_eq!(second.revision, first.revision);
     assert!(
@@ -179,9 +161,7 @@ async fn the_first_digest_is_kept_and_reaches_the_route() {
 
 #[tokio::test]
 async fn a_verification_is_in_the_route_until_it_ends() {
-    let store = memory().await;
-    create(&store, "hello").await;
-    let version = add_version(&store, "hello").await;
+    let (store, version) = with_version().await;
     let begun = begin(&store, "run", &["n1", "n2"]).await;
     let route = route_text(&store, "hello").await;
     assert!(
@@ -190,12 +170,9 @@ async fn a_verification_is_in_the_route_until_it_ends() {
     );
     assert_eq!(store.pending_verifications().await.unwrap().len(), 1);
 
-    let one = store
-        .apply_verification(&version.uid, verified("run", "n1"), START)
-        .await
-        .unwrap();
+    let one = apply(&store, &version, verified("run", "n1"), START).await;
     assert_eq!(one.revision, begun.revision, "the route has not changed");
-    let kept = store.get_version(&id("hello"), number(1)).await.unwrap();
+    let kept = read_version(&store, 1).await;
     assert_eq!(kept.verification, one.resource.verification);
     let states: BTreeMap<_, _> = kept
         .verification
@@ -207,10 +184,7 @@ async fn a_verification_is_in_the_route_until_it_ends() {
     assert_eq!(states["n1"], VerificationState::Verified);
     assert_eq!(states["n2"], VerificationState::Pending);
 
-    let two = store
-        .apply_verification(&version.uid, verified("run", "n2"), START)
-        .await
-        .unwrap();
+    let two = apply(&store, &version, verified("run", "n2"), START).await;
     assert_eq!(two.revision, begun.revision + 1);
     assert_eq!(
         two.resource.verification.as_ref().map(|v| v.state()),
@@ -228,28 +202,17 @@ async fn a_verification_is_in_the_route_until_it_ends() {
 
 #[tokio::test]
 async fn a_verification_ends_at_its_deadline_and_may_be_repeated() {
-    let store = memory().await;
-    create(&store, "hello").await;
-    let version = add_version(&store, "hello").await;
+    let (store, version) = with_version().await;
     begin(&store, "run", &["n1"]).await;
-    let early = store
-        .apply_verification(&version.uid, VerificationEvent::Tick, later(119))
-        .await
-        .unwrap();
+    let early = apply(&store, &version, VerificationEvent::Tick, later(119)).await;
     assert!(early.resource.verification.unwrap().is_pending());
-    let late = store
-        .apply_verification(&version.uid, VerificationEvent::Tick, later(120))
-        .await
-        .unwrap();
+    let late = apply(&store, &version, VerificationEvent::Tick, later(120)).await;
     let verification = late.resource.verification.unwrap();
     assert_eq!(verification.state(), VerificationState::Failed);
     assert!(verification.message().contains("n1"));
 
     begin(&store, "again", &["n1"]).await;
-    let stale = store
-        .apply_verification(&version.uid, verified("run", "n1"), START)
-        .await
-        .unwrap();
+    let stale = apply(&store, &version, verified("run", "n1"), START).await;
     assert!(stale.resource.verification.unwrap().is_pending());
     store
         .delete_version(&id("hello"), number(1), None, plain())
@@ -266,9 +229,7 @@ async fn a_verification_ends_at_its_deadline_and_may_be_repeated() {
 
 #[tokio::test]
 async fn a_verification_without_nodes_is_refused() {
-    let store = memory().await;
-    create(&store, "hello").await;
-    add_version(&store, "hello").await;
+    let (store, _) = with_version().await;
     let refused = store
         .begin_verification(
             &id("hello"),
