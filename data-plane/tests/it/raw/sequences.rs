@@ -64,7 +64,7 @@ async fn smuggling_is_impossible() {
     let body_is = |seen: &crate::front::origin::RecordedRequest| {
         seen.target == "/first" && String::from_utf8_lossy(&seen.body).contains("/smuggled")
     };
-    hold(vec![
+    hold([vec![
         row("CL.TE", post("Content-Length: 6\r\nTransfer-Encoding: chunked\r\n", &format!("0\r\n\r\n{smuggled}")), BAD),
         row("TE.CL", post("Transfer-Encoding: chunked\r\nContent-Length: 4\r\n", &format!("{length:x}\r\n{smuggled}\r\n0\r\n\r\n")), BAD),
         row("TE.TE, one obscured", post("Transfer-Encoding: chunked\r\nTransfer-encoding: cow\r\n", &format!("0\r\n\r\n{smuggled}")), BAD),
@@ -82,6 +82,6 @@ async fn smuggling_is_impossible() {
         row("a Host behind a bare LF", format!("GET /first HTTP/1.1\r\nX: y\nHost: b\r\nHost: {HOST}\r\n\r\n"), BAD),
         row("Expect and a body of another request", post(&format!("Expect: 100-continue\r\nContent-Length: {length}\r\n"), &smuggled), Expected::Either(&[400], body_is)),
         row("Expect of the unknown", post("Expect: 200-maybe\r\nContent-Length: 5\r\n", "hello"), Expected::Answered(417)),
-    ])
+    ]])
     .await;
 }
