@@ -1,6 +1,7 @@
 //! Syntax of chunked bodies.
 
-use super::{BAD, Expected, hold, is_empty, is_hello, post, row, rows};
+use super::Expected::{Either, NeverWhole, Passed};
+use super::{BAD, hold, is_empty, is_hello, post, row, rows};
 
 /// Forwarded trailers must not affect routing, framing or authentication (RFC 9110 section 6.5.1);
 /// the origin's parser checks most of that.
@@ -20,14 +21,14 @@ async fn chunks_are_well_formed_or_400() {
     let drops = format!("{}0\r\n\r\n", "1;aaaaaaaaaaaaaaaa\r\nx\r\n".repeat(10_000));
     let zeros = format!("{}5\r\nhello\r\n0\r\n\r\n", "0".repeat(100));
     hold([
-        rows(Expected::Passed(is_hello), chunked)(&[
+        rows(Passed(is_hello), chunked)(&[
             "7.1 in two chunks | 2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n",
             "7.1 sizes in capitals and with zeros | 005\r\nhello\r\n000\r\n\r\n",
             "7.1.1 an extension | 5;a=b\r\nhello\r\n0;c\r\n\r\n",
             "7.1.1 a quoted extension | 5;a=\"b;c\"\r\nhello\r\n0\r\n\r\n",
         ]),
-        rows(Expected::Passed(is_empty), chunked)(&["7.1 none | 0\r\n\r\n"]),
-        rows(Expected::Either(&[400], is_hello), chunked)(&[
+        rows(Passed(is_empty), chunked)(&["7.1 none | 0\r\n\r\n"]),
+        rows(Either(&[400], is_hello), chunked)(&[
             "7.1.1 white space before an extension | 5 ;a\r\nhello\r\n0\r\n\r\n",
             "7.1 space behind a size | 5 \r\nhello\r\n0\r\n\r\n",
         ]),
@@ -54,7 +55,7 @@ async fn chunks_are_well_formed_or_400() {
             "7.1 NUL in a size | 5\0\r\nhello\r\n0\r\n\r\n",
             "7.1 behind an empty line | \r\n5\r\nhello\r\n0\r\n\r\n",
         ]),
-        rows(Expected::NeverWhole, chunked)(&[
+        rows(NeverWhole, chunked)(&[
             "7.1 a size of 2^64 - 1 | ffffffffffffffff\r\nhello\r\n0\r\n\r\n",
             "7.1 a size of 2^63 | 8000000000000000\r\nhello\r\n0\r\n\r\n",
         ]),
@@ -63,12 +64,12 @@ async fn chunks_are_well_formed_or_400() {
             row(
                 "7.1.1 many extensions",
                 chunked(&drops),
-                Expected::Either(&[400], |seen| seen.body.len() == 10_000),
+                Either(&[400], |seen| seen.body.len() == 10_000),
             ),
             row(
                 "7.1 a hundred zeros in a size",
                 chunked(&zeros),
-                Expected::Either(&[400], is_hello),
+                Either(&[400], is_hello),
             ),
         ],
     ])
@@ -79,8 +80,8 @@ async fn chunks_are_well_formed_or_400() {
 async fn trailers_affect_neither_framing_nor_routing() {
     let trailer = |line: &str| chunked(&format!("5\r\nhello\r\n0\r\n{line}\r\n\r\n"));
     hold([
-        rows(Expected::Passed(is_hello_without_harm), trailer)(&["7.1.2 a trailer | X-Sum: 1"]),
-        rows(Expected::Either(&[400], is_hello_without_harm), trailer)(&[
+        rows(Passed(is_hello_without_harm), trailer)(&["7.1.2 a trailer | X-Sum: 1"]),
+        rows(Either(&[400], is_hello_without_harm), trailer)(&[
             "RFC 9110 6.5.1 Content-Length | Content-Length: 5",
             "RFC 9110 6.5.1 Transfer-Encoding | Transfer-Encoding: chunked",
             "RFC 9110 6.5.1 Host | Host: other",

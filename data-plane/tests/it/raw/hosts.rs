@@ -1,5 +1,6 @@
 //! The host of a request.
 
+use super::Expected::{Answered, Either, Passed};
 use super::{Expected, HOST, hold, is_first, row, rows};
 use crate::front::origin::RecordedRequest;
 
@@ -10,21 +11,21 @@ fn is_for_a(seen: &RecordedRequest) -> bool {
 }
 
 /// An invalid host: 400, and the end of the request is unambiguous.
-const BAD_HOST: Expected = Expected::Answered(400);
+const BAD_HOST: Expected = Answered(400);
 
 #[tokio::test]
 async fn there_is_one_valid_host_or_400() {
     let host = |value: &str| format!("GET /first HTTP/1.1\r\nHost:{value}\r\n\r\n");
     let lines = |lines: &str| format!("GET /first HTTP/1.1\r\n{lines}\r\n");
     hold([
-        rows(Expected::Passed(is_for_a), host)(&[
+        rows(Passed(is_for_a), host)(&[
             "3.2 the host |  a.localhost",
             "RFC 9110 4.2.3 in capitals |  A.LocalHost",
             "RFC 9110 7.2 with a port |  a.localhost:8080",
             "RFC 3986 3.2.3 with an empty port |  a.localhost:",
             "RFC 1034 3.1 with a trailing dot |  a.localhost.",
         ]),
-        rows(Expected::Answered(404), host)(&[
+        rows(Answered(404), host)(&[
             "RFC 9110 7.2 unknown |  b.localhost",
             "RFC 9110 7.2 an IPv4 address |  127.0.0.1",
             "RFC 3986 3.2.2 an IPv6 address |  [::1]",
@@ -94,26 +95,21 @@ async fn a_target_in_absolute_form_names_the_host() {
     let target = |target: &str| to(target, HOST);
     let beside = |hosts: &str| format!("GET http://a.localhost/first HTTP/1.1\r\n{hosts}\r\n");
     hold([
-        rows(Expected::Passed(is_for_a), target)(&[
+        rows(Passed(is_for_a), target)(&[
             "3.2.2 the same host | http://a.localhost/first",
             "3.2.2 with a port | http://a.localhost:80/first",
         ]),
-        rows(Expected::Answered(404), target)(&[
+        rows(Answered(404), target)(&[
             "3.2.2 the target wins, whatever Host says | http://b.localhost/first",
         ]),
-        rows(Expected::Either(&[400], is_for_a), target)(&[
-            "3.2.2 in capitals | HTTP://A.localhost/first",
-        ]),
-        rows(Expected::Either(&[400, 421], is_for_a), target)(&[
+        rows(Either(&[400], is_for_a), target)(&["3.2.2 in capitals | HTTP://A.localhost/first"]),
+        rows(Either(&[400, 421], is_for_a), target)(&[
             "RFC 9110 4.2.2 https | https://a.localhost/first",
         ]),
-        rows(Expected::Passed(|seen| seen.target == "/"), target)(&[
-            "3.2.2 no path | http://a.localhost",
+        rows(Passed(|seen| seen.target == "/"), target)(&["3.2.2 no path | http://a.localhost"]),
+        rows(Either(&[400], |seen| seen.target == "/?q"), target)(&[
+            "3.2.1 a query and no path | http://a.localhost?q",
         ]),
-        rows(
-            Expected::Either(&[400], |seen| seen.target == "/?q"),
-            target,
-        )(&["3.2.1 a query and no path | http://a.localhost?q"]),
         rows(BAD_HOST, beside)(&[
             "3.2 no Host beside it | ",
             "3.2 two Hosts beside it | Host: a.localhost\r\nHost: b\r\n",
@@ -127,7 +123,7 @@ async fn a_target_in_absolute_form_names_the_host() {
             "7.4 a scheme of a script | javascript:alert(1)",
         ]),
         rows(
-            Expected::Either(&[400], |seen| {
+            Either(&[400], |seen| {
                 seen.target == "//b.localhost/first" && is_host_a(seen)
             }),
             target,
@@ -135,7 +131,7 @@ async fn a_target_in_absolute_form_names_the_host() {
         vec![row(
             "3.2.2 the target wins",
             to("http://a.localhost/first", "b.localhost"),
-            Expected::Either(&[400], is_for_a),
+            Either(&[400], is_for_a),
         )],
     ])
     .await;

@@ -1,6 +1,7 @@
 //! Content-Length and Transfer-Encoding.
 
-use super::{BAD, Expected, get, hold, is_empty, is_hello, post, row, rows};
+use super::Expected::{Either, Passed, Refused};
+use super::{BAD, get, hold, is_empty, is_hello, post, row, rows};
 
 #[tokio::test]
 async fn content_length_is_one_number_or_400() {
@@ -8,11 +9,11 @@ async fn content_length_is_one_number_or_400() {
     let hello = |fields: &str| post(fields, "hello");
     let nothing = |fields: &str| post(fields, "");
     hold([
-        rows(Expected::Passed(is_hello), with)(&[
+        rows(Passed(is_hello), with)(&[
             "6.2 a number |  5",
             "5 no space, tab and trailing space | \t5 \t",
         ]),
-        rows(Expected::Either(&[400], is_hello), with)(&[
+        rows(Either(&[400], is_hello), with)(&[
             "6.2 leading zeros |  005",
             "6.3 twice the same |  5\r\nContent-Length: 5",
             "RFC 9110 7.6.1 named by Connection |  5\r\nConnection: content-length",
@@ -43,13 +44,11 @@ async fn content_length_is_one_number_or_400() {
             "5.5 NUL behind it |  5\0",
             "5.5 another alphabet's digit |  \u{ff15}",
         ]),
-        rows(Expected::Passed(is_hello), hello)(&[
-            "6.2 the name in capitals | CONTENT-LENGTH: 5\r\n",
-        ]),
+        rows(Passed(is_hello), hello)(&["6.2 the name in capitals | CONTENT-LENGTH: 5\r\n"]),
         rows(BAD, hello)(&["5.1 space before its colon | Content-Length : 5\r\n"]),
-        rows(Expected::Passed(is_empty), nothing)(&["6.2 zero | Content-Length: 0\r\n"]),
+        rows(Passed(is_empty), nothing)(&["6.2 zero | Content-Length: 0\r\n"]),
         rows(BAD, nothing)(&["RFC 9110 8.6 minus zero | Content-Length: -0\r\n"]),
-        rows(Expected::Either(&[400], is_empty), nothing)(&[
+        rows(Either(&[400], is_empty), nothing)(&[
             "5.1 an underscore for its hyphen | Content_Length: 5\r\n",
         ]),
         vec![
@@ -61,7 +60,7 @@ async fn content_length_is_one_number_or_400() {
             row(
                 "RFC 9110 9.3.1 a GET with a body",
                 format!("{}hello", get("Content-Length: 5\r\n")),
-                Expected::Either(&[400], is_hello),
+                Either(&[400], is_hello),
             ),
         ],
     ])
@@ -75,7 +74,7 @@ async fn transfer_encoding_is_chunked_alone_or_400() {
     let chunks = |fields: &str| post(fields, CHUNKS);
     let old = |fields: &str| chunks(fields).replace("HTTP/1.1", "HTTP/1.0");
     hold([
-        rows(Expected::Passed(is_hello), with)(&[
+        rows(Passed(is_hello), with)(&[
             "7.1 chunked |  chunked",
             "7 names are case-insensitive |  CHUNKED",
             "5 white space around it | \tchunked \t",
@@ -90,7 +89,7 @@ async fn transfer_encoding_is_chunked_alone_or_400() {
             "2.2 behind a bare CR | X: y\rTransfer-Encoding: chunked\r\n",
             "2.2 behind a bare LF | X: y\nTransfer-Encoding: chunked\r\n",
         ]),
-        rows(Expected::Refused(&[400, 501]), with)(&[
+        rows(Refused(&[400, 501]), with)(&[
             "6.1 an unknown coding |  x-none",
             "6.1 identity |  identity",
             "6.1 gzip |  gzip",
@@ -120,7 +119,7 @@ async fn transfer_encoding_is_chunked_alone_or_400() {
             "6.1 in HTTP/1.0 | Transfer-Encoding: chunked\r\n",
             "6.1 beside keep-alive | Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n",
         ]),
-        rows(Expected::Either(&[400], is_hello), with)(&[
+        rows(Either(&[400], is_hello), with)(&[
             "RFC 9110 7.6.1 named by Connection |  chunked\r\nConnection: transfer-encoding",
         ]),
         vec![
@@ -135,7 +134,7 @@ async fn transfer_encoding_is_chunked_alone_or_400() {
             row(
                 "6.1 on a GET",
                 chunks("Transfer-Encoding: chunked\r\n").replace("POST", "GET"),
-                Expected::Either(&[400], is_hello),
+                Either(&[400], is_hello),
             ),
         ],
     ])

@@ -3,7 +3,8 @@
 use super::super::frames::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PUSH_PROMISE, block, frame,
 };
-use super::{AUTHORITY, Expected, METHOD, PATH, SCHEME, fields, hold, is_first, with};
+use super::Expected::{Either, Passed, Refused};
+use super::{AUTHORITY, METHOD, PATH, SCHEME, fields, hold, is_first, with};
 use crate::front::origin::RecordedRequest;
 use crate::raw::{row, rows};
 
@@ -36,8 +37,8 @@ fn is_hello(seen: &RecordedRequest) -> bool {
 async fn content_length_is_the_length_of_the_data() {
     let hello = |length: &str| body(length, &["hello"]);
     hold([
-        rows(Expected::Passed(is_hello), hello)(&["8.1.1 as said | 5"]),
-        rows(Expected::Refused, hello)(&[
+        rows(Passed(is_hello), hello)(&["8.1.1 as said | 5"]),
+        rows(Refused, hello)(&[
             "8.1.1 less than said | 6",
             "8.1.1 more than said | 4",
             "8.1.1 zero said | 0",
@@ -48,7 +49,7 @@ async fn content_length_is_the_length_of_the_data() {
             "8.6 empty | ",
             "8.6 2^64 + 5 | 18446744073709551621",
         ]),
-        rows(Expected::Refused, with)(&[
+        rows(Refused, with)(&[
             "8.1.1 said and the stream ends with the head | content-length=5",
             "8.6 twice, different | content-length=0 & content-length=5",
         ]),
@@ -56,18 +57,14 @@ async fn content_length_is_the_length_of_the_data() {
             row(
                 "8.1.1 as said, in two frames",
                 body("5", &["he", "llo"]),
-                Expected::Passed(is_hello),
+                Passed(is_hello),
             ),
             row(
                 "8.1.1 more than said, in a frame of its own",
                 body("5", &["hello", "GET /smuggled HTTP/1.1\r\n\r\n"]),
-                Expected::Refused,
+                Refused,
             ),
-            row(
-                "8.1.1 none of what was said",
-                body("5", &[]),
-                Expected::Refused,
-            ),
+            row("8.1.1 none of what was said", body("5", &[]), Refused),
         ],
     ])
     .await;
@@ -79,21 +76,19 @@ async fn content_length_is_the_length_of_the_data() {
 async fn trailers_hold_no_pseudo_header_fields() {
     let trailers = |fields: &str| ended_by(END_STREAM, fields);
     hold([
-        rows(Expected::Passed(is_hello), trailers)(&["8.1 trailers | x-sum=1"]),
-        rows(Expected::Either(is_hello), trailers)(&[
+        rows(Passed(is_hello), trailers)(&["8.1 trailers | x-sum=1"]),
+        rows(Either(is_hello), trailers)(&[
             "8.1 :path among them | :path=/second",
             "8.1 :authority among them | :authority=b.localhost",
             "8.1 :status among them | :status=200",
             "8.2.2 Transfer-Encoding among them | transfer-encoding=chunked",
             "RFC 9110 6.5.1 Content-Length among them | content-length=7",
         ]),
-        rows(Expected::Refused, trailers)(&[
+        rows(Refused, trailers)(&[
             "8.2.1 a name in capitals | X-Sum=1",
             "8.2.1 CR LF in a value | x-sum=1\r\nx: y",
         ]),
-        rows(Expected::Refused, |fields| ended_by(0, fields))(&[
-            "8.1 that do not end the stream | x-sum=1",
-        ]),
+        rows(Refused, |fields| ended_by(0, fields))(&["8.1 that do not end the stream | x-sum=1"]),
     ])
     .await;
 }
@@ -105,7 +100,7 @@ async fn frames_out_of_place_end_stream_or_connection() {
     let [one, even] = [1, 2].map(|stream| frame(HEADERS, ends, stream, &request));
     let unfinished = frame(HEADERS, END_STREAM, 1, &request);
     let data = |flags, stream| frame(DATA, flags, stream, b"hello");
-    let row = |(name, frames)| row(name, frames, Expected::Refused);
+    let row = |(name, frames)| row(name, frames, Refused);
     let rows = [
         ("5.1 DATA on an idle stream", data(END_STREAM, 1)),
         ("5.1.1 an even stream", [even, one].concat()),

@@ -1,6 +1,7 @@
 //! Heads: pseudo-header fields, the authority, other fields.
 
-use super::{Expected, HOST, head, hold, is_first, with};
+use super::Expected::{Answered, Either, Passed, Refused};
+use super::{HOST, head, hold, is_first, with};
 use crate::front::origin::RecordedRequest;
 use crate::raw::rows;
 
@@ -10,11 +11,11 @@ async fn pseudo_header_fields_are_complete_once_and_first() {
     let method = |method: &str| head(&format!(":method={method} & :scheme & :authority & :path"));
     let path = |path: &str| head(&format!(":method & :scheme & :authority & :path={path}"));
     hold([
-        rows(Expected::Passed(is_first), head)(&[
+        rows(Passed(is_first), head)(&[
             "8.3.1 a request | :method & :scheme & :authority & :path",
             "8.3 in another order | :path & :authority & :scheme & :method",
         ]),
-        rows(Expected::Refused, head)(&[
+        rows(Refused, head)(&[
             "8.3.1 no :method | :scheme & :authority & :path",
             "8.3.1 no :scheme | :method & :authority & :path",
             "8.3.1 no :path | :method & :scheme & :authority",
@@ -31,24 +32,22 @@ async fn pseudo_header_fields_are_complete_once_and_first() {
             "8.3.1 an unknown :scheme | :method & :scheme=ftp & :authority & :path",
             "8.5 CONNECT | :method=CONNECT & :authority",
         ]),
-        rows(Expected::Either(is_first), head)(&[
+        rows(Either(is_first), head)(&[
             "8.3.1 host in place of :authority | :method & :scheme & :path & host=a.localhost",
             "8.3.1 a fragment in :path | :method & :scheme & :authority & :path=/first#x",
             "8.3.1 :scheme is https | :method & :scheme=https & :authority & :path",
         ]),
-        rows(Expected::Either(|seen| seen.target == "*"), head)(&[
+        rows(Either(|seen| seen.target == "*"), head)(&[
             "RFC 9110 9.3.7 OPTIONS of all | :method=OPTIONS & :scheme & :authority & :path=*",
         ]),
-        rows(Expected::Refused, with)(&[
-            "RFC 8441 4 :protocol without CONNECT | :protocol=websocket",
-        ]),
+        rows(Refused, with)(&["RFC 8441 4 :protocol without CONNECT | :protocol=websocket"]),
         // Extended CONNECT.
-        rows(Expected::Refused, connect)(&[
+        rows(Refused, connect)(&[
             "RFC 8441 4 CONNECT without :path | :scheme & :authority & :protocol=websocket",
             "RFC 8441 4 CONNECT without :scheme | :authority & :path & :protocol=websocket",
             "RFC 9220 3 another protocol | :scheme & :authority & :path & :protocol=connect-ip",
         ]),
-        rows(Expected::Refused, path)(&[
+        rows(Refused, path)(&[
             "8.3.1 an empty :path | ",
             "8.3.1 :path without slash | first",
             "8.3.1 :path is an asterisk on GET | *",
@@ -57,7 +56,7 @@ async fn pseudo_header_fields_are_complete_once_and_first() {
             "8.3.1 :path in absolute-form | http://a.localhost/first",
             "8.2.1 CR LF in :path | /first HTTP/1.1\r\nX: y",
         ]),
-        rows(Expected::Refused, method)(&[
+        rows(Refused, method)(&[
             "RFC 9110 9.1 an empty :method | ",
             "RFC 9110 9.1 space in :method | GE T",
             "8.2.1 CR LF in :method | GET / HTTP/1.1\r\nX: y",
@@ -75,18 +74,18 @@ async fn the_authority_is_one_valid_host() {
         hosts.len() == 1 && hosts[0].to_ascii_lowercase().starts_with(HOST)
     };
     hold([
-        rows(Expected::Passed(for_a), to)(&[
+        rows(Passed(for_a), to)(&[
             "8.3.1 with a port | a.localhost:80",
             "RFC 9110 4.2.3 in capitals | A.localhost",
         ]),
-        rows(Expected::Answered(404), to)(&["8.3.1 unknown | b.localhost"]),
-        rows(Expected::Passed(is_first), with)(&["8.3.1 host says the same | host=a.localhost"]),
-        rows(Expected::Refused, with)(&[
+        rows(Answered(404), to)(&["8.3.1 unknown | b.localhost"]),
+        rows(Passed(is_first), with)(&["8.3.1 host says the same | host=a.localhost"]),
+        rows(Refused, with)(&[
             "8.3.1 host says another | host=b.localhost",
             "8.3.1 host is empty | host=",
             "8.3.1 host twice beside it | host=a.localhost & host=b.localhost",
         ]),
-        rows(Expected::Refused, to)(&[
+        rows(Refused, to)(&[
             "8.3.1 userinfo | user@a.localhost",
             "8.3.1 empty | ",
             "8.3.1 a path | a.localhost/x",
@@ -102,8 +101,8 @@ async fn the_authority_is_one_valid_host() {
 #[tokio::test]
 async fn fields_contain_nothing_that_http_1_reads_differently() {
     hold([
-        rows(Expected::Passed(|seen| seen.all("x-a") == ["b"]), with)(&["8.2.1 a field | x-a=b"]),
-        rows(Expected::Refused, with)(&[
+        rows(Passed(|seen| seen.all("x-a") == ["b"]), with)(&["8.2.1 a field | x-a=b"]),
+        rows(Refused, with)(&[
             "8.2.1 a name in capitals | X-A=b",
             "8.2.1 an empty name | =b",
             "8.2.1 a colon in a name | x:a=b",
@@ -124,18 +123,15 @@ async fn fields_contain_nothing_that_http_1_reads_differently() {
             "8.2.2 TE: gzip | te=gzip",
             "8.2.2 TE: trailers and more | te=trailers, gzip",
         ]),
-        rows(Expected::Either(|seen| seen.all("x-a") == ["b"]), with)(&[
+        rows(Either(|seen| seen.all("x-a") == ["b"]), with)(&[
             "8.2.1 space before a value | x-a= b",
             "8.2.1 space behind a value | x-a=b ",
         ]),
-        rows(Expected::Passed(is_first), with)(&["8.2.2 TE: trailers | te=trailers"]),
-        rows(Expected::Either(is_first), with)(&[
-            "RFC 9110 10.1.1 Expect of the unknown | expect=200-maybe",
+        rows(Passed(is_first), with)(&["8.2.2 TE: trailers | te=trailers"]),
+        rows(Either(is_first), with)(&["RFC 9110 10.1.1 Expect of the unknown | expect=200-maybe"]),
+        rows(Passed(|seen| seen.all("cookie") == ["a=1; b=2"]), with)(&[
+            "8.2.3 Cookie in two fields is one | cookie=a=1 & cookie=b=2",
         ]),
-        rows(
-            Expected::Passed(|seen| seen.all("cookie") == ["a=1; b=2"]),
-            with,
-        )(&["8.2.3 Cookie in two fields is one | cookie=a=1 & cookie=b=2"]),
     ])
     .await;
 }
