@@ -4,6 +4,7 @@
 mod bad_input;
 mod calls;
 mod catalog;
+mod control;
 mod database;
 mod feed;
 mod feed_client;

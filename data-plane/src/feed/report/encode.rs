@@ -113,6 +113,7 @@ fn version(version: domain::VersionReport) -> pb::VersionReport {
         pull_progress: version.pull_progress.unwrap_or_default(),
         verify: version.verify.map(verify),
         image_id: String::new(),
+        image_generation: 0,
     }
 }
 
