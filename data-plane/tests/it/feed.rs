@@ -334,7 +334,8 @@ async fn retained_images_are_complete_or_an_error() {
     let page = |image: &str, next: &str, cluster: &str| pb::ListRetainedImagesResponse {
         images: vec![pb::RetainedImage {
             image: image.into(),
-            image_digest: String::new(),
+            version_uid: format!("uid-{image}"),
+            ..Default::default()
         }],
         next_page_token: next.into(),
         cluster: cluster.into(),

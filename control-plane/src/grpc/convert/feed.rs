@@ -27,6 +27,7 @@ pub(crate) fn retained_image(retained: &RetainedImage) -> pb::RetainedImage {
     pb::RetainedImage {
         image: retained.image.to_string(),
         image_digest: digest.map(ToString::to_string).unwrap_or_default(),
+        version_uid: retained.version.to_string(),
     }
 }
 

@@ -47,6 +47,7 @@ fn version(version: &RouteVersion) -> pb::RouteVersion {
             deadline: Some(timestamp(order.deadline)),
         }),
         image_id: String::new(),
+        image_generation: 0,
     }
 }
 
