@@ -329,6 +329,7 @@ async fn images_are_removed_only_when_nothing_needs_them() {
     let pruner = Pruner {
         runtime: Arc::new(engine.clone()),
         record: record.clone(),
+        pins: Arc::default(),
         versions: said.clone(),
         after: Duration::ZERO,
     };
@@ -342,10 +343,12 @@ async fn images_are_removed_only_when_nothing_needs_them() {
         VersionImage {
             image: "r.example/named:1".into(),
             digest: None,
+            version: "named".into(),
         },
         VersionImage {
             image: "r.example/fixed:7".into(),
             digest: Some(digest('2')),
+            version: "fixed".into(),
         },
     ]);
     pruner.round().await.unwrap();

@@ -32,6 +32,7 @@ impl Runtime for Fake {
     }
 
     async fn image(&self, image: &str) -> Result<Image, Error> {
+        self.check_reachable()?;
         self.inner.images.find(image)
     }
 
@@ -41,6 +42,11 @@ impl Runtime for Fake {
         progress: &(dyn Fn(PullStep) + Send + Sync),
     ) -> Result<Option<String>, Error> {
         self.inner.images.pull(image, progress).await
+    }
+
+    async fn registry_digest(&self, image: &str) -> Result<String, Error> {
+        self.check_reachable()?;
+        self.inner.images.registry_digest(image)
     }
 
     async fn images_in_use(&self) -> Result<BTreeSet<String>, Error> {

@@ -64,6 +64,7 @@ impl World {
                     boot: "boot-2".into(),
                     starts_at_once: 2,
                     images: Arc::default(),
+                    pins: Arc::default(),
                     runtime,
                     isolation: Isolation::unchecked(),
                     sandboxes,
@@ -158,6 +159,8 @@ pub(super) fn route(settings: Settings) -> Route {
             stop_grace: Duration::from_secs(10),
         },
         image_digest: None,
+        image_id: None,
+        image_generation: 0,
         verify: None,
     };
     Route {
