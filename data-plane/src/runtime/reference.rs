@@ -45,7 +45,8 @@ pub fn own_digest(image: &str) -> Option<&str> {
 /// Whether the text has only characters of references, and is not longer than one may be.
 pub fn is_plausible(image: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:/@[]".contains(&byte);
-    (1..=1024).contains(&image.len()) && !image.contains("..") && image.bytes().all(allowed)
+    let is_bounded = (1..=1024).contains(&image.len());
+    is_bounded && image.bytes().all(allowed) && image.split('/').all(|part| part != "..")
 }
 
 /// The canonical name: `repository@digest` with a digest, otherwise `repository:tag`.
