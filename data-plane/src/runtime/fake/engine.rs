@@ -64,13 +64,13 @@ impl Runtime for Fake {
 
     async fn create(&self, spec: &ContainerSpec) -> Result<String, Error> {
         let lost = self.fault(Call::Create)?;
+        if !spec.image.is_empty() {
+            self.inner.images.find(&spec.image)?;
+        }
         let script = self.inner.scripts.lock().pop_front();
         let script = script.unwrap_or(Script::Listens(Duration::ZERO));
         if script == Script::CreateRefused {
             return Err(Error::Refused("as scripted".to_owned()));
-        }
-        if !spec.image.is_empty() {
-            self.inner.images.find(&spec.image)?;
         }
         if self.inner.containers.lock().contains_key(&spec.name) {
             return Err(Error::NameTaken(spec.name.clone()));
