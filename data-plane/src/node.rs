@@ -442,3 +442,41 @@ impl Running {
         info!("stopped");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_required_engine_that_is_away_fails_the_start_with_the_remedy() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = format!("unix://{}", folder.path().join("none.sock").display());
+        let options = Options {
+            engine: Some(socket.clone()),
+            require_engine: true,
+            cache_dir: folder.path().join("node"),
+            ..Options::default()
+        };
+        let began = Instant::now();
+        let error = match start(options).await {
+            Ok(_) => panic!("there is no engine"),
+            Err(error) => error.to_string(),
+        };
+        assert!(began.elapsed() < Duration::from_secs(1));
+        for words in [
+            &*socket,
+            "no container engine answers",
+            "systemctl start docker",
+            "--engine",
+        ] {
+            assert!(error.contains(words), "no {words}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_forbidden_socket_has_another_remedy() {
+        assert!(
+            engine_remedy("connect: Permission denied (os error 13)").contains("group `docker`")
+        );
+    }
+}

@@ -1,6 +1,7 @@
 //! The feed client against a scripted control plane.
 
 mod closing;
+mod control;
 pub(crate) mod plane;
 
 use cless_data_plane::feed::{self, Error, Feed, FeedOptions, FeedStatus, IdentityError};
