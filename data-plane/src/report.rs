@@ -95,6 +95,8 @@ pub struct VersionReport {
     pub image_digest: Option<String>,
     /// The image id that this node has pinned for it, if the image was never in a registry.
     pub image_id: Option<String>,
+    /// Number of resets of the image that digest and id belong to.
+    pub image_generation: u32,
     /// The last failed start, until a start succeeds.
     pub last_failure: Option<StartFailure>,
     /// Failed starts in a row.

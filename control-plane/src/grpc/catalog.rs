@@ -2,8 +2,12 @@
 
 use super::convert::{nodes, read_duration, requests, resources};
 use super::{Api, now, page, parsed, status, validated, write_options};
-use crate::domain::{ServiceId, Version, VersionNumber, Violations, name};
-use crate::store::WriteOptions;
+use crate::domain::{
+    PullPolicy, Service, ServiceId, VerifyNodes, Version, VersionNumber, VersionSpec, Violations,
+    name,
+};
+use crate::nodes::resolve::{self, Resolved};
+use crate::store::{WriteOptions, Written};
 use cless_proto::v1 as pb;
 use cless_proto::v1::catalog_service_server::CatalogService;
 use std::collections::BTreeSet;
@@ -38,7 +42,7 @@ impl CatalogService for Api {
             .create_service(new, options)
             .await
             .map_err(status::store)?;
-        Ok(Response::new(resources::service(&written.resource)))
+        Ok(Response::new(self.with_state(&written.resource)))
     }
 
     async fn get_service(
@@ -47,7 +51,7 @@ impl CatalogService for Api {
     ) -> Result<Response<pb::Service>, Status> {
         let id = parsed("name", name::parse_service(&request.into_inner().name))?;
         let service = self.store.get_service(&id).await.map_err(status::store)?;
-        Ok(Response::new(resources::service(&service)))
+        Ok(Response::new(self.with_state(&service)))
     }
 
     async fn list_services(
@@ -66,7 +70,7 @@ impl CatalogService for Api {
             .await
             .map_err(status::store)?;
         let next_page_token = page::next_token(&found, SERVICES, |service| service.id.to_string());
-        let services = found.items.iter().map(resources::service).collect();
+        let services = self.with_states(&found.items);
         Ok(Response::new(pb::ListServicesResponse {
             services,
             next_page_token,
@@ -97,7 +101,7 @@ impl CatalogService for Api {
             .update_service(&id, requests::etag(&etag), patch, options)
             .await
             .map_err(status::store)?;
-        Ok(Response::new(resources::service(&written.resource)))
+        Ok(Response::new(self.with_state(&written.resource)))
     }
 
     async fn delete_service(
@@ -134,11 +138,7 @@ impl CatalogService for Api {
         let spec = requests::new_version(version, &mut violations);
         let options = requests::write_options(now(), validate_only, request_id, &mut violations);
         let ((service, spec), options) = validated(service.zip(spec).zip(options), violations)?;
-        let written = self
-            .store
-            .create_version(&service, spec, options)
-            .await
-            .map_err(status::store)?;
+        let written = self.create_resolved(&service, spec, options).await?;
         Ok(Response::new(self.with_status(&written.resource)))
     }
 
@@ -192,7 +192,9 @@ impl CatalogService for Api {
             name,
             timeout,
             validate_only,
-            ..
+            request_id,
+            require,
+            skip_nodes,
         } = request.into_inner();
         let mut violations = Violations::new();
         let parsed = violations.take("name", name::parse_version(&name));
@@ -204,21 +206,44 @@ impl CatalogService for Api {
                 format!("{timeout:?} is out of range: give 1 s to 1 h"),
             );
         }
-        let (service, number) = validated(parsed, violations)?;
+        let asked = requests::verify_nodes(require, &skip_nodes, &mut violations);
+        let now = now();
+        let options = requests::write_options(now, validate_only, request_id, &mut violations);
+        let ((service, number), ((require, skipped), options)) =
+            validated(parsed.zip(asked.zip(options)), violations)?;
         self.replicas.refresh().await.map_err(status::store)?;
-        let connected: BTreeSet<_> = self.nodes.connected().into_iter().collect();
-        if connected.is_empty() {
+        let mut violations = Violations::new();
+        for (at, node) in skip_nodes.iter().enumerate() {
+            let known =
+                name::parse_node(node).is_ok_and(|node| self.nodes.by_name(&node).is_some());
+            if !known {
+                let reason = format!("`{node}` is unknown: `cless node list` has the names");
+                violations.push(format!("skip_nodes[{at}]"), reason);
+            }
+        }
+        validated(Some(()), violations)?;
+        let connected = self.nodes.connected();
+        let nodes: BTreeSet<_> = connected
+            .iter()
+            .filter(|node| !skipped.contains(*node))
+            .cloned()
+            .collect();
+        if nodes.is_empty() {
             // NOT_FOUND takes precedence.
             self.store
                 .get_version(&service, number)
                 .await
                 .map_err(status::store)?;
-            return Err(status::no_node_connected(name));
+            return Err(if connected.is_empty() {
+                status::no_node_connected(name)
+            } else {
+                status::no_node_left(name)
+            });
         }
-        let now = now();
-        let options = WriteOptions {
-            validate_only,
-            ..WriteOptions::at(now)
+        let asked = VerifyNodes {
+            nodes,
+            require,
+            skipped,
         };
         let written = self
             .store
@@ -226,7 +251,7 @@ impl CatalogService for Api {
                 &service,
                 number,
                 Uuid::now_v7().to_string(),
-                connected,
+                asked,
                 now.plus(timeout),
                 options,
             )
@@ -237,16 +262,39 @@ impl CatalogService for Api {
 
     async fn cancel_verification(
         &self,
-        _request: Request<pb::CancelVerificationRequest>,
+        request: Request<pb::CancelVerificationRequest>,
     ) -> Result<Response<pb::Version>, Status> {
-        Err(Status::unimplemented("not implemented"))
+        let request = request.into_inner();
+        let (service, number) = parsed("name", name::parse_version(&request.name))?;
+        let id = (!request.verification_id.is_empty()).then_some(request.verification_id);
+        let written = self
+            .store
+            .cancel_verification(&service, number, id, now())
+            .await
+            .map_err(status::store)?;
+        Ok(Response::new(self.with_status(&written.resource)))
     }
 
     async fn reset_version_image(
         &self,
-        _request: Request<pb::ResetVersionImageRequest>,
+        request: Request<pb::ResetVersionImageRequest>,
     ) -> Result<Response<pb::Version>, Status> {
-        Err(Status::unimplemented("not implemented"))
+        let pb::ResetVersionImageRequest {
+            name,
+            etag,
+            validate_only,
+            request_id,
+        } = request.into_inner();
+        let mut violations = Violations::new();
+        let version = violations.take("name", name::parse_version(&name));
+        let options = requests::write_options(now(), validate_only, request_id, &mut violations);
+        let ((service, number), options) = validated(version.zip(options), violations)?;
+        let written = self
+            .store
+            .reset_version_image(&service, number, requests::etag(&etag), options)
+            .await
+            .map_err(status::store)?;
+        Ok(Response::new(self.with_status(&written.resource)))
     }
 
     async fn delete_version(
@@ -270,6 +318,63 @@ impl CatalogService for Api {
 }
 
 impl Api {
+    /// Creates a version; a node resolves its image first, unless the reference has a digest.
+    async fn create_resolved(
+        &self,
+        service: &ServiceId,
+        spec: VersionSpec,
+        options: WriteOptions,
+    ) -> Result<Written<Version>, Status> {
+        let mut resolution = None;
+        let image = spec.image();
+        if !image.has_digest() && !options.validate_only && resolve::is_possible(&self.nodes) {
+            // A repeated request gets its first answer, and a missing service no question to a node.
+            let dry = WriteOptions {
+                validate_only: true,
+                ..options.clone()
+            };
+            let tried = self
+                .store
+                .create_version(service, spec.clone(), None, dry)
+                .await
+                .map_err(status::store)?;
+            if tried.replayed {
+                return Ok(tried);
+            }
+            let local_only = spec.pull_policy() == PullPolicy::Never;
+            resolution = match resolve::resolve(&self.nodes, image, local_only).await {
+                Resolved::Found(resolution) => Some(resolution),
+                Resolved::NoSuchImage(node, why) => {
+                    return Err(status::image_not_found(image, &node, &why));
+                }
+                Resolved::Unknown => None,
+            };
+        }
+        self.store
+            .create_version(service, spec, resolution, options)
+            .await
+            .map_err(status::store)
+    }
+
+    /// A service with its state by the latest reports of the nodes.
+    fn with_state(&self, service: &Service) -> pb::Service {
+        self.nodes.read(|registry| {
+            let health = nodes::ServiceHealth::new(registry.nodes(), now());
+            resources::service(service, health.state(service))
+        })
+    }
+
+    /// Services with their states by the latest reports of the nodes.
+    fn with_states(&self, services: &[Service]) -> Vec<pb::Service> {
+        self.nodes.read(|registry| {
+            let health = nodes::ServiceHealth::new(registry.nodes(), now());
+            services
+                .iter()
+                .map(|service| resources::service(service, health.state(service)))
+                .collect()
+        })
+    }
+
     /// A version with the latest reports of the nodes about it.
     fn with_status(&self, version: &Version) -> pb::Version {
         let status = self

@@ -12,6 +12,7 @@ mod page;
 mod route_feed;
 mod server;
 pub(crate) mod status;
+mod stream_control;
 mod stream_routes;
 mod traffic;
 

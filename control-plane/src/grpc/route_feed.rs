@@ -2,7 +2,7 @@
 
 use super::convert::{feed, nodes};
 use super::stream_routes::{self, Responses};
-use super::{Api, page, parsed, status, validated};
+use super::{Api, page, parsed, status, stream_control, validated};
 use crate::domain::{Uid, Violations, name};
 use crate::feed::Feed;
 use crate::feed::stream::{History as _, STALL_LIMIT};
@@ -22,13 +22,17 @@ type WatchItem = Result<pb::WatchRoutesResponse, Status>;
 impl RouteFeedService for Api {
     type StreamRoutesStream = Responses;
     type WatchRoutesStream = ReceiverStream<WatchItem>;
-    type StreamControlStream = ReceiverStream<Result<pb::StreamControlResponse, Status>>;
+    type StreamControlStream = stream_control::Responses;
 
     async fn stream_control(
         &self,
-        _request: Request<Streaming<pb::StreamControlRequest>>,
+        request: Request<Streaming<pb::StreamControlRequest>>,
     ) -> Result<Response<Self::StreamControlStream>, Status> {
-        Err(Status::unimplemented("not implemented"))
+        Ok(Response::new(stream_control::serve(
+            request.into_inner(),
+            &self.nodes,
+            self.shutdown.clone(),
+        )))
     }
 
     async fn stream_routes(

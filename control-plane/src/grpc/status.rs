@@ -12,9 +12,10 @@
 //!
 //! Details are clipped, because clients accept trailers of at most 16 KiB.
 
-use crate::domain;
+use crate::domain::{self, ImageRef, NodeName};
 use crate::feed::stream::StreamCloseReason;
 use crate::grpc::page::InvalidPage;
+use crate::nodes::control::NotConnected;
 use crate::nodes::registry::NameTaken;
 use crate::store;
 use std::collections::HashMap;
@@ -211,6 +212,48 @@ pub(crate) fn no_node_connected(version: String) -> Status {
     ))
 }
 
+/// The request excludes every connected node from a verification.
+pub(crate) fn no_node_left(version: String) -> Status {
+    store(store::Error::precondition(
+        "NO_NODE_CONNECTED",
+        version,
+        "`skip_nodes` names every connected node, so nothing can start this version: leave one out, \
+         or deploy without verification (--no-wait)",
+    ))
+}
+
+/// The image reference of a version to create names no image.
+pub(crate) fn image_not_found(image: &ImageRef, node: &NodeName, why: &str) -> Status {
+    const REASON: &str = "IMAGE_NOT_FOUND";
+    let description = format!(
+        "node {node} finds no image `{image}`, neither in its registry nor on the node ({why}): \
+         correct the reference, push the image, or load it on the nodes"
+    );
+    let node = domain::name::node(node);
+    let metadata = [("image", image.as_str()), ("node", &node)];
+    let message = format!("version.spec.image: {description}");
+    status(
+        Code::FailedPrecondition,
+        REASON,
+        &message,
+        &metadata,
+        |details| {
+            let (subject, description) = (clipped(image.as_str()), clipped(&description));
+            details.add_bad_request_violation("version.spec.image", description.clone());
+            details.add_precondition_failure_violation(REASON, subject, description);
+        },
+    )
+}
+
+/// A control stream of a node without a route stream.
+pub(crate) fn node_not_connected(error: NotConnected, node: &str) -> Status {
+    store(store::Error::precondition(
+        "NODE_NOT_CONNECTED",
+        node,
+        error.to_string(),
+    ))
+}
+
 /// Another connected node has the name.
 pub(crate) fn name_taken(taken: &NameTaken) -> Status {
     let message = taken.to_string();
@@ -267,7 +310,7 @@ fn unavailable(reason: &str, message: &str) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{NodeName, Violations};
+    use crate::domain::Violations;
 
     #[test]
     fn every_status_has_a_reason_in_our_domain() {
@@ -291,6 +334,13 @@ mod tests {
             store(store::Error::Database("secret".into())),
             invalid_page(InvalidPage::Token),
             no_node_connected(name()),
+            no_node_left(name()),
+            image_not_found(
+                &ImageRef::parse("a:1").expect("a reference"),
+                &taken.name,
+                "why",
+            ),
+            node_not_connected(NotConnected, "id"),
             name_taken(&taken),
             stream_closed(StreamCloseReason::NoHello),
             stream_closed(StreamCloseReason::NoAck),

@@ -2,22 +2,26 @@
 //!
 //! [`registry`] is the pure table. This file is its shell: one lock, held briefly and never across
 //! an await, and a `watch` that signals every change. [`reconcile`] turns reports into writes;
-//! [`replicas`] shares the table with other control planes on the same database.
+//! [`replicas`] shares the table with other control planes on the same database. [`control`] keeps
+//! the streams that carry questions to nodes, and [`resolve`] asks them about images.
 
+pub(crate) mod control;
 pub(crate) mod reconcile;
 pub(crate) mod registry;
 pub(crate) mod replicas;
 pub(crate) mod report;
+pub(crate) mod resolve;
 
-use crate::domain::{NodeName, Timestamp};
+use crate::domain::{ImageRef, NodeName, Timestamp};
 use crate::feed::Cursor;
+use control::{ControlStream, ControlStreams, ImageAnswer, NotConnected};
 use parking_lot::Mutex;
 use registry::{NameTaken, NodeEntry, Propagation, Registry, StreamId};
 use report::{NodeIdentity, NodeReport, QuarantinedRoute};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::SystemTime;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 /// A handle to the registry. Clones share it.
@@ -29,6 +33,7 @@ pub(crate) struct Nodes {
 #[derive(Debug)]
 struct NodesInner {
     state: Mutex<NodesState>,
+    control: ControlStreams,
     changes: watch::Sender<()>,
     clock: fn() -> Timestamp,
 }
@@ -49,6 +54,7 @@ impl Nodes {
         Self {
             inner: Arc::new(NodesInner {
                 state: Mutex::default(),
+                control: ControlStreams::default(),
                 changes: watch::Sender::new(()),
                 clock,
             }),
@@ -139,6 +145,44 @@ impl Nodes {
                 .filter(|node| node.is_connected());
             connected.map(|node| node.identity.name.clone()).collect()
         })
+    }
+
+    /// Registers a control stream of a node that has a route stream with this id and boot id.
+    pub(crate) fn open_control(
+        &self,
+        node: &str,
+        boot_id: &str,
+    ) -> Result<ControlStream, NotConnected> {
+        if !self.read(|registry| registry.is_connected(node, boot_id)) {
+            return Err(NotConnected);
+        }
+        let (node, boot_id) = (node.to_owned(), boot_id.to_owned());
+        Ok(self.inner.control.open(node, boot_id))
+    }
+
+    /// A control stream ended.
+    pub(crate) fn close_control(&self, stream: &ControlStream) {
+        self.inner.control.close(stream);
+    }
+
+    /// Whether the node's current process has a control stream here.
+    fn can_ask(&self, node: &NodeEntry) -> bool {
+        self.inner.control.has(&node.identity.id, &node.boot_id)
+    }
+
+    /// Asks a node what an image reference names; see [`ControlStreams::ask`].
+    fn ask(
+        &self,
+        node: &NodeEntry,
+        image: ImageRef,
+        local_only: bool,
+    ) -> Option<oneshot::Receiver<ImageAnswer>> {
+        self.inner.control.ask(&node.identity.id, image, local_only)
+    }
+
+    /// Passes on a node's answer to a question.
+    pub(crate) fn answer(&self, stream: &ControlStream, question: u64, answer: ImageAnswer) {
+        self.inner.control.answer(stream, question, answer);
     }
 
     /// Signals every change of the registry.

@@ -122,6 +122,12 @@ impl NodeEntry {
         Some(applied.revision)
     }
 
+    /// Whether its engine responds. `None`: not reported yet.
+    pub(crate) fn engine_responds(&self) -> Option<bool> {
+        let (_, report) = self.report.as_ref()?;
+        Some(!report.engine.is_empty())
+    }
+
     /// Its reports about versions.
     pub(crate) fn versions(&self) -> impl Iterator<Item = &VersionReport> {
         self.report.iter().flat_map(|(_, report)| &report.versions)
@@ -265,6 +271,15 @@ impl Registry {
             }
         }
         found
+    }
+
+    /// Whether this process of the node has a route stream, to this or another control plane.
+    pub(crate) fn is_connected(&self, id: &str, boot_id: &str) -> bool {
+        [&self.nodes, &self.peer_nodes].into_iter().any(|nodes| {
+            nodes
+                .get(id)
+                .is_some_and(|node| node.is_connected() && node.boot_id == boot_id)
+        })
     }
 
     /// The node with this name.

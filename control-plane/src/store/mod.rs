@@ -70,8 +70,8 @@ pub(crate) use hint::follow as follow_hints;
 pub use images::RetainedImage;
 pub(crate) use node_status::PeerNodeStatus;
 pub use types::{
-    Changes, Head, NewService, Page, RouteChange, RouteCodec, RouteOp, Since, StoreOptions,
-    StoredRoute, WriteOptions, Written,
+    Changes, Head, NewService, Page, Resolution, RouteChange, RouteCodec, RouteOp, Since,
+    StoreOptions, StoredRoute, WriteOptions, Written,
 };
 
 use connection::Connections;

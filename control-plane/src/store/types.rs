@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use super::Error;
 use crate::domain::{
-    Domain, HostName, Labels, RequestId, Route, ServiceId, Settings, Timestamp, Uid,
+    Domain, HostName, ImageDigest, Labels, RequestId, ResolvedImage, Route, ServiceId, Settings,
+    Timestamp, Uid,
 };
 
 /// Encodes a route for the feed. Equal routes must give equal bytes, because the digest is over
@@ -46,6 +47,15 @@ impl WriteOptions {
             request_id: None,
         }
     }
+}
+
+/// What a node found under the image reference of a version to create.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolution {
+    /// The image.
+    pub image: ResolvedImage,
+    /// Its digest; `None` if it was never in a registry.
+    pub digest: Option<ImageDigest>,
 }
 
 /// The result of a write.

@@ -1,9 +1,11 @@
 //! Converts between `cless.v1` and the domain; no other module knows both.
 //!
 //! [`requests`] reads requests and collects all violations, each under its field's path.
-//! [`resources`] writes resources. [`nodes`] and [`feed`] do both for the messages of data planes.
+//! [`resources`] writes resources. [`nodes`], [`feed`] and [`control`] do both for the messages of data
+//! planes.
 //! No module in here decides anything.
 
+pub(crate) mod control;
 pub(crate) mod feed;
 pub(crate) mod nodes;
 pub(crate) mod requests;

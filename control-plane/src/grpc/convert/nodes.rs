@@ -4,8 +4,9 @@ use super::feed::{read_id, read_identity};
 use super::resources::{cold_start, start_failure};
 use super::{read_duration, read_timestamp, timestamp};
 use crate::domain::{
-    ColdStart, ImageDigest, NodeName, StartFailure, StartFailureReason, Uid, VerificationState,
-    Version, VersionNumber, Violations, name,
+    ColdStart, ImageDigest, NodeHealth, NodeName, Service, ServiceState, StartFailure,
+    StartFailureReason, StartTrouble, Timestamp, Uid, VerificationState, Version, VersionNumber,
+    Violations, name,
 };
 use crate::feed::Cursor;
 use crate::nodes::registry::NodeEntry;
@@ -15,6 +16,7 @@ use crate::nodes::report::{
 };
 use cless_proto::v1 as pb;
 use prost::Message as _;
+use std::collections::HashMap;
 
 /// A node's identity, its boot id and its report.
 pub(crate) fn read_report(
@@ -92,11 +94,11 @@ fn read_version(
     version: pb::VersionReport,
     violations: &mut Violations,
 ) -> Option<VersionReport> {
-    violations.take(
+    let service_uid = violations.take(
         format!("{field}.service_uid"),
         Uid::parse(version.service_uid),
     );
-    violations.take(
+    let number = violations.take(
         format!("{field}.number"),
         VersionNumber::new(version.number),
     );
@@ -116,7 +118,12 @@ fn read_version(
     };
     Some(VersionReport {
         version_uid: version_uid?,
+        service_uid: service_uid?,
+        number: number?,
         image_digest: image_digest?,
+        // Only shown, so an id of another form is no reason to refuse the report.
+        image_id: ImageDigest::parse(version.image_id).ok(),
+        image_generation: version.image_generation,
         last_failure: version.last_failure.map(read_failure),
         failures: version.failures,
         backoff_until: read_timestamp(version.backoff_until),
@@ -137,10 +144,11 @@ fn read_outcome(
         Ok(State::Pending) => VerificationState::Pending,
         Ok(State::Verified) => VerificationState::Verified,
         Ok(State::Failed) => VerificationState::Failed,
-        Ok(State::Unspecified | State::Unverified) | Err(_) => {
+        Ok(State::Unverified) => VerificationState::Unverified,
+        Ok(State::Unspecified) | Err(_) => {
             violations.push(
                 format!("{field}.state"),
-                "give STATE_PENDING, STATE_VERIFIED or STATE_FAILED",
+                "give STATE_PENDING, STATE_VERIFIED, STATE_FAILED or STATE_UNVERIFIED",
             );
             return None;
         }
@@ -328,6 +336,60 @@ fn node_version_status(node: &NodeName, report: &VersionReport) -> pb::NodeVersi
         backoff_until: report.backoff_until.map(timestamp),
         last_cold_start: report.last_cold_start.as_ref().map(cold_start),
         pull_progress: report.pull_progress.clone(),
-        image_id: String::new(),
+        image_id: report
+            .image_id
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+    }
+}
+
+/// The health of the connected nodes, as far as the versions of each service are concerned; by the
+/// uid of the service. One pass over all reports, for any number of services.
+pub(crate) struct ServiceHealth<'a> {
+    /// Without troubles.
+    nodes: Vec<NodeHealth<'a>>,
+    /// The node's index in `nodes`, and the trouble.
+    troubles: HashMap<&'a Uid, Vec<(usize, StartTrouble<'a>)>>,
+}
+
+impl<'a> ServiceHealth<'a> {
+    pub(crate) fn new(nodes: impl IntoIterator<Item = &'a NodeEntry>, now: Timestamp) -> Self {
+        let mut health = Self {
+            nodes: Vec::new(),
+            troubles: HashMap::new(),
+        };
+        for node in nodes.into_iter().filter(|node| node.is_connected()) {
+            let at = health.nodes.len();
+            health.nodes.push(NodeHealth {
+                node: &node.identity.name,
+                engine_responds: node.engine_responds(),
+                troubles: Vec::new(),
+            });
+            for report in node.versions().filter(|report| report.is_in_trouble(now)) {
+                let trouble = StartTrouble {
+                    version: report.number,
+                    failure: report.last_failure.as_ref(),
+                    failures: report.failures,
+                };
+                let known = health.troubles.entry(&report.service_uid).or_default();
+                known.push((at, trouble));
+            }
+        }
+        health
+    }
+
+    /// The state of a service.
+    pub(crate) fn state(&self, service: &Service) -> ServiceState {
+        let Some(troubles) = self.troubles.get(&service.uid) else {
+            return ServiceState::of(&service.in_traffic, &self.nodes);
+        };
+        let mut nodes = self.nodes.clone();
+        for &(at, trouble) in troubles {
+            if let Some(node) = nodes.get_mut(at) {
+                node.troubles.push(trouble);
+            }
+        }
+        ServiceState::of(&service.in_traffic, &nodes)
     }
 }

@@ -3,9 +3,9 @@
 use super::read_duration;
 use super::settings::read_settings;
 use crate::domain::{
-    HostName, Labels, ProbeTimingsInput, Protocol, PullPolicy, ReadinessInput, RequestId,
-    ServiceId, ServicePatch, Settings, SettingsField, SettingsPatch, TargetInput, Timestamp,
-    VersionSpec, VersionSpecInput, Violations,
+    HostName, Labels, NodeName, ProbeTimingsInput, Protocol, PullPolicy, ReadinessInput, RequestId,
+    Require, RollbackTo, ServiceId, ServicePatch, Settings, SettingsField, SettingsPatch,
+    TargetInput, Timestamp, VersionNumber, VersionSpec, VersionSpecInput, Violations, name,
 };
 use crate::store::{NewService, WriteOptions};
 use cless_proto::v1 as pb;
@@ -255,6 +255,65 @@ pub(crate) fn targets(targets: Vec<pb::TrafficTarget>) -> Vec<TargetInput> {
         tag: target.tag,
     };
     targets.into_iter().map(input).collect()
+}
+
+/// Nodes that a request may exclude.
+const SKIP_NODES_MAX: usize = 100;
+
+/// The required and the excluded nodes of a verification.
+pub(crate) fn verify_nodes(
+    require: i32,
+    skip_nodes: &[String],
+    violations: &mut Violations,
+) -> Option<(Require, BTreeSet<NodeName>)> {
+    use pb::verification::Require as Given;
+    let require = match Given::try_from(require) {
+        Ok(Given::Unspecified | Given::All) => Some(Require::All),
+        Ok(Given::Available) => Some(Require::Available),
+        Err(_unknown) => {
+            let reason = format!("{require} is unknown: give REQUIRE_ALL or REQUIRE_AVAILABLE");
+            violations.push("require", reason);
+            None
+        }
+    };
+    if skip_nodes.len() > SKIP_NODES_MAX {
+        let given = skip_nodes.len();
+        let reason = format!("{given} nodes are given, at most {SKIP_NODES_MAX} are allowed");
+        violations.push("skip_nodes", reason);
+        return None;
+    }
+    let mut skipped = BTreeSet::new();
+    for (at, node) in skip_nodes.iter().enumerate() {
+        skipped.extend(violations.take(format!("skip_nodes[{at}]"), name::parse_node(node)));
+    }
+    require.map(|require| (require, skipped))
+}
+
+/// The target of a rollback.
+pub(crate) fn rollback_to(
+    revision: i32,
+    version: i32,
+    violations: &mut Violations,
+) -> Option<RollbackTo> {
+    if revision < 0 {
+        violations.push(
+            "revision",
+            "is negative: give a traffic revision, or 0 for the last one",
+        );
+        return None;
+    }
+    if version == 0 {
+        return Some(match revision {
+            0 => RollbackTo::Previous,
+            number => RollbackTo::Revision(number),
+        });
+    }
+    let number = violations.take("version", VersionNumber::new(version))?;
+    if revision > 0 {
+        violations.push("version", "excludes `revision`: give one of them");
+        return None;
+    }
+    Some(RollbackTo::Version(number))
 }
 
 /// The options of a write.

@@ -113,6 +113,7 @@ fn version(version: domain::VersionReport) -> pb::VersionReport {
         pull_progress: version.pull_progress.unwrap_or_default(),
         verify: version.verify.map(verify),
         image_id: version.image_id.unwrap_or_default(),
+        image_generation: version.image_generation,
     }
 }
 
@@ -235,6 +236,7 @@ mod tests {
             version_uid: "v".into(),
             image_digest: None,
             image_id: None,
+            image_generation: 0,
             last_failure: Some(failure.clone()),
             failures: 1,
             backoff_until: None,

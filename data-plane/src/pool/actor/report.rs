@@ -35,6 +35,7 @@ impl PoolActor {
             version_uid: version.uid.clone(),
             image_digest: self.image_digest.as_deref().map(str::to_owned),
             image_id: self.pinned_id(),
+            image_generation: version.image_generation,
             last_failure: self.last_failure.clone().or_else(|| self.last_exit.clone()),
             failures: self.backoff.failures(),
             backoff_until: self
