@@ -37,24 +37,45 @@ fn change(world: &mut World, change: impl FnOnce(&mut Version)) {
     route.versions[0] = Arc::new(version);
     world.route = Arc::new(route);
     world.revision += 1;
-    world.pools.apply_table(&world.table(true), true);
+    world.sync();
 }
 
 /// The digests of running containers.
 async fn running(world: &World) -> BTreeSet<String> {
     let mut digests = BTreeSet::new();
     for name in world.engine.names() {
-        let found = world.engine.inspect(&name).await;
-        let label = found
-            .ok()
-            .and_then(|mut found| found.labels.remove(label::DIGEST));
-        digests.insert(label.unwrap_or_default());
+        digests.insert(digest_of(world, &name).await);
     }
     digests
 }
 
+async fn digest_of(world: &World, container: &str) -> String {
+    let mut found = world.engine.inspect(container).await.unwrap();
+    found.labels.remove(label::DIGEST).unwrap_or_default()
+}
+
 fn reported(world: &World) -> Option<String> {
     world.version()?.image_digest
+}
+
+async fn until_reported(world: &World) {
+    world
+        .until("the digest is reported", |world| {
+            reported(world) == Some(digest('a'))
+        })
+        .await;
+}
+
+/// Fixes the digest of the version.
+fn fix(world: &mut World, of: char) {
+    change(world, |version| version.image_digest = Some(digest(of)));
+}
+
+fn order(id: &str) -> VerifyOrder {
+    VerifyOrder {
+        id: id.to_owned(),
+        deadline: SystemTime::now() + Duration::from_secs(60),
+    }
 }
 
 #[tokio::test]
@@ -105,14 +126,8 @@ async fn the_digest_is_reported_before_the_instance_is_ready() {
     world
         .engine
         .script(cless_data_plane::runtime::fake::Script::NeverListens);
-    let pool = world.pool();
-    let request =
-        tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(9)).await });
-    world
-        .until("the digest is reported", |world| {
-            reported(world) == Some(digest('a'))
-        })
-        .await;
+    let request = world.waiter();
+    until_reported(&world).await;
     request.abort();
 }
 
@@ -121,27 +136,17 @@ async fn the_digest_is_reported_before_the_instance_is_ready() {
 async fn a_start_of_a_stale_digest_begins_again_before_it_serves() {
     let mut world = world();
     world.pools.set_control_plane_connected(true);
-    let pool = world.pool();
-    let request =
-        tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(9)).await });
-    world
-        .until("the digest is reported", |world| {
-            reported(world) == Some(digest('a'))
-        })
-        .await;
+    let request = world.waiter();
+    until_reported(&world).await;
     world.engine.images().push(IMAGE, &digest('b'));
-    change(&mut world, |version| {
-        version.image_digest = Some(digest('b'))
-    });
+    fix(&mut world, 'b');
     let guard = request.await.unwrap().unwrap();
-    let found = world.engine.inspect(guard.instance().name()).await.unwrap();
-    assert_eq!(found.labels[label::DIGEST], digest('b'));
+    assert_eq!(
+        digest_of(&world, guard.instance().name()).await,
+        digest('b')
+    );
     drop(guard);
-    world
-        .until("the stale container is removed", |world| {
-            world.engine.names().len() == 1
-        })
-        .await;
+    world.until_left(1).await;
     assert_eq!(
         world.version().unwrap().failures,
         0,
@@ -161,38 +166,21 @@ async fn a_ready_instance_of_a_stale_digest_is_replaced() {
         "no control plane is connected"
     );
     world.engine.images().push(IMAGE, &digest('b'));
-    change(&mut world, |version| {
-        version.image_digest = Some(digest('b'))
-    });
-    world
-        .until("it is retired", |_| {
-            guard.instance().retired().is_cancelled()
-        })
-        .await;
+    fix(&mut world, 'b');
+    world.until_retired(&guard).await;
     let next = world.admit().await.unwrap();
-    let found = world.engine.inspect(next.instance().name()).await.unwrap();
-    assert_eq!(found.labels[label::DIGEST], digest('b'));
+    assert_eq!(digest_of(&world, next.instance().name()).await, digest('b'));
     drop((guard, next));
-    world
-        .until("the stale container is removed", |world| {
-            world.engine.names().len() == 1
-        })
-        .await;
+    world.until_left(1).await;
 }
 
 #[tokio::test]
 async fn a_verification_succeeds_only_with_the_fixed_digest() {
     let mut world = world();
-    let order = VerifyOrder {
-        id: "first".into(),
-        deadline: SystemTime::now() + Duration::from_secs(60),
-    };
-    change(&mut world, |version| version.verify = Some(order));
+    change(&mut world, |version| version.verify = Some(order("first")));
     // Without a control plane the instance does not wait for a fixed digest.
     world
-        .until("it runs", |world| {
-            !world.pools.report().instances.is_empty()
-        })
+        .until("it runs", |world| !world.report().instances.is_empty())
         .await;
     drop(world.admit().await.unwrap());
     let answered = |world: &World, id: &str| {
@@ -205,28 +193,20 @@ async fn a_verification_succeeds_only_with_the_fixed_digest() {
         VerifyResult::Pending,
         "no digest is fixed yet"
     );
-    change(&mut world, |version| {
-        version.image_digest = Some(digest('a'))
-    });
+    fix(&mut world, 'a');
     world
         .until("it is verified", |world| answered(world, "first"))
         .await;
 
-    let other = VerifyOrder {
-        id: "another".into(),
-        deadline: SystemTime::now() + Duration::from_secs(60),
-    };
     world.engine.images().push(IMAGE, &digest('b'));
     change(&mut world, |version| {
         version.image_digest = Some(digest('b'));
-        version.verify = Some(other);
+        version.verify = Some(order("another"));
     });
     world
         .until("it is verified again", |world| answered(world, "another"))
         .await;
-    world
-        .until("one is left", |world| world.engine.names().len() == 1)
-        .await;
+    world.until_left(1).await;
     assert_eq!(running(&world).await, [digest('b')].into());
 }
 
@@ -244,11 +224,7 @@ async fn always_pulls_once_and_by_the_fixed_digest() {
     let pulls = world.engine.images().pulls();
     assert_eq!(pulls, 1);
     world.engine.kill(first.instance().name(), 1);
-    world
-        .until("the instance is retired", |_| {
-            first.instance().retired().is_cancelled()
-        })
-        .await;
+    world.until_retired(&first).await;
     drop(first);
     drop(world.admit().await.unwrap());
     assert_eq!(
@@ -270,7 +246,7 @@ async fn never_runs_the_local_image_and_pulls_nothing() {
         version.image_digest = Some(digest('b'));
     });
     world.admit().await.unwrap_err();
-    let failure = world.version().unwrap().last_failure.unwrap();
+    let failure = world.failure();
     assert_eq!(failure.reason, FailureReason::Image);
     assert!(
         failure.message.contains("the pull policy is `never`"),
@@ -472,7 +448,7 @@ async fn another_image_under_the_name_is_warned_of() {
     assert_eq!(created_from(&world), [digest('a')]);
     let warnings = world.pools.report().warnings;
     assert!(
-        warnings.iter().any(|one| one.contains("version 1 of hello")
+        warnings.iter().any(|one| one.contains("version 1 of a")
             && one.contains(&digest('a'))
             && one.contains(&digest('b'))),
         "{warnings:?}"

@@ -72,6 +72,25 @@ async fn grpc_app() -> Result<&'static str> {
     build_once(&IMAGE, image::grpc_app).await
 }
 
+/// A cluster of one node that serves the sample app as `hello`.
+async fn hello(settings: v1::ServiceSettings) -> Result<Cluster> {
+    let cluster = Cluster::start(1).await?;
+    cluster.serve("hello", sample().await?, settings).await?;
+    Ok(cluster)
+}
+
+/// Checks that a text contains a part.
+fn contains(text: &str, part: &str) -> Result<()> {
+    ensure!(text.contains(part), "no `{part}` in: {text}");
+    Ok(())
+}
+
+/// Checks that a text does not contain a part.
+fn lacks(text: &str, part: &str) -> Result<()> {
+    ensure!(!text.contains(part), "`{part}` in: {text}");
+    Ok(())
+}
+
 /// Checks that a service responds with 200 through node 0.
 async fn check_serves(cluster: &Cluster, service: &str) -> Result<()> {
     let response = cluster.get(service, "/").await?;

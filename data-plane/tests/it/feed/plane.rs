@@ -293,6 +293,28 @@ impl RouteFeedService for Service {
     }
 }
 
+/// A service on `NAME.localhost` whose only version runs `image`.
+pub(crate) fn route(name: &str, image: &str) -> pb::Route {
+    let spec = pb::VersionSpec {
+        image: image.to_owned(),
+        ..pb::VersionSpec::default()
+    };
+    pb::Route {
+        service: name.to_owned(),
+        service_uid: format!("uid-{name}"),
+        hosts: vec![format!("{name}.localhost")],
+        settings: Some(pb::ServiceSettings::default()),
+        versions: vec![pb::RouteVersion {
+            number: 1,
+            uid: format!("v-{name}"),
+            spec: Some(spec),
+            ..pb::RouteVersion::default()
+        }],
+        slots: vec![1; 100],
+        ..pb::Route::default()
+    }
+}
+
 #[derive(Clone, Default)]
 pub(crate) struct Routes {
     revision: i64,
@@ -300,27 +322,9 @@ pub(crate) struct Routes {
 }
 
 impl Routes {
-    /// Adds a service on `NAME.localhost` whose only version runs `image`.
+    /// Adds the service of [`route`].
     pub(crate) fn with(&self, name: &str, image: &str) -> Self {
-        let spec = pb::VersionSpec {
-            image: image.to_owned(),
-            ..pb::VersionSpec::default()
-        };
-        let route = pb::Route {
-            service: name.to_owned(),
-            service_uid: format!("uid-{name}"),
-            hosts: vec![format!("{name}.localhost")],
-            settings: Some(pb::ServiceSettings::default()),
-            versions: vec![pb::RouteVersion {
-                number: 1,
-                uid: format!("v-{name}"),
-                spec: Some(spec),
-                ..pb::RouteVersion::default()
-            }],
-            slots: vec![1; 100],
-            ..pb::Route::default()
-        };
-        self.with_bytes(name, route.encode_to_vec())
+        self.with_bytes(name, route(name, image).encode_to_vec())
     }
 
     pub(crate) fn with_bytes(&self, name: &str, bytes: Vec<u8>) -> Self {
