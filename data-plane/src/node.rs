@@ -25,7 +25,7 @@ use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::pool::{Node, Pools};
 use crate::proxy::{self, Proxy, ProxyDependencies, Sockets};
-use crate::report::{FailureReason, NodeReport, ResolvedImage, StartFailure};
+use crate::report::{FailureReason, NodeReport, Resolution, StartFailure};
 use crate::runtime::Runtime;
 use crate::runtime::credentials::RegistryConfig;
 use crate::runtime::docker::Docker;
@@ -128,17 +128,13 @@ impl ReportSource for NodeReporter {
         self.changed.subscribe()
     }
 
-    async fn resolve_image(
-        &self,
-        image: &str,
-        local_only: bool,
-    ) -> Result<ResolvedImage, StartFailure> {
+    async fn resolve_image(&self, image: &str, local_only: bool) -> Resolution {
         let resolve = resolve::resolve(&*self.runtime, image, local_only);
         let resolved = tokio::time::timeout(RESOLVE_TIMEOUT, resolve).await;
         resolved.unwrap_or_else(|_| {
             let message = "the container engine of this node did not answer in time".to_owned();
             let (reason, now) = (FailureReason::Engine, SystemTime::now());
-            Err(StartFailure::new(reason, message, now))
+            Err(Box::new(StartFailure::new(reason, message, now)))
         })
     }
 }

@@ -231,6 +231,10 @@ pub struct ResolvedImage {
     pub warning: Option<String>,
 }
 
+/// The answer to a question for an image. [`FailureReason::Image`]: the reference names none; any other
+/// reason is trouble of the node.
+pub type Resolution = Result<ResolvedImage, Box<StartFailure>>;
+
 /// The origin of a [`ResolvedImage`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImageSource {

@@ -13,7 +13,7 @@ use super::backoff::Backoff;
 use super::report::ReportSource;
 use super::report::encode::{failure, time};
 use super::{Connector, FeedState};
-use crate::report::{ImageSource, ResolvedImage, StartFailure};
+use crate::report::{ImageSource, Resolution};
 use cless_proto::v1 as pb;
 use pb::route_feed_service_client::RouteFeedServiceClient;
 use pb::stream_control_request::Message as Reply;
@@ -152,7 +152,7 @@ async fn resolve(source: Arc<dyn ReportSource>, question: pb::ResolveImage) -> R
     Reply::Image(encode(question.id, answer.await))
 }
 
-fn encode(id: u64, answer: Result<ResolvedImage, StartFailure>) -> pb::ImageAnswer {
+fn encode(id: u64, answer: Resolution) -> pb::ImageAnswer {
     use pb::resolved_image::Source;
     match answer {
         Ok(image) => pb::ImageAnswer {
@@ -177,7 +177,7 @@ fn encode(id: u64, answer: Result<ResolvedImage, StartFailure>) -> pb::ImageAnsw
             id,
             image: None,
             image_digest: String::new(),
-            failure: Some(failure(failed)),
+            failure: Some(failure(*failed)),
         },
     }
 }

@@ -7,7 +7,7 @@ pub(super) mod encode;
 
 use super::backoff::Backoff;
 use super::{FeedState, wire};
-use crate::report::{FailureReason, NodeReport, ResolvedImage, StartFailure};
+use crate::report::{FailureReason, NodeReport, Resolution, StartFailure};
 use cless_proto::v1 as pb;
 use pb::route_feed_service_client::RouteFeedServiceClient;
 use rand::rngs::SmallRng;
@@ -30,14 +30,10 @@ pub trait ReportSource: Send + Sync + 'static {
     fn changed(&self) -> watch::Receiver<u64>;
     /// The image that a reference names now; `local_only`: on this node. By default, none can be
     /// resolved.
-    async fn resolve_image(
-        &self,
-        _image: &str,
-        _local_only: bool,
-    ) -> Result<ResolvedImage, StartFailure> {
+    async fn resolve_image(&self, _image: &str, _local_only: bool) -> Resolution {
         let message = "this node resolves no images".to_owned();
         let (reason, now) = (FailureReason::Engine, SystemTime::now());
-        Err(StartFailure::new(reason, message, now))
+        Err(Box::new(StartFailure::new(reason, message, now)))
     }
 }
 

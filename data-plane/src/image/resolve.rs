@@ -13,7 +13,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::puller::digest_of;
-use crate::report::{FailureReason, ImageSource, ResolvedImage, StartFailure};
+use crate::report::{FailureReason, ImageSource, Resolution, ResolvedImage, StartFailure};
 use crate::runtime::{Error, Image, Runtime, reference};
 
 /// Resolves a reference with the engine and the registry credentials of this node. `local_only`: the
@@ -21,12 +21,8 @@ use crate::runtime::{Error, Image, Runtime, reference};
 ///
 /// # Errors
 /// [`FailureReason::Image`] if the reference names no image; another reason is trouble of the node.
-pub async fn resolve(
-    runtime: &dyn Runtime,
-    image: &str,
-    local_only: bool,
-) -> Result<ResolvedImage, StartFailure> {
-    let failed = |reason, message| Err(StartFailure::new(reason, message, SystemTime::now()));
+pub async fn resolve(runtime: &dyn Runtime, image: &str, local_only: bool) -> Resolution {
+    let failed = |reason, message| Err(failure(reason, message, SystemTime::now()));
     if !reference::is_plausible(image) {
         let message = "the image reference has a character that no reference has".to_owned();
         return failed(FailureReason::Image, message);
@@ -50,13 +46,13 @@ fn decide_locally(
     local: Option<&Image>,
     local_only: bool,
     now: SystemTime,
-) -> Option<Result<ResolvedImage, StartFailure>> {
+) -> Option<Resolution> {
     let hub = reference::registry(image) == reference::HUB;
     match local {
         Some(found) if local_only || (hub && digest_of(image, found).is_none()) => {
             Some(Ok(local_image(found, now, None)))
         }
-        None if local_only => Some(Err(StartFailure::new(
+        None if local_only => Some(Err(failure(
             FailureReason::Image,
             format!(
                 "image {image} is not on this node and the pull policy is `never`: load it on the node, \
@@ -74,7 +70,7 @@ fn decide(
     local: Option<&Image>,
     asked: Result<String, Error>,
     now: SystemTime,
-) -> Result<ResolvedImage, StartFailure> {
+) -> Resolution {
     let error = match asked {
         Ok(digest) => {
             let by_digest = reference::by_digest(image, &digest);
@@ -100,7 +96,7 @@ fn decide(
             Error::Denied { remedy, .. } => (FailureReason::Engine, &*format!(": {remedy}")),
             _ => (FailureReason::Engine, ""),
         };
-        return Err(StartFailure::new(reason, format!("{error}{remedy}"), now));
+        return Err(failure(reason, format!("{error}{remedy}"), now));
     };
     let warning = || {
         let age = found
@@ -127,6 +123,10 @@ fn decide(
             (!unknown_to_registry).then(warning),
         )),
     }
+}
+
+fn failure(reason: FailureReason, message: String, now: SystemTime) -> Box<StartFailure> {
+    Box::new(StartFailure::new(reason, message, now))
 }
 
 fn local_image(found: &Image, now: SystemTime, warning: Option<String>) -> ResolvedImage {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use bollard::Docker;
 use cless_data_plane::image::resolve::resolve;
-use cless_data_plane::report::{FailureReason, ImageSource, ResolvedImage, StartFailure};
+use cless_data_plane::report::{FailureReason, ImageSource, Resolution, StartFailure};
 use cless_data_plane::runtime::docker;
 use cless_proto::v1;
 use cless_proto::v1::start_failure::Reason;
@@ -45,7 +45,7 @@ async fn greets(cluster: &Cluster, service: &str, greeting: &str) -> Result<()> 
     Ok(())
 }
 
-async fn ask(reference: &str) -> Result<ResolvedImage, StartFailure> {
+async fn ask(reference: &str) -> Resolution {
     resolve(&docker::Docker::new(None), reference, false).await
 }
 
@@ -160,6 +160,7 @@ async fn an_unreachable_registry_punishes_no_version() -> Result<()> {
     cluster.finish().await
 }
 
-fn failed(failure: StartFailure) -> anyhow::Error {
+#[expect(clippy::boxed_local, reason = "the error of a resolution")]
+fn failed(failure: Box<StartFailure>) -> anyhow::Error {
     anyhow::anyhow!("not resolved: {}", failure.message)
 }

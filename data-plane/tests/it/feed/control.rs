@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use cless_data_plane::feed::{self, FeedOptions, ReportSource, Timing};
 use cless_data_plane::report::{
-    FailureReason, ImageSource, NodeReport, ResolvedImage, StartFailure,
+    FailureReason, ImageSource, NodeReport, Resolution, ResolvedImage, StartFailure,
 };
 use cless_proto::v1 as pb;
 use tokio::sync::watch;
@@ -26,11 +26,7 @@ impl ReportSource for Resolver {
         self.0.subscribe()
     }
 
-    async fn resolve_image(
-        &self,
-        image: &str,
-        _local_only: bool,
-    ) -> Result<ResolvedImage, StartFailure> {
+    async fn resolve_image(&self, image: &str, _local_only: bool) -> Resolution {
         if image == "slow:1" {
             std::future::pending::<()>().await;
         }
@@ -44,7 +40,10 @@ impl ReportSource for Resolver {
                 resolved_at: now,
                 warning: Some("an old copy".into()),
             }),
-            _ => Err(StartFailure::new(FailureReason::Image, "none".into(), now)),
+            _ => {
+                let failure = StartFailure::new(FailureReason::Image, "none".into(), now);
+                Err(Box::new(failure))
+            }
         }
     }
 }
