@@ -13,6 +13,7 @@ pub mod signal;
 #[expect(
     missing_docs,
     clippy::allow_attributes,
+    clippy::large_enum_variant,
     reason = "generated: documented by the comments of the .proto files"
 )]
 pub mod v1 {

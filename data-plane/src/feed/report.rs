@@ -3,16 +3,16 @@
 //! A report holds the complete state, so the next one replaces a lost one. Reports use the
 //! connection of the feed's stream: a connected node is one that reports.
 
-mod encode;
+pub(super) mod encode;
 
 use super::backoff::Backoff;
 use super::{FeedState, wire};
-use crate::report::NodeReport;
+use crate::report::{FailureReason, NodeReport, Resolution, StartFailure};
 use cless_proto::v1 as pb;
 use pb::route_feed_service_client::RouteFeedServiceClient;
 use rand::rngs::SmallRng;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -21,12 +21,20 @@ use tonic::transport::Channel;
 /// Timeout of the final, best-effort report at shutdown.
 const FINAL_REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Source of the reports.
+/// Source of the reports, and of answers to questions of the control plane.
+#[async_trait::async_trait]
 pub trait ReportSource: Send + Sync + 'static {
     /// The current state of the node.
     fn report(&self) -> NodeReport;
     /// A receiver that changes when a report is due at once.
     fn changed(&self) -> watch::Receiver<u64>;
+    /// The image that a reference names now; `local_only`: on this node. By default, none can be
+    /// resolved.
+    async fn resolve_image(&self, _image: &str, _local_only: bool) -> Resolution {
+        let message = "this node resolves no images".to_owned();
+        let (reason, now) = (FailureReason::Engine, SystemTime::now());
+        Err(Box::new(StartFailure::new(reason, message, now)))
+    }
 }
 
 pub(super) async fn run(

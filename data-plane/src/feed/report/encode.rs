@@ -16,7 +16,7 @@ const LOG_LINE: usize = 1000;
 /// gRPC servers accept 4 MiB by default; above this size, output is omitted.
 const MAX_REQUEST: usize = 3 << 20;
 
-pub(super) fn request(node: &NodeInfo, report: NodeReport) -> pb::ReportNodeStatusRequest {
+pub(crate) fn request(node: &NodeInfo, report: NodeReport) -> pb::ReportNodeStatusRequest {
     let NodeReport {
         engine,
         warnings,
@@ -112,8 +112,8 @@ fn version(version: domain::VersionReport) -> pb::VersionReport {
         last_cold_start: version.last_cold_start.map(cold_start),
         pull_progress: version.pull_progress.unwrap_or_default(),
         verify: version.verify.map(verify),
-        image_id: String::new(),
-        image_generation: 0,
+        image_id: version.image_id.unwrap_or_default(),
+        image_generation: version.image_generation,
     }
 }
 
@@ -123,6 +123,7 @@ fn verify(outcome: domain::VerifyOutcome) -> pb::VerifyOutcome {
         VerifyResult::Pending => (State::Pending, None, None),
         VerifyResult::Verified(started) => (State::Verified, None, Some(cold_start(started))),
         VerifyResult::Failed(failed) => (State::Failed, Some(failure(failed)), None),
+        VerifyResult::Unverified(failed) => (State::Unverified, Some(failure(failed)), None),
     };
     pb::VerifyOutcome {
         id: outcome.id,
@@ -132,7 +133,7 @@ fn verify(outcome: domain::VerifyOutcome) -> pb::VerifyOutcome {
     }
 }
 
-fn failure(failure: domain::StartFailure) -> pb::StartFailure {
+pub(crate) fn failure(failure: domain::StartFailure) -> pb::StartFailure {
     use pb::start_failure::Reason;
     let reason = match failure.reason {
         FailureReason::Image => Reason::Image,
@@ -175,7 +176,7 @@ fn number(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
-fn time(time: SystemTime) -> prost_types::Timestamp {
+pub(crate) fn time(time: SystemTime) -> prost_types::Timestamp {
     time.into()
 }
 
@@ -234,6 +235,8 @@ mod tests {
             key: key(),
             version_uid: "v".into(),
             image_digest: None,
+            image_id: None,
+            image_generation: 0,
             last_failure: Some(failure.clone()),
             failures: 1,
             backoff_until: None,
