@@ -17,11 +17,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(FILES, ["."])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("cless.v1.bin"), descriptors.encode_to_vec())?;
+    let mut config = tonic_prost_build::Config::new();
+    // The codec finds the descriptor of a request by its name.
+    config.enable_type_names();
     tonic_prost_build::configure()
         // Ordered maps, so that equal routes have equal bytes.
         .btree_map(".")
         .bytes(".")
         .codec_path("crate::codec::CompactCodec")
-        .compile_fds(descriptors)?;
+        .compile_fds_with_config(descriptors, config)?;
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! Generated types stop at the edges: the control plane converts them in `grpc/convert/`, the
 //! data plane in `feed/decode.rs` and `feed/report.rs`, the CLI prints them.
 
+pub mod bounds;
 pub mod codec;
 #[cfg(feature = "log")]
 pub mod duration;

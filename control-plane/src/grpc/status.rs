@@ -1,4 +1,5 @@
-//! Maps every error to a gRPC status. No other module chooses codes.
+//! Maps every error to a gRPC status. No other module chooses codes, except that the bytes of a
+//! request are refused before it is decoded ([`cless_proto::bounds`]).
 //!
 //! | error | code | details beside `ErrorInfo` |
 //! |---|---|---|
@@ -17,19 +18,15 @@ use crate::feed::stream::StreamCloseReason;
 use crate::grpc::page::InvalidPage;
 use crate::nodes::registry::NameTaken;
 use crate::store;
+use cless_proto::bounds::{self, ERROR_DOMAIN as DOMAIN};
 use std::collections::HashMap;
 use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-/// Domain of the error reasons (AIP-193).
-const DOMAIN: &str = "cless.dev";
-/// Maximum bytes of field violations. As base64 and with the message they fit into 16 KiB of
-/// trailers.
-const VIOLATIONS_MAX: usize = 6 * 1024;
 /// Maximum number of reported preconditions.
 const CONDITIONS_MAX: usize = 4;
-/// Maximum characters of one text.
+/// Maximum bytes of one text.
 const TEXT_MAX: usize = 400;
 /// A busy database is usually free again within this time.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -53,10 +50,7 @@ fn status(
 }
 
 fn clipped(text: &str) -> String {
-    match text.char_indices().nth(TEXT_MAX) {
-        Some((at, _)) => format!("{}…", &text[..at]),
-        None => text.to_owned(),
-    }
+    bounds::clipped(text, TEXT_MAX).into_owned()
 }
 
 /// An error of the store.
@@ -164,22 +158,10 @@ pub(crate) fn store(error: store::Error) -> Status {
 
 /// A request with invalid fields.
 pub(crate) fn invalid(error: &domain::Error) -> Status {
-    status(
-        Code::InvalidArgument,
-        "INVALID_FIELD",
-        &error.to_string(),
-        &[],
-        |details| {
-            let mut room = VIOLATIONS_MAX;
-            for violation in error.violations() {
-                let (field, reason) = (clipped(&violation.field), clipped(&violation.reason));
-                let Some(left) = room.checked_sub(field.len() + reason.len()) else {
-                    break;
-                };
-                room = left;
-                details.add_bad_request_violation(field, reason);
-            }
-        },
+    let violations = error.violations().iter();
+    bounds::invalid_argument(
+        violations.map(|violation| (&*violation.field, &*violation.reason)),
+        error.more(),
     )
 }
 

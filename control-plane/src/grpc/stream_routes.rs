@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::{Stream as Messages, StreamExt as _};
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
+use tonic::{Code, Status};
 use tracing::Instrument as _;
 
 /// Frames queued ahead of the transport, enough to keep it busy.
@@ -130,6 +130,9 @@ impl StreamDriver {
                         Ok(read) => read,
                         Err(status) => return self.end(status).await,
                     },
+                    Some(Err(status)) if status.code() == Code::InvalidArgument => {
+                        return self.end(status).await;
+                    }
                     // Half-closed or broken: no more acknowledgements can come.
                     None | Some(Err(_)) => return,
                 },
