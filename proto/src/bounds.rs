@@ -328,9 +328,8 @@ fn entry_key(entry: &[u8]) -> Option<&[u8]> {
     let mut rest = entry;
     let mut key = None;
     while !rest.is_empty() {
-        match next(&mut rest).ok()? {
-            (1, Value::Sized(bytes)) => key = Some(bytes),
-            _ => {}
+        if let (1, Value::Sized(bytes)) = next(&mut rest).ok()? {
+            key = Some(bytes);
         }
     }
     key

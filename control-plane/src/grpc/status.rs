@@ -16,6 +16,7 @@
 use crate::domain;
 use crate::feed::stream::StreamCloseReason;
 use crate::grpc::page::InvalidPage;
+use crate::nodes::RESTORED;
 use crate::nodes::registry::NameTaken;
 use crate::store;
 use cless_proto::bounds::{self, ERROR_DOMAIN as DOMAIN};
@@ -144,6 +145,22 @@ pub(crate) fn store(error: store::Error) -> Status {
                 },
             )
         }
+        Error::FileGone { ref path, .. } => {
+            // Not UNAVAILABLE: a repeat does not help.
+            status(
+                Code::FailedPrecondition,
+                "DATABASE_FILE_GONE",
+                &message,
+                &[],
+                |details| {
+                    details.add_precondition_failure_violation(
+                        "DATABASE_FILE_GONE",
+                        clipped(path),
+                        clipped(&message),
+                    );
+                },
+            )
+        }
         Error::Unavailable(_) => unavailable("DATABASE_BUSY", &message),
         Error::DatabaseNewer { .. }
         | Error::Open { .. }
@@ -221,6 +238,25 @@ pub(crate) fn stream_closed(reason: StreamCloseReason) -> Status {
     }
 }
 
+/// A node has a table that is newer than the database of the only control plane.
+pub(crate) fn restored() -> Status {
+    store(store::Error::precondition(
+        "RESTORED_WITHOUT_NEW_EPOCH",
+        "database",
+        format!("this node is not served: {RESTORED}"),
+    ))
+}
+
+/// The node has no open route stream.
+pub(crate) fn node_not_connected(node: &domain::NodeName) -> Status {
+    store(store::Error::precondition(
+        "NODE_NOT_CONNECTED",
+        domain::name::node(node),
+        "no open route stream has this node id and boot id: open StreamRoutes first, and report \
+         over the same connection",
+    ))
+}
+
 /// The same node opened another stream.
 pub(crate) fn stream_replaced() -> Status {
     let message = "this node has opened a newer stream";
@@ -279,6 +315,8 @@ mod tests {
             stream_closed(StreamCloseReason::Protocol),
             stream_closed(StreamCloseReason::Behind),
             stream_replaced(),
+            restored(),
+            node_not_connected(&taken.name),
             shutting_down(),
             starting(),
         ];

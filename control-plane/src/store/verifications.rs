@@ -10,6 +10,7 @@ use crate::domain::{
 };
 
 use super::entity::versions;
+use super::idempotency::IdempotencyKey;
 use super::row;
 use super::types::{WriteOptions, Written};
 use super::versions::find_pending;
@@ -29,8 +30,13 @@ impl WriteTx {
         service: &ServiceId,
         number: VersionNumber,
         new: NewVerification,
+        key: Option<IdempotencyKey>,
     ) -> Result<WriteOutcome<Version>, Error> {
+        let first = self.first_result(key.as_ref()).await?;
         let found = self.version(service, number).await?;
+        if let Some(first) = first {
+            return Ok(WriteOutcome::Replayed(found.version, first.revision));
+        }
         if new.nodes.is_empty() {
             return Err(Error::precondition(
                 "NO_NODES",
@@ -47,6 +53,8 @@ impl WriteTx {
         row::verification_columns(&mut change, &verification)?;
         let version = self.save_version(&found.service, change).await?;
         let row = self.touch_service(&found.service).await?;
+        self.save_first_result(key, &row.model.uid, number.get())
+            .await?;
         self.refresh_route(&row).await?;
         Ok(WriteOutcome::Changed(version))
     }
@@ -97,6 +105,9 @@ impl Store {
         deadline: Timestamp,
         options: WriteOptions,
     ) -> Result<Written<Version>, Error> {
+        // The run's id and its nodes are of the server's choice.
+        let content = (service, number, options.now.until(deadline).as_micros());
+        let key = IdempotencyKey::new(options.request_id, "VerifyVersion", &content)?;
         let span = write_span!("begin_verification", %service, version = %number);
         let service = service.clone();
         let new = NewVerification {
@@ -105,7 +116,7 @@ impl Store {
             deadline,
         };
         self.write(span, options.now, options.validate_only, move |tx| {
-            Box::pin(async move { tx.begin_verification(&service, number, new).await })
+            Box::pin(async move { tx.begin_verification(&service, number, new, key).await })
         })
         .await
     }

@@ -83,6 +83,16 @@ pub(super) async fn find_pending(
         .collect()
 }
 
+/// Whether the feed carries the version: only then were nodes asked to run it.
+fn is_in_route(version: &Version) -> bool {
+    !version.percent.is_zero()
+        || !version.tags.is_empty()
+        || version
+            .verification
+            .as_ref()
+            .is_some_and(crate::domain::Verification::is_pending)
+}
+
 impl WriteTx {
     pub(super) async fn version(
         &self,
@@ -182,7 +192,11 @@ impl WriteTx {
         service: &ServiceId,
         number: VersionNumber,
         etag: Option<&str>,
+        key: Option<IdempotencyKey>,
     ) -> Result<WriteOutcome<()>, Error> {
+        if let Some(first) = self.first_result(key.as_ref()).await? {
+            return Ok(WriteOutcome::Replayed((), first.revision));
+        }
         let found = self.version(service, number).await?;
         let full_name = name::version(service, number);
         check_etag(full_name.clone(), etag, &found.version.etag)?;
@@ -207,6 +221,8 @@ impl WriteTx {
             .exec(&self.db)
             .await?;
         let row = self.touch_service(&found.service).await?;
+        self.save_first_result(key, &row.model.uid, number.get())
+            .await?;
         self.refresh_route(&row).await?;
         Ok(WriteOutcome::Changed(()))
     }
@@ -217,7 +233,7 @@ impl WriteTx {
         digest: ImageDigest,
     ) -> Result<WriteOutcome<Version>, Error> {
         let found = self.version_by_uid(uid).await?;
-        if found.version.image_digest.is_some() {
+        if found.version.image_digest.is_some() || !is_in_route(&found.version) {
             return Ok(WriteOutcome::Unchanged(found.version));
         }
         let change = versions::ActiveModel {
@@ -303,15 +319,21 @@ impl Store {
         etag: Option<&str>,
         options: WriteOptions,
     ) -> Result<Written<()>, Error> {
+        let content = (service, number, etag);
+        let key = IdempotencyKey::new(options.request_id, "DeleteVersion", &content)?;
         let span = write_span!("delete_version", %service, version = %number);
         let (service, etag) = (service.clone(), etag.map(str::to_owned));
         self.write(span, options.now, options.validate_only, move |tx| {
-            Box::pin(async move { tx.delete_version(&service, number, etag.as_deref()).await })
+            Box::pin(async move {
+                tx.delete_version(&service, number, etag.as_deref(), key)
+                    .await
+            })
         })
         .await
     }
 
-    /// Stores the resolved digest of an image; a stored digest never changes.
+    /// Stores the resolved digest of an image; a stored digest never changes. Without effect for a
+    /// version that the feed does not carry: no node was asked to run it.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::RouteTooLarge`].

@@ -275,6 +275,7 @@ proptest! {
 
 /// The check costs little beside the decoding: measured, and bounded far above the measurement.
 #[test]
+#[expect(clippy::print_stdout, reason = "a measurement, shown with --nocapture")]
 fn the_check_is_cheap() {
     let mut spec = pb::VersionSpec::default();
     for n in 0..100 {

@@ -98,6 +98,12 @@ impl UpdateMask {
     fn read(&mut self, paths: &[String], violations: &mut Violations) {
         for path in paths {
             match path.as_str() {
+                // Full replacement (AIP-134).
+                "*" => {
+                    self.hosts = true;
+                    self.labels = true;
+                    self.settings = Some(SettingsField::ALL.into_iter().collect());
+                }
                 "hosts" => self.hosts = true,
                 "labels" => self.labels = true,
                 "settings" => self.settings = Some(SettingsField::ALL.into_iter().collect()),
@@ -111,7 +117,7 @@ impl UpdateMask {
                     None => violations.push(
                         "update_mask",
                         format!(
-                            "`{}` cannot be updated: name `hosts`, `labels`, `settings` or one \
+                            "`{}` cannot be updated: name `*`, `hosts`, `labels`, `settings` or one \
                              of `settings.{}`",
                             shown(path),
                             SettingsField::ALL

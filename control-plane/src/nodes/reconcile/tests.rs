@@ -89,8 +89,8 @@ fn an_outcome_counts_once_and_only_for_its_verification() {
     let mut send = |name: &str, id: &str, state| {
         let report = report(Some((id, state)), None);
         registry
-            .report(identity(name), "boot".into(), report, at(101))
-            .expect("the same node");
+            .report(&identity(name), "boot", report, at(101))
+            .expect("connected");
         registry.clone()
     };
     let other = send("a", "another", VerificationState::Verified);
@@ -159,8 +159,11 @@ fn only_the_first_digest_is_written() {
     for (name, digest) in [("a", "1"), ("b", "2")] {
         let report = report(None, Some(digest));
         registry
-            .report(identity(name), "boot".into(), report, at(0))
+            .connect(identity(name), "boot".into(), at(0))
             .expect("free");
+        registry
+            .report(&identity(name), "boot", report, at(0))
+            .expect("connected");
     }
     let nodes: Vec<NodeEntry> = registry.nodes().into_iter().cloned().collect();
     let uid = Uid::from(Uuid::from_u128(1));
