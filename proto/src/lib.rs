@@ -3,6 +3,7 @@
 //! Generated types stop at the edges: the control plane converts them in `grpc/convert/`, the
 //! data plane in `feed/decode.rs` and `feed/report.rs`, the CLI prints them.
 
+pub mod bounds;
 pub mod codec;
 #[cfg(feature = "log")]
 pub mod duration;
@@ -19,6 +20,9 @@ pub mod signal;
 pub mod v1 {
     tonic::include_proto!("cless.v1");
 }
+
+#[cfg(test)]
+mod annotations;
 
 /// Encoded `FileDescriptorSet` of `cless.v1`, for server reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/cless.v1.bin"));

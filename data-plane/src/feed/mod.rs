@@ -251,7 +251,16 @@ pub async fn start_in(
         cancel.clone(),
     );
     let span = tracing::error_span!("report", node = shared.node.name);
-    tasks.spawn(reports.instrument(span));
+    // The stream stays open for the last report: a report counts only while it is.
+    let reported = CancellationToken::new();
+    let last_report = reported.clone().drop_guard();
+    tasks.spawn(
+        async move {
+            let _last_report = last_report;
+            reports.await;
+        }
+        .instrument(span),
+    );
     for endpoint in &endpoints {
         let control = control::Control {
             shared: shared.clone(),
@@ -268,7 +277,7 @@ pub async fn start_in(
         tasks.spawn(control.run(cancel.clone()).instrument(span));
     }
     let client = client::Client::new(shared.clone(), endpoints, connect, sender, rng);
-    tasks.spawn(client.run(cancel.clone()));
+    tasks.spawn(client.run(reported));
     tasks.spawn(CacheWriter::new(cache_dir, identity.clone(), shared.clone()).run(cancel.clone()));
     tasks.close();
     Ok(Feed {

@@ -1,7 +1,8 @@
 //! Reports what the node runs: at once after a change (coalesced), and every 10 s.
 //!
 //! A report holds the complete state, so the next one replaces a lost one. Reports use the
-//! connection of the feed's stream: a connected node is one that reports.
+//! connection of the feed's stream, and count only while that is open. Between the end of a stream
+//! and the Hello of the next one they are refused (NODE_NOT_CONNECTED) and repeated with back-off.
 
 pub(super) mod encode;
 
@@ -48,7 +49,7 @@ pub(super) async fn run(
     let mut backoff = Backoff::new(timing.backoff_floor, timing.backoff_ceiling);
     let mut changed = source.changed();
     let mut last = None;
-    let mut failing = false;
+    let (mut failing, mut refused) = (false, false);
     loop {
         let channel = tokio::select! {
         biased;
@@ -65,11 +66,16 @@ pub(super) async fn run(
         let wait = match sent {
             Ok(()) => {
                 backoff.reset();
-                failing = false;
+                (failing, refused) = (false, false);
                 None
             }
             Err(status) => {
-                if !std::mem::replace(&mut failing, true) {
+                // The first refusal is ordinary while a stream is being replaced.
+                let ordinary = status.code() == tonic::Code::FailedPrecondition && !refused;
+                refused = true;
+                if ordinary {
+                    tracing::debug!(error = status.message(), "a report was early; retrying");
+                } else if !std::mem::replace(&mut failing, true) {
                     tracing::warn!(
                         code = ?status.code(),
                         error = status.message(),
