@@ -124,6 +124,20 @@ pub async fn start(options: Options) -> Result<Running, Error> {
     start_on(options, runtime).await
 }
 
+/// Checks that a container engine responds: that of `--engine`, else of `DOCKER_HOST`, else the
+/// standard socket.
+///
+/// # Errors
+/// The reason why it does not.
+pub async fn check_engine(engine: Option<String>) -> Result<(), String> {
+    let docker = Docker::new(engine);
+    match tokio::time::timeout(ENGINE_TIMEOUT, docker.runtimes()).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no response within {} s", ENGINE_TIMEOUT.as_secs())),
+    }
+}
+
 /// Starts a data plane on the given engine.
 ///
 /// # Errors

@@ -4,15 +4,18 @@
 //! data plane in `feed/decode.rs` and `feed/report.rs`, the CLI prints them.
 
 pub mod codec;
-#[cfg(feature = "log")]
 pub mod duration;
+#[cfg(feature = "log")]
 pub mod log;
 pub mod signal;
+#[cfg(feature = "log")]
+pub mod variables;
 
 /// The package `cless.v1`.
 #[expect(
     missing_docs,
     clippy::allow_attributes,
+    clippy::large_enum_variant,
     reason = "generated: documented by the comments of the .proto files"
 )]
 pub mod v1 {

@@ -41,6 +41,10 @@ const REMOVE_MARGIN: Duration = Duration::from_secs(2);
 /// Time limit for the removal of what is left at the end of a shutdown.
 const CLEAR_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Time for each of these while the engine does not respond: enough for one that comes back, and
+/// short for people who wait for the process.
+const AWAY_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// All pools of a node. Cheap to clone.
 #[derive(Clone)]
 pub struct Pools {
@@ -249,8 +253,13 @@ impl Pools {
             tokio::join!(all_ended, self.inner.context.sandboxes.shut_down());
         };
         tokio::pin!(all_ended);
-        let mut in_time = tokio::time::timeout(timeout, &mut all_ended).await.is_ok();
         // An unavailable engine stops no container, however long the wait.
+        let first = if self.engine_answers() {
+            timeout
+        } else {
+            timeout.min(AWAY_TIMEOUT)
+        };
+        let mut in_time = tokio::time::timeout(first, &mut all_ended).await.is_ok();
         if !in_time && self.engine_answers() {
             let rest = minimum.saturating_sub(timeout);
             in_time = tokio::time::timeout(rest, all_ended).await.is_ok();
@@ -261,10 +270,12 @@ impl Pools {
         if !in_time {
             warn!("requests exceed the drain timeout; their containers are removed");
         }
-        if tokio::time::timeout(CLEAR_TIMEOUT, self.clear())
-            .await
-            .is_err()
-        {
+        let limit = if self.engine_answers() {
+            CLEAR_TIMEOUT
+        } else {
+            AWAY_TIMEOUT
+        };
+        if tokio::time::timeout(limit, self.clear()).await.is_err() {
             warn!("the engine does not answer: the next start of this node removes what is left");
         }
     }
