@@ -158,9 +158,6 @@ pub async fn start(options: Options) -> Result<Running, Error> {
 /// # Errors
 /// See [`start`].
 pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Running, Error> {
-    if options.require_engine {
-        check_engine(options.engine.as_deref(), &*runtime).await?;
-    }
     check_runtime(options.runtime.as_deref(), &*runtime).await?;
     let workers = options.proxy.workers;
     let plain = sockets(options.listen, "--listen", workers)?;
@@ -291,8 +288,13 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
     })
 }
 
-/// Checks that the engine answers.
-async fn check_engine(configured: Option<&str>, engine: &dyn Runtime) -> Result<(), Error> {
+/// Checks that a container engine answers: `configured`, else `DOCKER_HOST`, else the standard
+/// socket.
+///
+/// # Errors
+/// [`Error::NoEngine`] with the remedy.
+pub async fn check_engine(configured: Option<&str>) -> Result<(), Error> {
+    let engine = Docker::new(configured.map(str::to_owned));
     let problem = match tokio::time::timeout(ENGINE_PATIENCE, engine.engine()).await {
         Ok(Ok(_)) => return Ok(()),
         Ok(Err(error)) => error.to_string(),
@@ -444,20 +446,11 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_required_engine_that_is_away_fails_the_start_with_the_remedy() {
+    async fn an_engine_that_is_away_is_told_with_the_remedy() {
         let folder = tempfile::tempdir().unwrap();
         let socket = format!("unix://{}", folder.path().join("none.sock").display());
-        let options = Options {
-            engine: Some(socket.clone()),
-            require_engine: true,
-            cache_dir: folder.path().join("node"),
-            ..Options::default()
-        };
         let began = Instant::now();
-        let error = match start(options).await {
-            Ok(_) => panic!("there is no engine"),
-            Err(error) => error.to_string(),
-        };
+        let error = check_engine(Some(&socket)).await.unwrap_err().to_string();
         assert!(began.elapsed() < Duration::from_secs(1));
         for words in [
             &*socket,

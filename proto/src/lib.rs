@@ -5,10 +5,12 @@
 
 pub mod bounds;
 pub mod codec;
-#[cfg(feature = "log")]
 pub mod duration;
+#[cfg(feature = "log")]
 pub mod log;
 pub mod signal;
+#[cfg(feature = "log")]
+pub mod variables;
 
 /// The package `cless.v1`.
 #[expect(

@@ -26,12 +26,12 @@ async fn a_version_from_create_to_delete() {
 
     Environment:
       GREETING=hi
-    ! created services/hello/versions/1 without traffic; to send traffic: cless traffic set hello v1=100
+    ! created services/hello/versions/1 without traffic; to send traffic: cless version verify hello v1, then cless traffic set hello v1=100
     ");
     plane
         .ok("version create hello --image hello:2 --command python3 --arg -m --arg app")
         .await;
-    assert_session!(plane.url(), @r#"
+    assert_session!(plane.url(), @r"
     $ cless version list hello
     VERSION  IMAGE    TRAFFIC  TAGS  PROOF  AGE
     v2       hello:2  0%       -     -      [AGE]
@@ -57,49 +57,10 @@ async fn a_version_from_create_to_delete() {
     Protocol:   auto
     Created:    [TIME]
 
-    $ cless version get hello @prev -o json
-    {
-      "name": "services/hello/versions/1",
-      "uid": "[ID]",
-      "number": 1,
-      "spec": {
-        "image": "hello:1",
-        "port": 8000,
-        "env": {
-          "GREETING": "hi"
-        },
-        "command": [],
-        "args": [],
-        "cpuMillis": 500,
-        "memoryBytes": "268435456",
-        "readiness": {
-          "http": {
-            "path": "/up",
-            "statusMin": 200,
-            "statusMax": 399
-          },
-          "period": "0.050s",
-          "timeout": "1s",
-          "initialDelay": "0s"
-        },
-        "pullPolicy": "PULL_POLICY_MISSING",
-        "pidsLimit": 512,
-        "readOnlyRoot": false,
-        "tmpfs": {},
-        "user": "",
-        "stopSignal": "",
-        "stopGrace": "10s",
-        "protocol": "PROTOCOL_AUTO"
-      },
-      "imageDigest": "",
-      "etag": "[ID]",
-      "createTime": "[TIME]",
-      "status": {
-        "nodes": []
-      },
-      "percent": 0,
-      "tags": []
-    }
+    $ cless version get hello v1 -o json
+    exit: 6
+    ! error: @prev: services/hello had no other traffic before
+    ! hint: list its traffic with `cless traffic history hello`
 
     $ cless version get hello v2 -o yaml
     name: services/hello/versions/2
@@ -136,11 +97,12 @@ async fn a_version_from_create_to_delete() {
       nodes: []
     percent: 0
     tags: []
+    carriedTraffic: false
 
     $ cless version delete hello v1 --yes
     ! deleted services/hello/versions/1
-    "#);
-    plane.ok("traffic set hello v2=100").await;
+    ");
+    plane.ok("traffic set hello v2=100 --force").await;
     assert_session!(plane.url(), @r"
     $ cless version delete hello v2 --yes
     exit: 6
@@ -155,9 +117,10 @@ async fn verification_needs_a_node() {
     plane.ok("version create hello --image hello:1").await;
     assert_session!(plane.url(), @r"
     $ cless version verify hello
-    exit: 6
-    ! error: services/hello/versions/1: no node is connected to verify it
-    ! hint: start one with `cless-data-plane`, or both planes with `cless dev`
+    exit: 7
+    ! error: services/hello/versions/1 is unverified; traffic is unchanged
+    ! error: no node is connected
+    ! hint: connect a node, as with `cless-data-plane`; then `cless version verify hello v1`, then `cless traffic set hello v1=100`
     ");
 }
 
@@ -206,7 +169,7 @@ async fn limits_and_probes_from_flag_to_page() {
     Pull:       missing
     Protocol:   auto
     Created:    [TIME]
-    ! created services/hello/versions/1 without traffic; to send traffic: cless traffic set hello v1=100
+    ! created services/hello/versions/1 without traffic; to send traffic: cless version verify hello v1, then cless traffic set hello v1=100
     ");
     plane
         .ok("version create hello --image hello:1 --health-check --stop-grace 0s")
@@ -248,7 +211,7 @@ async fn limits_and_probes_from_flag_to_page() {
     exit: 2
     ! error: the argument '--health-grpc [<SERVICE>]' cannot be used with '--health-path <PATH>'
     !
-    ! Usage: cless version create --image <REF> --health-grpc [<SERVICE>] --server <URL> --actor <NAME> <SERVICE>
+    ! Usage: cless version create --image <REF> --health-grpc [<SERVICE>] --actor <NAME> --server <URL> <SERVICE>
     !
     ! For more information, try '--help'.
 
