@@ -86,6 +86,10 @@ pub struct Options {
     /// control plane.
     #[arg(long, env = "CLESS_REQUIRE_ISOLATION")]
     pub require_isolation: bool,
+    /// Fail at the start if the container engine does not answer. No flag: a node of a cluster starts
+    /// without its engine and waits for it, `cless dev` does not.
+    #[arg(skip)]
+    pub require_engine: bool,
     /// Threads and limits of the proxy, TLS, and the access log.
     #[command(flatten)]
     pub proxy: ProxyOptions,
@@ -114,6 +118,7 @@ impl Default for Options {
             drain_timeout: 30,
             keep_containers: false,
             require_isolation: false,
+            require_engine: false,
             proxy: ProxyOptions::default(),
             trace: TraceOptions::default(),
         }

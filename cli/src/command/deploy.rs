@@ -256,6 +256,12 @@ async fn send_traffic(
     let traffic = change.apply(client, printer, split).await?;
     // The traffic is set, so a slow node is not a failure.
     match propagation::wait(client, traffic.feed_revision).await {
+        Ok(propagation) if !propagation.warnings.is_empty() => {
+            printer.note(&format!(
+                "not yet applied: {}",
+                propagation.warnings.join("; ")
+            ));
+        }
         Ok(propagation) if !propagation.pending.is_empty() => printer.note(&format!(
             "not yet applied on {}: find the cause with `cless node list`",
             propagation.pending.join(", ")

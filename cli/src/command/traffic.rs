@@ -293,6 +293,15 @@ async fn finish(
         });
         return Ok(());
     }
+    if !propagation.warnings.is_empty() {
+        return Err(Error::OutcomeUnknown {
+            message: format!(
+                "the traffic of services/{service} is set, but not yet applied: {}",
+                propagation.warnings.join("; ")
+            ),
+            hint: "after that, see `cless node list`".to_owned(),
+        });
+    }
     let mut pending = Vec::new();
     for name in propagation.pending {
         pending.push(match rejection(&name, client).await {

@@ -9,6 +9,7 @@
 //! | module | content |
 //! |---|---|
 //! | [`id`], [`host`], [`name`], [`image`] | names |
+//! | [`filter`] | filters of lists |
 //! | [`settings`], [`spec`], [`labels`] | user input for a service and a version |
 //! | [`traffic`], [`slots`] | the split, and the slot table that makes it exact (law 1) |
 //! | [`rollback`] | the revision that a rollback goes back to |
@@ -16,6 +17,7 @@
 //! | [`service`], [`version`], [`route`] | the resources, and the route that the feed carries |
 
 pub mod error;
+pub mod filter;
 pub mod host;
 pub mod id;
 pub mod image;
@@ -34,6 +36,7 @@ pub mod verification;
 pub mod version;
 
 pub use error::{Error, Reason, Violation, Violations};
+pub use filter::{Filter, FilterField};
 pub use host::{Domain, HostName};
 pub use id::{NodeName, Percent, RequestId, ServiceId, Tag, Uid, VersionNumber};
 pub use image::{ImageDigest, ImageRef, ImageSource, ResolvedImage};

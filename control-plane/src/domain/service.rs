@@ -1,5 +1,7 @@
 //! A service, and an update of it.
 
+use serde::Serialize;
+
 use super::host::HostName;
 use super::id::{NodeName, ServiceId, Uid, VersionNumber};
 use super::labels::Labels;
@@ -132,7 +134,7 @@ pub struct Service {
 }
 
 /// The changes of an update; `None` keeps a field.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct ServicePatch {
     /// Replaces the extra hosts.
     pub hosts: Option<Vec<HostName>>,

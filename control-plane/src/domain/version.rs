@@ -41,6 +41,12 @@ pub struct Version {
 }
 
 impl Version {
+    /// Whether its image is not resolved: no digest, and no image that was never in a registry.
+    #[must_use]
+    pub fn needs_digest(&self) -> bool {
+        self.image_digest.is_none() && self.resolved_image.is_none()
+    }
+
     /// Whether traffic, a tag or a pending verification needs it, so that the feed carries it.
     #[must_use]
     pub fn is_reachable(&self) -> bool {

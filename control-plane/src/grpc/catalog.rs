@@ -1,16 +1,16 @@
 //! `CatalogService`: services and their versions.
 
 use super::convert::{nodes, read_duration, requests, resources};
-use super::{Api, now, page, parsed, status, validated, write_options};
+use super::{Api, filter, now, page, parsed, state_word, status, validated};
 use crate::domain::{
-    PullPolicy, Service, ServiceId, VerifyNodes, Version, VersionNumber, VersionSpec, Violations,
-    name,
+    FilterField, PullPolicy, Service, ServiceId, VerifyNodes, Version, VersionNumber, VersionSpec,
+    Violations, name,
 };
 use crate::nodes::resolve::{self, Resolved};
 use crate::store::{WriteOptions, Written};
 use cless_proto::v1 as pb;
 use cless_proto::v1::catalog_service_server::CatalogService;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
@@ -20,6 +20,15 @@ const VERIFY_TIMEOUT_DEFAULT: Duration = Duration::from_secs(120);
 const VERIFY_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 const VERIFY_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 const SERVICES: &str = "services";
+const SERVICE_FILTER: [FilterField; 2] = [
+    FilterField::Labels,
+    FilterField::OneOf("state", &["NO_TRAFFIC", "SERVING", "DEGRADED"]),
+];
+/// UNSPECIFIED: a verification was never requested.
+const VERSION_FILTER: [FilterField; 1] = [FilterField::OneOf(
+    "verification.state",
+    &["UNSPECIFIED", "PENDING", "VERIFIED", "FAILED", "UNVERIFIED"],
+)];
 
 #[tonic::async_trait]
 impl CatalogService for Api {
@@ -60,16 +69,26 @@ impl CatalogService for Api {
     ) -> Result<Response<pb::ListServicesResponse>, Status> {
         let request = request.into_inner();
         let size = page::size(request.page_size).map_err(status::invalid_page)?;
-        let after = page::parsed_key(SERVICES, &request.page_token, |key| {
-            ServiceId::parse(key).ok()
-        })
-        .map_err(status::invalid_page)?;
-        let found = self
-            .store
-            .list_services(size, after.as_ref())
-            .await
-            .map_err(status::store)?;
-        let next_page_token = page::next_token(&found, SERVICES, |service| service.id.to_string());
+        let filter = filter(&request.filter, &SERVICE_FILTER)?;
+        let list = page::list(SERVICES, &request.filter);
+        let after = page::parsed_key(&list, &request.page_token, |key| ServiceId::parse(key).ok())
+            .map_err(status::invalid_page)?;
+        let matches = |service: &Service| {
+            let shown = &self.with_states(std::slice::from_ref(service))[0];
+            let state = state_word(shown.state().as_str_name());
+            filter.matches(|_state| state, &shown.labels)
+        };
+        let (found, last) = page::filtered(
+            size,
+            after,
+            filter.is_empty(),
+            |service: &Service| service.id.clone(),
+            |size, after| async move { self.store.list_services(size, after.as_ref()).await },
+            matches,
+        )
+        .await
+        .map_err(status::store)?;
+        let next_page_token = page::continued(found.more, &list, last);
         let services = self.with_states(&found.items);
         Ok(Response::new(pb::ListServicesResponse {
             services,
@@ -85,7 +104,7 @@ impl CatalogService for Api {
             service,
             update_mask,
             validate_only,
-            ..
+            request_id,
         } = request.into_inner();
         let mut violations = Violations::new();
         let Some(service) = service else {
@@ -94,8 +113,8 @@ impl CatalogService for Api {
         let id = violations.take("service.name", name::parse_service(&service.name));
         let etag = service.etag.clone();
         let patch = requests::patch(service, update_mask, &mut violations);
-        let (id, patch) = validated(id.zip(patch), violations)?;
-        let options = write_options(validate_only);
+        let options = requests::write_options(now(), validate_only, request_id, &mut violations);
+        let ((id, patch), options) = validated(id.zip(patch).zip(options), violations)?;
         let written = self
             .store
             .update_service(&id, requests::etag(&etag), patch, options)
@@ -112,10 +131,12 @@ impl CatalogService for Api {
             name,
             etag,
             validate_only,
-            ..
+            request_id,
         } = request.into_inner();
-        let id = parsed("name", name::parse_service(&name))?;
-        let options = write_options(validate_only);
+        let mut violations = Violations::new();
+        let id = violations.take("name", name::parse_service(&name));
+        let options = requests::write_options(now(), validate_only, request_id, &mut violations);
+        let (id, options) = validated(id.zip(options), violations)?;
         self.store
             .delete_service(&id, requests::etag(&etag), options)
             .await
@@ -162,17 +183,28 @@ impl CatalogService for Api {
         let request = request.into_inner();
         let service = parsed("parent", name::parse_service(&request.parent))?;
         let size = page::size(request.page_size).map_err(status::invalid_page)?;
-        let list = format!("versions of {service}");
+        let filter = filter(&request.filter, &VERSION_FILTER)?;
+        let list = page::list(&format!("versions of {service}"), &request.filter);
         let before = page::parsed_key(&list, &request.page_token, |key| {
             VersionNumber::new(key.parse().ok()?).ok()
         })
         .map_err(status::invalid_page)?;
-        let found = self
-            .store
-            .list_versions(&service, size, before)
-            .await
-            .map_err(status::store)?;
-        let next_page_token = page::next_token(&found, &list, |version| version.number.to_string());
+        let matches = |version: &Version| {
+            let shown = resources::version(version, None);
+            let state = shown.verification.unwrap_or_default().state();
+            filter.matches(|_state| state_word(state.as_str_name()), &BTreeMap::new())
+        };
+        let (found, last) = page::filtered(
+            size,
+            before,
+            filter.is_empty(),
+            |version: &Version| version.number,
+            |size, before| self.store.list_versions(&service, size, before),
+            matches,
+        )
+        .await
+        .map_err(status::store)?;
+        let next_page_token = page::continued(found.more, &list, last);
         let versions = found
             .items
             .iter()
@@ -252,7 +284,7 @@ impl CatalogService for Api {
                 number,
                 Uuid::now_v7().to_string(),
                 asked,
-                now.plus(timeout),
+                options.now.plus(timeout),
                 options,
             )
             .await
@@ -305,10 +337,12 @@ impl CatalogService for Api {
             name,
             etag,
             validate_only,
-            ..
+            request_id,
         } = request.into_inner();
-        let (service, number) = parsed("name", name::parse_version(&name))?;
-        let options = write_options(validate_only);
+        let mut violations = Violations::new();
+        let parsed = violations.take("name", name::parse_version(&name));
+        let options = requests::write_options(now(), validate_only, request_id, &mut violations);
+        let ((service, number), options) = validated(parsed.zip(options), violations)?;
         self.store
             .delete_version(&service, number, requests::etag(&etag), options)
             .await

@@ -10,6 +10,7 @@ use crate::grpc::stream_routes::FINAL_SEND_TIMEOUT;
 use crate::grpc::{status, validated};
 use crate::nodes::Nodes;
 use crate::nodes::control::ControlStream;
+use crate::nodes::registry::NotConnected;
 use cless_proto::v1 as pb;
 use pb::stream_control_request::Message;
 use tokio::sync::mpsc;
@@ -80,7 +81,7 @@ async fn run(
     let (node, boot_id) = validated(hello, violations)?;
     let mut stream = nodes
         .open_control(&node, &boot_id)
-        .map_err(|error| status::node_not_connected(error, &node))?;
+        .map_err(|NotConnected| status::node_not_connected(&node))?;
     let ended = exchange(&mut stream, &mut inbound, nodes, outbound, shutdown).await;
     nodes.close_control(&stream);
     ended

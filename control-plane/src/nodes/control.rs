@@ -20,13 +20,6 @@ use tokio_util::sync::CancellationToken;
 /// that creates a version.
 const QUESTIONS_MAX: usize = 16;
 
-/// The node has no route stream with this id and boot id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "this node has no route stream with this id and boot id: open it before the control stream"
-)]
-pub(crate) struct NotConnected;
-
 /// Asks what an image reference names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Question {

@@ -14,9 +14,9 @@ pub(crate) mod resolve;
 
 use crate::domain::{ImageRef, NodeName, Timestamp};
 use crate::feed::Cursor;
-use control::{ControlStream, ControlStreams, ImageAnswer, NotConnected};
+use control::{ControlStream, ControlStreams, ImageAnswer};
 use parking_lot::Mutex;
-use registry::{NameTaken, NodeEntry, Propagation, Registry, StreamId};
+use registry::{NameTaken, NodeEntry, NotConnected, Propagation, Registry, StreamId};
 use report::{NodeIdentity, NodeReport, QuarantinedRoute};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -87,13 +87,13 @@ impl Nodes {
         })
     }
 
-    /// Replaces a node's report.
+    /// Replaces the report of a node whose stream is open.
     pub(crate) fn report(
         &self,
-        identity: NodeIdentity,
-        boot_id: String,
+        identity: &NodeIdentity,
+        boot_id: &str,
         report: NodeReport,
-    ) -> Result<(), NameTaken> {
+    ) -> Result<(), NotConnected> {
         self.inner
             .state
             .lock()
@@ -101,6 +101,16 @@ impl Nodes {
             .report(identity, boot_id, report, self.now())?;
         self.notify();
         Ok(())
+    }
+
+    /// Whether a report from this id and boot would count.
+    pub(crate) fn holds_stream(&self, identity: &NodeIdentity, boot_id: &str) -> bool {
+        self.read(|registry| {
+            let nodes = registry.nodes();
+            nodes
+                .iter()
+                .any(|node| node.holds_stream(identity, boot_id))
+        })
     }
 
     /// Reads the registry. `read` holds the lock, so it must be short.
@@ -206,6 +216,11 @@ impl Nodes {
     }
 }
 
+/// The cause and the remedy of a node's table that is newer than the database.
+pub(crate) const RESTORED: &str = "its route table is newer than the database, so the database was \
+    restored without a new epoch: stop the control plane, run `cless-control-plane new-epoch`, and \
+    start it again; until then the node keeps its table and gets no change";
+
 /// A node's open stream. Dropping it disconnects the node.
 #[derive(Debug)]
 pub(crate) struct NodeConnection {
@@ -234,6 +249,15 @@ impl NodeConnection {
             .record_rejected(&self.id, self.stream, serving, reason);
         drop(state);
         self.nodes.notify();
+    }
+
+    /// The node serves a table that is newer than the database. Returns `false` if that is known.
+    pub(crate) fn record_ahead(&self, cursor: Cursor) -> bool {
+        let mut state = self.nodes.inner.state.lock();
+        let new = state.registry.record_ahead(&self.id, self.stream, cursor);
+        drop(state);
+        self.nodes.notify();
+        new
     }
 
     /// Completes when the same node opens another stream.

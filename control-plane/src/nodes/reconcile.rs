@@ -11,8 +11,8 @@ use crate::domain::{
 use crate::nodes::registry::NodeEntry;
 use crate::nodes::report::VersionReport;
 use crate::nodes::{Nodes, now};
-use crate::store::{self, Store};
-use std::collections::BTreeSet;
+use crate::store::{self, FeedSource as _, Store};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -131,6 +131,7 @@ pub(crate) async fn run(nodes: Nodes, store: Store, shutdown: CancellationToken)
         nodes,
         store,
         with_digest: BTreeSet::new(),
+        not_asked: BTreeMap::new(),
         started: now(),
     };
     let mut failing = false;
@@ -161,6 +162,8 @@ struct Reconciler {
     store: Store,
     /// Reported versions whose digest is stored.
     with_digest: BTreeSet<ImageKey>,
+    /// Reported versions that the feed did not carry at this revision.
+    not_asked: BTreeMap<ImageKey, i64>,
     started: Timestamp,
 }
 
@@ -170,15 +173,26 @@ impl Reconciler {
         let nodes = self.nodes.all();
         let pending = self.store.pending_verifications().await?;
         let now = now();
-        for write in due_writes(&nodes, &pending, &self.with_digest, self.started, now) {
+        // A digest of a version that the feed did not carry is tried again after the next write.
+        let head = *self.store.subscribe().borrow();
+        self.not_asked.retain(|_, at| *at == head);
+        let mut known = self.with_digest.clone();
+        known.extend(self.not_asked.keys().cloned());
+        for write in due_writes(&nodes, &pending, &known, self.started, now) {
             let result = match write {
                 DueWrite::Digest(uid, digest, generation) => {
                     let result = self
                         .store
                         .set_image_digest(&uid, digest, generation, now)
                         .await;
-                    if matches!(result, Ok(_) | Err(store::Error::NotFound { .. })) {
-                        self.with_digest.insert((uid, generation));
+                    match &result {
+                        Ok(written) if written.resource.needs_digest() => {
+                            self.not_asked.insert((uid, generation), head);
+                        }
+                        Ok(_) | Err(store::Error::NotFound { .. }) => {
+                            self.with_digest.insert((uid, generation));
+                        }
+                        Err(_) => {}
                     }
                     result
                 }

@@ -119,7 +119,7 @@ mod tests {
             ..Default::default()
         };
         nodes
-            .report(identity(name), "b".into(), report)
+            .report(&identity(name), "b", report)
             .expect("the same node");
         let mut stream = nodes
             .open_control(&identity(name).id, "b")

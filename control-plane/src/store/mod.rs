@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `open`, `connection` | opens SQLite or PostgreSQL; connections and transactions |
 //! | `sqlite` | a database file: URL, lock, settings |
+//! | `file_guard` | notices that the file is deleted or replaced |
 //! | `file_writer` | the connection that writes to a file, and its thread |
 //! | `transaction` | a write transaction, of either kind |
 //! | `migrate`, `snapshot`, `backup` | schema migrations; consistent copies; backup and restore |
@@ -31,6 +32,7 @@ mod entity;
 mod error;
 mod explain;
 mod feed;
+mod file_guard;
 mod file_writer;
 mod hint;
 mod hosts;
@@ -123,6 +125,7 @@ impl Store {
             }),
         };
         feed::initialize(&store, Timestamp::from(SystemTime::now())).await?;
+        store.warn_of_foreign_hosts().await?;
         Ok(store)
     }
 
@@ -140,6 +143,14 @@ impl Store {
     pub async fn ping(&self) -> Result<(), Error> {
         self.reader().ping().await?;
         Ok(())
+    }
+
+    /// Checks that the files of a SQLite database are those that were opened.
+    ///
+    /// # Errors
+    /// [`Error::FileGone`].
+    pub fn check_file(&self) -> Result<(), Error> {
+        self.inner.connections.check_file()
     }
 
     fn reader(&self) -> &DatabaseConnection {

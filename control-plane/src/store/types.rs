@@ -32,8 +32,7 @@ pub struct WriteOptions {
     pub now: Timestamp,
     /// Run the write, then roll it back (AIP-163).
     pub validate_only: bool,
-    /// Idempotency key (AIP-155); `None` if the caller gave none. Only creates and traffic changes
-    /// use it.
+    /// Idempotency key (AIP-155); `None` if the caller gave none.
     pub request_id: Option<RequestId>,
 }
 
@@ -170,7 +169,7 @@ pub enum Since {
 
 impl<T> Page<T> {
     /// Builds a page from rows queried with a limit of `limit + 1`.
-    pub(super) fn cut<R>(
+    pub(crate) fn cut<R>(
         mut rows: Vec<R>,
         limit: u32,
         read: impl FnMut(R) -> Result<T, Error>,

@@ -49,9 +49,9 @@ impl WriteTx {
         };
         row::verification_columns(&mut change, &verification)?;
         let version = self.save_version(&found.service, change).await?;
-        self.save_first_result(new.key, &found.service.model.uid, number.get())
-            .await?;
         let row = self.touch_service(&found.service).await?;
+        self.save_first_result(new.key, &row.model.uid, number.get())
+            .await?;
         self.refresh_route(&row).await?;
         Ok(WriteOutcome::Changed(version))
     }

@@ -203,7 +203,11 @@ impl WriteTx {
         service: &ServiceId,
         number: VersionNumber,
         etag: Option<&str>,
+        key: Option<IdempotencyKey>,
     ) -> Result<WriteOutcome<()>, Error> {
+        if let Some(first) = self.first_result(key.as_ref()).await? {
+            return Ok(WriteOutcome::Replayed((), first.revision));
+        }
         let found = self.version(service, number).await?;
         let full_name = name::version(service, number);
         check_etag(full_name.clone(), etag, &found.version.etag)?;
@@ -228,6 +232,8 @@ impl WriteTx {
             .exec(&self.db)
             .await?;
         let row = self.touch_service(&found.service).await?;
+        self.save_first_result(key, &row.model.uid, number.get())
+            .await?;
         self.refresh_route(&row).await?;
         Ok(WriteOutcome::Changed(()))
     }
@@ -240,9 +246,9 @@ impl WriteTx {
     ) -> Result<WriteOutcome<Version>, Error> {
         let found = self.version_by_uid(uid).await?;
         let version = &found.version;
-        if version.image_digest.is_some()
-            || version.resolved_image.is_some()
+        if !version.needs_digest()
             || version.image_generation != generation
+            || !version.is_reachable()
         {
             return Ok(WriteOutcome::Unchanged(found.version));
         }
@@ -359,16 +365,22 @@ impl Store {
         etag: Option<&str>,
         options: WriteOptions,
     ) -> Result<Written<()>, Error> {
+        let content = (service, number, etag);
+        let key = IdempotencyKey::new(options.request_id, "DeleteVersion", &content)?;
         let span = write_span!("delete_version", %service, version = %number);
         let (service, etag) = (service.clone(), etag.map(str::to_owned));
         self.write(span, options.now, options.validate_only, move |tx| {
-            Box::pin(async move { tx.delete_version(&service, number, etag.as_deref()).await })
+            Box::pin(async move {
+                tx.delete_version(&service, number, etag.as_deref(), key)
+                    .await
+            })
         })
         .await
     }
 
     /// Stores the digest of an image that a node pulled or started, reported for this number of
-    /// resets. A version that is resolved keeps its image.
+    /// resets. A version that is resolved keeps its image. Without effect for a version that the
+    /// feed does not carry: no node was asked to run it.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::RouteTooLarge`].

@@ -32,7 +32,8 @@ fn duration(span: Duration) -> prost_types::Duration {
     }
 }
 
-/// A duration of a request. A negative or invalid one is a violation at `field`.
+/// A duration of a request. A negative one is a violation at `field`; one that breaks the rules of
+/// the type is refused before it is decoded.
 pub(crate) fn read_duration(
     field: &str,
     span: Option<prost_types::Duration>,
@@ -41,7 +42,7 @@ pub(crate) fn read_duration(
     match Duration::try_from(span?) {
         Ok(span) => Some(span),
         Err(_negative) => {
-            violations.push(field, "is negative or invalid: give a positive duration");
+            violations.push(field, "is negative: give a positive duration");
             None
         }
     }

@@ -1,6 +1,7 @@
 //! Reads reports of data planes and writes nodes and instances.
 
-use super::feed::{read_id, read_identity};
+use super::feed::read_id;
+pub(crate) use super::feed::read_identity;
 use super::resources::{cold_start, start_failure};
 use super::{read_duration, read_timestamp, timestamp};
 use crate::domain::{
@@ -9,6 +10,7 @@ use crate::domain::{
     Violations, name,
 };
 use crate::feed::Cursor;
+use crate::nodes::RESTORED;
 use crate::nodes::registry::NodeEntry;
 use crate::nodes::report::{
     InstanceReport, InstanceState, IsolationReport, IsolationState, NodeIdentity, NodeReport,
@@ -16,7 +18,7 @@ use crate::nodes::report::{
 };
 use cless_proto::v1 as pb;
 use prost::Message as _;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// A node's identity, its boot id and its report.
 pub(crate) fn read_report(
@@ -27,21 +29,33 @@ pub(crate) fn read_report(
     let identity = read_identity("node", request.node, violations);
     let boot_id = read_id("boot_id", request.boot_id, violations);
     let mut instances: Vec<InstanceReport> = Vec::with_capacity(request.instances.len());
+    let own = identity.as_ref().map(|identity| &identity.name);
+    let mut seen = BTreeSet::new();
     for (at, instance) in request.instances.into_iter().enumerate() {
-        instances.extend(read_instance(
-            &format!("instances[{at}]"),
-            instance,
-            violations,
-        ));
+        let field = format!("instances[{at}]");
+        let Some(read) = read_instance(&field, own, instance, violations) else {
+            continue;
+        };
+        if !seen.insert(read.id.clone()) {
+            violations.push(format!("{field}.name"), "is given twice: report it once");
+        }
+        instances.push(read);
     }
     instances.sort_by(|a, b| a.id.cmp(&b.id));
     let mut versions = Vec::with_capacity(request.versions.len());
+    let mut seen = BTreeSet::new();
     for (at, version) in request.versions.into_iter().enumerate() {
-        versions.extend(read_version(
-            &format!("versions[{at}]"),
-            version,
-            violations,
-        ));
+        let field = format!("versions[{at}]");
+        let Some(read) = read_version(&field, version, violations) else {
+            continue;
+        };
+        if !seen.insert(read.version_uid.clone()) {
+            violations.push(
+                format!("{field}.version_uid"),
+                "is given twice: report it once",
+            );
+        }
+        versions.push(read);
     }
     let report = NodeReport {
         engine: request.engine,
@@ -66,6 +80,7 @@ pub(crate) fn decode_report(encoded: &[u8]) -> Option<NodeReport> {
 
 fn read_instance(
     field: &str,
+    own: Option<&NodeName>,
     instance: pb::Instance,
     violations: &mut Violations,
 ) -> Option<InstanceReport> {
@@ -75,7 +90,15 @@ fn read_instance(
         .next()
         .unwrap_or_default()
         .to_owned();
-    let id = read_id(&format!("{field}.name"), id, violations)?;
+    let field = format!("{field}.name");
+    let id = read_id(&field, id, violations)?;
+    if own.is_some_and(|own| name::instance(own, &id) != instance.name) {
+        violations.push(
+            field,
+            "is no instance of this node: name it `nodes/{node}/instances/{instance}` with the node's own name",
+        );
+        return None;
+    }
     Some(InstanceReport {
         id,
         service: instance.service,
@@ -289,7 +312,12 @@ pub(crate) fn node(node: &NodeEntry, head: &Cursor) -> pb::Node {
         report_time,
         version: node.identity.version.clone(),
         engine: report.engine.clone(),
-        warnings: report.warnings.clone(),
+        warnings: node
+            .ahead
+            .iter()
+            .map(|_| RESTORED.to_owned())
+            .chain(report.warnings.iter().cloned())
+            .collect(),
         instances: u32::try_from(report.instances.len()).unwrap_or(u32::MAX),
         runtime: report.runtime.clone(),
         isolation: report.isolation.as_ref().map(isolation),

@@ -11,9 +11,6 @@ use crate::store::{NewService, WriteOptions};
 use cless_proto::v1 as pb;
 use std::collections::BTreeSet;
 
-/// More than any service needs, few enough to keep a route small.
-const HOSTS_MAX: usize = 100;
-
 /// The service to create.
 pub(crate) fn new_service(
     service_id: String,
@@ -42,14 +39,6 @@ pub(crate) fn new_service(
 }
 
 fn hosts(hosts: Vec<String>, violations: &mut Violations) -> Option<Vec<HostName>> {
-    if hosts.len() > HOSTS_MAX {
-        let reason = format!(
-            "{} hosts are given: at most {HOSTS_MAX} are taken",
-            hosts.len()
-        );
-        violations.push("service.hosts", reason);
-        return None;
-    }
     let before = violations.len();
     let mut seen = BTreeSet::new();
     let mut read = Vec::with_capacity(hosts.len());
@@ -109,6 +98,12 @@ impl UpdateMask {
     fn read(&mut self, paths: &[String], violations: &mut Violations) {
         for path in paths {
             match path.as_str() {
+                // Full replacement (AIP-134).
+                "*" => {
+                    self.hosts = true;
+                    self.labels = true;
+                    self.settings = Some(SettingsField::ALL.into_iter().collect());
+                }
                 "hosts" => self.hosts = true,
                 "labels" => self.labels = true,
                 "settings" => self.settings = Some(SettingsField::ALL.into_iter().collect()),
@@ -122,7 +117,7 @@ impl UpdateMask {
                     None => violations.push(
                         "update_mask",
                         format!(
-                            "`{}` cannot be updated: name `hosts`, `labels`, `settings` or one \
+                            "`{}` cannot be updated: name `*`, `hosts`, `labels`, `settings` or one \
                              of `settings.{}`",
                             shown(path),
                             SettingsField::ALL

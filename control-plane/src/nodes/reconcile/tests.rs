@@ -99,8 +99,8 @@ fn an_outcome_counts_once_and_only_for_its_verification() {
     let mut send = |name: &str, id: &str, state| {
         let report = report(Some((id, state)), None);
         registry
-            .report(identity(name), "boot".into(), report, at(101))
-            .expect("the same node");
+            .report(&identity(name), "boot", report, at(101))
+            .expect("connected");
         registry.clone()
     };
     let other = send("a", "another", VerificationState::Verified);
@@ -169,8 +169,11 @@ fn only_the_first_digest_is_written() {
     for (name, digest) in [("a", "1"), ("b", "2")] {
         let report = report(None, Some(digest));
         registry
-            .report(identity(name), "boot".into(), report, at(0))
+            .connect(identity(name), "boot".into(), at(0))
             .expect("free");
+        registry
+            .report(&identity(name), "boot", report, at(0))
+            .expect("connected");
     }
     let nodes: Vec<NodeEntry> = registry.nodes().into_iter().cloned().collect();
     let uid = Uid::from(Uuid::from_u128(1));
@@ -197,7 +200,7 @@ fn a_digest_counts_only_beside_a_success() {
             report.versions[0].last_cold_start = None;
         }
         registry
-            .report(identity("a"), "boot".into(), report, at(0))
+            .report(&identity("a"), "boot", report, at(0))
             .expect("free");
         let nodes: Vec<NodeEntry> = registry.nodes().into_iter().cloned().collect();
         due_writes(&nodes, &[], &BTreeSet::new(), at(0), at(1)).len()

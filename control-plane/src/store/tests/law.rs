@@ -26,9 +26,9 @@ const SERVICES: [&str; 3] = ["a", "b", "c"];
 const HOSTS: [&str; 5] = [
     "x.example",
     "y.example",
-    "c.localhost",
-    "t1--a.localhost",
-    "t2--b.localhost",
+    "z.example",
+    "c.x.example",
+    "t1--a.x.example",
 ];
 const TAGS: [&str; 3] = ["", "t1", "t2"];
 
