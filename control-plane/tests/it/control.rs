@@ -16,13 +16,13 @@ use tonic::{Code, Status, Streaming};
 const VERSION: &str = "services/hello/versions/1";
 
 /// A node's control stream.
-struct Control {
+pub(crate) struct Control {
     answers: mpsc::Sender<pb::StreamControlRequest>,
     questions: Streaming<pb::StreamControlResponse>,
 }
 
 impl Control {
-    async fn open(harness: &Harness) -> Self {
+    pub(crate) async fn open(harness: &Harness) -> Self {
         let (answers, inbound) = mpsc::channel(4);
         let mut feed = RouteFeedServiceClient::new(harness.channel.clone());
         let questions = feed.stream_control(ReceiverStream::new(inbound)).await;
@@ -43,14 +43,14 @@ impl Control {
         control
     }
 
-    async fn send(&self, message: Message) {
+    pub(crate) async fn send(&self, message: Message) {
         let message = pb::StreamControlRequest {
             message: Some(message),
         };
         self.answers.send(message).await.expect("an open stream");
     }
 
-    async fn next(&mut self) -> Result<Option<pb::ResolveImage>, Status> {
+    pub(crate) async fn next(&mut self) -> Result<Option<pb::ResolveImage>, Status> {
         let next = tokio::time::timeout(SOON, self.questions.message()).await;
         let next = next.expect("in time")?;
         Ok(
