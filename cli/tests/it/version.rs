@@ -31,7 +31,7 @@ async fn a_version_from_create_to_delete() {
     plane
         .ok("version create hello --image hello:2 --command python3 --arg -m --arg app")
         .await;
-    assert_session!(plane.url(), @r"
+    assert_session!(plane.url(), @r#"
     $ cless version list hello
     VERSION  IMAGE    TRAFFIC  TAGS  PROOF  AGE
     v2       hello:2  0%       -     -      [AGE]
@@ -58,9 +58,49 @@ async fn a_version_from_create_to_delete() {
     Created:    [TIME]
 
     $ cless version get hello v1 -o json
-    exit: 6
-    ! error: @prev: services/hello had no other traffic before
-    ! hint: list its traffic with `cless traffic history hello`
+    {
+      "name": "services/hello/versions/1",
+      "uid": "[ID]",
+      "number": 1,
+      "spec": {
+        "image": "hello:1",
+        "port": 8000,
+        "env": {
+          "GREETING": "hi"
+        },
+        "command": [],
+        "args": [],
+        "cpuMillis": 500,
+        "memoryBytes": "268435456",
+        "readiness": {
+          "http": {
+            "path": "/up",
+            "statusMin": 200,
+            "statusMax": 399
+          },
+          "period": "0.050s",
+          "timeout": "1s",
+          "initialDelay": "0s"
+        },
+        "pullPolicy": "PULL_POLICY_MISSING",
+        "pidsLimit": 512,
+        "readOnlyRoot": false,
+        "tmpfs": {},
+        "user": "",
+        "stopSignal": "",
+        "stopGrace": "10s",
+        "protocol": "PROTOCOL_AUTO"
+      },
+      "imageDigest": "",
+      "etag": "[ID]",
+      "createTime": "[TIME]",
+      "status": {
+        "nodes": []
+      },
+      "percent": 0,
+      "tags": [],
+      "carriedTraffic": false
+    }
 
     $ cless version get hello v2 -o yaml
     name: services/hello/versions/2
@@ -101,7 +141,7 @@ async fn a_version_from_create_to_delete() {
 
     $ cless version delete hello v1 --yes
     ! deleted services/hello/versions/1
-    ");
+    "#);
     plane.ok("traffic set hello v2=100 --force").await;
     assert_session!(plane.url(), @r"
     $ cless version delete hello v2 --yes
@@ -211,7 +251,7 @@ async fn limits_and_probes_from_flag_to_page() {
     exit: 2
     ! error: the argument '--health-grpc [<SERVICE>]' cannot be used with '--health-path <PATH>'
     !
-    ! Usage: cless version create --image <REF> --health-grpc [<SERVICE>] --actor <NAME> --server <URL> <SERVICE>
+    ! Usage: cless version create [OPTIONS] <SERVICE>
     !
     ! For more information, try '--help'.
 
