@@ -537,13 +537,6 @@ async fn a_registry_that_does_not_respond_punishes_no_version() {
         .await;
 }
 
-fn order(id: &str) -> VerifyOrder {
-    VerifyOrder {
-        id: id.into(),
-        deadline: SystemTime::now() + Duration::from_secs(60),
-    }
-}
-
 fn outcome(world: &World) -> Option<VerifyResult> {
     Some(world.version()?.verify?.result)
 }

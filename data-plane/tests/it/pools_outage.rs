@@ -229,7 +229,7 @@ async fn a_stop_during_an_outage_does_not_wait_for_the_engine() {
 #[tokio::test]
 async fn a_stop_without_requests_does_not_wait_for_an_engine_that_is_away() {
     let drain = Duration::from_secs(30);
-    let world = World::with_sandboxes(long_lived(), Fake::default(), 2);
+    let world = World::with_sandboxes(lasting(10, 10), Fake::default(), 2);
     world.pools.apply_table(&world.table(true), true);
     world
         .until("sandboxes are ready", |world| {
@@ -253,7 +253,7 @@ async fn a_stop_without_requests_does_not_wait_for_an_engine_that_is_away() {
 async fn a_node_that_never_had_an_engine_stops_at_once() {
     let engine = Fake::default();
     engine.set_unreachable(true);
-    let world = World::with_sandboxes(long_lived(), engine, 2);
+    let world = World::with_sandboxes(lasting(10, 10), engine, 2);
     world.pools.apply_table(&world.table(true), true);
     noticed(&world, false).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
