@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream as Messages, StreamExt as _};
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
+use tonic::{Code, Status};
 use tracing::Instrument as _;
 
 type ResponseItem = Result<pb::StreamControlResponse, Status>;
@@ -70,7 +70,8 @@ async fn run(
     };
     let hello = match first {
         Err(_elapsed) => return Err(status::stream_closed(StreamCloseReason::NoHello)),
-        Ok(None | Some(Err(_))) => return Ok(()),
+        Ok(None) => return Ok(()),
+        Ok(Some(Err(status))) => return malformed(status),
         Ok(Some(Ok(message))) => match message.message {
             Some(Message::Hello(hello)) => hello,
             _ => return Err(status::stream_closed(StreamCloseReason::Protocol)),
@@ -87,6 +88,14 @@ async fn run(
     ended
 }
 
+/// The end of a stream whose inbound side failed: the client learns of a message that is refused.
+fn malformed(status: Status) -> Result<(), Status> {
+    match status.code() {
+        Code::InvalidArgument => Err(status),
+        _ => Ok(()),
+    }
+}
+
 async fn exchange(
     stream: &mut ControlStream,
     inbound: &mut impl Requests,
@@ -101,7 +110,8 @@ async fn exchange(
             () = stream.replaced.cancelled() => return Err(status::stream_replaced()),
             () = outbound.closed() => return Ok(()),
             message = inbound.next() => match message {
-                None | Some(Err(_)) => return Ok(()),
+                None => return Ok(()),
+                Some(Err(status)) => return malformed(status),
                 Some(Ok(message)) => match message.message {
                     Some(Message::Image(answer)) => {
                         let (question, answer) = control::read_answer(answer);
