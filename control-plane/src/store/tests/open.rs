@@ -229,7 +229,7 @@ async fn a_thousand_services_open_within_a_second() {
                 tx.db.execute_unprepared(fill).await?;
                 let fill = "INSERT INTO versions SELECT substr(uid, 1, 35) || '1', uid, 1, \
                     '{\"image\":\"hello:1\",\"port\":null,\"cpu_millis\":1000,\"memory_bytes\":536870912}', \
-                    NULL, 1, 0, NULL, NULL FROM services";
+                    NULL, 1, 0, NULL, NULL, 1, NULL, 0 FROM services";
                 tx.db.execute_unprepared(fill).await?;
                 tx.rebuild_table().await?;
                 Ok(super::super::write::WriteOutcome::Changed(()))
