@@ -82,7 +82,7 @@ async fn a_local_tag_that_is_built_again_changes_no_version() -> Result<()> {
         ensure!(failure.message.contains(words), "no {words}: {failure:?}");
     }
     ensure!(
-        cluster.containers("hello").await?.is_empty(),
+        cluster.containers(Some("hello")).await?.is_empty(),
         "something else runs"
     );
     cluster.finish().await?;
