@@ -225,6 +225,8 @@ fn version(number: u32) -> Version {
             stop_grace: Duration::from_secs(10),
         },
         image_digest: None,
+        image_id: None,
+        image_generation: 0,
         verify: None,
     }
 }
