@@ -5,157 +5,141 @@ use std::process::Stdio;
 use tonic::Code;
 
 use crate::failing_server::FailingServer;
-use crate::plane::{Plane, assert_run, output, run};
+use crate::plane::{Plane, assert_run, assert_session, output, run};
 
 #[tokio::test]
 async fn connection_refused() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let server = format!("http://{}", listener.local_addr().expect("its address"));
     drop(listener);
-    assert_run!(run(&server, "service list").await, @r"
+    assert_session!(&server, @r"
+    $ cless service list
     exit: 1
-    ----- stderr -----
-    error: cannot reach the control plane at [SERVER]: Connection refused (os error 111)
-    hint: is the control plane running? start one with `cless dev`
-    hint: if it has another address, set --server or CLESS_SERVER
+    ! error: cannot reach the control plane at [SERVER]: Connection refused (os error 111)
+    ! hint: is the control plane running? start one with `cless dev`
+    ! hint: if it has another address, set --server or CLESS_SERVER
     ");
 }
 
 #[tokio::test]
 async fn invalid_server_address() {
-    assert_run!(run("https://127.0.0.1:1", "service list").await, @r"
+    assert_session!("https://127.0.0.1:1", @r"
+    $ cless service list
     exit: 2
-    ----- stderr -----
-    error: --server: `[SERVER]` does not start with http://
-    hint: use the form http://127.0.0.1:7070
+    ! error: --server: `[SERVER]` does not start with http://
+    ! hint: use the form http://127.0.0.1:7070
     ");
 }
 
 #[tokio::test]
 async fn usage_errors_name_the_flag() {
-    assert_run!(run("http://127.0.0.1:1", "deploy hello --image hello:1 --memory 12Q").await, @r"
+    assert_session!("http://127.0.0.1:1", @r"
+    $ cless deploy hello --image hello:1 --memory 12Q
     exit: 2
-    ----- stderr -----
-    error: invalid value '12Q' for '--memory <SIZE>': `12Q` is not a size: write bytes or a number with a unit, as in 512Mi, 1Gi or 500M
+    ! error: invalid value '12Q' for '--memory <SIZE>': `12Q` is not a size: write bytes or a number with a unit, as in 512Mi, 1Gi or 500M
+    !
+    ! For more information, try '--help'.
 
-    For more information, try '--help'.
-    ");
-    assert_run!(run("http://127.0.0.1:1", "deploy hello --image hello:1 -e FOO").await, @r"
+    $ cless deploy hello --image hello:1 -e FOO
     exit: 2
-    ----- stderr -----
-    error: invalid value 'FOO' for '--env <NAME=VALUE>': `FOO` has no `=`: write NAME=value
+    ! error: invalid value 'FOO' for '--env <NAME=VALUE>': `FOO` has no `=`: write NAME=value, or NAME- to remove the variable
+    !
+    ! For more information, try '--help'.
 
-    For more information, try '--help'.
-    ");
-    assert_run!(run("http://127.0.0.1:1", "traffic set hello v3=ten").await, @r"
+    $ cless traffic set hello v3=ten
     exit: 2
-    ----- stderr -----
-    error: invalid value 'v3=ten' for '[TARGET]...': `v3=ten` is not a traffic target: `ten` is not a whole number from 0 to 100; write v3=10, v3 (takes the rest) or v3=10:canary
-
-    For more information, try '--help'.
+    ! error: invalid value 'v3=ten' for '[TARGET]...': `v3=ten` is not a traffic target: `ten` is not a whole number from 0 to 100; write v3=10, v3 (takes the rest) or v3=10:canary
+    !
+    ! For more information, try '--help'.
     ");
 }
 
 #[tokio::test]
 async fn permission_denied() {
-    let server = format!(
-        "http://{}",
-        FailingServer::start(Code::PermissionDenied).await
-    );
-    assert_run!(run(&server, "service get hello").await, @r"
+    let server = FailingServer::start(Code::PermissionDenied).await;
+    assert_session!(&server, @r"
+    $ cless service get hello
     exit: 4
-    ----- stderr -----
-    error: get services/hello: not today
-    hint: ask the operator of this control plane for access
+    ! error: get services/hello: not today
+    ! hint: ask the operator of this control plane for access
     ");
-    let server = format!(
-        "http://{}",
-        FailingServer::start(Code::Unauthenticated).await
-    );
-    assert_run!(run(&server, "service create hello").await, @r"
+    let server = FailingServer::start(Code::Unauthenticated).await;
+    assert_session!(&server, @r"
+    $ cless service create hello
     exit: 4
-    ----- stderr -----
-    error: create services/hello: not today
-    hint: ask the operator of this control plane for access
+    ! error: create services/hello: not today
+    ! hint: ask the operator of this control plane for access
     ");
 }
 
 #[tokio::test]
 async fn deadline_exceeded() {
-    let server = format!(
-        "http://{}",
-        FailingServer::start(Code::DeadlineExceeded).await
-    );
-    assert_run!(run(&server, "service get hello").await, @r"
+    let server = FailingServer::start(Code::DeadlineExceeded).await;
+    assert_session!(&server, @r"
+    $ cless service get hello
     exit: 1
-    ----- stderr -----
-    error: get services/hello: not today
-    ");
-    assert_run!(run(&server, "service create hello").await, @r"
+    ! error: get services/hello: not today
+
+    $ cless service create hello
     exit: 8
-    ----- stderr -----
-    error: create services/hello: not today
-    hint: the change may have been applied: check before you retry
+    ! error: create services/hello: not today
+    ! hint: the change may have been applied: check before you retry
     ");
 }
 
 #[tokio::test]
 async fn unavailable_and_internal() {
-    let server = format!("http://{}", FailingServer::start(Code::Unavailable).await);
-    assert_run!(run(&server, "service list").await, @r"
+    let server = FailingServer::start(Code::Unavailable).await;
+    assert_session!(&server, @r"
+    $ cless service list
     exit: 1
-    ----- stderr -----
-    error: list services: not today
-    hint: try again in a moment
+    ! error: list services: not today
+    ! hint: try again in a moment
     ");
-    let server = format!("http://{}", FailingServer::start(Code::Internal).await);
-    assert_run!(run(&server, "service list").await, @r"
+    let server = FailingServer::start(Code::Internal).await;
+    assert_session!(&server, @r"
+    $ cless service list
     exit: 1
-    ----- stderr -----
-    error: list services: not today
-    hint: internal error of the control plane: see its log
+    ! error: list services: not today
+    ! hint: internal error of the control plane: see its log
     ");
 }
 
 #[tokio::test]
 async fn not_found() {
     let plane = Plane::start().await;
-    assert_run!(plane.run("service get ghost").await, @r"
+    assert_session!(plane.url(), @r"
+    $ cless service get ghost
     exit: 5
-    ----- stderr -----
-    error: services/ghost does not exist
-    hint: list services with `cless service list`
-    ");
-    assert_run!(plane.run("version get ghost").await, @r"
+    ! error: services/ghost does not exist
+    ! hint: list services with `cless service list`
+
+    $ cless version get ghost
     exit: 5
-    ----- stderr -----
-    error: services/ghost does not exist
-    hint: list services with `cless service list`
-    ");
-    assert_run!(plane.run("traffic get ghost").await, @r"
+    ! error: services/ghost does not exist
+    ! hint: list services with `cless service list`
+
+    $ cless traffic get ghost
     exit: 5
-    ----- stderr -----
-    error: services/ghost does not exist
-    hint: list services with `cless service list`
-    ");
-    assert_run!(plane.run("node get ghost").await, @r"
+    ! error: services/ghost does not exist
+    ! hint: list services with `cless service list`
+
+    $ cless node get ghost
     exit: 5
-    ----- stderr -----
-    error: nodes/ghost does not exist
-    hint: list nodes with `cless node list`
+    ! error: nodes/ghost does not exist
+    ! hint: list nodes with `cless node list`
     ");
     plane.ok("service create hello").await;
-    assert_run!(plane.run("version get hello v9").await, @r"
+    assert_session!(plane.url(), @r"
+    $ cless version get hello v9
     exit: 5
-    ----- stderr -----
-    error: services/hello/versions/9 does not exist
-    hint: list versions with `cless version list hello`
-    ");
-    assert_run!(plane.run("version get hello").await, @r"
+    ! error: services/hello/versions/9 does not exist
+    ! hint: list versions with `cless version list hello`
+
+    $ cless version get hello
     exit: 6
-    ----- stderr -----
-    error: @latest: services/hello has no version
-    hint: create one with `cless deploy hello --image IMAGE`
+    ! error: services/hello has no version
+    ! hint: create one with `cless deploy hello --image IMAGE`
     ");
 }
 
@@ -163,22 +147,19 @@ async fn not_found() {
 async fn a_delete_without_a_terminal_needs_yes() {
     let plane = Plane::start().await;
     plane.ok("service create hello").await;
-    assert_run!(plane.run("service delete hello").await, @r"
+    assert_session!(plane.url(), @r"
+    $ cless service delete hello
     exit: 2
-    ----- stderr -----
-    error: Delete services/hello with its versions, traffic and history? There is no terminal to confirm it
-    hint: confirm with --yes
-    ");
-    assert_run!(plane.run("service delete hello --yes").await, @r"
-    exit: 0
-    ----- stderr -----
-    deleted services/hello
-    ");
-    assert_run!(plane.run("service delete hello --yes").await, @r"
+    ! error: Delete services/hello with its versions, traffic and history? There is no terminal to confirm it
+    ! hint: confirm with --yes
+
+    $ cless service delete hello --yes
+    ! deleted services/hello
+
+    $ cless service delete hello --yes
     exit: 5
-    ----- stderr -----
-    error: services/hello does not exist
-    hint: list services with `cless service list`
+    ! error: services/hello does not exist
+    ! hint: list services with `cless service list`
     ");
 }
 
@@ -197,14 +178,198 @@ async fn a_closed_pipe_is_not_a_failure() {
     assert_eq!(String::from_utf8_lossy(&status.stderr), "");
 }
 
+/// What `cless` offers for the last of the words.
+async fn completed(server: &str, words: &[&str]) -> String {
+    let done = tokio::process::Command::new(env!("CARGO_BIN_EXE_cless"))
+        .args([&["--", "cless"], words].concat())
+        .env_clear()
+        .env("CLESS_SERVER", server)
+        .env("COMPLETE", "fish")
+        .output()
+        .await
+        .expect("cless runs");
+    assert!(done.status.success() && done.stderr.is_empty(), "{done:?}");
+    String::from_utf8(done.stdout).expect("UTF-8")
+}
+
 #[tokio::test]
-async fn completions_name_the_commands() {
+async fn completions_name_commands_and_live_names() {
     for shell in ["bash", "zsh", "fish"] {
         let done = output("http://127.0.0.1:1", &format!("completion {shell}")).await;
         assert!(done.status.success());
-        assert!(
-            String::from_utf8_lossy(&done.stdout).contains("rollback"),
-            "{shell}"
-        );
+        let script = String::from_utf8_lossy(&done.stdout);
+        assert!(script.contains("COMPLETE"), "{shell}: {script}");
     }
+    let plane = Plane::start().await;
+    plane.ok("service create hello").await;
+    plane.ok("version create hello --image hello:1").await;
+    let url = plane.url();
+    assert!(completed(&url, &["roll"]).await.contains("rollback"));
+    assert!(
+        completed(&url, &["service", "get", "he"])
+            .await
+            .contains("hello")
+    );
+    assert!(
+        completed(&url, &["rollback", "hello", "v"])
+            .await
+            .contains("v1")
+    );
+    let silent = completed("http://127.0.0.1:1", &["service", "get", "he"]).await;
+    assert_eq!(silent.trim(), "");
+}
+
+#[tokio::test]
+async fn a_missing_name_suggests_the_nearest_one() {
+    let plane = Plane::start().await;
+    plane.ok("service create hello").await;
+    assert_session!(plane.url(), @r#"
+    $ cless service get helo
+    exit: 5
+    ! error: services/helo does not exist
+    ! hint: list services with `cless service list`
+    ! hint: did you mean `hello`?
+
+    $ cless deploy helo -e A=1
+    exit: 5
+    ! error: services/helo does not exist
+    ! hint: list services with `cless service list`
+    ! hint: to create it, add an image: cless deploy helo --image IMAGE
+    ! hint: did you mean `hello`?
+
+    $ cless servce list
+    exit: 2
+    ! error: unrecognized subcommand 'servce'
+    !
+    !   tip: a similar subcommand exists: 'service'
+    !
+    ! Usage: cless [OPTIONS] <COMMAND>
+    !
+    ! For more information, try '--help'.
+
+    $ cless service get helo -o json
+    exit: 5
+    ! {"error":{"code":"NOT_FOUND","exitCode":5,"hints":["list services with `cless service list`","did you mean `hello`?"],"message":"services/helo does not exist","reason":"NOT_FOUND"}}
+
+    $ cless service gte -o json
+    exit: 2
+    ! {"error":{"code":"INVALID_ARGUMENT","exitCode":2,"hints":[],"message":"unrecognized subcommand 'gte'","reason":"USAGE"}}
+    "#);
+}
+
+#[tokio::test]
+async fn short_forms_and_one_screen() {
+    let plane = Plane::start().await;
+    plane.ok("deploy hello --image hello:1 --no-wait").await;
+    assert_session!(plane.url(), @r"
+    $ cless status
+    SERVICE  STATE     TRAFFIC  INSTANCES  URL
+    hello    DEGRADED  v1=100   0          http://hello.localhost:8080
+      hello: no node is connected: start a data plane
+
+    no nodes
+
+    $ cless status hello
+    SERVICE  STATE     TRAFFIC  INSTANCES  URL
+    hello    DEGRADED  v1=100   0          http://hello.localhost:8080
+      hello: no node is connected: start a data plane
+
+    VERSION  IMAGE    TRAFFIC  TAGS  PROOF  AGE
+    v1       hello:1  100%     -     -      [AGE]
+
+    no nodes
+
+    $ cless ls -o name
+    services/hello
+
+    $ cless ps
+    ! no instances
+
+    $ cless version ls hello -o name
+    services/hello/versions/1
+
+    $ cless rm hello --yes
+    ! deleted services/hello
+    ");
+}
+
+#[tokio::test]
+async fn a_former_variable_is_refused_with_its_replacement() {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_cless"))
+        .args(["service", "list"])
+        .env_clear()
+        .env("CLESS_CLEAR", "true")
+        .output()
+        .expect("cless runs");
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        "error: the variable CLESS_CLEAR is no longer read: use --clear, and unset CLESS_CLEAR\n"
+    );
+}
+
+#[tokio::test]
+async fn dev_without_an_engine_ends_at_once() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let dev = format!(
+        "dev --engine unix:///nowhere/docker.sock --listen 127.0.0.1:0 --grpc 127.0.0.1:0 \
+         --admin 127.0.0.1:0 --data-dir {}",
+        dir.path().display()
+    );
+    let text = run("http://127.0.0.1:1", &dev).await;
+    assert!(text.contains("no container engine answers"), "{text}");
+    assert!(text.contains("--engine"), "{text}");
+}
+
+#[tokio::test]
+async fn a_list_of_servers_is_tried_in_order_and_a_wrong_one_is_named() {
+    let plane = Plane::start().await;
+    plane.ok("service create hello").await;
+    let both = format!("http://127.0.0.1:1,{}", plane.url());
+    assert_run!(run(&both, "service list -o name").await, @r"
+    services/hello
+    ");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+    let listener = listener.expect("a port");
+    let addr = listener.local_addr().expect("its address");
+    tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = [0; 1024];
+            let _ = stream.read(&mut head).await;
+            let answer = b"HTTP/1.1 404 Not Found\r\nproxy-status: cless; error=x\r\ncontent-length: 0\r\n\r\n";
+            let _ = stream.write_all(answer).await;
+        }
+    });
+    let text = run(&format!("http://{addr}"), "service list").await;
+    assert!(
+        text.contains("the HTTP proxy of a node answers there"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn help_and_versions_from_files() {
+    let plane = Plane::start().await;
+    plane.ok("service create hello").await;
+    plane
+        .ok("version create hello --image hello:1 -e A=1 --memory 64Mi")
+        .await;
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let file = dir.path().join("v1.yaml");
+    let printed = plane.ok("version get hello v1 -o yaml").await;
+    std::fs::write(&file, &printed).expect("a file");
+    let create = format!("version create hello -f {} -o yaml", file.display());
+    let created = plane.ok(&create).await;
+    let spec = |text: &str| {
+        let from = text.find("spec:").expect("a spec");
+        let to = text.find("imageDigest:").expect("its end");
+        text[from..to].to_owned()
+    };
+    assert_eq!(spec(&created), spec(&printed));
+    let help = plane.ok("help traffic set").await;
+    assert!(
+        help.contains("Usage: cless traffic set [OPTIONS] <SERVICE> [TARGET]..."),
+        "{help}"
+    );
 }

@@ -1,7 +1,6 @@
 //! A server that answers every call with the same gRPC error.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
 use tonic::body::Body;
@@ -14,8 +13,8 @@ use tonic::server::NamedService;
 pub(crate) struct FailingServer(tonic::Code);
 
 impl FailingServer {
-    /// Serves until the test ends and returns the address.
-    pub(crate) async fn start(code: tonic::Code) -> SocketAddr {
+    /// Serves until the test ends and returns its URL.
+    pub(crate) async fn start(code: tonic::Code) -> String {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
             .await
             .expect("a port");
@@ -23,7 +22,7 @@ impl FailingServer {
         let incoming = tonic::transport::server::TcpIncoming::from(listener);
         let server = tonic::transport::Server::builder().add_service(Self(code));
         tokio::spawn(server.serve_with_incoming(incoming));
-        addr
+        format!("http://{addr}")
     }
 }
 

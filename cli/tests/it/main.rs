@@ -1,8 +1,9 @@
 //! Runs of the built `cless` against a real control plane in this process, without a data plane.
 //!
-//! Each test starts a control plane on a temporary database. Snapshots hold the exit code, stdout
-//! and stderr, with times, ids and addresses filtered. [`fake_node::FakeNode`] stands in for nodes,
-//! and [`failing_server::FailingServer`] for a broken control plane.
+//! Each test starts a control plane on a temporary database. A snapshot is a session: each command
+//! after `$ `, its exit code unless 0, its stdout, and its stderr after `! `, with times, ids and
+//! addresses filtered. [`fake_node::FakeNode`] stands in for nodes, and
+//! [`failing_server::FailingServer`] for a broken control plane.
 
 mod deploy;
 mod errors;

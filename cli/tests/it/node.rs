@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::fake_node::{FakeNode, FeedReply, StartOutcome};
-use crate::plane::{Plane, assert_run};
+use crate::plane::{Plane, assert_run, assert_session};
 
 /// A service with two versions, all traffic on the first.
 async fn hello(plane: &Plane, service: &str) {
@@ -12,7 +12,9 @@ async fn hello(plane: &Plane, service: &str) {
         let create = format!("version create {service} --image {image}");
         plane.ok(&create).await;
     }
-    plane.ok(&format!("traffic set {service} v1=100")).await;
+    plane
+        .ok(&format!("traffic set {service} v1=100 --force"))
+        .await;
 }
 
 /// Runs `command` until its output contains `text`, and returns that output.
@@ -38,10 +40,9 @@ async fn connect(plane: &Plane, name: &str, reply: FeedReply) -> FakeNode {
 async fn nodes_that_apply_quarantine_reject_and_disconnect() {
     let plane = Plane::start().await;
     hello(&plane, "hello").await;
-    assert_run!(plane.run("node list").await, @r"
-    exit: 0
-    ----- stderr -----
-    no nodes
+    assert_session!(plane.url(), @r"
+    $ cless node list
+    ! no nodes
     ");
     let _good = connect(&plane, "good", FeedReply::Applied).await;
     let reason = "host `hello.localhost` is another route's";
@@ -54,18 +55,15 @@ async fn nodes_that_apply_quarantine_reject_and_disconnect() {
     run_until(&plane, "node get bad", "Rejected").await;
     run_until(&plane, "node get good", "(0 behind)").await;
     run_until(&plane, "node get gone", "STALE").await;
-    assert_run!(plane.run("node list").await, @r"
-    exit: 0
-    ----- stdout -----
-    NAME  STATE      REVISION  LAG  INSTANCES  ENGINE    ISOLATION  NOTES            REPORTED
-    bad   CONNECTED  0         4    0          fake 1.0  -          1: see node get  [AGE]
-    gone  STALE      4         0    0          fake 1.0  -          offline for [AGE]  [AGE]
-    good  CONNECTED  4         0    0          fake 1.0  -          -                [AGE]
-    wary  CONNECTED  4         0    0          fake 1.0  -          1: see node get  [AGE]
-    ");
-    assert_run!(plane.run("node get wary").await, @r"
-    exit: 0
-    ----- stdout -----
+    assert_session!(plane.url(), @r#"
+    $ cless node list
+    NAME  STATE      LAG  INSTANCES  ENGINE    ISOLATION  NOTES            REPORTED
+    bad   CONNECTED  4    0          fake 1.0  -          1: see node get  [AGE]
+    gone  STALE      0    0          fake 1.0  -          offline for [AGE]  [AGE]
+    good  CONNECTED  0    0          fake 1.0  -          -                [AGE]
+    wary  CONNECTED  0    0          fake 1.0  -          1: see node get  [AGE]
+
+    $ cless node get wary
     Name:       wary
     Id:         id-of-wary
     State:      CONNECTED
@@ -80,10 +78,8 @@ async fn nodes_that_apply_quarantine_reject_and_disconnect() {
 
     Quarantined routes (the last valid route is used):
       services/hello: host `hello.localhost` is another route's
-    ");
-    assert_run!(plane.run("node get bad").await, @r"
-    exit: 0
-    ----- stdout -----
+
+    $ cless node get bad
     Name:       bad
     Id:         id-of-bad
     State:      CONNECTED
@@ -96,10 +92,8 @@ async fn nodes_that_apply_quarantine_reject_and_disconnect() {
     Connected:  [TIME]
     Reported:   [TIME]
     Rejected:   FailedPrecondition: an older revision
-    ");
-    assert_run!(plane.run("node get gone").await, @r"
-    exit: 0
-    ----- stdout -----
+
+    $ cless node get gone
     Name:           gone
     Id:             id-of-gone
     State:          STALE
@@ -112,10 +106,8 @@ async fn nodes_that_apply_quarantine_reject_and_disconnect() {
     Connected:      [TIME]
     Offline since:  [TIME]
     Reported:       [TIME]
-    ");
-    assert_run!(plane.run("node get bad -o json").await, @r#"
-    exit: 0
-    ----- stdout -----
+
+    $ cless node get bad -o json
     {
       "name": "nodes/bad",
       "id": "[ID]",
@@ -140,43 +132,34 @@ async fn nodes_that_apply_quarantine_reject_and_disconnect() {
 async fn wait_prints_the_number_of_nodes() {
     let plane = Plane::start().await;
     hello(&plane, "hello").await;
-    assert_run!(plane.run("traffic set hello v2=100 --wait").await, @r"
-    exit: 0
-    ----- stdout -----
+    assert_session!(plane.url(), @r"
+    $ cless traffic set hello v2=100 --force --wait
     VERSION  TRAFFIC  TAG
     v2       100%     -
-    ----- stderr -----
-    hello: v1=100 -> v2=100
-    no node is connected: nodes apply the change when they connect
+    ! hello: v1=100 -> v2=100
+    ! no node is connected: nodes apply the change when they connect
     ");
     let _one = connect(&plane, "one", FeedReply::Applied).await;
-    assert_run!(plane.run("rollback hello --wait").await, @r"
-    exit: 0
-    ----- stdout -----
+    assert_session!(plane.url(), @r"
+    $ cless rollback hello --wait
     VERSION  TRAFFIC  TAG
     v1       100%     -
-    ----- stderr -----
-    hello: v2=100 -> v1=100
-    applied on 1 node
+    ! hello: v2=100 -> v1=100
+    ! applied on 1 node
     ");
     let _two = connect(&plane, "two", FeedReply::Quarantined("not now")).await;
-    assert_run!(plane.run("traffic set hello v1=50 v2=50 --wait").await, @r"
-    exit: 0
-    ----- stdout -----
+    assert_session!(plane.url(), @r"
+    $ cless traffic set hello v1=50 v2=50 --wait
     VERSION  TRAFFIC  TAG
     v1       50%      -
     v2       50%      -
-    ----- stderr -----
-    hello: v1=100 -> v1=50 v2=50
-    applied on 2 nodes
-    ");
-    assert_run!(plane.run("traffic set hello v1=100 --wait --dry-run").await, @r"
-    exit: 0
-    ----- stdout -----
+    ! hello: v1=100 -> v1=50 v2=50
+    ! applied on 2 nodes
+
+    $ cless traffic set hello v1=100 --wait --dry-run
     VERSION  TRAFFIC  TAG
     v1       100%     -
-    ----- stderr -----
-    hello: v1=50 v2=50 -> v1=100 (dry run: nothing was changed)
+    ! hello: v1=50 v2=50 -> v1=100 (dry run: nothing was changed)
     ");
 }
 
@@ -185,69 +168,61 @@ async fn wait_names_the_nodes_that_reject() {
     let plane = Plane::start().await;
     hello(&plane, "hello").await;
     hello(&plane, "other").await;
-    plane.ok("traffic set other v2=100").await;
+    plane.ok("traffic set other v2=100 --force").await;
     let _good = connect(&plane, "good", FeedReply::Applied).await;
     let _bad = connect(&plane, "bad", FeedReply::Rejected("an older revision")).await;
     let (set, back) = tokio::join!(
-        plane.run("traffic set hello v2=100 --wait"),
+        plane.run("traffic set hello v2=100 --force --wait"),
         plane.run("rollback other --wait"),
     );
     assert_run!(set, @r"
     exit: 8
-    ----- stdout -----
     VERSION  TRAFFIC  TAG
     v2       100%     -
-    ----- stderr -----
-    hello: v1=100 -> v2=100
-    error: the traffic of services/hello is set, but not yet applied on nodes/bad, which rejected it (FailedPrecondition: an older revision)
-    hint: find the cause with `cless node get NODE`
+    ! hello: v1=100 -> v2=100
+    ! error: the traffic of services/hello is set, but not yet applied on nodes/bad, which rejected it (FailedPrecondition: an older revision)
+    ! hint: find the cause with `cless node get NODE`
     ");
     assert_run!(back, @r"
     exit: 8
-    ----- stdout -----
     VERSION  TRAFFIC  TAG
     v1       100%     -
-    ----- stderr -----
-    other: v2=100 -> v1=100
-    error: the traffic of services/other is set, but not yet applied on nodes/bad, which rejected it (FailedPrecondition: an older revision)
-    hint: find the cause with `cless node get NODE`
+    ! other: v2=100 -> v1=100
+    ! error: the traffic of services/other is set, but not yet applied on nodes/bad, which rejected it (FailedPrecondition: an older revision)
+    ! hint: find the cause with `cless node get NODE`
     ");
 }
 
 #[tokio::test]
 async fn invalid_input_has_a_remedy() {
     let plane = Plane::start().await;
-    assert_run!(plane.run("node get ghost").await, @r"
+    assert_session!(plane.url(), @r"
+    $ cless node get ghost
     exit: 5
-    ----- stderr -----
-    error: nodes/ghost does not exist
-    hint: list nodes with `cless node list`
-    ");
-    assert_run!(plane.run("node get UPPER").await, @r"
-    exit: 2
-    ----- stderr -----
-    error: name: the node name `UPPER` holds 'U': use 1 to 63 characters of a-z, 0-9 and `-`, such as `hello` or `my-shop`
-    ");
-    assert_run!(plane.run("node get").await, @r"
-    exit: 2
-    ----- stderr -----
-    error: the following required arguments were not provided:
-      <NODE>
+    ! error: nodes/ghost does not exist
+    ! hint: list nodes with `cless node list`
 
-    Usage: cless node get --server <URL> --actor <NAME> <NODE>
+    $ cless node get UPPER
+    exit: 2
+    ! error: name: the node name `UPPER` holds 'U': use 1 to 63 characters of a-z, 0-9 and `-`, such as `hello` or `my-shop`
 
-    For more information, try '--help'.
-    ");
-    assert_run!(plane.run("instance list --node ghost").await, @r"
+    $ cless node get
+    exit: 2
+    ! error: the following required arguments were not provided:
+    !   <NODE>
+    !
+    ! Usage: cless node get [OPTIONS] <NODE>
+    !
+    ! For more information, try '--help'.
+
+    $ cless instance list --node ghost
     exit: 5
-    ----- stderr -----
-    error: nodes/ghost does not exist
-    hint: list nodes with `cless node list`
-    ");
-    assert_run!(plane.run("rollback ghost --wait").await, @r"
+    ! error: nodes/ghost does not exist
+    ! hint: list nodes with `cless node list`
+
+    $ cless rollback ghost --wait
     exit: 5
-    ----- stderr -----
-    error: services/ghost does not exist
-    hint: list services with `cless service list`
+    ! error: services/ghost does not exist
+    ! hint: list services with `cless service list`
     ");
 }

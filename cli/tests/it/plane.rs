@@ -39,7 +39,7 @@ impl Plane {
         format!("http://{}", self.running.addr())
     }
 
-    /// Runs `cless` with arguments separated by blanks.
+    /// [`run`] against this control plane.
     pub(crate) async fn run(&self, command: &str) -> String {
         run(&self.url(), command).await
     }
@@ -56,7 +56,7 @@ impl Plane {
     }
 }
 
-/// Runs `cless` and returns exit code, stdout and stderr.
+/// Runs `cless` with arguments separated by blanks, and returns exit code, stdout and stderr.
 pub(crate) async fn run(server: &str, command: &str) -> String {
     transcript(server, &output(server, command).await)
 }
@@ -101,10 +101,10 @@ pub(crate) async fn output(server: &str, command: &str) -> Output {
 
 fn spawn(server: &str, command: &str) -> Child {
     tokio::process::Command::new(env!("CARGO_BIN_EXE_cless"))
+        .args(["--actor", "ann@test"])
         .args(command.split(' ').filter(|word| !word.is_empty()))
         .env_clear()
         .env("CLESS_SERVER", server)
-        .env("CLESS_ACTOR", "ann@test")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -113,19 +113,29 @@ fn spawn(server: &str, command: &str) -> Child {
         .expect("cless starts")
 }
 
-fn transcript(server: &str, output: &Output) -> String {
-    let mut text = format!("exit: {}\n", output.status.code().unwrap_or(-1));
-    for (name, stream) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
-        if !stream.is_empty() {
-            let stream = String::from_utf8_lossy(stream);
-            let _ = write!(
-                text,
-                "----- {name} -----\n{}",
-                stream.replace(server, "[SERVER]")
-            );
-        }
+/// Runs the commands of a session, which are its lines that begin with `$ cless`, and returns the
+/// session as printed.
+pub(crate) async fn session(server: &str, session: &str) -> String {
+    let lines = session.lines().map(str::trim_start);
+    let mut runs = Vec::new();
+    for command in lines.filter_map(|line| line.strip_prefix("$ cless ")) {
+        runs.push(format!("$ cless {command}\n{}", run(server, command).await));
     }
-    text
+    assert!(!runs.is_empty(), "a session without a command");
+    runs.join("\n")
+}
+
+/// The exit code unless it is 0, stdout, and stderr with `! ` before each line.
+fn transcript(server: &str, output: &Output) -> String {
+    let mut text = match output.status.code() {
+        Some(0) => String::new(),
+        code => format!("exit: {}\n", code.unwrap_or(-1)),
+    };
+    text += &String::from_utf8_lossy(&output.stdout);
+    for line in String::from_utf8_lossy(&output.stderr).lines() {
+        let _ = writeln!(text, "{}", format!("! {line}").trim_end());
+    }
+    text.replace(server, "[SERVER]")
 }
 
 /// Compares a transcript after applying [`FILTERS`].
@@ -138,6 +148,17 @@ macro_rules! assert_run {
     }};
 }
 pub(crate) use assert_run;
+
+/// Runs the commands of a snapshot and compares it with the session printed.
+macro_rules! assert_session {
+    ($server:expr, @$session:literal) => {
+        $crate::plane::assert_run!(
+            $crate::plane::session(&$server, $session).await,
+            @$session
+        )
+    };
+}
+pub(crate) use assert_session;
 
 /// Replacements of times, ages, etags and uids.
 pub(crate) const FILTERS: [(&str, &str); 7] = [

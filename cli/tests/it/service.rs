@@ -1,20 +1,15 @@
 //! `service` in every format.
 
-use crate::plane::{Plane, assert_run};
+use crate::plane::{Plane, assert_session};
 
 #[tokio::test]
 async fn a_service_from_create_to_delete() {
     let plane = Plane::start().await;
-    assert_run!(plane.run("service list").await, @r"
-    exit: 0
-    ----- stderr -----
-    no services
-    ");
-    assert_run!(
-        plane.run("service create hello --max-instances 3 --idle-timeout 30s --label team=web").await,
-        @r"
-    exit: 0
-    ----- stdout -----
+    assert_session!(plane.url(), @r"
+    $ cless service list
+    ! no services
+
+    $ cless service create hello --max-instances 3 --idle-timeout 30s --label team=web
     Name:     hello
     State:    NO_TRAFFIC
     URL:      http://hello.localhost:8080
@@ -35,34 +30,26 @@ async fn a_service_from_create_to_delete() {
       affinity:            none
       version-header:      false
       server-timing:       false
-    ----- stderr -----
-    created services/hello; to run something: cless deploy hello --image IMAGE
-    "
-    );
-    assert_run!(plane.run("service create hello").await, @r"
+    ! created services/hello; to run something: cless deploy hello --image IMAGE
+
+    $ cless service create hello
     exit: 6
-    ----- stderr -----
-    error: services/hello exists already: choose another id, or update it
-    hint: update it with `cless service update hello`, or add a version with `cless deploy hello`
+    ! error: services/hello exists already: choose another id, or update it
+    ! hint: update it with `cless service update hello`, or add a version with `cless deploy hello`
     ");
     plane
         .ok("service create world --host www.example.com")
         .await;
-    assert_run!(plane.run("service list").await, @r"
-    exit: 0
-    ----- stdout -----
+    assert_session!(plane.url(), @r#"
+    $ cless service list
     NAME   STATE       URL                          AGE
     hello  NO_TRAFFIC  http://hello.localhost:8080  [AGE]
     world  NO_TRAFFIC  http://world.localhost:8080  [AGE]
-    ");
-    assert_run!(plane.run("service list --limit 1 -o name").await, @r"
-    exit: 0
-    ----- stdout -----
+
+    $ cless service list --limit 1 -o name
     services/hello
-    ");
-    assert_run!(plane.run("service get hello -o json").await, @r#"
-    exit: 0
-    ----- stdout -----
+
+    $ cless service get hello -o json
     {
       "name": "services/hello",
       "uid": "[ID]",
@@ -90,12 +77,11 @@ async fn a_service_from_create_to_delete() {
       "createTime": "[TIME]",
       "updateTime": "[TIME]",
       "revision": "1",
-      "state": "STATE_NO_TRAFFIC"
+      "state": "STATE_NO_TRAFFIC",
+      "stateMessage": ""
     }
-    "#);
-    assert_run!(plane.run("service get world -o yaml").await, @r"
-    exit: 0
-    ----- stdout -----
+
+    $ cless service get world -o yaml
     name: services/world
     uid: [ID]
     defaultHost: world.localhost
@@ -120,19 +106,15 @@ async fn a_service_from_create_to_delete() {
     updateTime: [TIME]
     revision: '2'
     state: STATE_NO_TRAFFIC
-    ");
-    assert_run!(plane.run("service delete hello --yes -o name").await, @r"
-    exit: 0
-    ----- stdout -----
+    stateMessage: ''
+
+    $ cless service delete hello --yes -o name
     services/hello
-    ----- stderr -----
-    deleted services/hello
-    ");
-    assert_run!(plane.run("service list -o name").await, @r"
-    exit: 0
-    ----- stdout -----
+    ! deleted services/hello
+
+    $ cless service list -o name
     services/world
-    ");
+    "#);
 }
 
 #[tokio::test]
@@ -141,11 +123,8 @@ async fn an_update_changes_only_the_given_fields() {
     plane
         .ok("service create hello --concurrency 5 --pause-after 10s --label a=1")
         .await;
-    assert_run!(
-        plane.run("service update hello --max-instances 2 --pause-after off --add-host a.example --label b=2 --remove-label a").await,
-        @r"
-    exit: 0
-    ----- stdout -----
+    assert_session!(plane.url(), @r"
+    $ cless service update hello --max-instances 2 --pause-after off --add-host a.example --label b=2 --remove-label a
     Name:        hello
     State:       NO_TRAFFIC
     URL:         http://hello.localhost:8080
@@ -167,60 +146,52 @@ async fn an_update_changes_only_the_given_fields() {
       affinity:            none
       version-header:      false
       server-timing:       false
-    "
-    );
-    assert_run!(plane.run("service update hello").await, @r"
+
+    $ cless service update hello
     exit: 2
-    ----- stderr -----
-    error: nothing to update on services/hello
-    hint: give a setting, as in `cless service update hello --max-instances 5`
-    ");
-    assert_run!(plane.run("service update hello --remove-host no.example").await, @r"
+    ! error: nothing to update on services/hello
+    ! hint: give a setting, as in `cless service update hello --max-instances 5`
+
+    $ cless service update hello --remove-host no.example
     exit: 2
-    ----- stderr -----
-    error: --remove-host: services/hello has no `no.example`
-    hint: list them with `cless service get hello`
-    ");
-    assert_run!(plane.run("service update hello --concurrency 6 --etag stale").await, @r"
+    ! error: --remove-host: services/hello has no `no.example`
+    ! hint: list them with `cless service get hello`
+
+    $ cless service update hello --concurrency 6 --etag stale
     exit: 6
-    ----- stderr -----
-    error: services/hello was changed meanwhile (its etag is [ID]): read it again and repeat
-    hint: check the current state with `cless service get hello`, then retry
+    ! error: services/hello was changed meanwhile (its etag is [ID]): read it again and repeat
+    ! hint: check the current state with `cless service get hello`, then retry
     ");
 }
 
 #[tokio::test]
 async fn invalid_input_names_the_field_and_the_flag() {
     let plane = Plane::start().await;
-    assert_run!(plane.run("service create admin").await, @r"
+    assert_session!(plane.url(), @r"
+    $ cless service create admin
     exit: 2
-    ----- stderr -----
-    error: service_id: the service id `admin` is reserved: choose another one
-    ");
-    assert_run!(plane.run("service create hello --max-instances 0 --idle-timeout 1ms").await, @r"
+    ! error: service_id: the service id `admin` is reserved: choose another one
+
+    $ cless service create hello --max-instances 0 --idle-timeout 1ms
     exit: 2
-    ----- stderr -----
-    error: service.settings.max_instances: 0 is out of range: give 1 to 1000
-    error: service.settings.idle_timeout: 1ms is out of range: give 1s to 86400s
-    hint: `service.settings.max_instances` is set by --max-instances
-    hint: `service.settings.idle_timeout` is set by --idle-timeout
+    ! error: service.settings.max_instances: 0 is out of range: give 1 to 1000
+    ! error: service.settings.idle_timeout: 1ms is out of range: give 1s to 86400s
+    ! hint: `service.settings.max_instances` is set by --max-instances
+    ! hint: `service.settings.idle_timeout` is set by --idle-timeout
+
+    $ cless service list -o name
     ");
-    assert_run!(plane.run("service list -o name").await, @"exit: 0");
 }
 
 #[tokio::test]
 async fn a_dry_run_changes_nothing() {
     let plane = Plane::start().await;
-    assert_run!(plane.run("service create hello --dry-run -o name").await, @r"
-    exit: 0
-    ----- stdout -----
+    assert_session!(plane.url(), @r"
+    $ cless service create hello --dry-run -o name
     services/hello
-    ----- stderr -----
-    dry run: services/hello would be created
-    ");
-    assert_run!(plane.run("service list").await, @r"
-    exit: 0
-    ----- stderr -----
-    no services
+    ! dry run: services/hello would be created
+
+    $ cless service list
+    ! no services
     ");
 }

@@ -1,6 +1,7 @@
 //! `traffic` and `rollback` in every format.
 
-use crate::plane::{Plane, assert_run};
+use crate::fake_node::{FakeNode, StartOutcome};
+use crate::plane::{Plane, assert_session};
 
 /// A service with three versions and no traffic.
 async fn hello() -> Plane {
@@ -17,35 +18,25 @@ async fn hello() -> Plane {
 #[tokio::test]
 async fn a_split_from_set_to_rollback() {
     let plane = hello().await;
-    assert_run!(plane.run("traffic get hello").await, @r"
-    exit: 0
-    ----- stdout -----
+    assert_session!(plane.url(), @r#"
+    $ cless traffic get hello
     VERSION  TRAFFIC  TAG
-    ----- stderr -----
-    no traffic is set: cless traffic set hello @latest=100
-    ");
-    assert_run!(plane.run("traffic set hello v1=100 --reason start").await, @r"
-    exit: 0
-    ----- stdout -----
+    ! no traffic is set: cless traffic set hello @latest=100
+
+    $ cless traffic set hello v1=100 --reason start --force
     VERSION  TRAFFIC  TAG
     v1       100%     -
-    ----- stderr -----
-    hello: no traffic -> v1=100
-    ");
-    assert_run!(plane.run("traffic set hello @latest=10:canary @prev=30 v1 --wait").await, @r"
-    exit: 0
-    ----- stdout -----
+    ! hello: no traffic -> v1=100
+
+    $ cless traffic set hello v3=10:canary v2=30 v1 --wait --force
     VERSION  TRAFFIC  TAG
     v1       60%      -
     v2       30%      -
     v3       10%      canary
-    ----- stderr -----
-    hello: v1=100 -> v1=60 v2=30 v3=10:canary
-    no node is connected: nodes apply the change when they connect
-    ");
-    assert_run!(plane.run("traffic get hello -o json").await, @r#"
-    exit: 0
-    ----- stdout -----
+    ! hello: v1=100 -> v1=60 v2=30 v3=10:canary
+    ! no node is connected: nodes apply the change when they connect
+
+    $ cless traffic get hello -o json
     {
       "name": "services/hello/traffic",
       "targets": [
@@ -70,10 +61,8 @@ async fn a_split_from_set_to_rollback() {
       "updateTime": "[TIME]",
       "feedRevision": "6"
     }
-    "#);
-    assert_run!(plane.run("traffic get hello -o yaml").await, @r"
-    exit: 0
-    ----- stdout -----
+
+    $ cless traffic get hello -o yaml
     name: services/hello/traffic
     targets:
     - version: 1
@@ -89,46 +78,33 @@ async fn a_split_from_set_to_rollback() {
     revision: 2
     updateTime: [TIME]
     feedRevision: '6'
-    ");
-    assert_run!(plane.run("traffic get hello -o name").await, @r"
-    exit: 0
-    ----- stdout -----
+
+    $ cless traffic get hello -o name
     services/hello/traffic
-    ");
-    assert_run!(plane.run("traffic history hello").await, @r"
-    exit: 0
-    ----- stdout -----
+
+    $ cless traffic history hello
     REVISION  TARGETS                   ACTOR     REASON  AGE
     2         v1=60 v2=30 v3=10:canary  ann@test  -       [AGE]
     1         v1=100                    ann@test  start   [AGE]
-    ");
-    assert_run!(plane.run("rollback hello --reason slow").await, @r"
-    exit: 0
-    ----- stdout -----
+
+    $ cless rollback hello --reason slow
     VERSION  TRAFFIC  TAG
     v1       100%     -
-    ----- stderr -----
-    hello: v1=60 v2=30 v3=10:canary -> v1=100
-    ");
-    assert_run!(plane.run("rollback hello --to 2 -o name").await, @r"
-    exit: 0
-    ----- stdout -----
+    ! hello: v1=60 v2=30 v3=10:canary -> v1=100
+
+    $ cless rollback hello --to 2 -o name
     services/hello/traffic
-    ----- stderr -----
-    hello: v1=100 -> v1=60 v2=30 v3=10:canary
-    ");
-    assert_run!(plane.run("traffic history hello").await, @r"
-    exit: 0
-    ----- stdout -----
+    ! --to 2 is traffic revision 2; for version 2: cless rollback hello v2
+    ! hello: v1=100 -> v1=60 v2=30 v3=10:canary
+
+    $ cless traffic history hello
     REVISION  TARGETS                   ACTOR     REASON               AGE
     4         v1=60 v2=30 v3=10:canary  ann@test  rollback to 2        [AGE]
     3         v1=100                    ann@test  rollback to 1: slow  [AGE]
     2         v1=60 v2=30 v3=10:canary  ann@test  -                    [AGE]
     1         v1=100                    ann@test  start                [AGE]
-    ");
-    assert_run!(plane.run("traffic history hello -o json --limit 1").await, @r#"
-    exit: 0
-    ----- stdout -----
+
+    $ cless traffic history hello -o json --limit 1
     [
       {
         "name": "services/hello/traffic/revisions/4",
@@ -164,110 +140,136 @@ async fn a_split_from_set_to_rollback() {
 async fn tags_are_kept_unless_given() {
     let plane = hello().await;
     plane
-        .ok("traffic set hello v1=100:stable --tag canary=v3")
+        .ok("traffic set hello v1=100:stable --tag canary=v3 --force")
         .await;
-    assert_run!(plane.run("traffic set hello v2=100").await, @r"
-    exit: 0
-    ----- stdout -----
+    assert_session!(plane.url(), @r"
+    $ cless traffic set hello v2=100 --force
     VERSION  TRAFFIC  TAG
     v1       0%       stable
     v2       100%     -
     v3       0%       canary
-    ----- stderr -----
-    hello: v1=100:stable v3=0:canary -> v1=0:stable v2=100 v3=0:canary
-    ");
-    assert_run!(plane.run("traffic set hello --tag canary=v2 --untag stable").await, @r"
-    exit: 0
-    ----- stdout -----
+    ! hello: v1=100:stable v3=0:canary -> v1=0:stable v2=100 v3=0:canary
+
+    $ cless traffic set hello --tag canary=v2 --untag stable
     VERSION  TRAFFIC  TAG
     v2       100%     canary
-    ----- stderr -----
-    hello: v1=0:stable v2=100 v3=0:canary -> v2=100:canary
-    ");
-    assert_run!(plane.run("traffic set hello --untag stable").await, @r"
+    ! hello: v1=0:stable v2=100 v3=0:canary -> v2=100:canary
+
+    $ cless traffic set hello --untag stable
     exit: 2
-    ----- stderr -----
-    error: --untag: services/hello has no tag `stable`
-    hint: see examples with `cless traffic set --help`
-    ");
-    assert_run!(plane.run("traffic set hello --clear --dry-run").await, @r"
-    exit: 0
-    ----- stdout -----
+    ! error: --untag: services/hello has no tag `stable`
+    ! hint: see examples with `cless traffic set --help`
+
+    $ cless traffic set hello --clear --dry-run
     VERSION  TRAFFIC  TAG
     v2       0%       canary
-    ----- stderr -----
-    hello: v2=100:canary -> v2=0:canary (dry run: nothing was changed)
-    ");
-    assert_run!(plane.run("traffic set hello --clear").await, @r"
-    exit: 0
-    ----- stdout -----
+    ! hello: v2=100:canary -> v2=0:canary (dry run: nothing was changed)
+
+    $ cless traffic set hello --clear
     VERSION  TRAFFIC  TAG
     v2       0%       canary
-    ----- stderr -----
-    hello: v2=100:canary -> v2=0:canary
+    ! hello: v2=100:canary -> v2=0:canary
     ");
 }
 
 #[tokio::test]
 async fn invalid_splits_have_a_remedy() {
     let plane = hello().await;
-    assert_run!(plane.run("traffic set hello").await, @r"
+    assert_session!(plane.url(), @r"
+    $ cless traffic set hello
     exit: 2
-    ----- stderr -----
-    error: no target: give versions with percentages, or a tag
-    hint: see examples with `cless traffic set --help`
-    ");
-    assert_run!(plane.run("traffic set hello v1=90").await, @r"
-    exit: 2
-    ----- stderr -----
-    error: traffic: the percentages sum to 90, not 100: omit the percentage of one version to give it the rest
-    hint: see examples with `cless traffic set --help`
-    ");
-    assert_run!(plane.run("traffic set hello v1=60 v2=60").await, @r"
-    exit: 2
-    ----- stderr -----
-    error: traffic: the percentages sum to 120, not 100
-    hint: see examples with `cless traffic set --help`
-    ");
-    assert_run!(plane.run("traffic set hello v1 v2").await, @r"
-    exit: 2
-    ----- stderr -----
-    error: traffic: v1 and v2 have no percentage: only one version can take the rest
-    hint: see examples with `cless traffic set --help`
-    ");
-    assert_run!(plane.run("traffic set hello v1=100:Bad--Tag").await, @r"
-    exit: 2
-    ----- stderr -----
-    error: traffic.targets[0].tag: the tag `Bad--Tag` holds 'B': use 1 to 63 characters of a-z, 0-9 and `-`, such as `hello` or `my-shop`
-    ");
-    assert_run!(plane.run("traffic set hello v9=100").await, @r"
-    exit: 6
-    ----- stderr -----
-    error: services/hello/versions/9 does not exist: create it, or name another one
-    ");
-    assert_run!(plane.run("traffic set hello v1=100 --etag stale").await, @r"
-    exit: 6
-    ----- stderr -----
-    error: services/hello/traffic was changed meanwhile (its etag is [ID]): read it again and repeat
-    hint: check the current state with `cless traffic get hello`, then retry
-    ");
-    assert_run!(plane.run("rollback hello").await, @r"
-    exit: 6
-    ----- stderr -----
-    error: services/hello/traffic: services/hello has had 0 traffic revision(s), so there is none to go back to: set traffic instead
-    ");
-    plane.ok("traffic set hello v1=100").await;
-    assert_run!(plane.run("rollback hello --to 7").await, @r"
-    exit: 5
-    ----- stderr -----
-    error: services/hello/traffic/revisions/7 does not exist
-    hint: list revisions with `cless traffic history hello`
-    ");
-    assert_run!(plane.run("rollback hello --to 0").await, @r"
-    exit: 2
-    ----- stderr -----
-    error: invalid value '0' for '--to <REVISION>': 0 is not in 1..=2147483647
+    ! error: no target: give versions with percentages, or a tag
+    ! hint: see examples with `cless traffic set --help`
 
-    For more information, try '--help'.
+    $ cless traffic set hello v1=90
+    exit: 2
+    ! error: traffic: the percentages sum to 90, not 100: omit the percentage of one version to give it the rest
+    ! hint: see examples with `cless traffic set --help`
+
+    $ cless traffic set hello v1=60 v2=60
+    exit: 2
+    ! error: traffic: the percentages sum to 120, not 100
+    ! hint: see examples with `cless traffic set --help`
+
+    $ cless traffic set hello v1 v2
+    exit: 2
+    ! error: traffic: v1 and v2 have no percentage: only one version can take the rest
+    ! hint: see examples with `cless traffic set --help`
+
+    $ cless traffic set hello v1=100:Bad--Tag
+    exit: 2
+    ! error: traffic.targets[0].tag: the tag `Bad--Tag` holds 'B': use 1 to 63 characters of a-z, 0-9 and `-`, such as `hello` or `my-shop`
+
+    $ cless traffic set hello v9=100
+    exit: 6
+    ! error: services/hello/versions/9 does not exist: create it, or name another one
+
+    $ cless traffic set hello v1=100 --etag stale
+    exit: 6
+    ! error: services/hello/traffic was changed meanwhile (its etag is [ID]): read it again and repeat
+    ! hint: check the current state with `cless traffic get hello`, then retry
+
+    $ cless rollback hello
+    exit: 6
+    ! error: services/hello/traffic: services/hello has no earlier traffic to go back to: every earlier revision has the percents in force, has none, or was left by a rollback; name a revision or a version, or set traffic
+    ");
+    plane.ok("traffic set hello v1=100 --force").await;
+    assert_session!(plane.url(), @r"
+    $ cless rollback hello --to 7
+    exit: 5
+    ! error: services/hello/traffic/revisions/7 does not exist
+    ! hint: list revisions with `cless traffic history hello`
+
+    $ cless rollback hello 1
+    exit: 2
+    ! error: invalid value '1' for '[VERSION]': `1` can be version 1 or traffic revision 1: write `v1` to send all traffic to the version, or `--to 1` to restore the revision
+    !
+    ! For more information, try '--help'.
+
+    $ cless rollback hello v1 --to 1
+    exit: 2
+    ! error: the argument '[VERSION]' cannot be used with '--to <REVISION>'
+    !
+    ! Usage: cless rollback [OPTIONS] <SERVICE> [VERSION]
+    !
+    ! For more information, try '--help'.
+
+    $ cless rollback hello --to 0
+    exit: 2
+    ! error: invalid value '0' for '--to <REVISION>': 0 is not in 1..=2147483647
+    !
+    ! For more information, try '--help'.
+    ");
+}
+
+#[tokio::test]
+async fn symbolic_versions_say_their_number() {
+    let plane = hello().await;
+    let _node = FakeNode::connect(&plane.url(), "one", StartOutcome::Verified).await;
+    plane.ok("version verify hello v1").await;
+    plane.ok("version verify hello v2").await;
+    assert_session!(plane.url(), @r"
+    $ cless traffic set hello @latest=100
+    VERSION  TRAFFIC  TAG
+    v2       100%     -
+    ! @latest of hello is v2
+    ! hello: no traffic -> v2=100
+
+    $ cless traffic set hello @prev=100
+    exit: 6
+    ! error: @prev: services/hello had no other traffic before
+    ! hint: list its traffic with `cless traffic history hello`
+
+    $ cless traffic set hello v1=100
+    VERSION  TRAFFIC  TAG
+    v1       100%     -
+    ! hello: v2=100 -> v1=100
+
+    $ cless traffic set hello @latest=10 @prev -o name
+    exit: 2
+    ! @latest of hello is v2
+    ! @prev of hello is v2
+    ! error: traffic: v2 is given twice: give each version one percentage
+    ! hint: see examples with `cless traffic set --help`
     ");
 }

@@ -1,21 +1,16 @@
 //! `version` in every format.
 
-use crate::plane::{Plane, assert_run};
+use crate::plane::{Plane, assert_session};
 
 #[tokio::test]
 async fn a_version_from_create_to_delete() {
     let plane = Plane::start().await;
     plane.ok("service create hello").await;
-    assert_run!(plane.run("version list hello").await, @r"
-    exit: 0
-    ----- stderr -----
-    no versions
-    ");
-    assert_run!(
-        plane.run("version create hello --image hello:1 --port 8000 -e GREETING=hi --cpu 0.5 --memory 256Mi --health-path /up").await,
-        @r"
-    exit: 0
-    ----- stdout -----
+    assert_session!(plane.url(), @r"
+    $ cless version list hello
+    ! no versions
+
+    $ cless version create hello --image hello:1 --port 8000 -e GREETING=hi --cpu 0.5 --memory 256Mi --health-path /up
     Name:       services/hello/versions/1
     Image:      hello:1
     Traffic:    0%
@@ -31,29 +26,22 @@ async fn a_version_from_create_to_delete() {
 
     Environment:
       GREETING=hi
-    ----- stderr -----
-    created services/hello/versions/1 without traffic; to send traffic: cless traffic set hello v1=100
-    "
-    );
+    ! created services/hello/versions/1 without traffic; to send traffic: cless version verify hello v1, then cless traffic set hello v1=100
+    ");
     plane
         .ok("version create hello --image hello:2 --command python3 --arg -m --arg app")
         .await;
-    assert_run!(plane.run("version list hello").await, @r"
-    exit: 0
-    ----- stdout -----
+    assert_session!(plane.url(), @r#"
+    $ cless version list hello
     VERSION  IMAGE    TRAFFIC  TAGS  PROOF  AGE
     v2       hello:2  0%       -     -      [AGE]
     v1       hello:1  0%       -     -      [AGE]
-    ");
-    assert_run!(plane.run("version list hello -o name").await, @r"
-    exit: 0
-    ----- stdout -----
+
+    $ cless version list hello -o name
     services/hello/versions/2
     services/hello/versions/1
-    ");
-    assert_run!(plane.run("version get hello").await, @r"
-    exit: 0
-    ----- stdout -----
+
+    $ cless version get hello
     Name:       services/hello/versions/2
     Image:      hello:2
     Traffic:    0%
@@ -68,10 +56,8 @@ async fn a_version_from_create_to_delete() {
     Pull:       missing
     Protocol:   auto
     Created:    [TIME]
-    ");
-    assert_run!(plane.run("version get hello @prev -o json").await, @r#"
-    exit: 0
-    ----- stdout -----
+
+    $ cless version get hello v1 -o json
     {
       "name": "services/hello/versions/1",
       "uid": "[ID]",
@@ -112,12 +98,11 @@ async fn a_version_from_create_to_delete() {
         "nodes": []
       },
       "percent": 0,
-      "tags": []
+      "tags": [],
+      "carriedTraffic": false
     }
-    "#);
-    assert_run!(plane.run("version get hello v2 -o yaml").await, @r"
-    exit: 0
-    ----- stdout -----
+
+    $ cless version get hello v2 -o yaml
     name: services/hello/versions/2
     uid: [ID]
     number: 2
@@ -152,17 +137,16 @@ async fn a_version_from_create_to_delete() {
       nodes: []
     percent: 0
     tags: []
-    ");
-    assert_run!(plane.run("version delete hello v1 --yes").await, @r"
-    exit: 0
-    ----- stderr -----
-    deleted services/hello/versions/1
-    ");
-    plane.ok("traffic set hello v2=100").await;
-    assert_run!(plane.run("version delete hello v2 --yes").await, @r"
+    carriedTraffic: false
+
+    $ cless version delete hello v1 --yes
+    ! deleted services/hello/versions/1
+    "#);
+    plane.ok("traffic set hello v2=100 --force").await;
+    assert_session!(plane.url(), @r"
+    $ cless version delete hello v2 --yes
     exit: 6
-    ----- stderr -----
-    error: services/hello/versions/2 gets 100 % of traffic: move it to other versions first
+    ! error: services/hello/versions/2 gets 100 % of traffic: move it to other versions first
     ");
 }
 
@@ -171,11 +155,12 @@ async fn verification_needs_a_node() {
     let plane = Plane::start().await;
     plane.ok("service create hello").await;
     plane.ok("version create hello --image hello:1").await;
-    assert_run!(plane.run("version verify hello").await, @r"
-    exit: 6
-    ----- stderr -----
-    error: services/hello/versions/1: no node is connected to verify it
-    hint: start one with `cless-data-plane`, or both planes with `cless dev`
+    assert_session!(plane.url(), @r"
+    $ cless version verify hello
+    exit: 7
+    ! error: services/hello/versions/1 is unverified; traffic is unchanged
+    ! error: no node is connected
+    ! hint: connect a node, as with `cless-data-plane`; then `cless version verify hello v1`, then `cless traffic set hello v1=100`
     ");
 }
 
@@ -183,25 +168,23 @@ async fn verification_needs_a_node() {
 async fn invalid_input_names_the_field_and_the_flag() {
     let plane = Plane::start().await;
     plane.ok("service create hello").await;
-    assert_run!(plane.run("version create hello --image UPPER!").await, @r"
+    assert_session!(plane.url(), @r"
+    $ cless version create hello --image UPPER!
     exit: 2
-    ----- stderr -----
-    error: version.spec.image: the image's name has the part `UPPER!`: use a-z and 0-9, joined by `.`, `_`, `__` or `-`
-    hint: `version.spec.image` is set by --image
-    ");
-    assert_run!(plane.run("version create hello --image hello:1 -e PORT=1 --memory 1Ki").await, @r"
+    ! error: version.spec.image: the image's name has the part `UPPER!`: use a-z and 0-9, joined by `.`, `_`, `__` or `-`
+    ! hint: `version.spec.image` is set by --image
+
+    $ cless version create hello --image hello:1 -e PORT=1 --memory 1Ki
     exit: 2
-    ----- stderr -----
-    error: version.spec.memory_bytes: 1024 is out of range: give 6291456 to 1099511627776, or 0 for the default of 536870912
-    error: version.spec.env[PORT]: is set by cless: leave it out, and set `port` instead
-    hint: `version.spec.memory_bytes` is set by --memory
-    hint: `version.spec.env[PORT]` is set by --env
-    ");
-    assert_run!(plane.run("version create hello --image hello:1 --health-status 204").await, @r"
+    ! error: version.spec.memory_bytes: 1024 is out of range: give 6291456 to 1099511627776, or 0 for the default of 536870912
+    ! error: version.spec.env[PORT]: is set by cless: leave it out, and set `port` instead
+    ! hint: `version.spec.memory_bytes` is set by --memory
+    ! hint: `version.spec.env[PORT]` is set by --env
+
+    $ cless version create hello --image hello:1 --health-status 204
     exit: 2
-    ----- stderr -----
-    error: --health-status: requires --health-path
-    hint: add --health-path /healthz, or the path of your app
+    ! error: --health-status: requires --health-path
+    ! hint: add --health-path /healthz, or the path of your app
     ");
 }
 
@@ -209,11 +192,8 @@ async fn invalid_input_names_the_field_and_the_flag() {
 async fn limits_and_probes_from_flag_to_page() {
     let plane = Plane::start().await;
     plane.ok("service create hello").await;
-    assert_run!(
-        plane.run("version create hello --image hello:1 --pids 64 --read-only --tmpfs /run:1Mi --user app:staff --stop-signal int --stop-grace 90s --health-grpc shop.v1.Cart --health-timeout 3s --health-delay 2s --health-interval 1s").await,
-        @r"
-    exit: 0
-    ----- stdout -----
+    assert_session!(plane.url(), @r"
+    $ cless version create hello --image hello:1 --pids 64 --read-only --tmpfs /run:1Mi --user app:staff --stop-signal int --stop-grace 90s --health-grpc shop.v1.Cart --health-timeout 3s --health-delay 2s --health-interval 1s
     Name:       services/hello/versions/1
     Image:      hello:1
     Traffic:    0%
@@ -229,16 +209,13 @@ async fn limits_and_probes_from_flag_to_page() {
     Pull:       missing
     Protocol:   auto
     Created:    [TIME]
-    ----- stderr -----
-    created services/hello/versions/1 without traffic; to send traffic: cless traffic set hello v1=100
-    "
-    );
+    ! created services/hello/versions/1 without traffic; to send traffic: cless version verify hello v1, then cless traffic set hello v1=100
+    ");
     plane
         .ok("version create hello --image hello:1 --health-check --stop-grace 0s")
         .await;
-    assert_run!(plane.run("version get hello v2").await, @r"
-    exit: 0
-    ----- stdout -----
+    assert_session!(plane.url(), @r"
+    $ cless version get hello v2
     Name:       services/hello/versions/2
     Image:      hello:1
     Traffic:    0%
@@ -255,9 +232,8 @@ async fn limits_and_probes_from_flag_to_page() {
     plane
         .ok("version create hello --image hello:1 --health-timeout 5s --health-grpc")
         .await;
-    assert_run!(plane.run("version get hello v3").await, @r"
-    exit: 0
-    ----- stdout -----
+    assert_session!(plane.url(), @r"
+    $ cless version get hello v3
     Name:       services/hello/versions/3
     Image:      hello:1
     Traffic:    0%
@@ -270,26 +246,24 @@ async fn limits_and_probes_from_flag_to_page() {
     Pull:       missing
     Protocol:   auto
     Created:    [TIME]
-    ");
-    assert_run!(plane.run("version create hello --image hello:1 --health-grpc --health-path /up").await, @r"
-    exit: 2
-    ----- stderr -----
-    error: the argument '--health-grpc [<SERVICE>]' cannot be used with '--health-path <PATH>'
 
-    Usage: cless version create --image <REF> --health-grpc [<SERVICE>] --server <URL> --actor <NAME> <SERVICE>
-
-    For more information, try '--help'.
-    ");
-    assert_run!(plane.run("version create hello --image hello:1 --tmpfs /proc --stop-signal NONE --pids 3 --health-interval 2m").await, @r"
+    $ cless version create hello --image hello:1 --health-grpc --health-path /up
     exit: 2
-    ----- stderr -----
-    error: version.spec.readiness.period: 120s is out of range: give 1ms to 60s, or leave it out for the default of 50ms
-    error: version.spec.pids_limit: 3 is out of range: give 16 to 32768, or 0 for the default of 512
-    error: version.spec.tmpfs[/proc]: `/proc` belongs to the kernel: mount it elsewhere
-    error: version.spec.stop_signal: `NONE` is not a signal: give a name such as `SIGTERM` or `INT`, or a number from 1 to 64
-    hint: `version.spec.readiness.period` is set by --health-interval
-    hint: `version.spec.pids_limit` is set by --pids
-    hint: `version.spec.tmpfs[/proc]` is set by --tmpfs
-    hint: `version.spec.stop_signal` is set by --stop-signal
+    ! error: the argument '--health-grpc [<SERVICE>]' cannot be used with '--health-path <PATH>'
+    !
+    ! Usage: cless version create [OPTIONS] <SERVICE>
+    !
+    ! For more information, try '--help'.
+
+    $ cless version create hello --image hello:1 --tmpfs /proc --stop-signal NONE --pids 3 --health-interval 2m
+    exit: 2
+    ! error: version.spec.readiness.period: 120s is out of range: give 1ms to 60s, or leave it out for the default of 50ms
+    ! error: version.spec.pids_limit: 3 is out of range: give 16 to 32768, or 0 for the default of 512
+    ! error: version.spec.tmpfs[/proc]: `/proc` belongs to the kernel: mount it elsewhere
+    ! error: version.spec.stop_signal: `NONE` is not a signal: give a name such as `SIGTERM` or `INT`, or a number from 1 to 64
+    ! hint: `version.spec.readiness.period` is set by --health-interval
+    ! hint: `version.spec.pids_limit` is set by --pids
+    ! hint: `version.spec.tmpfs[/proc]` is set by --tmpfs
+    ! hint: `version.spec.stop_signal` is set by --stop-signal
     ");
 }

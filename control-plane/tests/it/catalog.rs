@@ -2,7 +2,9 @@
 
 mod pages;
 
-use crate::harness::{Harness, assert_refused, target, version_of};
+use crate::harness::{
+    Harness, assert_refused, fields, new_service, new_version, set_traffic, target,
+};
 use cless_proto::v1 as pb;
 use std::collections::BTreeMap;
 use tonic::Code;
@@ -17,16 +19,14 @@ fn mask(paths: &[&str]) -> Option<prost_types::FieldMask> {
     })
 }
 
-fn named(service: &str) -> pb::GetServiceRequest {
-    pb::GetServiceRequest {
-        name: service.into(),
-    }
+async fn get(harness: &Harness, name: &str) -> Result<pb::Service, tonic::Status> {
+    let name = name.into();
+    harness.call(pb::GetServiceRequest { name }).await
 }
 
 #[tokio::test]
 async fn a_service_from_creation_to_deletion() {
     let harness = Harness::start().await;
-    let mut catalog = harness.catalog();
     let service = pb::Service {
         hosts: vec!["www.example.org".into()],
         labels: BTreeMap::from([("team".into(), "web".into())]),
@@ -36,16 +36,8 @@ async fn a_service_from_creation_to_deletion() {
         }),
         ..Default::default()
     };
-    let request = pb::CreateServiceRequest {
-        service_id: "hello".into(),
-        service: Some(service),
-        ..Default::default()
-    };
-    let made = catalog
-        .create_service(request.clone())
-        .await
-        .expect("created")
-        .into_inner();
+    let request = new_service("hello", service);
+    let made = harness.ok(request.clone()).await;
     assert_eq!(made.name, "services/hello");
     assert_eq!(made.default_host, "hello.localhost");
     assert_eq!(made.hosts, ["www.example.org"]);
@@ -61,50 +53,28 @@ async fn a_service_from_creation_to_deletion() {
         (seconds(120), None)
     );
 
-    let got = catalog
-        .get_service(named("services/hello"))
-        .await
-        .expect("found")
-        .into_inner();
+    let got = get(&harness, "services/hello").await.expect("found");
     assert_eq!(got, made);
-    assert_refused(
-        catalog.create_service(request).await,
-        Code::AlreadyExists,
-        "ALREADY_EXISTS",
-    );
+    let twice = harness.call(request).await;
+    assert_refused(twice, Code::AlreadyExists, "ALREADY_EXISTS");
 
     let delete = pb::DeleteServiceRequest {
         name: made.name.clone(),
         ..Default::default()
     };
-    let stale = pb::DeleteServiceRequest {
-        etag: "stale".into(),
-        ..delete.clone()
-    };
-    assert_refused(
-        catalog.delete_service(stale).await,
-        Code::Aborted,
-        "ETAG_MISMATCH",
-    );
-    let dry = pb::DeleteServiceRequest {
-        validate_only: true,
-        ..delete.clone()
-    };
-    catalog.delete_service(dry).await.expect("valid");
-    catalog
-        .get_service(named("services/hello"))
-        .await
-        .expect("not deleted");
-    catalog
-        .delete_service(delete.clone())
-        .await
-        .expect("deleted");
-    assert_refused(
-        catalog.delete_service(delete).await,
-        Code::NotFound,
-        "NOT_FOUND",
-    );
-    let gone = catalog.get_service(named("services/hello")).await;
+    let mut stale = delete.clone();
+    stale.etag = "stale".into();
+    let stale = harness.call(stale).await;
+    assert_refused(stale, Code::Aborted, "ETAG_MISMATCH");
+    let mut dry = delete.clone();
+    dry.validate_only = true;
+    harness.ok(dry).await;
+    let kept = get(&harness, "services/hello").await;
+    kept.expect("not deleted");
+    harness.ok(delete.clone()).await;
+    let twice = harness.call(delete).await;
+    assert_refused(twice, Code::NotFound, "NOT_FOUND");
+    let gone = get(&harness, "services/hello").await;
     assert_refused(gone, Code::NotFound, "NOT_FOUND");
 
     let again = harness.service("hello").await;
@@ -116,22 +86,16 @@ async fn an_update_changes_the_fields_of_its_mask() {
     let harness = Harness::start().await;
     let made = harness.service("hello").await;
     let update = |service: pb::Service, update_mask, validate_only| {
-        let mut catalog = harness.catalog();
         let service = Some(pb::Service {
             name: "services/hello".into(),
             ..service
         });
-        async move {
-            let request = pb::UpdateServiceRequest {
-                service,
-                update_mask,
-                validate_only,
-            };
-            catalog
-                .update_service(request)
-                .await
-                .map(tonic::Response::into_inner)
-        }
+        harness.call(pb::UpdateServiceRequest {
+            service,
+            update_mask,
+            validate_only,
+            ..Default::default()
+        })
     };
     let settings = pb::ServiceSettings {
         concurrency: Some(7),
@@ -146,12 +110,8 @@ async fn an_update_changes_the_fields_of_its_mask() {
     };
     let dry = update(both.clone(), None, true).await.expect("valid");
     assert_eq!(dry.hosts, ["a.example"]);
-    let before = harness
-        .catalog()
-        .get_service(named("services/hello"))
-        .await
-        .expect("found");
-    assert_eq!(before.into_inner(), made);
+    let before = get(&harness, "services/hello").await;
+    assert_eq!(before.expect("found"), made);
 
     let one = mask(&["settings.concurrency"]);
     let changed = update(both.clone(), one, false).await.expect("updated");
@@ -181,7 +141,6 @@ async fn an_update_changes_the_fields_of_its_mask() {
 #[tokio::test]
 async fn a_version_from_creation_to_deletion() {
     let harness = Harness::start().await;
-    let mut catalog = harness.catalog();
     harness.service("hello").await;
     let first = harness.version("hello", "hello:1").await;
     let second = harness.version("hello", "hello:2").await;
@@ -192,145 +151,63 @@ async fn a_version_from_creation_to_deletion() {
     assert!(first.verification.is_none() && first.image_digest.is_empty());
 
     harness.split("hello", &[(1, 100)]).await;
-    let get = pb::GetVersionRequest {
-        name: first.name.clone(),
-    };
-    let got = catalog.get_version(get).await.expect("found").into_inner();
-    assert_eq!(got.percent, 100);
-    let delete = pb::DeleteVersionRequest {
-        name: first.name.clone(),
+    assert_eq!(harness.get_version(&first.name).await.percent, 100);
+    let delete = |version: &pb::Version| pb::DeleteVersionRequest {
+        name: version.name.clone(),
         ..Default::default()
     };
-    let used = catalog.delete_version(delete).await.expect_err("in use");
+    let used = harness.call(delete(&first)).await.expect_err("in use");
     assert_eq!(used.code(), Code::FailedPrecondition);
     let details = tonic_types::StatusExt::get_details_precondition_failure(&used);
     assert_eq!(details.expect("a PreconditionFailure").violations.len(), 1);
 
-    let delete = pb::DeleteVersionRequest {
-        name: second.name.clone(),
-        ..Default::default()
-    };
-    let stale = pb::DeleteVersionRequest {
-        etag: "stale".into(),
-        ..delete.clone()
-    };
-    assert_refused(
-        catalog.delete_version(stale).await,
-        Code::Aborted,
-        "ETAG_MISMATCH",
-    );
-    catalog
-        .delete_version(delete.clone())
-        .await
-        .expect("deleted");
-    assert_refused(
-        catalog.delete_version(delete).await,
-        Code::NotFound,
-        "NOT_FOUND",
-    );
-    assert_eq!(
-        harness.version("hello", "hello:3").await.number,
-        3,
-        "numbers are not reused"
-    );
+    let mut stale = delete(&second);
+    stale.etag = "stale".into();
+    let stale = harness.call(stale).await;
+    assert_refused(stale, Code::Aborted, "ETAG_MISMATCH");
+    harness.ok(delete(&second)).await;
+    let twice = harness.call(delete(&second)).await;
+    assert_refused(twice, Code::NotFound, "NOT_FOUND");
+    let third = harness.version("hello", "hello:3").await;
+    assert_eq!(third.number, 3, "numbers are not reused");
 }
 
 #[tokio::test]
 async fn a_repeated_create_returns_the_first_response() {
     let harness = Harness::start().await;
-    let mut catalog = harness.catalog();
-    let service = pb::CreateServiceRequest {
-        service_id: "hello".into(),
-        service: Some(pb::Service::default()),
-        request_id: "r-1".into(),
-        ..Default::default()
-    };
-    let first = catalog
-        .create_service(service.clone())
-        .await
-        .expect("created")
-        .into_inner();
+    let mut service = new_service("hello", pb::Service::default());
+    service.request_id = "r-1".into();
+    let first = harness.ok(service.clone()).await;
     let head = harness.head().await;
-    let again = catalog
-        .create_service(service.clone())
-        .await
-        .expect("repeated")
-        .into_inner();
-    assert_eq!(again, first);
-    let other = pb::CreateServiceRequest {
-        service_id: "other".into(),
-        ..service
-    };
-    assert_refused(
-        catalog.create_service(other).await,
-        Code::InvalidArgument,
-        "REQUEST_ID_REUSED",
-    );
+    assert_eq!(harness.ok(service.clone()).await, first);
+    service.service_id = "other".into();
+    let other = harness.call(service).await;
+    assert_refused(other, Code::InvalidArgument, "REQUEST_ID_REUSED");
     assert_eq!(harness.head().await, head);
 
-    let version = pb::CreateVersionRequest {
-        parent: "services/hello".into(),
-        version: Some(version_of("hello:1")),
-        request_id: "r-2".into(),
-        ..Default::default()
-    };
-    let first = catalog
-        .create_version(version.clone())
-        .await
-        .expect("created")
-        .into_inner();
-    let again = catalog
-        .create_version(version)
-        .await
-        .expect("repeated")
-        .into_inner();
+    let mut version = new_version("hello", "hello:1");
+    version.request_id = "r-2".into();
+    let first = harness.ok(version.clone()).await;
+    let again = harness.ok(version).await;
     assert_eq!((again.number, again.uid), (first.number, first.uid));
 }
 
 #[tokio::test]
 async fn validate_only_creates_nothing() {
     let harness = Harness::start().await;
-    let mut catalog = harness.catalog();
     let head = harness.head().await;
-    let service = pb::CreateServiceRequest {
-        service_id: "hello".into(),
-        service: Some(pb::Service::default()),
-        validate_only: true,
-        ..Default::default()
-    };
-    let shown = catalog
-        .create_service(service)
-        .await
-        .expect("valid")
-        .into_inner();
-    assert_eq!(shown.name, "services/hello");
-    let gone = catalog.get_service(named("services/hello")).await;
+    let mut service = new_service("hello", pb::Service::default());
+    service.validate_only = true;
+    assert_eq!(harness.ok(service).await.name, "services/hello");
+    let gone = get(&harness, "services/hello").await;
     assert_refused(gone, Code::NotFound, "NOT_FOUND");
     assert_eq!(harness.head().await, head);
 
     harness.service("hello").await;
-    let version = pb::CreateVersionRequest {
-        parent: "services/hello".into(),
-        version: Some(version_of("hello:1")),
-        validate_only: true,
-        ..Default::default()
-    };
-    let shown = catalog
-        .create_version(version)
-        .await
-        .expect("valid")
-        .into_inner();
-    assert_eq!(shown.number, 1);
-    let list = pb::ListVersionsRequest {
-        parent: "services/hello".into(),
-        ..Default::default()
-    };
-    let list = catalog
-        .list_versions(list)
-        .await
-        .expect("listed")
-        .into_inner();
-    assert!(list.versions.is_empty());
+    let mut version = new_version("hello", "hello:1");
+    version.validate_only = true;
+    assert_eq!(harness.ok(version).await.number, 1);
+    assert!(harness.versions("hello").await.is_empty());
 }
 
 #[tokio::test]
@@ -338,31 +215,22 @@ async fn a_host_belongs_to_one_service() {
     let harness = Harness::start().await;
     harness.service("hello").await;
     harness.version("hello", "hello:1").await;
-    let traffic = pb::Traffic {
-        name: "services/hello/traffic".into(),
-        targets: vec![target(1, 0, "beta")],
-        ..Default::default()
-    };
-    let request = pb::UpdateTrafficRequest {
-        traffic: Some(traffic),
-        ..Default::default()
-    };
-    harness
-        .traffic()
-        .update_traffic(request)
-        .await
-        .expect("tagged");
-    for host in ["hello.localhost", "beta--hello.localhost"] {
+    let tagged = set_traffic("hello", vec![target(1, 0, "beta")]);
+    harness.ok(tagged).await;
+    for host in [
+        "hello.localhost",
+        "beta--hello.localhost",
+        "victim.localhost",
+        "localhost",
+        "Victim.localhost",
+        "victim.localhost.",
+    ] {
         let service = pb::Service {
             hosts: vec![host.into()],
             ..Default::default()
         };
-        let request = pb::CreateServiceRequest {
-            service_id: "other".into(),
-            service: Some(service),
-            ..Default::default()
-        };
-        let taken = harness.catalog().create_service(request).await;
-        assert_refused(taken, Code::AlreadyExists, "HOST_TAKEN");
+        let taken = harness.call(new_service("other", service)).await;
+        let status = assert_refused(taken, Code::InvalidArgument, "INVALID_FIELD");
+        assert_eq!(fields(&status), ["service.hosts[0]"], "{host}");
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::harness::{Harness, SOON, identity};
 use cless_proto::v1 as pb;
+use pb::route_feed_service_client::RouteFeedServiceClient;
 use pb::stream_routes_request::Message as Request;
 use pb::stream_routes_response::Message as Response;
 use prost::Message as _;
@@ -35,10 +36,8 @@ impl FeedClient {
     /// Opens a stream without sending Hello.
     pub(crate) async fn open(harness: &Harness) -> Self {
         let (requests, inbound) = mpsc::channel(4);
-        let responses = harness
-            .feed()
-            .stream_routes(ReceiverStream::new(inbound))
-            .await;
+        let mut feed = RouteFeedServiceClient::new(harness.channel.clone());
+        let responses = feed.stream_routes(ReceiverStream::new(inbound)).await;
         let responses = responses.expect("a stream").into_inner();
         Self {
             requests,
@@ -60,14 +59,7 @@ impl FeedClient {
     }
 
     pub(crate) async fn hello(&self, name: &str, have: Option<pb::Cursor>) {
-        let node = Some(identity(name));
-        let hello = pb::Hello {
-            protocol: 1,
-            node,
-            boot_id: "boot-1".into(),
-            have,
-        };
-        self.send(Request::Hello(hello)).await;
+        self.send(Request::Hello(hello(name, have))).await;
     }
 
     pub(crate) async fn send(&self, message: Request) {
@@ -108,15 +100,16 @@ impl FeedClient {
         Ok(message.map(|message| message.message.expect("a known message")))
     }
 
+    /// Receives the next message of an open stream.
+    async fn next(&mut self) -> Response {
+        let message = self.receive().await.expect("no error");
+        message.expect("an open stream")
+    }
+
     /// Receives, checks and applies the next change.
     pub(crate) async fn change(&mut self) -> ReceivedChange {
         let begin = loop {
-            match self
-                .receive()
-                .await
-                .expect("no error")
-                .expect("an open stream")
-            {
+            match self.next().await {
                 Response::Begin(begin) => break begin,
                 Response::Heartbeat(_) => {}
                 other => panic!("not the start of a change: {other:?}"),
@@ -139,12 +132,7 @@ impl FeedClient {
             pb::begin::Kind::Unspecified => panic!("a change without a kind"),
         };
         loop {
-            match self
-                .receive()
-                .await
-                .expect("no error")
-                .expect("an open stream")
-            {
+            match self.next().await {
                 Response::Chunk(chunk) => {
                     assert_eq!(chunk.txn, begin.txn);
                     assert_eq!(usize::try_from(chunk.part), Ok(change.chunks));
@@ -198,6 +186,15 @@ impl FeedClient {
             self.change().await;
             self.ack().await;
         }
+    }
+}
+
+pub(crate) fn hello(name: &str, have: Option<pb::Cursor>) -> pb::Hello {
+    pb::Hello {
+        protocol: 1,
+        node: Some(identity(name)),
+        boot_id: "boot-1".into(),
+        have,
     }
 }
 

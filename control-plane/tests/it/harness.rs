@@ -1,18 +1,15 @@
 //! A control plane in this process, on a temporary database and a free port.
 
+use crate::calls::Call;
 use crate::database;
 use cless_control_plane::{Options, Running, start};
 use cless_proto::v1 as pb;
-use cless_proto::v1::catalog_service_client::CatalogServiceClient;
-use cless_proto::v1::node_service_client::NodeServiceClient;
-use cless_proto::v1::route_feed_service_client::RouteFeedServiceClient;
-use cless_proto::v1::traffic_service_client::TrafficServiceClient;
 use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
+use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt as _;
 
 /// Deadline of every wait, far above any expected duration.
@@ -64,79 +61,40 @@ impl Harness {
         self.folder.path()
     }
 
-    pub(crate) fn catalog(&self) -> CatalogServiceClient<Channel> {
-        CatalogServiceClient::new(self.channel.clone())
+    /// Calls the method that takes this request.
+    pub(crate) async fn call<R: Call>(&self, request: R) -> Result<R::Response, Status> {
+        request.send(self.channel.clone()).await
     }
 
-    pub(crate) fn traffic(&self) -> TrafficServiceClient<Channel> {
-        TrafficServiceClient::new(self.channel.clone())
-    }
-
-    pub(crate) fn nodes(&self) -> NodeServiceClient<Channel> {
-        NodeServiceClient::new(self.channel.clone())
-    }
-
-    pub(crate) fn feed(&self) -> RouteFeedServiceClient<Channel> {
-        RouteFeedServiceClient::new(self.channel.clone())
+    /// Calls a method that must succeed.
+    pub(crate) async fn ok<R: Call>(&self, request: R) -> R::Response {
+        let response = self.call(request).await;
+        response.unwrap_or_else(|status| panic!("{}: {status:?}", R::REQUEST))
     }
 
     /// Creates a service with defaults.
     pub(crate) async fn service(&self, id: &str) -> pb::Service {
-        let request = pb::CreateServiceRequest {
-            service_id: id.into(),
-            service: Some(pb::Service::default()),
-            ..Default::default()
-        };
-        self.catalog()
-            .create_service(request)
-            .await
-            .expect("created")
-            .into_inner()
+        self.ok(new_service(id, pb::Service::default())).await
     }
 
     pub(crate) async fn delete(&self, service: &str) {
-        let request = pb::DeleteServiceRequest {
-            name: format!("services/{service}"),
+        let name = format!("services/{service}");
+        self.ok(pb::DeleteServiceRequest {
+            name,
             ..Default::default()
-        };
-        self.catalog()
-            .delete_service(request)
-            .await
-            .expect("deleted");
+        })
+        .await;
     }
 
     pub(crate) async fn version(&self, service: &str, image: &str) -> pb::Version {
-        let request = pb::CreateVersionRequest {
-            parent: format!("services/{service}"),
-            version: Some(version_of(image)),
-            ..Default::default()
-        };
-        self.catalog()
-            .create_version(request)
-            .await
-            .expect("created")
-            .into_inner()
+        self.ok(new_version(service, image)).await
     }
 
     /// Sets the traffic to these versions and percents.
     pub(crate) async fn split(&self, service: &str, percents: &[(i32, u32)]) -> pb::Traffic {
-        let targets = percents
-            .iter()
-            .map(|&(version, percent)| target(version, percent, ""));
-        let traffic = pb::Traffic {
-            name: format!("services/{service}/traffic"),
-            targets: targets.collect(),
-            ..Default::default()
-        };
-        let request = pb::UpdateTrafficRequest {
-            traffic: Some(traffic),
-            ..Default::default()
-        };
-        self.traffic()
-            .update_traffic(request)
-            .await
-            .expect("updated")
-            .into_inner()
+        let targets = percents.iter();
+        let targets = targets.map(|&(version, percent)| target(version, percent, ""));
+        self.ok(set_traffic(service, targets.collect())).await
     }
 
     /// The newest committed revision.
@@ -146,43 +104,46 @@ impl Harness {
 
     /// The nodes that have applied a revision; 0 is the newest.
     pub(crate) async fn propagation(&self, revision: i64) -> pb::CheckPropagationResponse {
-        let request = pb::CheckPropagationRequest { revision };
-        let response = self.nodes().check_propagation(request).await;
-        response.expect("a response").into_inner()
+        self.ok(pb::CheckPropagationRequest { revision }).await
     }
 
     pub(crate) async fn node(&self, name: &str) -> pb::Node {
         let name = format!("nodes/{name}");
-        let response = self.nodes().get_node(pb::GetNodeRequest { name }).await;
-        response.expect("a node").into_inner()
+        self.ok(pb::GetNodeRequest { name }).await
     }
 
     pub(crate) async fn get_version(&self, name: &str) -> pb::Version {
         let name = name.to_owned();
-        let request = pb::GetVersionRequest { name };
-        let response = self.catalog().get_version(request).await;
-        response.expect("a version").into_inner()
+        self.ok(pb::GetVersionRequest { name }).await
     }
 
-    /// Sends a status report that must be accepted.
-    pub(crate) async fn report(&self, report: pb::ReportNodeStatusRequest) {
-        let response = self.feed().report_node_status(report).await;
-        response.expect("accepted");
+    pub(crate) async fn versions(&self, service: &str) -> Vec<pb::Version> {
+        let all = pb::ListVersionsRequest {
+            parent: format!("services/{service}"),
+            ..Default::default()
+        };
+        self.ok(all).await.versions
+    }
+
+    /// The first message of a new watch of the routes: the whole table.
+    pub(crate) async fn table(&self) -> pb::WatchRoutesResponse {
+        next(&mut self.ok(pb::WatchRoutesRequest::default()).await).await
     }
 
     /// Waits until the published table is at the head. Publishing coalesces writes for 50 ms.
     pub(crate) async fn published(&self) {
         let head = self.head().await;
         eventually("the table is published", || async {
-            let watch = self
-                .feed()
-                .watch_routes(pb::WatchRoutesRequest::default())
-                .await;
-            let table = watch.expect("a stream").into_inner().message().await;
-            table.expect("no error").expect("a table").revision >= head
+            self.table().await.revision >= head
         })
         .await;
     }
+}
+
+/// The next message of a stream.
+pub(crate) async fn next<T>(stream: &mut Streaming<T>) -> T {
+    let message = stream.message().await.expect("no error");
+    message.expect("an open stream")
 }
 
 /// The options of a test's control plane.
@@ -201,6 +162,39 @@ pub(crate) async fn connect(running: &Running) -> Channel {
         .connect()
         .await
         .expect("it listens")
+}
+
+pub(crate) fn new_service(service_id: &str, service: pb::Service) -> pb::CreateServiceRequest {
+    pb::CreateServiceRequest {
+        service_id: service_id.into(),
+        service: Some(service),
+        ..Default::default()
+    }
+}
+
+pub(crate) fn new_version(service: &str, image: &str) -> pb::CreateVersionRequest {
+    pb::CreateVersionRequest {
+        parent: format!("services/{service}"),
+        version: Some(version_of(image)),
+        ..Default::default()
+    }
+}
+
+/// A change that may give a share to versions that no node has verified.
+pub(crate) fn set_traffic(
+    service: &str,
+    targets: Vec<pb::TrafficTarget>,
+) -> pb::UpdateTrafficRequest {
+    let traffic = pb::Traffic {
+        name: format!("services/{service}/traffic"),
+        targets,
+        ..Default::default()
+    };
+    pb::UpdateTrafficRequest {
+        traffic: Some(traffic),
+        allow_unverified: true,
+        ..Default::default()
+    }
 }
 
 pub(crate) fn version_of(image: &str) -> pb::Version {
@@ -227,6 +221,16 @@ pub(crate) fn identity(name: &str) -> pb::NodeIdentity {
         id: format!("id-of-{name}"),
         name: name.into(),
         version: "0.1.0".into(),
+    }
+}
+
+/// A report without versions and instances.
+pub(crate) fn report(node: &str) -> pb::ReportNodeStatusRequest {
+    pb::ReportNodeStatusRequest {
+        node: Some(identity(node)),
+        boot_id: "boot-1".into(),
+        engine: "Docker 20.10".into(),
+        ..Default::default()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Image digests reported by nodes, and the list of retained images.
 
 use crate::feed_client::FeedClient;
-use crate::harness::{Harness, eventually, identity};
+use crate::harness::{Harness, eventually, report};
 use cless_proto::v1 as pb;
 use std::collections::BTreeSet;
 
@@ -13,16 +13,15 @@ fn digest(of: char) -> String {
 
 fn resolved(node: &str, version: &pb::Version, digest: String) -> pb::ReportNodeStatusRequest {
     pb::ReportNodeStatusRequest {
-        node: Some(identity(node)),
-        boot_id: "boot-1".into(),
         versions: vec![pb::VersionReport {
             service_uid: uuid::Uuid::from_u128(7).to_string(),
             number: version.number,
             version_uid: version.uid.clone(),
             image_digest: digest,
+            last_cold_start: Some(pb::ColdStart::default()),
             ..Default::default()
         }],
-        ..Default::default()
+        ..report(node)
     }
 }
 
@@ -35,15 +34,10 @@ async fn retained(harness: &Harness, page_size: i32) -> Vec<(String, String)> {
             page_size,
             page_token,
         };
-        let answer = harness.feed().list_retained_images(request).await;
-        let answer = answer.expect("a page").into_inner();
+        let answer = harness.ok(request).await;
         assert!(!answer.cluster.is_empty());
-        all.extend(
-            answer
-                .images
-                .into_iter()
-                .map(|one| (one.image, one.image_digest)),
-        );
+        let images = answer.images.into_iter();
+        all.extend(images.map(|one| (one.image, one.image_digest)));
         page_token = answer.next_page_token;
         if page_token.is_empty() {
             return all;
@@ -65,12 +59,10 @@ async fn of_two_concurrent_digests_one_is_kept() {
         client.ack().await;
         clients.push(client);
     }
-    let (mut one, mut other) = (harness.feed(), harness.feed());
-    let (first, second) = tokio::join!(
-        one.report_node_status(resolved("n1", &made, digest('a'))),
-        other.report_node_status(resolved("n2", &made, digest('b'))),
+    tokio::join!(
+        harness.ok(resolved("n1", &made, digest('a'))),
+        harness.ok(resolved("n2", &made, digest('b'))),
     );
-    assert!(first.is_ok() && second.is_ok(), "both are accepted");
     eventually("a digest is stored", || async {
         !harness.get_version(VERSION).await.image_digest.is_empty()
     })
@@ -85,9 +77,7 @@ async fn of_two_concurrent_digests_one_is_kept() {
     }
     // Later reports change nothing.
     for (node, reported) in [("n2", 'b'), ("n1", 'a'), ("n2", 'c')] {
-        harness
-            .report(resolved(node, &made, digest(reported)))
-            .await;
+        harness.ok(resolved(node, &made, digest(reported))).await;
     }
     let traffic = harness.split("hello", &[(1, 100)]).await;
     assert_eq!(harness.get_version(VERSION).await.image_digest, stored);
@@ -100,9 +90,8 @@ async fn images_of_all_versions_are_retained() {
     for service in ["hello", "other"] {
         harness.service(service).await;
         for number in 1..=3 {
-            harness
-                .version(service, &format!("{service}:{number}"))
-                .await;
+            let image = format!("{service}:{number}");
+            harness.version(service, &image).await;
         }
     }
     harness.split("hello", &[(2, 100)]).await;
@@ -122,17 +111,10 @@ async fn images_of_all_versions_are_retained() {
         name: "services/hello/versions/1".into(),
         ..Default::default()
     };
-    harness
-        .catalog()
-        .delete_version(request)
-        .await
-        .expect("deleted");
+    harness.ok(request).await;
     harness.delete("other").await;
-    let left: Vec<_> = retained(&harness, 0)
-        .await
-        .into_iter()
-        .map(|(image, _)| image)
-        .collect();
+    let left = retained(&harness, 0).await.into_iter();
+    let left: Vec<_> = left.map(|(image, _)| image).collect();
     assert_eq!(left.len(), 2, "{left:?}");
     assert!(!left.contains(&"hello:1".to_owned()), "{left:?}");
 }

@@ -1,9 +1,10 @@
 //! Start, health, reflection, shutdown.
 
-use crate::harness::{Harness, connect, options};
+use crate::harness::{Harness, assert_refused, eventually, new_service, next, options};
 use cless_control_plane::{Error, Options, start};
 use cless_proto::v1 as pb;
 use std::time::Instant;
+use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -22,13 +23,8 @@ async fn health_covers_the_server_and_each_service() {
         let request = HealthCheckRequest {
             service: service.into(),
         };
-        let status = health
-            .check(request)
-            .await
-            .expect(service)
-            .into_inner()
-            .status();
-        assert_eq!(status, ServingStatus::Serving, "{service}");
+        let answer = health.check(request).await.expect(service).into_inner();
+        assert_eq!(answer.status(), ServingStatus::Serving, "{service}");
     }
 }
 
@@ -59,11 +55,7 @@ async fn reflection_lists_all_services_in_both_versions() {
                         .server_reflection_info(tokio_stream::once(request))
                         .await;
                     let mut answers = answers.expect("a stream").into_inner();
-                    let answer = answers
-                        .message()
-                        .await
-                        .expect("no error")
-                        .expect("an answer");
+                    let answer = next(&mut answers).await;
                     answer.message_response.expect("an answer")
                 }
             };
@@ -72,16 +64,9 @@ async fn reflection_lists_all_services_in_both_versions() {
             else {
                 panic!("no list");
             };
-            let names: Vec<_> = list
-                .service
-                .into_iter()
-                .map(|service| service.name)
-                .collect();
+            let names: Vec<_> = list.service.iter().map(|found| &*found.name).collect();
             for name in want {
-                assert!(
-                    names.iter().any(|found| found == name),
-                    "{name} not in {names:?}"
-                );
+                assert!(names.contains(&name), "{name} not in {names:?}");
             }
             let detail = MessageRequest::FileContainingSymbol("google.rpc.BadRequest".into());
             assert!(matches!(
@@ -114,95 +99,93 @@ async fn an_exposed_address_needs_allow_insecure() {
 #[tokio::test]
 async fn a_failed_start_returns_the_cause() {
     let folder = tempfile::tempdir().expect("a folder");
+    let good = || options(folder.path());
     let missing = format!("sqlite://{}/no/such/folder/db", folder.path().display());
     let database = Options {
         database_url: missing,
-        ..options(folder.path())
+        ..good()
     };
-    assert!(matches!(start(database).await.err(), Some(Error::Store(_))));
+    assert!(matches!(start(database).await, Err(Error::Store(_))));
     let domain = Options {
         domain: "not a domain".into(),
-        ..options(folder.path())
+        ..good()
     };
-    assert!(matches!(
-        start(domain).await.err(),
-        Some(Error::Domain { .. })
-    ));
-    let first = start(options(folder.path())).await.expect("starts");
+    assert!(matches!(start(domain).await, Err(Error::Domain { .. })));
+    let first = start(good()).await.expect("starts");
     let taken = Options {
         listen: first.addr(),
-        ..options(folder.path())
+        ..good()
     };
-    assert!(matches!(
-        start(taken).await.err(),
-        Some(Error::Listen { .. })
-    ));
+    assert!(matches!(start(taken).await, Err(Error::Listen { .. })));
     first.shutdown().await;
 }
 
 #[tokio::test]
 async fn a_new_epoch_is_in_the_feed() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let running = start(options(folder.path())).await.expect("starts");
-    let mut feed =
-        pb::route_feed_service_client::RouteFeedServiceClient::new(connect(&running).await);
-    let watch = feed.watch_routes(pb::WatchRoutesRequest::default()).await;
-    let table = watch
-        .expect("a stream")
-        .into_inner()
-        .message()
-        .await
-        .expect("no error");
-    let before = table.expect("a table").epoch;
-    running.shutdown().await;
-    let minted = cless_control_plane::new_epoch(&options(folder.path()))
-        .await
-        .expect("minted");
+    let mut harness = Harness::start().await;
+    let before = harness.table().await.epoch;
+    harness.stop().await;
+    let minted = cless_control_plane::new_epoch(&options(harness.folder())).await;
+    let minted = minted.expect("minted");
     assert_ne!(minted, before);
-    let running = start(options(folder.path())).await.expect("starts");
-    let mut feed =
-        pb::route_feed_service_client::RouteFeedServiceClient::new(connect(&running).await);
-    let watch = feed.watch_routes(pb::WatchRoutesRequest::default()).await;
-    let table = watch
-        .expect("a stream")
-        .into_inner()
-        .message()
-        .await
-        .expect("no error");
-    assert_eq!(table.expect("a table").epoch, minted);
-    running.shutdown().await;
+    let harness = harness.restart().await;
+    assert_eq!(harness.table().await.epoch, minted);
 }
 
 /// The goal is a start under 1 s with 1 000 services. The test prints the time, and fails only far
 /// above the goal, because test machines are slow.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_with_a_thousand_services_is_quick() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let running = start(options(folder.path())).await.expect("starts");
-    let channel = connect(&running).await;
-    let creates = (0..1000).map(|n| {
-        let mut catalog = pb::catalog_service_client::CatalogServiceClient::new(channel.clone());
-        async move {
-            let request = pb::CreateServiceRequest {
-                service_id: format!("s{n}"),
-                service: Some(pb::Service::default()),
-                ..Default::default()
-            };
-            catalog.create_service(request).await.expect("created");
-        }
-    });
-    let mut creates = Vec::from_iter(creates);
+    let mut harness = Harness::start().await;
+    let service = |n| {
+        let harness = &harness;
+        async move { harness.service(&format!("s{n}")).await }
+    };
+    let mut creates = Vec::from_iter((0..1000).map(service));
     while !creates.is_empty() {
         let some = creates.split_off(creates.len().saturating_sub(50));
         futures_util::future::join_all(some).await;
     }
-    running.shutdown().await;
+    drop(creates);
+    harness.stop().await;
     let started = Instant::now();
-    let running = start(options(folder.path())).await.expect("starts");
+    let running = start(options(harness.folder())).await.expect("starts");
     let took = started.elapsed();
     running.shutdown().await;
     // Visible with `cargo test -- --nocapture`.
     use std::io::Write as _;
     writeln!(std::io::stderr(), "start with 1 000 services: {took:?}").expect("stderr");
     assert!(took.as_secs() < 10, "{took:?}");
+}
+
+/// What is written to a deleted file is lost at the next start, so nothing is.
+#[tokio::test]
+async fn a_deleted_or_replaced_database_file_is_noticed() {
+    if crate::database::on_postgres() {
+        return;
+    }
+    let harness = Harness::start().await;
+    harness.service("before").await;
+    let serving = async || {
+        let mut health = HealthClient::new(harness.channel.clone());
+        let answer = health.check(HealthCheckRequest::default()).await;
+        answer.expect("it answers").into_inner().status() == ServingStatus::Serving
+    };
+    let aside = harness.folder().join("aside");
+    for (part, replaced) in [("", false), ("", true), ("-wal", false)] {
+        let file = harness.folder().join(format!("cless.db{part}"));
+        std::fs::rename(&file, &aside).expect("moved away");
+        if replaced {
+            std::fs::copy(&aside, &file).expect("copied");
+        }
+        let refused = harness
+            .call(new_service("lost", pb::Service::default()))
+            .await;
+        let status = assert_refused(refused, Code::FailedPrecondition, "DATABASE_FILE_GONE");
+        assert!(status.message().contains("cless.db"), "{status:?}");
+        eventually("it is not serving", || async { !serving().await }).await;
+        std::fs::rename(&aside, &file).expect("put back");
+        eventually("it serves again", &serving).await;
+    }
+    harness.service("after").await;
 }

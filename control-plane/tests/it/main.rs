@@ -2,16 +2,20 @@
 //! client that checks every digest.
 
 mod bad_input;
+mod calls;
 mod catalog;
+mod control;
 mod database;
 mod feed;
 mod feed_client;
+mod filters;
 mod harness;
 mod images;
 mod lifecycle;
 mod nodes;
 mod propagation;
 mod replicas;
+mod retries;
 mod schema_upgrades;
 mod traffic;
 mod verification;

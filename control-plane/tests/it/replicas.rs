@@ -1,10 +1,11 @@
 //! Several control planes on one PostgreSQL database; skipped on SQLite.
 
 use crate::database;
-use crate::feed_client::FeedClient;
-use crate::harness::{Harness, eventually, identity, options};
+use crate::feed_client::{FeedClient, hello};
+use crate::harness::{Harness, eventually, next, options, report};
 use cless_control_plane::Options;
 use cless_proto::v1 as pb;
+use pb::stream_routes_request::Message as Request;
 use pb::stream_routes_response::Message as Response;
 use pb::verification::State;
 use std::path::Path;
@@ -32,9 +33,7 @@ async fn two_replicas() -> [Harness; 2] {
 }
 
 async fn nodes(harness: &Harness) -> Vec<pb::Node> {
-    let all = pb::ListNodesRequest::default();
-    let list = harness.nodes().list_nodes(all).await;
-    list.expect("nodes").into_inner().nodes
+    harness.ok(pb::ListNodesRequest::default()).await.nodes
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -43,16 +42,11 @@ async fn a_write_on_one_replica_reaches_the_feed_of_the_other_at_once() {
         return;
     }
     let [one, two] = two_replicas().await;
-    let mut watch = two
-        .feed()
-        .watch_routes(pb::WatchRoutesRequest::default())
-        .await
-        .expect("a stream")
-        .into_inner();
-    let first = watch.message().await.expect("no error").expect("a table");
+    let mut watch = two.ok(pb::WatchRoutesRequest::default()).await;
+    let first = next(&mut watch).await;
     // Notifications may start just after the first write, which polling finds.
     one.service("s0").await;
-    let mut seen = watch.message().await.expect("no error").expect("a change");
+    let mut seen = next(&mut watch).await;
     assert!(seen.revision > first.revision && seen.epoch == first.epoch);
     let mut times = Vec::new();
     for n in 1..=7 {
@@ -60,7 +54,7 @@ async fn a_write_on_one_replica_reaches_the_feed_of_the_other_at_once() {
         let made = one.service(&format!("s{n}")).await;
         let started = Instant::now();
         while seen.revision < made.revision {
-            seen = watch.message().await.expect("no error").expect("a change");
+            seen = next(&mut watch).await;
         }
         times.push(started.elapsed());
     }
@@ -80,22 +74,16 @@ async fn each_replica_knows_the_nodes_of_all() {
     here.reach(made.revision).await;
     let mut there = FeedClient::connect(&two, "there", None).await;
     there.reach(made.revision).await;
-    let report = pb::ReportNodeStatusRequest {
-        node: Some(identity("there")),
-        boot_id: "boot-1".into(),
-        engine: "Docker 20.10".into(),
+    let status = pb::ReportNodeStatusRequest {
         instances: vec![pb::Instance {
             name: "nodes/there/instances/i1".into(),
             service: "services/hello".into(),
             version: 1,
             ..Default::default()
         }],
-        ..Default::default()
+        ..report("there")
     };
-    two.feed()
-        .report_node_status(report)
-        .await
-        .expect("accepted");
+    two.ok(status).await;
     for harness in [&one, &two] {
         eventually("both nodes are known", || async {
             let nodes = nodes(harness).await;
@@ -111,32 +99,17 @@ async fn each_replica_knows_the_nodes_of_all() {
             (answer.nodes_total, answer.nodes_applied) == (2, 2)
         })
         .await;
-        let instances = harness
-            .nodes()
-            .list_instances(pb::ListInstancesRequest {
-                parent: "nodes/-".into(),
-                ..Default::default()
-            })
-            .await
-            .expect("instances")
-            .into_inner()
-            .instances;
-        assert_eq!(instances.len(), 1);
+        let all = pb::ListInstancesRequest {
+            parent: "nodes/-".into(),
+            ..Default::default()
+        };
+        assert_eq!(harness.ok(all).await.instances.len(), 1);
     }
     // A name is unique among the nodes of all replicas.
     let mut rival = FeedClient::open(&one).await;
-    let hello = pb::Hello {
-        protocol: 1,
-        node: Some(pb::NodeIdentity {
-            id: "another-id".into(),
-            ..identity("there")
-        }),
-        boot_id: "boot-1".into(),
-        have: None,
-    };
-    rival
-        .send(pb::stream_routes_request::Message::Hello(hello))
-        .await;
+    let mut hello = hello("there", None);
+    hello.node.as_mut().expect("set").id = "another-id".into();
+    rival.send(Request::Hello(hello)).await;
     let refused = rival.receive().await.expect_err("the name is taken");
     assert_eq!(refused.code(), Code::AlreadyExists, "{refused}");
     // A disconnected node is stale on both.
@@ -165,16 +138,14 @@ async fn a_verification_covers_the_nodes_of_both_replicas() {
         nodes(&one).await.len() == 1
     })
     .await;
-    let request = pb::VerifyVersionRequest {
-        name: "services/hello/versions/1".into(),
-        ..Default::default()
-    };
-    let asked = one.catalog().verify_version(request).await;
-    let asked = asked.expect("asked").into_inner();
+    let asked = one
+        .ok(pb::VerifyVersionRequest {
+            name: "services/hello/versions/1".into(),
+            ..Default::default()
+        })
+        .await;
     let order = asked.verification.expect("a verification");
-    let report = pb::ReportNodeStatusRequest {
-        node: Some(identity("there")),
-        boot_id: "boot-1".into(),
+    let status = pb::ReportNodeStatusRequest {
         versions: vec![pb::VersionReport {
             service_uid: service.uid.clone(),
             version_uid: asked.uid.clone(),
@@ -186,12 +157,9 @@ async fn a_verification_covers_the_nodes_of_both_replicas() {
             }),
             ..Default::default()
         }],
-        ..Default::default()
+        ..report("there")
     };
-    two.feed()
-        .report_node_status(report)
-        .await
-        .expect("accepted");
+    two.ok(status).await;
     eventually("the version is verified", || async {
         let version = one.get_version("services/hello/versions/1").await;
         version.verification.expect("a verification").state() == State::Verified

@@ -67,22 +67,12 @@ async fn a_new_database_gets_no_backup() {
 }
 
 async fn assert_history(harness: &Harness) {
-    let services = harness
-        .catalog()
-        .list_services(pb::ListServicesRequest::default())
-        .await
-        .expect("services")
-        .into_inner()
-        .services;
+    let all = pb::ListServicesRequest::default();
+    let services = harness.ok(all).await.services;
     let names: Vec<_> = services.iter().map(|service| &*service.name).collect();
     assert_eq!(names, ["services/hello", "services/idle"]);
     assert_eq!(services[0].hosts, ["shop.example.com"]);
-    let request = pb::ListVersionsRequest {
-        parent: "services/hello".into(),
-        ..Default::default()
-    };
-    let versions = harness.catalog().list_versions(request).await;
-    let versions = versions.expect("versions").into_inner().versions;
+    let versions = harness.versions("hello").await;
     let images: Vec<_> = versions
         .iter()
         .map(|version| {
@@ -98,14 +88,16 @@ async fn assert_history(harness: &Harness) {
             (1, "hello:1")
         ]
     );
+    // Nothing kept an unverified version from traffic then, so all may get a share.
+    let carried = versions.iter().all(|version| version.carried_traffic);
+    assert!(carried, "versions of an existing database are exempt");
     let spec = versions[2].spec.as_ref().expect("a spec");
     assert_eq!((spec.port, &*spec.env["GREETING"]), (8080, "one"));
     let request = pb::ListTrafficRevisionsRequest {
         parent: "services/hello/traffic".into(),
         ..Default::default()
     };
-    let history = harness.traffic().list_traffic_revisions(request).await;
-    let history = history.expect("history").into_inner().revisions;
+    let history = harness.ok(request).await.revisions;
     let splits: Vec<_> = history
         .iter()
         .map(|revision| {

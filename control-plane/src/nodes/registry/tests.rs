@@ -13,6 +13,12 @@ fn node_name(name: &str) -> NodeName {
     NodeName::parse(name).expect("a label")
 }
 
+/// Connects a node that must be accepted.
+fn connect(registry: &mut Registry, id: &str, name: &str, boot: &str, seconds: u64) -> StreamId {
+    let connected = registry.connect(identity(id, name), boot.into(), at(seconds));
+    connected.expect("the name is free")
+}
+
 fn at(seconds: u64) -> Timestamp {
     Timestamp::default().plus(Duration::from_secs(seconds))
 }
@@ -20,39 +26,23 @@ fn at(seconds: u64) -> Timestamp {
 #[test]
 fn a_connected_nodes_name_is_taken_and_a_stale_ones_is_free() {
     let mut registry = Registry::default();
-    let first = registry
-        .connect(identity("1", "a"), "b".into(), at(0))
-        .expect("free");
+    let first = connect(&mut registry, "1", "a", "b", 0);
     let taken = registry.connect(identity("2", "a"), "b".into(), at(1));
-    assert_eq!(
-        taken,
-        Err(NameTaken {
-            name: node_name("a")
-        })
-    );
-    let report = registry.report(identity("2", "a"), "b".into(), NodeReport::default(), at(1));
+    let name = node_name("a");
+    assert_eq!(taken, Err(NameTaken { name }));
+    let report = registry.report(&identity("2", "a"), "b", NodeReport::default(), at(1));
     assert!(report.is_err());
     assert!(registry.disconnect("1", first, at(2)));
-    registry
-        .connect(identity("2", "a"), "b".into(), at(3))
-        .expect("the name is free");
-    let ids: Vec<_> = registry
-        .nodes()
-        .iter()
-        .map(|node| node.identity.id.clone())
-        .collect();
+    connect(&mut registry, "2", "a", "b", 3);
+    let ids: Vec<_> = registry.nodes().iter().map(|n| &*n.identity.id).collect();
     assert_eq!(ids, ["2"]);
 }
 
 #[test]
 fn the_end_of_a_replaced_stream_is_ignored() {
     let mut registry = Registry::default();
-    let old = registry
-        .connect(identity("1", "a"), "b".into(), at(0))
-        .expect("free");
-    let new = registry
-        .connect(identity("1", "a"), "b".into(), at(1))
-        .expect("the same node");
+    let old = connect(&mut registry, "1", "a", "b", 0);
+    let new = connect(&mut registry, "1", "a", "b", 1);
     assert!(!registry.disconnect("1", old, at(2)));
     registry.record_rejected("1", old, None, "late".into());
     let node = registry.by_name(&node_name("a")).expect("known");
@@ -63,45 +53,25 @@ fn the_end_of_a_replaced_stream_is_ignored() {
 #[test]
 fn a_new_boot_clears_the_report() {
     let mut registry = Registry::default();
-    let report = |registry: &mut Registry, boot: &str| {
-        registry
-            .report(
-                identity("1", "a"),
-                boot.into(),
-                NodeReport::default(),
-                at(0),
-            )
-            .expect("free");
+    connect(&mut registry, "1", "a", "b1", 0);
+    let (node, report) = (identity("1", "a"), NodeReport::default());
+    registry
+        .report(&node, "b1", report, at(0))
+        .expect("connected");
+    let has_report = |registry: &Registry| {
+        let node = registry.by_name(&node_name("a"));
+        node.expect("known").report.is_some()
     };
-    report(&mut registry, "b1");
-    registry
-        .connect(identity("1", "a"), "b1".into(), at(1))
-        .expect("the same node");
-    assert!(
-        registry
-            .by_name(&node_name("a"))
-            .expect("known")
-            .report
-            .is_some()
-    );
-    registry
-        .connect(identity("1", "a"), "b2".into(), at(1))
-        .expect("the same node");
-    assert!(
-        registry
-            .by_name(&node_name("a"))
-            .expect("known")
-            .report
-            .is_none()
-    );
+    connect(&mut registry, "1", "a", "b1", 1);
+    assert!(has_report(&registry));
+    connect(&mut registry, "1", "a", "b2", 1);
+    assert!(!has_report(&registry));
 }
 
 #[test]
 fn a_stale_node_is_forgotten_and_a_connected_one_never() {
     let mut registry = Registry::default();
-    let stream = registry
-        .connect(identity("1", "a"), "b".into(), at(0))
-        .expect("free");
+    let stream = connect(&mut registry, "1", "a", "b", 0);
     assert!(!registry.forget_stale(at(100_000)));
     registry.disconnect("1", stream, at(100_000));
     assert!(!registry.forget_stale(at(100_299)));
@@ -114,9 +84,7 @@ fn propagation_counts_connected_nodes_of_the_epoch_only() {
     let mut registry = Registry::default();
     let cursor = |epoch: &str, revision| Cursor::new(epoch, revision, [0; 32]);
     let stream = |registry: &mut Registry, name: &str, applied: Option<Cursor>| {
-        let stream = registry
-            .connect(identity(name, name), "b".into(), at(0))
-            .expect("free");
+        let stream = connect(registry, name, name, "b", 0);
         if let Some(applied) = applied {
             registry.record_applied(name, stream, applied, Vec::new());
         }
@@ -144,40 +112,27 @@ fn propagation_counts_connected_nodes_of_the_epoch_only() {
 #[test]
 fn the_replica_a_node_connected_to_last_is_right() {
     let mut registry = Registry::default();
-    let here = registry
-        .connect(identity("1", "a"), "b".into(), at(10))
-        .expect("free");
+    let here = connect(&mut registry, "1", "a", "b", 10);
     let peer_entry = |connected, connect, seen| {
         let mut node = NodeEntry::new(identity("1", "a"), "b".into(), at(0));
         node.connect_time = Some(at(connect));
         node.rejection = Some("from the peer".into());
         BTreeMap::from([("1".to_owned(), node.into_peer_node(connected, at(seen)))])
     };
-    let from_peer = |registry: &Registry| {
+    let with_peer = |registry: &mut Registry, connected, connect, seen| {
+        registry.set_peer_nodes(peer_entry(connected, connect, seen));
         let node = registry.by_name(&node_name("a")).expect("known");
         (node.rejection.is_some(), node.is_connected())
     };
-    registry.set_peer_nodes(peer_entry(true, 5, 11));
-    assert_eq!(from_peer(&registry), (false, true), "connected here later");
-    registry.set_peer_nodes(peer_entry(true, 20, 20));
-    assert_eq!(
-        from_peer(&registry),
-        (true, true),
-        "connected to the peer later"
-    );
+    let found = with_peer(&mut registry, true, 5, 11);
+    assert_eq!(found, (false, true), "connected here later");
+    let found = with_peer(&mut registry, true, 20, 20);
+    assert_eq!(found, (true, true), "connected to the peer later");
     registry.disconnect("1", here, at(21));
-    registry.set_peer_nodes(peer_entry(true, 5, 22));
-    assert_eq!(
-        from_peer(&registry),
-        (true, true),
-        "connected to the peer only"
-    );
-    registry.set_peer_nodes(peer_entry(false, 5, 22));
-    assert_eq!(
-        from_peer(&registry),
-        (false, false),
-        "stale; last connected here"
-    );
+    let found = with_peer(&mut registry, true, 5, 22);
+    assert_eq!(found, (true, true), "connected to the peer only");
+    let found = with_peer(&mut registry, false, 5, 22);
+    assert_eq!(found, (false, false), "stale; last connected here");
 }
 
 #[test]
@@ -189,16 +144,10 @@ fn a_name_used_by_a_peers_node_is_taken() {
     };
     registry.set_peer_nodes(peer_entry(true));
     let taken = registry.connect(identity("2", "a"), "b".into(), at(1));
-    assert_eq!(
-        taken,
-        Err(NameTaken {
-            name: node_name("a")
-        })
-    );
+    let name = node_name("a");
+    assert_eq!(taken, Err(NameTaken { name }));
     registry.set_peer_nodes(peer_entry(false));
-    registry
-        .connect(identity("2", "a"), "b".into(), at(2))
-        .expect("the name's node is stale");
+    connect(&mut registry, "2", "a", "b", 2);
     let ids: Vec<_> = registry.nodes().iter().map(|n| &*n.identity.id).collect();
     assert_eq!(ids, ["2"], "one node per name");
 }
@@ -223,11 +172,10 @@ proptest! {
                     }
                 }
                 1 => {
-                    let renamed = registry.report(
-                        NodeIdentity { id: id.clone(), name: name.clone(), version: String::new() }, "b".into(), NodeReport::default(), at(tick));
-                    if let (Ok(()), Some(entry)) = (renamed, live.get_mut(&id)) {
-                        entry.0 = name;
-                    }
+                    let holds = live.get(&id).is_some_and(|(held, _)| *held == name);
+                    let node = NodeIdentity { id, name, version: String::new() };
+                    let counted = registry.report(&node, "b", NodeReport::default(), at(tick));
+                    prop_assert_eq!(counted.is_ok(), holds);
                 }
                 _ => {
                     if let Some((_, stream)) = live.remove(&id) {
@@ -241,4 +189,69 @@ proptest! {
             prop_assert_eq!(connected, live.len());
         }
     }
+}
+
+/// A report counts only from the id, boot id and name of an open stream, here or at a peer.
+#[test]
+fn a_report_counts_only_from_the_holder_of_the_stream() {
+    let mut registry = Registry::default();
+    let report = |registry: &mut Registry, id: &str, name: &str, boot: &str, seconds| {
+        let report = NodeReport::default();
+        let counted = registry.report(&identity(id, name), boot, report, at(seconds));
+        counted.is_ok()
+    };
+    assert!(!report(&mut registry, "1", "a", "b1", 0), "never connected");
+    assert!(
+        registry.nodes().is_empty(),
+        "a refused report leaves nothing"
+    );
+    let stream = connect(&mut registry, "1", "a", "b1", 1);
+    assert!(report(&mut registry, "1", "a", "b1", 2));
+    for (id, name, boot) in [("2", "a", "b1"), ("1", "b", "b1"), ("1", "a", "b2")] {
+        assert!(
+            !report(&mut registry, id, name, boot, 3),
+            "{id} {name} {boot}"
+        );
+    }
+    registry.disconnect("1", stream, at(4));
+    assert!(!report(&mut registry, "1", "a", "b1", 5), "disconnected");
+
+    let peer = |connected| {
+        let node = NodeEntry::new(identity("3", "c"), "b".into(), at(0));
+        BTreeMap::from([("3".to_owned(), node.into_peer_node(connected, at(6)))])
+    };
+    let reported = |registry: &Registry| {
+        let node = registry.by_name(&node_name("c")).expect("known");
+        node.report.as_ref().map(|(time, _)| *time)
+    };
+    registry.set_peer_nodes(peer(true));
+    assert!(
+        report(&mut registry, "3", "c", "b", 7),
+        "a stream to a peer"
+    );
+    registry.set_peer_nodes(peer(true));
+    assert_eq!(
+        reported(&registry),
+        Some(at(7)),
+        "kept over the next reading"
+    );
+    registry.set_peer_nodes(peer(false));
+    assert!(!report(&mut registry, "3", "c", "b", 8), "it left the peer");
+}
+
+#[test]
+fn a_node_ahead_of_the_database_is_pending_until_it_applies() {
+    let mut registry = Registry::default();
+    let stream = connect(&mut registry, "1", "a", "b", 0);
+    let cursor = |revision| Cursor::new("e", revision, [0; 32]);
+    assert!(registry.record_ahead("1", stream, cursor(9)));
+    assert!(!registry.record_ahead("1", stream, cursor(9)), "told once");
+    registry.disconnect("1", stream, at(1));
+    let found = registry.propagation("e", 3);
+    assert_eq!(found.pending, [node_name("a")]);
+    assert_eq!(found.ahead, [node_name("a")]);
+    assert_eq!(registry.propagation("new", 3).ahead, [], "a new epoch");
+    let stream = connect(&mut registry, "1", "a", "b", 2);
+    registry.record_applied("1", stream, cursor(3), Vec::new());
+    assert_eq!(registry.propagation("e", 3).ahead, []);
 }

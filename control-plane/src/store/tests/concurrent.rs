@@ -1,6 +1,5 @@
 use std::collections::BTreeSet;
 
-use super::super::Since;
 use super::super::entity::route_changes;
 use super::super::write::WriteOutcome;
 use tracing::Span;
@@ -30,13 +29,13 @@ async fn revisions_have_no_gaps_and_follow_commits() {
             tokio::spawn(async move {
                 let mut seen = Vec::new();
                 let own = format!("s{writer}");
-                let made = store.create_service(new_service(&own, &[]), plain()).await;
+                let made = make(&store, &own, &[], plain()).await;
                 seen.push(made.unwrap().revision);
                 for _ in 0..EACH {
-                    let refused = store.create_service(new_service(&own, &[]), plain()).await;
+                    let refused = make(&store, &own, &[], plain()).await;
                     assert!(refused.is_err(), "the name is taken");
                     let made = store
-                        .create_version(&id("shared"), spec("hello:1"), plain())
+                        .create_version(&id("shared"), spec("hello:1"), None, plain())
                         .await
                         .unwrap();
                     // An acknowledged write is visible to later readers.
@@ -57,9 +56,7 @@ async fn revisions_have_no_gaps_and_follow_commits() {
     }
     let last = 1 + WRITERS * (EACH + 1);
     assert!(all.iter().copied().eq(2..=last));
-    let Since::Changes(changes) = store.changes_since(0).await.unwrap() else {
-        panic!("the start is known");
-    };
+    let changes = changes_since(&store, 0).await;
     assert!(changes.changes.iter().map(|c| c.revision).eq(1..=last));
     let versions = store
         .list_versions(&id("shared"), 1000, None)
@@ -82,8 +79,7 @@ async fn one_of_many_equal_requests_creates_the_service() {
         .map(|_| {
             let store = store.clone();
             tokio::spawn(async move {
-                store
-                    .create_service(new_service("hello", &[]), with_request_id("same"))
+                make(&store, "hello", &[], with_request_id("same"))
                     .await
                     .unwrap()
             })
@@ -172,7 +168,7 @@ async fn a_failed_deferred_insert_fails_only_its_own_write() {
         tokio::spawn(async move {
             if turn % 3 > 0 {
                 let service = id("shared");
-                let made = store.create_version(&service, spec("hello:1"), plain());
+                let made = store.create_version(&service, spec("hello:1"), None, plain());
                 made.await.expect("another write failed");
                 return true;
             }
@@ -203,7 +199,7 @@ async fn a_lone_write_that_fails_at_commit_changes_nothing() {
         assert!(twice.is_err(), "a duplicate revision was accepted");
         assert_eq!(head(&store).await, before);
         let service = id("alone");
-        let made = store.create_version(&service, spec("hello:1"), plain());
+        let made = store.create_version(&service, spec("hello:1"), None, plain());
         assert_eq!(made.await.expect("the writer recovered").revision, 2 + turn);
         assert_rebuilt(&store).await;
     }

@@ -40,7 +40,9 @@ async fn a_full_disk_refuses_writes_whole_and_is_survived() {
                     ..VersionSpecInput::default()
                 };
                 let spec = VersionSpec::new("spec", input, &mut Violations::new()).unwrap();
-                store.create_version(&id("hello"), spec, plain()).await
+                store
+                    .create_version(&id("hello"), spec, None, plain())
+                    .await
             })
         })
         .collect();
@@ -62,10 +64,7 @@ async fn a_full_disk_refuses_writes_whole_and_is_survived() {
     assert_eq!(head(&store).await.revision, before.revision + kept);
     assert_rebuilt(&store).await;
     pragma(&store, "PRAGMA max_page_count = 4294967294").await;
-    let written = store
-        .create_service(new_service("after", &[]), plain())
-        .await
-        .unwrap();
+    let written = make(&store, "after", &[], plain()).await.unwrap();
     assert_eq!(written.revision, before.revision + kept + 1);
     assert_rebuilt(&store).await;
 }
@@ -86,7 +85,7 @@ async fn two_stores_on_one_database_are_never_busy_and_skip_no_revision() {
                 let mut revisions = Vec::new();
                 for _ in 0..EACH {
                     let made = store
-                        .create_version(&id("shared"), spec("hello:1"), plain())
+                        .create_version(&id("shared"), spec("hello:1"), None, plain())
                         .await;
                     revisions.push(made.expect("never busy").revision);
                 }

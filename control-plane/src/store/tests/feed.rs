@@ -1,5 +1,5 @@
+use super::super::RouteOp;
 use super::super::write::{MIN_CHANGES_KEPT, WriteOutcome};
-use super::super::{RouteOp, Since};
 use tracing::Span;
 
 use super::*;
@@ -11,15 +11,10 @@ async fn a_delta_holds_what_changed_since() {
     let other = create(&store, "other").await;
     let start = head(&store).await;
     add_version(&store, "hello").await;
-    set_traffic(&store, "hello", &[(1, 100, "")]).await.unwrap();
-    store
-        .delete_service(&id("other"), None, plain())
-        .await
-        .unwrap();
+    route_to(&store, "hello", &[(1, 100, "")]).await;
+    delete(&store, "other").await;
 
-    let Since::Changes(delta) = store.changes_since(start.revision).await.unwrap() else {
-        panic!("the start is known");
-    };
+    let delta = changes_since(&store, start.revision).await;
     assert_eq!(delta.head, head(&store).await);
     let log: Vec<_> = delta
         .changes
@@ -47,9 +42,7 @@ async fn a_delta_holds_what_changed_since() {
         store.changes_since(6).await.unwrap(),
         Since::Ahead(_)
     ));
-    let Since::Changes(nothing) = store.changes_since(5).await.unwrap() else {
-        panic!("the head is known");
-    };
+    let nothing = changes_since(&store, 5).await;
     assert!(nothing.changes.is_empty() && nothing.routes.is_empty());
 }
 
@@ -61,12 +54,7 @@ async fn subscribers_learn_of_commits() {
     create(&store, "hello").await;
     assert!(revisions.has_changed().unwrap());
     assert_eq!(*revisions.borrow_and_update(), 1);
-    assert!(
-        store
-            .create_service(new_service("hello", &[]), plain())
-            .await
-            .is_err()
-    );
+    assert!(make(&store, "hello", &[], plain()).await.is_err());
     assert!(!revisions.has_changed().unwrap());
 }
 
@@ -137,7 +125,7 @@ async fn compaction_happens_by_itself() {
     let how = WriteOptions::at(later(2 * 60 * 60));
     for _ in 0..256 {
         store
-            .create_version(&id("hello"), spec("hello:1"), how.clone())
+            .create_version(&id("hello"), spec("hello:1"), None, how.clone())
             .await
             .unwrap();
     }

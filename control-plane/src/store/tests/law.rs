@@ -1,10 +1,8 @@
-use std::collections::BTreeSet;
-
 use proptest::prelude::*;
 
-use crate::domain::{ImageDigest, NodeName, NodeOutcome, ServicePatch, VerificationEvent};
+use crate::domain::{NodeOutcome, RollbackTo, ServicePatch};
 
-use super::super::{RouteOp, Since};
+use super::super::RouteOp;
 use super::*;
 
 /// One write, most often of an existing resource.
@@ -28,9 +26,9 @@ const SERVICES: [&str; 3] = ["a", "b", "c"];
 const HOSTS: [&str; 5] = [
     "x.example",
     "y.example",
-    "c.localhost",
-    "t1--a.localhost",
-    "t2--b.localhost",
+    "z.example",
+    "c.x.example",
+    "t1--a.x.example",
 ];
 const TAGS: [&str; 3] = ["", "t1", "t2"];
 
@@ -89,7 +87,7 @@ async fn perform(store: &Store, op: Op) {
         }
         Op::CreateVersion(s) => {
             let _ = store
-                .create_version(&id(SERVICES[s]), spec("hello:1"), plain())
+                .create_version(&id(SERVICES[s]), spec("hello:1"), None, plain())
                 .await;
         }
         Op::DeleteVersion(s, v) => {
@@ -106,15 +104,13 @@ async fn perform(store: &Store, op: Op) {
         }
         Op::Rollback(s, to) => {
             let note = ChangeNote::default();
+            let to = to.map_or(RollbackTo::Previous, RollbackTo::Revision);
             let _ = store
                 .rollback_traffic(&id(SERVICES[s]), to, None, note, plain())
                 .await;
         }
         Op::Verify(s, v) => {
-            let nodes = BTreeSet::from([
-                NodeName::parse("n1").unwrap(),
-                NodeName::parse("n2").unwrap(),
-            ]);
+            let nodes = asked(&["n1", "n2"]);
             let run = format!("run{v}");
             let _ = store
                 .begin_verification(&id(SERVICES[s]), number(v), run, nodes, later(10), plain())
@@ -137,18 +133,12 @@ async fn perform(store: &Store, op: Op) {
                 2 => (VerificationEvent::Disconnected { node }, START),
                 _ => (VerificationEvent::Tick, later(11)),
             };
-            store
-                .apply_verification(&version.uid, event, now)
-                .await
-                .unwrap();
+            apply(store, &version, event, now).await;
         }
         Op::Digest(s, v) => {
             if let Ok(version) = store.get_version(&id(SERVICES[s]), number(v)).await {
                 let digest = ImageDigest::parse(format!("sha256:{:064x}", v)).unwrap();
-                store
-                    .set_image_digest(&version.uid, digest, START)
-                    .await
-                    .unwrap();
+                resolve(store, &version, digest).await;
             }
         }
         Op::CheckOnly(s) => {

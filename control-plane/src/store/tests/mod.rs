@@ -21,12 +21,15 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::domain::{
-    ChangeNote, Domain, HostName, Labels, RequestId, Service, ServiceId, Settings, TargetInput,
-    Timestamp, Traffic, TrafficSplit, Version, VersionNumber, VersionSpec, VersionSpecInput,
-    Violations,
+    ChangeNote, Domain, HostName, ImageDigest, Labels, NodeName, RequestId, Service, ServiceId,
+    Settings, TargetInput, Timestamp, Traffic, TrafficRevision, TrafficSplit, VerificationEvent,
+    VerifyNodes, Version, VersionNumber, VersionSpec, VersionSpecInput, Violations,
 };
 
-use super::{Error, FeedSource, Head, NewService, Store, StoreOptions, WriteOptions, Written};
+use super::{
+    Changes, Error, FeedSource, Head, NewService, Page, Since, Store, StoreOptions, WriteOptions,
+    Written,
+};
 
 /// The time of most writes.
 const START: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
@@ -147,14 +150,32 @@ fn split(service: &str, targets: &[(i32, u32, &str)]) -> TrafficSplit {
     TrafficSplit::new("targets", &id(service), inputs, &mut Violations::new()).unwrap()
 }
 
+async fn make(
+    store: &Store,
+    name: &str,
+    hosts: &[&str],
+    how: WriteOptions,
+) -> Result<Written<Service>, Error> {
+    store.create_service(new_service(name, hosts), how).await
+}
+
 async fn create(store: &Store, name: &str) -> Service {
-    let new = new_service(name, &[]);
-    store.create_service(new, plain()).await.unwrap().resource
+    make(store, name, &[], plain()).await.unwrap().resource
+}
+
+async fn set_hosts(store: &Store, name: &str, hosts: &[&str]) -> Result<Written<Service>, Error> {
+    let patch = services::patch_hosts(hosts);
+    store.update_service(&id(name), None, patch, plain()).await
+}
+
+async fn delete(store: &Store, name: &str) {
+    let deleted = store.delete_service(&id(name), None, plain()).await;
+    deleted.unwrap();
 }
 
 async fn add_version(store: &Store, service: &str) -> Version {
     store
-        .create_version(&id(service), spec("hello:1"), plain())
+        .create_version(&id(service), spec("hello:1"), None, plain())
         .await
         .unwrap()
         .resource
@@ -169,11 +190,71 @@ async fn set_traffic(
         .update_traffic(
             &id(service),
             split(service, targets),
+            true,
             None,
             ChangeNote::default(),
             plain(),
         )
         .await
+}
+
+/// Sets traffic that must be valid.
+async fn route_to(store: &Store, service: &str, targets: &[(i32, u32, &str)]) -> Written<Traffic> {
+    set_traffic(store, service, targets).await.unwrap()
+}
+
+/// The changes after a revision, which the log must still hold.
+async fn changes_since(store: &Store, revision: i64) -> Changes {
+    match store.changes_since(revision).await.unwrap() {
+        Since::Changes(delta) => delta,
+        other => panic!("{revision} is unknown: {other:?}"),
+    }
+}
+
+/// A version of the service `hello`.
+async fn read_version(store: &Store, n: i32) -> Version {
+    store.get_version(&id("hello"), number(n)).await.unwrap()
+}
+
+/// The traffic history of the service `hello`, newest first.
+async fn list_history(store: &Store, limit: u32, before: Option<i32>) -> Page<TrafficRevision> {
+    let hello = id("hello");
+    let page = store.list_traffic_revisions(&hello, limit, before);
+    page.await.unwrap()
+}
+
+/// A store with the service `hello` and its first version.
+async fn with_version() -> (Store, Version) {
+    let store = memory().await;
+    create(&store, "hello").await;
+    let version = add_version(&store, "hello").await;
+    (store, version)
+}
+
+async fn apply(
+    store: &Store,
+    version: &Version,
+    event: VerificationEvent,
+    now: Timestamp,
+) -> Written<Version> {
+    let applied = store.apply_verification(&version.uid, event, now).await;
+    applied.unwrap()
+}
+
+async fn resolve(store: &Store, version: &Version, digest: ImageDigest) -> Written<Version> {
+    let stored = store.set_image_digest(&version.uid, digest, 0, START).await;
+    stored.unwrap()
+}
+
+/// The run of these nodes, all of which have to verify the version.
+fn asked(nodes: &[&str]) -> VerifyNodes {
+    VerifyNodes {
+        nodes: nodes
+            .iter()
+            .map(|name| NodeName::parse(*name).unwrap())
+            .collect(),
+        ..VerifyNodes::default()
+    }
 }
 
 /// Asserts that the stored table equals a rebuild from the rows.

@@ -17,9 +17,7 @@ async fn acknowledged_writes_survive_a_reopening() {
     let store = disk.open().await;
     create(&store, "hello").await;
     add_version(&store, "hello").await;
-    set_traffic(&store, "hello", &[(1, 100, "next")])
-        .await
-        .unwrap();
+    route_to(&store, "hello", &[(1, 100, "next")]).await;
     let before = (
         store.load_table().await.unwrap(),
         store.get_service(&id("hello")).await.unwrap(),
@@ -159,9 +157,7 @@ async fn another_domain_moves_the_hosts_in_a_new_epoch() {
     let store = disk.open().await;
     create(&store, "hello").await;
     add_version(&store, "hello").await;
-    set_traffic(&store, "hello", &[(1, 100, "next")])
-        .await
-        .unwrap();
+    route_to(&store, "hello", &[(1, 100, "next")]).await;
     let before = head(&store).await;
     store.close().await.unwrap();
     let moved = StoreOptions {
@@ -174,13 +170,9 @@ async fn another_domain_moves_the_hosts_in_a_new_epoch() {
     let route = route_text(&store, "hello").await;
     assert!(route.contains("next--hello.apps.example"), "{route}");
     assert!(!route.contains("localhost"), "{route}");
-    let taken = store
-        .create_service(new_service("b", &["next--hello.apps.example"]), plain())
-        .await;
-    assert!(matches!(taken, Err(Error::HostTaken { .. })));
-    let free = store
-        .create_service(new_service("b", &["hello.localhost"]), plain())
-        .await;
+    let taken = make(&store, "b", &["next--hello.apps.example"], plain()).await;
+    assert!(matches!(taken, Err(Error::Invalid(_))));
+    let free = make(&store, "b", &["hello.localhost"], plain()).await;
     assert!(free.is_ok());
     assert_rebuilt(&store).await;
 }
@@ -206,9 +198,7 @@ async fn a_version_stored_before_there_were_limits_is_read_and_keeps_the_epoch()
     let store = Store::open(with_encoder()).await.unwrap();
     create(&store, "hello").await;
     add_version(&store, "hello").await;
-    set_traffic(&store, "hello", &[(1, 100, "next")])
-        .await
-        .unwrap();
+    route_to(&store, "hello", &[(1, 100, "next")]).await;
     let old = r#"{"image":"hello:1","port":null,"env":{},"command":[],"args":[],"cpu_millis":1000,"memory_bytes":536870912,"readiness":"Tcp","pull_policy":"Missing"}"#;
     let writer = &store.inner.connections.writer;
     let age = format!("UPDATE versions SET spec = '{old}'");
@@ -218,7 +208,7 @@ async fn a_version_stored_before_there_were_limits_is_read_and_keeps_the_epoch()
     store.close().await.unwrap();
     let store = Store::open(with_encoder()).await.unwrap();
     assert_eq!(head(&store).await, before);
-    let version = store.get_version(&id("hello"), number(1)).await.unwrap();
+    let version = read_version(&store, 1).await;
     assert_eq!(version.spec, spec("hello:1"));
     assert_rebuilt(&store).await;
 }
@@ -237,9 +227,10 @@ async fn a_thousand_services_open_within_a_second() {
                     INSERT INTO services SELECT printf('%08x-0000-7000-8000-000000000000', i), 's' || i, '[]', '{}', '{}', \
                     1, 0, 0, 0, 2, 1, 0, 0, '[{\"version\":1,\"percent\":100,\"tag\":null}]', NULL FROM n";
                 tx.db.execute_unprepared(fill).await?;
-                let fill = "INSERT INTO versions SELECT substr(uid, 1, 35) || '1', uid, 1, \
+                let fill = "INSERT INTO versions (uid, service_uid, number, spec, image_digest, etag, create_time, \
+                    verification, verify_deadline) SELECT substr(uid, 1, 35) || '1', uid, 1, \
                     '{\"image\":\"hello:1\",\"port\":null,\"cpu_millis\":1000,\"memory_bytes\":536870912}', \
-                    NULL, 1, 0, NULL, NULL FROM services";
+                    NULL, 1, 0, NULL, NULL, 1, NULL, 0 FROM services";
                 tx.db.execute_unprepared(fill).await?;
                 tx.rebuild_table().await?;
                 Ok(super::super::write::WriteOutcome::Changed(()))

@@ -1,11 +1,8 @@
 use std::collections::BTreeSet;
 
-use crate::domain::{
-    ServicePatch, ServiceState, SettingsField, SettingsInput, SettingsPatch, Violations,
-};
+use crate::domain::{ServicePatch, SettingsField, SettingsInput, SettingsPatch, Violations};
 
 use super::super::RouteOp;
-use super::super::Since;
 use super::*;
 
 fn patch_settings(fields: &[SettingsField], input: SettingsInput) -> ServicePatch {
@@ -36,7 +33,7 @@ async fn a_service_reads_back_as_written() {
     assert_eq!(service, made.resource);
     assert_eq!(service.default_host, host("hello.localhost"));
     assert_eq!(service.hosts, [host("b.example"), host("a.example")]);
-    assert_eq!(service.state, ServiceState::NoTraffic);
+    assert!(service.in_traffic.is_empty());
     assert_eq!(service.revision, 1);
     assert_eq!(service.create_time, START);
     assert_rebuilt(&store).await;
@@ -60,7 +57,7 @@ async fn not_found_errors_name_the_resource() {
             .await
             .unwrap_err(),
         store
-            .create_version(&id("nobody"), spec("a"), plain())
+            .create_version(&id("nobody"), spec("a"), None, plain())
             .await
             .unwrap_err(),
         store.get_traffic(&id("nobody")).await.unwrap_err(),
@@ -75,9 +72,7 @@ async fn not_found_errors_name_the_resource() {
 async fn a_name_is_taken_once() {
     let store = memory().await;
     create(&store, "hello").await;
-    let again = store
-        .create_service(new_service("hello", &[]), plain())
-        .await;
+    let again = make(&store, "hello", &[], plain()).await;
     assert!(matches!(again, Err(Error::AlreadyExists { .. })));
     assert_eq!(head(&store).await.revision, 1);
 }
@@ -158,14 +153,9 @@ async fn a_recreated_service_has_a_new_identity() {
     let first = create(&store, "hello").await;
     let old_version = add_version(&store, "hello").await;
     add_version(&store, "hello").await;
-    set_traffic(&store, "hello", &[(1, 100, "t")])
-        .await
-        .unwrap();
+    route_to(&store, "hello", &[(1, 100, "t")]).await;
     let base = head(&store).await.revision;
-    store
-        .delete_service(&id("hello"), None, plain())
-        .await
-        .unwrap();
+    delete(&store, "hello").await;
     assert_rebuilt(&store).await;
     assert_eq!(head(&store).await.digest, [0; 32]);
     let second = create(&store, "hello").await;
@@ -178,15 +168,10 @@ async fn a_recreated_service_has_a_new_identity() {
     assert_eq!(new_version.number, number(1));
     assert_ne!(old_version.uid, new_version.uid);
     assert!(store.get_version(&id("hello"), number(2)).await.is_err());
-    let history = store
-        .list_traffic_revisions(&id("hello"), 10, None)
-        .await
-        .unwrap();
+    let history = list_history(&store, 10, None).await;
     assert!(history.items.is_empty());
 
-    let Since::Changes(changes) = store.changes_since(base).await.unwrap() else {
-        panic!("the start is known");
-    };
+    let changes = changes_since(&store, base).await;
     let ops: Vec<_> = changes
         .changes
         .iter()
@@ -207,12 +192,10 @@ async fn a_recreated_service_has_a_new_identity() {
 #[tokio::test]
 async fn a_repeated_create_answers_as_the_first() {
     let store = memory().await;
-    let first = store
-        .create_service(new_service("hello", &["x.example"]), with_request_id("r1"))
+    let first = make(&store, "hello", &["x.example"], with_request_id("r1"))
         .await
         .unwrap();
-    let again = store
-        .create_service(new_service("hello", &["x.example"]), with_request_id("r1"))
+    let again = make(&store, "hello", &["x.example"], with_request_id("r1"))
         .await
         .unwrap();
     assert!(again.replayed);
@@ -220,8 +203,7 @@ async fn a_repeated_create_answers_as_the_first() {
     assert_eq!(again.revision, first.revision);
     assert_eq!(head(&store).await.revision, 1);
 
-    let other = store
-        .create_service(new_service("hello", &["y.example"]), with_request_id("r1"))
+    let other = make(&store, "hello", &["y.example"], with_request_id("r1"))
         .await
         .unwrap_err();
     assert!(matches!(other, Error::RequestIdReused { .. }), "{other}");
@@ -231,34 +213,22 @@ async fn a_repeated_create_answers_as_the_first() {
         now: later(24 * 60 * 60 + 1),
         ..with_request_id("r1")
     };
-    let fresh = store
-        .create_service(new_service("other", &[]), next_day)
-        .await
-        .unwrap();
+    let fresh = make(&store, "other", &[], next_day).await.unwrap();
     assert!(!fresh.replayed);
-    let taken = store
-        .create_service(new_service("other", &[]), with_request_id("r2"))
-        .await;
+    let taken = make(&store, "other", &[], with_request_id("r2")).await;
     assert!(taken.is_err());
-    let free = store
-        .create_service(new_service("third", &[]), with_request_id("r2"))
-        .await;
+    let free = make(&store, "third", &[], with_request_id("r2")).await;
     assert!(free.is_ok());
 }
 
 #[tokio::test]
 async fn a_repeat_after_the_deletion_is_not_found() {
     let store = memory().await;
-    store
-        .create_service(new_service("hello", &[]), with_request_id("r1"))
+    make(&store, "hello", &[], with_request_id("r1"))
         .await
         .unwrap();
-    store
-        .delete_service(&id("hello"), None, plain())
-        .await
-        .unwrap();
-    let again = store
-        .create_service(new_service("hello", &[]), with_request_id("r1"))
+    delete(&store, "hello").await;
+    let again = make(&store, "hello", &[], with_request_id("r1"))
         .await
         .unwrap_err();
     assert!(matches!(again, Error::NotFound { .. }), "{again}");
@@ -286,16 +256,13 @@ async fn services_are_listed_by_name_page_by_page() {
 
 #[tokio::test]
 async fn validate_only_changes_nothing() {
-    let store = memory().await;
-    create(&store, "hello").await;
-    add_version(&store, "hello").await;
+    let (store, _) = with_version().await;
     let before = (
         head(&store).await,
         store.get_service(&id("hello")).await.unwrap(),
     );
 
-    let made = store
-        .create_service(new_service("new", &["x.example"]), validate_only())
+    let made = make(&store, "new", &["x.example"], validate_only())
         .await
         .unwrap();
     assert_eq!(made.revision, before.0.revision + 1);
@@ -304,7 +271,7 @@ async fn validate_only_changes_nothing() {
         ..with_request_id("r1")
     };
     store
-        .create_version(&id("hello"), spec("a"), with_id)
+        .create_version(&id("hello"), spec("a"), None, with_id)
         .await
         .unwrap();
     store
@@ -320,6 +287,7 @@ async fn validate_only_changes_nothing() {
         .update_traffic(
             &id("hello"),
             split("hello", &[(1, 100, "t")]),
+            true,
             None,
             ChangeNote::default(),
             validate_only(),
@@ -334,9 +302,7 @@ async fn validate_only_changes_nothing() {
         .delete_service(&id("hello"), None, validate_only())
         .await
         .unwrap();
-    let refused = store
-        .create_service(new_service("hello", &[]), validate_only())
-        .await;
+    let refused = make(&store, "hello", &[], validate_only()).await;
     assert!(matches!(refused, Err(Error::AlreadyExists { .. })));
 
     let after = (
@@ -345,8 +311,7 @@ async fn validate_only_changes_nothing() {
     );
     assert_eq!(before, after);
     assert_eq!(*store.subscribe().borrow(), before.0.revision);
-    let free = store
-        .create_service(new_service("new", &["x.example"]), with_request_id("r1"))
+    let free = make(&store, "new", &["x.example"], with_request_id("r1"))
         .await
         .unwrap();
     assert!(!free.replayed);

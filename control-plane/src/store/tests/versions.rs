@@ -1,11 +1,8 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use crate::domain::{
-    ImageDigest, NodeName, NodeOutcome, Percent, VerificationEvent, VerificationState,
-};
+use crate::domain::{ImageSource, NodeOutcome, Percent, ResolvedImage, VerificationState};
 
-use super::super::RouteOp;
-use super::super::Since;
+use super::super::{Resolution, RouteOp};
 use super::*;
 
 fn node(name: &str) -> NodeName {
@@ -17,7 +14,7 @@ fn digest(digit: char) -> ImageDigest {
 }
 
 async fn begin(store: &Store, run: &str, nodes: &[&str]) -> Written<Version> {
-    let asked: BTreeSet<_> = nodes.iter().map(|name| node(name)).collect();
+    let asked = asked(nodes);
     store
         .begin_verification(
             &id("hello"),
@@ -69,22 +66,17 @@ async fn a_version_that_nothing_reaches_leaves_the_table_alone() {
     create(&store, "hello").await;
     let before = head(&store).await;
     let made = store
-        .create_version(&id("hello"), spec("hello:1"), plain())
+        .create_version(&id("hello"), spec("hello:1"), None, plain())
         .await
         .unwrap();
     let after = head(&store).await;
     assert_eq!(after.digest, before.digest);
     assert_eq!(after.revision, before.revision + 1);
     assert_eq!(made.revision, after.revision);
-    let Since::Changes(changes) = store.changes_since(before.revision).await.unwrap() else {
-        panic!("the start is known");
-    };
+    let changes = changes_since(&store, before.revision).await;
     assert_eq!(changes.changes[0].op, RouteOp::None);
     assert!(changes.routes.is_empty());
-    assert_eq!(
-        store.get_version(&id("hello"), number(1)).await.unwrap(),
-        made.resource
-    );
+    assert_eq!(read_version(&store, 1).await, made.resource);
     assert_eq!(
         store.get_service(&id("hello")).await.unwrap().revision,
         after.revision
@@ -99,7 +91,7 @@ async fn a_repeated_create_makes_one_version() {
         let store = store.clone();
         async move {
             store
-                .create_version(&id("hello"), spec(image), with_request_id("r1"))
+                .create_version(&id("hello"), spec(image), None, with_request_id("r1"))
                 .await
         }
     };
@@ -122,9 +114,7 @@ async fn a_version_in_use_stays() {
     for _ in 0..3 {
         add_version(&store, "hello").await;
     }
-    set_traffic(&store, "hello", &[(1, 100, ""), (2, 0, "next")])
-        .await
-        .unwrap();
+    route_to(&store, "hello", &[(1, 100, ""), (2, 0, "next")]).await;
     for n in [1, 2] {
         let error = store
             .delete_version(&id("hello"), number(n), None, plain())
@@ -135,11 +125,11 @@ async fn a_version_in_use_stays() {
             "{error}"
         );
     }
-    let one = store.get_version(&id("hello"), number(1)).await.unwrap();
+    let one = read_version(&store, 1).await;
     assert_eq!((one.percent, one.tags.len()), (Percent::ALL, 0));
-    let two = store.get_version(&id("hello"), number(2)).await.unwrap();
+    let two = read_version(&store, 2).await;
     assert_eq!((two.percent, two.tags[0].as_str()), (Percent::ZERO, "next"));
-    let three = store.get_version(&id("hello"), number(3)).await.unwrap();
+    let three = read_version(&store, 3).await;
     let wrong = store
         .delete_version(&id("hello"), number(3), Some(&two.etag), plain())
         .await;
@@ -153,20 +143,12 @@ async fn a_version_in_use_stays() {
 
 #[tokio::test]
 async fn the_first_digest_is_kept_and_reaches_the_route() {
-    let store = memory().await;
-    create(&store, "hello").await;
-    let version = add_version(&store, "hello").await;
-    set_traffic(&store, "hello", &[(1, 100, "")]).await.unwrap();
-    let first = store
-        .set_image_digest(&version.uid, digest('a'), START)
-        .await
-        .unwrap();
+    let (store, version) = with_version().await;
+    route_to(&store, "hello", &[(1, 100, "")]).await;
+    let first = resolve(&store, &version, digest('a')).await;
     assert_eq!(first.resource.image_digest, Some(digest('a')));
     assert_ne!(first.resource.etag, version.etag);
-    let second = store
-        .set_image_digest(&version.uid, digest('b'), START)
-        .await
-        .unwrap();
+    let second = resolve(&store, &version, digest('b')).await;
     assert_eq!(second.resource.image_digest, Some(digest('a')));
     assert_eq!(second.revision, first.revision);
     assert!(
@@ -179,9 +161,7 @@ async fn the_first_digest_is_kept_and_reaches_the_route() {
 
 #[tokio::test]
 async fn a_verification_is_in_the_route_until_it_ends() {
-    let store = memory().await;
-    create(&store, "hello").await;
-    let version = add_version(&store, "hello").await;
+    let (store, version) = with_version().await;
     let begun = begin(&store, "run", &["n1", "n2"]).await;
     let route = route_text(&store, "hello").await;
     assert!(
@@ -190,12 +170,9 @@ async fn a_verification_is_in_the_route_until_it_ends() {
     );
     assert_eq!(store.pending_verifications().await.unwrap().len(), 1);
 
-    let one = store
-        .apply_verification(&version.uid, verified("run", "n1"), START)
-        .await
-        .unwrap();
+    let one = apply(&store, &version, verified("run", "n1"), START).await;
     assert_eq!(one.revision, begun.revision, "the route has not changed");
-    let kept = store.get_version(&id("hello"), number(1)).await.unwrap();
+    let kept = read_version(&store, 1).await;
     assert_eq!(kept.verification, one.resource.verification);
     let states: BTreeMap<_, _> = kept
         .verification
@@ -207,10 +184,7 @@ async fn a_verification_is_in_the_route_until_it_ends() {
     assert_eq!(states["n1"], VerificationState::Verified);
     assert_eq!(states["n2"], VerificationState::Pending);
 
-    let two = store
-        .apply_verification(&version.uid, verified("run", "n2"), START)
-        .await
-        .unwrap();
+    let two = apply(&store, &version, verified("run", "n2"), START).await;
     assert_eq!(two.revision, begun.revision + 1);
     assert_eq!(
         two.resource.verification.as_ref().map(|v| v.state()),
@@ -228,28 +202,17 @@ async fn a_verification_is_in_the_route_until_it_ends() {
 
 #[tokio::test]
 async fn a_verification_ends_at_its_deadline_and_may_be_repeated() {
-    let store = memory().await;
-    create(&store, "hello").await;
-    let version = add_version(&store, "hello").await;
+    let (store, version) = with_version().await;
     begin(&store, "run", &["n1"]).await;
-    let early = store
-        .apply_verification(&version.uid, VerificationEvent::Tick, later(119))
-        .await
-        .unwrap();
+    let early = apply(&store, &version, VerificationEvent::Tick, later(119)).await;
     assert!(early.resource.verification.unwrap().is_pending());
-    let late = store
-        .apply_verification(&version.uid, VerificationEvent::Tick, later(120))
-        .await
-        .unwrap();
+    let late = apply(&store, &version, VerificationEvent::Tick, later(120)).await;
     let verification = late.resource.verification.unwrap();
-    assert_eq!(verification.state(), VerificationState::Failed);
+    assert_eq!(verification.state(), VerificationState::Unverified);
     assert!(verification.message().contains("n1"));
 
     begin(&store, "again", &["n1"]).await;
-    let stale = store
-        .apply_verification(&version.uid, verified("run", "n1"), START)
-        .await
-        .unwrap();
+    let stale = apply(&store, &version, verified("run", "n1"), START).await;
     assert!(stale.resource.verification.unwrap().is_pending());
     store
         .delete_version(&id("hello"), number(1), None, plain())
@@ -266,18 +229,88 @@ async fn a_verification_ends_at_its_deadline_and_may_be_repeated() {
 
 #[tokio::test]
 async fn a_verification_without_nodes_is_refused() {
-    let store = memory().await;
-    create(&store, "hello").await;
-    add_version(&store, "hello").await;
+    let (store, _) = with_version().await;
     let refused = store
         .begin_verification(
             &id("hello"),
             number(1),
             "run".to_owned(),
-            BTreeSet::new(),
+            asked(&[]),
             later(9),
             plain(),
         )
         .await;
     assert!(matches!(&refused, Err(Error::FailedPrecondition(list)) if list[0].kind == "NO_NODES"));
+}
+
+#[tokio::test]
+async fn a_cancelled_verification_leaves_the_route() {
+    let (store, _) = with_version().await;
+    begin(&store, "run", &["n1"]).await;
+    let cancel = |run: Option<&str>| {
+        let (hello, run) = (id("hello"), run.map(str::to_owned));
+        let store = store.clone();
+        async move {
+            let done = store
+                .cancel_verification(&hello, number(1), run, START)
+                .await;
+            done.unwrap().resource.verification.unwrap()
+        }
+    };
+    assert!(cancel(Some("older")).await.is_pending());
+    let before = head(&store).await.revision;
+    let ended = cancel(Some("run")).await;
+    assert_eq!(ended.state(), VerificationState::Unverified);
+    assert_eq!(cancel(None).await, ended, "without effect");
+    assert_eq!(head(&store).await.revision, before + 1);
+    assert!(!route_text(&store, "hello").await.contains("hello:1"));
+    assert_rebuilt(&store).await;
+}
+
+#[tokio::test]
+async fn a_resolved_image_is_kept_and_reset() {
+    let (store, _) = with_version().await;
+    let local = ResolvedImage {
+        source: ImageSource::LocalImage,
+        id: Some(digest('1')),
+        create_time: Some(START),
+        resolve_time: START,
+        node: node("n1"),
+        warning: String::new(),
+    };
+    let resolution = Resolution {
+        image: local.clone(),
+        digest: None,
+    };
+    let hello = id("hello");
+    let made = store.create_version(&hello, spec("mine:1"), Some(resolution), plain());
+    let made = made.await.unwrap().resource;
+    assert_eq!(made.resolved_image, Some(local));
+    assert_eq!(read_version(&store, 2).await, made);
+    route_to(&store, "hello", &[(2, 100, "")]).await;
+    let text = route_text(&store, "hello").await;
+    assert!(text.contains(digest('1').as_str()), "{text}");
+    let kept = resolve(&store, &made, digest('a')).await.resource;
+    assert_eq!(
+        kept.image_digest, None,
+        "the id is pinned, whatever a node says"
+    );
+
+    let wrong = store.reset_version_image(&hello, number(2), Some("stale"), plain());
+    assert!(matches!(wrong.await, Err(Error::EtagMismatch { .. })));
+    let reset = store.reset_version_image(&hello, number(2), Some(&made.etag), plain());
+    let reset = reset.await.unwrap().resource;
+    assert_eq!((&reset.resolved_image, reset.image_generation), (&None, 1));
+    assert_ne!(reset.etag, made.etag);
+    let text = route_text(&store, "hello").await;
+    assert!(text.contains("image_generation: 1") && !text.contains(digest('1').as_str()));
+
+    // A report made before the reset does not bring the image back.
+    let late = resolve(&store, &made, digest('a')).await.resource;
+    assert_eq!(late.image_digest, None);
+    let new = store
+        .set_image_digest(&made.uid, digest('b'), 1, START)
+        .await;
+    assert_eq!(new.unwrap().resource.image_digest, Some(digest('b')));
+    assert_rebuilt(&store).await;
 }

@@ -1,224 +1,119 @@
 //! Invalid input to the feed: Hello, watches, reports.
 
-use super::{BAD, Checker};
-use crate::feed_client::FeedClient;
-use crate::harness::{Harness, identity};
+use super::{BAD, Checker, with};
+use crate::control::Control;
+use crate::feed_client::{FeedClient, hello};
+use crate::harness::report;
 use cless_proto::v1 as pb;
+use pb::stream_control_request::Message as ControlMessage;
+use pb::stream_routes_request::Message;
 
-pub(super) async fn rows(harness: &Harness, checker: &mut Checker<'_>) {
-    let request = pb::WatchRoutesRequest {
-        service: "hello".into(),
-    };
-    let answer = harness.feed().watch_routes(request).await;
-    checker
-        .check(
-            "WatchRoutes",
-            "a service's id alone",
-            answer,
-            BAD,
-            "service",
-        )
-        .await;
+pub(super) async fn rows(checker: &mut Checker<'_>) {
+    let service = "hello".into();
+    let id_alone = pb::WatchRoutesRequest { service };
+    checker.bad(id_alone, "service").await;
 
-    let good = || pb::Hello {
-        protocol: 1,
-        node: Some(identity("n1")),
-        boot_id: "b".into(),
-        have: None,
-    };
-    let node = |id: &str, name: &str| {
-        Some(pb::NodeIdentity {
-            id: id.into(),
-            name: name.into(),
-            version: String::new(),
-        })
-    };
-    let have = |epoch: &str, digest: usize| {
-        let (epoch, digest) = (epoch.to_owned(), vec![0; digest].into());
-        Some(pb::Cursor {
-            epoch,
-            revision: 1,
-            digest,
-        })
-    };
-    for (hello, field) in [
-        (
-            pb::Hello {
-                protocol: 2,
-                ..good()
-            },
-            "hello.protocol",
-        ),
-        (
-            pb::Hello {
-                node: None,
-                ..good()
-            },
-            "hello.node",
-        ),
-        (
-            pb::Hello {
-                node: node("", "n1"),
-                ..good()
-            },
-            "hello.node.id",
-        ),
-        (
-            pb::Hello {
-                node: node("x", "UPPER"),
-                ..good()
-            },
-            "hello.node.name",
-        ),
-        (
-            pb::Hello {
-                boot_id: String::new(),
-                ..good()
-            },
-            "hello.boot_id",
-        ),
-        (
-            pb::Hello {
-                have: have("e", 31),
-                ..good()
-            },
-            "hello.have.digest",
-        ),
-        (
-            pb::Hello {
-                have: have("", 32),
-                ..good()
-            },
-            "hello.have.epoch",
-        ),
-    ] {
-        let mut client = FeedClient::open(harness).await;
-        client
-            .send(pb::stream_routes_request::Message::Hello(hello))
-            .await;
+    for (hello, field) in bad_hellos() {
+        let mut client = FeedClient::open(checker.harness).await;
+        client.send(Message::Hello(hello)).await;
         let answer = client.receive().await;
         checker
             .check("StreamRoutes", field, answer, BAD, field)
             .await;
     }
-
-    let good = || pb::ReportNodeStatusRequest {
-        node: Some(identity("n1")),
-        boot_id: "b".into(),
-        ..Default::default()
-    };
-    let uid = || uuid::Uuid::from_u128(1).to_string();
-    let seen = || pb::VersionReport {
-        service_uid: uid(),
-        number: 1,
-        version_uid: uid(),
-        ..Default::default()
-    };
-    let of = |version| pb::ReportNodeStatusRequest {
-        versions: vec![version],
-        ..good()
-    };
-    let outcome = |id: &str, state| {
-        Some(pb::VerifyOutcome {
-            id: id.into(),
-            state,
-            ..Default::default()
-        })
-    };
-    let bad_uid = || "not a uid".to_owned();
-    for (request, field) in [
-        (
-            pb::ReportNodeStatusRequest {
-                node: None,
-                ..good()
-            },
-            "node",
-        ),
-        (
-            pb::ReportNodeStatusRequest {
-                node: node("", "n1"),
-                ..good()
-            },
-            "node.id",
-        ),
-        (
-            pb::ReportNodeStatusRequest {
-                node: node("x", ""),
-                ..good()
-            },
-            "node.name",
-        ),
-        (
-            pb::ReportNodeStatusRequest {
-                boot_id: String::new(),
-                ..good()
-            },
-            "boot_id",
-        ),
-        (
-            pb::ReportNodeStatusRequest {
-                instances: vec![pb::Instance::default()],
-                ..good()
-            },
-            "instances[0].name",
-        ),
-        (
-            of(pb::VersionReport {
-                service_uid: bad_uid(),
-                ..seen()
-            }),
-            "versions[0].service_uid",
-        ),
-        (
-            of(pb::VersionReport {
-                version_uid: bad_uid(),
-                ..seen()
-            }),
-            "versions[0].version_uid",
-        ),
-        (
-            of(pb::VersionReport {
-                number: 0,
-                ..seen()
-            }),
-            "versions[0].number",
-        ),
-        (
-            of(pb::VersionReport {
-                image_digest: "md5:1".into(),
-                ..seen()
-            }),
-            "versions[0].image_digest",
-        ),
-        (
-            of(pb::VersionReport {
-                verify: outcome("", 1),
-                ..seen()
-            }),
-            "versions[0].verify.id",
-        ),
-        (
-            of(pb::VersionReport {
-                verify: outcome("p", 9),
-                ..seen()
-            }),
-            "versions[0].verify.state",
-        ),
+    for (node, boot_id, field) in [
+        (None, "b", "hello.node"),
+        (node("", "n1"), "b", "hello.node.id"),
+        (node("x", "UPPER"), "b", "hello.node.name"),
+        (node("x", "n1"), "", "hello.boot_id"),
     ] {
-        let answer = harness.feed().report_node_status(request).await;
+        let boot_id = boot_id.to_owned();
+        let mut control = Control::open(checker.harness).await;
+        let hello = pb::ControlHello { node, boot_id };
+        control.send(ControlMessage::Hello(hello)).await;
+        let answer = control.next().await;
         checker
-            .check("ReportNodeStatus", field, answer, BAD, field)
+            .check("StreamControl", field, answer, BAD, field)
             .await;
     }
-
+    for (request, field) in bad_reports() {
+        checker.bad(request, &field).await;
+    }
     for (page_size, token, field) in [(-1, "", "page_size"), (0, "x", "page_token")] {
         let request = pb::ListRetainedImagesRequest {
             page_size,
             page_token: token.into(),
         };
-        let answer = harness.feed().list_retained_images(request).await;
-        checker
-            .check("ListRetainedImages", field, answer, BAD, field)
-            .await;
+        checker.bad(request, field).await;
     }
+}
+
+fn node(id: &str, name: &str) -> Option<pb::NodeIdentity> {
+    Some(pb::NodeIdentity {
+        id: id.into(),
+        name: name.into(),
+        version: String::new(),
+    })
+}
+
+/// Hellos with one invalid field, and its path.
+fn bad_hellos() -> Vec<(pb::Hello, &'static str)> {
+    let bad = |field, change: fn(&mut pb::Hello)| (with(hello("n1", None), change), field);
+    fn have(epoch: &str, digest: usize) -> Option<pb::Cursor> {
+        Some(pb::Cursor {
+            epoch: epoch.into(),
+            revision: 1,
+            digest: vec![0; digest].into(),
+        })
+    }
+    vec![
+        bad("hello.protocol", |h| h.protocol = 2),
+        bad("hello.node", |h| h.node = None),
+        bad("hello.node.id", |h| h.node = node("", "n1")),
+        bad("hello.node.name", |h| h.node = node("x", "UPPER")),
+        bad("hello.boot_id", |h| h.boot_id.clear()),
+        bad("hello.have.digest", |h| h.have = have("e", 31)),
+        bad("hello.have.epoch", |h| h.have = have("", 32)),
+    ]
+}
+
+/// Reports with one invalid field, and its path.
+fn bad_reports() -> Vec<(pb::ReportNodeStatusRequest, String)> {
+    type Report = pb::ReportNodeStatusRequest;
+    let bad =
+        |field: &str, change: &dyn Fn(&mut Report)| (with(report("n1"), change), field.to_owned());
+    let version = |field: &str, change: fn(&mut pb::VersionReport)| {
+        let uid = uuid::Uuid::from_u128(1).to_string();
+        let good = pb::VersionReport {
+            service_uid: uid.clone(),
+            number: 1,
+            version_uid: uid,
+            ..Default::default()
+        };
+        let versions = vec![with(good, change)];
+        let field = format!("versions[0].{field}");
+        bad(&field, &|r| r.versions.clone_from(&versions))
+    };
+    fn outcome(id: &str, state: i32) -> Option<pb::VerifyOutcome> {
+        Some(pb::VerifyOutcome {
+            id: id.into(),
+            state,
+            ..Default::default()
+        })
+    }
+    vec![
+        bad("node", &|r| r.node = None),
+        bad("node.id", &|r| r.node = node("", "n1")),
+        bad("node.name", &|r| r.node = node("x", "")),
+        bad("boot_id", &|r| r.boot_id.clear()),
+        bad("instances[0].name", &|r| {
+            r.instances = vec![Default::default()];
+        }),
+        version("service_uid", |v| v.service_uid = "not a uid".into()),
+        version("version_uid", |v| v.version_uid = "not a uid".into()),
+        version("number", |v| v.number = 0),
+        version("image_digest", |v| v.image_digest = "md5:1".into()),
+        version("verify.id", |v| v.verify = outcome("", 1)),
+        version("verify.state", |v| v.verify = outcome("p", 9)),
+    ]
 }

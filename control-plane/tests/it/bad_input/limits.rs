@@ -1,6 +1,7 @@
 //! Invalid probes and limits, and the complete list of container settings.
 
-use super::versions::good;
+use super::versions::{BadSpec, bad};
+use super::with;
 use cless_proto::v1 as pb;
 use prost::Message as _;
 
@@ -8,61 +9,35 @@ fn duration(seconds: i64, nanos: i32) -> Option<prost_types::Duration> {
     Some(prost_types::Duration { seconds, nanos })
 }
 
-pub(super) fn bad_probes() -> Vec<(pb::VersionSpec, &'static str)> {
+pub(super) fn bad_probes() -> Vec<BadSpec> {
     use pb::readiness_probe::Kind;
-    let tcp = || pb::ReadinessProbe {
-        kind: Some(Kind::Tcp(pb::TcpProbe {})),
-        ..Default::default()
+    let probe = |field: &str, kind, change: fn(&mut pb::ReadinessProbe)| {
+        let probe = pb::ReadinessProbe {
+            kind: Some(kind),
+            ..Default::default()
+        };
+        bad(field, |s| s.readiness = Some(with(probe, change)))
     };
-    let grpc = |service: &str| pb::ReadinessProbe {
-        kind: Some(Kind::Grpc(pb::GrpcProbe {
-            service: service.into(),
-        })),
-        ..Default::default()
+    let tcp = |field: &str, change| {
+        let kind = Kind::Tcp(pb::TcpProbe {});
+        probe(&format!("readiness.{field}"), kind, change)
     };
-    let probes = [
-        (grpc("shop v1"), "version.spec.readiness.grpc.service"),
-        (
-            grpc(&"x".repeat(256)),
-            "version.spec.readiness.grpc.service",
-        ),
-        (
-            pb::ReadinessProbe {
-                period: duration(0, 0),
-                ..tcp()
-            },
-            "version.spec.readiness.period",
-        ),
-        (
-            pb::ReadinessProbe {
-                period: duration(0, -1),
-                ..tcp()
-            },
-            "version.spec.readiness.period",
-        ),
-        (
-            pb::ReadinessProbe {
-                timeout: duration(61, 0),
-                ..tcp()
-            },
-            "version.spec.readiness.timeout",
-        ),
-        (
-            pb::ReadinessProbe {
-                initial_delay: duration(601, 0),
-                ..tcp()
-            },
-            "version.spec.readiness.initial_delay",
-        ),
-    ];
-    let spec = |readiness| pb::VersionSpec {
-        readiness: Some(readiness),
-        ..good()
+    let grpc = |service: &str| {
+        let service = service.into();
+        let kind = Kind::Grpc(pb::GrpcProbe { service });
+        probe("readiness.grpc.service", kind, |_| {})
     };
-    probes.map(|(probe, field)| (spec(probe), field)).into()
+    vec![
+        grpc("shop v1"),
+        grpc(&"x".repeat(256)),
+        tcp("period", |p| p.period = duration(0, 0)),
+        tcp("period", |p| p.period = duration(0, -1)),
+        tcp("timeout", |p| p.timeout = duration(61, 0)),
+        tcp("initial_delay", |p| p.initial_delay = duration(601, 0)),
+    ]
 }
 
-pub(super) fn bad_limits() -> Vec<(pb::VersionSpec, &'static str)> {
+pub(super) fn bad_limits() -> Vec<BadSpec> {
     let mut specs = Vec::new();
     for image in [
         "--privileged",
@@ -70,46 +45,29 @@ pub(super) fn bad_limits() -> Vec<(pb::VersionSpec, &'static str)> {
         "-v /:/host hello:1",
         "hello:1\n--device=/dev/sda",
     ] {
-        let spec = pb::VersionSpec {
-            image: image.into(),
-            ..good()
-        };
-        specs.push((spec, "version.spec.image"));
+        specs.push(bad("image", |s| s.image = image.into()));
     }
-    for pids_limit in [1, 15, 32_769, u32::MAX] {
-        let spec = pb::VersionSpec {
-            pids_limit,
-            ..good()
-        };
-        specs.push((spec, "version.spec.pids_limit"));
+    for limit in [1, 15, 32_769, u32::MAX] {
+        specs.push(bad("pids_limit", |s| s.pids_limit = limit));
     }
-    for (path, size, field) in [
-        ("/", 0, "version.spec.tmpfs[/]"),
-        ("relative", 0, "version.spec.tmpfs[relative]"),
-        ("/proc", 0, "version.spec.tmpfs[/proc]"),
-        ("/sys/fs/cgroup", 0, "version.spec.tmpfs[/sys/fs/cgroup]"),
-        ("/dev/shm", 0, "version.spec.tmpfs[/dev/shm]"),
-        ("/a/../proc", 0, "version.spec.tmpfs[/a/../proc]"),
-        ("/a,exec", 0, "version.spec.tmpfs[/a,exec]"),
-        ("/tmp:rw", 0, "version.spec.tmpfs[/tmp:rw]"),
-        ("/etc/hosts", 0, "version.spec.tmpfs[/etc/hosts]"),
-        ("/tmp", 1, "version.spec.tmpfs[/tmp]"),
-        ("/tmp", (512 << 20) + 1, "version.spec.tmpfs[/tmp]"),
+    for (path, size) in [
+        ("/", 0),
+        ("relative", 0),
+        ("/proc", 0),
+        ("/sys/fs/cgroup", 0),
+        ("/dev/shm", 0),
+        ("/a/../proc", 0),
+        ("/a,exec", 0),
+        ("/tmp:rw", 0),
+        ("/etc/hosts", 0),
+        ("/tmp", 1),
+        ("/tmp", (512 << 20) + 1),
     ] {
-        let spec = pb::VersionSpec {
-            tmpfs: [(path.to_owned(), size)].into(),
-            ..good()
-        };
-        specs.push((spec, field));
+        let tmpfs = [(path.to_owned(), size)].into();
+        specs.push(bad(&format!("tmpfs[{path}]"), |s| s.tmpfs = tmpfs));
     }
     let many = (0..17).map(|n| (format!("/m{n}"), 0)).collect();
-    specs.push((
-        pb::VersionSpec {
-            tmpfs: many,
-            ..good()
-        },
-        "version.spec.tmpfs",
-    ));
+    specs.push(bad("tmpfs", |s| s.tmpfs = many));
     for user in [
         "root:",
         ":0",
@@ -119,25 +77,13 @@ pub(super) fn bad_limits() -> Vec<(pb::VersionSpec, &'static str)> {
         "root\n",
         "4294967295",
     ] {
-        let spec = pb::VersionSpec {
-            user: user.into(),
-            ..good()
-        };
-        specs.push((spec, "version.spec.user"));
+        specs.push(bad("user", |s| s.user = user.into()));
     }
-    for stop_signal in ["SIGNONSENSE", "0", "65", "-9", "SIGSTOP", "TERM;id"] {
-        let spec = pb::VersionSpec {
-            stop_signal: stop_signal.into(),
-            ..good()
-        };
-        specs.push((spec, "version.spec.stop_signal"));
+    for signal in ["SIGNONSENSE", "0", "65", "-9", "SIGSTOP", "TERM;id"] {
+        specs.push(bad("stop_signal", |s| s.stop_signal = signal.into()));
     }
-    for stop_grace in [duration(-1, 0), duration(301, 0)] {
-        let spec = pb::VersionSpec {
-            stop_grace,
-            ..good()
-        };
-        specs.push((spec, "version.spec.stop_grace"));
+    for grace in [duration(-1, 0), duration(301, 0)] {
+        specs.push(bad("stop_grace", |s| s.stop_grace = grace));
     }
     specs
 }

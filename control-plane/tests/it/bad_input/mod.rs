@@ -3,10 +3,12 @@
 mod feed;
 mod limits;
 mod nodes;
+mod nul;
 mod services;
 mod traffic;
 mod versions;
 
+use crate::calls::Call;
 use crate::feed_client::FeedClient;
 use crate::harness::{Harness, fields};
 use cless_proto::v1 as pb;
@@ -28,6 +30,19 @@ impl<'a> Checker<'a> {
             state: state(harness).await,
             seen: BTreeSet::new(),
         }
+    }
+
+    /// Asserts that a request is invalid in this field.
+    async fn bad(&mut self, request: impl Call, field: &str) {
+        self.refused(request, BAD, field).await;
+    }
+
+    /// Asserts that a request is refused with this code and names this field.
+    async fn refused<R: Call>(&mut self, request: R, code: Code, field: &str) {
+        let method = R::REQUEST.trim_end_matches("Request");
+        let problem = format!("{request:?}");
+        let response = self.harness.call(request).await;
+        self.check(method, &problem, response, code, field).await;
     }
 
     /// Asserts the code of a response and the field it names. An empty `field` means none.
@@ -71,6 +86,12 @@ async fn state(harness: &Harness) -> (pb::Cursor, usize) {
     )
 }
 
+/// A value with one change.
+fn with<T>(mut value: T, change: impl FnOnce(&mut T)) -> T {
+    change(&mut value);
+    value
+}
+
 const BAD: Code = Code::InvalidArgument;
 const NAMES: [&str; 6] = [
     "",
@@ -95,11 +116,11 @@ async fn with_services() -> Harness {
 async fn invalid_input_names_the_field_and_changes_nothing() {
     let harness = with_services().await;
     let mut checker = Checker::new(&harness).await;
-    services::rows(&harness, &mut checker).await;
-    versions::rows(&harness, &mut checker).await;
-    traffic::rows(&harness, &mut checker).await;
-    nodes::rows(&harness, &mut checker).await;
-    feed::rows(&harness, &mut checker).await;
+    services::rows(&mut checker).await;
+    versions::rows(&mut checker).await;
+    traffic::rows(&mut checker).await;
+    nodes::rows(&mut checker).await;
+    feed::rows(&mut checker).await;
     assert_eq!(checker.seen, methods(), "every method is covered");
 }
 

@@ -1,88 +1,42 @@
 //! Invalid input to the methods of nodes.
 
-use super::{BAD, Checker};
-use crate::harness::Harness;
+use super::{Checker, with};
 use cless_proto::v1 as pb;
 use tonic::Code;
 
-pub(super) async fn rows(harness: &Harness, checker: &mut Checker<'_>) {
-    let mut nodes = harness.nodes();
+pub(super) async fn rows(checker: &mut Checker<'_>) {
+    let get = |name: &str| pb::GetNodeRequest { name: name.into() };
+    let instances = |parent: &str| pb::ListInstancesRequest {
+        parent: parent.into(),
+        ..Default::default()
+    };
     for (page_size, token, field) in [(-1, "", "page_size"), (0, "x", "page_token")] {
-        let page_token: String = token.into();
-        let request = pb::ListNodesRequest {
+        let page_token = String::from(token);
+        let request = pb::ListInstancesRequest {
             page_size,
             page_token: page_token.clone(),
+            ..instances("nodes/-")
         };
-        let answer = nodes.list_nodes(request).await;
-        checker.check("ListNodes", field, answer, BAD, field).await;
-        let parent = "nodes/-".into();
-        let request = pb::ListInstancesRequest {
-            parent,
+        checker.bad(request, field).await;
+        let request = pb::ListNodesRequest {
             page_size,
             page_token,
-            service: String::new(),
-        };
-        let answer = nodes.list_instances(request).await;
-        checker
-            .check("ListInstances", field, answer, BAD, field)
-            .await;
-    }
-    for name in ["", "n1", "nodes/", "nodes/UPPER", "nodes/a/b"] {
-        let answer = nodes
-            .get_node(pb::GetNodeRequest { name: name.into() })
-            .await;
-        checker.check("GetNode", name, answer, BAD, "name").await;
-        let request = pb::ListInstancesRequest {
-            parent: name.into(),
             ..Default::default()
         };
-        let answer = nodes.list_instances(request).await;
-        checker
-            .check("ListInstances", name, answer, BAD, "parent")
-            .await;
+        checker.bad(request, field).await;
     }
-    let answer = nodes
-        .get_node(pb::GetNodeRequest {
-            name: "nodes/missing".into(),
-        })
-        .await;
-    checker
-        .check("GetNode", "missing", answer, Code::NotFound, "")
-        .await;
-    let request = pb::ListInstancesRequest {
-        parent: "nodes/missing".into(),
-        ..Default::default()
-    };
-    let answer = nodes.list_instances(request).await;
-    checker
-        .check("ListInstances", "missing", answer, Code::NotFound, "")
-        .await;
-    let request = pb::ListInstancesRequest {
-        parent: "nodes/-".into(),
-        service: "hello".into(),
-        ..Default::default()
-    };
-    let answer = nodes.list_instances(request).await;
-    checker
-        .check(
-            "ListInstances",
-            "a service's id alone",
-            answer,
-            BAD,
-            "service",
-        )
-        .await;
+    for name in ["", "n1", "nodes/", "nodes/UPPER", "nodes/a/b"] {
+        checker.bad(get(name), "name").await;
+        checker.bad(instances(name), "parent").await;
+    }
+    let missing = "nodes/missing";
+    checker.refused(get(missing), Code::NotFound, "").await;
+    let of_missing = instances(missing);
+    checker.refused(of_missing, Code::NotFound, "").await;
+    let id_alone = with(instances("nodes/-"), |r| r.service = "hello".into());
+    checker.bad(id_alone, "service").await;
     for revision in [-1, i64::MAX] {
         let request = pb::CheckPropagationRequest { revision };
-        let answer = nodes.check_propagation(request).await;
-        checker
-            .check(
-                "CheckPropagation",
-                "no such revision",
-                answer,
-                BAD,
-                "revision",
-            )
-            .await;
+        checker.bad(request, "revision").await;
     }
 }

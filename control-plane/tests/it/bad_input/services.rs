@@ -1,272 +1,121 @@
 //! Invalid input to the methods of services.
 
-use super::{BAD, Checker, NAMES};
-use crate::harness::Harness;
+use super::{Checker, NAMES, with};
 use cless_proto::v1 as pb;
 use tonic::Code;
 
-pub(super) async fn rows(harness: &Harness, checker: &mut Checker<'_>) {
-    let mut catalog = harness.catalog();
+pub(super) async fn rows(checker: &mut Checker<'_>) {
     let create = |service_id: &str, service| pb::CreateServiceRequest {
         service_id: service_id.into(),
         service,
         ..Default::default()
     };
+    let get = |name: &str| pb::GetServiceRequest { name: name.into() };
+    let delete = |name: &str| pb::DeleteServiceRequest {
+        name: name.into(),
+        ..Default::default()
+    };
+    let update = |name: &str, service| pb::UpdateServiceRequest {
+        service: Some(with(service, |s: &mut pb::Service| s.name = name.into())),
+        ..Default::default()
+    };
+    let new = pb::Service::default;
     let long = "x".repeat(64);
     for id in ["", "Hello", "a.b", "a--b", "-a", "admin", "ä", &long] {
-        let answer = catalog
-            .create_service(create(id, Some(pb::Service::default())))
-            .await;
-        checker
-            .check("CreateService", id, answer, BAD, "service_id")
-            .await;
+        checker.bad(create(id, Some(new())), "service_id").await;
     }
-    let answer = catalog.create_service(create("new", None)).await;
-    checker
-        .check("CreateService", "no service", answer, BAD, "service")
-        .await;
-    let mut request = create("new", Some(pb::Service::default()));
-    request.request_id = "x".repeat(65);
-    let answer = catalog.create_service(request).await;
-    checker
-        .check(
-            "CreateService",
-            "a long request id",
-            answer,
-            BAD,
-            "request_id",
-        )
-        .await;
+    checker.bad(create("new", None), "service").await;
+    let long_id = with(create("new", Some(new())), |r| {
+        r.request_id = "x".repeat(65)
+    });
+    checker.bad(long_id, "request_id").await;
     for (service, field) in bad_services() {
-        let answer = catalog
-            .create_service(create("new", Some(service.clone())))
-            .await;
-        checker
-            .check("CreateService", field, answer, BAD, field)
-            .await;
-        let request = pb::UpdateServiceRequest {
-            service: Some(pb::Service {
-                name: "services/hello".into(),
-                ..service
-            }),
-            ..Default::default()
-        };
-        let answer = catalog.update_service(request).await;
-        checker
-            .check("UpdateService", field, answer, BAD, field)
-            .await;
+        let request = create("new", Some(service.clone()));
+        checker.bad(request, &field).await;
+        let request = update("services/hello", service);
+        checker.bad(request, &field).await;
     }
-    let taken = create("hello", Some(pb::Service::default()));
-    let answer = catalog.create_service(taken).await;
-    checker
-        .check("CreateService", "taken", answer, Code::AlreadyExists, "")
-        .await;
+    let taken = create("hello", Some(new()));
+    checker.refused(taken, Code::AlreadyExists, "").await;
 
     for name in NAMES {
-        let answer = catalog
-            .get_service(pb::GetServiceRequest { name: name.into() })
-            .await;
-        checker.check("GetService", name, answer, BAD, "name").await;
-        let request = pb::DeleteServiceRequest {
-            name: name.into(),
-            ..Default::default()
-        };
-        let answer = catalog.delete_service(request).await;
-        checker
-            .check("DeleteService", name, answer, BAD, "name")
-            .await;
-        let service = pb::Service {
-            name: name.into(),
-            ..Default::default()
-        };
-        let request = pb::UpdateServiceRequest {
-            service: Some(service),
-            ..Default::default()
-        };
-        let answer = catalog.update_service(request).await;
-        checker
-            .check("UpdateService", name, answer, BAD, "service.name")
-            .await;
+        checker.bad(get(name), "name").await;
+        checker.bad(delete(name), "name").await;
+        checker.bad(update(name, new()), "service.name").await;
     }
-    let missing = || "services/missing".to_owned();
-    let answer = catalog
-        .get_service(pb::GetServiceRequest { name: missing() })
-        .await;
-    checker
-        .check("GetService", "missing", answer, Code::NotFound, "")
-        .await;
-    let request = pb::DeleteServiceRequest {
-        name: missing(),
-        ..Default::default()
-    };
-    let answer = catalog.delete_service(request).await;
-    checker
-        .check("DeleteService", "missing", answer, Code::NotFound, "")
-        .await;
-    let request = pb::DeleteServiceRequest {
-        name: "services/hello".into(),
-        etag: "stale".into(),
-        ..Default::default()
-    };
-    let answer = catalog.delete_service(request).await;
-    checker
-        .check("DeleteService", "a stale etag", answer, Code::Aborted, "")
-        .await;
+    let missing = "services/missing";
+    checker.refused(get(missing), Code::NotFound, "").await;
+    checker.refused(delete(missing), Code::NotFound, "").await;
+    let stale = with(delete("services/hello"), |r| r.etag = "stale".into());
+    checker.refused(stale, Code::Aborted, "").await;
 
-    let answer = catalog
-        .update_service(pb::UpdateServiceRequest::default())
-        .await;
-    checker
-        .check("UpdateService", "no service", answer, BAD, "service")
-        .await;
-    for path in ["name", "uid", "settings.nothing", "*", ""] {
-        let service = pb::Service {
-            name: "services/hello".into(),
-            ..Default::default()
-        };
-        let request = pb::UpdateServiceRequest {
-            service: Some(service),
-            update_mask: Some(prost_types::FieldMask {
-                paths: vec![path.into()],
-            }),
-            ..Default::default()
-        };
-        let answer = catalog.update_service(request).await;
-        checker
-            .check("UpdateService", path, answer, BAD, "update_mask")
-            .await;
+    let empty = pb::UpdateServiceRequest::default();
+    checker.bad(empty, "service").await;
+    for path in ["name", "uid", "settings.nothing", "hosts.*", ""] {
+        let paths = vec![path.into()];
+        let mut request = update("services/hello", new());
+        request.update_mask = Some(prost_types::FieldMask { paths });
+        checker.bad(request, "update_mask").await;
     }
 
-    let request = pb::ListServicesRequest {
-        page_size: -1,
-        ..Default::default()
-    };
-    let answer = catalog.list_services(request).await;
-    checker
-        .check("ListServices", "a negative size", answer, BAD, "page_size")
-        .await;
-    for token in ["x", "AAAA", "\u{1F980}"] {
+    for (page_size, token, field) in [
+        (-1, "", "page_size"),
+        (0, "x", "page_token"),
+        (0, "AAAA", "page_token"),
+        (0, "\u{1F980}", "page_token"),
+    ] {
+        let page_token = token.into();
         let request = pb::ListServicesRequest {
-            page_token: token.into(),
+            page_size,
+            page_token,
             ..Default::default()
         };
-        let answer = catalog.list_services(request).await;
-        checker
-            .check("ListServices", token, answer, BAD, "page_token")
-            .await;
+        checker.bad(request, field).await;
     }
 }
 
 /// Services with one invalid field, and its path.
-fn bad_services() -> Vec<(pb::Service, &'static str)> {
-    let span = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
-    let hosts = |hosts: &[&str]| pb::Service {
-        hosts: hosts.iter().map(ToString::to_string).collect(),
-        ..Default::default()
+fn bad_services() -> Vec<(pb::Service, String)> {
+    let bad = |field: &str, change: &dyn Fn(&mut pb::Service)| {
+        let service = with(pb::Service::default(), change);
+        (service, format!("service.{field}"))
     };
-    let settings = |settings| pb::Service {
-        settings: Some(settings),
-        ..Default::default()
+    let hosts = |field, hosts: &[&str]| {
+        let hosts = Vec::from_iter(hosts.iter().map(ToString::to_string));
+        bad(field, &|s| s.hosts = hosts.clone())
     };
-    let none = pb::ServiceSettings::default;
-    let affinity = |kind, header: &str| {
-        Some(pb::Affinity {
-            kind,
-            header: header.into(),
+    let setting = |field, change: fn(&mut pb::ServiceSettings)| {
+        let settings = Some(with(pb::ServiceSettings::default(), change));
+        bad(&format!("settings.{field}"), &|s| {
+            s.settings = settings.clone()
         })
     };
+    fn span(seconds: i64) -> Option<prost_types::Duration> {
+        Some(prost_types::Duration { seconds, nanos: 0 })
+    }
+    fn affinity(kind: i32) -> Option<pb::Affinity> {
+        let header = String::new();
+        Some(pb::Affinity { kind, header })
+    }
     vec![
-        (
-            hosts(&["fine.example", "Upper.example"]),
-            "service.hosts[1]",
-        ),
-        (hosts(&["a.example:80"]), "service.hosts[0]"),
-        (hosts(&[""]), "service.hosts[0]"),
-        (hosts(&["a.example", "a.example"]), "service.hosts[1]"),
-        (hosts(&["a.example"; 101]), "service.hosts"),
-        (
-            pb::Service {
-                labels: [("k".to_owned(), "x".repeat(64))].into(),
-                ..Default::default()
-            },
-            "service.labels[k]",
-        ),
-        (
-            settings(pb::ServiceSettings {
-                min_instances: Some(11),
-                ..none()
-            }),
-            "service.settings.min_instances",
-        ),
-        (
-            settings(pb::ServiceSettings {
-                max_instances: Some(0),
-                ..none()
-            }),
-            "service.settings.max_instances",
-        ),
-        (
-            settings(pb::ServiceSettings {
-                concurrency: Some(0),
-                ..none()
-            }),
-            "service.settings.concurrency",
-        ),
-        (
-            settings(pb::ServiceSettings {
-                idle_timeout: span(0),
-                ..none()
-            }),
-            "service.settings.idle_timeout",
-        ),
-        (
-            settings(pb::ServiceSettings {
-                idle_timeout: span(-5),
-                ..none()
-            }),
-            "service.settings.idle_timeout",
-        ),
-        (
-            settings(pb::ServiceSettings {
-                pause_after: span(120),
-                ..none()
-            }),
-            "service.settings.pause_after",
-        ),
-        (
-            settings(pb::ServiceSettings {
-                cold_start_timeout: span(601),
-                ..none()
-            }),
-            "service.settings.cold_start_timeout",
-        ),
-        (
-            settings(pb::ServiceSettings {
-                request_timeout: span(i64::MAX),
-                ..none()
-            }),
-            "service.settings.request_timeout",
-        ),
-        (
-            settings(pb::ServiceSettings {
-                queue_limit: Some(100_001),
-                ..none()
-            }),
-            "service.settings.queue_limit",
-        ),
-        (
-            settings(pb::ServiceSettings {
-                affinity: affinity(9, ""),
-                ..none()
-            }),
-            "service.settings.affinity.kind",
-        ),
-        (
-            settings(pb::ServiceSettings {
-                affinity: affinity(3, ""),
-                ..none()
-            }),
-            "service.settings.affinity.header",
-        ),
+        hosts("hosts[1]", &["fine.example", "Upper.example"]),
+        hosts("hosts[0]", &["a.example:80"]),
+        hosts("hosts[0]", &[""]),
+        hosts("hosts[1]", &["a.example", "a.example"]),
+        hosts("hosts", &["a.example"; 101]),
+        bad("labels[k]", &|s| {
+            s.labels = [("k".to_owned(), "x".repeat(64))].into();
+        }),
+        setting("min_instances", |s| s.min_instances = Some(11)),
+        setting("max_instances", |s| s.max_instances = Some(0)),
+        setting("concurrency", |s| s.concurrency = Some(0)),
+        setting("idle_timeout", |s| s.idle_timeout = span(0)),
+        setting("idle_timeout", |s| s.idle_timeout = span(-5)),
+        setting("pause_after", |s| s.pause_after = span(120)),
+        setting("cold_start_timeout", |s| s.cold_start_timeout = span(601)),
+        setting("request_timeout", |s| s.request_timeout = span(i64::MAX)),
+        setting("queue_limit", |s| s.queue_limit = Some(100_001)),
+        setting("affinity.kind", |s| s.affinity = affinity(9)),
+        setting("affinity.header", |s| s.affinity = affinity(3)),
     ]
 }

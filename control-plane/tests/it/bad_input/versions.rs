@@ -1,293 +1,155 @@
 //! Invalid input to the methods of versions.
 
-use super::{BAD, Checker, NAMES, limits};
-use crate::harness::{Harness, version_of};
+use super::{Checker, NAMES, limits, with};
+use crate::harness::version_of;
 use cless_proto::v1 as pb;
 use tonic::Code;
 
-pub(super) async fn rows(harness: &Harness, checker: &mut Checker<'_>) {
-    let mut catalog = harness.catalog();
-    let create = |version| pb::CreateVersionRequest {
-        parent: "services/hello".into(),
+pub(super) async fn rows(checker: &mut Checker<'_>) {
+    let create = |parent: &str, version| pb::CreateVersionRequest {
+        parent: parent.into(),
         version,
         ..Default::default()
     };
-    for (spec, field) in bad_specs() {
-        let version = pb::Version {
-            spec: Some(spec),
-            ..Default::default()
-        };
-        let answer = catalog.create_version(create(Some(version))).await;
-        checker
-            .check("CreateVersion", field, answer, BAD, field)
-            .await;
-    }
-    let answer = catalog.create_version(create(None)).await;
-    checker
-        .check("CreateVersion", "no version", answer, BAD, "version")
-        .await;
-    let answer = catalog
-        .create_version(create(Some(pb::Version::default())))
-        .await;
-    checker
-        .check("CreateVersion", "no spec", answer, BAD, "version.spec")
-        .await;
-    let mut request = create(Some(version_of("hello:1")));
-    request.request_id = "x".repeat(65);
-    let answer = catalog.create_version(request).await;
-    checker
-        .check(
-            "CreateVersion",
-            "a long request id",
-            answer,
-            BAD,
-            "request_id",
-        )
-        .await;
-    for name in NAMES {
-        let mut request = create(Some(version_of("hello:1")));
-        request.parent = name.into();
-        let answer = catalog.create_version(request).await;
-        checker
-            .check("CreateVersion", name, answer, BAD, "parent")
-            .await;
-        let request = pb::ListVersionsRequest {
-            parent: name.into(),
-            ..Default::default()
-        };
-        let answer = catalog.list_versions(request).await;
-        checker
-            .check("ListVersions", name, answer, BAD, "parent")
-            .await;
-    }
-    let mut request = create(Some(version_of("hello:1")));
-    request.parent = "services/missing".into();
-    let answer = catalog.create_version(request).await;
-    checker
-        .check(
-            "CreateVersion",
-            "no such service",
-            answer,
-            Code::NotFound,
-            "",
-        )
-        .await;
-
-    let foreign = pb::ListServicesRequest {
-        page_size: 1,
+    let list = |parent: &str, page_size, page_token: &str| pb::ListVersionsRequest {
+        parent: parent.into(),
+        page_size,
+        page_token: page_token.into(),
         ..Default::default()
     };
-    let foreign = catalog
-        .list_services(foreign)
-        .await
-        .expect("a page")
-        .into_inner();
-    for (page_size, token, field) in [
-        (-1, String::new(), "page_size"),
-        (0, "damaged".to_owned(), "page_token"),
-        (0, foreign.next_page_token, "page_token"),
-    ] {
-        let parent = "services/hello".into();
-        let request = pb::ListVersionsRequest {
-            parent,
-            page_size,
-            page_token: token,
-        };
-        let answer = catalog.list_versions(request).await;
-        checker
-            .check("ListVersions", field, answer, BAD, field)
-            .await;
+    let get = |name: &str| pb::GetVersionRequest { name: name.into() };
+    let verify = |name: &str| pb::VerifyVersionRequest {
+        name: name.into(),
+        ..Default::default()
+    };
+    let cancel = |name: &str| pb::CancelVerificationRequest {
+        name: name.into(),
+        ..Default::default()
+    };
+    let reset = |name: &str| pb::ResetVersionImageRequest {
+        name: name.into(),
+        ..Default::default()
+    };
+    let delete = |name: &str| pb::DeleteVersionRequest {
+        name: name.into(),
+        ..Default::default()
+    };
+    let hello = "services/hello";
+    let good = || Some(version_of("hello:1"));
+    for (spec, field) in bad_specs() {
+        let version = with(pb::Version::default(), |v| v.spec = Some(spec));
+        checker.bad(create(hello, Some(version)), &field).await;
     }
-    let names = [
+    checker.bad(create(hello, None), "version").await;
+    let no_spec = create(hello, Some(pb::Version::default()));
+    checker.bad(no_spec, "version.spec").await;
+    let long_id = with(create(hello, good()), |r| r.request_id = "x".repeat(65));
+    checker.bad(long_id, "request_id").await;
+    for name in NAMES {
+        checker.bad(create(name, good()), "parent").await;
+        checker.bad(list(name, 0, ""), "parent").await;
+    }
+    let missing = create("services/missing", good());
+    checker.refused(missing, Code::NotFound, "").await;
+
+    let one = with(pb::ListServicesRequest::default(), |r| r.page_size = 1);
+    let foreign = checker.harness.ok(one).await.next_page_token;
+    for (page_size, token, field) in [
+        (-1, "", "page_size"),
+        (0, "damaged", "page_token"),
+        (0, &*foreign, "page_token"),
+    ] {
+        checker.bad(list(hello, page_size, token), field).await;
+    }
+    for name in [
         "",
         "services/hello",
         "services/hello/versions/0",
         "services/hello/versions/x",
-    ];
-    for name in names {
-        let answer = catalog
-            .get_version(pb::GetVersionRequest { name: name.into() })
-            .await;
-        checker.check("GetVersion", name, answer, BAD, "name").await;
-        let request = pb::VerifyVersionRequest {
-            name: name.into(),
-            ..Default::default()
-        };
-        let answer = catalog.verify_version(request).await;
-        checker
-            .check("VerifyVersion", name, answer, BAD, "name")
-            .await;
-        let request = pb::DeleteVersionRequest {
-            name: name.into(),
-            ..Default::default()
-        };
-        let answer = catalog.delete_version(request).await;
-        checker
-            .check("DeleteVersion", name, answer, BAD, "name")
-            .await;
+    ] {
+        checker.bad(get(name), "name").await;
+        checker.bad(verify(name), "name").await;
+        checker.bad(cancel(name), "name").await;
+        checker.bad(reset(name), "name").await;
+        checker.bad(delete(name), "name").await;
     }
-    let missing = || "services/hello/versions/9".to_owned();
-    let answer = catalog
-        .get_version(pb::GetVersionRequest { name: missing() })
-        .await;
-    checker
-        .check("GetVersion", "missing", answer, Code::NotFound, "")
-        .await;
-    let request = pb::VerifyVersionRequest {
-        name: missing(),
-        ..Default::default()
-    };
-    let answer = catalog.verify_version(request).await;
-    checker
-        .check("VerifyVersion", "missing", answer, Code::NotFound, "")
-        .await;
-    let request = pb::DeleteVersionRequest {
-        name: missing(),
-        ..Default::default()
-    };
-    let answer = catalog.delete_version(request).await;
-    checker
-        .check("DeleteVersion", "missing", answer, Code::NotFound, "")
-        .await;
-    let first = || "services/hello/versions/1".to_owned();
-    let request = pb::DeleteVersionRequest {
-        name: first(),
-        ..Default::default()
-    };
-    let answer = catalog.delete_version(request).await;
-    checker
-        .check(
-            "DeleteVersion",
-            "in use",
-            answer,
-            Code::FailedPrecondition,
-            "",
-        )
-        .await;
+    let missing = "services/hello/versions/9";
+    checker.refused(get(missing), Code::NotFound, "").await;
+    checker.refused(verify(missing), Code::NotFound, "").await;
+    checker.refused(cancel(missing), Code::NotFound, "").await;
+    checker.refused(reset(missing), Code::NotFound, "").await;
+    checker.refused(delete(missing), Code::NotFound, "").await;
+    let first = "services/hello/versions/1";
+    let in_use = delete(first);
+    checker.refused(in_use, Code::FailedPrecondition, "").await;
+    let stale = with(reset(first), |r| r.etag = "stale".into());
+    checker.refused(stale, Code::Aborted, "").await;
+    let long_id = with(reset(first), |r| r.request_id = "x".repeat(65));
+    checker.bad(long_id, "request_id").await;
+    let require = with(verify(first), |r| r.require = 9);
+    checker.bad(require, "require").await;
+    for (skip_nodes, field) in [
+        (vec!["n1".to_owned()], "skip_nodes[0]"),
+        (vec!["nodes/n1".to_owned(); 101], "skip_nodes"),
+        (vec!["nodes/unknown".to_owned()], "skip_nodes[0]"),
+    ] {
+        let request = with(verify(first), |r| r.skip_nodes = skip_nodes);
+        checker.bad(request, field).await;
+    }
     for seconds in [-1, 0, 3601] {
-        let timeout = Some(prost_types::Duration { seconds, nanos: 0 });
-        let request = pb::VerifyVersionRequest {
-            name: first(),
-            timeout,
-            ..Default::default()
-        };
-        let answer = catalog.verify_version(request).await;
-        checker
-            .check("VerifyVersion", "its timeout", answer, BAD, "timeout")
-            .await;
+        let mut request = verify(first);
+        request.timeout = Some(prost_types::Duration { seconds, nanos: 0 });
+        checker.bad(request, "timeout").await;
     }
 }
 
-/// Specifications with one invalid field, and its path.
-fn bad_specs() -> Vec<(pb::VersionSpec, &'static str)> {
-    let env = |name: &str, value: &str| pb::VersionSpec {
-        env: [(name.to_owned(), value.to_owned())].into(),
-        ..good()
-    };
+/// A specification with one invalid field, and the path of that field.
+pub(super) type BadSpec = (pb::VersionSpec, String);
+
+/// A specification that `change` makes invalid in a field, given below `version.spec`.
+pub(super) fn bad(field: &str, change: impl FnOnce(&mut pb::VersionSpec)) -> BadSpec {
+    let good = version_of("hello:1").spec.expect("a spec");
+    (with(good, change), format!("version.spec.{field}"))
+}
+
+fn bad_specs() -> Vec<BadSpec> {
     let http = |path: &str, status_min, status_max| {
         let http = pb::HttpProbe {
             path: path.into(),
             status_min,
             status_max,
         };
-        let kind = Some(pb::readiness_probe::Kind::Http(http));
-        pb::VersionSpec {
-            readiness: Some(pb::ReadinessProbe {
-                kind,
-                ..Default::default()
-            }),
-            ..good()
-        }
+        Some(pb::ReadinessProbe {
+            kind: Some(pb::readiness_probe::Kind::Http(http)),
+            ..Default::default()
+        })
     };
+    let big = || [("BIG".to_owned(), "x".repeat(20_000))].into();
     let mut specs = vec![
-        (
-            pb::VersionSpec {
-                image: String::new(),
-                ..good()
-            },
-            "version.spec.image",
-        ),
-        (
-            pb::VersionSpec {
-                image: "UPPER CASE".into(),
-                ..good()
-            },
-            "version.spec.image",
-        ),
-        (
-            pb::VersionSpec {
-                port: 70_000,
-                ..good()
-            },
-            "version.spec.port",
-        ),
-        (
-            pb::VersionSpec {
-                cpu_millis: 1,
-                ..good()
-            },
-            "version.spec.cpu_millis",
-        ),
-        (
-            pb::VersionSpec {
-                memory_bytes: 1,
-                ..good()
-            },
-            "version.spec.memory_bytes",
-        ),
-        (
-            pb::VersionSpec {
-                pull_policy: 9,
-                ..good()
-            },
-            "version.spec.pull_policy",
-        ),
-        (
-            pb::VersionSpec {
-                protocol: 9,
-                ..good()
-            },
-            "version.spec.protocol",
-        ),
-        (
-            pb::VersionSpec {
-                args: vec!["a\0b".into()],
-                ..good()
-            },
-            "version.spec.args[0]",
-        ),
-        (
-            pb::VersionSpec {
-                command: vec!["\0".into()],
-                ..good()
-            },
-            "version.spec.command[0]",
-        ),
-        (env("PORT", "1"), "version.spec.env[PORT]"),
-        (env("1X", "1"), "version.spec.env[1X]"),
-        (env("BIG", &"x".repeat(20_000)), "version.spec"),
-        (http("no-slash", 0, 0), "version.spec.readiness.http.path"),
-        (http("/", 99, 0), "version.spec.readiness.http.status_min"),
-        (
-            http("/", 300, 200),
-            "version.spec.readiness.http.status_max",
-        ),
-        (
-            pb::VersionSpec {
-                readiness: Some(pb::ReadinessProbe::default()),
-                ..good()
-            },
-            "version.spec.readiness",
-        ),
+        bad("image", |s| s.image = String::new()),
+        bad("image", |s| s.image = "UPPER CASE".into()),
+        bad("port", |s| s.port = 70_000),
+        bad("cpu_millis", |s| s.cpu_millis = 1),
+        bad("memory_bytes", |s| s.memory_bytes = 1),
+        bad("pull_policy", |s| s.pull_policy = 9),
+        bad("protocol", |s| s.protocol = 9),
+        bad("args[0]", |s| s.args = vec!["a\0b".into()]),
+        bad("command[0]", |s| s.command = vec!["\0".into()]),
+        (bad("", |s| s.env = big()).0, "version.spec".to_owned()),
+        bad("readiness", |s| s.readiness = Some(Default::default())),
     ];
+    for name in ["PORT", "1X"] {
+        let env = [(name.to_owned(), "1".to_owned())].into();
+        specs.push(bad(&format!("env[{name}]"), |s| s.env = env));
+    }
+    for (path, min, max, field) in [
+        ("no-slash", 0, 0, "readiness.http.path"),
+        ("/", 99, 0, "readiness.http.status_min"),
+        ("/", 300, 200, "readiness.http.status_max"),
+    ] {
+        specs.push(bad(field, |s| s.readiness = http(path, min, max)));
+    }
     specs.extend(limits::bad_probes());
     specs.extend(limits::bad_limits());
     specs
-}
-
-pub(super) fn good() -> pb::VersionSpec {
-    pb::VersionSpec {
-        image: "hello:1".into(),
-        ..Default::default()
-    }
 }

@@ -7,7 +7,6 @@ use crate::harness::Harness;
 #[tokio::test]
 async fn pages_join_without_gaps() {
     let harness = Harness::start().await;
-    let mut catalog = harness.catalog();
     for n in 0..7 {
         harness.service(&format!("s{n}")).await;
         harness.version("s0", "hello:1").await;
@@ -17,12 +16,9 @@ async fn pages_join_without_gaps() {
         let request = pb::ListServicesRequest {
             page_size: 3,
             page_token,
+            ..Default::default()
         };
-        let page = catalog
-            .list_services(request)
-            .await
-            .expect("a page")
-            .into_inner();
+        let page = harness.ok(request).await;
         assert!(page.services.len() <= 3);
         seen.extend(page.services.into_iter().map(|service| service.name));
         page_token = page.next_page_token;
@@ -40,12 +36,9 @@ async fn pages_join_without_gaps() {
             parent,
             page_size: 2,
             page_token,
+            ..Default::default()
         };
-        let page = catalog
-            .list_versions(request)
-            .await
-            .expect("a page")
-            .into_inner();
+        let page = harness.ok(request).await;
         seen.extend(page.versions.into_iter().map(|version| version.number));
         page_token = page.next_page_token;
         if page_token.is_empty() {
