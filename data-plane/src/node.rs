@@ -180,6 +180,7 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
         id: feed.node_id().to_owned(),
         boot: feed.boot_id().to_owned(),
         starts_at_once: options.starts_at_once,
+        max_wakes_per_ip: options.max_wakes_per_ip,
         images: images.clone(),
         runtime: options.runtime,
         isolation: isolation.clone(),

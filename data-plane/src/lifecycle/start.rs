@@ -33,7 +33,8 @@ use crate::engine::confirmed_calls;
 use crate::engine::context::EngineContext;
 use crate::engine::error_class::{Cause, cause};
 use crate::engine::sandbox::Sandboxes;
-use crate::engine::start_limiter::StartPermit;
+use crate::engine::start_limiter::{Caller, Demand, StartPermit, StartRequest};
+use crate::engine::start_order::Rank;
 use crate::report::FailureReason;
 use crate::route::Version;
 use crate::runtime::{ContainerSpec, ContainerState, Error, label};
@@ -61,6 +62,11 @@ pub(crate) struct Start {
     pub(crate) image_inspected: bool,
     /// Whether to pull before anything else: the first start under the pull policy `always`.
     pub(crate) pull_first: bool,
+    /// Those who wait for it.
+    pub(crate) demand: Arc<Demand>,
+    /// The operator who waits for a verification; `None` for any other start.
+    pub(crate) _operator: Option<Caller>,
+    pub(crate) rank: Rank,
     pub(crate) cancel: CancellationToken,
     pub(crate) died: CancellationToken,
 }
@@ -138,6 +144,14 @@ impl Start {
             .send(TaskEvent::Failed(Box::new(failure), cause));
     }
 
+    fn request(&self) -> StartRequest {
+        StartRequest {
+            service: self.version.service.clone(),
+            rank: self.rank,
+            demand: self.demand.clone(),
+        }
+    }
+
     fn outages(&self) -> u64 {
         self.engine.availability.borrow().outages()
     }
@@ -172,9 +186,7 @@ impl Start {
         let (id, permit) = loop {
             let began = Instant::now();
             let limiter = &self.engine.start_limiter;
-            let mut permit = self
-                .or_cancelled(limiter.acquire(&self.version.service))
-                .await?;
+            let mut permit = self.or_cancelled(limiter.acquire(self.request())).await?;
             phases.queue = Some(phases.queue.unwrap_or_default() + began.elapsed());
             if attempt.use_sandbox && lease.is_none() {
                 lease = self.sandboxes.take(&self.name);

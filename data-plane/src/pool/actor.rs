@@ -20,6 +20,7 @@ mod verification;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -164,6 +165,7 @@ impl PoolActor {
             }
         }
         forget();
+        self.shared.wakers.end();
         // A request that arrived in between is routed again, to a new pool.
         self.inbox.close();
         while let Ok(message) = self.inbox.try_recv() {
@@ -278,9 +280,18 @@ impl PoolActor {
             Some(stopping) if stopping.keep => self.release_ready(),
             Some(_) => {}
         }
+        self.end_wakes();
         if self.dirty {
             self.dirty = false;
             self.publish_view();
+        }
+    }
+
+    /// Ends the wakes that clients are charged for, once the version is awake or nothing starts.
+    fn end_wakes(&self) {
+        let starts = self.count(State::is_starting) > 0 || !self.queue.is_empty();
+        if !starts || self.shared.is_awake.load(Ordering::Relaxed) {
+            self.shared.wakers.end();
         }
     }
 

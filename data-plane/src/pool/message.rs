@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::refusal::Refusal;
+use crate::engine::start_limiter::Caller;
 use crate::instance::Instance;
 use crate::lifecycle::event::TaskEvent;
 use crate::route::{Settings, Version};
@@ -49,6 +50,8 @@ pub(super) enum Message {
 pub(super) struct Waiter {
     /// An instance in the reply has been entered: its receiver owns the slot.
     pub(super) reply: oneshot::Sender<Result<Arc<Instance>, Refusal>>,
+    /// Makes the starts that it waits for urgent.
+    pub(super) _caller: Caller,
 }
 
 /// A version as the route table has it.

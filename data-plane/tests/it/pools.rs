@@ -23,7 +23,10 @@ async fn a_hundred_requests_at_concurrency_a_hundred_cause_one_start() {
     let waits: Vec<_> = (0..100)
         .map(|_| {
             let pool = pool.clone();
-            tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(5)).await })
+            tokio::spawn(async move {
+                pool.admit(Instant::now() + Duration::from_secs(5), None)
+                    .await
+            })
         })
         .collect();
     let mut guards = Vec::new();
@@ -48,13 +51,15 @@ async fn requests_beyond_the_concurrency_start_instances_up_to_the_maximum() {
     assert_eq!(world.engine.starts(), 2);
     let third = world
         .pool()
-        .admit(Instant::now() + Duration::from_millis(100))
+        .admit(Instant::now() + Duration::from_millis(100), None)
         .await;
     assert_eq!(third.unwrap_err(), Refusal::TimedOut);
     assert_eq!(world.engine.starts(), 2);
     let pool = world.pool();
-    let waiting =
-        tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(5)).await });
+    let waiting = tokio::spawn(async move {
+        pool.admit(Instant::now() + Duration::from_secs(5), None)
+            .await
+    });
     world
         .until("the request waits", |world| world.pool().waiting() == 1)
         .await;
@@ -140,7 +145,7 @@ async fn a_caller_that_disconnects_does_not_cancel_the_start() {
         .script(Script::Listens(Duration::from_millis(200)));
     let gone = world
         .pool()
-        .admit(Instant::now() + Duration::from_millis(50))
+        .admit(Instant::now() + Duration::from_millis(50), None)
         .await;
     assert_eq!(gone.unwrap_err(), Refusal::TimedOut);
     world
@@ -163,7 +168,10 @@ async fn the_queue_is_bounded() {
     let waits: Vec<_> = (0..2)
         .map(|_| {
             let pool = pool.clone();
-            tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(60)).await })
+            tokio::spawn(async move {
+                pool.admit(Instant::now() + Duration::from_secs(60), None)
+                    .await
+            })
         })
         .collect();
     world
@@ -209,8 +217,10 @@ async fn a_deleted_service_drops_its_queue_and_removes_what_runs() {
     let world = World::new(settings(1, 1));
     let held = world.admit().await.unwrap();
     let pool = world.pool();
-    let waiting =
-        tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(5)).await });
+    let waiting = tokio::spawn(async move {
+        pool.admit(Instant::now() + Duration::from_secs(5), None)
+            .await
+    });
     world
         .until("the request waits", |world| world.pool().waiting() == 1)
         .await;
@@ -233,7 +243,9 @@ async fn a_request_routed_before_the_deletion_is_routed_again() {
     let held = world.admit().await.unwrap();
     let pool = world.pool();
     world.pools.apply_table(&world.table(false), true);
-    let late = pool.admit(Instant::now() + Duration::from_secs(5)).await;
+    let late = pool
+        .admit(Instant::now() + Duration::from_secs(5), None)
+        .await;
     assert_eq!(late.unwrap_err(), Refusal::Gone);
     drop(held);
 }
@@ -309,7 +321,7 @@ async fn a_slot_is_never_lost_however_callers_come_and_go() {
             let pool = pool.clone();
             tokio::spawn(async move {
                 let timeout = Duration::from_millis(if caller % 3 == 0 { 1 } else { 10_000 });
-                let admitted = pool.admit(Instant::now() + timeout).await;
+                let admitted = pool.admit(Instant::now() + timeout, None).await;
                 if admitted.is_ok() {
                     tokio::time::sleep(Duration::from_micros(caller * 7 % 500)).await;
                 }

@@ -106,8 +106,10 @@ async fn the_digest_is_reported_before_the_instance_is_ready() {
         .engine
         .script(cless_data_plane::runtime::fake::Script::NeverListens);
     let pool = world.pool();
-    let request =
-        tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(9)).await });
+    let request = tokio::spawn(async move {
+        pool.admit(Instant::now() + Duration::from_secs(9), None)
+            .await
+    });
     world
         .until("the digest is reported", |world| {
             reported(world) == Some(digest('a'))
@@ -122,8 +124,10 @@ async fn a_start_of_a_stale_digest_begins_again_before_it_serves() {
     let mut world = world();
     world.pools.set_control_plane_connected(true);
     let pool = world.pool();
-    let request =
-        tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(9)).await });
+    let request = tokio::spawn(async move {
+        pool.admit(Instant::now() + Duration::from_secs(9), None)
+            .await
+    });
     world
         .until("the digest is reported", |world| {
             reported(world) == Some(digest('a'))

@@ -131,8 +131,10 @@ async fn a_healthcheck_decides_readiness_and_health() {
         None,
     );
     let pool = world.pool();
-    let waiting =
-        tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(5)).await });
+    let waiting = tokio::spawn(async move {
+        pool.admit(Instant::now() + Duration::from_secs(5), None)
+            .await
+    });
     world
         .until("it runs", |world| world.engine.starts() == 1)
         .await;

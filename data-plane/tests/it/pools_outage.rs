@@ -89,8 +89,10 @@ async fn requests_wait_for_an_unavailable_engine_and_no_version_is_punished() {
     noticed(&world, false).await;
     assert!(world.pools.report().warnings[0].contains("unreachable"));
     let pool = world.pool();
-    let waiting =
-        tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(9)).await });
+    let waiting = tokio::spawn(async move {
+        pool.admit(Instant::now() + Duration::from_secs(9), None)
+            .await
+    });
     world
         .until("it waits", |world| world.pool().waiting() == 1)
         .await;
@@ -108,8 +110,10 @@ async fn an_outage_during_a_start_is_waited_for() {
     let world = World::new(long_lived());
     world.engine.script(Script::NeverListens);
     let pool = world.pool();
-    let waiting =
-        tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(9)).await });
+    let waiting = tokio::spawn(async move {
+        pool.admit(Instant::now() + Duration::from_secs(9), None)
+            .await
+    });
     world
         .until("it runs", |world| world.engine.starts() == 1)
         .await;
@@ -131,7 +135,11 @@ async fn callers_are_refused_at_once_after_the_grace_period() {
     world.engine.set_unreachable(true);
     noticed(&world, false).await;
     let begin = Instant::now();
-    let refused = world.pool().admit(begin + GRACE * 3).await.unwrap_err();
+    let refused = world
+        .pool()
+        .admit(begin + GRACE * 3, None)
+        .await
+        .unwrap_err();
     assert!(
         matches!(refused, Refusal::EngineUnavailable { .. }),
         "{refused:?}"
@@ -281,8 +289,10 @@ async fn a_node_starts_without_an_engine_and_serves_once_it_answers() {
     assert!(begin.elapsed() < Duration::from_secs(1));
     world.pools.apply_table(&world.table(true), true);
     let pool = world.pool();
-    let waiting =
-        tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(9)).await });
+    let waiting = tokio::spawn(async move {
+        pool.admit(Instant::now() + Duration::from_secs(9), None)
+            .await
+    });
     tokio::time::sleep(Duration::from_millis(500)).await;
     world.engine.set_unreachable(false);
     assert!(waiting.await.unwrap().is_ok());

@@ -28,6 +28,7 @@ mod sandbox;
 mod store;
 mod streams;
 mod tls;
+mod wakes;
 mod websocket;
 
 use std::collections::BTreeMap;

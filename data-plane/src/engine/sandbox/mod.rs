@@ -26,6 +26,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::context::EngineContext;
+use super::start_limiter::StartRequest;
+use super::start_order::Rank;
 use crate::runtime::{Container, ContainerState, Error, SandboxSpec, label};
 use inventory::{Inventory, InventoryAction, InventoryEvent, MAX_SHORTAGE};
 
@@ -261,7 +263,14 @@ fn removals(actions: Vec<InventoryAction>) -> Vec<String> {
 async fn create(engine: &EngineContext, name: String, in_turn: bool) -> Result<Sandbox, Error> {
     let runtime = &*engine.runtime;
     let _permit = match in_turn {
-        true => Some(engine.start_limiter.acquire(&"".into()).await),
+        true => {
+            let refill = StartRequest {
+                service: "".into(),
+                rank: Rank::Further,
+                demand: engine.start_limiter.demand(),
+            };
+            Some(engine.start_limiter.acquire(refill).await)
+        }
         false => None,
     };
     let labels = [

@@ -3,11 +3,14 @@
 //! `X-Forwarded-For`, `-Proto`, `-Host` and `Via` are set. A client's own values and `Forwarded`
 //! (RFC 7239) are removed. Those of a peer that the operator trusts are kept and extended.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderValue, Version, header};
 
 use super::headers::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, REQUEST_ID, append_via};
+
+/// The most trusted proxies between a client and this node.
+const MAX_HOPS: usize = 16;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RequestOrigin<'a> {
@@ -42,6 +45,27 @@ pub(crate) fn set_forwarded(headers: &mut HeaderMap, origin: RequestOrigin<'_>, 
     }
     headers.insert(REQUEST_ID, id.clone());
     append_via(headers, origin.version);
+}
+
+/// The client behind a trusted peer: the last address in `X-Forwarded-For` that is not trusted.
+/// `None` if there is none, so that nobody is taken for somebody else.
+pub(crate) fn client_address(
+    headers: &HeaderMap,
+    is_trusted: impl Fn(IpAddr) -> bool,
+) -> Option<IpAddr> {
+    let fields = headers.get_all(FORWARDED_FOR).iter().rev();
+    let texts = fields.filter_map(|field| field.to_str().ok());
+    let hops = texts.flat_map(|text| text.rsplit(',')).take(MAX_HOPS);
+    let mut addresses = hops.map_while(|hop| address(hop.trim()));
+    addresses.find(|address| !is_trusted(*address))
+}
+
+/// An address with or without a port; an IPv6 address with a port has brackets.
+fn address(hop: &str) -> Option<IpAddr> {
+    let bare = hop.trim_start_matches('[').trim_end_matches(']');
+    let with_port = || hop.parse::<SocketAddr>().ok().map(|hop| hop.ip());
+    let address = bare.parse::<IpAddr>().ok().or_else(with_port)?;
+    Some(address.to_canonical())
 }
 
 /// Appends the peer to its own fields.
@@ -124,6 +148,35 @@ mod tests {
             all,
             ["for=198.51.100.1", "for=\"[2001:db8::9]\";proto=http"]
         );
+    }
+
+    #[test]
+    fn the_client_of_a_trusted_peer_is_the_last_untrusted_address() {
+        let client = |fields: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for field in fields {
+                headers.append(FORWARDED_FOR, HeaderValue::from_str(field).unwrap());
+            }
+            let is_trusted = |address: IpAddr| address.to_string().starts_with("10.");
+            client_address(&headers, is_trusted).map(|address| address.to_string())
+        };
+        for (fields, expected) in [
+            (&["198.51.100.1"][..], Some("198.51.100.1")),
+            (&["203.0.113.9, 198.51.100.1"], Some("198.51.100.1")),
+            (
+                &["203.0.113.9", "198.51.100.1, 10.0.0.2"],
+                Some("198.51.100.1"),
+            ),
+            (&["198.51.100.1:5000"], Some("198.51.100.1")),
+            (&["[2001:db8::1]:5000"], Some("2001:db8::1")),
+            (&["[2001:db8::1]"], Some("2001:db8::1")),
+            (&["::ffff:198.51.100.1"], Some("198.51.100.1")),
+            (&["10.0.0.2"], None),
+            (&["198.51.100.1, unknown"], None),
+            (&[], None),
+        ] {
+            assert_eq!(client(fields).as_deref(), expected, "{fields:?}");
+        }
     }
 
     #[test]

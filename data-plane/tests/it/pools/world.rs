@@ -63,6 +63,7 @@ impl World {
                     id: NODE.into(),
                     boot: "boot-2".into(),
                     starts_at_once: 2,
+                    max_wakes_per_ip: 1,
                     images: Arc::default(),
                     runtime,
                     isolation: Isolation::unchecked(),
@@ -113,7 +114,7 @@ impl World {
 
     pub(crate) async fn admit(&self) -> Result<Guard, Refusal> {
         self.pool()
-            .admit(Instant::now() + Duration::from_secs(5))
+            .admit(Instant::now() + Duration::from_secs(5), None)
             .await
     }
 
