@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -129,6 +130,7 @@ pub async fn start(options: Options) -> Result<Running, Error> {
 /// # Errors
 /// See [`start`].
 pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Running, Error> {
+    raise_descriptor_limit();
     check_runtime(options.runtime.as_deref(), &*runtime).await?;
     let workers = options.proxy.workers;
     let plain = sockets(options.listen, "--listen", workers)?;
@@ -248,6 +250,16 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
         drain: Duration::from_secs(options.drain_timeout),
         keep_containers: options.keep_containers,
     })
+}
+
+/// Raises the limit of open descriptors to the hard one. Each connection has one, and the soft limit
+/// is often 1024, for the sake of programs that use `select`.
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        warn!(%error, "cannot raise the limit of open descriptors");
+    }
 }
 
 /// Checks the configured runtime if the engine responds; otherwise the check happens when it does.

@@ -20,7 +20,8 @@
 //!
 //! Laws (tested below): class before rank before fairness among the starts that may have the
 //! permit; the limit and both reserves hold; a start waits for ever only if the node starts nothing;
-//! two services that wait in the same class, rank and client take turns; a client without a permit
+//! services that wait in the same class, rank and client hold
+//! equally many permits and take turns; a client without a permit
 //! gets the next one, however many starts another client waits for.
 
 use std::collections::HashMap;

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! A start joins a network sandbox if one is ready (see [`in_sandbox`]) and uses the bridge
-//! otherwise. If the sandbox is unusable, the start begins again on the bridge. A token cancels
+//! otherwise. If the sandbox is unusable, or another program has removed the node's network, the
+//! start begins again on the bridge, whose network is created if it is missing. A token cancels
 //! the start; another reports the container's death, from the engine's events. Because an event may
 //! be lost, the start also inspects the container periodically.
 //!
@@ -99,6 +100,7 @@ impl Start {
 
     async fn run_to_end(self) {
         let _in_progress = self.engine.start_limiter.begin_start();
+        let _task = self.engine.begin_task();
         let (began, outages) = (Instant::now(), self.outages());
         let mut phases = Phases {
             image_digest: self.image_digest.clone(),
@@ -109,7 +111,8 @@ impl Start {
             died: self.died.clone(),
         };
         let mut outcome = self.attempt(&first, began, &mut phases).await;
-        if let Err(StartAbort::SandboxUnusable(why)) = &outcome {
+        if let Err(StartAbort::NetworkUnusable(why)) = &outcome {
+            self.engine.forget_network();
             self.leave_sandbox(why).await;
             // `self.died` may report the container that was just removed. Inspections notice the
             // death of the next.
@@ -129,7 +132,7 @@ impl Start {
             }
             Err(StartAbort::Cancelled) => return,
             Err(StartAbort::Failed(failure, cause)) => (failure, cause),
-            Err(StartAbort::SandboxUnusable(why)) => {
+            Err(StartAbort::NetworkUnusable(why)) => {
                 (failure::new(FailureReason::Engine, why), Cause::Node)
             }
         };
@@ -213,7 +216,7 @@ impl Start {
                     self.pull(phases).await?;
                 }
                 Err(error @ (Error::Refused(_) | Error::NotFound(_))) if lease.is_some() => {
-                    return Err(StartAbort::SandboxUnusable(error.to_string()));
+                    return Err(StartAbort::NetworkUnusable(error.to_string()));
                 }
                 Err(error) => return Err(self.engine_failure(error)),
             }
@@ -252,8 +255,12 @@ impl Start {
     ) -> Result<Launched<'_>, StartAbort> {
         let began = Instant::now();
         let start = confirmed_calls::start(&self.engine, &self.name);
-        if let Err(error) = permit.during(start).await {
-            return Err(self.engine_failure(error));
+        match permit.during(start).await {
+            Ok(()) => {}
+            Err(Error::NotFound(why)) if attempt.use_sandbox => {
+                return Err(StartAbort::NetworkUnusable(why));
+            }
+            Err(error) => return Err(self.engine_failure(error)),
         }
         phases.start = Some(began.elapsed());
         drop(permit);

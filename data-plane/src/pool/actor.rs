@@ -67,6 +67,8 @@ pub(super) struct PoolActor {
     queue: VecDeque<Waiter>,
     instances: BTreeMap<u64, InstanceEntry>,
     backoff: CrashBackoff,
+    /// No refill before this time; `None`: refills are not delayed.
+    refill_at: Option<Instant>,
     /// The port that a start found.
     port: Option<u16>,
     /// Whether this pool has pulled the image.
@@ -114,6 +116,7 @@ impl PoolActor {
             queue: VecDeque::new(),
             instances: BTreeMap::new(),
             backoff: CrashBackoff::default(),
+            refill_at: None,
             port: None,
             image_pulled: false,
             image_digest: None,
@@ -165,7 +168,7 @@ impl PoolActor {
             }
         }
         forget();
-        self.shared.wakers.end();
+        self.shared.wakers.end_if(|| true);
         // A request that arrived in between is routed again, to a new pool.
         self.inbox.close();
         while let Ok(message) = self.inbox.try_recv() {
@@ -194,7 +197,8 @@ impl PoolActor {
             Message::Routed(membership) => self.set_membership(membership),
             Message::Unrouted(status) => self.set_status(status),
             Message::Task(serial, event) => self.task_event(serial, event),
-            Message::Died(name) => self.died(&name),
+            Message::Died { name, exit_code } => self.died(&name, exit_code),
+            Message::PauseChanged { name, paused } => self.pause_changed(&name, paused),
             Message::CheckHealth(serial) => self.check_health(serial),
             Message::Unhealthy(name) => self.unhealthy(&name),
             Message::NetworkLost(name) => self.network_lost(&name),
@@ -289,10 +293,10 @@ impl PoolActor {
 
     /// Ends the wakes that clients are charged for, once the version is awake or nothing starts.
     fn end_wakes(&self) {
-        let starts = self.count(State::is_starting) > 0 || !self.queue.is_empty();
-        if !starts || self.shared.is_awake.load(Ordering::Relaxed) {
-            self.shared.wakers.end();
-        }
+        let is_awake = self.shared.is_awake.load(Ordering::Relaxed);
+        let starts = self.count(State::is_starting) > 0;
+        let over = || is_awake || !starts && self.shared.waiting() == 0;
+        self.shared.wakers.end_if(over);
     }
 
     fn serve_queue(&mut self) {

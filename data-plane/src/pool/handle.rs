@@ -64,14 +64,16 @@ impl Pool {
 
     async fn wait(&self, deadline: Instant, client: Option<Client>) -> Result<Guard, Refusal> {
         let since = Instant::now();
+        if !self.shared.begin_wait() {
+            return Err(Refusal::QueueFull);
+        }
+        // After the request is counted as waiting, so that the actor does not end the wake.
         if let Some(client) = client
             && !self.shared.is_awake.load(Ordering::Relaxed)
             && !self.shared.wakers.begin(client)
         {
+            self.shared.end_wait();
             return Err(Refusal::TooManyWakes);
-        }
-        if !self.shared.begin_wait() {
-            return Err(Refusal::QueueFull);
         }
         let (reply, answer) = oneshot::channel();
         let waiter = Waiter {

@@ -33,8 +33,18 @@ pub(super) enum Message {
     /// The HEALTHCHECK of the container of this name fails.
     Unhealthy(String),
     /// The process of the container of this name ended.
-    Died(String),
-    /// The sandbox of the container of this name ended: the container has no network any more.
+    Died {
+        name: String,
+        /// `None` if it is unknown.
+        exit_code: Option<i32>,
+    },
+    /// The container of this name was paused or resumed, perhaps by another program.
+    PauseChanged {
+        name: String,
+        paused: bool,
+    },
+    /// The container of this name has no network any more: its sandbox ended, or another program
+    /// disconnected it.
     NetworkLost(String),
     /// Adopt a container of an earlier process.
     Adopt(Box<Container>, SocketAddr),

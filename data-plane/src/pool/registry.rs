@@ -106,6 +106,7 @@ impl Pools {
             runtime,
             isolation: node.isolation,
             availability: watch::Sender::new(Availability::default()),
+            busy: watch::Sender::new(0),
             disk_full: Mutex::default(),
         });
         let sandboxes = Arc::new(Sandboxes::new(engine.clone(), node.sandboxes));

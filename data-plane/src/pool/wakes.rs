@@ -94,9 +94,13 @@ impl Wakers {
         is_counted
     }
 
-    /// The version is awake, or is not started.
-    pub(super) fn end(&self) {
-        self.wakes.lock().clear();
+    /// Ends all wakes of the version if `over`, which no request can change while it is evaluated:
+    /// a request counts as waiting before it begins a wake.
+    pub(super) fn end_if(&self, over: impl FnOnce() -> bool) {
+        let mut wakes = self.wakes.lock();
+        if over() {
+            wakes.clear();
+        }
     }
 }
 
@@ -117,7 +121,7 @@ mod tests {
             let mut woken: Vec<Vec<u8>> = vec![Vec::new(); 8];
             for (version, client) in steps {
                 let Some(host) = client else {
-                    versions[version].end();
+                    versions[version].end_if(|| true);
                     woken[version].clear();
                     continue;
                 };

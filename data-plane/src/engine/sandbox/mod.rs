@@ -159,6 +159,11 @@ impl Sandboxes {
         self.ledger.lock().inventory.alive()
     }
 
+    /// Whether a sandbox, idle or used, has a pause container of this engine id.
+    pub(crate) fn has_id(&self, id: &str) -> bool {
+        self.ledger.lock().inventory.has_id(id)
+    }
+
     /// Whether a pause container of this name is known, in any state.
     pub(crate) fn knows(&self, name: &str) -> bool {
         self.ledger.lock().inventory.knows(name)
