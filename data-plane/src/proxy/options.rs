@@ -31,8 +31,8 @@ pub struct ProxyOptions {
     #[arg(long, env = "CLESS_MAX_STREAMS", default_value_t = 128)]
     pub max_streams: u32,
 
-    /// Cancelled requests at which an HTTP/2 connection is closed, if they are half of all; 0: no
-    /// limit.
+    /// Cancelled requests at which an HTTP/2 connection is closed, if they are half of all; also
+    /// bounds floods of PING, PRIORITY and WINDOW_UPDATE. 0: no limit.
     #[arg(long, env = "CLESS_MAX_RESETS", default_value_t = 200)]
     pub max_resets: u32,
 
