@@ -27,6 +27,7 @@ mod proxy;
 mod readiness;
 mod routing;
 mod sandbox;
+mod secrets_in_logs;
 mod store;
 mod streams;
 mod tls;
