@@ -6,7 +6,6 @@ use cless_control_plane::Options;
 use cless_control_plane::program::{Command, Program};
 use cless_proto::log::{self, LogFormat};
 use cless_proto::variables;
-use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -102,7 +101,7 @@ fn start_log(format: LogFormat) -> anyhow::Result<()> {
     let log = log::Log {
         format,
         filter: log::filter("info,sqlx=warn,sea_orm=warn"),
-        color: std::io::stderr().is_terminal(),
+        color: true,
         flatten: true,
     };
     Ok(log.start()?)

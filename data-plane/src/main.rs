@@ -1,6 +1,5 @@
 //! The program `cless-data-plane`: logs and signals.
 
-use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -34,7 +33,7 @@ async fn run(program: Program) -> anyhow::Result<()> {
     let log = log::Log {
         format: program.log_format,
         filter: log::filter("info"),
-        color: std::io::stderr().is_terminal(),
+        color: true,
         flatten: false,
     };
     log.start()?;

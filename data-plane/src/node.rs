@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -158,6 +159,7 @@ pub async fn start(options: Options) -> Result<Running, Error> {
 /// # Errors
 /// See [`start`].
 pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Running, Error> {
+    raise_descriptor_limit();
     check_runtime(options.runtime.as_deref(), &*runtime).await?;
     let workers = options.proxy.workers;
     let plain = sockets(options.listen, "--listen", workers)?;
@@ -215,6 +217,7 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
         id: feed.node_id().to_owned(),
         boot: feed.boot_id().to_owned(),
         starts_at_once: options.starts_at_once,
+        max_wakes_per_ip: options.max_wakes_per_ip,
         images: images.clone(),
         pins: pins.clone(),
         runtime: options.runtime,
@@ -323,6 +326,16 @@ fn engine_remedy(problem: &str) -> &'static str {
     } else {
         "start it, for example with `systemctl start docker`, or name another engine with --engine or \
          DOCKER_HOST"
+    }
+}
+
+/// Raises the limit of open descriptors to the hard one. Each connection has one, and the soft limit
+/// is often 1024, for the sake of programs that use `select`.
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        warn!(%error, "cannot raise the limit of open descriptors");
     }
 }
 

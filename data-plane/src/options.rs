@@ -14,6 +14,11 @@ use crate::trace::TraceOptions;
 /// Enough for the first request to an idle service and for a second one at the same time.
 const SANDBOXES: usize = 2;
 
+/// More services than a page or a person opens at a time. Twenty starts at once took 2.8 s on two
+/// cores, so the last of 32 is ready within about 5 s: a client that asks for more waits longer than
+/// its own time limits allow, and keeps more containers than it can use.
+const MAX_WAKES_PER_IP: usize = 32;
+
 /// Options of a data plane.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
@@ -54,6 +59,12 @@ pub struct Options {
     /// Maximum number of concurrent container starts; starts are CPU-bound.
     #[arg(long, env = "CLESS_NODE_STARTS_AT_ONCE", default_value_t = starts())]
     pub starts_at_once: usize,
+
+    /// Limit of the sleeping versions that one client address (or IPv6 /64 network) wakes at a time;
+    /// further ones get 503. 0: no limit. Clients of trusted proxies are those that
+    /// X-Forwarded-For names.
+    #[arg(long, env = "CLESS_NODE_MAX_WAKES_PER_IP", default_value_t = MAX_WAKES_PER_IP)]
+    pub max_wakes_per_ip: usize,
 
     /// Number of network namespaces to prepare for new containers; 0 disables this. Each halves the
     /// time of one start and costs an idle process.
@@ -110,6 +121,7 @@ impl Default for Options {
             admin: SocketAddr::from(([127, 0, 0, 1], 7071)),
             engine: None,
             starts_at_once: starts(),
+            max_wakes_per_ip: MAX_WAKES_PER_IP,
             sandboxes: SANDBOXES,
             registry_config: None,
             prune_images_after: None,

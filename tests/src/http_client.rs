@@ -2,7 +2,7 @@
 //!
 //! There is no pool and no retry: a test must see every failure that a caller would see.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 /// Upper limit of connecting and of a response.
@@ -56,7 +56,24 @@ pub struct Connection {
 impl Connection {
     /// Connects.
     pub async fn open(address: SocketAddr) -> Result<Self> {
-        let stream = timeout(LIMIT, TcpStream::connect(address))
+        Self::over(address, TcpStream::connect(address)).await
+    }
+
+    /// Connects from an address of this machine, as another client.
+    pub async fn open_from(source: IpAddr, address: SocketAddr) -> Result<Self> {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        }?;
+        socket.bind(SocketAddr::new(source, 0))?;
+        Self::over(address, socket.connect(address)).await
+    }
+
+    async fn over(
+        address: SocketAddr,
+        connect: impl Future<Output = std::io::Result<TcpStream>>,
+    ) -> Result<Self> {
+        let stream = timeout(LIMIT, connect)
             .await
             .with_context(|| format!("connecting to {address} timed out"))?
             .with_context(|| format!("cannot connect to {address}"))?;

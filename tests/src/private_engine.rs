@@ -181,6 +181,22 @@ impl PrivateEngine {
         Ok(process.kill().await?)
     }
 
+    /// Sends SIGSTOP to the engine: it accepts connections and answers nothing.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Sends SIGCONT to the engine.
+    pub fn thaw(&self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let process = self.process.as_ref().context("the engine is down")?;
+        let pid = process.id().context("the engine has exited")?;
+        Ok(kill(Pid::from_raw(i32::try_from(pid)?), signal)?)
+    }
+
     /// Starts the engine again after [`PrivateEngine::kill`] and waits until it responds.
     pub async fn restart(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "the engine is running");

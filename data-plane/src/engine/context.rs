@@ -32,8 +32,20 @@ pub(crate) struct EngineContext {
     pub(crate) control_plane: watch::Sender<bool>,
     pub(crate) isolation: Isolation,
     pub(crate) availability: watch::Sender<Availability>,
+    /// Tasks whose callers wait for the engine.
+    pub(crate) busy: watch::Sender<usize>,
     /// The engine's message about its full disk; `None` once it creates a container again.
     pub(crate) disk_full: Mutex<Option<String>>,
+}
+
+/// A task whose callers wait for the engine.
+#[derive(Debug)]
+pub(crate) struct EngineTask(watch::Sender<usize>);
+
+impl Drop for EngineTask {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
 }
 
 impl EngineContext {
@@ -74,8 +86,19 @@ impl EngineContext {
     }
 
     pub(crate) fn record_failure(&self) {
+        self.record_failure_at(Instant::now());
+    }
+
+    /// Records that a call of this time got no response. True if this begins an outage.
+    pub(crate) fn record_failure_at(&self, at: Instant) -> bool {
         self.availability
-            .send_if_modified(|availability| availability.record_failure(Instant::now()));
+            .send_if_modified(|availability| availability.record_failure(at))
+    }
+
+    /// Counts a task whose callers wait for the engine, until the returned value is dropped.
+    pub(crate) fn begin_task(&self) -> EngineTask {
+        self.busy.send_modify(|count| *count += 1);
+        EngineTask(self.busy.clone())
     }
 
     pub(crate) fn record_answer(&self) {

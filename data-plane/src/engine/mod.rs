@@ -4,7 +4,8 @@
 //! - [`confirmed_calls`]: calls whose outcome is confirmed when the response is lost.
 //! - [`error_class`]: the meaning of a failed call; pure.
 //! - [`availability`]: whether the engine answers; pure.
-//! - [`start_limiter`]: the node's limit on concurrent starts, fair among services.
+//! - [`start_limiter`]: the node's limit on concurrent starts.
+//! - [`start_order`]: which of the waiting starts is next; pure.
 //! - [`oci_runtime`]: the OCI runtime that containers run under.
 //! - [`sandbox`]: network namespaces kept ready for new instances.
 
@@ -15,3 +16,4 @@ pub(crate) mod error_class;
 pub mod oci_runtime;
 pub(crate) mod sandbox;
 pub(crate) mod start_limiter;
+pub(crate) mod start_order;

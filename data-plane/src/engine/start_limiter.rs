@@ -1,8 +1,11 @@
-//! The node's limit on concurrent starts, fair among services.
+//! The node's limit on concurrent starts.
 //!
 //! Starts are CPU-bound. Of twenty starts on two cores, the first is ready after 155 ms when two
-//! run at a time and after 556 ms when all do. The last is no later. A semaphore would let a
-//! service with fifty starts delay a service with one, so permits go round the waiting services.
+//! run at a time and after 556 ms when all do. The last is no later. [`start_order`] decides which
+//! waiting start is next; this module makes them wait.
+//!
+//! A pool has one [`Demand`], which knows who waits for its starts. It is read at each decision: a
+//! refill becomes urgent when a caller arrives, and a start loses its urgency when its callers leave.
 //!
 //! A call that takes much longer than any start hangs, in the engine or behind it. Its permit is
 //! lent to others, so that one container that cannot start blocks no other. The number of lent
@@ -10,7 +13,7 @@
 //!
 //! The limiter also knows when no start is in progress, which is the time for background work.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,11 +21,15 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::start_order::{Candidate, Client, Grant, Rank, StartOrder};
+
 /// After this time a call hangs and its permit is lent. The slowest of twenty concurrent starts
 /// took 3 s when measured.
 const HANGS: Duration = Duration::from_secs(10);
 /// The most permits lent at a time.
 const MAX_LENT: usize = 32;
+/// The callers of a pool that one decision looks at. More of them change nothing but its cost.
+const MAX_CALLERS: usize = 16;
 
 /// The node's limiter. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -30,11 +37,34 @@ pub(crate) struct StartLimiter {
     queue: Arc<Mutex<StartQueue>>,
 }
 
+/// Those who wait for the starts of one pool.
+#[derive(Debug)]
+pub(crate) struct Demand {
+    limiter: StartLimiter,
+    callers: Mutex<BTreeMap<Option<Client>, usize>>,
+}
+
+/// One who waits for a start, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    demand: Arc<Demand>,
+    client: Option<Client>,
+}
+
+/// A start's application for a permit.
+#[derive(Debug, Clone)]
+pub(crate) struct StartRequest {
+    pub(crate) service: Arc<str>,
+    pub(crate) rank: Rank,
+    pub(crate) demand: Arc<Demand>,
+}
+
 /// Permission to start a container; released when dropped.
 #[derive(Debug)]
 pub(crate) struct StartPermit {
-    limiter: Option<StartLimiter>,
-    /// The permit is lent: another start uses it.
+    limiter: StartLimiter,
+    /// `None` if the permit is lent or released: another start uses it.
+    grant: Option<Grant>,
     lent: bool,
 }
 
@@ -44,27 +74,42 @@ pub(crate) struct StartInProgress(StartLimiter);
 
 #[derive(Debug)]
 struct StartQueue {
-    free: usize,
+    order: StartOrder,
     lent: usize,
     in_progress: usize,
     last_end: Instant,
-    /// Services with waiters, each once, in the order of their turns.
-    turns: VecDeque<Arc<str>>,
-    waiting: HashMap<Arc<str>, VecDeque<oneshot::Sender<StartPermit>>>,
+    arrivals: u64,
+    /// In the order of their arrival.
+    waiting: Vec<WaitingStart>,
+}
+
+#[derive(Debug)]
+struct WaitingStart {
+    request: StartRequest,
+    arrived: u64,
+    turn: oneshot::Sender<StartPermit>,
 }
 
 impl StartLimiter {
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             queue: Arc::new(Mutex::new(StartQueue {
-                free: limit.max(1),
+                order: StartOrder::new(limit),
                 lent: 0,
                 in_progress: 0,
                 last_end: Instant::now(),
-                turns: VecDeque::new(),
-                waiting: HashMap::new(),
+                arrivals: 0,
+                waiting: Vec::new(),
             })),
         }
+    }
+
+    /// Those who will wait for the starts of a new pool; nobody yet.
+    pub(crate) fn demand(&self) -> Arc<Demand> {
+        Arc::new(Demand {
+            limiter: self.clone(),
+            callers: Mutex::default(),
+        })
     }
 
     /// Counts a start as in progress until the returned value is dropped.
@@ -80,68 +125,104 @@ impl StartLimiter {
     }
 
     /// Waits for a permit. Dropping the future leaves the queue.
-    pub(crate) async fn acquire(&self, service: &Arc<str>) -> StartPermit {
-        let turn = {
+    pub(crate) async fn acquire(&self, request: StartRequest) -> StartPermit {
+        let (turn, permit) = oneshot::channel();
+        {
             let mut queue = self.queue.lock();
-            if queue.free > 0 && queue.turns.is_empty() {
-                queue.free -= 1;
-                return self.permit();
-            }
-            let (grant, turn) = oneshot::channel();
-            let waiters = queue.waiting.entry(service.clone()).or_default();
-            waiters.push_back(grant);
-            if waiters.len() == 1 {
-                queue.turns.push_back(service.clone());
-            }
-            turn
-        };
-        match turn.await {
+            queue.arrivals += 1;
+            let arrived = queue.arrivals;
+            queue.waiting.push(WaitingStart {
+                request,
+                arrived,
+                turn,
+            });
+        }
+        self.hand_out();
+        match permit.await {
             Ok(permit) => permit,
             // Unreachable: the queue drops no waiter before its turn, and `self` keeps the queue.
             Err(_) => StartPermit {
-                limiter: None,
+                limiter: self.clone(),
+                grant: None,
                 lent: false,
             },
         }
     }
 
-    fn permit(&self) -> StartPermit {
-        StartPermit {
-            limiter: Some(self.clone()),
-            lent: false,
+    /// Hands out the permits that waiting starts may have.
+    fn hand_out(&self) {
+        while let Some((turn, grant)) = self.next() {
+            let permit = StartPermit {
+                limiter: self.clone(),
+                grant: Some(grant),
+                lent: false,
+            };
+            // If the waiter is gone, this loop passes the permit on, not its drop.
+            if let Err(mut unused) = turn.send(permit)
+                && let Some(grant) = unused.grant.take()
+            {
+                self.queue.lock().order.release(&grant);
+            }
         }
     }
 
-    fn release(&self) {
-        loop {
-            let next = {
-                let mut queue = self.queue.lock();
-                let Some(next) = queue.next() else {
-                    queue.free += 1;
-                    return;
-                };
-                next
-            };
-            match next.send(self.permit()) {
-                Ok(()) => return,
-                // The waiter is gone. This loop passes the permit on, not its drop.
-                Err(mut permit) => permit.limiter = None,
-            }
+    fn next(&self) -> Option<(oneshot::Sender<StartPermit>, Grant)> {
+        let queue = &mut *self.queue.lock();
+        if queue.waiting.is_empty() || queue.order.is_full() {
+            return None;
+        }
+        queue.waiting.retain(|one| !one.turn.is_closed());
+        let candidates: Vec<Candidate<'_>> = queue.waiting.iter().map(candidate).collect();
+        let (index, grant) = queue.order.grant(&candidates)?;
+        let next = queue.waiting.remove(index);
+        Some((next.turn, grant))
+    }
+
+    fn release(&self, grant: &Grant) {
+        self.queue.lock().order.release(grant);
+        self.hand_out();
+    }
+}
+
+fn candidate(waiting: &WaitingStart) -> Candidate<'_> {
+    let callers = waiting.request.demand.callers.lock();
+    Candidate {
+        service: &waiting.request.service,
+        rank: waiting.request.rank,
+        callers: callers.keys().take(MAX_CALLERS).copied().collect(),
+        arrived: waiting.arrived,
+    }
+}
+
+impl Demand {
+    /// Counts one who waits; `client` is `None` if it is unknown, or the operator.
+    pub(crate) fn join(self: &Arc<Self>, client: Option<Client>) -> Caller {
+        let is_new = {
+            let mut callers = self.callers.lock();
+            let count = callers.entry(client).or_default();
+            *count += 1;
+            *count == 1
+        };
+        // A start that was held back may be urgent now.
+        if is_new {
+            self.limiter.hand_out();
+        }
+        Caller {
+            demand: self.clone(),
+            client,
         }
     }
 }
 
-impl StartQueue {
-    fn next(&mut self) -> Option<oneshot::Sender<StartPermit>> {
-        let service = self.turns.pop_front()?;
-        let waiters = self.waiting.get_mut(&service)?;
-        let next = waiters.pop_front();
-        if waiters.is_empty() {
-            self.waiting.remove(&service);
-        } else {
-            self.turns.push_back(service);
+impl Drop for Caller {
+    fn drop(&mut self) {
+        let mut callers = self.demand.callers.lock();
+        if let Some(count) = callers.get_mut(&self.client) {
+            *count -= 1;
+            if *count == 0 {
+                callers.remove(&self.client);
+            }
         }
-        next
     }
 }
 
@@ -159,27 +240,27 @@ impl StartPermit {
     }
 
     fn lend(&mut self) {
-        let Some(limiter) = self.limiter.as_ref().filter(|_| !self.lent) else {
-            return;
-        };
         {
-            let mut queue = limiter.queue.lock();
-            if queue.lent == MAX_LENT {
+            let mut queue = self.limiter.queue.lock();
+            if self.grant.is_none() || queue.lent == MAX_LENT {
                 return;
             }
             queue.lent += 1;
         }
         self.lent = true;
-        limiter.release();
+        if let Some(grant) = self.grant.take() {
+            self.limiter.release(&grant);
+        }
     }
 }
 
 impl Drop for StartPermit {
     fn drop(&mut self) {
-        match self.limiter.take() {
-            Some(limiter) if self.lent => limiter.queue.lock().lent -= 1,
-            Some(limiter) => limiter.release(),
-            None => {}
+        if self.lent {
+            self.limiter.queue.lock().lent -= 1;
+        }
+        if let Some(grant) = self.grant.take() {
+            self.limiter.release(&grant);
         }
     }
 }
@@ -197,23 +278,67 @@ mod tests {
     use super::*;
     use futures_util::FutureExt as _;
 
+    /// The start of a service that this client waits for, and the client.
+    fn awaited(limiter: &StartLimiter, service: &str, host: u8) -> (StartRequest, Caller) {
+        let demand = limiter.demand();
+        let client = std::net::IpAddr::from([192, 0, 2, host]);
+        let caller = demand.join(Some(client.into()));
+        (request(service, demand), caller)
+    }
+
+    fn refill(limiter: &StartLimiter, service: &str) -> StartRequest {
+        request(service, limiter.demand())
+    }
+
+    fn request(service: &str, demand: Arc<Demand>) -> StartRequest {
+        StartRequest {
+            service: service.into(),
+            rank: Rank::First,
+            demand,
+        }
+    }
+
     #[tokio::test]
     async fn a_service_with_many_starts_does_not_delay_another() {
         let limiter = StartLimiter::new(1);
-        let (greedy, modest): (Arc<str>, Arc<str>) = ("greedy".into(), "modest".into());
-        let first = limiter.acquire(&greedy).await;
-        let mut greedy_waits: Vec<_> = (0..5).map(|_| Box::pin(limiter.acquire(&greedy))).collect();
+        let (greedy, _caller) = awaited(&limiter, "greedy", 1);
+        let (modest, _other) = awaited(&limiter, "modest", 2);
+        let first = limiter.acquire(greedy.clone()).await;
+        let mut greedy_waits: Vec<_> = (0..5)
+            .map(|_| Box::pin(limiter.acquire(greedy.clone())))
+            .collect();
         for wait in &mut greedy_waits {
             assert!(wait.as_mut().now_or_never().is_none());
         }
-        let mut modest_waits = Box::pin(limiter.acquire(&modest));
+        let mut modest_waits = Box::pin(limiter.acquire(modest));
         assert!(modest_waits.as_mut().now_or_never().is_none());
         drop(first);
-        let second = greedy_waits[0].as_mut().now_or_never();
-        assert!(second.is_some(), "the oldest turn comes first");
-        assert!(modest_waits.as_mut().now_or_never().is_none());
+        assert!(greedy_waits[0].as_mut().now_or_never().is_none());
+        let second = modest_waits.as_mut().now_or_never();
+        assert!(second.is_some(), "a first start before another's second");
         drop(second);
-        assert!(modest_waits.as_mut().now_or_never().is_some());
+        assert!(greedy_waits[0].as_mut().now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_refill_becomes_urgent_when_a_caller_arrives_and_is_not_when_it_leaves() {
+        let limiter = StartLimiter::new(4);
+        let mut running = Vec::new();
+        for service in ["a", "b"] {
+            running.push(limiter.acquire(refill(&limiter, service)).await);
+        }
+        let waits = refill(&limiter, "waits");
+        let mut turn = Box::pin(limiter.acquire(waits.clone()));
+        assert!(turn.as_mut().now_or_never().is_none(), "half are refills");
+        let caller = waits.demand.join(None);
+        assert!(turn.as_mut().now_or_never().is_some());
+
+        let left = refill(&limiter, "left");
+        drop(left.demand.join(None));
+        let mut turn = Box::pin(limiter.acquire(left));
+        assert!(turn.as_mut().now_or_never().is_none());
+        drop((caller, running));
+        assert!(turn.as_mut().now_or_never().is_some());
     }
 
     #[test]
@@ -230,66 +355,83 @@ mod tests {
     #[tokio::test]
     async fn a_waiter_that_leaves_loses_no_permit() {
         let limiter = StartLimiter::new(1);
-        let service: Arc<str> = "s".into();
-        let first = limiter.acquire(&service).await;
-        let mut leaves = Box::pin(limiter.acquire(&service));
+        let start = refill(&limiter, "s");
+        let first = limiter.acquire(start.clone()).await;
+        let mut leaves = Box::pin(limiter.acquire(start.clone()));
         assert!(leaves.as_mut().now_or_never().is_none());
-        let mut stays = Box::pin(limiter.acquire(&service));
+        let mut stays = Box::pin(limiter.acquire(start.clone()));
         assert!(stays.as_mut().now_or_never().is_none());
         drop(leaves);
         drop(first);
         let permit = stays.as_mut().now_or_never();
         assert!(permit.is_some());
         drop(permit);
-        assert!(limiter.acquire(&service).now_or_never().is_some());
+        assert!(limiter.acquire(start).now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_permit_that_is_handed_out_to_a_leaver_goes_on() {
+        let limiter = StartLimiter::new(1);
+        let start = refill(&limiter, "s");
+        let first = limiter.acquire(start.clone()).await;
+        let mut leaves = Box::pin(limiter.acquire(start.clone()));
+        assert!(leaves.as_mut().now_or_never().is_none());
+        drop(first);
+        // It has the permit, and never looks.
+        drop(leaves);
+        assert!(limiter.acquire(start).now_or_never().is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_permit_of_a_call_that_hangs_goes_to_another_service() {
         let limiter = StartLimiter::new(1);
-        let (stuck, other): (Arc<str>, Arc<str>) = ("stuck".into(), "other".into());
-        let mut permit = limiter.acquire(&stuck).await;
+        let (stuck, other) = (refill(&limiter, "stuck"), refill(&limiter, "other"));
+        let mut permit = limiter.acquire(stuck).await;
         let (end, ended) = oneshot::channel::<()>();
         let hanging = tokio::spawn(async move {
             let _ = permit.during(ended).await;
         });
         let began = tokio::time::Instant::now();
-        let second = limiter.acquire(&other).await;
+        let second = limiter.acquire(other.clone()).await;
         assert_eq!(began.elapsed(), HANGS);
         assert!(
-            limiter.acquire(&other).now_or_never().is_none(),
+            limiter.acquire(other.clone()).now_or_never().is_none(),
             "still one"
         );
         let _ = end.send(());
         hanging.await.unwrap();
         assert!(
-            limiter.acquire(&other).now_or_never().is_none(),
+            limiter.acquire(other.clone()).now_or_never().is_none(),
             "it was lent"
         );
         drop(second);
-        assert!(limiter.acquire(&other).now_or_never().is_some());
+        assert!(limiter.acquire(other).now_or_never().is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn calls_that_hang_are_bounded() {
         let limiter = StartLimiter::new(2);
-        let service: Arc<str> = "s".into();
         let mut calls = tokio::task::JoinSet::new();
-        for _ in 0..MAX_LENT + 20 {
-            let (limiter, service) = (limiter.clone(), service.clone());
+        for host in 0..MAX_LENT + 20 {
+            let limiter = limiter.clone();
             calls.spawn(async move {
-                let mut permit = limiter.acquire(&service).await;
+                let host = u8::try_from(host).unwrap();
+                let (start, _caller) = awaited(&limiter, "s", host);
+                let mut permit = limiter.acquire(start).await;
                 permit.during(std::future::pending::<()>()).await;
             });
         }
         tokio::time::sleep(HANGS * 60).await;
         {
             let queue = limiter.queue.lock();
-            assert_eq!((queue.lent, queue.free), (MAX_LENT, 0));
-            assert_eq!(queue.waiting[&service].len(), 20 - 2);
+            assert_eq!(queue.lent, MAX_LENT);
+            assert!(queue.order.is_full());
+            assert_eq!(queue.waiting.len(), 20 - 2);
         }
         calls.shutdown().await;
-        let queue = limiter.queue.lock();
-        assert_eq!((queue.lent, queue.free), (0, 2), "all are released");
+        assert_eq!(limiter.queue.lock().lent, 0, "all are released");
+        let (one, two) = (awaited(&limiter, "a", 1), awaited(&limiter, "b", 2));
+        let permits = (limiter.acquire(one.0).await, limiter.acquire(two.0).await);
+        drop(permits);
     }
 }

@@ -39,6 +39,11 @@ impl PassiveHealth {
         failures.is_multiple_of(FAILURES_TO_CHECK)
     }
 
+    /// Whether a request has failed since the last answer.
+    pub(crate) fn has_failures(&self) -> bool {
+        self.failures.load(Ordering::Relaxed) > 0
+    }
+
     /// Records a caller that left after `waited`. True if a health check is due.
     pub(crate) fn record_abandoned(&self, waited: Duration) -> bool {
         waited >= ABANDONED_AFTER && self.record_failure()

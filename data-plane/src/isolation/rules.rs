@@ -5,8 +5,9 @@
 //! ```text
 //! INPUT   ── -i BRIDGE ──► CLESS-<node>-IN    to this host: replies, the proxy's port and local
 //!                                             name servers pass; the rest is rejected
-//! FORWARD ── -i BRIDGE ──► CLESS-<node>-FWD   elsewhere: the same bridge, link-local addresses and
-//!                                             control planes are rejected; the rest passes
+//! FORWARD ── -i BRIDGE ──► CLESS-<node>-FWD   elsewhere: the engine's bridges, addresses of metadata
+//!                                             services and control planes are rejected; the rest
+//!                                             passes
 //! ```
 //!
 //! Laws: rules only deny, because each either rejects or returns, so they never override the host's
@@ -28,18 +29,37 @@ const DNS_PORT: u16 = 53;
 /// hosts on the bridge cannot find each other, nor the host its containers.
 const NEIGHBOUR_DISCOVERY: [u8; 3] = [133, 135, 136];
 
-/// Link-local addresses (RFC 3927), including the metadata service 169.254.169.254.
-const LINK_LOCAL_V4: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16));
+/// Bridges of the engine, this one and those of other networks. The engine drops packets between
+/// them; a rejection is faster for the application. `+` matches any end of a name.
+const ENGINE_BRIDGES: [&str; 3] = ["docker0", "br-+", "cless+"];
 
-/// Link-local addresses fe80::/10 (RFC 4291), and the metadata services of EC2 (fd00:ec2::254) and
-/// Google (fd20:ce::254).
-const LINK_LOCAL_V6: [IpNet; 3] = [
+/// Addresses of metadata services, which serve credentials: link-local ones (RFC 3927) with
+/// 169.254.169.254, IETF protocol assignments (RFC 6890) with 192.0.0.192 of Oracle, 100.100.100.200
+/// of Alibaba, and 168.63.129.16 of Azure.
+const METADATA_V4: [IpNet; 4] = [
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16)),
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(192, 0, 0, 0), 24)),
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(100, 100, 100, 200), 32)),
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(168, 63, 129, 16), 32)),
+];
+
+/// Link-local addresses fe80::/10 (RFC 4291), the services of EC2 in fd00:ec2::/32, and the metadata
+/// services of Google (fd20:ce::254), Oracle (fd00:c1::a9fe:a9fe) and Scaleway (fd00:42::42).
+const METADATA_V6: [IpNet; 5] = [
     IpNet::V6(Ipv6Net::new_assert(
         Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0),
         10,
     )),
     IpNet::V6(Ipv6Net::new_assert(
-        Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+        Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0),
+        32,
+    )),
+    IpNet::V6(Ipv6Net::new_assert(
+        Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe),
+        128,
+    )),
+    IpNet::V6(Ipv6Net::new_assert(
+        Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42),
         128,
     )),
     IpNet::V6(Ipv6Net::new_assert(
@@ -60,10 +80,10 @@ impl Family {
         ip.is_ipv4() == (self == Self::V4)
     }
 
-    fn link_local(self) -> &'static [IpNet] {
+    fn metadata(self) -> &'static [IpNet] {
         match self {
-            Self::V4 => std::slice::from_ref(&LINK_LOCAL_V4),
-            Self::V6 => &LINK_LOCAL_V6,
+            Self::V4 => &METADATA_V4,
+            Self::V6 => &METADATA_V6,
         }
     }
 }
@@ -174,7 +194,7 @@ fn to_host(inputs: &RuleInputs, family: Family) -> Vec<Rule> {
     if family == Family::V6 {
         rules.extend(NEIGHBOUR_DISCOVERY.map(|kind| pass([Match::Icmp6(kind)])));
     }
-    rules.extend(link_local(family));
+    rules.extend(metadata(family));
     for proxy in &inputs.proxy {
         if proxy.ip().is_unspecified() && (family == Family::V4 || proxy.is_ipv6()) {
             rules.push(pass([Match::Tcp, Match::Port(proxy.port())]));
@@ -188,15 +208,15 @@ fn to_host(inputs: &RuleInputs, family: Family) -> Vec<Rule> {
 }
 
 fn forwarded(inputs: &RuleInputs, family: Family) -> Vec<Rule> {
-    let link_local_net = |ip: &&IpAddr| family.link_local().iter().any(|net| net.contains(*ip));
+    let metadata_net = |ip: &&IpAddr| family.metadata().iter().any(|net| net.contains(*ip));
     let mut rules = Vec::new();
-    for &server in nameservers(inputs, family).filter(link_local_net) {
+    for &server in nameservers(inputs, family).filter(metadata_net) {
         rules.extend(name_server(server));
     }
-    // Docker drops these packets where it manages the family; a rejection is faster for the
-    // application.
-    rules.push(refuse([Match::Out(inputs.bridge.clone())]));
-    rules.extend(link_local(family));
+    // Its own name too, which an older build may have chosen differently.
+    let bridges = [inputs.bridge.as_str()].into_iter().chain(ENGINE_BRIDGES);
+    rules.extend(bridges.map(|bridge| refuse([Match::Out(bridge.to_owned())])));
+    rules.extend(metadata(family));
     for plane in &inputs.control_planes {
         let (ip, port) = (plane.ip(), plane.port());
         if family.of(ip) && !ip.is_loopback() && !ip.is_unspecified() {
@@ -217,14 +237,14 @@ fn nameservers(inputs: &RuleInputs, family: Family) -> impl Iterator<Item = &IpA
     servers.filter(move |ip| family.of(**ip) && !ip.is_loopback())
 }
 
-/// Name servers are on this host or, on Google's machines, at a link-local address.
+/// Name servers are on this host or, on Google's machines, at an address of metadata services.
 fn name_server(server: IpAddr) -> [Rule; 2] {
     [Match::Udp, Match::Tcp]
         .map(|protocol| pass([Match::To(server.into()), protocol, Match::Port(DNS_PORT)]))
 }
 
-fn link_local(family: Family) -> impl Iterator<Item = Rule> {
-    let nets = family.link_local().iter();
+fn metadata(family: Family) -> impl Iterator<Item = Rule> {
+    let nets = family.metadata().iter();
     nets.flat_map(|net| [refuse([Match::To(*net)]), refuse([Match::OriginalTo(*net)])])
 }
 

@@ -39,6 +39,10 @@ pub(crate) enum TaskEvent {
     /// The engine could not pause or resume the container.
     PauseFailed(Box<StartFailure>),
     Unresponsive(Box<StartFailure>),
+    /// Another program had paused the container; it is resumed.
+    Thawed(Box<StartFailure>),
+    /// Another program resumed the container, which the node had paused.
+    RunsAgain,
     Removed,
 }
 

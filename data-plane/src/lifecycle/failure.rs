@@ -107,13 +107,24 @@ fn engine_message(error: &Error) -> Option<String> {
     }
 }
 
+/// The failure of a container that another program took off the node's network.
+pub(crate) fn disconnected(when: &str) -> StartFailure {
+    new(
+        FailureReason::Engine,
+        format!(
+            "the container was disconnected from the node's network {when}; leave networks with the \
+             label cless.node to cless"
+        ),
+    )
+}
+
 /// The failure of a container whose pause container ended.
 pub(crate) fn network_lost(when: &str) -> StartFailure {
     new(
         FailureReason::Engine,
         format!(
-            "the pause container that held its network ended {when}; leave containers with the label \
-             cless.role=sandbox to cless"
+            "the pause container that held its network ended or was disconnected {when}; leave \
+             containers with the label cless.role=sandbox to cless"
         ),
     )
 }

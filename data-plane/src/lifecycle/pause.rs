@@ -4,6 +4,8 @@
 //! the kernel keeps accepting for a paused process, so the other end would not notice the pause. A
 //! process whose time limits expired would close them on resuming, under a new request.
 //!
+//! Other programs pause containers too. A container that is to serve is resumed again.
+//!
 //! An unavailable engine costs no instance. A call that was not sent had no effect; after a call
 //! without a response the container is inspected once the engine is back.
 
@@ -17,6 +19,7 @@ use super::failure;
 use crate::engine::context::EngineContext;
 use crate::engine::{confirmed_calls, error_class};
 use crate::instance::Instance;
+use crate::report::{FailureReason, StartFailure};
 use crate::runtime::{ContainerState, Error};
 
 /// The longest wait for connections to close. A connection that cannot close, because the instance
@@ -34,6 +37,7 @@ pub(crate) struct PauseTask {
 
 impl PauseTask {
     pub(crate) async fn pause(mut self) {
+        let _task = self.engine.begin_task();
         self.await_previous().await;
         let _ = tokio::time::timeout(DISCONNECT_TIMEOUT, self.instance.disconnected()).await;
         let began = Instant::now();
@@ -72,6 +76,7 @@ impl PauseTask {
     /// Resumes the container and reports the outcome. There is no probe: it listened before the
     /// pause.
     pub(crate) async fn resume(mut self) {
+        let _task = self.engine.begin_task();
         self.await_previous().await;
         let began = Instant::now();
         let event = loop {
@@ -98,8 +103,38 @@ impl PauseTask {
     }
 }
 
+/// Reports the state of a container that may have been paused or resumed by another program. With
+/// `thaw`, resumes it first if it is paused.
+pub(crate) async fn check_paused(
+    engine: Arc<EngineContext>,
+    events: EventSender,
+    name: String,
+    thaw: bool,
+) {
+    let Ok(found) = engine.runtime.inspect(&name).await else {
+        // An unreachable engine is noticed elsewhere, and the next reconciliation looks again.
+        return;
+    };
+    let event = match found.state {
+        ContainerState::Paused if thaw => match confirmed_calls::unpause(&engine, &name).await {
+            Ok(()) => TaskEvent::Thawed(Box::new(failure::new(
+                FailureReason::Engine,
+                "another program paused the container while it served; cless resumed it".to_owned(),
+            ))),
+            Err(error) => TaskEvent::Unresponsive(Box::new(not_done("resumed", error))),
+        },
+        ContainerState::Running if !thaw => TaskEvent::RunsAgain,
+        _ => return,
+    };
+    events.send(event);
+}
+
 fn pause_failed(how: &str, error: Error) -> TaskEvent {
-    let mut failure = failure::of_engine(error);
-    failure.message = format!("the container could not be {how}: {}", failure.message);
-    TaskEvent::PauseFailed(Box::new(failure))
+    TaskEvent::PauseFailed(Box::new(not_done(how, error)))
+}
+
+fn not_done(how: &str, error: Error) -> StartFailure {
+    let failure = failure::of_engine(error);
+    let message = format!("the container could not be {how}: {}", failure.message);
+    StartFailure { message, ..failure }
 }

@@ -60,6 +60,9 @@ impl RemoveTask {
             Ok(found) if found.state != ContainerState::Exited && found.sandbox.is_some() => {
                 failure::network_lost("while it served")
             }
+            Ok(found) if found.state == ContainerState::Running => {
+                failure::disconnected("while it served")
+            }
             found => {
                 let exit = found.map_or(failure::UNKNOWN_EXIT, |found| found.exit);
                 failure::exited(runtime, &self.name, exit, "while it served").await

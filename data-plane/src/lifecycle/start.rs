@@ -5,7 +5,8 @@
 //! ```
 //!
 //! A start joins a network sandbox if one is ready (see [`in_sandbox`]) and uses the bridge
-//! otherwise. If the sandbox is unusable, the start begins again on the bridge. A token cancels
+//! otherwise. If the sandbox is unusable, or another program has removed the node's network, the
+//! start begins again on the bridge, whose network is created if it is missing. A token cancels
 //! the start; another reports the container's death, from the engine's events. Because an event may
 //! be lost, the start also inspects the container periodically.
 //!
@@ -33,7 +34,8 @@ use crate::engine::confirmed_calls;
 use crate::engine::context::EngineContext;
 use crate::engine::error_class::{Cause, cause};
 use crate::engine::sandbox::Sandboxes;
-use crate::engine::start_limiter::StartPermit;
+use crate::engine::start_limiter::{Caller, Demand, StartPermit, StartRequest};
+use crate::engine::start_order::Rank;
 use crate::report::FailureReason;
 use crate::route::Version;
 use crate::runtime::{ContainerSpec, ContainerState, Error, label};
@@ -61,6 +63,11 @@ pub(crate) struct Start {
     pub(crate) image_inspected: bool,
     /// Whether to pull before anything else: the first start under the pull policy `always`.
     pub(crate) pull_first: bool,
+    /// Those who wait for it.
+    pub(crate) demand: Arc<Demand>,
+    /// The operator who waits for a verification; `None` for any other start.
+    pub(crate) _operator: Option<Caller>,
+    pub(crate) rank: Rank,
     pub(crate) cancel: CancellationToken,
     pub(crate) died: CancellationToken,
 }
@@ -93,6 +100,7 @@ impl Start {
 
     async fn run_to_end(self) {
         let _in_progress = self.engine.start_limiter.begin_start();
+        let _task = self.engine.begin_task();
         let (began, outages) = (Instant::now(), self.outages());
         let mut phases = Phases {
             image_digest: self.image_digest.clone(),
@@ -103,7 +111,8 @@ impl Start {
             died: self.died.clone(),
         };
         let mut outcome = self.attempt(&first, began, &mut phases).await;
-        if let Err(StartAbort::SandboxUnusable(why)) = &outcome {
+        if let Err(StartAbort::NetworkUnusable(why)) = &outcome {
+            self.engine.forget_network();
             self.leave_sandbox(why).await;
             // `self.died` may report the container that was just removed. Inspections notice the
             // death of the next.
@@ -123,7 +132,7 @@ impl Start {
             }
             Err(StartAbort::Cancelled) => return,
             Err(StartAbort::Failed(failure, cause)) => (failure, cause),
-            Err(StartAbort::SandboxUnusable(why)) => {
+            Err(StartAbort::NetworkUnusable(why)) => {
                 (failure::new(FailureReason::Engine, why), Cause::Node)
             }
         };
@@ -136,6 +145,14 @@ impl Start {
             .send(TaskEvent::FailedPhases(failure.reason, Box::new(spent)));
         self.events
             .send(TaskEvent::Failed(Box::new(failure), cause));
+    }
+
+    fn request(&self) -> StartRequest {
+        StartRequest {
+            service: self.version.service.clone(),
+            rank: self.rank,
+            demand: self.demand.clone(),
+        }
     }
 
     fn outages(&self) -> u64 {
@@ -172,9 +189,7 @@ impl Start {
         let (id, permit) = loop {
             let began = Instant::now();
             let limiter = &self.engine.start_limiter;
-            let mut permit = self
-                .or_cancelled(limiter.acquire(&self.version.service))
-                .await?;
+            let mut permit = self.or_cancelled(limiter.acquire(self.request())).await?;
             phases.queue = Some(phases.queue.unwrap_or_default() + began.elapsed());
             if attempt.use_sandbox && lease.is_none() {
                 lease = self.sandboxes.take(&self.name);
@@ -201,7 +216,7 @@ impl Start {
                     self.pull(phases).await?;
                 }
                 Err(error @ (Error::Refused(_) | Error::NotFound(_))) if lease.is_some() => {
-                    return Err(StartAbort::SandboxUnusable(error.to_string()));
+                    return Err(StartAbort::NetworkUnusable(error.to_string()));
                 }
                 Err(error) => return Err(self.engine_failure(error)),
             }
@@ -246,8 +261,12 @@ impl Start {
     ) -> Result<Launched<'_>, StartAbort> {
         let began = Instant::now();
         let start = confirmed_calls::start(&self.engine, &self.name);
-        if let Err(error) = permit.during(start).await {
-            return Err(self.engine_failure(error));
+        match permit.during(start).await {
+            Ok(()) => {}
+            Err(Error::NotFound(why)) if attempt.use_sandbox => {
+                return Err(StartAbort::NetworkUnusable(why));
+            }
+            Err(error) => return Err(self.engine_failure(error)),
         }
         phases.start = Some(began.elapsed());
         drop(permit);

@@ -20,6 +20,7 @@ mod verification;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -66,6 +67,8 @@ pub(super) struct PoolActor {
     queue: VecDeque<Waiter>,
     instances: BTreeMap<u64, InstanceEntry>,
     backoff: CrashBackoff,
+    /// No refill before this time; `None`: refills are not delayed.
+    refill_at: Option<Instant>,
     /// The port that a start found.
     port: Option<u16>,
     /// Whether this pool has pulled the image.
@@ -115,6 +118,7 @@ impl PoolActor {
             queue: VecDeque::new(),
             instances: BTreeMap::new(),
             backoff: CrashBackoff::default(),
+            refill_at: None,
             port: None,
             image_pulled: false,
             image_digest: None,
@@ -167,6 +171,7 @@ impl PoolActor {
             }
         }
         forget();
+        self.shared.wakers.end_if(|| true);
         // A request that arrived in between is routed again, to a new pool.
         self.inbox.close();
         while let Ok(message) = self.inbox.try_recv() {
@@ -195,7 +200,8 @@ impl PoolActor {
             Message::Routed(membership) => self.set_membership(membership),
             Message::Unrouted(status) => self.set_status(status),
             Message::Task(serial, event) => self.task_event(serial, event),
-            Message::Died(name) => self.died(&name),
+            Message::Died { name, exit_code } => self.died(&name, exit_code),
+            Message::PauseChanged { name, paused } => self.pause_changed(&name, paused),
             Message::CheckHealth(serial) => self.check_health(serial),
             Message::Unhealthy(name) => self.unhealthy(&name),
             Message::NetworkLost(name) => self.network_lost(&name),
@@ -288,10 +294,19 @@ impl PoolActor {
             Some(stopping) if stopping.keep => self.release_ready(),
             Some(_) => {}
         }
+        self.end_wakes();
         if self.dirty {
             self.dirty = false;
             self.publish_view();
         }
+    }
+
+    /// Ends the wakes that clients are charged for, once the version is awake or nothing starts.
+    fn end_wakes(&self) {
+        let is_awake = self.shared.is_awake.load(Ordering::Relaxed);
+        let starts = self.count(State::is_starting) > 0;
+        let over = || is_awake || !starts && self.shared.waiting() == 0;
+        self.shared.wakers.end_if(over);
     }
 
     fn serve_queue(&mut self) {

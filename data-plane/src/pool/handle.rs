@@ -8,7 +8,9 @@
 //! counted *before* the actor looks for a free slot, and a slot is freed *before* its guard looks
 //! for waiters. So at least one side observes the other.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use tokio::sync::oneshot;
@@ -17,6 +19,7 @@ use super::guard::Guard;
 use super::message::{Message, Waiter};
 use super::refusal::Refusal;
 use super::shared::Shared;
+use crate::engine::start_order::Client;
 use crate::instance::Instance;
 use crate::route::VersionKey;
 
@@ -43,29 +46,41 @@ impl Pool {
     }
 
     /// Takes a slot in an instance; waits for one until `deadline`, and for a start if none is
-    /// free.
+    /// free. `client` is the address that is charged for a start; `None` if it is unknown.
     ///
     /// Dropping the future leaves the queue; a start that it caused goes on.
     ///
     /// # Errors
     /// [`Refusal`]; no slot is taken then.
-    pub async fn admit(&self, deadline: Instant) -> Result<Guard, Refusal> {
+    pub async fn admit(&self, deadline: Instant, client: Option<IpAddr>) -> Result<Guard, Refusal> {
         if self.shared.waiting() == 0
             && let Some(guard) = Guard::claim(&self.shared)
         {
             return Ok(guard);
         }
         // Boxed: few requests wait, and the others do not carry the size of this future.
-        Box::pin(self.wait(deadline)).await
+        Box::pin(self.wait(deadline, client.map(Client::from))).await
     }
 
-    async fn wait(&self, deadline: Instant) -> Result<Guard, Refusal> {
+    async fn wait(&self, deadline: Instant, client: Option<Client>) -> Result<Guard, Refusal> {
         let since = Instant::now();
         if !self.shared.begin_wait() {
             return Err(Refusal::QueueFull);
         }
+        // After the request is counted as waiting, so that the actor does not end the wake.
+        if let Some(client) = client
+            && !self.shared.is_awake.load(Ordering::Relaxed)
+            && !self.shared.wakers.begin(client)
+        {
+            self.shared.end_wait();
+            return Err(Refusal::TooManyWakes);
+        }
         let (reply, answer) = oneshot::channel();
-        if !self.shared.send(Message::Wait(Waiter { reply })) {
+        let waiter = Waiter {
+            reply,
+            _caller: self.shared.demand.join(client),
+        };
+        if !self.shared.send(Message::Wait(waiter)) {
             self.shared.end_wait();
             return Err(Refusal::Gone);
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::refusal::Refusal;
+use crate::engine::start_limiter::Caller;
 use crate::instance::Instance;
 use crate::lifecycle::event::TaskEvent;
 use crate::route::{Settings, Version};
@@ -32,8 +33,18 @@ pub(super) enum Message {
     /// The HEALTHCHECK of the container of this name fails.
     Unhealthy(String),
     /// The process of the container of this name ended.
-    Died(String),
-    /// The sandbox of the container of this name ended: the container has no network any more.
+    Died {
+        name: String,
+        /// `None` if it is unknown.
+        exit_code: Option<i32>,
+    },
+    /// The container of this name was paused or resumed, perhaps by another program.
+    PauseChanged {
+        name: String,
+        paused: bool,
+    },
+    /// The container of this name has no network any more: its sandbox ended, or another program
+    /// disconnected it.
     NetworkLost(String),
     /// Adopt a container of an earlier process.
     Adopt(Box<Container>, SocketAddr),
@@ -49,6 +60,8 @@ pub(super) enum Message {
 pub(super) struct Waiter {
     /// An instance in the reply has been entered: its receiver owns the slot.
     pub(super) reply: oneshot::Sender<Result<Arc<Instance>, Refusal>>,
+    /// Makes the starts that it waits for urgent.
+    pub(super) _caller: Caller,
 }
 
 /// A version as the route table has it.

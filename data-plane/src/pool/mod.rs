@@ -12,6 +12,7 @@
 //! - [`guard`]: a request's slot in an instance.
 //! - [`shared`], [`message`]: the state and the mailbox between handle, guards and actor.
 //! - [`actor`]: the task that owns a pool's queue and instances and makes its decisions.
+//! - [`wakes`]: the limit on the versions that one client wakes at a time.
 //! - [`crash_backoff`]: the delay between starts of a version that fails; pure.
 //! - [`registry`]: all pools of a node, in step with the route table.
 //! - [`reconcile`], [`engine_events`]: the pools in step with the engine.
@@ -29,6 +30,7 @@ mod reconcile;
 mod refusal;
 mod registry;
 mod shared;
+mod wakes;
 
 pub use guard::Guard;
 pub use handle::Pool;

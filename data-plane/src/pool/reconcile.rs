@@ -44,15 +44,25 @@ impl Pools {
         self.note_engine(Ok(name));
         engine.cover_network().await;
         // A restarting engine ends its containers before it sends events.
-        let alive: HashSet<&str> = found
-            .iter()
-            .filter(|one| is_alive(one))
-            .map(|one| one.name.as_str())
-            .collect();
         for (pool, name) in served {
-            if !alive.contains(name.as_str()) {
-                pool.shared.send(Message::Died(name));
-            }
+            let found = found.iter().find(|one| one.name == name);
+            pool.shared.send(match found {
+                Some(one) if is_alive(one) && one.address.is_none() && one.sandbox.is_none() => {
+                    Message::NetworkLost(name)
+                }
+                Some(one) if is_alive(one) => Message::PauseChanged {
+                    paused: one.state == ContainerState::Paused,
+                    name,
+                },
+                found => {
+                    let exit_code = match found {
+                        Some(_) => engine.runtime.inspect(&name).await.ok(),
+                        None => None,
+                    };
+                    let exit_code = exit_code.map(|found| found.exit.code);
+                    Message::Died { name, exit_code }
+                }
+            });
         }
         for name in sandbox::ended(alive_sandboxes, &found) {
             self.sandbox_died(&name);
@@ -118,7 +128,7 @@ impl Pools {
         }
     }
 
-    fn note_engine(&self, answer: Result<String, String>) {
+    pub(super) fn note_engine(&self, answer: Result<String, String>) {
         if self.set_engine(answer.clone()) {
             match &answer {
                 Ok(name) => info!(engine = name, "the engine answers"),
@@ -182,16 +192,21 @@ impl Pools {
         Some((self.get(route, version), port))
     }
 
-    fn served_names(&self) -> Vec<(Pool, String)> {
-        self.names(|state| {
-            matches!(
-                state,
-                InstanceState::Ready
-                    | InstanceState::Pausing
-                    | InstanceState::Paused
-                    | InstanceState::Resuming
-            )
+    /// Whether the container of this engine id serves, or is paused.
+    pub(super) fn serves_in(&self, container: &str) -> bool {
+        self.all().iter().any(|pool| {
+            let view = pool.shared.view.lock();
+            let mut known = view.instances.iter().map(|(_, report)| report);
+            known.any(|one| {
+                is_served(one.state)
+                    && !one.container.is_empty()
+                    && container.starts_with(&one.container)
+            })
         })
+    }
+
+    fn served_names(&self) -> Vec<(Pool, String)> {
+        self.names(is_served)
     }
 
     fn known_names(&self) -> HashSet<String> {
@@ -210,6 +225,16 @@ impl Pools {
         }
         names
     }
+}
+
+fn is_served(state: InstanceState) -> bool {
+    matches!(
+        state,
+        InstanceState::Ready
+            | InstanceState::Pausing
+            | InstanceState::Paused
+            | InstanceState::Resuming
+    )
 }
 
 fn is_alive(container: &Container) -> bool {

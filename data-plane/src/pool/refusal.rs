@@ -8,6 +8,9 @@ pub enum Refusal {
     /// The queue is full.
     #[error("too many requests wait for this version")]
     QueueFull,
+    /// The client wakes as many versions as it may at a time.
+    #[error("this client wakes too many sleeping versions at a time")]
+    TooManyWakes,
     /// The start that it waited for failed.
     #[error("the version failed to start")]
     StartFailed {

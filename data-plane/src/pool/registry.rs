@@ -21,6 +21,7 @@ use super::actor::{PoolActor, PoolContext};
 use super::handle::Pool;
 use super::message::{Message, RouteMembership};
 use super::shared::Shared;
+use super::wakes::{WakeLimits, Wakers};
 use crate::engine::availability::Availability;
 use crate::engine::confirmed_calls;
 use crate::engine::context::{EngineContext, network_name};
@@ -63,6 +64,7 @@ pub(super) struct Inner {
     /// Whether a sync was committed in this run, so that orphaned containers may be removed.
     pub(super) synced: AtomicBool,
     stopping: AtomicBool,
+    wake_limits: WakeLimits,
     pub(super) reconcile: Notify,
 }
 
@@ -75,6 +77,8 @@ pub struct Node {
     pub boot: String,
     /// Limit on concurrent starts.
     pub starts_at_once: usize,
+    /// Limit on the versions that one client wakes at a time; 0: no limit.
+    pub max_wakes_per_ip: usize,
     /// The images that this node pulled for cless.
     pub images: Arc<PullRecord>,
     /// The local images that versions of this node run.
@@ -111,6 +115,7 @@ impl Pools {
             runtime,
             isolation: node.isolation,
             availability: watch::Sender::new(Availability::default()),
+            busy: watch::Sender::new(0),
             disk_full: Mutex::default(),
         });
         let sandboxes = Arc::new(Sandboxes::new(engine.clone(), node.sandboxes));
@@ -127,6 +132,7 @@ impl Pools {
                 table: Mutex::new(table),
                 synced: AtomicBool::new(false),
                 stopping: AtomicBool::new(false),
+                wake_limits: WakeLimits::new(node.max_wakes_per_ip),
                 reconcile: Notify::new(),
             }),
         }
@@ -140,7 +146,10 @@ impl Pools {
         }
         let membership = membership(route, version);
         let (mailbox, inbox) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared::new(version, &route.settings, mailbox));
+        let wakers = Wakers::new(self.inner.wake_limits.clone());
+        let demand = self.inner.context.engine.start_limiter.demand();
+        let shared = Shared::new(version, &route.settings, mailbox, wakers, demand);
+        let shared = Arc::new(shared);
         let pool = Pool {
             shared: shared.clone(),
         };

@@ -1,7 +1,7 @@
 //! The state that a pool's handle, its guards and its actor share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -9,6 +9,8 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
 use super::message::Message;
+use super::wakes::Wakers;
+use crate::engine::start_limiter::Demand;
 use crate::instance::Instance;
 use crate::report::{InstanceReport, VersionReport};
 use crate::route::{Settings, Version, VersionKey};
@@ -30,6 +32,10 @@ pub(super) struct Shared {
     pub(super) stop_grace: Duration,
     /// Instances that requests may enter.
     pub(super) open: ArcSwap<Vec<Arc<Instance>>>,
+    /// Whether an instance serves or is paused: a request that waits does not wake the version.
+    pub(super) is_awake: AtomicBool,
+    pub(super) wakers: Wakers,
+    pub(super) demand: Arc<Demand>,
     /// Requests in the queue, or on their way into it.
     waiting: AtomicUsize,
     concurrency: AtomicU32,
@@ -45,12 +51,17 @@ impl Shared {
         version: &Version,
         settings: &Settings,
         mailbox: mpsc::UnboundedSender<Message>,
+        wakers: Wakers,
+        demand: Arc<Demand>,
     ) -> Self {
         Self {
             key: version.key.clone(),
             service: version.service.clone(),
             stop_grace: version.spec.stop_grace,
             open: ArcSwap::default(),
+            is_awake: AtomicBool::new(false),
+            wakers,
+            demand,
             waiting: AtomicUsize::new(0),
             concurrency: AtomicU32::new(settings.concurrency),
             queue_limit: AtomicU32::new(settings.queue_limit),

@@ -5,5 +5,6 @@
 
 pub(crate) mod connection;
 mod drive;
+mod h2_frames;
 mod http2;
 mod metered_io;

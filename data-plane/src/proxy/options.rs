@@ -30,7 +30,7 @@ pub struct ProxyOptions {
     pub max_headers: usize,
 
     /// Limit of fields in a response head of an instance over HTTP/1; longer heads become 502.
-    #[arg(long, env = "CLESS_MAX_RESPONSE_HEADERS", default_value_t = 256)]
+    #[arg(long, env = "CLESS_NODE_MAX_RESPONSE_HEADERS", default_value_t = 256)]
     pub max_response_headers: usize,
 
     /// Limit of a request head in bytes, at least 8192; longer heads get 431.
@@ -39,15 +39,15 @@ pub struct ProxyOptions {
 
     /// Further request fields that only trusted proxies may set, separated by commas. Fields about
     /// the connection, such as X-Forwarded-* and X-Real-IP, always belong to them.
-    #[arg(long, env = "CLESS_TRUSTED_FIELDS", value_delimiter = ',')]
+    #[arg(long, env = "CLESS_NODE_TRUSTED_FIELDS", value_delimiter = ',')]
     pub trusted_fields: Vec<HeaderName>,
 
     /// Limit of open streams per HTTP/2 connection.
     #[arg(long, env = "CLESS_NODE_MAX_STREAMS", default_value_t = 128)]
     pub max_streams: u32,
 
-    /// Cancelled requests at which an HTTP/2 connection is closed, if they are half of all; 0: no
-    /// limit.
+    /// Cancelled requests at which an HTTP/2 connection is closed, if they are half of all; also
+    /// bounds floods of PING, PRIORITY and WINDOW_UPDATE. 0: no limit.
     #[arg(long, env = "CLESS_NODE_MAX_RESETS", default_value_t = 200)]
     pub max_resets: u32,
 

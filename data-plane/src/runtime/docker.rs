@@ -2,6 +2,9 @@
 //!
 //! The connection is lazy: each call goes through [`Docker::client`], which negotiates the API
 //! version once the engine is reachable. The engine may therefore start after the node.
+//!
+//! Containers are addressed by their id, which no other program can change, and found by the label
+//! of their name: another container may have taken the name.
 
 mod error;
 mod events;
@@ -11,18 +14,22 @@ mod sandbox;
 mod translate;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bollard::container::LogOutput;
-use bollard::models::NetworkCreateRequest;
+use bollard::models::{ContainerCreateResponse, NetworkCreateRequest};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
     RemoveContainerOptionsBuilder, RemoveImageOptions, StopContainerOptionsBuilder,
 };
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt as _, TryStreamExt as _};
+use nix::sys::resource::{Resource, getrlimit};
+use parking_lot::Mutex;
 use tokio::sync::OnceCell;
-use tracing::debug;
+use tracing::{debug, info, warn};
 
 use super::credentials::RegistryConfig;
 use super::{
@@ -31,7 +38,10 @@ use super::{
 };
 use error::{CREATE_TIMEOUT, PAUSE_TIMEOUT, READ_TIMEOUT, REMOVE_TIMEOUT, classify, with_timeout};
 use events::{EventFollower, next_event};
-use translate::{container_body, from_inspect, from_summary, last_lines, whole_seconds};
+use translate::{
+    DESCRIPTORS, container_body, from_inspect, from_summary, is_layer_limit_refused, last_lines,
+    layer_limit, may_limit_layers, whole_seconds,
+};
 
 /// Option of a bridge network that names its interface.
 const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
@@ -45,6 +55,14 @@ pub struct Docker {
     host: Option<String>,
     client: OnceCell<bollard::Docker>,
     registries: RegistryConfig,
+    /// Ids of containers by their name, until their removal.
+    ids: Arc<Mutex<HashMap<String, String>>>,
+    /// Limit of a container's open descriptors; 0: the engine's default.
+    descriptors: Arc<AtomicU64>,
+    /// Whether the engine's storage may be able to bound the writable layer of a container.
+    limits_layers: Arc<AtomicBool>,
+    /// Whether it has refused to.
+    layers_refused: Arc<AtomicBool>,
 }
 
 impl Docker {
@@ -55,6 +73,10 @@ impl Docker {
             host,
             client: OnceCell::new(),
             registries: RegistryConfig::default(),
+            ids: Arc::default(),
+            descriptors: Arc::new(AtomicU64::new(descriptors())),
+            limits_layers: Arc::default(),
+            layers_refused: Arc::default(),
         }
     }
 
@@ -76,6 +98,71 @@ impl Docker {
                 with_timeout(READ_TIMEOUT, client.negotiate_version()).await
             })
             .await
+    }
+}
+
+/// The limit of a container's open descriptors. An engine can set no more than its own hard limit,
+/// which on the same machine is usually that of this process.
+fn descriptors() -> u64 {
+    let own = getrlimit(Resource::RLIMIT_NOFILE).map_or(DESCRIPTORS, |(_, hard)| hard);
+    own.min(DESCRIPTORS)
+}
+
+impl Docker {
+    fn learn(&self, name: &str, id: &str) {
+        self.ids.lock().insert(name.to_owned(), id.to_owned());
+    }
+
+    fn forget(&self, name: &str) {
+        self.ids.lock().remove(name);
+    }
+
+    /// The id of a container. It is looked up if the response to the creation was lost, or if an
+    /// earlier process created it. `name` may also be an id.
+    async fn id(&self, name: &str) -> Result<String, Error> {
+        let known = self.ids.lock().get(name).cloned();
+        if let Some(id) = known {
+            return Ok(id);
+        }
+        let found = self.find(&format!("{}={name}", label::INSTANCE)).await?;
+        if let Some(one) = found.into_iter().next() {
+            self.learn(name, &one.id);
+            return Ok(one.id);
+        }
+        // An id, or a container that an earlier build created without the label.
+        let call = self.client().await?.inspect_container(name, None);
+        let found = from_inspect(with_timeout(READ_TIMEOUT, call).await?);
+        match found.labels.contains_key(label::INSTANCE) && found.id != name {
+            true => Err(Error::NotFound(name.to_owned())),
+            false => Ok(found.id),
+        }
+    }
+
+    async fn create_once(&self, spec: &ContainerSpec) -> Result<ContainerCreateResponse, Error> {
+        let options = CreateContainerOptionsBuilder::default()
+            .name(&spec.name)
+            .build();
+        let descriptors = Some(self.descriptors.load(Ordering::Relaxed));
+        let mut body = container_body(spec, descriptors.filter(|limit| *limit > 0));
+        if self.limits_layers.load(Ordering::Relaxed)
+            && let Some(host) = &mut body.host_config
+        {
+            host.storage_opt = Some(layer_limit());
+        }
+        let call = self.client().await?.create_container(Some(options), body);
+        with_timeout(CREATE_TIMEOUT, call).await
+    }
+
+    /// All containers with a label, running or not.
+    async fn find(&self, label: &str) -> Result<Vec<Container>, Error> {
+        let filters = HashMap::from([("label", vec![label])]);
+        let options = ListContainersOptionsBuilder::default()
+            .all(true)
+            .filters(&filters)
+            .build();
+        let client = self.client().await?;
+        let found = with_timeout(READ_TIMEOUT, client.list_containers(Some(options))).await?;
+        Ok(found.into_iter().map(from_summary).collect())
     }
 }
 
@@ -125,6 +212,11 @@ impl Runtime for Docker {
 
     async fn runtimes(&self) -> Result<Runtimes, Error> {
         let info = with_timeout(READ_TIMEOUT, self.client().await?.info()).await?;
+        let driver = info.driver.unwrap_or_default();
+        let status = info.driver_status.unwrap_or_default();
+        let may =
+            may_limit_layers(&driver, &status) && !self.layers_refused.load(Ordering::Relaxed);
+        self.limits_layers.store(may, Ordering::Relaxed);
         let mut offered: Vec<String> = info.runtimes.unwrap_or_default().into_keys().collect();
         offered.sort_unstable();
         Ok(Runtimes {
@@ -190,18 +282,18 @@ impl Runtime for Docker {
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<String, Error> {
-        let options = CreateContainerOptionsBuilder::default()
-            .name(&spec.name)
-            .build();
-        let created = with_timeout(
-            CREATE_TIMEOUT,
-            self.client()
-                .await?
-                .create_container(Some(options), container_body(spec)),
-        )
-        .await;
+        let mut created = self.create_once(spec).await;
+        if let Err(error) = &created
+            && is_layer_limit_refused(error)
+            && self.limits_layers.swap(false, Ordering::Relaxed)
+        {
+            self.layers_refused.store(true, Ordering::Relaxed);
+            info!(%error, "the engine cannot bound the writable layers of containers");
+            created = self.create_once(spec).await;
+        }
         match created {
             Ok(answer) => {
+                self.learn(&spec.name, &answer.id);
                 for warning in answer.warnings {
                     debug!(
                         container = spec.name,
@@ -220,7 +312,9 @@ impl Runtime for Docker {
     }
 
     async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<String, Error> {
-        sandbox::create(self.client().await?, spec).await
+        let id = sandbox::create(self.client().await?, spec).await?;
+        self.learn(&spec.name, &id);
+        Ok(id)
     }
 
     async fn remove_sandbox_image(&self) -> Result<(), Error> {
@@ -228,22 +322,34 @@ impl Runtime for Docker {
     }
 
     async fn start(&self, name: &str) -> Result<(), Error> {
-        with_timeout(
-            CREATE_TIMEOUT,
-            self.client().await?.start_container(name, None),
-        )
-        .await
+        let id = self.id(name).await?;
+        let call = self.client().await?.start_container(&id, None);
+        let started = with_timeout(CREATE_TIMEOUT, call).await;
+        // An engine of another machine may allow fewer descriptors. The next container has its
+        // default.
+        if let Err(Error::Failed(message) | Error::Refused(message)) = &started
+            && message.contains("setting rlimit")
+            && self.descriptors.swap(0, Ordering::Relaxed) > 0
+        {
+            warn!(
+                message,
+                "the engine cannot set the limit of open descriptors"
+            );
+        }
+        started
     }
 
     async fn pause(&self, name: &str) -> Result<(), Error> {
-        match with_timeout(PAUSE_TIMEOUT, self.client().await?.pause_container(name)).await {
+        let id = self.id(name).await?;
+        match with_timeout(PAUSE_TIMEOUT, self.client().await?.pause_container(&id)).await {
             Err(Error::Refused(message)) if message.contains("already paused") => Ok(()),
             other => other,
         }
     }
 
     async fn unpause(&self, name: &str) -> Result<(), Error> {
-        match with_timeout(PAUSE_TIMEOUT, self.client().await?.unpause_container(name)).await {
+        let id = self.id(name).await?;
+        match with_timeout(PAUSE_TIMEOUT, self.client().await?.unpause_container(&id)).await {
             // Docker 20.10 returns 500, later versions 409.
             Err(Error::Refused(message) | Error::Failed(message))
                 if message.contains("is not paused") =>
@@ -257,24 +363,20 @@ impl Runtime for Docker {
     async fn inspect(&self, name: &str) -> Result<Container, Error> {
         with_timeout(
             READ_TIMEOUT,
-            self.client().await?.inspect_container(name, None),
+            self.client()
+                .await?
+                .inspect_container(&self.id(name).await?, None),
         )
         .await
         .map(from_inspect)
     }
 
     async fn list(&self, node: &str) -> Result<Vec<Container>, Error> {
-        let filters = HashMap::from([("label", vec![format!("{}={node}", label::NODE)])]);
-        let options = ListContainersOptionsBuilder::default()
-            .all(true)
-            .filters(&filters)
-            .build();
-        let found = with_timeout(
-            READ_TIMEOUT,
-            self.client().await?.list_containers(Some(options)),
-        )
-        .await?;
-        Ok(found.into_iter().map(from_summary).collect())
+        let found = self.find(&format!("{}={node}", label::NODE)).await?;
+        for one in &found {
+            self.learn(&one.name, &one.id);
+        }
+        Ok(found)
     }
 
     async fn stop(&self, name: &str, grace: Duration) -> Result<(), Error> {
@@ -284,7 +386,11 @@ impl Runtime for Docker {
         // the signal again, which many programs treat as an immediate stop.
         let client = self.client().await?.clone();
         let client = client.with_timeout(grace + CREATE_TIMEOUT);
-        let call = client.stop_container(name, Some(options));
+        let id = match self.id(name).await {
+            Err(Error::NotFound(_)) => return Ok(()),
+            id => id?,
+        };
+        let call = client.stop_container(&id, Some(options));
         match tokio::time::timeout(grace + CREATE_TIMEOUT, call).await {
             Ok(result) => ok_if_missing(result.map_err(classify)),
             Err(_) => Err(Error::NoResponse(format!("stopping {name} timed out"))),
@@ -296,16 +402,20 @@ impl Runtime for Docker {
             .force(true)
             .v(true)
             .build();
-        match with_timeout(
-            REMOVE_TIMEOUT,
-            self.client().await?.remove_container(name, Some(options)),
-        )
-        .await
-        {
+        let id = match self.id(name).await {
+            Err(Error::NotFound(_)) => return Ok(()),
+            id => id?,
+        };
+        let call = self.client().await?.remove_container(&id, Some(options));
+        let removed = match with_timeout(REMOVE_TIMEOUT, call).await {
             // 409: another removal is in progress.
             Err(Error::Refused(message)) if message.contains("already in progress") => Ok(()),
             other => ok_if_missing(other),
+        };
+        if removed.is_ok() {
+            self.forget(name);
         }
+        removed
     }
 
     async fn log_tail(&self, name: &str, lines: usize) -> Result<Vec<String>, Error> {
@@ -316,7 +426,10 @@ impl Runtime for Docker {
             .build();
         let chunks: Vec<LogOutput> = with_timeout(
             READ_TIMEOUT,
-            self.client().await?.logs(name, Some(options)).try_collect(),
+            self.client()
+                .await?
+                .logs(&self.id(name).await?, Some(options))
+                .try_collect(),
         )
         .await?;
         let mut text = Vec::new();
@@ -328,12 +441,11 @@ impl Runtime for Docker {
 
     fn events(&self, node: &str) -> BoxStream<'static, EngineEvent> {
         let filters = HashMap::from([
-            ("type", vec!["container".to_owned()]),
-            ("event", vec!["die".to_owned(), "health_status".to_owned()]),
-            ("label", vec![format!("{}={node}", label::NODE)]),
+            ("type", vec!["container", "network"]),
+            ("event", events::FOLLOWED.to_vec()),
         ]);
-        let docker = self.clone();
-        stream::unfold(EventFollower::new(docker, filters), next_event).boxed()
+        let follower = EventFollower::new(self.clone(), filters, node.to_owned());
+        stream::unfold(follower, next_event).boxed()
     }
 
     async fn ensure_network(

@@ -173,6 +173,40 @@ impl Fake {
         *self.inner.start_takes.lock() = time;
     }
 
+    /// Pauses or resumes a container behind the node's back.
+    pub fn set_paused(&self, name: &str, paused: bool) {
+        let labels = {
+            let mut containers = self.inner.containers.lock();
+            let Some(fixture) = containers.get_mut(name) else {
+                return;
+            };
+            fixture.container.state = match paused {
+                true => ContainerState::Paused,
+                false => ContainerState::Running,
+            };
+            fixture.container.labels.clone()
+        };
+        let name = name.to_owned();
+        let _ = self.inner.events.send(EngineEvent::PauseChanged {
+            name,
+            labels,
+            paused,
+        });
+    }
+
+    /// Takes a container off its network.
+    pub fn disconnect(&self, name: &str) {
+        let mut containers = self.inner.containers.lock();
+        if let Some(fixture) = containers.get_mut(name) {
+            fixture.container.address = None;
+            let container = fixture.container.id.clone();
+            let _ = self
+                .inner
+                .events
+                .send(EngineEvent::NetworkLeft { container });
+        }
+    }
+
     /// State of a container.
     pub fn state(&self, name: &str) -> Option<ContainerState> {
         let containers = self.inner.containers.lock();
@@ -198,6 +232,9 @@ impl Fake {
         let fixture = containers
             .get_mut(name)
             .ok_or_else(|| Error::NotFound(name.to_owned()))?;
+        if fixture.container.state == to {
+            return Ok(());
+        }
         if fixture.container.state != from {
             return Err(Error::Refused(format!(
                 "{name} is {:?}",
@@ -324,6 +361,7 @@ impl Fake {
         let _ = self.inner.events.send(EngineEvent::Died {
             name: name.to_owned(),
             labels,
+            exit_code: Some(code),
         });
     }
 }

@@ -5,6 +5,7 @@
 //! plain data in the terms of cless.
 //!
 //! Invariants:
+//! - A container is known by the name of its creation, also after a rename in the engine.
 //! - Stopping or removing a missing object succeeds, so cleanup can be repeated.
 //! - Every method has a timeout: an unresponsive engine yields [`Error::NoResponse`], never a
 //!   stuck task.
@@ -42,6 +43,8 @@ pub mod label {
     pub const PORT: &str = "cless.port";
     /// Number of resets of the version's image before the container was created; absent: 0.
     pub const IMAGE_GENERATION: &str = "cless.image-generation";
+    /// The name that the node gave the container. The engine's own name may be changed by anyone.
+    pub const INSTANCE: &str = "cless.instance";
     /// Digest of the image, if known.
     pub const DIGEST: &str = "cless.digest";
     /// Purpose of a container that is not an instance: [`SANDBOX`].
@@ -214,13 +217,14 @@ pub enum ContainerState {
 pub struct Container {
     /// Id of the container in the engine.
     pub id: String,
-    /// Name without the leading slash.
+    /// Name given at its creation.
     pub name: String,
     /// Labels; see [`label`].
     pub labels: BTreeMap<String, String>,
     /// State of the container.
     pub state: ContainerState,
-    /// Address on its network; `None` if it is not running or uses a sandbox's network.
+    /// Address on the network of its creation; `None` if it is not running, was disconnected, or uses
+    /// a sandbox's network.
     pub address: Option<IpAddr>,
     /// Engine id of the sandbox whose network it uses; `None` without one.
     pub sandbox: Option<String>,
@@ -272,6 +276,27 @@ pub enum EngineEvent {
         name: String,
         /// Labels of the container.
         labels: BTreeMap<String, String>,
+        /// Exit code; `None` if the engine does not report it.
+        exit_code: Option<i32>,
+    },
+    /// The processes of a container were paused or resumed, by this node or by another program.
+    PauseChanged {
+        /// Name of the container.
+        name: String,
+        /// Labels of the container.
+        labels: BTreeMap<String, String>,
+        /// Whether they are paused.
+        paused: bool,
+    },
+    /// A container left a network, which it also does at its end.
+    NetworkLeft {
+        /// Id of the container in the engine.
+        container: String,
+    },
+    /// A network was removed.
+    NetworkRemoved {
+        /// Name of the network.
+        name: String,
     },
     /// The HEALTHCHECK of a container became unhealthy.
     Unhealthy {
@@ -348,7 +373,7 @@ pub trait Runtime: Send + Sync + 'static {
     /// The last `lines` lines of output, oldest first, each cut at 512 bytes.
     async fn log_tail(&self, name: &str, lines: usize) -> Result<Vec<String>, Error>;
 
-    /// Events about the containers of a node from now on. The stream is endless and reconnects.
+    /// Events about the containers of a node, and about networks, from now on. The stream is endless and reconnects.
     fn events(&self, node: &str) -> BoxStream<'static, EngineEvent>;
 
     /// Creates the node's network if it is missing: a bridge whose containers cannot reach each

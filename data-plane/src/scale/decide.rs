@@ -96,6 +96,8 @@ pub struct ScaleInputs<'a> {
     pub needed: u32,
     /// Whether a verification is pending without a start in progress.
     pub verification_pending: bool,
+    /// Whether refills up to `min_instances` wait, because an instance exited by itself.
+    pub refills_delayed: bool,
     /// Whether starts back off after failures; only a verification may start an instance then.
     pub backing_off: bool,
     /// Whether the engine is unavailable.
@@ -161,7 +163,10 @@ fn starts_and_resumes(inputs: &ScaleInputs<'_>, limits: &Limits) -> (u32, Vec<u6
     }
     let pending = inputs.starting + inputs.pausing;
     let for_queue = limits.instances_for(inputs.queued).saturating_sub(pending);
-    let for_minimum = minimum(inputs, limits).saturating_sub(pending + count(inputs.running));
+    let for_minimum = match inputs.refills_delayed {
+        true => 0,
+        false => minimum(inputs, limits).saturating_sub(pending + count(inputs.running)),
+    };
     // A running instance verifies the version; only without one is a start needed.
     let none = pending == 0 && inputs.running.is_empty();
     let for_verification = u32::from(inputs.verification_pending && none);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use cless_data_plane::pool::Refusal;
 use cless_data_plane::report::FailureReason;
-use cless_data_plane::route::Readiness;
+use cless_data_plane::route::{Readiness, Settings};
 use cless_data_plane::runtime::Health;
 use cless_data_plane::runtime::fake::{Fake, Script};
 
@@ -171,4 +171,57 @@ async fn a_container_gets_the_stop_grace_of_its_version() {
     drop(world.admit().await.unwrap());
     world.until_left(0).await;
     assert_eq!(world.engine.graces(), [Duration::from_secs(77)]);
+}
+
+#[tokio::test]
+async fn an_idle_exit_with_0_is_no_crash_and_never_backs_off() {
+    let world = World::new(settings(10, 1));
+    for starts in 1..=5 {
+        let name = world.admit().await.unwrap().instance().name().to_owned();
+        assert_eq!(world.engine.starts(), starts);
+        world.engine.kill(&name, 0);
+        world
+            .until("it is removed", |world| world.engine.names().is_empty())
+            .await;
+        let version = world.version().unwrap();
+        assert_eq!((version.failures, version.backoff_until), (0, None));
+        assert!(version.last_failure.is_none(), "{version:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_exit_with_0_in_the_middle_of_a_request_is_a_crash() {
+    let world = World::new(settings(10, 1));
+    let guard = world.admit().await.unwrap();
+    world.engine.kill(guard.instance().name(), 0);
+    world
+        .until("the exit is counted", |world| {
+            world.version().is_some_and(|version| version.failures == 1)
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_refill_after_an_idle_exit_waits_and_a_caller_does_not() {
+    let world = World::new(Settings {
+        min_instances: 1,
+        ..settings(10, 1)
+    });
+    world
+        .until("it is warm", |world| {
+            world
+                .version()
+                .is_some_and(|version| version.last_cold_start.is_some())
+        })
+        .await;
+    let name = world.engine.names().remove(0);
+    world.engine.kill(&name, 0);
+    world
+        .until("it is removed", |world| world.engine.names().is_empty())
+        .await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(world.engine.starts(), 1, "no refill yet");
+    let began = Instant::now();
+    assert!(world.admit().await.is_ok());
+    assert!(began.elapsed() < Duration::from_secs(2));
 }

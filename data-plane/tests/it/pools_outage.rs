@@ -116,7 +116,11 @@ async fn callers_are_refused_at_once_after_the_grace_period() {
     world.engine.set_unreachable(true);
     noticed(&world, false).await;
     let begin = Instant::now();
-    let refused = world.pool().admit(begin + GRACE * 3).await.unwrap_err();
+    let refused = world
+        .pool()
+        .admit(begin + GRACE * 3, None)
+        .await
+        .unwrap_err();
     assert!(
         matches!(refused, Refusal::EngineUnavailable { .. }),
         "{refused:?}"

@@ -197,3 +197,59 @@ async fn no_request_is_lost_around_pauses() {
     // Concurrently: the test mostly waits.
     futures_util::join!(around(), around(), around(), around());
 }
+
+#[tokio::test]
+async fn an_instance_paused_by_another_program_is_resumed_and_the_status_says_so() {
+    let world = World::new(settings(10, 1));
+    let guard = world.admit().await.unwrap();
+    let name = guard.instance().name().to_owned();
+    world.engine.set_paused(&name, true);
+    world
+        .until("it runs", |world| {
+            world.engine.state(&name) == Some(ContainerState::Running)
+        })
+        .await;
+    world
+        .until("it is said", |world| {
+            let said = world.version().and_then(|version| version.last_failure);
+            said.is_some_and(|said| said.message.contains("another program paused"))
+        })
+        .await;
+    assert!(!guard.instance().is_retired());
+    assert_eq!(world.engine.starts(), 1);
+}
+
+#[tokio::test]
+async fn a_paused_instance_that_another_program_resumes_is_paused_again() {
+    let world = World::new(pausing(LONG));
+    let name = world.admit().await.unwrap().instance().name().to_owned();
+    until_paused(&world).await;
+    world.engine.set_paused(&name, false);
+    world
+        .until("it is paused again", |world| {
+            world.engine.state(&name) == Some(ContainerState::Paused)
+        })
+        .await;
+    assert_eq!(world.admit().await.unwrap().instance().name(), name);
+}
+
+#[tokio::test]
+async fn an_instance_without_its_network_is_replaced() {
+    let world = World::new(settings(10, 1));
+    let name = world.admit().await.unwrap().instance().name().to_owned();
+    world
+        .until("it is reported", |world| {
+            state(world) == Some(InstanceState::Ready)
+        })
+        .await;
+    world.engine.disconnect(&name);
+    world
+        .until("it is removed", |world| world.engine.state(&name).is_none())
+        .await;
+    let said = world.version().unwrap().last_failure.unwrap().message;
+    assert!(
+        said.contains("disconnected from the node's network"),
+        "{said}"
+    );
+    assert_ne!(world.admit().await.unwrap().instance().name(), name);
+}

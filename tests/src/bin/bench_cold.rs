@@ -19,6 +19,7 @@
 //! | `pause.rs` | `pause` |
 //! | `herd.rs` | `herd100_p99` |
 //! | `wake20.rs` | `wake20_total` |
+//! | `storm.rs` | `quiet_beside_storm` |
 //! | `warm.rs` | `warm_added_ms` |
 //!
 //! `raw.rs` is the raw side of all of them. `--only` runs some of the rows and keeps the others of
@@ -32,6 +33,8 @@ mod pairs;
 mod pause;
 #[path = "bench_cold/raw.rs"]
 mod raw;
+#[path = "bench_cold/storm.rs"]
+mod storm;
 #[path = "bench_cold/wake20.rs"]
 mod wake20;
 #[path = "bench_cold/warm.rs"]
@@ -57,7 +60,7 @@ const SOON: Duration = Duration::from_secs(30);
 /// Time for the engine's clean-up after a removal, which must not fall into the next measurement.
 const SETTLE: Duration = Duration::from_millis(150);
 
-const ROWS: [&str; 8] = [
+const ROWS: [&str; 9] = [
     "remove",
     "remove+sandbox",
     "python",
@@ -65,6 +68,7 @@ const ROWS: [&str; 8] = [
     "pause",
     "herd100_p99",
     "wake20_total",
+    "quiet_beside_storm",
     "warm_added_ms",
 ];
 
@@ -83,6 +87,9 @@ struct Args {
     /// Rounds of twenty services started at once.
     #[arg(long, default_value_t = 3)]
     wakes: usize,
+    /// Rounds of a cold start beside each storm.
+    #[arg(long, default_value_t = 5)]
+    storms: usize,
     /// Warm requests on each side.
     #[arg(long, default_value_t = 2000)]
     warm: usize,
@@ -130,6 +137,7 @@ async fn main() -> Result<()> {
         "pause",
         "herd100_p99",
         "wake20_total",
+        "quiet_beside_storm",
         "warm_added_ms",
     ]) {
         rows.extend(Box::pin(on_the_bridge(&args)).await?);
@@ -169,6 +177,9 @@ async fn on_the_bridge(args: &Args) -> Result<Vec<Row>> {
     }
     if args.selects(&["wake20_total"]) {
         rows.extend(wake20::run(&cluster, &image, &hello.options, args.wakes).await?);
+    }
+    if args.selects(&["quiet_beside_storm"]) {
+        rows.extend(storm::run(&cluster, &hello, &image, args.storms).await?);
     }
     if args.selects(&["warm_added_ms"]) {
         rows.push(warm::run(&cluster, &hello, args.warm).await?);

@@ -11,6 +11,11 @@ use crate::process::{Program, flags};
 impl Cluster {
     /// Starts the control plane: on a free port the first time, on the same port later.
     pub async fn start_control_plane(&mut self) -> Result<()> {
+        self.start_control_plane_with(&[]).await
+    }
+
+    /// Like [`Cluster::start_control_plane`], with additional environment variables.
+    pub async fn start_control_plane_with(&mut self, env: &[(String, String)]) -> Result<()> {
         let database = self.dir.path().join("cless.db");
         let mut args = flags(&[
             ("--listen", &self.listen_address(self.grpc).to_string()),
@@ -20,7 +25,7 @@ impl Cluster {
         args.extend(self.exposed.then(|| "--allow-insecure".to_owned()));
         let path = paths::program("cless-control-plane")?;
         let dir = self.dir.path();
-        let (program, ready) = Program::serve(&path, args, &[], dir, "control-plane").await?;
+        let (program, ready) = Program::serve(&path, args, env, dir, "control-plane").await?;
         self.grpc = address(&ready, "listen")?;
         self.control_plane = Some(program);
         Ok(())

@@ -53,6 +53,23 @@ async fn a_container_has_the_default_limits_and_no_access_to_the_host() -> Resul
     ensure!(sorted(host.cap_add) == allowed);
     ensure!(host.pids_limit == Some(512), "{:?}", host.pids_limit);
     ensure!(host.memory == Some(512 << 20), "{:?}", host.memory);
+    ensure!(host.memory_swap == host.memory, "{:?}", host.memory_swap);
+    let ulimits = host.ulimits.unwrap_or_default();
+    ensure!(
+        ulimits.len() == 1
+            && ulimits[0].name.as_deref() == Some("nofile")
+            && ulimits[0]
+                .soft
+                .is_some_and(|limit| (1024..=65_536).contains(&limit)),
+        "{ulimits:?}"
+    );
+    // The node's own limit is the hard one.
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", cluster.node(0).pid()?))?;
+    let files = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let files: Vec<&str> = files.unwrap_or_default().split_whitespace().collect();
+    ensure!(files.len() > 4 && files[3] == files[4], "{files:?}");
     ensure!(
         host.nano_cpus == Some(1_000_000_000),
         "{:?}",

@@ -253,6 +253,12 @@ impl Inventory {
         all.map(|sandbox| sandbox.name.clone()).collect()
     }
 
+    /// Whether a sandbox, idle or used, has a pause container of this engine id.
+    pub(super) fn has_id(&self, id: &str) -> bool {
+        let mut all = self.idle.iter().chain(self.used.values());
+        all.any(|sandbox| sandbox.id == id)
+    }
+
     /// Whether the pause container of this name is known, in any state.
     pub(super) fn knows(&self, name: &str) -> bool {
         self.creating.as_deref() == Some(name)

@@ -26,6 +26,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::context::EngineContext;
+use super::start_limiter::StartRequest;
+use super::start_order::Rank;
 use crate::runtime::{Container, ContainerState, Error, SandboxSpec, label};
 use inventory::{Inventory, InventoryAction, InventoryEvent, MAX_SHORTAGE};
 
@@ -157,6 +159,11 @@ impl Sandboxes {
         self.ledger.lock().inventory.alive()
     }
 
+    /// Whether a sandbox, idle or used, has a pause container of this engine id.
+    pub(crate) fn has_id(&self, id: &str) -> bool {
+        self.ledger.lock().inventory.has_id(id)
+    }
+
     /// Whether a pause container of this name is known, in any state.
     pub(crate) fn knows(&self, name: &str) -> bool {
         self.ledger.lock().inventory.knows(name)
@@ -264,7 +271,14 @@ fn removals(actions: Vec<InventoryAction>) -> Vec<String> {
 async fn create(engine: &EngineContext, name: String, in_turn: bool) -> Result<Sandbox, Error> {
     let runtime = &*engine.runtime;
     let _permit = match in_turn {
-        true => Some(engine.start_limiter.acquire(&"".into()).await),
+        true => {
+            let refill = StartRequest {
+                service: "".into(),
+                rank: Rank::Further,
+                demand: engine.start_limiter.demand(),
+            };
+            Some(engine.start_limiter.acquire(refill).await)
+        }
         false => None,
     };
     let labels = [

@@ -32,7 +32,10 @@ fn matches(rule: &Match, packet: &Packet) -> bool {
         Match::To(net) => net.contains(&packet.to),
         Match::OriginalTo(net) => net.contains(&packet.first_to),
         Match::OriginalPort(port) => packet.first_port == *port,
-        Match::Out(interface) => packet.out == interface,
+        Match::Out(interface) => match interface.strip_suffix('+') {
+            Some(begin) => packet.out.starts_with(begin),
+            None => packet.out == interface,
+        },
         Match::Reply => packet.answer,
     }
 }
@@ -52,17 +55,44 @@ fn ip(text: &str) -> IpAddr {
 
 fn addresses(family: Family) -> Vec<IpAddr> {
     let texts = match family {
-        Family::V4 => ["10.0.0.5", "172.18.0.1", "192.0.2.9", "169.254.169.254"],
-        Family::V6 => ["fd00::5", "2001:db8::9", "fe80::42", "fd00:ec2::254"],
+        Family::V4 => [
+            "10.0.0.5",
+            "172.18.0.1",
+            "192.0.2.9",
+            "169.254.169.254",
+            "100.100.100.200",
+            "168.63.129.16",
+            "192.0.0.192",
+        ]
+        .as_slice(),
+        Family::V6 => [
+            "fd00::5",
+            "2001:db8::9",
+            "fe80::42",
+            "fd00:ec2::254",
+            "fd20:ce::254",
+            "fd00:c1::a9fe:a9fe",
+            "fd00:42::42",
+        ]
+        .as_slice(),
     };
-    texts.map(ip).into()
+    texts.iter().copied().map(ip).collect()
 }
 
-fn is_link_local(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local() || ip.to_string() == "fd00:ec2::254",
-    }
+/// The addresses of [`addresses`] that are not metadata services.
+fn is_ordinary(ip: IpAddr) -> bool {
+    let ordinary = [
+        "10.0.0.5",
+        "172.18.0.1",
+        "192.0.2.9",
+        "fd00::5",
+        "2001:db8::9",
+    ];
+    ordinary.contains(&ip.to_string().as_str())
+}
+
+fn is_metadata(ip: IpAddr) -> bool {
+    !is_ordinary(ip)
 }
 
 fn family() -> impl Strategy<Value = Family> {
@@ -101,7 +131,13 @@ fn packet(family: Family) -> impl Strategy<Value = Packet> {
     ]);
     let to = || select(addresses(family));
     let port = || select(PORTS.to_vec());
-    let out = select(vec![BRIDGE, "eth0"]);
+    let out = select(vec![
+        BRIDGE,
+        "eth0",
+        "docker0",
+        "br-0123456789ab",
+        "clessffffffffff",
+    ]);
     (to(), to(), protocol, port(), port(), out, any::<bool>()).prop_map(
         |(to, first_to, protocol, port, first_port, out, answer)| Packet {
             to,
@@ -137,16 +173,16 @@ proptest! {
             proxy.port() == packet.port && (any || proxy.ip() == packet.to)
         };
         let to_proxy = packet.protocol == Protocol::Tcp && inputs.proxy.iter().any(listens);
-        let link_local = is_link_local(packet.to) || is_link_local(packet.first_to);
+        let metadata = is_metadata(packet.to) || is_metadata(packet.first_to);
         let neighbour = family == Family::V6 && packet.protocol == Protocol::Icmp6(135);
         let expected = packet.answer
             || asks_a_name(&inputs, &packet)
             || neighbour
-            || (to_proxy && !link_local);
+            || (to_proxy && !metadata);
         prop_assert_eq!(verdict(&set.host, &packet) == Verdict::Return, expected);
     }
 
-    /// Forwarded: all packets pass except those to the same bridge, link-local addresses and
+    /// Forwarded: all packets pass except those to the engine's bridges, metadata services and
     /// control planes, by current and by original destination.
     #[test]
     fn outgoing_packets_pass_except_to_named_destinations((inputs, family, packet) in case()) {
@@ -154,9 +190,9 @@ proptest! {
         let plane = |ip, port| inputs.control_planes.contains(&SocketAddr::new(ip, port));
         let to_plane = packet.protocol == Protocol::Tcp
             && (plane(packet.to, packet.port) || plane(packet.first_to, packet.first_port));
-        let link_local = is_link_local(packet.to) || is_link_local(packet.first_to);
-        let name = is_link_local(packet.to) && asks_a_name(&inputs, &packet);
-        let expected = !name && (packet.out == BRIDGE || link_local || to_plane);
+        let metadata = is_metadata(packet.to) || is_metadata(packet.first_to);
+        let name = is_metadata(packet.to) && asks_a_name(&inputs, &packet);
+        let expected = !name && (packet.out != "eth0" || metadata || to_plane);
         prop_assert_eq!(verdict(&set.forward, &packet) == Verdict::Refuse, expected);
     }
 
@@ -192,27 +228,42 @@ fn the_rules_of_an_ordinary_node() {
     let set = RuleSet::new(&inputs, Family::V4);
     let prohibited = "-j REJECT --reject-with icmp-admin-prohibited";
     let reset = "-j REJECT --reject-with tcp-reset";
-    let link_local = [
-        format!("-d 169.254.0.0/16 -p tcp {reset}"),
-        format!("-d 169.254.0.0/16 {prohibited}"),
-        format!("-m conntrack --ctorigdst 169.254.0.0/16 -p tcp {reset}"),
-        format!("-m conntrack --ctorigdst 169.254.0.0/16 {prohibited}"),
+    let refused = |what: String| {
+        [
+            format!("{what} -p tcp {reset}"),
+            format!("{what} {prohibited}"),
+        ]
+    };
+    let nets = [
+        "169.254.0.0/16",
+        "192.0.0.0/24",
+        "100.100.100.200/32",
+        "168.63.129.16/32",
     ];
+    let metadata: Vec<String> = nets
+        .iter()
+        .flat_map(|net| {
+            [
+                format!("-d {net}"),
+                format!("-m conntrack --ctorigdst {net}"),
+            ]
+        })
+        .flat_map(refused)
+        .collect();
     let mut host = vec![
         "-m conntrack --ctstate RELATED,ESTABLISHED --ctdir REPLY -j RETURN".to_owned(),
         "-d 192.0.2.53/32 -p udp --dport 53 -j RETURN".to_owned(),
         "-d 192.0.2.53/32 -p tcp --dport 53 -j RETURN".to_owned(),
     ];
-    host.extend(link_local.clone());
+    host.extend(metadata.clone());
     host.push("-p tcp --dport 8080 -j RETURN".to_owned());
     host.push(format!("-p tcp {reset}"));
     host.push(prohibited.to_owned());
     assert_eq!(set.lines(&set.host), host);
-    let mut forward = vec![
-        format!("-o {BRIDGE} -p tcp {reset}"),
-        format!("-o {BRIDGE} {prohibited}"),
-    ];
-    forward.extend(link_local);
+    let bridges = [BRIDGE, "docker0", "br-+", "cless+"];
+    let bridges = bridges.map(|bridge| refused(format!("-o {bridge}")));
+    let mut forward: Vec<String> = bridges.into_iter().flatten().collect();
+    forward.extend(metadata);
     forward.push(format!("-d 10.0.0.5/32 -p tcp --dport 7070 {reset}"));
     forward.push(format!(
         "-p tcp -m conntrack --ctorigdst 10.0.0.5/32 --ctorigdstport 7070 {reset}"

@@ -55,7 +55,7 @@ impl Start {
             biased;
             () = lease.lost.cancelled() => {
                 let why = "its pause container has ended".to_owned();
-                return Err(StartAbort::SandboxUnusable(why));
+                return Err(StartAbort::NetworkUnusable(why));
             }
             ready = self.or_cancelled(self.until_ready(&probe, &attempt.died)) => ready??,
         }
@@ -71,14 +71,14 @@ impl Start {
         let refused = matches!(error, Error::Refused(_) | Error::NotFound(_));
         let holder = self.engine.runtime.inspect(&lease.id).await;
         if refused || !holder.is_ok_and(|holder| holder.state == ContainerState::Running) {
-            return StartAbort::SandboxUnusable(error.to_string());
+            return StartAbort::NetworkUnusable(error.to_string());
         }
         self.engine_failure(error)
     }
 
     /// Removes the container and its sandbox, before another attempt on the bridge.
     pub(super) async fn leave_sandbox(&self, why: &str) {
-        info!(why, "starting without a network sandbox");
+        info!(why, "starting again on the node's network");
         if let Err(error) = confirmed_calls::remove(&self.engine, &self.name).await {
             warn!(%error, "cannot remove a container before it is created again");
         }

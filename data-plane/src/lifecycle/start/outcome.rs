@@ -10,8 +10,8 @@ use crate::runtime::Error;
 
 pub(super) enum StartAbort {
     Cancelled,
-    /// The network sandbox cannot be used, for this reason.
-    SandboxUnusable(String),
+    /// The network sandbox, or the node's network, cannot be used, for this reason.
+    NetworkUnusable(String),
     Failed(StartFailure, Cause),
 }
 

@@ -52,6 +52,11 @@ impl InstanceEntry {
         }
     }
 
+    /// Whether no request is in flight, and none has failed since the last answer.
+    pub(super) fn is_idle(&self) -> bool {
+        self.instance.admission.in_flight() == 0 && !self.instance.passive_health.has_failures()
+    }
+
     pub(super) fn set_container_id(&mut self, id: &str) {
         self.container_id = id.chars().take(12).collect();
     }

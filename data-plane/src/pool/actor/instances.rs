@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use tracing::{Instrument as _, info, info_span};
 
 use super::PoolActor;
 use super::entry::InstanceEntry;
+use crate::engine::start_order::Rank;
 use crate::instance::Instance;
 use crate::instance::state::{Action, Event, State, step};
 use crate::lifecycle::adopt::Adoption;
@@ -59,9 +61,18 @@ impl PoolActor {
             "cless-{}-v{}-{nonce:08x}",
             version.service, self.shared.key.number
         );
+        let rank = match self.count(State::is_active) == 0 && self.backoff.failures() == 0 {
+            true => Rank::First,
+            false => Rank::Further,
+        };
         let (serial, mut entry) = self.new_entry(name.clone(), State::Creating);
+        let mut operator = None;
         if let Some(verification) = &mut self.verification {
             entry.for_verification = verification.needs_start() && self.queue.is_empty();
+            // The operator who deploys waits for it.
+            operator = verification
+                .is_pending()
+                .then(|| self.shared.demand.join(None));
             verification.begin_start();
         }
         let start = Start {
@@ -69,6 +80,9 @@ impl PoolActor {
             sandboxes: self.context.sandboxes.clone(),
             events: entry.events.clone(),
             name,
+            demand: self.shared.demand.clone(),
+            _operator: operator,
+            rank,
             pull_first: version.spec.pull_policy == PullPolicy::Always && !self.image_pulled,
             version,
             fixed_digest: self.shared.fixed_digest(),
@@ -172,6 +186,11 @@ impl PoolActor {
     }
 
     fn publish_open(&self) {
+        let is_awake = self
+            .instances
+            .values()
+            .any(|entry| entry.state.is_active() && !entry.state.is_starting());
+        self.shared.is_awake.store(is_awake, Ordering::Relaxed);
         let ready = self.instances.values();
         let ready = ready.filter(|entry| entry.state == State::Ready);
         let open: Vec<Arc<Instance>> = ready.map(|entry| entry.instance.clone()).collect();

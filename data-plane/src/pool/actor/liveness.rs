@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::PoolActor;
 use crate::instance::state::{Event, State};
@@ -67,13 +67,16 @@ impl PoolActor {
         self.apply(serial, Event::Unresponsive);
     }
 
-    pub(super) fn died(&mut self, name: &str) {
+    pub(super) fn died(&mut self, name: &str, exit_code: Option<i32>) {
         let Some(serial) = self.serial_of(name) else {
             return;
         };
         let Some(entry) = self.instances.get(&serial) else {
             return;
         };
+        if exit_code == Some(0) && entry.state == State::Ready && entry.is_idle() {
+            return self.exited_idle(serial);
+        }
         // A start finds the reason itself and reports it.
         entry.died.cancel();
         if !entry.state.is_starting() {
@@ -82,6 +85,20 @@ impl PoolActor {
             }
             self.apply(serial, Event::Died);
         }
+    }
+
+    /// Removes an instance that exited with 0 while nothing was in flight, which is no crash. The
+    /// next caller starts another one at once; a refill waits, so that a program that always exits
+    /// does not start all the time.
+    fn exited_idle(&mut self, serial: u64) {
+        let now = Instant::now();
+        let ready_at = self.instances.get(&serial).and_then(|entry| entry.ready_at);
+        let early = ready_at.is_some_and(|at| now.saturating_duration_since(at) < PROBATION);
+        if early {
+            self.refill_at = Some(now + PROBATION);
+        }
+        info!("an idle instance exited with code 0");
+        self.apply(serial, Event::Drain);
     }
 
     /// Handles the loss of a container's network. Starts and adoptions have a token for it.
@@ -112,7 +129,7 @@ impl PoolActor {
         self.dirty = true;
     }
 
-    fn serial_of(&self, name: &str) -> Option<u64> {
+    pub(super) fn serial_of(&self, name: &str) -> Option<u64> {
         let mut entries = self.instances.iter();
         let found = entries.find(|(_, entry)| entry.instance.name() == name);
         found.map(|(serial, _)| *serial)

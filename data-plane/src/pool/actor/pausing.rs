@@ -6,6 +6,7 @@ use tracing::{info, warn};
 
 use super::PoolActor;
 use crate::instance::state::{Event, State};
+use crate::lifecycle::pause::check_paused;
 use crate::report::StartFailure;
 
 impl PoolActor {
@@ -37,6 +38,29 @@ impl PoolActor {
             entry.instance.set_resumed(Instant::now(), took);
         }
         self.apply(serial, Event::Resumed);
+    }
+
+    /// Checks a container that was paused although it is to run, or resumed although it is paused.
+    /// The node's own pauses are reported too, and fit the state.
+    pub(super) fn pause_changed(&mut self, name: &str, paused: bool) {
+        let serial = self.serial_of(name);
+        let Some(entry) = serial.and_then(|serial| self.instances.get(&serial)) else {
+            return;
+        };
+        let differs = match entry.state {
+            State::Starting | State::Probing | State::Ready | State::Draining => paused,
+            State::Paused => !paused,
+            _ => false,
+        };
+        if differs {
+            let (engine, events) = (self.context.engine.clone(), entry.events.clone());
+            tokio::spawn(check_paused(engine, events, name.to_owned(), paused));
+        }
+    }
+
+    pub(super) fn thawed(&mut self, failure: StartFailure) {
+        warn!(message = failure.message, "an instance is resumed");
+        self.last_exit = Some(failure);
     }
 
     /// Takes out an instance that the engine could not pause or resume.

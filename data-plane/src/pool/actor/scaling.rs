@@ -80,6 +80,7 @@ impl PoolActor {
             paused: &snapshot.paused,
             needed: snapshot.needed,
             verification_pending: needs_start && !self.backoff.holds_waiters(now),
+            refills_delayed: self.refill_in(now).is_some(),
             backing_off: self.backoff.remaining(now).is_some(),
             engine_unavailable: !self.availability.borrow().is_available(),
         }
@@ -96,10 +97,17 @@ impl PoolActor {
         }
     }
 
+    /// The rest of the delay of refills; `None` if there is none.
+    fn refill_in(&self, now: Instant) -> Option<Duration> {
+        let left = self.refill_at?.saturating_duration_since(now);
+        (!left.is_zero()).then_some(left)
+    }
+
     /// Time until the next decision, if no message arrives.
     pub(super) fn next_wake(&mut self, now: Instant) -> Duration {
         let retry = self.backoff.remaining(now);
-        if self.instances.is_empty() && self.queue.is_empty() && retry.is_none() {
+        let waits = retry.is_some() || self.refill_in(now).is_some();
+        if self.instances.is_empty() && self.queue.is_empty() && !waits {
             return EMPTY_WAIT;
         }
         let limits = self.limits();
@@ -107,14 +115,21 @@ impl PoolActor {
         let due = next_due(&self.inputs(&snapshot, now), &limits);
         let several = snapshot.running.len() + snapshot.paused.len() > 1;
         let peak_ends = several.then(|| self.load.expires_in(now, window(&limits)));
-        [due, retry, peak_ends.flatten(), self.grace_remaining(now)]
-            .into_iter()
-            .flatten()
-            .chain([MAX_WAIT])
-            .min()
-            .unwrap_or(MAX_WAIT)
-            // An instance that is due but was just entered must not make this task spin.
-            .max(Duration::from_millis(1))
+        let refill = self.refill_in(now);
+        [
+            due,
+            retry,
+            refill,
+            peak_ends.flatten(),
+            self.grace_remaining(now),
+        ]
+        .into_iter()
+        .flatten()
+        .chain([MAX_WAIT])
+        .min()
+        .unwrap_or(MAX_WAIT)
+        // An instance that is due but was just entered must not make this task spin.
+        .max(Duration::from_millis(1))
     }
 }
 

@@ -43,6 +43,8 @@ impl PoolActor {
             TaskEvent::Resumed(took) => self.resumed(serial, took),
             TaskEvent::PauseFailed(failure) => self.pause_failed(serial, *failure),
             TaskEvent::Unresponsive(failure) => self.unresponsive(serial, *failure),
+            TaskEvent::Thawed(failure) => self.thawed(*failure),
+            TaskEvent::RunsAgain => self.apply(serial, Event::ResumeRequested),
             TaskEvent::Removed => self.apply(serial, Event::Removed),
         }
     }

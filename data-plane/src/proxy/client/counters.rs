@@ -128,6 +128,11 @@ impl ConnCounters {
         }
     }
 
+    /// Bytes written to the client so far.
+    pub(crate) fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn add_read(&self, bytes: usize) {
         self.read.fetch_add(bytes as u64, Ordering::Relaxed);
     }

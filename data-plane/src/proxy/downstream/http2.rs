@@ -23,6 +23,7 @@ use http_body::Body as _;
 use tracing::debug;
 
 use super::drive::drive;
+use super::h2_frames::FrameMeter;
 use super::metered_io::MeteredIo;
 use crate::proxy::client::ClientConn;
 use crate::proxy::request::body::ResponseBody;
@@ -55,6 +56,7 @@ pub(super) async fn serve(
     io: MeteredIo,
 ) -> Result<(), Error> {
     let limits = &worker.proxy.limits;
+    let io = FrameMeter::new(io, client.clone(), limits.max_resets);
     let coalescer = WriteCoalescer::new(io);
     let mut builder = Builder::new();
     builder
@@ -85,7 +87,7 @@ pub(super) async fn serve(
 fn accept(
     worker: &Rc<Worker>,
     client: &Rc<ClientConn>,
-    connection: &mut Connection<WriteCoalescer<MeteredIo>, Bytes>,
+    connection: &mut Connection<WriteCoalescer<FrameMeter<MeteredIo>>, Bytes>,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), h2::Error>> {
     loop {

@@ -112,7 +112,7 @@ impl RequestContext {
         let guard = self.guard.borrow();
         let target = self.target.get();
         tracing::debug_span!(
-            parent: self.client.span(),
+            parent: &self.client.span(),
             "request",
             request_id = self.id.to_str().unwrap_or_default(),
             service = target.map(|target| &*target.version.service),

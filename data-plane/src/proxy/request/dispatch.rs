@@ -59,7 +59,7 @@ pub(crate) async fn connect(
         context.release_permit();
         let pause = pauses.next().ok_or(Error::Unreachable)?;
         tokio::time::sleep(*pause).await;
-        let guard = routed.target.pool.admit(until).await?;
+        let guard = routed.target.pool.admit(until, routed.client).await?;
         context.set_permit(&routed.target, guard);
     }
 }

@@ -150,6 +150,7 @@ impl Error {
 fn refusal_reason(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::QueueFull => "queue_full",
+        Refusal::TooManyWakes => "max_wakes_per_ip",
         Refusal::StartFailed { .. } => "start_failed",
         Refusal::BackingOff { .. } => "backing_off",
         Refusal::EngineUnavailable { .. } => "engine_away",

@@ -178,6 +178,7 @@ mod tests {
             (Error::UnknownHost, 404),
             (Error::NoTraffic, 503),
             (Error::Refused(Refusal::QueueFull), 503),
+            (Error::Refused(Refusal::TooManyWakes), 503),
             (Error::Unreachable, 502),
             (Error::Broken, 502),
             (Error::Late, 504),

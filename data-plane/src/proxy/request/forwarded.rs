@@ -7,7 +7,7 @@
 //! Servers of CGI and WSGI fold `_` and `-` into one variable, so a spelling with an underscore is
 //! the same field. No proxy writes one, so it is removed from all peers.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
@@ -28,6 +28,9 @@ fn is_misspelt(name: &HeaderName, more: &[Box<str>]) -> bool {
         || plain == REQUEST_ID.as_str()
         || HeaderName::try_from(plain).is_ok_and(|plain| is_hop_by_hop(&plain))
 }
+
+/// The most trusted proxies between a client and this node.
+const MAX_HOPS: usize = 16;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RequestOrigin<'a> {
@@ -77,6 +80,27 @@ pub(crate) fn is_https_at_trusted_peer(headers: &HeaderMap, is_trusted: bool) ->
             let first = proto.as_bytes().split(|byte| *byte == b',').next();
             first.is_some_and(|first| first.trim_ascii().eq_ignore_ascii_case(b"https"))
         })
+}
+
+/// The client behind a trusted peer: the last address in `X-Forwarded-For` that is not trusted.
+/// `None` if there is none, so that nobody is taken for somebody else.
+pub(crate) fn client_address(
+    headers: &HeaderMap,
+    is_trusted: impl Fn(IpAddr) -> bool,
+) -> Option<IpAddr> {
+    let fields = headers.get_all(FORWARDED_FOR).iter().rev();
+    let texts = fields.filter_map(|field| field.to_str().ok());
+    let hops = texts.flat_map(|text| text.rsplit(',')).take(MAX_HOPS);
+    let mut addresses = hops.map_while(|hop| address(hop.trim()));
+    addresses.find(|address| !is_trusted(*address))
+}
+
+/// An address with or without a port; an IPv6 address with a port has brackets.
+fn address(hop: &str) -> Option<IpAddr> {
+    let bare = hop.trim_start_matches('[').trim_end_matches(']');
+    let with_port = || hop.parse::<SocketAddr>().ok().map(|hop| hop.ip());
+    let address = bare.parse::<IpAddr>().ok().or_else(with_port)?;
+    Some(address.to_canonical())
 }
 
 /// Appends the peer to its own fields.
@@ -248,6 +272,35 @@ mod tests {
             all,
             ["for=198.51.100.1", "for=\"[2001:db8::9]\";proto=http"]
         );
+    }
+
+    #[test]
+    fn the_client_of_a_trusted_peer_is_the_last_untrusted_address() {
+        let client = |fields: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for field in fields {
+                headers.append(FORWARDED_FOR, HeaderValue::from_str(field).unwrap());
+            }
+            let is_trusted = |address: IpAddr| address.to_string().starts_with("10.");
+            client_address(&headers, is_trusted).map(|address| address.to_string())
+        };
+        for (fields, expected) in [
+            (&["198.51.100.1"][..], Some("198.51.100.1")),
+            (&["203.0.113.9, 198.51.100.1"], Some("198.51.100.1")),
+            (
+                &["203.0.113.9", "198.51.100.1, 10.0.0.2"],
+                Some("198.51.100.1"),
+            ),
+            (&["198.51.100.1:5000"], Some("198.51.100.1")),
+            (&["[2001:db8::1]:5000"], Some("2001:db8::1")),
+            (&["[2001:db8::1]"], Some("2001:db8::1")),
+            (&["::ffff:198.51.100.1"], Some("198.51.100.1")),
+            (&["10.0.0.2"], None),
+            (&["198.51.100.1, unknown"], None),
+            (&[], None),
+        ] {
+            assert_eq!(client(fields).as_deref(), expected, "{fields:?}");
+        }
     }
 
     #[test]

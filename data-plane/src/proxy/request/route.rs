@@ -1,5 +1,6 @@
 //! Routes a request: host, service, version, and a permit of an instance.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 
 use super::context::RequestContext;
 use super::error::Error;
-use super::headers;
+use super::{forwarded, headers};
 use crate::pool::Refusal;
 use crate::proxy::client::Transport;
 use crate::proxy::worker::Worker;
@@ -25,6 +26,8 @@ pub(crate) struct Routed {
     pub(crate) target: Rc<VersionTarget>,
     /// Sets the affinity cookie. `None`: the request has a key, or needs none.
     pub(crate) cookie: Option<HeaderValue>,
+    /// The client that is charged for a start; `None` if it is unknown.
+    pub(crate) client: Option<IpAddr>,
 }
 
 /// Has shared caches tell the versions apart: one stored response must not give all users the
@@ -55,12 +58,20 @@ pub(crate) async fn route_and_admit<B>(
     request: &Request<B>,
     context: &RequestContext,
 ) -> Result<Routed, Error> {
+    let client = {
+        let conn = context.client();
+        let is_trusted = |address| worker.proxy.is_trusted(address);
+        match conn.is_trusted {
+            true => forwarded::client_address(request.headers(), is_trusted),
+            false => Some(conn.peer.ip()),
+        }
+    };
     let mut new_key = None;
     let mut is_retry = false;
     loop {
         let (route, target) = select_version(worker, request, context, &mut new_key)?;
         let deadline = context.began() + route.settings.cold_start_timeout;
-        match target.pool.admit(deadline).await {
+        match target.pool.admit(deadline, client).await {
             Ok(guard) => {
                 if let Some(waited) = guard.waited() {
                     target.record_wait(waited);
@@ -69,6 +80,7 @@ pub(crate) async fn route_and_admit<B>(
                 return Ok(Routed {
                     route,
                     target,
+                    client,
                     cookie: new_key.and_then(affinity_cookie),
                 });
             }

@@ -7,6 +7,9 @@
 //!      └──────────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
+//! Events of networks have no labels to filter by, so the stream has those of all containers, and
+//! [`read`] chooses. A rename needs no event: containers are known by id and label.
+//!
 //! A dead stream is as silent as an idle engine. After a period of silence the stream is therefore
 //! reopened, and `Connected` makes the reader reread everything, which finds missed events.
 
@@ -14,14 +17,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use bollard::errors::Error as BollardError;
-use bollard::models::EventMessage;
+use bollard::models::{EventMessage, EventMessageTypeEnum};
 use bollard::query_parameters::EventsOptionsBuilder;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use tracing::{debug, warn};
 
 use super::{Docker, READ_TIMEOUT, with_timeout};
-use crate::runtime::EngineEvent;
+use crate::runtime::{EngineEvent, label};
 
 /// Delay between attempts to connect to an unavailable engine.
 const RETRY: Duration = Duration::from_millis(500);
@@ -29,23 +32,36 @@ const RETRY: Duration = Duration::from_millis(500);
 /// dead stream, and costs three short engine calls.
 const SILENCE: Duration = Duration::from_secs(30);
 
-type Filters = HashMap<&'static str, Vec<String>>;
+/// The followed actions. `destroy` is that of a network.
+pub(super) const FOLLOWED: [&str; 6] = [
+    "die",
+    "health_status",
+    "pause",
+    "unpause",
+    "disconnect",
+    "destroy",
+];
+
+type Filters = HashMap<&'static str, Vec<&'static str>>;
 type EventStream = BoxStream<'static, Result<EventMessage, BollardError>>;
 
 /// State of the endless stream.
 pub(super) struct EventFollower {
     docker: Docker,
     filters: Filters,
+    /// The node whose containers are followed.
+    node: String,
     open: Option<EventStream>,
     /// Whether to delay the next attempt; false for the first.
     delay_next: bool,
 }
 
 impl EventFollower {
-    pub(super) fn new(docker: Docker, filters: Filters) -> Self {
+    pub(super) fn new(docker: Docker, filters: Filters, node: String) -> Self {
         Self {
             docker,
             filters,
+            node,
             open: None,
             delay_next: false,
         }
@@ -86,7 +102,7 @@ pub(super) async fn next_event(mut state: EventFollower) -> Option<(EngineEvent,
     loop {
         match tokio::time::timeout(SILENCE, events.next()).await {
             Ok(Some(Ok(message))) => {
-                if let Some(event) = read(message) {
+                if let Some(event) = read(message, &state.node) {
                     return Some((event, state));
                 }
             }
@@ -109,12 +125,108 @@ pub(super) async fn next_event(mut state: EventFollower) -> Option<(EngineEvent,
     }
 }
 
-fn read(message: EventMessage) -> Option<EngineEvent> {
-    let labels: BTreeMap<String, String> = message.actor?.attributes?.into_iter().collect();
-    let name = labels.get("name")?.clone();
-    match message.action.as_deref()? {
-        "die" => Some(EngineEvent::Died { name, labels }),
+/// The event about a container of the node or about any network; `None` for others.
+fn read(message: EventMessage, node: &str) -> Option<EngineEvent> {
+    let action = message.action?;
+    let actor = message.actor?;
+    let labels: BTreeMap<String, String> = actor.attributes?.into_iter().collect();
+    if message.typ == Some(EventMessageTypeEnum::NETWORK) {
+        return match action.as_str() {
+            "disconnect" => Some(EngineEvent::NetworkLeft {
+                container: labels.get("container")?.clone(),
+            }),
+            "destroy" => Some(EngineEvent::NetworkRemoved {
+                name: labels.get("name")?.clone(),
+            }),
+            _ => None,
+        };
+    }
+    if labels.get(label::NODE)? != node {
+        return None;
+    }
+    let name = labels.get(label::INSTANCE).or_else(|| labels.get("name"))?;
+    let name = name.clone();
+    match action.as_str() {
+        "die" => Some(EngineEvent::Died {
+            exit_code: labels.get("exitCode").and_then(|code| code.parse().ok()),
+            name,
+            labels,
+        }),
         "health_status: unhealthy" => Some(EngineEvent::Unhealthy { name, labels }),
+        "pause" | "unpause" => Some(EngineEvent::PauseChanged {
+            paused: action == "pause",
+            name,
+            labels,
+        }),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bollard::models::EventActor;
+
+    fn event(typ: EventMessageTypeEnum, action: &str, attributes: &[(&str, &str)]) -> EventMessage {
+        let owned = attributes
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        EventMessage {
+            typ: Some(typ),
+            action: Some(action.to_owned()),
+            actor: Some(EventActor {
+                attributes: Some(owned.collect()),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_renamed_container_keeps_its_name_and_those_of_others_are_ignored() {
+        let attributes = [
+            ("name", "renamed"),
+            ("cless.instance", "cless-hello-v1-1"),
+            ("cless.node", "n1"),
+            ("exitCode", "3"),
+        ];
+        let died = event(EventMessageTypeEnum::CONTAINER, "die", &attributes);
+        let Some(EngineEvent::Died {
+            name, exit_code, ..
+        }) = read(died.clone(), "n1")
+        else {
+            panic!("no event");
+        };
+        assert_eq!((name.as_str(), exit_code), ("cless-hello-v1-1", Some(3)));
+        assert_eq!(read(died, "n2"), None);
+        let other = event(EventMessageTypeEnum::CONTAINER, "die", &[("name", "x")]);
+        assert_eq!(read(other, "n1"), None);
+    }
+
+    #[test]
+    fn events_of_networks_name_the_container_or_the_network() {
+        let typ = EventMessageTypeEnum::NETWORK;
+        let attributes = [("container", "0123"), ("name", "cless-n1")];
+        let container = "0123".to_owned();
+        assert_eq!(
+            read(event(typ, "disconnect", &attributes), "n1"),
+            Some(EngineEvent::NetworkLeft { container })
+        );
+        let name = "cless-n1".to_owned();
+        assert_eq!(
+            read(event(typ, "destroy", &attributes), "n1"),
+            Some(EngineEvent::NetworkRemoved { name })
+        );
+        assert_eq!(
+            read(
+                event(
+                    EventMessageTypeEnum::CONTAINER,
+                    "destroy",
+                    &[("cless.node", "n1"), ("name", "x")]
+                ),
+                "n1"
+            ),
+            None
+        );
     }
 }

@@ -1,14 +1,23 @@
 //! Conversion between the types of cless and of bollard. Pure.
+//!
+//! Decision: `MemorySwap` equals `Memory`, so swap adds nothing to a container's limit; the engine's
+//! default is twice the memory. Under cgroup v1 the bound is one on the sum of both, which does not
+//! change when a page moves to swap. So a frozen container's memory may be moved there as it is.
+//! Under cgroup v2 the engine derives `memory.swap.max` = 0. Such a container needs `MemorySwap` at
+//! twice its memory by an update call while it is frozen, and the bound again before it is resumed;
+//! pages that are swapped out then come back on access.
 
 use std::collections::{BTreeMap, HashMap};
 
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary,
-    ContainerSummaryStateEnum, HealthStatusEnum, HostConfig, HostConfigLogConfig,
+    ContainerSummaryStateEnum, HealthStatusEnum, HostConfig, HostConfigLogConfig, ResourcesUlimits,
 };
 use std::time::Duration;
 
-use crate::runtime::{Container, ContainerSpec, ContainerState, Exit, Health, SandboxSpec};
+use crate::runtime::{
+    Container, ContainerSpec, ContainerState, Error, Exit, Health, SandboxSpec, label,
+};
 
 /// Maximum length of a line of container output.
 const LOG_LINE_BYTES: usize = 512;
@@ -24,18 +33,30 @@ const CAPABILITIES: [&str; 6] = [
     "KILL",
 ];
 
+/// Limit of open descriptors, soft and hard, if the engine can set as many. Engines often have none,
+/// and programs that close every possible descriptor at their start then take seconds.
+pub(super) const DESCRIPTORS: u64 = 65_536;
+
+/// Limit of a container's writable layer, where the engine's storage can bound it.
+const LAYER_SIZE: &str = "10G";
+
 /// Network mode prefix for the network of another container.
 const NETWORK_OF: &str = "container:";
 
 /// The engine's form of a [`ContainerSpec`], with the documented security defaults.
-pub(super) fn container_body(spec: &ContainerSpec) -> ContainerCreateBody {
+/// `descriptors` is the limit of open ones; `None`: the engine's default.
+pub(super) fn container_body(
+    spec: &ContainerSpec,
+    descriptors: Option<u64>,
+) -> ContainerCreateBody {
+    let descriptors = descriptors.and_then(|limit| i64::try_from(limit).ok());
     let some_unless_empty = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
     ContainerCreateBody {
         image: Some(spec.image.clone()),
         env: Some(spec.env.clone()),
         entrypoint: some_unless_empty(&spec.command),
         cmd: some_unless_empty(&spec.args),
-        labels: Some(spec.labels.clone().into_iter().collect()),
+        labels: Some(with_name(&spec.labels, &spec.name)),
         user: spec.user.clone(),
         stop_signal: spec.stop_signal.clone(),
         stop_timeout: i64::try_from(whole_seconds(spec.stop_grace)).ok(),
@@ -45,6 +66,14 @@ pub(super) fn container_body(spec: &ContainerSpec) -> ContainerCreateBody {
                 None => spec.network.clone(),
             }),
             memory: i64::try_from(spec.memory).ok(),
+            memory_swap: i64::try_from(spec.memory).ok(),
+            ulimits: descriptors.map(|limit| {
+                vec![ResourcesUlimits {
+                    name: Some("nofile".to_owned()),
+                    soft: Some(limit),
+                    hard: Some(limit),
+                }]
+            }),
             nano_cpus: Some(i64::from(spec.cpu_millis) * 1_000_000),
             pids_limit: Some(spec.pids_limit.into()),
             readonly_rootfs: Some(spec.read_only_root),
@@ -67,11 +96,33 @@ pub(super) fn container_body(spec: &ContainerSpec) -> ContainerCreateBody {
     }
 }
 
+/// The option that bounds the writable layer.
+pub(super) fn layer_limit() -> HashMap<String, String> {
+    HashMap::from([("size".to_owned(), LAYER_SIZE.to_owned())])
+}
+
+/// Whether the engine's storage may be able to bound a writable layer: overlay2 on XFS needs the
+/// mount option `pquota` for it, which the engine does not report.
+pub(super) fn may_limit_layers(driver: &str, status: &[Vec<String>]) -> bool {
+    let on_xfs = status.iter().any(|row| {
+        row.iter()
+            .map(String::as_str)
+            .eq(["Backing Filesystem", "xfs"])
+    });
+    matches!(driver, "btrfs" | "zfs") || driver == "overlay2" && on_xfs
+}
+
+/// Whether the engine refuses a container because its storage cannot bound the layer.
+pub(super) fn is_layer_limit_refused(error: &Error) -> bool {
+    matches!(error, Error::Refused(message) | Error::Failed(message)
+        if message.contains("storage-opt") || message.contains("pquota"))
+}
+
 /// The engine's form of a [`SandboxSpec`], with minimal rights and resources.
 pub(super) fn sandbox_body(spec: &SandboxSpec, image: String) -> ContainerCreateBody {
     ContainerCreateBody {
         image: Some(image),
-        labels: Some(spec.labels.clone().into_iter().collect()),
+        labels: Some(with_name(&spec.labels, &spec.name)),
         host_config: Some(HostConfig {
             network_mode: Some(spec.network.clone()),
             cap_drop: Some(vec!["ALL".to_owned()]),
@@ -118,18 +169,20 @@ fn health(found: bollard::models::Health) -> Option<Health> {
 pub(super) fn from_inspect(found: ContainerInspectResponse) -> Container {
     let state = found.state.unwrap_or_default();
     let networks = found.network_settings.and_then(|net| net.networks);
+    let mode = found.host_config.and_then(|host| host.network_mode);
+    let labels = labels(found.config.and_then(|config| config.labels));
     Container {
         id: found.id.unwrap_or_default(),
-        name: trim_name(found.name.as_deref().unwrap_or_default()),
-        labels: labels(found.config.and_then(|config| config.labels)),
+        name: name_of(&labels, found.name.as_deref().unwrap_or_default()),
+        labels,
         state: match state.status {
             Some(ContainerStateStatusEnum::CREATED) => ContainerState::Created,
             Some(ContainerStateStatusEnum::RUNNING) => ContainerState::Running,
             Some(ContainerStateStatusEnum::PAUSED) => ContainerState::Paused,
             _ => ContainerState::Exited,
         },
-        address: networks.and_then(first_address),
-        sandbox: sandbox_of(found.host_config.and_then(|host| host.network_mode)),
+        address: address_on(mode.as_deref(), networks),
+        sandbox: sandbox_of(mode),
         exit: Exit {
             code: state
                 .exit_code
@@ -144,26 +197,36 @@ pub(super) fn from_inspect(found: ContainerInspectResponse) -> Container {
 /// Converts an entry of a container list.
 pub(super) fn from_summary(found: ContainerSummary) -> Container {
     let networks = found.network_settings.and_then(|net| net.networks);
+    let mode = found.host_config.and_then(|host| host.network_mode);
     let names = found.names.unwrap_or_default();
+    let labels = labels(found.labels);
     Container {
         id: found.id.unwrap_or_default(),
-        name: trim_name(names.first().map_or("", String::as_str)),
-        labels: labels(found.labels),
+        name: name_of(&labels, names.first().map_or("", String::as_str)),
+        labels,
         state: match found.state {
             Some(ContainerSummaryStateEnum::CREATED) => ContainerState::Created,
             Some(ContainerSummaryStateEnum::RUNNING) => ContainerState::Running,
             Some(ContainerSummaryStateEnum::PAUSED) => ContainerState::Paused,
             _ => ContainerState::Exited,
         },
-        address: networks.and_then(first_address),
-        sandbox: sandbox_of(found.host_config.and_then(|host| host.network_mode)),
+        address: address_on(mode.as_deref(), networks),
+        sandbox: sandbox_of(mode),
         exit: Exit::default(),
         health: None,
     }
 }
 
-fn trim_name(name: &str) -> String {
-    name.trim_start_matches('/').to_owned()
+/// The labels of a new container with that of its name.
+fn with_name(labels: &BTreeMap<String, String>, name: &str) -> HashMap<String, String> {
+    let own = (label::INSTANCE.to_owned(), name.to_owned());
+    labels.clone().into_iter().chain([own]).collect()
+}
+
+/// The name given at the creation: the label, or the engine's name for a container without it.
+fn name_of(labels: &BTreeMap<String, String>, engine_name: &str) -> String {
+    let known = labels.get(label::INSTANCE).cloned();
+    known.unwrap_or_else(|| engine_name.trim_start_matches('/').to_owned())
 }
 
 fn labels(found: Option<HashMap<String, String>>) -> BTreeMap<String, String> {
@@ -176,12 +239,14 @@ fn sandbox_of(network_mode: Option<String>) -> Option<String> {
     Some(id)
 }
 
-fn first_address(
-    networks: HashMap<String, bollard::models::EndpointSettings>,
+/// The address on the network that the container was created on. Others may have connected it to
+/// further networks.
+fn address_on(
+    network_mode: Option<&str>,
+    networks: Option<HashMap<String, bollard::models::EndpointSettings>>,
 ) -> Option<std::net::IpAddr> {
-    networks
-        .into_values()
-        .find_map(|endpoint| endpoint.ip_address?.parse().ok())
+    let endpoint = networks?.remove(network_mode?)?;
+    endpoint.ip_address?.parse().ok()
 }
 
 /// The last `count` non-empty lines of raw output, each cut at [`LOG_LINE_BYTES`].
@@ -218,6 +283,10 @@ mod tests {
         assert_eq!(last_lines(b"\xff\xfe ok\n", 20).len(), 1);
     }
 
+    fn body(spec: &ContainerSpec) -> ContainerCreateBody {
+        container_body(spec, Some(DESCRIPTORS))
+    }
+
     fn spec() -> ContainerSpec {
         ContainerSpec {
             name: "n".into(),
@@ -242,7 +311,7 @@ mod tests {
 
     #[test]
     fn limits_and_mounts_are_converted() {
-        let asked = container_body(&ContainerSpec {
+        let asked = body(&ContainerSpec {
             pids_limit: 64,
             read_only_root: true,
             tmpfs: vec![("/tmp".into(), 4096)],
@@ -269,18 +338,56 @@ mod tests {
     #[test]
     fn a_container_drops_all_but_a_few_capabilities() {
         let spec = spec();
-        let host = container_body(&spec).host_config.unwrap_or_default();
+        let host = body(&spec).host_config.unwrap_or_default();
         assert_eq!(host.cap_drop, Some(vec!["ALL".to_owned()]));
         assert_eq!(host.privileged, None);
         assert_eq!(host.binds, None);
         assert_eq!(host.nano_cpus, Some(1_500_000_000));
         assert_eq!(host.memory, Some(512 << 20));
+        assert_eq!(host.memory_swap, host.memory, "swap adds nothing");
+        let descriptors = host.ulimits.unwrap_or_default().remove(0);
+        assert_eq!(descriptors.name.as_deref(), Some("nofile"));
         assert_eq!(
-            container_body(&spec).entrypoint,
-            None,
-            "the image's own is kept"
+            (descriptors.soft, descriptors.hard),
+            (Some(65_536), Some(65_536))
         );
+        assert_eq!(
+            host.storage_opt, None,
+            "it is set where the storage can do it"
+        );
+        assert_eq!(body(&spec).entrypoint, None, "the image's own is kept");
         assert_eq!(host.network_mode.as_deref(), Some("net"));
+    }
+
+    #[test]
+    fn layers_are_bounded_where_the_storage_can_do_it() {
+        let backing = |name: &str| {
+            let row = |key: &str, value: &str| vec![key.to_owned(), value.to_owned()];
+            vec![
+                row("Backing Filesystem", name),
+                row("Supports d_type", "true"),
+            ]
+        };
+        for (driver, status, may) in [
+            ("overlay2", backing("xfs"), true),
+            ("overlay2", backing("extfs"), false),
+            ("overlay2", vec![], false),
+            ("btrfs", vec![], true),
+            ("zfs", vec![], true),
+            ("vfs", backing("extfs"), false),
+        ] {
+            assert_eq!(
+                may_limit_layers(driver, &status),
+                may,
+                "{driver} {status:?}"
+            );
+        }
+        let text =
+            "--storage-opt is supported only for overlay over xfs with 'pquota' mount option";
+        assert!(is_layer_limit_refused(&Error::Failed(text.to_owned())));
+        assert!(!is_layer_limit_refused(&Error::Failed(
+            "OCI runtime".to_owned()
+        )));
     }
 
     #[test]
@@ -289,10 +396,32 @@ mod tests {
             sandbox: Some("0123abcd".into()),
             ..spec()
         };
-        let host = container_body(&spec).host_config.unwrap_or_default();
+        let host = body(&spec).host_config.unwrap_or_default();
         assert_eq!(host.network_mode.as_deref(), Some("container:0123abcd"));
         assert_eq!(sandbox_of(host.network_mode), spec.sandbox);
         assert_eq!(sandbox_of(Some("cless-net".into())), None);
+    }
+
+    #[test]
+    fn the_address_is_that_of_the_creations_network_whatever_else_was_connected() {
+        let endpoint = |address: &str| bollard::models::EndpointSettings {
+            ip_address: Some(address.to_owned()),
+            ..Default::default()
+        };
+        let others = (0..20).map(|n| (format!("other{n}"), endpoint(&format!("10.9.0.{n}"))));
+        let own = ("cless-n1".to_owned(), endpoint("10.1.0.2"));
+        let networks: HashMap<_, _> = others.clone().chain([own]).collect();
+        let address = address_on(Some("cless-n1"), Some(networks));
+        assert_eq!(address, "10.1.0.2".parse().ok());
+        assert_eq!(address_on(Some("cless-n1"), Some(others.collect())), None);
+        assert_eq!(address_on(None, None), None);
+    }
+
+    #[test]
+    fn a_container_is_known_by_its_label_after_a_rename() {
+        let labels: BTreeMap<_, _> = with_name(&BTreeMap::new(), "cless-a").into_iter().collect();
+        assert_eq!(name_of(&labels, "/renamed"), "cless-a");
+        assert_eq!(name_of(&BTreeMap::new(), "/older"), "older");
     }
 
     #[test]

@@ -21,6 +21,7 @@ fn inputs<'a>(queued: usize, starting: u32, running: &'a [RunningInstance]) -> S
         paused: &[],
         needed: 0,
         verification_pending: false,
+        refills_delayed: false,
         backing_off: false,
         engine_unavailable: false,
     }
@@ -243,6 +244,7 @@ impl Case {
             paused: &self.paused,
             needed: self.needed,
             verification_pending: self.verification_pending,
+            refills_delayed: false,
             backing_off: self.backing_off,
             engine_unavailable: false,
         }
@@ -365,5 +367,18 @@ proptest! {
             one.idle_for += pass;
         }
         prop_assert_eq!(decide(&later.inputs(), &limits), Decision::default());
+    }
+}
+
+proptest! {
+    #[test]
+    fn delayed_refills_start_nothing_that_nobody_waits_for_and_change_nothing_else(
+        queued in 0usize..20, min_instances in 0u32..5, backing_off in any::<bool>()
+    ) {
+        let limits = Limits { min_instances, ..LIMITS };
+        let delayed = ScaleInputs { backing_off, refills_delayed: true, ..inputs(queued, 0, &[]) };
+        let without = Limits { min_instances: 0, ..limits };
+        let same = ScaleInputs { refills_delayed: false, ..delayed.clone() };
+        prop_assert_eq!(decide(&delayed, &limits).start, decide(&same, &without).start);
     }
 }

@@ -144,7 +144,7 @@ async fn continuation_floods_end_the_connection() {
 
 /// CVE-2019-9512, 9515, 9518 and similar: frames that request a reply, or have no effect.
 #[tokio::test]
-async fn floods_of_control_frames_do_no_harm() {
+async fn floods_of_control_frames_end_the_connection() {
     let front = Front::start_with(strict).await;
     let window = 1_u32.to_be_bytes();
     for (name, piece) in [
@@ -162,10 +162,11 @@ async fn floods_of_control_frames_do_no_harm() {
         let hostile = async {
             let mut connection = Connection::open(front.address).await;
             // Replies are not read, so they pile up or the proxy stops reading.
-            flood(&mut connection, (0..3_000).map(|_| piece.repeat(100))).await
+            flood(&mut connection, (0..3_000).map(|_| piece.repeat(100))).await;
+            while connection.next().await.is_some() {}
         };
         let flood = timeout(Duration::from_secs(60), meanwhile(&front, hostile)).await;
-        assert!(flood.is_ok(), "a flood of {name} blocked the proxy");
+        assert!(flood.is_ok(), "a flood of {name} did not end");
     }
     front.stop().await;
 }

@@ -66,6 +66,7 @@ impl World {
                     id: NODE.into(),
                     boot: "boot-2".into(),
                     starts_at_once: 2,
+                    max_wakes_per_ip: 1,
                     images: Arc::default(),
                     pins: Arc::default(),
                     runtime,
@@ -121,13 +122,16 @@ impl World {
     }
 
     pub(crate) async fn admit_within(&self, timeout: Duration) -> Result<Guard, Refusal> {
-        self.pool().admit(Instant::now() + timeout).await
+        self.pool().admit(Instant::now() + timeout, None).await
     }
 
     /// A request in a task of its own.
     pub(crate) fn waiter(&self) -> JoinHandle<Result<Guard, Refusal>> {
         let pool = self.pool();
-        tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(9)).await })
+        tokio::spawn(async move {
+            pool.admit(Instant::now() + Duration::from_secs(9), None)
+                .await
+        })
     }
 
     pub(crate) async fn stop(&self, keep: bool) {
