@@ -274,8 +274,8 @@ async fn short_forms_and_one_screen() {
     hello    DEGRADED  v1=100   0          http://hello.localhost:8080
       hello: no node is connected: start a data plane
 
-    VERSION  IMAGE    TRAFFIC  TAGS  PROOF  AGE
-    v1       hello:1  100%     -     -      [AGE]
+    VERSION  IMAGE    TRAFFIC  TAGS  VERIFICATION  AGE
+    v1       hello:1  100%     -     -             [AGE]
 
     no nodes
 
