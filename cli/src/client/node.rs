@@ -11,6 +11,7 @@ impl ApiClient {
             let request = pb::ListNodesRequest {
                 page_size,
                 page_token,
+                ..Default::default()
             };
             let response = self
                 .call(Idempotency::ReadOnly, "list nodes".to_owned(), async || {
@@ -52,6 +53,7 @@ impl ApiClient {
                 page_size,
                 page_token,
                 service: service.clone(),
+                ..Default::default()
             };
             let response = self
                 .call(

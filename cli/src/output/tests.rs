@@ -83,6 +83,7 @@ fn version() -> pb::Version {
                 },
             ],
             message: "1 of 2 nodes failed".to_owned(),
+            ..Default::default()
         }),
         status: Some(pb::VersionStatus {
             nodes: vec![pb::NodeVersionStatus {
@@ -140,8 +141,8 @@ fn a_version_in_full() {
 fn a_version_in_a_list() {
     let row = version().row(&context());
     assert_snapshot!(table::table(pb::Version::COLUMNS, [row]), @r"
-    VERSION  IMAGE    TRAFFIC  TAGS    PROOF   AGE
-    v3       hello:3  10%      canary  FAILED  6m
+    VERSION  IMAGE    TRAFFIC  TAGS    VERIFICATION  AGE
+    v3       hello:3  10%      canary  FAILED        6m
     ");
 }
 
@@ -342,8 +343,8 @@ fn nodes_and_instances() {
       the engine does not answer
     ");
     assert_snapshot!(table::table(pb::Node::COLUMNS, [node.row(&context())]), @r"
-    NAME   STATE      REVISION  LAG  INSTANCES  ENGINE  ISOLATION  NOTES            REPORTED
-    local  CONNECTED  17        0    1          -       NONE       1: see node get  2s
+    NAME   STATE      LAG  INSTANCES  ENGINE  ISOLATION  NOTES            REPORTED
+    local  CONNECTED  0    1          -       NONE       1: see node get  2s
     ");
     let instance = pb::Instance {
         name: "nodes/local/instances/i1".to_owned(),
@@ -357,6 +358,6 @@ fn nodes_and_instances() {
     };
     assert_snapshot!(table::table(pb::Instance::COLUMNS, [instance.row(&context())]), @r"
     NODE   INSTANCE  SERVICE  VERSION  STATE  IN FLIGHT  AGE  COLD START
-    local  i1        hello    v3       READY  4          60s  129ms (create 13ms, start 98ms, ready 18ms)
+    local  i1        hello    v3       READY  4          60s  129ms
     ");
 }

@@ -26,16 +26,16 @@ async fn a_version_from_create_to_delete() {
 
     Environment:
       GREETING=hi
-    ! created services/hello/versions/1 without traffic; to send traffic: cless traffic set hello v1=100
+    ! created services/hello/versions/1 without traffic; to send traffic: cless version verify hello v1, then cless traffic set hello v1=100
     ");
     plane
         .ok("version create hello --image hello:2 --command python3 --arg -m --arg app")
         .await;
     assert_session!(plane.url(), @r#"
     $ cless version list hello
-    VERSION  IMAGE    TRAFFIC  TAGS  PROOF  AGE
-    v2       hello:2  0%       -     -      [AGE]
-    v1       hello:1  0%       -     -      [AGE]
+    VERSION  IMAGE    TRAFFIC  TAGS  VERIFICATION  AGE
+    v2       hello:2  0%       -     -             [AGE]
+    v1       hello:1  0%       -     -             [AGE]
 
     $ cless version list hello -o name
     services/hello/versions/2
@@ -57,7 +57,7 @@ async fn a_version_from_create_to_delete() {
     Protocol:   auto
     Created:    [TIME]
 
-    $ cless version get hello @prev -o json
+    $ cless version get hello v1 -o json
     {
       "name": "services/hello/versions/1",
       "uid": "[ID]",
@@ -98,7 +98,8 @@ async fn a_version_from_create_to_delete() {
         "nodes": []
       },
       "percent": 0,
-      "tags": []
+      "tags": [],
+      "carriedTraffic": false
     }
 
     $ cless version get hello v2 -o yaml
@@ -136,11 +137,12 @@ async fn a_version_from_create_to_delete() {
       nodes: []
     percent: 0
     tags: []
+    carriedTraffic: false
 
     $ cless version delete hello v1 --yes
     ! deleted services/hello/versions/1
     "#);
-    plane.ok("traffic set hello v2=100").await;
+    plane.ok("traffic set hello v2=100 --force").await;
     assert_session!(plane.url(), @r"
     $ cless version delete hello v2 --yes
     exit: 6
@@ -155,9 +157,10 @@ async fn verification_needs_a_node() {
     plane.ok("version create hello --image hello:1").await;
     assert_session!(plane.url(), @r"
     $ cless version verify hello
-    exit: 6
-    ! error: services/hello/versions/1: no node is connected to verify it
-    ! hint: start one with `cless-data-plane`, or both planes with `cless dev`
+    exit: 7
+    ! error: services/hello/versions/1 is unverified; traffic is unchanged
+    ! error: no node is connected
+    ! hint: connect a node, as with `cless-data-plane`; then `cless version verify hello v1`, then `cless traffic set hello v1=100`
     ");
 }
 
@@ -206,7 +209,7 @@ async fn limits_and_probes_from_flag_to_page() {
     Pull:       missing
     Protocol:   auto
     Created:    [TIME]
-    ! created services/hello/versions/1 without traffic; to send traffic: cless traffic set hello v1=100
+    ! created services/hello/versions/1 without traffic; to send traffic: cless version verify hello v1, then cless traffic set hello v1=100
     ");
     plane
         .ok("version create hello --image hello:1 --health-check --stop-grace 0s")
@@ -248,7 +251,7 @@ async fn limits_and_probes_from_flag_to_page() {
     exit: 2
     ! error: the argument '--health-grpc [<SERVICE>]' cannot be used with '--health-path <PATH>'
     !
-    ! Usage: cless version create --image <REF> --health-grpc [<SERVICE>] --server <URL> --actor <NAME> <SERVICE>
+    ! Usage: cless version create [OPTIONS] <SERVICE>
     !
     ! For more information, try '--help'.
 

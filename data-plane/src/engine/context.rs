@@ -9,7 +9,7 @@ use tokio::sync::{OnceCell, watch};
 use super::availability::Availability;
 use super::oci_runtime::OciRuntime;
 use super::start_limiter::StartLimiter;
-use crate::image::Puller;
+use crate::image::{Pins, Puller};
 use crate::isolation::{self, Isolation};
 use crate::runtime::{Error, Runtime, label};
 
@@ -26,6 +26,9 @@ pub(crate) struct EngineContext {
     pub(crate) oci_runtime: OciRuntime,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) puller: Puller,
+    pub(crate) pins: Arc<Pins>,
+    /// The engine's name and version, or its error. The name is empty until it answers.
+    pub(crate) answer: Mutex<Result<String, String>>,
     pub(crate) control_plane: watch::Sender<bool>,
     pub(crate) isolation: Isolation,
     pub(crate) availability: watch::Sender<Availability>,

@@ -35,6 +35,8 @@ pub fn with_percents(percents: &[u32]) -> Route {
             service: route.service.clone(),
             spec: spec("a:1"),
             image_digest: None,
+            image_id: None,
+            image_generation: 0,
             verify: None,
         }));
     }

@@ -225,6 +225,43 @@ async fn a_stop_during_an_outage_does_not_wait_for_the_engine() {
     assert!(begin.elapsed() < Duration::from_secs(5));
 }
 
+/// Neither the container of an instance nor the sandboxes can be removed.
+#[tokio::test]
+async fn a_stop_without_requests_does_not_wait_for_an_engine_that_is_away() {
+    let drain = Duration::from_secs(30);
+    let world = World::with_sandboxes(lasting(10, 10), Fake::default(), 2);
+    world.pools.apply_table(&world.table(true), true);
+    world
+        .until("sandboxes are ready", |world| {
+            world.pools.report().sandboxes.idle == 2
+        })
+        .await;
+    let guard = world.admit().await.unwrap();
+    world.engine.set_unreachable(true);
+    noticed(&world, false).await;
+    let (begin, pools) = (Instant::now(), world.pools.clone());
+    let stopping = tokio::spawn(async move { pools.shut_down(false, drain).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!stopping.is_finished(), "a request is in flight");
+    drop(guard);
+    stopping.await.unwrap();
+    assert!(begin.elapsed() < Duration::from_secs(4), "{begin:?}");
+}
+
+/// As in `cless dev` without an engine.
+#[tokio::test]
+async fn a_node_that_never_had_an_engine_stops_at_once() {
+    let engine = Fake::default();
+    engine.set_unreachable(true);
+    let world = World::with_sandboxes(lasting(10, 10), engine, 2);
+    world.pools.apply_table(&world.table(true), true);
+    noticed(&world, false).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let begin = Instant::now();
+    world.pools.shut_down(false, Duration::from_secs(30)).await;
+    assert!(begin.elapsed() < Duration::from_secs(2));
+}
+
 #[tokio::test]
 async fn the_least_loaded_instance_is_chosen() {
     let world = World::new(lasting(2, 10));

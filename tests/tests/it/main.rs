@@ -15,6 +15,7 @@ mod grpc;
 mod grpcurl;
 mod http2;
 mod images;
+mod immutable;
 mod isolation;
 mod lifecycle;
 mod limits;

@@ -21,6 +21,7 @@ pub(super) async fn rows(checker: &mut Checker<'_>) {
         let request = pb::ListNodesRequest {
             page_size,
             page_token,
+            ..Default::default()
         };
         checker.bad(request, field).await;
     }

@@ -16,6 +16,7 @@ async fn pages_join_without_gaps() {
         let request = pb::ListServicesRequest {
             page_size: 3,
             page_token,
+            ..Default::default()
         };
         let page = harness.ok(request).await;
         assert!(page.services.len() <= 3);
@@ -35,6 +36,7 @@ async fn pages_join_without_gaps() {
             parent,
             page_size: 2,
             page_token,
+            ..Default::default()
         };
         let page = harness.ok(request).await;
         seen.extend(page.versions.into_iter().map(|version| version.number));

@@ -67,6 +67,7 @@ impl World {
                     boot: "boot-2".into(),
                     starts_at_once: 2,
                     images: Arc::default(),
+                    pins: Arc::default(),
                     runtime,
                     isolation: Isolation::unchecked(),
                     sandboxes,

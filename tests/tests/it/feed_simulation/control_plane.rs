@@ -145,6 +145,14 @@ struct Service {
 impl RouteFeedService for Service {
     type StreamRoutesStream = ReceiverStream<Result<pb::StreamRoutesResponse, Status>>;
     type WatchRoutesStream = ReceiverStream<Result<pb::WatchRoutesResponse, Status>>;
+    type StreamControlStream = ReceiverStream<Result<pb::StreamControlResponse, Status>>;
+
+    async fn stream_control(
+        &self,
+        _: Request<Streaming<pb::StreamControlRequest>>,
+    ) -> Result<Response<Self::StreamControlStream>, Status> {
+        Err(Status::unimplemented("no questions here"))
+    }
 
     async fn stream_routes(
         &self,

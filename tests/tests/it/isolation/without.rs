@@ -105,7 +105,7 @@ async fn a_node_with_required_isolation_does_not_start_without_it() -> Result<()
             flag,
         ]);
         node.arg("--cache-dir").arg(dir.path());
-        node.env("CLESS_REQUIRE_ISOLATION", "true")
+        node.env("CLESS_NODE_REQUIRE_ISOLATION", "true")
             .env("PATH", path);
         let outcome = run(node).await?;
         ensure!(outcome.code == Some(1), "{outcome:?}");
