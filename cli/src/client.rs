@@ -149,13 +149,6 @@ impl ApiClient {
                     tokio::time::sleep(delay).await;
                 }
                 _ => {
-                    // A transport error may be the first sign that the server is not gRPC.
-                    let broken = std::error::Error::source(&status).is_some();
-                    if broken && let Some(found) = probe::identify(&self.server).await {
-                        let attempt = (self.server.clone(), format!("{found} answers there"));
-                        let attempts = vec![attempt];
-                        return Err(Error::Connect { attempts });
-                    }
                     return Err(Error::Api {
                         operation,
                         idempotency,
