@@ -65,7 +65,7 @@ impl<U: Message + Name + Default> Decoder for CheckingDecoder<U> {
         if U::NAME.ends_with("Request") {
             bounds::check(&U::full_name(), &bytes)?;
         }
-        // What the check of a request lets through decodes.
+        // A request that passes the check also decodes.
         let item = U::decode(bytes);
         item.map(Some)
             .map_err(|error| Status::new(Code::Internal, error.to_string()))
