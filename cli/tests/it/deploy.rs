@@ -125,9 +125,9 @@ async fn a_verified_version_gets_the_traffic() {
     ! roll back:    cless rollback hello
 
     $ cless version list hello
-    VERSION  IMAGE    TRAFFIC  TAGS  PROOF     AGE
-    v2       hello:2  50%      -     VERIFIED  [AGE]
-    v1       hello:1  50%      -     VERIFIED  [AGE]
+    VERSION  IMAGE    TRAFFIC  TAGS  VERIFICATION  AGE
+    v2       hello:2  50%      -     VERIFIED      [AGE]
+    v1       hello:1  50%      -     VERIFIED      [AGE]
 
     $ cless version verify hello v1 -o name
     services/hello/versions/1

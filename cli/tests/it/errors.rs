@@ -178,7 +178,7 @@ async fn a_closed_pipe_is_not_a_failure() {
     assert_eq!(String::from_utf8_lossy(&status.stderr), "");
 }
 
-/// What `cless` offers for the last of the words.
+/// The completions of the last of the words.
 async fn completed(server: &str, words: &[&str]) -> String {
     let done = tokio::process::Command::new(env!("CARGO_BIN_EXE_cless"))
         .args([&["--", "cless"], words].concat())
@@ -274,8 +274,8 @@ async fn short_forms_and_one_screen() {
     hello    DEGRADED  v1=100   0          http://hello.localhost:8080
       hello: no node is connected: start a data plane
 
-    VERSION  IMAGE    TRAFFIC  TAGS  PROOF  AGE
-    v1       hello:1  100%     -     -      [AGE]
+    VERSION  IMAGE    TRAFFIC  TAGS  VERIFICATION  AGE
+    v1       hello:1  100%     -     -             [AGE]
 
     no nodes
 

@@ -230,7 +230,7 @@ async fn a_thousand_services_open_within_a_second() {
                 let fill = "INSERT INTO versions (uid, service_uid, number, spec, image_digest, etag, create_time, \
                     verification, verify_deadline) SELECT substr(uid, 1, 35) || '1', uid, 1, \
                     '{\"image\":\"hello:1\",\"port\":null,\"cpu_millis\":1000,\"memory_bytes\":536870912}', \
-                    NULL, 1, 0, NULL, NULL, 1, NULL, 0 FROM services";
+                    NULL, 1, 0, NULL, NULL FROM services";
                 tx.db.execute_unprepared(fill).await?;
                 tx.rebuild_table().await?;
                 Ok(super::super::write::WriteOutcome::Changed(()))
