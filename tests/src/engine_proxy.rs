@@ -10,6 +10,7 @@
 //! Each call has its own connection to the engine, so that a fault affects that call alone. A
 //! forwarded call runs to completion even if its caller disconnects, as it would in the engine.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -48,7 +49,7 @@ pub enum Fault {
 #[derive(Debug)]
 struct Rule {
     method: Method,
-    /// Prefix and suffix of the path without the API version.
+    /// Prefix and suffix of the path without the API version, with names of containers for ids.
     path: (&'static str, &'static str),
     fault: Fault,
     left: usize,
@@ -59,6 +60,8 @@ struct Shared {
     engine: PathBuf,
     rules: Mutex<Vec<Rule>>,
     calls: Mutex<Vec<String>>,
+    /// The names of the created containers by their ids.
+    names: Mutex<HashMap<String, String>>,
     /// Number of calls of [`EngineProxy::clear`].
     cleared: watch::Sender<u64>,
     /// Number of times that all connections were cut.
@@ -82,6 +85,7 @@ impl EngineProxy {
                 engine: engine.to_owned(),
                 rules: Mutex::default(),
                 calls: Mutex::default(),
+                names: Mutex::default(),
                 cleared: watch::Sender::new(0),
                 cut: watch::Sender::new(0),
             }),
@@ -171,6 +175,17 @@ impl Drop for EngineProxy {
     }
 }
 
+impl Shared {
+    /// The path with the name of a container instead of its id.
+    fn by_name(&self, path: String) -> String {
+        let id = path.split('/').nth(2).unwrap_or_default();
+        match lock(&self.names).get(id) {
+            Some(name) => path.replacen(id, name, 1),
+            None => path,
+        }
+    }
+}
+
 /// Locks even after a panic, which has failed the test already.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex
@@ -208,6 +223,7 @@ async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
         Some((_, rest)) => format!("/{rest}"),
         None => path.to_owned(),
     };
+    let path = shared.by_name(path);
     lock(&shared.calls).push(format!("{} {path}", request.method()));
     let mut cleared = shared.cleared.subscribe();
     let fault = take_fault(&shared, request.method(), &path);
@@ -221,8 +237,29 @@ async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
         _ => {}
     }
     // A separate task completes the call even if the caller disconnects.
-    let engine = shared.engine.clone();
-    let response = tokio::spawn(async move { forward(&engine, request).await }).await??;
+    let created = request
+        .uri()
+        .query()
+        .filter(|_| path == "/containers/create");
+    let created =
+        created.and_then(|query| query.split('&').find_map(|one| one.strip_prefix("name=")));
+    let created = created.map(str::to_owned);
+    let shared = Arc::clone(&shared);
+    let call = async move {
+        let response = forward(&shared.engine, request).await?;
+        let Some(name) = created else {
+            return anyhow::Ok(response.map(|body| body.boxed()));
+        };
+        let (head, body) = response.into_parts();
+        let body = body.collect().await?.to_bytes();
+        let answer: serde_json::Value = serde_json::from_slice(&body)?;
+        if let Some(id) = answer["Id"].as_str() {
+            lock(&shared.names).insert(id.to_owned(), name);
+        }
+        let body = Full::from(body).map_err(|never: Infallible| match never {});
+        Ok(Response::from_parts(head, body.boxed()))
+    };
+    let response = tokio::spawn(call).await??;
     match fault {
         Some(Fault::CutAfter | Fault::FailAfter) => {
             let status = response.status();
@@ -232,7 +269,7 @@ async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
                 _ => Ok(failure("injected fault: forwarded")),
             }
         }
-        _ => Ok(response.map(|body| body.boxed())),
+        _ => Ok(response),
     }
 }
 

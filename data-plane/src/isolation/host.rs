@@ -7,10 +7,14 @@ use std::time::Duration;
 
 use http::Uri;
 
+use super::BRIDGE_PREFIX;
 use super::rules::Family;
 
 /// An unresponsive name server must not delay the rules.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Limit of the bridges that rules name. Docker's address pools hold 31 networks.
+const MAX_BRIDGES: usize = 256;
 
 /// The files of this machine.
 #[derive(Debug, Clone)]
@@ -32,6 +36,19 @@ impl Host {
 
     pub(super) fn has_interface(&self, name: &str) -> bool {
         self.root.join("sys/class/net").join(name).exists()
+    }
+
+    /// The bridges of the engine's networks, except one. A bridge of another program, such as
+    /// `br-lan`, may lead to the internet.
+    pub(super) fn engine_bridges(&self, except: &str) -> BTreeSet<String> {
+        let folder = std::fs::read_dir(self.root.join("sys/class/net"));
+        let interfaces = folder.into_iter().flatten().flatten();
+        interfaces
+            .filter(|interface| interface.path().join("bridge").exists())
+            .filter_map(|interface| interface.file_name().into_string().ok())
+            .filter(|name| name != except && is_engine_bridge(name))
+            .take(MAX_BRIDGES)
+            .collect()
     }
 
     /// Whether a bridge has IPv6, or would have it if created now.
@@ -66,6 +83,14 @@ impl Host {
         }
         found
     }
+}
+
+/// Docker names the bridge of a network `br-` and twelve digits of its id.
+fn is_engine_bridge(name: &str) -> bool {
+    let network = |id: &str| id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    name == "docker0"
+        || name.strip_prefix("br-").is_some_and(network)
+        || name.starts_with(BRIDGE_PREFIX)
 }
 
 /// The addresses in a resolv.conf, without those that have a zone.
@@ -160,6 +185,27 @@ mod tests {
         write(dir.path(), &format!("{bridge}iptables"), "1\n");
         write(dir.path(), &format!("{bridge}ip6tables"), "0\n");
         assert!(host.filters_bridges(Family::V4) && !host.filters_bridges(Family::V6));
+    }
+
+    #[test]
+    fn bridges_of_other_programs_are_not_the_engines() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::at(dir.path());
+        assert!(host.engine_bridges("cless0a1b2c3d4e").is_empty());
+        let engine = ["br-0123456789ab", "clessffffffffff", "docker0"];
+        let others = ["cless0a1b2c3d4e", "br-lan", "br0", "br-0123456789xy"];
+        for name in engine.iter().chain(&others) {
+            write(
+                dir.path(),
+                &format!("sys/class/net/{name}/bridge/bridge_id"),
+                "8000",
+            );
+        }
+        for name in ["cless7", "eth0"] {
+            write(dir.path(), &format!("sys/class/net/{name}/mtu"), "1500");
+        }
+        let found = host.engine_bridges("cless0a1b2c3d4e");
+        assert!(found.iter().eq(engine.iter()), "{found:?}");
     }
 
     #[test]

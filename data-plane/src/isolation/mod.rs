@@ -47,6 +47,9 @@ pub use status::{EnforcementState, Status};
 /// program.
 const INTERVAL: Duration = Duration::from_secs(5);
 
+/// The bridges of nodes have this prefix and ten more characters.
+const BRIDGE_PREFIX: &str = "cless";
+
 /// Options of a node's isolation.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -113,7 +116,7 @@ pub(crate) fn short_id(node: &str) -> String {
 /// Interface name of a node's bridge, at the kernel's limit of 15 characters.
 pub(crate) fn bridge_name(node: &str) -> String {
     let short: String = short_id(node).chars().take(10).collect();
-    format!("cless{short}")
+    format!("{BRIDGE_PREFIX}{short}")
 }
 
 impl Isolation {
@@ -271,6 +274,7 @@ impl Reconciler {
         let mut inputs = RuleInputs {
             node: shared.node.clone(),
             bridge: self.bridge.clone(),
+            other_bridges: self.host.engine_bridges(&self.bridge),
             proxy: shared.proxy.clone(),
             control_planes: Default::default(),
             nameservers: self.host.nameservers(),

@@ -29,10 +29,6 @@ const DNS_PORT: u16 = 53;
 /// hosts on the bridge cannot find each other, nor the host its containers.
 const NEIGHBOUR_DISCOVERY: [u8; 3] = [133, 135, 136];
 
-/// Bridges of the engine, this one and those of other networks. The engine drops packets between
-/// them; a rejection is faster for the application. `+` matches any end of a name.
-const ENGINE_BRIDGES: [&str; 3] = ["docker0", "br-+", "cless+"];
-
 /// Addresses of metadata services, which serve credentials: link-local ones (RFC 3927) with
 /// 169.254.169.254, IETF protocol assignments (RFC 6890) with 192.0.0.192 of Oracle, 100.100.100.200
 /// of Alibaba, and 168.63.129.16 of Azure.
@@ -94,6 +90,8 @@ pub(super) struct RuleInputs {
     pub(super) node: String,
     /// Interface of the node's bridge.
     pub(super) bridge: String,
+    /// Bridges of the engine's other networks.
+    pub(super) other_bridges: BTreeSet<String>,
     /// Listen addresses of the proxy.
     pub(super) proxy: Vec<SocketAddr>,
     /// Addresses of control planes.
@@ -213,9 +211,9 @@ fn forwarded(inputs: &RuleInputs, family: Family) -> Vec<Rule> {
     for &server in nameservers(inputs, family).filter(metadata_net) {
         rules.extend(name_server(server));
     }
-    // Its own name too, which an older build may have chosen differently.
-    let bridges = [inputs.bridge.as_str()].into_iter().chain(ENGINE_BRIDGES);
-    rules.extend(bridges.map(|bridge| refuse([Match::Out(bridge.to_owned())])));
+    // The engine drops packets between its bridges; a rejection is faster for the application.
+    let bridges = [&inputs.bridge].into_iter().chain(&inputs.other_bridges);
+    rules.extend(bridges.map(|bridge| refuse([Match::Out(bridge.clone())])));
     rules.extend(metadata(family));
     for plane in &inputs.control_planes {
         let (ip, port) = (plane.ip(), plane.port());

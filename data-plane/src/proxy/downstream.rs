@@ -6,5 +6,6 @@
 pub(crate) mod connection;
 mod drive;
 mod h2_frames;
+mod h2_trailers;
 mod http2;
 mod metered_io;

@@ -121,16 +121,33 @@ fn serve_connection(stream: TcpStream, greeting: &str) -> io::Result<()> {
         return health::serve_http2(&mut input, &mut output);
     }
     while let Some(request) = read_head(&mut input)? {
-        let before = NOW.fetch_add(1, Ordering::SeqCst);
-        PEAK.fetch_max(before + 1, Ordering::SeqCst);
-        let outcome = respond(&request, &mut input, &mut output, greeting, before);
-        NOW.fetch_sub(1, Ordering::SeqCst);
-        SERVED.fetch_add(1, Ordering::SeqCst);
-        if !outcome? {
+        let progress = InProgress::begin();
+        if !respond(&request, &mut input, &mut output, greeting, progress)? {
             break;
         }
     }
     Ok(())
+}
+
+/// A request in progress. Where the peak matters it ends before its response is written, since the
+/// next request may be read, on another connection, before a thread runs again.
+struct InProgress {
+    others: usize,
+}
+
+impl InProgress {
+    fn begin() -> Self {
+        let others = NOW.fetch_add(1, Ordering::SeqCst);
+        PEAK.fetch_max(others + 1, Ordering::SeqCst);
+        Self { others }
+    }
+}
+
+impl Drop for InProgress {
+    fn drop(&mut self) {
+        NOW.fetch_sub(1, Ordering::SeqCst);
+        SERVED.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 /// Writes a response; returns whether to keep the connection.
@@ -139,7 +156,7 @@ fn respond(
     input: &mut BufReader<TcpStream>,
     output: &mut TcpStream,
     greeting: &str,
-    others: usize,
+    progress: InProgress,
 ) -> io::Result<bool> {
     if request.header("expect").is_some() {
         output.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
@@ -162,6 +179,7 @@ fn respond(
     match request.path() {
         "/slow" => {
             thread::sleep(Duration::from_millis(request.query("ms").unwrap_or(1000)));
+            drop(progress);
             send(output, 200, "text/plain", hello.as_bytes())?;
         }
         "/stream" => stream(request, output)?,
@@ -210,7 +228,9 @@ fn respond(
         }
         "/load" => {
             let (peak, served) = (PEAK.load(Ordering::SeqCst), SERVED.load(Ordering::SeqCst));
+            let others = progress.others;
             let json = format!("{{\"now\":{others},\"peak\":{peak},\"served\":{served}}}\n");
+            drop(progress);
             send(output, 200, "application/json", json.as_bytes())?;
         }
         _ => send(output, 200, "text/plain", hello.as_bytes())?,

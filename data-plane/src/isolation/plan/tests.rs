@@ -56,6 +56,7 @@ fn set(plane: &str) -> RuleSet {
     let inputs = RuleInputs {
         node: NODE.to_owned(),
         bridge: "cless0a1b2c3d4e".to_owned(),
+        other_bridges: Default::default(),
         proxy: vec![SocketAddr::from(([0, 0, 0, 0], 8080))],
         control_planes: [plane.parse().unwrap()].into(),
         nameservers: Default::default(),

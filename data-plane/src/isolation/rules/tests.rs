@@ -32,10 +32,7 @@ fn matches(rule: &Match, packet: &Packet) -> bool {
         Match::To(net) => net.contains(&packet.to),
         Match::OriginalTo(net) => net.contains(&packet.first_to),
         Match::OriginalPort(port) => packet.first_port == *port,
-        Match::Out(interface) => match interface.strip_suffix('+') {
-            Some(begin) => packet.out.starts_with(begin),
-            None => packet.out == interface,
-        },
+        Match::Out(interface) => packet.out == interface,
         Match::Reply => packet.answer,
     }
 }
@@ -99,6 +96,8 @@ fn family() -> impl Strategy<Value = Family> {
     select(vec![Family::V4, Family::V6])
 }
 
+const OTHER_BRIDGES: [&str; 2] = ["br-0123456789ab", "docker0"];
+
 fn any_address() -> impl Strategy<Value = IpAddr> {
     let mut all = [addresses(Family::V4), addresses(Family::V6)].concat();
     all.extend(["0.0.0.0", "::", "127.0.0.1", "::1"].map(ip));
@@ -112,6 +111,7 @@ fn inputs() -> impl Strategy<Value = RuleInputs> {
     (proxy, planes, servers).prop_map(|((plain, tls), planes, nameservers)| RuleInputs {
         node: "0a1b2c3d4e5f".to_owned(),
         bridge: BRIDGE.to_owned(),
+        other_bridges: OTHER_BRIDGES.map(str::to_owned).into(),
         proxy: [Some((plain, 8080)), tls.map(|tls| (tls, 8443))]
             .into_iter()
             .flatten()
@@ -131,13 +131,7 @@ fn packet(family: Family) -> impl Strategy<Value = Packet> {
     ]);
     let to = || select(addresses(family));
     let port = || select(PORTS.to_vec());
-    let out = select(vec![
-        BRIDGE,
-        "eth0",
-        "docker0",
-        "br-0123456789ab",
-        "clessffffffffff",
-    ]);
+    let out = select(vec![BRIDGE, "eth0", "br-lan", "br-0123456789ab", "docker0"]);
     (to(), to(), protocol, port(), port(), out, any::<bool>()).prop_map(
         |(to, first_to, protocol, port, first_port, out, answer)| Packet {
             to,
@@ -192,7 +186,8 @@ proptest! {
             && (plane(packet.to, packet.port) || plane(packet.first_to, packet.first_port));
         let metadata = is_metadata(packet.to) || is_metadata(packet.first_to);
         let name = is_metadata(packet.to) && asks_a_name(&inputs, &packet);
-        let expected = !name && (packet.out != "eth0" || metadata || to_plane);
+        let to_bridge = packet.out == BRIDGE || OTHER_BRIDGES.contains(&packet.out);
+        let expected = !name && (to_bridge || metadata || to_plane);
         prop_assert_eq!(verdict(&set.forward, &packet) == Verdict::Refuse, expected);
     }
 
@@ -219,6 +214,7 @@ fn the_rules_of_an_ordinary_node() {
     let inputs = RuleInputs {
         node: "0a1b2c3d4e5f".to_owned(),
         bridge: BRIDGE.to_owned(),
+        other_bridges: OTHER_BRIDGES.map(str::to_owned).into(),
         proxy: vec!["0.0.0.0:8080".parse().unwrap()],
         control_planes: ["127.0.0.1:7070", "10.0.0.5:7070"]
             .map(|at| at.parse().unwrap())
@@ -260,9 +256,9 @@ fn the_rules_of_an_ordinary_node() {
     host.push(format!("-p tcp {reset}"));
     host.push(prohibited.to_owned());
     assert_eq!(set.lines(&set.host), host);
-    let bridges = [BRIDGE, "docker0", "br-+", "cless+"];
+    let bridges = [BRIDGE].into_iter().chain(OTHER_BRIDGES);
     let bridges = bridges.map(|bridge| refused(format!("-o {bridge}")));
-    let mut forward: Vec<String> = bridges.into_iter().flatten().collect();
+    let mut forward: Vec<String> = bridges.flatten().collect();
     forward.extend(metadata);
     forward.push(format!("-d 10.0.0.5/32 -p tcp --dport 7070 {reset}"));
     forward.push(format!(

@@ -1,6 +1,7 @@
-//! Floods of HTTP/2 frames that carry nothing: PING, PRIORITY, SETTINGS, WINDOW_UPDATE, frames of
-//! unknown types, and DATA without data (CVE-2019-9512, -9513, -9515, -9518). `h2` answers or ignores
-//! each, which costs CPU time only, so they are counted here, in the bytes on their way to `h2`.
+//! The frames of a client, in the bytes on their way to `h2`. Malformed trailers end the connection
+//! (`h2_trailers`), and so do floods of frames that carry nothing: PING, PRIORITY, SETTINGS,
+//! WINDOW_UPDATE, frames of unknown types, and DATA without data (CVE-2019-9512, -9513, -9515, -9518).
+//! `h2` answers or ignores each, which costs CPU time only.
 //!
 //! A client grants windows and measures the round trip while it receives, so the proxy's own bytes
 //! allow such frames, at a rate that no client needs. Law (tested below): a client that sends three
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::h2_trailers::{CONTINUATION, HEADERS, TrailerReader};
 use crate::proxy::client::{ClientConn, CloseReason};
 
 /// Length of the client's preface (RFC 9113 section 3.4).
@@ -37,6 +39,9 @@ struct FrameCounter {
     head_len: usize,
     /// Frames without content so far.
     empty: u64,
+    trailers: TrailerReader,
+    /// Whether trailers with pseudo-header fields were read.
+    is_malformed: bool,
 }
 
 impl Default for FrameCounter {
@@ -46,6 +51,8 @@ impl Default for FrameCounter {
             head: [0; HEAD],
             head_len: 0,
             empty: 0,
+            trailers: TrailerReader::default(),
+            is_malformed: false,
         }
     }
 }
@@ -56,27 +63,37 @@ impl FrameCounter {
         while !bytes.is_empty() {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
+            if skipped > 0 {
+                self.trailers.payload(&bytes[..skipped]);
+                self.end_frame();
+            }
             bytes = &bytes[skipped..];
             let taken = (HEAD - self.head_len).min(bytes.len());
             self.head[self.head_len..self.head_len + taken].copy_from_slice(&bytes[..taken]);
             self.head_len += taken;
             bytes = &bytes[taken..];
             if self.head_len == HEAD {
-                let [a, b, c, kind, flags, ..] = self.head;
+                let [a, b, c, kind, flags, d, e, f, g] = self.head;
                 self.head_len = 0;
                 self.skip = u32::from_be_bytes([0, a, b, c]) as usize;
                 self.empty += u64::from(is_empty(kind, flags, self.skip));
+                // The first bit of a stream's number is reserved.
+                let stream = u32::from_be_bytes([d & 0x7f, e, f, g]);
+                self.trailers.begin(kind, flags, stream);
+                self.end_frame();
             }
         }
+    }
+
+    fn end_frame(&mut self) {
+        self.is_malformed |= self.skip == 0 && self.trailers.end();
     }
 }
 
 /// Whether a frame carries nothing of a message. Resets are counted with their requests.
 fn is_empty(kind: u8, flags: u8, length: usize) -> bool {
     const DATA: u8 = 0;
-    const HEADERS: u8 = 1;
     const RST_STREAM: u8 = 3;
-    const CONTINUATION: u8 = 9;
     const END_STREAM: u8 = 1;
     match kind {
         DATA => length == 0 && flags & END_STREAM == 0,
@@ -112,16 +129,21 @@ impl<IO> FrameMeter<IO> {
         }
     }
 
-    fn count(&mut self, bytes: &[u8]) {
+    fn count(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.frames.feed(bytes);
+        if self.frames.is_malformed {
+            let message = "trailers with a pseudo-header field (RFC 9113 section 8.1)";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
         let first = allowance(self.max_resets, Duration::ZERO, 0);
         if self.max_resets == 0 || self.frames.empty <= first || self.client.closed().is_some() {
-            return;
+            return Ok(());
         }
         let written = self.client.counters.written();
         if self.frames.empty > allowance(self.max_resets, self.began.elapsed(), written) {
             self.client.close(CloseReason::Resets);
         }
+        Ok(())
     }
 }
 
@@ -133,8 +155,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for FrameMeter<IO> {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
-        self.count(&buf.filled()[before..]);
-        Poll::Ready(Ok(()))
+        Poll::Ready(self.count(&buf.filled()[before..]))
     }
 }
 
