@@ -21,14 +21,19 @@ pub fn chains(node_id: &str) -> String {
     format!("CLESS-{}-", short.take(12).collect::<String>())
 }
 
-/// All lines of the filter tables with a chain of the node, each after its iptables variant.
+/// The lines of the filter tables with a chain of the node, each after its iptables variant. Without
+/// those that name bridges of other nodes, which come and go with other tests.
 pub fn rules(node_id: &str) -> Vec<String> {
     let chains = chains(node_id);
+    let short = node_id.chars().filter(char::is_ascii_alphanumeric);
+    let bridge = format!(" -o cless{} ", short.take(10).collect::<String>());
     let all = kinds().into_iter().flat_map(|kind| {
         let lines = list(kind).into_iter();
         lines.map(move |line| format!("{kind}: {line}"))
     });
-    all.filter(|line| line.contains(&chains)).collect()
+    let is_stable = |line: &String| !line.contains(" -o ") || line.contains(&bridge);
+    all.filter(|line| line.contains(&chains) && is_stable(line))
+        .collect()
 }
 
 /// Removes the rules of a node after a failed test.
