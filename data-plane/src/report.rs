@@ -190,6 +190,8 @@ pub enum FailureReason {
     Exited,
     /// The container ran but did not become ready in time.
     NotReady,
+    /// An instance sent a malformed response while it served. Its start did not fail.
+    MalformedResponse,
 }
 
 /// The outcome of a verification.

@@ -26,6 +26,8 @@ pub enum StartFailureReason {
     Exited,
     /// The container ran but did not become ready in time.
     NotReady,
+    /// An instance sent a malformed response while it served. Its start did not fail.
+    MalformedResponse,
 }
 
 /// A failed start.

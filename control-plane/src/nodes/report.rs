@@ -4,8 +4,8 @@
 use bytes::Bytes;
 
 use crate::domain::{
-    ColdStart, ImageDigest, NodeName, StartFailure, Timestamp, Uid, VerificationState,
-    VersionNumber,
+    ColdStart, ImageDigest, NodeName, StartFailure, StartFailureReason, Timestamp, Uid,
+    VerificationState, VersionNumber,
 };
 
 /// The identity of a data plane.
@@ -159,8 +159,11 @@ impl VersionReport {
             .filter(|_| verified || self.last_cold_start.is_some())
     }
 
-    /// Whether the last start failed, or the node waits before the next one.
+    /// Whether the last start failed, an instance ended while it served, or the node waits before the
+    /// next start. A version with malformed responses serves.
     pub(crate) fn is_in_trouble(&self, now: Timestamp) -> bool {
-        self.last_failure.is_some() || self.backoff_until.is_some_and(|until| until > now)
+        let failed = self.last_failure.as_ref();
+        failed.is_some_and(|failure| failure.reason != StartFailureReason::MalformedResponse)
+            || self.backoff_until.is_some_and(|until| until > now)
     }
 }

@@ -6,9 +6,34 @@ use prometheus_client::encoding::EncodeLabelSet;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(super) struct RequestLabels {
-    pub(super) service: Arc<str>,
-    pub(super) version: u32,
+    /// `None`: no service has the host.
+    pub(super) service: Option<Arc<str>>,
+    /// `None`: no version was chosen.
+    pub(super) version: Option<u32>,
     pub(super) http_response_status_code: u16,
+}
+
+/// As in [`RequestLabels`].
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(super) struct RejectLabels {
+    pub(super) reason: &'static str,
+    pub(super) service: Option<Arc<str>>,
+    pub(super) version: Option<u32>,
+}
+
+/// As in [`RequestLabels`].
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(super) struct BytesLabels {
+    pub(super) service: Option<Arc<str>>,
+    pub(super) version: Option<u32>,
+}
+
+/// The build of the node.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(super) struct BuildLabels {
+    pub(super) version: &'static str,
+    pub(super) os: &'static str,
+    pub(super) arch: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]

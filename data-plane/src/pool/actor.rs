@@ -79,7 +79,8 @@ pub(super) struct PoolActor {
     image_inspected: bool,
     /// The last failed start; `None` once a start succeeds.
     last_failure: Option<StartFailure>,
-    /// The last instance that ended while it served. A successful start does not clear it.
+    /// The last instance that ended, or sent a malformed response, while it served. A successful
+    /// start does not clear it.
     last_exit: Option<StartFailure>,
     last_cold_start: Option<ColdStart>,
     /// For a person; `None` while nothing is pulled.
@@ -203,6 +204,7 @@ impl PoolActor {
             Message::Died { name, exit_code } => self.died(&name, exit_code),
             Message::PauseChanged { name, paused } => self.pause_changed(&name, paused),
             Message::CheckHealth(serial) => self.check_health(serial),
+            Message::Malformed(message) => self.malformed(message),
             Message::Unhealthy(name) => self.unhealthy(&name),
             Message::NetworkLost(name) => self.network_lost(&name),
             Message::Adopt(container, address) => self.adopt(*container, address),

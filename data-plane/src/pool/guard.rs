@@ -64,6 +64,16 @@ impl Guard {
         }
     }
 
+    /// Records that the instance sent a malformed response, which `cause` describes in text that is
+    /// safe to show. If it is to be logged, returns the number of those before it that were not.
+    pub fn malformed(&self, cause: &str) -> Option<u64> {
+        let suppressed = self.pool.malformed.lock().record(Instant::now())?;
+        self.pool.send(Message::Malformed(format!(
+            "an instance sent a malformed response: {cause}; its callers got 502, or a cut response"
+        )));
+        Some(suppressed)
+    }
+
     fn request_check(&self) {
         let serial = self.instance.serial();
         self.pool.send(Message::CheckHealth(serial));

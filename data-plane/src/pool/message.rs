@@ -30,6 +30,8 @@ pub(super) enum Message {
     Task(u64, TaskEvent),
     /// Several requests to an instance failed in a row.
     CheckHealth(u64),
+    /// An instance sent a malformed response, described for a person.
+    Malformed(String),
     /// The HEALTHCHECK of the container of this name fails.
     Unhealthy(String),
     /// The process of the container of this name ended.

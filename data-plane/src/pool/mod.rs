@@ -25,6 +25,7 @@ mod crash_backoff;
 mod engine_events;
 mod guard;
 mod handle;
+mod malformed;
 mod message;
 mod reconcile;
 mod refusal;

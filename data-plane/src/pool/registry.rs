@@ -155,6 +155,8 @@ impl Pools {
         };
         pools.insert(version.key.clone(), pool.clone());
         let context = self.inner.context.clone();
+        let metrics = &context.metrics;
+        metrics.begin_version(&version.service, version.key.number);
         let actor = PoolActor::new(shared.clone(), context, inbox, membership);
         let inner = Arc::downgrade(&self.inner);
         self.inner.runtime.spawn(actor.run(move || {

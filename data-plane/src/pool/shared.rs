@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
+use super::malformed::MalformedResponses;
 use super::message::Message;
 use super::wakes::Wakers;
 use crate::engine::start_limiter::Demand;
@@ -42,6 +43,7 @@ pub(super) struct Shared {
     queue_limit: AtomicU32,
     mailbox: mpsc::UnboundedSender<Message>,
     pub(super) view: Mutex<View>,
+    pub(super) malformed: Mutex<MalformedResponses>,
     /// The image digest that the control plane fixed for the version; `None` until it has.
     digest: watch::Sender<Option<Arc<str>>>,
 }
@@ -67,6 +69,7 @@ impl Shared {
             queue_limit: AtomicU32::new(settings.queue_limit),
             mailbox,
             view: Mutex::default(),
+            malformed: Mutex::default(),
             digest: watch::Sender::new(None),
         }
     }

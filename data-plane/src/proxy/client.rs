@@ -37,7 +37,6 @@ pub(super) struct ClientConn {
     pub(super) counters: Arc<ConnCounters>,
     transport: RefCell<Transport>,
     is_http2: Cell<bool>,
-    requests: Cell<u32>,
     in_flight: Cell<u32>,
     uploading: Cell<u32>,
     resets: Cell<u32>,
@@ -60,7 +59,6 @@ impl ClientConn {
             counters: Arc::default(),
             transport: RefCell::new(Transport::Plain),
             is_http2: Cell::new(false),
-            requests: Cell::new(0),
             in_flight: Cell::new(0),
             uploading: Cell::new(0),
             resets: Cell::new(0),
@@ -107,8 +105,7 @@ impl ClientConn {
 
     /// Counts a new request; returns its index, from 0.
     pub(super) fn begin_request(&self) -> u32 {
-        let index = self.requests.get();
-        self.requests.set(index.wrapping_add(1));
+        let index = self.counters.begin_request();
         self.in_flight.set(self.in_flight.get() + 1);
         index
     }
@@ -131,7 +128,7 @@ impl ClientConn {
     pub(super) fn add_reset(&self, limits: &Limits) {
         let resets = self.resets.get() + 1;
         self.resets.set(resets);
-        if self.is_http2() && timeouts::too_many_resets(resets, self.requests.get(), limits) {
+        if self.is_http2() && timeouts::too_many_resets(resets, self.counters.begun(), limits) {
             self.close(CloseReason::Resets);
         }
     }
@@ -147,7 +144,7 @@ impl ClientConn {
         let snapshot = ConnSnapshot {
             phase: counters.phase(),
             heads: match self.is_http2() {
-                true => self.requests.get(),
+                true => counters.begun(),
                 false => counters.heads.load(Ordering::Relaxed),
             },
             is_http2: self.is_http2(),

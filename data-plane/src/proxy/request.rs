@@ -7,7 +7,7 @@
 //!
 //! [`context`] holds the request and its instance permit until both bodies end. [`headers`],
 //! [`forwarded`], `origin_claims` and [`h2_websocket`] are pure. [`error`] lists every response that cless
-//! generates.
+//! generates; [`unparsed`] answers requests that have no parsed head.
 
 pub(crate) mod body;
 pub(crate) mod context;
@@ -21,3 +21,4 @@ pub(crate) mod headers;
 mod origin_claims;
 mod route;
 pub(crate) mod tunnel;
+pub(crate) mod unparsed;

@@ -21,7 +21,7 @@ use slab::Slab;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::targets::VersionTargets;
+use self::targets::{RequestMetrics, VersionTargets};
 use super::client::{ClientConn, CloseReason};
 use super::conn_limits::ConnLimits;
 use super::log::access::{AccessLogBuffer, AccessLogSink, AccessRecord};
@@ -85,6 +85,8 @@ pub(super) struct Worker {
     pub(super) stats: Arc<WorkerStats>,
     pub(super) upstreams: Upstreams,
     pub(super) targets: VersionTargets,
+    /// Of requests for a host that no service has.
+    pub(super) unrouted: RequestMetrics,
     pub(super) rng: RefCell<SmallRng>,
     clients: RefCell<Slab<Rc<ClientConn>>>,
     /// Responses over HTTP/2, which nothing polls while the client reads nothing.
@@ -113,6 +115,7 @@ impl Worker {
             spans: RefCell::new(proxy.tracer.as_ref().map(Tracer::spans)),
             upstreams: Upstreams::new(peers, proxy.limits.max_response_headers),
             targets: VersionTargets::default(),
+            unrouted: RequestMetrics::new(&proxy.metrics, None, None),
             rng: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
             clients: RefCell::default(),
             deadlines: RefCell::default(),

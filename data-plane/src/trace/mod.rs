@@ -76,8 +76,10 @@ pub struct FinishedRequest {
     pub scheme: &'static str,
     /// Request id, as in the logs.
     pub id: HeaderValue,
-    /// Service and version number; `None` if the request was not routed.
-    pub version: Option<(Arc<str>, u32)>,
+    /// Service; `None` if none has the host.
+    pub service: Option<Arc<str>>,
+    /// Version number; `None` if none was chosen.
+    pub version: Option<u32>,
     /// Name of the instance; `None` without one.
     pub instance: Option<String>,
     /// Response status sent to the client.

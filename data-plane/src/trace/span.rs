@@ -141,8 +141,8 @@ fn method(method: &Method) -> Option<&str> {
 /// The span name of method and service, which has low cardinality.
 fn span_name(request: &FinishedRequest) -> Cow<'static, str> {
     let method = method(&request.method).unwrap_or("HTTP");
-    match &request.version {
-        Some((service, _)) => format!("{method} {service}").into(),
+    match &request.service {
+        Some(service) => format!("{method} {service}").into(),
         None => method.to_owned().into(),
     }
 }
@@ -188,9 +188,11 @@ fn attributes(request: &FinishedRequest) -> Vec<KeyValue> {
     if let Some(agent) = &request.agent {
         all.push(KeyValue::new("user_agent.original", text(agent)));
     }
-    if let Some((service, number)) = &request.version {
+    if let Some(service) = &request.service {
         all.push(KeyValue::new("cless.service", service.clone()));
-        all.push(KeyValue::new("cless.version", i64::from(*number)));
+    }
+    if let Some(number) = request.version {
+        all.push(KeyValue::new("cless.version", i64::from(number)));
     }
     if let Some(instance) = &request.instance {
         all.push(KeyValue::new("container.name", instance.clone()));

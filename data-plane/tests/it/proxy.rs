@@ -10,13 +10,16 @@ mod half_close;
 mod http1;
 mod http2;
 mod interim;
+mod labels;
 mod limits;
 mod log;
 mod long;
+mod malformed;
 mod streams;
 mod switch;
 mod tls;
 mod traces;
+mod unparsed;
 mod upstream;
 mod websocket;
 
@@ -58,7 +61,8 @@ pub(crate) struct Stage {
     admin: SocketAddr,
     visitors: mpsc::UnboundedReceiver<TcpStream>,
     node: Running,
-    _feed: (Plane, Stream),
+    engine: Fake,
+    feed: (Plane, Stream),
     _folder: TempDir,
 }
 
@@ -88,7 +92,7 @@ impl Stage {
         };
         options.proxy.workers = 2;
         choose(&mut options);
-        let node = start_on(options, Arc::new(engine)).await;
+        let node = start_on(options, Arc::new(engine.clone())).await;
         let node = node.expect("the node starts");
         let (mut stream, _) = plane.accept().await;
         let mut route = plane::route("a", "a:1");
@@ -102,7 +106,8 @@ impl Stage {
             admin: node.admin_addr(),
             visitors,
             node,
-            _feed: (plane, stream),
+            engine,
+            feed: (plane, stream),
             _folder: folder,
         }
     }
@@ -154,9 +159,15 @@ impl Stage {
     }
 
     pub(crate) async fn metrics(&self) -> String {
+        self.scrape("").await
+    }
+
+    /// The response of `/metrics` to these fields.
+    async fn scrape(&self, fields: &str) -> String {
         let stream = TcpStream::connect(self.admin).await;
         let mut wire = Wire::of(stream.expect("the admin port accepts"));
-        wire.send("GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        let host = "Host: a\r\nConnection: close\r\n";
+        wire.send(format!("GET /metrics HTTP/1.1\r\n{host}{fields}\r\n"))
             .await;
         wire.rest().await
     }

@@ -28,6 +28,7 @@ mod proxy;
 mod readiness;
 mod routing;
 mod sandbox;
+mod scrape;
 mod secrets_in_logs;
 mod store;
 mod streams;

@@ -148,7 +148,7 @@ async fn failed_starts_have_phases_and_the_queue_depth_is_exported() -> Result<(
     let rejects = sample_value(
         &scraped,
         "cless_rejects_total",
-        &[("reason", "start_failed")],
+        &[("reason", "start_failed"), ("service", "broken")],
     );
     ensure!(rejects == Some(1.0), "{scraped}");
 

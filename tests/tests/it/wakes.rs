@@ -55,7 +55,8 @@ async fn a_client_wakes_few_versions_at_a_time_and_others_are_unaffected() -> Re
     let proxy_status = refused.header("proxy-status").unwrap_or_default();
     ensure!(proxy_status.starts_with("cless; error="), "{refused:?}");
     let metrics = http_client::get(cluster.node(0).admin, "admin", "/metrics").await?;
-    let counted = metrics.text().contains(r#"reason="max_wakes_per_ip""#);
+    let labels = r#"reason="max_wakes_per_ip",service="three",version="1""#;
+    let counted = metrics.text().contains(&format!("{labels}}} 1"));
     ensure!(counted, "{}", metrics.text());
     ensure!(cluster.containers(Some("three")).await?.is_empty());
 

@@ -193,6 +193,7 @@ fn read_failure(failure: pb::StartFailure) -> StartFailure {
             Reason::Engine => StartFailureReason::Engine,
             Reason::Exited => StartFailureReason::Exited,
             Reason::NotReady => StartFailureReason::NotReady,
+            Reason::MalformedResponse => StartFailureReason::MalformedResponse,
         },
         message: failure.message,
         exit_code: failure.exit_code,

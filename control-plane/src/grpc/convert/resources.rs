@@ -188,6 +188,7 @@ pub(super) fn start_failure(failure: &StartFailure) -> pb::StartFailure {
             StartFailureReason::Engine => Reason::Engine,
             StartFailureReason::Exited => Reason::Exited,
             StartFailureReason::NotReady => Reason::NotReady,
+            StartFailureReason::MalformedResponse => Reason::MalformedResponse,
         }
         .into(),
         message: failure.message.clone(),

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::domain::{
-    ColdStart, NodeName, Percent, ServiceId, Verification, VerifyNodes, VersionNumber, VersionSpec,
-    VersionSpecInput, Violations,
+    ColdStart, NodeName, Percent, ServiceId, StartFailure, StartFailureReason, Verification,
+    VerifyNodes, VersionNumber, VersionSpec, VersionSpecInput, Violations,
 };
 use crate::nodes::registry::Registry;
 use crate::nodes::report::{NodeIdentity, NodeReport, VerifyOutcome, VersionReport};
@@ -212,4 +212,27 @@ fn a_digest_counts_only_beside_a_success() {
     assert_eq!(of(false, VerificationState::Failed), 0);
     assert_eq!(of(false, VerificationState::Verified), 1);
     assert_eq!(of(true, VerificationState::Failed), 1);
+}
+
+/// A version that serves is not degraded by a malformed response, which its status shows.
+#[test]
+fn a_malformed_response_is_no_trouble_of_a_start() {
+    let mut version = report(None, None).versions.remove(0);
+    for (reason, is_trouble) in [
+        (StartFailureReason::Exited, true),
+        (StartFailureReason::MalformedResponse, false),
+    ] {
+        version.last_failure = Some(StartFailure {
+            reason,
+            message: String::new(),
+            exit_code: None,
+            oom_killed: false,
+            log_tail: Vec::new(),
+            time: None,
+            signal: String::new(),
+            last_probe: String::new(),
+            engine_error: String::new(),
+        });
+        assert_eq!(version.is_in_trouble(at(0)), is_trouble, "{reason:?}");
+    }
 }

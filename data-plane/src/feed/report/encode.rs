@@ -169,6 +169,7 @@ pub(crate) fn failure(failure: domain::StartFailure) -> pb::StartFailure {
         FailureReason::Engine => Reason::Engine,
         FailureReason::Exited => Reason::Exited,
         FailureReason::NotReady => Reason::NotReady,
+        FailureReason::MalformedResponse => Reason::MalformedResponse,
     };
     let skip = failure.log_tail.len().saturating_sub(LOG_LINES);
     let optional = |value: Option<String>| value.as_deref().map(text).unwrap_or_default();

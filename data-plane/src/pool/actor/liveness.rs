@@ -67,6 +67,12 @@ impl PoolActor {
         self.apply(serial, Event::Unresponsive);
     }
 
+    /// Shows a malformed response in the version's status.
+    pub(super) fn malformed(&mut self, message: String) {
+        self.last_exit = Some(failure::new(FailureReason::MalformedResponse, message));
+        self.dirty = true;
+    }
+
     pub(super) fn died(&mut self, name: &str, exit_code: Option<i32>) {
         let Some(serial) = self.serial_of(name) else {
             return;

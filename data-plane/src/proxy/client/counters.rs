@@ -5,7 +5,7 @@
 //! connection to be `Send`.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::task::Poll;
 
@@ -22,6 +22,13 @@ pub(crate) struct ConnCounters {
     pub(super) heads: AtomicU32,
     /// Requests that have ended, whose responses are complete or abandoned.
     ended: AtomicU32,
+    /// Requests that hyper gave to the handler, responses that it got, and those of which it has the
+    /// whole body.
+    begun: AtomicU32,
+    answered: AtomicU32,
+    completed: AtomicU32,
+    /// The status of a response of hyper that the socket holds back; 0: none.
+    refused: AtomicU16,
     /// The client closed its sending side; the worker then wakes the connection at each tick.
     is_half_closed: AtomicBool,
     /// An upgrade request was read; later bytes wait for its outcome.
@@ -36,6 +43,13 @@ pub(crate) struct ConnCounters {
     interim: Mutex<Vec<u8>>,
     /// A response to write before the connection is closed.
     final_response: OnceLock<Vec<u8>>,
+}
+
+/// Adds 1 without a locked instruction: all runs on one thread. Returns the value before.
+fn increment(counter: &AtomicU32) -> u32 {
+    let before = counter.load(Ordering::Relaxed);
+    counter.store(before.wrapping_add(1), Ordering::Relaxed);
+    before
 }
 
 const OUTCOME_UNKNOWN: u8 = 0;
@@ -54,7 +68,49 @@ impl ConnCounters {
 
     /// Counts a request whose response is complete or abandoned.
     pub(super) fn end_request(&self) {
-        self.ended.fetch_add(1, Ordering::Relaxed);
+        increment(&self.ended);
+    }
+
+    /// Counts a request; returns its index, from 0.
+    pub(super) fn begin_request(&self) -> u32 {
+        increment(&self.begun)
+    }
+
+    /// Counts a response that is given to hyper.
+    pub(crate) fn answer(&self) {
+        increment(&self.answered);
+    }
+
+    /// Counts a response whose body has ended.
+    pub(crate) fn complete_response(&self) {
+        increment(&self.completed);
+    }
+
+    /// Requests so far.
+    pub(crate) fn begun(&self) -> u32 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// hyper has nothing to write: it has got and taken the responses to all requests so far.
+    pub(crate) fn is_idle(&self) -> bool {
+        let answered = self.answered.load(Ordering::Relaxed);
+        answered == self.begun() && answered == self.completed.load(Ordering::Relaxed)
+    }
+
+    /// Holds back a response that hyper made for a request that it cannot parse.
+    pub(crate) fn set_refused(&self, status: u16) {
+        self.refused.store(status, Ordering::Relaxed);
+    }
+
+    /// The status of the response that is held back. The caller provides another one, with
+    /// [`Self::add_interim`].
+    pub(crate) fn take_refused(&self) -> Option<u16> {
+        let status = self.refused.load(Ordering::Relaxed);
+        if status == 0 {
+            return None;
+        }
+        self.refused.store(0, Ordering::Relaxed);
+        Some(status)
     }
 
     /// Requests that have ended.
@@ -143,7 +199,8 @@ impl ConnCounters {
         self.is_cut.store(true, Ordering::Relaxed);
     }
 
-    /// Has the socket write an interim response, at the next flush. Valid only before the response.
+    /// Has the socket write an interim response, at the next flush, or one that it waits for. Valid
+    /// only before the response.
     pub(crate) fn add_interim(&self, bytes: &[u8]) {
         let mut interim = self.interim.lock().unwrap_or_else(PoisonError::into_inner);
         interim.extend_from_slice(bytes);

@@ -9,14 +9,13 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Poll, ready};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use http::{HeaderMap, Request};
+use http::Request;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use rand::RngExt as _;
 use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::TcpStream;
 use tracing::debug;
@@ -26,7 +25,7 @@ use super::http2;
 use super::metered_io::{MeteredIo, Socket};
 use crate::proxy::client::{ClientConn, CloseReason};
 use crate::proxy::peers::AcceptedConn;
-use crate::proxy::request::{error, handler, headers};
+use crate::proxy::request::{error, handler, unparsed};
 use crate::proxy::wire::h1_framing::Inspector;
 use crate::proxy::wire::h2;
 use crate::proxy::wire::incoming::Incoming;
@@ -96,7 +95,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, conn: AcceptedConn<TcpStream>) {
         match client.closed() {
             Some(reason) => {
                 if reason == CloseReason::SlowHead && client.counters.is_in_head() {
-                    let response = slow_head_response(&worker);
+                    let response = unparsed::answer(&worker, &client, &error::Error::SlowHead);
                     client.counters.set_final_response(response);
                     // The socket writes the response at its next read.
                     let _ = served.as_mut().poll(cx);
@@ -116,14 +115,6 @@ pub(crate) async fn serve(worker: Rc<Worker>, conn: AcceptedConn<TcpStream>) {
             .span()
             .in_scope(|| debug!(%error, "connection ended with an error"));
     }
-}
-
-/// The response to a request whose head was not complete in time (RFC 9110 section 15.5.9).
-fn slow_head_response(worker: &Worker) -> Vec<u8> {
-    let id = headers::request_id(&HeaderMap::new(), false, worker.rng.borrow_mut().random());
-    let error = error::Error::SlowHead;
-    worker.proxy.metrics.rejected(error.reason());
-    error.to_http1_bytes(&id, SystemTime::now())
 }
 
 /// A connection in its worker's list.
@@ -248,7 +239,17 @@ async fn serve_http1(
         if shut_down {
             connection.as_mut().graceful_shutdown();
         }
-        connection.as_mut().poll(cx).map_err(Error::from)
+        let polled = connection.as_mut().poll(cx).map_err(Error::from);
+        let Some(status) = client.counters.take_refused() else {
+            return polled;
+        };
+        let error = unparsed::error(&client, status);
+        let response = unparsed::answer(&worker, &client, &error);
+        client.counters.add_interim(&response);
+        match polled {
+            Poll::Pending => connection.as_mut().poll(cx).map_err(Error::from),
+            ended => ended,
+        }
     })
     .await
 }

@@ -46,6 +46,12 @@ const MAX_ERROR_RESETS: usize = 100;
 const FLUSH_WAIT: Duration = Duration::from_millis(10);
 const MAX_FLUSH_WAITS: u32 = 1000;
 
+/// The limit of a head for `h2`, in bytes. `h2` answers a longer one without the fields that
+/// responses of cless have, so its limit is above that of the handler, which has them.
+fn max_list(max_header_bytes: usize) -> u32 {
+    u32::try_from(max_header_bytes.saturating_mul(4)).unwrap_or(u32::MAX)
+}
+
 /// Serves a connection to its end.
 ///
 /// # Errors
@@ -65,7 +71,7 @@ pub(super) async fn serve(
         .max_send_buffer_size(SEND_BUFFER)
         .max_concurrent_streams(limits.max_streams)
         .enable_connect_protocol()
-        .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
+        .max_header_list_size(max_list(limits.max_header_bytes))
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
         .max_local_error_reset_streams(Some(MAX_ERROR_RESETS));
     let mut handshake = builder.handshake(coalescer.clone());

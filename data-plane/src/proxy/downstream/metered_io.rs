@@ -10,6 +10,10 @@
 //! A client that shuts its sending side behind a request still reads the response (RFC 9112 section
 //! 9.6), so hyper sees that end only after the responses. A reset is an error at once.
 //!
+//! hyper answers a request that it cannot parse by itself, without the fields that every response of
+//! cless has. Its bytes are recognised (see [`MeteredIo::refusal`]) and dropped, and the socket
+//! waits for the response that the connection provides instead.
+//!
 //! Bytes behind an upgrade request stay in `pending` until the outcome of the upgrade is known:
 //! they are of the new protocol, or the next request.
 
@@ -45,6 +49,12 @@ pub(super) struct MeteredIo {
     rewritten: Vec<u8>,
     /// The current interim response, and the number of its bytes that are written.
     interim: (Vec<u8>, usize),
+    /// hyper may answer by itself: all responses are written, and so many requests were begun then.
+    /// `None`: not now, or another protocol.
+    idle_at: Option<u32>,
+    is_http1: bool,
+    /// A response of hyper was dropped, and the socket waits for another one.
+    is_refusing: bool,
     /// A framing error in the body behind the bytes that were passed on.
     body_error: Option<FramingError>,
 }
@@ -57,6 +67,7 @@ impl MeteredIo {
         counters: Arc<ConnCounters>,
         pending: Vec<u8>,
     ) -> Self {
+        let is_http1 = inspector.phase() != ReadPhase::Body;
         Self {
             socket,
             inspector,
@@ -65,6 +76,9 @@ impl MeteredIo {
             is_ended: false,
             rewritten: Vec::new(),
             interim: (Vec::new(), 0),
+            idle_at: is_http1.then_some(0),
+            is_http1,
+            is_refusing: false,
             body_error: None,
         }
     }
@@ -151,6 +165,41 @@ impl MeteredIo {
         Poll::Ready(Ok(()))
     }
 
+    /// The status, if `first`, the begin of a write, is a response of hyper itself.
+    ///
+    /// hyper parses a head only once the response before it is flushed. So a write is its own if all
+    /// responses so far are flushed and no request was given to the handler since.
+    fn refusal(&self, first: &[u8]) -> Option<u16> {
+        if self.idle_at? != self.counters.begun() {
+            return None;
+        }
+        let status = first.strip_prefix(b"HTTP/1.")?.get(2..5)?;
+        let status = std::str::from_utf8(status).ok()?.parse().ok()?;
+        (400..600).contains(&status).then_some(status)
+    }
+
+    /// Drops a response of hyper of this status.
+    fn refuse(&mut self, status: u16) {
+        self.idle_at = None;
+        self.is_refusing = true;
+        self.counters.set_refused(status);
+    }
+
+    /// Ready once the response in place of hyper's is known and written.
+    fn poll_refusal(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_refusing {
+            // The task of the connection provides it in this turn.
+            if !self.counters.has_interim() {
+                return Poll::Pending;
+            }
+            self.is_refusing = false;
+        }
+        match self.counters.has_interim() {
+            true => self.poll_interim(cx),
+            false => Poll::Ready(Ok(())),
+        }
+    }
+
     /// The client ended its sending side. Ready at once, unless a response is due.
     fn poll_half_closed(&mut self) -> Poll<io::Result<()>> {
         self.is_ended = true;
@@ -226,6 +275,10 @@ impl AsyncWrite for MeteredIo {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if let Some(status) = self.refusal(bytes) {
+            self.refuse(status);
+            return Poll::Ready(Ok(bytes.len()));
+        }
         if !self.interim.0.is_empty() {
             ready!(self.poll_interim(cx))?;
         }
@@ -239,6 +292,10 @@ impl AsyncWrite for MeteredIo {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let Some(status) = bytes.first().and_then(|first| self.refusal(first)) {
+            self.refuse(status);
+            return Poll::Ready(Ok(bytes.iter().map(|slice| slice.len()).sum()));
+        }
         if !self.interim.0.is_empty() {
             ready!(self.poll_interim(cx))?;
         }
@@ -252,13 +309,14 @@ impl AsyncWrite for MeteredIo {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.counters.has_interim() {
-            ready!(self.poll_interim(cx))?;
-        }
+        ready!(self.poll_refusal(cx))?;
         let flushed = Pin::new(&mut self.socket).poll_flush(cx);
         // TLS may hold records back until a flush.
         if matches!(self.socket, Socket::Right(_)) {
             self.counters.set_blocked(flushed.is_pending());
+        }
+        if self.is_http1 && flushed.is_ready() && self.counters.is_idle() {
+            self.idle_at = Some(self.counters.begun());
         }
         // Without a shutdown, so that a client over TLS sees no clean end either.
         match flushed {
@@ -270,6 +328,7 @@ impl AsyncWrite for MeteredIo {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_refusal(cx))?;
         Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 }

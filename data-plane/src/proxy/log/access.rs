@@ -10,6 +10,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -33,8 +34,8 @@ const RFC_3339: &str = "%Y-%m-%dT%H:%M:%S";
 /// The parts of a request that its log line contains.
 #[derive(Debug)]
 pub(crate) struct LoggedRequest {
-    pub(crate) method: Method,
-    pub(crate) uri: Uri,
+    /// `None`: the head was not parsed.
+    pub(crate) target: Option<(Method, Uri)>,
     pub(crate) version: Version,
     pub(crate) host: Option<HeaderValue>,
     pub(crate) agent: Option<HeaderValue>,
@@ -52,8 +53,7 @@ impl LoggedRequest {
         tracer: Option<&Tracer>,
     ) -> Self {
         Self {
-            method: method.clone(),
-            uri: uri.clone(),
+            target: Some((method.clone(), uri.clone())),
             version,
             host: fields.get(header::HOST).cloned(),
             agent: fields.get(header::USER_AGENT).cloned(),
@@ -63,13 +63,35 @@ impl LoggedRequest {
     }
 }
 
+impl LoggedRequest {
+    /// A request whose head was not parsed, over a connection of this protocol.
+    pub(crate) fn unparsed(version: Version) -> Self {
+        Self {
+            target: None,
+            version,
+            host: None,
+            agent: None,
+            referer: None,
+            trace: None,
+        }
+    }
+
+    /// The method; `-` if it is unknown.
+    fn method(&self) -> &str {
+        let target = self.target.as_ref();
+        target.map_or("-", |(method, _)| method.as_str())
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct AccessRecord<'a> {
     pub(crate) request: &'a LoggedRequest,
     pub(crate) peer: &'a HeaderValue,
     pub(crate) scheme: &'static str,
     pub(crate) id: &'a HeaderValue,
-    pub(crate) service: Option<&'a str>,
+    /// `None`: no service has the host.
+    pub(crate) service: Option<&'a Arc<str>>,
+    /// `None`: no version was chosen.
     pub(crate) version: Option<u32>,
     pub(crate) status: u16,
     pub(crate) bytes: u64,
@@ -209,7 +231,8 @@ fn json(
     write!(
         out,
         r#"","scheme":"{}","method":"{}","host":""#,
-        record.scheme, request.method
+        record.scheme,
+        request.method()
     )?;
     escape(out, host(request))?;
     out.extend_from_slice(br#"","path":""#);
@@ -222,8 +245,11 @@ fn json(
         record.bytes,
         millis_of(record.took)
     )?;
-    if let (Some(service), Some(version)) = (record.service, record.version) {
-        write!(out, r#","service":"{service}","version":{version}"#)?;
+    if let Some(service) = record.service {
+        write!(out, r#","service":"{service}""#)?;
+    }
+    if let Some(version) = record.version {
+        write!(out, r#","version":{version}"#)?;
     }
     if let Some(waited) = record.waited {
         write!(out, r#","cold_start_ms":{:.3}"#, millis_of(waited))?;
@@ -248,7 +274,7 @@ fn json(
 fn combined(out: &mut Vec<u8>, record: &AccessRecord<'_>, timestamp: &str) -> io::Result<()> {
     let request = record.request;
     out.extend_from_slice(record.peer.as_bytes());
-    write!(out, " - - [{timestamp}] \"{} ", request.method)?;
+    write!(out, " - - [{timestamp}] \"{} ", request.method())?;
     escape(out, path(request).as_bytes())?;
     write!(
         out,
@@ -260,7 +286,7 @@ fn combined(out: &mut Vec<u8>, record: &AccessRecord<'_>, timestamp: &str) -> io
         escape(out, value.as_ref().map_or(b"-", |value| value.as_bytes()))?;
         out.push(b'"');
     }
-    write!(out, " {}", record.service.unwrap_or("-"))?;
+    write!(out, " {}", record.service.map_or("-", |service| service))?;
     match record.version {
         Some(version) => write!(out, " v{version}")?,
         None => out.extend_from_slice(b" -"),
@@ -279,19 +305,18 @@ fn combined(out: &mut Vec<u8>, record: &AccessRecord<'_>, timestamp: &str) -> io
 }
 
 fn host(request: &LoggedRequest) -> &[u8] {
-    let authority = request
-        .uri
-        .authority()
-        .map(|authority| authority.as_str().as_bytes());
+    let uri = request.target.as_ref().map(|(_, uri)| uri);
+    let authority = uri.and_then(Uri::authority);
+    let authority = authority.map(|authority| authority.as_str().as_bytes());
     let field = || request.host.as_ref().map(HeaderValue::as_bytes);
     authority.or_else(field).unwrap_or_default()
 }
 
 fn path(request: &LoggedRequest) -> &str {
-    request
-        .uri
-        .path_and_query()
-        .map_or("", |path| path.as_str())
+    let Some((_, uri)) = &request.target else {
+        return "-";
+    };
+    uri.path_and_query().map_or("", |path| path.as_str())
 }
 
 fn millis_of(time: Duration) -> f64 {

@@ -14,20 +14,22 @@ pub(crate) fn finished_request(
 ) -> Option<trace::FinishedRequest> {
     let request = record.request;
     let context = request.trace.as_ref()?;
+    let (method, uri) = request.target.as_ref()?;
     if !context.is_recorded() {
         return None;
     }
     Some(trace::FinishedRequest {
         context: context.clone(),
-        method: request.method.clone(),
-        uri: request.uri.clone(),
+        method: method.clone(),
+        uri: uri.clone(),
         protocol: request.version,
         host: request.host.clone(),
         agent: request.agent.clone(),
         client: record.peer.clone(),
         scheme: record.scheme,
         id: record.id.clone(),
-        version: record.service.map(Into::into).zip(record.version),
+        service: record.service.cloned(),
+        version: record.version,
         instance: guard.map(|guard| guard.instance().name().to_owned()),
         status: record.status,
         bytes: record.bytes,

@@ -157,7 +157,12 @@ impl HttpBody for RequestBody {
         let frame = frame.map(|frame| frame.map(filter_trailers));
         match &frame {
             None => this.context.set_body_sent(),
-            Some(Ok(_)) => this.check_end(),
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    this.context.add_request_bytes(data.len() as u64);
+                }
+                this.check_end();
+            }
             Some(Err(_)) => this.context.set_body_broken(),
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Error::Client)))
@@ -301,6 +306,7 @@ impl UpstreamBody {
                 .timer
                 .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
             ready!(timer.as_mut().poll(cx));
+            self.context.cut(&super::error::Error::Late);
             return Poll::Ready(Some(Err(Error::Deadline)));
         };
         self.context.set_waiting_for_client(true);
@@ -315,7 +321,10 @@ impl UpstreamBody {
                     self.end();
                 }
             }
-            Some(Err(_)) => {}
+            Some(Err(error)) => {
+                let error = super::error::Error::of_response(error);
+                self.context.cut(&error);
+            }
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Error::Upstream)))
     }

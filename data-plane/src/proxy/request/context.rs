@@ -4,7 +4,7 @@
 //! of both bodies has passed or one side fails: a streamed response and an open WebSocket are work.
 //! The request is counted and logged when its last holder drops the context.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,15 +12,17 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use tracing::Span;
+use tracing::{Span, warn};
 
+use super::error::Error;
 use super::headers;
 use crate::instance::Instance;
 use crate::pool::Guard;
 use crate::proxy::client::ClientConn;
 use crate::proxy::log::access::{AccessRecord, LoggedRequest};
+use crate::proxy::wire::malformation::Malformation;
 use crate::proxy::worker::Worker;
-use crate::proxy::worker::targets::VersionTarget;
+use crate::proxy::worker::targets::{RequestMetrics, VersionTarget};
 
 /// The status that nginx logs for a client that left before the response.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
@@ -45,6 +47,31 @@ pub(crate) struct StreamSignals {
     pub(crate) interim: RefCell<Vec<Response<()>>>,
 }
 
+/// The part of the route that is chosen.
+#[derive(Debug)]
+enum Chosen {
+    Nothing,
+    Service(Arc<str>),
+    Version(Rc<VersionTarget>),
+}
+
+impl Chosen {
+    fn service(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Nothing => None,
+            Self::Service(service) => Some(service),
+            Self::Version(target) => Some(&target.version.service),
+        }
+    }
+
+    fn version(&self) -> Option<u32> {
+        match self {
+            Self::Version(target) => Some(target.number()),
+            Self::Nothing | Self::Service(_) => None,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct RequestContext {
     worker: Rc<Worker>,
@@ -55,11 +82,13 @@ pub(crate) struct RequestContext {
     interim: InterimPath,
     /// `None`: requests are neither logged nor traced.
     logged: Option<Box<LoggedRequest>>,
-    target: OnceCell<Rc<VersionTarget>>,
+    chosen: RefCell<Chosen>,
     guard: RefCell<Option<Guard>>,
     status: Cell<u16>,
     /// The reason for a response of cless itself; empty for one of an instance.
     reason: Cell<&'static str>,
+    /// Bytes of the request body that were passed on, and of the response body.
+    request_bytes: Cell<u64>,
     response_bytes: Cell<u64>,
     /// The response head is on its way, so a disconnect no longer cancels the request.
     has_response: Cell<bool>,
@@ -92,10 +121,11 @@ impl RequestContext {
             id,
             interim,
             logged,
-            target: OnceCell::new(),
+            chosen: RefCell::new(Chosen::Nothing),
             guard: RefCell::new(None),
             status: Cell::new(CLIENT_CLOSED_REQUEST),
             reason: Cell::new(""),
+            request_bytes: Cell::new(0),
             response_bytes: Cell::new(0),
             has_response: Cell::new(false),
             is_body_sent: Cell::new(false),
@@ -110,13 +140,13 @@ impl RequestContext {
     /// The span of log lines about this request. Made only where one is written.
     pub(crate) fn span(&self) -> Span {
         let guard = self.guard.borrow();
-        let target = self.target.get();
+        let chosen = self.chosen.borrow();
         tracing::debug_span!(
             parent: &self.client.span(),
             "request",
             request_id = self.id.to_str().unwrap_or_default(),
-            service = target.map(|target| &*target.version.service),
-            version = target.map(|target| target.number()),
+            service = chosen.service().map(|service| &**service),
+            version = chosen.version(),
             instance = guard.as_ref().map(|guard| guard.instance().name()),
         )
     }
@@ -149,9 +179,18 @@ impl RequestContext {
         }
     }
 
-    /// Takes the permit of an instance of `target`, in place of an earlier one.
-    pub(crate) fn set_permit(&self, target: &Rc<VersionTarget>, guard: Guard) {
-        let _ = self.target.set(target.clone());
+    /// Labels the request with its service, whose version is not chosen.
+    pub(crate) fn set_service(&self, service: &Arc<str>) {
+        self.chosen.replace(Chosen::Service(service.clone()));
+    }
+
+    /// Labels the request with its service and version.
+    pub(crate) fn set_target(&self, target: &Rc<VersionTarget>) {
+        self.chosen.replace(Chosen::Version(target.clone()));
+    }
+
+    /// Takes the permit of an instance, in place of an earlier one.
+    pub(crate) fn set_permit(&self, guard: Guard) {
         self.guard.replace(Some(guard));
     }
 
@@ -218,6 +257,52 @@ impl RequestContext {
         self.has_response.set(true);
     }
 
+    /// Sets the outcome of a request that cless answers with `error`.
+    pub(crate) fn reject(&self, error: &Error) {
+        if let Error::MalformedResponse(found) = error {
+            self.log_malformed(found);
+        }
+        self.count_reject(error.reason());
+        self.set_response(error.status().as_u16(), error.reason());
+    }
+
+    /// Sets the reason why the body of a response was cut, and logs it if the instance violated the
+    /// protocol.
+    pub(crate) fn cut(&self, error: &Error) {
+        if let Error::MalformedResponse(found) = error {
+            self.log_malformed(found);
+        }
+        self.count_reject(error.reason());
+        self.reason.set(error.reason());
+    }
+
+    fn count_reject(&self, reason: &'static str) {
+        let chosen = self.chosen.borrow();
+        let metrics = &self.worker.proxy.metrics;
+        metrics.rejected(reason, chosen.service(), chosen.version());
+    }
+
+    /// Logs a malformed response, at most once a minute for each version, and has the version's
+    /// status show it.
+    fn log_malformed(&self, found: &Malformation) {
+        let guard = self.guard.borrow();
+        let malformed = |guard: &Guard| guard.malformed(&found.to_string());
+        let Some(suppressed) = guard.as_ref().and_then(malformed) else {
+            return;
+        };
+        let chosen = self.chosen.borrow();
+        warn!(
+            service = chosen.service().map(|service| &**service),
+            version = chosen.version(),
+            instance = guard.as_ref().map(|guard| guard.instance().name()),
+            request_id = self.id.to_str().unwrap_or_default(),
+            cause = found.cause(),
+            field = found.field(),
+            suppressed,
+            "an instance sent a malformed response"
+        );
+    }
+
     /// Has the worker cut the connection if the response is incomplete after `deadline`.
     pub(crate) fn set_deadline(&self, deadline: Instant) {
         let key = self.worker.add_deadline(deadline, &self.client);
@@ -230,12 +315,18 @@ impl RequestContext {
         }
     }
 
+    pub(crate) fn add_request_bytes(&self, bytes: u64) {
+        self.request_bytes.set(self.request_bytes.get() + bytes);
+    }
+
     pub(crate) fn add_response_bytes(&self, bytes: u64) {
         self.response_bytes.set(self.response_bytes.get() + bytes);
     }
 
     pub(crate) fn complete_response(&self) {
-        self.is_response_complete.set(true);
+        if !self.is_response_complete.replace(true) {
+            self.client.counters.complete_response();
+        }
         self.cancel_upload();
     }
 
@@ -276,14 +367,14 @@ impl RequestContext {
 
     fn log(&self, logged: &LoggedRequest, status: u16, took: Duration) {
         let guard = self.guard.borrow();
-        let target = self.target.get();
+        let chosen = self.chosen.borrow();
         let record = AccessRecord {
             request: logged,
             peer: &self.client.peer_text,
             scheme: self.client.scheme(),
             id: &self.id,
-            service: target.map(|target| &*target.version.service),
-            version: target.map(|target| target.number()),
+            service: chosen.service(),
+            version: chosen.version(),
             status,
             bytes: self.response_bytes.get(),
             took,
@@ -301,8 +392,15 @@ impl Drop for RequestContext {
         if let Some(key) = self.deadline_key.get() {
             self.worker.remove_deadline(key);
         }
-        if let Some(target) = self.target.get() {
-            target.record_request(status, took);
+        let bytes = [self.request_bytes.get(), self.response_bytes.get()];
+        match self.chosen.get_mut() {
+            Chosen::Version(target) => target.metrics.record(status, took, bytes),
+            Chosen::Service(service) => {
+                let metrics = &self.worker.proxy.metrics;
+                RequestMetrics::new(metrics, Some(service.clone()), None)
+                    .record(status, took, bytes);
+            }
+            Chosen::Nothing => self.worker.unrouted.record(status, took, bytes),
         }
         self.client.end_request();
         self.worker.stats.request_ended();

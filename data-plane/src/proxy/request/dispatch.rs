@@ -60,7 +60,7 @@ pub(crate) async fn connect(
         let pause = pauses.next().ok_or(Error::Unreachable)?;
         tokio::time::sleep(*pause).await;
         let guard = routed.target.pool.admit(until, routed.client).await?;
-        context.set_permit(&routed.target, guard);
+        context.set_permit(guard);
     }
 }
 
@@ -168,7 +168,7 @@ pub(crate) async fn dispatch(
                     true => wait.finish(|_| {}),
                     false => wait.finish(Guard::failed),
                 }
-                return Err(Error::Broken);
+                return Err(Error::of_response(&failed.error));
             }
         };
         let open = match fresh && protocol == UpstreamProtocol::Http1 {

@@ -9,6 +9,8 @@ use http::StatusCode;
 
 use crate::pool::Refusal;
 use crate::proxy::wire::h1_framing::FramingError;
+use crate::proxy::wire::incoming;
+use crate::proxy::wire::malformation::Malformation;
 
 /// The reason why cless responds to a request itself.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +26,12 @@ pub(crate) enum Error {
     /// The head exceeds `--max-headers`.
     #[error("the request head has too many fields")]
     TooManyFields,
+    /// The head exceeds `--max-header-bytes`, or `--max-headers` in the parser.
+    #[error("the request head is too large or has too many fields")]
+    HeadTooLarge,
+    /// The parser refuses targets of this length.
+    #[error("the target is too long")]
+    TargetTooLong,
     /// CONNECT or TRACE.
     #[error("the method {0} is not supported")]
     Method(&'static str),
@@ -52,6 +60,12 @@ pub(crate) enum Error {
     Unreachable,
     #[error("the instance ended the connection before it responded")]
     Broken,
+    /// The response violates HTTP.
+    #[error("the instance sent a malformed response: {}", .0.cause())]
+    MalformedResponse(Box<Malformation>),
+    /// The instance did not switch to the protocol that an HTTP/2 stream needs.
+    #[error("the instance did not switch to the requested protocol")]
+    UpgradeFailed,
     /// The deadline passed without a response head.
     #[error("the instance did not respond in time")]
     Late,
@@ -83,6 +97,12 @@ const RESOURCE_EXHAUSTED: u8 = 8;
 pub(crate) const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 impl Error {
+    /// The error of a request whose response failed.
+    pub(crate) fn of_response(error: &incoming::Error) -> Self {
+        let malformed = error.malformation().map(Self::MalformedResponse);
+        malformed.unwrap_or(Self::Broken)
+    }
+
     /// The HTTP status for callers that do not use gRPC.
     pub(crate) fn status(&self) -> StatusCode {
         self.info().status
@@ -90,10 +110,16 @@ impl Error {
 
     /// Whether the connection must end, because the end of the request is unknown.
     pub(super) fn ends_connection(&self) -> bool {
-        use Error::{Ambiguous, BadRequest, BrokenBody, Method, SlowHead, TooManyFields};
         matches!(
             self,
-            Ambiguous(_) | BadRequest(_) | BrokenBody | Method(_) | SlowHead | TooManyFields
+            Self::Ambiguous(_)
+                | Self::BadRequest(_)
+                | Self::BrokenBody
+                | Self::Method(_)
+                | Self::SlowHead
+                | Self::TooManyFields
+                | Self::HeadTooLarge
+                | Self::TargetTooLong
         )
     }
 
@@ -107,6 +133,8 @@ impl Error {
             Self::Ambiguous(_) => (400, INVALID, "ambiguous", INTERNAL),
             Self::BrokenBody => (400, INVALID, "broken_body", INTERNAL),
             Self::TooManyFields => (431, INVALID, "too_many_fields", RESOURCE_EXHAUSTED),
+            Self::HeadTooLarge => (431, INVALID, "head_too_large", RESOURCE_EXHAUSTED),
+            Self::TargetTooLong => (414, INVALID, "target_too_long", RESOURCE_EXHAUSTED),
             Self::Method(_) => (405, DENIED, "method", UNIMPLEMENTED),
             // As in RFC 9220 section 3, which is RFC 8441 for HTTP/3.
             Self::Protocol => (501, DENIED, "protocol", UNIMPLEMENTED),
@@ -126,6 +154,10 @@ impl Error {
             Self::Refused(refusal) => (503, NO_DESTINATION, refusal_reason(*refusal), UNAVAILABLE),
             Self::Unreachable => (502, "connection_refused", "unreachable", UNAVAILABLE),
             Self::Broken => (502, "connection_terminated", "broken", UNAVAILABLE),
+            Self::MalformedResponse(_) => {
+                (502, "http_protocol_error", "malformed_response", INTERNAL)
+            }
+            Self::UpgradeFailed => (502, "http_upgrade_failed", "upgrade_failed", INTERNAL),
             Self::Late => (504, "http_response_timeout", "late", DEADLINE_EXCEEDED),
         };
         let retry_after = match self {

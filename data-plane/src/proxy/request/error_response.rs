@@ -59,8 +59,13 @@ impl Error {
         format!("cless: {self}\nrequest id: {id}\n")
     }
 
-    /// The response as HTTP/1.1 bytes, for an incomplete request.
-    pub(crate) fn to_http1_bytes(&self, request_id: &HeaderValue, now: SystemTime) -> Vec<u8> {
+    /// The response as HTTP/1.1 bytes, for a request without a parsed head; and the length of its
+    /// body.
+    pub(crate) fn to_http1_bytes(
+        &self,
+        request_id: &HeaderValue,
+        now: SystemTime,
+    ) -> (Vec<u8>, usize) {
         let response = self.response(request_id, false);
         let (status, text) = (response.status(), self.text(request_id));
         let reason = status.canonical_reason().unwrap_or_default();
@@ -78,7 +83,7 @@ impl Error {
         }
         bytes.extend_from_slice(b"\r\n");
         bytes.extend_from_slice(text.as_bytes());
-        bytes
+        (bytes, text.len())
     }
 }
 
@@ -98,8 +103,10 @@ fn percent_encoded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::reasons;
     use crate::pool::Refusal;
     use crate::proxy::wire::h1_framing::FramingError;
+    use crate::proxy::wire::malformation::Malformation;
     use std::time::Duration;
 
     fn id() -> HeaderValue {
@@ -141,7 +148,7 @@ mod tests {
 
     #[test]
     fn rfc_9110_section_15_5_9_an_incomplete_request_gets_408_and_the_connection_ends() {
-        let bytes = Error::SlowHead.to_http1_bytes(&id(), SystemTime::UNIX_EPOCH);
+        let (bytes, _) = Error::SlowHead.to_http1_bytes(&id(), SystemTime::UNIX_EPOCH);
         let written = String::from_utf8(bytes).unwrap();
         let (head, body) = written.split_once("\r\n\r\n").unwrap();
         assert!(
@@ -163,12 +170,54 @@ mod tests {
     }
 
     #[test]
+    fn each_reason_is_counted_from_0() {
+        let retry_after = Duration::ZERO;
+        let refusals = [
+            Refusal::QueueFull,
+            Refusal::TooManyWakes,
+            Refusal::StartFailed { retry_after },
+            Refusal::BackingOff { retry_after },
+            Refusal::EngineUnavailable { retry_after },
+            Refusal::TimedOut,
+            Refusal::Gone,
+            Refusal::ShuttingDown,
+        ];
+        let errors = [
+            Error::BadRequest(String::new()),
+            Error::Ambiguous(FramingError::BothLengths),
+            Error::BrokenBody,
+            Error::TooManyFields,
+            Error::HeadTooLarge,
+            Error::TargetTooLong,
+            Error::Method("TRACE"),
+            Error::Protocol,
+            Error::SlowHead,
+            Error::Expectation,
+            Error::Misdirected,
+            Error::NoTable,
+            Error::UnknownHost,
+            Error::UnknownVersion,
+            Error::NoTraffic,
+            Error::Unreachable,
+            Error::Broken,
+            Error::MalformedResponse(Malformation::new("x")),
+            Error::UpgradeFailed,
+            Error::Late,
+        ];
+        for error in refusals.map(Error::Refused).into_iter().chain(errors) {
+            assert!(reasons::is_known(error.reason()), "{error:?}");
+        }
+    }
+
+    #[test]
     fn statuses_are_those_of_the_design() {
         for (error, status) in [
             (Error::BadRequest("x".into()), 400),
             (Error::Ambiguous(FramingError::BothLengths), 400),
             (Error::BrokenBody, 400),
             (Error::TooManyFields, 431),
+            (Error::HeadTooLarge, 431),
+            (Error::TargetTooLong, 414),
             (Error::Method("CONNECT"), 405),
             (Error::Method("TRACE"), 405),
             (Error::Protocol, 501),
@@ -181,6 +230,8 @@ mod tests {
             (Error::Refused(Refusal::TooManyWakes), 503),
             (Error::Unreachable, 502),
             (Error::Broken, 502),
+            (Error::MalformedResponse(Malformation::new("x")), 502),
+            (Error::UpgradeFailed, 502),
             (Error::Late, 504),
             (Error::Refused(Refusal::TimedOut), 504),
         ] {

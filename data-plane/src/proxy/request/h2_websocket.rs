@@ -18,6 +18,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header}
 use sha1::{Digest as _, Sha1};
 
 use super::error::Error;
+use crate::proxy::wire::malformation::Malformation;
 
 const WEBSOCKET: &str = "websocket";
 /// The suffix of the key when it is hashed (RFC 6455 section 1.3).
@@ -64,8 +65,8 @@ pub(crate) fn to_http1_upgrade(head: &mut Parts, random: u128) -> ExpectedAccept
 /// Checks the response to an upgrade, and removes its `Sec-WebSocket-Accept`.
 ///
 /// # Errors
-/// [`Error::Broken`] if the accept does not match, or for another success, which would be a tunnel
-/// to a CONNECT client (RFC 9110 section 9.3.6).
+/// [`Error::MalformedResponse`] if the accept does not match, and [`Error::UpgradeFailed`] for
+/// another success, which would be a tunnel to a CONNECT client (RFC 9110 section 9.3.6).
 pub(crate) fn validate_upgrade(
     status: StatusCode,
     fields: &mut HeaderMap,
@@ -75,11 +76,15 @@ pub(crate) fn validate_upgrade(
     if status == StatusCode::SWITCHING_PROTOCOLS {
         return match accept.is_some_and(|accept| accept.as_bytes() == expected.0.as_bytes()) {
             true => Ok(()),
-            false => Err(Error::Broken),
+            false => {
+                let cause = "the accept does not match the key";
+                let found = Malformation::of_field(cause, b"sec-websocket-accept");
+                Err(Error::MalformedResponse(found))
+            }
         };
     }
     match status.is_success() {
-        true => Err(Error::Broken),
+        true => Err(Error::UpgradeFailed),
         false => Ok(()),
     }
 }
@@ -142,8 +147,9 @@ mod tests {
         };
         let switched = StatusCode::SWITCHING_PROTOCOLS;
         assert_eq!(check(switched, &accept.0), Ok(()));
-        assert_eq!(check(switched, "another"), Err(Error::Broken));
-        assert_eq!(check(StatusCode::OK, &accept.0), Err(Error::Broken));
+        let malformed = check(switched, "another");
+        assert!(matches!(malformed, Err(Error::MalformedResponse(_))));
+        assert_eq!(check(StatusCode::OK, &accept.0), Err(Error::UpgradeFailed));
         assert_eq!(check(StatusCode::FORBIDDEN, ""), Ok(()));
     }
 }

@@ -18,13 +18,14 @@ use super::error::{ALLOW, Error};
 use super::forwarded::{self, RequestOrigin};
 use super::h2_websocket::{self, ExpectedAccept};
 use super::headers;
-use super::route::{Routed, mark_for_caches, route_and_admit};
+use super::route::{Routed, label_service, mark_for_caches, route_and_admit};
 use super::tunnel::{self, Tunnel};
 use crate::proxy::client::{ClientConn, Transport};
 use crate::proxy::log::access::LoggedRequest;
 use crate::proxy::log::server_timing::server_timing;
 use crate::proxy::upstream::{Lease, UpstreamProtocol};
 use crate::proxy::wire::incoming::Incoming;
+use crate::proxy::wire::malformation::Malformation;
 use crate::proxy::worker::Worker;
 use crate::route::{Affinity, Protocol};
 
@@ -61,22 +62,31 @@ pub(crate) async fn handle(
         None => InterimPath::None,
     };
     let context = RequestContext::new(worker.clone(), client.clone(), id, interim, logged);
-    let result = match client.counters.framing_error(index) {
-        Some(error) => Err(Error::Ambiguous(error)),
-        None => match local_response(&worker, &client, &request) {
-            Some(local) => local.map(|response| complete_local(response, &context)),
-            None => forward(&worker, request, &context, grpc).await,
-        },
+    let is_head = *request.method() == Method::HEAD;
+    let local = match client.counters.framing_error(index) {
+        Some(error) => Some(Err(Error::Ambiguous(error))),
+        None => local_response(&worker, &client, &request),
+    };
+    let result = match local {
+        Some(local) => {
+            label_service(&worker, &request, &context);
+            local.map(|response| complete_local(response, &context))
+        }
+        None => forward(&worker, request, &context, grpc).await,
     };
     context.interim_written().await;
     let response = result.unwrap_or_else(|error| {
-        worker.proxy.metrics.rejected(error.reason());
+        context.reject(&error);
         context
             .span()
             .in_scope(|| debug!(reason = error.reason(), "request rejected"));
-        context.set_response(error.status().as_u16(), error.reason());
         context.complete_response();
         let mut response = error.response(context.id(), grpc);
+        if let Some(bytes) = response.body().size_hint().exact()
+            && !is_head
+        {
+            context.add_response_bytes(bytes);
+        }
         // HTTP/2 has no such field (RFC 9113 section 8.2.2).
         if client.is_http2() {
             response.headers_mut().remove(header::CONNECTION);
@@ -87,6 +97,8 @@ pub(crate) async fn handle(
     if client.counters.resolve_upgrade(switched) {
         client.wake();
     }
+    // Nothing is awaited behind this.
+    client.counters.answer();
     response
 }
 
@@ -108,7 +120,7 @@ fn local_response(
     client: &ClientConn,
     request: &Request<Incoming>,
 ) -> Option<Result<Response<ResponseBody>, Error>> {
-    let fields = request.headers();
+    let (fields, limits) = (request.headers(), &worker.proxy.limits);
     if *request.method() == Method::CONNECT && !h2_websocket::is_extended_connect(request) {
         return Some(Err(Error::Method("CONNECT")));
     }
@@ -118,13 +130,15 @@ fn local_response(
     }
     let checked = headers::check_target(request).and_then(|()| h2_websocket::protocol(request));
     let checked = match request.version() {
-        Version::HTTP_2 => checked.and_then(|_| headers::check_http2_fields(fields)),
+        Version::HTTP_2 => {
+            checked.and_then(|_| headers::check_http2_head(request, limits.max_header_bytes))
+        }
         _ => checked.map(|_| ()),
     };
     if let Err(error) = checked {
         return Some(Err(error));
     }
-    let max_headers = worker.proxy.limits.max_headers;
+    let max_headers = limits.max_headers;
     if fields.len() > max_headers && headers::count(fields) > max_headers {
         return Some(Err(Error::TooManyFields));
     }
@@ -336,6 +350,11 @@ fn client_response(
     deadline: Instant,
 ) -> Result<Response<ResponseBody>, Error> {
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    // RFC 9110 section 15.2.2.
+    if switched && upgrade.is_none() {
+        let found = Malformation::of_field("101 without a request for it", b"upgrade");
+        return Err(Error::MalformedResponse(found));
+    }
     let expected = upgrade
         .as_ref()
         .and_then(|upgrade| upgrade.expected.as_ref());
@@ -346,7 +365,7 @@ fn client_response(
     }
     let tunnel_or_lease = match switched {
         true => Ok(Tunnel {
-            instance: lease.into_upgraded().ok_or(Error::Broken)?,
+            instance: lease.into_upgraded().ok_or(Error::UpgradeFailed)?,
             context: context.clone(),
         }),
         false => Err(lease),
@@ -376,8 +395,7 @@ fn client_response(
         head.headers.append("server-timing", timing);
     }
     let body = match tunnel_or_lease {
-        // A switch that no client asked for violates the protocol.
-        Ok(tunnel) => start_tunnel(worker, upgrade.ok_or(Error::Broken)?, tunnel),
+        Ok(tunnel) => start_tunnel(worker, upgrade.ok_or(Error::UpgradeFailed)?, tunnel),
         Err(lease) => ResponseBody::upstream(incoming, lease, context.clone(), deadline),
     };
     if context.client().is_http2() && !body.is_end_stream() {

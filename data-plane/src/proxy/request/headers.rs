@@ -104,13 +104,26 @@ pub(crate) fn check_target<B>(request: &Request<B>) -> Result<(), Error> {
 }
 
 /// Checks fields that `h2` accepts and HTTP/1 does not: a name that is no token (RFC 9110 section
-/// 5.6.2), and more than one length.
+/// 5.6.2), more than one length, and a head of more than `max_bytes` (RFC 9113 section 6.5.2).
 ///
 /// # Errors
-/// [`Error::BadRequest`].
-pub(crate) fn check_http2_fields(headers: &HeaderMap) -> Result<(), Error> {
-    if headers.keys().any(is_no_token) {
-        return Err(Error::BadRequest("a field name is no token".to_owned()));
+/// [`Error::BadRequest`], [`Error::Ambiguous`] or [`Error::HeadTooLarge`].
+pub(crate) fn check_http2_head<B>(request: &Request<B>, max_bytes: usize) -> Result<(), Error> {
+    const OVERHEAD: usize = 32;
+    let (uri, headers) = (request.uri(), request.headers());
+    let authority = uri
+        .authority()
+        .map_or(0, |authority| authority.as_str().len());
+    let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
+    let mut bytes = authority + path;
+    for (name, value) in headers {
+        if is_no_token(name) {
+            return Err(Error::BadRequest("a field name is no token".to_owned()));
+        }
+        bytes += name.as_str().len() + value.len() + OVERHEAD;
+    }
+    if bytes > max_bytes {
+        return Err(Error::HeadTooLarge);
     }
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     match (lengths.next(), lengths.next()) {

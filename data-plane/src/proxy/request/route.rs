@@ -70,13 +70,14 @@ pub(crate) async fn route_and_admit<B>(
     let mut is_retry = false;
     loop {
         let (route, target) = select_version(worker, request, context, &mut new_key)?;
+        context.set_target(&target);
         let deadline = context.began() + route.settings.cold_start_timeout;
         match target.pool.admit(deadline, client).await {
             Ok(guard) => {
                 if let Some(waited) = guard.waited() {
                     target.record_wait(waited);
                 }
-                context.set_permit(&target, guard);
+                context.set_permit(guard);
                 return Ok(Routed {
                     route,
                     target,
@@ -90,6 +91,16 @@ pub(crate) async fn route_and_admit<B>(
             }
             Err(refusal) => return Err(refusal.into()),
         }
+    }
+}
+
+/// Labels a request that is answered before it is routed with the service of its host.
+pub(crate) fn label_service<B>(worker: &Worker, request: &Request<B>, context: &RequestContext) {
+    let table = worker.proxy.feed.table();
+    if let Ok(host) = headers::host(request)
+        && let Some(entry) = table.lookup(&host)
+    {
+        context.set_service(&entry.route.service);
     }
 }
 
@@ -109,6 +120,7 @@ fn select_version<B>(
     if let (Some(tls), Transport::Tls(server_name)) = (&proxy.tls, &*context.client().transport())
         && !tls.covers(server_name.as_deref(), &host)
     {
+        label_service(worker, request, context);
         return Err(Error::Misdirected);
     }
     let table = proxy.feed.table();
@@ -144,7 +156,13 @@ fn select_version<B>(
                 .get(&proxy.pools, &proxy.metrics, &entry.route, version);
             Ok((entry.route.clone(), target))
         }
-        Choice::NoTraffic => Err(Error::NoTraffic),
-        Choice::UnknownVersion => Err(Error::UnknownVersion),
+        Choice::NoTraffic => {
+            context.set_service(&entry.route.service);
+            Err(Error::NoTraffic)
+        }
+        Choice::UnknownVersion => {
+            context.set_service(&entry.route.service);
+            Err(Error::UnknownVersion)
+        }
     }
 }

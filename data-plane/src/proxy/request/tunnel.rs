@@ -43,12 +43,12 @@ pub(crate) async fn run<T: AsyncRead + AsyncWrite + Unpin>(
         context,
     } = tunnel;
     worker.stats.tunnel(1);
-    let moved = Cell::new(0);
-    let count = |bytes: &[u8]| moved.set(moved.get() + bytes.len() as u64);
+    let (sent, received) = (Cell::new(0), Cell::new(0));
+    let moved = || sent.get() + received.get();
     let limits = &worker.proxy.limits;
     let copied = async {
-        let client = InspectWriter::new(client.await?, count);
-        let mut client = InspectReader::new(client, count);
+        let client = InspectWriter::new(client.await?, count(&sent));
+        let mut client = InspectReader::new(client, count(&received));
         tokio::io::copy_bidirectional(&mut client, &mut instance.io).await
     };
     // Pinned outside, so that both ends stay open until the reason is counted.
@@ -57,26 +57,32 @@ pub(crate) async fn run<T: AsyncRead + AsyncWrite + Unpin>(
         copied = &mut copied => if let Err(error) = copied {
             context.span().in_scope(|| debug!(%error, "tunnel ended with an error"));
         },
-        limit = expired(&moved, limits.tunnel_idle, limits.tunnel_age) => {
+        limit = expired(moved, limits.tunnel_idle, limits.tunnel_age) => {
             worker.stats.closed(limit);
         }
     }
-    context.add_response_bytes(moved.get());
+    context.add_request_bytes(received.get());
+    context.add_response_bytes(sent.get());
     context.complete_response();
     worker.stats.tunnel(-1);
 }
 
+/// Adds the length of the bytes to `to`.
+fn count(to: &Cell<u64>) -> impl Fn(&[u8]) {
+    |bytes| to.set(to.get() + bytes.len() as u64)
+}
+
 /// Ends if nothing moved for `idle`, or after `age`. Returns the metric label of that limit.
-async fn expired(moved: &Cell<u64>, idle: Duration, age: Duration) -> &'static str {
+async fn expired(moved: impl Fn() -> u64, idle: Duration, age: Duration) -> &'static str {
     let began = Instant::now();
     loop {
-        let before = moved.get();
+        let before = moved();
         let left = age.saturating_sub(began.elapsed());
         if left.is_zero() {
             return "tunnel_age";
         }
         tokio::time::sleep(idle.min(left)).await;
-        if moved.get() == before && began.elapsed() < age {
+        if moved() == before && began.elapsed() < age {
             return "tunnel_idle";
         }
     }

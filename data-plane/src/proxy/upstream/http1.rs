@@ -223,7 +223,7 @@ impl InterimBudget {
         self.heads += 1;
         self.bytes += bytes;
         match self.heads > MAX_INTERIM || self.bytes > MAX_INTERIM_BYTES {
-            true => Err(Error::Malformed("too many interim responses")),
+            true => Err(Error::malformed("it has too many interim responses")),
             false => Ok(()),
         }
     }

@@ -18,7 +18,7 @@ use futures_util::FutureExt as _;
 use h2::Reason;
 use h2::client::{Builder, ResponseFuture, SendRequest};
 use http::request::Parts;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use tokio::net::TcpStream;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::debug;
@@ -26,6 +26,7 @@ use tracing::debug;
 use super::http1::InterimBudget;
 use super::request_body::UploadBody;
 use super::send_error::{Repeatable, SendError, is_idempotent};
+use crate::proxy::wire::h1_error;
 use crate::proxy::wire::h1_head::normalize_length;
 use crate::proxy::wire::h2::{CONNECTION_WINDOW, Error, SEND_BUFFER, STREAM_WINDOW};
 use crate::proxy::wire::h2_pump::{H2Pump, PumpError};
@@ -145,6 +146,10 @@ async fn receive(
             let bytes: usize = fields
                 .map(|(name, value)| name.as_str().len() + value.len())
                 .sum();
+            // RFC 9113 section 8.6.
+            if head.status() == StatusCode::SWITCHING_PROTOCOLS {
+                return Poll::Ready(Err(h1_error::Error::malformed("101 over HTTP/2").into()));
+            }
             interims.take(bytes)?;
             interim(head);
         }
@@ -162,7 +167,9 @@ fn is_unanswered(error: &incoming::Error) -> bool {
     let incoming::Error::Http2(error) = error else {
         return false;
     };
-    error.is_io() || error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM)
+    // A violation that `h2` found is an answer.
+    let is_refused = error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM);
+    error.is_io() || is_refused && !error.is_library()
 }
 
 async fn send_rest<B: UploadBody>(mut pump: H2Pump<B>) {

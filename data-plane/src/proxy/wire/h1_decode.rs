@@ -8,6 +8,7 @@ use http_body::{Frame, SizeHint};
 
 use super::h1_error::{Error, append_fields};
 use super::h1_framing::ChunkState;
+use super::malformation::{self, Malformation};
 
 /// Limit of a trailer section in bytes.
 const MAX_TRAILERS: usize = 16 * 1024;
@@ -25,7 +26,7 @@ pub(crate) enum BodyDecoder {
     /// All bytes until the connection ends.
     Close,
     /// An error that was found behind complete data.
-    Malformed(&'static str),
+    Malformed(Box<Malformation>),
 }
 
 #[derive(Debug)]
@@ -52,7 +53,7 @@ impl BodyDecoder {
         let available = buffer.len() as u64;
         let taken = match self {
             Self::Over | Self::Trailers(_) => return Ok(Decoded::End),
-            Self::Malformed(what) => return Err(Error::Malformed(what)),
+            Self::Malformed(found) => return Err(Error::Malformed(found.clone())),
             _ if available == 0 => return Ok(Decoded::NeedMore),
             Self::Close => available,
             Self::Length(left) => {
@@ -73,8 +74,8 @@ impl BodyDecoder {
         };
         let data = buffer.split_to(taken as usize).freeze();
         // An error behind the data is reported after the data.
-        if let Err(Error::Malformed(what)) = self.skip(buffer) {
-            *self = Self::Malformed(what);
+        if let Err(Error::Malformed(found)) = self.skip(buffer) {
+            *self = Self::Malformed(found);
         }
         Ok(Decoded::Frame(Frame::data(data)))
     }
@@ -89,7 +90,7 @@ impl BodyDecoder {
             if chunk.is_trailer() {
                 section.extend_from_slice(&buffer[..used]);
                 if section.len() > MAX_TRAILERS {
-                    return Err(Error::Malformed("the trailers are too long"));
+                    return Err(Error::malformed("the trailers are too long"));
                 }
             }
             buffer.advance(used);
@@ -112,7 +113,7 @@ impl BodyDecoder {
                 *self = Self::Over;
                 Ok(())
             }
-            Self::Malformed(what) => Err(Error::Malformed(what)),
+            Self::Malformed(found) => Err(Error::Malformed(found.clone())),
             Self::Length(_) | Self::Chunked(..) | Self::Trailers(_) => Err(Error::Incomplete),
         }
     }
@@ -132,7 +133,7 @@ impl BodyDecoder {
 
 fn step(chunk: ChunkState, bytes: &[u8]) -> Result<(usize, Option<ChunkState>), Error> {
     let stepped = chunk.step(bytes);
-    stepped.map_err(|_| Error::Malformed("a chunk"))
+    stepped.map_err(|_| Error::malformed("a chunk is malformed"))
 }
 
 /// Parses a trailer section with its empty line (RFC 9112 section 7.1.2).
@@ -148,7 +149,8 @@ fn trailers(section: Vec<u8>) -> Result<BodyDecoder, Error> {
             append_fields(&section, found.iter().copied(), &mut into)?;
             Ok(BodyDecoder::Trailers(into))
         }
-        _ => Err(Error::Malformed("the trailers")),
+        Ok(httparse::Status::Partial) => Err(Error::malformed("the trailers are malformed")),
+        Err(error) => Err(Error::Malformed(malformation::of_parser(error, &section))),
     }
 }
 

@@ -5,6 +5,8 @@ use std::io;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::malformation::Malformation;
+
 /// The error of a request body, whose type the codec does not know.
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -17,13 +19,24 @@ pub(crate) enum Error {
     #[error("the connection ended before the response did")]
     Incomplete,
     #[error("the response is malformed: {0}")]
-    Malformed(&'static str),
+    Malformed(Box<Malformation>),
     /// The request body failed. The instance is not at fault.
     #[error("the request body failed: {0}")]
     Body(BoxError),
     /// The request body is longer or shorter than announced. The instance is not at fault.
     #[error("the length of the request body differs from its Content-Length")]
     BodyLength,
+}
+
+impl Error {
+    pub(crate) fn malformed(cause: &'static str) -> Self {
+        Self::Malformed(Malformation::new(cause))
+    }
+
+    /// A malformed field of this name.
+    pub(crate) fn of_field(cause: &'static str, name: &str) -> Self {
+        Self::Malformed(Malformation::of_field(cause, name.as_bytes()))
+    }
 }
 
 /// Appends the fields that `httparse` found in `section`, without copying their values.
@@ -40,8 +53,8 @@ pub(crate) fn append_fields<'a>(
         };
         match (name, value) {
             (Ok(name), Ok(value)) => into.append(name, value),
-            (Err(_), _) => return Err(Error::Malformed("a field name")),
-            (_, Err(_)) => return Err(Error::Malformed("a field value")),
+            (Err(_), _) => return Err(Error::of_field("a field name is invalid", field.name)),
+            (_, Err(_)) => return Err(Error::of_field("a field value is invalid", field.name)),
         };
     }
     Ok(())

@@ -9,6 +9,7 @@ use httparse::ParserConfig;
 use super::h1_decode::BodyDecoder;
 use super::h1_error::{Error, append_fields};
 use super::h1_framing;
+use super::malformation;
 
 /// Limit of a head in bytes.
 pub(crate) const MAX_HEAD: usize = 128 * 1024;
@@ -39,8 +40,9 @@ pub(crate) fn parse(
 ) -> Result<Option<ResponseHead>, Error> {
     let Some(end) = h1_framing::head_end(buffer) else {
         return match buffer.len() < MAX_HEAD {
-            true => Ok(None),
-            false => Err(Error::Malformed("the head is too long")),
+            true if may_be_http1(buffer) => Ok(None),
+            true => Err(Error::malformed("the response is not HTTP/1")),
+            false => Err(Error::malformed("the head is too long")),
         };
     };
     let mut section = buffer.split_to(end);
@@ -76,12 +78,15 @@ pub(crate) fn parse(
     }
     match parsed {
         Ok(status) if status.is_complete() => {}
-        Ok(_) => return Err(Error::Malformed("the head is empty")),
-        Err(httparse::Error::TooManyHeaders) => return Err(Error::Malformed("too many fields")),
-        Err(_) => return Err(Error::Malformed("its head")),
+        Ok(_) => return Err(Error::malformed("the head is empty")),
+        Err(error) => {
+            let first = memchr::memchr(b'\n', &section).map_or(0, |end| end + 1);
+            let found = malformation::of_parser(error, &section[first..]);
+            return Err(Error::Malformed(found));
+        }
     }
     let status = found.code.and_then(|code| StatusCode::from_u16(code).ok());
-    let status = status.ok_or(Error::Malformed("the status"))?;
+    let status = status.ok_or_else(|| Error::malformed("the status is not valid"))?;
     let is_http10 = found.version == Some(0);
     let mut response = Response::new(BodyDecoder::Over);
     *response.status_mut() = status;
@@ -109,6 +114,14 @@ pub(crate) fn parse(
         response,
         keep_alive,
     }))
+}
+
+/// Whether an incomplete head may become one of HTTP/1. Empty lines before it are skipped.
+fn may_be_http1(bytes: &[u8]) -> bool {
+    const BEGIN: &[u8] = b"HTTP/1.";
+    let bytes = bytes.trim_ascii_start();
+    let known = bytes.len().min(BEGIN.len());
+    bytes[..known] == BEGIN[..known]
 }
 
 /// Whether the connection persists (RFC 9112 section 9.3).
@@ -148,18 +161,22 @@ fn body(
     }
     let length = length(headers)?;
     if coded && (length.is_some() || is_http10) {
-        return Err(Error::Malformed(
-            "both Transfer-Encoding and a length, or HTTP/1.0",
-        ));
+        let cause = match is_http10 {
+            true => "Transfer-Encoding in HTTP/1.0",
+            false => "Transfer-Encoding and Content-Length are both present",
+        };
+        return Err(Error::of_field(cause, "transfer-encoding"));
     }
     if coded {
         // Other codings need a request that accepts them (section 7).
         let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
         let (coding, None) = (codings.next(), codings.next()) else {
-            return Err(Error::Malformed("Transfer-Encoding twice"));
+            let cause = "Transfer-Encoding occurs twice";
+            return Err(Error::of_field(cause, "transfer-encoding"));
         };
         if !coding.is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
-            return Err(Error::Malformed("Transfer-Encoding is not chunked"));
+            let cause = "Transfer-Encoding is not chunked alone";
+            return Err(Error::of_field(cause, "transfer-encoding"));
         }
     }
     Ok(match length {
@@ -193,7 +210,8 @@ fn length(headers: &mut HeaderMap) -> Result<Option<u64>, Error> {
     let first = decimal(lengths.next().unwrap_or_default().trim_ascii())?;
     for other in lengths {
         if decimal(other.trim_ascii())? != first {
-            return Err(Error::Malformed("different values of Content-Length"));
+            let cause = "Content-Length has different values";
+            return Err(Error::of_field(cause, "content-length"));
         }
     }
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(first));
@@ -201,7 +219,8 @@ fn length(headers: &mut HeaderMap) -> Result<Option<u64>, Error> {
 }
 
 fn decimal(text: &[u8]) -> Result<u64, Error> {
-    h1_framing::decimal(text).ok_or(Error::Malformed("Content-Length is not a number"))
+    let number = h1_framing::decimal(text);
+    number.ok_or_else(|| Error::of_field("Content-Length is not a number", "content-length"))
 }
 
 #[cfg(test)]

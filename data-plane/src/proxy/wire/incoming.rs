@@ -8,7 +8,9 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::h1_decode::BodyDecoder;
 use super::h1_error;
+use super::h2;
 use super::h2_received::H2Body;
+use super::malformation::Malformation;
 
 /// A body that is read frame by frame.
 #[derive(Debug)]
@@ -27,9 +29,20 @@ pub(crate) enum Error {
     #[error(transparent)]
     Http1Request(#[from] hyper::Error),
     #[error(transparent)]
-    Http2(#[from] h2::Error),
+    Http2(#[from] ::h2::Error),
     #[error(transparent)]
     Http1Response(#[from] h1_error::Error),
+}
+
+impl Error {
+    /// The violation of HTTP by the instance, if that is the reason.
+    pub(crate) fn malformation(&self) -> Option<Box<Malformation>> {
+        match self {
+            Self::Http1Response(h1_error::Error::Malformed(found)) => Some(found.clone()),
+            Self::Http1Response(_) | Self::Http1Request(_) => None,
+            Self::Http2(error) => h2::malformation(error),
+        }
+    }
 }
 
 impl Body for Incoming {

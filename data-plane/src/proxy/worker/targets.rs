@@ -9,20 +9,69 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nohash_hasher::IntMap;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
 
 use crate::metrics::Metrics;
 use crate::pool::{Pool, Pools};
 use crate::route::{Protocol, Route, Version};
 
+/// The metrics of the requests with one service and version, as one worker counts them.
+#[derive(Debug)]
+pub(crate) struct RequestMetrics {
+    metrics: Arc<Metrics>,
+    /// `None`: no service has the host.
+    service: Option<Arc<str>>,
+    /// `None`: no version was chosen.
+    version: Option<u32>,
+    /// Durations by status, in the order of first use. There are few.
+    durations: RefCell<Vec<(u16, Histogram)>>,
+    /// Bytes of request and response bodies.
+    bytes: [Counter; 2],
+}
+
+impl RequestMetrics {
+    pub(crate) fn new(
+        metrics: &Arc<Metrics>,
+        service: Option<Arc<str>>,
+        version: Option<u32>,
+    ) -> Self {
+        Self {
+            bytes: metrics.bytes(service.as_ref(), version),
+            metrics: metrics.clone(),
+            service,
+            version,
+            durations: RefCell::default(),
+        }
+    }
+
+    /// Records a finished request. `bytes`: those of the request body and of the response body.
+    pub(crate) fn record(&self, status: u16, took: Duration, bytes: [u64; 2]) {
+        let mut durations = self.durations.borrow_mut();
+        let at = durations.iter().position(|(known, _)| *known == status);
+        let at = at.unwrap_or_else(|| {
+            let service = self.service.as_ref();
+            let histogram = self.metrics.durations(service, self.version, status);
+            durations.push((status, histogram));
+            durations.len() - 1
+        });
+        if let Some((_, histogram)) = durations.get(at) {
+            histogram.observe(took.as_secs_f64());
+        }
+        for (counter, bytes) in self.bytes.iter().zip(bytes) {
+            if bytes > 0 {
+                counter.inc_by(bytes);
+            }
+        }
+    }
+}
+
 /// One version as a worker serves it.
 #[derive(Debug)]
 pub(crate) struct VersionTarget {
     pub(crate) version: Arc<Version>,
     pub(crate) pool: Pool,
-    metrics: Arc<Metrics>,
-    /// Durations by status, in the order of first use. There are few.
-    durations: RefCell<Vec<(u16, Histogram)>>,
+    pub(crate) metrics: RequestMetrics,
 }
 
 impl VersionTarget {
@@ -34,24 +83,9 @@ impl VersionTarget {
         self.version.spec.protocol
     }
 
-    pub(crate) fn record_request(&self, status: u16, took: Duration) {
-        let mut durations = self.durations.borrow_mut();
-        let at = durations.iter().position(|(known, _)| *known == status);
-        let at = at.unwrap_or_else(|| {
-            let histogram = self
-                .metrics
-                .durations(&self.version.service, self.number(), status);
-            durations.push((status, histogram));
-            durations.len() - 1
-        });
-        if let Some((_, histogram)) = durations.get(at) {
-            histogram.observe(took.as_secs_f64());
-        }
-    }
-
     pub(crate) fn record_wait(&self, waited: Duration) {
-        self.metrics
-            .waited(&self.version.service, self.number(), waited);
+        let metrics = &self.metrics.metrics;
+        metrics.waited(&self.version.service, self.number(), waited);
     }
 }
 
@@ -76,8 +110,11 @@ impl VersionTargets {
         let target = Rc::new(VersionTarget {
             version: version.clone(),
             pool: pools.get(route, version),
-            metrics: metrics.clone(),
-            durations: RefCell::default(),
+            metrics: RequestMetrics::new(
+                metrics,
+                Some(version.service.clone()),
+                Some(version.key.number),
+            ),
         });
         self.known.borrow_mut().insert(key, target.clone());
         target

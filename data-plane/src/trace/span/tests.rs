@@ -23,7 +23,8 @@ fn request() -> FinishedRequest {
         client: HeaderValue::from_static("192.0.2.1"),
         scheme: "http",
         id: HeaderValue::from_static("abc"),
-        version: Some(("a".into(), 3)),
+        service: Some("a".into()),
+        version: Some(3),
         instance: Some("cless-a-3".to_owned()),
         status: 200,
         bytes: 12,
@@ -106,6 +107,7 @@ fn a_failure_says_whose_it_is() {
     let callers = FinishedRequest {
         status: 404,
         reason: "unknown_host",
+        service: None,
         version: None,
         ..request()
     };

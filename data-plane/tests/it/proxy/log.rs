@@ -25,7 +25,7 @@ async fn each_request_is_logged_and_counted() {
     let metrics = stage.metrics().await;
     for wanted in [
         "http_server_request_duration_seconds_count{service=\"a\",version=\"1\",http_response_status_code=\"200\"} 1",
-        "cless_rejects_total{reason=\"unknown_host\"} 1",
+        "cless_rejects_total{reason=\"unknown_host\",service=\"\",version=\"\"} 1",
         "http_server_open_connections 1",
         "http_server_active_requests 0",
     ] {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use cless_data_plane::Options;
+use cless_data_plane::runtime::fake::Script;
 use opentelemetry_proto::tonic::collector::trace::v1 as otlp;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
@@ -199,6 +200,26 @@ async fn responses_of_cless_are_traced_and_the_last_spans_are_sent_on_shutdown()
     assert!(span.parent_span_id.is_empty(), "it starts a trace");
     let told = values(&span.attributes);
     assert_eq!(told.get("error.type").cloned(), text("unknown_host"));
+}
+
+#[tokio::test]
+async fn a_request_that_no_instance_served_names_its_version() {
+    let mut collector = Collector::start().await;
+    let stage = stage(collector.address, 1.0).await;
+    stage.engine.script(Script::Exits(3));
+    let mut client = stage.client(get("/", "")).await;
+    client.answered(503).await;
+    drop(client);
+    stage.stop().await;
+    let (spans, _) = collector.next().await;
+    let told = values(&named(&spans, "GET a").attributes);
+    for (name, value) in [
+        ("cless.service", text("a")),
+        ("cless.version", Some(Value::IntValue(1))),
+        ("error.type", text("start_failed")),
+    ] {
+        assert_eq!(told.get(name).cloned(), value, "{name}");
+    }
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ fn line(format: AccessLog) -> String {
         peer: &HeaderValue::from_static("192.0.2.1"),
         scheme: "https",
         id: &HeaderValue::from_static("abc"),
-        service: Some("hello"),
+        service: Some(&"hello".into()),
         version: Some(3),
         status: 200,
         bytes: 12,
