@@ -11,6 +11,7 @@ use sea_orm_migration::sea_orm::DatabaseConnection;
 mod m0001_state;
 mod m0002_node_status;
 mod m0003_releases;
+mod m0004_total_timeout;
 
 pub use sea_orm_migration::MigratorTrait;
 
@@ -34,6 +35,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0001_state::Migration),
             Box::new(m0002_node_status::Migration),
             Box::new(m0003_releases::Migration),
+            Box::new(m0004_total_timeout::Migration),
         ]
     }
 }

@@ -31,9 +31,13 @@ pub(crate) struct SettingsArgs {
     #[arg(long, value_name = "DURATION")]
     #[arg(value_parser = parse::duration)]
     cold_start_timeout: Option<Duration>,
-    /// Maximum duration of a request, response body included [default: 5m]
+    /// Maximum time to the head of a response, and then without a byte of either body [default: 5m]
     #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
     request_timeout: Option<Duration>,
+    /// Maximum duration of a request, response body included [default: off]
+    #[arg(long, value_name = "DURATION|off")]
+    #[arg(value_parser = parse::duration_or_off)]
+    total_timeout: Option<OrOff>,
     /// Maximum requests waiting for an instance, per version and node [default: 1000]
     #[arg(long, value_name = "N")]
     queue_limit: Option<u32>,
@@ -54,21 +58,23 @@ impl SettingsArgs {
     /// The settings given, and the field mask that lists exactly those.
     pub(crate) fn to_proto(&self) -> (pb::ServiceSettings, Vec<String>) {
         let time = |value: Option<Duration>| value.and_then(|d| d.try_into().ok());
+        let or_off = |value: Option<OrOff>| match value {
+            Some(OrOff::After(after)) => time(Some(after)),
+            Some(OrOff::Off) | None => None,
+        };
         let settings = pb::ServiceSettings {
             min_instances: self.min_instances,
             max_instances: self.max_instances,
             concurrency: self.concurrency,
             idle_timeout: time(self.idle_timeout),
-            pause_after: match self.pause_after {
-                Some(OrOff::After(after)) => time(Some(after)),
-                Some(OrOff::Off) | None => None,
-            },
+            pause_after: or_off(self.pause_after),
             cold_start_timeout: time(self.cold_start_timeout),
             request_timeout: time(self.request_timeout),
             queue_limit: self.queue_limit,
             affinity: self.affinity.as_ref().map(affinity),
             version_header: self.version_header,
             server_timing: self.server_timing,
+            total_timeout: or_off(self.total_timeout),
         };
         let given = [
             ("min_instances", self.min_instances.is_some()),
@@ -82,6 +88,7 @@ impl SettingsArgs {
             ("affinity", self.affinity.is_some()),
             ("version_header", self.version_header.is_some()),
             ("server_timing", self.server_timing.is_some()),
+            ("total_timeout", self.total_timeout.is_some()),
         ];
         let given = given.into_iter().filter(|(_, given)| *given);
         (
@@ -113,14 +120,26 @@ mod tests {
         let args = SettingsArgs {
             concurrency: Some(5),
             pause_after: Some(OrOff::Off),
+            total_timeout: Some(OrOff::After(Duration::from_secs(7))),
             ..Default::default()
         };
         let (settings, mask) = args.to_proto();
-        assert_eq!(mask, ["settings.concurrency", "settings.pause_after"]);
+        assert_eq!(
+            mask,
+            [
+                "settings.concurrency",
+                "settings.pause_after",
+                "settings.total_timeout"
+            ]
+        );
         assert_eq!(
             settings,
             pb::ServiceSettings {
                 concurrency: Some(5),
+                total_timeout: Some(prost_types::Duration {
+                    seconds: 7,
+                    nanos: 0
+                }),
                 ..Default::default()
             }
         );

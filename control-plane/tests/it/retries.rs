@@ -103,6 +103,7 @@ async fn a_star_replaces_every_mutable_field() {
         }),
         version_header: Some(true),
         server_timing: Some(true),
+        total_timeout: seconds(15),
     };
     let full = pb::Service {
         name: "services/hello".into(),
@@ -136,8 +137,9 @@ async fn a_star_replaces_every_mutable_field() {
         before.affinity != settings.affinity,
         before.version_header != settings.version_header,
         before.server_timing != settings.server_timing,
+        before.total_timeout != settings.total_timeout,
     ];
-    assert_eq!(differ, [true; 11]);
+    assert_eq!(differ, [true; 12]);
 
     let empty = pb::Service {
         name: "services/hello".into(),

@@ -72,6 +72,13 @@ async fn assert_history(harness: &Harness) {
     let names: Vec<_> = services.iter().map(|service| &*service.name).collect();
     assert_eq!(names, ["services/hello", "services/idle"]);
     assert_eq!(services[0].hosts, ["shop.example.com"]);
+    // Then, `request_timeout` bounded the whole response.
+    for service in &services {
+        let settings = service.settings.as_ref().expect("settings");
+        let total = settings.total_timeout.as_ref().map(|time| time.seconds);
+        assert_eq!(total, Some(300), "{}", service.name);
+        assert_eq!(settings.total_timeout, settings.request_timeout);
+    }
     let versions = harness.versions("hello").await;
     let images: Vec<_> = versions
         .iter()

@@ -251,6 +251,7 @@ fn decode_settings(settings: &pb::ServiceSettings) -> Result<Settings, Error> {
             .unwrap_or(default.cold_start_timeout),
         request_timeout: duration("request_timeout", settings.request_timeout)?
             .unwrap_or(default.request_timeout),
+        total_timeout: duration("total_timeout", settings.total_timeout)?,
         queue_limit: settings.queue_limit.unwrap_or(default.queue_limit),
         affinity: match &settings.affinity {
             Some(affinity) => decode_affinity(affinity)?,

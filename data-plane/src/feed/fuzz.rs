@@ -107,6 +107,7 @@ fn fuzz_route() {
             settings.idle_timeout,
             settings.cold_start_timeout,
             settings.request_timeout,
+            settings.total_timeout.unwrap_or_default(),
         ];
         assert!(times.iter().all(|time| *time <= LONGEST));
     });

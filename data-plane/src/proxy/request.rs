@@ -6,11 +6,12 @@
 //! ```
 //!
 //! [`context`] holds the request and its instance permit until both bodies end. [`headers`],
-//! [`forwarded`], `origin_claims` and [`h2_websocket`] are pure. [`error`] lists every response that cless
-//! generates; [`unparsed`] answers requests that have no parsed head.
+//! [`forwarded`], `origin_claims`, `deadline` and [`h2_websocket`] are pure. [`error`] lists every
+//! response that cless generates; [`unparsed`] answers requests that have no parsed head.
 
 pub(crate) mod body;
 pub(crate) mod context;
+mod deadline;
 mod dispatch;
 pub(crate) mod error;
 mod error_response;

@@ -8,7 +8,8 @@
 //! Each worker has its own connections, so there is no lock. Workers share two facts per instance:
 //!
 //! - The number of open connections, at most `concurrency` over all workers. A worker that is about
-//!   to exceed it asks the others to close idle ones ([`Peers::close_idle`]).
+//!   to exceed it asks the others to close idle ones ([`Peers::close_idle`]). Each of the rest
+//!   carries a request, and an instance has at most `concurrency` of them.
 //! - Starvation. A server that handles one connection at a time may be waiting on an idle one. If a
 //!   new connection gets no response within [`STARVATION_TIMEOUT`], all workers close their idle
 //!   connections to the instance and keep none until the response arrives.
@@ -22,7 +23,10 @@ mod lease;
 mod open_conns;
 mod request_body;
 mod send_error;
+mod shared_conns;
+mod stream_placement;
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -33,12 +37,13 @@ use tokio::net::TcpStream;
 use self::dial_limiter::DialTurn;
 use self::http1::Http1Conn;
 pub(crate) use self::http1::UpgradedConn;
-use self::http2::Http2Conn;
+use self::http2::{Http2Conn, Http2Stream};
 use self::lease::Connection;
 pub(crate) use self::lease::Lease;
 use self::open_conns::{IdleConn, OpenConns};
 pub(crate) use self::request_body::UploadBody;
 pub(crate) use self::send_error::Repeatable;
+use self::shared_conns::SharedConns;
 use crate::instance::Instance;
 use crate::proxy::peers::Peers;
 use crate::proxy::wire::vectored_tcp::VectoredTcp;
@@ -104,8 +109,13 @@ impl Upstreams {
 
     fn take_shared(&self, instance: &Arc<Instance>) -> Option<Lease> {
         let sleeps = instance.pause_count();
-        let connection = self.conns.shared(instance.serial(), sleeps)?;
-        Some(self.lease(instance, Connection::Http2(connection), sleeps, true))
+        let stream = self.conns.take_stream(instance.serial(), sleeps)?;
+        Some(self.lease_stream(instance, stream, sleeps))
+    }
+
+    fn lease_stream(&self, instance: &Arc<Instance>, stream: Http2Stream, sleeps: u64) -> Lease {
+        let reused = stream.reused;
+        self.lease(instance, Connection::Http2(stream), sleeps, reused)
     }
 
     fn lease(
@@ -137,22 +147,26 @@ impl Upstreams {
         max_connections: u32,
         fresh: bool,
     ) -> std::io::Result<Lease> {
-        let serial = instance.serial();
         self.track(instance);
-        if instance.connections_open() >= max_connections as usize {
-            self.peers.close_idle(serial);
-        }
         match protocol {
-            UpstreamProtocol::Http1 if fresh => self.dial_http1(instance, address).await,
-            UpstreamProtocol::Http1 => self.connect_http1(instance, address).await,
-            UpstreamProtocol::H2c => {
-                let connecting = self.conns.connecting(serial);
-                let _lock = connecting.lock().await;
-                match self.take_shared(instance) {
-                    Some(lease) => Ok(lease),
-                    None => self.dial_http2(instance, address).await,
+            UpstreamProtocol::Http1 => {
+                self.make_room(instance, max_connections);
+                match fresh {
+                    true => self.dial_http1(instance, address).await,
+                    false => self.connect_http1(instance, address).await,
                 }
             }
+            UpstreamProtocol::H2c => {
+                let connecting = self.connect_http2(instance, address, max_connections);
+                connecting.await
+            }
+        }
+    }
+
+    /// Has the other workers close idle connections, if the limit is reached.
+    fn make_room(&self, instance: &Instance, max_connections: u32) {
+        if instance.connections_open() >= max_connections as usize {
+            self.peers.close_idle(instance.serial());
         }
     }
 
@@ -187,17 +201,21 @@ impl Upstreams {
         Ok(self.lease(instance, Connection::Http1(connection), sleeps, false))
     }
 
-    async fn dial_http2(
+    async fn connect_http2(
         &self,
         instance: &Arc<Instance>,
         address: SocketAddr,
+        max_connections: u32,
     ) -> std::io::Result<Lease> {
-        let (sleeps, open) = (instance.pause_count(), instance.connection());
-        let stream = VectoredTcp(dial(address).await?);
-        let connection = Http2Conn::new(stream, address, open).await?;
-        self.conns
-            .share(instance.serial(), connection.clone(), sleeps);
-        Ok(self.lease(instance, Connection::Http2(connection), sleeps, false))
+        let shared = self.conns.shared(instance.serial());
+        let turn = shared.turn(instance.pause_count()).await;
+        let mut dial = || {
+            self.make_room(instance, max_connections);
+            // A task of its own, so that the request takes a stream that becomes free meanwhile.
+            tokio::task::spawn_local(dial_http2(shared.clone(), instance.clone(), address));
+        };
+        let stream = poll_fn(|cx| turn.poll_stream(instance.pause_count(), &mut dial, cx)).await?;
+        Ok(self.lease_stream(instance, stream, instance.pause_count()))
     }
 
     /// Drops an instance's idle connections whenever it is paused, and all when it retires. Starts
@@ -233,6 +251,16 @@ impl Upstreams {
     pub(crate) fn tick(&self) {
         self.conns.tick();
     }
+}
+
+async fn dial_http2(shared: Rc<SharedConns>, instance: Arc<Instance>, address: SocketAddr) {
+    let (sleeps, open) = (instance.pause_count(), instance.connection());
+    let made = async {
+        let stream = VectoredTcp(dial(address).await?);
+        Http2Conn::new(stream, address, open, shared.waker()).await
+    };
+    let made = made.await;
+    shared.dialled(made, sleeps, instance.pause_count());
 }
 
 async fn dial(address: SocketAddr) -> std::io::Result<TcpStream> {

@@ -69,13 +69,14 @@ impl ProxyContext {
     }
 }
 
-/// A response whose deadline the worker enforces.
+/// A response that the worker watches, because nothing polls it while the client reads nothing.
 #[derive(Debug)]
 struct ResponseDeadline {
-    deadline: Instant,
+    /// The time at which the connection is cut; `None`: no such time.
+    deadline: Option<Instant>,
     client: Rc<ClientConn>,
     /// The start of the current wait for the client, since the worker began. `None`: the response
-    /// waits for its instance.
+    /// waits for its instance, or is one over HTTP/1, where a wait blocks the socket.
     client_wait: Option<Duration>,
 }
 
@@ -89,7 +90,7 @@ pub(super) struct Worker {
     pub(super) unrouted: RequestMetrics,
     pub(super) rng: RefCell<SmallRng>,
     clients: RefCell<Slab<Rc<ClientConn>>>,
-    /// Responses over HTTP/2, which nothing polls while the client reads nothing.
+    /// Responses over HTTP/2, and those with a limit of the whole.
     deadlines: RefCell<Slab<ResponseDeadline>>,
     log_buffer: RefCell<Option<AccessLogBuffer>>,
     spans: RefCell<Option<SpanBuffer>>,
@@ -145,20 +146,26 @@ impl Worker {
         }
     }
 
-    /// Enforces the deadline of a response until [`Self::remove_deadline`]. The client is also cut
-    /// if it reads nothing for the write timeout: an HTTP/2 client can do so by keeping its window
-    /// shut, without a blocked write (CVE-2019-9517).
-    pub(super) fn add_deadline(&self, deadline: Instant, client: &Rc<ClientConn>) -> usize {
+    /// The time of the last tick. Costs no reading of a clock.
+    pub(super) fn last_tick(&self) -> Instant {
+        self.began + self.now.get()
+    }
+
+    /// Enforces the limit of a whole response until [`Self::remove_deadline`]. An HTTP/2 client is
+    /// also cut if it reads nothing for the write timeout: it can do so by keeping its window shut,
+    /// without a blocked write (CVE-2019-9517).
+    pub(super) fn add_deadline(&self, total: Option<Instant>, client: &Rc<ClientConn>) -> usize {
         self.deadlines.borrow_mut().insert(ResponseDeadline {
-            deadline: deadline + DEADLINE_GRACE,
+            deadline: total.map(|total| total + DEADLINE_GRACE),
             client: client.clone(),
-            client_wait: Some(self.now.get()),
+            client_wait: client.is_http2().then(|| self.now.get()),
         })
     }
 
     pub(super) fn set_waiting_for_client(&self, key: usize, waits: bool) {
         if let Some(response) = self.deadlines.borrow_mut().get_mut(key) {
-            response.client_wait = waits.then(|| self.now.get());
+            let is_watched = waits && response.client.is_http2();
+            response.client_wait = is_watched.then(|| self.now.get());
         }
     }
 
@@ -213,7 +220,8 @@ impl Worker {
                 .client_wait
                 .is_some_and(|since| elapsed.saturating_sub(since) >= limit);
             let client = &response.client;
-            if (is_stuck || response.deadline <= now) && client.closed().is_none() {
+            let is_late = response.deadline.is_some_and(|deadline| deadline <= now);
+            if (is_stuck || is_late) && client.closed().is_none() {
                 self.stats.closed(CloseReason::SlowReader.label());
                 client.close(CloseReason::SlowReader);
             }

@@ -17,8 +17,10 @@ pub struct Settings {
     pub pause_after: Option<Duration>,
     /// Maximum time that a request waits for an instance.
     pub cold_start_timeout: Duration,
-    /// Maximum time to the end of the response; tunnels are exempt.
+    /// Maximum time to the head of the response, and then without a byte; tunnels are exempt.
     pub request_timeout: Duration,
+    /// Maximum time to the end of the response; `None`: no limit. Tunnels are exempt.
+    pub total_timeout: Option<Duration>,
     /// Maximum requests waiting for an instance, per version and node.
     pub queue_limit: u32,
     /// Source of the affinity key.
@@ -40,6 +42,7 @@ impl Default for Settings {
             pause_after: None,
             cold_start_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(300),
+            total_timeout: None,
             queue_limit: 1000,
             affinity: Affinity::None,
             version_header: false,

@@ -62,7 +62,7 @@ fn settings_lines(settings: &pb::ServiceSettings) -> String {
             pb::affinity::Kind::Header => format!("header:{}", text::clean(&affinity.header)),
             pb::affinity::Kind::None | pb::affinity::Kind::Unspecified => "none".to_owned(),
         });
-    let pause_after = match &settings.pause_after {
+    let or_off = |value: Option<&prost_types::Duration>| match value {
         Some(after) => time(Some(after)),
         None => "off".to_owned(),
     };
@@ -71,12 +71,13 @@ fn settings_lines(settings: &pb::ServiceSettings) -> String {
         .line("max-instances", number(settings.max_instances))
         .line("concurrency", number(settings.concurrency))
         .line("idle-timeout", time(settings.idle_timeout.as_ref()))
-        .line("pause-after", pause_after)
+        .line("pause-after", or_off(settings.pause_after.as_ref()))
         .line(
             "cold-start-timeout",
             time(settings.cold_start_timeout.as_ref()),
         )
         .line("request-timeout", time(settings.request_timeout.as_ref()))
+        .line("total-timeout", or_off(settings.total_timeout.as_ref()))
         .line("queue-limit", number(settings.queue_limit))
         .line("affinity", affinity)
         .line("version-header", flag(settings.version_header))

@@ -28,11 +28,13 @@ pub enum SettingsField {
     VersionHeader,
     /// `server_timing`
     ServerTiming,
+    /// `total_timeout`
+    TotalTimeout,
 }
 
 impl SettingsField {
     /// All fields.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::MinInstances,
         Self::MaxInstances,
         Self::Concurrency,
@@ -44,6 +46,7 @@ impl SettingsField {
         Self::Affinity,
         Self::VersionHeader,
         Self::ServerTiming,
+        Self::TotalTimeout,
     ];
 
     /// The name in the `.proto` file and in field masks.
@@ -61,6 +64,7 @@ impl SettingsField {
             Self::Affinity => "affinity",
             Self::VersionHeader => "version_header",
             Self::ServerTiming => "server_timing",
+            Self::TotalTimeout => "total_timeout",
         }
     }
 
@@ -110,6 +114,7 @@ pub struct SettingsInput {
     pub affinity: Option<AffinityInput>,
     pub version_header: Option<bool>,
     pub server_timing: Option<bool>,
+    pub total_timeout: Option<Duration>,
 }
 
 impl SettingsInput {
@@ -130,6 +135,7 @@ impl SettingsInput {
                 SettingsField::Affinity => self.affinity.is_some(),
                 SettingsField::VersionHeader => self.version_header.is_some(),
                 SettingsField::ServerTiming => self.server_timing.is_some(),
+                SettingsField::TotalTimeout => self.total_timeout.is_some(),
             })
             .collect()
     }

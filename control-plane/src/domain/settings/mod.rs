@@ -41,6 +41,7 @@ pub struct Settings {
     affinity: Affinity,
     version_header: bool,
     server_timing: bool,
+    total_timeout: Option<Duration>,
 }
 
 impl Default for Settings {
@@ -57,6 +58,7 @@ impl Default for Settings {
             affinity: Affinity::None,
             version_header: false,
             server_timing: false,
+            total_timeout: None,
         }
     }
 }
@@ -103,6 +105,7 @@ impl Settings {
                 SettingsField::Affinity => next.affinity = from.affinity.clone(),
                 SettingsField::VersionHeader => next.version_header = from.version_header,
                 SettingsField::ServerTiming => next.server_timing = from.server_timing,
+                SettingsField::TotalTimeout => next.total_timeout = from.total_timeout,
             }
         }
         next.cross_check(field)?;
@@ -168,10 +171,16 @@ impl Settings {
         self.cold_start_timeout
     }
 
-    /// Maximum time from a request to the end of its response.
+    /// Maximum time from a request to the head of its response, and then without a byte.
     #[must_use]
     pub fn request_timeout(&self) -> Duration {
         self.request_timeout
+    }
+
+    /// Maximum time from a request to the end of its response; `None`: no limit.
+    #[must_use]
+    pub fn total_timeout(&self) -> Option<Duration> {
+        self.total_timeout
     }
 
     /// Maximum number of queued requests per version and node.
@@ -239,6 +248,7 @@ mod tests {
             cold_start_timeout: Some(TEN_MINUTES + SECOND),
             request_timeout: Some(DAY + SECOND),
             queue_limit: Some(100_001),
+            total_timeout: Some(Duration::from_millis(999)),
             affinity: Some(AffinityInput {
                 kind: AffinityKind::Header,
                 header: "not a header".to_owned(),
@@ -246,7 +256,7 @@ mod tests {
             ..SettingsInput::default()
         })
         .unwrap_err();
-        assert_eq!(error.violations().len(), 9, "{error}");
+        assert_eq!(error.violations().len(), 10, "{error}");
         assert!(fields(&error).contains(&"service.settings.affinity.header"));
     }
 
@@ -289,6 +299,29 @@ mod tests {
         let after = before.patched(AT, &patch).unwrap();
         assert_eq!(after.concurrency(), 80);
         assert_eq!(after.queue_limit(), 7);
+    }
+
+    #[test]
+    fn the_total_timeout_is_off_until_it_is_set_and_cleared_by_name() {
+        assert_eq!(
+            read(SettingsInput::default()).unwrap().total_timeout(),
+            None
+        );
+        // Shorter than `request_timeout`, which is 300 s.
+        let set = read(SettingsInput {
+            total_timeout: Some(SECOND),
+            ..SettingsInput::default()
+        })
+        .unwrap();
+        assert_eq!(set.total_timeout(), Some(SECOND));
+        let patch = |field| {
+            let (fields, given) = (BTreeSet::from([field]), SettingsInput::default());
+            SettingsPatch::new(AT, fields, given, &mut Violations::new()).unwrap()
+        };
+        let kept = set.patched(AT, &patch(SettingsField::RequestTimeout));
+        assert_eq!(kept.unwrap().total_timeout(), Some(SECOND));
+        let cleared = set.patched(AT, &patch(SettingsField::TotalTimeout));
+        assert_eq!(cleared.unwrap().total_timeout(), None);
     }
 
     #[test]

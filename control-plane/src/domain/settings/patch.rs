@@ -90,6 +90,11 @@ impl SettingsPatch {
                 SettingsField::ServerTiming => {
                     out.server_timing = input.server_timing.unwrap_or(false);
                 }
+                SettingsField::TotalTimeout => {
+                    let mut total = Duration::ZERO;
+                    check.range(named, input.total_timeout, SECOND..=DAY, &mut total);
+                    out.total_timeout = input.total_timeout.map(|_| total);
+                }
             }
         }
         (violations.len() == before).then_some(Self {

@@ -18,6 +18,7 @@ pub(crate) fn settings(settings: &Settings) -> pb::ServiceSettings {
         affinity: Some(affinity(settings.affinity())),
         version_header: Some(settings.version_header()),
         server_timing: Some(settings.server_timing()),
+        total_timeout: settings.total_timeout().map(duration),
     }
 }
 
@@ -49,6 +50,7 @@ pub(super) fn read_settings(
         pause_after: duration("pause_after", settings.pause_after),
         cold_start_timeout: duration("cold_start_timeout", settings.cold_start_timeout),
         request_timeout: duration("request_timeout", settings.request_timeout),
+        total_timeout: duration("total_timeout", settings.total_timeout),
         queue_limit: settings.queue_limit,
         affinity: settings
             .affinity

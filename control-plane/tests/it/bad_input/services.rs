@@ -114,6 +114,7 @@ fn bad_services() -> Vec<(pb::Service, String)> {
         setting("pause_after", |s| s.pause_after = span(120)),
         setting("cold_start_timeout", |s| s.cold_start_timeout = span(601)),
         setting("request_timeout", |s| s.request_timeout = span(i64::MAX)),
+        setting("total_timeout", |s| s.total_timeout = span(i64::MAX)),
         setting("queue_limit", |s| s.queue_limit = Some(100_001)),
         setting("affinity.kind", |s| s.affinity = affinity(9)),
         setting("affinity.header", |s| s.affinity = affinity(3)),

@@ -57,6 +57,7 @@ fn every_field_arrives() {
         }),
         version_header: Some(true),
         server_timing: Some(true),
+        total_timeout: seconds(7),
     });
     wire.versions[1].image_digest = "sha256:ab".into();
     wire.versions[1].verify = Some(pb::VerifyOrder {
@@ -113,6 +114,7 @@ fn every_field_arrives() {
             affinity: Affinity::Header(http::HeaderName::from_static("x-user")),
             version_header: true,
             server_timing: true,
+            total_timeout: Some(Duration::from_secs(7)),
         }
     );
     assert_eq!((route.percent(1), route.percent(7)), (99, 1));

@@ -6,7 +6,7 @@
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -161,6 +161,7 @@ impl HttpBody for RequestBody {
                 if let Some(data) = frame.data_ref() {
                     this.context.add_request_bytes(data.len() as u64);
                 }
+                this.context.note_byte();
                 this.check_end();
             }
             Some(Err(_)) => this.context.set_body_broken(),
@@ -207,7 +208,8 @@ struct UpstreamBody {
     /// The connection; `None` once the body has ended.
     lease: Option<Lease>,
     context: Rc<RequestContext>,
-    deadline: Instant,
+    /// It waits for the instance.
+    is_silent: bool,
     /// Made at the first wait, because most bodies never wait.
     timer: Option<Pin<Box<Sleep>>>,
     /// The body failed, and the client's connection is cut behind the bytes so far.
@@ -238,18 +240,13 @@ impl ResponseBody {
         }
     }
 
-    /// The body of an instance's response, which must end by `deadline`.
-    pub(crate) fn upstream(
-        inner: Incoming,
-        lease: Lease,
-        context: Rc<RequestContext>,
-        deadline: Instant,
-    ) -> Self {
+    /// The body of an instance's response.
+    pub(crate) fn upstream(inner: Incoming, lease: Lease, context: Rc<RequestContext>) -> Self {
         let mut body = UpstreamBody {
             inner,
             lease: Some(lease),
             context,
-            deadline,
+            is_silent: false,
             timer: None,
             is_cut: false,
             budget: FrameBudget::default(),
@@ -301,14 +298,17 @@ impl UpstreamBody {
         let Poll::Ready(frame) = polled else {
             self.budget = FrameBudget::default();
             self.context.set_waiting_for_client(false);
-            let deadline = self.deadline.into();
-            let timer = self
-                .timer
-                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-            ready!(timer.as_mut().poll(cx));
-            self.context.cut(&super::error::Error::Late);
-            return Poll::Ready(Some(Err(Error::Deadline)));
+            if !self.is_silent {
+                self.is_silent = true;
+                self.context.note_byte();
+            }
+            ready!(self.poll_deadline(cx));
+            return Poll::Ready(Some(Err(self.late())));
         };
+        self.is_silent = false;
+        if self.context.is_over() {
+            return Poll::Ready(Some(Err(self.late())));
+        }
         self.context.set_waiting_for_client(true);
         let frame = frame.map(|frame| frame.map(filter_trailers));
         match &frame {
@@ -327,6 +327,29 @@ impl UpstreamBody {
             }
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Error::Upstream)))
+    }
+}
+
+impl UpstreamBody {
+    fn late(&self) -> Error {
+        self.context.cut(&super::error::Error::Late);
+        Error::Deadline
+    }
+
+    /// Ready once the request is late. Bytes only move the deadline, and the timer follows when it
+    /// fires.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let deadline = self.context.deadline().into();
+            let timer = self
+                .timer
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+            ready!(timer.as_mut().poll(cx));
+            if deadline <= timer.deadline() {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(deadline);
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use tracing::{Span, warn};
 
+use super::deadline::Deadline;
 use super::error::Error;
 use super::headers;
 use crate::instance::Instance;
@@ -23,6 +24,7 @@ use crate::proxy::log::access::{AccessRecord, LoggedRequest};
 use crate::proxy::wire::malformation::Malformation;
 use crate::proxy::worker::Worker;
 use crate::proxy::worker::targets::{RequestMetrics, VersionTarget};
+use crate::route::Settings;
 
 /// The status that nginx logs for a client that left before the response.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
@@ -77,6 +79,8 @@ pub(crate) struct RequestContext {
     worker: Rc<Worker>,
     client: Rc<ClientConn>,
     began: Instant,
+    /// The time limits. `None` until it is routed.
+    deadline: Cell<Option<Deadline>>,
     /// The request id.
     id: HeaderValue,
     interim: InterimPath,
@@ -118,6 +122,7 @@ impl RequestContext {
             worker,
             client,
             began: Instant::now(),
+            deadline: Cell::new(None),
             id,
             interim,
             logged,
@@ -157,6 +162,35 @@ impl RequestContext {
 
     pub(crate) fn began(&self) -> Instant {
         self.began
+    }
+
+    pub(crate) fn set_limits(&self, settings: &Settings) {
+        self.deadline.set(Some(Deadline::new(self.began, settings)));
+    }
+
+    /// The time at which the request is late, if no byte passes before.
+    pub(crate) fn deadline(&self) -> Instant {
+        let deadline = self.deadline.get();
+        deadline.map_or(self.began, |deadline| deadline.at())
+    }
+
+    /// A byte of either body passes, or the response starts to wait for its instance.
+    pub(crate) fn note_byte(&self) {
+        if let Some(mut deadline) = self.deadline.get() {
+            deadline.note_byte(self.worker.last_tick());
+            self.deadline.set(Some(deadline));
+        }
+    }
+
+    /// The limit of the whole; `None`: no limit.
+    fn total_deadline(&self) -> Option<Instant> {
+        self.deadline.get().and_then(|deadline| deadline.total())
+    }
+
+    /// Whether the limit of the whole had passed at the worker's last tick.
+    pub(crate) fn is_over(&self) -> bool {
+        let total = self.total_deadline();
+        total.is_some_and(|total| total <= self.worker.last_tick())
     }
 
     pub(crate) fn id(&self) -> &HeaderValue {
@@ -303,10 +337,14 @@ impl RequestContext {
         );
     }
 
-    /// Has the worker cut the connection if the response is incomplete after `deadline`.
-    pub(crate) fn set_deadline(&self, deadline: Instant) {
-        let key = self.worker.add_deadline(deadline, &self.client);
-        self.deadline_key.set(Some(key));
+    /// Has the worker cut the connection if the response is incomplete after the limit of the
+    /// whole, or, over HTTP/2, if the client reads nothing.
+    pub(crate) fn watch_response(&self) {
+        let total = self.total_deadline();
+        if total.is_some() || self.client.is_http2() {
+            let key = self.worker.add_deadline(total, &self.client);
+            self.deadline_key.set(Some(key));
+        }
     }
 
     pub(crate) fn set_waiting_for_client(&self, waits: bool) {

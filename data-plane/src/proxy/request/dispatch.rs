@@ -33,22 +33,24 @@ const CONNECT_RETRY: [Duration; 4] = [
 
 /// Connects to the admitted instance, or to another if it accepts no connection. The wait for a
 /// permit of the other one ends at the same deadline as the first wait.
+///
+/// # Errors
+/// [`Error::Late`] if its connections have room for no further request until the deadline.
 pub(crate) async fn connect(
     worker: &Worker,
     context: &RequestContext,
     routed: &Routed,
     protocol: UpstreamProtocol,
-    deadline: Instant,
 ) -> Result<Lease, Error> {
-    let until = deadline.min(context.began() + routed.route.settings.cold_start_timeout);
+    let cold_start = context.began() + routed.route.settings.cold_start_timeout;
     let mut pauses = CONNECT_RETRY.iter();
     loop {
         let instance = context.instance().ok_or(Error::Unreachable)?;
         if let Some(lease) = worker.upstreams.take_open(&instance, protocol) {
             return Ok(lease);
         }
-        let dialled = Box::pin(dial(worker, context, &instance, protocol, false)).await;
-        let error = match dialled {
+        let dialling = Box::pin(dial(worker, context, &instance, protocol, false));
+        let error = match or_late(context, dialling).await? {
             Ok(lease) => return Ok(lease),
             Err(error) => error,
         };
@@ -59,8 +61,26 @@ pub(crate) async fn connect(
         context.release_permit();
         let pause = pauses.next().ok_or(Error::Unreachable)?;
         tokio::time::sleep(*pause).await;
+        let until = cold_start.min(context.deadline());
         let guard = routed.target.pool.admit(until, routed.client).await?;
         context.set_permit(guard);
+    }
+}
+
+/// Waits for `future` until the request is late, for which the instance is at fault.
+async fn or_late<F: Future>(context: &RequestContext, future: F) -> Result<F::Output, Error> {
+    let mut future = pin!(future);
+    // Each turn but the last one needs a byte that passed meanwhile.
+    loop {
+        let deadline = context.deadline();
+        match tokio::time::timeout_at(deadline.into(), future.as_mut()).await {
+            Ok(output) => return Ok(output),
+            Err(_) if context.deadline() > deadline => {}
+            Err(_) => {
+                context.with_guard(Guard::failed);
+                return Err(Error::Late);
+            }
+        }
     }
 }
 
@@ -98,7 +118,6 @@ pub(crate) async fn dispatch(
     mut lease: Lease,
     mut request: Box<Request<RequestBody>>,
     protocol: UpstreamProtocol,
-    deadline: Instant,
 ) -> Result<(Response<Incoming>, Lease), Error> {
     let mut has_repeated = false;
     loop {
@@ -119,7 +138,7 @@ pub(crate) async fn dispatch(
                 }
                 sending.await
             };
-            tokio::time::timeout_at(deadline.into(), waiting).await
+            or_late(context, waiting).await
         };
         let failed = match sent {
             Ok(Ok(response)) => {
@@ -133,9 +152,9 @@ pub(crate) async fn dispatch(
                 return Ok((response, lease));
             }
             Ok(Err(failed)) => failed,
-            Err(_) => {
-                wait.finish(Guard::failed);
-                return Err(Error::Late);
+            Err(late) => {
+                wait.finish(|_| {});
+                return Err(late);
             }
         };
         context.span().in_scope(
@@ -177,9 +196,11 @@ pub(crate) async fn dispatch(
         };
         lease = match open {
             Some(lease) => lease,
-            None => Box::pin(dial(worker, context, &instance, protocol, fresh))
-                .await
-                .map_err(|_| Error::Unreachable)?,
+            None => {
+                let dialling = Box::pin(dial(worker, context, &instance, protocol, fresh));
+                let dialled = or_late(context, dialling).await?;
+                dialled.map_err(|_| Error::Unreachable)?
+            }
         };
     }
 }

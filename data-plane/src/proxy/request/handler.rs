@@ -1,7 +1,6 @@
 //! Handles one request: a local response, or route, admit and forward.
 
 use std::rc::Rc;
-use std::time::Instant;
 
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -209,7 +208,6 @@ async fn forward(
     grpc: bool,
 ) -> Result<Response<ResponseBody>, Error> {
     let routed = route_and_admit(worker, &request, context).await?;
-    let deadline = context.began() + routed.route.settings.request_timeout;
     let protocol = match routed.target.protocol() {
         Protocol::Auto if grpc => UpstreamProtocol::H2c,
         Protocol::Auto | Protocol::Http1 => UpstreamProtocol::Http1,
@@ -226,11 +224,11 @@ async fn forward(
         client: (!is_extended).then(|| hyper::upgrade::on(&mut *request)),
         expected: None,
     });
-    let lease = connect(worker, context, &routed, protocol, deadline).await?;
+    let lease = connect(worker, context, &routed, protocol).await?;
     let extended = pending.as_mut().filter(|_| is_extended);
     let request = upstream_request(context, *request, protocol, upgrade, extended, !grpc);
-    let (response, lease) = dispatch(worker, context, lease, request, protocol, deadline).await?;
-    client_response(worker, response, lease, context, pending, &routed, deadline)
+    let (response, lease) = dispatch(worker, context, lease, request, protocol).await?;
+    client_response(worker, response, lease, context, pending, &routed)
 }
 
 /// The request for the instance. `extended`: the upgrade that an HTTP/2 stream asks for.
@@ -347,7 +345,6 @@ fn client_response(
     context: &Rc<RequestContext>,
     upgrade: Option<PendingUpgrade>,
     routed: &Routed,
-    deadline: Instant,
 ) -> Result<Response<ResponseBody>, Error> {
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     // RFC 9110 section 15.2.2.
@@ -395,11 +392,12 @@ fn client_response(
         head.headers.append("server-timing", timing);
     }
     let body = match tunnel_or_lease {
+        // A switch that no client asked for violates the protocol.
         Ok(tunnel) => start_tunnel(worker, upgrade.ok_or(Error::UpgradeFailed)?, tunnel),
-        Err(lease) => ResponseBody::upstream(incoming, lease, context.clone(), deadline),
+        Err(lease) => ResponseBody::upstream(incoming, lease, context.clone()),
     };
-    if context.client().is_http2() && !body.is_end_stream() {
-        context.set_deadline(deadline);
+    if !body.is_end_stream() {
+        context.watch_response();
     }
     Ok(Response::from_parts(head, body))
 }

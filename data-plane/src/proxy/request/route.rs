@@ -71,7 +71,9 @@ pub(crate) async fn route_and_admit<B>(
     loop {
         let (route, target) = select_version(worker, request, context, &mut new_key)?;
         context.set_target(&target);
-        let deadline = context.began() + route.settings.cold_start_timeout;
+        context.set_limits(&route.settings);
+        let cold_start = context.began() + route.settings.cold_start_timeout;
+        let deadline = cold_start.min(context.deadline());
         match target.pool.admit(deadline, client).await {
             Ok(guard) => {
                 if let Some(waited) = guard.waited() {

@@ -1,4 +1,4 @@
-//! HTTP/2 connections to instances, each shared by all requests of a worker.
+//! HTTP/2 connections to instances, shared by the requests of a worker.
 //!
 //! The task of a request writes its head and the available part of its body into the stream; only
 //! the rest of a body gets a task of its own. The task of the connection moves frames. hyper adds a
@@ -8,9 +8,11 @@
 //! No PING checks whether an instance is alive: the engine reports its exit, requests have
 //! deadlines, and gRPC servers close the connection of a client that pings while it is idle.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -26,6 +28,8 @@ use tracing::debug;
 use super::http1::InterimBudget;
 use super::request_body::UploadBody;
 use super::send_error::{Repeatable, SendError, is_idempotent};
+use super::shared_conns::HeadWaker;
+use super::stream_placement::StreamLoad;
 use crate::proxy::wire::h1_error;
 use crate::proxy::wire::h1_head::normalize_length;
 use crate::proxy::wire::h2::{CONNECTION_WINDOW, Error, SEND_BUFFER, STREAM_WINDOW};
@@ -38,18 +42,39 @@ use crate::proxy::wire::write_coalescer::WriteCoalescer;
 /// Limit of a response head in bytes.
 const MAX_HEAD: u32 = 64 * 1024;
 
-/// A connection. Clones share it; it closes with the last clone and the last stream.
-#[derive(Debug, Clone)]
+/// A connection. Dropped, it closes with its last stream.
+#[derive(Debug)]
 pub(super) struct Http2Conn {
     sender: SendRequest<Bytes>,
+    counters: Rc<StreamCounters>,
+}
+
+/// One stream of a connection.
+#[derive(Debug)]
+pub(super) struct Http2Stream {
+    sender: SendRequest<Bytes>,
+    counters: Rc<StreamCounters>,
+    /// The connection had a stream before.
+    pub(super) reused: bool,
+}
+
+#[derive(Debug)]
+struct StreamCounters {
+    streams: Cell<usize>,
+    /// The limit that the peer has set; 0 until its settings have arrived.
+    limit: Cell<usize>,
+    was_used: Cell<bool>,
+    head: Rc<HeadWaker>,
 }
 
 impl Http2Conn {
-    /// `open`: counts the connection while it is open.
+    /// `open`: counts the connection while it is open. `head`: woken when a stream may have become
+    /// free.
     pub(super) async fn new(
         stream: VectoredTcp<TcpStream>,
         address: SocketAddr,
         open: TaskTrackerToken,
+        head: Rc<HeadWaker>,
     ) -> io::Result<Self> {
         let coalescer = WriteCoalescer::new(stream);
         let mut builder = Builder::new();
@@ -58,20 +83,54 @@ impl Http2Conn {
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buffer_size(SEND_BUFFER)
-            .max_header_list_size(MAX_HEAD);
+            .max_header_list_size(MAX_HEAD)
+            // Streams beyond a limit that is still on its way would be refused.
+            .initial_max_send_streams(0);
         let handshake = builder.handshake(coalescer.clone()).await;
         let (sender, mut connection) = handshake.map_err(io::Error::other)?;
+        let counters = Rc::new(StreamCounters {
+            streams: Cell::new(0),
+            limit: Cell::new(0),
+            was_used: Cell::new(false),
+            head,
+        });
+        let shared = counters.clone();
         tokio::task::spawn_local(async move {
             let ended = poll_fn(|cx| {
                 let turn = connection.poll_unpin(cx);
+                shared.limit.set(connection.max_concurrent_send_streams());
+                shared.head.wake();
                 coalescer.end_turn(cx, turn.map_err(Error::from), |error| Err(error.into()))
             });
             if let Err(error) = ended.await {
                 debug!(%address, %error, "connection to an instance ended with an error");
             }
-            drop(open);
+            drop((connection, open));
+            shared.head.wake();
         });
-        Ok(Self { sender })
+        Ok(Self { sender, counters })
+    }
+
+    pub(super) fn load(&self) -> StreamLoad {
+        StreamLoad {
+            streams: self.counters.streams.get(),
+            limit: self.counters.limit.get(),
+        }
+    }
+
+    /// Whether it had a stream.
+    pub(super) fn was_used(&self) -> bool {
+        self.counters.was_used.get()
+    }
+
+    pub(super) fn open_stream(&self) -> Http2Stream {
+        let counters = self.counters.clone();
+        counters.streams.set(counters.streams.get() + 1);
+        Http2Stream {
+            sender: self.sender.clone(),
+            reused: counters.was_used.replace(true),
+            counters,
+        }
     }
 
     /// The connection takes no more requests: it is broken, has received GOAWAY, or has used up its
@@ -80,7 +139,9 @@ impl Http2Conn {
         let mut cx = Context::from_waker(Waker::noop());
         matches!(self.sender.poll_ready(&mut cx), Poll::Ready(Err(_)))
     }
+}
 
+impl Http2Stream {
     pub(super) async fn send<B: UploadBody>(
         &mut self,
         request: Box<Request<B>>,
@@ -94,13 +155,16 @@ impl Http2Conn {
         };
         received.map_err(|error| SendError {
             request: repeated
-                .filter(|_| is_unanswered(&error))
+                .filter(|request| match is_refused(&error) {
+                    true => true,
+                    false => is_idempotent(request.method()) && is_unanswered(&error),
+                })
                 .map(|request| (request, Repeatable::Idempotent)),
             error,
         })
     }
 
-    /// Sends the request. Returns a copy if it can be sent again: it is idempotent and has no body.
+    /// Sends the request. Returns a copy if it has no body.
     fn begin<B: UploadBody>(
         &mut self,
         request: Request<B>,
@@ -109,12 +173,11 @@ impl Http2Conn {
         if !body.is_end_stream() {
             return (self.start(head, body), None);
         }
-        let copy = is_idempotent(&head.method).then(|| head.clone());
+        let copy = Box::new(Request::from_parts(head.clone(), body));
         let sent = self
             .sender
             .send_request(Request::from_parts(head, ()), true);
-        let copy = copy.map(|head| Box::new(Request::from_parts(head, body)));
-        (sent.map(|(response, _)| response), copy)
+        (sent.map(|(response, _)| response), Some(copy))
     }
 
     /// Sends the head and the available part of the body; spawns a task for the rest.
@@ -131,6 +194,14 @@ impl Http2Conn {
             }
         }
         Ok(response)
+    }
+}
+
+impl Drop for Http2Stream {
+    fn drop(&mut self) {
+        let streams = &self.counters.streams;
+        streams.set(streams.get().saturating_sub(1));
+        self.counters.head.wake();
     }
 }
 
@@ -161,15 +232,19 @@ async fn receive(
     Ok(Response::from_parts(head, body))
 }
 
-/// Whether the connection ended without an answer, or the instance refused to process the request
-/// (RFC 9113 section 8.7).
+/// Whether the connection ended without an answer.
 fn is_unanswered(error: &incoming::Error) -> bool {
     let incoming::Error::Http2(error) = error else {
         return false;
     };
     // A violation that `h2` found is an answer.
-    let is_refused = error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM);
-    error.is_io() || is_refused && !error.is_library()
+    error.is_io() || error.is_go_away() && !error.is_library()
+}
+
+/// Whether the instance has not processed the request (RFC 9113 section 8.7).
+fn is_refused(error: &incoming::Error) -> bool {
+    let refused = Some(Reason::REFUSED_STREAM);
+    matches!(error, incoming::Error::Http2(error) if error.reason() == refused)
 }
 
 async fn send_rest<B: UploadBody>(mut pump: H2Pump<B>) {

@@ -10,7 +10,7 @@ use http::{Request, Response};
 use http_body::{Body as _, Frame};
 
 use super::http1::{Http1Conn, UpgradedConn};
-use super::http2::Http2Conn;
+use super::http2::Http2Stream;
 use super::open_conns::OpenConns;
 use super::request_body::UploadBody;
 use super::send_error::SendError;
@@ -20,7 +20,7 @@ use crate::proxy::wire::incoming::{self, Incoming};
 #[derive(Debug)]
 pub(super) enum Connection {
     Http1(Http1Conn),
-    Http2(Http2Conn),
+    Http2(Http2Stream),
 }
 
 /// A connection in use. [Released](Self::release), it serves the next request; dropped, it closes.

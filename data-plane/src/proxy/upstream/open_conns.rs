@@ -4,11 +4,11 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use nohash_hasher::IntMap;
-use tokio::sync::Mutex;
 
 use super::dial_limiter::DialLimiter;
 use super::http1::Http1Conn;
-use super::http2::Http2Conn;
+use super::http2::Http2Stream;
+use super::shared_conns::SharedConns;
 
 /// Ticks of the worker for which a connection stays idle: 1 to 1.5 s. Common servers keep theirs
 /// open longer (gunicorn 2 s, Node 5 s), so an instance seldom closes one just as a request is
@@ -25,9 +25,7 @@ pub(crate) struct OpenConns {
 struct InstanceConns {
     idle: Vec<IdleConn>,
     dial_limiter: DialLimiter<IdleConn>,
-    shared: Option<SharedConn>,
-    /// Held while the shared connection is made, so that concurrent requests make only one.
-    connecting: Rc<Mutex<()>>,
+    shared: Rc<SharedConns>,
 }
 
 #[derive(Debug)]
@@ -37,12 +35,6 @@ pub(super) struct IdleConn {
     since: u32,
     /// `Instance::pause_count` when it was made.
     pub(super) sleeps: u64,
-}
-
-#[derive(Debug)]
-struct SharedConn {
-    connection: Http2Conn,
-    sleeps: u64,
 }
 
 impl OpenConns {
@@ -60,17 +52,18 @@ impl OpenConns {
         self.by_instance.borrow_mut().remove(&serial);
     }
 
-    /// Closes the idle connections now, and the shared one with its last stream.
+    /// Closes the idle connections now, and the shared ones with their last streams.
     pub(super) fn close_all(&self, serial: u64) {
         if let Some(conns) = self.by_instance.borrow_mut().get_mut(&serial) {
             conns.idle.clear();
-            conns.shared = None;
+            conns.shared.close_all();
         }
     }
 
     pub(super) fn close_idle(&self, serial: u64) {
         if let Some(conns) = self.by_instance.borrow_mut().get_mut(&serial) {
             conns.idle.clear();
+            conns.shared.close_idle();
         }
     }
 
@@ -105,27 +98,14 @@ impl OpenConns {
         all.entry(serial).or_default().dial_limiter.clone()
     }
 
-    pub(super) fn connecting(&self, serial: u64) -> Rc<Mutex<()>> {
+    pub(super) fn shared(&self, serial: u64) -> Rc<SharedConns> {
         let mut all = self.by_instance.borrow_mut();
-        all.entry(serial).or_default().connecting.clone()
+        all.entry(serial).or_default().shared.clone()
     }
 
-    /// The shared connection, unless it is closed or from before a pause.
-    pub(super) fn shared(&self, serial: u64, sleeps: u64) -> Option<Http2Conn> {
-        let mut all = self.by_instance.borrow_mut();
-        let conns = all.get_mut(&serial)?;
-        let shared = conns.shared.as_mut()?;
-        if shared.sleeps != sleeps || shared.connection.is_closed() {
-            conns.shared = None;
-            return None;
-        }
-        Some(shared.connection.clone())
-    }
-
-    pub(super) fn share(&self, serial: u64, connection: Http2Conn, sleeps: u64) {
-        if let Some(conns) = self.by_instance.borrow_mut().get_mut(&serial) {
-            conns.shared = Some(SharedConn { connection, sleeps });
-        }
+    /// A stream of a shared connection, unless requests wait or none has room.
+    pub(super) fn take_stream(&self, serial: u64, sleeps: u64) -> Option<Http2Stream> {
+        self.by_instance.borrow().get(&serial)?.shared.take(sleeps)
     }
 
     /// Advances the tick and closes connections that have idled too long.
@@ -136,6 +116,7 @@ impl OpenConns {
             conns.idle.retain_mut(|idle| {
                 now.wrapping_sub(idle.since) < IDLE_TICKS && idle.connection.is_open()
             });
+            conns.shared.tick();
         }
     }
 }

@@ -18,7 +18,8 @@ pub(crate) struct SendError<B> {
 pub(crate) enum Repeatable {
     /// No byte of it was sent, and nothing was taken of its body.
     Unsent,
-    /// Its method is idempotent, nothing was taken of its body, and no byte was answered.
+    /// Its method is idempotent, or the instance refused it unprocessed; nothing was taken of its
+    /// body, and no byte was answered.
     Idempotent,
 }
 
