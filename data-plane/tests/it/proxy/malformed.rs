@@ -285,16 +285,16 @@ async fn the_same_to_an_http2_client() {
     stage.stop().await;
 }
 
-/// The frames with which an instance responds to its first stream.
-fn h2_answers() -> Vec<(&'static str, Vec<u8>)> {
+/// The frames of an instance: before its first stream, and in response to it.
+fn h2_answers() -> Vec<(&'static str, Vec<Vec<u8>>)> {
     let settings = frame(SETTINGS, 0, 0, &[]);
     let head =
         |fields: &[(&str, &str)]| frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(fields));
-    let frames = |more: Vec<u8>| [settings.clone(), more].concat();
+    let frames = |more: Vec<u8>| vec![settings.clone(), more];
     vec![
         (
             "another protocol",
-            b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(),
+            vec![b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()],
         ),
         ("no status", frames(head(&[("x", "1")]))),
         (
@@ -324,7 +324,11 @@ async fn rfc_9113_section_5_4_malformed_frames_are_a_protocol_error() {
         // Idempotent, yet it is answered and not repeated.
         let mut client = stage.client(get("/", "")).await;
         let mut instance = h2_instance(&mut stage).await;
-        instance.send(&answer).await;
+        for part in answer {
+            instance.send(&part).await;
+            // The request is sent once the settings are known.
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
         let head = client.head().await;
         assert!(head.starts_with("http/1.1 502"), "{name}: {head}");
         let status = value(&head, "proxy-status");
