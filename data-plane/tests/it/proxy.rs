@@ -13,6 +13,7 @@ mod interim;
 mod limits;
 mod log;
 mod long;
+mod stream_limits;
 mod streams;
 mod switch;
 mod tls;
