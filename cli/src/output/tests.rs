@@ -206,6 +206,7 @@ fn a_service_in_full() {
       pause-after:         off
       cold-start-timeout:  -
       request-timeout:     -
+      total-timeout:       off
       affinity:            header:x-user
     ");
     assert_snapshot!(table::table(pb::Service::COLUMNS, [service.row(&context())]), @r"

@@ -26,6 +26,7 @@ async fn a_service_from_create_to_delete() {
       pause-after:         off
       cold-start-timeout:  30s
       request-timeout:     5m
+      total-timeout:       off
       queue-limit:         1000
       affinity:            none
       version-header:      false
@@ -142,6 +143,7 @@ async fn an_update_changes_only_the_given_fields() {
       pause-after:         off
       cold-start-timeout:  30s
       request-timeout:     5m
+      total-timeout:       off
       queue-limit:         1000
       affinity:            none
       version-header:      false

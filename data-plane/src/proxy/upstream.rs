@@ -17,6 +17,7 @@
 //! The most recently used idle connection is taken first, so that the surplus of a burst expires.
 
 mod dial_limiter;
+mod head_waker;
 mod http1;
 mod http2;
 mod lease;

@@ -15,6 +15,7 @@ mod limits;
 mod log;
 mod long;
 mod malformed;
+mod stream_limits;
 mod streams;
 mod switch;
 mod tls;

@@ -25,10 +25,10 @@ use tokio::net::TcpStream;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::debug;
 
+use super::head_waker::HeadWaker;
 use super::http1::InterimBudget;
 use super::request_body::UploadBody;
 use super::send_error::{Repeatable, SendError, is_idempotent};
-use super::shared_conns::HeadWaker;
 use super::stream_placement::StreamLoad;
 use crate::proxy::wire::h1_error;
 use crate::proxy::wire::h1_head::normalize_length;

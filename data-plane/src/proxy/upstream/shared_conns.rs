@@ -8,10 +8,11 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use tokio::sync::{Mutex, MutexGuard};
 
+use super::head_waker::HeadWaker;
 use super::http2::{Http2Conn, Http2Stream};
 use super::stream_placement::{Placement, place};
 
@@ -19,18 +20,6 @@ use super::stream_placement::{Placement, place};
 const IDLE_TICKS: u32 = 3;
 /// Ticks without further attempts, after a surplus connection could not be opened.
 const RETRY_TICKS: u32 = 2;
-
-/// Wakes the head of the queue.
-#[derive(Debug, Default)]
-pub(super) struct HeadWaker(RefCell<Option<Waker>>);
-
-impl HeadWaker {
-    pub(super) fn wake(&self) {
-        if let Some(waker) = self.0.take() {
-            waker.wake();
-        }
-    }
-}
 
 #[derive(Debug, Default)]
 pub(super) struct SharedConns {
@@ -155,7 +144,7 @@ impl QueueTurn<'_> {
         cx: &Context<'_>,
     ) -> Poll<io::Result<Http2Stream>> {
         let shared = self.shared;
-        shared.head.0.replace(Some(cx.waker().clone()));
+        shared.head.set(cx);
         let mut conns = shared.conns.borrow_mut();
         let mut refused = None;
         conns.retain_mut(|conn| {
@@ -194,7 +183,7 @@ impl QueueTurn<'_> {
 
 impl Drop for QueueTurn<'_> {
     fn drop(&mut self) {
-        self.shared.head.0.take();
+        self.shared.head.clear();
     }
 }
 
