@@ -3,9 +3,11 @@
 //! Generated types stop at the edges: the control plane converts them in `grpc/convert/`, the
 //! data plane in `feed/decode.rs` and `feed/report.rs`, the CLI prints them.
 
+pub mod capability;
 pub mod codec;
 #[cfg(feature = "log")]
 pub mod duration;
+pub mod endpoint;
 pub mod log;
 pub mod signal;
 
