@@ -272,7 +272,15 @@ fn flag_of(field: &str) -> Option<String> {
         ("spec", "pids_limit") => "pids",
         ("spec", "read_only_root") => "read-only",
         ("spec", "pull_policy") => "pull",
+        ("spec", "no_init" | "cap_add" | "dns" | "egress") => {
+            return Some(format!("--{}", last.replace('_', "-")));
+        }
+        ("spec", "tmpfs_exec") => "tmpfs",
+        ("spec", "shm_bytes") => "shm-size",
+        ("spec", "ulimits") => "ulimit",
+        ("spec", "extra_hosts") => "add-host",
         ("http", "path") => "health-path",
+        ("http", "host") => "health-host",
         ("grpc", "service") => "health-grpc",
         ("readiness", "period") => "health-interval",
         ("readiness", "timeout") => "health-timeout",

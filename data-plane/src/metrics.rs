@@ -420,6 +420,7 @@ fn outcome(reason: FailureReason) -> &'static str {
         FailureReason::Engine => "engine",
         FailureReason::Exited => "exited",
         FailureReason::NotReady => "not_ready",
+        FailureReason::NotAllowed => "not_allowed",
     }
 }
 

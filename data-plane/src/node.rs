@@ -17,13 +17,14 @@ use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
 use crate::engine::oci_runtime;
+use crate::engine::policy::NodePolicy;
 use crate::feed::{self, Feed, FeedOptions, ReportSource};
 use crate::image::PullRecord;
 use crate::image::pruner::{Pruner, VersionImage, VersionImages};
 use crate::isolation::{self, Isolation};
 use crate::metrics::Metrics;
 use crate::options::Options;
-use crate::pool::{Node, Pools};
+use crate::pool::{self, Node, Pools};
 use crate::proxy::{self, Proxy, ProxyDependencies, Sockets};
 use crate::report::NodeReport;
 use crate::runtime::Runtime;
@@ -164,6 +165,12 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
         source,
     })?;
     let images = Arc::new(images);
+    let policy = NodePolicy {
+        capabilities: options.allow_capabilities.into_iter().collect(),
+        egress: options.allow_egress.into_iter().collect(),
+    };
+    let table = feed.load_full();
+    let kept = pool::kept_permits(&*runtime, feed.node_id(), &table, &policy, ENGINE_TIMEOUT);
     let isolation = isolation::Options {
         node: feed.node_id().to_owned(),
         proxy: std::iter::once(proxy_addr).chain(tls_addr).collect(),
@@ -173,6 +180,7 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
             .clone()
             .or_else(|| std::env::var("DOCKER_HOST").ok()),
         required: options.require_isolation,
+        permits: kept.await,
     };
     let isolation = Isolation::new(isolation, changed.clone());
     isolation.begin().await?;
@@ -184,6 +192,7 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
         runtime: options.runtime,
         isolation: isolation.clone(),
         sandboxes: options.sandboxes,
+        policy,
     };
     let pools = Pools::new(
         node,

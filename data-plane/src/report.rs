@@ -27,6 +27,10 @@ pub struct NodeReport {
     pub runtime: String,
     /// The isolation of containers; `None` until it is known.
     pub isolation: Option<isolation::Status>,
+    /// Capabilities that versions may add.
+    pub allowed_capabilities: Vec<String>,
+    /// Destinations on this node that versions may reach.
+    pub allowed_egress: Vec<String>,
 }
 
 /// The number of network sandboxes by state.
@@ -105,6 +109,8 @@ pub struct VersionReport {
     pub pull_progress: Option<String>,
     /// The outcome of the last verification.
     pub verify: Option<VerifyOutcome>,
+    /// The port of its containers; `None` until it is known.
+    pub port: Option<u16>,
 }
 
 /// The phases of a start. A phase that did not happen is `None`.
@@ -178,7 +184,7 @@ pub struct StartFailure {
 /// A kind of failed start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FailureReason {
-    /// The image is not on the node and cannot be pulled.
+    /// The image is not on the node and cannot be pulled, or does not tell the port.
     Image,
     /// The engine refused to create or start the container.
     Engine,
@@ -186,6 +192,8 @@ pub enum FailureReason {
     Exited,
     /// The container ran but did not become ready in time.
     NotReady,
+    /// The version asks for something that the node does not allow.
+    NotAllowed,
 }
 
 /// The outcome of a verification.

@@ -1,6 +1,8 @@
 //! The flags of a version: its image and its run configuration.
 
 mod container;
+mod env_file;
+mod options;
 mod probe;
 
 use std::path::PathBuf;
@@ -12,6 +14,7 @@ use pb::version_spec::{Protocol, PullPolicy};
 use crate::error::Error;
 use crate::parse;
 use container::ContainerArgs;
+use options::OptionArgs;
 use probe::ProbeArgs;
 
 /// The values of `--pull`.
@@ -43,16 +46,17 @@ pub(crate) struct SpecArgs {
     /// Image reference: hello:1 or registry.example/team/app@sha256:...
     #[arg(long, env = "CLESS_IMAGE", value_name = "REF")]
     pub(crate) image: String,
-    /// Port the container listens on, also passed as PORT [default: the image's EXPOSE, else 8080]
+    /// Port the container listens on, also passed as PORT [default: the image's single EXPOSE, 8080
+    /// without any]
     #[arg(long, env = "CLESS_PORT", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
     /// Environment variable; may be repeated
     #[arg(long, short, env = "CLESS_ENV", value_name = "NAME=VALUE", value_parser = parse::env)]
     #[arg(hide_env_values = true)]
     env: Vec<(String, String)>,
-    /// File of NAME=VALUE lines; blank lines and lines starting with # are ignored
+    /// File of NAME=VALUE lines as Docker reads it, or - for standard input; may be repeated
     #[arg(long, env = "CLESS_ENV_FILE", value_name = "FILE")]
-    env_file: Option<PathBuf>,
+    env_file: Vec<PathBuf>,
     /// Override the image's ENTRYPOINT, one word per flag; may be repeated
     #[arg(long, env = "CLESS_COMMAND", value_name = "WORD")]
     #[arg(allow_hyphen_values = true)]
@@ -70,6 +74,8 @@ pub(crate) struct SpecArgs {
     #[command(flatten)]
     container: ContainerArgs,
     #[command(flatten)]
+    options: OptionArgs,
+    #[command(flatten)]
     probe: ProbeArgs,
 }
 
@@ -80,16 +86,8 @@ impl SpecArgs {
     /// [`Error::Usage`] for an invalid file or flags that conflict.
     pub(crate) fn to_proto(&self) -> Result<pb::VersionSpec, Error> {
         let mut env = std::collections::BTreeMap::new();
-        if let Some(path) = &self.env_file {
-            let shown = path.display();
-            let text = std::fs::read_to_string(path).map_err(|error| Error::Usage {
-                message: format!("--env-file: {shown}: {error}"),
-                hint: None,
-            })?;
-            env.extend(env_lines(&text).map_err(|(line, error)| Error::Usage {
-                message: format!("--env-file: {shown}:{line}: {error}"),
-                hint: None,
-            })?);
+        for path in &self.env_file {
+            env.extend(env_file::read(path)?);
         }
         env.extend(self.env.iter().cloned());
         let pull_policy = match self.pull {
@@ -116,30 +114,7 @@ impl SpecArgs {
             ..Default::default()
         };
         self.container.apply(&mut spec)?;
+        self.options.apply(&mut spec);
         Ok(spec)
-    }
-}
-
-/// Parses an env file; an error carries the line number, from 1.
-fn env_lines(text: &str) -> Result<Vec<(String, String)>, (usize, parse::Error)> {
-    let lines = (1..).zip(text.lines());
-    let lines = lines.filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
-    lines
-        .map(|(number, line)| parse::env(line).map_err(|error| (number, error)))
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_env_file_skips_comments_and_reports_the_invalid_line() {
-        let pair = |k: &str, v: &str| (k.to_owned(), v.to_owned());
-        assert_eq!(
-            env_lines("# x\n\nA=1\nB=a b = c\n"),
-            Ok(vec![pair("A", "1"), pair("B", "a b = c")])
-        );
-        assert_eq!(env_lines("A=1\noops\n").map_err(|(line, _)| line), Err(2));
     }
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args};
+use cless_proto::endpoint::Endpoint;
 use cless_proto::log::{EnvFilter, Log, LogFormat};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -49,6 +50,23 @@ pub(crate) struct DevArgs {
     /// OCI runtime of the containers: runc, runsc, ... [default: the engine's]
     #[arg(long, env = "CLESS_RUNTIME", value_name = "NAME")]
     runtime: Option<String>,
+    /// Capabilities that versions may add, such as NET_RAW [default: none]
+    #[arg(
+        long,
+        env = "CLESS_ALLOW_CAPABILITIES",
+        value_name = "CAP",
+        value_delimiter = ','
+    )]
+    #[arg(value_parser = parse::capability)]
+    allow_capabilities: Vec<String>,
+    /// Destinations on this machine that versions may reach [default: none]
+    #[arg(
+        long,
+        env = "CLESS_ALLOW_EGRESS",
+        value_name = "HOST:PORT",
+        value_delimiter = ','
+    )]
+    allow_egress: Vec<Endpoint>,
     /// Directory of the state [default: $XDG_DATA_HOME/cless, else ~/.local/share/cless]
     #[arg(long, env = "CLESS_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -141,6 +159,8 @@ impl Planes {
             registry_config: args.registry_config.clone(),
             prune_images_after: args.prune_images_after,
             runtime: args.runtime.clone(),
+            allow_capabilities: args.allow_capabilities.clone(),
+            allow_egress: args.allow_egress.clone(),
             keep_containers: args.keep_containers,
             ..Default::default()
         })

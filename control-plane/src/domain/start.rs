@@ -18,7 +18,7 @@ const TEXT_MAX: usize = 2000;
 pub enum StartFailureReason {
     /// The node gave no reason.
     Unspecified,
-    /// The image is not on the node and cannot be pulled.
+    /// The image is not on the node and cannot be pulled, or does not tell the port.
     Image,
     /// The engine refused to create or start the container.
     Engine,
@@ -26,6 +26,8 @@ pub enum StartFailureReason {
     Exited,
     /// The container ran but did not become ready in time.
     NotReady,
+    /// The version asks for something that the node does not allow.
+    NotAllowed,
 }
 
 /// A failed start.

@@ -8,6 +8,7 @@ use tokio::sync::{OnceCell, watch};
 
 use super::availability::Availability;
 use super::oci_runtime::OciRuntime;
+use super::policy::NodePolicy;
 use super::start_limiter::StartLimiter;
 use crate::image::Puller;
 use crate::isolation::{self, Isolation};
@@ -28,6 +29,7 @@ pub(crate) struct EngineContext {
     pub(crate) puller: Puller,
     pub(crate) control_plane: watch::Sender<bool>,
     pub(crate) isolation: Isolation,
+    pub(crate) policy: NodePolicy,
     pub(crate) availability: watch::Sender<Availability>,
     /// The engine's message about its full disk; `None` once it creates a container again.
     pub(crate) disk_full: Mutex<Option<String>>,

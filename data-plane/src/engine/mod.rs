@@ -6,6 +6,7 @@
 //! - [`availability`]: whether the engine answers; pure.
 //! - [`start_limiter`]: the node's limit on concurrent starts, fair among services.
 //! - [`oci_runtime`]: the OCI runtime that containers run under.
+//! - [`policy`]: what the operator allows versions beyond the default; pure.
 //! - [`sandbox`]: network namespaces kept ready for new instances.
 
 pub mod availability;
@@ -13,5 +14,6 @@ pub(crate) mod confirmed_calls;
 pub(crate) mod context;
 pub(crate) mod error_class;
 pub mod oci_runtime;
+pub mod policy;
 pub(crate) mod sandbox;
 pub(crate) mod start_limiter;

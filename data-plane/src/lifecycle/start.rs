@@ -36,7 +36,7 @@ use crate::engine::sandbox::Sandboxes;
 use crate::engine::start_limiter::StartPermit;
 use crate::report::FailureReason;
 use crate::route::Version;
-use crate::runtime::{ContainerSpec, ContainerState, Error, label};
+use crate::runtime::{ContainerOptions, ContainerSpec, ContainerState, Error, NetworkNames, label};
 use outcome::{Launched, PendingStart, StartAbort};
 
 /// Interval at which a starting container is inspected, in case the event of its death was lost.
@@ -157,10 +157,14 @@ impl Start {
         began: Instant,
         phases: &mut Phases,
     ) -> Result<(Started, Option<PendingStart<'_>>), StartAbort> {
+        if let Some(refused) = self.not_allowed() {
+            return Err(refused);
+        }
         if self.pull_first && phases.pull.is_none() {
             self.pull(phases).await?;
         }
         let port = self.inspect_image(phases).await?;
+        self.events.send(TaskEvent::Port(port));
         let network = self.engine.network().await;
         let network = network.map_err(|error| self.engine_failure(error))?;
         let isolated = self.engine.isolation.ready().await;
@@ -177,7 +181,7 @@ impl Start {
                 .await?;
             phases.queue = Some(phases.queue.unwrap_or_default() + began.elapsed());
             if attempt.use_sandbox && lease.is_none() {
-                lease = self.sandboxes.take(&self.name);
+                lease = self.sandbox().await;
             }
             let placement = Placement {
                 network: network.clone(),
@@ -241,7 +245,7 @@ impl Start {
         let began = Instant::now();
         let start = confirmed_calls::start(&self.engine, &self.name);
         if let Err(error) = permit.during(start).await {
-            return Err(self.engine_failure(error));
+            return Err(self.start_failure(error).await);
         }
         phases.start = Some(began.elapsed());
         drop(permit);
@@ -249,6 +253,7 @@ impl Start {
 
         let began = Instant::now();
         let address = SocketAddr::new(self.address().await?, port);
+        self.permit_egress(address.ip()).await;
         let probe = self.probe_at(address);
         self.or_cancelled(self.until_ready(&probe, &attempt.died))
             .await??;
@@ -303,7 +308,42 @@ impl Start {
             stop_grace: version.spec.stop_grace,
             runtime: placement.oci_runtime,
             sandbox: placement.sandbox,
+            options: self.options(),
         }
+    }
+
+    fn options(&self) -> ContainerOptions {
+        let options = &self.version.spec.options;
+        let ulimits = options.ulimits.iter();
+        ContainerOptions {
+            no_init: options.no_init,
+            cap_add: options.cap_add.clone(),
+            tmpfs_exec: options.tmpfs_exec.clone(),
+            shm_bytes: options.shm_bytes,
+            ulimits: ulimits
+                .map(|one| (one.name.clone(), one.soft, one.hard))
+                .collect(),
+            names: self.names(),
+        }
+    }
+
+    fn names(&self) -> NetworkNames {
+        let options = &self.version.spec.options;
+        NetworkNames {
+            hosts: options.extra_hosts.clone(),
+            dns: options.dns.clone(),
+        }
+    }
+
+    /// The refusal of a version that asks for more than the node allows.
+    fn not_allowed(&self) -> Option<StartAbort> {
+        let options = &self.version.spec.options;
+        let why = self
+            .engine
+            .policy
+            .refusal(&options.cap_add, &options.egress)?;
+        let failure = failure::new(FailureReason::NotAllowed, why);
+        Some(StartAbort::Failed(failure, Cause::Node))
     }
 
     async fn address(&self) -> Result<IpAddr, StartAbort> {

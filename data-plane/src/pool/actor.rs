@@ -68,6 +68,8 @@ pub(super) struct PoolActor {
     backoff: CrashBackoff,
     /// The port that a start found.
     port: Option<u16>,
+    /// The port of the last start, for the report.
+    port_in_force: Option<u16>,
     /// Whether this pool has pulled the image.
     image_pulled: bool,
     /// The digest that a start resolved.
@@ -114,6 +116,7 @@ impl PoolActor {
             instances: BTreeMap::new(),
             backoff: CrashBackoff::default(),
             port: None,
+            port_in_force: None,
             image_pulled: false,
             image_digest: None,
             image_inspected: false,

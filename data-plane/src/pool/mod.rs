@@ -32,5 +32,6 @@ mod shared;
 
 pub use guard::Guard;
 pub use handle::Pool;
+pub use reconcile::kept_permits;
 pub use refusal::Refusal;
 pub use registry::{Node, Pools};

@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 use cless_data_plane::pool::Refusal;
 use cless_data_plane::report::FailureReason;
 use cless_data_plane::route::Readiness;
-use cless_data_plane::runtime::Health;
-use cless_data_plane::runtime::fake::{Fake, Script};
+use cless_data_plane::runtime::fake::{Fake, Health, Script};
 
 use crate::pools::{World, settings};
 
@@ -123,7 +122,7 @@ async fn nothing_starts_until_the_engine_offers_the_requested_runtime() {
 #[tokio::test]
 async fn a_healthcheck_decides_readiness_and_health() {
     let engine = Fake::default();
-    engine.born_with_health(Health::Starting);
+    engine.born_with_health(Health::Unhealthy("starting".to_owned()));
     let world = World::of(
         settings(10, 1),
         engine,
@@ -197,4 +196,29 @@ async fn a_container_gets_the_stop_grace_of_its_version() {
         .until("it is reaped", |world| world.engine.names().is_empty())
         .await;
     assert_eq!(world.engine.graces(), [Duration::from_secs(77)]);
+}
+
+#[tokio::test]
+async fn a_version_that_asks_for_more_than_the_node_allows_never_starts() {
+    let world = World::of(
+        settings(10, 1),
+        Fake::default(),
+        |spec| spec.options.cap_add = vec!["NET_RAW".to_owned()],
+        None,
+    );
+    assert!(backing_off(&world).await.is_some());
+    assert_eq!(world.engine.starts(), 0);
+    assert!(world.engine.names().is_empty());
+    let failure = world.version().unwrap().last_failure.unwrap();
+    assert_eq!(failure.reason, FailureReason::NotAllowed);
+    let remedy = "--allow-capabilities NET_RAW";
+    assert!(failure.message.contains(remedy), "{}", failure.message);
+}
+
+#[tokio::test]
+async fn the_port_of_a_version_is_reported_before_it_is_ready() {
+    let world = World::new(settings(10, 1));
+    world.engine.script(Script::Exits(3));
+    assert!(backing_off(&world).await.is_some());
+    assert_eq!(world.version().unwrap().port, Some(8099));
 }

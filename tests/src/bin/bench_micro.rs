@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use cless_data_plane::instance::admission::Admission;
 use cless_data_plane::route::{
-    Candidate, Change, Cursor, Digest, HostEntry, ProbeTimings, Protocol, PullPolicy, Readiness,
-    Route, Scope, Settings, Slots, Spec, Table, Version, VersionKey, VersionSelector, choose,
+    Candidate, Change, ContainerOptions, Cursor, Digest, HostEntry, ProbeTimings, Protocol,
+    PullPolicy, Readiness, Route, Scope, Settings, Slots, Spec, Table, Version, VersionKey,
+    VersionSelector, choose,
 };
 use cless_tests::report::{self, Better, Row, print_line};
 use cless_tests::stats::middle;
@@ -205,6 +206,7 @@ fn version(number: u32) -> Version {
         },
         uid: format!("uid-{number}").into(),
         service: "service".into(),
+        host: "service.localhost".into(),
         spec: Spec {
             image: "service:1".to_owned(),
             port: None,
@@ -223,6 +225,7 @@ fn version(number: u32) -> Version {
             user: None,
             stop_signal: None,
             stop_grace: Duration::from_secs(10),
+            options: ContainerOptions::default(),
         },
         image_digest: None,
         verify: None,

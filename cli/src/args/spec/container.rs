@@ -6,7 +6,7 @@ use clap::Args;
 use cless_proto::v1 as pb;
 
 use crate::error::Error;
-use crate::parse;
+use crate::parse::{self, TmpfsArg};
 
 /// Limits and runtime options of a container.
 #[derive(Debug, Clone, Args)]
@@ -25,9 +25,9 @@ pub(crate) struct ContainerArgs {
     #[arg(long, env = "CLESS_READ_ONLY", value_parser = clap::builder::FalseyValueParser::new())]
     #[arg(action = clap::ArgAction::SetTrue)]
     read_only: bool,
-    /// Mount a tmpfs, which counts towards --memory; may be repeated [default size: 64Mi]
-    #[arg(long, env = "CLESS_TMPFS", value_name = "PATH[:SIZE]", value_parser = parse::tmpfs_mount)]
-    tmpfs: Vec<(String, u64)>,
+    /// Mount a tmpfs, which counts towards --memory; may be repeated [default: size=64Mi,noexec]
+    #[arg(long, env = "CLESS_TMPFS", value_name = "PATH[:size=SIZE,exec]")]
+    tmpfs: Vec<TmpfsArg>,
     /// User and group: 1000, app, 1000:1000 or app:staff [default: the image's]
     #[arg(long, env = "CLESS_USER", value_name = "USER[:GROUP]")]
     user: Option<String>,
@@ -61,7 +61,15 @@ impl ContainerArgs {
         spec.memory_bytes = self.memory.unwrap_or(0);
         spec.pids_limit = self.pids.unwrap_or(0);
         spec.read_only_root = self.read_only;
-        spec.tmpfs = self.tmpfs.iter().cloned().collect();
+        let mounts = self.tmpfs.iter();
+        spec.tmpfs = mounts
+            .clone()
+            .map(|one| (one.path.clone(), one.size))
+            .collect();
+        spec.tmpfs_exec = mounts
+            .filter(|one| one.exec)
+            .map(|one| one.path.clone())
+            .collect();
         spec.user = self.user.clone().unwrap_or_default();
         spec.stop_signal = self.stop_signal.clone().unwrap_or_default();
         spec.stop_grace = self.stop_grace.and_then(|grace| grace.try_into().ok());

@@ -20,6 +20,9 @@ pub(crate) struct ProbeArgs {
     /// Status range that counts as ready for --health-path [default: 200-399]
     #[arg(long, env = "CLESS_HEALTH_STATUS", value_name = "RANGE", value_parser = parse::status_range)]
     health_status: Option<(u32, u32)>,
+    /// Host header for --health-path [default: the default host of the service]
+    #[arg(long, env = "CLESS_HEALTH_HOST", value_name = "HOST")]
+    health_host: Option<String>,
     /// Probe grpc.health.v1.Health for this service [default: the whole server]
     #[arg(long, env = "CLESS_HEALTH_GRPC", value_name = "SERVICE")]
     #[arg(num_args = 0..=1, default_missing_value = "", conflicts_with = "health_check")]
@@ -31,7 +34,7 @@ pub(crate) struct ProbeArgs {
     /// Maximum interval between probes, which grows from 1ms [default: 50ms]
     #[arg(long, env = "CLESS_HEALTH_INTERVAL", value_name = "DURATION", value_parser = parse::duration)]
     health_interval: Option<Duration>,
-    /// Timeout of one probe [default: 1s]
+    /// Timeout of one probe [default: 1s, or that of the HEALTHCHECK]
     #[arg(long, env = "CLESS_HEALTH_TIMEOUT", value_name = "DURATION", value_parser = parse::duration)]
     health_timeout: Option<Duration>,
     /// Delay between container start and first probe [default: 0s]
@@ -43,11 +46,17 @@ impl ProbeArgs {
     /// `None` if no flag is given.
     ///
     /// # Errors
-    /// [`Error::Usage`] for `--health-status` without `--health-path`.
+    /// [`Error::Usage`] for `--health-status` or `--health-host` without `--health-path`.
     pub(super) fn to_proto(&self) -> Result<Option<pb::ReadinessProbe>, Error> {
-        if self.health_status.is_some() && self.health_path.is_none() {
+        let needs_path = [
+            ("health-status", self.health_status.is_some()),
+            ("health-host", self.health_host.is_some()),
+        ];
+        if let Some((flag, _)) = needs_path.into_iter().find(|(_, given)| *given)
+            && self.health_path.is_none()
+        {
             return Err(Error::Usage {
-                message: "--health-status: requires --health-path".to_owned(),
+                message: format!("--{flag}: requires --health-path"),
                 hint: Some("add --health-path /healthz, or the path of your app".to_owned()),
             });
         }
@@ -57,6 +66,7 @@ impl ProbeArgs {
                 path: path.clone(),
                 status_min,
                 status_max,
+                host: self.health_host.clone().unwrap_or_default(),
             }))
         } else if let Some(service) = &self.health_grpc {
             Some(Kind::Grpc(pb::GrpcProbe {

@@ -49,6 +49,8 @@ pub(crate) fn read_report(
         runtime: request.runtime,
         isolation: request.isolation.map(read_isolation),
         sandboxes: request.sandboxes,
+        allowed_capabilities: request.allowed_capabilities,
+        allowed_egress: request.allowed_egress,
         encoded,
     };
     violations
@@ -122,6 +124,7 @@ fn read_version(
         backoff_until: read_timestamp(version.backoff_until),
         last_cold_start: version.last_cold_start.map(read_cold_start),
         pull_progress: version.pull_progress,
+        port: u16::try_from(version.port).unwrap_or(0),
         verify: verify?,
     })
 }
@@ -162,6 +165,7 @@ fn read_failure(failure: pb::StartFailure) -> StartFailure {
             Reason::Engine => StartFailureReason::Engine,
             Reason::Exited => StartFailureReason::Exited,
             Reason::NotReady => StartFailureReason::NotReady,
+            Reason::NotAllowed => StartFailureReason::NotAllowed,
         },
         message: failure.message,
         exit_code: failure.exit_code,
@@ -286,6 +290,8 @@ pub(crate) fn node(node: &NodeEntry, head: &Cursor) -> pb::Node {
         runtime: report.runtime.clone(),
         isolation: report.isolation.as_ref().map(isolation),
         sandboxes: report.sandboxes,
+        allowed_capabilities: report.allowed_capabilities.clone(),
+        allowed_egress: report.allowed_egress.clone(),
         disconnect_time: node.disconnected_since().map(timestamp),
     }
 }
@@ -329,5 +335,6 @@ fn node_version_status(node: &NodeName, report: &VersionReport) -> pb::NodeVersi
         last_cold_start: report.last_cold_start.as_ref().map(cold_start),
         pull_progress: report.pull_progress.clone(),
         image_id: String::new(),
+        port: report.port.into(),
     }
 }

@@ -92,6 +92,7 @@ fn bad_specs() -> Vec<BadSpec> {
             path: path.into(),
             status_min,
             status_max,
+            host: String::new(),
         };
         Some(pb::ReadinessProbe {
             kind: Some(pb::readiness_probe::Kind::Http(http)),

@@ -25,6 +25,8 @@ pub(super) fn request(node: &NodeInfo, report: NodeReport) -> pb::ReportNodeStat
         versions,
         runtime,
         isolation: isolated,
+        allowed_capabilities,
+        allowed_egress,
     } = report;
     let mut request = pb::ReportNodeStatusRequest {
         node: Some(node.identity()),
@@ -39,6 +41,8 @@ pub(super) fn request(node: &NodeInfo, report: NodeReport) -> pb::ReportNodeStat
         runtime,
         isolation: isolated.map(isolation),
         sandboxes: u32::try_from(sandboxes.idle).unwrap_or(u32::MAX),
+        allowed_capabilities,
+        allowed_egress,
     };
     if request.encoded_len() > MAX_REQUEST {
         for version in &mut request.versions {
@@ -113,6 +117,7 @@ fn version(version: domain::VersionReport) -> pb::VersionReport {
         pull_progress: version.pull_progress.unwrap_or_default(),
         verify: version.verify.map(verify),
         image_id: String::new(),
+        port: version.port.map_or(0, u32::from),
     }
 }
 
@@ -138,6 +143,7 @@ fn failure(failure: domain::StartFailure) -> pb::StartFailure {
         FailureReason::Engine => Reason::Engine,
         FailureReason::Exited => Reason::Exited,
         FailureReason::NotReady => Reason::NotReady,
+        FailureReason::NotAllowed => Reason::NotAllowed,
     };
     let skip = failure.log_tail.len().saturating_sub(LOG_LINES);
     let clip = |line: String| match line.char_indices().nth(LOG_LINE) {
@@ -242,6 +248,7 @@ mod tests {
                 id: "proof".into(),
                 result: VerifyResult::Failed(failure),
             }),
+            port: Some(8080),
         }
     }
 

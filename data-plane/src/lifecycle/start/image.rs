@@ -20,11 +20,13 @@ use crate::image::puller::digest_of;
 use crate::lifecycle::event::TaskEvent;
 use crate::lifecycle::failure;
 use crate::lifecycle::phases::Phases;
-use crate::report::FailureReason;
+use crate::report::{FailureReason, StartFailure};
 use crate::route::PullPolicy;
 use crate::runtime::{Error, reference};
 
 const DEFAULT_PORT: u16 = 8080;
+/// Ports of an image in a message.
+const PORTS_SHOWN: usize = 10;
 
 /// The longest wait for the fixed digest. A report, a write and a feed change take about 200 ms,
 /// and they began before the create call. The start then goes on, because requests do not depend on
@@ -99,10 +101,11 @@ impl Start {
         if !never && let Some(digest) = digest_of(&self.version.spec.image, &found) {
             self.set_resolved(digest.into(), phases);
         }
-        Ok(port.unwrap_or(match found.exposed[..] {
-            [port] => port,
-            _ => DEFAULT_PORT,
-        }))
+        match (port, &found.exposed[..]) {
+            (Some(port), _) | (None, &[port]) => Ok(port),
+            (None, []) => Ok(DEFAULT_PORT),
+            (None, ports) => Err(several_ports(ports).into()),
+        }
     }
 
     fn set_resolved(&self, digest: Arc<str>, phases: &mut Phases) {
@@ -130,4 +133,22 @@ impl Start {
         };
         self.or_cancelled(wait).await
     }
+}
+
+/// The failure of a version whose image exposes several ports and which names none.
+fn several_ports(ports: &[u16]) -> StartFailure {
+    let shown = ports.iter().take(PORTS_SHOWN).map(ToString::to_string);
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    let more = if ports.len() > PORTS_SHOWN {
+        ", …"
+    } else {
+        ""
+    };
+    failure::new(
+        FailureReason::Image,
+        format!(
+            "the image exposes several ports ({shown}{more}) and the version names none: deploy with \
+             --port, the one that serves HTTP"
+        ),
+    )
 }

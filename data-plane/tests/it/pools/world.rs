@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cless_data_plane::engine::policy::NodePolicy;
 use cless_data_plane::isolation::Isolation;
 use cless_data_plane::metrics::Metrics;
 use cless_data_plane::pool::{Guard, Node, Pool, Pools, Refusal};
 use cless_data_plane::report::VersionReport;
 use cless_data_plane::route::{
-    Candidate, Change, Cursor, Digest, ProbeTimings, Protocol, PullPolicy, Readiness, Route, Scope,
-    Settings, Slots, Spec, Table, Version, VersionKey,
+    Candidate, Change, ContainerOptions, Cursor, Digest, ProbeTimings, Protocol, PullPolicy,
+    Readiness, Route, Scope, Settings, Slots, Spec, Table, Version, VersionKey,
 };
 use cless_data_plane::runtime::fake::Fake;
 use tokio::sync::watch;
@@ -67,6 +68,7 @@ impl World {
                     runtime,
                     isolation: Isolation::unchecked(),
                     sandboxes,
+                    policy: NodePolicy::default(),
                 },
                 Arc::new(engine.clone()),
                 Arc::new(Metrics::default()),
@@ -138,6 +140,7 @@ pub(super) fn route(settings: Settings) -> Route {
         },
         uid: "version-uid".into(),
         service: "hello".into(),
+        host: "hello.localhost".into(),
         spec: Spec {
             image: "hello:1".into(),
             port: Some(8099),
@@ -156,6 +159,7 @@ pub(super) fn route(settings: Settings) -> Route {
             user: None,
             stop_signal: None,
             stop_grace: Duration::from_secs(10),
+            options: ContainerOptions::default(),
         },
         image_digest: None,
         verify: None,
