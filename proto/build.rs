@@ -1,7 +1,6 @@
 //! Compiles `cless/v1/*.proto` without protoc: protox parses, tonic-prost-build generates. The
 //! descriptors are kept for server reflection.
 
-use prost::Message as _;
 use std::path::PathBuf;
 
 const FILES: [&str; 5] = [
@@ -14,14 +13,23 @@ const FILES: [&str; 5] = [
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=cless");
-    let descriptors = protox::compile(FILES, ["."])?;
+    println!("cargo:rerun-if-changed=google");
+    let mut compiler = protox::Compiler::new(["."])?;
+    compiler.include_imports(true).include_source_info(true);
+    compiler.open_files(FILES)?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    std::fs::write(out.join("cless.v1.bin"), descriptors.encode_to_vec())?;
+    // Keeps `google.api.field_behavior`, which the decoded descriptors do not have.
+    let encoded = compiler.encode_file_descriptor_set();
+    std::fs::write(out.join("cless.v1.bin"), encoded)?;
+    let descriptors = compiler.file_descriptor_set();
+    let mut config = tonic_prost_build::Config::new();
+    // The codec finds the descriptor of a request by its name.
+    config.enable_type_names();
     tonic_prost_build::configure()
         // Ordered maps, so that equal routes have equal bytes.
         .btree_map(".")
         .bytes(".")
         .codec_path("crate::codec::CompactCodec")
-        .compile_fds(descriptors)?;
+        .compile_fds_with_config(descriptors, config)?;
     Ok(())
 }

@@ -3,12 +3,13 @@
 mod settings;
 mod spec;
 
-use clap::builder::FalseyValueParser;
-use clap::{ArgAction, Args};
+use clap::Args;
 
 pub(crate) use settings::SettingsArgs;
 pub(crate) use spec::SpecArgs;
 
+use crate::client::DEFAULT_SERVER;
+use crate::complete;
 use crate::output::Format;
 use crate::parse;
 
@@ -16,10 +17,10 @@ use crate::parse;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct GlobalArgs {
-    /// URL of the control plane
+    /// URL of the control plane; of several, separated by commas, the first that responds
     #[arg(long, global = true, env = "CLESS_SERVER", value_name = "URL")]
-    #[arg(default_value = "http://127.0.0.1:7070")]
-    pub(crate) server: String,
+    #[arg(default_value = DEFAULT_SERVER, value_delimiter = ',')]
+    pub(crate) server: Vec<String>,
     /// Output format
     #[arg(
         long,
@@ -31,15 +32,14 @@ pub(crate) struct GlobalArgs {
     #[arg(value_enum, default_value = "table")]
     pub(crate) output: Format,
     /// Name recorded in the traffic history [default: $USER@hostname]
-    #[arg(long, global = true, env = "CLESS_ACTOR", value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME")]
     pub(crate) actor: Option<String>,
     /// URL of the nodes' proxy; printed service URLs take its scheme and port
     #[arg(long, global = true, env = "CLESS_PROXY", value_name = "URL")]
     #[arg(default_value = "http://127.0.0.1:8080")]
     pub(crate) proxy: String,
     /// Suppress progress and notes
-    #[arg(long, short, global = true, env = "CLESS_QUIET")]
-    #[arg(action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
 }
 
@@ -47,7 +47,7 @@ pub(crate) struct GlobalArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ServiceArg {
     /// Service name
-    #[arg(value_name = "SERVICE", value_parser = parse::service)]
+    #[arg(value_name = "SERVICE", value_parser = parse::service, add = complete::services())]
     pub(crate) id: String,
 }
 
@@ -55,11 +55,10 @@ pub(crate) struct ServiceArg {
 #[derive(Debug, Args)]
 pub(crate) struct ConfirmArgs {
     /// Do not ask for confirmation
-    #[arg(long, short, env = "CLESS_YES")]
-    #[arg(action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    #[arg(long, short)]
     pub(crate) yes: bool,
     /// Fail if the resource no longer has this etag
-    #[arg(long, env = "CLESS_ETAG")]
+    #[arg(long)]
     #[arg(default_value = "", hide_default_value = true)]
     pub(crate) etag: String,
 }
@@ -68,8 +67,7 @@ pub(crate) struct ConfirmArgs {
 #[derive(Debug, Args)]
 pub(crate) struct DryRunArgs {
     /// Validate the request without changing anything
-    #[arg(long, env = "CLESS_DRY_RUN")]
-    #[arg(action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    #[arg(long)]
     pub(crate) dry_run: bool,
 }
 
@@ -77,7 +75,7 @@ pub(crate) struct DryRunArgs {
 #[derive(Debug, Args)]
 pub(crate) struct LimitArgs {
     /// Maximum number of results, 0 for all
-    #[arg(long, env = "CLESS_LIMIT", value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) limit: u32,
 }
 
@@ -85,6 +83,6 @@ pub(crate) struct LimitArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ReasonArgs {
     /// Reason recorded in the traffic history
-    #[arg(long, env = "CLESS_REASON", value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
 }

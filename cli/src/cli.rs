@@ -1,16 +1,22 @@
 //! The command line as a whole: the list of commands, and the dispatch to each of them.
 //!
-//! Every flag has an environment variable `CLESS_<FLAG>`. Two flags are exempt because the variable
-//! has another meaning: `traffic set --tag` (`deploy --tag` takes a tag alone) and
-//! `instance list --node` (`CLESS_NODE` is the name of a data plane).
+//! Only flags about the surroundings of a command have an environment variable: the addresses and
+//! the output format. A variable that changes what a command does would act where nobody sees it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
+use cless_proto::variables;
 
-use crate::args::GlobalArgs;
-use crate::client::ApiClient;
-use crate::command::{completion, deploy, dev, node, service, traffic, version};
+use crate::args::{GlobalArgs, LimitArgs, ServiceArg};
+use crate::client::{ApiClient, probe};
+use crate::command::service::ServiceCommand;
+use crate::command::{completion, deploy, dev, node, service, status, traffic, version};
 use crate::error::Error;
 use crate::output::Printer;
+use crate::signals::Signals;
+use crate::{suggest, text};
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -20,17 +26,23 @@ Exit codes:
   4    Permission denied
   5    Not found
   6    Conflict
-  7    The new version failed verification; traffic is unchanged
+  7    The new version is not verified; traffic is unchanged
   8    No response in time; the outcome is unknown
   130  Interrupted
 
-Every flag can be set with an environment variable CLESS_<FLAG>, with one value if it is repeatable.
 Data is written to stdout; progress, prompts and errors are written to stderr.";
+
+/// Limit of the search for a name like the one given.
+const SUGGEST_TIMEOUT: Duration = Duration::from_secs(1);
+/// Maximum number of names among which it is sought.
+const MAX_NAMES: u32 = 1000;
+/// Limit of the end of what an interrupted command has begun.
+const ABANDON_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serverless containers on machines you own.
 #[derive(Debug, Parser)]
-#[command(name = "cless", version, after_help = AFTER_HELP, disable_help_subcommand = true)]
-#[command(arg_required_else_help = true, max_term_width = 100)]
+#[command(name = "cless", version, after_help = AFTER_HELP, term_width = 80)]
+#[command(arg_required_else_help = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: GlobalArgs,
@@ -64,7 +76,7 @@ enum RemoteCommand {
     /// Manage the traffic split between versions
     #[command(subcommand)]
     Traffic(traffic::TrafficCommand),
-    /// Restore an earlier traffic revision
+    /// Restore the traffic in force before, a version or a traffic revision
     Rollback(traffic::RollbackArgs),
     /// Show nodes
     #[command(subcommand)]
@@ -72,6 +84,16 @@ enum RemoteCommand {
     /// Show running instances
     #[command(subcommand)]
     Instance(node::InstanceCommand),
+    /// Show services with their traffic, instances and nodes on one screen
+    Status(status::StatusArgs),
+    /// Short for `service list`
+    Ls(LimitArgs),
+    /// Short for `instance list`
+    Ps(node::ListArgs),
+    /// Short for `service get`
+    Describe(ServiceArg),
+    /// Short for `service delete`
+    Rm(service::DeleteArgs),
 }
 
 impl Cli {
@@ -84,20 +106,85 @@ impl Cli {
         match command {
             // `dev` handles signals itself.
             Command::Dev(args) => dev::run(*args, printer).await,
-            Command::Completion(args) => completion::run(&args, &mut Self::command(), printer),
-            Command::Remote(command) => tokio::select! {
-                result = Box::pin(command.run(global, printer)) => result,
-                _ = tokio::signal::ctrl_c() => {
-                    Err(Error::Interrupted { hint: printer.take_interrupt_hint() })
+            Command::Completion(args) => completion::run(&args, printer),
+            Command::Remote(command) => {
+                let mut signals = Signals::new()?;
+                let actor = actor(global.actor);
+                let client = tokio::select! {
+                    client = ApiClient::connect(&global.server, actor) => client?,
+                    () = signals.next() => return Err(Error::Interrupted { hints: Vec::new() }),
+                };
+                tokio::select! {
+                    result = Box::pin(command.run(&client, printer)) => match result {
+                        Err(error) => Err(explain(error, &client).await),
+                        ok => ok,
+                    },
+                    () = signals.next() => {
+                        let mut hints: Vec<_> = printer.take_interrupt_hint().into_iter().collect();
+                        hints.extend(abandon(&client, &mut signals).await);
+                        Err(Error::Interrupted { hints })
+                    }
                 }
-            },
+            }
         }
     }
 }
 
+/// Adds what helps and only the control plane, or the server in its place, can tell.
+async fn explain(error: Error, client: &ApiClient) -> Error {
+    let server = client.server();
+    if error.is_unlike_the_api()
+        && let Some(found) = probe::identify(server).await
+    {
+        let attempt = (server.to_owned(), format!("{found} answers there"));
+        return Error::Connect {
+            attempts: vec![attempt],
+        };
+    }
+    let nearest = tokio::time::timeout(SUGGEST_TIMEOUT, suggestion(&error, client));
+    let nearest = nearest.await.ok().flatten();
+    error.with_hints(nearest.into_iter().collect())
+}
+
+/// The existing name most like that of a missing service or node.
+async fn suggestion(error: &Error, client: &ApiClient) -> Option<String> {
+    let missing = error.missing_resource()?;
+    let (collection, rest) = missing.split_once('/')?;
+    let id = rest.split('/').next()?;
+    let names: Vec<String> = match collection {
+        "services" => {
+            let services = client.list_services(MAX_NAMES).await.ok()?;
+            services.into_iter().map(|service| service.name).collect()
+        }
+        "nodes" => {
+            let nodes = client.list_nodes(MAX_NAMES).await.ok()?;
+            nodes.into_iter().map(|node| node.name).collect()
+        }
+        _ => return None,
+    };
+    let ids = names.iter().filter_map(|name| name.rsplit('/').next());
+    let nearest = suggest::nearest(id, ids)?;
+    Some(format!("did you mean `{}`?", text::clean(nearest)))
+}
+
+/// Ends the verification that an interrupted command has begun; returns the line about it. Another
+/// signal or a timeout ends the attempt.
+async fn abandon(client: &ApiClient, signals: &mut Signals) -> Option<String> {
+    let result = tokio::select! {
+        result = client.abandon() => result.map(|(name, result)| (name, result.is_ok())),
+        () = tokio::time::sleep(ABANDON_TIMEOUT) => Some((String::new(), false)),
+        () = signals.next() => Some((String::new(), false)),
+    };
+    let (name, is_cancelled) = result?;
+    Some(if is_cancelled {
+        format!("the verification of {name} is cancelled")
+    } else {
+        "the verification may continue until its timeout".to_owned()
+    })
+}
+
 impl RemoteCommand {
-    async fn run(self, global: GlobalArgs, printer: &Printer) -> Result<(), Error> {
-        let client = &ApiClient::connect(&global.server, actor(global.actor)).await?;
+    async fn run(self, client: &ApiClient, printer: &Printer) -> Result<(), Error> {
         match self {
             Self::Deploy(args) => deploy::run(*args, client, printer).await,
             Self::Service(command) => service::run(*command, client, printer).await,
@@ -106,8 +193,51 @@ impl RemoteCommand {
             Self::Rollback(args) => traffic::rollback(args, client, printer).await,
             Self::Node(command) => node::run(command, client, printer).await,
             Self::Instance(command) => node::instances(command, client, printer).await,
+            Self::Status(args) => status::run(args, client, printer).await,
+            Self::Ls(args) => service::run(ServiceCommand::List(args), client, printer).await,
+            Self::Ps(args) => {
+                node::instances(node::InstanceCommand::List(args), client, printer).await
+            }
+            Self::Describe(service) => {
+                service::run(ServiceCommand::Get(service), client, printer).await
+            }
+            Self::Rm(args) => service::run(ServiceCommand::Delete(args), client, printer).await,
         }
     }
+}
+
+/// The command line, whose usage lines show optional flags only as `[OPTIONS]`. Clap itself lists in
+/// the usage of an error each optional flag that is set, as if it were required.
+pub(crate) fn command() -> clap::Command {
+    fn with_plain_usage(command: &mut clap::Command) {
+        let usage = command.render_usage().to_string();
+        let usage = usage.trim_start_matches("Usage: ").trim().to_owned();
+        *command = std::mem::take(command).override_usage(usage);
+        command.get_subcommands_mut().for_each(with_plain_usage);
+    }
+    let mut command = Cli::command();
+    command.build();
+    with_plain_usage(&mut command);
+    command
+}
+
+/// The variables that flags no longer have, each with its replacement. A name that the planes'
+/// programs had too names their new variables.
+pub(crate) fn former_variables() -> BTreeMap<String, String> {
+    let planes = [
+        cless_control_plane::program::Program::command(),
+        cless_data_plane::program::Program::command(),
+    ];
+    let planes = planes.map(|plane| (plane.get_name().to_owned(), variables::former(&plane)));
+    let mut names = variables::former(&Cli::command());
+    for (old, now) in &mut names {
+        for (program, former) in &planes {
+            if let Some(variable) = former.get(old) {
+                now.push_str(&format!(", or for {program} {variable}"));
+            }
+        }
+    }
+    names
 }
 
 /// `--actor`, or `$USER@hostname`.
@@ -138,22 +268,53 @@ mod tests {
     }
 
     #[test]
-    fn every_flag_has_its_environment_variable() {
-        fn walk(command: &clap::Command, path: &str) {
-            for arg in command.get_arguments() {
-                let Some(long) = arg.get_long() else { continue };
-                let exempt = [("traffic set", "tag"), ("instance list", "node")];
-                if exempt.contains(&(path, long)) || matches!(long, "help" | "version") {
-                    continue;
-                }
-                let expected = format!("CLESS_{}", long.to_uppercase().replace('-', "_"));
-                let env = arg.get_env().and_then(|env| env.to_str());
-                assert_eq!(env, Some(expected.as_str()), "{path} --{long}");
+    fn help_fits_80_columns_at_any_depth() {
+        let mut commands = vec![command()];
+        while let Some(mut command) = commands.pop() {
+            let help = command.render_long_help().to_string();
+            for line in help.lines() {
+                let width = line.chars().count();
+                assert!(width <= 80, "{}: {width}: {line}", command.get_name());
             }
-            for sub in command.get_subcommands() {
-                walk(sub, format!("{path} {}", sub.get_name()).trim());
-            }
+            commands.extend(command.get_subcommands().cloned());
         }
-        walk(&Cli::command(), "");
+    }
+
+    #[test]
+    fn only_surroundings_have_variables() {
+        let mut found = std::collections::BTreeSet::new();
+        let mut commands = vec![Cli::command()];
+        while let Some(command) = commands.pop() {
+            commands.extend(command.get_subcommands().cloned());
+            let variables = command.get_arguments().filter_map(clap::Arg::get_env);
+            found.extend(variables.map(|name| name.to_string_lossy().into_owned()));
+        }
+        assert!(
+            found
+                .iter()
+                .eq(["CLESS_OUTPUT", "CLESS_PROXY", "CLESS_SERVER"]),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn former_variables_name_what_replaces_them() {
+        let former = former_variables();
+        let now = |old: &str| former.get(old).map(String::as_str);
+        assert_eq!(now("CLESS_CLEAR"), Some("--clear"));
+        assert_eq!(
+            now("CLESS_IDLE_TIMEOUT"),
+            Some("--idle-timeout, or for cless-data-plane CLESS_NODE_IDLE_TIMEOUT")
+        );
+        assert_eq!(
+            now("CLESS_LISTEN"),
+            Some(
+                "--listen, or for cless-control-plane CLESS_CONTROL_PLANE_LISTEN, \
+                 or for cless-data-plane CLESS_NODE_LISTEN"
+            )
+        );
+        for none in ["CLESS_SERVER", "CLESS_VERSION", "CLESS_SERVICE"] {
+            assert_eq!(now(none), None);
+        }
     }
 }

@@ -20,7 +20,7 @@ pub(crate) mod exit {
     pub(crate) const NOT_FOUND: u8 = 5;
     /// The resource exists already, was modified concurrently, or its state forbids the change.
     pub(crate) const CONFLICT: u8 = 6;
-    /// The version failed verification; traffic is unchanged.
+    /// The version failed verification or is unverified; traffic is unchanged.
     pub(crate) const VERIFICATION_FAILED: u8 = 7;
     /// No response in time; the change may have been applied.
     pub(crate) const OUTCOME_UNKNOWN: u8 = 8;
@@ -51,9 +51,9 @@ pub(crate) enum Error {
     /// The state of the service forbids the change, as found by the CLI itself.
     #[error("{message}")]
     Conflict { message: String, hint: String },
-    /// No connection to the control plane.
-    #[error("cannot reach the control plane at {server}: {reason}")]
-    Connect { server: String, reason: String },
+    /// No connection to a control plane: each address that was tried, and the reason.
+    #[error("cannot reach the control plane {}", attempted(attempts))]
+    Connect { attempts: Vec<(String, String)> },
     /// The control plane rejected the call or did not respond.
     #[error("{operation}: {}", status.message())]
     Api {
@@ -66,6 +66,13 @@ pub(crate) enum Error {
     VerificationFailed {
         version: String,
         failures: Vec<String>,
+        hints: Vec<String>,
+    },
+    /// A verification ended without a verdict; `reasons` has an entry per node.
+    #[error("{version} is unverified; traffic is unchanged")]
+    Unverified {
+        version: String,
+        reasons: Vec<String>,
         hints: Vec<String>,
     },
     /// The change may have been applied.
@@ -86,9 +93,23 @@ pub(crate) enum Error {
         operation: String,
         source: std::io::Error,
     },
-    /// SIGINT; `hint` describes unfinished work.
+    /// SIGINT; `hints` describe unfinished work.
     #[error("interrupted")]
-    Interrupted { hint: Option<String> },
+    Interrupted { hints: Vec<String> },
+    /// An error with further hints, such as what the command has left.
+    #[error("{source}")]
+    WithHints {
+        #[source]
+        source: Box<Self>,
+        hints: Vec<String>,
+    },
+}
+
+/// `at SERVER: REASON`, joined.
+fn attempted(attempts: &[(String, String)]) -> String {
+    let attempts = attempts.iter();
+    let attempts = attempts.map(|(server, reason)| format!("at {server}: {reason}"));
+    attempts.collect::<Vec<_>>().join(", ")
 }
 
 /// The presentation of an [`Error`].
@@ -101,12 +122,105 @@ pub(crate) struct ErrorReport {
     pub(crate) exit: u8,
 }
 
+/// An error for programs, the object under `error` on stderr with `-o json`.
+#[derive(Debug, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ErrorObject {
+    /// Name of the gRPC code.
+    code: &'static str,
+    /// The messages, joined by line breaks.
+    message: String,
+    /// `ErrorInfo.reason` of the control plane, or a reason of this program. Empty: none.
+    reason: String,
+    hints: Vec<String>,
+    exit_code: u8,
+}
+
+fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
 impl Error {
     /// The gRPC code, if the control plane returned a status.
     pub(crate) fn code(&self) -> Option<Code> {
         match self {
             Self::Api { status, .. } => Some(status.code()),
+            Self::WithHints { source, .. } => source.code(),
             _ => None,
+        }
+    }
+
+    /// Whether the answer cannot come from a control plane, or from none that works.
+    pub(crate) fn is_unlike_the_api(&self) -> bool {
+        let Self::Api { status, .. } = self else {
+            return false;
+        };
+        let code = status.code();
+        status.get_details_error_info().is_none()
+            && matches!(
+                code,
+                Code::Unimplemented | Code::Unknown | Code::Internal | Code::Unavailable
+            )
+    }
+
+    /// The name of the resource that does not exist.
+    pub(crate) fn missing_resource(&self) -> Option<String> {
+        match self {
+            Self::Api { status, .. } if status.code() == Code::NotFound => {
+                let resource = status.get_details_resource_info()?;
+                Some(resource.resource_name)
+            }
+            Self::WithHints { source, .. } => source.missing_resource(),
+            _ => None,
+        }
+    }
+
+    /// The name of the gRPC code that fits the error, and the reason of the control plane or of this
+    /// program.
+    fn code_and_reason(&self) -> (&'static str, String) {
+        match self {
+            Self::Usage { .. } => ("INVALID_ARGUMENT", "USAGE".to_owned()),
+            Self::Conflict { .. } => ("FAILED_PRECONDITION", String::new()),
+            Self::Connect { .. } => ("UNAVAILABLE", "NO_CONNECTION".to_owned()),
+            Self::Api { status, .. } => {
+                (code_name(status.code()), self.reason().unwrap_or_default())
+            }
+            Self::VerificationFailed { .. } => ("FAILED_PRECONDITION", "VERSION_FAILED".to_owned()),
+            Self::Unverified { .. } => ("FAILED_PRECONDITION", "VERSION_UNVERIFIED".to_owned()),
+            Self::OutcomeUnknown { .. } => ("DEADLINE_EXCEEDED", "OUTCOME_UNKNOWN".to_owned()),
+            Self::Declined => ("CANCELLED", "DECLINED".to_owned()),
+            Self::Interrupted { .. } => ("CANCELLED", "INTERRUPTED".to_owned()),
+            Self::Dev { .. } | Self::Io { .. } => ("INTERNAL", String::new()),
+            Self::WithHints { source, .. } => source.code_and_reason(),
+        }
+    }
+
+    /// Adds hints after those of the error.
+    pub(crate) fn with_hints(self, hints: Vec<String>) -> Self {
+        if hints.is_empty() {
+            return self;
+        }
+        Self::WithHints {
+            source: Box::new(self),
+            hints,
         }
     }
 
@@ -114,6 +228,7 @@ impl Error {
     pub(crate) fn reason(&self) -> Option<String> {
         match self {
             Self::Api { status, .. } => status.get_details_error_info().map(|info| info.reason),
+            Self::WithHints { source, .. } => source.reason(),
             _ => None,
         }
     }
@@ -121,6 +236,19 @@ impl Error {
     /// Whether the reader closed the pipe, as in `cless ... | head`.
     pub(crate) fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe)
+    }
+
+    /// The error for programs.
+    pub(crate) fn object(&self) -> ErrorObject {
+        let (code, reason) = self.code_and_reason();
+        let report = self.report();
+        ErrorObject {
+            code,
+            message: report.errors.join("\n"),
+            reason,
+            hints: report.hints,
+            exit_code: report.exit,
+        }
     }
 
     /// Messages, hints and exit code.
@@ -146,16 +274,24 @@ impl Error {
                 status,
             } => status_report(operation, *idempotency, status),
             Self::VerificationFailed {
-                failures, hints, ..
-            } => {
+                failures: reasons,
+                hints,
+                ..
+            }
+            | Self::Unverified { reasons, hints, .. } => {
                 let mut report = one(exit::VERIFICATION_FAILED, hints.clone());
-                report.errors.extend(failures.iter().cloned());
+                report.errors.extend(reasons.iter().cloned());
+                report
+            }
+            Self::WithHints { source, hints } => {
+                let mut report = source.report();
+                report.hints.extend(hints.iter().cloned());
                 report
             }
             Self::OutcomeUnknown { hint, .. } => one(exit::OUTCOME_UNKNOWN, vec![hint.clone()]),
             Self::Dev { hint, .. } => one(exit::ERROR, hint.iter().cloned().collect()),
             Self::Declined | Self::Io { .. } => one(exit::ERROR, Vec::new()),
-            Self::Interrupted { hint } => one(exit::INTERRUPTED, hint.iter().cloned().collect()),
+            Self::Interrupted { hints } => one(exit::INTERRUPTED, hints.clone()),
         }
     }
 }

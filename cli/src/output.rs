@@ -6,6 +6,7 @@
 
 mod json;
 mod resource;
+mod status;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -14,12 +15,16 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-pub(crate) use resource::traffic::change_line;
-pub(crate) use resource::version::failure_lines;
+pub(crate) use resource::traffic::{change_line, targets_line};
+pub(crate) use resource::version::{failure_lines, resolution_changed, spec_changes};
+
+use cless_proto::v1 as pb;
 
 use crate::error::{Error, ErrorReport};
 use crate::text;
+pub(crate) use json::version_from_yaml;
 use resource::Resource;
+pub(crate) use status::Status;
 use table::RenderContext;
 
 /// Formats of data on stdout.
@@ -118,6 +123,17 @@ impl Printer {
         }
     }
 
+    /// Prints services with their traffic, instances and the nodes.
+    pub(crate) fn status(&self, status: &Status) -> Result<(), Error> {
+        let text = match self.format {
+            Format::Table => status.screen(&self.context()),
+            Format::Json => json::json(&status.to_object()),
+            Format::Yaml => json::yaml(&status.to_object()),
+            Format::Name => status.names(),
+        };
+        self.data(&text)
+    }
+
     /// Prints resources, one row each.
     pub(crate) fn list<R: Resource>(&self, resources: &[R]) -> Result<(), Error> {
         let shown = || {
@@ -177,6 +193,15 @@ impl Printer {
         }
     }
 
+    /// Prints which image the reference of a new version named, and the doubts about it.
+    pub(crate) fn resolution(&self, version: &pb::Version) {
+        let (line, warning) = resource::version::resolution(version, &self.context());
+        self.note(&line);
+        if let Some(warning) = warning {
+            self.note(&format!("warning: {warning}"));
+        }
+    }
+
     /// Prints a progress line, which replaces the previous one on a terminal.
     pub(crate) fn progress(&self, line: &str) {
         if !self.terminal || self.quiet {
@@ -197,9 +222,20 @@ impl Printer {
         self.color
     }
 
-    /// Prints an error with its hints.
-    pub(crate) fn report(&self, report: &ErrorReport) {
+    /// Prints an error with its hints, with `-o json` as one line of JSON. Returns the exit code.
+    pub(crate) fn error(&self, error: &Error) -> u8 {
+        let report = error.report();
         self.clear_progress();
+        if self.format == Format::Json {
+            let object = serde_json::json!({ "error": error.object() });
+            to_stderr(&format!("{object}\n"));
+        } else {
+            self.report(&report);
+        }
+        report.exit
+    }
+
+    fn report(&self, report: &ErrorReport) {
         let paint = |code: &str, word: &str| {
             if self.color {
                 format!("\u{1b}[{code}m{word}\u{1b}[0m")

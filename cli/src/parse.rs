@@ -27,8 +27,14 @@ pub(crate) enum Error {
     NoEquals(String, &'static str),
     #[error("`{0}` has no name before `=`: write {1}")]
     NoKey(String, &'static str),
+    #[error("`{0}` has no `=`: write NAME=value, or NAME- to remove the variable")]
+    EnvChange(String),
     #[error("`{0}` is not a version: write v3, 3, @latest or @prev")]
     Version(String),
+    #[error(
+        "`{0}` can be version {0} or traffic revision {0}: write `v{0}` to send all traffic to the version, or `--to {0}` to restore the revision"
+    )]
+    BareNumber(String),
     #[error("`{0}` is not a {1} name: write it as {2}")]
     Name(String, &'static str, &'static str),
     #[error("`{0}` is not a traffic target: {1}; write v3=10, v3 (takes the rest) or v3=10:canary")]
@@ -156,6 +162,18 @@ pub(crate) fn percent(text: &str) -> Result<u32, Error> {
 /// `NAME=value` of an environment variable; the value may contain anything.
 pub(crate) fn env(text: &str) -> Result<(String, String), Error> {
     key_value(text, "NAME=value")
+}
+
+/// The change of an environment variable: its new value, or `None` to remove it.
+pub(crate) type EnvChange = (String, Option<String>);
+
+/// `NAME=value` sets a variable, `NAME-` removes it.
+pub(crate) fn env_change(text: &str) -> Result<EnvChange, Error> {
+    match text.strip_suffix('-') {
+        Some(name) if !name.is_empty() && !name.contains('=') => Ok((name.to_owned(), None)),
+        _ if text.contains('=') => env(text).map(|(name, value)| (name, Some(value))),
+        _ => Err(Error::EnvChange(text.to_owned())),
+    }
 }
 
 /// `key=value` of a label.
@@ -327,10 +345,18 @@ fn id(text: &str, prefix: &str) -> Option<String> {
 pub(crate) enum VersionRef {
     /// `v3` or `3`.
     Number(i32),
-    /// `@latest`: the highest number.
+    /// `@latest`: the newest verified version.
     Latest,
-    /// `@prev`: the highest number below the latest.
+    /// `@prev`: the version with the largest share of the traffic that a rollback would restore.
     Previous,
+}
+
+/// A version where a bare number could also be a traffic revision: `v3`, `@latest` or `@prev`.
+pub(crate) fn unambiguous_version(text: &str) -> Result<VersionRef, Error> {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Error::BareNumber(text.to_owned()));
+    }
+    text.parse()
 }
 
 impl FromStr for VersionRef {

@@ -22,7 +22,7 @@ pub mod store;
 pub use options::Options;
 
 use domain::{Domain, Timestamp};
-use grpc::{Api, GrpcServer};
+use grpc::{Api, GrpcServer, Health};
 use nodes::Nodes;
 use nodes::replicas::Replicas;
 use std::net::SocketAddr;
@@ -35,6 +35,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Grace period for running calls; process managers kill after 10 s or more.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+
+/// Interval of the check that the database's file is still there.
+const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The reason why a control plane does not start.
 #[derive(Debug, thiserror::Error)]
@@ -135,14 +138,36 @@ pub async fn start(options: Options) -> Result<Running, Error> {
         shutdown: shutdown.clone(),
     };
     server.open(api).await;
+    let watching = tokio::spawn(watch_file(store.clone(), server.health(), shutdown.clone()));
     let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     tracing::info!(listen = %server.addr(), revision, took_ms, "control plane serving");
     Ok(Running {
         server,
         store,
         shutdown,
-        tasks: vec![publisher, reconciler, sharing, hints],
+        tasks: vec![publisher, reconciler, sharing, hints, watching],
     })
+}
+
+/// Reports NOT_SERVING while the database's file is not the one that was opened.
+async fn watch_file(store: Store, health: Health, shutdown: CancellationToken) {
+    let mut serving = true;
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(FILE_CHECK_INTERVAL) => {}
+        }
+        let checked = store.check_file();
+        if serving == checked.is_ok() {
+            continue;
+        }
+        serving = checked.is_ok();
+        match checked {
+            Ok(()) => tracing::info!("the database file is back"),
+            Err(error) => tracing::error!(%error, "not serving"),
+        }
+        health.set(serving).await;
+    }
 }
 
 async fn open(

@@ -1,10 +1,11 @@
 //! The program `cless-control-plane`: logs and signals.
 
 use anyhow::Context as _;
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use cless_control_plane::Options;
 use cless_control_plane::program::{Command, Program};
 use cless_proto::log::{self, LogFormat};
+use cless_proto::variables;
 use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -12,7 +13,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match execute(Program::parse()).await {
+    let program = Program::parse();
+    variables::refuse(Program::command());
+    match execute(program).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");

@@ -1,4 +1,4 @@
-//! The flags of the control plane. Each has an environment variable `CLESS_<FLAG>`.
+//! The flags of the control plane. Each has an environment variable `CLESS_CONTROL_PLANE_<FLAG>`.
 
 use std::net::SocketAddr;
 
@@ -6,25 +6,29 @@ use std::net::SocketAddr;
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
     /// Address to serve gRPC on; port 0 lets the system choose
-    #[arg(long, env = "CLESS_LISTEN", default_value = "127.0.0.1:7070")]
+    #[arg(
+        long,
+        env = "CLESS_CONTROL_PLANE_LISTEN",
+        default_value = "127.0.0.1:7070"
+    )]
     pub listen: SocketAddr,
 
     /// Database: `sqlite://PATH?mode=rwc`, `sqlite::memory:` or `postgres://…`
     #[arg(
         long,
-        env = "CLESS_DATABASE_URL",
+        env = "CLESS_CONTROL_PLANE_DATABASE_URL",
         default_value = "sqlite://cless.db?mode=rwc",
         hide_env_values = true
     )]
     pub database_url: String,
 
     /// Domain of the default hosts of services, `NAME.DOMAIN`
-    #[arg(long, env = "CLESS_DOMAIN", default_value = "localhost")]
+    #[arg(long, env = "CLESS_CONTROL_PLANE_DOMAIN", default_value = "localhost")]
     pub domain: String,
 
     /// Allow --listen on an address that other machines can reach. Nothing is encrypted or
     /// authenticated yet: anyone who reaches it can run any image on every node
-    #[arg(long, env = "CLESS_ALLOW_INSECURE")]
+    #[arg(long, env = "CLESS_CONTROL_PLANE_ALLOW_INSECURE")]
     pub allow_insecure: bool,
 }
 

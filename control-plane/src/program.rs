@@ -24,7 +24,7 @@ pub struct Program {
     pub log: Log,
 
     /// File to write `{"listen": "IP:PORT"}` to once the control plane serves
-    #[arg(long, env = "CLESS_READY_FILE", value_name = "FILE")]
+    #[arg(long, env = "CLESS_CONTROL_PLANE_READY_FILE", value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
 }
 
@@ -83,6 +83,6 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct Log {
     /// Format of log lines on stderr; `RUST_LOG` filters them
-    #[arg(long, env = "CLESS_LOG_FORMAT", default_value = "text")]
+    #[arg(long, env = "CLESS_CONTROL_PLANE_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 }

@@ -78,6 +78,7 @@ impl FeedPlane {
             &self.feed,
             &self.nodes,
             lifetime,
+            false,
             self.shutdown.clone(),
         )
     }

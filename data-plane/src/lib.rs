@@ -6,7 +6,7 @@
 //! ([`proxy`]). The control plane is needed to learn of changes, never to serve. [`node`] wires the
 //! parts together.
 //!
-//! The public interface is [`start`], [`Options`], [`Running`], [`Error`] and [`program`]. The
+//! The public interface is [`start`], [`check_engine`], [`Options`], [`Running`], [`Error`] and [`program`]. The
 //! feature `test-util` publishes the other modules for tests and benches.
 
 #![cfg_attr(
@@ -82,8 +82,10 @@ pub mod scale;
 #[cfg(feature = "test-util")]
 pub mod trace;
 
-pub use node::{Error, Running, start};
+pub use node::{Error, Running, check_engine, start};
 pub use options::Options;
+pub use proxy::ProxyOptions;
+pub use trace::TraceOptions;
 
 #[cfg(feature = "test-util")]
 pub use node::start_on;

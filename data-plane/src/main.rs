@@ -4,9 +4,9 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use cless_data_plane::program::Program;
-use cless_proto::log;
+use cless_proto::{log, variables};
 use mimalloc::MiMalloc;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -19,7 +19,9 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Program::parse()).await {
+    let program = Program::parse();
+    variables::refuse(Program::command());
+    match run(program).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");

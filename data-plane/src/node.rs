@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -19,14 +19,14 @@ use crate::admin::{self, Admin};
 use crate::engine::oci_runtime;
 use crate::engine::policy::NodePolicy;
 use crate::feed::{self, Feed, FeedOptions, ReportSource};
-use crate::image::PullRecord;
-use crate::image::pruner::{Pruner, VersionImage, VersionImages};
+use crate::image::pruner::{Pruner, VersionImage, VersionImages, forget_pins};
+use crate::image::{Pins, PullRecord, resolve};
 use crate::isolation::{self, Isolation};
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::pool::{self, Node, Pools};
 use crate::proxy::{self, Proxy, ProxyDependencies, Sockets};
-use crate::report::NodeReport;
+use crate::report::{FailureReason, NodeReport, Resolution, StartFailure};
 use crate::runtime::Runtime;
 use crate::runtime::credentials::RegistryConfig;
 use crate::runtime::docker::Docker;
@@ -34,6 +34,12 @@ use crate::trace::{self, TraceExport};
 
 /// Listing containers takes milliseconds; a slow engine must not keep the node from serving.
 const ENGINE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Patience for an engine that the start requires.
+const ENGINE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Longest time for the answer to a question for an image: a registry gets 8 s of it.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Reasons why a data plane cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -48,8 +54,8 @@ pub enum Error {
         /// The cause.
         source: std::io::Error,
     },
-    /// The record of pulled images is unreadable.
-    #[error("the record of pulled images in the cache folder {folder} cannot be read: {source}")]
+    /// A record of images is unreadable.
+    #[error("the record of images in the cache folder {folder} cannot be read: {source}")]
     Images {
         /// The cache folder.
         folder: PathBuf,
@@ -62,6 +68,16 @@ pub enum Error {
     /// The proxy cannot start.
     #[error(transparent)]
     Proxy(#[from] proxy::server::Error),
+    /// The engine does not answer, and [`Options::require_engine`] is set.
+    #[error("no container engine answers at {address}: {problem}; {remedy}")]
+    NoEngine {
+        /// The engine's address.
+        address: String,
+        /// The error.
+        problem: String,
+        /// The remedy.
+        remedy: &'static str,
+    },
     /// The engine lacks the runtime that `--runtime` names.
     #[error(transparent)]
     Runtime(#[from] oci_runtime::RuntimeNotOffered),
@@ -89,12 +105,15 @@ pub struct Running {
     keep_containers: bool,
 }
 
-/// Source of reports; empty until the pools exist, because the feed starts before them.
+/// Source of reports and answers; reports are empty until the pools exist, because the feed starts
+/// before them.
 struct NodeReporter {
+    runtime: Arc<dyn Runtime>,
     pools: OnceLock<(Pools, Isolation)>,
     changed: watch::Sender<u64>,
 }
 
+#[async_trait::async_trait]
 impl ReportSource for NodeReporter {
     fn report(&self) -> NodeReport {
         let Some((pools, isolation)) = self.pools.get() else {
@@ -108,6 +127,16 @@ impl ReportSource for NodeReporter {
 
     fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    async fn resolve_image(&self, image: &str, local_only: bool) -> Resolution {
+        let resolve = resolve::resolve(&*self.runtime, image, local_only);
+        let resolved = tokio::time::timeout(RESOLVE_TIMEOUT, resolve).await;
+        resolved.unwrap_or_else(|_| {
+            let message = "the container engine of this node did not answer in time".to_owned();
+            let (reason, now) = (FailureReason::Engine, SystemTime::now());
+            Err(Box::new(StartFailure::new(reason, message, now)))
+        })
     }
 }
 
@@ -143,6 +172,7 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
 
     let changed = watch::Sender::new(0);
     let reports = Arc::new(NodeReporter {
+        runtime: runtime.clone(),
         pools: OnceLock::new(),
         changed: changed.clone(),
     });
@@ -171,6 +201,11 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
     };
     let table = feed.load_full();
     let kept = pool::kept_permits(&*runtime, feed.node_id(), &table, &policy, ENGINE_TIMEOUT);
+    let pins = Pins::open(&options.cache_dir).map_err(|source| Error::Images {
+        folder: options.cache_dir.clone(),
+        source,
+    })?;
+    let pins = Arc::new(pins);
     let isolation = isolation::Options {
         node: feed.node_id().to_owned(),
         proxy: std::iter::once(proxy_addr).chain(tls_addr).collect(),
@@ -189,6 +224,7 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
         boot: feed.boot_id().to_owned(),
         starts_at_once: options.starts_at_once,
         images: images.clone(),
+        pins: pins.clone(),
         runtime: options.runtime,
         isolation: isolation.clone(),
         sandboxes: options.sandboxes,
@@ -229,11 +265,14 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
         tokio::spawn(pools.clone().keep_sandboxes()),
         tokio::spawn(admin::serve(admin_listener, admin)),
     ];
+    let versions = Arc::new(FeedVersions(feed.clone()));
+    tasks.push(tokio::spawn(forget_pins(pins.clone(), versions.clone())));
     if let Some(after) = options.prune_images_after {
         let pruner = Pruner {
             runtime,
             record: images,
-            versions: Arc::new(FeedVersions(feed.clone())),
+            pins,
+            versions,
             after,
         };
         tasks.push(tokio::spawn(pruner.run()));
@@ -256,6 +295,44 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
         drain: Duration::from_secs(options.drain_timeout),
         keep_containers: options.keep_containers,
     })
+}
+
+/// Checks that a container engine answers: `configured`, else `DOCKER_HOST`, else the standard
+/// socket.
+///
+/// # Errors
+/// [`Error::NoEngine`] with the remedy.
+pub async fn check_engine(configured: Option<&str>) -> Result<(), Error> {
+    let engine = Docker::new(configured.map(str::to_owned));
+    let problem = match tokio::time::timeout(ENGINE_PATIENCE, engine.engine()).await {
+        Ok(Ok(_)) => return Ok(()),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("no answer within {} s", ENGINE_PATIENCE.as_secs()),
+    };
+    let address = match configured {
+        Some(address) => address.to_owned(),
+        None => std::env::var("DOCKER_HOST")
+            .ok()
+            .filter(|address| !address.is_empty())
+            .unwrap_or_else(|| "unix:///var/run/docker.sock".to_owned()),
+    };
+    let remedy = engine_remedy(&problem);
+    Err(Error::NoEngine {
+        address,
+        problem,
+        remedy,
+    })
+}
+
+/// The remedy for an engine that does not answer.
+fn engine_remedy(problem: &str) -> &'static str {
+    if problem.to_lowercase().contains("permission denied") {
+        "this user may not use its socket: add the user to the group `docker` and log in again, or run \
+         as root"
+    } else {
+        "start it, for example with `systemctl start docker`, or name another engine with --engine or \
+         DOCKER_HOST"
+    }
 }
 
 /// Checks the configured runtime if the engine responds; otherwise the check happens when it does.
@@ -320,7 +397,11 @@ impl VersionImages for FeedVersions {
         let images = images.map_err(|error| error.to_string())?;
         Ok(images
             .into_iter()
-            .map(|(image, digest)| VersionImage { image, digest })
+            .map(|one| VersionImage {
+                image: one.image,
+                digest: one.digest,
+                version: one.version,
+            })
             .collect())
     }
 }
@@ -366,5 +447,34 @@ impl Running {
             task.abort();
         }
         info!("stopped");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_engine_that_is_away_is_told_with_the_remedy() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = format!("unix://{}", folder.path().join("none.sock").display());
+        let began = Instant::now();
+        let error = check_engine(Some(&socket)).await.unwrap_err().to_string();
+        assert!(began.elapsed() < Duration::from_secs(1));
+        for words in [
+            &*socket,
+            "no container engine answers",
+            "systemctl start docker",
+            "--engine",
+        ] {
+            assert!(error.contains(words), "no {words}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_forbidden_socket_has_another_remedy() {
+        assert!(
+            engine_remedy("connect: Permission denied (os error 13)").contains("group `docker`")
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Flags of the data plane; each has an environment variable `CLESS_<FLAG>`.
+//! Flags of the data plane; each has an environment variable `CLESS_NODE_<FLAG>`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,82 +19,86 @@ const SANDBOXES: usize = 2;
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
     /// Address to serve HTTP on; port 0 lets the system choose.
-    #[arg(long, env = "CLESS_LISTEN", default_value = "0.0.0.0:8080")]
+    #[arg(long, env = "CLESS_NODE_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
 
     /// Addresses of control planes, tried in turn: `http://HOST:PORT`.
     #[arg(
         long = "control-plane",
-        env = "CLESS_CONTROL_PLANE",
+        env = "CLESS_NODE_CONTROL_PLANE",
         default_value = "http://127.0.0.1:7070",
         value_delimiter = ','
     )]
     pub control_planes: Vec<Uri>,
 
     /// Name of the node: a DNS label, unique in the cluster.
-    #[arg(long, env = "CLESS_NODE", default_value_t = host_name(), value_parser = dns_label)]
+    #[arg(long, env = "CLESS_NODE_NODE", default_value_t = host_name(), value_parser = dns_label)]
     pub node: String,
 
     /// Folder for the node's identity and its last route table; each node needs its own.
-    #[arg(long, env = "CLESS_CACHE_DIR", default_value = "/var/lib/cless/node")]
+    #[arg(
+        long,
+        env = "CLESS_NODE_CACHE_DIR",
+        default_value = "/var/lib/cless/node"
+    )]
     pub cache_dir: PathBuf,
 
     /// Address of the admin port: health, readiness and metrics.
-    #[arg(long, env = "CLESS_ADMIN", default_value = "127.0.0.1:9090")]
+    #[arg(long, env = "CLESS_NODE_ADMIN", default_value = "127.0.0.1:7071")]
     pub admin: SocketAddr,
 
     /// Container engine, as `unix:///…` or `tcp://…` [default: `DOCKER_HOST`, else the standard
     /// socket]
-    #[arg(long, env = "CLESS_ENGINE")]
+    #[arg(long, env = "CLESS_NODE_ENGINE")]
     pub engine: Option<String>,
 
     /// Maximum number of concurrent container starts; starts are CPU-bound.
-    #[arg(long, env = "CLESS_STARTS_AT_ONCE", default_value_t = starts())]
+    #[arg(long, env = "CLESS_NODE_STARTS_AT_ONCE", default_value_t = starts())]
     pub starts_at_once: usize,
 
     /// Number of network namespaces to prepare for new containers; 0 disables this. Each halves the
     /// time of one start and costs an idle process.
-    #[arg(long, env = "CLESS_SANDBOXES", default_value_t = SANDBOXES)]
+    #[arg(long, env = "CLESS_NODE_SANDBOXES", default_value_t = SANDBOXES)]
     pub sandboxes: usize,
 
     /// Registry credentials as written by `docker login`, read at each pull [default:
     /// `$DOCKER_CONFIG/config.json`, else `~/.docker/config.json`]
-    #[arg(long, env = "CLESS_REGISTRY_CONFIG", value_name = "FILE")]
+    #[arg(long, env = "CLESS_NODE_REGISTRY_CONFIG", value_name = "FILE")]
     pub registry_config: Option<PathBuf>,
 
     /// Remove images pulled by this node once they are unused by containers and versions for this
     /// long, as in 30m, 12h or 7d; by default, images are kept.
-    #[arg(long, env = "CLESS_PRUNE_IMAGES_AFTER", value_name = "TIME", value_parser = positive_duration)]
+    #[arg(long, env = "CLESS_NODE_PRUNE_IMAGES_AFTER", value_name = "TIME", value_parser = positive_duration)]
     pub prune_images_after: Option<Duration>,
     /// Runtime of the engine to run containers with, such as runc or runsc; by default, the
     /// engine's.
-    #[arg(long, env = "CLESS_RUNTIME", value_name = "NAME")]
+    #[arg(long, env = "CLESS_NODE_RUNTIME", value_name = "NAME")]
     pub runtime: Option<String>,
 
     /// Networks of peers whose X-Forwarded-* and X-Request-Id headers are trusted.
-    #[arg(long, env = "CLESS_TRUSTED_PROXIES", value_delimiter = ',')]
+    #[arg(long, env = "CLESS_NODE_TRUSTED_PROXIES", value_delimiter = ',')]
     pub trusted_proxies: Vec<IpNet>,
 
     /// Seconds that requests in flight may still take on shutdown.
-    #[arg(long, env = "CLESS_DRAIN_TIMEOUT", default_value_t = 30)]
+    #[arg(long, env = "CLESS_NODE_DRAIN_TIMEOUT", default_value_t = 30)]
     pub drain_timeout: u64,
 
     /// Leave containers running on shutdown for the next process of this node.
-    #[arg(long, env = "CLESS_KEEP_CONTAINERS")]
+    #[arg(long, env = "CLESS_NODE_KEEP_CONTAINERS")]
     pub keep_containers: bool,
 
     /// Refuse to start unless containers are isolated from each other, from this host and from the
     /// control plane.
-    #[arg(long, env = "CLESS_REQUIRE_ISOLATION")]
+    #[arg(long, env = "CLESS_NODE_REQUIRE_ISOLATION")]
     pub require_isolation: bool,
     /// Capabilities that versions may add, such as NET_RAW,FOWNER; by default none.
-    #[arg(long, env = "CLESS_ALLOW_CAPABILITIES", value_name = "CAP", value_delimiter = ',', value_parser = capability)]
+    #[arg(long, env = "CLESS_NODE_ALLOW_CAPABILITIES", value_name = "CAP", value_delimiter = ',', value_parser = capability)]
     pub allow_capabilities: Vec<String>,
     /// Destinations on this node that versions may reach, such as a database at 10.0.0.5:5432; by
     /// default none.
     #[arg(
         long,
-        env = "CLESS_ALLOW_EGRESS",
+        env = "CLESS_NODE_ALLOW_EGRESS",
         value_name = "HOST:PORT",
         value_delimiter = ','
     )]
@@ -116,7 +120,7 @@ impl Default for Options {
             control_planes: vec![Uri::from_static("http://127.0.0.1:7070")],
             node: host_name(),
             cache_dir: "/var/lib/cless/node".into(),
-            admin: SocketAddr::from(([127, 0, 0, 1], 9090)),
+            admin: SocketAddr::from(([127, 0, 0, 1], 7071)),
             engine: None,
             starts_at_once: starts(),
             sandboxes: SANDBOXES,

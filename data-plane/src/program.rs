@@ -16,10 +16,15 @@ pub struct Program {
     pub options: Options,
 
     /// Format of log lines on stderr, which `RUST_LOG` filters (default: info).
-    #[arg(long, env = "CLESS_LOG_FORMAT", value_enum, default_value = "text")]
+    #[arg(
+        long,
+        env = "CLESS_NODE_LOG_FORMAT",
+        value_enum,
+        default_value = "text"
+    )]
     pub log_format: LogFormat,
 
     /// Write `{"listen": "IP:PORT", "admin": "IP:PORT"}` to this file once the node is listening.
-    #[arg(long, env = "CLESS_READY_FILE")]
+    #[arg(long, env = "CLESS_NODE_READY_FILE")]
     pub ready_file: Option<PathBuf>,
 }

@@ -95,8 +95,12 @@ pub struct VersionReport {
     pub key: VersionKey,
     /// Its uid, never reused.
     pub version_uid: Arc<str>,
-    /// The digest that a registry gave for its image; `None` if none did.
+    /// The digest of its image in a registry, once a pull or a start of it succeeded on this node.
     pub image_digest: Option<String>,
+    /// The image id that this node has pinned for it, if the image was never in a registry.
+    pub image_id: Option<String>,
+    /// Number of resets of the image that digest and id belong to.
+    pub image_generation: u32,
     /// The last failed start, until a start succeeds.
     pub last_failure: Option<StartFailure>,
     /// Failed starts in a row.
@@ -212,8 +216,59 @@ pub enum VerifyResult {
     Pending,
     /// An instance became ready.
     Verified(ColdStart),
-    /// The instance failed to start.
+    /// The instance failed to start, by the version's own fault.
     Failed(StartFailure),
+    /// The node cannot tell, for a reason of its own, such as an engine that does not answer.
+    Unverified(StartFailure),
+}
+
+/// The image that a reference names on this node at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResolvedImage {
+    /// The origin of the answer.
+    pub source: ImageSource,
+    /// Id of the image in the engine; `None` if this node has not pulled it.
+    pub id: Option<String>,
+    /// Digest of the image in its registry; `None` if it was never in one.
+    pub digest: Option<String>,
+    /// Build time of the image; `None` if unknown.
+    pub created: Option<SystemTime>,
+    /// Time of the answer.
+    pub resolved_at: SystemTime,
+    /// A doubt about the answer, as text for people.
+    pub warning: Option<String>,
+}
+
+/// The answer to a question for an image. [`FailureReason::Image`]: the reference names none; any other
+/// reason is trouble of the node.
+pub type Resolution = Result<ResolvedImage, Box<StartFailure>>;
+
+/// The origin of a [`ResolvedImage`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImageSource {
+    /// The registry responded.
+    Registry,
+    /// The registry did not respond; the node has a copy of the image.
+    LocalCopy,
+    /// The image was never in a registry.
+    LocalImage,
+}
+
+impl StartFailure {
+    /// A failure without an exit.
+    pub fn new(reason: FailureReason, message: String, at: SystemTime) -> Self {
+        Self {
+            reason,
+            message,
+            exit_code: None,
+            oom_killed: false,
+            log_tail: Vec::new(),
+            at,
+            signal: None,
+            last_probe: None,
+            engine_error: None,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use sea_orm_migration::sea_orm::DatabaseConnection;
 
 mod m0001_state;
 mod m0002_node_status;
+mod m0003_releases;
 
 pub use sea_orm_migration::MigratorTrait;
 
@@ -32,6 +33,7 @@ impl MigratorTrait for Migrator {
         vec![
             Box::new(m0001_state::Migration),
             Box::new(m0002_node_status::Migration),
+            Box::new(m0003_releases::Migration),
         ]
     }
 }

@@ -5,13 +5,17 @@
 //! up to 32 KiB and grows by doubling: a feed stream held up to 64 KiB after its first snapshot.
 //! This codec starts at 1 KiB and reserves exactly the size of each message. An idle feed stream
 //! then costs the control plane 50 to 57 KB, of which HTTP/2's connection buffers are 28 KiB.
+//!
+//! The bytes of a request are checked before it is decoded ([`bounds`](crate::bounds)).
 
 use std::marker::PhantomData;
 
-use prost::Message;
-use tonic::Status;
-use tonic::codec::{BufferSettings, Codec, EncodeBuf, Encoder};
-use tonic_prost::ProstDecoder;
+use bytes::Buf as _;
+use prost::{Message, Name};
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::{Code, Status};
+
+use crate::bounds;
 
 /// Initial capacity of a call's buffer in each direction, in bytes.
 const INITIAL_CAPACITY: usize = 1024;
@@ -32,19 +36,43 @@ impl<T, U> Default for CompactCodec<T, U> {
 impl<T, U> Codec for CompactCodec<T, U>
 where
     T: Message + Send + 'static,
-    U: Message + Default + Send + 'static,
+    U: Message + Name + Default + Send + 'static,
 {
     type Encode = T;
     type Decode = U;
     type Encoder = CompactEncoder<T>;
-    type Decoder = ProstDecoder<U>;
+    type Decoder = CheckingDecoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
         CompactEncoder(PhantomData)
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        ProstDecoder::new(settings())
+        CheckingDecoder(PhantomData)
+    }
+}
+
+/// The decoding half of [`CompactCodec`].
+#[derive(Debug)]
+pub struct CheckingDecoder<U>(PhantomData<U>);
+
+impl<U: Message + Name + Default> Decoder for CheckingDecoder<U> {
+    type Item = U;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
+        let bytes = buffer.copy_to_bytes(buffer.remaining());
+        if U::NAME.ends_with("Request") {
+            bounds::check(&U::full_name(), &bytes)?;
+        }
+        // What the check of a request lets through decodes.
+        let item = U::decode(bytes);
+        item.map(Some)
+            .map_err(|error| Status::new(Code::Internal, error.to_string()))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        settings()
     }
 }
 

@@ -3,23 +3,30 @@
 //! Generated types stop at the edges: the control plane converts them in `grpc/convert/`, the
 //! data plane in `feed/decode.rs` and `feed/report.rs`, the CLI prints them.
 
+pub mod bounds;
 pub mod capability;
 pub mod codec;
-#[cfg(feature = "log")]
 pub mod duration;
 pub mod endpoint;
+#[cfg(feature = "log")]
 pub mod log;
 pub mod signal;
+#[cfg(feature = "log")]
+pub mod variables;
 
 /// The package `cless.v1`.
 #[expect(
     missing_docs,
     clippy::allow_attributes,
+    clippy::large_enum_variant,
     reason = "generated: documented by the comments of the .proto files"
 )]
 pub mod v1 {
     tonic::include_proto!("cless.v1");
 }
+
+#[cfg(test)]
+mod annotations;
 
 /// Encoded `FileDescriptorSet` of `cless.v1`, for server reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/cless.v1.bin"));

@@ -47,11 +47,15 @@ pub async fn containers(docker: &Docker, labels: &[(&str, &str)]) -> Result<Vec<
     Ok(list.into_iter().map(from_summary).collect())
 }
 
+/// The engine's description of a container.
+pub async fn inspect(docker: &Docker, id: &str) -> Result<ContainerInspectResponse> {
+    let options = None::<InspectContainerOptions>;
+    Ok(docker.inspect_container(id, options).await?)
+}
+
 /// The id of the sandbox whose network a container uses; `None` if it uses none.
 pub async fn sandbox_of(docker: &Docker, id: &str) -> Result<Option<String>> {
-    let found = docker
-        .inspect_container(id, None::<InspectContainerOptions>)
-        .await?;
+    let found = inspect(docker, id).await?;
     Ok(joined_sandbox(&found))
 }
 
@@ -62,13 +66,9 @@ fn joined_sandbox(found: &ContainerInspectResponse) -> Option<String> {
 
 /// The address of a container, or of its sandbox, with the port of its app.
 pub async fn address(docker: &Docker, id: &str, port: u16) -> Result<SocketAddr> {
-    let mut found = docker
-        .inspect_container(id, None::<InspectContainerOptions>)
-        .await?;
+    let mut found = inspect(docker, id).await?;
     if let Some(sandbox) = joined_sandbox(&found) {
-        found = docker
-            .inspect_container(&sandbox, None::<InspectContainerOptions>)
-            .await?;
+        found = inspect(docker, &sandbox).await?;
     }
     let networks = found
         .network_settings
@@ -85,9 +85,7 @@ pub async fn address(docker: &Docker, id: &str, port: u16) -> Result<SocketAddr>
 
 /// The host's process id of a running container's first process.
 pub async fn pid(docker: &Docker, id: &str) -> Result<u32> {
-    let found = docker
-        .inspect_container(id, None::<InspectContainerOptions>)
-        .await?;
+    let found = inspect(docker, id).await?;
     let pid = found.state.and_then(|state| state.pid);
     let pid = pid.and_then(|pid| u32::try_from(pid).ok());
     pid.filter(|pid| *pid > 0)

@@ -12,40 +12,40 @@ use crate::parse::{self, Affinity, OrOff};
 #[command(next_help_heading = "Service settings (defaults apply to new services)")]
 pub(crate) struct SettingsArgs {
     /// Minimum instances per node of each version with traffic [default: 0]
-    #[arg(long, env = "CLESS_MIN_INSTANCES", value_name = "N")]
+    #[arg(long, value_name = "N")]
     min_instances: Option<u32>,
     /// Maximum instances per node and version [default: 10]
-    #[arg(long, env = "CLESS_MAX_INSTANCES", value_name = "N")]
+    #[arg(long, value_name = "N")]
     max_instances: Option<u32>,
     /// Maximum concurrent requests per instance [default: 80]
-    #[arg(long, env = "CLESS_CONCURRENCY", value_name = "N")]
+    #[arg(long, value_name = "N")]
     concurrency: Option<u32>,
     /// Remove an instance after this time without requests [default: 2m]
-    #[arg(long, env = "CLESS_IDLE_TIMEOUT", value_name = "DURATION", value_parser = parse::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
     idle_timeout: Option<Duration>,
     /// Pause an instance after this time without requests [default: off]
-    #[arg(long, env = "CLESS_PAUSE_AFTER", value_name = "DURATION|off")]
+    #[arg(long, value_name = "DURATION|off")]
     #[arg(value_parser = parse::duration_or_off)]
     pause_after: Option<OrOff>,
     /// Maximum time a request waits for an instance [default: 30s]
-    #[arg(long, env = "CLESS_COLD_START_TIMEOUT", value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION")]
     #[arg(value_parser = parse::duration)]
     cold_start_timeout: Option<Duration>,
     /// Maximum duration of a request, response body included [default: 5m]
-    #[arg(long, env = "CLESS_REQUEST_TIMEOUT", value_name = "DURATION", value_parser = parse::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
     request_timeout: Option<Duration>,
     /// Maximum requests waiting for an instance, per version and node [default: 1000]
-    #[arg(long, env = "CLESS_QUEUE_LIMIT", value_name = "N")]
+    #[arg(long, value_name = "N")]
     queue_limit: Option<u32>,
     /// Session affinity to a version: none, cookie or header:NAME [default: none]
-    #[arg(long, env = "CLESS_AFFINITY", value_name = "KIND")]
+    #[arg(long, value_name = "KIND")]
     affinity: Option<Affinity>,
     /// Let clients select a version with the `cless-version` request header [default: false]
-    #[arg(long, env = "CLESS_VERSION_HEADER", value_name = "BOOL")]
+    #[arg(long, value_name = "BOOL")]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     version_header: Option<bool>,
     /// Report cold start phases in the `Server-Timing` response header [default: false]
-    #[arg(long, env = "CLESS_SERVER_TIMING", value_name = "BOOL")]
+    #[arg(long, value_name = "BOOL")]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     server_timing: Option<bool>,
 }

@@ -44,32 +44,31 @@ pub(crate) enum ProtocolArg {
 #[command(next_help_heading = "Version options")]
 pub(crate) struct SpecArgs {
     /// Image reference: hello:1 or registry.example/team/app@sha256:...
-    #[arg(long, env = "CLESS_IMAGE", value_name = "REF")]
-    pub(crate) image: String,
+    #[arg(long, value_name = "REF")]
+    pub(crate) image: Option<String>,
     /// Port the container listens on, also passed as PORT [default: the image's single EXPOSE, 8080
     /// without any]
-    #[arg(long, env = "CLESS_PORT", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
-    /// Environment variable; may be repeated
-    #[arg(long, short, env = "CLESS_ENV", value_name = "NAME=VALUE", value_parser = parse::env)]
-    #[arg(hide_env_values = true)]
-    env: Vec<(String, String)>,
+    /// Set an environment variable, or remove it with NAME-; may be repeated
+    #[arg(long, short, value_name = "NAME=VALUE", value_parser = parse::env_change)]
+    env: Vec<parse::EnvChange>,
     /// File of NAME=VALUE lines as Docker reads it, or - for standard input; may be repeated
-    #[arg(long, env = "CLESS_ENV_FILE", value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
-    /// Override the image's ENTRYPOINT, one word per flag; may be repeated
-    #[arg(long, env = "CLESS_COMMAND", value_name = "WORD")]
+    /// Override the image's ENTRYPOINT, one word per flag; may be repeated. One empty word: the image's
+    #[arg(long, value_name = "WORD")]
     #[arg(allow_hyphen_values = true)]
     command: Vec<String>,
-    /// Override the image's CMD, one word per flag; may be repeated
-    #[arg(long, env = "CLESS_ARG", value_name = "WORD")]
+    /// Override the image's CMD, one word per flag; may be repeated. One empty word: the image's
+    #[arg(long, value_name = "WORD")]
     #[arg(allow_hyphen_values = true)]
     arg: Vec<String>,
     /// When to pull the image [default: missing]
-    #[arg(long, env = "CLESS_PULL", value_enum)]
+    #[arg(long, value_enum)]
     pull: Option<PullArg>,
     /// Protocol between proxy and container, whatever the client speaks [default: auto]
-    #[arg(long, env = "CLESS_PROTOCOL", value_enum)]
+    #[arg(long, value_enum)]
     protocol: Option<ProtocolArg>,
     #[command(flatten)]
     container: ContainerArgs,
@@ -80,41 +79,162 @@ pub(crate) struct SpecArgs {
 }
 
 impl SpecArgs {
-    /// Converts the flags; reads the file of `--env-file`.
+    /// Writes the flags given into `spec`; reads the file of `--env-file`.
     ///
     /// # Errors
     /// [`Error::Usage`] for an invalid file or flags that conflict.
-    pub(crate) fn to_proto(&self) -> Result<pb::VersionSpec, Error> {
-        let mut env = std::collections::BTreeMap::new();
+    pub(crate) fn apply(&self, mut spec: pb::VersionSpec) -> Result<pb::VersionSpec, Error> {
         for path in &self.env_file {
-            env.extend(env_file::read(path)?);
+            spec.env.extend(env_file::read(path)?);
         }
-        env.extend(self.env.iter().cloned());
-        let pull_policy = match self.pull {
-            None => PullPolicy::Unspecified,
-            Some(PullArg::Missing) => PullPolicy::Missing,
-            Some(PullArg::Always) => PullPolicy::Always,
-            Some(PullArg::Never) => PullPolicy::Never,
-        };
-        let mut spec = pb::VersionSpec {
-            image: self.image.clone(),
-            port: self.port.map_or(0, u32::from),
-            env,
-            command: self.command.clone(),
-            args: self.arg.clone(),
-            readiness: self.probe.to_proto()?,
-            pull_policy: pull_policy.into(),
-            protocol: match self.protocol {
-                None => Protocol::Unspecified,
-                Some(ProtocolArg::Auto) => Protocol::Auto,
-                Some(ProtocolArg::Http1) => Protocol::Http1,
-                Some(ProtocolArg::H2c) => Protocol::H2c,
+        for (name, value) in &self.env {
+            match value {
+                Some(value) => spec.env.insert(name.clone(), value.clone()),
+                None => spec.env.remove(name),
+            };
+        }
+        if let Some(image) = &self.image {
+            spec.image.clone_from(image);
+        }
+        if let Some(port) = self.port {
+            spec.port = port.into();
+        }
+        for (field, words) in [
+            (&mut spec.command, &self.command),
+            (&mut spec.args, &self.arg),
+        ] {
+            match words.as_slice() {
+                [] => {}
+                [word] if word.is_empty() => field.clear(),
+                words => *field = words.to_vec(),
             }
-            .into(),
-            ..Default::default()
-        };
+        }
+        if let Some(pull) = self.pull {
+            spec.pull_policy = match pull {
+                PullArg::Missing => PullPolicy::Missing,
+                PullArg::Always => PullPolicy::Always,
+                PullArg::Never => PullPolicy::Never,
+            }
+            .into();
+        }
+        if let Some(protocol) = self.protocol {
+            spec.protocol = match protocol {
+                ProtocolArg::Auto => Protocol::Auto,
+                ProtocolArg::Http1 => Protocol::Http1,
+                ProtocolArg::H2c => Protocol::H2c,
+            }
+            .into();
+        }
+        self.probe.apply(&mut spec)?;
         self.container.apply(&mut spec)?;
         self.options.apply(&mut spec);
         Ok(spec)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Flags {
+        #[command(flatten)]
+        spec: SpecArgs,
+    }
+
+    fn apply(base: &pb::VersionSpec, flags: &[&str]) -> pb::VersionSpec {
+        let words = std::iter::once(&"cless").chain(flags);
+        let flags = <Flags as clap::Parser>::parse_from(words);
+        flags.spec.apply(base.clone()).expect("valid flags")
+    }
+
+    #[test]
+    fn a_specification_keeps_all_that_no_flag_names() {
+        let full = apply(
+            &pb::VersionSpec::default(),
+            &[
+                "--image=hello:1",
+                "--port=80",
+                "-eA=1",
+                "-eB=2",
+                "--command=run",
+                "--arg=-v",
+                "--pull=always",
+                "--protocol=h2c",
+                "--cpu=2",
+                "--memory=1Gi",
+                "--pids=99",
+                "--read-only",
+                "--tmpfs=/a:1Mi",
+                "--user=app",
+                "--stop-signal=INT",
+                "--stop-grace=3s",
+                "--health-path=/ok",
+                "--health-status=204",
+                "--health-delay=2s",
+                "--health-host=shop.example.org",
+                "--tmpfs=/x:exec",
+                "--no-init",
+                "--cap-add=NET_RAW,FOWNER",
+                "--shm-size=1Mi",
+                "--ulimit=core=0",
+                "--ulimit=nofile=1024",
+                "--add-host=db:10.0.0.5",
+                "--dns=10.0.0.53",
+                "--egress=db:5432",
+            ],
+        );
+        assert_eq!(apply(&full, &[]), full);
+        let changed = apply(
+            &full,
+            &[
+                "-eC=3",
+                "-eA-",
+                "--read-only=false",
+                "--command=",
+                "--health-path=/",
+                "--tmpfs=/x",
+                "--no-init=false",
+                "--cap-add=",
+                "--ulimit=nofile=2048:4096",
+                "--add-host=cache:10.0.0.6",
+                "--dns=",
+                "--egress=",
+            ],
+        );
+        assert!(!changed.no_init && changed.tmpfs_exec.is_empty());
+        assert!(changed.cap_add.is_empty() && changed.dns.is_empty() && changed.egress.is_empty());
+        let limits = changed.ulimits.iter();
+        let limits: Vec<_> = limits.map(|one| (&*one.name, one.soft, one.hard)).collect();
+        assert_eq!(limits, [("core", 0, 0), ("nofile", 2048, 4096)]);
+        assert!(changed.extra_hosts.keys().eq(["cache", "db"]));
+        let env = [("B", "2"), ("C", "3")];
+        assert!(
+            changed.env.iter().eq(env
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .iter()
+                .map(|(k, v)| (k, v)))
+        );
+        assert!(!changed.read_only_root && changed.command.is_empty());
+        let probe = changed.readiness.clone().expect("a probe");
+        assert_eq!(
+            probe.initial_delay,
+            full.readiness.clone().and_then(|p| p.initial_delay)
+        );
+        let back = pb::VersionSpec {
+            env: full.env.clone(),
+            command: full.command.clone(),
+            read_only_root: true,
+            readiness: full.readiness.clone(),
+            tmpfs_exec: full.tmpfs_exec.clone(),
+            no_init: true,
+            cap_add: full.cap_add.clone(),
+            ulimits: full.ulimits.clone(),
+            extra_hosts: full.extra_hosts.clone(),
+            dns: full.dns.clone(),
+            egress: full.egress.clone(),
+            ..changed
+        };
+        assert_eq!(back, full);
     }
 }

@@ -1,12 +1,21 @@
 //! Calls of `CatalogService`: services and versions.
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use cless_proto::v1 as pb;
 
-use super::{ApiClient, request_id, version_name};
+use super::{ApiClient, PAGE_SIZE, request_id, version_name};
 use crate::error::{Error, Idempotency};
-use crate::parse::VersionRef;
+
+/// The conditions of a verification.
+#[derive(Debug, Clone)]
+pub(crate) struct VerificationTerms {
+    pub(crate) timeout: Duration,
+    pub(crate) require: pb::verification::Require,
+    /// `nodes/NODE` of nodes that do not take part.
+    pub(crate) skip_nodes: Vec<String>,
+}
 
 impl ApiClient {
     pub(crate) async fn create_service(
@@ -143,66 +152,137 @@ impl ApiClient {
         service: &str,
         limit: u32,
     ) -> Result<Vec<pb::Version>, Error> {
-        let parent = format!("services/{service}");
         self.pages(limit, async |page_size, page_token| {
-            let request = pb::ListVersionsRequest {
-                parent: parent.clone(),
-                page_size,
-                page_token,
-                ..Default::default()
-            };
-            let response = self
-                .call(
-                    Idempotency::ReadOnly,
-                    format!("list the versions of {parent}"),
-                    async || self.catalog.clone().list_versions(request.clone()).await,
-                )
-                .await?;
-            Ok((response.versions, response.next_page_token))
+            self.page_of_versions(service, "", page_size, page_token)
+                .await
         })
         .await
     }
 
-    /// The number that a reference resolves to now.
-    ///
-    /// # Errors
-    /// [`Error::Conflict`] if the service has no such version.
-    pub(crate) async fn resolve(&self, service: &str, reference: VersionRef) -> Result<i32, Error> {
-        let index = match reference {
-            VersionRef::Number(number) => return Ok(number),
-            VersionRef::Latest => 0,
-            VersionRef::Previous => 1,
+    /// The newest verified version; `None` if there is none.
+    pub(crate) async fn newest_verified(&self, service: &str) -> Result<Option<i32>, Error> {
+        const FILTER: &str = "verification.state = VERIFIED";
+        let verified = |version: &&pb::Version| {
+            let verification = version.verification.as_ref();
+            verification.is_some_and(|v| v.state() == pb::verification::State::Verified)
         };
-        let newest = self.list_versions(service, 2).await?;
-        newest
-            .get(index)
-            .map(|version| version.number)
-            .ok_or_else(|| Error::Conflict {
-                message: match newest.len() {
-                    0 => format!("{reference}: services/{service} has no version"),
-                    _ => format!("{reference}: services/{service} has only one version"),
-                },
-                hint: format!("create one with `cless deploy {service} --image IMAGE`"),
-            })
+        let mut token = String::new();
+        loop {
+            let page = self.page_of_versions(service, FILTER, PAGE_SIZE, token);
+            let (versions, next) = page.await?;
+            // A control plane of an earlier release ignores the filter.
+            if let Some(version) = versions.iter().find(verified) {
+                return Ok(Some(version.number));
+            }
+            if next.is_empty() {
+                return Ok(None);
+            }
+            token = next;
+        }
     }
 
+    async fn page_of_versions(
+        &self,
+        service: &str,
+        filter: &str,
+        page_size: i32,
+        page_token: String,
+    ) -> Result<(Vec<pb::Version>, String), Error> {
+        let request = pb::ListVersionsRequest {
+            parent: format!("services/{service}"),
+            page_size,
+            page_token,
+            filter: filter.to_owned(),
+        };
+        let operation = format!("list the versions of {}", request.parent);
+        let response = self.call(Idempotency::ReadOnly, operation, async || {
+            self.catalog.clone().list_versions(request.clone()).await
+        });
+        let response = response.await?;
+        Ok((response.versions, response.next_page_token))
+    }
+
+    /// Begins a verification, which [`ApiClient::abandon`] ends until [`ApiClient::concluded`].
     pub(crate) async fn verify_version(
         &self,
         service: &str,
         number: i32,
-        timeout: Duration,
+        terms: &VerificationTerms,
     ) -> Result<pb::Version, Error> {
         let request = pb::VerifyVersionRequest {
             name: version_name(service, number),
-            timeout: prost_types::Duration::try_from(timeout).ok(),
+            timeout: prost_types::Duration::try_from(terms.timeout).ok(),
             validate_only: false,
-            ..Default::default()
+            request_id: request_id(),
+            require: terms.require.into(),
+            skip_nodes: terms.skip_nodes.clone(),
         };
-        self.call(
-            Idempotency::Idempotent,
-            format!("verify {}", request.name),
-            async || self.catalog.clone().verify_version(request.clone()).await,
-        )
+        // Before the call, because an interrupted call may have begun the verification.
+        self.set_pending(Some(pb::CancelVerificationRequest {
+            name: request.name.clone(),
+            verification_id: String::new(),
+        }));
+        let operation = format!("verify {}", request.name);
+        let result = self
+            .call(Idempotency::Idempotent, operation, async || {
+                self.catalog.clone().verify_version(request.clone()).await
+            })
+            .await;
+        match &result {
+            Ok(version) => self.set_pending(Some(pb::CancelVerificationRequest {
+                name: request.name,
+                verification_id: version
+                    .verification
+                    .as_ref()
+                    .map_or_else(String::new, |v| v.id.clone()),
+            })),
+            Err(_) => self.concluded(),
+        }
+        result
+    }
+
+    /// Records that the verification begun last needs no end by [`ApiClient::abandon`].
+    pub(crate) fn concluded(&self) {
+        self.set_pending(None);
+    }
+
+    fn set_pending(&self, pending: Option<pb::CancelVerificationRequest>) {
+        *self.pending.lock().unwrap_or_else(PoisonError::into_inner) = pending;
+    }
+
+    /// Ends the verification that this client began and that is pending. Returns the name of its
+    /// version and the result, or `None` if there is none.
+    pub(crate) async fn abandon(&self) -> Option<(String, Result<(), Error>)> {
+        let pending = self.pending.lock();
+        let request = pending.unwrap_or_else(PoisonError::into_inner).take()?;
+        let operation = format!("cancel the verification of {}", request.name);
+        let result = self
+            .call(Idempotency::Idempotent, operation, async || {
+                let mut catalog = self.catalog.clone();
+                catalog.cancel_verification(request.clone()).await
+            })
+            .await;
+        Some((request.name, result.map(drop)))
+    }
+
+    pub(crate) async fn reset_version_image(
+        &self,
+        service: &str,
+        number: i32,
+        etag: String,
+        validate_only: bool,
+    ) -> Result<pb::Version, Error> {
+        let request = pb::ResetVersionImageRequest {
+            name: version_name(service, number),
+            etag,
+            validate_only,
+            request_id: request_id(),
+        };
+        let operation = format!("reset the image of {}", request.name);
+        self.call(Idempotency::Idempotent, operation, async || {
+            let mut catalog = self.catalog.clone();
+            catalog.reset_version_image(request.clone()).await
+        })
         .await
     }
 

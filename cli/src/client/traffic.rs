@@ -5,6 +5,17 @@ use cless_proto::v1 as pb;
 use super::{ApiClient, request_id};
 use crate::error::{Error, Idempotency};
 
+/// The destination of a rollback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RollbackTo {
+    /// The traffic that was in force before.
+    Before,
+    /// The traffic revision of this number.
+    Revision(i32),
+    /// All traffic to the version of this number.
+    Version(i32),
+}
+
 impl ApiClient {
     pub(crate) async fn get_traffic(&self, service: &str) -> Result<pb::Traffic, Error> {
         let name = format!("services/{service}/traffic");
@@ -25,6 +36,7 @@ impl ApiClient {
         etag: String,
         reason: String,
         validate_only: bool,
+        allow_unverified: bool,
     ) -> Result<pb::Traffic, Error> {
         let name = format!("services/{service}/traffic");
         let operation = format!("update {name}");
@@ -39,7 +51,7 @@ impl ApiClient {
             reason,
             validate_only,
             request_id: request_id(),
-            ..Default::default()
+            allow_unverified,
         };
         self.call(Idempotency::Idempotent, operation, async || {
             self.traffic.clone().update_traffic(request.clone()).await
@@ -77,24 +89,29 @@ impl ApiClient {
         .await
     }
 
-    /// Restores a revision; 0 is the one before the current one.
+    /// Goes back to earlier traffic.
     pub(crate) async fn rollback_traffic(
         &self,
         service: &str,
-        revision: i32,
+        to: RollbackTo,
         etag: String,
         reason: String,
         validate_only: bool,
     ) -> Result<pb::Traffic, Error> {
+        let (revision, version) = match to {
+            RollbackTo::Before => (0, 0),
+            RollbackTo::Revision(revision) => (revision, 0),
+            RollbackTo::Version(version) => (0, version),
+        };
         let request = pb::RollbackTrafficRequest {
             name: format!("services/{service}/traffic"),
             revision,
+            version,
             actor: self.actor.clone(),
             reason,
             etag,
             validate_only,
             request_id: request_id(),
-            ..Default::default()
         };
         self.call(
             Idempotency::Idempotent,

@@ -1,60 +1,70 @@
 //! `deploy`: create a version (and its service, if new), verify that it starts, send it traffic.
 //!
-//! Checks come before changes, and a new service is deleted again if its version is rejected.
-//! Traffic moves last, and only to a version that passed verification. Verification is skipped with
-//! `--no-wait` and while no node is connected.
+//! A version takes over all that no flag changes from the version with the largest share of the
+//! traffic. Checks come before changes, and a new service is deleted again if its version is
+//! rejected. Traffic moves last, and only to a verified version; only `--no-wait` skips this.
 //!
 //! ```text
-//! check --traffic -> create service or -> create version -> verify -> set traffic -> wait for nodes
-//!     exit 6          update settings         exit 2       exit 7, 8     exit 6
+//! read source, -> create service or -> create version -> verify -> set traffic -> wait for nodes
+//! check flags     update settings         exit 2       exit 7, 8     exit 6
 //! ```
 
-use std::time::Duration;
-
-use clap::builder::FalseyValueParser;
-use clap::{ArgAction, Args};
+use clap::Args;
 use cless_proto::v1 as pb;
 use tonic::Code;
 
 use super::propagation;
+use super::reference::{largest, resolve};
 use super::traffic::TrafficChange;
-use super::verify::{self, Verified};
+use super::verify::{self, VerifyFlags};
 use crate::args::{ReasonArgs, SettingsArgs, SpecArgs};
 use crate::client::ApiClient;
+use crate::complete;
 use crate::error::Error;
-use crate::output::{Format, Printer};
-use crate::parse;
+use crate::output::{Format, Printer, resolution_changed, spec_changes};
+use crate::parse::{self, VersionRef};
 use crate::traffic_split::{self, Split};
+
+/// Number of versions among which the source is sought while the service has no traffic.
+const RECENT: u32 = 50;
 
 /// Arguments of `deploy`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Everything that no flag changes is taken from the version with the largest
+share of the traffic; the change is printed.
+
 Examples:
-  cless deploy hello --image hello:2                           All traffic, after verification
-  cless deploy hello --image hello:3 --traffic 10              10 % of the traffic
-  cless deploy hello --image hello:4 --no-traffic --tag next   Only at next--hello.DOMAIN")]
+  cless deploy hello --image hello:2               All traffic, once verified
+  cless deploy hello --image hello:3 --traffic 10  10 % of the traffic
+  cless deploy hello -e LEVEL=debug -e OLD-        Same image, other variables
+  cless deploy hello --from v3                     As v3, once more
+  cless deploy hello --image hello:4 --no-traffic --tag next
+                                                   Only at next--hello.DOMAIN")]
 pub(crate) struct DeployArgs {
     /// Service name; the service is created if it does not exist
-    #[arg(value_name = "SERVICE", value_parser = parse::service)]
+    #[arg(value_name = "SERVICE", value_parser = parse::service, add = complete::services())]
     service: String,
     /// Percentage of traffic for the version; the others scale in proportion [default: 100]
-    #[arg(long, env = "CLESS_TRAFFIC", value_name = "PERCENT", value_parser = parse::percent)]
+    #[arg(long, value_name = "PERCENT", value_parser = parse::percent)]
     traffic: Option<u32>,
     /// Leave the traffic unchanged
-    #[arg(long, env = "CLESS_NO_TRAFFIC")]
-    #[arg(action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    #[arg(long)]
     no_traffic: bool,
     /// Tag of the version: serves it at TAG--SERVICE.DOMAIN, even without traffic
-    #[arg(long, env = "CLESS_TAG", value_name = "TAG")]
+    #[arg(long, value_name = "TAG")]
     tag: Option<String>,
+    /// Version to take over what no flag changes [default: the one with the most traffic]
+    #[arg(long, value_name = "VERSION", conflicts_with = "reset", add = complete::versions())]
+    from: Option<VersionRef>,
+    /// Take over nothing: start from the defaults; needs --image
+    #[arg(long)]
+    reset: bool,
     /// Do not verify that the version starts
-    #[arg(long, env = "CLESS_NO_WAIT")]
-    #[arg(action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    #[arg(long)]
     no_wait: bool,
-    /// Timeout of the verification
-    #[arg(long, env = "CLESS_TIMEOUT", value_name = "DURATION", value_parser = parse::duration)]
-    #[arg(default_value = "120s")]
-    timeout: Duration,
+    #[command(flatten)]
+    verify: VerifyFlags,
     #[command(flatten)]
     reason: ReasonArgs,
     #[command(flatten)]
@@ -75,6 +85,35 @@ impl DeployArgs {
             (percent, false) => Ok(percent.unwrap_or(100)),
         }
     }
+
+    /// The specification of the new version.
+    fn spec(&self, source: Option<&pb::Version>) -> Result<pb::VersionSpec, Error> {
+        let base = source.filter(|_| !self.reset).map(inherited);
+        let spec = self.spec.apply(base.unwrap_or_default())?;
+        if spec.image.is_empty() {
+            let service = &self.service;
+            let reason = if self.reset {
+                "--reset takes nothing over from an earlier version".to_owned()
+            } else {
+                format!("services/{service} has no version to take the image from")
+            };
+            return Err(Error::Usage {
+                message: format!("--image is required: {reason}"),
+                hint: Some(format!("add it: cless deploy {service} --image IMAGE")),
+            });
+        }
+        Ok(spec)
+    }
+}
+
+/// The specification that a new version takes over. A tag that a registry resolved is pinned, so that
+/// a tag pushed since then does not change the program along with a variable.
+fn inherited(source: &pb::Version) -> pb::VersionSpec {
+    let mut spec = source.spec.clone().unwrap_or_default();
+    if !source.image_digest.is_empty() && !spec.image.contains('@') {
+        spec.image = format!("{}@{}", spec.image, source.image_digest);
+    }
+    spec
 }
 
 pub(crate) async fn run(
@@ -83,31 +122,126 @@ pub(crate) async fn run(
     printer: &Printer,
 ) -> Result<(), Error> {
     let percent = args.percent()?;
-    let spec = args.spec.to_proto()?;
     let id = &args.service;
-    let service = prepare(&args, &spec, percent, client, printer).await?;
-    let version = create_version(&service, spec, client, printer).await?;
-    let number = version.number;
+    let existing = match client.get_service(id).await {
+        Ok(service) => Some(service),
+        Err(error) if error.code() == Some(Code::NotFound) && args.spec.image.is_none() => {
+            let hint = format!("to create it, add an image: cless deploy {id} --image IMAGE");
+            return Err(error.with_hints(vec![hint]));
+        }
+        Err(error) if error.code() == Some(Code::NotFound) => None,
+        Err(error) => return Err(error),
+    };
+    let source = match &existing {
+        Some(_) => source(&args, client, printer).await?,
+        None => None,
+    };
+    let spec = args.spec(source.as_ref())?;
     printer.set_interrupt_hint(Some(format!(
-        "{} exists and traffic is unchanged: show it with `cless version get {id} v{number}`",
-        version.name
+        "traffic is unchanged; services/{id} may have a new version: list them with `cless version list {id}`"
     )));
+    let service = prepare(&args, existing, &spec, percent, client, printer).await?;
+    let version = create_version(&service, spec, client, printer).await?;
+    if let Some(source) = &source {
+        printer.note(&difference(id, source, &version));
+    }
+    printer.resolution(&version);
+    let remains = remains(id, version.number, service.is_new);
+    printer.set_interrupt_hint(Some(format!("traffic is unchanged; {remains}")));
+    let released = release(&args, &service.service, &version, percent, client, printer).await;
+    released.map_err(|error| {
+        let unchanged = matches!(
+            error,
+            Error::VerificationFailed { .. } | Error::Unverified { .. }
+        );
+        let mut hints = Vec::new();
+        if matches!(error, Error::Unverified { .. }) {
+            hints.push("to deploy without verification, add --no-wait".to_owned());
+        }
+        if service.is_new && unchanged {
+            hints.push(remains);
+        }
+        error.with_hints(hints)
+    })
+}
+
+/// The state in which a deploy without traffic leaves the service, and how to remove it.
+fn remains(id: &str, number: i32, is_new: bool) -> String {
+    if is_new {
+        format!(
+            "services/{id} and its version v{number} remain, without traffic: remove them with `cless service delete {id}`"
+        )
+    } else {
+        format!(
+            "services/{id}/versions/{number} remains, without traffic: remove it with `cless version delete {id} v{number}`"
+        )
+    }
+}
+
+/// The version from which the new one takes over what no flag changes: that of `--from`, else the
+/// largest share of the traffic. Without traffic, the newest that had some, else the newest.
+async fn source(
+    args: &DeployArgs,
+    client: &ApiClient,
+    printer: &Printer,
+) -> Result<Option<pb::Version>, Error> {
+    let id = &args.service;
+    let number = match args.from {
+        Some(reference) => Some(resolve(client, printer, id, reference).await?),
+        None => largest(&client.get_traffic(id).await?.targets),
+    };
+    if let Some(number) = number {
+        return client.get_version(id, number).await.map(Some);
+    }
+    let recent = client.list_versions(id, RECENT).await?;
+    let carried = recent.iter().position(|version| version.carried_traffic);
+    Ok(recent.into_iter().nth(carried.unwrap_or(0)))
+}
+
+/// The line that tells how a new version differs from its source.
+fn difference(id: &str, source: &pb::Version, version: &pb::Version) -> String {
+    let (before, after) = (inherited(source), version.spec.clone().unwrap_or_default());
+    // A digest that only pins the tag is no difference.
+    let before = match &source.spec {
+        Some(spec) if before.image != after.image => spec.clone(),
+        _ => before,
+    };
+    let mut changes = spec_changes(&before, &after);
+    if resolution_changed(source, version) {
+        changes.push("the image under the same name is another one".to_owned());
+    }
+    let (number, source) = (version.number, source.number);
+    if changes.is_empty() {
+        format!("{id} v{number}: the same as v{source}")
+    } else {
+        format!(
+            "{id} v{number}: as v{source}, except {}",
+            changes.join(", ")
+        )
+    }
+}
+
+/// Verifies the version, sends it its traffic and prints it.
+async fn release(
+    args: &DeployArgs,
+    service: &pb::Service,
+    version: &pb::Version,
+    percent: u32,
+    client: &ApiClient,
+    printer: &Printer,
+) -> Result<(), Error> {
+    let (id, number) = (&args.service, version.number);
     if args.no_wait {
         printer.note(&format!(
             "{id} v{number}: not verified, because of --no-wait"
         ));
     } else {
-        match verify::verify(client, printer, id, number, args.timeout).await? {
-            Verified::OnNodes(_) => {}
-            Verified::NoNodes => printer.note(&format!(
-                "{id} v{number}: not verified, because no node is connected: start one with `cless-data-plane`"
-            )),
-        }
+        verify::verify(client, printer, id, number, &args.verify).await?;
     }
-    let traffic = send_traffic(&args, &version, percent, client, printer).await?;
+    let traffic = send_traffic(args, version, percent, client, printer).await?;
     // Read again for its percentage, tags and verification.
     let version = client.get_version(id, number).await?;
-    show(&args, &service.service, &version, traffic.as_ref(), printer)
+    show(args, service, &version, traffic.as_ref(), printer)
 }
 
 /// The service of the new version.
@@ -120,6 +254,7 @@ struct PreparedService {
 /// Checks `--traffic`, then creates the service or updates its settings.
 async fn prepare(
     args: &DeployArgs,
+    service: Option<pb::Service>,
     spec: &pb::VersionSpec,
     percent: u32,
     client: &ApiClient,
@@ -127,11 +262,6 @@ async fn prepare(
 ) -> Result<PreparedService, Error> {
     let id = &args.service;
     let (settings, mask) = args.settings.to_proto();
-    let service = match client.get_service(id).await {
-        Ok(service) => Some(service),
-        Err(error) if error.code() == Some(Code::NotFound) => None,
-        Err(error) => return Err(error),
-    };
     if percent > 0 && percent < 100 {
         let has_traffic = match service {
             Some(_) => Split::from_targets(&client.get_traffic(id).await?.targets).has_traffic(),
@@ -197,16 +327,26 @@ async fn create_version(
             Ok(version)
         }
         Err(error) => {
-            if prepared.is_new && error.code() == Some(Code::InvalidArgument) {
+            let rejected = matches!(
+                error.code(),
+                Some(Code::InvalidArgument | Code::FailedPrecondition)
+            );
+            if prepared.is_new && rejected {
                 // The etag keeps the service if it was modified meanwhile.
                 let etag = prepared.service.etag.clone();
                 if client.delete_service(id, etag).await.is_ok() {
                     printer.note(&format!(
                         "deleted services/{id} again: its version was rejected"
                     ));
+                    return Err(error);
                 }
             }
-            Err(error)
+            let left = prepared.is_new.then(|| {
+                format!(
+                    "services/{id} remains, without traffic: remove it with `cless service delete {id}`"
+                )
+            });
+            Err(error.with_hints(left.into_iter().collect()))
         }
     }
 }
@@ -234,6 +374,7 @@ async fn send_traffic(
             .clone()
             .unwrap_or_else(|| format!("deploy v{number}: {image}")),
         dry_run: false,
+        allow_unverified: args.no_wait,
     };
     let split = |split: Split| {
         let split = if percent == 0 {
@@ -256,6 +397,12 @@ async fn send_traffic(
     let traffic = change.apply(client, printer, split).await?;
     // The traffic is set, so a slow node is not a failure.
     match propagation::wait(client, traffic.feed_revision).await {
+        Ok(propagation) if !propagation.warnings.is_empty() => {
+            printer.note(&format!(
+                "not yet applied: {}",
+                propagation.warnings.join("; ")
+            ));
+        }
         Ok(propagation) if !propagation.pending.is_empty() => printer.note(&format!(
             "not yet applied on {}: find the cause with `cless node list`",
             propagation.pending.join(", ")

@@ -9,90 +9,84 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use clap::builder::FalseyValueParser;
-use clap::{ArgAction, Args};
+use clap::Args;
 use cless_proto::endpoint::Endpoint;
 use cless_proto::log::{EnvFilter, Log, LogFormat};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::error::Error;
 use crate::output::Printer;
 use crate::parse;
+use crate::signals::Signals;
+
+/// The name of the SQLite database in the directory of the state.
+const DATABASE: &str = "cless.db";
 
 /// The name of the only node.
 const NODE: &str = "local";
 
 /// Arguments of `dev`.
 #[derive(Debug, Args)]
+#[command(mut_args(|arg| arg.env(None::<&'static str>)))]
 pub(crate) struct DevArgs {
     /// Address of the proxy
-    #[arg(long, env = "CLESS_LISTEN", value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR")]
     #[arg(default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
     /// Address of the control plane API, for --server of the other commands
-    #[arg(long, env = "CLESS_GRPC", value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR")]
     #[arg(default_value = "127.0.0.1:7070")]
     grpc: SocketAddr,
     /// Address of the node's metrics and health endpoints
-    #[arg(long, env = "CLESS_ADMIN", value_name = "ADDR")]
-    #[arg(default_value = "127.0.0.1:9090")]
+    #[arg(long, value_name = "ADDR")]
+    #[arg(default_value = "127.0.0.1:7071")]
     admin: SocketAddr,
     /// Container engine: unix:///... or tcp://... [default: $DOCKER_HOST, else the default socket]
-    #[arg(long, env = "CLESS_ENGINE", value_name = "URL")]
+    #[arg(long, value_name = "URL")]
     engine: Option<String>,
     /// Registry credentials in the format of `docker login`
     /// [default: $DOCKER_CONFIG/config.json, else ~/.docker/config.json]
-    #[arg(long, env = "CLESS_REGISTRY_CONFIG", value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     registry_config: Option<PathBuf>,
     /// Remove pulled images after this time without use [default: never]
-    #[arg(long, env = "CLESS_PRUNE_IMAGES_AFTER", value_name = "DURATION", value_parser = parse::positive_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse::positive_duration)]
     prune_images_after: Option<std::time::Duration>,
     /// OCI runtime of the containers: runc, runsc, ... [default: the engine's]
-    #[arg(long, env = "CLESS_RUNTIME", value_name = "NAME")]
+    #[arg(long, value_name = "NAME")]
     runtime: Option<String>,
     /// Capabilities that versions may add, such as NET_RAW [default: none]
-    #[arg(
-        long,
-        env = "CLESS_ALLOW_CAPABILITIES",
-        value_name = "CAP",
-        value_delimiter = ','
-    )]
+    #[arg(long, value_name = "CAP", value_delimiter = ',')]
     #[arg(value_parser = parse::capability)]
     allow_capabilities: Vec<String>,
     /// Destinations on this machine that versions may reach [default: none]
-    #[arg(
-        long,
-        env = "CLESS_ALLOW_EGRESS",
-        value_name = "HOST:PORT",
-        value_delimiter = ','
-    )]
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
     allow_egress: Vec<Endpoint>,
     /// Directory of the state [default: $XDG_DATA_HOME/cless, else ~/.local/share/cless]
-    #[arg(long, env = "CLESS_DATA_DIR", value_name = "DIR")]
+    #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Domain of the services, which are served at SERVICE.DOMAIN
-    #[arg(long, env = "CLESS_DOMAIN", value_name = "DOMAIN")]
+    #[arg(long, value_name = "DOMAIN")]
     #[arg(default_value = "localhost")]
     domain: String,
     /// Keep containers running on exit; the next start adopts them
-    #[arg(long, env = "CLESS_KEEP_CONTAINERS")]
-    #[arg(action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    #[arg(long)]
     keep_containers: bool,
     /// Allow a --grpc address that other machines reach, without authentication
-    #[arg(long, env = "CLESS_ALLOW_INSECURE")]
-    #[arg(action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    #[arg(long)]
     allow_insecure: bool,
     /// Filter of log lines on stderr: a level, or a filter such as info,cless_data_plane=debug
     #[arg(
         long,
-        env = "CLESS_LOG",
         value_name = "FILTER",
         default_value = "info,sea_orm_migration=warn"
     )]
     log: String,
     /// Format of log lines
-    #[arg(long, env = "CLESS_LOG_FORMAT", value_enum, default_value = "text")]
+    #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
+    #[command(flatten, next_help_heading = "Proxy options, as of a node")]
+    proxy: cless_data_plane::ProxyOptions,
+    #[command(flatten, next_help_heading = "Trace options, as of a node")]
+    trace: cless_data_plane::TraceOptions,
 }
 
 /// Runs until a signal.
@@ -103,9 +97,13 @@ pub(crate) async fn run(args: DevArgs, printer: &Printer) -> Result<(), Error> {
         Some(dir) => dir.clone(),
         None => default_dir(&|name| std::env::var_os(name).map(PathBuf::from))?,
     };
+    let dir = std::path::absolute(&dir).map_err(|source| Error::Io {
+        operation: format!("--data-dir: {}", dir.display()),
+        source,
+    })?;
     let planes = tokio::select! {
         planes = Box::pin(Planes::start(&args, &dir)) => planes?,
-        () = signals.next() => return Err(Error::Interrupted { hint: None }),
+        () = signals.next() => return Err(Error::Interrupted { hints: Vec::new() }),
     };
     print_addresses(&args, &planes, &dir, printer);
     signals.next().await;
@@ -120,7 +118,7 @@ pub(crate) async fn run(args: DevArgs, printer: &Printer) -> Result<(), Error> {
     tokio::select! {
         () = Box::pin(planes.shutdown()) => Ok(()),
         () = signals.next() => Err(Error::Interrupted {
-            hint: Some("containers may be left: the next `cless dev` cleans them up".to_owned()),
+            hints: vec!["containers may be left: the next `cless dev` cleans them up".to_owned()],
         }),
     }
 }
@@ -135,11 +133,15 @@ struct Planes {
 
 impl Planes {
     async fn start(args: &DevArgs, dir: &Path) -> Result<Self, Error> {
+        // Without an engine, nothing that a user deploys would start.
+        cless_data_plane::check_engine(args.engine.as_deref())
+            .await
+            .map_err(|error| start_error("node", &error))?;
         let cache_dir = dir.join("node");
         let lock = lock_state(dir, &cache_dir)?;
         let control = cless_control_plane::start(cless_control_plane::Options {
             listen: args.grpc,
-            database_url: database_url(&dir.join("cless.db"))?,
+            database_url: database_url(&dir.join(DATABASE))?,
             domain: args.domain.clone(),
             allow_insecure: args.allow_insecure,
         })
@@ -162,6 +164,8 @@ impl Planes {
             allow_capabilities: args.allow_capabilities.clone(),
             allow_egress: args.allow_egress.clone(),
             keep_containers: args.keep_containers,
+            proxy: args.proxy.clone(),
+            trace: args.trace.clone(),
             ..Default::default()
         })
         .await;
@@ -238,8 +242,15 @@ fn print_addresses(args: &DevArgs, planes: &Planes, dir: &Path, printer: &Printe
         ),
         format!("control plane:  http://{api}"),
         format!("metrics:        http://{admin}/metrics"),
-        format!("state:          {}", dir.display()),
+        format!("database:       {}", dir.join(DATABASE).display()),
     ];
+    if let Some(tls) = planes.node.tls_addr() {
+        let port = connect_addr(tls).port();
+        lines.insert(
+            1,
+            format!("encrypted:      https://SERVICE.{}:{port}", args.domain),
+        );
+    }
     let mut flags = String::new();
     if api.port() != 7070 {
         flags.push_str(&format!(" --server http://{api}"));
@@ -304,34 +315,6 @@ fn database_url(path: &Path) -> Result<String, Error> {
         .replace('?', "%3F")
         .replace('#', "%23");
     Ok(format!("sqlite://{escaped}?mode=rwc"))
-}
-
-/// SIGINT and SIGTERM.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, Error> {
-        let listen = |kind| {
-            signal(kind).map_err(|source| Error::Io {
-                operation: "listen for signals".to_owned(),
-                source,
-            })
-        };
-        Ok(Self {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 
 use crate::args::LimitArgs;
 use crate::client::ApiClient;
+use crate::complete;
 use crate::error::Error;
 use crate::output::Printer;
 use crate::parse;
@@ -12,8 +13,10 @@ use crate::parse;
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeCommand {
     /// List nodes
+    #[command(visible_alias = "ls")]
     List(LimitArgs),
     /// Show a node and its warnings
+    #[command(visible_alias = "describe")]
     Get(GetArgs),
 }
 
@@ -21,7 +24,7 @@ pub(crate) enum NodeCommand {
 #[derive(Debug, Args)]
 pub(crate) struct GetArgs {
     /// Node name
-    #[arg(value_name = "NODE", value_parser = parse::node)]
+    #[arg(value_name = "NODE", value_parser = parse::node, add = complete::nodes())]
     node: String,
 }
 
@@ -29,6 +32,7 @@ pub(crate) struct GetArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum InstanceCommand {
     /// List instances
+    #[command(visible_aliases = ["ls", "ps"])]
     List(ListArgs),
 }
 
@@ -36,11 +40,10 @@ pub(crate) enum InstanceCommand {
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
     /// Only instances of this service
-    #[arg(value_name = "SERVICE", value_parser = parse::service)]
+    #[arg(value_name = "SERVICE", value_parser = parse::service, add = complete::services())]
     service: Option<String>,
-    // No variable: `CLESS_NODE` is the name of a data plane.
     /// Only instances on this node
-    #[arg(long, value_name = "NODE", value_parser = parse::node)]
+    #[arg(long, value_name = "NODE", value_parser = parse::node, add = complete::nodes())]
     node: Option<String>,
     #[command(flatten)]
     limit: LimitArgs,

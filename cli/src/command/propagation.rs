@@ -18,6 +18,8 @@ pub(super) struct Propagation {
     pub(super) nodes: u32,
     /// `nodes/NODE` of each node that has not applied it; empty if all have.
     pub(super) pending: Vec<String>,
+    /// Conditions that keep nodes from applying any revision.
+    pub(super) warnings: Vec<String>,
 }
 
 /// Waits up to [`TIMEOUT`] until every connected node has applied a feed revision.
@@ -30,10 +32,15 @@ pub(super) async fn wait(client: &ApiClient, feed_revision: i64) -> Result<Propa
     let mut interval = Duration::from_millis(10);
     loop {
         let response = client.check_propagation(feed_revision).await?;
-        if response.nodes_applied >= response.nodes_total || Instant::now() >= deadline {
+        // A condition needs an operator, so waiting does not help.
+        if response.nodes_applied >= response.nodes_total
+            || !response.warnings.is_empty()
+            || Instant::now() >= deadline
+        {
             return Ok(Propagation {
                 nodes: response.nodes_total,
                 pending: response.pending.iter().map(|n| text::clean(n)).collect(),
+                warnings: response.warnings.iter().map(|w| text::clean(w)).collect(),
             });
         }
         tokio::time::sleep(interval).await;

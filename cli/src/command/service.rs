@@ -7,6 +7,7 @@ use cless_proto::v1 as pb;
 
 use crate::args::{ConfirmArgs, DryRunArgs, LimitArgs, ServiceArg, SettingsArgs};
 use crate::client::ApiClient;
+use crate::complete;
 use crate::error::Error;
 use crate::output::Printer;
 use crate::parse;
@@ -17,12 +18,15 @@ pub(crate) enum ServiceCommand {
     /// Create a service; `deploy` also creates it
     Create(CreateArgs),
     /// Show a service and its settings
+    #[command(visible_alias = "describe")]
     Get(ServiceArg),
     /// List services
+    #[command(visible_alias = "ls")]
     List(LimitArgs),
     /// Update settings, hosts or labels
     Update(UpdateArgs),
     /// Delete a service with its versions, traffic and history
+    #[command(visible_alias = "rm")]
     Delete(DeleteArgs),
 }
 
@@ -30,13 +34,13 @@ pub(crate) enum ServiceCommand {
 #[derive(Debug, Args)]
 pub(crate) struct CreateArgs {
     /// Service name, a DNS label: serves at SERVICE.DOMAIN
-    #[arg(value_name = "SERVICE", value_parser = parse::service)]
+    #[arg(value_name = "SERVICE", value_parser = parse::service, add = complete::services())]
     service: String,
     /// Additional host name; may be repeated
-    #[arg(long, env = "CLESS_HOST", value_name = "HOST")]
+    #[arg(long, value_name = "HOST")]
     host: Vec<String>,
     /// Label; may be repeated
-    #[arg(long, env = "CLESS_LABEL", value_name = "KEY=VALUE", value_parser = parse::label)]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse::label)]
     label: Vec<(String, String)>,
     #[command(flatten)]
     dry_run: DryRunArgs,
@@ -50,19 +54,19 @@ pub(crate) struct UpdateArgs {
     #[command(flatten)]
     service: ServiceArg,
     /// Add a host name; may be repeated
-    #[arg(long, env = "CLESS_ADD_HOST", value_name = "HOST")]
+    #[arg(long, value_name = "HOST")]
     add_host: Vec<String>,
     /// Remove a host name; may be repeated
-    #[arg(long, env = "CLESS_REMOVE_HOST", value_name = "HOST")]
+    #[arg(long, value_name = "HOST")]
     remove_host: Vec<String>,
     /// Set a label; may be repeated
-    #[arg(long, env = "CLESS_LABEL", value_name = "KEY=VALUE", value_parser = parse::label)]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse::label)]
     label: Vec<(String, String)>,
     /// Remove a label; may be repeated
-    #[arg(long, env = "CLESS_REMOVE_LABEL", value_name = "KEY")]
+    #[arg(long, value_name = "KEY")]
     remove_label: Vec<String>,
     /// Fail if the service no longer has this etag
-    #[arg(long, env = "CLESS_ETAG")]
+    #[arg(long)]
     #[arg(default_value = "", hide_default_value = true)]
     etag: String,
     #[command(flatten)]

@@ -1,36 +1,43 @@
 //! `traffic` and `rollback`: the traffic split between versions, and its history.
 
-use clap::builder::FalseyValueParser;
-use clap::{ArgAction, Args, Subcommand};
+use clap::{Args, Subcommand};
 use cless_proto::v1 as pb;
 use tonic::Code;
 
 use super::propagation;
+use super::reference::resolve;
 use crate::args::{DryRunArgs, LimitArgs, ReasonArgs, ServiceArg};
-use crate::client::ApiClient;
+use crate::client::{ApiClient, RollbackTo};
+use crate::complete;
 use crate::error::Error;
-use crate::output::{Printer, change_line};
-use crate::parse::{TagArg, TargetArg};
+use crate::output::{Printer, change_line, targets_line};
+use crate::parse::{self, TagArg, TargetArg, VersionRef};
 use crate::text;
 use crate::traffic_split::Split;
 
 /// Attempts of a change while concurrent changes invalidate its etag.
 const ATTEMPTS: u32 = 5;
 
+/// The `ErrorInfo.reason` of a share for a version that is neither verified nor proven by traffic.
+const UNVERIFIED: &str = "VERSION_UNVERIFIED";
+
 /// The `traffic` commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TrafficCommand {
     /// Show the current traffic split
+    #[command(visible_alias = "describe")]
     Get(ServiceArg),
     /// Set the traffic split, tags, or both
     #[command(after_help = "\
 Examples:
   cless traffic set hello v2=90 v3=10        Percentages that sum to 100
   cless traffic set hello v3=10 v2           v2 takes the rest
-  cless traffic set hello @latest=10 @prev   The newest version and the one before it
-  cless traffic set hello --tag canary=v3    Only a tag: v3 is served at canary--hello.DOMAIN")]
+  cless traffic set hello @latest=10 @prev   The newest verified version, and the
+                                             one that carried traffic before
+  cless traffic set hello --tag canary=v3    Only a tag: v3 at canary--hello.DOMAIN")]
     Set(SetArgs),
     /// List traffic revisions, newest first
+    #[command(visible_alias = "ls")]
     History(HistoryArgs),
 }
 
@@ -40,21 +47,22 @@ pub(crate) struct SetArgs {
     #[command(flatten)]
     service: ServiceArg,
     /// VERSION=PERCENT, VERSION (takes the rest) or VERSION=PERCENT:TAG; a VERSION is v3, 3, @latest or @prev
-    #[arg(value_name = "TARGET")]
+    #[arg(value_name = "TARGET", add = complete::versions())]
     targets: Vec<TargetArg>,
-    // No variable: `CLESS_TAG` belongs to `deploy`, which takes a tag alone.
     /// Point a tag to a version; may be repeated
     #[arg(long, value_name = "TAG=VERSION")]
     tag: Vec<TagArg>,
     /// Remove a tag; may be repeated. Other tags are kept
-    #[arg(long, env = "CLESS_UNTAG", value_name = "TAG")]
+    #[arg(long, value_name = "TAG")]
     untag: Vec<String>,
     /// Remove all traffic: requests to the service get 503
-    #[arg(long, env = "CLESS_CLEAR")]
-    #[arg(action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    #[arg(long)]
     clear: bool,
+    /// Also send traffic to a version that never carried any and is not verified
+    #[arg(long)]
+    force: bool,
     /// Fail if the traffic no longer has this etag
-    #[arg(long, env = "CLESS_ETAG", value_name = "ETAG")]
+    #[arg(long, value_name = "ETAG")]
     etag: Option<String>,
     #[command(flatten)]
     wait: WaitArgs,
@@ -69,8 +77,11 @@ pub(crate) struct SetArgs {
 pub(crate) struct RollbackArgs {
     #[command(flatten)]
     service: ServiceArg,
-    /// Traffic revision to restore, see `cless traffic history` [default: the previous one]
-    #[arg(long, env = "CLESS_TO", value_name = "REVISION")]
+    /// Version that gets all traffic: v3, @latest or @prev [default: the split in force before]
+    #[arg(value_name = "VERSION", value_parser = parse::unambiguous_version, add = complete::versions())]
+    version: Option<VersionRef>,
+    /// Traffic revision to restore, see `cless traffic history`
+    #[arg(long, value_name = "REVISION", conflicts_with = "version")]
     #[arg(value_parser = clap::value_parser!(i32).range(1..))]
     to: Option<i32>,
     #[command(flatten)]
@@ -85,8 +96,7 @@ pub(crate) struct RollbackArgs {
 #[derive(Debug, Args)]
 pub(crate) struct WaitArgs {
     /// Wait until every connected node has applied the change
-    #[arg(long, env = "CLESS_WAIT")]
-    #[arg(action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    #[arg(long)]
     wait: bool,
 }
 
@@ -140,12 +150,13 @@ async fn set(args: SetArgs, client: &ApiClient, printer: &Printer) -> Result<(),
     let mut weights = Vec::new();
     let mut tags = Vec::new();
     for target in &args.targets {
-        let number = client.resolve(service, target.version).await?;
+        let number = resolve(client, printer, service, target.version).await?;
         weights.push((number, target.percent));
         tags.extend(target.tag.clone().map(|tag| (tag, number)));
     }
     for tag in &args.tag {
-        tags.push((tag.tag.clone(), client.resolve(service, tag.version).await?));
+        let number = resolve(client, printer, service, tag.version).await?;
+        tags.push((tag.tag.clone(), number));
     }
     for (index, (tag, number)) in tags.iter().enumerate() {
         for (other, version) in &tags[..index] {
@@ -165,6 +176,7 @@ async fn set(args: SetArgs, client: &ApiClient, printer: &Printer) -> Result<(),
         etag: args.etag.clone(),
         reason: args.reason.reason.clone().unwrap_or_default(),
         dry_run: args.dry_run.dry_run,
+        allow_unverified: args.force,
     };
     let split = |mut split: Split| {
         for tag in &args.untag {
@@ -203,6 +215,8 @@ pub(super) struct TrafficChange<'a> {
     pub(super) etag: Option<String>,
     pub(super) reason: String,
     pub(super) dry_run: bool,
+    /// Accept versions that never carried traffic and are not verified.
+    pub(super) allow_unverified: bool,
 }
 
 impl TrafficChange<'_> {
@@ -225,18 +239,30 @@ impl TrafficChange<'_> {
                 "traffic may have changed: check it with `cless traffic get {service}`"
             )));
             let result = client
-                .update_traffic(service, targets, etag, self.reason.clone(), self.dry_run)
+                .update_traffic(
+                    service,
+                    targets,
+                    etag,
+                    self.reason.clone(),
+                    self.dry_run,
+                    self.allow_unverified,
+                )
                 .await;
             match result {
                 Err(error)
                     if error.code() == Some(Code::Aborted)
                         && self.etag.is_none()
                         && attempt < ATTEMPTS => {}
+                Err(error) if error.reason().as_deref() == Some(UNVERIFIED) => {
+                    let hint = format!(
+                        "verify it with `cless version verify {service} VERSION`, or add --force"
+                    );
+                    return Err(error.with_hints(vec![hint]));
+                }
                 Err(error) => return Err(error),
                 Ok(after) => {
                     printer.set_interrupt_hint(None);
-                    let change = change_line(service, &before.targets, &after.targets);
-                    printer.note(&with_dry_run(change, self.dry_run));
+                    printer.note(&change_note(service, &before, &after, self.dry_run));
                     return Ok(after);
                 }
             }
@@ -254,17 +280,45 @@ pub(crate) async fn rollback(
     let before = client.get_traffic(service).await?;
     let dry_run = args.dry_run.dry_run;
     let reason = args.reason.reason.unwrap_or_default();
-    let to = args.to.unwrap_or(0);
+    let to = match (args.version, args.to) {
+        (Some(version), _) => {
+            RollbackTo::Version(resolve(client, printer, service, version).await?)
+        }
+        (None, Some(revision)) => {
+            // Only a note, so an error of this call is none of the rollback.
+            if client.get_version(service, revision).await.is_ok() {
+                printer.note(&format!(
+                    "--to {revision} is traffic revision {revision}; for version {revision}: cless rollback {service} v{revision}"
+                ));
+            }
+            RollbackTo::Revision(revision)
+        }
+        (None, None) => RollbackTo::Before,
+    };
+    printer.set_interrupt_hint(Some(format!(
+        "traffic may have changed: check it with `cless traffic get {service}`"
+    )));
     // The etag prevents two concurrent rollbacks from going back two revisions.
     let after = client
-        .rollback_traffic(service, to, before.etag, reason, dry_run)
+        .rollback_traffic(service, to, before.etag.clone(), reason, dry_run)
         .await?;
-    let change = change_line(service, &before.targets, &after.targets);
-    printer.note(&with_dry_run(change, dry_run));
+    printer.set_interrupt_hint(None);
+    printer.note(&change_note(service, &before, &after, dry_run));
     finish(service, &after, args.wait.wait && !dry_run, client, printer).await
 }
 
-fn with_dry_run(change: String, dry_run: bool) -> String {
+/// The line that tells what a change of traffic did.
+fn change_note(service: &str, before: &pb::Traffic, after: &pb::Traffic, dry_run: bool) -> String {
+    let same = Split::from_targets(&before.targets) == Split::from_targets(&after.targets);
+    // With a new revision, the control plane has recorded a change although nothing differs.
+    if same && (dry_run || before.revision == after.revision) {
+        let targets = targets_line(&after.targets);
+        return format!(
+            "{service}: unchanged: {targets} (revision {})",
+            after.revision
+        );
+    }
+    let change = change_line(service, &before.targets, &after.targets);
     if dry_run {
         format!("{change} (dry run: nothing was changed)")
     } else {
@@ -293,6 +347,15 @@ async fn finish(
         });
         return Ok(());
     }
+    if !propagation.warnings.is_empty() {
+        return Err(Error::OutcomeUnknown {
+            message: format!(
+                "the traffic of services/{service} is set, but not yet applied: {}",
+                propagation.warnings.join("; ")
+            ),
+            hint: "after that, see `cless node list`".to_owned(),
+        });
+    }
     let mut pending = Vec::new();
     for name in propagation.pending {
         pending.push(match rejection(&name, client).await {
@@ -314,4 +377,39 @@ async fn rejection(name: &str, client: &ApiClient) -> Option<String> {
     let node = client.get_node(&text::id(name)).await.ok()?;
     let reason = text::clean(&node.nack_reason);
     (!reason.is_empty()).then_some(reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_that_changes_nothing_says_so() {
+        let traffic = |revision, shares: &[(i32, u32)]| pb::Traffic {
+            revision,
+            targets: shares
+                .iter()
+                .map(|&(version, percent)| pb::TrafficTarget {
+                    version,
+                    percent,
+                    tag: String::new(),
+                })
+                .collect(),
+            ..Default::default()
+        };
+        let before = traffic(4, &[(1, 90), (2, 10)]);
+        let same = traffic(4, &[(2, 10), (1, 90)]);
+        assert_eq!(
+            change_note("hello", &before, &same, false),
+            "hello: unchanged: v2=10 v1=90 (revision 4)"
+        );
+        assert_eq!(
+            change_note("hello", &before, &traffic(5, &[(2, 100)]), false),
+            "hello: v1=90 v2=10 -> v2=100"
+        );
+        assert_eq!(
+            change_note("hello", &before, &traffic(4, &[(2, 100)]), true),
+            "hello: v1=90 v2=10 -> v2=100 (dry run: nothing was changed)"
+        );
+    }
 }

@@ -3,19 +3,21 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use clap::Args;
 use cless_proto::v1 as pb;
-use pb::verification::State;
+use pb::verification::{Require, State};
 use tokio::time::Instant;
 use tonic::Code;
 
-use crate::client::{ApiClient, version_name};
+use crate::client::{ApiClient, VerificationTerms, version_name};
+use crate::complete;
 use crate::error::Error;
 use crate::output::{Printer, failure_lines};
-use crate::text;
+use crate::{parse, text};
 
 /// A start takes about 100 ms.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// The control plane fails a verification at its deadline. The CLI waits this much longer.
+/// The control plane ends a verification at its deadline. The CLI waits this much longer.
 const GRACE: Duration = Duration::from_secs(5);
 /// Minimum interval between the lines about a pull, if stderr is not a terminal.
 const PULL_INTERVAL: Duration = Duration::from_secs(3);
@@ -23,45 +25,84 @@ const PULL_INTERVAL: Duration = Duration::from_secs(3);
 /// The `ErrorInfo.reason` of a control plane without connected nodes.
 const NO_NODE: &str = "NO_NODE_CONNECTED";
 
-/// The result of a verification that did not fail.
-#[derive(Debug)]
-pub(super) enum Verified {
-    /// The version started on every node that was connected at the request.
-    OnNodes(Box<pb::Version>),
-    /// No node is connected.
-    NoNodes,
+/// The flags of a verification.
+#[derive(Debug, Args)]
+pub(super) struct VerifyFlags {
+    /// Timeout of the verification
+    #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
+    #[arg(default_value = "120s")]
+    timeout: Duration,
+    /// Nodes that have to start the version
+    #[arg(long, value_enum, default_value = "all")]
+    require: RequireArg,
+    /// Verify without this node; may be repeated
+    #[arg(long, value_name = "NODE", value_parser = parse::node, add = complete::nodes())]
+    skip_node: Vec<String>,
 }
 
-/// Requests the verification of a version and waits until it ends.
+/// The values of `--require`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum RequireArg {
+    /// Every connected node.
+    All,
+    /// At least one, and every node whose engine works.
+    Available,
+}
+
+impl VerifyFlags {
+    fn terms(&self) -> VerificationTerms {
+        VerificationTerms {
+            timeout: self.timeout,
+            require: match self.require {
+                RequireArg::All => Require::All,
+                RequireArg::Available => Require::Available,
+            },
+            skip_nodes: self
+                .skip_node
+                .iter()
+                .map(|n| format!("nodes/{n}"))
+                .collect(),
+        }
+    }
+}
+
+/// Requests the verification of a version and waits until its outcome is known.
 ///
 /// # Errors
-/// [`Error::VerificationFailed`] with the failure of each node, [`Error::OutcomeUnknown`] without a
-/// result in time, and those of the calls.
+/// [`Error::VerificationFailed`] with the failure of each node, [`Error::Unverified`] without a
+/// verdict, [`Error::OutcomeUnknown`] without a result in time, and those of the calls.
 pub(super) async fn verify(
     client: &ApiClient,
     printer: &Printer,
     service: &str,
     number: i32,
-    timeout: Duration,
-) -> Result<Verified, Error> {
+    flags: &VerifyFlags,
+) -> Result<Box<pb::Version>, Error> {
     let begin = Instant::now();
-    let mut version = match client.verify_version(service, number, timeout).await {
+    let mut version = match client.verify_version(service, number, &flags.terms()).await {
         Ok(version) => version,
-        Err(error) if error.reason().as_deref() == Some(NO_NODE) => return Ok(Verified::NoNodes),
+        Err(error) if error.reason().as_deref() == Some(NO_NODE) => {
+            return Err(without_node(service, number));
+        }
         Err(error) => return Err(error),
     };
     let mut progress = VerifyProgress::new(service, number);
     loop {
-        match state(&version) {
+        let state = state(&version);
+        if !matches!(state, State::Pending | State::Unspecified) {
+            client.concluded();
+        }
+        match state {
             State::Verified => {
                 progress.show(&version, printer);
-                return Ok(Verified::OnNodes(Box::new(version)));
+                return Ok(Box::new(version));
             }
-            State::Failed | State::Unverified => return Err(failed(service, &version)),
+            State::Failed => return Err(failed(service, &version)),
+            State::Unverified => return Err(unverified(service, &version)),
             State::Pending | State::Unspecified => progress.show(&version, printer),
         }
-        if begin.elapsed() > timeout + GRACE {
-            return Err(unknown(service, number, timeout));
+        if begin.elapsed() > flags.timeout + GRACE {
+            return Err(unknown(service, number, flags.timeout));
         }
         tokio::time::sleep(POLL_INTERVAL).await;
         match client.get_version(service, number).await {
@@ -108,6 +149,44 @@ fn failed(service: &str, version: &pb::Version) -> Error {
         failures: failure_lines(version),
         hints,
     }
+}
+
+/// The end without a verdict, because no node is connected.
+fn without_node(service: &str, number: i32) -> Error {
+    Error::Unverified {
+        version: version_name(service, number),
+        reasons: vec!["no node is connected".to_owned()],
+        hints: vec![format!(
+            "connect a node, as with `cless-data-plane`; then {}",
+            later(service, number)
+        )],
+    }
+}
+
+fn unverified(service: &str, version: &pb::Version) -> Error {
+    let number = version.number;
+    let mut hints = vec![format!(
+        "once the cause is removed: {}",
+        later(service, number)
+    )];
+    let nodes = version.verification.iter().flat_map(|v| &v.nodes);
+    if nodes.into_iter().any(|n| n.state() != State::Verified) {
+        hints.push(
+            "to verify without such nodes: --require available, or --skip-node NODE".to_owned(),
+        );
+    }
+    Error::Unverified {
+        version: version_name(service, number),
+        reasons: failure_lines(version),
+        hints,
+    }
+}
+
+/// The commands that complete a deploy without a verdict.
+fn later(service: &str, number: i32) -> String {
+    format!(
+        "`cless version verify {service} v{number}`, then `cless traffic set {service} v{number}=100`"
+    )
 }
 
 fn unknown(service: &str, number: i32, timeout: Duration) -> Error {
@@ -228,6 +307,36 @@ mod tests {
             }),
             ..Default::default()
         }
+    }
+
+    #[test]
+    fn the_end_without_a_verdict_has_reasons_and_remedies() {
+        let mut version = version(State::Unverified, "");
+        version.number = 2;
+        let verification = version.verification.as_mut().expect("a verification");
+        verification.nodes[0].failure = Some(pb::StartFailure {
+            message: "the engine does not respond".to_owned(),
+            ..Default::default()
+        });
+        let report = unverified("hello", &version).report();
+        assert_eq!(report.exit, 7);
+        assert_eq!(
+            report.errors,
+            [
+                "services/hello/versions/2 is unverified; traffic is unchanged",
+                "nodes/local: the engine does not respond"
+            ]
+        );
+        let hints = report.hints.join("\n");
+        for remedy in [
+            "version verify hello v2",
+            "--require available",
+            "--skip-node",
+        ] {
+            assert!(hints.contains(remedy), "{hints}");
+        }
+        let without = without_node("hello", 2).report();
+        assert!(without.exit == 7 && without.hints[0].starts_with("connect a node"));
     }
 
     #[test]

@@ -27,6 +27,6 @@ pub(crate) trait Resource: prost::Message {
 }
 
 /// Shortens `STATE_NO_TRAFFIC` to `NO_TRAFFIC`.
-fn short(name: &'static str, prefix: &str) -> String {
+pub(super) fn short(name: &'static str, prefix: &str) -> String {
     name.strip_prefix(prefix).unwrap_or(name).to_owned()
 }

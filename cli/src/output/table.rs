@@ -14,15 +14,66 @@ pub(crate) struct RenderContext {
     pub(crate) proxy: String,
 }
 
-/// A heading and rows, with two spaces between columns.
+/// Width of a table in columns of the terminal, if its cells can be shortened to it.
+const WIDTH: usize = 80;
+/// Spaces between columns.
+const PADDING: usize = 2;
+/// Width below which no cell is shortened.
+const MIN_CELL: usize = 10;
+
+/// A heading and rows, with two spaces between columns. Cells other than the first, which names the
+/// row, are shortened in the middle until the table fits; `-o json` has the whole text.
 pub(crate) fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let rows: Vec<Vec<String>> = rows.into_iter().collect();
+    let widths = fitting_widths(columns, &rows);
     let mut text = columns.join("\t");
     for row in rows {
+        let cells = row.iter().zip(&widths);
+        let cells: Vec<String> = cells.map(|(cell, width)| shortened(cell, *width)).collect();
         text.push('\n');
-        text.push_str(&row.join("\t"));
+        text.push_str(&cells.join("\t"));
     }
     text.push('\n');
     align(&text)
+}
+
+/// The width of each column with which the table fits, the widest cut first.
+fn fitting_widths(columns: &[&str], rows: &[Vec<String>]) -> Vec<usize> {
+    let width = |text: &str| text.chars().count();
+    let widest = |at: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(at));
+        cells.map(|cell| width(cell)).max().unwrap_or(0)
+    };
+    let least: Vec<usize> = columns
+        .iter()
+        .map(|name| width(name).max(MIN_CELL))
+        .collect();
+    let mut widths: Vec<usize> = (0..columns.len())
+        .map(|at| widest(at).max(width(columns[at])))
+        .collect();
+    for _ in 1..columns.len() {
+        let total = widths.iter().sum::<usize>() + PADDING * (columns.len() - 1);
+        let excess = total.saturating_sub(WIDTH);
+        let cut = (1..columns.len()).filter(|&at| widths[at] > least[at]);
+        let Some(cut) = cut.max_by_key(|&at| widths[at]).filter(|_| excess > 0) else {
+            break;
+        };
+        widths[cut] = widths[cut].saturating_sub(excess).max(least[cut]);
+    }
+    widths
+}
+
+/// The text within `width` characters, with `…` for what is left out of its middle.
+fn shortened(text: &str, width: usize) -> String {
+    let length = text.chars().count();
+    if length <= width {
+        return text.to_owned();
+    }
+    let kept = width.saturating_sub(1);
+    let head = kept - kept / 2;
+    let start: String = text.chars().take(head).collect();
+    let end: String = text.chars().skip(length - kept / 2).collect();
+    format!("{start}…{end}")
 }
 
 /// A page of `Key: value` lines in sections; the values of a section are aligned.
@@ -71,7 +122,7 @@ impl DetailPage {
 }
 
 fn align(text: &str) -> String {
-    let mut writer = TabWriter::new(Vec::new()).minwidth(0).padding(2);
+    let mut writer = TabWriter::new(Vec::new()).minwidth(0).padding(PADDING);
     // Writing to memory cannot fail; unaligned text is the fallback.
     let aligned = writer
         .write_all(text.as_bytes())
@@ -99,6 +150,23 @@ mod tests {
             table(&["NAME", "N"], rows),
             "NAME       N\na          1\nlong name\n"
         );
+    }
+
+    #[test]
+    fn a_wide_table_is_shortened_to_80_columns_but_for_names() {
+        let long = "x".repeat(70);
+        let row = vec!["name".repeat(8), format!("start{long}end"), long.clone()];
+        let text = table(&["NAME", "IMAGE", "REASON"], [row]);
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 80),
+            "{text}"
+        );
+        assert!(
+            text.contains(&"name".repeat(8)) && text.contains("start"),
+            "{text}"
+        );
+        assert!(text.contains("end  "), "{text}");
+        assert_eq!(shortened("abcdef", 4), "ab…f");
     }
 
     #[test]

@@ -4,52 +4,94 @@ use crate::fake_node::{FakeNode, StartOutcome};
 use crate::plane::{Plane, assert_run, assert_session, interrupted};
 
 #[tokio::test]
-async fn verification_is_skipped_without_a_node() {
+async fn without_a_node_only_no_wait_sends_traffic() {
     let plane = Plane::start().await;
     assert_session!(plane.url(), @r"
     $ cless deploy hello --image hello:1
-    SERVICE  VERSION  TRAFFIC  URL
-    hello    v1       100%     http://hello.localhost:8080
+    exit: 7
     ! created services/hello
     ! created services/hello/versions/1 of hello:1
-    ! hello v1: not verified, because no node is connected: start one with `cless-data-plane`
-    ! hello: no traffic -> v1=100
-    ! try it:       curl http://hello.localhost:8080
+    ! image hello:1: not resolved yet; the first start decides
+    ! error: services/hello/versions/1 is unverified; traffic is unchanged
+    ! error: no node is connected
+    ! hint: connect a node, as with `cless-data-plane`; then `cless version verify hello v1`, then `cless traffic set hello v1=100`
+    ! hint: to deploy without verification, add --no-wait
+    ! hint: services/hello and its version v1 remain, without traffic: remove them with `cless service delete hello`
 
-    $ cless deploy hello --image hello:2 --traffic 25 --reason try -o name
+    $ cless traffic set hello v1=100 --force
+    VERSION  TRAFFIC  TAG
+    v1       100%     -
+    ! hello: no traffic -> v1=100
+
+    $ cless deploy hello --image hello:2 -e A=1 -e B=2 --traffic 25 --no-wait --reason try -o name
     services/hello/versions/2
     ! created services/hello/versions/2 of hello:2
-    ! hello v2: not verified, because no node is connected: start one with `cless-data-plane`
+    ! hello v2: as v1, except image hello:1 -> hello:2, env +A +B
+    ! image hello:2: not resolved yet; the first start decides
+    ! hello v2: not verified, because of --no-wait
     ! hello: v1=100 -> v1=75 v2=25
 
-    $ cless deploy hello --image hello:3 --traffic 10% --no-wait
+    $ cless deploy hello --image hello:3 --traffic 10% --from v2 --no-wait
     SERVICE  VERSION  TRAFFIC  URL
     hello    v3       10%      http://hello.localhost:8080
     ! created services/hello/versions/3 of hello:3
+    ! hello v3: as v2, except image hello:2 -> hello:3
+    ! image hello:3: not resolved yet; the first start decides
     ! hello v3: not verified, because of --no-wait
     ! hello: v1=75 v2=25 -> v1=68 v2=22 v3=10
     ! try it:       curl http://hello.localhost:8080
     ! roll back:    cless rollback hello
 
-    $ cless deploy hello --image hello:4 --no-traffic --tag next
+    $ cless deploy hello --from v3 -e A- -e B=3 --memory 1Gi --no-traffic --tag next --no-wait
     SERVICE  VERSION  TRAFFIC  URL
     hello    v4       0%       http://next--hello.localhost:8080
-    ! created services/hello/versions/4 of hello:4
-    ! hello v4: not verified, because no node is connected: start one with `cless-data-plane`
+    ! created services/hello/versions/4 of hello:3
+    ! hello v4: as v3, except memory 512Mi -> 1Gi, env ~B -A
+    ! image hello:3: not resolved yet; the first start decides
+    ! hello v4: not verified, because of --no-wait
     ! hello: v1=68 v2=22 v3=10 -> v1=68 v2=22 v3=10 v4=0:next
     ! try it:       curl http://next--hello.localhost:8080
     ! send traffic: cless traffic set hello v4=100
 
-    $ cless deploy hello --image hello:5 --no-traffic --quiet
+    $ cless deploy hello --no-traffic
+    exit: 7
+    ! created services/hello/versions/5 of hello:1
+    ! hello v5: the same as v1
+    ! image hello:1: not resolved yet; the first start decides
+    ! error: services/hello/versions/5 is unverified; traffic is unchanged
+    ! error: no node is connected
+    ! hint: connect a node, as with `cless-data-plane`; then `cless version verify hello v5`, then `cless traffic set hello v5=100`
+    ! hint: to deploy without verification, add --no-wait
+
+    $ cless deploy hello --reset --from v1
+    exit: 2
+    ! error: the argument '--reset' cannot be used with '--from <VERSION>'
+    !
+    ! Usage: cless deploy [OPTIONS] <SERVICE>
+    !
+    ! For more information, try '--help'.
+
+    $ cless deploy hello --reset
+    exit: 2
+    ! error: --image is required: --reset takes nothing over from an earlier version
+    ! hint: add it: cless deploy hello --image IMAGE
+
+    $ cless deploy other
+    exit: 5
+    ! error: services/other does not exist
+    ! hint: list services with `cless service list`
+    ! hint: to create it, add an image: cless deploy other --image IMAGE
+
+    $ cless deploy hello --reset --image hello:5 --no-traffic --no-wait --quiet
     SERVICE  VERSION  TRAFFIC  URL
-    hello    v5       0%       -
+    hello    v6       0%       -
 
     $ cless traffic history hello
     REVISION  TARGETS                      ACTOR     REASON              AGE
-    4         v1=68 v2=22 v3=10 v4=0:next  ann@test  deploy v4: hello:4  [AGE]
+    4         v1=68 v2=22 v3=10 v4=0:next  ann@test  deploy v4: hello:3  [AGE]
     3         v1=68 v2=22 v3=10            ann@test  deploy v3: hello:3  [AGE]
     2         v1=75 v2=25                  ann@test  try                 [AGE]
-    1         v1=100                       ann@test  deploy v1: hello:1  [AGE]
+    1         v1=100                       ann@test  -                   [AGE]
     ");
 }
 
@@ -63,6 +105,7 @@ async fn a_verified_version_gets_the_traffic() {
     hello    v1       100%     http://hello.localhost:8080
     ! created services/hello
     ! created services/hello/versions/1 of hello:1
+    ! image hello:1: not resolved yet; the first start decides
     ! hello v1: nodes/one: starting
     ! hello v1: nodes/one: ready after 129ms
     ! hello: no traffic -> v1=100
@@ -73,6 +116,8 @@ async fn a_verified_version_gets_the_traffic() {
     hello    v2       50%      http://hello.localhost:8080
     ! updated the settings of services/hello
     ! created services/hello/versions/2 of hello:2
+    ! hello v2: as v1, except image hello:1 -> hello:2
+    ! image hello:2: not resolved yet; the first start decides
     ! hello v2: nodes/one: starting
     ! hello v2: nodes/one: ready after 129ms
     ! hello: v1=100 -> v1=50 v2=50
@@ -97,13 +142,15 @@ async fn a_verified_version_gets_the_traffic() {
 #[tokio::test]
 async fn a_version_that_fails_leaves_traffic_unchanged() {
     let plane = Plane::start().await;
-    plane.ok("deploy hello --image hello:1").await;
+    plane.ok("deploy hello --image hello:1 --no-wait").await;
     let log = "starting\npanic: no GREETING";
     let _node = FakeNode::connect(&plane.url(), "one", StartOutcome::Exited(3, log)).await;
     assert_session!(plane.url(), @r"
     $ cless deploy hello --image hello:2
     exit: 7
     ! created services/hello/versions/2 of hello:2
+    ! hello v2: as v1, except image hello:1 -> hello:2
+    ! image hello:2: not resolved yet; the first start decides
     ! hello v2: nodes/one: starting
     ! error: services/hello/versions/2 failed verification; traffic is unchanged
     ! error: nodes/one: the container exited before it was ready (exit code 3)
@@ -149,11 +196,13 @@ async fn a_silent_node_fails_the_verification_at_its_deadline() {
     exit: 7
     ! created services/hello
     ! created services/hello/versions/1 of hello:1
+    ! image hello:1: not resolved yet; the first start decides
     ! hello v1: nodes/one: starting
     ! error: services/hello/versions/1 failed verification; traffic is unchanged
     ! error: nodes/one: not ready in time
     ! hint: show the failure again with `cless version get hello v1`
     ! hint: if the start needs more time, raise --cold-start-timeout and --timeout
+    ! hint: services/hello and its version v1 remain, without traffic: remove them with `cless service delete hello`
     ");
 }
 
@@ -166,9 +215,11 @@ async fn an_interrupted_deploy_prints_what_is_left() {
     exit: 130
     ! created services/hello
     ! created services/hello/versions/1 of hello:1
+    ! image hello:1: not resolved yet; the first start decides
     ! hello v1: nodes/one: starting
     ! error: interrupted
-    ! hint: services/hello/versions/1 exists and traffic is unchanged: show it with `cless version get hello v1`
+    ! hint: traffic is unchanged; services/hello and its version v1 remain, without traffic: remove them with `cless service delete hello`
+    ! hint: the verification may continue until its timeout
     ");
     assert_session!(plane.url(), @r"
     $ cless traffic get hello -o name

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use tonic::Code;
 
 use crate::failing_server::FailingServer;
-use crate::plane::{Plane, assert_session, output};
+use crate::plane::{Plane, assert_run, assert_session, output, run};
 
 #[tokio::test]
 async fn connection_refused() {
@@ -42,7 +42,7 @@ async fn usage_errors_name_the_flag() {
 
     $ cless deploy hello --image hello:1 -e FOO
     exit: 2
-    ! error: invalid value 'FOO' for '--env <NAME=VALUE>': `FOO` has no `=`: write NAME=value
+    ! error: invalid value 'FOO' for '--env <NAME=VALUE>': `FOO` has no `=`: write NAME=value, or NAME- to remove the variable
     !
     ! For more information, try '--help'.
 
@@ -138,7 +138,7 @@ async fn not_found() {
 
     $ cless version get hello
     exit: 6
-    ! error: @latest: services/hello has no version
+    ! error: services/hello has no version
     ! hint: create one with `cless deploy hello --image IMAGE`
     ");
 }
@@ -178,14 +178,196 @@ async fn a_closed_pipe_is_not_a_failure() {
     assert_eq!(String::from_utf8_lossy(&status.stderr), "");
 }
 
+/// What `cless` offers for the last of the words.
+async fn completed(server: &str, words: &[&str]) -> String {
+    let done = tokio::process::Command::new(env!("CARGO_BIN_EXE_cless"))
+        .args([&["--", "cless"], words].concat())
+        .env_clear()
+        .env("CLESS_SERVER", server)
+        .env("COMPLETE", "fish")
+        .output()
+        .await
+        .expect("cless runs");
+    assert!(done.status.success() && done.stderr.is_empty(), "{done:?}");
+    String::from_utf8(done.stdout).expect("UTF-8")
+}
+
 #[tokio::test]
-async fn completions_name_the_commands() {
+async fn completions_name_commands_and_live_names() {
     for shell in ["bash", "zsh", "fish"] {
         let done = output("http://127.0.0.1:1", &format!("completion {shell}")).await;
         assert!(done.status.success());
-        assert!(
-            String::from_utf8_lossy(&done.stdout).contains("rollback"),
-            "{shell}"
-        );
+        let script = String::from_utf8_lossy(&done.stdout);
+        assert!(script.contains("COMPLETE"), "{shell}: {script}");
     }
+    let plane = Plane::start().await;
+    plane.ok("service create hello").await;
+    plane.ok("version create hello --image hello:1").await;
+    let url = plane.url();
+    assert!(completed(&url, &["roll"]).await.contains("rollback"));
+    assert!(
+        completed(&url, &["service", "get", "he"])
+            .await
+            .contains("hello")
+    );
+    assert!(
+        completed(&url, &["rollback", "hello", "v"])
+            .await
+            .contains("v1")
+    );
+    let silent = completed("http://127.0.0.1:1", &["service", "get", "he"]).await;
+    assert_eq!(silent.trim(), "");
+}
+
+#[tokio::test]
+async fn a_missing_name_suggests_the_nearest_one() {
+    let plane = Plane::start().await;
+    plane.ok("service create hello").await;
+    assert_session!(plane.url(), @r#"
+    $ cless service get helo
+    exit: 5
+    ! error: services/helo does not exist
+    ! hint: list services with `cless service list`
+    ! hint: did you mean `hello`?
+
+    $ cless deploy helo -e A=1
+    exit: 5
+    ! error: services/helo does not exist
+    ! hint: list services with `cless service list`
+    ! hint: to create it, add an image: cless deploy helo --image IMAGE
+    ! hint: did you mean `hello`?
+
+    $ cless servce list
+    exit: 2
+    ! error: unrecognized subcommand 'servce'
+    !
+    !   tip: a similar subcommand exists: 'service'
+    !
+    ! Usage: cless [OPTIONS] <COMMAND>
+    !
+    ! For more information, try '--help'.
+
+    $ cless service get helo -o json
+    exit: 5
+    ! {"error":{"code":"NOT_FOUND","exitCode":5,"hints":["list services with `cless service list`","did you mean `hello`?"],"message":"services/helo does not exist","reason":"NOT_FOUND"}}
+
+    $ cless service gte -o json
+    exit: 2
+    ! {"error":{"code":"INVALID_ARGUMENT","exitCode":2,"hints":[],"message":"unrecognized subcommand 'gte'","reason":"USAGE"}}
+    "#);
+}
+
+#[tokio::test]
+async fn short_forms_and_one_screen() {
+    let plane = Plane::start().await;
+    plane.ok("deploy hello --image hello:1 --no-wait").await;
+    assert_session!(plane.url(), @r"
+    $ cless status
+    SERVICE  STATE    TRAFFIC  INSTANCES  URL
+    hello    SERVING  v1=100   0          http://hello.localhost:8080
+
+    no nodes
+
+    $ cless status hello
+    SERVICE  STATE    TRAFFIC  INSTANCES  URL
+    hello    SERVING  v1=100   0          http://hello.localhost:8080
+
+    VERSION  IMAGE    TRAFFIC  TAGS  PROOF  AGE
+    v1       hello:1  100%     -     -      [AGE]
+
+    no nodes
+
+    $ cless ls -o name
+    services/hello
+
+    $ cless ps
+    ! no instances
+
+    $ cless version ls hello -o name
+    services/hello/versions/1
+
+    $ cless rm hello --yes
+    ! deleted services/hello
+    ");
+}
+
+#[tokio::test]
+async fn a_former_variable_is_refused_with_its_replacement() {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_cless"))
+        .args(["service", "list"])
+        .env_clear()
+        .env("CLESS_CLEAR", "true")
+        .output()
+        .expect("cless runs");
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        "error: the variable CLESS_CLEAR is no longer read: use --clear, and unset CLESS_CLEAR\n"
+    );
+}
+
+#[tokio::test]
+async fn dev_without_an_engine_ends_at_once() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let dev = format!(
+        "dev --engine unix:///nowhere/docker.sock --listen 127.0.0.1:0 --grpc 127.0.0.1:0 \
+         --admin 127.0.0.1:0 --data-dir {}",
+        dir.path().display()
+    );
+    let text = run("http://127.0.0.1:1", &dev).await;
+    assert!(text.contains("no container engine responds"), "{text}");
+    assert!(text.contains("--engine"), "{text}");
+}
+
+#[tokio::test]
+async fn a_list_of_servers_is_tried_in_order_and_a_wrong_one_is_named() {
+    let plane = Plane::start().await;
+    plane.ok("service create hello").await;
+    let both = format!("http://127.0.0.1:1,{}", plane.url());
+    assert_run!(run(&both, "service list -o name").await, @r"
+    services/hello
+    ");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+    let listener = listener.expect("a port");
+    let addr = listener.local_addr().expect("its address");
+    tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = [0; 1024];
+            let _ = stream.read(&mut head).await;
+            let answer = b"HTTP/1.1 404 Not Found\r\nproxy-status: cless; error=x\r\ncontent-length: 0\r\n\r\n";
+            let _ = stream.write_all(answer).await;
+        }
+    });
+    let text = run(&format!("http://{addr}"), "service list").await;
+    assert!(
+        text.contains("the HTTP proxy of a node answers there"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn help_and_versions_from_files() {
+    let plane = Plane::start().await;
+    plane.ok("service create hello").await;
+    plane
+        .ok("version create hello --image hello:1 -e A=1 --memory 64Mi")
+        .await;
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let file = dir.path().join("v1.yaml");
+    let printed = plane.ok("version get hello v1 -o yaml").await;
+    std::fs::write(&file, &printed).expect("a file");
+    let create = format!("version create hello -f {} -o yaml", file.display());
+    let created = plane.ok(&create).await;
+    let spec = |text: &str| {
+        let from = text.find("spec:").expect("a spec");
+        let to = text.find("imageDigest:").expect("its end");
+        text[from..to].to_owned()
+    };
+    assert_eq!(spec(&created), spec(&printed));
+    let help = plane.ok("help traffic set").await;
+    assert!(
+        help.contains("Usage: cless traffic set [OPTIONS] <SERVICE> [TARGET]..."),
+        "{help}"
+    );
 }

@@ -12,7 +12,9 @@ async fn hello(plane: &Plane, service: &str) {
         let create = format!("version create {service} --image {image}");
         plane.ok(&create).await;
     }
-    plane.ok(&format!("traffic set {service} v1=100")).await;
+    plane
+        .ok(&format!("traffic set {service} v1=100 --force"))
+        .await;
 }
 
 /// Runs `command` until its output contains `text`, and returns that output.
@@ -55,11 +57,11 @@ async fn nodes_that_apply_quarantine_reject_and_disconnect() {
     run_until(&plane, "node get gone", "STALE").await;
     assert_session!(plane.url(), @r#"
     $ cless node list
-    NAME  STATE      REVISION  LAG  INSTANCES  ENGINE    ISOLATION  NOTES            REPORTED
-    bad   CONNECTED  0         4    0          fake 1.0  -          1: see node get  [AGE]
-    gone  STALE      4         0    0          fake 1.0  -          offline for [AGE]  [AGE]
-    good  CONNECTED  4         0    0          fake 1.0  -          -                [AGE]
-    wary  CONNECTED  4         0    0          fake 1.0  -          1: see node get  [AGE]
+    NAME  STATE      LAG  INSTANCES  ENGINE    ISOLATION  NOTES            REPORTED
+    bad   CONNECTED  4    0          fake 1.0  -          1: see node get  [AGE]
+    gone  STALE      0    0          fake 1.0  -          offline for [AGE]  [AGE]
+    good  CONNECTED  0    0          fake 1.0  -          -                [AGE]
+    wary  CONNECTED  0    0          fake 1.0  -          1: see node get  [AGE]
 
     $ cless node get wary
     Name:       wary
@@ -168,7 +170,7 @@ async fn wait_names_the_nodes_that_reject() {
     let plane = Plane::start().await;
     hello(&plane, "hello").await;
     hello(&plane, "other").await;
-    plane.ok("traffic set other v2=100").await;
+    plane.ok("traffic set other v2=100 --force").await;
     let _good = connect(&plane, "good", FeedReply::Applied).await;
     let _bad = connect(&plane, "bad", FeedReply::Rejected("an older revision")).await;
     let (set, back) = tokio::join!(
@@ -211,7 +213,7 @@ async fn invalid_input_has_a_remedy() {
     ! error: the following required arguments were not provided:
     !   <NODE>
     !
-    ! Usage: cless node get --server <URL> --actor <NAME> <NODE>
+    ! Usage: cless node get [OPTIONS] <NODE>
     !
     ! For more information, try '--help'.
 

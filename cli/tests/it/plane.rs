@@ -101,10 +101,10 @@ pub(crate) async fn output(server: &str, command: &str) -> Output {
 
 fn spawn(server: &str, command: &str) -> Child {
     tokio::process::Command::new(env!("CARGO_BIN_EXE_cless"))
+        .args(["--actor", "ann@test"])
         .args(command.split(' ').filter(|word| !word.is_empty()))
         .env_clear()
         .env("CLESS_SERVER", server)
-        .env("CLESS_ACTOR", "ann@test")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -77,7 +77,8 @@ async fn a_service_from_create_to_delete() {
       "createTime": "[TIME]",
       "updateTime": "[TIME]",
       "revision": "1",
-      "state": "STATE_NO_TRAFFIC"
+      "state": "STATE_NO_TRAFFIC",
+      "stateMessage": ""
     }
 
     $ cless service get world -o yaml
@@ -105,6 +106,7 @@ async fn a_service_from_create_to_delete() {
     updateTime: [TIME]
     revision: '2'
     state: STATE_NO_TRAFFIC
+    stateMessage: ''
 
     $ cless service delete hello --yes -o name
     services/hello

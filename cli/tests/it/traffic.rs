@@ -1,5 +1,6 @@
 //! `traffic` and `rollback` in every format.
 
+use crate::fake_node::{FakeNode, StartOutcome};
 use crate::plane::{Plane, assert_session};
 
 /// A service with three versions and no traffic.
@@ -22,12 +23,12 @@ async fn a_split_from_set_to_rollback() {
     VERSION  TRAFFIC  TAG
     ! no traffic is set: cless traffic set hello @latest=100
 
-    $ cless traffic set hello v1=100 --reason start
+    $ cless traffic set hello v1=100 --reason start --force
     VERSION  TRAFFIC  TAG
     v1       100%     -
     ! hello: no traffic -> v1=100
 
-    $ cless traffic set hello @latest=10:canary @prev=30 v1 --wait
+    $ cless traffic set hello v3=10:canary v2=30 v1 --wait --force
     VERSION  TRAFFIC  TAG
     v1       60%      -
     v2       30%      -
@@ -93,6 +94,7 @@ async fn a_split_from_set_to_rollback() {
 
     $ cless rollback hello --to 2 -o name
     services/hello/traffic
+    ! --to 2 is traffic revision 2; for version 2: cless rollback hello v2
     ! hello: v1=100 -> v1=60 v2=30 v3=10:canary
 
     $ cless traffic history hello
@@ -138,10 +140,10 @@ async fn a_split_from_set_to_rollback() {
 async fn tags_are_kept_unless_given() {
     let plane = hello().await;
     plane
-        .ok("traffic set hello v1=100:stable --tag canary=v3")
+        .ok("traffic set hello v1=100:stable --tag canary=v3 --force")
         .await;
     assert_session!(plane.url(), @r"
-    $ cless traffic set hello v2=100
+    $ cless traffic set hello v2=100 --force
     VERSION  TRAFFIC  TAG
     v1       0%       stable
     v2       100%     -
@@ -211,17 +213,63 @@ async fn invalid_splits_have_a_remedy() {
     exit: 6
     ! error: services/hello/traffic: services/hello has had 0 traffic revision(s), so there is none to go back to: set traffic instead
     ");
-    plane.ok("traffic set hello v1=100").await;
+    plane.ok("traffic set hello v1=100 --force").await;
     assert_session!(plane.url(), @r"
     $ cless rollback hello --to 7
     exit: 5
     ! error: services/hello/traffic/revisions/7 does not exist
     ! hint: list revisions with `cless traffic history hello`
 
+    $ cless rollback hello 1
+    exit: 2
+    ! error: invalid value '1' for '[VERSION]': `1` can be version 1 or traffic revision 1: write `v1` to send all traffic to the version, or `--to 1` to restore the revision
+    !
+    ! For more information, try '--help'.
+
+    $ cless rollback hello v1 --to 1
+    exit: 2
+    ! error: the argument '[VERSION]' cannot be used with '--to <REVISION>'
+    !
+    ! Usage: cless rollback [OPTIONS] <SERVICE> [VERSION]
+    !
+    ! For more information, try '--help'.
+
     $ cless rollback hello --to 0
     exit: 2
     ! error: invalid value '0' for '--to <REVISION>': 0 is not in 1..=2147483647
     !
     ! For more information, try '--help'.
+    ");
+}
+
+#[tokio::test]
+async fn symbolic_versions_say_their_number() {
+    let plane = hello().await;
+    let _node = FakeNode::connect(&plane.url(), "one", StartOutcome::Verified).await;
+    plane.ok("version verify hello v1").await;
+    plane.ok("version verify hello v2").await;
+    assert_session!(plane.url(), @r"
+    $ cless traffic set hello @latest=100
+    VERSION  TRAFFIC  TAG
+    v2       100%     -
+    ! @latest of hello is v2
+    ! hello: no traffic -> v2=100
+
+    $ cless traffic set hello @prev=100
+    exit: 6
+    ! error: @prev: services/hello had no other traffic before
+    ! hint: list its traffic with `cless traffic history hello`
+
+    $ cless traffic set hello v1=100
+    VERSION  TRAFFIC  TAG
+    v1       100%     -
+    ! hello: v2=100 -> v1=100
+
+    $ cless traffic set hello @latest=10 @prev -o name
+    exit: 2
+    ! @latest of hello is v2
+    ! @prev of hello is v2
+    ! error: traffic: v2 is given twice: give each version one percentage
+    ! hint: see examples with `cless traffic set --help`
     ");
 }

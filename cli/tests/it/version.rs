@@ -26,7 +26,7 @@ async fn a_version_from_create_to_delete() {
 
     Environment:
       GREETING=hi
-    ! created services/hello/versions/1 without traffic; to send traffic: cless traffic set hello v1=100
+    ! created services/hello/versions/1 without traffic; to send traffic: cless version verify hello v1, then cless traffic set hello v1=100
     ");
     plane
         .ok("version create hello --image hello:2 --command python3 --arg -m --arg app")
@@ -57,7 +57,7 @@ async fn a_version_from_create_to_delete() {
     Protocol:   auto
     Created:    [TIME]
 
-    $ cless version get hello @prev -o json
+    $ cless version get hello v1 -o json
     {
       "name": "services/hello/versions/1",
       "uid": "[ID]",
@@ -159,7 +159,7 @@ async fn a_version_from_create_to_delete() {
     $ cless version delete hello v1 --yes
     ! deleted services/hello/versions/1
     "#);
-    plane.ok("traffic set hello v2=100").await;
+    plane.ok("traffic set hello v2=100 --force").await;
     assert_session!(plane.url(), @r"
     $ cless version delete hello v2 --yes
     exit: 6
@@ -174,9 +174,10 @@ async fn verification_needs_a_node() {
     plane.ok("version create hello --image hello:1").await;
     assert_session!(plane.url(), @r"
     $ cless version verify hello
-    exit: 6
-    ! error: services/hello/versions/1: no node is connected to verify it
-    ! hint: start one with `cless-data-plane`, or both planes with `cless dev`
+    exit: 7
+    ! error: services/hello/versions/1 is unverified; traffic is unchanged
+    ! error: no node is connected
+    ! hint: connect a node, as with `cless-data-plane`; then `cless version verify hello v1`, then `cless traffic set hello v1=100`
     ");
 }
 
@@ -282,7 +283,7 @@ async fn limits_and_probes_from_flag_to_page() {
     Pull:       missing
     Protocol:   auto
     Created:    [TIME]
-    ! created services/hello/versions/1 without traffic; to send traffic: cless traffic set hello v1=100
+    ! created services/hello/versions/1 without traffic; to send traffic: cless version verify hello v1, then cless traffic set hello v1=100
     ");
     plane
         .ok("version create hello --image hello:1 --health-check --stop-grace 0s")
@@ -324,7 +325,7 @@ async fn limits_and_probes_from_flag_to_page() {
     exit: 2
     ! error: the argument '--health-grpc [<SERVICE>]' cannot be used with '--health-path <PATH>'
     !
-    ! Usage: cless version create --image <REF> --health-grpc [<SERVICE>] --server <URL> --actor <NAME> <SERVICE>
+    ! Usage: cless version create [OPTIONS] <SERVICE>
     !
     ! For more information, try '--help'.
 

@@ -42,11 +42,24 @@ impl fmt::Display for Violation {
     }
 }
 
-/// All invalid fields of a refused message.
+/// The invalid fields of a refused message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}", self.violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
 pub struct Error {
     violations: Vec<Violation>,
+    more: usize,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, violation) in self.violations.iter().enumerate() {
+            let separator = if at == 0 { "" } else { "; " };
+            write!(f, "{separator}{violation}")?;
+        }
+        match self.more {
+            0 => Ok(()),
+            more => write!(f, "; and {more} more"),
+        }
+    }
 }
 
 impl Error {
@@ -54,21 +67,35 @@ impl Error {
     pub fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Self {
         Self {
             violations: vec![Reason::new(reason).at(field)],
+            more: 0,
         }
     }
 
-    /// The violations, at least one.
+    /// The first violations, at least one.
     #[must_use]
     pub fn violations(&self) -> &[Violation] {
         &self.violations
     }
+
+    /// The number of further violations.
+    #[must_use]
+    pub fn more(&self) -> usize {
+        self.more
+    }
 }
 
-/// Collects the violations of a message, to report all at once.
+/// Collects the violations of a message, to report them at once: keeps the first
+/// [`Violations::KEPT`] and counts the others.
 #[derive(Debug, Default)]
-pub struct Violations(Vec<Violation>);
+pub struct Violations {
+    kept: Vec<Violation>,
+    more: usize,
+}
 
 impl Violations {
+    /// Number of violations that are kept.
+    pub const KEPT: usize = 20;
+
     /// An empty collection.
     #[must_use]
     pub fn new() -> Self {
@@ -77,32 +104,65 @@ impl Violations {
 
     /// Adds a violation.
     pub fn push(&mut self, field: impl Into<String>, reason: impl Into<String>) {
-        self.0.push(Reason::new(reason).at(field));
+        self.refuse(field, Reason::new(reason));
     }
 
     /// Returns the value, or adds its reason under `field`.
     pub fn take<T>(&mut self, field: impl Into<String>, value: Result<T, Reason>) -> Option<T> {
-        value.map_err(|reason| self.0.push(reason.at(field))).ok()
+        value.map_err(|reason| self.refuse(field, reason)).ok()
+    }
+
+    fn refuse(&mut self, field: impl Into<String>, reason: Reason) {
+        if self.kept.len() < Self::KEPT {
+            self.kept.push(reason.at(field));
+        } else {
+            self.more += 1;
+        }
     }
 
     /// Whether there is no violation.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.kept.is_empty()
     }
 
     /// The number of violations.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.kept.len() + self.more
     }
 
     /// # Errors
     /// If there is any violation.
     pub fn finish(self) -> Result<(), Error> {
-        if self.0.is_empty() {
+        if self.kept.is_empty() {
             return Ok(());
         }
-        Err(Error { violations: self.0 })
+        Err(Error {
+            violations: self.kept,
+            more: self.more,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_violations_are_kept_and_the_others_counted() {
+        let mut violations = Violations::new();
+        for at in 0..1000 {
+            violations.push(format!("f[{at}]"), "is bad");
+        }
+        assert_eq!(violations.len(), 1000);
+        let error = violations.finish().unwrap_err();
+        assert_eq!(
+            (error.violations().len(), error.more()),
+            (Violations::KEPT, 980)
+        );
+        let text = error.to_string();
+        assert!(text.starts_with("f[0]: is bad; f[1]"), "{text}");
+        assert!(text.ends_with("; and 980 more"), "{text}");
     }
 }

@@ -69,6 +69,19 @@ impl Domain {
         Ok(HostName(format!("{}.{}", tag.label(service)?, self.0)))
     }
 
+    /// Whether the host is the domain or one label below it, which are the hosts of services and
+    /// their tags.
+    #[must_use]
+    pub fn owns(&self, host: &HostName) -> bool {
+        match host.0.strip_suffix(self.as_str()) {
+            Some("") => true,
+            Some(rest) => rest
+                .strip_suffix('.')
+                .is_some_and(|label| !label.contains('.')),
+            None => false,
+        }
+    }
+
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -202,6 +215,28 @@ mod tests {
         let service = ServiceId::parse("x".repeat(63)).unwrap();
         assert!(HostName::parse(domain.service_host(&service).as_str()).is_ok());
         assert!(Domain::parse(["abcdefgh"; 22].join(".")).is_err());
+    }
+
+    #[test]
+    fn a_domain_owns_itself_and_one_label_below() {
+        let domain = Domain::parse("apps.example").unwrap();
+        let owns = |host: &str| domain.owns(&HostName::parse(host).unwrap());
+        for own in [
+            "apps.example",
+            "a.apps.example",
+            "t--a.apps.example",
+            "xn--a.apps.example",
+        ] {
+            assert!(owns(own), "{own}");
+        }
+        for other in [
+            "example",
+            "b.a.apps.example",
+            "xapps.example",
+            "apps.example.org",
+        ] {
+            assert!(!owns(other), "{other}");
+        }
     }
 
     #[test]

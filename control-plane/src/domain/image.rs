@@ -14,6 +14,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::error::Reason;
+use super::id::NodeName;
+use super::time::Timestamp;
 
 /// No registry accepts a longer one, and a route has a size limit.
 const REFERENCE_MAX: usize = 512;
@@ -37,6 +39,12 @@ impl ImageRef {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it names one image for ever.
+    #[must_use]
+    pub fn has_digest(&self) -> bool {
+        self.0.contains('@')
     }
 }
 
@@ -70,6 +78,44 @@ impl ImageDigest {
 impl fmt::Display for ImageDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// The origin of a resolved image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ImageSource {
+    /// The registry of the reference.
+    Registry,
+    /// The node's copy, with its digest, because the registry did not respond.
+    LocalCopy,
+    /// The node's image, which was never in a registry and has no digest.
+    LocalImage,
+}
+
+/// The image that a reference named when its version was created.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResolvedImage {
+    /// The origin.
+    pub source: ImageSource,
+    /// The image id on the node; `None` if the node has not pulled it.
+    pub id: Option<ImageDigest>,
+    /// Build time of the image; `None` if unknown.
+    pub create_time: Option<Timestamp>,
+    /// Time of the resolution.
+    pub resolve_time: Timestamp,
+    /// The node that resolved it.
+    pub node: NodeName,
+    /// A doubt, as text for people; empty if there is none.
+    pub warning: String,
+}
+
+impl ResolvedImage {
+    /// The image id that every node prefers; `None` if the image has a digest.
+    #[must_use]
+    pub fn pinned_id(&self) -> Option<&ImageDigest> {
+        self.id
+            .as_ref()
+            .filter(|_| self.source == ImageSource::LocalImage)
     }
 }
 

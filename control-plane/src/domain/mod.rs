@@ -9,17 +9,21 @@
 //! | module | content |
 //! |---|---|
 //! | [`id`], [`host`], [`name`], [`image`] | names |
+//! | [`filter`] | filters of lists |
 //! | [`settings`], [`spec`], [`labels`] | user input for a service and a version |
 //! | [`traffic`], [`slots`] | the split, and the slot table that makes it exact (law 1) |
+//! | [`rollback`] | the revision that a rollback goes back to |
 //! | [`verification`], [`start`] | verification that a version starts |
 //! | [`service`], [`version`], [`route`] | the resources, and the route that the feed carries |
 
 pub mod error;
+pub mod filter;
 pub mod host;
 pub mod id;
 pub mod image;
 pub mod labels;
 pub mod name;
+pub mod rollback;
 pub mod route;
 pub mod service;
 pub mod settings;
@@ -32,12 +36,14 @@ pub mod verification;
 pub mod version;
 
 pub use error::{Error, Reason, Violation, Violations};
+pub use filter::{Filter, FilterField};
 pub use host::{Domain, HostName};
 pub use id::{NodeName, Percent, RequestId, ServiceId, Tag, Uid, VersionNumber};
-pub use image::{ImageDigest, ImageRef};
+pub use image::{ImageDigest, ImageRef, ImageSource, ResolvedImage};
 pub use labels::Labels;
+pub use rollback::{History, PastRevision, RollbackTo};
 pub use route::{Route, RouteVersion, TagRoute, VerifyOrder};
-pub use service::{Service, ServicePatch, ServiceState};
+pub use service::{NodeHealth, Service, ServicePatch, ServiceState, StartTrouble};
 pub use settings::{
     Affinity, AffinityInput, AffinityKind, Settings, SettingsField, SettingsInput, SettingsPatch,
 };
@@ -50,6 +56,7 @@ pub use start::{ColdStart, StartFailure, StartFailureReason};
 pub use time::Timestamp;
 pub use traffic::{ChangeNote, Target, TargetInput, Traffic, TrafficRevision, TrafficSplit};
 pub use verification::{
-    NodeOutcome, NodeVerification, Verification, VerificationEvent, VerificationState,
+    NodeOutcome, NodeVerification, Require, Verification, VerificationEvent, VerificationState,
+    VerifyNodes,
 };
 pub use version::Version;

@@ -59,6 +59,10 @@ pub struct RouteVersion {
     pub image_digest: Option<ImageDigest>,
     /// The verification request; `None` unless one is pending.
     pub verify: Option<VerifyOrder>,
+    /// The image id to prefer, of an image that was never in a registry.
+    pub image_id: Option<ImageDigest>,
+    /// The number of resets of the image.
+    pub image_generation: u32,
 }
 
 /// A request to nodes to verify a version.
@@ -88,6 +92,11 @@ impl Route {
             .map(|version| RouteVersion {
                 number: version.number,
                 uid: version.uid,
+                image_id: version
+                    .resolved_image
+                    .as_ref()
+                    .and_then(|image| image.pinned_id().cloned()),
+                image_generation: version.image_generation,
                 spec: version.spec,
                 image_digest: version.image_digest,
                 verify: version

@@ -135,6 +135,25 @@ impl TrafficSplit {
         self.targets.iter().any(|target| !target.percent.is_zero())
     }
 
+    /// All traffic to one version; the tags stay.
+    #[must_use]
+    pub fn all_to(&self, version: VersionNumber) -> Self {
+        let tagged = self.targets.iter().filter(|target| target.tag.is_some());
+        let mut targets: Vec<Target> = tagged
+            .filter(|target| target.version != version)
+            .map(|target| Target {
+                percent: Percent::ZERO,
+                ..target.clone()
+            })
+            .collect();
+        targets.push(Target {
+            version,
+            percent: Percent::ALL,
+            tag: self.target(version).and_then(|target| target.tag.clone()),
+        });
+        Self::sorted(targets)
+    }
+
     /// The versions with a percent.
     pub fn weights(&self) -> impl Iterator<Item = (VersionNumber, Percent)> {
         self.targets
@@ -291,6 +310,15 @@ pub(crate) mod tests {
         assert_eq!(order, [1, 2, 3]);
         assert_eq!(both.tags().count(), 2);
         assert_eq!(both.weights().count(), 2);
+    }
+
+    #[test]
+    fn all_traffic_to_one_version_keeps_the_tags() {
+        let before = read(&[(3, 60, "new"), (1, 40, "old"), (2, 0, "next")]).unwrap();
+        let expected = read(&[(3, 100, "new"), (1, 0, "old"), (2, 0, "next")]).unwrap();
+        assert_eq!(before.all_to(number(3)), expected);
+        let expected = read(&[(4, 100, ""), (3, 0, "new"), (1, 0, "old"), (2, 0, "next")]);
+        assert_eq!(before.all_to(number(4)), expected.unwrap());
     }
 
     #[test]

@@ -1,17 +1,21 @@
-//! Verification that a version starts, on every node that is connected when it begins.
+//! Verification that a version starts, on the nodes that are connected when it begins.
 //!
 //! ```text
-//!                  all remaining nodes VERIFIED
+//!                  every required node VERIFIED
 //! PENDING ─────────────────────────────────────▶ VERIFIED
 //!    │
-//!    ├─ all remaining nodes answered, one FAILED ─▶ FAILED, naming nodes and reasons
-//!    ├─ every node disconnected ──────────────────▶ FAILED
-//!    └─ deadline ─────────────────────────────────▶ FAILED, naming also the silent nodes
+//!    ├─ a node FAILED: the version's own fault ──▶ FAILED, naming nodes and reasons
+//!    │
+//!    ├─ trouble of a required node ──────────────▶ UNVERIFIED, naming nodes, reasons and remedy
+//!    ├─ every node disconnected ─────────────────▶ UNVERIFIED
+//!    ├─ deadline ────────────────────────────────▶ UNVERIFIED, naming also the silent nodes
+//!    └─ cancelled ───────────────────────────────▶ UNVERIFIED
 //! ```
 //!
-//! A node that disconnects is removed, whatever its answer. VERIFIED and FAILED are final. An
-//! answer counts if it names this run and its node still takes part; a node's first final answer is
-//! kept.
+//! The run ends as soon as its outcome is known. Under [`Require::All`] every node is required;
+//! under [`Require::Available`] at least one, and every node without trouble of its own. A node
+//! that disconnects is removed, whatever its answer. All states but PENDING are final. An answer
+//! counts if it names this run and its node still takes part; a node's first final answer is kept.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,8 +32,20 @@ pub enum VerificationState {
     Pending,
     /// The version starts.
     Verified,
-    /// The version does not start, or an answer was missing at the deadline.
+    /// The version does not start, by its own fault.
     Failed,
+    /// There is no verdict: a node had trouble of its own, gave no answer, or was not there.
+    Unverified,
+}
+
+/// The nodes that have to verify a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum Require {
+    /// Every node that takes part.
+    #[default]
+    All,
+    /// At least one, and every node without trouble of its own.
+    Available,
 }
 
 /// The answer of a node.
@@ -39,8 +55,10 @@ pub enum NodeOutcome {
     Pending,
     /// An instance started.
     Verified(Option<ColdStart>),
-    /// No instance started; the failure if the node gave one.
+    /// No instance started, by the version's own fault; the failure if the node gave one.
     Failed(Option<StartFailure>),
+    /// The node could not tell, because of trouble of its own; the trouble if the node gave it.
+    Unverified(Option<StartFailure>),
 }
 
 impl NodeOutcome {
@@ -51,6 +69,16 @@ impl NodeOutcome {
             Self::Pending => VerificationState::Pending,
             Self::Verified(_) => VerificationState::Verified,
             Self::Failed(_) => VerificationState::Failed,
+            Self::Unverified(_) => VerificationState::Unverified,
+        }
+    }
+
+    /// The outcome with the texts of its failure limited in size.
+    fn clipped(self) -> Self {
+        match self {
+            Self::Failed(why) => Self::Failed(why.map(StartFailure::clipped)),
+            Self::Unverified(why) => Self::Unverified(why.map(StartFailure::clipped)),
+            other => other,
         }
     }
 }
@@ -81,8 +109,24 @@ pub enum VerificationEvent {
         /// The node.
         node: NodeName,
     },
+    /// A caller ends the run.
+    Cancelled {
+        /// The id of the run; `None` ends whichever is pending.
+        id: Option<String>,
+    },
     /// Time has passed.
     Tick,
+}
+
+/// The nodes of a run, and those that its request excluded.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct VerifyNodes {
+    /// The nodes that take part.
+    pub nodes: BTreeSet<NodeName>,
+    /// Those of them that have to verify the version.
+    pub require: Require,
+    /// The nodes that the request excluded; none of them takes part.
+    pub skipped: BTreeSet<NodeName>,
 }
 
 /// One run of a verification.
@@ -94,14 +138,18 @@ pub struct Verification {
     deadline: Timestamp,
     nodes: BTreeMap<NodeName, NodeOutcome>,
     message: String,
+    #[serde(default)]
+    require: Require,
+    #[serde(default)]
+    skipped: BTreeSet<NodeName>,
 }
 
 impl Verification {
-    /// Begins a run on `nodes`; FAILED at once if there are none.
+    /// Begins a run; UNVERIFIED at once if no node takes part.
     #[must_use]
     pub fn begin(
         id: impl Into<String>,
-        nodes: BTreeSet<NodeName>,
+        asked: VerifyNodes,
         now: Timestamp,
         deadline: Timestamp,
     ) -> Self {
@@ -110,11 +158,14 @@ impl Verification {
             state: VerificationState::Pending,
             request_time: now,
             deadline,
-            nodes: nodes
+            nodes: asked
+                .nodes
                 .into_iter()
                 .map(|node| (node, NodeOutcome::Pending))
                 .collect(),
             message: String::new(),
+            require: asked.require,
+            skipped: asked.skipped,
         };
         begun.update_state(now);
         begun
@@ -132,55 +183,69 @@ impl Verification {
                     && *known == NodeOutcome::Pending
                     && now < self.deadline
                 {
-                    *known = match outcome {
-                        NodeOutcome::Failed(why) => {
-                            NodeOutcome::Failed(why.map(StartFailure::clipped))
-                        }
-                        other => other,
-                    };
+                    *known = outcome.clipped();
                 }
+            }
+            VerificationEvent::Cancelled { id } if id.as_ref().is_none_or(|id| *id == self.id) => {
+                self.end(
+                    VerificationState::Unverified,
+                    "the verification was cancelled: verify the version again".to_owned(),
+                );
+                return self;
             }
             VerificationEvent::Disconnected { node } => {
                 self.nodes.remove(&node);
             }
-            VerificationEvent::Outcome { .. } | VerificationEvent::Tick => {}
+            VerificationEvent::Outcome { .. }
+            | VerificationEvent::Cancelled { .. }
+            | VerificationEvent::Tick => {}
         }
         self.update_state(now);
         self
     }
 
     fn update_state(&mut self, now: Timestamp) {
-        let all = |wanted: fn(&NodeOutcome) -> bool| self.nodes.values().all(wanted);
+        use VerificationState::{Failed, Pending, Unverified, Verified};
+        let any = |state| self.nodes.values().any(|outcome| outcome.state() == state);
+        let (failed, pending, verified) = (any(Failed), any(Pending), any(Verified));
+        let troubled = any(Unverified) && (self.require == Require::All || !pending && !verified);
         if self.nodes.is_empty() {
-            self.fail(
-                "every node of the verification has disconnected: connect a node and verify again"
-                    .to_owned(),
-            );
-        } else if all(|outcome| matches!(outcome, NodeOutcome::Verified(_))) {
-            self.state = VerificationState::Verified;
-        } else if all(|outcome| !matches!(outcome, NodeOutcome::Pending)) || now >= self.deadline {
-            let reasons = self.reasons();
-            self.fail(reasons);
+            let reason = "every node of the verification has disconnected: connect a node and verify the version again";
+            self.end(Unverified, reason.to_owned());
+        } else if failed {
+            let reasons = self.reasons(|state| state == Failed);
+            self.end(Failed, reasons);
+        } else if troubled || pending && now >= self.deadline {
+            let late = now >= self.deadline;
+            let reasons = self.reasons(|state| state == Unverified || state == Pending && late);
+            self.end(Unverified, format!("{reasons}: {UNVERIFIED_REMEDY}"));
+        } else if !pending {
+            self.end(Verified, String::new());
         }
     }
 
-    fn fail(&mut self, message: String) {
-        self.state = VerificationState::Failed;
+    fn end(&mut self, state: VerificationState, message: String) {
+        self.state = state;
         self.message = message;
     }
 
-    /// The nodes that did not verify the version and the reasons, as text for people.
-    fn reasons(&self) -> String {
+    /// The nodes in the selected states and their reasons, as text for people.
+    fn reasons(&self, selected: impl Fn(VerificationState) -> bool) -> String {
         let mut texts: Vec<String> = Vec::new();
         for (node, outcome) in &self.nodes {
-            match outcome {
-                NodeOutcome::Verified(_) => {}
-                NodeOutcome::Pending => {
-                    texts.push(format!("{node}: did not answer before the deadline"));
-                }
-                NodeOutcome::Failed(None) => texts.push(format!("{node}: failed without a reason")),
-                NodeOutcome::Failed(Some(why)) => texts.push(format!("{node}: {}", why.message)),
+            if !selected(outcome.state()) {
+                continue;
             }
+            texts.push(match outcome {
+                NodeOutcome::Verified(_) => format!("{node}: verified"),
+                NodeOutcome::Pending => format!("{node}: did not answer before the deadline"),
+                NodeOutcome::Failed(None) | NodeOutcome::Unverified(None) => {
+                    format!("{node}: gave no reason")
+                }
+                NodeOutcome::Failed(Some(why)) | NodeOutcome::Unverified(Some(why)) => {
+                    format!("{node}: {}", why.message)
+                }
+            });
         }
         // A thousand nodes would not fit into a status message.
         let rest = texts.len().saturating_sub(MAX_REASONS_SHOWN);
@@ -216,7 +281,7 @@ impl Verification {
         self.request_time
     }
 
-    /// The run fails if it is still pending then.
+    /// The run ends as UNVERIFIED if it is still pending then.
     #[must_use]
     pub fn deadline(&self) -> Timestamp {
         self.deadline
@@ -229,15 +294,30 @@ impl Verification {
             .map(|(node, outcome)| NodeVerification { node, outcome })
     }
 
-    /// The reasons for FAILED; empty in other states.
+    /// The reasons for FAILED or UNVERIFIED; empty in other states.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
+    }
+
+    /// The nodes that have to verify the version.
+    #[must_use]
+    pub fn require(&self) -> Require {
+        self.require
+    }
+
+    /// The nodes that the request excluded.
+    pub fn skipped(&self) -> impl Iterator<Item = &NodeName> {
+        self.skipped.iter()
     }
 }
 
 /// Maximum number of nodes in a message.
 const MAX_REASONS_SHOWN: usize = 5;
+
+/// The end of every message about trouble of nodes.
+const UNVERIFIED_REMEDY: &str =
+    "repair the node, or verify the version again with `skip_nodes`, or with `require` AVAILABLE";
 
 #[cfg(test)]
 mod tests {
@@ -254,9 +334,17 @@ mod tests {
         NodeName::parse(format!("n{n}")).unwrap()
     }
 
+    fn begin_with(count: u8, require: Require) -> Verification {
+        let asked = VerifyNodes {
+            nodes: (0..count).map(node).collect(),
+            require,
+            skipped: BTreeSet::from([node(9)]),
+        };
+        Verification::begin("run", asked, START, START.plus(Duration::from_secs(10)))
+    }
+
     fn begin(count: u8) -> Verification {
-        let nodes = (0..count).map(node).collect();
-        Verification::begin("run", nodes, START, START.plus(Duration::from_secs(10)))
+        begin_with(count, Require::All)
     }
 
     fn answer(n: u8, outcome: NodeOutcome) -> VerificationEvent {
@@ -268,7 +356,15 @@ mod tests {
     }
 
     fn failed(message: &str) -> NodeOutcome {
-        NodeOutcome::Failed(Some(StartFailure {
+        NodeOutcome::Failed(Some(failure(message)))
+    }
+
+    fn troubled(message: &str) -> NodeOutcome {
+        NodeOutcome::Unverified(Some(failure(message)))
+    }
+
+    fn failure(message: &str) -> StartFailure {
+        StartFailure {
             reason: StartFailureReason::Exited,
             message: message.to_owned(),
             exit_code: Some(3),
@@ -278,7 +374,7 @@ mod tests {
             signal: String::new(),
             last_probe: String::new(),
             engine_error: String::new(),
-        }))
+        }
     }
 
     #[test]
@@ -291,26 +387,52 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_node_fails_the_run_when_all_have_answered() {
-        let one = begin(2).apply(answer(0, failed("exit code 3")), START);
-        assert!(one.is_pending(), "the other node may have more to say");
-        let two = one.apply(answer(1, NodeOutcome::Verified(None)), START);
-        assert_eq!(two.state(), VerificationState::Failed);
-        assert_eq!(two.message(), "n0: exit code 3");
+    fn a_failed_node_ends_the_run_at_once() {
+        for require in [Require::All, Require::Available] {
+            let one = begin_with(3, require)
+                .apply(answer(1, failed("exit code 3")), START)
+                .apply(answer(0, NodeOutcome::Verified(None)), START);
+            assert_eq!(one.state(), VerificationState::Failed);
+            assert_eq!(one.message(), "n1: exit code 3");
+        }
+    }
+
+    #[test]
+    fn trouble_of_a_node_is_no_fault_of_the_version() {
+        let one = begin(3).apply(answer(1, troubled("the engine is away")), START);
+        assert_eq!(one.state(), VerificationState::Unverified);
+        let message = one.message();
+        assert!(message.starts_with("n1: the engine is away: "), "{message}");
+        assert!(message.contains("skip_nodes"), "{message}");
+    }
+
+    #[test]
+    fn available_nodes_verify_without_the_troubled_ones() {
+        let one = begin_with(2, Require::Available).apply(answer(1, troubled("disk full")), START);
+        assert!(one.is_pending(), "the other node may verify it");
+        let two = one
+            .clone()
+            .apply(answer(0, NodeOutcome::Verified(None)), START);
+        assert_eq!(two.state(), VerificationState::Verified);
+        let none = one.apply(answer(0, troubled("no engine")), START);
+        assert_eq!(none.state(), VerificationState::Unverified);
+        assert!(none.message().contains("n0: no engine; n1: disk full"));
     }
 
     #[test]
     fn the_deadline_names_silent_nodes() {
         let late = START.plus(Duration::from_secs(10));
-        let over = begin(2)
-            .apply(answer(0, NodeOutcome::Verified(None)), START)
-            .apply(VerificationEvent::Tick, late);
-        assert_eq!(over.state(), VerificationState::Failed);
-        assert!(
-            over.message().starts_with("n1: did not answer"),
-            "{}",
-            over.message()
-        );
+        for require in [Require::All, Require::Available] {
+            let over = begin_with(2, require)
+                .apply(answer(0, NodeOutcome::Verified(None)), START)
+                .apply(VerificationEvent::Tick, late);
+            assert_eq!(over.state(), VerificationState::Unverified);
+            assert!(
+                over.message().starts_with("n1: did not answer"),
+                "{}",
+                over.message()
+            );
+        }
     }
 
     #[test]
@@ -320,9 +442,33 @@ mod tests {
             .apply(VerificationEvent::Disconnected { node: node(1) }, START);
         assert_eq!(left.state(), VerificationState::Verified);
         let none = begin(1).apply(VerificationEvent::Disconnected { node: node(0) }, START);
-        assert_eq!(none.state(), VerificationState::Failed);
+        assert_eq!(none.state(), VerificationState::Unverified);
         assert!(none.message().contains("disconnected"));
-        assert_eq!(begin(0).state(), VerificationState::Failed);
+        assert_eq!(begin(0).state(), VerificationState::Unverified);
+    }
+
+    #[test]
+    fn a_run_is_cancelled_by_its_id_or_whichever_it_is() {
+        let cancel = |id: Option<&str>| VerificationEvent::Cancelled {
+            id: id.map(str::to_owned),
+        };
+        assert!(begin(1).apply(cancel(Some("older")), START).is_pending());
+        for id in [None, Some("run")] {
+            let ended = begin(1).apply(cancel(id), START);
+            assert_eq!(ended.state(), VerificationState::Unverified);
+            assert!(ended.message().contains("cancelled"));
+            assert_eq!(ended.clone().apply(cancel(id), START), ended);
+        }
+    }
+
+    #[test]
+    fn a_run_stored_by_an_earlier_release_is_read() {
+        let stored = r#"{"id":"run","state":"Failed","request_time":1,"deadline":2,
+            "nodes":{"n0":{"Failed":null},"n1":{"Verified":null},"n2":"Pending"},"message":"n0: boom"}"#;
+        let read: Verification = serde_json::from_str(stored).unwrap();
+        assert_eq!(read.state(), VerificationState::Failed);
+        assert_eq!((read.require(), read.skipped().count()), (Require::All, 0));
+        assert_eq!((read.nodes().count(), read.message()), (3, "n0: boom"));
     }
 
     #[test]
@@ -341,12 +487,15 @@ mod tests {
     }
 
     fn any_event() -> impl Strategy<Value = (VerificationEvent, u64)> {
+        let cancel = VerificationEvent::Cancelled { id: None };
         let event = prop_oneof![
-            (0..5_u8).prop_map(|n| answer(n, NodeOutcome::Verified(None))),
-            (0..5_u8).prop_map(|n| answer(n, NodeOutcome::Pending)),
-            (0..5_u8).prop_map(|n| answer(n, failed("boom"))),
-            (0..5_u8).prop_map(|n| VerificationEvent::Disconnected { node: node(n) }),
-            Just(VerificationEvent::Tick),
+            8 => (0..5_u8).prop_map(|n| answer(n, NodeOutcome::Verified(None))),
+            2 => (0..5_u8).prop_map(|n| answer(n, NodeOutcome::Pending)),
+            2 => (0..5_u8).prop_map(|n| answer(n, failed("boom"))),
+            4 => (0..5_u8).prop_map(|n| answer(n, troubled("away"))),
+            2 => (0..5_u8).prop_map(|n| VerificationEvent::Disconnected { node: node(n) }),
+            1 => Just(cancel),
+            2 => Just(VerificationEvent::Tick),
         ];
         (event, 0..3_u64)
     }
@@ -354,27 +503,44 @@ mod tests {
     proptest! {
         #[test]
         fn the_state_follows_from_the_answers(
-            count in 0..4_u8, events in proptest::collection::vec(any_event(), 0..20),
+            count in 0..4_u8,
+            available in any::<bool>(),
+            events in proptest::collection::vec(any_event(), 0..20),
         ) {
+            use VerificationState::{Failed, Pending, Unverified, Verified};
+            let require = if available { Require::Available } else { Require::All };
             let mut now = START;
-            let mut verification = begin(count);
+            let mut verification = begin_with(count, require);
             for (event, seconds) in events {
                 now = now.plus(Duration::from_secs(seconds));
                 let before = verification.clone();
+                let cancelled = matches!(event, VerificationEvent::Cancelled { .. });
                 verification = verification.apply(event, now);
                 if !before.is_pending() {
                     prop_assert_eq!(&verification, &before, "a final state absorbs every event");
+                    continue;
                 }
-                prop_assert_eq!(verification.message().is_empty(), verification.state() != VerificationState::Failed);
+                prop_assert_eq!(
+                    verification.message().is_empty(),
+                    matches!(verification.state(), Pending | Verified)
+                );
                 let states: Vec<_> = verification.nodes().map(|n| n.outcome.state()).collect();
-                let all_verified = states.iter().all(|s| *s == VerificationState::Verified);
+                let has = |state| states.contains(&state);
                 match verification.state() {
-                    VerificationState::Verified => prop_assert!(all_verified && !states.is_empty()),
-                    VerificationState::Pending => {
-                        prop_assert!(states.contains(&VerificationState::Pending));
+                    Verified => {
+                        prop_assert!(has(Verified) && !has(Failed) && !has(Pending));
+                        prop_assert!(available || !has(Unverified));
+                    }
+                    Pending => {
+                        prop_assert!(has(Pending) && !has(Failed));
+                        prop_assert!(available || !has(Unverified), "the outcome is known");
                         prop_assert!(now < verification.deadline());
                     }
-                    VerificationState::Failed => prop_assert!(states.is_empty() || !all_verified),
+                    Failed => prop_assert!(has(Failed), "a fault of the version"),
+                    Unverified => prop_assert!(
+                        !has(Failed)
+                            && (cancelled || states.is_empty() || has(Unverified) || has(Pending))
+                    ),
                 }
             }
             // The deadline ends every run.

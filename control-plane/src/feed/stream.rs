@@ -24,7 +24,7 @@ use crate::feed::Cursor;
 use std::time::Duration;
 
 /// Time limit for Hello. A silent client must not hold a stream.
-const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time limit for the Ack or Nack of a change. A node that exceeds it is stuck.
 const ACK_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time limit for the transport to accept a frame; measured by the driver.

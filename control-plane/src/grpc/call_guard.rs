@@ -3,6 +3,7 @@
 //! The deadline covers the response head. A unary call is then complete; a stream has only
 //! started, and has its own limits (`feed/stream.rs`).
 
+use crate::nodes::resolve::RESOLVE_TIMEOUT;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use std::convert::Infallible;
@@ -19,6 +20,18 @@ use tracing::Instrument as _;
 
 /// Above the slowest write (busy timeout 5 s), below the patience of a person.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The call that waits for nodes, which resolve the image.
+const CREATE_VERSION: &str = "/cless.v1.CatalogService/CreateVersion";
+/// Time limit of that call: the nodes, then the write.
+const CREATE_VERSION_TIMEOUT: Duration = RESOLVE_TIMEOUT.saturating_add(RESPONSE_TIMEOUT);
+
+fn response_timeout(method: &str) -> Duration {
+    if method == CREATE_VERSION {
+        CREATE_VERSION_TIMEOUT
+    } else {
+        RESPONSE_TIMEOUT
+    }
+}
 
 /// Wraps a service in [`CallGuard`].
 #[derive(Debug, Clone, Copy)]
@@ -66,14 +79,15 @@ where
         let response = span.in_scope(|| self.inner.call(request));
         let response = AssertUnwindSafe(response).catch_unwind();
         let guarded = async move {
-            let response = match tokio::time::timeout(RESPONSE_TIMEOUT, response).await {
+            let limit = response_timeout(&method);
+            let response = match tokio::time::timeout(limit, response).await {
                 Ok(Ok(Ok(response))) => response,
                 Ok(Ok(Err(never))) => match never {},
                 // The panic hook logs the cause, which clients must not see.
                 Ok(Err(_panic)) => Status::internal("internal error").into_http(),
-                Err(_elapsed) => Status::deadline_exceeded(
-                    "no answer within 10 s; a write may or may not have happened: read it back",
-                )
+                Err(_elapsed) => Status::deadline_exceeded(format!(
+                    "no answer within {limit:?}; a write may or may not have happened: read it back"
+                ))
                 .into_http(),
             };
             log(&method, &response, started.elapsed());

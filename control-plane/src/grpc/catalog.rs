@@ -1,12 +1,16 @@
 //! `CatalogService`: services and their versions.
 
 use super::convert::{nodes, read_duration, requests, resources};
-use super::{Api, now, page, parsed, status, validated, write_options};
-use crate::domain::{ServiceId, Version, VersionNumber, Violations, name};
-use crate::store::WriteOptions;
+use super::{Api, filter, now, page, parsed, state_word, status, validated};
+use crate::domain::{
+    FilterField, PullPolicy, Service, ServiceId, VerifyNodes, Version, VersionNumber, VersionSpec,
+    Violations, name,
+};
+use crate::nodes::resolve::{self, Resolved};
+use crate::store::{WriteOptions, Written};
 use cless_proto::v1 as pb;
 use cless_proto::v1::catalog_service_server::CatalogService;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
@@ -16,6 +20,15 @@ const VERIFY_TIMEOUT_DEFAULT: Duration = Duration::from_secs(120);
 const VERIFY_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 const VERIFY_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 const SERVICES: &str = "services";
+const SERVICE_FILTER: [FilterField; 2] = [
+    FilterField::Labels,
+    FilterField::OneOf("state", &["NO_TRAFFIC", "SERVING", "DEGRADED"]),
+];
+/// UNSPECIFIED: a verification was never requested.
+const VERSION_FILTER: [FilterField; 1] = [FilterField::OneOf(
+    "verification.state",
+    &["UNSPECIFIED", "PENDING", "VERIFIED", "FAILED", "UNVERIFIED"],
+)];
 
 #[tonic::async_trait]
 impl CatalogService for Api {
@@ -38,7 +51,7 @@ impl CatalogService for Api {
             .create_service(new, options)
             .await
             .map_err(status::store)?;
-        Ok(Response::new(resources::service(&written.resource)))
+        Ok(Response::new(self.with_state(&written.resource)))
     }
 
     async fn get_service(
@@ -47,7 +60,7 @@ impl CatalogService for Api {
     ) -> Result<Response<pb::Service>, Status> {
         let id = parsed("name", name::parse_service(&request.into_inner().name))?;
         let service = self.store.get_service(&id).await.map_err(status::store)?;
-        Ok(Response::new(resources::service(&service)))
+        Ok(Response::new(self.with_state(&service)))
     }
 
     async fn list_services(
@@ -56,17 +69,27 @@ impl CatalogService for Api {
     ) -> Result<Response<pb::ListServicesResponse>, Status> {
         let request = request.into_inner();
         let size = page::size(request.page_size).map_err(status::invalid_page)?;
-        let after = page::parsed_key(SERVICES, &request.page_token, |key| {
-            ServiceId::parse(key).ok()
-        })
-        .map_err(status::invalid_page)?;
-        let found = self
-            .store
-            .list_services(size, after.as_ref())
-            .await
-            .map_err(status::store)?;
-        let next_page_token = page::next_token(&found, SERVICES, |service| service.id.to_string());
-        let services = found.items.iter().map(resources::service).collect();
+        let filter = filter(&request.filter, &SERVICE_FILTER)?;
+        let list = page::list(SERVICES, &request.filter);
+        let after = page::parsed_key(&list, &request.page_token, |key| ServiceId::parse(key).ok())
+            .map_err(status::invalid_page)?;
+        let matches = |service: &Service| {
+            let shown = &self.with_states(std::slice::from_ref(service))[0];
+            let state = state_word(shown.state().as_str_name());
+            filter.matches(|_state| state, &shown.labels)
+        };
+        let (found, last) = page::filtered(
+            size,
+            after,
+            filter.is_empty(),
+            |service: &Service| service.id.clone(),
+            |size, after| async move { self.store.list_services(size, after.as_ref()).await },
+            matches,
+        )
+        .await
+        .map_err(status::store)?;
+        let next_page_token = page::continued(found.more, &list, last);
+        let services = self.with_states(&found.items);
         Ok(Response::new(pb::ListServicesResponse {
             services,
             next_page_token,
@@ -81,7 +104,7 @@ impl CatalogService for Api {
             service,
             update_mask,
             validate_only,
-            ..
+            request_id,
         } = request.into_inner();
         let mut violations = Violations::new();
         let Some(service) = service else {
@@ -90,14 +113,14 @@ impl CatalogService for Api {
         let id = violations.take("service.name", name::parse_service(&service.name));
         let etag = service.etag.clone();
         let patch = requests::patch(service, update_mask, &mut violations);
-        let (id, patch) = validated(id.zip(patch), violations)?;
-        let options = write_options(validate_only);
+        let options = requests::write_options(now(), validate_only, request_id, &mut violations);
+        let ((id, patch), options) = validated(id.zip(patch).zip(options), violations)?;
         let written = self
             .store
             .update_service(&id, requests::etag(&etag), patch, options)
             .await
             .map_err(status::store)?;
-        Ok(Response::new(resources::service(&written.resource)))
+        Ok(Response::new(self.with_state(&written.resource)))
     }
 
     async fn delete_service(
@@ -108,10 +131,12 @@ impl CatalogService for Api {
             name,
             etag,
             validate_only,
-            ..
+            request_id,
         } = request.into_inner();
-        let id = parsed("name", name::parse_service(&name))?;
-        let options = write_options(validate_only);
+        let mut violations = Violations::new();
+        let id = violations.take("name", name::parse_service(&name));
+        let options = requests::write_options(now(), validate_only, request_id, &mut violations);
+        let (id, options) = validated(id.zip(options), violations)?;
         self.store
             .delete_service(&id, requests::etag(&etag), options)
             .await
@@ -134,11 +159,7 @@ impl CatalogService for Api {
         let spec = requests::new_version(version, &mut violations);
         let options = requests::write_options(now(), validate_only, request_id, &mut violations);
         let ((service, spec), options) = validated(service.zip(spec).zip(options), violations)?;
-        let written = self
-            .store
-            .create_version(&service, spec, options)
-            .await
-            .map_err(status::store)?;
+        let written = self.create_resolved(&service, spec, options).await?;
         Ok(Response::new(self.with_status(&written.resource)))
     }
 
@@ -162,17 +183,28 @@ impl CatalogService for Api {
         let request = request.into_inner();
         let service = parsed("parent", name::parse_service(&request.parent))?;
         let size = page::size(request.page_size).map_err(status::invalid_page)?;
-        let list = format!("versions of {service}");
+        let filter = filter(&request.filter, &VERSION_FILTER)?;
+        let list = page::list(&format!("versions of {service}"), &request.filter);
         let before = page::parsed_key(&list, &request.page_token, |key| {
             VersionNumber::new(key.parse().ok()?).ok()
         })
         .map_err(status::invalid_page)?;
-        let found = self
-            .store
-            .list_versions(&service, size, before)
-            .await
-            .map_err(status::store)?;
-        let next_page_token = page::next_token(&found, &list, |version| version.number.to_string());
+        let matches = |version: &Version| {
+            let shown = resources::version(version, None);
+            let state = shown.verification.unwrap_or_default().state();
+            filter.matches(|_state| state_word(state.as_str_name()), &BTreeMap::new())
+        };
+        let (found, last) = page::filtered(
+            size,
+            before,
+            filter.is_empty(),
+            |version: &Version| version.number,
+            |size, before| self.store.list_versions(&service, size, before),
+            matches,
+        )
+        .await
+        .map_err(status::store)?;
+        let next_page_token = page::continued(found.more, &list, last);
         let versions = found
             .items
             .iter()
@@ -192,7 +224,9 @@ impl CatalogService for Api {
             name,
             timeout,
             validate_only,
-            ..
+            request_id,
+            require,
+            skip_nodes,
         } = request.into_inner();
         let mut violations = Violations::new();
         let parsed = violations.take("name", name::parse_version(&name));
@@ -204,21 +238,44 @@ impl CatalogService for Api {
                 format!("{timeout:?} is out of range: give 1 s to 1 h"),
             );
         }
-        let (service, number) = validated(parsed, violations)?;
+        let asked = requests::verify_nodes(require, &skip_nodes, &mut violations);
+        let now = now();
+        let options = requests::write_options(now, validate_only, request_id, &mut violations);
+        let ((service, number), ((require, skipped), options)) =
+            validated(parsed.zip(asked.zip(options)), violations)?;
         self.replicas.refresh().await.map_err(status::store)?;
-        let connected: BTreeSet<_> = self.nodes.connected().into_iter().collect();
-        if connected.is_empty() {
+        let mut violations = Violations::new();
+        for (at, node) in skip_nodes.iter().enumerate() {
+            let known =
+                name::parse_node(node).is_ok_and(|node| self.nodes.by_name(&node).is_some());
+            if !known {
+                let reason = format!("`{node}` is unknown: `cless node list` has the names");
+                violations.push(format!("skip_nodes[{at}]"), reason);
+            }
+        }
+        validated(Some(()), violations)?;
+        let connected = self.nodes.connected();
+        let nodes: BTreeSet<_> = connected
+            .iter()
+            .filter(|node| !skipped.contains(*node))
+            .cloned()
+            .collect();
+        if nodes.is_empty() {
             // NOT_FOUND takes precedence.
             self.store
                 .get_version(&service, number)
                 .await
                 .map_err(status::store)?;
-            return Err(status::no_node_connected(name));
+            return Err(if connected.is_empty() {
+                status::no_node_connected(name)
+            } else {
+                status::no_node_left(name)
+            });
         }
-        let now = now();
-        let options = WriteOptions {
-            validate_only,
-            ..WriteOptions::at(now)
+        let asked = VerifyNodes {
+            nodes,
+            require,
+            skipped,
         };
         let written = self
             .store
@@ -226,8 +283,8 @@ impl CatalogService for Api {
                 &service,
                 number,
                 Uuid::now_v7().to_string(),
-                connected,
-                now.plus(timeout),
+                asked,
+                options.now.plus(timeout),
                 options,
             )
             .await
@@ -237,16 +294,39 @@ impl CatalogService for Api {
 
     async fn cancel_verification(
         &self,
-        _request: Request<pb::CancelVerificationRequest>,
+        request: Request<pb::CancelVerificationRequest>,
     ) -> Result<Response<pb::Version>, Status> {
-        Err(Status::unimplemented("not implemented"))
+        let request = request.into_inner();
+        let (service, number) = parsed("name", name::parse_version(&request.name))?;
+        let id = (!request.verification_id.is_empty()).then_some(request.verification_id);
+        let written = self
+            .store
+            .cancel_verification(&service, number, id, now())
+            .await
+            .map_err(status::store)?;
+        Ok(Response::new(self.with_status(&written.resource)))
     }
 
     async fn reset_version_image(
         &self,
-        _request: Request<pb::ResetVersionImageRequest>,
+        request: Request<pb::ResetVersionImageRequest>,
     ) -> Result<Response<pb::Version>, Status> {
-        Err(Status::unimplemented("not implemented"))
+        let pb::ResetVersionImageRequest {
+            name,
+            etag,
+            validate_only,
+            request_id,
+        } = request.into_inner();
+        let mut violations = Violations::new();
+        let version = violations.take("name", name::parse_version(&name));
+        let options = requests::write_options(now(), validate_only, request_id, &mut violations);
+        let ((service, number), options) = validated(version.zip(options), violations)?;
+        let written = self
+            .store
+            .reset_version_image(&service, number, requests::etag(&etag), options)
+            .await
+            .map_err(status::store)?;
+        Ok(Response::new(self.with_status(&written.resource)))
     }
 
     async fn delete_version(
@@ -257,10 +337,12 @@ impl CatalogService for Api {
             name,
             etag,
             validate_only,
-            ..
+            request_id,
         } = request.into_inner();
-        let (service, number) = parsed("name", name::parse_version(&name))?;
-        let options = write_options(validate_only);
+        let mut violations = Violations::new();
+        let parsed = violations.take("name", name::parse_version(&name));
+        let options = requests::write_options(now(), validate_only, request_id, &mut violations);
+        let ((service, number), options) = validated(parsed.zip(options), violations)?;
         self.store
             .delete_version(&service, number, requests::etag(&etag), options)
             .await
@@ -270,6 +352,63 @@ impl CatalogService for Api {
 }
 
 impl Api {
+    /// Creates a version; a node resolves its image first, unless the reference has a digest.
+    async fn create_resolved(
+        &self,
+        service: &ServiceId,
+        spec: VersionSpec,
+        options: WriteOptions,
+    ) -> Result<Written<Version>, Status> {
+        let mut resolution = None;
+        let image = spec.image();
+        if !image.has_digest() && !options.validate_only && resolve::is_possible(&self.nodes) {
+            // A repeated request gets its first answer, and a missing service no question to a node.
+            let dry = WriteOptions {
+                validate_only: true,
+                ..options.clone()
+            };
+            let tried = self
+                .store
+                .create_version(service, spec.clone(), None, dry)
+                .await
+                .map_err(status::store)?;
+            if tried.replayed {
+                return Ok(tried);
+            }
+            let local_only = spec.pull_policy() == PullPolicy::Never;
+            resolution = match resolve::resolve(&self.nodes, image, local_only).await {
+                Resolved::Found(resolution) => Some(resolution),
+                Resolved::NoSuchImage(node, why) => {
+                    return Err(status::image_not_found(image, &node, &why));
+                }
+                Resolved::Unknown => None,
+            };
+        }
+        self.store
+            .create_version(service, spec, resolution, options)
+            .await
+            .map_err(status::store)
+    }
+
+    /// A service with its state by the latest reports of the nodes.
+    fn with_state(&self, service: &Service) -> pb::Service {
+        self.nodes.read(|registry| {
+            let health = nodes::ServiceHealth::new(registry.nodes(), now());
+            resources::service(service, health.state(service))
+        })
+    }
+
+    /// Services with their states by the latest reports of the nodes.
+    fn with_states(&self, services: &[Service]) -> Vec<pb::Service> {
+        self.nodes.read(|registry| {
+            let health = nodes::ServiceHealth::new(registry.nodes(), now());
+            services
+                .iter()
+                .map(|service| resources::service(service, health.state(service)))
+                .collect()
+        })
+    }
+
     /// A version with the latest reports of the nodes about it.
     fn with_status(&self, version: &Version) -> pb::Version {
         let status = self

@@ -12,10 +12,11 @@ mod page;
 mod route_feed;
 mod server;
 pub(crate) mod status;
+mod stream_control;
 mod stream_routes;
 mod traffic;
 
-pub(crate) use server::{GrpcServer, listen};
+pub(crate) use server::{GrpcServer, Health, listen};
 
 #[cfg(feature = "test-util")]
 pub(crate) use route_feed::accept_report;
@@ -24,11 +25,11 @@ pub(crate) use server::transport;
 #[cfg(feature = "test-util")]
 pub(crate) use stream_routes::serve as serve_stream;
 
-use crate::domain::{self, Reason, Timestamp, Violations};
+use crate::domain::{self, Filter, FilterField, Reason, Timestamp, Violations};
 use crate::feed::Feed;
 use crate::nodes::Nodes;
 use crate::nodes::replicas::Replicas;
-use crate::store::{Store, WriteOptions};
+use crate::store::Store;
 use std::time::SystemTime;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -67,10 +68,12 @@ fn parsed<T>(field: &str, value: Result<T, Reason>) -> Result<T, Status> {
     value.map_err(|reason| status::invalid(&domain::Error::invalid(field, reason.to_string())))
 }
 
-/// The options of a write without a request id.
-fn write_options(validate_only: bool) -> WriteOptions {
-    WriteOptions {
-        validate_only,
-        ..WriteOptions::at(now())
-    }
+/// The filter of a list over these fields.
+fn filter(text: &str, fields: &[FilterField]) -> Result<Filter, Status> {
+    parsed("filter", Filter::parse(text, fields))
+}
+
+/// The value of an enum in a filter: `SERVING` for `STATE_SERVING`.
+fn state_word(name: &'static str) -> &'static str {
+    name.strip_prefix("STATE_").unwrap_or(name)
 }

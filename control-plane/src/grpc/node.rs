@@ -1,14 +1,28 @@
 //! `NodeService`: the nodes and their instances, read from memory.
 
 use super::convert::nodes;
-use super::{Api, page, parsed, status, validated};
-use crate::domain::{Violations, name};
+use super::{Api, filter, page, parsed, state_word, status, validated};
+use crate::domain::{FilterField, Violations, name};
+use crate::nodes::RESTORED;
 use crate::nodes::registry::Propagation;
 use cless_proto::v1 as pb;
 use cless_proto::v1::node_service_server::NodeService;
+use std::collections::BTreeMap;
 use tonic::{Request, Response, Status};
 
 const NODES: &str = "nodes";
+const NODE_FILTER: [FilterField; 1] = [FilterField::OneOf("state", &["CONNECTED", "STALE"])];
+const INSTANCE_FILTER: [FilterField; 3] = [
+    FilterField::OneOf(
+        "state",
+        &[
+            "CREATING", "STARTING", "PROBING", "READY", "PAUSING", "PAUSED", "RESUMING",
+            "DRAINING", "STOPPING", "FAILED",
+        ],
+    ),
+    FilterField::Text("service"),
+    FilterField::Text("version"),
+];
 
 #[tonic::async_trait]
 impl NodeService for Api {
@@ -18,21 +32,22 @@ impl NodeService for Api {
     ) -> Result<Response<pb::ListNodesResponse>, Status> {
         let request = request.into_inner();
         let size = page::size(request.page_size).map_err(status::invalid_page)?;
-        let after = page::key(NODES, &request.page_token).map_err(status::invalid_page)?;
+        let filter = filter(&request.filter, &NODE_FILTER)?;
+        let list = page::list(NODES, &request.filter);
+        let after = page::key(&list, &request.page_token).map_err(status::invalid_page)?;
         let head = self.feed.head();
         let nodes = self.nodes.all();
-        let found = page::paginate(&nodes, size, after.as_deref(), |node| {
-            node.identity.name.to_string()
+        let shown = nodes.iter().map(|node| nodes::node(node, &head));
+        let selected = shown.filter(|node| {
+            let state = state_word(node.state().as_str_name());
+            filter.matches(|_state| state, &BTreeMap::new())
         });
-        let next_page_token =
-            page::next_token(&found, NODES, |node| node.identity.name.to_string());
-        let nodes = found
-            .items
-            .iter()
-            .map(|node| nodes::node(node, &head))
-            .collect();
+        // `nodes/` is no part of the key.
+        let key = |node: &pb::Node| node.name.replacen("nodes/", "", 1);
+        let found = page::paginate(selected, size, after.as_deref(), key);
+        let next_page_token = page::next_token(&found, &list, key);
         Ok(Response::new(pb::ListNodesResponse {
-            nodes,
+            nodes: found.items,
             next_page_token,
         }))
     }
@@ -61,7 +76,9 @@ impl NodeService for Api {
         }
         let parent = validated(parent, violations)?;
         let size = page::size(request.page_size).map_err(status::invalid_page)?;
+        let filter = filter(&request.filter, &INSTANCE_FILTER)?;
         let list = format!("instances of {} on {}", request.service, request.parent);
+        let list = page::list(&list, &request.filter);
         let after = page::key(&list, &request.page_token).map_err(status::invalid_page)?;
         let nodes = match parent {
             None => self.nodes.all(),
@@ -79,6 +96,15 @@ impl NodeService for Api {
             instances
                 .extend(selected.map(|instance| nodes::instance(&node.identity.name, instance)));
         }
+        instances.retain(|instance| {
+            let version = instance.version.to_string();
+            let value = |field: &str| match field {
+                "service" => &*instance.service,
+                "version" => &*version,
+                _ => state_word(instance.state().as_str_name()),
+            };
+            filter.matches(value, &BTreeMap::new())
+        });
         instances.sort_by(|a, b| a.name.cmp(&b.name));
         let found = page::paginate(instances, size, after.as_deref(), |instance| {
             instance.name.clone()
@@ -117,13 +143,21 @@ impl NodeService for Api {
             requested
         };
         self.replicas.refresh().await.map_err(status::store)?;
-        let Propagation { applied, pending } = self.nodes.propagation(&head.epoch, revision);
+        let Propagation {
+            applied,
+            pending,
+            ahead,
+        } = self.nodes.propagation(&head.epoch, revision);
         let nodes_total = applied + u32::try_from(pending.len()).unwrap_or(u32::MAX);
         Ok(Response::new(pb::CheckPropagationResponse {
             revision,
             nodes_total,
             nodes_applied: applied,
             pending: pending.iter().map(name::node).collect(),
+            warnings: ahead
+                .iter()
+                .map(|node| format!("{}: {RESTORED}", name::node(node)))
+                .collect(),
         }))
     }
 }

@@ -3,7 +3,7 @@
 //! A token is base64 of *format, checksum, list name, 0, key*. The list name (`versions of hello`)
 //! is part of it, so that the token of another list is rejected.
 
-use crate::store::Page;
+use crate::store::{Error, Page};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
@@ -52,11 +52,69 @@ pub(crate) fn token(list: &str, key: &str) -> String {
     URL_SAFE_NO_PAD.encode([&[FORMAT], &check[..CHECKSUM_BYTES], &body].concat())
 }
 
+/// The token of the page after the item with this key. Empty without `more`.
+pub(crate) fn continued(more: bool, list: &str, last: Option<impl ToString>) -> String {
+    match last {
+        Some(last) if more => token(list, &last.to_string()),
+        _ => String::new(),
+    }
+}
+
 /// The token of the page after this one. Empty on the last page.
 pub(crate) fn next_token<T>(page: &Page<T>, list: &str, key: impl FnOnce(&T) -> String) -> String {
     match page.items.last() {
         Some(last) if page.more => token(list, &key(last)),
         _ => String::new(),
+    }
+}
+
+/// Number of items that a filter reads from the store for one page, at most; the page may then have
+/// fewer items than requested (AIP-158).
+const SCAN_MAX: usize = 10_000;
+
+/// The name of a list in its page tokens, which are bound to the filter.
+pub(crate) fn list(name: &str, filter: &str) -> String {
+    if filter.is_empty() {
+        return name.to_owned();
+    }
+    format!("{name} where {filter}")
+}
+
+/// A page of those items of a stored list that match a filter. `read` reads up to so many items
+/// after a key. Also returns the key of the last item that was read, where the next page starts.
+pub(crate) async fn filtered<T, K: Clone, F: Future<Output = Result<Page<T>, Error>>>(
+    size: u32,
+    after: Option<K>,
+    everything: bool,
+    key: impl Fn(&T) -> K,
+    read: impl Fn(u32, Option<K>) -> F,
+    matches: impl Fn(&T) -> bool,
+) -> Result<(Page<T>, Option<K>), Error> {
+    let wanted = usize::try_from(size).unwrap_or(usize::MAX);
+    // Without a filter every item is wanted.
+    let chunk = if everything {
+        size
+    } else {
+        SIZE_MAX.unsigned_abs()
+    };
+    let (mut items, mut last, mut scanned) = (Vec::new(), after, 0);
+    loop {
+        let found = read(chunk, last.clone()).await?;
+        let mut rest = found.items.into_iter();
+        for item in rest.by_ref() {
+            last = Some(key(&item));
+            scanned += 1;
+            if matches(&item) {
+                items.push(item);
+            }
+            if items.len() >= wanted {
+                break;
+            }
+        }
+        let more = found.more || rest.len() > 0;
+        if !more || items.len() >= wanted || scanned >= SCAN_MAX {
+            return Ok((Page { items, more }, last));
+        }
     }
 }
 
@@ -119,6 +177,32 @@ mod tests {
         assert_eq!(size(5000), Ok(1000));
         assert_eq!(size(-1), Err(InvalidPage::Size));
         assert_eq!(size(i32::MIN), Err(InvalidPage::Size));
+    }
+
+    #[tokio::test]
+    async fn pages_of_a_filter_hold_every_match_once_and_read_a_bounded_number() {
+        let read = |limit: u32, after: Option<u32>| async move {
+            let all = after.map_or(0, |after| after + 1)..25_000;
+            Page::cut(all.take(limit as usize + 1).collect(), limit, Ok)
+        };
+        let pages = async |size, divisor: u32| {
+            let (mut all, mut after, mut calls) = (Vec::new(), None, 0);
+            loop {
+                let one = divisor == 1;
+                let page = filtered(size, after, one, |n: &u32| *n, read, |n| n % divisor == 0);
+                let (page, last) = page.await.expect("no error");
+                all.extend(page.items);
+                (after, calls) = (last, calls + 1);
+                if !page.more {
+                    return (all, calls);
+                }
+            }
+        };
+        for (size, divisor, calls) in [(1000, 1, 25), (10, 5000, 3), (1000, 30_000, 3)] {
+            let (all, made) = pages(size, divisor).await;
+            assert!(all.into_iter().eq((0..25_000).filter(|n| n % divisor == 0)));
+            assert_eq!(made, calls, "{size} {divisor}");
+        }
     }
 
     #[test]

@@ -2,11 +2,12 @@
 
 use super::convert::{feed, nodes};
 use super::stream_routes::{self, Responses};
-use super::{Api, page, parsed, status, validated};
+use super::{Api, page, parsed, status, stream_control, validated};
 use crate::domain::{Uid, Violations, name};
 use crate::feed::Feed;
 use crate::feed::stream::{History as _, STALL_LIMIT};
 use crate::nodes::Nodes;
+use crate::nodes::registry::NotConnected;
 use cless_proto::v1 as pb;
 use cless_proto::v1::route_feed_service_server::RouteFeedService;
 use std::collections::BTreeSet;
@@ -22,13 +23,17 @@ type WatchItem = Result<pb::WatchRoutesResponse, Status>;
 impl RouteFeedService for Api {
     type StreamRoutesStream = Responses;
     type WatchRoutesStream = ReceiverStream<WatchItem>;
-    type StreamControlStream = ReceiverStream<Result<pb::StreamControlResponse, Status>>;
+    type StreamControlStream = stream_control::Responses;
 
     async fn stream_control(
         &self,
-        _request: Request<Streaming<pb::StreamControlRequest>>,
+        request: Request<Streaming<pb::StreamControlRequest>>,
     ) -> Result<Response<Self::StreamControlStream>, Status> {
-        Err(Status::unimplemented("not implemented"))
+        Ok(Response::new(stream_control::serve(
+            request.into_inner(),
+            &self.nodes,
+            self.shutdown.clone(),
+        )))
     }
 
     async fn stream_routes(
@@ -40,6 +45,7 @@ impl RouteFeedService for Api {
             &self.feed,
             &self.nodes,
             stream_routes::lifetime(&mut rand::rng()),
+            !self.store.is_shared(),
             self.shutdown.clone(),
         )))
     }
@@ -67,7 +73,12 @@ impl RouteFeedService for Api {
         &self,
         request: Request<pb::ReportNodeStatusRequest>,
     ) -> Result<Response<()>, Status> {
-        accept_report(&self.nodes, request.into_inner()).map(Response::new)
+        let request = request.into_inner();
+        // A stream to another control plane may be newer than what is known of it here.
+        if self.store.is_shared() && !holds_stream(&self.nodes, &request) {
+            self.replicas.refresh().await.map_err(status::store)?;
+        }
+        accept_report(&self.nodes, request).map(Response::new)
     }
 
     async fn list_retained_images(
@@ -96,7 +107,7 @@ impl RouteFeedService for Api {
     }
 }
 
-/// Validates a node's status report and stores it in the registry.
+/// Validates the status report of a connected node and stores it in the registry.
 pub(crate) fn accept_report(
     nodes: &Nodes,
     report: pb::ReportNodeStatusRequest,
@@ -105,8 +116,15 @@ pub(crate) fn accept_report(
     let report = nodes::read_report(report, &mut violations);
     let (identity, boot_id, report) = validated(report, violations)?;
     nodes
-        .report(identity, boot_id, report)
-        .map_err(|taken| status::name_taken(&taken))
+        .report(&identity, &boot_id, report)
+        .map_err(|NotConnected| status::node_not_connected(&name::node(&identity.name)))
+}
+
+/// Whether the sender of a report has an open stream, as far as this control plane knows.
+fn holds_stream(nodes: &Nodes, report: &pb::ReportNodeStatusRequest) -> bool {
+    let identity = nodes::read_identity("node", report.node.clone(), &mut Violations::new());
+    // An invalid identity is refused later.
+    identity.is_none_or(|identity| nodes.holds_stream(&identity, &report.boot_id))
 }
 
 /// Name of the list in its page tokens.

@@ -63,11 +63,7 @@ pub(crate) async fn listen(listen: SocketAddr, stop: CancellationToken) -> io::R
     let addr = listener.local_addr()?;
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let (health, health_service) = tonic_health::server::health_reporter();
-    for service in SERVICES.into_iter().chain([""]) {
-        health
-            .set_service_status(service, ServingStatus::NotServing)
-            .await;
-    }
+    Health(health.clone()).set(false).await;
     let early = reflection(Routes::new(health_service))
         .map_err(io::Error::other)?
         .prepare();
@@ -118,21 +114,38 @@ impl GrpcServer {
         .add_service(RouteFeedServiceServer::new(api).max_decoding_message_size(REQUEST_MAX));
         // Called once, so the cell is empty.
         let _set = self.routes.set(routes.prepare());
-        self.set_health(ServingStatus::Serving).await;
+        self.health().set(true).await;
+    }
+
+    /// Says whether the server works. The health service answers accordingly.
+    pub(crate) fn health(&self) -> Health {
+        Health(self.health.clone())
     }
 
     /// Stops the server: rejects new calls and gives running calls `grace`.
     pub(crate) async fn close(self, grace: Duration) {
-        self.set_health(ServingStatus::NotServing).await;
+        self.health().set(false).await;
         self.stop.cancel();
         if tokio::time::timeout(grace, self.task).await.is_err() {
             tracing::warn!("calls still running after {grace:?} are cut off");
         }
     }
+}
 
-    async fn set_health(&self, status: ServingStatus) {
+/// The health of the server.
+#[derive(Clone)]
+pub(crate) struct Health(HealthReporter);
+
+impl Health {
+    /// Sets the status of all services.
+    pub(crate) async fn set(&self, serving: bool) {
+        let status = if serving {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
+        };
         for service in SERVICES.into_iter().chain([""]) {
-            self.health.set_service_status(service, status).await;
+            self.0.set_service_status(service, status).await;
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Maps every error to a gRPC status. No other module chooses codes.
+//! Maps every error to a gRPC status. No other module chooses codes, except that the bytes of a
+//! request are refused before it is decoded ([`cless_proto::bounds`]).
 //!
 //! | error | code | details beside `ErrorInfo` |
 //! |---|---|---|
@@ -12,24 +13,21 @@
 //!
 //! Details are clipped, because clients accept trailers of at most 16 KiB.
 
-use crate::domain;
+use crate::domain::{self, ImageRef, NodeName};
 use crate::feed::stream::StreamCloseReason;
 use crate::grpc::page::InvalidPage;
+use crate::nodes::RESTORED;
 use crate::nodes::registry::NameTaken;
 use crate::store;
+use cless_proto::bounds::{self, ERROR_DOMAIN as DOMAIN};
 use std::collections::HashMap;
 use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-/// Domain of the error reasons (AIP-193).
-const DOMAIN: &str = "cless.dev";
-/// Maximum bytes of field violations. As base64 and with the message they fit into 16 KiB of
-/// trailers.
-const VIOLATIONS_MAX: usize = 6 * 1024;
 /// Maximum number of reported preconditions.
 const CONDITIONS_MAX: usize = 4;
-/// Maximum characters of one text.
+/// Maximum bytes of one text.
 const TEXT_MAX: usize = 400;
 /// A busy database is usually free again within this time.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -53,10 +51,7 @@ fn status(
 }
 
 fn clipped(text: &str) -> String {
-    match text.char_indices().nth(TEXT_MAX) {
-        Some((at, _)) => format!("{}…", &text[..at]),
-        None => text.to_owned(),
-    }
+    bounds::clipped(text, TEXT_MAX).into_owned()
 }
 
 /// An error of the store.
@@ -150,6 +145,22 @@ pub(crate) fn store(error: store::Error) -> Status {
                 },
             )
         }
+        Error::FileGone { ref path, .. } => {
+            // Not UNAVAILABLE: a repeat does not help.
+            status(
+                Code::FailedPrecondition,
+                "DATABASE_FILE_GONE",
+                &message,
+                &[],
+                |details| {
+                    details.add_precondition_failure_violation(
+                        "DATABASE_FILE_GONE",
+                        clipped(path),
+                        clipped(&message),
+                    );
+                },
+            )
+        }
         Error::Unavailable(_) => unavailable("DATABASE_BUSY", &message),
         Error::DatabaseNewer { .. }
         | Error::Open { .. }
@@ -164,22 +175,10 @@ pub(crate) fn store(error: store::Error) -> Status {
 
 /// A request with invalid fields.
 pub(crate) fn invalid(error: &domain::Error) -> Status {
-    status(
-        Code::InvalidArgument,
-        "INVALID_FIELD",
-        &error.to_string(),
-        &[],
-        |details| {
-            let mut room = VIOLATIONS_MAX;
-            for violation in error.violations() {
-                let (field, reason) = (clipped(&violation.field), clipped(&violation.reason));
-                let Some(left) = room.checked_sub(field.len() + reason.len()) else {
-                    break;
-                };
-                room = left;
-                details.add_bad_request_violation(field, reason);
-            }
-        },
+    let violations = error.violations().iter();
+    bounds::invalid_argument(
+        violations.map(|violation| (&*violation.field, &*violation.reason)),
+        error.more(),
     )
 }
 
@@ -211,6 +210,39 @@ pub(crate) fn no_node_connected(version: String) -> Status {
     ))
 }
 
+/// The request excludes every connected node from a verification.
+pub(crate) fn no_node_left(version: String) -> Status {
+    store(store::Error::precondition(
+        "NO_NODE_CONNECTED",
+        version,
+        "`skip_nodes` names every connected node, so nothing can start this version: leave one out, \
+         or deploy without verification (--no-wait)",
+    ))
+}
+
+/// The image reference of a version to create names no image.
+pub(crate) fn image_not_found(image: &ImageRef, node: &NodeName, why: &str) -> Status {
+    const REASON: &str = "IMAGE_NOT_FOUND";
+    let description = format!(
+        "node {node} finds no image `{image}`, neither in its registry nor on the node ({why}): \
+         correct the reference, push the image, or load it on the nodes"
+    );
+    let node = domain::name::node(node);
+    let metadata = [("image", image.as_str()), ("node", &node)];
+    let message = format!("version.spec.image: {description}");
+    status(
+        Code::FailedPrecondition,
+        REASON,
+        &message,
+        &metadata,
+        |details| {
+            let (subject, description) = (clipped(image.as_str()), clipped(&description));
+            details.add_bad_request_violation("version.spec.image", description.clone());
+            details.add_precondition_failure_violation(REASON, subject, description);
+        },
+    )
+}
+
 /// Another connected node has the name.
 pub(crate) fn name_taken(taken: &NameTaken) -> Status {
     let message = taken.to_string();
@@ -237,6 +269,25 @@ pub(crate) fn stream_closed(reason: StreamCloseReason) -> Status {
         StreamCloseReason::Protocol => invalid(&domain::Error::invalid("message", message)),
         StreamCloseReason::Behind => unavailable("REPLICA_BEHIND", &message),
     }
+}
+
+/// A node has a table that is newer than the database of the only control plane.
+pub(crate) fn restored() -> Status {
+    store(store::Error::precondition(
+        "RESTORED_WITHOUT_NEW_EPOCH",
+        "database",
+        format!("this node is not served: {RESTORED}"),
+    ))
+}
+
+/// The node has no open route stream.
+pub(crate) fn node_not_connected(node: &str) -> Status {
+    store(store::Error::precondition(
+        "NODE_NOT_CONNECTED",
+        node,
+        "no open route stream has this node id and boot id: open StreamRoutes first, and call over \
+         the same connection",
+    ))
 }
 
 /// The same node opened another stream.
@@ -267,7 +318,7 @@ fn unavailable(reason: &str, message: &str) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{NodeName, Violations};
+    use crate::domain::Violations;
 
     #[test]
     fn every_status_has_a_reason_in_our_domain() {
@@ -291,12 +342,20 @@ mod tests {
             store(store::Error::Database("secret".into())),
             invalid_page(InvalidPage::Token),
             no_node_connected(name()),
+            no_node_left(name()),
+            image_not_found(
+                &ImageRef::parse("a:1").expect("a reference"),
+                &taken.name,
+                "why",
+            ),
+            node_not_connected("id"),
             name_taken(&taken),
             stream_closed(StreamCloseReason::NoHello),
             stream_closed(StreamCloseReason::NoAck),
             stream_closed(StreamCloseReason::Protocol),
             stream_closed(StreamCloseReason::Behind),
             stream_replaced(),
+            restored(),
             shutting_down(),
             starting(),
         ];

@@ -11,7 +11,7 @@ use crate::feed::stream::{
 use crate::feed::{Cursor, Feed};
 use crate::grpc::{convert, status, validated};
 use crate::nodes::report::QuarantinedRoute;
-use crate::nodes::{NodeConnection, Nodes};
+use crate::nodes::{NodeConnection, Nodes, RESTORED};
 use cless_proto::v1 as pb;
 use rand::RngExt as _;
 use std::pin::Pin;
@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::{Stream as Messages, StreamExt as _};
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
+use tonic::{Code, Status};
 use tracing::Instrument as _;
 
 /// Frames queued ahead of the transport, enough to keep it busy.
@@ -67,12 +67,13 @@ impl<T> Requests for T where
 {
 }
 
-/// Serves a stream in a new task, which ends with the stream.
+/// Serves a stream in a new task. `alone`: no other control plane writes to the same database, which ends with the stream.
 pub(crate) fn serve(
     inbound: impl Requests,
     feed: &Feed,
     nodes: &Nodes,
     lifetime: Lifetime,
+    alone: bool,
     shutdown: CancellationToken,
 ) -> Responses {
     let (outbound, responses) = mpsc::channel(SEND_BUFFER);
@@ -82,6 +83,8 @@ pub(crate) fn serve(
         node: None,
         opened: Instant::now(),
         stream: RouteStream::new(lifetime),
+        alone,
+        have: None,
         last_txn: 0,
         outbound,
     };
@@ -106,6 +109,10 @@ struct StreamDriver {
     node: Option<NodeConnection>,
     opened: Instant,
     stream: RouteStream,
+    /// Whether no other control plane writes to the database: then no node can be ahead of it.
+    alone: bool,
+    /// The node's table at its Hello.
+    have: Option<Cursor>,
     last_txn: u64,
     outbound: Outbound,
 }
@@ -130,6 +137,9 @@ impl StreamDriver {
                         Ok(read) => read,
                         Err(status) => return self.end(status).await,
                     },
+                    Some(Err(status)) if status.code() == Code::InvalidArgument => {
+                        return self.end(status).await;
+                    }
                     // Half-closed or broken: no more acknowledgements can come.
                     None | Some(Err(_)) => return,
                 },
@@ -169,6 +179,9 @@ impl StreamDriver {
                         .send(Box::new(Ok(convert::feed::go_away(retry_after))));
                     let _ = tokio::time::timeout(FINAL_SEND_TIMEOUT, last).await;
                     return;
+                }
+                Some(StreamAction::Close(StreamCloseReason::Behind)) if self.alone => {
+                    return self.end_restored().await;
                 }
                 Some(StreamAction::Close(reason)) => {
                     return self.end(status::stream_closed(reason)).await;
@@ -213,6 +226,18 @@ impl StreamDriver {
         }
     }
 
+    /// Ends the stream of a node whose table is newer than the database of the only control plane.
+    async fn end_restored(self) {
+        if let (Some(node), Some(have)) = (&self.node, self.have.clone()) {
+            let revision = have.revision;
+            if node.record_ahead(have) {
+                let head = self.feed.revision();
+                tracing::warn!(revision, head, "a node is not served: {RESTORED}");
+            }
+        }
+        self.end(status::restored()).await;
+    }
+
     /// Ends the stream with an error, if the node still reads.
     async fn end(&self, status: Status) {
         tracing::info!(rpc.code = ?status.code(), reason = status.message(), "route stream ended");
@@ -252,6 +277,7 @@ impl StreamDriver {
                 tracing::Span::current().record("node", tracing::field::display(name));
                 tracing::info!("node connected");
                 self.node = Some(connection);
+                self.have.clone_from(&have);
                 Ok((StreamEvent::Hello(have), None))
             }
             Some(Message::Ack(ack)) => {

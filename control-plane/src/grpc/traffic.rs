@@ -32,7 +32,7 @@ impl TrafficService for Api {
             reason,
             validate_only,
             request_id,
-            ..
+            allow_unverified,
         } = request.into_inner();
         let Some(traffic) = traffic else {
             return Err(status::missing(
@@ -55,6 +55,7 @@ impl TrafficService for Api {
             .update_traffic(
                 &service,
                 split,
+                allow_unverified,
                 requests::etag(&traffic.etag),
                 note,
                 options,
@@ -99,12 +100,7 @@ impl TrafficService for Api {
         let request = request.into_inner();
         let mut violations = Violations::new();
         let service = violations.take("name", name::parse_traffic(&request.name));
-        if request.revision < 0 {
-            violations.push(
-                "revision",
-                "is negative: give a traffic revision, or 0 for the last one",
-            );
-        }
+        let to = requests::rollback_to(request.revision, request.version, &mut violations);
         let note = ChangeNote::new(request.actor, request.reason, &mut violations);
         let options = requests::write_options(
             now(),
@@ -112,17 +108,11 @@ impl TrafficService for Api {
             request.request_id,
             &mut violations,
         );
-        let (service, (note, options)) = validated(service.zip(note.zip(options)), violations)?;
-        let revision = (request.revision > 0).then_some(request.revision);
+        let ((service, to), (note, options)) =
+            validated(service.zip(to).zip(note.zip(options)), violations)?;
         let written = self
             .store
-            .rollback_traffic(
-                &service,
-                revision,
-                requests::etag(&request.etag),
-                note,
-                options,
-            )
+            .rollback_traffic(&service, to, requests::etag(&request.etag), note, options)
             .await
             .map_err(status::store)?;
         Ok(Response::new(resources::traffic(&written.resource)))

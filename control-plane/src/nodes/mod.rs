@@ -2,22 +2,26 @@
 //!
 //! [`registry`] is the pure table. This file is its shell: one lock, held briefly and never across
 //! an await, and a `watch` that signals every change. [`reconcile`] turns reports into writes;
-//! [`replicas`] shares the table with other control planes on the same database.
+//! [`replicas`] shares the table with other control planes on the same database. [`control`] keeps
+//! the streams that carry questions to nodes, and [`resolve`] asks them about images.
 
+pub(crate) mod control;
 pub(crate) mod reconcile;
 pub(crate) mod registry;
 pub(crate) mod replicas;
 pub(crate) mod report;
+pub(crate) mod resolve;
 
-use crate::domain::{NodeName, Timestamp};
+use crate::domain::{ImageRef, NodeName, Timestamp};
 use crate::feed::Cursor;
+use control::{ControlStream, ControlStreams, ImageAnswer};
 use parking_lot::Mutex;
-use registry::{NameTaken, NodeEntry, Propagation, Registry, StreamId};
+use registry::{NameTaken, NodeEntry, NotConnected, Propagation, Registry, StreamId};
 use report::{NodeIdentity, NodeReport, QuarantinedRoute};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::SystemTime;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 /// A handle to the registry. Clones share it.
@@ -29,6 +33,7 @@ pub(crate) struct Nodes {
 #[derive(Debug)]
 struct NodesInner {
     state: Mutex<NodesState>,
+    control: ControlStreams,
     changes: watch::Sender<()>,
     clock: fn() -> Timestamp,
 }
@@ -49,6 +54,7 @@ impl Nodes {
         Self {
             inner: Arc::new(NodesInner {
                 state: Mutex::default(),
+                control: ControlStreams::default(),
                 changes: watch::Sender::new(()),
                 clock,
             }),
@@ -81,13 +87,13 @@ impl Nodes {
         })
     }
 
-    /// Replaces a node's report.
+    /// Replaces the report of a node whose stream is open.
     pub(crate) fn report(
         &self,
-        identity: NodeIdentity,
-        boot_id: String,
+        identity: &NodeIdentity,
+        boot_id: &str,
         report: NodeReport,
-    ) -> Result<(), NameTaken> {
+    ) -> Result<(), NotConnected> {
         self.inner
             .state
             .lock()
@@ -95,6 +101,16 @@ impl Nodes {
             .report(identity, boot_id, report, self.now())?;
         self.notify();
         Ok(())
+    }
+
+    /// Whether a report from this id and boot would count.
+    pub(crate) fn holds_stream(&self, identity: &NodeIdentity, boot_id: &str) -> bool {
+        self.read(|registry| {
+            let nodes = registry.nodes();
+            nodes
+                .iter()
+                .any(|node| node.holds_stream(identity, boot_id))
+        })
     }
 
     /// Reads the registry. `read` holds the lock, so it must be short.
@@ -141,6 +157,44 @@ impl Nodes {
         })
     }
 
+    /// Registers a control stream of a node that has a route stream with this id and boot id.
+    pub(crate) fn open_control(
+        &self,
+        node: &str,
+        boot_id: &str,
+    ) -> Result<ControlStream, NotConnected> {
+        if !self.read(|registry| registry.is_connected(node, boot_id)) {
+            return Err(NotConnected);
+        }
+        let (node, boot_id) = (node.to_owned(), boot_id.to_owned());
+        Ok(self.inner.control.open(node, boot_id))
+    }
+
+    /// A control stream ended.
+    pub(crate) fn close_control(&self, stream: &ControlStream) {
+        self.inner.control.close(stream);
+    }
+
+    /// Whether the node's current process has a control stream here.
+    fn can_ask(&self, node: &NodeEntry) -> bool {
+        self.inner.control.has(&node.identity.id, &node.boot_id)
+    }
+
+    /// Asks a node what an image reference names; see [`ControlStreams::ask`].
+    fn ask(
+        &self,
+        node: &NodeEntry,
+        image: ImageRef,
+        local_only: bool,
+    ) -> Option<oneshot::Receiver<ImageAnswer>> {
+        self.inner.control.ask(&node.identity.id, image, local_only)
+    }
+
+    /// Passes on a node's answer to a question.
+    pub(crate) fn answer(&self, stream: &ControlStream, question: u64, answer: ImageAnswer) {
+        self.inner.control.answer(stream, question, answer);
+    }
+
     /// Signals every change of the registry.
     pub(crate) fn subscribe(&self) -> watch::Receiver<()> {
         self.inner.changes.subscribe()
@@ -161,6 +215,11 @@ impl Nodes {
         self.inner.changes.send_replace(());
     }
 }
+
+/// The cause and the remedy of a node's table that is newer than the database.
+pub(crate) const RESTORED: &str = "its route table is newer than the database, so the database was \
+    restored without a new epoch: stop the control plane, run `cless-control-plane new-epoch`, and \
+    start it again; until then the node keeps its table and gets no change";
 
 /// A node's open stream. Dropping it disconnects the node.
 #[derive(Debug)]
@@ -190,6 +249,15 @@ impl NodeConnection {
             .record_rejected(&self.id, self.stream, serving, reason);
         drop(state);
         self.nodes.notify();
+    }
+
+    /// The node serves a table that is newer than the database. Returns `false` if that is known.
+    pub(crate) fn record_ahead(&self, cursor: Cursor) -> bool {
+        let mut state = self.nodes.inner.state.lock();
+        let new = state.registry.record_ahead(&self.id, self.stream, cursor);
+        drop(state);
+        self.nodes.notify();
+        new
     }
 
     /// Completes when the same node opens another stream.

@@ -9,9 +9,10 @@ use crate::domain::{
     ImageDigest, NodeOutcome, Timestamp, Uid, VerificationEvent, VerificationState, Version,
 };
 use crate::nodes::registry::NodeEntry;
+use crate::nodes::report::VersionReport;
 use crate::nodes::{Nodes, now};
-use crate::store::{self, Store};
-use std::collections::BTreeSet;
+use crate::store::{self, FeedSource as _, Store};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -28,29 +29,33 @@ const COALESCE: Duration = Duration::from_millis(20);
 /// A write due because of a node's report, a disconnect or a deadline.
 #[derive(Debug, Clone, PartialEq)]
 enum DueWrite {
-    /// The first digest reported for a version.
-    Digest(Uid, ImageDigest),
+    /// The first digest reported for a version, and the number of resets that it belongs to.
+    Digest(Uid, ImageDigest, u32),
     /// An event of a version's pending verification.
     Verification(Uid, VerificationEvent),
 }
+
+/// A version and a number of resets of its image.
+type ImageKey = (Uid, u32);
 
 /// The writes due now. `pending` are the versions with a pending verification, `with_digest` those
 /// whose digest is stored, `started` is the start of this process.
 fn due_writes(
     nodes: &[NodeEntry],
     pending: &[Version],
-    with_digest: &BTreeSet<Uid>,
+    with_digest: &BTreeSet<ImageKey>,
     started: Timestamp,
     now: Timestamp,
 ) -> Vec<DueWrite> {
     let mut writes = Vec::new();
     let mut resolved = BTreeSet::new();
     for seen in nodes.iter().flat_map(NodeEntry::versions) {
-        if let Some(digest) = &seen.image_digest
-            && !with_digest.contains(&seen.version_uid)
-            && resolved.insert(&seen.version_uid)
-        {
-            writes.push(DueWrite::Digest(seen.version_uid.clone(), digest.clone()));
+        let Some(digest) = seen.proven_digest() else {
+            continue;
+        };
+        let key = image_key(seen);
+        if !with_digest.contains(&key) && resolved.insert(key.clone()) {
+            writes.push(DueWrite::Digest(key.0, digest.clone(), key.1));
         }
     }
     for version in pending {
@@ -58,6 +63,10 @@ fn due_writes(
         writes.extend(events.map(|event| DueWrite::Verification(version.uid.clone(), event)));
     }
     writes
+}
+
+fn image_key(seen: &VersionReport) -> ImageKey {
+    (seen.version_uid.clone(), seen.image_generation)
 }
 
 fn verification_events(
@@ -96,6 +105,9 @@ fn verification_events(
             Some((VerificationState::Failed, answer)) => {
                 NodeOutcome::Failed(answer.failure.clone())
             }
+            Some((VerificationState::Unverified, answer)) => {
+                NodeOutcome::Unverified(answer.failure.clone())
+            }
             Some((VerificationState::Pending, _)) | None => continue,
         };
         if *part.outcome == NodeOutcome::Pending {
@@ -119,6 +131,7 @@ pub(crate) async fn run(nodes: Nodes, store: Store, shutdown: CancellationToken)
         nodes,
         store,
         with_digest: BTreeSet::new(),
+        not_asked: BTreeMap::new(),
         started: now(),
     };
     let mut failing = false;
@@ -148,7 +161,9 @@ struct Reconciler {
     nodes: Nodes,
     store: Store,
     /// Reported versions whose digest is stored.
-    with_digest: BTreeSet<Uid>,
+    with_digest: BTreeSet<ImageKey>,
+    /// Reported versions that the feed did not carry at this revision.
+    not_asked: BTreeMap<ImageKey, i64>,
     started: Timestamp,
 }
 
@@ -158,34 +173,46 @@ impl Reconciler {
         let nodes = self.nodes.all();
         let pending = self.store.pending_verifications().await?;
         let now = now();
-        for write in due_writes(&nodes, &pending, &self.with_digest, self.started, now) {
-            let (uid, result) = match write {
-                DueWrite::Digest(uid, digest) => {
-                    let result = self.store.set_image_digest(&uid, digest, now).await;
-                    self.with_digest.insert(uid.clone());
-                    (uid, result)
+        // A digest of a version that the feed did not carry is tried again after the next write.
+        let head = *self.store.subscribe().borrow();
+        self.not_asked.retain(|_, at| *at == head);
+        let mut known = self.with_digest.clone();
+        known.extend(self.not_asked.keys().cloned());
+        for write in due_writes(&nodes, &pending, &known, self.started, now) {
+            let result = match write {
+                DueWrite::Digest(uid, digest, generation) => {
+                    let result = self
+                        .store
+                        .set_image_digest(&uid, digest, generation, now)
+                        .await;
+                    match &result {
+                        Ok(written) if written.resource.needs_digest() => {
+                            self.not_asked.insert((uid, generation), head);
+                        }
+                        Ok(_) | Err(store::Error::NotFound { .. }) => {
+                            self.with_digest.insert((uid, generation));
+                        }
+                        Err(_) => {}
+                    }
+                    result
                 }
                 DueWrite::Verification(uid, event) => {
-                    let result = self.store.apply_verification(&uid, event, now).await;
-                    (uid, result)
+                    self.store.apply_verification(&uid, event, now).await
                 }
             };
             match result {
                 Ok(_) => {}
                 // The version was deleted, and the node does not know yet.
                 Err(store::Error::NotFound { .. }) => {}
-                Err(error) => {
-                    self.with_digest.remove(&uid);
-                    return Err(error);
-                }
+                Err(error) => return Err(error),
             }
         }
         let reported: BTreeSet<_> = nodes
             .iter()
             .flat_map(NodeEntry::versions)
-            .map(|seen| &seen.version_uid)
+            .map(image_key)
             .collect();
-        self.with_digest.retain(|uid| reported.contains(uid));
+        self.with_digest.retain(|key| reported.contains(key));
         Ok(())
     }
 }

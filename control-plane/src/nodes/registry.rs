@@ -40,6 +40,10 @@ pub(crate) struct NameTaken {
     pub(crate) name: NodeName,
 }
 
+/// The node has no open stream with this id, boot id and name to any control plane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NotConnected;
+
 /// One data plane.
 #[derive(Debug, Clone)]
 pub(crate) struct NodeEntry {
@@ -52,6 +56,9 @@ pub(crate) struct NodeEntry {
     pub(crate) quarantined: Vec<QuarantinedRoute>,
     /// The reason why it rejected the last change. `None` once it applies one.
     pub(crate) rejection: Option<String>,
+    /// The table that it serves, if that is newer than the database, which was then restored
+    /// without a new epoch. `None` once it applies a change.
+    pub(crate) ahead: Option<Cursor>,
     /// Start of its latest stream. `None`: it has not connected.
     pub(crate) connect_time: Option<Timestamp>,
     /// Its last report and the time of its arrival.
@@ -72,6 +79,7 @@ impl NodeEntry {
             applied: None,
             quarantined: Vec::new(),
             rejection: None,
+            ahead: None,
             connect_time: None,
             report: None,
             stream: None,
@@ -91,6 +99,14 @@ impl NodeEntry {
     /// Whether it has an open stream to this or another control plane.
     pub(crate) fn is_connected(&self) -> bool {
         self.stream.is_some() || self.connected_to_peer
+    }
+
+    /// Whether its stream is open and was opened with this id, boot id and name.
+    pub(crate) fn holds_stream(&self, identity: &NodeIdentity, boot_id: &str) -> bool {
+        self.is_connected()
+            && self.identity.id == identity.id
+            && self.identity.name == identity.name
+            && self.boot_id == boot_id
     }
 
     pub(crate) fn stream(&self) -> Option<StreamId> {
@@ -122,6 +138,12 @@ impl NodeEntry {
         Some(applied.revision)
     }
 
+    /// Whether its engine responds. `None`: not reported yet.
+    pub(crate) fn engine_responds(&self) -> Option<bool> {
+        let (_, report) = self.report.as_ref()?;
+        Some(!report.engine.is_empty())
+    }
+
     /// Its reports about versions.
     pub(crate) fn versions(&self) -> impl Iterator<Item = &VersionReport> {
         self.report.iter().flat_map(|(_, report)| &report.versions)
@@ -135,6 +157,9 @@ pub(crate) struct Propagation {
     pub(crate) applied: u32,
     /// The other nodes, sorted by name.
     pub(crate) pending: Vec<NodeName>,
+    /// The nodes whose table is newer than the database. They are pending, although each stream of
+    /// theirs ends at once.
+    pub(crate) ahead: Vec<NodeName>,
 }
 
 /// All data planes, by id.
@@ -184,7 +209,16 @@ impl Registry {
             node.applied = Some(cursor);
             node.quarantined = quarantined;
             node.rejection = None;
+            node.ahead = None;
         }
+    }
+
+    /// A node serves a table that is newer than the database. Returns `false` if that is known.
+    pub(crate) fn record_ahead(&mut self, id: &str, stream: StreamId, cursor: Cursor) -> bool {
+        let Some(node) = self.current(id, stream) else {
+            return false;
+        };
+        node.ahead.replace(cursor.clone()) != Some(cursor)
     }
 
     /// A node rejected a change and serves the table at `serving`, if any.
@@ -201,15 +235,27 @@ impl Registry {
         }
     }
 
-    /// Replaces a node's report.
+    /// Replaces a node's report. It counts only from the holder of the node's stream, which may be
+    /// open to another control plane: a load balancer can send the two to different ones.
     pub(crate) fn report(
         &mut self,
-        identity: NodeIdentity,
-        boot_id: String,
+        identity: &NodeIdentity,
+        boot_id: &str,
         report: NodeReport,
         now: Timestamp,
-    ) -> Result<(), NameTaken> {
-        self.touch(identity, boot_id, now)?.report = Some((now, report));
+    ) -> Result<(), NotConnected> {
+        let own = self.nodes.get_mut(&identity.id);
+        let holder = match own.filter(|node| node.holds_stream(identity, boot_id)) {
+            Some(own) => Some(own),
+            None => {
+                let peer = self.peer_nodes.get_mut(&identity.id);
+                peer.filter(|node| node.holds_stream(identity, boot_id))
+            }
+        };
+        let Some(node) = holder else {
+            return Err(NotConnected);
+        };
+        node.report = Some((now, report));
         Ok(())
     }
 
@@ -221,8 +267,18 @@ impl Registry {
         self.nodes.len() != before
     }
 
-    /// Replaces the nodes of other control planes.
-    pub(crate) fn set_peer_nodes(&mut self, nodes: BTreeMap<String, NodeEntry>) {
+    /// Replaces the nodes of other control planes. A newer report that came here is kept.
+    pub(crate) fn set_peer_nodes(&mut self, mut nodes: BTreeMap<String, NodeEntry>) {
+        for (id, node) in &mut nodes {
+            let before = self.peer_nodes.get_mut(id);
+            let Some(before) = before.filter(|before| before.boot_id == node.boot_id) else {
+                continue;
+            };
+            let time = |node: &NodeEntry| node.report.as_ref().map(|(time, _)| *time);
+            if time(before) > time(node) {
+                node.report = before.report.take();
+            }
+        }
         self.peer_nodes = nodes;
     }
 
@@ -254,7 +310,15 @@ impl Registry {
     /// The connected nodes that have applied `revision` of `epoch`. Stale nodes do not count.
     pub(crate) fn propagation(&self, epoch: &str, revision: i64) -> Propagation {
         let mut found = Propagation::default();
-        for node in self.nodes().into_iter().filter(|node| node.is_connected()) {
+        for node in self.nodes() {
+            if node.ahead.as_ref().is_some_and(|at| *at.epoch == *epoch) {
+                found.ahead.push(node.identity.name.clone());
+                found.pending.push(node.identity.name.clone());
+                continue;
+            }
+            if !node.is_connected() {
+                continue;
+            }
             if node
                 .applied_revision(epoch)
                 .is_some_and(|at| at >= revision)
@@ -265,6 +329,15 @@ impl Registry {
             }
         }
         found
+    }
+
+    /// Whether this process of the node has a route stream, to this or another control plane.
+    pub(crate) fn is_connected(&self, id: &str, boot_id: &str) -> bool {
+        [&self.nodes, &self.peer_nodes].into_iter().any(|nodes| {
+            nodes
+                .get(id)
+                .is_some_and(|node| node.is_connected() && node.boot_id == boot_id)
+        })
     }
 
     /// The node with this name.

@@ -5,6 +5,7 @@ use bytes::Bytes;
 
 use crate::domain::{
     ColdStart, ImageDigest, NodeName, StartFailure, Timestamp, Uid, VerificationState,
+    VersionNumber,
 };
 
 /// The identity of a data plane.
@@ -113,8 +114,16 @@ pub(crate) enum InstanceState {
 pub(crate) struct VersionReport {
     /// Uid of the version, unique among all services.
     pub(crate) version_uid: Uid,
+    /// Uid of its service.
+    pub(crate) service_uid: Uid,
+    /// Number of the version.
+    pub(crate) number: VersionNumber,
     /// Digest the node resolved. `None`: no registry gave one.
     pub(crate) image_digest: Option<ImageDigest>,
+    /// Image id the node has pinned. `None`: none.
+    pub(crate) image_id: Option<ImageDigest>,
+    /// Number of resets of the image that digest and id belong to.
+    pub(crate) image_generation: u32,
     /// Last failed start. `None` once a start succeeds.
     pub(crate) last_failure: Option<StartFailure>,
     /// Number of consecutive failed starts.
@@ -137,8 +146,27 @@ pub(crate) struct VerifyOutcome {
     /// Id of the verification.
     pub(crate) id: String,
     pub(crate) state: VerificationState,
-    /// Cause of the failure. `None` unless failed.
+    /// Cause of the failure, or the node's trouble. `None` if it gave none, or verified.
     pub(crate) failure: Option<StartFailure>,
     /// Phases of the start. `None` unless verified.
     pub(crate) cold_start: Option<ColdStart>,
+}
+
+impl VersionReport {
+    /// The digest that the node resolved, if it has also pulled or started the image. Until then a
+    /// digest says nothing about what the version runs.
+    pub(crate) fn proven_digest(&self) -> Option<&ImageDigest> {
+        let verified = self
+            .verify
+            .as_ref()
+            .is_some_and(|outcome| outcome.state == VerificationState::Verified);
+        self.image_digest
+            .as_ref()
+            .filter(|_| verified || self.last_cold_start.is_some())
+    }
+
+    /// Whether the last start failed, or the node waits before the next one.
+    pub(crate) fn is_in_trouble(&self, now: Timestamp) -> bool {
+        self.last_failure.is_some() || self.backoff_until.is_some_and(|until| until > now)
+    }
 }

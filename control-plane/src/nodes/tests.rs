@@ -74,16 +74,10 @@ async fn a_disconnected_node_is_stale_for_five_minutes_then_forgotten() {
     assert!(nodes.all().is_empty(), "forgotten");
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_node_that_reports_without_a_stream_stays_stale() {
-    let nodes = with_tokio_clock();
-    for _ in 0..60 {
-        let report = nodes.report(identity("1"), "b".into(), NodeReport::default());
-        report.expect("accepted");
-        advance(&nodes, Duration::from_secs(10)).await;
-    }
-    assert!(!nodes.all()[0].is_connected());
-    assert_eq!(nodes.propagation("e", 0), Propagation::default());
-    advance(&nodes, Duration::from_secs(300)).await;
+#[test]
+fn a_report_without_a_stream_leaves_nothing() {
+    let nodes = Nodes::new();
+    let report = nodes.report(&identity("1"), "b", NodeReport::default());
+    report.expect_err("no stream");
     assert!(nodes.all().is_empty());
 }

@@ -17,6 +17,7 @@ use sea_orm::{
 
 use super::Error;
 use super::explain::is_busy;
+use super::file_guard::FileGuard;
 use super::file_writer::FileWriter;
 use super::sqlite::{self, FileLock, OpenMode, SqliteUrl};
 use super::transaction::Transaction;
@@ -45,6 +46,8 @@ pub(super) struct Connections {
     pub(super) file_writer: Option<Arc<FileWriter>>,
     /// Held while a SQLite file is open; `None` for PostgreSQL and memory.
     pub(super) file_lock: Option<Arc<FileLock>>,
+    /// Watches a SQLite file; `None` for PostgreSQL and memory.
+    pub(super) file_guard: Option<Arc<FileGuard>>,
     pub(super) url: String,
 }
 
@@ -52,6 +55,13 @@ impl Connections {
     /// The URL if other control planes may write to the same database (PostgreSQL), else `None`.
     pub(super) fn shared_url(&self) -> Option<&str> {
         (self.writer.get_database_backend() == DbBackend::Postgres).then_some(&*self.url)
+    }
+
+    /// Checks that the files of the database are those that were opened.
+    pub(super) fn check_file(&self) -> Result<(), Error> {
+        self.file_guard
+            .as_ref()
+            .map_or(Ok(()), |guard| guard.check())
     }
 
     /// Whether the database is a file, which other processes may open.

@@ -86,6 +86,9 @@ pub(super) mod versions {
         pub create_time: i64,
         pub verification: Option<String>,
         pub verify_deadline: Option<i64>,
+        pub carried_traffic: bool,
+        pub resolved_image: Option<String>,
+        pub image_generation: i32,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

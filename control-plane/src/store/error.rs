@@ -98,6 +98,16 @@ pub enum Error {
     /// The database is busy, full or unreachable; a repeat may succeed.
     #[error("the database cannot be used now: {0}; try again")]
     Unavailable(String),
+    /// A file of the database was deleted or replaced while it is open.
+    #[error(
+        "the database file {path} was {event} while the control plane uses it: what is written now would be lost, so nothing is; stop the control plane, put the file back or restore a backup, and start it again"
+    )]
+    FileGone {
+        /// The path of the file.
+        path: String,
+        /// `deleted` or `replaced`.
+        event: &'static str,
+    },
     /// The database failed, or contains data that this program did not write.
     #[error("the database failed: {0}")]
     Database(String),

@@ -350,6 +350,7 @@ impl PendingStatements {
         self.push_sql(&statement.sql);
         for value in statement.values.into_iter().flat_map(|values| values.0) {
             match value {
+                Value::Bool(value) => self.arguments.add(value),
                 Value::Int(value) => self.arguments.add(value),
                 Value::BigInt(value) => self.arguments.add(value),
                 Value::BigUnsigned(value) => match value.map(i64::try_from).transpose() {

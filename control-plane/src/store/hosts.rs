@@ -6,10 +6,10 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
 
 use crate::domain::{HostName, Reason, ServiceId};
 
-use super::Error;
 use super::entity::{hosts, services};
 use super::row::ServiceRow;
 use super::write::WriteTx;
+use super::{Error, Store};
 
 /// The origin of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +34,32 @@ impl HostKind {
 
 /// Hosts per statement: SQLite takes 32 766 parameters.
 const BATCH: usize = 5000;
+
+impl Store {
+    /// Logs the extra hosts that belong to the services of the domain. A database from before they
+    /// were refused, or of another domain, may have some.
+    pub(super) async fn warn_of_foreign_hosts(&self) -> Result<(), Error> {
+        let domain = &self.inner.domain;
+        let found = hosts::Entity::find()
+            .find_also_related(services::Entity)
+            .filter(hosts::Column::Kind.eq(HostKind::Extra.as_str()))
+            .filter(hosts::Column::Host.ends_with(domain.as_str()))
+            .order_by_asc(hosts::Column::Host)
+            .all(self.reader())
+            .await?;
+        for (row, owner) in found {
+            if HostName::parse(row.host.as_str()).is_ok_and(|host| domain.owns(&host)) {
+                tracing::warn!(
+                    host = row.host,
+                    service.name = owner.map(|owner| owner.name),
+                    "an additional host of this service belongs to the services of the domain, so \
+                     the service of that name cannot be created: remove the host"
+                );
+            }
+        }
+        Ok(())
+    }
+}
 
 impl WriteTx {
     /// Assigns new hosts to a service.

@@ -79,13 +79,36 @@ impl WriteTx {
         service_uid: &str,
         number: i32,
     ) -> Result<(), Error> {
+        self.save_first_result_at(key, service_uid, number, self.revision())
+            .await
+    }
+
+    /// Stores the result of a request that made no revision; returns whether there was a key.
+    pub(super) async fn save_unchanged_result(
+        &self,
+        key: Option<IdempotencyKey>,
+        service_uid: &str,
+    ) -> Result<bool, Error> {
+        let keyed = key.is_some();
+        self.save_first_result_at(key, service_uid, 0, self.revision() - 1)
+            .await?;
+        Ok(keyed)
+    }
+
+    async fn save_first_result_at(
+        &self,
+        key: Option<IdempotencyKey>,
+        service_uid: &str,
+        number: i32,
+        revision: i64,
+    ) -> Result<(), Error> {
         let Some(key) = key else { return Ok(()) };
         request_ids::Entity::insert(request_ids::ActiveModel {
             request_id: Set(key.id.as_str().to_owned()),
             fingerprint: Set(key.fingerprint.to_vec()),
             service_uid: Set(service_uid.to_owned()),
             number: Set(number),
-            revision: Set(self.revision()),
+            revision: Set(revision),
             time: Set(self.now.micros()),
         })
         .exec_without_returning(&self.db)

@@ -17,6 +17,10 @@ pub struct RetainedImage {
     pub image: ImageRef,
     /// The resolved digest; `None` until a node reports it.
     pub digest: Option<ImageDigest>,
+    /// The image id to prefer, of an image that was never in a registry.
+    pub image_id: Option<ImageDigest>,
+    /// The number of resets of the image.
+    pub image_generation: u32,
 }
 
 impl Store {
@@ -39,6 +43,9 @@ impl Store {
                     .map_err(|reason| Error::Database(format!("versions.uid: {reason}")))?,
                 image: spec.image().clone(),
                 digest: row::digest(model.image_digest)?,
+                image_id: row::resolved_image(model.resolved_image)?
+                    .and_then(|image| image.pinned_id().cloned()),
+                image_generation: row::generation(model.image_generation)?,
             })
         })
     }

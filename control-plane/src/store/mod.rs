@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `open`, `connection` | opens SQLite or PostgreSQL; connections and transactions |
 //! | `sqlite` | a database file: URL, lock, settings |
+//! | `file_guard` | notices that the file is deleted or replaced |
 //! | `file_writer` | the connection that writes to a file, and its thread |
 //! | `transaction` | a write transaction, of either kind |
 //! | `migrate`, `snapshot`, `backup` | schema migrations; consistent copies; backup and restore |
@@ -31,6 +32,7 @@ mod entity;
 mod error;
 mod explain;
 mod feed;
+mod file_guard;
 mod file_writer;
 mod hint;
 mod hosts;
@@ -70,8 +72,8 @@ pub(crate) use hint::follow as follow_hints;
 pub use images::RetainedImage;
 pub(crate) use node_status::PeerNodeStatus;
 pub use types::{
-    Changes, Head, NewService, Page, RouteChange, RouteCodec, RouteOp, Since, StoreOptions,
-    StoredRoute, WriteOptions, Written,
+    Changes, Head, NewService, Page, Resolution, RouteChange, RouteCodec, RouteOp, Since,
+    StoreOptions, StoredRoute, WriteOptions, Written,
 };
 
 use connection::Connections;
@@ -123,6 +125,7 @@ impl Store {
             }),
         };
         feed::initialize(&store, Timestamp::from(SystemTime::now())).await?;
+        store.warn_of_foreign_hosts().await?;
         Ok(store)
     }
 
@@ -140,6 +143,14 @@ impl Store {
     pub async fn ping(&self) -> Result<(), Error> {
         self.reader().ping().await?;
         Ok(())
+    }
+
+    /// Checks that the files of a SQLite database are those that were opened.
+    ///
+    /// # Errors
+    /// [`Error::FileGone`].
+    pub fn check_file(&self) -> Result<(), Error> {
+        self.inner.connections.check_file()
     }
 
     fn reader(&self) -> &DatabaseConnection {

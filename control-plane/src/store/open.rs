@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::connection::{Connections, READER_CONNECTIONS, connect, is_server, redacted};
 use super::explain::explain_open;
+use super::file_guard::FileGuard;
 use super::file_writer::FileWriter;
 use super::sqlite::{self, FileLock, OpenMode, SqliteUrl};
 use super::{Error, migrate};
@@ -54,6 +55,10 @@ pub(super) async fn open(url: &str) -> Result<Connections, Error> {
         }
         _ => None,
     };
+    let file_guard = match &sqlite {
+        Some(SqliteUrl::File { path, .. }) => Some(Arc::new(FileGuard::new(path))),
+        _ => None,
+    };
     let reader = match sqlite {
         Some(SqliteUrl::Memory) => writer.clone(),
         _ => connect(url, READER_CONNECTIONS, OpenMode::Serve)
@@ -65,6 +70,7 @@ pub(super) async fn open(url: &str) -> Result<Connections, Error> {
         reader,
         file_writer,
         file_lock: file_lock.map(Arc::new),
+        file_guard,
         url: url.to_owned(),
     })
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::domain::{
-    Domain, ImageDigest, Percent, Service, ServiceId, ServiceState, Slots, Timestamp, Traffic,
+    Domain, ImageDigest, Percent, ResolvedImage, Service, ServiceId, Slots, Timestamp, Traffic,
     TrafficRevision, TrafficSplit, Uid, Verification, Version, VersionNumber,
 };
 
@@ -41,6 +41,16 @@ fn corrupt(error: impl std::fmt::Display) -> Error {
 
 pub(super) fn digest(column: Option<String>) -> Result<Option<ImageDigest>, Error> {
     column.map(ImageDigest::parse).transpose().map_err(corrupt)
+}
+
+pub(super) fn resolved_image(column: Option<String>) -> Result<Option<ResolvedImage>, Error> {
+    column
+        .map(|text| read("versions.resolved_image", &text))
+        .transpose()
+}
+
+pub(super) fn generation(column: i32) -> Result<u32, Error> {
+    u32::try_from(column).map_err(corrupt)
 }
 
 pub(super) fn bytes32(column: &str, bytes: Vec<u8>) -> Result<[u8; 32], Error> {
@@ -76,11 +86,7 @@ impl ServiceRow {
             create_time: Timestamp::from_micros(model.create_time),
             update_time: Timestamp::from_micros(model.update_time),
             revision: model.revision,
-            state: if split.has_weights() {
-                ServiceState::Serving
-            } else {
-                ServiceState::NoTraffic
-            },
+            in_traffic: split.weights().map(|(version, _)| version).collect(),
         };
         Ok(Self {
             service,
@@ -134,6 +140,9 @@ impl ServiceRow {
             number,
             spec: read("versions.spec", &row.spec)?,
             image_digest: digest(row.image_digest)?,
+            resolved_image: resolved_image(row.resolved_image)?,
+            image_generation: generation(row.image_generation)?,
+            carried_traffic: row.carried_traffic,
             create_time: Timestamp::from_micros(row.create_time),
             verification,
             percent: target.map_or(Percent::ZERO, |target| target.percent),

@@ -54,8 +54,14 @@ pub(super) fn check_etag(name: String, given: Option<&str>, found: &str) -> Resu
     Ok(())
 }
 
-/// Refuses extra hosts that repeat each other or the default host.
-fn check_extra(default: &HostName, extra: &[HostName]) -> Result<(), domain::Error> {
+/// Refuses extra hosts that repeat each other or belong to the services of the domain. Those that
+/// the service holds already are kept.
+fn check_extra(
+    domain: &Domain,
+    default: &HostName,
+    extra: &[HostName],
+    held: &[HostName],
+) -> Result<(), domain::Error> {
     let mut violations = Violations::new();
     let mut seen = std::collections::BTreeSet::new();
     for (index, host) in extra.iter().enumerate() {
@@ -63,6 +69,13 @@ fn check_extra(default: &HostName, extra: &[HostName]) -> Result<(), domain::Err
             violations.push(
                 format!("service.hosts[{index}]"),
                 format!("{host} is the default host, which is always routed: leave it out"),
+            );
+        } else if domain.owns(host) && !held.contains(host) {
+            violations.push(
+                format!("service.hosts[{index}]"),
+                format!(
+                    "{host} belongs to the services of the domain {domain}, as `NAME.{domain}` and `TAG--NAME.{domain}`: create the service of that name, or choose a host outside"
+                ),
             );
         } else if !seen.insert(host) {
             violations.push(
@@ -121,7 +134,7 @@ impl WriteTx {
             }
         }
         let default = self.inner.domain.service_host(&new.id);
-        check_extra(&default, &new.hosts)?;
+        check_extra(&self.inner.domain, &default, &new.hosts, &[])?;
         let model = services::Model {
             uid: Uuid::now_v7().to_string(),
             name: new.id.as_str().to_owned(),
@@ -157,7 +170,12 @@ impl WriteTx {
         id: &ServiceId,
         etag: Option<&str>,
         patch: ServicePatch,
+        key: Option<IdempotencyKey>,
     ) -> Result<WriteOutcome<Service>, Error> {
+        if let Some(first) = self.first_result(key.as_ref()).await? {
+            let row = self.service_by_uid(&first.service_uid, id).await?;
+            return Ok(WriteOutcome::Replayed(row.service, first.revision));
+        }
         let row = self.service(id).await?;
         check_etag(name::service(id), etag, &row.service.etag)?;
         let mut change = services::ActiveModel {
@@ -174,12 +192,19 @@ impl WriteTx {
             change.labels = Set(row::write(labels)?);
         }
         if let Some(hosts) = &patch.hosts {
-            check_extra(&row.service.default_host, hosts)?;
+            let service = &row.service;
+            check_extra(
+                &self.inner.domain,
+                &service.default_host,
+                hosts,
+                &service.hosts,
+            )?;
             self.replace_hosts(&row.model.uid, HostKind::Extra, hosts)
                 .await?;
             change.hosts = Set(row::write(hosts)?);
         }
         let row = self.save_service(change).await?;
+        self.save_first_result(key, &row.model.uid, 0).await?;
         self.refresh_route(&row).await?;
         Ok(WriteOutcome::Changed(row.service))
     }
@@ -188,10 +213,15 @@ impl WriteTx {
         &mut self,
         id: &ServiceId,
         etag: Option<&str>,
+        key: Option<IdempotencyKey>,
     ) -> Result<WriteOutcome<()>, Error> {
+        if let Some(first) = self.first_result(key.as_ref()).await? {
+            return Ok(WriteOutcome::Replayed((), first.revision));
+        }
         let row = self.service(id).await?;
         check_etag(name::service(id), etag, &row.service.etag)?;
         self.remove_route(&row.service.uid).await?;
+        self.save_first_result(key, &row.model.uid, 0).await?;
         // Foreign keys delete its hosts, versions and history.
         services::Entity::delete_by_id(row.model.uid.as_str())
             .exec(&self.db)
@@ -257,10 +287,12 @@ impl Store {
         patch: ServicePatch,
         options: WriteOptions,
     ) -> Result<Written<Service>, Error> {
+        let content = (id, etag, &patch);
+        let key = IdempotencyKey::new(options.request_id, "UpdateService", &content)?;
         let span = write_span!("update_service", service = %id);
         let (id, etag) = (id.clone(), etag.map(str::to_owned));
         self.write(span, options.now, options.validate_only, move |tx| {
-            Box::pin(async move { tx.update_service(&id, etag.as_deref(), patch).await })
+            Box::pin(async move { tx.update_service(&id, etag.as_deref(), patch, key).await })
         })
         .await
     }
@@ -275,10 +307,11 @@ impl Store {
         etag: Option<&str>,
         options: WriteOptions,
     ) -> Result<Written<()>, Error> {
+        let key = IdempotencyKey::new(options.request_id, "DeleteService", &(id, etag))?;
         let span = write_span!("delete_service", service = %id);
         let (id, etag) = (id.clone(), etag.map(str::to_owned));
         self.write(span, options.now, options.validate_only, move |tx| {
-            Box::pin(async move { tx.delete_service(&id, etag.as_deref()).await })
+            Box::pin(async move { tx.delete_service(&id, etag.as_deref(), key).await })
         })
         .await
     }

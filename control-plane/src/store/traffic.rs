@@ -1,17 +1,21 @@
 //! The current traffic split, and its append-only history.
+//!
+//! [`domain::rollback`](crate::domain::rollback) decides where a rollback goes. It replays the
+//! history, which is read in pages before the write begins; the write reads what came since.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use sea_orm::ActiveValue::Set;
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
 use crate::domain::{
-    ChangeNote, ServiceId, Slots, Traffic, TrafficRevision, TrafficSplit, Version, VersionNumber,
-    name,
+    ChangeNote, History, PastRevision, RollbackTo, ServiceId, Slots, Traffic, TrafficRevision,
+    TrafficSplit, VerificationState, Version, VersionNumber, name,
 };
 
-use super::entity::{services, traffic_revisions};
+use super::entity::{services, traffic_revisions, versions};
 use super::error::Precondition;
 use super::hosts::HostKind;
 use super::idempotency::IdempotencyKey;
@@ -23,6 +27,67 @@ use super::{Error, Store, connection};
 
 /// The resource type in errors.
 const KIND: &str = "cless.v1.TrafficRevision";
+/// Revisions per query of a replay.
+const REPLAY_PAGE: u64 = 1000;
+
+/// The replayed history of the service with this uid.
+#[derive(Default)]
+struct Replay {
+    service_uid: String,
+    history: History,
+}
+
+impl Replay {
+    /// Replays the revisions that were appended since the last call. Starts anew for another service,
+    /// which has the name of a deleted one.
+    async fn catch_up(
+        &mut self,
+        db: &impl ConnectionTrait,
+        service_uid: &str,
+    ) -> Result<(), Error> {
+        use traffic_revisions::Column;
+        if self.service_uid != service_uid {
+            *self = Self {
+                service_uid: service_uid.to_owned(),
+                history: History::default(),
+            };
+        }
+        loop {
+            let page: Vec<(i32, String, i32)> = traffic_revisions::Entity::find()
+                .select_only()
+                .columns([Column::Number, Column::Targets, Column::RolledBackFrom])
+                .filter(Column::ServiceUid.eq(service_uid))
+                .filter(Column::Number.gt(self.history.newest()))
+                .order_by_asc(Column::Number)
+                .limit(REPLAY_PAGE)
+                .into_tuple()
+                .all(db)
+                .await?;
+            if page.is_empty() {
+                return Ok(());
+            }
+            for (number, targets, rolled_back_from) in page {
+                let split: TrafficSplit = row::read("traffic_revisions.targets", &targets)?;
+                if number != self.history.newest() + 1 {
+                    return Err(Error::Database(format!(
+                        "the traffic history of the service {service_uid} has no revision before {number}"
+                    )));
+                }
+                self.history
+                    .push(PastRevision::new(number, &split, rolled_back_from));
+            }
+        }
+    }
+}
+
+/// The kind of a traffic change.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ChangeKind {
+    /// A set; whether it may give a share to a version that was neither verified nor in traffic.
+    Set { allow_unverified: bool },
+    /// A rollback to this revision.
+    Rollback { from: i32 },
+}
 
 /// The author, the condition and the idempotency key of a traffic change.
 struct TrafficChange {
@@ -53,10 +118,14 @@ impl WriteTx {
         &mut self,
         service: &ServiceId,
         split: TrafficSplit,
+        allow_unverified: bool,
         change: TrafficChange,
     ) -> Result<WriteOutcome<Traffic>, Error> {
         match self.begin_change(service, &change).await? {
-            ControlFlow::Continue(row) => self.set_traffic(row, split, 0, change).await,
+            ControlFlow::Continue(row) => {
+                let kind = ChangeKind::Set { allow_unverified };
+                self.set_traffic(row, split, kind, change).await
+            }
             ControlFlow::Break(replayed) => Ok(replayed),
         }
     }
@@ -64,48 +133,77 @@ impl WriteTx {
     async fn rollback_traffic(
         &mut self,
         service: &ServiceId,
-        to: Option<i32>,
+        to: RollbackTo,
+        mut replay: Replay,
         change: TrafficChange,
     ) -> Result<WriteOutcome<Traffic>, Error> {
         let row = match self.begin_change(service, &change).await? {
             ControlFlow::Continue(row) => row,
             ControlFlow::Break(replayed) => return Ok(replayed),
         };
-        let number = to.unwrap_or(row.model.traffic_revision - 1);
-        if to.is_none() && number < 1 {
-            return Err(Error::precondition(
-                "NO_EARLIER_TRAFFIC",
-                name::traffic(service),
-                format!(
-                    "services/{service} has had {} traffic revision(s), so there is none to go back to: set traffic instead",
-                    row.model.traffic_revision
-                ),
-            ));
-        }
-        let copied = traffic_revisions::Entity::find_by_id((row.model.uid.clone(), number))
-            .one(&self.db)
-            .await?
-            .ok_or_else(|| Error::NotFound {
-                kind: KIND,
-                name: name::traffic_revision(service, number),
-            })?;
-        let split = row.traffic_revision(copied)?.split;
-        self.set_traffic(row, split, number, change).await
+        let uid = row.model.uid.clone();
+        let (split, from) = match to {
+            RollbackTo::Revision(number) => (None, number),
+            RollbackTo::Previous => {
+                replay.catch_up(&self.db, &uid).await?;
+                let previous = replay.history.previous();
+                (None, previous.ok_or_else(|| no_earlier_traffic(service))?)
+            }
+            RollbackTo::Version(number) => {
+                let version = self.version(service, number).await?.version;
+                if !version.carried_traffic {
+                    return Err(never_in_traffic(service, number));
+                }
+                replay.catch_up(&self.db, &uid).await?;
+                let from = replay.history.of_version(number);
+                (Some(row.split.all_to(number)), from)
+            }
+        };
+        let split = match split {
+            Some(split) => split,
+            None => {
+                let copied = traffic_revisions::Entity::find_by_id((uid, from))
+                    .one(&self.db)
+                    .await?
+                    .ok_or_else(|| Error::NotFound {
+                        kind: KIND,
+                        name: name::traffic_revision(service, from),
+                    })?;
+                row.traffic_revision(copied)?.split
+            }
+        };
+        self.set_traffic(row, split, ChangeKind::Rollback { from }, change)
+            .await
     }
 
-    /// Sets the split and appends it to the history.
+    /// Sets the split and appends it to the history, unless it is in force already.
     async fn set_traffic(
         &mut self,
         mut row: ServiceRow,
         split: TrafficSplit,
-        rolled_back_from: i32,
+        kind: ChangeKind,
         change: TrafficChange,
     ) -> Result<WriteOutcome<Traffic>, Error> {
+        if split == row.split {
+            let keyed = self.save_unchanged_result(change.key, &row.model.uid);
+            return Ok(if keyed.await? {
+                WriteOutcome::Unpublished(row.traffic())
+            } else {
+                WriteOutcome::Unchanged(row.traffic())
+            });
+        }
         let hosts_before = self.tag_hosts(&row)?;
         row.slots = Slots::next(row.slots.as_ref(), &split);
         row.split = split;
         let versions = self.reachable(&row).await?;
         refuse_missing(&row, &versions)?;
+        let set_without_leave = ChangeKind::Set {
+            allow_unverified: false,
+        };
+        if kind == set_without_leave {
+            refuse_unproven(&versions)?;
+        }
+        self.mark_in_traffic(&row, &versions).await?;
         let hosts = self.tag_hosts(&row)?;
         if hosts != hosts_before {
             self.replace_hosts(&row.model.uid, HostKind::Tag, &hosts)
@@ -120,7 +218,10 @@ impl WriteTx {
             actor: Set(change.note.actor().to_owned()),
             reason: Set(change.note.reason().to_owned()),
             time: Set(self.now.micros()),
-            rolled_back_from: Set(rolled_back_from),
+            rolled_back_from: Set(match kind {
+                ChangeKind::Set { .. } => 0,
+                ChangeKind::Rollback { from } => from,
+            }),
             feed_revision: Set(self.revision()),
         })
         .exec_without_returning(&self.db)
@@ -141,6 +242,83 @@ impl WriteTx {
             .await?;
         self.store_route(&row, versions).await?;
         Ok(WriteOutcome::Changed(row.traffic()))
+    }
+
+    /// Records that the versions with a percent have carried traffic.
+    async fn mark_in_traffic(&self, row: &ServiceRow, versions: &[Version]) -> Result<(), Error> {
+        let new: Vec<i32> = versions
+            .iter()
+            .filter(|version| !version.percent.is_zero() && !version.carried_traffic)
+            .map(|version| version.number.get())
+            .collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        versions::Entity::update_many()
+            .col_expr(versions::Column::CarriedTraffic, Expr::value(true))
+            .filter(versions::Column::ServiceUid.eq(row.model.uid.as_str()))
+            .filter(versions::Column::Number.is_in(new))
+            .exec(&self.db)
+            .await?;
+        Ok(())
+    }
+}
+
+fn no_earlier_traffic(service: &ServiceId) -> Error {
+    Error::precondition(
+        "NO_EARLIER_TRAFFIC",
+        name::traffic(service),
+        format!(
+            "services/{service} has no earlier traffic to go back to: every earlier revision has the percents in force, has none, or was left by a rollback; name a revision or a version, or set traffic"
+        ),
+    )
+}
+
+fn never_in_traffic(service: &ServiceId, number: VersionNumber) -> Error {
+    let subject = name::version(service, number);
+    let description =
+        format!("{subject} has never carried traffic, so no rollback goes to it: set traffic");
+    Error::precondition("NO_EARLIER_TRAFFIC", subject, description)
+}
+
+/// Refuses a share for versions that were neither verified nor in traffic before.
+fn refuse_unproven(versions: &[Version]) -> Result<(), Error> {
+    let unproven: Vec<Precondition> = versions
+        .iter()
+        .filter(|version| !version.percent.is_zero() && !version.is_proven())
+        .map(|version| {
+            let subject = name::version(&version.service, version.number);
+            let state = match &version.verification {
+                None => "has never been verified".to_owned(),
+                Some(run) => match run.state() {
+                    VerificationState::Pending => {
+                        "is being verified (its verification is PENDING)".to_owned()
+                    }
+                    VerificationState::Failed => {
+                        format!(
+                            "does not start (its verification is FAILED: {})",
+                            run.message()
+                        )
+                    }
+                    VerificationState::Unverified | VerificationState::Verified => format!(
+                        "is not verified (its verification is UNVERIFIED: {})",
+                        run.message()
+                    ),
+                },
+            };
+            Precondition {
+                kind: "VERSION_UNVERIFIED",
+                description: format!(
+                    "{subject} {state}: verify it first, or allow unverified versions"
+                ),
+                subject,
+            }
+        })
+        .collect();
+    if unproven.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::FailedPrecondition(unproven))
     }
 }
 
@@ -178,21 +356,22 @@ impl Store {
         Ok(find(db, &self.inner.domain, service).await?.traffic())
     }
 
-    /// Replaces all targets; appends a traffic revision even if nothing differs.
+    /// Replaces all targets; a split that is in force already changes nothing.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::EtagMismatch`], [`Error::FailedPrecondition`]
-    /// (`VERSION_MISSING` for each version), [`Error::HostTaken`] (by a tag),
-    /// [`Error::RequestIdReused`], [`Error::RouteTooLarge`].
+    /// (`VERSION_MISSING` for each version; without `allow_unverified` also `VERSION_UNVERIFIED`),
+    /// [`Error::HostTaken`] (by a tag), [`Error::RequestIdReused`], [`Error::RouteTooLarge`].
     pub async fn update_traffic(
         &self,
         service: &ServiceId,
         split: TrafficSplit,
+        allow_unverified: bool,
         etag: Option<&str>,
         note: ChangeNote,
         options: WriteOptions,
     ) -> Result<Written<Traffic>, Error> {
-        let content = (service, &split, etag, &note);
+        let content = (service, &split, allow_unverified, etag, &note);
         let change = TrafficChange {
             key: IdempotencyKey::new(options.request_id, "UpdateTraffic", &content)?,
             etag: etag.map(str::to_owned),
@@ -201,7 +380,10 @@ impl Store {
         let span = write_span!("update_traffic", %service);
         let service = service.clone();
         self.write(span, options.now, options.validate_only, move |tx| {
-            Box::pin(async move { tx.update_traffic(&service, split, change).await })
+            Box::pin(async move {
+                tx.update_traffic(&service, split, allow_unverified, change)
+                    .await
+            })
         })
         .await
     }
@@ -229,16 +411,16 @@ impl Store {
         Page::cut(found, limit, |model| row.traffic_revision(model))
     }
 
-    /// Appends a copy of the traffic revision `to`, by default the one before the current one.
+    /// Goes back to an earlier split, which becomes a new traffic revision.
     ///
     /// # Errors
-    /// [`Error::NotFound`] (the service or the revision), [`Error::EtagMismatch`],
+    /// [`Error::NotFound`] (the service, the revision or the version), [`Error::EtagMismatch`],
     /// [`Error::FailedPrecondition`] (`NO_EARLIER_TRAFFIC`, or `VERSION_MISSING` for each version),
     /// [`Error::HostTaken`], [`Error::RequestIdReused`], [`Error::RouteTooLarge`].
     pub async fn rollback_traffic(
         &self,
         service: &ServiceId,
-        to: Option<i32>,
+        to: RollbackTo,
         etag: Option<&str>,
         note: ChangeNote,
         options: WriteOptions,
@@ -249,10 +431,15 @@ impl Store {
             etag: etag.map(str::to_owned),
             note,
         };
+        let mut replay = Replay::default();
+        if !matches!(to, RollbackTo::Revision(_)) {
+            let row = find(self.reader(), &self.inner.domain, service).await?;
+            replay.catch_up(self.reader(), &row.model.uid).await?;
+        }
         let span = write_span!("rollback_traffic", %service);
         let service = service.clone();
         self.write(span, options.now, options.validate_only, move |tx| {
-            Box::pin(async move { tx.rollback_traffic(&service, to, change).await })
+            Box::pin(async move { tx.rollback_traffic(&service, to, replay, change).await })
         })
         .await
     }

@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use super::Error;
 use crate::domain::{
-    Domain, HostName, Labels, RequestId, Route, ServiceId, Settings, Timestamp, Uid,
+    Domain, HostName, ImageDigest, Labels, RequestId, ResolvedImage, Route, ServiceId, Settings,
+    Timestamp, Uid,
 };
 
 /// Encodes a route for the feed. Equal routes must give equal bytes, because the digest is over
@@ -31,8 +32,7 @@ pub struct WriteOptions {
     pub now: Timestamp,
     /// Run the write, then roll it back (AIP-163).
     pub validate_only: bool,
-    /// Idempotency key (AIP-155); `None` if the caller gave none. Only creates and traffic changes
-    /// use it.
+    /// Idempotency key (AIP-155); `None` if the caller gave none.
     pub request_id: Option<RequestId>,
 }
 
@@ -46,6 +46,15 @@ impl WriteOptions {
             request_id: None,
         }
     }
+}
+
+/// What a node found under the image reference of a version to create.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolution {
+    /// The image.
+    pub image: ResolvedImage,
+    /// Its digest; `None` if it was never in a registry.
+    pub digest: Option<ImageDigest>,
 }
 
 /// The result of a write.
@@ -160,7 +169,7 @@ pub enum Since {
 
 impl<T> Page<T> {
     /// Builds a page from rows queried with a limit of `limit + 1`.
-    pub(super) fn cut<R>(
+    pub(crate) fn cut<R>(
         mut rows: Vec<R>,
         limit: u32,
         read: impl FnMut(R) -> Result<T, Error>,

@@ -1,15 +1,14 @@
 //! Storage of verifications; [`domain::verification`](crate::domain::verification) decides.
 
-use std::collections::BTreeSet;
-
 use sea_orm::ActiveValue::Set;
 
 use crate::domain::{
-    NodeName, ServiceId, Timestamp, Uid, Verification, VerificationEvent, Version, VersionNumber,
-    name,
+    ServiceId, Timestamp, Uid, Verification, VerificationEvent, VerifyNodes, Version,
+    VersionNumber, name,
 };
 
 use super::entity::versions;
+use super::idempotency::IdempotencyKey;
 use super::row;
 use super::types::{WriteOptions, Written};
 use super::versions::find_pending;
@@ -19,8 +18,9 @@ use super::{Error, Store};
 /// A verification run to begin.
 struct NewVerification {
     id: String,
-    nodes: BTreeSet<NodeName>,
+    asked: VerifyNodes,
     deadline: Timestamp,
+    key: Option<IdempotencyKey>,
 }
 
 impl WriteTx {
@@ -30,15 +30,18 @@ impl WriteTx {
         number: VersionNumber,
         new: NewVerification,
     ) -> Result<WriteOutcome<Version>, Error> {
+        if let Some(replayed) = self.replayed_version(service, new.key.as_ref()).await? {
+            return Ok(replayed);
+        }
         let found = self.version(service, number).await?;
-        if new.nodes.is_empty() {
+        if new.asked.nodes.is_empty() {
             return Err(Error::precondition(
                 "NO_NODES",
                 name::version(service, number),
                 "no node is connected to verify the version: start a data plane, or set traffic without verification",
             ));
         }
-        let verification = Verification::begin(new.id, new.nodes, self.now, new.deadline);
+        let verification = Verification::begin(new.id, new.asked, self.now, new.deadline);
         let mut change = versions::ActiveModel {
             uid: Set(found.model.uid.clone()),
             etag: Set(found.model.etag + 1),
@@ -47,8 +50,21 @@ impl WriteTx {
         row::verification_columns(&mut change, &verification)?;
         let version = self.save_version(&found.service, change).await?;
         let row = self.touch_service(&found.service).await?;
+        self.save_first_result(new.key, &row.model.uid, number.get())
+            .await?;
         self.refresh_route(&row).await?;
         Ok(WriteOutcome::Changed(version))
+    }
+
+    async fn cancel_verification(
+        &mut self,
+        service: &ServiceId,
+        number: VersionNumber,
+        id: Option<String>,
+    ) -> Result<WriteOutcome<Version>, Error> {
+        let uid = self.version(service, number).await?.version.uid;
+        self.apply_verification(&uid, VerificationEvent::Cancelled { id })
+            .await
     }
 
     async fn apply_verification(
@@ -84,25 +100,31 @@ impl WriteTx {
 }
 
 impl Store {
-    /// Begins a verification of a version on `nodes`; replaces an earlier run.
+    /// Begins a verification of a version; replaces an earlier run.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::FailedPrecondition`] (`NO_NODES`), [`Error::RouteTooLarge`].
+    /// [`Error::NotFound`], [`Error::FailedPrecondition`] (`NO_NODES`),
+    /// [`Error::RequestIdReused`], [`Error::RouteTooLarge`].
     pub async fn begin_verification(
         &self,
         service: &ServiceId,
         number: VersionNumber,
         id: String,
-        nodes: BTreeSet<NodeName>,
+        asked: VerifyNodes,
         deadline: Timestamp,
         options: WriteOptions,
     ) -> Result<Written<Version>, Error> {
+        // The connected nodes and the time may differ in a repeated request.
+        let timeout = options.now.until(deadline);
+        let content = (service, number, asked.require, &asked.skipped, timeout);
+        let key = IdempotencyKey::new(options.request_id, "VerifyVersion", &content)?;
         let span = write_span!("begin_verification", %service, version = %number);
         let service = service.clone();
         let new = NewVerification {
             id,
-            nodes,
+            asked,
             deadline,
+            key,
         };
         self.write(span, options.now, options.validate_only, move |tx| {
             Box::pin(async move { tx.begin_verification(&service, number, new).await })
@@ -125,6 +147,25 @@ impl Store {
         let uid = version_uid.clone();
         self.write(span, now, false, move |tx| {
             Box::pin(async move { tx.apply_verification(&uid, event).await })
+        })
+        .await
+    }
+
+    /// Ends the pending verification `id` of a version, or whichever is pending, as UNVERIFIED.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn cancel_verification(
+        &self,
+        service: &ServiceId,
+        number: VersionNumber,
+        id: Option<String>,
+        now: Timestamp,
+    ) -> Result<Written<Version>, Error> {
+        let span = write_span!("cancel_verification", %service, version = %number);
+        let service = service.clone();
+        self.write(span, now, false, move |tx| {
+            Box::pin(async move { tx.cancel_verification(&service, number, id).await })
         })
         .await
     }

@@ -1,4 +1,5 @@
-//! Queries and writes of versions. Only the digest and the verification of a version change.
+//! Queries and writes of versions. Only the image that a version is resolved to, its verification
+//! and whether it has carried traffic change.
 
 use sea_orm::ActiveValue::Set;
 use sea_orm::sea_query::Expr;
@@ -16,7 +17,7 @@ use super::entity::{services, versions};
 use super::idempotency::IdempotencyKey;
 use super::row::{self, ServiceRow};
 use super::services::{check_etag, find, not_found as service_not_found};
-use super::types::{Page, WriteOptions, Written};
+use super::types::{Page, Resolution, WriteOptions, Written};
 use super::write::{WriteOutcome, WriteTx, write_span};
 use super::{Error, Store, connection};
 
@@ -122,27 +123,44 @@ impl WriteTx {
         .await
     }
 
+    /// The version that the first request with this key wrote, if this one is a repeat.
+    pub(super) async fn replayed_version(
+        &self,
+        service: &ServiceId,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Option<WriteOutcome<Version>>, Error> {
+        let Some(first) = self.first_result(key).await? else {
+            return Ok(None);
+        };
+        let row = self.service_by_uid(&first.service_uid, service).await?;
+        let number = VersionNumber::new(first.number)
+            .map_err(|reason| Error::Database(format!("request_ids.number: {reason}")))?;
+        let version = versions::Entity::find()
+            .filter(versions::Column::ServiceUid.eq(first.service_uid.as_str()))
+            .filter(versions::Column::Number.eq(first.number))
+            .one(&self.db)
+            .await?
+            .ok_or_else(|| not_found(service, number))?;
+        Ok(Some(WriteOutcome::Replayed(
+            row.version(version)?,
+            first.revision,
+        )))
+    }
+
     async fn create_version(
         &mut self,
         service: &ServiceId,
         spec: VersionSpec,
+        resolution: Option<Resolution>,
         key: Option<IdempotencyKey>,
     ) -> Result<WriteOutcome<Version>, Error> {
-        if let Some(first) = self.first_result(key.as_ref()).await? {
-            let row = self.service_by_uid(&first.service_uid, service).await?;
-            let number = VersionNumber::new(first.number)
-                .map_err(|reason| Error::Database(format!("request_ids.number: {reason}")))?;
-            let version = versions::Entity::find()
-                .filter(versions::Column::ServiceUid.eq(first.service_uid.as_str()))
-                .filter(versions::Column::Number.eq(first.number))
-                .one(&self.db)
-                .await?
-                .ok_or_else(|| not_found(service, number))?;
-            return Ok(WriteOutcome::Replayed(
-                row.version(version)?,
-                first.revision,
-            ));
+        if let Some(replayed) = self.replayed_version(service, key.as_ref()).await? {
+            return Ok(replayed);
         }
+        let (image, digest) = match resolution {
+            Some(Resolution { image, digest }) => (Some(image), digest),
+            None => (None, None),
+        };
         // One statement finds the service and takes the number.
         let taken = services::Entity::update_many()
             .col_expr(
@@ -161,11 +179,14 @@ impl WriteTx {
             service_uid: row.model.uid.clone(),
             number: row.model.next_version - 1,
             spec: row::write(&spec)?,
-            image_digest: None,
+            image_digest: digest.map(|digest| digest.to_string()),
             etag: 1,
             create_time: self.now.micros(),
             verification: None,
             verify_deadline: None,
+            carried_traffic: false,
+            resolved_image: image.as_ref().map(row::write).transpose()?,
+            image_generation: 0,
         };
         self.db
             .defer(versions::Entity::insert(model.clone().into_active_model()))
@@ -182,7 +203,11 @@ impl WriteTx {
         service: &ServiceId,
         number: VersionNumber,
         etag: Option<&str>,
+        key: Option<IdempotencyKey>,
     ) -> Result<WriteOutcome<()>, Error> {
+        if let Some(first) = self.first_result(key.as_ref()).await? {
+            return Ok(WriteOutcome::Replayed((), first.revision));
+        }
         let found = self.version(service, number).await?;
         let full_name = name::version(service, number);
         check_etag(full_name.clone(), etag, &found.version.etag)?;
@@ -207,6 +232,8 @@ impl WriteTx {
             .exec(&self.db)
             .await?;
         let row = self.touch_service(&found.service).await?;
+        self.save_first_result(key, &row.model.uid, number.get())
+            .await?;
         self.refresh_route(&row).await?;
         Ok(WriteOutcome::Changed(()))
     }
@@ -215,9 +242,14 @@ impl WriteTx {
         &mut self,
         uid: &Uid,
         digest: ImageDigest,
+        generation: u32,
     ) -> Result<WriteOutcome<Version>, Error> {
         let found = self.version_by_uid(uid).await?;
-        if found.version.image_digest.is_some() {
+        let version = &found.version;
+        if !version.needs_digest()
+            || version.image_generation != generation
+            || !version.is_reachable()
+        {
             return Ok(WriteOutcome::Unchanged(found.version));
         }
         let change = versions::ActiveModel {
@@ -231,10 +263,39 @@ impl WriteTx {
         self.refresh_route(&row).await?;
         Ok(WriteOutcome::Changed(version))
     }
+
+    async fn reset_version_image(
+        &mut self,
+        service: &ServiceId,
+        number: VersionNumber,
+        etag: Option<&str>,
+        key: Option<IdempotencyKey>,
+    ) -> Result<WriteOutcome<Version>, Error> {
+        if let Some(replayed) = self.replayed_version(service, key.as_ref()).await? {
+            return Ok(replayed);
+        }
+        let found = self.version(service, number).await?;
+        check_etag(name::version(service, number), etag, &found.version.etag)?;
+        let change = versions::ActiveModel {
+            uid: Set(found.model.uid.clone()),
+            image_digest: Set(None),
+            resolved_image: Set(None),
+            image_generation: Set(found.model.image_generation.saturating_add(1)),
+            etag: Set(found.model.etag + 1),
+            ..Default::default()
+        };
+        let version = self.save_version(&found.service, change).await?;
+        self.save_first_result(key, &found.service.model.uid, number.get())
+            .await?;
+        let row = self.touch_service(&found.service).await?;
+        self.refresh_route(&row).await?;
+        Ok(WriteOutcome::Changed(version))
+    }
 }
 
 impl Store {
-    /// Creates the next version of a service; no traffic reaches it yet.
+    /// Creates the next version of a service; no traffic reaches it yet. `resolution` is the image
+    /// that a node found under its reference, if one was asked.
     ///
     /// # Errors
     /// [`Error::NotFound`] (the service), [`Error::RequestIdReused`].
@@ -242,13 +303,14 @@ impl Store {
         &self,
         service: &ServiceId,
         spec: VersionSpec,
+        resolution: Option<Resolution>,
         options: WriteOptions,
     ) -> Result<Written<Version>, Error> {
         let key = IdempotencyKey::new(options.request_id, "CreateVersion", &(service, &spec))?;
         let span = write_span!("create_version", %service);
         let service = service.clone();
         self.write(span, options.now, options.validate_only, move |tx| {
-            Box::pin(async move { tx.create_version(&service, spec, key).await })
+            Box::pin(async move { tx.create_version(&service, spec, resolution, key).await })
         })
         .await
     }
@@ -303,15 +365,22 @@ impl Store {
         etag: Option<&str>,
         options: WriteOptions,
     ) -> Result<Written<()>, Error> {
+        let content = (service, number, etag);
+        let key = IdempotencyKey::new(options.request_id, "DeleteVersion", &content)?;
         let span = write_span!("delete_version", %service, version = %number);
         let (service, etag) = (service.clone(), etag.map(str::to_owned));
         self.write(span, options.now, options.validate_only, move |tx| {
-            Box::pin(async move { tx.delete_version(&service, number, etag.as_deref()).await })
+            Box::pin(async move {
+                tx.delete_version(&service, number, etag.as_deref(), key)
+                    .await
+            })
         })
         .await
     }
 
-    /// Stores the resolved digest of an image; a stored digest never changes.
+    /// Stores the digest of an image that a node pulled or started, reported for this number of
+    /// resets. A version that is resolved keeps its image. Without effect for a version that the
+    /// feed does not carry: no node was asked to run it.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::RouteTooLarge`].
@@ -319,12 +388,38 @@ impl Store {
         &self,
         version_uid: &Uid,
         digest: ImageDigest,
+        generation: u32,
         now: Timestamp,
     ) -> Result<Written<Version>, Error> {
         let span = write_span!("set_image_digest", %version_uid, %digest);
         let uid = version_uid.clone();
         self.write(span, now, false, move |tx| {
-            Box::pin(async move { tx.set_image_digest(&uid, digest).await })
+            Box::pin(async move { tx.set_image_digest(&uid, digest, generation).await })
+        })
+        .await
+    }
+
+    /// Clears what the image of a version was resolved to; nodes then drop what they have pinned.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::EtagMismatch`], [`Error::RequestIdReused`],
+    /// [`Error::RouteTooLarge`].
+    pub async fn reset_version_image(
+        &self,
+        service: &ServiceId,
+        number: VersionNumber,
+        etag: Option<&str>,
+        options: WriteOptions,
+    ) -> Result<Written<Version>, Error> {
+        let content = (service, number, etag);
+        let key = IdempotencyKey::new(options.request_id, "ResetVersionImage", &content)?;
+        let span = write_span!("reset_version_image", %service, version = %number);
+        let (service, etag) = (service.clone(), etag.map(str::to_owned));
+        self.write(span, options.now, options.validate_only, move |tx| {
+            Box::pin(async move {
+                tx.reset_version_image(&service, number, etag.as_deref(), key)
+                    .await
+            })
         })
         .await
     }

@@ -166,6 +166,10 @@ where
 fn copy_error(error: &Error) -> Error {
     match error {
         Error::Unavailable(text) => Error::Unavailable(text.clone()),
+        Error::FileGone { path, event } => Error::FileGone {
+            path: path.clone(),
+            event,
+        },
         other => Error::Database(other.to_string()),
     }
 }
@@ -187,6 +191,7 @@ impl QueueState {
 
 impl Batch {
     async fn begin(inner: &Inner) -> Result<Self, Error> {
+        inner.connections.check_file()?;
         let mut attempts = 1;
         loop {
             match Self::try_begin(inner).await {
@@ -286,7 +291,10 @@ impl Batch {
         };
         let committed = committed
             .await
-            .map_err(|error| Arc::new(Error::from(error)));
+            .map_err(Error::from)
+            // Committed to a file that was deleted meanwhile is not on disk for long.
+            .and_then(|()| inner.connections.check_file())
+            .map_err(Arc::new);
         if committed.is_ok() && self.new_revision {
             inner.advance(revision);
         }

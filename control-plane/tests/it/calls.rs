@@ -41,6 +41,8 @@ calls! {
         get_version(GetVersionRequest) -> pb::Version;
         list_versions(ListVersionsRequest) -> pb::ListVersionsResponse;
         verify_version(VerifyVersionRequest) -> pb::Version;
+        cancel_verification(CancelVerificationRequest) -> pb::Version;
+        reset_version_image(ResetVersionImageRequest) -> pb::Version;
         delete_version(DeleteVersionRequest) -> ();
     }
     TrafficServiceClient {

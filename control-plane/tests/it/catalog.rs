@@ -2,7 +2,9 @@
 
 mod pages;
 
-use crate::harness::{Harness, assert_refused, new_service, new_version, set_traffic, target};
+use crate::harness::{
+    Harness, assert_refused, fields, new_service, new_version, set_traffic, target,
+};
 use cless_proto::v1 as pb;
 use std::collections::BTreeMap;
 use tonic::Code;
@@ -215,12 +217,20 @@ async fn a_host_belongs_to_one_service() {
     harness.version("hello", "hello:1").await;
     let tagged = set_traffic("hello", vec![target(1, 0, "beta")]);
     harness.ok(tagged).await;
-    for host in ["hello.localhost", "beta--hello.localhost"] {
+    for host in [
+        "hello.localhost",
+        "beta--hello.localhost",
+        "victim.localhost",
+        "localhost",
+        "Victim.localhost",
+        "victim.localhost.",
+    ] {
         let service = pb::Service {
             hosts: vec![host.into()],
             ..Default::default()
         };
         let taken = harness.call(new_service("other", service)).await;
-        assert_refused(taken, Code::AlreadyExists, "HOST_TAKEN");
+        let status = assert_refused(taken, Code::InvalidArgument, "INVALID_FIELD");
+        assert_eq!(fields(&status), ["service.hosts[0]"], "{host}");
     }
 }

@@ -18,6 +18,7 @@ fn resolved(node: &str, version: &pb::Version, digest: String) -> pb::ReportNode
             number: version.number,
             version_uid: version.uid.clone(),
             image_digest: digest,
+            last_cold_start: Some(pb::ColdStart::default()),
             ..Default::default()
         }],
         ..report(node)

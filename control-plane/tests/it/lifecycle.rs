@@ -1,8 +1,10 @@
 //! Start, health, reflection, shutdown.
 
-use crate::harness::{Harness, next, options};
+use crate::harness::{Harness, assert_refused, eventually, new_service, next, options};
 use cless_control_plane::{Error, Options, start};
+use cless_proto::v1 as pb;
 use std::time::Instant;
+use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -154,4 +156,36 @@ async fn a_start_with_a_thousand_services_is_quick() {
     use std::io::Write as _;
     writeln!(std::io::stderr(), "start with 1 000 services: {took:?}").expect("stderr");
     assert!(took.as_secs() < 10, "{took:?}");
+}
+
+/// What is written to a deleted file is lost at the next start, so nothing is.
+#[tokio::test]
+async fn a_deleted_or_replaced_database_file_is_noticed() {
+    if crate::database::on_postgres() {
+        return;
+    }
+    let harness = Harness::start().await;
+    harness.service("before").await;
+    let serving = async || {
+        let mut health = HealthClient::new(harness.channel.clone());
+        let answer = health.check(HealthCheckRequest::default()).await;
+        answer.expect("it answers").into_inner().status() == ServingStatus::Serving
+    };
+    let aside = harness.folder().join("aside");
+    for (part, replaced) in [("", false), ("", true), ("-wal", false)] {
+        let file = harness.folder().join(format!("cless.db{part}"));
+        std::fs::rename(&file, &aside).expect("moved away");
+        if replaced {
+            std::fs::copy(&aside, &file).expect("copied");
+        }
+        let refused = harness
+            .call(new_service("lost", pb::Service::default()))
+            .await;
+        let status = assert_refused(refused, Code::FailedPrecondition, "DATABASE_FILE_GONE");
+        assert!(status.message().contains("cless.db"), "{status:?}");
+        eventually("it is not serving", || async { !serving().await }).await;
+        std::fs::rename(&aside, &file).expect("put back");
+        eventually("it serves again", &serving).await;
+    }
+    harness.service("after").await;
 }

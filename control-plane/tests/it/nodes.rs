@@ -84,7 +84,11 @@ async fn a_node_is_listed_from_connect_to_disconnect() {
 #[tokio::test]
 async fn nodes_are_listed_in_pages() {
     let harness = Harness::start().await;
+    let mut clients = Vec::new();
     for name in ["c", "a", "b"] {
+        let mut client = FeedClient::connect(&harness, name, None).await;
+        client.change().await;
+        clients.push(client);
         harness.ok(report(name, Vec::new())).await;
     }
     let first = pb::ListNodesRequest {
@@ -136,10 +140,79 @@ async fn a_connected_nodes_name_is_taken_and_its_new_stream_replaces_the_old() {
         ..report("n1", Vec::new())
     };
     let stolen = harness.call(stolen).await;
-    assert_refused(stolen, Code::AlreadyExists, "NODE_NAME_TAKEN");
+    assert_refused(stolen, Code::FailedPrecondition, "NODE_NOT_CONNECTED");
 
     let mut second = FeedClient::connect(&harness, "n1", None).await;
     second.change().await;
     assert_refused(first.receive().await, Code::Aborted, "STREAM_REPLACED");
     assert_eq!(harness.propagation(0).await.nodes_total, 1);
+}
+
+#[tokio::test]
+async fn a_report_counts_only_from_the_holder_of_the_stream() {
+    let harness = Harness::start().await;
+    let refused = async |report: pb::ReportNodeStatusRequest| {
+        let answer = harness.call(report).await;
+        assert_refused(answer, Code::FailedPrecondition, "NODE_NOT_CONNECTED");
+    };
+    refused(report("n1", Vec::new())).await;
+    let mut client = FeedClient::connect(&harness, "n1", None).await;
+    client.change().await;
+    harness.ok(report("n1", Vec::new())).await;
+    let mut other_boot = report("n1", Vec::new());
+    other_boot.boot_id = "boot-2".into();
+    refused(other_boot).await;
+    let mut other_id = report("n1", Vec::new());
+    other_id.node.as_mut().expect("given").id = "another".into();
+    refused(other_id).await;
+    // An instance of another node, and one that is told twice.
+    let mut foreign = report("n1", Vec::new());
+    foreign.instances[0].name = "nodes/n2/instances/i1".into();
+    let status = harness.call(foreign).await.expect_err("not its own");
+    assert_eq!(harness::fields(&status), ["instances[0].name"]);
+    let mut twice = report("n1", Vec::new());
+    twice.instances.push(twice.instances[0].clone());
+    let status = harness.call(twice).await.expect_err("twice");
+    assert_eq!(harness::fields(&status), ["instances[1].name"]);
+
+    drop(client);
+    eventually("it is disconnected", || async {
+        harness.node("n1").await.state() == pb::node::State::Stale
+    })
+    .await;
+    refused(report("n1", Vec::new())).await;
+}
+
+/// A database restored without a new epoch: nodes are ahead of it, and everyone is told.
+#[tokio::test]
+async fn a_node_ahead_of_a_restored_database_is_told_everywhere() {
+    if crate::database::on_postgres() {
+        return;
+    }
+    let mut harness = Harness::start().await;
+    harness.service("old").await;
+    harness.stop().await;
+    let file = harness.folder().join("cless.db");
+    let kept = std::fs::read(&file).expect("stopped, so it is complete");
+    let mut harness = harness.restart().await;
+    let made = harness.service("lost").await;
+    let mut client = FeedClient::connect(&harness, "n1", None).await;
+    client.reach(made.revision).await;
+    harness.stop().await;
+    std::fs::write(harness.folder().join("cless.db"), kept).expect("restored");
+    let harness = harness.restart().await;
+
+    let mut ahead = FeedClient::connect(&harness, "n1", Some(&client)).await;
+    let status = assert_refused(
+        ahead.receive().await,
+        Code::FailedPrecondition,
+        "RESTORED_WITHOUT_NEW_EPOCH",
+    );
+    let remedy = "cless-control-plane new-epoch";
+    assert!(status.message().contains(remedy), "{status:?}");
+    let shown = harness.node("n1").await;
+    assert!(shown.warnings[0].contains(remedy), "{shown:?}");
+    let waited = harness.propagation(0).await;
+    assert_eq!((waited.nodes_total, waited.nodes_applied), (1, 0));
+    assert!(waited.warnings[0].contains(remedy), "{waited:?}");
 }

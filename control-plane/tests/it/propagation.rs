@@ -134,6 +134,7 @@ async fn reports_are_accepted_while_the_database_is_locked() {
             number: 1,
             version_uid: version.uid.clone(),
             image_digest: format!("sha256:{}", "a".repeat(64)),
+            last_cold_start: Some(pb::ColdStart::default()),
             ..Default::default()
         }],
         ..report("n1")

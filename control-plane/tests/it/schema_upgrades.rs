@@ -88,6 +88,9 @@ async fn assert_history(harness: &Harness) {
             (1, "hello:1")
         ]
     );
+    // Nothing kept an unverified version from traffic then, so all may get a share.
+    let carried = versions.iter().all(|version| version.carried_traffic);
+    assert!(carried, "versions of an existing database are exempt");
     let spec = versions[2].spec.as_ref().expect("a spec");
     assert_eq!((spec.port, &*spec.env["GREETING"]), (8080, "one"));
     let request = pb::ListTrafficRevisionsRequest {

@@ -126,3 +126,72 @@ async fn missing_versions_and_revisions_are_rejected() {
     };
     assert!(harness.call(unknown).await.is_err());
 }
+
+#[tokio::test]
+async fn an_unverified_version_gets_no_share_without_leave() {
+    let harness = with_two_versions().await;
+    let strict = |targets| pb::UpdateTrafficRequest {
+        allow_unverified: false,
+        ..set(targets)
+    };
+    let split = || vec![target(1, 50, ""), target(2, 50, "")];
+    let refused = harness.call(strict(split())).await;
+    let refused = assert_refused(refused, Code::FailedPrecondition, "VERSION_UNVERIFIED");
+    let details = tonic_types::StatusExt::get_details_precondition_failure(&refused);
+    let subjects: Vec<_> = details.expect("details").violations;
+    let subjects: Vec<_> = subjects.into_iter().map(|one| one.subject).collect();
+    assert_eq!(
+        subjects,
+        ["services/hello/versions/1", "services/hello/versions/2"]
+    );
+    harness.ok(strict(vec![target(2, 0, "look")])).await;
+    assert!(
+        harness
+            .versions("hello")
+            .await
+            .iter()
+            .all(|v| !v.carried_traffic)
+    );
+    harness.ok(set(split())).await;
+    assert!(
+        harness
+            .versions("hello")
+            .await
+            .iter()
+            .all(|v| v.carried_traffic)
+    );
+    let again = harness.ok(strict(vec![target(2, 100, "")])).await;
+    assert_eq!(again.revision, 3);
+    let same = harness.ok(strict(vec![target(2, 100, "")])).await;
+    assert_eq!(same, again, "nothing is appended");
+}
+
+#[tokio::test]
+async fn a_rollback_names_a_revision_or_a_version() {
+    let harness = with_two_versions().await;
+    harness.split("hello", &[(1, 100)]).await;
+    harness.split("hello", &[(2, 100)]).await;
+    harness.ok(set(vec![target(2, 100, "bad")])).await;
+    let back = |revision, version| pb::RollbackTrafficRequest {
+        name: NAME.into(),
+        revision,
+        version,
+        ..Default::default()
+    };
+    let press = harness.ok(back(0, 0)).await;
+    assert_eq!(press.targets, [target(1, 100, "")], "the tag was no step");
+    let none = harness.call(back(0, 0)).await;
+    assert_refused(none, Code::FailedPrecondition, "NO_EARLIER_TRAFFIC");
+    let second = harness.ok(back(0, 2)).await;
+    assert_eq!(second.targets, [target(2, 100, "")]);
+    for (revision, version, field) in [(1, 1, "version"), (-1, 0, "revision"), (0, -1, "version")] {
+        let refused = harness.call(back(revision, version)).await;
+        let refused = assert_refused(refused, Code::InvalidArgument, "INVALID_FIELD");
+        assert_eq!(crate::harness::fields(&refused), [field]);
+    }
+    let missing = harness.call(back(0, 9)).await;
+    assert_eq!(missing.expect_err("missing").code(), Code::NotFound);
+    harness.version("hello", "hello:3").await;
+    let never = harness.call(back(0, 3)).await;
+    assert_refused(never, Code::FailedPrecondition, "NO_EARLIER_TRAFFIC");
+}

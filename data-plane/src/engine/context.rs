@@ -10,7 +10,7 @@ use super::availability::Availability;
 use super::oci_runtime::OciRuntime;
 use super::policy::NodePolicy;
 use super::start_limiter::StartLimiter;
-use crate::image::Puller;
+use crate::image::{Pins, Puller};
 use crate::isolation::{self, Isolation};
 use crate::runtime::{Error, Runtime, label};
 
@@ -27,6 +27,9 @@ pub(crate) struct EngineContext {
     pub(crate) oci_runtime: OciRuntime,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) puller: Puller,
+    pub(crate) pins: Arc<Pins>,
+    /// The engine's name and version, or its error. The name is empty until it answers.
+    pub(crate) answer: Mutex<Result<String, String>>,
     pub(crate) control_plane: watch::Sender<bool>,
     pub(crate) isolation: Isolation,
     pub(crate) policy: NodePolicy,

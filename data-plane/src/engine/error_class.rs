@@ -76,7 +76,8 @@ pub(crate) fn cause(error: &Error, engine_available: bool) -> Cause {
         | Error::NoSpace(_)
         | Error::NotFound(_)
         | Error::NameTaken(_)
-        // An unreadable file of the node.
+        // An unreadable file of the node, or a registry that it does not reach.
+        | Error::RegistryUnavailable { .. }
         | Error::Credentials { .. } => Cause::Node,
         Error::ImageMissing { .. }
         | Error::Pull { .. }
@@ -148,7 +149,10 @@ mod tests {
         fn no_version_is_blamed_for_an_engine_that_does_not_answer(
             available in any::<bool>(), message in ".{0,20}"
         ) {
-            for error in [Error::NotSent(message.clone()), Error::NoResponse(message.clone()), Error::NoSpace(message)] {
+            let registry = Error::RegistryUnavailable { image: "app:1".into(), message: message.clone() };
+            for error in [
+                Error::NotSent(message.clone()), Error::NoResponse(message.clone()), Error::NoSpace(message), registry,
+            ] {
                 prop_assert_ne!(cause(&error, available), Cause::Version);
             }
         }

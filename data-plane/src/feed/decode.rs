@@ -174,6 +174,16 @@ fn decode_version(
         .ok()
         .filter(|&number| number > 0)
         .ok_or_else(|| Error::new("number", "is not positive"))?;
+    let is_image_id = |id: &str| {
+        id.strip_prefix("sha256:")
+            .is_some_and(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    };
+    if !version.image_id.is_empty() && !is_image_id(&version.image_id) {
+        return Err(Error::new(
+            "image_id",
+            "is not an image id, as in sha256:ab12",
+        ));
+    }
     if version.uid.is_empty() {
         return Err(Error::new("uid", "is empty"));
     }
@@ -194,6 +204,8 @@ fn decode_version(
         host: host.clone(),
         spec: spec::decode(spec).map_err(|error| error.within("spec"))?,
         image_digest: Some(version.image_digest).filter(|digest| !digest.is_empty()),
+        image_id: Some(version.image_id).filter(|id| !id.is_empty()),
+        image_generation: version.image_generation,
         verify,
     })
 }

@@ -10,12 +10,14 @@
 //! Invariants: a table is replaced only by a complete, verified table. A control plane failure
 //! never removes it: it keeps serving and survives a restart on disk.
 //!
-//! [`staging`] and [`session`] are pure decision logic; [`client`], [`report`] and [`cache`]
-//! perform the I/O. Protobuf types stop at [`decode`], [`wire`], [`report`] and [`retained`].
+//! [`staging`] and [`session`] are pure decision logic; [`client`], [`control`], [`report`] and
+//! [`cache`] perform the I/O. Protobuf types stop at [`control`], [`decode`], [`wire`], [`report`]
+//! and [`retained`].
 
 mod backoff;
 mod cache;
 mod client;
+mod control;
 mod decode;
 mod epochs;
 #[cfg(test)]
@@ -34,7 +36,7 @@ mod wire;
 pub use identity::Error as IdentityError;
 pub use options::{FeedOptions, Timing};
 pub use report::ReportSource;
-pub use retained::Error as RetainedError;
+pub use retained::{Error as RetainedError, RetainedImage};
 
 use crate::route::Table;
 use arc_swap::{ArcSwap, Guard};
@@ -243,15 +245,39 @@ pub async fn start_in(
     let (sender, connection) = watch::channel(None);
     let reports = report::run(
         shared.clone(),
-        source,
+        source.clone(),
         connection.clone(),
         SmallRng::from_rng(&mut rng),
         cancel.clone(),
     );
     let span = tracing::error_span!("report", node = shared.node.name);
-    tasks.spawn(reports.instrument(span));
+    // The stream stays open for the last report: a report counts only while it is.
+    let reported = CancellationToken::new();
+    let last_report = reported.clone().drop_guard();
+    tasks.spawn(
+        async move {
+            let _last_report = last_report;
+            reports.await;
+        }
+        .instrument(span),
+    );
+    for endpoint in &endpoints {
+        let control = control::Control {
+            shared: shared.clone(),
+            source: source.clone(),
+            endpoint: endpoint.clone(),
+            connect: connect.clone(),
+            rng: SmallRng::from_rng(&mut rng),
+        };
+        let span = tracing::error_span!(
+            "control",
+            node = shared.node.name,
+            control_plane = %endpoint.uri(),
+        );
+        tasks.spawn(control.run(cancel.clone()).instrument(span));
+    }
     let client = client::Client::new(shared.clone(), endpoints, connect, sender, rng);
-    tasks.spawn(client.run(cancel.clone()));
+    tasks.spawn(client.run(reported));
     tasks.spawn(CacheWriter::new(cache_dir, identity.clone(), shared.clone()).run(cancel.clone()));
     tasks.close();
     Ok(Feed {

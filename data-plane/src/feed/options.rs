@@ -47,6 +47,8 @@ pub struct Timing {
     pub report_coalesce: Duration,
     /// Timeout of a report.
     pub report_timeout: Duration,
+    /// Delay before a control plane that does not know control streams is tried again.
+    pub control_retry: Duration,
 }
 
 impl Default for Timing {
@@ -60,6 +62,7 @@ impl Default for Timing {
             report_interval: Duration::from_secs(10),
             report_coalesce: Duration::from_millis(100),
             report_timeout: Duration::from_secs(5),
+            control_retry: Duration::from_secs(60),
         }
     }
 }

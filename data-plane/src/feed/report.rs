@@ -1,18 +1,19 @@
 //! Reports what the node runs: at once after a change (coalesced), and every 10 s.
 //!
 //! A report holds the complete state, so the next one replaces a lost one. Reports use the
-//! connection of the feed's stream: a connected node is one that reports.
+//! connection of the feed's stream, and count only while that is open. Between the end of a stream
+//! and the Hello of the next one they are refused (NODE_NOT_CONNECTED) and repeated with back-off.
 
-mod encode;
+pub(super) mod encode;
 
 use super::backoff::Backoff;
 use super::{FeedState, wire};
-use crate::report::NodeReport;
+use crate::report::{FailureReason, NodeReport, Resolution, StartFailure};
 use cless_proto::v1 as pb;
 use pb::route_feed_service_client::RouteFeedServiceClient;
 use rand::rngs::SmallRng;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -21,12 +22,20 @@ use tonic::transport::Channel;
 /// Timeout of the final, best-effort report at shutdown.
 const FINAL_REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Source of the reports.
+/// Source of the reports, and of answers to questions of the control plane.
+#[async_trait::async_trait]
 pub trait ReportSource: Send + Sync + 'static {
     /// The current state of the node.
     fn report(&self) -> NodeReport;
     /// A receiver that changes when a report is due at once.
     fn changed(&self) -> watch::Receiver<u64>;
+    /// The image that a reference names now; `local_only`: on this node. By default, none can be
+    /// resolved.
+    async fn resolve_image(&self, _image: &str, _local_only: bool) -> Resolution {
+        let message = "this node resolves no images".to_owned();
+        let (reason, now) = (FailureReason::Engine, SystemTime::now());
+        Err(Box::new(StartFailure::new(reason, message, now)))
+    }
 }
 
 pub(super) async fn run(
@@ -40,7 +49,7 @@ pub(super) async fn run(
     let mut backoff = Backoff::new(timing.backoff_floor, timing.backoff_ceiling);
     let mut changed = source.changed();
     let mut last = None;
-    let mut failing = false;
+    let (mut failing, mut refused) = (false, false);
     loop {
         let channel = tokio::select! {
         biased;
@@ -57,11 +66,16 @@ pub(super) async fn run(
         let wait = match sent {
             Ok(()) => {
                 backoff.reset();
-                failing = false;
+                (failing, refused) = (false, false);
                 None
             }
             Err(status) => {
-                if !std::mem::replace(&mut failing, true) {
+                // The first refusal is ordinary while a stream is being replaced.
+                let ordinary = status.code() == tonic::Code::FailedPrecondition && !refused;
+                refused = true;
+                if ordinary {
+                    tracing::debug!(error = status.message(), "a report was early; retrying");
+                } else if !std::mem::replace(&mut failing, true) {
                     tracing::warn!(
                         code = ?status.code(),
                         error = status.message(),

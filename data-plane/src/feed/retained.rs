@@ -32,12 +32,23 @@ pub enum Error {
     OtherCluster,
 }
 
+/// The image of a version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetainedImage {
+    /// Uid of the version; empty if the control plane does not say it.
+    pub version: String,
+    /// Reference as given in the version.
+    pub image: String,
+    /// Digest that nodes pull by; `None` while unresolved.
+    pub digest: Option<String>,
+}
+
 impl Feed {
-    /// Image and digest (`None` while unresolved) of every existing version.
+    /// The image of every existing version.
     ///
     /// # Errors
     /// [`Error`] if any part of the list is unavailable.
-    pub async fn retained_images(&self) -> Result<Vec<(String, Option<String>)>, Error> {
+    pub async fn retained_images(&self) -> Result<Vec<RetainedImage>, Error> {
         let channel = self
             .connection
             .borrow()
@@ -61,7 +72,11 @@ impl Feed {
             }
             images.extend(answer.images.into_iter().map(|one| {
                 let digest = (!one.image_digest.is_empty()).then_some(one.image_digest);
-                (one.image, digest)
+                RetainedImage {
+                    version: one.version_uid,
+                    image: one.image,
+                    digest,
+                }
             }));
             if answer.next_page_token.is_empty() {
                 return Ok(images);

@@ -3,10 +3,13 @@
 
 use super::message::{Begin, ChangeRefusal, Chunk, Commit, Head, Message, Reply};
 use crate::route::{Cursor, Digest, Quarantined, Scope};
-use cless_proto::v1 as pb;
+use cless_proto::{bounds, v1 as pb};
 use std::time::Duration;
 
 const PROTOCOL_VERSION: u32 = 1;
+
+/// Bytes kept of a text of a refusal.
+const TEXT: usize = 2000;
 
 /// Upper bound of the delay that a `GoAway` may request.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
@@ -50,7 +53,11 @@ pub(crate) fn encode_reply(reply: Reply) -> pb::StreamRoutesRequest {
             quarantined,
         } => Wire::Ack(pb::Ack {
             cursor: Some(encode_cursor(&cursor)),
-            quarantined: quarantined.iter().map(encode_quarantined).collect(),
+            quarantined: quarantined
+                .iter()
+                .take(bounds::max_items("cless.v1.Ack.quarantined"))
+                .map(encode_quarantined)
+                .collect(),
         }),
         Reply::Nack { cursor, refusal } => {
             let (kind, code, message) = match refusal {
@@ -67,7 +74,7 @@ pub(crate) fn encode_reply(reply: Reply) -> pb::StreamRoutesRequest {
                 cursor: cursor.as_ref().map(encode_cursor),
                 kind: kind.into(),
                 code: code.into(),
-                message: message.as_ref().to_owned(),
+                message: bounds::sendable(&message, TEXT),
             })
         }
     })
@@ -166,9 +173,9 @@ fn encode_cursor(cursor: &Cursor) -> pb::Cursor {
 
 fn encode_quarantined(held: &Quarantined) -> pb::QuarantinedRoute {
     pb::QuarantinedRoute {
-        service_uid: held.service_uid.as_ref().to_owned(),
-        service: held.service.as_ref().to_owned(),
-        reason: held.reason.as_ref().to_owned(),
+        service_uid: bounds::sendable(&held.service_uid, TEXT),
+        service: bounds::sendable(&held.service, TEXT),
+        reason: bounds::sendable(&held.reason, TEXT),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Laws, tested below: an image is removed only if
 //! - this node pulled it and cless gave it all its names,
-//! - no container uses it, and its retention time is over,
+//! - no container uses it, no version is pinned to it, and its retention time is over,
 //! - the images in use are known, and no existing version needs it.
 
 use std::collections::BTreeSet;
@@ -20,6 +20,8 @@ pub struct ImageFacts<'a> {
     pub names: Option<&'a BTreeSet<String>>,
     /// Whether any container uses the image, running or not.
     pub in_use: bool,
+    /// Whether a version of this node is pinned to the image.
+    pub pinned: bool,
 }
 
 /// The decision for one image.
@@ -50,7 +52,7 @@ pub fn decide(
     let Some(names) = facts.names else {
         return PruneDecision::Forget;
     };
-    if facts.in_use {
+    if facts.in_use || facts.pinned {
         return PruneDecision::Needed;
     }
     // A pulled image has a name; if it has none, another program removed it.
@@ -103,6 +105,7 @@ mod tests {
             entry: &entry,
             names: Some(&names),
             in_use,
+            pinned: false,
         };
         decide(&facts, retained.map(set).as_ref(), 1000 + idle, AFTER)
     }
@@ -164,6 +167,7 @@ mod tests {
             entry: &entry,
             names: Some(&names),
             in_use: false,
+            pinned: false,
         };
         assert_eq!(
             decide(&facts, Some(&set(&[])), 5, AFTER),
@@ -190,15 +194,16 @@ mod tests {
             known in some_names(),
             names in prop::option::of(some_names()),
             in_use: bool,
+            pinned: bool,
             retained in prop::option::of(some_names()),
             needed in 0u64..200,
             now in 0u64..200,
         ) {
             let entry = PulledImage { names: known.clone(), needed };
-            let facts = ImageFacts { entry: &entry, names: names.as_ref(), in_use };
+            let facts = ImageFacts { entry: &entry, names: names.as_ref(), in_use, pinned };
             if let PruneDecision::Remove(off) = decide(&facts, retained.as_ref(), now, AFTER) {
                 let names = names.expect("the engine has it");
-                prop_assert!(!in_use);
+                prop_assert!(!in_use && !pinned);
                 prop_assert!(names.is_subset(&known), "a name not given by cless");
                 prop_assert!(now >= needed + AFTER.as_secs());
                 let retained = retained.expect("the images in use are known");

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use tracing::{debug, info, warn};
 
+use super::pins::Pins;
 use super::prune::{ImageFacts, PruneDecision, decide, retained_names};
 use super::record::{PullRecord, PulledImage, seconds};
 use crate::runtime::{Error, Runtime};
@@ -20,6 +21,9 @@ const ROUNDS_PER_RETENTION: u32 = 4;
 const MIN_INTERVAL: Duration = Duration::from_millis(500);
 const MAX_INTERVAL: Duration = Duration::from_secs(600);
 
+/// Pins are small, and one that is kept too long only keeps an image that cless would prune.
+const FORGET_EVERY: Duration = Duration::from_secs(3600);
+
 /// The image of a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VersionImage {
@@ -27,6 +31,8 @@ pub struct VersionImage {
     pub image: String,
     /// Digest that nodes pull by; `None` while unresolved.
     pub digest: Option<String>,
+    /// Uid of the version; empty if the control plane does not say it.
+    pub version: String,
 }
 
 /// Lists the images of all versions.
@@ -45,10 +51,44 @@ pub struct Pruner {
     pub runtime: Arc<dyn Runtime>,
     /// Images that this node pulled.
     pub record: Arc<PullRecord>,
+    /// Images that versions are pinned to.
+    pub pins: Arc<Pins>,
     /// Images that versions use.
     pub versions: Arc<dyn VersionImages>,
     /// Retention time of unused images.
     pub after: Duration,
+}
+
+/// Drops the pins of versions that no longer exist, once per [`FORGET_EVERY`].
+pub async fn forget_pins(pins: Arc<Pins>, versions: Arc<dyn VersionImages>) {
+    loop {
+        tokio::time::sleep(FORGET_EVERY).await;
+        forget_pins_once(&pins, &*versions).await;
+    }
+}
+
+/// Drops the pins of versions that no longer exist. Drops none if the list is unknown.
+pub async fn forget_pins_once(pins: &Pins, versions: &dyn VersionImages) {
+    // Before the list: a version that is created and pinned in between is kept.
+    let mut gone = pins.versions();
+    if gone.is_empty() {
+        return;
+    }
+    match versions.retained().await {
+        Ok(images) if images.iter().all(|one| !one.version.is_empty()) => {
+            for one in &images {
+                gone.remove(&one.version);
+            }
+            if !gone.is_empty() {
+                pins.forget(&gone).await;
+            }
+        }
+        Ok(_) => debug!("the control plane does not name versions; all pins are kept"),
+        Err(error) => debug!(
+            error,
+            "the existing versions are unknown; all pins are kept"
+        ),
+    }
 }
 
 impl Pruner {
@@ -85,12 +125,14 @@ impl Pruner {
         }
         // Queried after the images, so that a container created meanwhile is seen.
         let in_use = self.runtime.images_in_use().await?;
+        let pinned = self.pins.ids();
         let now = seconds(SystemTime::now());
         let decision = |id: &str, entry: &PulledImage, retained: Option<&BTreeSet<String>>| {
             let facts = ImageFacts {
                 entry,
                 names: names.get(id),
                 in_use: in_use.contains(id),
+                pinned: pinned.contains(id),
             };
             decide(&facts, retained, now, self.after)
         };

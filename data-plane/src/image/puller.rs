@@ -195,6 +195,7 @@ mod tests {
                 "r:5000/app@sha256:2".into(),
                 "hello@sha256:3".into(),
             ],
+            created: None,
         };
         let digest = |reference| digest_of(reference, &image);
         assert_eq!(digest("r:5000/app:tag").as_deref(), Some("sha256:2"));

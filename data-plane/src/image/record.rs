@@ -5,18 +5,14 @@
 //! aside for inspection and the record starts empty, so its images are never removed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::io;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use parking_lot::Mutex;
 use tracing::warn;
 
-use crate::file::replace;
+use super::stored::{self, Stored, is_image_id};
 
-const FILE: &str = "images.json";
-const DAMAGED: &str = "images.damaged";
 const SCHEMA: u32 = 1;
 
 /// Entries by the engine's image id.
@@ -32,21 +28,34 @@ pub struct PulledImage {
     pub needed: u64,
 }
 
-#[derive(serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Content {
     schema: u32,
     images: Entries,
 }
 
+impl Default for Content {
+    fn default() -> Self {
+        Self {
+            schema: SCHEMA,
+            images: Entries::new(),
+        }
+    }
+}
+
+impl stored::Content for Content {
+    const FILE: &str = "images.json";
+    const DAMAGED: &str = "images.damaged";
+
+    fn is_valid(&self) -> bool {
+        self.schema == SCHEMA && self.images.keys().all(|id| is_image_id(id))
+    }
+}
+
 /// The record; the default one has no file.
 #[derive(Debug, Default)]
-pub struct PullRecord {
-    path: Option<PathBuf>,
-    entries: Mutex<Entries>,
-    /// Serialises writes, so that older content never replaces newer.
-    writing: tokio::sync::Mutex<()>,
-}
+pub struct PullRecord(Stored<Content>);
 
 impl PullRecord {
     /// Reads the record in the cache folder.
@@ -54,45 +63,31 @@ impl PullRecord {
     /// # Errors
     /// If the file can be neither read nor moved aside.
     pub fn open(folder: &Path) -> io::Result<Self> {
-        let path = folder.join(FILE);
-        let entries = match std::fs::read(&path) {
-            Ok(bytes) => match parse(&bytes) {
-                Some(entries) => entries,
-                None => {
-                    let aside = folder.join(DAMAGED);
-                    std::fs::rename(&path, &aside)?;
-                    warn!(
-                        path = %aside.display(),
-                        "the record of pulled images is damaged and was moved aside; this node no \
-                         longer removes the images in it"
-                    );
-                    Entries::new()
-                }
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Entries::new(),
-            Err(error) => return Err(error),
-        };
-        Ok(Self {
-            path: Some(path),
-            entries: Mutex::new(entries),
-            writing: tokio::sync::Mutex::default(),
-        })
+        let (stored, damaged) = Stored::open(folder)?;
+        if let Some(path) = damaged {
+            warn!(
+                path = %path.display(),
+                "the record of pulled images is damaged and was moved aside; this node no longer \
+                 removes the images in it"
+            );
+        }
+        Ok(Self(stored))
     }
 
     /// A copy of all entries.
     pub fn entries(&self) -> Entries {
-        self.entries.lock().clone()
+        self.0.read(|content| content.images.clone())
     }
 
     /// Whether a pull of this node gave an image this name.
     pub fn has_name(&self, name: &str) -> bool {
-        let entries = self.entries.lock();
-        entries.values().any(|entry| entry.names.contains(name))
+        let has = |entry: &PulledImage| entry.names.contains(name);
+        self.0.read(|content| content.images.values().any(has))
     }
 
     /// Records a pull. If a tag moved from another image, that image keeps the name too: a version
     /// that refers to it still needs it.
-    pub async fn pulled(self: &Arc<Self>, id: &str, names: BTreeSet<String>, now: SystemTime) {
+    pub async fn pulled(&self, id: &str, names: BTreeSet<String>, now: SystemTime) {
         self.change(|entries| {
             let entry = entries.entry(id.to_owned()).or_insert_with(|| PulledImage {
                 names: BTreeSet::new(),
@@ -105,7 +100,7 @@ impl PullRecord {
     }
 
     /// Marks images as needed at `now`.
-    pub async fn needed<'a>(self: &Arc<Self>, ids: impl Iterator<Item = &'a str>, now: SystemTime) {
+    pub async fn needed<'a>(&self, ids: impl Iterator<Item = &'a str>, now: SystemTime) {
         self.change(|entries| {
             for id in ids {
                 if let Some(entry) = entries.get_mut(id) {
@@ -117,7 +112,7 @@ impl PullRecord {
     }
 
     /// Removes the entries of missing images.
-    pub async fn forget<'a>(self: &Arc<Self>, ids: impl Iterator<Item = &'a str>) {
+    pub async fn forget<'a>(&self, ids: impl Iterator<Item = &'a str>) {
         self.change(|entries| {
             for id in ids {
                 entries.remove(id);
@@ -126,47 +121,14 @@ impl PullRecord {
         .await;
     }
 
-    /// Changes the entries, and writes the file if they differ. A failed write is logged; its only
-    /// effect is that a restart forgets an image.
-    async fn change(self: &Arc<Self>, change: impl FnOnce(&mut Entries)) {
-        let changed = {
-            let mut entries = self.entries.lock();
-            let before = entries.clone();
-            change(&mut entries);
-            *entries != before
-        };
-        if !changed || self.path.is_none() {
-            return;
-        }
-        let _turn = self.writing.lock().await;
-        let this = self.clone();
-        let written = tokio::task::spawn_blocking(move || this.write()).await;
-        if let Ok(Err(error)) = written {
+    /// Changes the entries. A failed write is logged; its only effect is that a restart forgets an
+    /// image.
+    async fn change(&self, change: impl FnOnce(&mut Entries)) {
+        let changed = self.0.change(|content| change(&mut content.images));
+        if let Err(error) = changed.await {
             warn!(%error, "the record of pulled images cannot be written to the cache folder");
         }
     }
-
-    fn write(&self) -> io::Result<()> {
-        let Some(path) = &self.path else {
-            return Ok(());
-        };
-        let content = Content {
-            schema: SCHEMA,
-            images: self.entries(),
-        };
-        let text = serde_json::to_vec(&content)?;
-        replace(path, |file| file.write_all(&text))
-    }
-}
-
-fn parse(bytes: &[u8]) -> Option<Entries> {
-    let content: Content = serde_json::from_slice(bytes).ok()?;
-    let id = |id: &str| {
-        id.strip_prefix("sha256:")
-            .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
-    };
-    let good = content.schema == SCHEMA && content.images.keys().all(|key| id(key));
-    good.then_some(content.images)
 }
 
 /// Seconds since 1970; 0 for earlier times.
@@ -177,9 +139,18 @@ pub(super) fn seconds(time: SystemTime) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::stored::Content as _;
     use super::*;
     use proptest::prelude::*;
+    use std::sync::Arc;
     use std::time::Duration;
+
+    const FILE: &str = Content::FILE;
+    const DAMAGED: &str = Content::DAMAGED;
+
+    fn parse(bytes: &[u8]) -> Option<Entries> {
+        stored::parse(bytes).map(|content: Content| content.images)
+    }
 
     fn id(of: char) -> String {
         format!("sha256:{}", of.to_string().repeat(64))

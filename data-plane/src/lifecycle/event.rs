@@ -15,8 +15,12 @@ pub(crate) enum TaskEvent {
     Pulled,
     /// The port that the container is told to listen on.
     Port(u16),
-    /// The digest of the image that the instance runs, or will run.
-    Resolved(Arc<str>),
+    /// The digest of the image that the instance will run.
+    Runs(Arc<str>),
+    /// A pull or a start of the image with this digest succeeded; the phases of the start.
+    DigestConfirmed(Arc<str>, Option<Box<ColdStart>>),
+    /// A doubt about the image of the version, as text for people; `None` if there is none.
+    ImageWarning(Option<String>),
     /// The container exists; its engine id.
     Created(String),
     Started,

@@ -57,6 +57,7 @@ pub(crate) fn of_engine(error: Error) -> StartFailure {
     let reason = match error {
         Error::ImageMissing { .. }
         | Error::Pull { .. }
+        | Error::RegistryUnavailable { .. }
         | Error::Denied { .. }
         | Error::Credentials { .. } => FailureReason::Image,
         Error::NotFound(_)
@@ -73,6 +74,9 @@ pub(crate) fn of_engine(error: Error) -> StartFailure {
              meanwhile"
         }
         Error::NotSent(_) | Error::NoResponse(_) => "; it is retried when the engine answers",
+        Error::RegistryUnavailable { .. } => {
+            ": check that this node reaches it; starts are retried meanwhile"
+        }
         Error::ImageMissing { .. } | Error::Pull { .. } => {
             ": check the reference and that this node reaches the registry, or load the image on the \
              node"
@@ -90,6 +94,7 @@ pub(crate) fn of_engine(error: Error) -> StartFailure {
 fn engine_message(error: &Error) -> Option<String> {
     match error {
         Error::Pull { message, .. }
+        | Error::RegistryUnavailable { message, .. }
         | Error::Denied { message, .. }
         | Error::NotFound(message)
         | Error::Refused(message)
@@ -115,17 +120,7 @@ pub(crate) fn network_lost(when: &str) -> StartFailure {
 
 /// A failure without an exit.
 pub(crate) fn new(reason: FailureReason, message: String) -> StartFailure {
-    StartFailure {
-        reason,
-        message,
-        exit_code: None,
-        oom_killed: false,
-        log_tail: Vec::new(),
-        at: SystemTime::now(),
-        signal: None,
-        last_probe: None,
-        engine_error: None,
-    }
+    StartFailure::new(reason, message, SystemTime::now())
 }
 
 /// The signal that an exit code encodes, if any. A program may also exit with such a code by

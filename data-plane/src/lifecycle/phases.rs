@@ -22,6 +22,8 @@ pub(crate) struct Phases {
     pub(crate) image_digest: Option<Arc<str>>,
     /// Whether this start resolved it.
     pub(crate) resolved_here: bool,
+    /// The id of the image that the version runs, if it has no digest.
+    pub(crate) image_id: Option<Arc<str>>,
     pub(crate) pulled: BTreeSet<String>,
 }
 

@@ -190,7 +190,7 @@ impl Start {
             };
             let spec = self.spec(port, placement, phases);
             if let Some(digest) = self.digest(phases) {
-                self.events.send(TaskEvent::Resolved(digest));
+                self.events.send(TaskEvent::Runs(digest));
             }
             let began = Instant::now();
             let create = confirmed_calls::create(&self.engine, &spec);
@@ -222,6 +222,12 @@ impl Start {
             }
             None => self.start_on_bridge(port, permit, attempt, phases).await?,
         };
+        let cold_start = phases.of_ready(began.elapsed(), SystemTime::now());
+        if let Some(digest) = self.digest(phases) {
+            let cold_start = Some(Box::new(cold_start.clone()));
+            self.events
+                .send(TaskEvent::DigestConfirmed(digest, cold_start));
+        }
         self.await_digest(phases).await?;
         let cold_start = phases.of_ready(began.elapsed(), SystemTime::now());
         info!(
@@ -286,6 +292,9 @@ impl Start {
         ];
         let digest = self.digest(phases);
         let digest = digest.map(|digest| (label::DIGEST, digest.to_string()));
+        let generation = version.image_generation;
+        let generation =
+            (generation > 0).then(|| (label::IMAGE_GENERATION, generation.to_string()));
         ContainerSpec {
             name: self.name.clone(),
             image: self.image(phases),
@@ -295,6 +304,7 @@ impl Start {
             labels: labels
                 .into_iter()
                 .chain(digest)
+                .chain(generation)
                 .map(|(key, value)| (key.to_owned(), value))
                 .collect(),
             memory: version.spec.memory_bytes,

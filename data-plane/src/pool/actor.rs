@@ -83,6 +83,8 @@ pub(super) struct PoolActor {
     last_cold_start: Option<ColdStart>,
     /// For a person; `None` while nothing is pulled.
     pull_progress: Option<String>,
+    /// A doubt about the image, for a person.
+    image_warning: Option<String>,
     verification: Option<Verification>,
     /// The number of instances that the recent load needed.
     load: Window,
@@ -124,6 +126,7 @@ impl PoolActor {
             last_exit: None,
             last_cold_start: None,
             pull_progress: None,
+            image_warning: None,
             verification: None,
             load: Window::default(),
             stopping: None,
@@ -206,16 +209,19 @@ impl PoolActor {
 
     fn set_membership(&mut self, membership: RouteMembership) {
         self.shared.update_settings(&membership.settings);
-        if let Some(order) = &membership.version.verify
-            && self
-                .verification
-                .as_ref()
-                .is_none_or(|one| one.id != order.id)
-        {
-            self.verification = Some(Verification::new(order.id.clone()));
-            self.dirty = true;
+        match &membership.version.verify {
+            Some(order) if !self.verifies(&order.id) => {
+                self.withdraw_verification();
+                self.verification = Some(Verification::new(order.id.clone()));
+                self.dirty = true;
+            }
+            Some(_) => {}
+            None => self.withdraw_verification(),
         }
         self.set_status(membership.status);
+        if membership.version.image_generation != self.membership.version.image_generation {
+            self.reset_image();
+        }
         let digest = membership.version.image_digest.as_deref().map(Arc::from);
         self.membership = membership;
         self.drain_stale();
@@ -225,6 +231,9 @@ impl PoolActor {
 
     fn set_status(&mut self, status: VersionStatus) {
         let before = self.membership.status;
+        if matches!(status, VersionStatus::Left | VersionStatus::Deleted) {
+            self.withdraw_verification();
+        }
         if status == VersionStatus::Deleted && before != VersionStatus::Deleted {
             self.refuse_all(Refusal::Gone);
             self.verification = None;
@@ -273,6 +282,7 @@ impl PoolActor {
     fn reconcile(&mut self, now: Instant) {
         self.serve_queue();
         self.complete_verification();
+        self.end_verification_without_engine();
         if let Some(refusal) = self.refusal(now) {
             self.refuse_all(refusal);
         }

@@ -36,10 +36,11 @@ impl Pools {
         let (name, found) = match self.query_engine().await {
             Ok(answer) => answer,
             Err(error) => {
+                // First the reason: pools that observe the outage report it.
+                self.note_engine(Err(error.to_string()));
                 if is_unreachable(&error) {
                     engine.record_failure();
                 }
-                self.note_engine(Err(error.to_string()));
                 return Err(error);
             }
         };
@@ -180,7 +181,9 @@ impl Pools {
         let table = self.inner.table.lock().clone();
         let (route, version) = table.version(&key_of(&container.labels)?)?;
         let digest = container.labels.get(label::DIGEST).map(String::as_str);
-        if is_stale(digest, version) {
+        let generation = container.labels.get(label::IMAGE_GENERATION);
+        let generation = generation.map_or(Ok(0), |text| text.parse());
+        if is_stale(digest, version) || generation != Ok(version.image_generation) {
             return None;
         }
         let options = &version.spec.options;

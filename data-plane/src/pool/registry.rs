@@ -28,7 +28,7 @@ use crate::engine::oci_runtime::OciRuntime;
 use crate::engine::policy::NodePolicy;
 use crate::engine::sandbox::{self, Sandboxes};
 use crate::engine::start_limiter::StartLimiter;
-use crate::image::{PullRecord, Puller};
+use crate::image::{Pins, PullRecord, Puller};
 use crate::isolation::Isolation;
 use crate::metrics::Metrics;
 use crate::report::NodeReport;
@@ -41,6 +41,13 @@ use crate::scale::decide::VersionStatus;
 const REMOVE_MARGIN: Duration = Duration::from_secs(2);
 /// Time limit for the removal of what is left at the end of a shutdown.
 const CLEAR_TIMEOUT: Duration = Duration::from_secs(20);
+/// The same while the engine does not answer.
+const CLEAR_TIMEOUT_IN_OUTAGE: Duration = Duration::from_secs(1);
+/// Interval at which a shutdown checks whether it still waits for something.
+const STOP_POLL: Duration = Duration::from_millis(20);
+
+/// Limit on warnings about images of versions in one report.
+const MAX_IMAGE_WARNINGS: usize = 20;
 
 /// All pools of a node. Cheap to clone.
 #[derive(Clone)]
@@ -57,8 +64,6 @@ pub(super) struct Inner {
     /// Whether a sync was committed in this run, so that orphaned containers may be removed.
     pub(super) synced: AtomicBool,
     stopping: AtomicBool,
-    /// The engine's name and version, or its error. The name is empty until it answers.
-    engine: Mutex<Result<String, String>>,
     pub(super) reconcile: Notify,
 }
 
@@ -73,6 +78,8 @@ pub struct Node {
     pub starts_at_once: usize,
     /// The images that this node pulled for cless.
     pub images: Arc<PullRecord>,
+    /// The local images that versions of this node run.
+    pub pins: Arc<Pins>,
     /// The OCI runtime of containers; `None`: the engine's default.
     pub runtime: Option<String>,
     /// The isolation of containers.
@@ -100,6 +107,8 @@ impl Pools {
             start_limiter: StartLimiter::new(node.starts_at_once),
             network: RwLock::default(),
             puller: Puller::new(runtime.clone(), node.images),
+            pins: node.pins,
+            answer: Mutex::new(Ok(String::new())),
             control_plane: watch::Sender::new(false),
             oci_runtime: OciRuntime::new(node.runtime),
             runtime,
@@ -122,7 +131,6 @@ impl Pools {
                 table: Mutex::new(table),
                 synced: AtomicBool::new(false),
                 stopping: AtomicBool::new(false),
-                engine: Mutex::new(Ok(String::new())),
                 reconcile: Notify::new(),
             }),
         }
@@ -198,7 +206,7 @@ impl Pools {
     pub fn report(&self) -> NodeReport {
         let context = &self.inner.context;
         let mut report = NodeReport::default();
-        match &*self.inner.engine.lock() {
+        match &*context.engine.answer.lock() {
             Ok(name) => report.engine.clone_from(name),
             Err(error) => report.warnings.push(format!("engine: {error}")),
         }
@@ -224,6 +232,8 @@ impl Pools {
         report
             .warnings
             .extend(error.map(|why| format!("network sandboxes: {why}; starts use the bridge")));
+        report.warnings.extend(context.engine.pins.warning());
+        let mut image_warnings = 0;
         for pool in self.all() {
             let view = pool.shared.view.lock();
             for (instance, known) in &view.instances {
@@ -232,6 +242,14 @@ impl Pools {
                 report.instances.push(known);
             }
             report.versions.extend(view.version.clone());
+            if let Some(warning) = &view.warning
+                && image_warnings < MAX_IMAGE_WARNINGS
+            {
+                image_warnings += 1;
+                let (service, number) = (&pool.shared.service, pool.key().number);
+                let warning = format!("version {number} of {service}: {warning}");
+                report.warnings.push(warning);
+            }
         }
         report
     }
@@ -260,7 +278,12 @@ impl Pools {
             tokio::join!(all_ended, self.inner.context.sandboxes.shut_down());
         };
         tokio::pin!(all_ended);
-        let mut in_time = tokio::time::timeout(timeout, &mut all_ended).await.is_ok();
+        let mut in_time = tokio::select! {
+            biased;
+            () = &mut all_ended => true,
+            () = self.until_only_the_engine_is_missing() => false,
+            () = tokio::time::sleep(timeout) => false,
+        };
         // An unavailable engine stops no container, however long the wait.
         if !in_time && self.engine_answers() {
             let rest = minimum.saturating_sub(timeout);
@@ -269,15 +292,40 @@ impl Pools {
         if keep {
             return;
         }
-        if !in_time {
+        if !in_time && self.engine_answers() {
             warn!("requests exceed the drain timeout; their containers are removed");
         }
-        if tokio::time::timeout(CLEAR_TIMEOUT, self.clear())
+        let clear_timeout = match self.engine_answers() {
+            true => CLEAR_TIMEOUT,
+            false => CLEAR_TIMEOUT_IN_OUTAGE,
+        };
+        if tokio::time::timeout(clear_timeout, self.clear())
             .await
             .is_err()
         {
             warn!("the engine does not answer: the next start of this node removes what is left");
         }
+    }
+
+    /// Returns once no request is in flight and the engine does not answer: there is nothing that a
+    /// further wait could bring about.
+    async fn until_only_the_engine_is_missing(&self) {
+        while self.engine_answers() || self.in_flight() > 0 {
+            tokio::time::sleep(STOP_POLL).await;
+        }
+    }
+
+    /// Requests in flight on all instances.
+    fn in_flight(&self) -> u32 {
+        let pools = self.all();
+        let views = pools.iter().map(|pool| pool.shared.view.lock());
+        let in_flight = views.map(|view| {
+            let instances = view.instances.iter();
+            instances
+                .map(|(instance, _)| instance.admission.in_flight())
+                .sum::<u32>()
+        });
+        in_flight.sum()
     }
 
     /// Removes everything that is left of this node.
@@ -332,7 +380,7 @@ impl Pools {
 
     /// Records the engine's answer. True if it changed.
     pub(super) fn set_engine(&self, answer: Result<String, String>) -> bool {
-        let mut engine = self.inner.engine.lock();
+        let mut engine = self.inner.context.engine.answer.lock();
         let changed = *engine != answer;
         *engine = answer;
         changed

@@ -18,6 +18,8 @@ use crate::route::{Settings, Version, VersionKey};
 pub(super) struct View {
     pub(super) instances: Vec<(Arc<Instance>, InstanceReport)>,
     pub(super) version: Option<VersionReport>,
+    /// A doubt about the version's image, for a person.
+    pub(super) warning: Option<String>,
 }
 
 #[derive(Debug)]

@@ -8,78 +8,82 @@ use std::time::Duration;
 #[derive(Debug, Clone, clap::Args)]
 pub struct ProxyOptions {
     /// Threads that serve requests, each with its own connections. Default: one per core.
-    #[arg(long, env = "CLESS_WORKERS", default_value_t = cores())]
+    #[arg(long, env = "CLESS_NODE_WORKERS", default_value_t = cores())]
     pub workers: usize,
 
     /// Limit of open client connections; further ones are closed at once.
-    #[arg(long, env = "CLESS_MAX_CONNECTIONS", default_value_t = 20_000)]
+    #[arg(long, env = "CLESS_NODE_MAX_CONNECTIONS", default_value_t = 20_000)]
     pub max_connections: usize,
 
     /// Limit of open connections per client address; trusted proxies are exempt.
-    #[arg(long, env = "CLESS_MAX_CONNECTIONS_PER_IP", default_value_t = 2_000)]
+    #[arg(
+        long,
+        env = "CLESS_NODE_MAX_CONNECTIONS_PER_IP",
+        default_value_t = 2_000
+    )]
     pub max_connections_per_ip: usize,
 
     /// Limit of fields in a request head; longer heads get 431.
-    #[arg(long, env = "CLESS_MAX_HEADERS", default_value_t = 100)]
+    #[arg(long, env = "CLESS_NODE_MAX_HEADERS", default_value_t = 100)]
     pub max_headers: usize,
 
     /// Limit of a request head in bytes, at least 8192; longer heads get 431.
-    #[arg(long, env = "CLESS_MAX_HEADER_BYTES", default_value_t = 65_536, value_parser = head_bytes)]
+    #[arg(long, env = "CLESS_NODE_MAX_HEADER_BYTES", default_value_t = 65_536, value_parser = head_bytes)]
     pub max_header_bytes: usize,
 
     /// Limit of open streams per HTTP/2 connection.
-    #[arg(long, env = "CLESS_MAX_STREAMS", default_value_t = 128)]
+    #[arg(long, env = "CLESS_NODE_MAX_STREAMS", default_value_t = 128)]
     pub max_streams: u32,
 
     /// Cancelled requests at which an HTTP/2 connection is closed, if they are half of all; 0: no
     /// limit.
-    #[arg(long, env = "CLESS_MAX_RESETS", default_value_t = 200)]
+    #[arg(long, env = "CLESS_NODE_MAX_RESETS", default_value_t = 200)]
     pub max_resets: u32,
 
     /// Seconds for a complete request head; includes the TLS handshake for the first.
-    #[arg(long, env = "CLESS_HEAD_TIMEOUT", default_value_t = 10)]
+    #[arg(long, env = "CLESS_NODE_HEAD_TIMEOUT", default_value_t = 10)]
     pub head_timeout: u64,
 
     /// Seconds in which a request body must bring at least 1 KiB, or its end.
-    #[arg(long, env = "CLESS_BODY_TIMEOUT", default_value_t = 30)]
+    #[arg(long, env = "CLESS_NODE_BODY_TIMEOUT", default_value_t = 30)]
     pub body_timeout: u64,
 
     /// Seconds in which a client must read at least one byte of a pending response.
-    #[arg(long, env = "CLESS_WRITE_TIMEOUT", default_value_t = 30)]
+    #[arg(long, env = "CLESS_NODE_WRITE_TIMEOUT", default_value_t = 30)]
     pub write_timeout: u64,
 
     /// Seconds that a client connection may be idle.
-    #[arg(long, env = "CLESS_IDLE_TIMEOUT", default_value_t = 75)]
+    #[arg(long, env = "CLESS_NODE_IDLE_TIMEOUT", default_value_t = 75)]
     pub idle_timeout: u64,
 
     /// Seconds that an upgraded connection may be silent in both directions.
-    #[arg(long, env = "CLESS_TUNNEL_IDLE_TIMEOUT", default_value_t = 600)]
+    #[arg(long, env = "CLESS_NODE_TUNNEL_IDLE_TIMEOUT", default_value_t = 600)]
     pub tunnel_idle_timeout: u64,
 
     /// Seconds that an upgraded connection may last.
-    #[arg(long, env = "CLESS_TUNNEL_MAX_AGE", default_value_t = 86_400)]
+    #[arg(long, env = "CLESS_NODE_TUNNEL_MAX_AGE", default_value_t = 86_400)]
     pub tunnel_max_age: u64,
 
     /// Address that serves HTTPS; needs --tls-cert-dir.
-    #[arg(long, env = "CLESS_TLS_LISTEN", requires = "tls_cert_dir")]
+    #[arg(long, env = "CLESS_NODE_TLS_LISTEN", requires = "tls_cert_dir")]
     pub tls_listen: Option<SocketAddr>,
 
     /// Folder of certificates: `NAME.crt` (PEM chain) with `NAME.key`, reloaded within 5 s of a
     /// change. A certificate serves the hosts it names; `default.crt` serves clients without a
     /// server name.
-    #[arg(long, env = "CLESS_TLS_CERT_DIR")]
+    #[arg(long, env = "CLESS_NODE_TLS_CERT_DIR")]
     pub tls_cert_dir: Option<PathBuf>,
 
     /// Redirect plain HTTP to HTTPS.
-    #[arg(long, env = "CLESS_TLS_REDIRECT", requires = "tls_listen")]
+    #[arg(long, env = "CLESS_NODE_TLS_REDIRECT", requires = "tls_listen")]
     pub tls_redirect: bool,
 
     /// Log one line per request.
-    #[arg(long, env = "CLESS_ACCESS_LOG", value_enum, default_value = "off")]
+    #[arg(long, env = "CLESS_NODE_ACCESS_LOG", value_enum, default_value = "off")]
     pub access_log: AccessLog,
 
     /// File to append the access log to. Default: standard output.
-    #[arg(long, env = "CLESS_ACCESS_LOG_FILE")]
+    #[arg(long, env = "CLESS_NODE_ACCESS_LOG_FILE")]
     pub access_log_file: Option<PathBuf>,
 }
 

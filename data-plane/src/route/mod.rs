@@ -20,8 +20,8 @@ mod service;
 mod settings;
 mod slots;
 mod table;
-#[cfg(test)]
-pub(crate) mod testing;
+#[cfg(any(test, feature = "test-util"))]
+pub mod testing;
 mod version;
 
 pub use choose::{Choice, VersionSelector, choose};

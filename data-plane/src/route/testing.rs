@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// A service without versions.
-pub(crate) fn route(service: &str, uid: &str, hosts: &[&str]) -> Route {
+pub fn route(service: &str, uid: &str, hosts: &[&str]) -> Route {
     Route {
         service: service.into(),
         service_uid: uid.into(),
@@ -21,7 +21,7 @@ pub(crate) fn route(service: &str, uid: &str, hosts: &[&str]) -> Route {
 }
 
 /// A service with versions 1, 2, 3, … of these percents, which sum to 100.
-pub(crate) fn with_percents(percents: &[u32]) -> Route {
+pub fn with_percents(percents: &[u32]) -> Route {
     let mut route = route("a", "uid-a", &["a.test"]);
     let mut numbers = Vec::new();
     for (number, &percent) in (1u32..).zip(percents) {
@@ -36,6 +36,8 @@ pub(crate) fn with_percents(percents: &[u32]) -> Route {
             host: "a.test".into(),
             spec: spec("a:1"),
             image_digest: None,
+            image_id: None,
+            image_generation: 0,
             verify: None,
         }));
     }
@@ -44,7 +46,7 @@ pub(crate) fn with_percents(percents: &[u32]) -> Route {
 }
 
 /// A spec for `image` with the contract's defaults.
-pub(crate) fn spec(image: &str) -> Spec {
+pub fn spec(image: &str) -> Spec {
     Spec {
         image: image.into(),
         port: None,

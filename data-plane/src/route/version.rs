@@ -34,6 +34,10 @@ pub struct Version {
     pub spec: Spec,
     /// Digest to pull by (`sha256:…`); `None` until the image is resolved in a registry.
     pub image_digest: Option<String>,
+    /// Id of the image that the reference named, if it was never in a registry; `None` if unknown.
+    pub image_id: Option<String>,
+    /// Number of resets of the image; ids pinned under another number do not hold.
+    pub image_generation: u32,
     /// The verification requested of this node; `None` if none is.
     pub verify: Option<VerifyOrder>,
 }

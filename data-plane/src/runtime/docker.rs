@@ -13,7 +13,7 @@ mod sandbox;
 mod translate;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bollard::container::LogOutput;
 use bollard::models::NetworkCreateRequest;
@@ -100,6 +100,13 @@ fn network(
     }
 }
 
+/// Parses a build time. `None` also for the year 1 of images that do not say it.
+fn build_time(text: &str) -> Option<SystemTime> {
+    let time: jiff::Timestamp = text.parse().ok()?;
+    let seconds = u64::try_from(time.as_second()).ok().filter(|at| *at > 0)?;
+    Some(UNIX_EPOCH + Duration::from_secs(seconds))
+}
+
 /// Treats a missing object as removed.
 fn ok_if_missing(result: Result<(), Error>) -> Result<(), Error> {
     match result {
@@ -151,6 +158,7 @@ impl Runtime for Docker {
             exposed,
             tags: found.repo_tags.unwrap_or_default(),
             repo_digests: found.repo_digests.unwrap_or_default(),
+            created: found.created.and_then(|text| build_time(&text)),
         })
     }
 
@@ -160,6 +168,10 @@ impl Runtime for Docker {
         progress: &(dyn Fn(PullStep) + Send + Sync),
     ) -> Result<Option<String>, Error> {
         pull::pull(self.client().await?, &self.registries, image, progress).await
+    }
+
+    async fn registry_digest(&self, image: &str) -> Result<String, Error> {
+        pull::registry_digest(self.client().await?, &self.registries, image).await
     }
 
     async fn images_in_use(&self) -> Result<BTreeSet<String>, Error> {

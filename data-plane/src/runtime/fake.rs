@@ -123,6 +123,12 @@ impl Fake {
         &self.inner.images
     }
 
+    /// The image that a container was created from, as the create call named it.
+    pub fn image_of(&self, name: &str) -> Option<String> {
+        let containers = self.inner.containers.lock();
+        containers.get(name).map(|fixture| fixture.image.clone())
+    }
+
     /// Number of starts so far.
     pub fn starts(&self) -> u32 {
         self.inner.starts.load(Ordering::SeqCst)

@@ -20,7 +20,7 @@ pub mod reference;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::stream::BoxStream;
 
@@ -40,6 +40,8 @@ pub mod label {
     pub const BOOT: &str = "cless.boot";
     /// Port of the container, for probing an adopted one.
     pub const PORT: &str = "cless.port";
+    /// Number of resets of the version's image before the container was created; absent: 0.
+    pub const IMAGE_GENERATION: &str = "cless.image-generation";
     /// Digest of the image, if known.
     pub const DIGEST: &str = "cless.digest";
     /// Purpose of a container that is not an instance: [`SANDBOX`].
@@ -74,6 +76,14 @@ pub enum Error {
         message: String,
         /// The remedy.
         remedy: String,
+    },
+    /// The registry did not respond, or failed.
+    #[error("the registry of {image} did not respond: {message}")]
+    RegistryUnavailable {
+        /// The image as requested.
+        image: String,
+        /// Message of the engine or the registry.
+        message: String,
     },
     /// The registry credentials of the node are unavailable.
     #[error("cannot pull {image}: {message}")]
@@ -117,6 +127,8 @@ pub struct Image {
     pub tags: Vec<String>,
     /// Digests of the image, as `repository@sha256:…` per source registry.
     pub repo_digests: Vec<String>,
+    /// Build time; `None` if the image does not say it.
+    pub created: Option<SystemTime>,
 }
 
 /// A progress message of a pull.
@@ -335,6 +347,10 @@ pub trait Runtime: Send + Sync + 'static {
         image: &str,
         progress: &(dyn Fn(PullStep) + Send + Sync),
     ) -> Result<Option<String>, Error>;
+
+    /// The digest that a reference has in its registry now. [`Error::Pull`]: the registry has no such
+    /// image.
+    async fn registry_digest(&self, image: &str) -> Result<String, Error>;
 
     /// Ids of the images used by any container of the engine, running or not.
     async fn images_in_use(&self) -> Result<BTreeSet<String>, Error>;

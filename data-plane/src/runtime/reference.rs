@@ -7,7 +7,7 @@
 //! validates references (`domain/image.rs`).
 
 /// The default registry and its old name.
-const HUB: &str = "docker.io";
+pub const HUB: &str = "docker.io";
 const HUB_OLD: &str = "index.docker.io";
 
 /// Host, and port if given, of the image's registry; `docker.io` by default.
@@ -40,6 +40,13 @@ pub fn by_digest(image: &str, digest: &str) -> String {
 /// The digest in the reference, if any.
 pub fn own_digest(image: &str) -> Option<&str> {
     image.split_once('@').map(|(_, digest)| digest)
+}
+
+/// Whether the text has only characters of references, and is not longer than one may be.
+pub fn is_plausible(image: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:/@[]".contains(&byte);
+    let is_bounded = (1..=1024).contains(&image.len());
+    is_bounded && image.bytes().all(allowed) && image.split('/').all(|part| part != "..")
 }
 
 /// The canonical name: `repository@digest` with a digest, otherwise `repository:tag`.
@@ -116,6 +123,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn text_that_would_change_a_request_is_no_reference() {
+        for bad in [
+            "",
+            "a b",
+            "a?b",
+            "a#b",
+            "../a",
+            "a%2f",
+            "a\n",
+            &"a".repeat(1025),
+        ] {
+            assert!(!is_plausible(bad), "{bad}");
+        }
+    }
+
     fn references() -> impl Strategy<Value = String> {
         let registry = prop_oneof![
             Just(""),
@@ -140,6 +163,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_name_is_its_own_name(image in references()) {
+            prop_assert!(is_plausible(&image));
             let once = name(&image);
             prop_assert_eq!(name(&once), once.clone());
             prop_assert_eq!(registry(&once), registry(&image));

@@ -13,12 +13,12 @@ const STANDARD: [&str; 2] = [
 pub struct TraceOptions {
     /// Send a trace of each request to this collector by OTLP over gRPC: `http://HOST:4317`
     /// [default: OTEL_EXPORTER_OTLP_ENDPOINT, else off]
-    #[arg(long, env = "CLESS_OTLP_ENDPOINT", value_name = "URL", value_parser = endpoint)]
+    #[arg(long, env = "CLESS_NODE_OTLP_ENDPOINT", value_name = "URL", value_parser = endpoint)]
     pub otlp_endpoint: Option<Uri>,
 
     /// Share of the traces to record, from 0 to 1; for requests that already carry a trace, the
     /// caller decides.
-    #[arg(long, env = "CLESS_OTLP_SAMPLE_RATIO", value_name = "RATIO", default_value_t = 1.0, value_parser = ratio)]
+    #[arg(long, env = "CLESS_NODE_OTLP_SAMPLE_RATIO", value_name = "RATIO", default_value_t = 1.0, value_parser = ratio)]
     pub otlp_sample_ratio: f64,
 }
 

@@ -1,6 +1,7 @@
 //! The feed client against a scripted control plane.
 
 mod closing;
+mod control;
 pub(crate) mod plane;
 
 use cless_data_plane::feed::{self, Error, Feed, FeedOptions, FeedStatus, IdentityError};
@@ -334,7 +335,8 @@ async fn retained_images_are_complete_or_an_error() {
     let page = |image: &str, next: &str, cluster: &str| pb::ListRetainedImagesResponse {
         images: vec![pb::RetainedImage {
             image: image.into(),
-            image_digest: String::new(),
+            version_uid: format!("uid-{image}"),
+            ..Default::default()
         }],
         next_page_token: next.into(),
         cluster: cluster.into(),
@@ -350,7 +352,11 @@ async fn retained_images_are_complete_or_an_error() {
     let (feed, _stream) = synced(&mut plane, folder.path(), &Routes::default()).await;
     says(&plane, vec![page("a:1", "1", "c1"), page("b:1", "", "c1")]);
     let all = feed.retained_images().await.unwrap();
-    assert_eq!(all, [("a:1".to_owned(), None), ("b:1".to_owned(), None)]);
+    let all: Vec<_> = all
+        .iter()
+        .map(|one| (&*one.image, &*one.version, one.digest.as_deref()))
+        .collect();
+    assert_eq!(all, [("a:1", "uid-a:1", None), ("b:1", "uid-b:1", None)]);
     // The second page is missing.
     says(&plane, vec![page("a:1", "1", "c1")]);
     assert!(feed.retained_images().await.is_err());

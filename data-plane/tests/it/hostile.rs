@@ -69,3 +69,15 @@ async fn meanwhile<T>(front: &Front, hostile: impl Future<Output = T>) -> T {
 fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: {HOST}\r\n\r\n")
 }
+
+/// Checks that no hostile request reached the origin.
+fn reached_only_by_good(front: &Front) {
+    let seen = front.origin.take();
+    assert!(seen.iter().all(|seen| seen.target == "/well"), "{seen:?}");
+}
+
+/// Checks that the origin was throttled by clients that read nothing.
+fn was_held_back(front: &Front) {
+    let written = front.origin.written();
+    assert!(written < 48 << 20, "the origin sent {written} bytes unread");
+}

@@ -2,7 +2,6 @@
 
 mod world;
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use cless_data_plane::pool::Refusal;
@@ -11,7 +10,7 @@ use cless_data_plane::route::Settings;
 use cless_data_plane::runtime::fake::{Fake, Script};
 use cless_data_plane::runtime::label;
 
-pub(crate) use world::{NODE, World, settings};
+pub(crate) use world::{NODE, World, instance_labels, labels, lasting, settings};
 
 #[tokio::test]
 async fn a_hundred_requests_at_concurrency_a_hundred_cause_one_start() {
@@ -19,13 +18,7 @@ async fn a_hundred_requests_at_concurrency_a_hundred_cause_one_start() {
     world
         .engine
         .script(Script::Listens(Duration::from_millis(50)));
-    let pool = world.pool();
-    let waits: Vec<_> = (0..100)
-        .map(|_| {
-            let pool = pool.clone();
-            tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(5)).await })
-        })
-        .collect();
+    let waits: Vec<_> = (0..100).map(|_| world.waiter()).collect();
     let mut guards = Vec::new();
     for wait in waits {
         guards.push(wait.await.unwrap().unwrap());
@@ -46,18 +39,11 @@ async fn requests_beyond_the_concurrency_start_instances_up_to_the_maximum() {
     let second = world.admit().await.unwrap();
     assert_ne!(first.instance().serial(), second.instance().serial());
     assert_eq!(world.engine.starts(), 2);
-    let third = world
-        .pool()
-        .admit(Instant::now() + Duration::from_millis(100))
-        .await;
+    let third = world.admit_within(Duration::from_millis(100)).await;
     assert_eq!(third.unwrap_err(), Refusal::TimedOut);
     assert_eq!(world.engine.starts(), 2);
-    let pool = world.pool();
-    let waiting =
-        tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(5)).await });
-    world
-        .until("the request waits", |world| world.pool().waiting() == 1)
-        .await;
+    let waiting = world.waiter();
+    world.until_waiting(1).await;
     drop(first);
     assert!(
         waiting.await.unwrap().is_ok(),
@@ -76,9 +62,7 @@ async fn an_idle_instance_is_reaped_and_the_next_request_starts_one() {
         "it is not reaped with a request inside"
     );
     drop(held);
-    world
-        .until("it is reaped", |world| world.engine.names().is_empty())
-        .await;
+    world.until_left(0).await;
     drop(world.admit().await.unwrap());
     assert_eq!(world.engine.starts(), 2);
 }
@@ -120,7 +104,7 @@ async fn a_refused_create_is_an_engine_failure() {
         world.admit().await,
         Err(Refusal::StartFailed { .. })
     ));
-    let failure = world.version().unwrap().last_failure.unwrap();
+    let failure = world.failure();
     assert_eq!(failure.reason, FailureReason::Engine);
     assert!(
         failure.message.contains("as scripted"),
@@ -131,21 +115,13 @@ async fn a_refused_create_is_an_engine_failure() {
 
 #[tokio::test]
 async fn a_caller_that_disconnects_does_not_cancel_the_start() {
-    let world = World::new(Settings {
-        idle_timeout: Duration::from_secs(60),
-        ..settings(10, 10)
-    });
+    let world = World::new(lasting(10, 10));
     world
         .engine
         .script(Script::Listens(Duration::from_millis(200)));
-    let gone = world
-        .pool()
-        .admit(Instant::now() + Duration::from_millis(50))
-        .await;
+    let gone = world.admit_within(Duration::from_millis(50)).await;
     assert_eq!(gone.unwrap_err(), Refusal::TimedOut);
-    world
-        .until("the queue is empty", |world| world.pool().waiting() == 0)
-        .await;
+    world.until_waiting(0).await;
     tokio::time::sleep(Duration::from_millis(400)).await;
     let guard = world.admit().await.unwrap();
     assert_eq!(guard.waited(), None, "the start went on");
@@ -159,23 +135,13 @@ async fn the_queue_is_bounded() {
         ..settings(1, 1)
     });
     world.engine.script(Script::NeverListens);
-    let pool = world.pool();
-    let waits: Vec<_> = (0..2)
-        .map(|_| {
-            let pool = pool.clone();
-            tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(60)).await })
-        })
-        .collect();
-    world
-        .until("two requests wait", |world| world.pool().waiting() == 2)
-        .await;
+    let waits: Vec<_> = (0..2).map(|_| world.waiter()).collect();
+    world.until_waiting(2).await;
     assert_eq!(world.admit().await.unwrap_err(), Refusal::QueueFull);
     for wait in waits {
         wait.abort();
     }
-    world
-        .until("the queue is empty", |world| world.pool().waiting() == 0)
-        .await;
+    world.until_waiting(0).await;
 }
 
 #[tokio::test]
@@ -184,11 +150,7 @@ async fn an_instance_that_dies_is_replaced() {
     let guard = world.admit().await.unwrap();
     let name = guard.instance().name().to_owned();
     world.engine.kill(&name, 137);
-    world
-        .until("the instance is retired", |_| {
-            guard.instance().retired().is_cancelled()
-        })
-        .await;
+    world.until_retired(&guard).await;
     drop(guard);
     let next = world.admit().await.unwrap();
     assert_ne!(next.instance().name(), name);
@@ -197,7 +159,7 @@ async fn an_instance_that_dies_is_replaced() {
             world.version().unwrap().last_failure.is_some()
         })
         .await;
-    let failure = world.version().unwrap().last_failure.unwrap();
+    let failure = world.failure();
     assert_eq!(
         failure.message,
         "the container was ended by SIGKILL while it served"
@@ -208,12 +170,8 @@ async fn an_instance_that_dies_is_replaced() {
 async fn a_deleted_service_drops_its_queue_and_removes_what_runs() {
     let world = World::new(settings(1, 1));
     let held = world.admit().await.unwrap();
-    let pool = world.pool();
-    let waiting =
-        tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(5)).await });
-    world
-        .until("the request waits", |world| world.pool().waiting() == 1)
-        .await;
+    let waiting = world.waiter();
+    world.until_waiting(1).await;
     world.pools.apply_table(&world.table(false), true);
     assert_eq!(waiting.await.unwrap().unwrap_err(), Refusal::Gone);
     assert_eq!(
@@ -222,9 +180,7 @@ async fn a_deleted_service_drops_its_queue_and_removes_what_runs() {
         "the request in flight continues"
     );
     drop(held);
-    world
-        .until("it is removed", |world| world.engine.names().is_empty())
-        .await;
+    world.until_left(0).await;
 }
 
 #[tokio::test]
@@ -241,36 +197,21 @@ async fn a_request_routed_before_the_deletion_is_routed_again() {
 #[tokio::test]
 async fn orphaned_containers_are_adopted_if_routed_and_removed_if_not() {
     let engine = Fake::default();
-    let labels = |number: &str| -> BTreeMap<String, String> {
-        [
-            (label::NODE, NODE),
-            (label::BOOT, "boot-1"),
-            (label::UID, "uid-1"),
-            (label::VERSION, number),
-            (label::PORT, "8098"),
-        ]
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .into()
-    };
-    engine.insert("routed", labels("1")).await;
-    engine.insert("orphan", labels("9")).await;
-    let mut foreign = labels("9");
+    engine.insert("routed", instance_labels("1")).await;
+    engine.insert("orphan", instance_labels("9")).await;
+    let mut foreign = instance_labels("9");
     foreign.insert(label::NODE.to_owned(), "another".to_owned());
     engine.insert("foreign", foreign).await;
     let world = World::unsynced(Settings::default(), engine);
     world.pools.apply_table(&world.table(true), false);
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(
-        world.engine.names().contains(&"orphan".to_owned()),
+        world.has("orphan"),
         "nothing is removed before the first sync"
     );
-    world.pools.apply_table(&world.table(true), true);
-    world
-        .until("the orphan is removed", |world| {
-            !world.engine.names().contains(&"orphan".into())
-        })
-        .await;
-    assert!(world.engine.names().contains(&"foreign".to_owned()));
+    world.sync();
+    world.until_gone("orphan").await;
+    assert!(world.has("foreign"));
     let guard = world.admit().await.unwrap();
     assert_eq!(guard.instance().name(), "routed");
     assert_eq!(world.engine.starts(), 3, "only the planted containers");
@@ -292,16 +233,13 @@ async fn a_stop_drains_then_removes_and_keep_leaves_ready_containers() {
 
     let world = World::new(Settings::default());
     drop(world.admit().await.unwrap());
-    world.pools.shut_down(true, Duration::from_secs(5)).await;
+    world.stop(true).await;
     assert_eq!(world.engine.names().len(), 1);
 }
 
 #[tokio::test]
 async fn a_slot_is_never_lost_however_callers_come_and_go() {
-    let world = World::new(Settings {
-        idle_timeout: Duration::from_secs(60),
-        ..settings(2, 1)
-    });
+    let world = World::new(lasting(2, 1));
     drop(world.admit().await.unwrap());
     let pool = world.pool();
     let callers: Vec<_> = (0..200u64)
@@ -322,5 +260,5 @@ async fn a_slot_is_never_lost_however_callers_come_and_go() {
         assert!(served || caller % 3 == 0, "caller {caller} got no slot");
     }
     assert_eq!(world.pool().waiting(), 0);
-    assert_eq!(world.pools.report().instances[0].in_flight, 0);
+    assert_eq!(world.report().instances[0].in_flight, 0);
 }

@@ -37,24 +37,45 @@ fn change(world: &mut World, change: impl FnOnce(&mut Version)) {
     route.versions[0] = Arc::new(version);
     world.route = Arc::new(route);
     world.revision += 1;
-    world.pools.apply_table(&world.table(true), true);
+    world.sync();
 }
 
 /// The digests of running containers.
 async fn running(world: &World) -> BTreeSet<String> {
     let mut digests = BTreeSet::new();
     for name in world.engine.names() {
-        let found = world.engine.inspect(&name).await;
-        let label = found
-            .ok()
-            .and_then(|mut found| found.labels.remove(label::DIGEST));
-        digests.insert(label.unwrap_or_default());
+        digests.insert(digest_of(world, &name).await);
     }
     digests
 }
 
+async fn digest_of(world: &World, container: &str) -> String {
+    let mut found = world.engine.inspect(container).await.unwrap();
+    found.labels.remove(label::DIGEST).unwrap_or_default()
+}
+
 fn reported(world: &World) -> Option<String> {
     world.version()?.image_digest
+}
+
+async fn until_reported(world: &World) {
+    world
+        .until("the digest is reported", |world| {
+            reported(world) == Some(digest('a'))
+        })
+        .await;
+}
+
+/// Fixes the digest of the version.
+fn fix(world: &mut World, of: char) {
+    change(world, |version| version.image_digest = Some(digest(of)));
+}
+
+fn order(id: &str) -> VerifyOrder {
+    VerifyOrder {
+        id: id.to_owned(),
+        deadline: SystemTime::now() + Duration::from_secs(60),
+    }
 }
 
 #[tokio::test]
@@ -105,14 +126,8 @@ async fn the_digest_is_reported_before_the_instance_is_ready() {
     world
         .engine
         .script(cless_data_plane::runtime::fake::Script::NeverListens);
-    let pool = world.pool();
-    let request =
-        tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(9)).await });
-    world
-        .until("the digest is reported", |world| {
-            reported(world) == Some(digest('a'))
-        })
-        .await;
+    let request = world.waiter();
+    until_reported(&world).await;
     request.abort();
 }
 
@@ -121,27 +136,17 @@ async fn the_digest_is_reported_before_the_instance_is_ready() {
 async fn a_start_of_a_stale_digest_begins_again_before_it_serves() {
     let mut world = world();
     world.pools.set_control_plane_connected(true);
-    let pool = world.pool();
-    let request =
-        tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(9)).await });
-    world
-        .until("the digest is reported", |world| {
-            reported(world) == Some(digest('a'))
-        })
-        .await;
+    let request = world.waiter();
+    until_reported(&world).await;
     world.engine.images().push(IMAGE, &digest('b'));
-    change(&mut world, |version| {
-        version.image_digest = Some(digest('b'))
-    });
+    fix(&mut world, 'b');
     let guard = request.await.unwrap().unwrap();
-    let found = world.engine.inspect(guard.instance().name()).await.unwrap();
-    assert_eq!(found.labels[label::DIGEST], digest('b'));
+    assert_eq!(
+        digest_of(&world, guard.instance().name()).await,
+        digest('b')
+    );
     drop(guard);
-    world
-        .until("the stale container is removed", |world| {
-            world.engine.names().len() == 1
-        })
-        .await;
+    world.until_left(1).await;
     assert_eq!(
         world.version().unwrap().failures,
         0,
@@ -161,38 +166,21 @@ async fn a_ready_instance_of_a_stale_digest_is_replaced() {
         "no control plane is connected"
     );
     world.engine.images().push(IMAGE, &digest('b'));
-    change(&mut world, |version| {
-        version.image_digest = Some(digest('b'))
-    });
-    world
-        .until("it is retired", |_| {
-            guard.instance().retired().is_cancelled()
-        })
-        .await;
+    fix(&mut world, 'b');
+    world.until_retired(&guard).await;
     let next = world.admit().await.unwrap();
-    let found = world.engine.inspect(next.instance().name()).await.unwrap();
-    assert_eq!(found.labels[label::DIGEST], digest('b'));
+    assert_eq!(digest_of(&world, next.instance().name()).await, digest('b'));
     drop((guard, next));
-    world
-        .until("the stale container is removed", |world| {
-            world.engine.names().len() == 1
-        })
-        .await;
+    world.until_left(1).await;
 }
 
 #[tokio::test]
 async fn a_verification_succeeds_only_with_the_fixed_digest() {
     let mut world = world();
-    let order = VerifyOrder {
-        id: "first".into(),
-        deadline: SystemTime::now() + Duration::from_secs(60),
-    };
-    change(&mut world, |version| version.verify = Some(order));
+    change(&mut world, |version| version.verify = Some(order("first")));
     // Without a control plane the instance does not wait for a fixed digest.
     world
-        .until("it runs", |world| {
-            !world.pools.report().instances.is_empty()
-        })
+        .until("it runs", |world| !world.report().instances.is_empty())
         .await;
     drop(world.admit().await.unwrap());
     let answered = |world: &World, id: &str| {
@@ -205,28 +193,20 @@ async fn a_verification_succeeds_only_with_the_fixed_digest() {
         VerifyResult::Pending,
         "no digest is fixed yet"
     );
-    change(&mut world, |version| {
-        version.image_digest = Some(digest('a'))
-    });
+    fix(&mut world, 'a');
     world
         .until("it is verified", |world| answered(world, "first"))
         .await;
 
-    let other = VerifyOrder {
-        id: "another".into(),
-        deadline: SystemTime::now() + Duration::from_secs(60),
-    };
     world.engine.images().push(IMAGE, &digest('b'));
     change(&mut world, |version| {
         version.image_digest = Some(digest('b'));
-        version.verify = Some(other);
+        version.verify = Some(order("another"));
     });
     world
         .until("it is verified again", |world| answered(world, "another"))
         .await;
-    world
-        .until("one is left", |world| world.engine.names().len() == 1)
-        .await;
+    world.until_left(1).await;
     assert_eq!(running(&world).await, [digest('b')].into());
 }
 
@@ -244,11 +224,7 @@ async fn always_pulls_once_and_by_the_fixed_digest() {
     let pulls = world.engine.images().pulls();
     assert_eq!(pulls, 1);
     world.engine.kill(first.instance().name(), 1);
-    world
-        .until("the instance is retired", |_| {
-            first.instance().retired().is_cancelled()
-        })
-        .await;
+    world.until_retired(&first).await;
     drop(first);
     drop(world.admit().await.unwrap());
     assert_eq!(
@@ -270,7 +246,7 @@ async fn never_runs_the_local_image_and_pulls_nothing() {
         version.image_digest = Some(digest('b'));
     });
     world.admit().await.unwrap_err();
-    let failure = world.version().unwrap().last_failure.unwrap();
+    let failure = world.failure();
     assert_eq!(failure.reason, FailureReason::Image);
     assert!(
         failure.message.contains("the pull policy is `never`"),
@@ -329,6 +305,7 @@ async fn images_are_removed_only_when_nothing_needs_them() {
     let pruner = Pruner {
         runtime: Arc::new(engine.clone()),
         record: record.clone(),
+        pins: Arc::default(),
         versions: said.clone(),
         after: Duration::ZERO,
     };
@@ -342,10 +319,12 @@ async fn images_are_removed_only_when_nothing_needs_them() {
         VersionImage {
             image: "r.example/named:1".into(),
             digest: None,
+            version: "named".into(),
         },
         VersionImage {
             image: "r.example/fixed:7".into(),
             digest: Some(digest('2')),
+            version: "fixed".into(),
         },
     ]);
     pruner.round().await.unwrap();
@@ -361,4 +340,330 @@ async fn images_are_removed_only_when_nothing_needs_them() {
     *said.0.lock() = Some(Vec::new());
     pruner.round().await.unwrap();
     assert!(!has("named") && !has("fixed") && has("tagged") && has("mine"));
+}
+
+/// A world whose version runs the local image `app:1`, which was never in a registry.
+fn local_world() -> World {
+    let engine = Fake::default();
+    engine.images().load("app:1", &digest('a'));
+    let mut world = World::unsynced(Settings::default(), engine);
+    change(&mut world, |version| version.spec.image = "app:1".into());
+    world
+}
+
+/// The images that the running containers were created from.
+fn created_from(world: &World) -> Vec<String> {
+    let names = world.engine.names();
+    names
+        .iter()
+        .filter_map(|name| world.engine.image_of(name))
+        .collect()
+}
+
+/// Ends all containers, and waits until they are removed and a start may be tried.
+async fn end_all(world: &World) {
+    for name in world.engine.names() {
+        world.engine.kill(&name, 0);
+    }
+    world
+        .until("the containers are removed", |world| {
+            world.engine.names().is_empty()
+        })
+        .await;
+    world
+        .until("the back-off is over", |world| {
+            let until = world.version().and_then(|version| version.backoff_until);
+            until.is_none_or(|until| until <= SystemTime::now())
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_local_tag_that_is_built_again_changes_no_version() {
+    let mut world = local_world();
+    drop(world.admit().await.unwrap());
+    assert_eq!(created_from(&world), [digest('a')], "by id, not by name");
+    assert_eq!(world.version().unwrap().image_id, Some(digest('a')));
+    assert_eq!(reported(&world), None);
+
+    world.engine.images().load("app:1", &digest('b'));
+    end_all(&world).await;
+    drop(world.admit().await.unwrap());
+    assert_eq!(created_from(&world), [digest('a')]);
+
+    // A reset makes the next start look at the name again, and ends the old instances.
+    change(&mut world, |version| version.image_generation = 1);
+    world
+        .until("the old instance is removed", |world| {
+            world.engine.names().is_empty()
+        })
+        .await;
+    drop(world.admit().await.unwrap());
+    assert_eq!(created_from(&world), [digest('b')]);
+    assert_eq!(world.version().unwrap().image_id, Some(digest('b')));
+    assert_eq!(world.engine.images().pulls(), 0);
+}
+
+#[tokio::test]
+async fn a_pinned_image_that_is_gone_is_said_and_nothing_else_runs() {
+    let world = local_world();
+    drop(world.admit().await.unwrap());
+    end_all(&world).await;
+    world.engine.images().load("app:1", &digest('b'));
+    world.engine.images().delete(&digest('a'));
+    world.admit().await.unwrap_err();
+    let failure = world.version().unwrap().last_failure.unwrap();
+    assert_eq!(failure.reason, FailureReason::Image);
+    for words in [
+        "image app:1",
+        &*digest('a'),
+        &*format!("the name stands for {} now", digest('b')),
+        "load that image again, or deploy a new version",
+    ] {
+        assert!(failure.message.contains(words), "{}", failure.message);
+    }
+    assert_eq!(created_from(&world), [""; 0]);
+    assert_eq!(world.engine.images().pulls(), 0, "no registry was asked");
+
+    world.engine.images().delete(&digest('b'));
+    world
+        .until("the back-off is over", |world| {
+            let until = world.version().unwrap().backoff_until;
+            until.is_none_or(|until| until <= SystemTime::now())
+        })
+        .await;
+    world.admit().await.unwrap_err();
+    let failure = world.version().unwrap().last_failure.unwrap();
+    let none = "the name stands for no image now";
+    assert!(failure.message.contains(none), "{}", failure.message);
+}
+
+#[tokio::test]
+async fn another_image_under_the_name_is_warned_of() {
+    let mut world = local_world();
+    world.engine.images().load("app:1", &digest('b'));
+    // The control plane knows the image of another node, which this node has too.
+    change(&mut world, |version| version.image_id = Some(digest('a')));
+    drop(world.admit().await.unwrap());
+    assert_eq!(created_from(&world), [digest('a')]);
+    let warnings = world.pools.report().warnings;
+    assert!(
+        warnings.iter().any(|one| one.contains("version 1 of a")
+            && one.contains(&digest('a'))
+            && one.contains(&digest('b'))),
+        "{warnings:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_local_image_that_this_node_never_had_is_not_pulled() {
+    let mut world = local_world();
+    world.engine.images().delete(&digest('a'));
+    // Somebody else's image of that name.
+    world.engine.images().push("app:1", &digest('c'));
+    change(&mut world, |version| version.image_id = Some(digest('a')));
+    world.admit().await.unwrap_err();
+    let failure = world.version().unwrap().last_failure.unwrap();
+    assert!(
+        failure.message.contains("never in a registry") && failure.message.contains("docker load"),
+        "{}",
+        failure.message
+    );
+    assert_eq!(world.engine.images().pulls(), 0);
+}
+
+#[tokio::test]
+async fn never_is_pinned_too() {
+    let mut world = local_world();
+    change(&mut world, |version| {
+        version.spec.pull_policy = PullPolicy::Never;
+        version.image_digest = Some(digest('c'));
+    });
+    drop(world.admit().await.unwrap());
+    world.engine.images().load("app:1", &digest('b'));
+    end_all(&world).await;
+    drop(world.admit().await.unwrap());
+    assert_eq!(created_from(&world), [digest('a')]);
+    assert_eq!(world.version().unwrap().image_id, Some(digest('a')));
+}
+
+/// The image is on the node with its digest, so no pull confirms it.
+#[tokio::test]
+async fn a_digest_is_reported_once_its_start_succeeded() {
+    let world = world();
+    world.engine.pull(IMAGE, &|_| {}).await.unwrap();
+    world
+        .engine
+        .script(cless_data_plane::runtime::fake::Script::Exits(1));
+    world.admit().await.unwrap_err();
+    assert_eq!(reported(&world), None, "the start failed");
+    world
+        .until("the back-off is over", |world| {
+            let until = world.version().unwrap().backoff_until;
+            until.is_none_or(|until| until <= SystemTime::now())
+        })
+        .await;
+    drop(world.admit().await.unwrap());
+    assert_eq!(reported(&world), Some(digest('a')));
+    assert!(world.version().unwrap().last_cold_start.is_some());
+}
+
+#[tokio::test]
+async fn a_registry_that_does_not_respond_punishes_no_version() {
+    let mut world = world();
+    world.engine.images().set_registry_down(true);
+    change(&mut world, |version| version.verify = Some(order("one")));
+    world
+        .until("the verification ended", |world| {
+            outcome(world).is_some_and(|result| result != VerifyResult::Pending)
+        })
+        .await;
+    match outcome(&world) {
+        Some(VerifyResult::Unverified(failure)) => {
+            assert!(failure.message.contains("did not respond"), "{failure:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(world.version().unwrap().failures, 0);
+    change(&mut world, |version| {
+        version.spec.image = "r.example/nonesuch:1".into();
+        version.verify = Some(order("two"));
+    });
+    world.engine.images().set_registry_down(false);
+    world
+        .until("the version's own fault", |world| {
+            matches!(outcome(world), Some(VerifyResult::Failed(_)))
+        })
+        .await;
+}
+
+fn outcome(world: &World) -> Option<VerifyResult> {
+    Some(world.version()?.verify?.result)
+}
+
+#[tokio::test]
+async fn a_node_without_its_engine_answers_a_verification_at_once() {
+    let mut world = world();
+    world.engine.set_unreachable(true);
+    world
+        .until("the engine is away", |world| !world.pools.engine_answers())
+        .await;
+    let began = Instant::now();
+    change(&mut world, |version| version.verify = Some(order("one")));
+    world
+        .until("the verification ended", |world| {
+            matches!(outcome(world), Some(VerifyResult::Unverified(_)))
+        })
+        .await;
+    assert!(began.elapsed() < Duration::from_secs(1));
+    let Some(VerifyResult::Unverified(failure)) = outcome(&world) else {
+        panic!("it changed");
+    };
+    assert!(
+        failure
+            .message
+            .contains("engine of this node does not answer: the engine is unreachable"),
+        "{failure:?}"
+    );
+
+    // The next order finds an engine that is back.
+    world.engine.set_unreachable(false);
+    world
+        .until("the engine is back", |world| world.pools.engine_answers())
+        .await;
+    change(&mut world, |version| {
+        version.verify = Some(order("two"));
+        version.image_digest = Some(digest('a'));
+    });
+    world
+        .until("verified", |world| {
+            matches!(outcome(world), Some(VerifyResult::Verified(_)))
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_full_disk_and_a_missing_program_are_told_apart() {
+    use cless_data_plane::runtime::fake::{Call, Fault, Script};
+    let mut world = world();
+    change(&mut world, |version| {
+        version.image_digest = Some(digest('a'))
+    });
+    world.engine.fail_next(Call::Create, Fault::NoSpace);
+    change(&mut world, |version| version.verify = Some(order("one")));
+    world
+        .until("unverified", |world| {
+            matches!(outcome(world), Some(VerifyResult::Unverified(_)))
+        })
+        .await;
+    world.engine.script(Script::Exits(1));
+    change(&mut world, |version| version.verify = Some(order("two")));
+    world
+        .until("failed", |world| {
+            matches!(outcome(world), Some(VerifyResult::Failed(_)))
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_withdrawn_verification_leaves_no_instance() {
+    let mut world = world();
+    world
+        .engine
+        .script(cless_data_plane::runtime::fake::Script::NeverListens);
+    change(&mut world, |version| {
+        version.image_digest = Some(digest('a'));
+        version.verify = Some(order("one"));
+    });
+    world
+        .until("it starts", |world| world.engine.starts() == 1)
+        .await;
+    change(&mut world, |version| version.verify = None);
+    world
+        .until("it is removed", |world| world.engine.names().is_empty())
+        .await;
+    assert_eq!(outcome(&world), None);
+}
+
+#[tokio::test]
+async fn pinned_images_are_kept_and_pins_of_gone_versions_are_not() {
+    use cless_data_plane::image::Pins;
+    use cless_data_plane::image::pruner::forget_pins_once;
+    let engine = Fake::default();
+    let (record, pins) = (Arc::new(PullRecord::default()), Arc::new(Pins::default()));
+    let images = engine.images();
+    images.push("r.example/app:1", &digest('1'));
+    let puller = Puller::new(Arc::new(engine.clone()), record.clone());
+    puller.pull("r.example/app:1", |_| {}).await.unwrap();
+    pins.pin("v1", 0, "r.example/app:1", &digest('1'))
+        .await
+        .unwrap();
+    let said = Arc::new(Said::default());
+    let pruner = Pruner {
+        runtime: Arc::new(engine.clone()),
+        record,
+        pins: pins.clone(),
+        versions: said.clone(),
+        after: Duration::ZERO,
+    };
+    forget_pins_once(&pins, &*said).await;
+    assert_eq!(pins.versions().len(), 1, "the versions are unknown");
+    let other = |version: &str| {
+        vec![VersionImage {
+            image: "r.example/other:1".into(),
+            digest: None,
+            version: version.into(),
+        }]
+    };
+    *said.0.lock() = Some(other(""));
+    forget_pins_once(&pins, &*said).await;
+    assert_eq!(pins.versions().len(), 1, "an older control plane");
+    pruner.round().await.unwrap();
+    assert!(!images.names().is_empty(), "a version is pinned to it");
+
+    *said.0.lock() = Some(other("v2"));
+    forget_pins_once(&pins, &*said).await;
+    assert_eq!(pins.versions().len(), 0);
+    pruner.round().await.unwrap();
+    assert_eq!(images.names(), [""; 0]);
 }

@@ -20,28 +20,25 @@ async fn backing_off(world: &World) -> Option<Duration> {
     }
 }
 
+/// Starts an instance that crashes once it is ready.
+async fn crash(world: &World) {
+    let failures = |world: &World| world.version().map_or(0, |version| version.failures);
+    let guard = world.admit().await.unwrap();
+    assert_eq!(failures(world), 0, "ready");
+    world.engine.kill(guard.instance().name(), 139);
+    drop(guard);
+    world
+        .until("the exit is counted", |world| failures(world) > 0)
+        .await;
+}
+
 #[tokio::test]
 async fn a_crash_loop_backs_off_ever_longer() {
     let world = World::new(settings(10, 1));
     // The first early exit has no delay.
-    let guard = world.admit().await.unwrap();
-    world.engine.kill(guard.instance().name(), 139);
-    drop(guard);
-    world
-        .until("the exit is counted", |world| {
-            world.version().is_some_and(|version| version.failures > 0)
-        })
-        .await;
+    crash(&world).await;
     for seconds in [1, 2] {
-        let guard = world.admit().await.unwrap();
-        assert_eq!(world.version().unwrap().failures, 0, "ready");
-        world.engine.kill(guard.instance().name(), 139);
-        drop(guard);
-        world
-            .until("the exit is counted", |world| {
-                world.version().is_some_and(|version| version.failures > 0)
-            })
-            .await;
+        crash(&world).await;
         let began = Instant::now();
         let wait = backing_off(&world).await.expect("it backs off");
         assert!(
@@ -74,12 +71,11 @@ async fn a_failed_start_reports_its_last_probe() {
     assert!(world.admit().await.is_err());
     world
         .until("it failed", |world| {
-            world
-                .version()
-                .is_some_and(|version| version.last_failure.is_some())
+            let version = world.version();
+            version.is_some_and(|version| version.last_failure.is_some())
         })
         .await;
-    let failure = world.version().unwrap().last_failure.unwrap();
+    let failure = world.failure();
     assert_eq!(failure.reason, FailureReason::NotReady);
     let last = failure.last_probe.unwrap();
     assert!(last.starts_with("connecting to port 8099"), "{last}");
@@ -87,11 +83,10 @@ async fn a_failed_start_reports_its_last_probe() {
 
 #[tokio::test]
 async fn nothing_starts_until_the_engine_offers_the_requested_runtime() {
-    let world = World::of(settings(10, 1), Fake::default(), |_| {}, Some("runsc"));
+    let world = World::of(Fake::default(), |_| {}, Some("runsc"));
     world
         .until("the engine has answered", |world| {
             world
-                .pools
                 .report()
                 .warnings
                 .iter()
@@ -100,21 +95,16 @@ async fn nothing_starts_until_the_engine_offers_the_requested_runtime() {
         .await;
     assert!(backing_off(&world).await.is_some());
     assert_eq!(world.engine.starts(), 0);
-    let failure = world.version().unwrap().last_failure.unwrap();
-    assert!(
-        failure.message.contains("it has runc"),
-        "{}",
-        failure.message
-    );
+    world.failed_with("it has runc");
 
     world.engine.offers_runtimes(&["runc", "runsc"]);
     world.engine.reconnects();
     world
         .until("the engine offers it", |world| {
-            world.pools.report().runtime == "runsc"
+            world.report().runtime == "runsc"
         })
         .await;
-    assert!(world.pools.report().warnings.is_empty());
+    assert!(world.report().warnings.is_empty());
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(world.admit().await.is_ok());
 }
@@ -123,15 +113,8 @@ async fn nothing_starts_until_the_engine_offers_the_requested_runtime() {
 async fn a_healthcheck_decides_readiness_and_health() {
     let engine = Fake::default();
     engine.born_with_health(Health::Unhealthy("starting".to_owned()));
-    let world = World::of(
-        settings(10, 1),
-        engine,
-        |spec| spec.readiness = Readiness::Healthcheck,
-        None,
-    );
-    let pool = world.pool();
-    let waiting =
-        tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(5)).await });
+    let world = World::of(engine, |spec| spec.readiness = Readiness::Healthcheck, None);
+    let waiting = world.waiter();
     world
         .until("it runs", |world| world.engine.starts() == 1)
         .await;
@@ -143,8 +126,8 @@ async fn a_healthcheck_decides_readiness_and_health() {
     world
         .engine
         .set_health(&name, Some(Health::Unhealthy("no disk".to_owned())));
-    guard.instance().retired().cancelled().await;
-    let last = world.version().unwrap().last_failure.unwrap().last_probe;
+    world.until_retired(&guard).await;
+    let last = world.failure().last_probe;
     assert!(last.unwrap().contains("no disk"));
 }
 
@@ -163,7 +146,6 @@ async fn a_healthcheck_is_ignored_unless_it_is_the_readiness_probe() {
 #[tokio::test]
 async fn an_image_without_a_healthcheck_fails_at_once_with_the_reason() {
     let world = World::of(
-        settings(10, 1),
         Fake::default(),
         |spec| spec.readiness = Readiness::Healthcheck,
         None,
@@ -175,33 +157,24 @@ async fn an_image_without_a_healthcheck_fails_at_once_with_the_reason() {
         "{:?}",
         began.elapsed()
     );
-    let failure = world.version().unwrap().last_failure.unwrap();
-    assert!(
-        failure.message.contains("no HEALTHCHECK"),
-        "{}",
-        failure.message
-    );
+    world.failed_with("no HEALTHCHECK");
 }
 
 #[tokio::test]
 async fn a_container_gets_the_stop_grace_of_its_version() {
     let world = World::of(
-        settings(10, 1),
         Fake::default(),
         |spec| spec.stop_grace = Duration::from_secs(77),
         None,
     );
     drop(world.admit().await.unwrap());
-    world
-        .until("it is reaped", |world| world.engine.names().is_empty())
-        .await;
+    world.until_left(0).await;
     assert_eq!(world.engine.graces(), [Duration::from_secs(77)]);
 }
 
 #[tokio::test]
 async fn a_version_that_asks_for_more_than_the_node_allows_never_starts() {
     let world = World::of(
-        settings(10, 1),
         Fake::default(),
         |spec| spec.options.cap_add = vec!["NET_RAW".to_owned()],
         None,

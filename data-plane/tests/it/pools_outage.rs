@@ -10,14 +10,7 @@ use cless_data_plane::route::Settings;
 use cless_data_plane::runtime::ContainerState;
 use cless_data_plane::runtime::fake::{Call, Fake, Fault, Script};
 
-use crate::pools::{World, settings};
-
-fn long_lived() -> Settings {
-    Settings {
-        idle_timeout: Duration::from_secs(60),
-        ..settings(10, 10)
-    }
-}
+use crate::pools::{World, lasting};
 
 async fn noticed(world: &World, answers: bool) {
     world
@@ -31,7 +24,7 @@ async fn noticed(world: &World, answers: bool) {
 async fn a_container_whose_creation_was_not_confirmed_is_found_and_used() {
     for fault in [Fault::DoneAndFailed, Fault::DoneAndSilent] {
         for call in [Call::Create, Call::Start] {
-            let world = World::new(long_lived());
+            let world = World::new(lasting(10, 10));
             world.engine.fail_next(call, fault);
             let guard = world.admit().await.unwrap();
             assert_eq!(world.engine.names(), [guard.instance().name()], "{call:?}");
@@ -44,7 +37,7 @@ async fn a_container_whose_creation_was_not_confirmed_is_found_and_used() {
 #[tokio::test]
 async fn a_failed_call_is_repeated() {
     for call in [Call::Create, Call::Start] {
-        let world = World::new(long_lived());
+        let world = World::new(lasting(10, 10));
         world.engine.fail_next(call, Fault::Failed);
         assert!(world.admit().await.is_ok(), "{call:?}");
         assert_eq!(world.engine.names().len(), 1);
@@ -57,7 +50,7 @@ async fn pause_and_removal_survive_lost_responses() {
     let world = World::new(Settings {
         pause_after: Some(Duration::from_millis(100)),
         idle_timeout: Duration::from_secs(2),
-        ..long_lived()
+        ..lasting(10, 10)
     });
     for call in [Call::Pause, Call::Unpause, Call::Stop, Call::Remove] {
         world.engine.fail_next(call, Fault::DoneAndFailed);
@@ -71,45 +64,37 @@ async fn pause_and_removal_survive_lost_responses() {
     let guard = world.admit().await.unwrap();
     assert_eq!(guard.instance().name(), name, "the same instance, resumed");
     drop(guard);
-    world
-        .until("it is removed", |world| world.engine.names().is_empty())
-        .await;
+    world.until_left(0).await;
     assert_eq!(world.engine.starts(), 1);
     world
         .until("it is not reported", |world| {
-            world.pools.report().instances.is_empty()
+            world.report().instances.is_empty()
         })
         .await;
 }
 
 #[tokio::test]
 async fn requests_wait_for_an_unavailable_engine_and_no_version_is_punished() {
-    let world = World::new(long_lived());
+    let world = World::new(lasting(10, 10));
     world.engine.set_unreachable(true);
     noticed(&world, false).await;
-    assert!(world.pools.report().warnings[0].contains("unreachable"));
-    let pool = world.pool();
-    let waiting =
-        tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(9)).await });
-    world
-        .until("it waits", |world| world.pool().waiting() == 1)
-        .await;
+    assert!(world.report().warnings[0].contains("unreachable"));
+    let waiting = world.waiter();
+    world.until_waiting(1).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     world.engine.set_unreachable(false);
     let back = Instant::now();
     assert!(waiting.await.unwrap().is_ok());
     assert!(back.elapsed() < Duration::from_secs(1), "at once");
     assert_eq!(world.version().unwrap().failures, 0);
-    assert_eq!(world.pools.report().warnings, [""; 0]);
+    assert_eq!(world.report().warnings, [""; 0]);
 }
 
 #[tokio::test]
 async fn an_outage_during_a_start_is_waited_for() {
-    let world = World::new(long_lived());
+    let world = World::new(lasting(10, 10));
     world.engine.script(Script::NeverListens);
-    let pool = world.pool();
-    let waiting =
-        tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(9)).await });
+    let waiting = world.waiter();
     world
         .until("it runs", |world| world.engine.starts() == 1)
         .await;
@@ -127,7 +112,7 @@ async fn an_outage_during_a_start_is_waited_for() {
 
 #[tokio::test]
 async fn callers_are_refused_at_once_after_the_grace_period() {
-    let world = World::new(long_lived());
+    let world = World::new(lasting(10, 10));
     world.engine.set_unreachable(true);
     noticed(&world, false).await;
     let begin = Instant::now();
@@ -150,7 +135,7 @@ async fn ready_instances_are_neither_paused_nor_reaped_during_an_outage() {
     let world = World::new(Settings {
         pause_after: Some(Duration::from_millis(200)),
         idle_timeout: Duration::from_millis(600),
-        ..long_lived()
+        ..lasting(10, 10)
     });
     let name = world.admit().await.unwrap().instance().name().to_owned();
     world.engine.set_unreachable(true);
@@ -161,11 +146,7 @@ async fn ready_instances_are_neither_paused_nor_reaped_during_an_outage() {
     assert_eq!(guard.instance().name(), name);
     drop(guard);
     world.engine.set_unreachable(false);
-    world
-        .until("it is reaped as usual", |world| {
-            world.engine.names().is_empty()
-        })
-        .await;
+    world.until_left(0).await;
 }
 
 /// The pause call is the first call that fails.
@@ -173,14 +154,14 @@ async fn ready_instances_are_neither_paused_nor_reaped_during_an_outage() {
 async fn an_instance_serves_on_if_the_engine_is_unavailable_for_its_pause() {
     let world = World::new(Settings {
         pause_after: Some(Duration::from_millis(300)),
-        ..long_lived()
+        ..lasting(10, 10)
     });
     let name = world.admit().await.unwrap().instance().name().to_owned();
     world.engine.vanish_silently();
     noticed(&world, false).await;
     world
         .until("it is ready again", |world| {
-            let instances = world.pools.report().instances;
+            let instances = world.report().instances;
             instances.first().map(|one| one.state) == Some(InstanceState::Ready)
         })
         .await;
@@ -191,23 +172,19 @@ async fn an_instance_serves_on_if_the_engine_is_unavailable_for_its_pause() {
 /// No event reports a death during an outage.
 #[tokio::test]
 async fn an_instance_that_died_during_an_outage_is_replaced_after_it() {
-    let world = World::new(long_lived());
+    let world = World::new(lasting(10, 10));
     let name = world.admit().await.unwrap().instance().name().to_owned();
     world.engine.set_unreachable(true);
     noticed(&world, false).await;
     world.engine.kill_silently(&name, 137);
     world.engine.set_unreachable(false);
-    world
-        .until("the dead container is removed", |world| {
-            !world.engine.names().contains(&name)
-        })
-        .await;
+    world.until_gone(&name).await;
     assert_ne!(world.admit().await.unwrap().instance().name(), name);
 }
 
 #[tokio::test]
 async fn a_full_disk_is_reported_at_once_and_does_not_punish_the_version() {
-    let world = World::new(long_lived());
+    let world = World::new(lasting(10, 10));
     for _ in 0..6 {
         world.engine.fail_next(Call::Create, Fault::NoSpace);
     }
@@ -218,11 +195,11 @@ async fn a_full_disk_is_reported_at_once_and_does_not_punish_the_version() {
             Ok(guard) => break guard,
             Err(Refusal::StartFailed { retry_after } | Refusal::BackingOff { retry_after }) => {
                 if refused == 0 {
-                    let failure = world.version().unwrap().last_failure.unwrap();
+                    let failure = world.failure();
                     assert_eq!(failure.reason, FailureReason::Engine);
                     assert!(failure.message.contains("out of disk space"), "{failure:?}");
                     assert!(failure.message.contains("free some"), "{failure:?}");
-                    assert!(world.pools.report().warnings[0].contains("disk was full"));
+                    assert!(world.report().warnings[0].contains("disk was full"));
                 }
                 refused += 1;
                 assert!(retry_after <= Duration::from_secs(5));
@@ -234,13 +211,13 @@ async fn a_full_disk_is_reported_at_once_and_does_not_punish_the_version() {
     };
     assert_eq!(refused, 6);
     drop(served);
-    assert_eq!(world.pools.report().warnings, [""; 0]);
+    assert_eq!(world.report().warnings, [""; 0]);
     assert_eq!(world.version().unwrap().failures, 0);
 }
 
 #[tokio::test]
 async fn a_stop_during_an_outage_does_not_wait_for_the_engine() {
-    let world = World::new(long_lived());
+    let world = World::new(lasting(10, 10));
     drop(world.admit().await.unwrap());
     world.engine.set_unreachable(true);
     let begin = Instant::now();
@@ -248,14 +225,46 @@ async fn a_stop_during_an_outage_does_not_wait_for_the_engine() {
     assert!(begin.elapsed() < Duration::from_secs(5));
 }
 
+/// Neither the container of an instance nor the sandboxes can be removed.
+#[tokio::test]
+async fn a_stop_without_requests_does_not_wait_for_an_engine_that_is_away() {
+    let drain = Duration::from_secs(30);
+    let world = World::with_sandboxes(lasting(10, 10), Fake::default(), 2);
+    world.pools.apply_table(&world.table(true), true);
+    world
+        .until("sandboxes are ready", |world| {
+            world.pools.report().sandboxes.idle == 2
+        })
+        .await;
+    let guard = world.admit().await.unwrap();
+    world.engine.set_unreachable(true);
+    noticed(&world, false).await;
+    let (begin, pools) = (Instant::now(), world.pools.clone());
+    let stopping = tokio::spawn(async move { pools.shut_down(false, drain).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!stopping.is_finished(), "a request is in flight");
+    drop(guard);
+    stopping.await.unwrap();
+    assert!(begin.elapsed() < Duration::from_secs(4), "{begin:?}");
+}
+
+/// As in `cless dev` without an engine.
+#[tokio::test]
+async fn a_node_that_never_had_an_engine_stops_at_once() {
+    let engine = Fake::default();
+    engine.set_unreachable(true);
+    let world = World::with_sandboxes(lasting(10, 10), engine, 2);
+    world.pools.apply_table(&world.table(true), true);
+    noticed(&world, false).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let begin = Instant::now();
+    world.pools.shut_down(false, Duration::from_secs(30)).await;
+    assert!(begin.elapsed() < Duration::from_secs(2));
+}
+
 #[tokio::test]
 async fn the_least_loaded_instance_is_chosen() {
-    let world = World::new(Settings {
-        ..Settings {
-            concurrency: 2,
-            ..long_lived()
-        }
-    });
+    let world = World::new(lasting(2, 10));
     let mut first = vec![world.admit().await.unwrap(), world.admit().await.unwrap()];
     let second = world.admit().await.unwrap();
     let (one, other) = (first[0].instance().serial(), second.instance().serial());
@@ -275,14 +284,12 @@ async fn the_least_loaded_instance_is_chosen() {
 async fn a_node_starts_without_an_engine_and_serves_once_it_answers() {
     let engine = Fake::default();
     engine.set_unreachable(true);
-    let world = World::unsynced(long_lived(), engine);
+    let world = World::unsynced(lasting(10, 10), engine);
     let begin = Instant::now();
     world.pools.adopt_leftovers(Duration::from_secs(2)).await;
     assert!(begin.elapsed() < Duration::from_secs(1));
-    world.pools.apply_table(&world.table(true), true);
-    let pool = world.pool();
-    let waiting =
-        tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(9)).await });
+    world.sync();
+    let waiting = world.waiter();
     tokio::time::sleep(Duration::from_millis(500)).await;
     world.engine.set_unreachable(false);
     assert!(waiting.await.unwrap().is_ok());

@@ -1,14 +1,13 @@
 //! Pauses over a scripted engine: idle instances are paused and the next request resumes them.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use cless_data_plane::report::InstanceState;
 use cless_data_plane::route::Settings;
 use cless_data_plane::runtime::fake::{Call, Fake, Fault};
-use cless_data_plane::runtime::{ContainerState, Runtime as _, label};
+use cless_data_plane::runtime::{ContainerState, Runtime as _};
 
-use crate::pools::{NODE, World, settings};
+use crate::pools::{NODE, World, instance_labels, lasting, settings};
 
 /// Pauses after 100 ms, reaps after `idle_timeout`.
 fn pausing(idle_timeout: Duration) -> Settings {
@@ -63,9 +62,7 @@ async fn a_paused_instance_is_reaped_at_the_idle_timeout_since_its_last_request(
     drop(world.admit().await.unwrap());
     let left = Instant::now();
     until_paused(&world).await;
-    world
-        .until("it is reaped", |world| world.engine.names().is_empty())
-        .await;
+    world.until_left(0).await;
     assert!(left.elapsed() >= Duration::from_millis(400));
     drop(world.admit().await.unwrap());
     assert_eq!(world.engine.starts(), 2);
@@ -111,11 +108,8 @@ async fn an_instance_that_cannot_be_paused_or_resumed_is_replaced() {
     let world = World::new(pausing(LONG));
     world.engine.fail_next(Call::Pause, Fault::Refused);
     drop(world.admit().await.unwrap());
-    world
-        .until("it is removed", |world| world.engine.names().is_empty())
-        .await;
-    let message = world.version().unwrap().last_failure.unwrap().message;
-    assert!(message.contains("could not be paused"), "{message}");
+    world.until_left(0).await;
+    world.failed_with("could not be paused");
 
     drop(world.admit().await.unwrap());
     until_paused(&world).await;
@@ -151,7 +145,7 @@ async fn a_stop_removes_paused_instances_and_keep_resumes_them() {
     let world = World::new(pausing(LONG));
     drop(world.admit().await.unwrap());
     until_paused(&world).await;
-    world.pools.shut_down(false, Duration::from_secs(5)).await;
+    world.stop(false).await;
     assert!(world.engine.names().is_empty());
 
     for falling_asleep in [false, true] {
@@ -165,7 +159,7 @@ async fn a_stop_removes_paused_instances_and_keep_resumes_them() {
         world
             .until("it is paused", |world| state(world) == Some(when))
             .await;
-        world.pools.shut_down(true, Duration::from_secs(5)).await;
+        world.stop(true).await;
         let left = world.engine.list(NODE).await.unwrap();
         assert_eq!(left.len(), 1);
         assert_eq!(left[0].state, ContainerState::Running);
@@ -176,31 +170,11 @@ async fn a_stop_removes_paused_instances_and_keep_resumes_them() {
 async fn paused_instances_of_an_earlier_process_are_resumed_if_routed_and_removed_if_not() {
     let engine = Fake::default();
     for (name, number) in [("routed", "1"), ("orphan", "9")] {
-        let labels: BTreeMap<String, String> = [
-            (label::NODE, NODE),
-            (label::BOOT, "boot-1"),
-            (label::UID, "uid-1"),
-            (label::VERSION, number),
-            (label::PORT, "8098"),
-        ]
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .into();
-        engine.insert(name, labels).await;
+        engine.insert(name, instance_labels(number)).await;
         engine.pause(name).await.unwrap();
     }
-    let world = World::unsynced(
-        Settings {
-            pause_after: None,
-            ..pausing(LONG)
-        },
-        engine,
-    );
-    world.pools.apply_table(&world.table(true), true);
-    world
-        .until("the orphan is removed", |world| {
-            !world.engine.names().contains(&"orphan".to_owned())
-        })
-        .await;
+    let world = World::on(lasting(10, 10), engine);
+    world.until_gone("orphan").await;
     let guard = world.admit().await.unwrap();
     assert_eq!(guard.instance().name(), "routed");
     assert_eq!(world.engine.state("routed"), Some(ContainerState::Running));

@@ -1,21 +1,20 @@
 //! Network sandboxes over a scripted engine.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use cless_data_plane::route::Settings;
 use cless_data_plane::runtime::fake::{Call, Fake, Fault, Script};
 use cless_data_plane::runtime::{NetworkNames, Runtime as _, SandboxSpec, label};
 
-use crate::pools::{NODE, World, settings};
+use crate::pools::{World, instance_labels, labels, settings};
 
 fn idle(world: &World) -> usize {
-    world.pools.report().sandboxes.idle
+    world.report().sandboxes.idle
 }
 
 async fn stocked(settings: Settings, size: usize) -> World {
     let world = World::with_sandboxes(settings, Fake::default(), size);
-    world.pools.apply_table(&world.table(true), true);
+    world.sync();
     world
         .until("the inventory is full", |world| idle(world) == size)
         .await;
@@ -38,7 +37,7 @@ async fn a_sandbox_serves_one_instance_and_is_removed_with_it() {
     let joined = world.engine.inspect(&name).await.unwrap().sandbox.unwrap();
     let held = world.engine.inspect(&before[0]).await.unwrap();
     assert_eq!(joined, held.id);
-    assert_eq!(world.pools.report().sandboxes.used, 1);
+    assert_eq!(world.report().sandboxes.used, 1);
     drop(guard);
     world
         .until("both are gone and another is ready", |world| {
@@ -116,7 +115,7 @@ async fn an_instance_whose_pause_container_ends_is_replaced() {
     let guard = world.admit().await.unwrap();
     let name = guard.instance().name().to_owned();
     world.engine.kill(&held[0], 137);
-    guard.instance().retired().cancelled().await;
+    world.until_retired(&guard).await;
     drop(guard);
     let next = world.admit().await.unwrap();
     assert_ne!(next.instance().name(), name);
@@ -126,8 +125,7 @@ async fn an_instance_whose_pause_container_ends_is_replaced() {
             !names.contains(&name) && !names.contains(&held[0])
         })
         .await;
-    let message = world.version().unwrap().last_failure.unwrap().message;
-    assert!(message.contains("pause container"), "{message}");
+    world.failed_with("pause container");
 }
 
 #[tokio::test]
@@ -138,14 +136,14 @@ async fn an_idle_sandbox_that_ends_is_replaced_and_errors_are_reported_until_one
     world.engine.kill(&held[0], 137);
     world
         .until("the error is reported", |world| {
-            let warnings = world.pools.report().warnings;
+            let warnings = world.report().warnings;
             warnings.iter().any(|one| one.contains("network sandboxes"))
         })
         .await;
     drop(world.admit().await.unwrap());
     world
         .until("the error is gone", |world| {
-            idle(world) == 1 && world.pools.report().warnings.is_empty()
+            idle(world) == 1 && world.report().warnings.is_empty()
         })
         .await;
 }
@@ -153,12 +151,6 @@ async fn an_idle_sandbox_that_ends_is_replaced_and_errors_are_reported_until_one
 #[tokio::test]
 async fn an_instance_is_adopted_with_its_sandbox_and_idle_sandboxes_are_removed() {
     let engine = Fake::default();
-    let labels = |more: &[(&str, &str)]| -> BTreeMap<String, String> {
-        let base = [(label::NODE, NODE), (label::BOOT, "boot-1")];
-        let all = base.iter().chain(more);
-        all.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-            .collect()
-    };
     for name in ["idle", "used"] {
         let spec = SandboxSpec {
             name: name.to_owned(),
@@ -170,14 +162,10 @@ async fn an_instance_is_adopted_with_its_sandbox_and_idle_sandboxes_are_removed(
         engine.start(name).await.unwrap();
     }
     let used = engine.inspect("used").await.unwrap().id;
-    let instance = labels(&[
-        (label::UID, "uid-1"),
-        (label::VERSION, "1"),
-        (label::PORT, "8098"),
-    ]);
+    let instance = instance_labels("1");
     engine.insert_in("joined", instance, Some(used)).await;
     let world = World::with_sandboxes(settings(10, 1), engine, 0);
-    world.pools.apply_table(&world.table(true), true);
+    world.sync();
     world
         .until("the idle sandbox is removed", |world| {
             world.engine.sandboxes() == ["used"]
@@ -186,28 +174,24 @@ async fn an_instance_is_adopted_with_its_sandbox_and_idle_sandboxes_are_removed(
     let guard = world.admit().await.unwrap();
     assert_eq!(guard.instance().name(), "joined");
     assert_eq!(world.engine.starts(), 1, "only the planted container");
-    assert_eq!(world.pools.report().sandboxes.used, 1);
+    assert_eq!(world.report().sandboxes.used, 1);
     world.engine.kill("used", 137);
-    guard.instance().retired().cancelled().await;
+    world.until_retired(&guard).await;
     drop(guard);
-    world
-        .until("nothing is left of it", |world| {
-            world.engine.names().is_empty()
-        })
-        .await;
+    world.until_left(0).await;
 }
 
 #[tokio::test]
 async fn a_stop_removes_all_and_keep_leaves_the_used_ones() {
     let world = stocked(settings(10, 1), 2).await;
     drop(world.admit().await.unwrap());
-    world.pools.shut_down(true, Duration::from_secs(5)).await;
+    world.stop(true).await;
     assert_eq!(world.engine.sandboxes().len(), 1);
     assert_eq!(world.engine.names().len(), 2, "{:?}", world.engine.names());
 
     let world = stocked(settings(10, 1), 2).await;
     drop(world.admit().await.unwrap());
-    world.pools.shut_down(false, Duration::from_secs(5)).await;
+    world.stop(false).await;
     assert!(
         world.engine.names().is_empty(),
         "{:?}",
@@ -220,7 +204,7 @@ async fn a_start_that_fails_in_a_sandbox_leaves_neither_behind() {
     let world = stocked(settings(10, 1), 1).await;
     world.engine.script(Script::Exits(3));
     assert!(world.admit().await.is_err());
-    let failure = world.version().unwrap().last_failure.unwrap();
+    let failure = world.failure();
     assert_eq!(failure.exit_code, Some(3));
     world
         .until("only a new one is there", |world| {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use cless_data_plane::route::Settings;
 
-use crate::pools::{World, settings};
+use crate::pools::{World, lasting, settings};
 
 #[tokio::test]
 async fn instances_beyond_the_recent_load_are_reaped_before_their_idle_timeout() {
@@ -55,30 +55,19 @@ async fn an_unresponsive_instance_is_checked_taken_out_and_replaced() {
     );
     guard.failed();
     guard.failed();
-    guard.instance().retired().cancelled().await;
+    world.until_retired(&guard).await;
 
     let next = world.admit().await.unwrap();
     assert_ne!(next.instance().name(), name, "beside the one that drains");
-    let message = world.version().unwrap().last_failure.unwrap().message;
-    assert!(message.contains("stopped answering"), "{message}");
-    assert!(
-        world.engine.names().contains(&name),
-        "its requests may still be answered"
-    );
+    world.failed_with("stopped answering");
+    assert!(world.has(&name), "its requests may still be answered");
     drop(guard);
-    world
-        .until("it is removed", |world| {
-            !world.engine.names().contains(&name)
-        })
-        .await;
+    world.until_gone(&name).await;
 }
 
 #[tokio::test]
 async fn slots_go_to_waiters_in_the_order_of_their_arrival() {
-    let world = World::new(Settings {
-        idle_timeout: Duration::from_secs(60),
-        ..settings(1, 1)
-    });
+    let world = World::new(lasting(1, 1));
     let held = world.admit().await.unwrap();
     let (admitted, mut order_of) = tokio::sync::mpsc::unbounded_channel();
     for caller in 0..20 {
@@ -96,11 +85,7 @@ async fn slots_go_to_waiters_in_the_order_of_their_arrival() {
             .await;
     }
     drop(admitted);
-    world
-        .until("the impatient have left", |world| {
-            world.pool().waiting() == 16
-        })
-        .await;
+    world.until_waiting(16).await;
     drop(held);
     let mut order = Vec::new();
     while let Some(caller) = order_of.recv().await {

@@ -30,7 +30,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-use crate::feed::plane::{Plane, Routes, Stream, within};
+use crate::feed::plane::{self, Plane, Routes, Stream, within};
 
 /// The host whose only version is the instance.
 const HOST: &str = "a.localhost";
@@ -49,8 +49,9 @@ fn spoken(protocol: pb::version_spec::Protocol) -> impl FnOnce(&mut pb::Route) {
 
 /// A data plane with one service.
 pub(crate) struct Stage {
-    address: SocketAddr,
-    tls: Option<SocketAddr>,
+    pub(crate) address: SocketAddr,
+    /// HTTPS address; `None` unless the test enabled it.
+    pub(crate) tls: Option<SocketAddr>,
     admin: SocketAddr,
     visitors: mpsc::UnboundedReceiver<TcpStream>,
     node: Running,
@@ -60,7 +61,11 @@ pub(crate) struct Stage {
 
 impl Stage {
     async fn start() -> Self {
-        Self::with(|_| (), |_| ()).await
+        Self::choosing(|_| ()).await
+    }
+
+    pub(crate) async fn choosing(choose: impl FnOnce(&mut Options)) -> Self {
+        Self::with(|_| (), choose).await
     }
 
     async fn with(shape: impl FnOnce(&mut pb::Route), choose: impl FnOnce(&mut Options)) -> Self {
@@ -83,23 +88,7 @@ impl Stage {
         let node = start_on(options, Arc::new(engine)).await;
         let node = node.expect("the node starts");
         let (mut stream, _) = plane.accept().await;
-        let mut route = pb::Route {
-            service: "a".to_owned(),
-            service_uid: "uid-a".to_owned(),
-            hosts: vec![HOST.to_owned()],
-            settings: Some(pb::ServiceSettings::default()),
-            versions: vec![pb::RouteVersion {
-                number: 1,
-                uid: "v-a".to_owned(),
-                spec: Some(pb::VersionSpec {
-                    image: "a:1".to_owned(),
-                    ..pb::VersionSpec::default()
-                }),
-                ..pb::RouteVersion::default()
-            }],
-            slots: vec![1; 100],
-            ..pb::Route::default()
-        };
+        let mut route = plane::route("a", "a:1");
         shape(&mut route);
         let routes = Routes::default().with_bytes("a", route.encode_to_vec());
         stream.send(routes.snapshot()).await;
@@ -145,6 +134,12 @@ impl Stage {
         (client, instance, head)
     }
 
+    /// The connections to the instance from now on.
+    pub(crate) fn take_visitors(&mut self) -> mpsc::UnboundedReceiver<TcpStream> {
+        let (_, none) = mpsc::unbounded_channel();
+        std::mem::replace(&mut self.visitors, none)
+    }
+
     /// Waits until the metrics contain this line.
     async fn until_measured(&self, line: &str) {
         within(line, async {
@@ -155,7 +150,7 @@ impl Stage {
         .await;
     }
 
-    async fn metrics(&self) -> String {
+    pub(crate) async fn metrics(&self) -> String {
         let stream = TcpStream::connect(self.admin).await;
         let mut wire = Wire::of(stream.expect("the admin port accepts"));
         wire.send("GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
@@ -163,7 +158,7 @@ impl Stage {
         wire.rest().await
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         within("the node stops", self.node.shutdown()).await;
     }
 }
@@ -226,6 +221,14 @@ impl Wire {
     /// A head in lower case.
     async fn head(&mut self) -> String {
         self.until("\r\n\r\n").await.to_ascii_lowercase()
+    }
+
+    /// The head of a response with this status.
+    async fn answered(&mut self, status: u16) -> String {
+        let head = self.head().await;
+        let expected = format!("http/1.1 {status}");
+        assert!(head.starts_with(&expected), "not {status}: {head}");
+        head
     }
 
     async fn rest(&mut self) -> String {

@@ -28,7 +28,8 @@ use crate::front::{Front, HOST};
 /// Follows the request under test.
 const SECOND: &str = "GET /second HTTP/1.1\r\nHost: a.localhost\r\n\r\n";
 
-pub(crate) enum Expected {
+#[derive(Clone, Copy)]
+enum Expected {
     /// Refused with one of these, the connection ends, and no complete request reaches the origin.
     Refused(&'static [u16]),
     /// Reaches the origin as one request that satisfies this.
@@ -43,43 +44,56 @@ pub(crate) enum Expected {
     NeverWhole,
 }
 
-pub(crate) struct Row {
-    pub(crate) name: &'static str,
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) expected: Expected,
+struct Row<E = Expected> {
+    name: &'static str,
+    bytes: Vec<u8>,
+    expected: E,
 }
 
-pub(crate) const BAD: Expected = Expected::Refused(&[400]);
+const BAD: Expected = Expected::Refused(&[400]);
 
-pub(crate) fn row(name: &'static str, bytes: impl AsRef<[u8]>, expected: Expected) -> Row {
+fn row<E>(name: &'static str, bytes: impl Into<Vec<u8>>, expected: E) -> Row<E> {
     Row {
         name,
-        bytes: bytes.as_ref().to_vec(),
+        bytes: bytes.into(),
         expected,
     }
 }
 
+/// Rows with one expectation, from lines `NAME | TEXT`; `make` turns the text into bytes.
+fn rows<E: Copy, B: Into<Vec<u8>>>(
+    expected: E,
+    make: impl Fn(&str) -> B,
+) -> impl Fn(&[&'static str]) -> Vec<Row<E>> {
+    move |lines| {
+        let split = lines.iter().map(|line| line.split_once(" | "));
+        let split = split.map(|parts| parts.expect("a name and a text"));
+        let rows = split.map(|(name, text)| row(name, make(text), expected));
+        rows.collect()
+    }
+}
+
 /// A POST with `Host`, then these fields, then the body.
-pub(crate) fn post(fields: &str, body: &str) -> String {
+fn post(fields: &str, body: &str) -> String {
     format!("POST /first HTTP/1.1\r\nHost: {HOST}\r\n{fields}\r\n{body}")
 }
 
 /// A GET with `Host`, then these fields.
-pub(crate) fn get(fields: &str) -> String {
+fn get(fields: &str) -> String {
     format!("GET /first HTTP/1.1\r\nHost: {HOST}\r\n{fields}\r\n")
 }
 
-pub(crate) fn is_first(seen: &RecordedRequest) -> bool {
+fn is_first(seen: &RecordedRequest) -> bool {
     seen.target == "/first"
 }
 
 /// The same with the expected body.
-pub(crate) fn is_hello(seen: &RecordedRequest) -> bool {
+fn is_hello(seen: &RecordedRequest) -> bool {
     is_first(seen) && seen.body == b"hello"
 }
 
 /// The same without a body.
-pub(crate) fn is_empty(seen: &RecordedRequest) -> bool {
+fn is_empty(seen: &RecordedRequest) -> bool {
     is_first(seen) && seen.body.is_empty()
 }
 
@@ -87,14 +101,18 @@ pub(crate) fn is_empty(seen: &RecordedRequest) -> bool {
 const NODES: usize = 4;
 
 /// Checks all rows and reports those that violate the law.
-pub(crate) async fn hold(rows: Vec<Row>) {
+async fn hold(groups: impl IntoIterator<Item = Vec<Row>>) {
+    let rows: Vec<Row> = groups.into_iter().flatten().collect();
     let shares = rows.chunks(rows.len().div_ceil(NODES)).map(judge_all);
-    let broken = join_all(shares).await.concat();
+    assert_none(&join_all(shares).await.concat());
+}
+
+fn assert_none(broken: &[String]) {
+    let all = broken.join("\n");
     assert!(
         broken.is_empty(),
-        "{} violate the law:\n{}",
-        broken.len(),
-        broken.join("\n")
+        "{} violate the law:\n{all}",
+        broken.len()
     );
 }
 

@@ -18,9 +18,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use cless_data_plane::instance::admission::Admission;
 use cless_data_plane::route::{
-    Candidate, Change, ContainerOptions, Cursor, Digest, HostEntry, ProbeTimings, Protocol,
-    PullPolicy, Readiness, Route, Scope, Settings, Slots, Spec, Table, Version, VersionKey,
-    VersionSelector, choose,
+    Candidate, Change, Cursor, Digest, HostEntry, Route, Scope, Table, VersionSelector, choose,
+    testing,
 };
 use cless_tests::report::{self, Better, Row, print_line};
 use cless_tests::stats::middle;
@@ -156,12 +155,7 @@ fn two_threads(operation: impl Fn() + Sync) -> f64 {
 
 /// A table with one service per host, each with three versions in traffic, and the hosts.
 fn table() -> Result<(Table, Vec<Arc<str>>)> {
-    let versions = [1, 2, 3].map(|number| Arc::new(version(number)));
-    let numbers: Vec<u32> = (0..100).map(|at| at % 3 + 1).collect();
-    let slots = Slots::new(&numbers, |number| {
-        usize::try_from(number).ok()?.checked_sub(1)
-    })?;
-    let settings = Arc::new(Settings::default());
+    let of_three = testing::with_percents(&[34, 33, 33]);
     let hosts: Vec<Arc<str>> = (0..HOSTS)
         .map(|number| format!("service-{number}.example.com").into())
         .collect();
@@ -171,10 +165,7 @@ fn table() -> Result<(Table, Vec<Arc<str>>)> {
             service: format!("service-{number}").into(),
             service_uid: uid.clone(),
             hosts: [host.clone()].into(),
-            tags: [].into(),
-            settings: settings.clone(),
-            versions: versions.to_vec(),
-            slots: Some(slots.clone()),
+            ..of_three.clone()
         };
         Candidate {
             service_uid: uid,
@@ -196,38 +187,4 @@ fn table() -> Result<(Table, Vec<Arc<str>>)> {
         removed: Vec::new(),
     };
     Ok((Table::default().apply(change), hosts))
-}
-
-fn version(number: u32) -> Version {
-    Version {
-        key: VersionKey {
-            service_uid: "uid".into(),
-            number,
-        },
-        uid: format!("uid-{number}").into(),
-        service: "service".into(),
-        host: "service.localhost".into(),
-        spec: Spec {
-            image: "service:1".to_owned(),
-            port: None,
-            env: Vec::new(),
-            command: Vec::new(),
-            args: Vec::new(),
-            cpu_millis: 1000,
-            memory_bytes: 512 << 20,
-            readiness: Readiness::Tcp,
-            pull_policy: PullPolicy::Missing,
-            protocol: Protocol::Auto,
-            probe: ProbeTimings::default(),
-            pids_limit: 512,
-            read_only_root: false,
-            tmpfs: Vec::new(),
-            user: None,
-            stop_signal: None,
-            stop_grace: Duration::from_secs(10),
-            options: ContainerOptions::default(),
-        },
-        image_digest: None,
-        verify: None,
-    }
 }

@@ -152,7 +152,8 @@ impl Api {
         self.set_targets(service, targets).await
     }
 
-    /// Sets the traffic targets; does not wait for the nodes.
+    /// Sets the traffic targets, also to versions that no node has verified; does not wait for the
+    /// nodes.
     pub async fn set_targets(
         &mut self,
         service: &str,
@@ -166,6 +167,7 @@ impl Api {
                 ..Default::default()
             }),
             actor: "tests".to_owned(),
+            allow_unverified: true,
             ..Default::default()
         };
         Ok(self.traffic.update_traffic(request).await?.into_inner())

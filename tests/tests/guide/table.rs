@@ -8,6 +8,7 @@ use clap::{Arg, Command, CommandFactory as _};
 use cless_control_plane::program::Program as ControlPlane;
 use cless_data_plane::metrics::Metrics;
 use cless_data_plane::program::Program as DataPlane;
+use cless_proto::variables;
 use prost::Message as _;
 use prost_types::{FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet};
 
@@ -119,12 +120,12 @@ fn default(arg: &Arg, text: &Text) -> String {
 }
 
 /// The flags of a plane; asserts that each has its variable, as the pages say.
-fn flags(command: &Command) -> String {
+fn flags(command: &Command, prefix: &str) -> String {
     let rows = command.get_arguments().filter_map(|arg| {
         let name = flag(arg)?;
-        let long = arg.get_long()?.to_uppercase().replace('-', "_");
         let variable = arg.get_env().and_then(|name| name.to_str());
-        assert_eq!(variable, Some(&*format!("CLESS_{long}")), "{name}");
+        let expected = variables::name(prefix, arg.get_long()?);
+        assert_eq!(variable, Some(&*expected), "{name}");
         let text = help(arg);
         Some(vec![name, default(arg, &text), text.meaning])
     });
@@ -152,7 +153,7 @@ fn commands(command: &Command, flags: bool) -> String {
 }
 
 pub(crate) fn control_plane_flags() -> String {
-    flags(&ControlPlane::command())
+    flags(&ControlPlane::command(), variables::CONTROL_PLANE)
 }
 
 pub(crate) fn control_plane_commands() -> String {
@@ -160,7 +161,7 @@ pub(crate) fn control_plane_commands() -> String {
 }
 
 pub(crate) fn data_plane_flags() -> String {
-    flags(&DataPlane::command())
+    flags(&DataPlane::command(), variables::NODE)
 }
 
 pub(crate) fn cli_commands() -> String {

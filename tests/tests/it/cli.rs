@@ -7,7 +7,7 @@ use cless_tests::process::{Outcome, run};
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::{count_answers, sample};
+use crate::{contains, count_answers, sample};
 
 pub(crate) async fn cless(cluster: &Cluster, args: &[&str]) -> Result<Outcome> {
     let mut command = Command::new(paths::program("cless")?);
@@ -91,11 +91,7 @@ async fn a_failed_deploy_shows_the_log_exits_with_7_and_keeps_the_traffic() -> R
     let args = ["deploy", "hello", "--image", image, "-e", "EXIT_AT_START=3"];
     let failed = cless(&cluster, &args).await?;
     ensure!(failed.code == Some(7), "{failed:?}");
-    ensure!(
-        failed.stderr.contains("leaving with code 3"),
-        "no log lines: {}",
-        failed.stderr
-    );
+    contains(&failed.stderr, "leaving with code 3")?;
     let after = cless_json(&cluster, &["traffic", "get", "hello"]).await?;
     ensure!(before == after, "traffic changed: {before} {after}");
     ensure!(
@@ -106,11 +102,7 @@ async fn a_failed_deploy_shows_the_log_exits_with_7_and_keeps_the_traffic() -> R
     let missing = ["deploy", "hello", "--image", "localhost:1/nobody/nothing:1"];
     let failed = cless(&cluster, &missing).await?;
     ensure!(failed.code == Some(7), "{failed:?}");
-    ensure!(
-        failed.stderr.contains("localhost:1/nobody/nothing:1"),
-        "{}",
-        failed.stderr
-    );
+    contains(&failed.stderr, "localhost:1/nobody/nothing:1")?;
     cluster.finish().await
 }
 

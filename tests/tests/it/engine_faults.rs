@@ -13,7 +13,7 @@ use cless_tests::{http_client, wait};
 use http::Method;
 use tokio::time::{Instant, sleep};
 
-use crate::{SOON, check_serves, sample, wait_serves};
+use crate::{SOON, check_serves, lacks, sample, wait_serves};
 
 const CREATE: (&str, &str) = ("/containers/create", "");
 const START: (&str, &str) = ("/containers/", "/start");
@@ -246,10 +246,7 @@ async fn a_node_starts_without_an_engine_and_serves_when_it_appears() -> Result<
         "{:?}",
         begin.elapsed()
     );
-    ensure!(
-        !refused.text().contains("sock"),
-        "the response contains text of the engine: {refused:?}"
-    );
+    lacks(&refused.text(), "sock")?;
     let metrics = http_client::get(cluster.node(0).admin, "admin", "/metrics")
         .await?
         .text();

@@ -14,7 +14,7 @@ use cless_tests::{http_client, image, wait};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::{SOON, check_serves, reported_failure, wait_serves};
+use crate::{SOON, check_serves, contains, lacks, reported_failure, wait_serves};
 
 /// Time for an engine to recover dead containers at its start on a busy machine.
 const LATER: Duration = Duration::from_secs(60);
@@ -189,10 +189,7 @@ async fn a_full_disk_is_reported_until_there_is_space_again() -> Result<()> {
     let refused = cluster.get("hello", "/").await?;
     ensure!(refused.status == 503, "{refused:?}");
     ensure!(refused.header("retry-after").is_some(), "{refused:?}");
-    ensure!(
-        !refused.text().contains("space"),
-        "the response contains text of the engine: {refused:?}"
-    );
+    lacks(&refused.text(), "space")?;
     ensure!(
         begin.elapsed() < Duration::from_secs(10),
         "{:?}",
@@ -200,14 +197,8 @@ async fn a_full_disk_is_reported_until_there_is_space_again() -> Result<()> {
     );
     let failure = reported_failure(&cluster, "hello").await?;
     ensure!(failure.reason() == Reason::Engine, "{failure:?}");
-    ensure!(
-        failure.message.contains("no space left on device"),
-        "{failure:?}"
-    );
-    ensure!(
-        failure.message.contains("free some on this node"),
-        "{failure:?}"
-    );
+    contains(&failure.message, "no space left on device")?;
+    contains(&failure.message, "free some on this node")?;
     let wait_warning = async |expected: bool| {
         let what = format!("the warning about a full disk: {expected}");
         wait::until(&what, SOON, async || {

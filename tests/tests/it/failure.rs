@@ -12,7 +12,7 @@ use cless_tests::{image, wait};
 use tokio::time::Instant;
 
 use crate::cli::cless;
-use crate::{SOON, reported_failure, sample, sample_spec, serve_spec};
+use crate::{SOON, contains, reported_failure, sample, sample_spec, serve_spec};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exit_is_reported_with_code_last_probe_and_the_last_twenty_log_lines() -> Result<()> {
@@ -30,11 +30,7 @@ async fn an_exit_is_reported_with_code_last_probe_and_the_last_twenty_log_lines(
         "  last probe: ",
         "  | sample-app: line 30",
     ] {
-        ensure!(
-            failed.stderr.contains(expected),
-            "no `{expected}`: {}",
-            failed.stderr
-        );
+        contains(&failed.stderr, expected)?;
     }
 
     let failure = reported_failure(&cluster, "broken").await?;
@@ -113,10 +109,7 @@ async fn engine_errors_reach_operators_but_not_clients() -> Result<()> {
     }
     let failure = reported_failure(&cluster, "nobody").await?;
     ensure!(failure.reason() == Reason::Engine, "{failure:?}");
-    ensure!(
-        failure.engine_error.contains("no matching entries"),
-        "{failure:?}"
-    );
+    contains(&failure.engine_error, "no matching entries")?;
     cluster.finish().await
 }
 

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use cless_tests::cluster::{Cluster, settings};
+use cless_tests::cluster::settings;
 use cless_tests::http_client::{Connection, get};
 use std::net::SocketAddr;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::{SOON, sample};
+use crate::{SOON, check_serves, hello, sample};
 
 /// Continuous requests, half on kept and half on new connections; each must succeed.
 struct Load {
@@ -57,8 +57,7 @@ impl Load {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_fails_while_the_control_plane_is_killed_and_restarted() -> Result<()> {
-    let mut cluster = Cluster::start(1).await?;
-    cluster.serve("hello", sample().await?, settings()).await?;
+    let mut cluster = hello(settings()).await?;
     cluster.serve("idle", sample().await?, settings()).await?;
     let mut api = cluster.api()?;
     let number = api
@@ -87,9 +86,8 @@ async fn no_request_fails_while_the_control_plane_is_killed_and_restarted() -> R
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_restarted_without_a_control_plane_serves_from_its_disk_cache() -> Result<()> {
-    let mut cluster = Cluster::start(1).await?;
-    cluster.serve("hello", sample().await?, settings()).await?;
-    ensure!(cluster.get("hello", "/").await?.status == 200, "no answer");
+    let mut cluster = hello(settings()).await?;
+    check_serves(&cluster, "hello").await?;
     cluster.kill_control_plane().await?;
     cluster.stop_node(0).await?;
     ensure!(
@@ -115,11 +113,10 @@ async fn a_node_restarted_without_a_control_plane_serves_from_its_disk_cache() -
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_data_plane_adopts_its_containers_at_the_next_start() -> Result<()> {
-    let mut cluster = Cluster::start(1).await?;
-    cluster.serve("hello", sample().await?, settings()).await?;
+    let mut cluster = hello(settings()).await?;
     cluster.serve("leaves", sample().await?, settings()).await?;
-    ensure!(cluster.get("hello", "/").await?.status == 200, "no answer");
-    ensure!(cluster.get("leaves", "/").await?.status == 200, "no answer");
+    check_serves(&cluster, "hello").await?;
+    check_serves(&cluster, "leaves").await?;
     let before = cluster.wait_containers("hello", 1, SOON).await?;
 
     cluster.kill_node(0).await?;

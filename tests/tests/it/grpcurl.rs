@@ -7,7 +7,7 @@ use cless_tests::process::{Outcome, run};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::sample;
+use crate::{contains, sample};
 
 struct Grpcurl {
     server: String,
@@ -155,11 +155,7 @@ async fn the_api_is_usable_by_reflection_alone() -> Result<()> {
         "google.rpc.BadRequest",
         "version.spec.image",
     ] {
-        ensure!(
-            refused.stderr.contains(part),
-            "no {part} in: {}",
-            refused.stderr
-        );
+        contains(&refused.stderr, part)?;
     }
 
     grpcurl

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
 use bytes::Bytes;
-use cless_tests::cluster::{Cluster, settings};
+use cless_tests::cluster::settings;
 use http::{Request, Response, Version};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::sample;
+use crate::hello;
 
 /// Opens an HTTP/2 connection over a stream.
 pub(crate) async fn over(
@@ -39,8 +39,7 @@ pub(crate) async fn text(response: Response<Incoming>) -> Result<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_of_one_connection_start_a_version_and_run_concurrently() -> Result<()> {
-    let cluster = Cluster::start(1).await?;
-    cluster.serve("hello", sample().await?, settings()).await?;
+    let cluster = hello(settings()).await?;
     let sender = with_prior_knowledge(cluster.node(0).listen).await?;
     let mut requests = JoinSet::new();
     for _ in 0..20 {
@@ -76,8 +75,7 @@ async fn streams_of_one_connection_start_a_version_and_run_concurrently() -> Res
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_truncated_response_resets_only_its_stream() -> Result<()> {
-    let cluster = Cluster::start(1).await?;
-    cluster.serve("hello", sample().await?, settings()).await?;
+    let cluster = hello(settings()).await?;
     let mut sender = with_prior_knowledge(cluster.node(0).listen).await?;
     let request = Request::get("http://hello.localhost/cut?bytes=100000").body(Full::default())?;
     // The reset may arrive before the head.

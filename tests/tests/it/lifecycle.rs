@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::{SOON, nginx, reported_failure, sample};
+use crate::{SOON, check_serves, contains, hello, lacks, nginx, reported_failure, sample};
 
 fn idle_after(time: Duration) -> v1::ServiceSettings {
     v1::ServiceSettings {
@@ -86,7 +86,7 @@ async fn an_idle_instance_is_removed_and_the_next_request_starts_another() -> Re
     cluster
         .serve("hello", sample().await?, idle_after(Duration::from_secs(1)))
         .await?;
-    ensure!(cluster.get("hello", "/").await?.status == 200, "no answer");
+    check_serves(&cluster, "hello").await?;
     let first = cluster.wait_containers("hello", 1, SOON).await?;
     // Regression: the idle timeout was once checked only every 10 s.
     cluster
@@ -101,10 +101,7 @@ async fn an_idle_instance_is_removed_and_the_next_request_starts_another() -> Re
             .then_some(()))
     })
     .await?;
-    ensure!(
-        cluster.get("hello", "/").await?.status == 200,
-        "no answer from zero again"
-    );
+    check_serves(&cluster, "hello").await?;
     let second = cluster.containers(Some("hello")).await?;
     ensure!(
         second.len() == 1 && second[0].id != first[0].id,
@@ -154,20 +151,13 @@ async fn an_exit_at_start_is_a_fast_503_with_the_reason_in_the_version() -> Resu
         answer.header("retry-after").is_some(),
         "no Retry-After: {answer:?}"
     );
-    ensure!(
-        !answer.text().contains("sample-app"),
-        "the app's log leaks: {}",
-        answer.text()
-    );
+    lacks(&answer.text(), "sample-app")?;
 
     let failure = reported_failure(&cluster, "broken").await?;
     ensure!(failure.reason() == Reason::Exited, "{failure:?}");
     ensure!(failure.exit_code == Some(3), "{failure:?}");
     let log = failure.log_tail.join("\n");
-    ensure!(
-        log.contains("EXIT_AT_START is set, leaving with code 3"),
-        "{failure:?}"
-    );
+    contains(&log, "EXIT_AT_START is set, leaving with code 3")?;
 
     // During the back-off a request starts nothing and fails at once.
     let begin = Instant::now();
@@ -189,17 +179,10 @@ async fn a_missing_image_is_a_503_with_the_reason_in_the_version() -> Result<()>
         .await?;
     let answer = cluster.get("missing", "/").await?;
     ensure!(answer.status == 503, "{answer:?}");
-    ensure!(
-        !answer.text().contains("localhost:1"),
-        "engine text leaks: {}",
-        answer.text()
-    );
+    lacks(&answer.text(), "localhost:1")?;
     let failure = reported_failure(&cluster, "missing").await?;
     ensure!(failure.reason() == Reason::Image, "{failure:?}");
-    ensure!(
-        failure.message.contains("localhost:1/nobody/nothing:1"),
-        "{failure:?}"
-    );
+    contains(&failure.message, "localhost:1/nobody/nothing:1")?;
     cluster.finish().await
 }
 
@@ -237,20 +220,14 @@ async fn a_slow_cold_start_delays_no_other_service() -> Result<()> {
         .await?;
     cluster.serve("warm", sample().await?, settings()).await?;
     cluster.serve("cold", sample().await?, settings()).await?;
-    ensure!(cluster.get("warm", "/").await?.status == 200, "no answer");
+    check_serves(&cluster, "warm").await?;
 
     let address = cluster.node(0).listen;
     let slow = tokio::spawn(get(address, "slow.localhost", "/"));
     cluster.wait_containers("slow", 1, SOON).await?;
-    ensure!(
-        cluster.get("cold", "/").await?.status == 200,
-        "no answer from zero"
-    );
+    check_serves(&cluster, "cold").await?;
     for _ in 0..50 {
-        ensure!(
-            cluster.get("warm", "/").await?.status == 200,
-            "no answer when warm"
-        );
+        check_serves(&cluster, "warm").await?;
     }
     ensure!(!slow.is_finished(), "the others waited for the slow start");
     let answer = slow.await??;
@@ -263,9 +240,8 @@ async fn a_slow_cold_start_delays_no_other_service() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_drains_and_then_removes_the_containers() -> Result<()> {
-    let mut cluster = Cluster::start(1).await?;
-    cluster.serve("hello", sample().await?, settings()).await?;
-    ensure!(cluster.get("hello", "/").await?.status == 200, "no answer");
+    let mut cluster = hello(settings()).await?;
+    check_serves(&cluster, "hello").await?;
     let address = cluster.node(0).listen;
     let slow = tokio::spawn(get(address, "hello.localhost", "/slow?ms=2000"));
     let mut stream = Connection::open(address).await?;

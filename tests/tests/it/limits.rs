@@ -6,25 +6,22 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use bollard::models::{ContainerInspectResponse, HostConfig};
-use bollard::query_parameters::{EventsOptionsBuilder, InspectContainerOptions};
+use bollard::query_parameters::EventsOptionsBuilder;
 use cless_proto::v1;
 use cless_tests::cluster::{Cluster, duration, settings};
 use cless_tests::process::Program;
-use cless_tests::wait;
+use cless_tests::{engine, wait};
 use futures_util::StreamExt as _;
 use tokio::time::{Instant, timeout};
 
 use crate::cli::cless;
-use crate::{SOON, sample_spec, serve_spec};
+use crate::{SOON, check_serves, contains, sample_spec, serve_spec};
 
 /// Inspects the only container of a service.
 async fn inspect(cluster: &Cluster, service: &str) -> Result<ContainerInspectResponse> {
     let found = cluster.wait_containers(service, 1, SOON).await?;
     let id = found[0].id.as_str();
-    let found = cluster
-        .docker()
-        .inspect_container(id, None::<InspectContainerOptions>);
-    Ok(found.await?)
+    engine::inspect(cluster.docker(), id).await
 }
 
 fn empty<T>(list: Option<Vec<T>>) -> bool {
@@ -35,7 +32,7 @@ fn empty<T>(list: Option<Vec<T>>) -> bool {
 async fn a_container_has_the_default_limits_and_no_access_to_the_host() -> Result<()> {
     let cluster = Cluster::start(1).await?;
     serve_spec(&cluster, "plain", settings(), sample_spec(&[]).await?).await?;
-    ensure!(cluster.get("plain", "/").await?.status == 200, "no answer");
+    check_serves(&cluster, "plain").await?;
     let found = inspect(&cluster, "plain").await?;
     let host: HostConfig = found.host_config.context("no host config")?;
     let sorted = |list: Option<Vec<String>>| {
@@ -243,7 +240,7 @@ async fn the_stop_signal_and_the_grace_period_are_applied() -> Result<()> {
             ..sample_spec(&[]).await?
         };
         serve_spec(&cluster, service, settings(), spec).await?;
-        ensure!(cluster.get(service, "/").await?.status == 200, "no answer");
+        check_serves(&cluster, service).await?;
         let delete = async || cluster.api()?.delete_service(service).await;
         let (signals, exit, took) = watch_exit(&cluster, service, delete).await?;
         ensure!(
@@ -270,10 +267,7 @@ async fn a_stopping_node_waits_for_the_grace_period() -> Result<()> {
         ..sample_spec(&[]).await?
     };
     serve_spec(&cluster, "stubborn", settings(), spec).await?;
-    ensure!(
-        cluster.get("stubborn", "/").await?.status == 200,
-        "no answer"
-    );
+    check_serves(&cluster, "stubborn").await?;
     let begin = Instant::now();
     // Regression: a node once waited for at most 12 s.
     cluster.stop_node(0).await?;
@@ -315,10 +309,8 @@ async fn a_node_uses_the_configured_runtime_or_fails_to_start() -> Result<()> {
     let status = unfit.wait(SOON).await?;
     let log = unfit.log_tail(10);
     ensure!(!status.success(), "it started");
-    ensure!(
-        log.contains("`no-such-runtime`") && log.contains("runc"),
-        "{log}"
-    );
+    contains(&log, "`no-such-runtime`")?;
+    contains(&log, "runc")?;
 
     let mut fit = start("fit", "runc")?;
     fit.ready(&cluster.dir().join("fit.ready")).await?;

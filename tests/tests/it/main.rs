@@ -16,6 +16,7 @@ mod grpc;
 mod grpcurl;
 mod http2;
 mod images;
+mod immutable;
 mod isolation;
 mod lifecycle;
 mod limits;
@@ -70,6 +71,25 @@ async fn nginx() -> Result<&'static str> {
 async fn grpc_app() -> Result<&'static str> {
     static IMAGE: OnceCell<String> = OnceCell::const_new();
     build_once(&IMAGE, image::grpc_app).await
+}
+
+/// A cluster of one node that serves the sample app as `hello`.
+async fn hello(settings: v1::ServiceSettings) -> Result<Cluster> {
+    let cluster = Cluster::start(1).await?;
+    cluster.serve("hello", sample().await?, settings).await?;
+    Ok(cluster)
+}
+
+/// Checks that a text contains a part.
+fn contains(text: &str, part: &str) -> Result<()> {
+    ensure!(text.contains(part), "no `{part}` in: {text}");
+    Ok(())
+}
+
+/// Checks that a text does not contain a part.
+fn lacks(text: &str, part: &str) -> Result<()> {
+    ensure!(!text.contains(part), "`{part}` in: {text}");
+    Ok(())
 }
 
 /// Checks that a service responds with 200 through node 0.

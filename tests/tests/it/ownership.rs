@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use anyhow::{Result, ensure};
 use bollard::Docker;
 use bollard::models::ContainerCreateBody;
-use bollard::query_parameters::{CreateContainerOptions, InspectContainerOptions};
+use bollard::query_parameters::CreateContainerOptions;
 use cless_tests::cluster::{Cluster, settings};
 use cless_tests::engine;
 
-use crate::{SOON, sample};
+use crate::{SOON, check_serves, sample};
 
 /// The label by which foreign containers are removed even if the test fails.
 const FOREIGN: (&str, &str) = ("cless.test-foreign", "ownership");
@@ -35,9 +35,7 @@ async fn foreign(docker: &Docker, labels: &[(&str, &str)]) -> Result<String> {
 }
 
 async fn is_running(docker: &Docker, id: &str) -> Result<bool> {
-    let found = docker
-        .inspect_container(id, None::<InspectContainerOptions>)
-        .await?;
+    let found = engine::inspect(docker, id).await?;
     Ok(found.state.and_then(|state| state.running).unwrap_or(false))
 }
 
@@ -78,10 +76,7 @@ async fn run_two_nodes() -> Result<()> {
     cluster.kill_node(0).await?;
     cluster.start_node(0).await?;
     cluster.wait_propagated(0).await?;
-    ensure!(
-        cluster.get("hello", "/").await?.status == 200,
-        "no answer after the restart"
-    );
+    check_serves(&cluster, "hello").await?;
     let again = cluster.wait_containers("hello", 2, SOON).await?;
     for container in &both {
         ensure!(

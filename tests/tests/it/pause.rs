@@ -12,7 +12,7 @@ use cless_tests::{http_client, wait};
 use nix::sys::signal::Signal;
 use tokio::time::{Instant, sleep};
 
-use crate::{SOON, sample};
+use crate::{SOON, check_serves, contains, hello, sample};
 
 pub(crate) fn pause_after(pause_after: Duration, idle_timeout: Duration) -> v1::ServiceSettings {
     v1::ServiceSettings {
@@ -35,23 +35,10 @@ pub(crate) async fn wait_paused(cluster: &Cluster, service: &str) -> Result<Cont
     .await
 }
 
-async fn answers(cluster: &Cluster) -> Result<()> {
-    let answer = cluster.get("hello", "/").await?;
-    ensure!(answer.status == 200, "{answer:?}");
-    Ok(())
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_instance_is_paused_and_resumes_in_milliseconds() -> Result<()> {
-    let cluster = Cluster::start(1).await?;
-    cluster
-        .serve(
-            "hello",
-            sample().await?,
-            pause_after(PAUSE_AFTER, IDLE_TIMEOUT),
-        )
-        .await?;
-    answers(&cluster).await?;
+    let cluster = hello(pause_after(PAUSE_AFTER, IDLE_TIMEOUT)).await?;
+    check_serves(&cluster, "hello").await?;
     let mut resumes = Vec::new();
     let first = wait_paused(&cluster, "hello").await?;
     for _ in 0..10 {
@@ -60,7 +47,7 @@ async fn an_idle_instance_is_paused_and_resumes_in_milliseconds() -> Result<()> 
             "replaced"
         );
         let begin = Instant::now();
-        answers(&cluster).await?;
+        check_serves(&cluster, "hello").await?;
         resumes.push(begin.elapsed());
     }
     #[expect(clippy::print_stderr, reason = "a measurement, shown with --nocapture")]
@@ -75,24 +62,13 @@ async fn an_idle_instance_is_paused_and_resumes_in_milliseconds() -> Result<()> 
     })
     .await?;
     let metrics = http_client::get(cluster.node(0).admin, "admin", "/metrics").await?;
-    ensure!(
-        metrics.text().contains(r#"call="unpause""#),
-        "{}",
-        metrics.text()
-    );
+    contains(&metrics.text(), r#"call="unpause""#)?;
     cluster.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_is_lost_around_a_pause() -> Result<()> {
-    let cluster = Cluster::start(1).await?;
-    cluster
-        .serve(
-            "hello",
-            sample().await?,
-            pause_after(PAUSE_AFTER, IDLE_TIMEOUT),
-        )
-        .await?;
+    let cluster = hello(pause_after(PAUSE_AFTER, IDLE_TIMEOUT)).await?;
     let address = cluster.node(0).listen;
     // Rounds alternate between one kept connection and new ones.
     let mut kept = http_client::Connection::open(address).await?;
@@ -119,15 +95,12 @@ async fn no_request_is_lost_around_a_pause() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_instance_is_removed_at_the_idle_timeout() -> Result<()> {
-    let cluster = Cluster::start(1).await?;
-    cluster
-        .serve(
-            "hello",
-            sample().await?,
-            pause_after(Duration::from_millis(500), Duration::from_secs(3)),
-        )
-        .await?;
-    answers(&cluster).await?;
+    let cluster = hello(pause_after(
+        Duration::from_millis(500),
+        Duration::from_secs(3),
+    ))
+    .await?;
+    check_serves(&cluster, "hello").await?;
     let last = Instant::now();
     wait_paused(&cluster, "hello").await?;
     cluster.wait_containers("hello", 0, SOON).await?;
@@ -136,21 +109,14 @@ async fn a_paused_instance_is_removed_at_the_idle_timeout() -> Result<()> {
         "too soon: {:?}",
         last.elapsed()
     );
-    answers(&cluster).await?;
+    check_serves(&cluster, "hello").await?;
     cluster.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopping_node_leaves_no_paused_container() -> Result<()> {
-    let mut cluster = Cluster::start(1).await?;
-    cluster
-        .serve(
-            "hello",
-            sample().await?,
-            pause_after(PAUSE_AFTER, IDLE_TIMEOUT),
-        )
-        .await?;
-    answers(&cluster).await?;
+    let mut cluster = hello(pause_after(PAUSE_AFTER, IDLE_TIMEOUT)).await?;
+    check_serves(&cluster, "hello").await?;
     wait_paused(&cluster, "hello").await?;
     let begin = Instant::now();
     cluster.node(0).signal(Signal::SIGTERM)?;
@@ -178,7 +144,7 @@ async fn a_restarted_node_resumes_paused_containers_and_removes_unrouted_ones() 
                 pause_after(Duration::from_secs(2), IDLE_TIMEOUT),
             )
             .await?;
-        ensure!(cluster.get(service, "/").await?.status == 200, "no answer");
+        check_serves(&cluster, service).await?;
     }
     let hello = wait_paused(&cluster, "hello").await?;
     wait_paused(&cluster, "gone").await?;
@@ -190,7 +156,7 @@ async fn a_restarted_node_resumes_paused_containers_and_removes_unrouted_ones() 
         Ok((found.len() == 1 && found[0].state == "running").then_some(()))
     })
     .await?;
-    answers(&cluster).await?;
+    check_serves(&cluster, "hello").await?;
     let again = cluster.wait_containers("hello", 1, SOON).await?;
     ensure!(again[0].id == hello.id, "it was replaced");
     cluster.wait_containers("gone", 0, SOON).await?;

@@ -10,7 +10,7 @@ use cless_tests::http_client::{self, FullResponse};
 use cless_tests::wait;
 
 use crate::cli::cless;
-use crate::{SOON, sample};
+use crate::{SOON, contains, sample};
 
 /// The metrics of `Server-Timing` in milliseconds (W3C Server Timing, section 2).
 fn timing(answer: &FullResponse) -> Result<BTreeMap<String, f64>> {
@@ -92,17 +92,13 @@ async fn cold_start_phases_are_in_header_metrics_and_cli() -> Result<()> {
         .lines()
         .find(|line| line.contains("PAUSED"))
         .unwrap_or_default();
-    ensure!(
-        row.contains(" (queue ") && row.contains(", start "),
-        "{listed}"
-    );
+    contains(row, " (queue ")?;
+    contains(row, ", start ")?;
     let version = cless(&cluster, &["version", "get", "hello", "1"])
         .await?
         .ok()?;
-    ensure!(
-        version.contains("last cold start:") && version.contains(", ready "),
-        "{version}"
-    );
+    contains(&version, "last cold start:")?;
+    contains(&version, ", ready ")?;
 
     let resumed = timing(&cluster.get("hello", "/").await?)?;
     let names: Vec<&str> = resumed.keys().map(String::as_str).collect();

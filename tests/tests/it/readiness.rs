@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::{SOON, reported_failure, sample_spec, serve_spec};
+use crate::{SOON, check_serves, contains, reported_failure, sample_spec, serve_spec, wait_serves};
 
 const SLOW: Duration = Duration::from_millis(1500);
 const SLOW_ENV: (&str, &str) = ("HEALTHY_AFTER_MS", "1500");
@@ -75,10 +75,7 @@ async fn an_unknown_grpc_service_is_never_ready_and_is_the_last_probe() -> Resul
     let answer = cluster.get("unknown", "/").await?;
     ensure!(answer.status == 504, "{answer:?}");
     let failure = reported_failure(&cluster, "unknown").await?;
-    ensure!(
-        failure.last_probe.contains("does not know this service"),
-        "{failure:?}"
-    );
+    contains(&failure.last_probe, "does not know this service")?;
     cluster.finish().await
 }
 
@@ -155,7 +152,7 @@ async fn no_probe_is_made_before_its_initial_delay() -> Result<()> {
     });
     serve_spec(&cluster, "late", settings(), spec).await?;
     let begin = Instant::now();
-    ensure!(cluster.get("late", "/").await?.status == 200, "no answer");
+    check_serves(&cluster, "late").await?;
     ensure!(begin.elapsed() >= SLOW, "{:?}", begin.elapsed());
     cluster.finish().await
 }
@@ -186,15 +183,6 @@ fn short_request_timeout() -> v1::ServiceSettings {
     }
 }
 
-/// Waits until an instance answers. A cold start may exceed a short request timeout.
-async fn answers(cluster: &Cluster, service: &str) -> Result<()> {
-    wait::until("an instance answers", SOON, async || {
-        let answer = cluster.get(service, "/").await?;
-        Ok((answer.status == 200).then_some(()))
-    })
-    .await
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stuck_process_that_never_responds_is_replaced() -> Result<()> {
     let cluster = Cluster::start(1).await?;
@@ -205,20 +193,17 @@ async fn a_stuck_process_that_never_responds_is_replaced() -> Result<()> {
         ..Default::default()
     });
     serve_spec(&cluster, "stuck", short_request_timeout(), spec).await?;
-    answers(&cluster, "stuck").await?;
+    wait_serves(&cluster, "stuck", SOON).await?;
     let first = cluster.wait_containers("stuck", 1, SOON).await?;
     let pid = app_pid(&cluster, &first[0].id).await?;
     kill(pid, Signal::SIGSTOP)?;
 
-    let answered = answers(&cluster, "stuck").await;
+    let answered = wait_serves(&cluster, "stuck", SOON).await;
     kill(pid, Signal::SIGCONT).ok();
     answered?;
     let failure = reported_failure(&cluster, "stuck").await?;
     ensure!(failure.message.contains("stopped answering"), "{failure:?}");
-    ensure!(
-        failure.last_probe.contains("no answer within"),
-        "{failure:?}"
-    );
+    contains(&failure.last_probe, "no answer within")?;
     wait::until("the stuck one is removed", SOON, async || {
         let left = cluster.containers(Some("stuck")).await?;
         Ok((left.len() == 1 && left[0].id != first[0].id).then_some(()))
@@ -233,7 +218,7 @@ async fn a_slow_but_healthy_app_is_probed_and_kept() -> Result<()> {
     let mut spec = sample_spec(&[]).await?;
     spec.readiness = probe(healthz());
     serve_spec(&cluster, "slow", short_request_timeout(), spec).await?;
-    answers(&cluster, "slow").await?;
+    wait_serves(&cluster, "slow", SOON).await?;
     let first = cluster.wait_containers("slow", 1, SOON).await?;
     let node = cluster.node(0).listen;
     let mut requests = JoinSet::new();

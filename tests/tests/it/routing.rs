@@ -10,7 +10,7 @@ use cless_tests::stats::{binomial_bounds, median, quantile};
 use cless_tests::wait;
 use tokio::time::Instant;
 
-use crate::{SOON, count_answers, sample};
+use crate::{SOON, count_answers, hello, sample};
 
 const HELLO: &str = "hello.localhost";
 
@@ -53,8 +53,7 @@ async fn shares_are_within_binomial_bounds() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tag_host_reaches_only_its_version() -> Result<()> {
-    let cluster = Cluster::start(1).await?;
-    cluster.serve("hello", sample().await?, settings()).await?;
+    let cluster = hello(settings()).await?;
     let mut api = cluster.api()?;
     api.create_version("hello", sample().await?, &[("GREETING", "two")])
         .await?;
@@ -89,8 +88,7 @@ async fn a_tag_host_reaches_only_its_version() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_traffic_change_is_applied_soon_after_the_acknowledged_write() -> Result<()> {
-    let cluster = Cluster::start(1).await?;
-    cluster.serve("hello", sample().await?, settings()).await?;
+    let cluster = hello(settings()).await?;
     let mut api = cluster.api()?;
     api.create_version("hello", sample().await?, &[("GREETING", "two")])
         .await?;

@@ -4,7 +4,6 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use bollard::query_parameters::InspectContainerOptions;
 use cless_proto::v1;
 use cless_tests::cluster::{Cluster, NodeSetup, duration, settings};
 use cless_tests::engine::{self, Container};
@@ -60,10 +59,7 @@ async fn a_start_uses_a_sandbox_once_without_published_ports() -> Result<()> {
     let first = instance(&cluster, "hello").await?;
     let used = sandbox_of(&cluster, &first).await?;
     for id in [&used, &first.id] {
-        let found = cluster
-            .docker()
-            .inspect_container(id, None::<InspectContainerOptions>)
-            .await?;
+        let found = engine::inspect(cluster.docker(), id).await?;
         let host = found.host_config.unwrap_or_default();
         ensure!(
             host.port_bindings.unwrap_or_default().is_empty(),
@@ -220,11 +216,7 @@ async fn a_burst_larger_than_the_inventory_uses_the_bridge() -> Result<()> {
 
 /// Whether a TCP connection from the network of a container succeeds.
 async fn connects(cluster: &Cluster, from: &Container, to: &str) -> Result<bool> {
-    let found = cluster
-        .docker()
-        .inspect_container(&from.id, None::<InspectContainerOptions>)
-        .await?;
-    let pid = found.state.and_then(|state| state.pid).context("no pid")?;
+    let pid = engine::pid(cluster.docker(), &from.id).await?;
     let script = format!("exec 3<>/dev/tcp/{to}");
     let status = tokio::task::spawn_blocking(move || {
         Command::new("nsenter")

@@ -13,34 +13,34 @@ use crate::parse::{self, TmpfsArg};
 #[command(next_help_heading = "Container options")]
 pub(crate) struct ContainerArgs {
     /// CPU cores: 0.5, 2 or 500m [default: 1]
-    #[arg(long, env = "CLESS_CPU", value_name = "CORES", value_parser = parse::cores)]
+    #[arg(long, value_name = "CORES", value_parser = parse::cores)]
     cpu: Option<u32>,
     /// Memory limit: 512Mi or 1G [default: 512Mi]
-    #[arg(long, env = "CLESS_MEMORY", value_name = "SIZE", value_parser = parse::size)]
+    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
     memory: Option<u64>,
     /// Maximum processes and threads [default: 512]
-    #[arg(long, env = "CLESS_PIDS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pids: Option<u32>,
-    /// Mount the root file system read-only, with a tmpfs of 64Mi at /tmp
-    #[arg(long, env = "CLESS_READ_ONLY", value_parser = clap::builder::FalseyValueParser::new())]
-    #[arg(action = clap::ArgAction::SetTrue)]
-    read_only: bool,
+    /// Mount the root file system read-only, with a tmpfs of 64Mi at /tmp [default: false]
+    #[arg(long, value_name = "BOOL")]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    read_only: Option<bool>,
     /// Mount a tmpfs, which counts towards --memory; may be repeated [default: size=64Mi,noexec]
-    #[arg(long, env = "CLESS_TMPFS", value_name = "PATH[:size=SIZE,exec]")]
+    #[arg(long, value_name = "PATH[:size=SIZE,exec]")]
     tmpfs: Vec<TmpfsArg>,
     /// User and group: 1000, app, 1000:1000 or app:staff [default: the image's]
-    #[arg(long, env = "CLESS_USER", value_name = "USER[:GROUP]")]
+    #[arg(long, value_name = "USER[:GROUP]")]
     user: Option<String>,
     /// Signal that requests a stop: SIGTERM, INT or 15 [default: the image's, else SIGTERM]
-    #[arg(long, env = "CLESS_STOP_SIGNAL", value_name = "SIGNAL")]
+    #[arg(long, value_name = "SIGNAL")]
     stop_signal: Option<String>,
     /// Time between the stop signal and SIGKILL [default: 10s]
-    #[arg(long, env = "CLESS_STOP_GRACE", value_name = "DURATION", value_parser = parse::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
     stop_grace: Option<Duration>,
 }
 
 impl ContainerArgs {
-    /// Writes the flags into a specification.
+    /// Writes the flags given into a specification; an empty text is the image's own value.
     ///
     /// # Errors
     /// [`Error::Usage`] for a limit of 0.
@@ -53,26 +53,35 @@ impl ContainerArgs {
             if zero {
                 return Err(Error::Usage {
                     message: format!("--{flag}: must be greater than 0"),
-                    hint: Some(format!("omit --{flag} to use the default")),
+                    hint: Some(format!(
+                        "omit --{flag} to keep the present or default value"
+                    )),
                 });
             }
         }
-        spec.cpu_millis = self.cpu.unwrap_or(0);
-        spec.memory_bytes = self.memory.unwrap_or(0);
-        spec.pids_limit = self.pids.unwrap_or(0);
-        spec.read_only_root = self.read_only;
-        let mounts = self.tmpfs.iter();
-        spec.tmpfs = mounts
-            .clone()
-            .map(|one| (one.path.clone(), one.size))
-            .collect();
-        spec.tmpfs_exec = mounts
-            .filter(|one| one.exec)
-            .map(|one| one.path.clone())
-            .collect();
-        spec.user = self.user.clone().unwrap_or_default();
-        spec.stop_signal = self.stop_signal.clone().unwrap_or_default();
-        spec.stop_grace = self.stop_grace.and_then(|grace| grace.try_into().ok());
+        fn set<T: Clone>(field: &mut T, given: &Option<T>) {
+            if let Some(given) = given {
+                field.clone_from(given);
+            }
+        }
+        set(&mut spec.cpu_millis, &self.cpu);
+        set(&mut spec.memory_bytes, &self.memory);
+        set(&mut spec.pids_limit, &self.pids);
+        set(&mut spec.read_only_root, &self.read_only);
+        set(&mut spec.user, &self.user);
+        set(&mut spec.stop_signal, &self.stop_signal);
+        for mount in &self.tmpfs {
+            spec.tmpfs.insert(mount.path.clone(), mount.size);
+            spec.tmpfs_exec.retain(|path| *path != mount.path);
+            if mount.exec {
+                spec.tmpfs_exec.push(mount.path.clone());
+            }
+        }
+        // In the order of the control plane.
+        spec.tmpfs_exec.sort_unstable();
+        if let Some(grace) = self.stop_grace {
+            spec.stop_grace = grace.try_into().ok();
+        }
         Ok(())
     }
 }

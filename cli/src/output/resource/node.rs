@@ -2,7 +2,6 @@
 
 use cless_proto::v1 as pb;
 
-use super::version::phases;
 use super::{Resource, short};
 use crate::output::table::{self, DetailPage, RenderContext};
 use crate::text;
@@ -13,7 +12,6 @@ impl Resource for pb::Node {
     const COLUMNS: &'static [&'static str] = &[
         "NAME",
         "STATE",
-        "REVISION",
         "LAG",
         "INSTANCES",
         "ENGINE",
@@ -37,7 +35,6 @@ impl Resource for pb::Node {
         vec![
             text::id(&self.name),
             short(self.state().as_str_name(), "STATE_"),
-            self.applied_revision.to_string(),
             self.lag.to_string(),
             self.instances.to_string(),
             text::or_dash(text::clean(&self.engine)),
@@ -141,7 +138,7 @@ impl Resource for pb::Instance {
             short(self.state().as_str_name(), "STATE_"),
             self.in_flight.to_string(),
             text::age(context.now, self.create_time.as_ref()),
-            start.map_or_else(|| "-".to_owned(), phases),
+            text::proto_duration(start.and_then(|start| start.total.as_ref())),
         ]
     }
 

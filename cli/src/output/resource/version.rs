@@ -2,8 +2,13 @@
 
 use cless_proto::v1 as pb;
 
+mod changes;
 mod failure;
+mod image;
 mod spec;
+
+pub(crate) use changes::spec_changes;
+pub(crate) use image::{resolution, resolution_changed};
 
 use super::{Resource, short};
 use crate::output::table::{DetailPage, RenderContext};
@@ -53,8 +58,9 @@ impl Resource for pb::Version {
         let mut page = DetailPage::default();
         page.line("Name", text::clean(&self.name))
             .line("Image", text::clean(&spec.image))
-            .line("Digest", text::clean(&self.image_digest))
-            .line("Traffic", format!("{}%", self.percent))
+            .line("Digest", text::clean(&self.image_digest));
+        image::lines(self, context, &mut page);
+        page.line("Traffic", format!("{}%", self.percent))
             .line("Tags", text::clean(&self.tags.join(", ")))
             .line("Port", spec::port(self))
             .line("Command", words(&spec.command))
@@ -117,7 +123,9 @@ fn verification_section(version: &pb::Version, page: &mut DetailPage) {
 
 fn node_lines(node: &pb::NodeVersionStatus, context: &RenderContext) -> String {
     let mut lines = DetailPage::default();
-    lines.line("pulling", text::clean(&node.pull_progress));
+    lines
+        .line("pulling", text::clean(&node.pull_progress))
+        .line("pinned image", text::clean(&node.image_id));
     if let Some(start) = &node.last_cold_start {
         let ago = text::age(context.now, start.time.as_ref());
         lines.line("last cold start", format!("{} ({ago} ago)", phases(start)));
@@ -142,7 +150,7 @@ fn node_lines(node: &pb::NodeVersionStatus, context: &RenderContext) -> String {
 }
 
 /// `129ms (create 13ms, start 98ms, ready 18ms)`.
-pub(super) fn phases(start: &pb::ColdStart) -> String {
+fn phases(start: &pb::ColdStart) -> String {
     let phases = [
         ("pull", &start.pull),
         ("queue", &start.queue),
@@ -167,14 +175,21 @@ pub(crate) fn failure_lines(version: &pb::Version) -> Vec<String> {
     let Some(verification) = &version.verification else {
         return Vec::new();
     };
-    let failed = |n: &&pb::NodeVerification| n.state() == pb::verification::State::Failed;
-    let nodes = verification.nodes.iter().filter(failed);
-    let mut lines: Vec<String> = nodes
-        .map(|node| failure_text(&node.node, &node.failure.clone().unwrap_or_default()))
+    use pb::verification::State;
+    let in_state = |state| {
+        let nodes = verification.nodes.iter();
+        nodes.filter(move |node| node.state() == state)
+    };
+    // A failure explains more than the trouble of a node, so it comes first.
+    let failures = in_state(State::Failed).chain(in_state(State::Unverified));
+    let mut lines: Vec<String> = failures
+        .filter_map(|node| Some(failure_text(&node.node, node.failure.as_ref()?)))
         .collect();
-    let pending = |n: &&pb::NodeVerification| n.state() == pb::verification::State::Pending;
-    for node in verification.nodes.iter().filter(pending) {
-        lines.push(format!("{}: not ready in time", text::clean(&node.node)));
+    // Without a reason of its own, a node that has not answered is the reason.
+    if lines.is_empty() {
+        for node in in_state(State::Pending) {
+            lines.push(format!("{}: not ready in time", text::clean(&node.node)));
+        }
     }
     if lines.is_empty() && !verification.message.is_empty() {
         lines.push(text::clean(&verification.message));

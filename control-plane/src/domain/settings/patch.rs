@@ -5,6 +5,8 @@ use std::fmt::Debug;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::super::error::Violations;
 use super::{Affinity, AffinityInput, AffinityKind, Settings, SettingsField, SettingsInput};
 
@@ -15,7 +17,7 @@ pub(super) const TEN_MINUTES: Duration = Duration::from_secs(10 * 60);
 const PAUSE_AFTER_MIN: Duration = Duration::from_millis(100);
 
 /// Some fields of [`Settings`], each within its range.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SettingsPatch {
     pub(super) fields: BTreeSet<SettingsField>,
     /// Values of the named fields; the others have their defaults and are not read.

@@ -27,6 +27,13 @@ pub(crate) fn retained_image(retained: &RetainedImage) -> pb::RetainedImage {
     pb::RetainedImage {
         image: retained.image.to_string(),
         image_digest: digest.map(ToString::to_string).unwrap_or_default(),
+        version_uid: retained.version.to_string(),
+        image_generation: retained.image_generation,
+        image_id: retained
+            .image_id
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
     }
 }
 
@@ -236,7 +243,8 @@ pub(crate) fn watch_responses(
     full
 }
 
-fn clipped(text: String) -> String {
+/// Limits a text of a node in size.
+pub(super) fn clipped(text: String) -> String {
     if text.len() <= TEXT_MAX {
         text
     } else {

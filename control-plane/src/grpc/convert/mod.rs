@@ -1,9 +1,11 @@
 //! Converts between `cless.v1` and the domain; no other module knows both.
 //!
 //! [`requests`] reads requests and collects all violations, each under its field's path.
-//! [`resources`] writes resources. [`nodes`] and [`feed`] do both for the messages of data planes.
+//! [`resources`] writes resources. [`nodes`], [`feed`] and [`control`] do both for the messages of data
+//! planes.
 //! No module in here decides anything.
 
+pub(crate) mod control;
 pub(crate) mod feed;
 pub(crate) mod nodes;
 pub(crate) mod requests;
@@ -30,7 +32,8 @@ fn duration(span: Duration) -> prost_types::Duration {
     }
 }
 
-/// A duration of a request. A negative or invalid one is a violation at `field`.
+/// A duration of a request. A negative one is a violation at `field`; one that breaks the rules of
+/// the type is refused before it is decoded.
 pub(crate) fn read_duration(
     field: &str,
     span: Option<prost_types::Duration>,
@@ -39,7 +42,7 @@ pub(crate) fn read_duration(
     match Duration::try_from(span?) {
         Ok(span) => Some(span),
         Err(_negative) => {
-            violations.push(field, "is negative or invalid: give a positive duration");
+            violations.push(field, "is negative: give a positive duration");
             None
         }
     }

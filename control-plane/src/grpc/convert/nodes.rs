@@ -1,13 +1,16 @@
 //! Reads reports of data planes and writes nodes and instances.
 
-use super::feed::{read_id, read_identity};
+use super::feed::read_id;
+pub(crate) use super::feed::read_identity;
 use super::resources::{cold_start, start_failure};
 use super::{read_duration, read_timestamp, timestamp};
 use crate::domain::{
-    ColdStart, ImageDigest, NodeName, StartFailure, StartFailureReason, Uid, VerificationState,
-    Version, VersionNumber, Violations, name,
+    ColdStart, ImageDigest, NodeHealth, NodeName, Service, ServiceState, StartFailure,
+    StartFailureReason, StartTrouble, Timestamp, Uid, VerificationState, Version, VersionNumber,
+    Violations, name,
 };
 use crate::feed::Cursor;
+use crate::nodes::RESTORED;
 use crate::nodes::registry::NodeEntry;
 use crate::nodes::report::{
     InstanceReport, InstanceState, IsolationReport, IsolationState, NodeIdentity, NodeReport,
@@ -15,6 +18,7 @@ use crate::nodes::report::{
 };
 use cless_proto::v1 as pb;
 use prost::Message as _;
+use std::collections::{BTreeSet, HashMap};
 
 /// A node's identity, its boot id and its report.
 pub(crate) fn read_report(
@@ -25,21 +29,33 @@ pub(crate) fn read_report(
     let identity = read_identity("node", request.node, violations);
     let boot_id = read_id("boot_id", request.boot_id, violations);
     let mut instances: Vec<InstanceReport> = Vec::with_capacity(request.instances.len());
+    let own = identity.as_ref().map(|identity| &identity.name);
+    let mut seen = BTreeSet::new();
     for (at, instance) in request.instances.into_iter().enumerate() {
-        instances.extend(read_instance(
-            &format!("instances[{at}]"),
-            instance,
-            violations,
-        ));
+        let field = format!("instances[{at}]");
+        let Some(read) = read_instance(&field, own, instance, violations) else {
+            continue;
+        };
+        if !seen.insert(read.id.clone()) {
+            violations.push(format!("{field}.name"), "is given twice: report it once");
+        }
+        instances.push(read);
     }
     instances.sort_by(|a, b| a.id.cmp(&b.id));
     let mut versions = Vec::with_capacity(request.versions.len());
+    let mut seen = BTreeSet::new();
     for (at, version) in request.versions.into_iter().enumerate() {
-        versions.extend(read_version(
-            &format!("versions[{at}]"),
-            version,
-            violations,
-        ));
+        let field = format!("versions[{at}]");
+        let Some(read) = read_version(&field, version, violations) else {
+            continue;
+        };
+        if !seen.insert(read.version_uid.clone()) {
+            violations.push(
+                format!("{field}.version_uid"),
+                "is given twice: report it once",
+            );
+        }
+        versions.push(read);
     }
     let report = NodeReport {
         engine: request.engine,
@@ -66,6 +82,7 @@ pub(crate) fn decode_report(encoded: &[u8]) -> Option<NodeReport> {
 
 fn read_instance(
     field: &str,
+    own: Option<&NodeName>,
     instance: pb::Instance,
     violations: &mut Violations,
 ) -> Option<InstanceReport> {
@@ -75,7 +92,15 @@ fn read_instance(
         .next()
         .unwrap_or_default()
         .to_owned();
-    let id = read_id(&format!("{field}.name"), id, violations)?;
+    let field = format!("{field}.name");
+    let id = read_id(&field, id, violations)?;
+    if own.is_some_and(|own| name::instance(own, &id) != instance.name) {
+        violations.push(
+            field,
+            "is no instance of this node: name it `nodes/{node}/instances/{instance}` with the node's own name",
+        );
+        return None;
+    }
     Some(InstanceReport {
         id,
         service: instance.service,
@@ -94,11 +119,11 @@ fn read_version(
     version: pb::VersionReport,
     violations: &mut Violations,
 ) -> Option<VersionReport> {
-    violations.take(
+    let service_uid = violations.take(
         format!("{field}.service_uid"),
         Uid::parse(version.service_uid),
     );
-    violations.take(
+    let number = violations.take(
         format!("{field}.number"),
         VersionNumber::new(version.number),
     );
@@ -118,7 +143,12 @@ fn read_version(
     };
     Some(VersionReport {
         version_uid: version_uid?,
+        service_uid: service_uid?,
+        number: number?,
         image_digest: image_digest?,
+        // Only shown, so an id of another form is no reason to refuse the report.
+        image_id: ImageDigest::parse(version.image_id).ok(),
+        image_generation: version.image_generation,
         last_failure: version.last_failure.map(read_failure),
         failures: version.failures,
         backoff_until: read_timestamp(version.backoff_until),
@@ -140,10 +170,11 @@ fn read_outcome(
         Ok(State::Pending) => VerificationState::Pending,
         Ok(State::Verified) => VerificationState::Verified,
         Ok(State::Failed) => VerificationState::Failed,
-        Ok(State::Unspecified | State::Unverified) | Err(_) => {
+        Ok(State::Unverified) => VerificationState::Unverified,
+        Ok(State::Unspecified) | Err(_) => {
             violations.push(
                 format!("{field}.state"),
-                "give STATE_PENDING, STATE_VERIFIED or STATE_FAILED",
+                "give STATE_PENDING, STATE_VERIFIED, STATE_FAILED or STATE_UNVERIFIED",
             );
             return None;
         }
@@ -285,7 +316,12 @@ pub(crate) fn node(node: &NodeEntry, head: &Cursor) -> pb::Node {
         report_time,
         version: node.identity.version.clone(),
         engine: report.engine.clone(),
-        warnings: report.warnings.clone(),
+        warnings: node
+            .ahead
+            .iter()
+            .map(|_| RESTORED.to_owned())
+            .chain(report.warnings.iter().cloned())
+            .collect(),
         instances: u32::try_from(report.instances.len()).unwrap_or(u32::MAX),
         runtime: report.runtime.clone(),
         isolation: report.isolation.as_ref().map(isolation),
@@ -334,7 +370,61 @@ fn node_version_status(node: &NodeName, report: &VersionReport) -> pb::NodeVersi
         backoff_until: report.backoff_until.map(timestamp),
         last_cold_start: report.last_cold_start.as_ref().map(cold_start),
         pull_progress: report.pull_progress.clone(),
-        image_id: String::new(),
+        image_id: report
+            .image_id
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         port: report.port.into(),
+    }
+}
+
+/// The health of the connected nodes, as far as the versions of each service are concerned; by the
+/// uid of the service. One pass over all reports, for any number of services.
+pub(crate) struct ServiceHealth<'a> {
+    /// Without troubles.
+    nodes: Vec<NodeHealth<'a>>,
+    /// The node's index in `nodes`, and the trouble.
+    troubles: HashMap<&'a Uid, Vec<(usize, StartTrouble<'a>)>>,
+}
+
+impl<'a> ServiceHealth<'a> {
+    pub(crate) fn new(nodes: impl IntoIterator<Item = &'a NodeEntry>, now: Timestamp) -> Self {
+        let mut health = Self {
+            nodes: Vec::new(),
+            troubles: HashMap::new(),
+        };
+        for node in nodes.into_iter().filter(|node| node.is_connected()) {
+            let at = health.nodes.len();
+            health.nodes.push(NodeHealth {
+                node: &node.identity.name,
+                engine_responds: node.engine_responds(),
+                troubles: Vec::new(),
+            });
+            for report in node.versions().filter(|report| report.is_in_trouble(now)) {
+                let trouble = StartTrouble {
+                    version: report.number,
+                    failure: report.last_failure.as_ref(),
+                    failures: report.failures,
+                };
+                let known = health.troubles.entry(&report.service_uid).or_default();
+                known.push((at, trouble));
+            }
+        }
+        health
+    }
+
+    /// The state of a service.
+    pub(crate) fn state(&self, service: &Service) -> ServiceState {
+        let Some(troubles) = self.troubles.get(&service.uid) else {
+            return ServiceState::of(&service.in_traffic, &self.nodes);
+        };
+        let mut nodes = self.nodes.clone();
+        for &(at, trouble) in troubles {
+            if let Some(node) = nodes.get_mut(at) {
+                node.troubles.push(trouble);
+            }
+        }
+        ServiceState::of(&service.in_traffic, &nodes)
     }
 }

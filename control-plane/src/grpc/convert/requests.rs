@@ -3,16 +3,13 @@
 use super::read_duration;
 use super::settings::read_settings;
 use crate::domain::{
-    HostName, Labels, ProbeTimingsInput, Protocol, PullPolicy, ReadinessInput, RequestId,
-    ServiceId, ServicePatch, Settings, SettingsField, SettingsPatch, TargetInput, Timestamp,
-    Ulimit, VersionSpec, VersionSpecInput, Violations,
+    HostName, Labels, NodeName, ProbeTimingsInput, Protocol, PullPolicy, ReadinessInput, RequestId,
+    Require, RollbackTo, ServiceId, ServicePatch, Settings, SettingsField, SettingsPatch,
+    TargetInput, Timestamp, Ulimit, VersionNumber, VersionSpec, VersionSpecInput, Violations, name,
 };
 use crate::store::{NewService, WriteOptions};
 use cless_proto::v1 as pb;
 use std::collections::BTreeSet;
-
-/// More than any service needs, few enough to keep a route small.
-const HOSTS_MAX: usize = 100;
 
 /// The service to create.
 pub(crate) fn new_service(
@@ -42,14 +39,6 @@ pub(crate) fn new_service(
 }
 
 fn hosts(hosts: Vec<String>, violations: &mut Violations) -> Option<Vec<HostName>> {
-    if hosts.len() > HOSTS_MAX {
-        let reason = format!(
-            "{} hosts are given: at most {HOSTS_MAX} are taken",
-            hosts.len()
-        );
-        violations.push("service.hosts", reason);
-        return None;
-    }
     let before = violations.len();
     let mut seen = BTreeSet::new();
     let mut read = Vec::with_capacity(hosts.len());
@@ -109,6 +98,12 @@ impl UpdateMask {
     fn read(&mut self, paths: &[String], violations: &mut Violations) {
         for path in paths {
             match path.as_str() {
+                // Full replacement (AIP-134).
+                "*" => {
+                    self.hosts = true;
+                    self.labels = true;
+                    self.settings = Some(SettingsField::ALL.into_iter().collect());
+                }
                 "hosts" => self.hosts = true,
                 "labels" => self.labels = true,
                 "settings" => self.settings = Some(SettingsField::ALL.into_iter().collect()),
@@ -122,7 +117,7 @@ impl UpdateMask {
                     None => violations.push(
                         "update_mask",
                         format!(
-                            "`{}` cannot be updated: name `hosts`, `labels`, `settings` or one \
+                            "`{}` cannot be updated: name `*`, `hosts`, `labels`, `settings` or one \
                              of `settings.{}`",
                             shown(path),
                             SettingsField::ALL
@@ -272,6 +267,65 @@ pub(crate) fn targets(targets: Vec<pb::TrafficTarget>) -> Vec<TargetInput> {
         tag: target.tag,
     };
     targets.into_iter().map(input).collect()
+}
+
+/// Nodes that a request may exclude.
+const SKIP_NODES_MAX: usize = 100;
+
+/// The required and the excluded nodes of a verification.
+pub(crate) fn verify_nodes(
+    require: i32,
+    skip_nodes: &[String],
+    violations: &mut Violations,
+) -> Option<(Require, BTreeSet<NodeName>)> {
+    use pb::verification::Require as Given;
+    let require = match Given::try_from(require) {
+        Ok(Given::Unspecified | Given::All) => Some(Require::All),
+        Ok(Given::Available) => Some(Require::Available),
+        Err(_unknown) => {
+            let reason = format!("{require} is unknown: give REQUIRE_ALL or REQUIRE_AVAILABLE");
+            violations.push("require", reason);
+            None
+        }
+    };
+    if skip_nodes.len() > SKIP_NODES_MAX {
+        let given = skip_nodes.len();
+        let reason = format!("{given} nodes are given, at most {SKIP_NODES_MAX} are allowed");
+        violations.push("skip_nodes", reason);
+        return None;
+    }
+    let mut skipped = BTreeSet::new();
+    for (at, node) in skip_nodes.iter().enumerate() {
+        skipped.extend(violations.take(format!("skip_nodes[{at}]"), name::parse_node(node)));
+    }
+    require.map(|require| (require, skipped))
+}
+
+/// The target of a rollback.
+pub(crate) fn rollback_to(
+    revision: i32,
+    version: i32,
+    violations: &mut Violations,
+) -> Option<RollbackTo> {
+    if revision < 0 {
+        violations.push(
+            "revision",
+            "is negative: give a traffic revision, or 0 for the last one",
+        );
+        return None;
+    }
+    if version == 0 {
+        return Some(match revision {
+            0 => RollbackTo::Previous,
+            number => RollbackTo::Revision(number),
+        });
+    }
+    let number = violations.take("version", VersionNumber::new(version))?;
+    if revision > 0 {
+        violations.push("version", "excludes `revision`: give one of them");
+        return None;
+    }
+    Some(RollbackTo::Version(number))
 }
 
 /// The options of a write.

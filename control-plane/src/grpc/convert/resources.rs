@@ -2,13 +2,19 @@
 
 use super::{duration, settings::settings, timestamp};
 use crate::domain::{
-    ColdStart, NodeOutcome, ProbeTimings, Protocol, PullPolicy, Readiness, Service, ServiceState,
-    StartFailure, StartFailureReason, StopSignal, Traffic, TrafficRevision, TrafficSplit, Ulimit,
-    User, Verification, VerificationState, Version, VersionSpec, name,
+    ColdStart, ImageSource, NodeOutcome, ProbeTimings, Protocol, PullPolicy, Readiness, Require,
+    ResolvedImage, Service, ServiceState, StartFailure, StartFailureReason, StopSignal, Traffic,
+    TrafficRevision, TrafficSplit, Ulimit, User, Verification, VerificationState, Version,
+    VersionSpec, name,
 };
 use cless_proto::v1 as pb;
 
-pub(crate) fn service(service: &Service) -> pb::Service {
+pub(crate) fn service(service: &Service, state: ServiceState) -> pb::Service {
+    let (state, state_message) = match state {
+        ServiceState::NoTraffic => (pb::service::State::NoTraffic, String::new()),
+        ServiceState::Serving => (pb::service::State::Serving, String::new()),
+        ServiceState::Degraded(message) => (pb::service::State::Degraded, message),
+    };
     pb::Service {
         name: name::service(&service.id),
         uid: service.uid.to_string(),
@@ -20,12 +26,8 @@ pub(crate) fn service(service: &Service) -> pb::Service {
         create_time: Some(timestamp(service.create_time)),
         update_time: Some(timestamp(service.update_time)),
         revision: service.revision,
-        state: match service.state {
-            ServiceState::NoTraffic => pb::service::State::NoTraffic,
-            ServiceState::Serving => pb::service::State::Serving,
-        }
-        .into(),
-        state_message: String::new(),
+        state: state.into(),
+        state_message,
     }
 }
 
@@ -47,8 +49,29 @@ pub(crate) fn version(version: &Version, status: Option<pb::VersionStatus>) -> p
         status,
         percent: version.percent.get().into(),
         tags: version.tags.iter().map(ToString::to_string).collect(),
-        resolved_image: None,
-        carried_traffic: false,
+        resolved_image: version.resolved_image.as_ref().map(resolved_image),
+        carried_traffic: version.carried_traffic,
+    }
+}
+
+fn resolved_image(image: &ResolvedImage) -> pb::ResolvedImage {
+    use pb::resolved_image::Source;
+    pb::ResolvedImage {
+        source: match image.source {
+            ImageSource::Registry => Source::Registry,
+            ImageSource::LocalCopy => Source::LocalCopy,
+            ImageSource::LocalImage => Source::LocalImage,
+        }
+        .into(),
+        id: image
+            .id
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        create_time: image.create_time.map(timestamp),
+        resolve_time: Some(timestamp(image.resolve_time)),
+        node: name::node(&image.node),
+        warning: image.warning.clone(),
     }
 }
 
@@ -137,7 +160,9 @@ fn verification(verification: &Verification) -> pb::Verification {
         let (failure, start) = match part.outcome {
             NodeOutcome::Pending => (None, None),
             NodeOutcome::Verified(start) => (None, start.as_ref()),
-            NodeOutcome::Failed(failure) => (failure.as_ref(), None),
+            NodeOutcome::Failed(failure) | NodeOutcome::Unverified(failure) => {
+                (failure.as_ref(), None)
+            }
         };
         pb::NodeVerification {
             node: name::node(part.node),
@@ -153,8 +178,12 @@ fn verification(verification: &Verification) -> pb::Verification {
         deadline: Some(timestamp(verification.deadline())),
         nodes: nodes.collect(),
         message: verification.message().to_owned(),
-        require: pb::verification::Require::All.into(),
-        skip_nodes: Vec::new(),
+        require: match verification.require() {
+            Require::All => pb::verification::Require::All,
+            Require::Available => pb::verification::Require::Available,
+        }
+        .into(),
+        skip_nodes: verification.skipped().map(name::node).collect(),
     }
 }
 
@@ -163,6 +192,7 @@ fn verification_state(state: VerificationState) -> pb::verification::State {
         VerificationState::Pending => pb::verification::State::Pending,
         VerificationState::Verified => pb::verification::State::Verified,
         VerificationState::Failed => pb::verification::State::Failed,
+        VerificationState::Unverified => pb::verification::State::Unverified,
     }
 }
 

@@ -46,7 +46,13 @@ fn version(version: &RouteVersion) -> pb::RouteVersion {
             id: order.id.clone(),
             deadline: Some(timestamp(order.deadline)),
         }),
-        image_id: String::new(),
+        // Empty and 0 for most versions, so that routes stored before keep their bytes.
+        image_id: version
+            .image_id
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        image_generation: version.image_generation,
     }
 }
 

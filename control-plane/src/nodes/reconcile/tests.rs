@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::domain::{
-    NodeName, Percent, ServiceId, Verification, VersionNumber, VersionSpec, VersionSpecInput,
-    Violations,
+    ColdStart, NodeName, Percent, ServiceId, Verification, VerifyNodes, VersionNumber, VersionSpec,
+    VersionSpecInput, Violations,
 };
 use crate::nodes::registry::Registry;
 use crate::nodes::report::{NodeIdentity, NodeReport, VerifyOutcome, VersionReport};
@@ -33,7 +33,10 @@ fn verifying(nodes: &[&str]) -> Version {
         ..Default::default()
     };
     let spec = VersionSpec::new("spec", input, &mut violations).expect("valid");
-    let nodes = nodes.iter().map(|name| named(name)).collect();
+    let asked = VerifyNodes {
+        nodes: nodes.iter().map(|name| named(name)).collect(),
+        ..Default::default()
+    };
     Version {
         uid: Uuid::from_u128(1).into(),
         service: ServiceId::parse("hello").expect("a label"),
@@ -41,9 +44,12 @@ fn verifying(nodes: &[&str]) -> Version {
         number: VersionNumber::new(1).expect("from 1"),
         spec,
         image_digest: None,
+        resolved_image: None,
+        image_generation: 0,
+        carried_traffic: false,
         etag: String::new(),
         create_time: at(0),
-        verification: Some(Verification::begin("p", nodes, at(100), at(200))),
+        verification: Some(Verification::begin("p", asked, at(100), at(200))),
         percent: Percent::ZERO,
         tags: Vec::new(),
     }
@@ -52,12 +58,16 @@ fn verifying(nodes: &[&str]) -> Version {
 fn report(verify: Option<(&str, VerificationState)>, digest: Option<&str>) -> NodeReport {
     let version = VersionReport {
         version_uid: Uuid::from_u128(1).into(),
+        service_uid: Uuid::from_u128(2).into(),
+        number: VersionNumber::new(1).expect("from 1"),
+        image_id: None,
+        image_generation: 0,
         image_digest: digest
             .map(|hex| ImageDigest::parse(format!("sha256:{}", hex.repeat(64))).expect("a digest")),
         last_failure: None,
         failures: 0,
         backoff_until: None,
-        last_cold_start: None,
+        last_cold_start: digest.map(|_| ColdStart::default()),
         pull_progress: String::new(),
         port: 0,
         verify: verify.map(|(id, state)| VerifyOutcome {
@@ -90,8 +100,8 @@ fn an_outcome_counts_once_and_only_for_its_verification() {
     let mut send = |name: &str, id: &str, state| {
         let report = report(Some((id, state)), None);
         registry
-            .report(identity(name), "boot".into(), report, at(101))
-            .expect("the same node");
+            .report(&identity(name), "boot", report, at(101))
+            .expect("connected");
         registry.clone()
     };
     let other = send("a", "another", VerificationState::Verified);
@@ -160,13 +170,16 @@ fn only_the_first_digest_is_written() {
     for (name, digest) in [("a", "1"), ("b", "2")] {
         let report = report(None, Some(digest));
         registry
-            .report(identity(name), "boot".into(), report, at(0))
+            .connect(identity(name), "boot".into(), at(0))
             .expect("free");
+        registry
+            .report(&identity(name), "boot", report, at(0))
+            .expect("connected");
     }
     let nodes: Vec<NodeEntry> = registry.nodes().into_iter().cloned().collect();
     let uid = Uid::from(Uuid::from_u128(1));
     let found = due_writes(&nodes, &[], &BTreeSet::new(), at(0), at(1));
-    let [DueWrite::Digest(of, digest)] = found.as_slice() else {
+    let [DueWrite::Digest(of, digest, 0)] = found.as_slice() else {
         panic!("one digest, not {found:?}");
     };
     assert_eq!(
@@ -174,7 +187,27 @@ fn only_the_first_digest_is_written() {
         (&uid, format!("sha256:{}", "1".repeat(64)).as_str())
     );
     assert_eq!(
-        due_writes(&nodes, &[], &BTreeSet::from([uid]), at(0), at(1)),
+        due_writes(&nodes, &[], &BTreeSet::from([(uid, 0)]), at(0), at(1)),
         []
     );
+}
+
+#[test]
+fn a_digest_counts_only_beside_a_success() {
+    let of = |started: bool, verified: VerificationState| {
+        let mut registry = Registry::default();
+        let mut report = report(Some(("p", verified)), Some("1"));
+        if !started {
+            report.versions[0].last_cold_start = None;
+        }
+        registry
+            .report(&identity("a"), "boot", report, at(0))
+            .expect("free");
+        let nodes: Vec<NodeEntry> = registry.nodes().into_iter().cloned().collect();
+        due_writes(&nodes, &[], &BTreeSet::new(), at(0), at(1)).len()
+    };
+    assert_eq!(of(false, VerificationState::Pending), 0);
+    assert_eq!(of(false, VerificationState::Failed), 0);
+    assert_eq!(of(false, VerificationState::Verified), 1);
+    assert_eq!(of(true, VerificationState::Failed), 1);
 }

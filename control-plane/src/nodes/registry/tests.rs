@@ -30,7 +30,7 @@ fn a_connected_nodes_name_is_taken_and_a_stale_ones_is_free() {
     let taken = registry.connect(identity("2", "a"), "b".into(), at(1));
     let name = node_name("a");
     assert_eq!(taken, Err(NameTaken { name }));
-    let report = registry.report(identity("2", "a"), "b".into(), NodeReport::default(), at(1));
+    let report = registry.report(&identity("2", "a"), "b", NodeReport::default(), at(1));
     assert!(report.is_err());
     assert!(registry.disconnect("1", first, at(2)));
     connect(&mut registry, "2", "a", "b", 3);
@@ -53,9 +53,11 @@ fn the_end_of_a_replaced_stream_is_ignored() {
 #[test]
 fn a_new_boot_clears_the_report() {
     let mut registry = Registry::default();
+    connect(&mut registry, "1", "a", "b1", 0);
     let (node, report) = (identity("1", "a"), NodeReport::default());
-    let reported = registry.report(node, "b1".into(), report, at(0));
-    reported.expect("free");
+    registry
+        .report(&node, "b1", report, at(0))
+        .expect("connected");
     let has_report = |registry: &Registry| {
         let node = registry.by_name(&node_name("a"));
         node.expect("known").report.is_some()
@@ -170,11 +172,10 @@ proptest! {
                     }
                 }
                 1 => {
-                    let renamed = registry.report(
-                        NodeIdentity { id: id.clone(), name: name.clone(), version: String::new() }, "b".into(), NodeReport::default(), at(tick));
-                    if let (Ok(()), Some(entry)) = (renamed, live.get_mut(&id)) {
-                        entry.0 = name;
-                    }
+                    let holds = live.get(&id).is_some_and(|(held, _)| *held == name);
+                    let node = NodeIdentity { id, name, version: String::new() };
+                    let counted = registry.report(&node, "b", NodeReport::default(), at(tick));
+                    prop_assert_eq!(counted.is_ok(), holds);
                 }
                 _ => {
                     if let Some((_, stream)) = live.remove(&id) {
@@ -188,4 +189,69 @@ proptest! {
             prop_assert_eq!(connected, live.len());
         }
     }
+}
+
+/// A report counts only from the id, boot id and name of an open stream, here or at a peer.
+#[test]
+fn a_report_counts_only_from_the_holder_of_the_stream() {
+    let mut registry = Registry::default();
+    let report = |registry: &mut Registry, id: &str, name: &str, boot: &str, seconds| {
+        let report = NodeReport::default();
+        let counted = registry.report(&identity(id, name), boot, report, at(seconds));
+        counted.is_ok()
+    };
+    assert!(!report(&mut registry, "1", "a", "b1", 0), "never connected");
+    assert!(
+        registry.nodes().is_empty(),
+        "a refused report leaves nothing"
+    );
+    let stream = connect(&mut registry, "1", "a", "b1", 1);
+    assert!(report(&mut registry, "1", "a", "b1", 2));
+    for (id, name, boot) in [("2", "a", "b1"), ("1", "b", "b1"), ("1", "a", "b2")] {
+        assert!(
+            !report(&mut registry, id, name, boot, 3),
+            "{id} {name} {boot}"
+        );
+    }
+    registry.disconnect("1", stream, at(4));
+    assert!(!report(&mut registry, "1", "a", "b1", 5), "disconnected");
+
+    let peer = |connected| {
+        let node = NodeEntry::new(identity("3", "c"), "b".into(), at(0));
+        BTreeMap::from([("3".to_owned(), node.into_peer_node(connected, at(6)))])
+    };
+    let reported = |registry: &Registry| {
+        let node = registry.by_name(&node_name("c")).expect("known");
+        node.report.as_ref().map(|(time, _)| *time)
+    };
+    registry.set_peer_nodes(peer(true));
+    assert!(
+        report(&mut registry, "3", "c", "b", 7),
+        "a stream to a peer"
+    );
+    registry.set_peer_nodes(peer(true));
+    assert_eq!(
+        reported(&registry),
+        Some(at(7)),
+        "kept over the next reading"
+    );
+    registry.set_peer_nodes(peer(false));
+    assert!(!report(&mut registry, "3", "c", "b", 8), "it left the peer");
+}
+
+#[test]
+fn a_node_ahead_of_the_database_is_pending_until_it_applies() {
+    let mut registry = Registry::default();
+    let stream = connect(&mut registry, "1", "a", "b", 0);
+    let cursor = |revision| Cursor::new("e", revision, [0; 32]);
+    assert!(registry.record_ahead("1", stream, cursor(9)));
+    assert!(!registry.record_ahead("1", stream, cursor(9)), "told once");
+    registry.disconnect("1", stream, at(1));
+    let found = registry.propagation("e", 3);
+    assert_eq!(found.pending, [node_name("a")]);
+    assert_eq!(found.ahead, [node_name("a")]);
+    assert_eq!(registry.propagation("new", 3).ahead, [], "a new epoch");
+    let stream = connect(&mut registry, "1", "a", "b", 2);
+    registry.record_applied("1", stream, cursor(3), Vec::new());
+    assert_eq!(registry.propagation("e", 3).ahead, []);
 }

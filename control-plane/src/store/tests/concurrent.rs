@@ -35,7 +35,7 @@ async fn revisions_have_no_gaps_and_follow_commits() {
                     let refused = make(&store, &own, &[], plain()).await;
                     assert!(refused.is_err(), "the name is taken");
                     let made = store
-                        .create_version(&id("shared"), spec("hello:1"), plain())
+                        .create_version(&id("shared"), spec("hello:1"), None, plain())
                         .await
                         .unwrap();
                     // An acknowledged write is visible to later readers.
@@ -168,7 +168,7 @@ async fn a_failed_deferred_insert_fails_only_its_own_write() {
         tokio::spawn(async move {
             if turn % 3 > 0 {
                 let service = id("shared");
-                let made = store.create_version(&service, spec("hello:1"), plain());
+                let made = store.create_version(&service, spec("hello:1"), None, plain());
                 made.await.expect("another write failed");
                 return true;
             }
@@ -199,7 +199,7 @@ async fn a_lone_write_that_fails_at_commit_changes_nothing() {
         assert!(twice.is_err(), "a duplicate revision was accepted");
         assert_eq!(head(&store).await, before);
         let service = id("alone");
-        let made = store.create_version(&service, spec("hello:1"), plain());
+        let made = store.create_version(&service, spec("hello:1"), None, plain());
         assert_eq!(made.await.expect("the writer recovered").revision, 2 + turn);
         assert_rebuilt(&store).await;
     }

@@ -40,7 +40,9 @@ async fn a_full_disk_refuses_writes_whole_and_is_survived() {
                     ..VersionSpecInput::default()
                 };
                 let spec = VersionSpec::new("spec", input, &mut Violations::new()).unwrap();
-                store.create_version(&id("hello"), spec, plain()).await
+                store
+                    .create_version(&id("hello"), spec, None, plain())
+                    .await
             })
         })
         .collect();
@@ -83,7 +85,7 @@ async fn two_stores_on_one_database_are_never_busy_and_skip_no_revision() {
                 let mut revisions = Vec::new();
                 for _ in 0..EACH {
                     let made = store
-                        .create_version(&id("shared"), spec("hello:1"), plain())
+                        .create_version(&id("shared"), spec("hello:1"), None, plain())
                         .await;
                     revisions.push(made.expect("never busy").revision);
                 }

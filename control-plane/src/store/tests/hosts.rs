@@ -4,31 +4,40 @@ use super::*;
 
 #[tokio::test]
 async fn hosts_of_every_kind_conflict() {
-    let store = memory().await;
-    create(&store, "a").await;
-    add_version(&store, "a").await;
-    route_to(&store, "a", &[(1, 100, "next")]).await;
-    set_hosts(&store, "a", &["shop.example", "c.localhost"])
+    // Under another domain, hosts below `localhost` are like any other.
+    let disk = OnDisk::new();
+    let elsewhere = StoreOptions {
+        domain: Domain::parse("apps.example").unwrap(),
+        ..options(&disk.url())
+    };
+    let store = Store::open(elsewhere).await.unwrap();
+    make(&store, "a", &["shop.example", "c.localhost"], plain())
         .await
         .unwrap();
-    create(&store, "b").await;
+    make(&store, "b", &["new--a.localhost"], plain())
+        .await
+        .unwrap();
+    store.close().await.unwrap();
+    let store = disk.open().await;
+    add_version(&store, "a").await;
+    route_to(&store, "a", &[(1, 100, "next")]).await;
     let before = head(&store).await;
 
-    // An extra host against a default, an extra and a tag host.
-    for taken in ["a.localhost", "shop.example", "next--a.localhost"] {
-        let error = set_hosts(&store, "b", &["free.example", taken])
-            .await
-            .unwrap_err();
-        assert!(
-            matches!(&error, Error::HostTaken { host, owner } if host.as_str() == taken && owner.as_str() == "a"),
-            "{error}"
-        );
-    }
+    let error = set_hosts(&store, "b", &["free.example", "shop.example"])
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, Error::HostTaken { host, owner } if host.as_str() == "shop.example" && owner.as_str() == "a"),
+        "{error}"
+    );
     // A default host against an extra host.
     let error = make(&store, "c", &[], plain()).await.unwrap_err();
     assert!(matches!(error, Error::HostTaken { .. }), "{error}");
+    // A service keeps the hosts that it has.
+    set_hosts(&store, "b", &["new--a.localhost", "b.example"])
+        .await
+        .unwrap();
     // A tag host against an extra host.
-    set_hosts(&store, "b", &["new--a.localhost"]).await.unwrap();
     let error = set_traffic(&store, "a", &[(1, 100, "new")])
         .await
         .unwrap_err();
@@ -38,6 +47,28 @@ async fn hosts_of_every_kind_conflict() {
     );
     assert_eq!(head(&store).await.revision, before.revision + 1);
     assert_rebuilt(&store).await;
+}
+
+#[tokio::test]
+async fn hosts_of_the_domain_cannot_be_taken() {
+    let store = memory().await;
+    create(&store, "a").await;
+    for own in ["localhost", "victim.localhost", "next--victim.localhost"] {
+        for result in [
+            set_hosts(&store, "a", &["free.example", own]).await.err(),
+            make(&store, "b", &["free.example", own], plain())
+                .await
+                .err(),
+        ] {
+            let Some(Error::Invalid(error)) = result else {
+                panic!("{own}: {result:?}");
+            };
+            assert_eq!(error.violations()[0].field, "service.hosts[1]");
+        }
+    }
+    set_hosts(&store, "a", &["deep.victim.localhost"])
+        .await
+        .unwrap();
 }
 
 #[tokio::test]

@@ -1,8 +1,6 @@
-use std::collections::BTreeSet;
-
 use proptest::prelude::*;
 
-use crate::domain::{NodeName, NodeOutcome, ServicePatch};
+use crate::domain::{NodeOutcome, RollbackTo, ServicePatch};
 
 use super::super::RouteOp;
 use super::*;
@@ -28,9 +26,9 @@ const SERVICES: [&str; 3] = ["a", "b", "c"];
 const HOSTS: [&str; 5] = [
     "x.example",
     "y.example",
-    "c.localhost",
-    "t1--a.localhost",
-    "t2--b.localhost",
+    "z.example",
+    "c.x.example",
+    "t1--a.x.example",
 ];
 const TAGS: [&str; 3] = ["", "t1", "t2"];
 
@@ -89,7 +87,7 @@ async fn perform(store: &Store, op: Op) {
         }
         Op::CreateVersion(s) => {
             let _ = store
-                .create_version(&id(SERVICES[s]), spec("hello:1"), plain())
+                .create_version(&id(SERVICES[s]), spec("hello:1"), None, plain())
                 .await;
         }
         Op::DeleteVersion(s, v) => {
@@ -106,15 +104,13 @@ async fn perform(store: &Store, op: Op) {
         }
         Op::Rollback(s, to) => {
             let note = ChangeNote::default();
+            let to = to.map_or(RollbackTo::Previous, RollbackTo::Revision);
             let _ = store
                 .rollback_traffic(&id(SERVICES[s]), to, None, note, plain())
                 .await;
         }
         Op::Verify(s, v) => {
-            let nodes = BTreeSet::from([
-                NodeName::parse("n1").unwrap(),
-                NodeName::parse("n2").unwrap(),
-            ]);
+            let nodes = asked(&["n1", "n2"]);
             let run = format!("run{v}");
             let _ = store
                 .begin_verification(&id(SERVICES[s]), number(v), run, nodes, later(10), plain())

@@ -21,9 +21,9 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::domain::{
-    ChangeNote, Domain, HostName, ImageDigest, Labels, RequestId, Service, ServiceId, Settings,
-    TargetInput, Timestamp, Traffic, TrafficRevision, TrafficSplit, VerificationEvent, Version,
-    VersionNumber, VersionSpec, VersionSpecInput, Violations,
+    ChangeNote, Domain, HostName, ImageDigest, Labels, NodeName, RequestId, Service, ServiceId,
+    Settings, TargetInput, Timestamp, Traffic, TrafficRevision, TrafficSplit, VerificationEvent,
+    VerifyNodes, Version, VersionNumber, VersionSpec, VersionSpecInput, Violations,
 };
 
 use super::{
@@ -175,7 +175,7 @@ async fn delete(store: &Store, name: &str) {
 
 async fn add_version(store: &Store, service: &str) -> Version {
     store
-        .create_version(&id(service), spec("hello:1"), plain())
+        .create_version(&id(service), spec("hello:1"), None, plain())
         .await
         .unwrap()
         .resource
@@ -190,6 +190,7 @@ async fn set_traffic(
         .update_traffic(
             &id(service),
             split(service, targets),
+            true,
             None,
             ChangeNote::default(),
             plain(),
@@ -241,8 +242,19 @@ async fn apply(
 }
 
 async fn resolve(store: &Store, version: &Version, digest: ImageDigest) -> Written<Version> {
-    let stored = store.set_image_digest(&version.uid, digest, START).await;
+    let stored = store.set_image_digest(&version.uid, digest, 0, START).await;
     stored.unwrap()
+}
+
+/// The run of these nodes, all of which have to verify the version.
+fn asked(nodes: &[&str]) -> VerifyNodes {
+    VerifyNodes {
+        nodes: nodes
+            .iter()
+            .map(|name| NodeName::parse(*name).unwrap())
+            .collect(),
+        ..VerifyNodes::default()
+    }
 }
 
 /// Asserts that the stored table equals a rebuild from the rows.

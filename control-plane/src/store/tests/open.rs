@@ -171,7 +171,7 @@ async fn another_domain_moves_the_hosts_in_a_new_epoch() {
     assert!(route.contains("next--hello.apps.example"), "{route}");
     assert!(!route.contains("localhost"), "{route}");
     let taken = make(&store, "b", &["next--hello.apps.example"], plain()).await;
-    assert!(matches!(taken, Err(Error::HostTaken { .. })));
+    assert!(matches!(taken, Err(Error::Invalid(_))));
     let free = make(&store, "b", &["hello.localhost"], plain()).await;
     assert!(free.is_ok());
     assert_rebuilt(&store).await;

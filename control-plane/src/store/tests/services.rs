@@ -1,8 +1,6 @@
 use std::collections::BTreeSet;
 
-use crate::domain::{
-    ServicePatch, ServiceState, SettingsField, SettingsInput, SettingsPatch, Violations,
-};
+use crate::domain::{ServicePatch, SettingsField, SettingsInput, SettingsPatch, Violations};
 
 use super::super::RouteOp;
 use super::*;
@@ -35,7 +33,7 @@ async fn a_service_reads_back_as_written() {
     assert_eq!(service, made.resource);
     assert_eq!(service.default_host, host("hello.localhost"));
     assert_eq!(service.hosts, [host("b.example"), host("a.example")]);
-    assert_eq!(service.state, ServiceState::NoTraffic);
+    assert!(service.in_traffic.is_empty());
     assert_eq!(service.revision, 1);
     assert_eq!(service.create_time, START);
     assert_rebuilt(&store).await;
@@ -59,7 +57,7 @@ async fn not_found_errors_name_the_resource() {
             .await
             .unwrap_err(),
         store
-            .create_version(&id("nobody"), spec("a"), plain())
+            .create_version(&id("nobody"), spec("a"), None, plain())
             .await
             .unwrap_err(),
         store.get_traffic(&id("nobody")).await.unwrap_err(),
@@ -273,7 +271,7 @@ async fn validate_only_changes_nothing() {
         ..with_request_id("r1")
     };
     store
-        .create_version(&id("hello"), spec("a"), with_id)
+        .create_version(&id("hello"), spec("a"), None, with_id)
         .await
         .unwrap();
     store
@@ -289,6 +287,7 @@ async fn validate_only_changes_nothing() {
         .update_traffic(
             &id("hello"),
             split("hello", &[(1, 100, "t")]),
+            true,
             None,
             ChangeNote::default(),
             validate_only(),

@@ -1,4 +1,4 @@
-use crate::domain::ServiceState;
+use crate::domain::{NodeOutcome, RollbackTo, VerificationEvent};
 
 use super::*;
 
@@ -12,6 +12,10 @@ async fn three_versions() -> Store {
 }
 
 async fn roll_back(store: &Store, to: Option<i32>) -> Result<Written<Traffic>, Error> {
+    roll_back_to(store, to.map_or(RollbackTo::Previous, RollbackTo::Revision)).await
+}
+
+async fn roll_back_to(store: &Store, to: RollbackTo) -> Result<Written<Traffic>, Error> {
     let mut violations = Violations::new();
     let note = ChangeNote::new("me".to_owned(), "broken".to_owned(), &mut violations).unwrap();
     store
@@ -35,7 +39,7 @@ async fn traffic_is_set_and_kept_in_history() {
         second.resource
     );
     let service = store.get_service(&id("hello")).await.unwrap();
-    assert_eq!(service.state, ServiceState::Serving);
+    assert_eq!(service.in_traffic, [number(1), number(2)]);
     assert_eq!(service.revision, second.revision);
 
     let route = route_text(&store, "hello").await;
@@ -49,7 +53,7 @@ async fn traffic_is_set_and_kept_in_history() {
 
     route_to(&store, "hello", &[]).await;
     let service = store.get_service(&id("hello")).await.unwrap();
-    assert_eq!(service.state, ServiceState::NoTraffic);
+    assert!(service.in_traffic.is_empty());
     let route = route_text(&store, "hello").await;
     assert!(
         route.contains("slots: None") && route.contains("versions: []"),
@@ -87,6 +91,7 @@ async fn an_old_etag_is_refused() {
                 .update_traffic(
                     &id("hello"),
                     targets,
+                    true,
                     Some(&etag),
                     ChangeNote::default(),
                     plain(),
@@ -110,6 +115,7 @@ async fn a_repeated_change_is_made_once() {
                 .update_traffic(
                     &id("hello"),
                     targets,
+                    true,
                     None,
                     ChangeNote::default(),
                     with_request_id("t1"),
@@ -192,7 +198,7 @@ async fn a_route_beyond_the_limit_is_refused_whole() {
         };
         let big = VersionSpec::new("spec", input, &mut Violations::new()).unwrap();
         store
-            .create_version(&id("hello"), big, plain())
+            .create_version(&id("hello"), big, None, plain())
             .await
             .unwrap();
     }
@@ -205,5 +211,140 @@ async fn a_route_beyond_the_limit_is_refused_whole() {
         "{error}"
     );
     assert_eq!(head(&store).await, before);
+    assert_rebuilt(&store).await;
+}
+
+/// Sets traffic without leave for unverified versions.
+async fn set_verified(
+    store: &Store,
+    targets: &[(i32, u32, &str)],
+    how: WriteOptions,
+) -> Result<Written<Traffic>, Error> {
+    let (hello, targets) = (id("hello"), split("hello", targets));
+    store
+        .update_traffic(&hello, targets, false, None, ChangeNote::default(), how)
+        .await
+}
+
+#[tokio::test]
+async fn a_share_needs_a_verified_version_or_one_that_had_a_share() {
+    let store = three_versions().await;
+    set_verified(&store, &[(1, 0, "look")], plain())
+        .await
+        .expect("a tag is how one looks at a version");
+    let refused = set_verified(&store, &[(1, 40, ""), (2, 60, "")], plain()).await;
+    let Err(Error::FailedPrecondition(list)) = refused else {
+        panic!("neither version is verified");
+    };
+    let kinds: Vec<_> = list.iter().map(|p| (p.kind, &*p.subject)).collect();
+    let unverified = "VERSION_UNVERIFIED";
+    assert_eq!(
+        kinds,
+        [
+            (unverified, "services/hello/versions/1"),
+            (unverified, "services/hello/versions/2")
+        ]
+    );
+    assert!(list[0].description.contains("never been verified"));
+    assert!(!read_version(&store, 1).await.carried_traffic);
+
+    let version = read_version(&store, 1).await;
+    let hello = id("hello");
+    let begun = store.begin_verification(
+        &hello,
+        number(1),
+        "run".to_owned(),
+        asked(&["n1"]),
+        later(9),
+        plain(),
+    );
+    begun.await.unwrap();
+    let pending = set_verified(&store, &[(1, 100, "")], plain()).await;
+    assert!(pending.unwrap_err().to_string().contains("PENDING"));
+    let verified = VerificationEvent::Outcome {
+        id: "run".to_owned(),
+        node: NodeName::parse("n1").unwrap(),
+        outcome: NodeOutcome::Verified(None),
+    };
+    apply(&store, &version, verified, START).await;
+    set_verified(&store, &[(1, 100, "")], plain())
+        .await
+        .unwrap();
+    assert!(read_version(&store, 1).await.carried_traffic);
+
+    // Version 2 gets its first share by leave, and keeps the right to it.
+    route_to(&store, "hello", &[(2, 100, "")]).await;
+    route_to(&store, "hello", &[(1, 100, "")]).await;
+    set_verified(&store, &[(1, 50, ""), (2, 50, "")], plain())
+        .await
+        .unwrap();
+    assert_rebuilt(&store).await;
+}
+
+#[tokio::test]
+async fn a_split_in_force_appends_nothing() {
+    let store = three_versions().await;
+    let first = route_to(&store, "hello", &[(2, 10, "next"), (1, 90, "")]).await;
+    let before = head(&store).await;
+    let again = route_to(&store, "hello", &[(1, 90, ""), (2, 10, "next")]).await;
+    assert_eq!(again.resource, first.resource);
+    let keyed = set_verified(
+        &store,
+        &[(1, 90, ""), (2, 10, "next")],
+        with_request_id("k"),
+    );
+    assert_eq!(keyed.await.unwrap().resource, first.resource);
+    assert_eq!(head(&store).await, before);
+    assert_eq!(list_history(&store, 9, None).await.items.len(), 1);
+
+    // The request id is kept: a late repeat does not undo a change made since.
+    let other = route_to(&store, "hello", &[(1, 100, "")]).await;
+    let late = set_verified(
+        &store,
+        &[(1, 90, ""), (2, 10, "next")],
+        with_request_id("k"),
+    );
+    let late = late.await.unwrap();
+    assert!(late.replayed);
+    assert_eq!(late.resource, other.resource);
+}
+
+#[tokio::test]
+async fn rollbacks_go_further_back_and_skip_repeats_and_tags() {
+    let store = three_versions().await;
+    route_to(&store, "hello", &[(1, 100, "")]).await;
+    route_to(&store, "hello", &[(2, 100, "")]).await;
+    route_to(&store, "hello", &[(3, 100, "")]).await;
+    route_to(&store, "hello", &[(3, 100, "bad")]).await;
+    for expected in [2, 1] {
+        let back = roll_back(&store, None).await.unwrap().resource;
+        assert_eq!(back.split, split("hello", &[(expected, 100, "")]));
+    }
+    let none = roll_back(&store, None).await.unwrap_err();
+    assert!(none.to_string().contains("no earlier traffic"), "{none}");
+    route_to(&store, "hello", &[(3, 100, "")]).await;
+    let back = roll_back(&store, None).await.unwrap().resource;
+    assert_eq!(back.split, split("hello", &[(1, 100, "")]));
+    let entry = &list_history(&store, 1, None).await.items[0];
+    assert_eq!(entry.rolled_back_from, 6);
+    assert_rebuilt(&store).await;
+}
+
+#[tokio::test]
+async fn a_rollback_to_a_version_needs_one_that_had_traffic() {
+    let store = three_versions().await;
+    let to = |n: i32| roll_back_to(&store, RollbackTo::Version(number(n)));
+    route_to(&store, "hello", &[(1, 90, ""), (2, 10, "next")]).await;
+    let never = to(3).await.unwrap_err();
+    assert!(
+        matches!(&never, Error::FailedPrecondition(list) if list[0].kind == "NO_EARLIER_TRAFFIC"),
+        "{never}"
+    );
+    assert!(matches!(to(9).await, Err(Error::NotFound { .. })));
+    let back = to(2).await.unwrap().resource;
+    assert_eq!(back.split, split("hello", &[(2, 100, "next")]));
+    let entry = &list_history(&store, 1, None).await.items[0];
+    assert_eq!((entry.number, entry.rolled_back_from), (2, 1));
+    assert_eq!(to(2).await.unwrap().resource, back, "in force already");
     assert_rebuilt(&store).await;
 }

@@ -1,8 +1,8 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use crate::domain::{NodeName, NodeOutcome, Percent, VerificationState};
+use crate::domain::{ImageSource, NodeOutcome, Percent, ResolvedImage, VerificationState};
 
-use super::super::RouteOp;
+use super::super::{Resolution, RouteOp};
 use super::*;
 
 fn node(name: &str) -> NodeName {
@@ -14,7 +14,7 @@ fn digest(digit: char) -> ImageDigest {
 }
 
 async fn begin(store: &Store, run: &str, nodes: &[&str]) -> Written<Version> {
-    let asked: BTreeSet<_> = nodes.iter().map(|name| node(name)).collect();
+    let asked = asked(nodes);
     store
         .begin_verification(
             &id("hello"),
@@ -66,7 +66,7 @@ async fn a_version_that_nothing_reaches_leaves_the_table_alone() {
     create(&store, "hello").await;
     let before = head(&store).await;
     let made = store
-        .create_version(&id("hello"), spec("hello:1"), plain())
+        .create_version(&id("hello"), spec("hello:1"), None, plain())
         .await
         .unwrap();
     let after = head(&store).await;
@@ -91,7 +91,7 @@ async fn a_repeated_create_makes_one_version() {
         let store = store.clone();
         async move {
             store
-                .create_version(&id("hello"), spec(image), with_request_id("r1"))
+                .create_version(&id("hello"), spec(image), None, with_request_id("r1"))
                 .await
         }
     };
@@ -208,7 +208,7 @@ async fn a_verification_ends_at_its_deadline_and_may_be_repeated() {
     assert!(early.resource.verification.unwrap().is_pending());
     let late = apply(&store, &version, VerificationEvent::Tick, later(120)).await;
     let verification = late.resource.verification.unwrap();
-    assert_eq!(verification.state(), VerificationState::Failed);
+    assert_eq!(verification.state(), VerificationState::Unverified);
     assert!(verification.message().contains("n1"));
 
     begin(&store, "again", &["n1"]).await;
@@ -235,10 +235,82 @@ async fn a_verification_without_nodes_is_refused() {
             &id("hello"),
             number(1),
             "run".to_owned(),
-            BTreeSet::new(),
+            asked(&[]),
             later(9),
             plain(),
         )
         .await;
     assert!(matches!(&refused, Err(Error::FailedPrecondition(list)) if list[0].kind == "NO_NODES"));
+}
+
+#[tokio::test]
+async fn a_cancelled_verification_leaves_the_route() {
+    let (store, _) = with_version().await;
+    begin(&store, "run", &["n1"]).await;
+    let cancel = |run: Option<&str>| {
+        let (hello, run) = (id("hello"), run.map(str::to_owned));
+        let store = store.clone();
+        async move {
+            let done = store
+                .cancel_verification(&hello, number(1), run, START)
+                .await;
+            done.unwrap().resource.verification.unwrap()
+        }
+    };
+    assert!(cancel(Some("older")).await.is_pending());
+    let before = head(&store).await.revision;
+    let ended = cancel(Some("run")).await;
+    assert_eq!(ended.state(), VerificationState::Unverified);
+    assert_eq!(cancel(None).await, ended, "without effect");
+    assert_eq!(head(&store).await.revision, before + 1);
+    assert!(!route_text(&store, "hello").await.contains("hello:1"));
+    assert_rebuilt(&store).await;
+}
+
+#[tokio::test]
+async fn a_resolved_image_is_kept_and_reset() {
+    let (store, _) = with_version().await;
+    let local = ResolvedImage {
+        source: ImageSource::LocalImage,
+        id: Some(digest('1')),
+        create_time: Some(START),
+        resolve_time: START,
+        node: node("n1"),
+        warning: String::new(),
+    };
+    let resolution = Resolution {
+        image: local.clone(),
+        digest: None,
+    };
+    let hello = id("hello");
+    let made = store.create_version(&hello, spec("mine:1"), Some(resolution), plain());
+    let made = made.await.unwrap().resource;
+    assert_eq!(made.resolved_image, Some(local));
+    assert_eq!(read_version(&store, 2).await, made);
+    route_to(&store, "hello", &[(2, 100, "")]).await;
+    let text = route_text(&store, "hello").await;
+    assert!(text.contains(digest('1').as_str()), "{text}");
+    let kept = resolve(&store, &made, digest('a')).await.resource;
+    assert_eq!(
+        kept.image_digest, None,
+        "the id is pinned, whatever a node says"
+    );
+
+    let wrong = store.reset_version_image(&hello, number(2), Some("stale"), plain());
+    assert!(matches!(wrong.await, Err(Error::EtagMismatch { .. })));
+    let reset = store.reset_version_image(&hello, number(2), Some(&made.etag), plain());
+    let reset = reset.await.unwrap().resource;
+    assert_eq!((&reset.resolved_image, reset.image_generation), (&None, 1));
+    assert_ne!(reset.etag, made.etag);
+    let text = route_text(&store, "hello").await;
+    assert!(text.contains("image_generation: 1") && !text.contains(digest('1').as_str()));
+
+    // A report made before the reset does not bring the image back.
+    let late = resolve(&store, &made, digest('a')).await.resource;
+    assert_eq!(late.image_digest, None);
+    let new = store
+        .set_image_digest(&made.uid, digest('b'), 1, START)
+        .await;
+    assert_eq!(new.unwrap().resource.image_digest, Some(digest('b')));
+    assert_rebuilt(&store).await;
 }

@@ -1,9 +1,11 @@
 //! Invalid input to the feed: Hello, watches, reports.
 
 use super::{BAD, Checker, with};
+use crate::control::Control;
 use crate::feed_client::{FeedClient, hello};
 use crate::harness::report;
 use cless_proto::v1 as pb;
+use pb::stream_control_request::Message as ControlMessage;
 use pb::stream_routes_request::Message;
 
 pub(super) async fn rows(checker: &mut Checker<'_>) {
@@ -17,6 +19,21 @@ pub(super) async fn rows(checker: &mut Checker<'_>) {
         let answer = client.receive().await;
         checker
             .check("StreamRoutes", field, answer, BAD, field)
+            .await;
+    }
+    for (node, boot_id, field) in [
+        (None, "b", "hello.node"),
+        (node("", "n1"), "b", "hello.node.id"),
+        (node("x", "UPPER"), "b", "hello.node.name"),
+        (node("x", "n1"), "", "hello.boot_id"),
+    ] {
+        let boot_id = boot_id.to_owned();
+        let mut control = Control::open(checker.harness).await;
+        let hello = pb::ControlHello { node, boot_id };
+        control.send(ControlMessage::Hello(hello)).await;
+        let answer = control.next().await;
+        checker
+            .check("StreamControl", field, answer, BAD, field)
             .await;
     }
     for (request, field) in bad_reports() {

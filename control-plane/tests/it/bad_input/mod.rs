@@ -3,6 +3,7 @@
 mod feed;
 mod limits;
 mod nodes;
+mod nul;
 mod services;
 mod traffic;
 mod versions;

@@ -51,7 +51,7 @@ pub(super) async fn rows(checker: &mut Checker<'_>) {
 
     let empty = pb::UpdateServiceRequest::default();
     checker.bad(empty, "service").await;
-    for path in ["name", "uid", "settings.nothing", "*", ""] {
+    for path in ["name", "uid", "settings.nothing", "hosts.*", ""] {
         let paths = vec![path.into()];
         let mut request = update("services/hello", new());
         request.update_mask = Some(prost_types::FieldMask { paths });

@@ -22,6 +22,14 @@ pub(super) async fn rows(checker: &mut Checker<'_>) {
         name: name.into(),
         ..Default::default()
     };
+    let cancel = |name: &str| pb::CancelVerificationRequest {
+        name: name.into(),
+        ..Default::default()
+    };
+    let reset = |name: &str| pb::ResetVersionImageRequest {
+        name: name.into(),
+        ..Default::default()
+    };
     let delete = |name: &str| pb::DeleteVersionRequest {
         name: name.into(),
         ..Default::default()
@@ -61,15 +69,33 @@ pub(super) async fn rows(checker: &mut Checker<'_>) {
     ] {
         checker.bad(get(name), "name").await;
         checker.bad(verify(name), "name").await;
+        checker.bad(cancel(name), "name").await;
+        checker.bad(reset(name), "name").await;
         checker.bad(delete(name), "name").await;
     }
     let missing = "services/hello/versions/9";
     checker.refused(get(missing), Code::NotFound, "").await;
     checker.refused(verify(missing), Code::NotFound, "").await;
+    checker.refused(cancel(missing), Code::NotFound, "").await;
+    checker.refused(reset(missing), Code::NotFound, "").await;
     checker.refused(delete(missing), Code::NotFound, "").await;
     let first = "services/hello/versions/1";
     let in_use = delete(first);
     checker.refused(in_use, Code::FailedPrecondition, "").await;
+    let stale = with(reset(first), |r| r.etag = "stale".into());
+    checker.refused(stale, Code::Aborted, "").await;
+    let long_id = with(reset(first), |r| r.request_id = "x".repeat(65));
+    checker.bad(long_id, "request_id").await;
+    let require = with(verify(first), |r| r.require = 9);
+    checker.bad(require, "require").await;
+    for (skip_nodes, field) in [
+        (vec!["n1".to_owned()], "skip_nodes[0]"),
+        (vec!["nodes/n1".to_owned(); 101], "skip_nodes"),
+        (vec!["nodes/unknown".to_owned()], "skip_nodes[0]"),
+    ] {
+        let request = with(verify(first), |r| r.skip_nodes = skip_nodes);
+        checker.bad(request, field).await;
+    }
     for seconds in [-1, 0, 3601] {
         let mut request = verify(first);
         request.timeout = Some(prost_types::Duration { seconds, nanos: 0 });

@@ -256,6 +256,9 @@ impl Sandboxes {
 
     async fn remove(&self, name: String) {
         while let Err(error) = self.engine.runtime.remove(&name).await {
+            if matches!(error, Error::NotSent(_)) {
+                self.engine.record_failure();
+            }
             warn!(container = name, %error, "cannot remove a network sandbox, trying again");
             tokio::time::sleep(REMOVE_RETRY).await;
         }

@@ -4,19 +4,21 @@
 use super::wire::NodeInfo;
 use crate::isolation::{EnforcementState, Status};
 use crate::report as domain;
-use cless_proto::v1 as pb;
+use cless_proto::{bounds, v1 as pb};
 use domain::{FailureReason, InstanceState, NodeReport, VerifyResult};
 use prost::Message as _;
 use std::time::{Duration, SystemTime};
 
 /// Lines of output kept per failed start.
 const LOG_LINES: usize = 20;
-/// Characters kept per line.
+/// Bytes kept per line.
 const LOG_LINE: usize = 1000;
+/// Bytes kept per other text.
+const TEXT: usize = 4000;
 /// gRPC servers accept 4 MiB by default; above this size, output is omitted.
 const MAX_REQUEST: usize = 3 << 20;
 
-pub(super) fn request(node: &NodeInfo, report: NodeReport) -> pb::ReportNodeStatusRequest {
+pub(crate) fn request(node: &NodeInfo, report: NodeReport) -> pb::ReportNodeStatusRequest {
     let NodeReport {
         engine,
         warnings,
@@ -31,19 +33,31 @@ pub(super) fn request(node: &NodeInfo, report: NodeReport) -> pb::ReportNodeStat
     let mut request = pb::ReportNodeStatusRequest {
         node: Some(node.identity()),
         boot_id: node.boot_id.clone(),
-        engine,
-        warnings,
+        engine: text(&engine),
+        warnings: warnings.iter().map(|warning| text(warning)).collect(),
         instances: instances
             .into_iter()
             .map(|one| instance(&node.name, one))
             .collect(),
         versions: versions.into_iter().map(version).collect(),
-        runtime,
+        runtime: text(&runtime),
         isolation: isolated.map(isolation),
         sandboxes: u32::try_from(sandboxes.idle).unwrap_or(u32::MAX),
         allowed_capabilities,
         allowed_egress,
     };
+    let mut left_out = keep_items("instances", &mut request.instances);
+    left_out += keep_items("versions", &mut request.versions);
+    left_out += keep_items("warnings", &mut request.warnings);
+    left_out += keep_items("allowed_capabilities", &mut request.allowed_capabilities);
+    left_out += keep_items("allowed_egress", &mut request.allowed_egress);
+    if left_out > 0 {
+        // In place of the last warning, where there is no room for one more.
+        request.warnings.truncate(items("warnings") - 2);
+        request.warnings.push(format!(
+            "the report is too large: {left_out} of its items are omitted"
+        ));
+    }
     if request.encoded_len() > MAX_REQUEST {
         for version in &mut request.versions {
             let verify = version
@@ -54,11 +68,28 @@ pub(super) fn request(node: &NodeInfo, report: NodeReport) -> pb::ReportNodeStat
                 failure.log_tail.clear();
             }
         }
+        request.warnings.truncate(items("warnings") - 1);
         request
             .warnings
             .push("the report is too large: the output of failed starts is omitted".into());
     }
     request
+}
+
+/// Number of items that the control plane takes in a field of the report.
+fn items(field: &str) -> usize {
+    bounds::max_items(&format!("cless.v1.ReportNodeStatusRequest.{field}"))
+}
+
+/// Drops the items beyond those that the control plane takes; returns how many.
+fn keep_items<T>(field: &str, list: &mut Vec<T>) -> usize {
+    let over = list.len().saturating_sub(items(field));
+    list.truncate(items(field));
+    over
+}
+
+fn text(text: &str) -> String {
+    bounds::sendable(text, TEXT)
 }
 
 fn isolation(status: Status) -> pb::Isolation {
@@ -70,7 +101,7 @@ fn isolation(status: Status) -> pb::Isolation {
     };
     pb::Isolation {
         state: state.into(),
-        reason: status.reason,
+        reason: text(&status.reason),
     }
 }
 
@@ -114,9 +145,10 @@ fn version(version: domain::VersionReport) -> pb::VersionReport {
         failures: version.failures,
         backoff_until: version.backoff_until.map(time),
         last_cold_start: version.last_cold_start.map(cold_start),
-        pull_progress: version.pull_progress.unwrap_or_default(),
+        pull_progress: text(&version.pull_progress.unwrap_or_default()),
         verify: version.verify.map(verify),
-        image_id: String::new(),
+        image_id: version.image_id.unwrap_or_default(),
+        image_generation: version.image_generation,
         port: version.port.map_or(0, u32::from),
     }
 }
@@ -127,6 +159,7 @@ fn verify(outcome: domain::VerifyOutcome) -> pb::VerifyOutcome {
         VerifyResult::Pending => (State::Pending, None, None),
         VerifyResult::Verified(started) => (State::Verified, None, Some(cold_start(started))),
         VerifyResult::Failed(failed) => (State::Failed, Some(failure(failed)), None),
+        VerifyResult::Unverified(failed) => (State::Unverified, Some(failure(failed)), None),
     };
     pb::VerifyOutcome {
         id: outcome.id,
@@ -136,7 +169,7 @@ fn verify(outcome: domain::VerifyOutcome) -> pb::VerifyOutcome {
     }
 }
 
-fn failure(failure: domain::StartFailure) -> pb::StartFailure {
+pub(crate) fn failure(failure: domain::StartFailure) -> pb::StartFailure {
     use pb::start_failure::Reason;
     let reason = match failure.reason {
         FailureReason::Image => Reason::Image,
@@ -146,20 +179,22 @@ fn failure(failure: domain::StartFailure) -> pb::StartFailure {
         FailureReason::NotAllowed => Reason::NotAllowed,
     };
     let skip = failure.log_tail.len().saturating_sub(LOG_LINES);
-    let clip = |line: String| match line.char_indices().nth(LOG_LINE) {
-        Some((end, _)) => line[..end].to_owned(),
-        None => line,
-    };
+    let optional = |value: Option<String>| value.as_deref().map(text).unwrap_or_default();
     pb::StartFailure {
         reason: reason.into(),
-        message: failure.message,
+        message: text(&failure.message),
         exit_code: failure.exit_code,
         oom_killed: failure.oom_killed,
-        log_tail: failure.log_tail.into_iter().skip(skip).map(clip).collect(),
+        log_tail: failure
+            .log_tail
+            .iter()
+            .skip(skip)
+            .map(|line| bounds::sendable(line, LOG_LINE))
+            .collect(),
         time: Some(time(failure.at)),
-        signal: failure.signal.unwrap_or_default(),
-        last_probe: failure.last_probe.unwrap_or_default(),
-        engine_error: failure.engine_error.unwrap_or_default(),
+        signal: optional(failure.signal),
+        last_probe: optional(failure.last_probe),
+        engine_error: optional(failure.engine_error),
     }
 }
 
@@ -180,7 +215,7 @@ fn number(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
-fn time(time: SystemTime) -> prost_types::Timestamp {
+pub(crate) fn time(time: SystemTime) -> prost_types::Timestamp {
     time.into()
 }
 
@@ -239,6 +274,8 @@ mod tests {
             key: key(),
             version_uid: "v".into(),
             image_digest: None,
+            image_id: None,
+            image_generation: 0,
             last_failure: Some(failure.clone()),
             failures: 1,
             backoff_until: None,
@@ -291,6 +328,36 @@ mod tests {
         let request = request(&node(), report);
         let tail = &request.versions[0].last_failure.as_ref().unwrap().log_tail;
         assert_eq!((tail.len(), tail[0].len()), (20, 1000));
+    }
+
+    #[test]
+    fn the_control_plane_takes_the_largest_report() {
+        let mut failure = failed(30, 5000);
+        failure.log_tail.push("a\0b".into());
+        failure.engine_error = Some("\0ä".repeat(50_000));
+        let instance = domain::InstanceReport {
+            id: "i1".into(),
+            service: "hello".into(),
+            key: key(),
+            state: InstanceState::Ready,
+            in_flight: 0,
+            created_at: SystemTime::UNIX_EPOCH,
+            cold_start: None,
+            container: String::new(),
+        };
+        let report = NodeReport {
+            warnings: vec!["w".repeat(100_000); 500],
+            instances: vec![instance; 10_500],
+            versions: vec![version_report(failure); 3],
+            allowed_capabilities: vec!["NET_RAW".into(); 100],
+            allowed_egress: vec!["db:5432".into(); 2000],
+            ..Default::default()
+        };
+        let request = request(&node(), report);
+        let name = "cless.v1.ReportNodeStatusRequest";
+        bounds::check(name, &request.encode_to_vec()).expect("within the bounds");
+        let last = request.warnings.last().expect("a warning");
+        assert!(last.contains("1936 of its items"), "{last}");
     }
 
     #[test]

@@ -30,10 +30,26 @@ fn briefly() -> Instant {
     Instant::now() + Duration::from_millis(50)
 }
 
-fn late(found: Result<(), Unready>) -> String {
-    match found {
-        Err(Unready::Late { found, .. }) => found,
-        other => panic!("{other:?}"),
+/// The result of the last probe before a brief deadline, which contains `text`.
+async fn unready(probe: &Probe, text: &str) -> String {
+    let Err(Unready::Late { found, .. }) = probe.until_ready(briefly()).await else {
+        panic!("not late")
+    };
+    assert!(found.contains(text), "{found}");
+    found
+}
+
+/// Makes one attempt, whose result contains `text`.
+async fn fails_once(probe: &Probe, text: &str) -> String {
+    assert!(probe.attempt(Duration::from_secs(1)).await.is_err());
+    let last = probe.last().unwrap();
+    assert!(last.contains(text), "{last}");
+    last
+}
+
+fn grpc(service: &str) -> Readiness {
+    Readiness::Grpc {
+        service: service.to_owned(),
     }
 }
 
@@ -64,8 +80,7 @@ async fn a_listener_is_ready_and_a_closed_port_is_not() {
     assert_eq!(probe.last(), None);
     assert_eq!(probe.until_ready(soon()).await, Ok(()));
     drop(listener);
-    let found = late(probe.until_ready(briefly()).await);
-    assert!(found.contains("connecting to port"), "{found}");
+    let found = unready(&probe, "connecting to port").await;
     assert_eq!(probe.last(), Some(found));
 }
 
@@ -92,13 +107,8 @@ async fn an_http_probe_waits_for_a_status_in_its_range() {
 async fn a_redirect_is_a_response_and_is_not_followed() {
     let address = scripted(&["HTTP/1.1 302 Elsewhere\r\nlocation: /ok\r\n\r\n"]).await;
     let probe = probe(address, get());
-    let found = probe.attempt(Duration::from_secs(1)).await;
-    assert!(found.is_err());
-    let last = probe.last().unwrap();
-    assert!(
-        last.ends_with("answered 302, expected 200 to 299"),
-        "{last}"
-    );
+    let last = fails_once(&probe, "answered 302").await;
+    assert!(last.ends_with("expected 200 to 299"), "{last}");
 }
 
 #[tokio::test]
@@ -150,9 +160,7 @@ async fn an_endless_head_is_refused() {
         while stream.write_all(b"x-more: and more\r\n").await.is_ok() {}
     });
     let probe = probe(address, get());
-    assert!(probe.attempt(Duration::from_secs(1)).await.is_err());
-    let last = probe.last().unwrap();
-    assert!(last.contains("too large"), "{last}");
+    fails_once(&probe, "too large").await;
 }
 
 #[tokio::test]
@@ -163,16 +171,7 @@ async fn a_server_that_accepts_and_never_answers_passes_tcp_alone() {
         timeout: Duration::from_millis(20),
         ..ProbeTimings::default()
     };
-    for (readiness, answers) in [
-        (Readiness::Tcp, true),
-        (get(), false),
-        (
-            Readiness::Grpc {
-                service: String::new(),
-            },
-            false,
-        ),
-    ] {
+    for (readiness, answers) in [(Readiness::Tcp, true), (get(), false), (grpc(""), false)] {
         let mut probe = probe(address, readiness);
         probe.timings = timings;
         assert_eq!(
@@ -203,8 +202,7 @@ async fn no_probe_is_sent_before_the_initial_delay() {
     let began = Instant::now();
     assert_eq!(probe.until_ready(soon()).await, Ok(()));
     assert!(began.elapsed() >= Duration::from_millis(200));
-    let found = late(probe.until_ready(briefly()).await);
-    assert!(found.contains("initial_delay"), "{found}");
+    unready(&probe, "initial_delay").await;
     let at_once = Instant::now();
     assert_eq!(probe.at_once().until_ready(soon()).await, Ok(()));
     assert!(at_once.elapsed() < Duration::from_millis(200));
@@ -227,8 +225,7 @@ async fn an_attempt_that_the_deadline_cuts_short_hides_no_earlier_result() {
         }
     });
     let probe = probe(address, get());
-    let found = late(probe.until_ready(briefly()).await);
-    assert!(found.contains("answered 503"), "{found}");
+    let found = unready(&probe, "answered 503").await;
     assert_eq!(probe.last(), Some(found));
 }
 
@@ -244,22 +241,14 @@ async fn health_server() -> (HealthReporter, SocketAddr) {
 #[tokio::test]
 async fn a_grpc_probe_waits_for_serving() {
     let (reporter, address) = health_server().await;
-    let whole = Readiness::Grpc {
-        service: String::new(),
-    };
-    assert_eq!(probe(address, whole).until_ready(soon()).await, Ok(()));
+    assert_eq!(probe(address, grpc("")).until_ready(soon()).await, Ok(()));
 
-    let of = |service: &str| {
-        let service = service.to_owned();
-        probe(address, Readiness::Grpc { service })
-    };
-    let unknown = late(of("shop.v1.Cart").until_ready(briefly()).await);
-    assert!(unknown.contains("does not know this service"), "{unknown}");
+    let of = |service: &str| probe(address, grpc(service));
+    unready(&of("shop.v1.Cart"), "does not know this service").await;
     reporter
         .set_service_status("shop.v1.Cart", ServingStatus::NotServing)
         .await;
-    let refused = late(of("shop.v1.Cart").until_ready(briefly()).await);
-    assert!(refused.contains("NOT_SERVING"), "{refused}");
+    unready(&of("shop.v1.Cart"), "NOT_SERVING").await;
     let later = reporter.clone();
     tokio::spawn(async move {
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -277,17 +266,11 @@ async fn servers_without_health_and_without_http_2_are_distinguished() {
     let empty = tonic::service::Routes::default();
     let server = tonic::transport::Server::builder().add_routes(empty);
     tokio::spawn(server.serve_with_incoming(incoming));
-    let whole = || Readiness::Grpc {
-        service: String::new(),
-    };
-    let none = late(probe(address, whole()).until_ready(briefly()).await);
-    assert!(none.contains("no grpc.health.v1.Health"), "{none}");
+    unready(&probe(address, grpc("")), "no grpc.health.v1.Health").await;
 
     let address = scripted(&["HTTP/1.1 400 Bad\r\ncontent-length: 0\r\n\r\n"]).await;
-    let probe = probe(address, whole());
-    assert!(probe.attempt(Duration::from_secs(1)).await.is_err());
-    let last = probe.last().unwrap();
-    assert!(last.contains("no HTTP/2 answer"), "{last}");
+    let probe = probe(address, grpc(""));
+    fails_once(&probe, "no HTTP/2 answer").await;
 }
 
 #[tokio::test]
@@ -314,11 +297,7 @@ async fn the_images_healthcheck_decides_and_its_absence_is_final() {
         "c",
         Some(Health::Unhealthy("cannot reach the cache".to_owned())),
     );
-    let found = late(probe.until_ready(briefly()).await);
-    assert!(
-        found.ends_with("exited with code 1: cannot reach the cache"),
-        "{found}"
-    );
+    unready(&probe, "exited with code 1: cannot reach the cache").await;
     engine.set_health("c", Some(Health::Healthy));
     assert_eq!(probe.until_ready(soon()).await, Ok(()));
 }

@@ -26,13 +26,34 @@ fn is_final(digest: Option<&str>, version: &Version) -> bool {
 }
 
 impl PoolActor {
-    /// Records the digest that a start resolved, or is about to run.
-    pub(super) fn resolved(&mut self, serial: u64, digest: Arc<str>) {
+    /// Records the digest that a start is about to run.
+    pub(super) fn runs_digest(&mut self, serial: u64, digest: Arc<str>) {
         if let Some(entry) = self.instances.get_mut(&serial) {
-            entry.digest = Some(digest.clone());
+            entry.digest = Some(digest);
         }
-        self.image_digest = Some(digest);
         self.drain_stale();
+    }
+
+    /// Records a digest of which a pull or a start succeeded: it is reported from now on.
+    pub(super) fn digest_confirmed(&mut self, digest: Arc<str>, cold_start: Option<ColdStart>) {
+        self.image_digest = Some(digest);
+        if cold_start.is_some() {
+            self.last_cold_start = cold_start;
+        }
+    }
+
+    /// Forgets what the version's image was resolved to. Instances of it are replaced.
+    pub(super) fn reset_image(&mut self) {
+        info!("the version's image was reset; the next start resolves it again");
+        self.image_digest = None;
+        self.image_pulled = false;
+        self.image_inspected = false;
+        self.image_warning = None;
+        self.port = None;
+        if let Some(verification) = &mut self.verification {
+            verification.retry();
+        }
+        self.drain_all();
     }
 
     /// Drains instances and cancels starts of a stale digest, because another node fixed its digest

@@ -26,6 +26,8 @@ pub(super) struct InstanceEntry {
     pub(super) ready_at: Option<Instant>,
     /// The engine's outages until it became ready.
     pub(super) outages: u64,
+    /// Whether it was started for a verification while no request waited.
+    pub(super) for_verification: bool,
     /// Cancels its start or adoption.
     pub(super) cancel: CancellationToken,
     /// Notifies its start or adoption of the container's death.
@@ -44,6 +46,7 @@ impl InstanceEntry {
             task: None,
             ready_at: None,
             outages: 0,
+            for_verification: false,
             cancel: CancellationToken::new(),
             died: CancellationToken::new(),
         }

@@ -61,6 +61,7 @@ impl PoolActor {
         );
         let (serial, mut entry) = self.new_entry(name.clone(), State::Creating);
         if let Some(verification) = &mut self.verification {
+            entry.for_verification = verification.needs_start() && self.queue.is_empty();
             verification.begin_start();
         }
         let start = Start {

@@ -8,6 +8,7 @@ use crate::instance::Instance;
 use crate::instance::state::State;
 use crate::pool::shared::View;
 use crate::report::{InstanceReport, InstanceState, VerifyOutcome, VersionReport};
+use crate::route::PullPolicy;
 
 impl PoolActor {
     pub(super) fn publish_view(&mut self) {
@@ -33,6 +34,8 @@ impl PoolActor {
             key: self.shared.key.clone(),
             version_uid: version.uid.clone(),
             image_digest: self.image_digest.as_deref().map(str::to_owned),
+            image_id: self.pinned_id(),
+            image_generation: version.image_generation,
             last_failure: self.last_failure.clone().or_else(|| self.last_exit.clone()),
             failures: self.backoff.failures(),
             backoff_until: self
@@ -50,8 +53,21 @@ impl PoolActor {
         *self.shared.view.lock() = View {
             instances,
             version: Some(report),
+            warning: self.image_warning.clone(),
         };
         self.context.report_changed();
+    }
+
+    /// The image id that the version runs on this node; `None` if it runs by digest.
+    fn pinned_id(&self) -> Option<String> {
+        let version = &self.membership.version;
+        let by_digest = version.image_digest.is_some() || self.image_digest.is_some();
+        if by_digest && version.spec.pull_policy != PullPolicy::Never {
+            return None;
+        }
+        let pins = &self.context.engine.pins;
+        let id = pins.get(&version.uid, version.image_generation)?;
+        Some(id.to_string())
     }
 }
 

@@ -23,7 +23,11 @@ impl PoolActor {
             TaskEvent::Pulling(line) => self.pull_progress = line,
             TaskEvent::Pulled => self.image_pulled = true,
             TaskEvent::Port(port) => self.port_in_force = Some(port),
-            TaskEvent::Resolved(digest) => self.resolved(serial, digest),
+            TaskEvent::Runs(digest) => self.runs_digest(serial, digest),
+            TaskEvent::DigestConfirmed(digest, cold_start) => {
+                self.digest_confirmed(digest, cold_start.map(|one| *one));
+            }
+            TaskEvent::ImageWarning(warning) => self.image_warning = warning,
             TaskEvent::Created(id) => {
                 if let Some(entry) = self.instances.get_mut(&serial) {
                     entry.set_container_id(&id);
@@ -74,14 +78,12 @@ impl PoolActor {
             warn!(
                 reason = ?failure.reason, message = failure.message, ?cause, "a start failed"
             );
-            let retries = self.back_off(cause, Instant::now());
+            self.back_off(cause, Instant::now());
             let (service, version) = (&self.shared.service, self.shared.key.number);
             let metrics = &self.context.metrics;
             metrics.start_failed(service, version, failure.reason);
-            match &mut self.verification {
-                Some(verification) if retries => verification.retry(),
-                Some(verification) => verification.fail(&failure),
-                None => {}
+            if let Some(verification) = &mut self.verification {
+                verification.fail(&failure, cause);
             }
             self.last_failure = Some(failure);
         }
@@ -95,15 +97,14 @@ impl PoolActor {
         }
     }
 
-    /// Delays the next start. True if waiters wait for that start instead of being refused.
-    fn back_off(&mut self, cause: Cause, now: Instant) -> bool {
+    /// Delays the next start.
+    fn back_off(&mut self, cause: Cause, now: Instant) {
         let in_grace = self.availability.borrow().refusal(now).is_none();
         let holds = cause == Cause::Engine && in_grace;
         match cause {
             Cause::Version => self.backoff.record_failure(now),
             Cause::Engine | Cause::Node => self.backoff.record_node_failure(now, holds),
         }
-        holds
     }
 
     fn failed_phases(&self, serial: u64, reason: FailureReason, phases: &FailedPhases) {

@@ -1,6 +1,15 @@
 //! The verification of a version on this node: one instance must become ready.
+//!
+//! The version fails it only by its own fault. Trouble of the node, such as an engine that does not
+//! answer, ends it at once without a verdict. If the control plane withdraws the order, the instance
+//! that was started only for it is removed.
 
-use crate::report::{ColdStart, StartFailure, VerifyResult};
+use crate::engine::error_class::Cause;
+use crate::instance::state::{Event, State};
+use crate::lifecycle::failure;
+use crate::report::{ColdStart, FailureReason, StartFailure, VerifyResult};
+
+use super::PoolActor;
 
 pub(super) struct Verification {
     pub(super) id: String,
@@ -42,9 +51,70 @@ impl Verification {
         self.result = VerifyResult::Verified(cold_start);
     }
 
-    pub(super) fn fail(&mut self, failure: &StartFailure) {
+    /// Ends it by a failed start.
+    pub(super) fn fail(&mut self, failure: &StartFailure, cause: Cause) {
         if self.started && self.is_pending() {
-            self.result = VerifyResult::Failed(failure.clone());
+            self.result = match cause {
+                Cause::Version => VerifyResult::Failed(failure.clone()),
+                Cause::Engine | Cause::Node => VerifyResult::Unverified(failure.clone()),
+            };
+        }
+    }
+}
+
+impl PoolActor {
+    pub(super) fn verifies(&self, id: &str) -> bool {
+        self.verification.as_ref().is_some_and(|one| one.id == id)
+    }
+
+    /// Ends a pending verification without a verdict, if the engine does not answer.
+    pub(super) fn end_verification_without_engine(&mut self) {
+        if self.availability.borrow().is_available() {
+            return;
+        }
+        let Some(verification) = self.verification.as_mut().filter(|one| one.is_pending()) else {
+            return;
+        };
+        let error = self.context.engine.answer.lock().clone().err();
+        let error = error.map_or_else(String::new, |error| format!(": {error}"));
+        let failure = StartFailure {
+            engine_error: Some(error.trim_start_matches(": ").to_owned()),
+            ..failure::new(
+                FailureReason::Engine,
+                format!("the container engine of this node does not answer{error}"),
+            )
+        };
+        verification.result = VerifyResult::Unverified(failure);
+        self.dirty = true;
+    }
+
+    /// Ends a pending verification whose order is gone, and removes the instance that was started
+    /// only for it.
+    pub(super) fn withdraw_verification(&mut self) {
+        if !self
+            .verification
+            .as_ref()
+            .is_some_and(Verification::is_pending)
+        {
+            return;
+        }
+        self.verification = None;
+        self.dirty = true;
+        if !self.queue.is_empty() {
+            return;
+        }
+        let unused: Vec<u64> = self
+            .instances
+            .iter()
+            .filter(|(_, one)| one.for_verification)
+            .filter(|(_, one)| {
+                let is_idle = one.instance.admission.in_flight() == 0;
+                one.state.is_starting() || (one.state == State::Ready && is_idle)
+            })
+            .map(|(serial, _)| *serial)
+            .collect();
+        for serial in unused {
+            self.apply(serial, Event::Drain);
         }
     }
 }

@@ -24,6 +24,29 @@ const DENIALS: [&str; 5] = [
     "access to the resource is denied",
 ];
 
+/// Timeout of a question to a registry.
+const REGISTRY_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Parts of error messages that indicate a registry that does not respond, fails, or limits requests.
+/// The engine passes such errors on as text.
+const OUTAGES: [&str; 15] = [
+    "dial tcp",
+    "no such host",
+    "server misbehaving",
+    "connection refused",
+    "connection reset",
+    "network is unreachable",
+    "i/o timeout",
+    "context deadline exceeded",
+    "client.timeout",
+    "tls handshake",
+    "x509:",
+    "unexpected eof",
+    "toomanyrequests",
+    "unexpected http status: 5",
+    "no progress for",
+];
+
 /// See [`crate::runtime::Runtime::pull`].
 pub(super) async fn pull(
     client: &bollard::Docker,
@@ -38,23 +61,7 @@ pub(super) async fn pull(
         message: error.to_string(),
     })?;
     let known = credentials.is_some();
-    let failed = |message: String| {
-        if is_out_of_space(&message) {
-            return Error::NoSpace(message);
-        }
-        let lower = message.to_lowercase();
-        if !DENIALS.iter().any(|denial| lower.contains(denial)) {
-            return Error::Pull {
-                image: image.to_owned(),
-                message,
-            };
-        }
-        Error::Denied {
-            image: image.to_owned(),
-            message,
-            remedy: remedy(registry, registries, known),
-        }
-    };
+    let failed = |message: String| classify_message(image, message, registries, known);
 
     // Without a tag the engine would pull every tag of the repository.
     let options = CreateImageOptionsBuilder::default()
@@ -94,6 +101,75 @@ pub(super) async fn pull(
             }
             Err(other) => return Err(classify(other)),
         }
+    }
+}
+
+/// See [`crate::runtime::Runtime::registry_digest`].
+pub(super) async fn registry_digest(
+    client: &bollard::Docker,
+    registries: &RegistryConfig,
+    image: &str,
+) -> Result<String, Error> {
+    let registry = reference::registry(image);
+    let credentials = registries.credentials(registry).await;
+    let credentials = credentials.map_err(|error| Error::Credentials {
+        image: image.to_owned(),
+        message: error.to_string(),
+    })?;
+    let known = credentials.is_some();
+    let unavailable = |message: String| Error::RegistryUnavailable {
+        image: image.to_owned(),
+        message,
+    };
+    let name = reference::name(image);
+    let credentials = credentials.map(|known| docker_credentials(known, registry));
+    let asked = client.inspect_registry_image(&name, credentials);
+    match tokio::time::timeout(REGISTRY_TIMEOUT, asked).await {
+        Ok(Ok(answer)) => answer
+            .descriptor
+            .digest
+            .filter(|digest| digest.starts_with("sha256:"))
+            .ok_or_else(|| unavailable("it gave no digest".to_owned())),
+        Ok(Err(BollardError::DockerResponseServerError {
+            status_code,
+            message,
+        })) => Err(match classify_message(image, message, registries, known) {
+            // Only a client error of the registry is about the image.
+            Error::Pull { message, .. } if status_code >= 500 => unavailable(message),
+            other => other,
+        }),
+        Ok(Err(other)) => Err(classify(other)),
+        Err(_) => Err(unavailable(format!(
+            "no response within {} s",
+            REGISTRY_TIMEOUT.as_secs()
+        ))),
+    }
+}
+
+/// Classifies the message of a registry, which the engine passes on as text.
+fn classify_message(
+    image: &str,
+    message: String,
+    registries: &RegistryConfig,
+    known: bool,
+) -> Error {
+    if is_out_of_space(&message) {
+        return Error::NoSpace(message);
+    }
+    let lower = message.to_lowercase();
+    let has = |parts: &[&str]| parts.iter().any(|part| lower.contains(part));
+    let image = image.to_owned();
+    if has(&DENIALS) {
+        let remedy = remedy(reference::registry(&image), registries, known);
+        return Error::Denied {
+            image,
+            message,
+            remedy,
+        };
+    }
+    match has(&OUTAGES) {
+        true => Error::RegistryUnavailable { image, message },
+        false => Error::Pull { image, message },
     }
 }
 
@@ -187,6 +263,34 @@ mod tests {
         };
         assert_eq!(header("ab+/Pz8="), "ab-_Pz8=");
         assert_eq!(header("abcd"), "abcd");
+    }
+
+    #[test]
+    fn an_outage_of_a_registry_is_not_the_fault_of_the_image() {
+        let class = |message: &str| {
+            let config = RegistryConfig::new(None);
+            classify_message("r.example/app:1", message.to_owned(), &config, false)
+        };
+        for outage in [
+            "Get \"http://127.0.0.1:5999/v2/\": dial tcp 127.0.0.1:5999: connect: connection refused",
+            "Get \"https://r.example/v2/\": dial tcp: lookup r.example: no such host",
+            "Get \"https://r.example/v2/\": net/http: TLS handshake timeout",
+            "received unexpected HTTP status: 503 Service Unavailable",
+            "toomanyrequests: You have reached your pull rate limit.",
+            "no progress for 120 s",
+        ] {
+            let error = class(outage);
+            assert!(
+                matches!(error, Error::RegistryUnavailable { .. }),
+                "{error:?}"
+            );
+        }
+        let error = class("manifest for r.example/app:1 not found: manifest unknown");
+        assert!(matches!(error, Error::Pull { .. }), "{error:?}");
+        let error = class("unauthorized: authentication required");
+        assert!(matches!(error, Error::Denied { .. }), "{error:?}");
+        let error = class("write /x: no space left on device");
+        assert!(matches!(error, Error::NoSpace(_)), "{error:?}");
     }
 
     #[test]

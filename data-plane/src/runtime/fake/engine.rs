@@ -32,6 +32,7 @@ impl Runtime for Fake {
     }
 
     async fn image(&self, image: &str) -> Result<Image, Error> {
+        self.check_reachable()?;
         self.inner.images.find(image)
     }
 
@@ -41,6 +42,11 @@ impl Runtime for Fake {
         progress: &(dyn Fn(PullStep) + Send + Sync),
     ) -> Result<Option<String>, Error> {
         self.inner.images.pull(image, progress).await
+    }
+
+    async fn registry_digest(&self, image: &str) -> Result<String, Error> {
+        self.check_reachable()?;
+        self.inner.images.registry_digest(image)
     }
 
     async fn images_in_use(&self) -> Result<BTreeSet<String>, Error> {
@@ -58,13 +64,13 @@ impl Runtime for Fake {
 
     async fn create(&self, spec: &ContainerSpec) -> Result<String, Error> {
         let lost = self.fault(Call::Create)?;
+        if !spec.image.is_empty() {
+            self.inner.images.find(&spec.image)?;
+        }
         let script = self.inner.scripts.lock().pop_front();
         let script = script.unwrap_or(Script::Listens(Duration::ZERO));
         if script == Script::CreateRefused {
             return Err(Error::Refused("as scripted".to_owned()));
-        }
-        if !spec.image.is_empty() {
-            self.inner.images.find(&spec.image)?;
         }
         if self.inner.containers.lock().contains_key(&spec.name) {
             return Err(Error::NameTaken(spec.name.clone()));

@@ -1,7 +1,7 @@
 //! Images of the scripted engine, and its registry.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -16,6 +16,9 @@ pub struct Images {
     registry: Mutex<Option<BTreeMap<String, String>>>,
     /// Digest by name; the digest is the image id as well.
     local: Mutex<BTreeMap<String, String>>,
+    /// Ids of images that were never in the registry, with or without a name.
+    loaded: Mutex<BTreeSet<String>>,
+    down: AtomicBool,
     pulls: AtomicU32,
     /// Pulls wait while this is true.
     held: watch::Sender<bool>,
@@ -26,6 +29,8 @@ impl Default for Images {
         Self {
             registry: Mutex::default(),
             local: Mutex::default(),
+            loaded: Mutex::default(),
+            down: AtomicBool::new(false),
             pulls: AtomicU32::new(0),
             held: watch::Sender::new(false),
         }
@@ -39,6 +44,45 @@ impl Images {
         let registry = registry.get_or_insert_default();
         registry.insert(reference::name(tag), digest.to_owned());
         registry.insert(reference::by_digest(tag, digest), digest.to_owned());
+    }
+
+    /// Gives a name to a local image that was never in a registry. From then on, only local images
+    /// exist. Another image of that name stays, without it.
+    pub fn load(&self, name: &str, id: &str) {
+        self.registry.lock().get_or_insert_default();
+        self.loaded.lock().insert(id.to_owned());
+        self.local
+            .lock()
+            .insert(reference::name(name), id.to_owned());
+    }
+
+    /// Removes a local image with all its names.
+    pub fn delete(&self, id: &str) {
+        self.loaded.lock().remove(id);
+        self.local.lock().retain(|_, known| known != id);
+    }
+
+    /// Makes the registry unreachable or reachable again.
+    pub fn set_registry_down(&self, down: bool) {
+        self.down.store(down, Ordering::SeqCst);
+    }
+
+    /// The digest of a name in the registry.
+    pub(super) fn registry_digest(&self, image: &str) -> Result<String, Error> {
+        if self.down.load(Ordering::SeqCst) {
+            return Err(Error::RegistryUnavailable {
+                image: image.to_owned(),
+                message: "connection refused".to_owned(),
+            });
+        }
+        let registry = self.registry.lock();
+        let found = registry
+            .as_ref()
+            .and_then(|registry| registry.get(&reference::name(image)).cloned());
+        found.ok_or_else(|| Error::Pull {
+            image: image.to_owned(),
+            message: "the registry has no image of that name".to_owned(),
+        })
     }
 
     /// Number of pulls, including unfinished ones.
@@ -65,6 +109,9 @@ impl Images {
     }
 
     pub(super) fn id(&self, image: &str) -> Option<String> {
+        if self.loaded.lock().contains(image) {
+            return Some(image.to_owned());
+        }
         self.local.lock().get(&reference::name(image)).cloned()
     }
 
@@ -79,16 +126,18 @@ impl Images {
         };
         if self.registry.lock().is_none() {
             return Ok(Image {
-                id: "sha256:fake".to_owned(),
+                id: format!("sha256:{}", "f".repeat(64)),
                 exposed: Vec::new(),
                 tags: Vec::new(),
                 repo_digests: Vec::new(),
+                created: None,
             });
         }
         let local = self.local.lock();
         let by_name = local.get(&reference::name(image));
-        let digest = by_name.or_else(|| local.values().find(|digest| *digest == image));
-        let digest = digest.ok_or_else(missing)?.clone();
+        let loaded = self.loaded.lock();
+        let by_id = || local.values().chain(&*loaded).find(|id| *id == image);
+        let digest = by_name.or_else(by_id).ok_or_else(missing)?.clone();
         let names = local.iter().filter(|(_, known)| **known == digest);
         let (repo_digests, tags) = names
             .map(|(name, _)| name.clone())
@@ -98,6 +147,7 @@ impl Images {
             exposed: Vec::new(),
             tags,
             repo_digests,
+            created: None,
         })
     }
 
@@ -116,17 +166,7 @@ impl Images {
         // The sender lives in `self`, so the wait ends only with the value.
         let _ = self.held.subscribe().wait_for(|held| !*held).await;
         let name = reference::name(image);
-        let found = self
-            .registry
-            .lock()
-            .as_ref()
-            .and_then(|registry| registry.get(&name).cloned());
-        let Some(digest) = found else {
-            return Err(Error::Pull {
-                image: image.to_owned(),
-                message: "the registry has no image of that name".to_owned(),
-            });
-        };
+        let digest = self.registry_digest(image)?;
         let mut local = self.local.lock();
         local.insert(reference::by_digest(image, &digest), digest.clone());
         local.insert(name, digest.clone());

@@ -3,6 +3,7 @@
 use cless_data_plane::route::Digest;
 use cless_proto::v1 as pb;
 use pb::route_feed_service_server::{RouteFeedService, RouteFeedServiceServer};
+use pb::stream_control_request::Message as FromControl;
 use pb::stream_routes_request::Message as FromNode;
 use pb::stream_routes_response::Message as ToNode;
 use prost::Message as _;
@@ -29,6 +30,9 @@ pub(crate) struct Plane {
     pub(crate) address: SocketAddr,
     streams: mpsc::UnboundedReceiver<Stream>,
     reports: mpsc::UnboundedReceiver<pb::ReportNodeStatusRequest>,
+    controls: mpsc::UnboundedReceiver<ControlStream>,
+    /// Refused control streams; `None` accepts them.
+    pub(super) refused_controls: RefusedControls,
     pub(super) retained: Pages,
     /// A separate runtime, so that its connections end with it.
     runtime: Option<Runtime>,
@@ -47,6 +51,9 @@ impl Plane {
             .expect("a runtime");
         let (to_streams, streams) = mpsc::unbounded_channel();
         let (to_reports, reports) = mpsc::unbounded_channel();
+        let (to_controls, controls) = mpsc::unbounded_channel();
+        let refused_controls = RefusedControls::new(Mutex::new(Some(0)));
+        let refused = refused_controls.clone();
         let (bound, address_bound) = oneshot::channel();
         let retained = Pages::default();
         let pages = retained.clone();
@@ -62,6 +69,8 @@ impl Plane {
             let service = Service {
                 streams: to_streams,
                 reports: to_reports,
+                controls: to_controls,
+                refused_controls: refused,
                 retained: pages,
             };
             tonic::transport::Server::builder()
@@ -76,6 +85,8 @@ impl Plane {
             address,
             streams,
             reports,
+            controls,
+            refused_controls,
             retained,
             runtime: Some(runtime),
         }
@@ -98,6 +109,17 @@ impl Plane {
         }
     }
 
+    /// The next control stream opened by a node, and its Hello.
+    pub(crate) async fn accept_control(&mut self) -> (ControlStream, pb::ControlHello) {
+        let mut stream = within("a control stream", self.controls.recv())
+            .await
+            .expect("the server task lives");
+        match stream.receive().await {
+            FromControl::Hello(hello) => (stream, hello),
+            other => panic!("a control stream began with {other:?}"),
+        }
+    }
+
     pub(crate) async fn report(&mut self) -> pb::ReportNodeStatusRequest {
         within("a report", self.reports.recv())
             .await
@@ -109,6 +131,43 @@ impl Drop for Plane {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
+        }
+    }
+}
+
+pub(crate) struct ControlStream {
+    incoming: Streaming<pb::StreamControlRequest>,
+    outgoing: mpsc::Sender<Result<pb::StreamControlResponse, Status>>,
+}
+
+impl ControlStream {
+    pub(crate) async fn ask(&self, id: u64, image: &str) {
+        let question = pb::ResolveImage {
+            id,
+            image: image.to_owned(),
+            local_only: false,
+        };
+        let message = Some(pb::stream_control_response::Message::ResolveImage(question));
+        let response = pb::StreamControlResponse { message };
+        self.outgoing
+            .send(Ok(response))
+            .await
+            .expect("the node reads");
+    }
+
+    async fn receive(&mut self) -> FromControl {
+        let received = within("a message", self.incoming.message()).await;
+        received
+            .expect("a message")
+            .expect("the stream is open")
+            .message
+            .expect("a kind")
+    }
+
+    pub(crate) async fn answer(&mut self) -> pb::ImageAnswer {
+        match self.receive().await {
+            FromControl::Image(answer) => answer,
+            other => panic!("not an answer: {other:?}"),
         }
     }
 }
@@ -162,12 +221,15 @@ impl Stream {
     }
 }
 
+type RefusedControls = Arc<Mutex<Option<u32>>>;
 type Pages = Arc<Mutex<Vec<pb::ListRetainedImagesResponse>>>;
 
 struct Service {
     retained: Pages,
     streams: mpsc::UnboundedSender<Stream>,
     reports: mpsc::UnboundedSender<pb::ReportNodeStatusRequest>,
+    controls: mpsc::UnboundedSender<ControlStream>,
+    refused_controls: RefusedControls,
 }
 
 #[tonic::async_trait]
@@ -178,9 +240,18 @@ impl RouteFeedService for Service {
 
     async fn stream_control(
         &self,
-        _: Request<Streaming<pb::StreamControlRequest>>,
+        request: Request<Streaming<pb::StreamControlRequest>>,
     ) -> Result<Response<Self::StreamControlStream>, Status> {
-        Err(Status::unimplemented("no questions here"))
+        if let Some(refused) = &mut *self.refused_controls.lock().expect("no panic") {
+            *refused += 1;
+            return Err(Status::unimplemented("an older control plane"));
+        }
+        let (outgoing, messages) = mpsc::channel(64);
+        let _ = self.controls.send(ControlStream {
+            incoming: request.into_inner(),
+            outgoing,
+        });
+        Ok(Response::new(ReceiverStream::new(messages)))
     }
 
     async fn stream_routes(
@@ -222,6 +293,28 @@ impl RouteFeedService for Service {
     }
 }
 
+/// A service on `NAME.localhost` whose only version runs `image`.
+pub(crate) fn route(name: &str, image: &str) -> pb::Route {
+    let spec = pb::VersionSpec {
+        image: image.to_owned(),
+        ..pb::VersionSpec::default()
+    };
+    pb::Route {
+        service: name.to_owned(),
+        service_uid: format!("uid-{name}"),
+        hosts: vec![format!("{name}.localhost")],
+        settings: Some(pb::ServiceSettings::default()),
+        versions: vec![pb::RouteVersion {
+            number: 1,
+            uid: format!("v-{name}"),
+            spec: Some(spec),
+            ..pb::RouteVersion::default()
+        }],
+        slots: vec![1; 100],
+        ..pb::Route::default()
+    }
+}
+
 #[derive(Clone, Default)]
 pub(crate) struct Routes {
     revision: i64,
@@ -229,27 +322,9 @@ pub(crate) struct Routes {
 }
 
 impl Routes {
-    /// Adds a service on `NAME.localhost` whose only version runs `image`.
+    /// Adds the service of [`route`].
     pub(crate) fn with(&self, name: &str, image: &str) -> Self {
-        let spec = pb::VersionSpec {
-            image: image.to_owned(),
-            ..pb::VersionSpec::default()
-        };
-        let route = pb::Route {
-            service: name.to_owned(),
-            service_uid: format!("uid-{name}"),
-            hosts: vec![format!("{name}.localhost")],
-            settings: Some(pb::ServiceSettings::default()),
-            versions: vec![pb::RouteVersion {
-                number: 1,
-                uid: format!("v-{name}"),
-                spec: Some(spec),
-                ..pb::RouteVersion::default()
-            }],
-            slots: vec![1; 100],
-            ..pb::Route::default()
-        };
-        self.with_bytes(name, route.encode_to_vec())
+        self.with_bytes(name, route(name, image).encode_to_vec())
     }
 
     pub(crate) fn with_bytes(&self, name: &str, bytes: Vec<u8>) -> Self {

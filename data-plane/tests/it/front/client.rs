@@ -7,6 +7,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::origin::chunked;
+
 /// Timeout of everything that a test waits for.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
@@ -116,29 +118,13 @@ fn parse_one(bytes: &[u8], is_head: bool) -> Option<(Response, usize)> {
     let (body, used) = if is_head || status < 200 || status == 204 || status == 304 {
         (Vec::new(), 0)
     } else if field("transfer-encoding").is_some() {
-        chunked(&bytes[end..])?
+        let (body, _, used) = chunked(&bytes[end..]).ok()??;
+        (body, used)
     } else {
         let length: usize = field("content-length").map_or(Some(0), |text| text.parse().ok())?;
         (bytes.get(end..end + length)?.to_vec(), length)
     };
     Some((Response { status, head, body }, end + used))
-}
-
-/// A chunked body without trailers.
-fn chunked(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
-    let (mut body, mut at) = (Vec::new(), 0);
-    loop {
-        let line = find(&bytes[at..], b"\r\n")?;
-        let size = std::str::from_utf8(&bytes[at..at + line]).ok()?;
-        let size = usize::from_str_radix(size, 16).ok()?;
-        at += line + 2;
-        body.extend_from_slice(bytes.get(at..at + size)?);
-        bytes.get(at + size..at + size + 2)?;
-        at += size + 2;
-        if size == 0 {
-            return Some((body, at));
-        }
-    }
 }
 
 pub(crate) fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {

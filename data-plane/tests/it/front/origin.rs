@@ -10,6 +10,7 @@
 //! | any other | `ok` |
 
 use std::fmt;
+use std::mem::take;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use super::client::find;
+
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 /// Twice the head timeout of the tests.
 const LATE: Duration = Duration::from_secs(2);
@@ -96,10 +99,7 @@ impl Origin {
     /// Complete requests since the last call, or the malformed ones.
     pub(crate) fn try_take(&self) -> Result<Vec<RecordedRequest>, String> {
         let mut record = self.record.lock();
-        let (whole, bad) = (
-            std::mem::take(&mut record.whole),
-            std::mem::take(&mut record.bad),
-        );
+        let (whole, bad) = (take(&mut record.whole), take(&mut record.bad));
         match bad.is_empty() {
             true => Ok(whole),
             false => Err(format!("the origin received malformed requests: {bad:?}")),
@@ -149,8 +149,7 @@ impl Origin {
             }
             "/late" => {
                 tokio::time::sleep(LATE).await;
-                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
-                stream.write_all(answer).await
+                stream.write_all(OK).await
             }
             "/large" => {
                 let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 64 << 20);
@@ -165,14 +164,8 @@ impl Origin {
                     stream.write_all(&chunk).await?;
                 }
             }
-            _ if method == "HEAD" => {
-                let head = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n";
-                stream.write_all(head).await
-            }
-            _ => {
-                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
-                stream.write_all(answer).await
-            }
+            _ if method == "HEAD" => stream.write_all(&OK[..OK.len() - 2]).await,
+            _ => stream.write_all(OK).await,
         }
     }
 
@@ -220,15 +213,9 @@ fn read_request(bytes: &[u8]) -> Strict<Option<(RecordedRequest, usize)>> {
             return Err("a field of one hop");
         }
     }
-    if seen
-        .all("connection")
-        .iter()
-        .any(|value| *value != "upgrade")
-    {
-        return Err("a Connection field that is not the proxy's");
-    }
-    if seen.all("te").iter().any(|value| *value != "trailers") {
-        return Err("a TE field that is not the proxy's");
+    let differs = |name, own: &str| seen.all(name).iter().any(|value| *value != own);
+    if differs("connection", "upgrade") || differs("te", "trailers") {
+        return Err("a Connection or TE field that is not the proxy's");
     }
     let rest = &bytes[end + 4..];
     let (lengths, codings) = (seen.all("content-length"), seen.all("transfer-encoding"));
@@ -359,17 +346,9 @@ fn trailers(bytes: &[u8]) -> Strict<Option<(Fields, usize)>> {
     };
     let lines = split_lines(&bytes[..end])?;
     let fields = lines.into_iter().map(field).collect::<Strict<Fields>>()?;
-    let framing = [
-        "host",
-        "content-length",
-        "transfer-encoding",
-        "connection",
-        "trailer",
-    ];
-    if fields
-        .iter()
-        .any(|(name, _)| framing.contains(&name.as_str()))
-    {
+    let framing = "host content-length transfer-encoding connection trailer";
+    let is_framing = |name: &str| framing.split(' ').any(|known| known == name);
+    if fields.iter().any(|(name, _)| is_framing(name)) {
         return Err("a field of framing or routing among the trailers");
     }
     Ok(Some((fields, end + 4)))

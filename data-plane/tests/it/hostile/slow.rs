@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{end_of, get, meanwhile, sent, strict};
+use super::{end_of, get, meanwhile, reached_only_by_good, sent, strict, was_held_back};
 use crate::front::client::LIMIT;
 use crate::front::{Front, HOST};
 
@@ -52,13 +52,7 @@ async fn slow_heads_are_answered_408_and_closed() {
         );
         assert!(told.contains("\r\nconnection: close\r\n"), "{told}");
     }
-    assert!(
-        front
-            .origin
-            .take()
-            .iter()
-            .all(|seen| seen.target == "/well")
-    );
+    reached_only_by_good(&front);
     front.stop().await;
 }
 
@@ -113,7 +107,7 @@ async fn slow_handshakes_are_closed() {
         options.proxy.tls_cert_dir = Some(folder.path().to_owned());
     })
     .await;
-    let address = front.tls_address.expect("it serves HTTPS");
+    let address = front.stage.tls.expect("it serves HTTPS");
     let slow = (0..50).map(|at| async move {
         let mut stream = TcpStream::connect(address).await.unwrap();
         match at % 2 {
@@ -147,8 +141,7 @@ async fn slow_bodies_are_closed_and_never_count_as_requests() {
         }
     });
     meanwhile(&front, join_all(slow)).await;
-    let whole = front.origin.take();
-    assert!(whole.iter().all(|seen| seen.target == "/well"), "{whole:?}");
+    reached_only_by_good(&front);
     front.stop().await;
 }
 
@@ -182,11 +175,7 @@ async fn slow_readers_are_closed_and_throttle_the_origin() {
         };
         meanwhile(&front, slow).await;
     }
-    let written = front.origin.written();
-    assert!(
-        written < 48 << 20,
-        "the origin sent {written} bytes to a client that reads none"
-    );
+    was_held_back(&front);
     front.stop().await;
 }
 

@@ -1,5 +1,6 @@
 //! The pools of a node over a scripted engine, with one route.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,13 +8,15 @@ use cless_data_plane::engine::policy::NodePolicy;
 use cless_data_plane::isolation::Isolation;
 use cless_data_plane::metrics::Metrics;
 use cless_data_plane::pool::{Guard, Node, Pool, Pools, Refusal};
-use cless_data_plane::report::VersionReport;
+use cless_data_plane::report::{NodeReport, StartFailure, VersionReport};
+use cless_data_plane::route::testing::with_percents;
 use cless_data_plane::route::{
-    Candidate, Change, ContainerOptions, Cursor, Digest, ProbeTimings, Protocol, PullPolicy,
-    Readiness, Route, Scope, Settings, Slots, Spec, Table, Version, VersionKey,
+    Candidate, Change, Cursor, Digest, Route, Scope, Settings, Spec, Table,
 };
 use cless_data_plane::runtime::fake::Fake;
+use cless_data_plane::runtime::label;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 pub(crate) const NODE: &str = "0a1b2c3d-0000-4000-8000-000000000001";
 
@@ -26,8 +29,13 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(settings: Settings) -> Self {
-        let world = Self::unsynced(settings, Fake::default());
-        world.pools.apply_table(&world.table(true), true);
+        Self::on(settings, Fake::default())
+    }
+
+    /// On a given engine.
+    pub(crate) fn on(settings: Settings, engine: Fake) -> Self {
+        let world = Self::unsynced(settings, engine);
+        world.sync();
         world
     }
 
@@ -42,18 +50,13 @@ impl World {
     }
 
     /// With a changed version, on a node with `--runtime`.
-    pub(crate) fn of(
-        settings: Settings,
-        engine: Fake,
-        change: impl FnOnce(&mut Spec),
-        runtime: Option<&str>,
-    ) -> Self {
-        let mut route = route(settings);
+    pub(crate) fn of(engine: Fake, change: impl FnOnce(&mut Spec), runtime: Option<&str>) -> Self {
+        let mut route = route(settings(10, 1));
         if let Some(version) = route.versions.first_mut() {
             change(&mut Arc::make_mut(version).spec);
         }
         let world = Self::build(route, engine, runtime.map(str::to_owned), 0);
-        world.pools.apply_table(&world.table(true), true);
+        world.sync();
         world
     }
 
@@ -65,6 +68,7 @@ impl World {
                     boot: "boot-2".into(),
                     starts_at_once: 2,
                     images: Arc::default(),
+                    pins: Arc::default(),
                     runtime,
                     isolation: Isolation::unchecked(),
                     sandboxes,
@@ -100,11 +104,7 @@ impl World {
                 digest: Digest::default(),
             },
             scope: Scope::Snapshot,
-            upserts: if with_route {
-                vec![candidate]
-            } else {
-                Vec::new()
-            },
+            upserts: with_route.then_some(candidate).into_iter().collect(),
             removed: Vec::new(),
         }))
     }
@@ -113,14 +113,75 @@ impl World {
         self.pools.get(&self.route, &self.route.versions[0])
     }
 
+    /// Applies the current table of a synced feed.
+    pub(crate) fn sync(&self) {
+        self.pools.apply_table(&self.table(true), true);
+    }
+
     pub(crate) async fn admit(&self) -> Result<Guard, Refusal> {
-        self.pool()
-            .admit(Instant::now() + Duration::from_secs(5))
-            .await
+        self.admit_within(Duration::from_secs(5)).await
+    }
+
+    pub(crate) async fn admit_within(&self, timeout: Duration) -> Result<Guard, Refusal> {
+        self.pool().admit(Instant::now() + timeout).await
+    }
+
+    /// A request in a task of its own.
+    pub(crate) fn waiter(&self) -> JoinHandle<Result<Guard, Refusal>> {
+        let pool = self.pool();
+        tokio::spawn(async move { pool.admit(Instant::now() + Duration::from_secs(9)).await })
+    }
+
+    pub(crate) async fn stop(&self, keep: bool) {
+        self.pools.shut_down(keep, Duration::from_secs(5)).await;
+    }
+
+    pub(crate) fn report(&self) -> NodeReport {
+        self.pools.report()
     }
 
     pub(crate) fn version(&self) -> Option<VersionReport> {
-        self.pools.report().versions.into_iter().next()
+        self.report().versions.into_iter().next()
+    }
+
+    pub(crate) fn failure(&self) -> StartFailure {
+        let version = self.version().expect("a version");
+        version.last_failure.expect("a failure")
+    }
+
+    /// Checks the message of the last failure.
+    pub(crate) fn failed_with(&self, text: &str) {
+        let message = self.failure().message;
+        assert!(message.contains(text), "{message}");
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.engine.names().iter().any(|known| known == name)
+    }
+
+    pub(crate) async fn until_gone(&self, name: &str) {
+        let what = format!("{name} is removed");
+        self.until(&what, |world| !world.has(name)).await;
+    }
+
+    /// Until this number of containers exists.
+    pub(crate) async fn until_left(&self, number: usize) {
+        let what = format!("{number} containers");
+        self.until(&what, |world| world.engine.names().len() == number)
+            .await;
+    }
+
+    /// Until this number of requests waits.
+    pub(crate) async fn until_waiting(&self, number: usize) {
+        let what = format!("{number} requests wait");
+        self.until(&what, |world| world.pool().waiting() == number)
+            .await;
+    }
+
+    pub(crate) async fn until_retired(&self, guard: &Guard) {
+        let retired = guard.instance().retired();
+        self.until("the instance is retired", |_| retired.is_cancelled())
+            .await;
     }
 
     pub(crate) async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
@@ -133,45 +194,35 @@ impl World {
 }
 
 pub(super) fn route(settings: Settings) -> Route {
-    let version = Version {
-        key: VersionKey {
-            service_uid: "uid-1".into(),
-            number: 1,
-        },
-        uid: "version-uid".into(),
-        service: "hello".into(),
-        host: "hello.localhost".into(),
-        spec: Spec {
-            image: "hello:1".into(),
-            port: Some(8099),
-            env: Vec::new(),
-            command: Vec::new(),
-            args: Vec::new(),
-            cpu_millis: 1000,
-            memory_bytes: 512 << 20,
-            readiness: Readiness::Tcp,
-            probe: ProbeTimings::default(),
-            pull_policy: PullPolicy::Missing,
-            protocol: Protocol::Auto,
-            pids_limit: 512,
-            read_only_root: false,
-            tmpfs: Vec::new(),
-            user: None,
-            stop_signal: None,
-            stop_grace: Duration::from_secs(10),
-            options: ContainerOptions::default(),
-        },
-        image_digest: None,
-        verify: None,
-    };
-    Route {
-        service: "hello".into(),
-        service_uid: "uid-1".into(),
-        hosts: Box::new(["hello.localhost".into()]),
-        tags: Box::new([]),
-        settings: Arc::new(settings),
-        versions: vec![Arc::new(version)],
-        slots: Slots::new(&[1i32; 100], |_| Some(0)).ok(),
+    let mut route = with_percents(&[100]);
+    let version = Arc::make_mut(&mut route.versions[0]);
+    version.spec.port = Some(8099);
+    route.settings = Arc::new(settings);
+    route
+}
+
+/// The labels of a container of an earlier process, with these in addition.
+pub(crate) fn labels(more: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let base = [(label::NODE, NODE), (label::BOOT, "boot-1")];
+    let all = base.iter().chain(more);
+    all.map(|&(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// The labels of an instance of an earlier process.
+pub(crate) fn instance_labels(number: &str) -> BTreeMap<String, String> {
+    labels(&[
+        (label::UID, "uid-a"),
+        (label::VERSION, number),
+        (label::PORT, "8098"),
+    ])
+}
+
+/// [`settings`] with an idle timeout longer than any test.
+pub(crate) fn lasting(concurrency: u32, max_instances: u32) -> Settings {
+    Settings {
+        idle_timeout: Duration::from_secs(60),
+        ..settings(concurrency, max_instances)
     }
 }
 

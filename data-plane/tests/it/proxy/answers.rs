@@ -5,8 +5,7 @@ use super::{Stage, get};
 #[tokio::test]
 async fn rfc_9110_section_7_6_1_hop_by_hop_fields_of_responses_are_removed() {
     let mut stage = Stage::start().await;
-    let mut client = stage.client(get("/", "")).await;
-    let (mut instance, _) = stage.instance().await;
+    let (mut client, mut instance, _) = stage.asked(get("/", "")).await;
     instance
         .send(
             "HTTP/1.1 200 OK\r\nconnection: keep-alive, x-hop\r\nkeep-alive: timeout=5\r\n\
@@ -55,8 +54,7 @@ async fn malformed_responses_become_502() {
         ),
         ("6.3 nothing", ""),
     ] {
-        let mut client = stage.client(get("/", "")).await;
-        let (mut instance, _) = stage.instance().await;
+        let (mut client, mut instance, _) = stage.asked(get("/", "")).await;
         instance.send(answer).await;
         drop(instance);
         let head = client.head().await;

@@ -3,7 +3,7 @@
 use cless_data_plane::Options;
 use cless_data_plane::proxy::options::AccessLog;
 
-use super::{OK, Stage, get};
+use super::{Stage, answers_ok, get};
 
 #[tokio::test]
 async fn each_request_is_logged_and_counted() {
@@ -14,13 +14,10 @@ async fn each_request_is_logged_and_counted() {
         options.proxy.access_log = AccessLog::Json;
         options.proxy.access_log_file = Some(to);
     };
-    let mut stage = Stage::with(|_| (), choose).await;
-    let mut client = stage
-        .client(get("/a?b", "User-Agent: test \"x\"\r\n"))
-        .await;
-    let (mut instance, _) = stage.instance().await;
-    instance.send(OK).await;
-    client.until("ok").await;
+    let mut stage = Stage::choosing(choose).await;
+    let (mut client, mut instance, _) =
+        stage.asked(get("/a?b", "User-Agent: test \"x\"\r\n")).await;
+    answers_ok(&mut instance, &mut client).await;
     client
         .send("GET /c HTTP/1.1\r\nHost: unknown.localhost\r\n\r\n")
         .await;

@@ -30,8 +30,7 @@ fn brief(route: &mut Route) {
 #[tokio::test]
 async fn events_end_incomplete_at_the_request_timeout() {
     let mut stage = Stage::with(brief, |_| ()).await;
-    let mut client = stage.client(get("/events", "")).await;
-    let (mut instance, _) = stage.instance().await;
+    let (mut client, mut instance, _) = stage.asked(get("/events", "")).await;
     instance.send(EVENTS).await;
     instance.send("9\r\ndata: 1\n\n\r\n").await;
     client.until("data: 1").await;
@@ -63,8 +62,7 @@ async fn a_grpc_stream_is_reset_at_the_request_timeout() {
 #[tokio::test]
 async fn a_tunnel_outlasts_the_request_timeout() {
     let mut stage = Stage::with(brief, |_| ()).await;
-    let mut client = stage.client(get("/", SWITCH)).await;
-    let (mut instance, _) = stage.instance().await;
+    let (mut client, mut instance, _) = stage.asked(get("/", SWITCH)).await;
     instance.send(SWITCHED).await;
     client.head().await;
     tokio::time::sleep(Duration::from_millis(1500)).await;
@@ -78,13 +76,11 @@ async fn a_tunnel_outlasts_the_request_timeout() {
 
 #[tokio::test]
 async fn streams_and_tunnels_complete_on_a_stopping_node() {
-    let mut stage = Stage::with(|_| (), |options| options.drain_timeout = 30).await;
-    let mut events = stage.client(get("/events", "")).await;
-    let (mut source, _) = stage.instance().await;
+    let mut stage = Stage::choosing(|options| options.drain_timeout = 30).await;
+    let (mut events, mut source, _) = stage.asked(get("/events", "")).await;
     source.send(EVENTS).await;
     events.head().await;
-    let mut tunnel = stage.client(get("/", SWITCH)).await;
-    let (mut far, _) = stage.instance().await;
+    let (mut tunnel, mut far, _) = stage.asked(get("/", SWITCH)).await;
     far.send(SWITCHED).await;
     tunnel.head().await;
     let Stage { node, address, .. } = stage;
@@ -118,13 +114,11 @@ async fn streams_and_tunnels_complete_on_a_stopping_node() {
 
 #[tokio::test]
 async fn unfinished_exchanges_are_cancelled_at_the_drain_timeout() {
-    let mut stage = Stage::with(|_| (), |options| options.drain_timeout = 1).await;
-    let mut events = stage.client(get("/events", "")).await;
-    let (mut source, _) = stage.instance().await;
+    let mut stage = Stage::choosing(|options| options.drain_timeout = 1).await;
+    let (mut events, mut source, _) = stage.asked(get("/events", "")).await;
     source.send(EVENTS).await;
     events.head().await;
-    let mut tunnel = stage.client(get("/", SWITCH)).await;
-    let (mut far, _) = stage.instance().await;
+    let (mut tunnel, mut far, _) = stage.asked(get("/", SWITCH)).await;
     far.send(SWITCHED).await;
     tunnel.head().await;
     let began = Instant::now();
@@ -137,7 +131,7 @@ async fn unfinished_exchanges_are_cancelled_at_the_drain_timeout() {
 
 #[tokio::test]
 async fn a_stopping_node_does_not_wait_for_silent_connections() {
-    let stage = Stage::with(|_| (), |options| options.drain_timeout = 30).await;
+    let stage = Stage::choosing(|options| options.drain_timeout = 30).await;
     let mut mute = stage.client("").await;
     let mut slow = stage.client("GET / HT").await;
     tokio::time::sleep(Duration::from_millis(200)).await;
@@ -148,8 +142,7 @@ async fn a_stopping_node_does_not_wait_for_silent_connections() {
     // A started request may be completed.
     assert!(!stopped.is_finished(), "a request is under way");
     slow.send("TP/1.1\r\nHost: unknown.localhost\r\n\r\n").await;
-    let head = slow.head().await;
-    assert!(head.starts_with("http/1.1 404"), "{head}");
+    slow.answered(404).await;
     within("the node stops", stopped).await.expect("no panic");
     assert!(began.elapsed() < Duration::from_secs(6), "it waited");
 }

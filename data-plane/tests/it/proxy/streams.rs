@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use super::{HOST, OK, QUIET, Stage, Wire, get, spoken};
 use crate::feed::plane::within;
-use crate::raw::frames::{Connection, DATA, END_HEADERS, HEADERS, RST_STREAM, block, frame};
+use crate::raw::frames::{Connection, DATA, END_HEADERS, HEADERS, RST_STREAM, frame, request};
 
 const RESETS: [Reason; 3] = [Reason::CANCEL, Reason::NO_ERROR, Reason::INTERNAL_ERROR];
 
@@ -69,14 +69,7 @@ async fn rfc_9113_section_8_1_a_reset_upload_is_not_a_complete_request() {
 async fn rfc_9113_section_5_4_2_a_request_reset_at_once_is_not_forwarded() {
     let mut stage = Stage::start().await;
     let mut connection = Connection::open(stage.address).await;
-    let head = |path| {
-        block(&[
-            (":method", "POST"),
-            (":scheme", "http"),
-            (":authority", HOST),
-            (":path", path),
-        ])
-    };
+    let head = |path| request("POST", path);
     let mut bytes = frame(HEADERS, END_HEADERS, 1, &head("/left"));
     bytes.extend(frame(DATA, 0, 1, b"part"));
     bytes.extend(frame(RST_STREAM, 0, 1, &8_u32.to_be_bytes()));

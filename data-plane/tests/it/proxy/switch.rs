@@ -1,6 +1,6 @@
 //! Connections that switch to another protocol (RFC 9110 section 7.8).
 
-use super::{OK, Stage, get};
+use super::{Stage, answers_ok, get};
 
 const SWITCH: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n";
 const SWITCHED: &str =
@@ -10,12 +10,10 @@ const SWITCHED: &str =
 async fn rfc_9110_section_7_8_bytes_sent_before_the_switch_are_kept() {
     let mut stage = Stage::start().await;
     // The client sends ahead of the response: its bytes resemble a malformed head but are not HTTP.
-    let mut client = stage.client(get("/chat", SWITCH) + "early\n\n").await;
-    let (mut instance, head) = stage.instance().await;
+    let (mut client, mut instance, head) = stage.asked(get("/chat", SWITCH) + "early\n\n").await;
     assert!(head.contains("upgrade: websocket\r\n"), "{head}");
     instance.send(format!("{SWITCHED}late")).await;
-    let head = client.head().await;
-    assert!(head.starts_with("http/1.1 101"), "{head}");
+    let head = client.answered(101).await;
     assert!(head.contains("connection: upgrade\r\n"), "{head}");
     client.until("late").await;
     instance.until("early\n\n").await;
@@ -34,24 +32,19 @@ async fn rfc_9110_section_7_8_bytes_sent_before_the_switch_are_kept() {
 #[tokio::test]
 async fn rfc_9110_section_7_8_a_refused_switch_is_an_ordinary_request() {
     let mut stage = Stage::start().await;
-    let mut client = stage.client(get("/1", SWITCH) + &get("/2", "")).await;
-    let (mut instance, _) = stage.instance().await;
-    instance.send(OK).await;
-    client.until("ok").await;
+    let (mut client, mut instance, _) = stage.asked(get("/1", SWITCH) + &get("/2", "")).await;
+    answers_ok(&mut instance, &mut client).await;
     assert!(instance.head().await.starts_with("get /2 "));
-    instance.send(OK).await;
-    client.until("ok").await;
+    answers_ok(&mut instance, &mut client).await;
     stage.stop().await;
 }
 
 #[tokio::test]
 async fn rfc_9110_section_7_8_an_unrequested_switch_is_refused() {
     let mut stage = Stage::start().await;
-    let mut client = stage.client(get("/", "")).await;
-    let (mut instance, _) = stage.instance().await;
+    let (mut client, mut instance, _) = stage.asked(get("/", "")).await;
     instance.send(SWITCHED).await;
-    let head = client.head().await;
-    assert!(head.starts_with("http/1.1 502"), "{head}");
+    client.answered(502).await;
     stage.stop().await;
 }
 
@@ -62,9 +55,8 @@ async fn a_tunnel_that_is_silent_or_old_is_ended() {
             true => options.proxy.tunnel_max_age = 1,
             false => options.proxy.tunnel_idle_timeout = 1,
         };
-        let mut stage = Stage::with(|_| (), choose).await;
-        let mut client = stage.client(get("/", SWITCH)).await;
-        let (mut instance, _) = stage.instance().await;
+        let mut stage = Stage::choosing(choose).await;
+        let (mut client, mut instance, _) = stage.asked(get("/", SWITCH)).await;
         instance.send(SWITCHED).await;
         client.head().await;
         assert_eq!(client.rest().await, "");

@@ -87,7 +87,7 @@ async fn both_versions_of_tls_serve_the_hosts_certificate() {
     let folder = tempfile::tempdir().expect("a folder");
     let first = certify(folder.path(), "a", &[HOST]);
     let other = certify(folder.path(), "b", &["b.localhost", "*.c.localhost"]);
-    let mut stage = Stage::with(|_| (), with_folder(folder.path(), false)).await;
+    let mut stage = Stage::choosing(with_folder(folder.path(), false)).await;
     let address = stage.tls.expect("it listens");
     for version in [&version::TLS12, &version::TLS13] {
         let mut stream = shake(address, HOST, &[&first], &[b"http/1.1"], version)
@@ -140,7 +140,7 @@ async fn rfc_9110_section_15_5_20_a_host_outside_the_certificate_is_misdirected(
     let folder = tempfile::tempdir().expect("a folder");
     let first = certify(folder.path(), "a", &[HOST]);
     certify(folder.path(), "b", &["b.localhost"]);
-    let stage = Stage::with(|_| (), with_folder(folder.path(), false)).await;
+    let stage = Stage::choosing(with_folder(folder.path(), false)).await;
     let address = stage.tls.expect("it listens");
     let mut stream = shake(address, HOST, &[&first], &[], &version::TLS13)
         .await
@@ -155,7 +155,7 @@ async fn rfc_9110_section_15_5_20_a_host_outside_the_certificate_is_misdirected(
 async fn a_renewed_certificate_is_served_and_open_connections_continue() {
     let folder = tempfile::tempdir().expect("a folder");
     let before = certify(folder.path(), "a", &[HOST]);
-    let stage = Stage::with(|_| (), with_folder(folder.path(), false)).await;
+    let stage = Stage::choosing(with_folder(folder.path(), false)).await;
     let address = stage.tls.expect("it listens");
     let mut open = shake(address, HOST, &[&before], &[], &version::TLS13)
         .await
@@ -182,11 +182,10 @@ async fn a_renewed_certificate_is_served_and_open_connections_continue() {
 async fn rfc_9110_section_15_4_9_plain_http_redirects_to_https() {
     let folder = tempfile::tempdir().expect("a folder");
     certify(folder.path(), "a", &[HOST]);
-    let stage = Stage::with(|_| (), with_folder(folder.path(), true)).await;
+    let stage = Stage::choosing(with_folder(folder.path(), true)).await;
     let port = stage.tls.expect("it listens").port();
     let mut client = stage.client(get("/x?y=1", "")).await;
-    let head = client.head().await;
-    assert!(head.starts_with("http/1.1 308"), "{head}");
+    let head = client.answered(308).await;
     assert!(
         head.contains(&format!("location: https://{HOST}:{port}/x?y=1\r\n")),
         "{head}"
@@ -199,13 +198,10 @@ async fn a_stopping_node_does_not_wait_for_silent_tls_connections() {
     let folder = tempfile::tempdir().expect("a folder");
     let chain = certify(folder.path(), "a", &[HOST]);
     let prepare = with_folder(folder.path(), false);
-    let stage = Stage::with(
-        |_| (),
-        |options| {
-            prepare(options);
-            options.drain_timeout = 30;
-        },
-    )
+    let stage = Stage::choosing(|options| {
+        prepare(options);
+        options.drain_timeout = 30;
+    })
     .await;
     let address = stage.tls.expect("it listens");
     let mute = TcpStream::connect(address).await.expect("it accepts");

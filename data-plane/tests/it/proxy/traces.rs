@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
-use super::{OK, Stage, get};
+use super::{Stage, answers_ok, get};
 use crate::feed::plane::within;
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -70,7 +70,7 @@ async fn stage(collector: SocketAddr, ratio: f64) -> Stage {
         options.trace.otlp_endpoint = Some(to.parse().expect("a URL"));
         options.trace.otlp_sample_ratio = ratio;
     };
-    Stage::with(|_| (), choose).await
+    Stage::choosing(choose).await
 }
 
 fn values(attributes: &[KeyValue]) -> BTreeMap<String, Value> {
@@ -110,10 +110,8 @@ async fn a_trace_is_continued_through_a_cold_start_to_the_instance() {
     let mut collector = Collector::start().await;
     let mut stage = stage(collector.address, 0.0).await;
     let said = format!("traceparent: 00-{TRACE}-{CALLER}-01\r\ntracestate: a=b\r\n");
-    let mut client = stage.client(get("/a?b=c", &said)).await;
-    let (mut instance, head) = stage.instance().await;
-    instance.send(OK).await;
-    client.until("ok").await;
+    let (mut client, mut instance, head) = stage.asked(get("/a?b=c", &said)).await;
+    answers_ok(&mut instance, &mut client).await;
 
     let (spans, node) = collector.next().await;
     let own = named(&spans, "GET a");
@@ -164,8 +162,7 @@ async fn a_trace_is_continued_through_a_cold_start_to_the_instance() {
     client.send(get("/", "")).await;
     let head = instance.head().await;
     assert_eq!(traceparent(&head)[2], "00");
-    instance.send(OK).await;
-    client.until("ok").await;
+    answers_ok(&mut instance, &mut client).await;
     drop(client);
     stage.stop().await;
     assert!(collector.messages.try_recv().is_err(), "none is recorded");
@@ -180,8 +177,7 @@ async fn exchange(
 ) -> super::Wire {
     client.send(get("/", said)).await;
     assert_eq!(traceparent(&instance.head().await), told);
-    instance.send(OK).await;
-    client.until("ok").await;
+    answers_ok(&mut instance, client).await;
     instance
 }
 
@@ -211,10 +207,8 @@ async fn an_unreachable_collector_costs_spans_and_no_requests() {
     let address = gone.local_addr().expect("an address");
     drop(gone);
     let mut stage = stage(address, 1.0).await;
-    let mut client = stage.client(get("/", "")).await;
-    let (mut instance, _) = stage.instance().await;
-    instance.send(OK).await;
-    client.until("ok").await;
+    let (mut client, mut instance, _) = stage.asked(get("/", "")).await;
+    answers_ok(&mut instance, &mut client).await;
     let dropped = async {
         while !stage
             .metrics()

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{OK, Stage, Wire, get};
+use super::{OK, Stage, Wire, answers_ok, get};
 use crate::feed::plane::within;
 use crate::front::origin;
 
@@ -13,23 +13,19 @@ const BURST: usize = 64;
 #[tokio::test]
 async fn a_request_is_retried_only_if_none_of_it_was_sent() {
     let mut stage = Stage::start().await;
-    let mut client = stage.client(get("/1", "")).await;
-    let (mut instance, _) = stage.instance().await;
-    instance.send(OK).await;
-    client.until("ok").await;
+    let (mut client, mut instance, _) = stage.asked(get("/1", "")).await;
+    answers_ok(&mut instance, &mut client).await;
     // Closed while idle: the next request uses another connection.
     drop(instance);
     client.send(get("/2", "")).await;
     let (mut instance, head) = stage.instance().await;
     assert!(head.starts_with("get /2 "), "{head}");
-    instance.send(OK).await;
-    client.until("ok").await;
+    answers_ok(&mut instance, &mut client).await;
     // Closed after reading: the instance may have processed the request.
     client.send(get("/3", "")).await;
     assert!(instance.head().await.starts_with("get /3 "));
     drop(instance);
-    let head = client.head().await;
-    assert!(head.starts_with("http/1.1 502"), "{head}");
+    client.answered(502).await;
     assert!(stage.visitors.try_recv().is_err(), "it was sent twice");
     stage.stop().await;
 }
@@ -55,8 +51,7 @@ async fn a_single_threaded_app_does_not_wait_on_an_idle_connection() {
             }
         };
         let mut stage = Stage::with(shape, |options| options.proxy.workers = 2).await;
-        let (_, none) = tokio::sync::mpsc::unbounded_channel();
-        tokio::spawn(one_at_a_time(std::mem::replace(&mut stage.visitors, none)));
+        tokio::spawn(one_at_a_time(stage.take_visitors()));
         // Requests arrive on different threads, each of which would keep a connection.
         let mut clients = Vec::new();
         for _ in 0..4 {
@@ -100,9 +95,8 @@ async fn a_burst_does_not_wait_for_a_slow_app() {
 #[tokio::test]
 async fn requests_in_progress_complete_before_the_node_stops() {
     let mut stage = Stage::start().await;
-    let mut client = stage.client(get("/", "")).await;
+    let (mut client, mut instance, _) = stage.asked(get("/", "")).await;
     let mut idle = stage.client("").await;
-    let (mut instance, _) = stage.instance().await;
     let Stage { node, address, .. } = stage;
     let stopped = tokio::spawn(async move { node.shutdown().await });
     // New connections are refused, and idle ones are closed.
@@ -123,8 +117,7 @@ async fn requests_in_progress_complete_before_the_node_stops() {
 #[tokio::test]
 async fn rfc_9112_section_9_4_unsolicited_data_is_not_a_response() {
     let mut stage = Stage::start().await;
-    let mut client = stage.client(get("/1", "")).await;
-    let (mut instance, _) = stage.instance().await;
+    let (mut client, mut instance, _) = stage.asked(get("/1", "")).await;
     instance
         .send(format!(
             "{OK}HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil"
@@ -136,8 +129,7 @@ async fn rfc_9112_section_9_4_unsolicited_data_is_not_a_response() {
     let (mut next, head) = stage.instance().await;
     assert!(head.starts_with("get /2 "), "{head}");
     assert_eq!(instance.rest().await, "");
-    next.send(OK).await;
-    client.until("ok").await;
+    answers_ok(&mut next, &mut client).await;
     // Nor is data that arrives while the connection is idle.
     next.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil")
         .await;
@@ -145,16 +137,14 @@ async fn rfc_9112_section_9_4_unsolicited_data_is_not_a_response() {
     client.send(get("/3", "")).await;
     let (mut third, head) = stage.instance().await;
     assert!(head.starts_with("get /3 "), "{head}");
-    third.send(OK).await;
-    client.until("ok").await;
+    answers_ok(&mut third, &mut client).await;
     stage.stop().await;
 }
 
 #[tokio::test]
 async fn rfc_9110_section_15_2_interim_responses_precede_the_final_one() {
     let mut stage = Stage::start().await;
-    let mut client = stage.client(get("/", "")).await;
-    let (mut instance, _) = stage.instance().await;
+    let (mut client, mut instance, _) = stage.asked(get("/", "")).await;
     for interim in ["102 Processing", "103 Early Hints"] {
         instance
             .send(format!("HTTP/1.1 {interim}\r\nlink: </a>\r\n\r\n"))
@@ -171,8 +161,7 @@ async fn rfc_9110_section_15_2_interim_responses_precede_the_final_one() {
         head.starts_with("get /next "),
         "the connection is kept: {head}"
     );
-    instance.send(OK).await;
-    client.until("ok").await;
+    answers_ok(&mut instance, &mut client).await;
     stage.stop().await;
 }
 

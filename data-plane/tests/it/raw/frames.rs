@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::front::HOST;
 use crate::front::client::LIMIT;
 
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -46,6 +47,12 @@ pub(crate) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
         }
     }
     block
+}
+
+/// The field block of a request to the test's host.
+pub(crate) fn request(method: &str, path: &str) -> Vec<u8> {
+    let (scheme, host) = ((":scheme", "http"), (":authority", HOST));
+    block(&[(":method", method), scheme, host, (":path", path)])
 }
 
 /// An integer with a 7-bit prefix (RFC 7541 section 5.1).

@@ -1,6 +1,7 @@
 //! Several requests on one connection, and request smuggling.
 
-use super::{BAD, Expected, HOST, get, hold, post, row};
+use super::Expected::{Answered, Either, Passed};
+use super::{BAD, HOST, get, hold, post, row};
 use crate::front::Front;
 use crate::front::client::exchange;
 
@@ -64,24 +65,24 @@ async fn smuggling_is_impossible() {
     let body_is = |seen: &crate::front::origin::RecordedRequest| {
         seen.target == "/first" && String::from_utf8_lossy(&seen.body).contains("/smuggled")
     };
-    hold(vec![
+    hold([vec![
         row("CL.TE", post("Content-Length: 6\r\nTransfer-Encoding: chunked\r\n", &format!("0\r\n\r\n{smuggled}")), BAD),
         row("TE.CL", post("Transfer-Encoding: chunked\r\nContent-Length: 4\r\n", &format!("{length:x}\r\n{smuggled}\r\n0\r\n\r\n")), BAD),
         row("TE.TE, one obscured", post("Transfer-Encoding: chunked\r\nTransfer-encoding: cow\r\n", &format!("0\r\n\r\n{smuggled}")), BAD),
         row("TE.TE, by a tab", post("Transfer-Encoding:\tchunked\r\nContent-Length: 4\r\n", &format!("0\r\n\r\n{smuggled}")), BAD),
         row("TE.TE, by X", post("X: x\r\nTransfer-Encoding\r\n: chunked\r\n", &format!("0\r\n\r\n{smuggled}")), BAD),
-        row("CL.0", post(&format!("Content-Length: {length}\r\n"), &smuggled), Expected::Passed(body_is)),
-        row("0.CL", format!("{}{smuggled}", get(&format!("Content-Length: {length}\r\n"))), Expected::Either(&[400], body_is)),
-        row("TE.0", post("Transfer-Encoding: chunked\r\n", &format!("{length:x}\r\n{smuggled}\r\n0\r\n\r\n")), Expected::Passed(body_is)),
-        row("a HEAD with a body", format!("HEAD /first HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {length}\r\n\r\n{smuggled}"), Expected::Either(&[400], body_is)),
-        row("an OPTIONS with a body", format!("OPTIONS /first HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {length}\r\n\r\n{smuggled}"), Expected::Either(&[400], body_is)),
+        row("CL.0", post(&format!("Content-Length: {length}\r\n"), &smuggled), Passed(body_is)),
+        row("0.CL", format!("{}{smuggled}", get(&format!("Content-Length: {length}\r\n"))), Either(&[400], body_is)),
+        row("TE.0", post("Transfer-Encoding: chunked\r\n", &format!("{length:x}\r\n{smuggled}\r\n0\r\n\r\n")), Passed(body_is)),
+        row("a HEAD with a body", format!("HEAD /first HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {length}\r\n\r\n{smuggled}"), Either(&[400], body_is)),
+        row("an OPTIONS with a body", format!("OPTIONS /first HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {length}\r\n\r\n{smuggled}"), Either(&[400], body_is)),
         row("chunk extension with a line", post("Transfer-Encoding: chunked\r\n", &format!("1;\n{smuggled}\r\n0\r\n\r\n")), BAD),
         row("a size that wraps", post("Transfer-Encoding: chunked\r\n", &format!("10000000000000000\r\n{smuggled}0\r\n\r\n")), BAD),
         row("Content-Length in a folded line", post("X: y\r\n Content-Length: 0\r\n", &smuggled), BAD),
         row("Content-Length behind a bare CR", post("X: y\rContent-Length: 0\r\n", ""), BAD),
         row("a Host behind a bare LF", format!("GET /first HTTP/1.1\r\nX: y\nHost: b\r\nHost: {HOST}\r\n\r\n"), BAD),
-        row("Expect and a body of another request", post(&format!("Expect: 100-continue\r\nContent-Length: {length}\r\n"), &smuggled), Expected::Either(&[400], body_is)),
-        row("Expect of the unknown", post("Expect: 200-maybe\r\nContent-Length: 5\r\n", "hello"), Expected::Answered(417)),
-    ])
+        row("Expect and a body of another request", post(&format!("Expect: 100-continue\r\nContent-Length: {length}\r\n"), &smuggled), Either(&[400], body_is)),
+        row("Expect of the unknown", post("Expect: 200-maybe\r\nContent-Length: 5\r\n", "hello"), Answered(417)),
+    ]])
     .await;
 }

@@ -208,8 +208,9 @@ impl Raw {
                 Ok((row.get("uid")?, row.get("next_version")?))
             })?;
         run(
-            "INSERT INTO versions (uid, service_uid, number, spec, image_digest, etag, create_time, verification, verify_deadline) \
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO versions (uid, service_uid, number, spec, image_digest, etag, create_time, verification, verify_deadline, \
+             carried_traffic, resolved_image, image_generation) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, NULL, 0)",
             params![
                 uid,
                 service,

@@ -8,6 +8,7 @@ use cless_tests::registry::{self, Registry};
 use serde_json::json;
 
 use crate::cli::cless;
+use crate::{contains, lacks};
 
 /// A password whose base64 differs between the two alphabets.
 const PASSWORD: &str = "p?~>?>~?";
@@ -36,17 +37,9 @@ async fn a_private_registry_needs_the_credentials_of_the_node() -> Result<()> {
         let failed = deploy(service).await?;
         ensure!(failed.code == Some(7), "{failed:?}");
         for word in words {
-            ensure!(
-                failed.stderr.contains(word),
-                "no {word:?}: {}",
-                failed.stderr
-            );
+            contains(&failed.stderr, word)?;
         }
-        ensure!(
-            !failed.stderr.contains(PASSWORD),
-            "the password is shown: {}",
-            failed.stderr
-        );
+        lacks(&failed.stderr, PASSWORD)?;
         anyhow::Ok(())
     };
     let (address, shown) = (at.to_string(), file.display().to_string());

@@ -9,8 +9,8 @@ use cless_tests::registry::{self, Pushed, Registry};
 use cless_tests::wait;
 
 use super::{digest, greets, runs, serve_briefly, status};
-use crate::SOON;
 use crate::cli::cless;
+use crate::{SOON, contains};
 
 /// An image that a user pulled before cless.
 async fn pulled_by_user(registry: &Registry, docker: &Docker) -> Result<Pushed> {
@@ -139,10 +139,7 @@ async fn never_uses_local_images_and_contacts_no_registry() -> Result<()> {
     })
     .await?;
     ensure!(failure.reason() == Reason::Image, "{failure:?}");
-    ensure!(
-        failure.message.contains("the pull policy is `never`"),
-        "{failure:?}"
-    );
+    contains(&failure.message, "the pull policy is `never`")?;
     ensure!(
         registry.requests()?.len() == before,
         "the registry was contacted"

@@ -5,7 +5,6 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use bollard::query_parameters::InspectContainerOptions;
 use cless_proto::v1::isolation::State;
 use cless_tests::cluster::{Cluster, NodeSetup, settings};
 use cless_tests::{engine, paths, wait};
@@ -300,9 +299,7 @@ struct Zone {
 
 /// Enables IPv6 in the network namespace of a container.
 async fn enable_ipv6(cluster: &Cluster, id: &str) -> Result<Zone> {
-    let options = None::<InspectContainerOptions>;
-    let found = cluster.docker().inspect_container(id, options).await?;
-    let pid = found.state.and_then(|state| state.pid).context("no pid")?;
+    let pid = engine::pid(cluster.docker(), id).await?;
     let inside = |script: &str| {
         let pid = pid.to_string();
         let args = ["-t", &pid, "-n", "sh", "-c", script];

@@ -9,13 +9,12 @@ use cless_tests::cluster::{Cluster, settings};
 use cless_tests::{firewall, wait};
 
 use super::{bridge_of, connect, short_id, wait_isolation};
-use crate::{SOON, sample};
+use crate::{SOON, check_serves, hello, sample};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn flushed_rules_are_restored() -> Result<()> {
-    let cluster = Cluster::start(1).await?;
-    cluster.serve("hello", sample().await?, settings()).await?;
-    ensure!(cluster.get("hello", "/").await?.status == 200, "no answer");
+    let cluster = hello(settings()).await?;
+    check_serves(&cluster, "hello").await?;
     wait_isolation(&cluster, 0, State::Enforced).await?;
     let id = cluster.node_id(0)?;
     let chains = firewall::chains(&id);

@@ -11,7 +11,7 @@ use cless_tests::process::run;
 use cless_tests::{firewall, paths, wait};
 
 use super::wait_isolation;
-use crate::{SOON, sample};
+use crate::{SOON, check_serves, contains, lacks, sample};
 
 /// Creates a directory for PATH with the real iptables, which fail with a permission error while the
 /// directory contains a file `broken`.
@@ -56,14 +56,9 @@ async fn a_node_without_iptables_reports_it_and_serves() -> Result<()> {
     cluster.add_node_with(on_path(&empty, &[])).await?;
     cluster.wait_propagated(0).await?;
     cluster.serve("hello", sample().await?, settings()).await?;
-    ensure!(cluster.get("hello", "/").await?.status == 200, "no answer");
+    check_serves(&cluster, "hello").await?;
     let isolation = wait_isolation(&cluster, 0, State::None).await?;
-    ensure!(
-        isolation
-            .reason
-            .contains("`iptables-save` is not on PATH: install"),
-        "{isolation:?}"
-    );
+    contains(&isolation.reason, "`iptables-save` is not on PATH: install")?;
     let server = format!("http://{}", cluster.grpc());
     for (command, expected) in [
         ("get", "`iptables-save` is not on PATH"),
@@ -110,15 +105,12 @@ async fn a_node_with_required_isolation_does_not_start_without_it() -> Result<()
             flag,
         ]);
         node.arg("--cache-dir").arg(dir.path());
-        node.env("CLESS_REQUIRE_ISOLATION", "true")
+        node.env("CLESS_NODE_REQUIRE_ISOLATION", "true")
             .env("PATH", path);
         let outcome = run(node).await?;
         ensure!(outcome.code == Some(1), "{outcome:?}");
         let stderr = &outcome.stderr;
-        ensure!(
-            stderr.contains("isolation is required (--require-isolation)"),
-            "{stderr}"
-        );
+        contains(stderr, "isolation is required (--require-isolation)")?;
         ensure!(stderr.contains(expected), "{stderr}");
     }
     let id = std::fs::read_to_string(dir.path().join("node-id"))?;
@@ -138,23 +130,17 @@ async fn starts_fail_while_required_rules_are_missing() -> Result<()> {
     for service in ["runs", "starts"] {
         cluster.serve(service, sample().await?, settings()).await?;
     }
-    ensure!(cluster.get("runs", "/").await?.status == 200, "no answer");
+    check_serves(&cluster, "runs").await?;
     wait_isolation(&cluster, 0, State::Enforced).await?;
 
     std::fs::write(tools.join("broken"), "")?;
     let isolation = wait_isolation(&cluster, 0, State::None).await?;
     ensure!(isolation.reason.contains("CAP_NET_ADMIN"), "{isolation:?}");
-    ensure!(
-        cluster.get("runs", "/").await?.status == 200,
-        "the running instance stopped"
-    );
+    check_serves(&cluster, "runs").await?;
     let refused = cluster.get("starts", "/").await?;
     ensure!(refused.status == 503, "{refused:?}");
     ensure!(refused.header("retry-after").is_some(), "{refused:?}");
-    ensure!(
-        !refused.text().contains("isolation"),
-        "leaks to a client: {refused:?}"
-    );
+    lacks(&refused.text(), "isolation")?;
     ensure!(
         cluster.containers(Some("starts")).await?.is_empty(),
         "a container was created"
@@ -166,10 +152,8 @@ async fn starts_fail_while_required_rules_are_missing() -> Result<()> {
         Ok(failure.map(|failure| failure.message))
     })
     .await?;
-    ensure!(
-        reason.contains("--require-isolation") && reason.contains("CAP_NET_ADMIN"),
-        "{reason}"
-    );
+    contains(&reason, "--require-isolation")?;
+    contains(&reason, "CAP_NET_ADMIN")?;
 
     std::fs::remove_file(tools.join("broken"))?;
     wait::until(

@@ -14,16 +14,7 @@ pub(super) fn limits(spec: &pb::VersionSpec, page: &mut DetailPage) {
     if spec.read_only_root {
         page.line("Root", "read-only");
     }
-    let mounts = spec.tmpfs.iter();
-    let mounts = mounts.map(|(path, size)| {
-        let exec = if spec.tmpfs_exec.contains(path) {
-            " exec"
-        } else {
-            ""
-        };
-        format!("{} {}{exec}", text::clean(path), text::size(*size))
-    });
-    page.line("Tmpfs", mounts.collect::<Vec<_>>().join(", "))
+    page.line("Tmpfs", mounts(spec))
         .line("User", text::clean(&spec.user));
     let grace = spec.stop_grace.as_ref().map(|grace| {
         if *grace == prost_types::Duration::default() {
@@ -46,21 +37,44 @@ fn options(spec: &pb::VersionSpec, page: &mut DetailPage) {
     if spec.shm_bytes > 0 {
         page.line("Shm", text::size(spec.shm_bytes));
     }
-    let limits = spec.ulimits.iter().map(|limit| {
-        let shown = |value: i64| match value {
-            -1 => "unlimited".to_owned(),
-            value => value.to_string(),
+    page.line("Capabilities", text::clean(&spec.cap_add.join(", ")))
+        .line("Ulimits", ulimits(spec))
+        .line("Hosts", hosts(spec))
+        .line("DNS", text::clean(&spec.dns.join(", ")))
+        .line("Egress", text::clean(&spec.egress.join(", ")));
+}
+
+/// The in-memory file systems.
+pub(super) fn mounts(spec: &pb::VersionSpec) -> String {
+    let mounts = spec.tmpfs.iter().map(|(path, size)| {
+        let exec = if spec.tmpfs_exec.contains(path) {
+            " exec"
+        } else {
+            ""
         };
+        format!("{} {}{exec}", text::clean(path), text::size(*size))
+    });
+    mounts.collect::<Vec<_>>().join(", ")
+}
+
+/// The resource limits of processes.
+pub(super) fn ulimits(spec: &pb::VersionSpec) -> String {
+    let shown = |value: i64| match value {
+        -1 => "unlimited".to_owned(),
+        value => value.to_string(),
+    };
+    let limits = spec.ulimits.iter().map(|limit| {
         let (soft, hard) = (shown(limit.soft), shown(limit.hard));
         format!("{}={soft}:{hard}", text::clean(&limit.name))
     });
+    limits.collect::<Vec<_>>().join(", ")
+}
+
+/// The additional lines of `/etc/hosts`.
+pub(super) fn hosts(spec: &pb::VersionSpec) -> String {
     let hosts = spec.extra_hosts.iter();
     let hosts = hosts.map(|(name, address)| text::clean(&format!("{name}:{address}")));
-    page.line("Capabilities", text::clean(&spec.cap_add.join(", ")))
-        .line("Ulimits", limits.collect::<Vec<_>>().join(", "))
-        .line("Hosts", hosts.collect::<Vec<_>>().join(", "))
-        .line("DNS", text::clean(&spec.dns.join(", ")))
-        .line("Egress", text::clean(&spec.egress.join(", ")));
+    hosts.collect::<Vec<_>>().join(", ")
 }
 
 /// The port in force, as the nodes report it if the image decides.

@@ -92,12 +92,16 @@ fn a_mask_names_what_changes_and_its_absence_what_is_set() {
         read(service(), mask(&["settings"])),
         (false, false, Some(all))
     );
+    assert_eq!(
+        read(pb::Service::default(), mask(&["*"])),
+        (true, true, Some(SettingsField::ALL.into_iter().collect()))
+    );
     assert_eq!(read(pb::Service::default(), None), (false, false, None));
 }
 
 #[test]
 fn an_unknown_path_names_the_mask() {
-    for path in ["name", "settings.nothing", "settings.", "*", ""] {
+    for path in ["name", "settings.nothing", "settings.", "hosts.*", ""] {
         let named = fields(|violations| {
             assert!(patch(pb::Service::default(), mask(&[path]), violations).is_none());
         });

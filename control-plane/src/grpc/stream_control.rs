@@ -1,0 +1,127 @@
+//! Drives one `StreamControl` call: questions to a node, and its answers.
+//!
+//! One task per stream. It ends with the transport, at shutdown, when a newer stream of the node
+//! replaces it, or with the first message that is out of order.
+
+use crate::domain::Violations;
+use crate::feed::stream::{HELLO_TIMEOUT, STALL_LIMIT, StreamCloseReason};
+use crate::grpc::convert::control;
+use crate::grpc::stream_routes::FINAL_SEND_TIMEOUT;
+use crate::grpc::{status, validated};
+use crate::nodes::Nodes;
+use crate::nodes::control::ControlStream;
+use crate::nodes::registry::NotConnected;
+use cless_proto::v1 as pb;
+use pb::stream_control_request::Message;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream as Messages, StreamExt as _};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tracing::Instrument as _;
+
+type ResponseItem = Result<pb::StreamControlResponse, Status>;
+
+/// The responses of the call.
+pub(crate) type Responses = ReceiverStream<ResponseItem>;
+
+/// The requests of the call.
+pub(crate) trait Requests:
+    Messages<Item = Result<pb::StreamControlRequest, Status>> + Send + Unpin + 'static
+{
+}
+
+impl<T> Requests for T where
+    T: Messages<Item = Result<pb::StreamControlRequest, Status>> + Send + Unpin + 'static
+{
+}
+
+/// Serves a stream in a new task, which ends with the stream.
+pub(crate) fn serve(
+    inbound: impl Requests,
+    nodes: &Nodes,
+    shutdown: CancellationToken,
+) -> Responses {
+    let (outbound, responses) = mpsc::channel(1);
+    let nodes = nodes.clone();
+    let span = tracing::error_span!("control_stream");
+    let run = async move {
+        if let Err(status) = run(inbound, &nodes, &outbound, shutdown).await {
+            tracing::info!(rpc.code = ?status.code(), reason = status.message(), "control stream ended");
+            let _ = tokio::time::timeout(FINAL_SEND_TIMEOUT, outbound.send(Err(status))).await;
+        }
+    };
+    tokio::spawn(run.instrument(span));
+    ReceiverStream::new(responses)
+}
+
+/// `Ok`: the transport ended.
+async fn run(
+    mut inbound: impl Requests,
+    nodes: &Nodes,
+    outbound: &mpsc::Sender<ResponseItem>,
+    shutdown: CancellationToken,
+) -> Result<(), Status> {
+    let first = tokio::select! {
+        biased;
+        () = shutdown.cancelled() => return Err(status::shutting_down()),
+        () = outbound.closed() => return Ok(()),
+        first = tokio::time::timeout(HELLO_TIMEOUT, inbound.next()) => first,
+    };
+    let hello = match first {
+        Err(_elapsed) => return Err(status::stream_closed(StreamCloseReason::NoHello)),
+        Ok(None | Some(Err(_))) => return Ok(()),
+        Ok(Some(Ok(message))) => match message.message {
+            Some(Message::Hello(hello)) => hello,
+            _ => return Err(status::stream_closed(StreamCloseReason::Protocol)),
+        },
+    };
+    let mut violations = Violations::new();
+    let hello = control::read_hello(hello, &mut violations);
+    let (node, boot_id) = validated(hello, violations)?;
+    let mut stream = nodes
+        .open_control(&node, &boot_id)
+        .map_err(|NotConnected| status::node_not_connected(&node))?;
+    let ended = exchange(&mut stream, &mut inbound, nodes, outbound, shutdown).await;
+    nodes.close_control(&stream);
+    ended
+}
+
+async fn exchange(
+    stream: &mut ControlStream,
+    inbound: &mut impl Requests,
+    nodes: &Nodes,
+    outbound: &mpsc::Sender<ResponseItem>,
+    shutdown: CancellationToken,
+) -> Result<(), Status> {
+    loop {
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return Err(status::shutting_down()),
+            () = stream.replaced.cancelled() => return Err(status::stream_replaced()),
+            () = outbound.closed() => return Ok(()),
+            message = inbound.next() => match message {
+                None | Some(Err(_)) => return Ok(()),
+                Some(Ok(message)) => match message.message {
+                    Some(Message::Image(answer)) => {
+                        let (question, answer) = control::read_answer(answer);
+                        nodes.answer(stream, question, answer);
+                    }
+                    _ => return Err(status::stream_closed(StreamCloseReason::Protocol)),
+                },
+            },
+            Some(question) = stream.questions.recv() => {
+                let message = outbound.send(Ok(control::question(question)));
+                tokio::select! {
+                    biased;
+                    () = shutdown.cancelled() => return Err(status::shutting_down()),
+                    sent = tokio::time::timeout(STALL_LIMIT, message) => {
+                        if !matches!(sent, Ok(Ok(()))) {
+                            return Ok(());
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
