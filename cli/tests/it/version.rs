@@ -234,7 +234,7 @@ async fn options_of_containers_from_flag_to_page() {
 
     Environment:
       spring.datasource.url=x
-    ! created services/hello/versions/1 without traffic; to send traffic: cless traffic set hello v1=100
+    ! created services/hello/versions/1 without traffic; to send traffic: cless version verify hello v1, then cless traffic set hello v1=100
 
     $ cless version create hello --image hello:1 --cap-add ALL --shm-size 1 --ulimit rtprio=1 --add-host db:db2 --dns 127.0.0.1 --egress localhost:5432
     exit: 2
