@@ -107,7 +107,7 @@ fn every_bad_field_is_named_at_once() {
             path: "health".to_owned(),
             status_min: 600,
             status_max: 99,
-            host: "shop.example.org/up".to_owned(),
+            host: String::new(),
         },
         pull_policy: PullPolicy::Never,
         protocol: Protocol::H2c,
@@ -122,18 +122,7 @@ fn every_bad_field_is_named_at_once() {
         user: "a:b:c".to_owned(),
         stop_signal: "SIGSTOP".to_owned(),
         stop_grace: Some(Duration::from_secs(301)),
-        no_init: true,
-        cap_add: vec!["ALL".to_owned()],
-        tmpfs_exec: vec!["/tmp".to_owned()],
-        shm_bytes: 1,
-        ulimits: vec![Ulimit {
-            name: "rtprio".to_owned(),
-            soft: 1,
-            hard: 1,
-        }],
-        extra_hosts: [("db".to_owned(), "db2".to_owned())].into(),
-        dns: vec!["127.0.0.1".to_owned()],
-        egress: vec!["localhost:5432".to_owned()],
+        ..VersionSpecInput::default()
     })
     .unwrap_err();
     let mut fields: Vec<_> = error
@@ -146,32 +135,70 @@ fn every_bad_field_is_named_at_once() {
         fields,
         [
             "version.spec.args[1]",
-            "version.spec.cap_add[0]",
             "version.spec.command[0]",
             "version.spec.cpu_millis",
-            "version.spec.dns[0]",
-            "version.spec.egress[0]",
             "version.spec.env[A=B]",
             "version.spec.env[B]",
             "version.spec.env[PORT]",
-            "version.spec.extra_hosts[db]",
             "version.spec.image",
             "version.spec.memory_bytes",
             "version.spec.pids_limit",
             "version.spec.port",
-            "version.spec.readiness.http.host",
             "version.spec.readiness.http.path",
             "version.spec.readiness.http.status_max",
             "version.spec.readiness.http.status_min",
             "version.spec.readiness.initial_delay",
             "version.spec.readiness.period",
             "version.spec.readiness.timeout",
-            "version.spec.shm_bytes",
             "version.spec.stop_grace",
             "version.spec.stop_signal",
             "version.spec.tmpfs[/proc]",
-            "version.spec.ulimits[0]",
             "version.spec.user",
+        ]
+    );
+}
+
+#[test]
+fn every_bad_option_is_named_at_once() {
+    let error = read(VersionSpecInput {
+        readiness: ReadinessInput::Http {
+            path: "/up".to_owned(),
+            status_min: 0,
+            status_max: 0,
+            host: "shop.example.org/up".to_owned(),
+        },
+        no_init: true,
+        cap_add: vec!["ALL".to_owned()],
+        tmpfs_exec: vec!["/tmp".to_owned()],
+        shm_bytes: 1,
+        ulimits: vec![Ulimit {
+            name: "rtprio".to_owned(),
+            soft: 1,
+            hard: 1,
+        }],
+        extra_hosts: [("db".to_owned(), "db2".to_owned())].into(),
+        dns: vec!["127.0.0.1".to_owned()],
+        egress: vec!["localhost:5432".to_owned()],
+        ..hello()
+    })
+    .unwrap_err();
+    let mut fields: Vec<_> = error
+        .violations()
+        .iter()
+        .map(|v| v.field.as_str())
+        .collect();
+    fields.sort_unstable();
+    assert_eq!(
+        fields,
+        [
+            "version.spec.cap_add[0]",
+            "version.spec.dns[0]",
+            "version.spec.egress[0]",
+            "version.spec.extra_hosts[db]",
+            "version.spec.readiness.http.host",
+            "version.spec.shm_bytes",
+            "version.spec.tmpfs_exec[0]",
+            "version.spec.ulimits[0]",
         ]
     );
 }
