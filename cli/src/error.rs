@@ -173,12 +173,14 @@ impl Error {
         let Self::Api { status, .. } = self else {
             return false;
         };
-        let code = status.code();
+        // A transport error may be the first sign that the server does not speak gRPC.
+        let is_transport = std::error::Error::source(&**status).is_some();
         status.get_details_error_info().is_none()
-            && matches!(
-                code,
-                Code::Unimplemented | Code::Unknown | Code::Internal | Code::Unavailable
-            )
+            && (is_transport
+                || matches!(
+                    status.code(),
+                    Code::Unimplemented | Code::Unknown | Code::Internal | Code::Unavailable
+                ))
     }
 
     /// The name of the resource that does not exist.

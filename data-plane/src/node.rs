@@ -68,7 +68,7 @@ pub enum Error {
     /// The proxy cannot start.
     #[error(transparent)]
     Proxy(#[from] proxy::server::Error),
-    /// The engine does not answer, and [`Options::require_engine`] is set.
+    /// The container engine does not answer.
     #[error("no container engine answers at {address}: {problem}; {remedy}")]
     NoEngine {
         /// The engine's address.

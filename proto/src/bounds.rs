@@ -9,16 +9,18 @@
 //!
 //! Only messages whose name ends in `Request` are checked: responses come from a trusted server.
 
+mod schema;
+mod wire;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::sync::LazyLock;
 
-use prost::Message as _;
-use prost_types::field_descriptor_proto::{Label, Type};
-use prost_types::{DescriptorProto, FileDescriptorSet};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
+
+use schema::{FieldType, Kind, SCHEMA, Schema};
+use wire::{Malformed, Value, next, time};
 
 /// Maximum number of items of each repeated field that a request can hold.
 pub const LIMITS: &[(&str, usize)] = &[
@@ -164,136 +166,6 @@ pub fn check(name: &str, bytes: &[u8]) -> Result<(), Status> {
     ))
 }
 
-#[derive(Debug)]
-struct Schema {
-    messages: Vec<MessageType>,
-    by_name: HashMap<String, usize>,
-}
-
-#[derive(Debug)]
-struct MessageType {
-    /// By ascending number.
-    fields: Vec<FieldType>,
-}
-
-#[derive(Debug)]
-struct FieldType {
-    number: u64,
-    name: String,
-    kind: Kind,
-    /// Maximum number of items; 1 unless repeated.
-    limit: usize,
-    repeated: bool,
-    map: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Kind {
-    Varint,
-    Fixed32,
-    Fixed64,
-    Text,
-    Bytes,
-    Message(usize),
-    Duration,
-    Timestamp,
-}
-
-static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
-    // Written by this crate's build script.
-    let set = FileDescriptorSet::decode(crate::FILE_DESCRIPTOR_SET).unwrap_or_default();
-    Schema::new(&set)
-});
-
-impl Schema {
-    fn new(set: &FileDescriptorSet) -> Self {
-        let mut found = Vec::new();
-        for file in &set.file {
-            for message in &file.message_type {
-                collect(file.package(), message, &mut found);
-            }
-        }
-        let by_name: HashMap<String, usize> = found
-            .iter()
-            .enumerate()
-            .map(|(at, (name, _))| (name.clone(), at))
-            .collect();
-        let is_map = |name: &str| {
-            let message = by_name.get(name).and_then(|&at| found.get(at));
-            let options = message.and_then(|(_, message)| message.options.as_ref());
-            options.is_some_and(|options| options.map_entry())
-        };
-        let messages = found
-            .iter()
-            .map(|(name, message)| {
-                let mut fields: Vec<FieldType> = message
-                    .field
-                    .iter()
-                    .map(|field| {
-                        let of = field.type_name().trim_start_matches('.');
-                        let repeated = field.label() == Label::Repeated;
-                        FieldType {
-                            number: u64::try_from(field.number()).unwrap_or_default(),
-                            name: field.name().to_owned(),
-                            kind: kind(field.r#type(), of, &by_name),
-                            limit: if repeated {
-                                max_items(&format!("{name}.{}", field.name()))
-                            } else {
-                                1
-                            },
-                            repeated,
-                            map: repeated && is_map(of),
-                        }
-                    })
-                    .collect();
-                fields.sort_by_key(|field| field.number);
-                MessageType { fields }
-            })
-            .collect();
-        Self { messages, by_name }
-    }
-}
-
-fn collect<'a>(
-    prefix: &str,
-    message: &'a DescriptorProto,
-    into: &mut Vec<(String, &'a DescriptorProto)>,
-) {
-    let name = format!("{prefix}.{}", message.name());
-    for inner in &message.nested_type {
-        collect(&name, inner, into);
-    }
-    into.push((name, message));
-}
-
-fn kind(of: Type, name: &str, by_name: &HashMap<String, usize>) -> Kind {
-    match of {
-        Type::Message | Type::Group => match (name, by_name.get(name)) {
-            ("google.protobuf.Duration", _) => Kind::Duration,
-            ("google.protobuf.Timestamp", _) => Kind::Timestamp,
-            (_, Some(&at)) => Kind::Message(at),
-            // A set of descriptors is complete.
-            (_, None) => Kind::Bytes,
-        },
-        Type::String => Kind::Text,
-        Type::Bytes => Kind::Bytes,
-        Type::Fixed32 | Type::Sfixed32 | Type::Float => Kind::Fixed32,
-        Type::Fixed64 | Type::Sfixed64 | Type::Double => Kind::Fixed64,
-        Type::Int32
-        | Type::Int64
-        | Type::Uint32
-        | Type::Uint64
-        | Type::Sint32
-        | Type::Sint64
-        | Type::Bool
-        | Type::Enum => Kind::Varint,
-    }
-}
-
-/// Bytes that are no message.
-#[derive(Debug)]
-struct Malformed;
-
 /// The place of a value: the fields that lead to it. Rendered only for a violation.
 #[derive(Debug, Clone, Copy)]
 struct Path<'a> {
@@ -343,64 +215,6 @@ fn entry_key(entry: &[u8]) -> Option<&[u8]> {
     key
 }
 
-enum Value<'a> {
-    Varint(u64),
-    Fixed32,
-    Fixed64,
-    Sized(&'a [u8]),
-}
-
-/// Reads one field: its number and value.
-fn next<'a>(bytes: &mut &'a [u8]) -> Result<(u64, Value<'a>), Malformed> {
-    let tag = varint(bytes)?;
-    let number = tag >> 3;
-    if number == 0 || number > 0x1fff_ffff {
-        return Err(Malformed);
-    }
-    let value = match tag & 7 {
-        0 => Value::Varint(varint(bytes)?),
-        1 => {
-            take(bytes, 8)?;
-            Value::Fixed64
-        }
-        2 => {
-            let length = usize::try_from(varint(bytes)?).map_err(|_| Malformed)?;
-            Value::Sized(take(bytes, length)?)
-        }
-        5 => {
-            take(bytes, 4)?;
-            Value::Fixed32
-        }
-        // Groups, which proto3 does not have.
-        _ => return Err(Malformed),
-    };
-    Ok((number, value))
-}
-
-fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Result<&'a [u8], Malformed> {
-    let (taken, rest) = bytes.split_at_checked(length).ok_or(Malformed)?;
-    *bytes = rest;
-    Ok(taken)
-}
-
-fn varint(bytes: &mut &[u8]) -> Result<u64, Malformed> {
-    let mut value = 0_u64;
-    for shift in (0..64).step_by(7) {
-        let (&byte, rest) = bytes.split_first().ok_or(Malformed)?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            // The tenth byte has one bit.
-            return if shift == 63 && byte > 1 {
-                Err(Malformed)
-            } else {
-                Ok(value)
-            };
-        }
-    }
-    Err(Malformed)
-}
-
 struct Walk<'s> {
     schema: &'s Schema,
     told: Vec<Violation>,
@@ -448,12 +262,7 @@ impl<'s> Walk<'s> {
                 (Value::Sized(items), Kind::Fixed64) => items.len().div_ceil(8),
                 _ => 1,
             };
-            let is_message = matches!(
-                field.kind,
-                Kind::Message(_) | Kind::Duration | Kind::Timestamp
-            );
-            // The last of several singular scalars counts; messages would be merged.
-            if *count > field.limit && (field.repeated || is_message) {
+            if *count > field.limit && (field.repeated || field.kind.is_message()) {
                 continue;
             }
             let path = Path {
@@ -486,10 +295,7 @@ impl<'s> Walk<'s> {
                 let reason =
                     format!("{count} items are given, at most {limit} are taken: leave some out");
                 self.violation(Some(&path), &reason);
-            } else if matches!(
-                field.kind,
-                Kind::Message(_) | Kind::Duration | Kind::Timestamp
-            ) {
+            } else if field.kind.is_message() {
                 self.violation(
                     Some(&path),
                     &format!("is given {count} times: give it once"),
@@ -553,23 +359,6 @@ impl<'s> Walk<'s> {
             self.violation(Some(at), "holds a NUL character: leave it out");
         }
     }
-}
-
-/// Seconds and nanoseconds of an encoded `Duration` or `Timestamp`.
-fn time(mut bytes: &[u8]) -> Result<(i64, i64), Malformed> {
-    let (mut seconds, mut nanos) = (0, 0);
-    while !bytes.is_empty() {
-        match next(&mut bytes)? {
-            (1, Value::Varint(value)) => seconds = value.cast_signed(),
-            // The decoder takes the low 32 bits.
-            (2, Value::Varint(value)) => {
-                nanos = i64::from((value & 0xffff_ffff) as u32 as i32);
-            }
-            (1 | 2, _) => return Err(Malformed),
-            _ => {}
-        }
-    }
-    Ok((seconds, nanos))
 }
 
 fn bad_duration(seconds: i64, nanos: i64) -> Option<&'static str> {

@@ -6,7 +6,7 @@
 //! This codec starts at 1 KiB and reserves exactly the size of each message. An idle feed stream
 //! then costs the control plane 50 to 57 KB, of which HTTP/2's connection buffers are 28 KiB.
 //!
-//! The bytes of a request are checked before it is decoded ([`bounds`](crate::bounds)).
+//! The bytes of a request are checked before it is decoded ([`crate::bounds`]).
 
 use std::marker::PhantomData;
 
@@ -65,7 +65,7 @@ impl<U: Message + Name + Default> Decoder for CheckingDecoder<U> {
         if U::NAME.ends_with("Request") {
             bounds::check(&U::full_name(), &bytes)?;
         }
-        // What the check of a request lets through decodes.
+        // A request that passes the check also decodes.
         let item = U::decode(bytes);
         item.map(Some)
             .map_err(|error| Status::new(Code::Internal, error.to_string()))

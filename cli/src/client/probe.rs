@@ -10,7 +10,7 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 /// A response head with a short body.
 const MAX_BYTES: u64 = 4096;
 
-/// What answers at `http://HOST:PORT`, in words; `None` if that is unknown.
+/// The kind of server at `http://HOST:PORT`, as text for people; `None` if it is unknown.
 pub(crate) async fn identify(server: &str) -> Option<&'static str> {
     let authority = server.split_once("://").map_or(server, |(_, rest)| rest);
     let authority = authority.split('/').next()?;

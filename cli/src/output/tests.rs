@@ -141,8 +141,8 @@ fn a_version_in_full() {
 fn a_version_in_a_list() {
     let row = version().row(&context());
     assert_snapshot!(table::table(pb::Version::COLUMNS, [row]), @r"
-    VERSION  IMAGE    TRAFFIC  TAGS    PROOF   AGE
-    v3       hello:3  10%      canary  FAILED  6m
+    VERSION  IMAGE    TRAFFIC  TAGS    VERIFICATION  AGE
+    v3       hello:3  10%      canary  FAILED        6m
     ");
 }
 

@@ -125,9 +125,9 @@ async fn a_verified_version_gets_the_traffic() {
     ! roll back:    cless rollback hello
 
     $ cless version list hello
-    VERSION  IMAGE    TRAFFIC  TAGS  PROOF     AGE
-    v2       hello:2  50%      -     VERIFIED  [AGE]
-    v1       hello:1  50%      -     VERIFIED  [AGE]
+    VERSION  IMAGE    TRAFFIC  TAGS  VERIFICATION  AGE
+    v2       hello:2  50%      -     VERIFIED      [AGE]
+    v1       hello:1  50%      -     VERIFIED      [AGE]
 
     $ cless version verify hello v1 -o name
     services/hello/versions/1
@@ -198,10 +198,11 @@ async fn a_silent_node_fails_the_verification_at_its_deadline() {
     ! created services/hello/versions/1 of hello:1
     ! image hello:1: not resolved yet; the first start decides
     ! hello v1: nodes/one: starting
-    ! error: services/hello/versions/1 failed verification; traffic is unchanged
+    ! error: services/hello/versions/1 is unverified; traffic is unchanged
     ! error: nodes/one: not ready in time
-    ! hint: show the failure again with `cless version get hello v1`
-    ! hint: if the start needs more time, raise --cold-start-timeout and --timeout
+    ! hint: once the cause is removed: `cless version verify hello v1`, then `cless traffic set hello v1=100`
+    ! hint: to verify without such nodes: --require available, or --skip-node NODE
+    ! hint: to deploy without verification, add --no-wait
     ! hint: services/hello and its version v1 remain, without traffic: remove them with `cless service delete hello`
     ");
 }
@@ -219,7 +220,7 @@ async fn an_interrupted_deploy_prints_what_is_left() {
     ! hello v1: nodes/one: starting
     ! error: interrupted
     ! hint: traffic is unchanged; services/hello and its version v1 remain, without traffic: remove them with `cless service delete hello`
-    ! hint: the verification may continue until its timeout
+    ! hint: the verification of services/hello/versions/1 is cancelled
     ");
     assert_session!(plane.url(), @r"
     $ cless traffic get hello -o name

@@ -178,7 +178,7 @@ async fn a_closed_pipe_is_not_a_failure() {
     assert_eq!(String::from_utf8_lossy(&status.stderr), "");
 }
 
-/// What `cless` offers for the last of the words.
+/// The completions of the last of the words.
 async fn completed(server: &str, words: &[&str]) -> String {
     let done = tokio::process::Command::new(env!("CARGO_BIN_EXE_cless"))
         .args([&["--", "cless"], words].concat())
@@ -263,17 +263,19 @@ async fn short_forms_and_one_screen() {
     plane.ok("deploy hello --image hello:1 --no-wait").await;
     assert_session!(plane.url(), @r"
     $ cless status
-    SERVICE  STATE    TRAFFIC  INSTANCES  URL
-    hello    SERVING  v1=100   0          http://hello.localhost:8080
+    SERVICE  STATE     TRAFFIC  INSTANCES  URL
+    hello    DEGRADED  v1=100   0          http://hello.localhost:8080
+      hello: no node is connected: start a data plane
 
     no nodes
 
     $ cless status hello
-    SERVICE  STATE    TRAFFIC  INSTANCES  URL
-    hello    SERVING  v1=100   0          http://hello.localhost:8080
+    SERVICE  STATE     TRAFFIC  INSTANCES  URL
+    hello    DEGRADED  v1=100   0          http://hello.localhost:8080
+      hello: no node is connected: start a data plane
 
-    VERSION  IMAGE    TRAFFIC  TAGS  PROOF  AGE
-    v1       hello:1  100%     -     -      [AGE]
+    VERSION  IMAGE    TRAFFIC  TAGS  VERIFICATION  AGE
+    v1       hello:1  100%     -     -             [AGE]
 
     no nodes
 
@@ -315,7 +317,7 @@ async fn dev_without_an_engine_ends_at_once() {
         dir.path().display()
     );
     let text = run("http://127.0.0.1:1", &dev).await;
-    assert!(text.contains("no container engine responds"), "{text}");
+    assert!(text.contains("no container engine answers"), "{text}");
     assert!(text.contains("--engine"), "{text}");
 }
 

@@ -135,7 +135,7 @@ async fn wait_prints_the_number_of_nodes() {
     let plane = Plane::start().await;
     hello(&plane, "hello").await;
     assert_session!(plane.url(), @r"
-    $ cless traffic set hello v2=100 --wait
+    $ cless traffic set hello v2=100 --force --wait
     VERSION  TRAFFIC  TAG
     v2       100%     -
     ! hello: v1=100 -> v2=100
@@ -174,7 +174,7 @@ async fn wait_names_the_nodes_that_reject() {
     let _good = connect(&plane, "good", FeedReply::Applied).await;
     let _bad = connect(&plane, "bad", FeedReply::Rejected("an older revision")).await;
     let (set, back) = tokio::join!(
-        plane.run("traffic set hello v2=100 --wait"),
+        plane.run("traffic set hello v2=100 --force --wait"),
         plane.run("rollback other --wait"),
     );
     assert_run!(set, @r"

@@ -211,7 +211,7 @@ async fn invalid_splits_have_a_remedy() {
 
     $ cless rollback hello
     exit: 6
-    ! error: services/hello/traffic: services/hello has had 0 traffic revision(s), so there is none to go back to: set traffic instead
+    ! error: services/hello/traffic: services/hello has no earlier traffic to go back to: every earlier revision has the percents in force, has none, or was left by a rollback; name a revision or a version, or set traffic
     ");
     plane.ok("traffic set hello v1=100 --force").await;
     assert_session!(plane.url(), @r"

@@ -33,9 +33,9 @@ async fn a_version_from_create_to_delete() {
         .await;
     assert_session!(plane.url(), @r#"
     $ cless version list hello
-    VERSION  IMAGE    TRAFFIC  TAGS  PROOF  AGE
-    v2       hello:2  0%       -     -      [AGE]
-    v1       hello:1  0%       -     -      [AGE]
+    VERSION  IMAGE    TRAFFIC  TAGS  VERIFICATION  AGE
+    v2       hello:2  0%       -     -             [AGE]
+    v1       hello:1  0%       -     -             [AGE]
 
     $ cless version list hello -o name
     services/hello/versions/2

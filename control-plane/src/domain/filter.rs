@@ -182,46 +182,45 @@ impl<'a> Parser<'a> {
             self.skip_space();
             return Ok(Term::HasLabel(self.value("the key of a label")?));
         }
+        const TEXT: &str = "a value, in `\"` unless it is a word";
         let label = name
             .strip_prefix("labels.")
             .filter(|key| labels && !key.is_empty());
-        let field = self.fields.iter().find_map(|field| match field {
-            FilterField::Text(known) if *known == name => Some((*known, None)),
-            FilterField::OneOf(known, values) if *known == name => Some((*known, Some(*values))),
+        if let Some(key) = label {
+            let equal = self.operator()?;
+            let (key, value) = (key.to_owned(), self.value(TEXT)?);
+            return Ok(Term::Label { key, value, equal });
+        }
+        let named = self.fields.iter().find_map(|field| match *field {
+            FilterField::Text(known) if known == name => Some((known, None)),
+            FilterField::OneOf(known, values) if known == name => Some((known, Some(values))),
             _ => None,
         });
-        if label.is_none() && field.is_none() {
+        let Some((name, values)) = named else {
             return Err(self.expected(start, &self.allowed()));
-        }
+        };
         let equal = self.operator()?;
-        self.skip_space();
         let at = self.at;
-        let value = match field {
-            Some((_, Some(values))) => {
-                let value = self.value(&values.join(", "))?;
+        let value = match values {
+            None => self.value(TEXT)?,
+            Some(values) => {
+                let allowed = values.join(", ");
+                let value = self.value(&allowed)?;
                 if !values.contains(&&*value) {
-                    return Err(self.expected(at, &format!("one of {}", values.join(", "))));
+                    return Err(self.expected(at, &format!("one of {allowed}")));
                 }
                 value
             }
-            _ => self.value("a value, in `\"` unless it is a word")?,
         };
-        Ok(match (label, field) {
-            (Some(key), _) => Term::Label {
-                key: key.to_owned(),
-                value,
-                equal,
-            },
-            (None, Some((name, _))) => Term::Field { name, value, equal },
-            (None, None) => return Err(self.expected(start, &self.allowed())),
-        })
+        Ok(Term::Field { name, value, equal })
     }
 
-    /// Whether the operator is `=`; the other is `!=`.
+    /// Whether the operator is `=`; the other is `!=`. Skips the space behind it.
     fn operator(&mut self) -> Result<bool, Reason> {
         for (operator, equal) in [("=", true), ("!=", false)] {
             if self.rest().starts_with(operator) {
                 self.at += operator.len();
+                self.skip_space();
                 return Ok(equal);
             }
         }

@@ -6,7 +6,7 @@ use super::host::HostName;
 use super::id::{NodeName, ServiceId, Uid, VersionNumber};
 use super::labels::Labels;
 use super::settings::{Settings, SettingsPatch};
-use super::start::StartFailure;
+use super::start::{StartFailure, first_of};
 use super::time::Timestamp;
 
 /// Whether a service receives traffic, and whether its versions work.
@@ -42,8 +42,6 @@ pub struct StartTrouble<'a> {
     pub failures: u32,
 }
 
-/// Maximum number of troubles in a message.
-const TROUBLES_SHOWN: usize = 5;
 /// Maximum number of characters of one reason.
 const REASON_SHOWN: usize = 200;
 
@@ -63,28 +61,15 @@ impl ServiceState {
                     .to_owned(),
             );
         }
-        let mut texts = Vec::new();
-        let mut rest = 0_usize;
-        for node in nodes {
-            for trouble in &node.troubles {
-                if !weights.contains(&trouble.version) {
-                    continue;
-                }
-                if texts.len() < TROUBLES_SHOWN {
-                    texts.push(trouble.describe(node.node));
-                } else {
-                    rest += 1;
-                }
-            }
+        let troubles = nodes.iter().flat_map(|node| {
+            let troubles = node.troubles.iter();
+            let in_traffic = troubles.filter(|trouble| weights.contains(&trouble.version));
+            in_traffic.map(|trouble| (node.node, trouble))
+        });
+        match first_of(troubles, |(node, trouble)| trouble.describe(node)) {
+            none if none.is_empty() => Self::Serving,
+            message => Self::Degraded(message),
         }
-        if texts.is_empty() {
-            return Self::Serving;
-        }
-        let mut message = texts.join("; ");
-        if rest > 0 {
-            message.push_str(&format!("; and {rest} more"));
-        }
-        Self::Degraded(message)
     }
 }
 

@@ -75,6 +75,23 @@ impl StartFailure {
     }
 }
 
+/// Maximum number of failures in one message: those of a thousand nodes would not fit into a status.
+const LISTED_MAX: usize = 5;
+
+/// The first failures as one text for people, with the number of the others; empty without failures.
+pub(super) fn first_of<T>(
+    mut failures: impl Iterator<Item = T>,
+    describe: impl Fn(T) -> String,
+) -> String {
+    let shown: Vec<String> = failures.by_ref().take(LISTED_MAX).map(describe).collect();
+    let mut text = shown.join("; ");
+    match failures.count() {
+        0 => {}
+        more => text.push_str(&format!("; and {more} more")),
+    }
+    text
+}
+
 fn clip(text: &mut String) {
     if let Some((at, _)) = text.char_indices().nth(TEXT_MAX) {
         text.truncate(at);

@@ -73,10 +73,16 @@ impl CatalogService for Api {
         let list = page::list(SERVICES, &request.filter);
         let after = page::parsed_key(&list, &request.page_token, |key| ServiceId::parse(key).ok())
             .map_err(status::invalid_page)?;
+        let reporting = if filter.is_empty() {
+            Vec::new()
+        } else {
+            self.nodes.all()
+        };
+        let health = nodes::ServiceHealth::new(&reporting, now());
         let matches = |service: &Service| {
-            let shown = &self.with_states(std::slice::from_ref(service))[0];
-            let state = state_word(shown.state().as_str_name());
-            filter.matches(|_state| state, &shown.labels)
+            let state = resources::service_state(&health.state(service));
+            let labels = service.labels.as_map();
+            filter.matches(|_state| state_word(state.as_str_name()), labels)
         };
         let (found, last) = page::filtered(
             size,
@@ -89,7 +95,11 @@ impl CatalogService for Api {
         .await
         .map_err(status::store)?;
         let next_page_token = page::continued(found.more, &list, last);
-        let services = self.with_states(&found.items);
+        let services = self.nodes.read(|registry| {
+            let health = nodes::ServiceHealth::new(registry.nodes(), now());
+            let shown = |service| resources::service(service, health.state(service));
+            found.items.iter().map(shown).collect()
+        });
         Ok(Response::new(pb::ListServicesResponse {
             services,
             next_page_token,
@@ -190,8 +200,10 @@ impl CatalogService for Api {
         })
         .map_err(status::invalid_page)?;
         let matches = |version: &Version| {
-            let shown = resources::version(version, None);
-            let state = shown.verification.unwrap_or_default().state();
+            let run = version.verification.as_ref();
+            let state = run.map_or(pb::verification::State::Unspecified, |run| {
+                resources::verification_state(run.state())
+            });
             filter.matches(|_state| state_word(state.as_str_name()), &BTreeMap::new())
         };
         let (found, last) = page::filtered(
@@ -239,27 +251,27 @@ impl CatalogService for Api {
             );
         }
         let asked = requests::verify_nodes(require, &skip_nodes, &mut violations);
-        let now = now();
-        let options = requests::write_options(now, validate_only, request_id, &mut violations);
+        let options = requests::write_options(now(), validate_only, request_id, &mut violations);
         let ((service, number), ((require, skipped), options)) =
             validated(parsed.zip(asked.zip(options)), violations)?;
         self.replicas.refresh().await.map_err(status::store)?;
+        let known: BTreeSet<_> = self.nodes.read(|registry| {
+            let names = registry.nodes().into_iter();
+            names.map(|node| node.identity.name.clone()).collect()
+        });
         let mut violations = Violations::new();
-        for (at, node) in skip_nodes.iter().enumerate() {
-            let known =
-                name::parse_node(node).is_ok_and(|node| self.nodes.by_name(&node).is_some());
-            if !known {
+        for (at, node) in skipped.iter().enumerate() {
+            if !known.contains(node) {
+                let node = name::node(node);
                 let reason = format!("`{node}` is unknown: `cless node list` has the names");
                 violations.push(format!("skip_nodes[{at}]"), reason);
             }
         }
         validated(Some(()), violations)?;
+        let skipped = BTreeSet::from_iter(skipped);
         let connected = self.nodes.connected();
-        let nodes: BTreeSet<_> = connected
-            .iter()
-            .filter(|node| !skipped.contains(*node))
-            .cloned()
-            .collect();
+        let chosen = connected.iter().filter(|node| !skipped.contains(*node));
+        let nodes: BTreeSet<_> = chosen.cloned().collect();
         if nodes.is_empty() {
             // NOT_FOUND takes precedence.
             self.store
@@ -395,17 +407,6 @@ impl Api {
         self.nodes.read(|registry| {
             let health = nodes::ServiceHealth::new(registry.nodes(), now());
             resources::service(service, health.state(service))
-        })
-    }
-
-    /// Services with their states by the latest reports of the nodes.
-    fn with_states(&self, services: &[Service]) -> Vec<pb::Service> {
-        self.nodes.read(|registry| {
-            let health = nodes::ServiceHealth::new(registry.nodes(), now());
-            services
-                .iter()
-                .map(|service| resources::service(service, health.state(service)))
-                .collect()
         })
     }
 

@@ -62,10 +62,7 @@ pub(crate) fn continued(more: bool, list: &str, last: Option<impl ToString>) -> 
 
 /// The token of the page after this one. Empty on the last page.
 pub(crate) fn next_token<T>(page: &Page<T>, list: &str, key: impl FnOnce(&T) -> String) -> String {
-    match page.items.last() {
-        Some(last) if page.more => token(list, &key(last)),
-        _ => String::new(),
-    }
+    continued(page.more, list, page.items.last().map(key))
 }
 
 /// Number of items that a filter reads from the store for one page, at most; the page may then have
@@ -104,7 +101,7 @@ pub(crate) async fn filtered<T, K: Clone, F: Future<Output = Result<Page<T>, Err
         for item in rest.by_ref() {
             last = Some(key(&item));
             scanned += 1;
-            if matches(&item) {
+            if everything || matches(&item) {
                 items.push(item);
             }
             if items.len() >= wanted {

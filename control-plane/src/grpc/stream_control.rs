@@ -6,7 +6,7 @@
 use crate::domain::Violations;
 use crate::feed::stream::{HELLO_TIMEOUT, STALL_LIMIT, StreamCloseReason};
 use crate::grpc::convert::control;
-use crate::grpc::stream_routes::FINAL_SEND_TIMEOUT;
+use crate::grpc::stream_routes::{FINAL_SEND_TIMEOUT, Requests, is_refusal};
 use crate::grpc::{status, validated};
 use crate::nodes::Nodes;
 use crate::nodes::control::ControlStream;
@@ -14,8 +14,8 @@ use crate::nodes::registry::NotConnected;
 use cless_proto::v1 as pb;
 use pb::stream_control_request::Message;
 use tokio::sync::mpsc;
+use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_stream::{Stream as Messages, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tracing::Instrument as _;
@@ -25,20 +25,9 @@ type ResponseItem = Result<pb::StreamControlResponse, Status>;
 /// The responses of the call.
 pub(crate) type Responses = ReceiverStream<ResponseItem>;
 
-/// The requests of the call.
-pub(crate) trait Requests:
-    Messages<Item = Result<pb::StreamControlRequest, Status>> + Send + Unpin + 'static
-{
-}
-
-impl<T> Requests for T where
-    T: Messages<Item = Result<pb::StreamControlRequest, Status>> + Send + Unpin + 'static
-{
-}
-
 /// Serves a stream in a new task, which ends with the stream.
 pub(crate) fn serve(
-    inbound: impl Requests,
+    inbound: impl Requests<pb::StreamControlRequest>,
     nodes: &Nodes,
     shutdown: CancellationToken,
 ) -> Responses {
@@ -57,7 +46,7 @@ pub(crate) fn serve(
 
 /// `Ok`: the transport ended.
 async fn run(
-    mut inbound: impl Requests,
+    mut inbound: impl Requests<pb::StreamControlRequest>,
     nodes: &Nodes,
     outbound: &mpsc::Sender<ResponseItem>,
     shutdown: CancellationToken,
@@ -70,6 +59,7 @@ async fn run(
     };
     let hello = match first {
         Err(_elapsed) => return Err(status::stream_closed(StreamCloseReason::NoHello)),
+        Ok(Some(Err(status))) if is_refusal(&status) => return Err(status),
         Ok(None | Some(Err(_))) => return Ok(()),
         Ok(Some(Ok(message))) => match message.message {
             Some(Message::Hello(hello)) => hello,
@@ -89,7 +79,7 @@ async fn run(
 
 async fn exchange(
     stream: &mut ControlStream,
-    inbound: &mut impl Requests,
+    inbound: &mut impl Requests<pb::StreamControlRequest>,
     nodes: &Nodes,
     outbound: &mpsc::Sender<ResponseItem>,
     shutdown: CancellationToken,
@@ -101,6 +91,7 @@ async fn exchange(
             () = stream.replaced.cancelled() => return Err(status::stream_replaced()),
             () = outbound.closed() => return Ok(()),
             message = inbound.next() => match message {
+                Some(Err(status)) if is_refusal(&status) => return Err(status),
                 None | Some(Err(_)) => return Ok(()),
                 Some(Ok(message)) => match message.message {
                     Some(Message::Image(answer)) => {

@@ -56,20 +56,24 @@ impl Messages for Responses {
     }
 }
 
-/// The requests of the call.
-pub(crate) trait Requests:
-    Messages<Item = Result<pb::StreamRoutesRequest, Status>> + Send + Unpin + 'static
+/// The requests of a streaming call.
+pub(crate) trait Requests<M>:
+    Messages<Item = Result<M, Status>> + Send + Unpin + 'static
 {
 }
 
-impl<T> Requests for T where
-    T: Messages<Item = Result<pb::StreamRoutesRequest, Status>> + Send + Unpin + 'static
-{
+impl<M, T> Requests<M> for T where T: Messages<Item = Result<M, Status>> + Send + Unpin + 'static {}
+
+/// Whether a stream ended with a message that is refused, of which its client learns; else the
+/// transport has ended.
+pub(crate) fn is_refusal(end: &Status) -> bool {
+    end.code() == Code::InvalidArgument
 }
 
-/// Serves a stream in a new task. `alone`: no other control plane writes to the same database, which ends with the stream.
+/// Serves a stream in a new task, which ends with the stream. `alone`: no other control plane writes
+/// to the same database.
 pub(crate) fn serve(
-    inbound: impl Requests,
+    inbound: impl Requests<pb::StreamRoutesRequest>,
     feed: &Feed,
     nodes: &Nodes,
     lifetime: Lifetime,
@@ -121,7 +125,11 @@ struct StreamDriver {
 struct StreamEnded;
 
 impl StreamDriver {
-    async fn run(mut self, mut inbound: impl Requests, shutdown: CancellationToken) {
+    async fn run(
+        mut self,
+        mut inbound: impl Requests<pb::StreamRoutesRequest>,
+        shutdown: CancellationToken,
+    ) {
         let mut tables = self.feed.subscribe();
         let outbound = self.outbound.clone();
         loop {
@@ -137,9 +145,7 @@ impl StreamDriver {
                         Ok(read) => read,
                         Err(status) => return self.end(status).await,
                     },
-                    Some(Err(status)) if status.code() == Code::InvalidArgument => {
-                        return self.end(status).await;
-                    }
+                    Some(Err(status)) if is_refusal(&status) => return self.end(status).await,
                     // Half-closed or broken: no more acknowledgements can come.
                     None | Some(Err(_)) => return,
                 },

@@ -105,12 +105,7 @@ impl Nodes {
 
     /// Whether a report from this id and boot would count.
     pub(crate) fn holds_stream(&self, identity: &NodeIdentity, boot_id: &str) -> bool {
-        self.read(|registry| {
-            let nodes = registry.nodes();
-            nodes
-                .iter()
-                .any(|node| node.holds_stream(identity, boot_id))
-        })
+        self.read(|registry| registry.holds_stream(identity, boot_id))
     }
 
     /// Reads the registry. `read` holds the lock, so it must be short.

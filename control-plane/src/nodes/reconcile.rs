@@ -176,21 +176,23 @@ impl Reconciler {
         // A digest of a version that the feed did not carry is tried again after the next write.
         let head = *self.store.subscribe().borrow();
         self.not_asked.retain(|_, at| *at == head);
-        let mut known = self.with_digest.clone();
-        known.extend(self.not_asked.keys().cloned());
-        for write in due_writes(&nodes, &pending, &known, self.started, now) {
+        for write in due_writes(&nodes, &pending, &self.with_digest, self.started, now) {
             let result = match write {
                 DueWrite::Digest(uid, digest, generation) => {
+                    let key = (uid, generation);
+                    if self.not_asked.contains_key(&key) {
+                        continue;
+                    }
                     let result = self
                         .store
-                        .set_image_digest(&uid, digest, generation, now)
+                        .set_image_digest(&key.0, digest, generation, now)
                         .await;
                     match &result {
                         Ok(written) if written.resource.needs_digest() => {
-                            self.not_asked.insert((uid, generation), head);
+                            self.not_asked.insert(key, head);
                         }
                         Ok(_) | Err(store::Error::NotFound { .. }) => {
-                            self.with_digest.insert((uid, generation));
+                            self.with_digest.insert(key);
                         }
                         Err(_) => {}
                     }

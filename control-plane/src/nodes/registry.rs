@@ -331,13 +331,22 @@ impl Registry {
         found
     }
 
+    /// The entries of a node, of this and of other control planes.
+    fn by_id(&self, id: &str) -> impl Iterator<Item = &NodeEntry> {
+        let entries = [self.nodes.get(id), self.peer_nodes.get(id)];
+        entries.into_iter().flatten()
+    }
+
     /// Whether this process of the node has a route stream, to this or another control plane.
     pub(crate) fn is_connected(&self, id: &str, boot_id: &str) -> bool {
-        [&self.nodes, &self.peer_nodes].into_iter().any(|nodes| {
-            nodes
-                .get(id)
-                .is_some_and(|node| node.is_connected() && node.boot_id == boot_id)
-        })
+        self.by_id(id)
+            .any(|node| node.is_connected() && node.boot_id == boot_id)
+    }
+
+    /// Whether a report from this id, boot and name would count.
+    pub(crate) fn holds_stream(&self, identity: &NodeIdentity, boot_id: &str) -> bool {
+        self.by_id(&identity.id)
+            .any(|node| node.holds_stream(identity, boot_id))
     }
 
     /// The node with this name.

@@ -19,7 +19,7 @@ pub(crate) const RESOLVE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Time limit for one node, above the 8 s that a node gives a registry.
 const NODE_TIMEOUT: Duration = Duration::from_secs(9);
 
-/// What the nodes found.
+/// The result of asking the nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Resolved {
     /// The reference names this image.
@@ -32,26 +32,34 @@ pub(crate) enum Resolved {
 
 /// The nodes to ask, best first: those whose engine responds, in the order of their names, then the
 /// others.
-fn candidates(nodes: Vec<NodeEntry>, can_ask: impl Fn(&NodeEntry) -> bool) -> Vec<NodeEntry> {
+fn candidates(nodes: &Nodes) -> Vec<NodeEntry> {
     let (mut good, bad): (Vec<_>, Vec<_>) = nodes
+        .all()
         .into_iter()
-        .filter(|node| node.is_connected() && can_ask(node))
+        .filter(|node| is_candidate(nodes, node))
         .partition(|node| node.engine_responds() == Some(true));
     good.extend(bad);
     good.truncate(NODES_MAX);
     good
 }
 
+fn is_candidate(nodes: &Nodes, node: &NodeEntry) -> bool {
+    node.is_connected() && nodes.can_ask(node)
+}
+
 /// Whether any node can be asked.
 pub(crate) fn is_possible(nodes: &Nodes) -> bool {
-    !candidates(nodes.all(), |node| nodes.can_ask(node)).is_empty()
+    nodes.read(|registry| {
+        let mut known = registry.nodes().into_iter();
+        known.any(|node| is_candidate(nodes, node))
+    })
 }
 
 /// Asks the nodes, within [`RESOLVE_TIMEOUT`].
 pub(crate) async fn resolve(nodes: &Nodes, image: &ImageRef, local_only: bool) -> Resolved {
     let deadline = Instant::now() + RESOLVE_TIMEOUT;
     let mut missing = None;
-    for node in candidates(nodes.all(), |node| nodes.can_ask(node)) {
+    for node in candidates(nodes) {
         let name = node.identity.name.clone();
         let Some(answer) = nodes.ask(&node, image.clone(), local_only) else {
             continue;

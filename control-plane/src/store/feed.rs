@@ -153,10 +153,10 @@ pub(super) async fn initialize(store: &Store, now: Timestamp) -> Result<(), Erro
     Ok(())
 }
 
+/// Inserts the first head and its change, unless another process has (PostgreSQL waits for its end).
 async fn create_feed_state(inner: &Inner, now: Timestamp) -> Result<(), Error> {
     use sea_orm::ActiveValue::Set;
     let digest = TableDigest::default().to_bytes().to_vec();
-    // Another process may have created it first.
     let (db, known) = connection::begin_write(&inner.connections, |db| {
         Box::pin(feed_state::Entity::find_by_id(FEED_STATE_ID).one(db))
     })
@@ -170,6 +170,7 @@ async fn create_feed_state(inner: &Inner, now: Timestamp) -> Result<(), Error> {
             compacted_revision: Set(0),
             digest: Set(digest.clone()),
         })
+        .on_conflict_do_nothing()
         .exec_without_returning(&db)
         .await?;
         route_changes::Entity::insert(route_changes::ActiveModel {
@@ -179,6 +180,7 @@ async fn create_feed_state(inner: &Inner, now: Timestamp) -> Result<(), Error> {
             digest: Set(digest),
             time: Set(now.micros()),
         })
+        .on_conflict_do_nothing()
         .exec_without_returning(&db)
         .await?;
     }

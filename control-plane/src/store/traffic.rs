@@ -315,10 +315,14 @@ fn refuse_unproven(versions: &[Version]) -> Result<(), Error> {
             }
         })
         .collect();
-    if unproven.is_empty() {
+    refuse(unproven)
+}
+
+fn refuse(unmet: Vec<Precondition>) -> Result<(), Error> {
+    if unmet.is_empty() {
         Ok(())
     } else {
-        Err(Error::FailedPrecondition(unproven))
+        Err(Error::FailedPrecondition(unmet))
     }
 }
 
@@ -339,11 +343,7 @@ fn refuse_missing(row: &ServiceRow, versions: &[Version]) -> Result<(), Error> {
             }
         })
         .collect();
-    if missing.is_empty() {
-        Ok(())
-    } else {
-        Err(Error::FailedPrecondition(missing))
-    }
+    refuse(missing)
 }
 
 impl Store {

@@ -48,7 +48,7 @@ impl WriteOptions {
     }
 }
 
-/// What a node found under the image reference of a version to create.
+/// The image that a node found under the reference of a version to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolution {
     /// The image.

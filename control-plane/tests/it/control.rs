@@ -183,7 +183,7 @@ async fn a_tag_is_resolved_before_its_version_exists() {
     let route = client.route("hello").expect("a route");
     let version = &route.versions[0];
     assert_eq!((&*version.image_id, version.image_generation), ("", 1));
-    // What a node resolved before the reset does not come back; what it resolves now counts.
+    // The digest from before the reset does not come back; a digest resolved after it counts.
     let seen = |generation, digest| pb::ReportNodeStatusRequest {
         versions: vec![pb::VersionReport {
             service_uid: route.service_uid.clone(),

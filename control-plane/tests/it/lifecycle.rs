@@ -158,7 +158,7 @@ async fn a_start_with_a_thousand_services_is_quick() {
     assert!(took.as_secs() < 10, "{took:?}");
 }
 
-/// What is written to a deleted file is lost at the next start, so nothing is.
+/// A write to a deleted file would be lost at the next start, so every write is refused.
 #[tokio::test]
 async fn a_deleted_or_replaced_database_file_is_noticed() {
     if crate::database::on_postgres() {

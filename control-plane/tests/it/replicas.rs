@@ -32,6 +32,26 @@ async fn two_replicas() -> [Harness; 2] {
     [one, two]
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_started_together_agree_on_the_first_state() {
+    if !database::on_postgres() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = replica_options(folder.path());
+    let starts = (0..8).map(|_| {
+        let own = tempfile::tempdir().expect("a folder");
+        tokio::spawn(Harness::with(options.clone(), own))
+    });
+    let mut epochs = Vec::new();
+    for start in starts.collect::<Vec<_>>() {
+        let replica = start.await.expect("the replica starts");
+        let mut watch = replica.ok(pb::WatchRoutesRequest::default()).await;
+        epochs.push(next(&mut watch).await.epoch);
+    }
+    assert!(epochs.iter().all(|epoch| *epoch == epochs[0]), "{epochs:?}");
+}
+
 async fn nodes(harness: &Harness) -> Vec<pb::Node> {
     harness.ok(pb::ListNodesRequest::default()).await.nodes
 }

@@ -15,9 +15,7 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use super::stored::{self, Stored, is_image_id};
-
-const SCHEMA: u32 = 1;
+use super::stored::{self, Schema, Stored, is_image_id};
 
 /// A pinned image.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -32,20 +30,11 @@ struct Pin {
 }
 
 /// The pins by uid of the version.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PinTable {
-    schema: u32,
+    schema: Schema,
     pins: BTreeMap<String, Pin>,
-}
-
-impl Default for PinTable {
-    fn default() -> Self {
-        Self {
-            schema: SCHEMA,
-            pins: BTreeMap::new(),
-        }
-    }
 }
 
 impl stored::Content for PinTable {
@@ -53,7 +42,7 @@ impl stored::Content for PinTable {
     const DAMAGED: &str = "pins.damaged";
 
     fn is_valid(&self) -> bool {
-        self.schema == SCHEMA && self.pins.values().all(|pin| is_image_id(&pin.id))
+        self.pins.values().all(|pin| is_image_id(&pin.id))
     }
 }
 

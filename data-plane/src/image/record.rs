@@ -11,9 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tracing::warn;
 
-use super::stored::{self, Stored, is_image_id};
-
-const SCHEMA: u32 = 1;
+use super::stored::{self, Schema, Stored, is_image_id};
 
 /// Entries by the engine's image id.
 pub type Entries = BTreeMap<String, PulledImage>;
@@ -28,20 +26,11 @@ pub struct PulledImage {
     pub needed: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Content {
-    schema: u32,
+    schema: Schema,
     images: Entries,
-}
-
-impl Default for Content {
-    fn default() -> Self {
-        Self {
-            schema: SCHEMA,
-            images: Entries::new(),
-        }
-    }
 }
 
 impl stored::Content for Content {
@@ -49,7 +38,7 @@ impl stored::Content for Content {
     const DAMAGED: &str = "images.damaged";
 
     fn is_valid(&self) -> bool {
-        self.schema == SCHEMA && self.images.keys().all(|id| is_image_id(id))
+        self.images.keys().all(|id| is_image_id(id))
     }
 }
 

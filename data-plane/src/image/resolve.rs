@@ -1,4 +1,4 @@
-//! What an image reference names at this moment: in its registry, else on this node.
+//! The image that a reference names at this moment: in its registry, else on this node.
 //!
 //! A tag may be pushed or built again at any time, so the control plane asks one node when a version
 //! is created. The registry comes first, because the node's copy may be old. A name that the node has
@@ -52,14 +52,7 @@ fn decide_locally(
         Some(found) if local_only || (hub && digest_of(image, found).is_none()) => {
             Some(Ok(local_image(found, now, None)))
         }
-        None if local_only => Some(Err(failure(
-            FailureReason::Image,
-            format!(
-                "image {image} is not on this node and the pull policy is `never`: load it on the node, \
-                 or deploy with --pull missing"
-            ),
-            now,
-        ))),
+        None if local_only => Some(Err(failure(FailureReason::Image, never_pulled(image), now))),
         _ => None,
     }
 }
@@ -123,6 +116,14 @@ fn decide(
             (!unknown_to_registry).then(warning),
         )),
     }
+}
+
+/// The failure of an image that is missing on this node and is not to be pulled.
+pub fn never_pulled(image: &str) -> String {
+    format!(
+        "image {image} is not on this node and the pull policy is `never`: load it on the node, or \
+         deploy with --pull missing"
+    )
 }
 
 fn failure(reason: FailureReason, message: String, now: SystemTime) -> Box<StartFailure> {

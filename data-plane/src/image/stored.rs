@@ -18,7 +18,7 @@ pub(super) trait Content:
     /// Name that a damaged file gets.
     const DAMAGED: &str;
 
-    /// Whether schema and fields are those that this version writes.
+    /// Whether the values of the fields are those that this version writes.
     fn is_valid(&self) -> bool;
 }
 
@@ -74,6 +74,28 @@ impl<T: Content> Stored<T> {
             .map_err(io::Error::other)??;
         *written = value;
         Ok(result)
+    }
+}
+
+/// The schema of a file, of which there is one so far. Another number does not parse.
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub(super) struct Schema;
+
+impl TryFrom<u32> for Schema {
+    type Error = &'static str;
+
+    fn try_from(number: u32) -> Result<Self, Self::Error> {
+        match number {
+            1 => Ok(Self),
+            _ => Err("the schema is not 1"),
+        }
+    }
+}
+
+impl From<Schema> for u32 {
+    fn from(_: Schema) -> Self {
+        1
     }
 }
 

@@ -2,8 +2,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use prost_types::field_descriptor_proto::Label;
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
+use prost_types::field_descriptor_proto::{Label, Type};
 
+use super::schema::collect;
 use super::*;
 use crate::v1 as pb;
 
@@ -255,7 +258,7 @@ proptest! {
         }
     }
 
-    /// What the check lets through, the decoder takes.
+    /// The decoder takes every message that passes the check.
     #[test]
     fn accepted_bytes_decode(bytes in proptest::collection::vec(prop_oneof![0u8..64, any::<u8>()], 0..60)) {
         if check("cless.v1.UpdateTrafficRequest", &bytes).is_ok() {

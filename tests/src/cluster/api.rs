@@ -135,6 +135,19 @@ impl Api {
             .into_inner())
     }
 
+    /// Clears what a version's image was resolved to.
+    pub async fn reset_image(&mut self, service: &str, number: i32) -> Result<v1::Version> {
+        let request = v1::ResetVersionImageRequest {
+            name: format!("services/{service}/versions/{number}"),
+            ..Default::default()
+        };
+        Ok(self
+            .catalog
+            .reset_version_image(request)
+            .await?
+            .into_inner())
+    }
+
     /// Sets the traffic split; does not wait for the nodes.
     pub async fn set_traffic(
         &mut self,

@@ -159,7 +159,9 @@ async fn a_crash_loop_backs_off_until_a_start_succeeds() -> Result<()> {
         );
         last = wait;
         if round == 4 {
+            // The version keeps the broken image, whatever the tag names, until it is reset.
             docker.tag_image(sample().await?, Some(tag())).await?;
+            cluster.api()?.reset_image("loop", 1).await?;
         }
         tokio::time::sleep_until(asked + Duration::from_secs(wait)).await;
     }

@@ -88,7 +88,8 @@ async fn the_api_is_usable_by_reflection_alone() -> Result<()> {
     let name = "services/hello/traffic";
     for (version, actor) in [(1, "first"), (2, "second")] {
         let targets = json!([{"version": version, "percent": 100}]);
-        let request = json!({"traffic": {"name": name, "targets": targets}, "actor": actor});
+        let traffic_of = json!({"name": name, "targets": targets});
+        let request = json!({"traffic": traffic_of, "actor": actor, "allow_unverified": true});
         grpcurl.call(&traffic("UpdateTraffic"), &request).await?;
     }
     let back = grpcurl

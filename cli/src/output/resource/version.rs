@@ -29,7 +29,7 @@ impl Resource for pb::Version {
     const MESSAGE: &'static str = "cless.v1.Version";
     const PLURAL: &'static str = "versions";
     const COLUMNS: &'static [&'static str] =
-        &["VERSION", "IMAGE", "TRAFFIC", "TAGS", "PROOF", "AGE"];
+        &["VERSION", "IMAGE", "TRAFFIC", "TAGS", "VERIFICATION", "AGE"];
 
     fn name(&self) -> &str {
         &self.name

@@ -269,15 +269,12 @@ pub(crate) fn targets(targets: Vec<pb::TrafficTarget>) -> Vec<TargetInput> {
     targets.into_iter().map(input).collect()
 }
 
-/// Nodes that a request may exclude.
-const SKIP_NODES_MAX: usize = 100;
-
-/// The required and the excluded nodes of a verification.
+/// The required nodes of a verification, and the excluded ones in the order given.
 pub(crate) fn verify_nodes(
     require: i32,
     skip_nodes: &[String],
     violations: &mut Violations,
-) -> Option<(Require, BTreeSet<NodeName>)> {
+) -> Option<(Require, Vec<NodeName>)> {
     use pb::verification::Require as Given;
     let require = match Given::try_from(require) {
         Ok(Given::Unspecified | Given::All) => Some(Require::All),
@@ -288,13 +285,7 @@ pub(crate) fn verify_nodes(
             None
         }
     };
-    if skip_nodes.len() > SKIP_NODES_MAX {
-        let given = skip_nodes.len();
-        let reason = format!("{given} nodes are given, at most {SKIP_NODES_MAX} are allowed");
-        violations.push("skip_nodes", reason);
-        return None;
-    }
-    let mut skipped = BTreeSet::new();
+    let mut skipped = Vec::new();
     for (at, node) in skip_nodes.iter().enumerate() {
         skipped.extend(violations.take(format!("skip_nodes[{at}]"), name::parse_node(node)));
     }

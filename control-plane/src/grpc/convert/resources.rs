@@ -10,11 +10,6 @@ use crate::domain::{
 use cless_proto::v1 as pb;
 
 pub(crate) fn service(service: &Service, state: ServiceState) -> pb::Service {
-    let (state, state_message) = match state {
-        ServiceState::NoTraffic => (pb::service::State::NoTraffic, String::new()),
-        ServiceState::Serving => (pb::service::State::Serving, String::new()),
-        ServiceState::Degraded(message) => (pb::service::State::Degraded, message),
-    };
     pb::Service {
         name: name::service(&service.id),
         uid: service.uid.to_string(),
@@ -26,8 +21,19 @@ pub(crate) fn service(service: &Service, state: ServiceState) -> pb::Service {
         create_time: Some(timestamp(service.create_time)),
         update_time: Some(timestamp(service.update_time)),
         revision: service.revision,
-        state: state.into(),
-        state_message,
+        state: service_state(&state).into(),
+        state_message: match state {
+            ServiceState::NoTraffic | ServiceState::Serving => String::new(),
+            ServiceState::Degraded(message) => message,
+        },
+    }
+}
+
+pub(crate) fn service_state(state: &ServiceState) -> pb::service::State {
+    match state {
+        ServiceState::NoTraffic => pb::service::State::NoTraffic,
+        ServiceState::Serving => pb::service::State::Serving,
+        ServiceState::Degraded(_) => pb::service::State::Degraded,
     }
 }
 
@@ -187,7 +193,7 @@ fn verification(verification: &Verification) -> pb::Verification {
     }
 }
 
-fn verification_state(state: VerificationState) -> pb::verification::State {
+pub(crate) fn verification_state(state: VerificationState) -> pb::verification::State {
     match state {
         VerificationState::Pending => pb::verification::State::Pending,
         VerificationState::Verified => pb::verification::State::Verified,

@@ -201,8 +201,11 @@ fn a_digest_counts_only_beside_a_success() {
             report.versions[0].last_cold_start = None;
         }
         registry
-            .report(&identity("a"), "boot", report, at(0))
+            .connect(identity("a"), "boot".into(), at(0))
             .expect("free");
+        registry
+            .report(&identity("a"), "boot", report, at(0))
+            .expect("connected");
         let nodes: Vec<NodeEntry> = registry.nodes().into_iter().cloned().collect();
         due_writes(&nodes, &[], &BTreeSet::new(), at(0), at(1)).len()
     };

@@ -227,7 +227,8 @@ async fn a_thousand_services_open_within_a_second() {
                     INSERT INTO services SELECT printf('%08x-0000-7000-8000-000000000000', i), 's' || i, '[]', '{}', '{}', \
                     1, 0, 0, 0, 2, 1, 0, 0, '[{\"version\":1,\"percent\":100,\"tag\":null}]', NULL FROM n";
                 tx.db.execute_unprepared(fill).await?;
-                let fill = "INSERT INTO versions SELECT substr(uid, 1, 35) || '1', uid, 1, \
+                let fill = "INSERT INTO versions (uid, service_uid, number, spec, image_digest, etag, create_time, \
+                    verification, verify_deadline) SELECT substr(uid, 1, 35) || '1', uid, 1, \
                     '{\"image\":\"hello:1\",\"port\":null,\"cpu_millis\":1000,\"memory_bytes\":536870912}', \
                     NULL, 1, 0, NULL, NULL FROM services";
                 tx.db.execute_unprepared(fill).await?;

@@ -19,6 +19,7 @@ use tracing::{info, warn};
 use super::outcome::StartAbort;
 use super::{Start, node_failure};
 use crate::image::puller::digest_of;
+use crate::image::resolve::never_pulled;
 use crate::lifecycle::event::TaskEvent;
 use crate::lifecycle::failure;
 use crate::lifecycle::phases::Phases;
@@ -31,8 +32,7 @@ const DEFAULT_PORT: u16 = 8080;
 const PORTS_SHOWN: usize = 10;
 
 /// The longest wait for the fixed digest. A report, a write and a feed change take about 200 ms. The
-/// start then goes on, because requests do not depend on
-/// a control plane.
+/// start then goes on, because requests do not depend on a control plane.
 const DIGEST_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Start {
@@ -242,10 +242,7 @@ impl Start {
         let version = &self.version;
         let image = &version.spec.image;
         let message = match (&version.image_id, version.spec.pull_policy) {
-            (_, PullPolicy::Never) => format!(
-                "image {image} is not on this node and the pull policy is `never`: load it on the \
-                 node, or deploy with --pull missing"
-            ),
+            (_, PullPolicy::Never) => never_pulled(image),
             (id, _) => format!(
                 "image {image} is not on this node, and it was never in a registry (its id is {}): \
                  load it on the node, for example with `docker save` and `docker load`, or push it \

@@ -54,12 +54,7 @@ pub(super) async fn pull(
     image: &str,
     progress: &(dyn Fn(PullStep) + Send + Sync),
 ) -> Result<Option<String>, Error> {
-    let registry = reference::registry(image);
-    let credentials = registries.credentials(registry).await;
-    let credentials = credentials.map_err(|error| Error::Credentials {
-        image: image.to_owned(),
-        message: error.to_string(),
-    })?;
+    let credentials = credentials(registries, image).await?;
     let known = credentials.is_some();
     let failed = |message: String| classify_message(image, message, registries, known);
 
@@ -67,7 +62,6 @@ pub(super) async fn pull(
     let options = CreateImageOptionsBuilder::default()
         .from_image(&reference::name(image))
         .build();
-    let credentials = credentials.map(|known| docker_credentials(known, registry));
     let mut steps = Box::pin(client.create_image(Some(options), None, credentials));
     let mut digest = None;
     loop {
@@ -110,19 +104,13 @@ pub(super) async fn registry_digest(
     registries: &RegistryConfig,
     image: &str,
 ) -> Result<String, Error> {
-    let registry = reference::registry(image);
-    let credentials = registries.credentials(registry).await;
-    let credentials = credentials.map_err(|error| Error::Credentials {
-        image: image.to_owned(),
-        message: error.to_string(),
-    })?;
+    let credentials = credentials(registries, image).await?;
     let known = credentials.is_some();
     let unavailable = |message: String| Error::RegistryUnavailable {
         image: image.to_owned(),
         message,
     };
     let name = reference::name(image);
-    let credentials = credentials.map(|known| docker_credentials(known, registry));
     let asked = client.inspect_registry_image(&name, credentials);
     match tokio::time::timeout(REGISTRY_TIMEOUT, asked).await {
         Ok(Ok(answer)) => answer
@@ -143,6 +131,21 @@ pub(super) async fn registry_digest(
             "no response within {} s",
             REGISTRY_TIMEOUT.as_secs()
         ))),
+    }
+}
+
+/// The credentials of this node for the registry of an image, in the engine's form.
+async fn credentials(
+    registries: &RegistryConfig,
+    image: &str,
+) -> Result<Option<DockerCredentials>, Error> {
+    let registry = reference::registry(image);
+    match registries.credentials(registry).await {
+        Ok(known) => Ok(known.map(|known| docker_credentials(known, registry))),
+        Err(error) => Err(Error::Credentials {
+            image: image.to_owned(),
+            message: error.to_string(),
+        }),
     }
 }
 

@@ -135,6 +135,11 @@ impl Drop for Plane {
     }
 }
 
+async fn received<T>(incoming: &mut Streaming<T>) -> T {
+    let message = within("a message", incoming.message()).await;
+    message.expect("a message").expect("the stream is open")
+}
+
 pub(crate) struct ControlStream {
     incoming: Streaming<pb::StreamControlRequest>,
     outgoing: mpsc::Sender<Result<pb::StreamControlResponse, Status>>,
@@ -156,12 +161,8 @@ impl ControlStream {
     }
 
     async fn receive(&mut self) -> FromControl {
-        let received = within("a message", self.incoming.message()).await;
-        received
-            .expect("a message")
-            .expect("the stream is open")
-            .message
-            .expect("a kind")
+        let received = received(&mut self.incoming).await;
+        received.message.expect("a kind")
     }
 
     pub(crate) async fn answer(&mut self) -> pb::ImageAnswer {
@@ -191,12 +192,8 @@ impl Stream {
     }
 
     pub(crate) async fn receive(&mut self) -> FromNode {
-        let received = within("a message", self.incoming.message()).await;
-        received
-            .expect("a message")
-            .expect("the stream is open")
-            .message
-            .expect("a kind")
+        let received = received(&mut self.incoming).await;
+        received.message.expect("a kind")
     }
 
     pub(crate) async fn ack(&mut self) -> pb::Ack {

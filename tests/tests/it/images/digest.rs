@@ -1,14 +1,12 @@
 //! The image digest of a version, and the pull policies.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use bollard::Docker;
-use cless_proto::v1::start_failure::Reason;
 use cless_proto::v1::version_spec::PullPolicy;
 use cless_tests::cluster::Cluster;
 use cless_tests::registry::{self, Pushed, Registry};
-use cless_tests::wait;
 
-use super::{digest, greets, runs, serve_briefly, status};
+use super::{digest, greets, runs, serve_briefly};
 use crate::cli::cless;
 use crate::{SOON, contains};
 
@@ -85,11 +83,16 @@ async fn always_contacts_the_registry_before_the_first_start_on_a_node() -> Resu
     let registry = Registry::start().await?;
     let at = registry.address();
     let first = pulled_by_user(&registry, &docker).await?;
-    serve_briefly(&cluster, "hello", &first, PullPolicy::Always).await?;
     let before = registry.requests()?.len();
-    greets(&cluster, 0, "hello", "first").await?;
+    serve_briefly(&cluster, "hello", &first, PullPolicy::Always).await?;
     let asked = registry.manifests("app", before)?;
     ensure!(asked.iter().any(|by| by == "1"), "{asked:?}");
+    let before = registry.requests()?.len();
+    greets(&cluster, 0, "hello", "first").await?;
+    ensure!(
+        registry.requests()?.len() > before,
+        "the registry was not contacted"
+    );
     runs(&cluster, "hello", &first).await?;
     // The node must receive the digest before it restarts.
     cluster.wait_propagated(0).await?;
@@ -130,16 +133,9 @@ async fn never_uses_local_images_and_contacts_no_registry() -> Result<()> {
     let at = registry.address();
     let first = registry.push(&docker, at, ("app", "1"), "first", 0).await?;
     let before = registry.requests()?.len();
-    serve_briefly(&cluster, "hello", &first, PullPolicy::Never).await?;
-    let refused = cluster.get("hello", "/").await?;
-    ensure!(refused.status == 503, "{refused:?}");
-    let failure = wait::until("the failure is reported", SOON, async || {
-        let nodes = status(&cluster, "hello").await?;
-        Ok(nodes.into_iter().find_map(|node| node.last_failure))
-    })
-    .await?;
-    ensure!(failure.reason() == Reason::Image, "{failure:?}");
-    contains(&failure.message, "the pull policy is `never`")?;
+    let refused = serve_briefly(&cluster, "hello", &first, PullPolicy::Never).await;
+    let error = refused.err().context("the image is on no node")?;
+    contains(&error.to_string(), "the pull policy is `never`")?;
     ensure!(
         registry.requests()?.len() == before,
         "the registry was contacted"
@@ -147,10 +143,8 @@ async fn never_uses_local_images_and_contacts_no_registry() -> Result<()> {
 
     registry::pull_by_hand(&docker, &first.reference).await?;
     let before = registry.requests()?.len();
-    wait::until("the back-off is over", SOON, async || {
-        Ok((cluster.get("hello", "/").await?.status == 200).then_some(()))
-    })
-    .await?;
+    serve_briefly(&cluster, "later", &first, PullPolicy::Never).await?;
+    greets(&cluster, 0, "later", "first").await?;
     ensure!(
         registry.requests()?.len() == before,
         "the registry was contacted"

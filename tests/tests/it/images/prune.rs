@@ -41,7 +41,11 @@ impl PruneTest {
         greets(&self.cluster, 0, name, name).await?;
         digest(&self.cluster, name).await?;
         self.cluster.wait_containers(name, 0, SOON).await?;
-        Ok(pushed.reference)
+        // A node pulls what the tag named at creation, by digest.
+        Ok(match by_hand {
+            true => pushed.reference,
+            false => format!("{at}/{name}@{}", pushed.digest),
+        })
     }
 
     async fn delete(&self, service: &str) -> Result<()> {

@@ -89,7 +89,6 @@ async fn one_pull_serves_two_services_and_continues_without_requests() -> Result
         cold_start_timeout: duration(Duration::from_secs(1)),
         ..settings()
     };
-    let before = remote.registry.requests()?.len();
     for service in ["one", "two"] {
         serve_spec(
             cluster,
@@ -99,6 +98,8 @@ async fn one_pull_serves_two_services_and_continues_without_requests() -> Result
         )
         .await?;
     }
+    // The creation of each version has asked what the tag names.
+    let before = remote.registry.requests()?.len();
     let (one, two) = tokio::join!(cluster.get("one", "/"), cluster.get("two", "/"));
     ensure!(
         one?.status == 504 && two?.status == 504,
@@ -122,8 +123,8 @@ async fn one_pull_serves_two_services_and_continues_without_requests() -> Result
     ensure!(blobs.len() == 2, "{blobs:?}");
     let manifests = remote.registry.manifests("app", before)?;
     ensure!(
-        manifests.iter().filter(|by| *by == "1").count() <= 2,
-        "a HEAD and a GET: {manifests:?}"
+        manifests.iter().all(|by| by != "1"),
+        "the tag is asked again: {manifests:?}"
     );
     remote.finish().await
 }
@@ -171,8 +172,9 @@ async fn a_registry_failure_during_a_pull_is_reported_and_recovers() -> Result<(
     })
     .await?;
     ensure!(failure.reason() == Reason::Image, "{failure:?}");
-    ensure!(failure.message.contains(image), "{failure:?}");
-    contains(&failure.message, "this node reaches the registry")?;
+    let repository = image.trim_end_matches(":1");
+    ensure!(failure.message.contains(repository), "{failure:?}");
+    contains(&failure.message, "check that this node reaches it")?;
 
     wire.set(Mode::Pass);
     wait::until("the next start pulls the image", SOON, async || {

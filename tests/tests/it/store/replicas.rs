@@ -94,7 +94,10 @@ async fn writers_on_several_replicas_skip_no_revision() -> Result<()> {
             for turn in 0..WRITES {
                 // Some writes change routes, and so the digest.
                 if turn % 10 == 9 {
-                    let set = api.set_traffic(&service, &[(1, 100)]).await?;
+                    // Each set differs from the one in force, else it would write nothing.
+                    let first = if turn % 20 == 9 { 99 } else { 98 };
+                    let split = [(1, first), (2, 100 - first)];
+                    let set = api.set_traffic(&service, &split).await?;
                     revisions.push(set.feed_revision);
                 } else {
                     api.create_version(&service, "hello:1", &[]).await?;

@@ -53,10 +53,10 @@ pub(crate) fn resolution(
     };
     let mut parts = Vec::new();
     if !version.image_digest.is_empty() {
-        parts.push(text::clean(&version.image_digest));
+        parts.push(abbreviated(&version.image_digest));
     }
     if !image.id.is_empty() {
-        parts.push(format!("id {}", text::clean(&image.id)));
+        parts.push(format!("id {}", abbreviated(&image.id)));
     }
     if let Some(built) = &image.create_time {
         parts.push(format!("built {} ago", text::age(context.now, Some(built))));
@@ -65,6 +65,12 @@ pub(crate) fn resolution(
     let warning = text::clean(&image.warning);
     let line = format!("image {reference}: {}", parts.join(", "));
     (line, (!warning.is_empty()).then_some(warning))
+}
+
+/// The first 12 digits of a digest, as Docker shows it; the page of the version has all.
+fn abbreviated(digest: &str) -> String {
+    const SHOWN: usize = "sha256:".len() + 12;
+    text::clean(digest).chars().take(SHOWN).collect()
 }
 
 /// Whether both versions name their images alike and yet run different ones.
@@ -145,10 +151,11 @@ mod tests {
             line(&copy).1.as_deref(),
             Some("the registry did not answer")
         );
-        let local = version("", Some(resolved(Source::LocalImage, "sha256:1", "")));
+        let id = "sha256:0123456789abcdef";
+        let local = version("", Some(resolved(Source::LocalImage, id, "")));
         assert_eq!(
             line(&local).0,
-            "image hello:1: id sha256:1, built 3h ago, from nodes/one; it was never in a registry"
+            "image hello:1: id sha256:0123456789ab, built 3h ago, from nodes/one; it was never in a registry"
         );
     }
 
