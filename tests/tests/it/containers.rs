@@ -399,7 +399,12 @@ async fn a_database_on_the_host_is_reached_by_the_versions_that_may() -> Result<
     let flags = ["--allow-egress", &database, "--keep-containers"];
     let mut cluster = Cluster::start_with(1, NodeSetup::flags(&flags)).await?;
     let node = cluster.node(0).name.clone();
-    ensure!(cluster.api()?.node(&node).await?.allowed_egress == [database.as_str()]);
+    // The first report may come after the node is connected.
+    wait::until("the node reports what it allows", SOON, async || {
+        let allowed = cluster.api()?.node(&node).await?.allowed_egress;
+        Ok((allowed == [database.as_str()]).then_some(()))
+    })
+    .await?;
 
     let asks = v1::VersionSpec {
         egress: vec![database.clone()],
