@@ -27,7 +27,9 @@ pub(crate) enum Error {
     NoEquals(String, &'static str),
     #[error("`{0}` has no name before `=`: write {1}")]
     NoKey(String, &'static str),
-    #[error("`{0}` has no `=`: write NAME=value, or NAME- to remove the variable")]
+    #[error(
+        "`{0}` is not a variable: write NAME=value, NAME for the value that it has here, or NAME- to remove it"
+    )]
     EnvChange(String),
     #[error("`{0}` is not a version: write v3, 3, @latest or @prev")]
     Version(String),
@@ -164,15 +166,29 @@ pub(crate) fn env(text: &str) -> Result<(String, String), Error> {
     key_value(text, "NAME=value")
 }
 
-/// The change of an environment variable: its new value, or `None` to remove it.
-pub(crate) type EnvChange = (String, Option<String>);
+/// The change of an environment variable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum EnvChange {
+    /// `NAME=value`.
+    Set(String, String),
+    /// `NAME`: the value that this process has, if any, as `docker run` does.
+    Inherit(String),
+    /// `NAME-`.
+    Remove(String),
+}
 
-/// `NAME=value` sets a variable, `NAME-` removes it.
+/// The change of an environment variable.
 pub(crate) fn env_change(text: &str) -> Result<EnvChange, Error> {
+    if text.contains('=') {
+        return env(text).map(|(name, value)| EnvChange::Set(name, value));
+    }
     match text.strip_suffix('-') {
-        Some(name) if !name.is_empty() && !name.contains('=') => Ok((name.to_owned(), None)),
-        _ if text.contains('=') => env(text).map(|(name, value)| (name, Some(value))),
-        _ => Err(Error::EnvChange(text.to_owned())),
+        Some("") => Err(Error::EnvChange(text.to_owned())),
+        Some(name) => Ok(EnvChange::Remove(name.to_owned())),
+        None if text.is_empty() || text.contains(char::is_whitespace) => {
+            Err(Error::EnvChange(text.to_owned()))
+        }
+        None => Ok(EnvChange::Inherit(text.to_owned())),
     }
 }
 

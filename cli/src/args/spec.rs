@@ -12,7 +12,7 @@ use cless_proto::v1 as pb;
 use pb::version_spec::{Protocol, PullPolicy};
 
 use crate::error::Error;
-use crate::parse;
+use crate::parse::{self, EnvChange};
 use container::ContainerArgs;
 use options::OptionArgs;
 use probe::ProbeArgs;
@@ -50,9 +50,10 @@ pub(crate) struct SpecArgs {
     /// without any]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
-    /// Set an environment variable, or remove it with NAME-; may be repeated
-    #[arg(long, short, value_name = "NAME=VALUE", value_parser = parse::env_change)]
-    env: Vec<parse::EnvChange>,
+    /// Set an environment variable, pass that of this shell with NAME, or remove it with NAME-; may be
+    /// repeated
+    #[arg(long, short, value_name = "NAME[=VALUE]", value_parser = parse::env_change)]
+    env: Vec<EnvChange>,
     /// File of NAME=VALUE lines as Docker reads it, or - for standard input; may be repeated
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
@@ -87,11 +88,19 @@ impl SpecArgs {
         for path in &self.env_file {
             spec.env.extend(env_file::read(path)?);
         }
-        for (name, value) in &self.env {
-            match value {
-                Some(value) => spec.env.insert(name.clone(), value.clone()),
-                None => spec.env.remove(name),
-            };
+        for change in &self.env {
+            match change {
+                EnvChange::Set(name, value) => {
+                    spec.env.insert(name.clone(), value.clone());
+                }
+                EnvChange::Inherit(name) => {
+                    let value = std::env::var(name).ok();
+                    spec.env.extend(value.map(|value| (name.clone(), value)));
+                }
+                EnvChange::Remove(name) => {
+                    spec.env.remove(name);
+                }
+            }
         }
         if let Some(image) = &self.image {
             spec.image.clone_from(image);
@@ -146,6 +155,20 @@ mod tests {
         let words = std::iter::once(&"cless").chain(flags);
         let flags = <Flags as clap::Parser>::parse_from(words);
         flags.spec.apply(base.clone()).expect("valid flags")
+    }
+
+    #[test]
+    fn a_name_alone_passes_the_variable_that_is_set() {
+        let spec = apply(
+            &pb::VersionSpec::default(),
+            &["-eKEPT=1", "-ePATH", "-eKEPT", "-eNOT_SET_ANYWHERE"],
+        );
+        let path = std::env::var("PATH").expect("tests have a PATH");
+        let env = [
+            ("KEPT".to_owned(), "1".to_owned()),
+            ("PATH".to_owned(), path),
+        ];
+        assert_eq!(spec.env, env.into());
     }
 
     #[test]

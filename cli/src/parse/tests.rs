@@ -109,6 +109,16 @@ fn pairs_percentages_and_status_ranges() {
         env("FOO").map_err(|e| e.to_string()),
         Err("`FOO` has no `=`: write NAME=value".to_owned())
     );
+    for (text, change) in [
+        ("A=b-", EnvChange::Set("A".to_owned(), "b-".to_owned())),
+        ("A", EnvChange::Inherit("A".to_owned())),
+        ("A-", EnvChange::Remove("A".to_owned())),
+    ] {
+        assert_eq!(env_change(text), Ok(change));
+    }
+    for bad in ["", "-", "=x", "A b"] {
+        assert!(env_change(bad).is_err(), "{bad}");
+    }
     assert!(label("=x").is_err());
     assert_eq!(percent("10%"), Ok(10));
     for bad in ["101", "-1", "+1", "1.5", "", "%"] {

@@ -16,6 +16,7 @@ use cless_tests::cluster::{Cluster, NodeSetup, duration, settings};
 use cless_tests::{engine, firewall, image, wait};
 use tokio::time::Instant;
 
+use crate::cli::cless;
 use crate::{SOON, reported_failure, sample_spec, serve_spec};
 
 const APP: &str = r#"ENTRYPOINT ["/app"]"#;
@@ -131,6 +132,12 @@ async fn a_capability_is_named_refused_and_added() -> Result<()> {
     ensure!(failure.reason() == Reason::NotAllowed, "{failure:?}");
     let remedy = "--allow-capabilities FOWNER,NET_RAW";
     ensure!(failure.message.contains(remedy), "{failure:?}");
+    // The node, not the version, is at fault: there is no verdict about the version.
+    let verify = ["version", "verify", "asks", "v1"];
+    let refused = cless(&cluster, &verify).await?;
+    ensure!(refused.code == Some(7), "{refused:?}");
+    ensure!(refused.stderr.contains("is unverified"), "{refused:?}");
+    ensure!(refused.stderr.contains(remedy), "{refused:?}");
     let node = cluster.node(0).name.clone();
     ensure!(
         cluster
@@ -154,6 +161,9 @@ async fn a_capability_is_named_refused_and_added() -> Result<()> {
     .await?;
     let allowed = cluster.api()?.node(&node).await?.allowed_capabilities;
     ensure!(allowed == ["FOWNER", "NET_RAW"], "{allowed:?}");
+    let shown = cless(&cluster, &["node", "get", &node]).await?.ok()?;
+    ensure!(shown.contains("FOWNER, NET_RAW"), "{shown}");
+    cless(&cluster, &verify).await?.ok()?;
     // The user is not root, so the file gives it the capability.
     let caps = shell(&cluster, "asks", "id -u; grep CapEff /proc/$PPID/status").await?;
     ensure!(
@@ -481,5 +491,74 @@ async fn a_database_on_the_host_is_reached_by_the_versions_that_may() -> Result<
         .iter()
         .filter(|line| line.contains(&format!("--dport {port} ")));
     ensure!(opened.count() == 0, "a rule is left");
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compose_file_is_imported_and_answers() -> Result<()> {
+    let cluster = Cluster::start(1).await?;
+    let docker = engine::connect().await?;
+    let web = image::busybox(&docker, "imported", &[APP]).await?;
+    let s6 = image::busybox(&docker, "s6", &[r#"ENTRYPOINT ["/init"]"#]).await?;
+    let text = format!(
+        "\
+services:
+  web:
+    image: ${{WEB_IMAGE:-{web}}}
+    ports: ['80:3000']
+    env_file: web.env
+    environment: {{FROM: map}}
+    tmpfs: '/run/x:size=1m,exec'
+    ulimits: {{nofile: 99}}
+    extra_hosts: ['db.internal:192.0.2.7']
+    healthcheck: {{test: wget -q --spider http://localhost:3000/ || exit 1}}
+    volumes: ['data:/data']
+  init:
+    image: {s6}
+    expose: [8080]
+  db: {{image: {web}}}
+"
+    );
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("compose.yaml");
+    std::fs::write(&path, text)?;
+    std::fs::write(folder.path().join("web.env"), "FILE='of a file'\n")?;
+    let path = path.to_str().context("a path of UTF-8")?;
+    let imported = cless(&cluster, &["import", path, "-o", "name"]).await?;
+    ensure!(imported.code == Some(0), "{imported:?}");
+    ensure!(
+        imported.stdout == "services/web/versions/1\nservices/init/versions/1\n",
+        "{imported:?}"
+    );
+    for line in [
+        ":11: services.web.volumes: ",
+        ":15: services.db: not imported: ",
+    ] {
+        ensure!(imported.stderr.contains(line), "{line}: {imported:?}");
+    }
+    for service in ["web", "init"] {
+        cless(&cluster, &["version", "verify", service, "v1"])
+            .await?
+            .ok()?;
+        cless(&cluster, &["traffic", "set", service, "v1=100"])
+            .await?
+            .ok()?;
+        cluster.wait_propagated(0).await?;
+        serves(&cluster, service).await?;
+    }
+    let found = shell(
+        &cluster,
+        "web",
+        "echo $FROM $FILE $PORT; ulimit -n; grep db.internal /etc/hosts; grep /run/x /proc/mounts; cat /proc/1/comm",
+    )
+    .await?;
+    let lines: Vec<&str> = found.lines().collect();
+    ensure!(lines[..2] == ["map of a file 3000", "99"], "{found}");
+    ensure!(lines[2] == "192.0.2.7\tdb.internal", "{found}");
+    ensure!(
+        lines[3].contains("size=1024k") && !lines[3].contains("noexec"),
+        "{found}"
+    );
+    ensure!(lines[4] == "httpd", "{found}");
     cluster.finish().await
 }

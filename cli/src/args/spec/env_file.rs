@@ -68,6 +68,10 @@ fn parse(
             "has white space in the name: write NAME=value without spaces around `=`"
         } else if line.contains('\0') {
             "contains a NUL byte: remove it"
+        } else if name == "PORT" {
+            "PORT is set by cless: remove the line, and use --port"
+        } else if cless_proto::RESERVED_ENV.contains(&name) {
+            "is a variable that cless sets: remove the line"
         } else {
             let value = value.or_else(|| lookup(name));
             pairs.extend(value.map(|value| (name.to_owned(), value)));
@@ -120,6 +124,8 @@ mod tests {
             (b"A =1\n", 1),
             (b"A=1\nB=\xff\n", 2),
             (b"A=\0\n", 1),
+            (b"A=1\nPORT=3000\n", 2),
+            (b"CLESS_SERVICE\n", 1),
         ] {
             assert_eq!(pairs(text), Err(line), "{text:?}");
         }

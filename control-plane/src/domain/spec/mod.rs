@@ -17,6 +17,7 @@ mod ulimit;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use cless_proto::RESERVED_ENV;
 use serde::{Deserialize, Serialize};
 
 use super::error::{Reason, Violations};
@@ -33,8 +34,6 @@ pub use ulimit::{Ulimit, Ulimits};
 /// Maximum size of environment, command and arguments together, in bytes: routes contain them, and
 /// have a size limit.
 pub const TEXT_MAX: usize = 16 * 1024;
-/// Variables that cless sets in every container.
-const RESERVED_ENV: [&str; 3] = ["PORT", "CLESS_SERVICE", "CLESS_VERSION"];
 const CPU_MILLIS_DEFAULT: u32 = 1000;
 const MIB: u64 = 1 << 20;
 const MEMORY_DEFAULT: u64 = 512 * MIB;
