@@ -12,7 +12,7 @@ use cless_proto::variables;
 use crate::args::{GlobalArgs, LimitArgs, ServiceArg};
 use crate::client::{ApiClient, probe};
 use crate::command::service::ServiceCommand;
-use crate::command::{completion, deploy, dev, node, service, status, traffic, version};
+use crate::command::{completion, deploy, dev, import, node, service, status, traffic, version};
 use crate::error::Error;
 use crate::output::Printer;
 use crate::signals::Signals;
@@ -67,6 +67,8 @@ enum Command {
 enum RemoteCommand {
     /// Create a version, verify that it starts, and send traffic to it
     Deploy(Box<deploy::DeployArgs>),
+    /// Create services and versions from a compose file
+    Import(import::ImportArgs),
     /// Manage services
     #[command(subcommand)]
     Service(Box<service::ServiceCommand>),
@@ -187,6 +189,7 @@ impl RemoteCommand {
     async fn run(self, client: &ApiClient, printer: &Printer) -> Result<(), Error> {
         match self {
             Self::Deploy(args) => deploy::run(*args, client, printer).await,
+            Self::Import(args) => import::run(args, client, printer).await,
             Self::Service(command) => service::run(*command, client, printer).await,
             Self::Version(command) => version::run(*command, client, printer).await,
             Self::Traffic(command) => traffic::run(command, client, printer).await,

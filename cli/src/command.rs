@@ -3,6 +3,7 @@
 pub(crate) mod completion;
 pub(crate) mod deploy;
 pub(crate) mod dev;
+pub(crate) mod import;
 pub(crate) mod node;
 mod propagation;
 mod reference;

@@ -48,6 +48,9 @@ pub(crate) enum Error {
         message: String,
         hint: Option<String>,
     },
+    /// Invalid lines of a file, each with its place and remedy.
+    #[error("{}", lines.join("; "))]
+    File { lines: Vec<String> },
     /// The state of the service forbids the change, as found by the CLI itself.
     #[error("{message}")]
     Conflict { message: String, hint: String },
@@ -199,7 +202,7 @@ impl Error {
     /// program.
     fn code_and_reason(&self) -> (&'static str, String) {
         match self {
-            Self::Usage { .. } => ("INVALID_ARGUMENT", "USAGE".to_owned()),
+            Self::Usage { .. } | Self::File { .. } => ("INVALID_ARGUMENT", "USAGE".to_owned()),
             Self::Conflict { .. } => ("FAILED_PRECONDITION", String::new()),
             Self::Connect { .. } => ("UNAVAILABLE", "NO_CONNECTION".to_owned()),
             Self::Api { status, .. } => {
@@ -212,6 +215,20 @@ impl Error {
             Self::Interrupted { .. } => ("CANCELLED", "INTERRUPTED".to_owned()),
             Self::Dev { .. } | Self::Io { .. } => ("INTERNAL", String::new()),
             Self::WithHints { source, .. } => source.code_and_reason(),
+        }
+    }
+
+    /// The fields that the control plane refused, each with the reason.
+    pub(crate) fn violations(&self) -> Vec<(String, String)> {
+        match self {
+            Self::Api { status, .. } => {
+                let details = status.get_error_details();
+                let bad = details.bad_request().into_iter();
+                let fields = bad.flat_map(|bad| bad.field_violations.clone());
+                fields.map(|one| (one.field, one.description)).collect()
+            }
+            Self::WithHints { source, .. } => source.violations(),
+            _ => Vec::new(),
         }
     }
 
@@ -262,6 +279,11 @@ impl Error {
         };
         match self {
             Self::Usage { hint, .. } => one(exit::USAGE, hint.iter().cloned().collect()),
+            Self::File { lines } => ErrorReport {
+                errors: lines.iter().map(|line| text::clean(line)).collect(),
+                hints: Vec::new(),
+                exit: exit::USAGE,
+            },
             Self::Conflict { hint, .. } => one(exit::CONFLICT, vec![hint.clone()]),
             Self::Connect { .. } => one(
                 exit::ERROR,
@@ -410,7 +432,15 @@ fn flag_of(field: &str) -> Option<String> {
         ("spec", "pids_limit") => "pids",
         ("spec", "read_only_root") => "read-only",
         ("spec", "pull_policy") => "pull",
+        ("spec", "no_init" | "cap_add" | "dns" | "egress") => {
+            return Some(format!("--{}", last.replace('_', "-")));
+        }
+        ("spec", "tmpfs_exec") => "tmpfs",
+        ("spec", "shm_bytes") => "shm-size",
+        ("spec", "ulimits") => "ulimit",
+        ("spec", "extra_hosts") => "add-host",
         ("http", "path") => "health-path",
+        ("http", "host") => "health-host",
         ("grpc", "service") => "health-grpc",
         ("readiness", "period") => "health-interval",
         ("readiness", "timeout") => "health-timeout",

@@ -10,6 +10,7 @@ mod cli;
 mod client;
 mod command;
 mod complete;
+mod compose;
 mod error;
 mod output;
 mod parse;

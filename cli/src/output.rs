@@ -115,6 +115,27 @@ impl Printer {
         self.data(&text)
     }
 
+    /// Prints resources: as a table the given rows, in YAML one document each.
+    pub(crate) fn show_rows<R: Resource>(
+        &self,
+        resources: &[R],
+        columns: &[&str],
+        rows: Vec<Vec<String>>,
+    ) -> Result<(), Error> {
+        let separator = match self.format {
+            Format::Yaml => "---\n",
+            _ => "",
+        };
+        let text = match self.format {
+            Format::Table => table::table(columns, rows),
+            _ => {
+                let texts = resources.iter().map(|resource| self.structured(resource));
+                texts.collect::<Vec<_>>().join(separator)
+            }
+        };
+        self.data(&text)
+    }
+
     fn structured<R: Resource>(&self, resource: &R) -> String {
         match self.format {
             Format::Json => json::json(&json::ProtoJson::new(resource)),

@@ -27,7 +27,9 @@ pub(crate) enum Error {
     NoEquals(String, &'static str),
     #[error("`{0}` has no name before `=`: write {1}")]
     NoKey(String, &'static str),
-    #[error("`{0}` has no `=`: write NAME=value, or NAME- to remove the variable")]
+    #[error(
+        "`{0}` is not a variable: write NAME=value, NAME for the value that it has here, or NAME- to remove it"
+    )]
     EnvChange(String),
     #[error("`{0}` is not a version: write v3, 3, @latest or @prev")]
     Version(String),
@@ -41,8 +43,18 @@ pub(crate) enum Error {
     Target(String, String),
     #[error("`{0}` is not a status range: write 200-399 or 204")]
     StatusRange(String),
-    #[error("`{0}` is not a mount point: write /PATH or /PATH:SIZE, as in /tmp:64Mi")]
+    #[error(
+        "`{0}` is not a mount point: write /PATH or /PATH:OPTIONS, as in /tmp:64Mi or /tmp:size=64Mi,exec"
+    )]
     Mount(String),
+    #[error(
+        "`{0}` is not a limit: write NAME=SOFT:HARD, as in nofile=1024:65536, or NAME=BOTH, as in memlock=-1"
+    )]
+    Ulimit(String),
+    #[error("`{0}` is not a capability: write a name of capabilities(7), as in NET_RAW")]
+    Capability(String),
+    #[error("`{0}` is not a line of /etc/hosts: write HOST:IP, as in db:10.0.0.5")]
+    HostLine(String),
     #[error("`{0}` is not an affinity: write none, cookie or header:NAME")]
     Affinity(String),
 }
@@ -103,6 +115,16 @@ pub(crate) fn size(text: &str) -> Result<u64, Error> {
     number.checked_mul(each).ok_or_else(error)
 }
 
+/// A size above zero.
+pub(crate) fn positive_size(text: &str) -> Result<u64, Error> {
+    let bytes = size(text)?;
+    // In the API 0 means the default.
+    match bytes {
+        0 => Err(Error::Size(text.to_owned())),
+        bytes => Ok(bytes),
+    }
+}
+
 /// Thousandths of a core, from `0.5`, `2` or `500m`.
 pub(crate) fn cores(text: &str) -> Result<u32, Error> {
     let error = || Error::Cores(text.to_owned());
@@ -144,15 +166,29 @@ pub(crate) fn env(text: &str) -> Result<(String, String), Error> {
     key_value(text, "NAME=value")
 }
 
-/// The change of an environment variable: its new value, or `None` to remove it.
-pub(crate) type EnvChange = (String, Option<String>);
+/// The change of an environment variable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum EnvChange {
+    /// `NAME=value`.
+    Set(String, String),
+    /// `NAME`: the value that this process has, if any, as `docker run` does.
+    Inherit(String),
+    /// `NAME-`.
+    Remove(String),
+}
 
-/// `NAME=value` sets a variable, `NAME-` removes it.
+/// The change of an environment variable.
 pub(crate) fn env_change(text: &str) -> Result<EnvChange, Error> {
+    if text.contains('=') {
+        return env(text).map(|(name, value)| EnvChange::Set(name, value));
+    }
     match text.strip_suffix('-') {
-        Some(name) if !name.is_empty() && !name.contains('=') => Ok((name.to_owned(), None)),
-        _ if text.contains('=') => env(text).map(|(name, value)| (name, Some(value))),
-        _ => Err(Error::EnvChange(text.to_owned())),
+        Some("") => Err(Error::EnvChange(text.to_owned())),
+        Some(name) => Ok(EnvChange::Remove(name.to_owned())),
+        None if text.is_empty() || text.contains(char::is_whitespace) => {
+            Err(Error::EnvChange(text.to_owned()))
+        }
+        None => Ok(EnvChange::Inherit(text.to_owned())),
     }
 }
 
@@ -171,25 +207,104 @@ fn key_value(text: &str, form: &'static str) -> Result<(String, String), Error> 
     Ok((key.to_owned(), value.to_owned()))
 }
 
-/// `/tmp` or `/tmp:64Mi`; the size is 0 for the default.
-pub(crate) fn tmpfs_mount(text: &str) -> Result<(String, u64), Error> {
-    let error = || Error::Mount(text.to_owned());
-    let (path, bytes) = match text.split_once(':') {
-        None => (text, 0),
-        // In the API 0 means the default.
-        Some((path, typed)) => (
-            path,
-            size(typed)
-                .ok()
-                .filter(|bytes| *bytes > 0)
-                .ok_or_else(error)?,
-        ),
-    };
-    if path.starts_with('/') {
-        Ok((path.to_owned(), bytes))
-    } else {
-        Err(error())
+/// A tmpfs: `/tmp`, `/tmp:64Mi` or `/tmp:size=64Mi,exec`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TmpfsArg {
+    pub(crate) path: String,
+    /// 0 for the default.
+    pub(crate) size: u64,
+    /// Whether programs can be run from it.
+    pub(crate) exec: bool,
+}
+
+impl FromStr for TmpfsArg {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let error = || Error::Mount(text.to_owned());
+        let (path, options) = match text.split_once(':') {
+            None => (text, None),
+            Some((path, options)) => (path, Some(options)),
+        };
+        if !path.starts_with('/') {
+            return Err(error());
+        }
+        let mut mount = Self {
+            path: path.to_owned(),
+            size: 0,
+            exec: false,
+        };
+        for option in options.into_iter().flat_map(|options| options.split(',')) {
+            match option {
+                "exec" => mount.exec = true,
+                "noexec" => mount.exec = false,
+                _ => {
+                    let typed = option.strip_prefix("size=").unwrap_or(option);
+                    mount.size = positive_size(typed).map_err(|_| error())?;
+                }
+            }
+        }
+        Ok(mount)
     }
+}
+
+/// A resource limit: `nofile=1024:65536`, or `memlock=-1` for both limits. -1 and `unlimited` are
+/// the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UlimitArg {
+    pub(crate) name: String,
+    pub(crate) soft: i64,
+    pub(crate) hard: i64,
+}
+
+impl UlimitArg {
+    pub(crate) fn to_proto(&self) -> cless_proto::v1::Ulimit {
+        cless_proto::v1::Ulimit {
+            name: self.name.clone(),
+            soft: self.soft,
+            hard: self.hard,
+        }
+    }
+}
+
+impl FromStr for UlimitArg {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let error = || Error::Ulimit(text.to_owned());
+        let limit = |text: &str| match text {
+            "unlimited" => Ok(-1),
+            number => number.parse().map_err(|_| error()),
+        };
+        let (name, limits) = text.split_once('=').ok_or_else(error)?;
+        let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+        if name.is_empty() {
+            return Err(error());
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            soft: limit(soft)?,
+            hard: limit(hard)?,
+        })
+    }
+}
+
+/// The only spelling of a capability.
+pub(crate) fn capability(text: &str) -> Result<String, Error> {
+    let known = cless_proto::capability::parse(text).map(str::to_owned);
+    known.ok_or_else(|| Error::Capability(text.to_owned()))
+}
+
+/// `db:10.0.0.5` or `db=10.0.0.5`, as Docker takes both; an IPv6 address may have brackets.
+pub(crate) fn host_line(text: &str) -> Result<(String, String), Error> {
+    let (name, address) = text
+        .split_once([':', '='])
+        .filter(|(name, address)| !name.is_empty() && !address.is_empty())
+        .ok_or_else(|| Error::HostLine(text.to_owned()))?;
+    let bare = address
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    Ok((name.to_owned(), bare.unwrap_or(address).to_owned()))
 }
 
 /// `200-399` or `204`, inclusive.

@@ -519,6 +519,7 @@ fn outcome(reason: FailureReason) -> &'static str {
         FailureReason::NotReady => "not_ready",
         // No start fails for it.
         FailureReason::MalformedResponse => "malformed_response",
+        FailureReason::NotAllowed => "not_allowed",
     }
 }
 

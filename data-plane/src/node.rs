@@ -18,13 +18,14 @@ use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
 use crate::engine::oci_runtime;
+use crate::engine::policy::NodePolicy;
 use crate::feed::{self, Feed, FeedOptions, ReportSource};
 use crate::image::pruner::{Pruner, VersionImage, VersionImages, forget_pins};
 use crate::image::{Pins, PullRecord, resolve};
 use crate::isolation::{self, Isolation};
 use crate::metrics::Metrics;
 use crate::options::Options;
-use crate::pool::{Node, Pools};
+use crate::pool::{self, Node, Pools};
 use crate::proxy::{self, Proxy, ProxyDependencies, Sockets};
 use crate::report::{FailureReason, NodeReport, Resolution, StartFailure};
 use crate::runtime::Runtime;
@@ -196,6 +197,12 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
         source,
     })?;
     let images = Arc::new(images);
+    let policy = NodePolicy {
+        capabilities: options.allow_capabilities.into_iter().collect(),
+        egress: options.allow_egress.into_iter().collect(),
+    };
+    let table = feed.load_full();
+    let kept = pool::kept_permits(&*runtime, feed.node_id(), &table, &policy, ENGINE_TIMEOUT);
     let pins = Pins::open(&options.cache_dir).map_err(|source| Error::Images {
         folder: options.cache_dir.clone(),
         source,
@@ -210,6 +217,7 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
             .clone()
             .or_else(|| std::env::var("DOCKER_HOST").ok()),
         required: options.require_isolation,
+        permits: kept.await,
     };
     let isolation = Isolation::new(isolation, changed.clone());
     isolation.begin().await?;
@@ -223,6 +231,7 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
         runtime: options.runtime,
         isolation: isolation.clone(),
         sandboxes: options.sandboxes,
+        policy,
     };
     let pools = Pools::new(
         node,

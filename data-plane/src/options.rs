@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cless_proto::endpoint::Endpoint;
 use http::Uri;
 use ipnet::IpNet;
 
@@ -101,6 +102,18 @@ pub struct Options {
     /// control plane.
     #[arg(long, env = "CLESS_NODE_REQUIRE_ISOLATION")]
     pub require_isolation: bool,
+    /// Capabilities that versions may add, such as NET_RAW,FOWNER; by default none.
+    #[arg(long, env = "CLESS_NODE_ALLOW_CAPABILITIES", value_name = "CAP", value_delimiter = ',', value_parser = capability)]
+    pub allow_capabilities: Vec<String>,
+    /// Destinations on this node that versions may reach, such as a database at 10.0.0.5:5432; by
+    /// default none.
+    #[arg(
+        long,
+        env = "CLESS_NODE_ALLOW_EGRESS",
+        value_name = "HOST:PORT",
+        value_delimiter = ','
+    )]
+    pub allow_egress: Vec<Endpoint>,
     /// Threads and limits of the proxy, TLS, and the access log.
     #[command(flatten)]
     pub proxy: ProxyOptions,
@@ -130,6 +143,8 @@ impl Default for Options {
             drain_timeout: 30,
             keep_containers: false,
             require_isolation: false,
+            allow_capabilities: Vec::new(),
+            allow_egress: Vec::new(),
             proxy: ProxyOptions::default(),
             trace: TraceOptions::default(),
         }
@@ -166,6 +181,12 @@ fn dns_label(given: &str) -> Result<String, String> {
         );
     }
     Ok(given.to_owned())
+}
+
+/// The only spelling of a capability.
+fn capability(given: &str) -> Result<String, String> {
+    let known = cless_proto::capability::parse(given).map(str::to_owned);
+    known.ok_or_else(|| "give names of capabilities(7), such as NET_RAW,FOWNER".to_owned())
 }
 
 /// Parses a positive duration for a flag; an error lists the accepted forms.
@@ -208,6 +229,30 @@ mod tests {
             &"a".repeat(64),
         ] {
             assert!(dns_label(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_versions_may_do_is_given_as_lists() {
+        let args = [
+            "cless-data-plane",
+            "--allow-capabilities=cap_net_raw,FOWNER",
+            "--allow-egress=10.0.0.5:5432",
+            "--allow-egress=DB:6379",
+        ];
+        let options = Program::parse_from(args).options;
+        assert_eq!(options.allow_capabilities, ["NET_RAW", "FOWNER"]);
+        let egress: Vec<_> = options
+            .allow_egress
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(egress, ["10.0.0.5:5432", "db:6379"]);
+        for bad in ["--allow-capabilities=ALL", "--allow-egress=localhost:5432"] {
+            assert!(
+                Program::try_parse_from(["cless-data-plane", bad]).is_err(),
+                "{bad}"
+            );
         }
     }
 

@@ -27,6 +27,10 @@ pub struct NodeReport {
     pub runtime: String,
     /// The isolation of containers; `None` until it is known.
     pub isolation: Option<isolation::Status>,
+    /// Capabilities that versions may add.
+    pub allowed_capabilities: Vec<String>,
+    /// Destinations on this node that versions may reach.
+    pub allowed_egress: Vec<String>,
 }
 
 /// The number of network sandboxes by state.
@@ -109,6 +113,8 @@ pub struct VersionReport {
     pub pull_progress: Option<String>,
     /// The outcome of the last verification.
     pub verify: Option<VerifyOutcome>,
+    /// The port of its containers; `None` until it is known.
+    pub port: Option<u16>,
 }
 
 /// The phases of a start. A phase that did not happen is `None`.
@@ -182,7 +188,7 @@ pub struct StartFailure {
 /// A kind of failed start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FailureReason {
-    /// The image is not on the node and cannot be pulled.
+    /// The image is not on the node and cannot be pulled, or does not tell the port.
     Image,
     /// The engine refused to create or start the container.
     Engine,
@@ -192,6 +198,8 @@ pub enum FailureReason {
     NotReady,
     /// An instance sent a malformed response while it served. Its start did not fail.
     MalformedResponse,
+    /// The version asks for something that the node does not allow.
+    NotAllowed,
 }
 
 /// The outcome of a verification.

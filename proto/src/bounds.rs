@@ -25,6 +25,8 @@ use wire::{Malformed, Value, next, time};
 /// Maximum number of items of each repeated field that a request can hold.
 pub const LIMITS: &[(&str, usize)] = &[
     ("cless.v1.Ack.quarantined", 10_000),
+    ("cless.v1.ReportNodeStatusRequest.allowed_capabilities", 64),
+    ("cless.v1.ReportNodeStatusRequest.allowed_egress", 1000),
     ("cless.v1.ReportNodeStatusRequest.instances", 10_000),
     ("cless.v1.ReportNodeStatusRequest.versions", 10_000),
     ("cless.v1.ReportNodeStatusRequest.warnings", 100),
@@ -37,9 +39,15 @@ pub const LIMITS: &[(&str, usize)] = &[
     ("cless.v1.VerifyVersionRequest.skip_nodes", 100),
     ("cless.v1.Version.tags", 1000),
     ("cless.v1.VersionSpec.args", 4096),
+    ("cless.v1.VersionSpec.cap_add", 16),
     ("cless.v1.VersionSpec.command", 4096),
+    ("cless.v1.VersionSpec.dns", 3),
+    ("cless.v1.VersionSpec.egress", 16),
     ("cless.v1.VersionSpec.env", 4096),
+    ("cless.v1.VersionSpec.extra_hosts", 64),
     ("cless.v1.VersionSpec.tmpfs", 16),
+    ("cless.v1.VersionSpec.tmpfs_exec", 16),
+    ("cless.v1.VersionSpec.ulimits", 12),
     ("cless.v1.VersionStatus.nodes", 10_000),
     ("google.protobuf.FieldMask.paths", 100),
 ];

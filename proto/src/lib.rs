@@ -4,8 +4,10 @@
 //! data plane in `feed/decode.rs` and `feed/report.rs`, the CLI prints them.
 
 pub mod bounds;
+pub mod capability;
 pub mod codec;
 pub mod duration;
+pub mod endpoint;
 #[cfg(feature = "log")]
 pub mod log;
 pub mod signal;
@@ -25,6 +27,9 @@ pub mod v1 {
 
 #[cfg(test)]
 mod annotations;
+
+/// Variables that cless sets in every container, which a version cannot set.
+pub const RESERVED_ENV: [&str; 3] = ["PORT", "CLESS_SERVICE", "CLESS_VERSION"];
 
 /// Encoded `FileDescriptorSet` of `cless.v1`, for server reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/cless.v1.bin"));

@@ -29,8 +29,9 @@ pub fn former(command: &clap::Command) -> BTreeMap<String, String> {
             let Some(flag) = arg.get_long() else { continue };
             let old = name("CLESS", flag);
             let variable = arg.get_env().and_then(|name| name.to_str());
-            // A container of cless has `CLESS_VERSION`, and `--version` never had a variable.
-            if variable == Some(&old) || ["help", "version"].contains(&flag) {
+            // A container of cless has some of these names.
+            let is_of_containers = crate::RESERVED_ENV.contains(&old.as_str());
+            if variable == Some(&old) || is_of_containers || flag == "help" {
                 continue;
             }
             let now = variable.map_or_else(|| format!("--{flag}"), str::to_owned);

@@ -18,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::paths;
 
+mod busybox;
 mod debian;
 mod nginx;
 mod program;
@@ -61,6 +62,21 @@ pub async fn nginx(docker: &Docker) -> Result<String, Error> {
     let tar = blocking(|| read(&nginx::root_file_system()?)).await?;
     let entrypoint = r#"ENTRYPOINT ["/usr/sbin/nginx", "-c", "/etc/nginx/cless.conf"]"#;
     import_hashed(docker, "nginx", tar, entrypoint, 80).await
+}
+
+/// BusyBox and s6 from Debian packages, with these instructions; it serves a page and
+/// `/cgi-bin/run?COMMAND` by `/app`.
+pub async fn busybox(docker: &Docker, name: &str, instructions: &[&str]) -> Result<String, Error> {
+    // Tests of one process build the same file system in the same folder.
+    static BUILD: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let turn = BUILD.lock().await;
+    let tar = blocking(|| read(&busybox::root_file_system()?)).await?;
+    drop(turn);
+    let mut all = vec![format!("LABEL {LABEL}={name}")];
+    all.extend(instructions.iter().map(|line| (*line).to_owned()));
+    let content = [tar.as_slice(), all.join("\n").as_bytes()].concat();
+    let repository = format!("cless-test/busybox-{name}");
+    import(docker, &repository, &hash(&content), tar, &all).await
 }
 
 /// A Flask app behind gunicorn from Debian packages, which exposes 8080.

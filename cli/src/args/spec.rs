@@ -1,6 +1,8 @@
 //! The flags of a version: its image and its run configuration.
 
 mod container;
+mod env_file;
+mod options;
 mod probe;
 
 use std::path::PathBuf;
@@ -10,8 +12,9 @@ use cless_proto::v1 as pb;
 use pb::version_spec::{Protocol, PullPolicy};
 
 use crate::error::Error;
-use crate::parse;
+use crate::parse::{self, EnvChange};
 use container::ContainerArgs;
+use options::OptionArgs;
 use probe::ProbeArgs;
 
 /// The values of `--pull`.
@@ -43,15 +46,17 @@ pub(crate) struct SpecArgs {
     /// Image reference: hello:1 or registry.example/team/app@sha256:...
     #[arg(long, value_name = "REF")]
     pub(crate) image: Option<String>,
-    /// Port the container listens on, also passed as PORT [default: the image's EXPOSE, else 8080]
+    /// Port the container listens on, also passed as PORT [default: the image's single EXPOSE, 8080
+    /// without any]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
-    /// Set an environment variable, or remove it with NAME-; may be repeated
-    #[arg(long, short, value_name = "NAME=VALUE", value_parser = parse::env_change)]
-    env: Vec<parse::EnvChange>,
-    /// File of NAME=VALUE lines; blank lines and lines starting with # are ignored
+    /// Set an environment variable, pass that of this shell with NAME, or remove it with NAME-; may be
+    /// repeated
+    #[arg(long, short, value_name = "NAME[=VALUE]", value_parser = parse::env_change)]
+    env: Vec<EnvChange>,
+    /// File of NAME=VALUE lines as Docker reads it, or - for standard input; may be repeated
     #[arg(long, value_name = "FILE")]
-    env_file: Option<PathBuf>,
+    env_file: Vec<PathBuf>,
     /// Override the image's ENTRYPOINT, one word per flag; may be repeated. One empty word: the image's
     #[arg(long, value_name = "WORD")]
     #[arg(allow_hyphen_values = true)]
@@ -69,6 +74,8 @@ pub(crate) struct SpecArgs {
     #[command(flatten)]
     container: ContainerArgs,
     #[command(flatten)]
+    options: OptionArgs,
+    #[command(flatten)]
     probe: ProbeArgs,
 }
 
@@ -78,23 +85,22 @@ impl SpecArgs {
     /// # Errors
     /// [`Error::Usage`] for an invalid file or flags that conflict.
     pub(crate) fn apply(&self, mut spec: pb::VersionSpec) -> Result<pb::VersionSpec, Error> {
-        if let Some(path) = &self.env_file {
-            let shown = path.display();
-            let text = std::fs::read_to_string(path).map_err(|error| Error::Usage {
-                message: format!("--env-file: {shown}: {error}"),
-                hint: None,
-            })?;
-            spec.env
-                .extend(env_lines(&text).map_err(|(line, error)| Error::Usage {
-                    message: format!("--env-file: {shown}:{line}: {error}"),
-                    hint: None,
-                })?);
+        for path in &self.env_file {
+            spec.env.extend(env_file::read(path)?);
         }
-        for (name, value) in &self.env {
-            match value {
-                Some(value) => spec.env.insert(name.clone(), value.clone()),
-                None => spec.env.remove(name),
-            };
+        for change in &self.env {
+            match change {
+                EnvChange::Set(name, value) => {
+                    spec.env.insert(name.clone(), value.clone());
+                }
+                EnvChange::Inherit(name) => {
+                    let value = std::env::var(name).ok();
+                    spec.env.extend(value.map(|value| (name.clone(), value)));
+                }
+                EnvChange::Remove(name) => {
+                    spec.env.remove(name);
+                }
+            }
         }
         if let Some(image) = &self.image {
             spec.image.clone_from(image);
@@ -130,17 +136,9 @@ impl SpecArgs {
         }
         self.probe.apply(&mut spec)?;
         self.container.apply(&mut spec)?;
+        self.options.apply(&mut spec);
         Ok(spec)
     }
-}
-
-/// Parses an env file; an error carries the line number, from 1.
-fn env_lines(text: &str) -> Result<Vec<(String, String)>, (usize, parse::Error)> {
-    let lines = (1..).zip(text.lines());
-    let lines = lines.filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
-    lines
-        .map(|(number, line)| parse::env(line).map_err(|error| (number, error)))
-        .collect()
 }
 
 #[cfg(test)]
@@ -157,6 +155,20 @@ mod tests {
         let words = std::iter::once(&"cless").chain(flags);
         let flags = <Flags as clap::Parser>::parse_from(words);
         flags.spec.apply(base.clone()).expect("valid flags")
+    }
+
+    #[test]
+    fn a_name_alone_passes_the_variable_that_is_set() {
+        let spec = apply(
+            &pb::VersionSpec::default(),
+            &["-eKEPT=1", "-ePATH", "-eKEPT", "-eNOT_SET_ANYWHERE"],
+        );
+        let path = std::env::var("PATH").expect("tests have a PATH");
+        let env = [
+            ("KEPT".to_owned(), "1".to_owned()),
+            ("PATH".to_owned(), path),
+        ];
+        assert_eq!(spec.env, env.into());
     }
 
     #[test]
@@ -183,6 +195,16 @@ mod tests {
                 "--health-path=/ok",
                 "--health-status=204",
                 "--health-delay=2s",
+                "--health-host=shop.example.org",
+                "--tmpfs=/x:exec",
+                "--no-init",
+                "--cap-add=NET_RAW,FOWNER",
+                "--shm-size=1Mi",
+                "--ulimit=core=0",
+                "--ulimit=nofile=1024",
+                "--add-host=db:10.0.0.5",
+                "--dns=10.0.0.53",
+                "--egress=db:5432",
             ],
         );
         assert_eq!(apply(&full, &[]), full);
@@ -194,8 +216,21 @@ mod tests {
                 "--read-only=false",
                 "--command=",
                 "--health-path=/",
+                "--tmpfs=/x",
+                "--no-init=false",
+                "--cap-add=",
+                "--ulimit=nofile=2048:4096",
+                "--add-host=cache:10.0.0.6",
+                "--dns=",
+                "--egress=",
             ],
         );
+        assert!(!changed.no_init && changed.tmpfs_exec.is_empty());
+        assert!(changed.cap_add.is_empty() && changed.dns.is_empty() && changed.egress.is_empty());
+        let limits = changed.ulimits.iter();
+        let limits: Vec<_> = limits.map(|one| (&*one.name, one.soft, one.hard)).collect();
+        assert_eq!(limits, [("core", 0, 0), ("nofile", 2048, 4096)]);
+        assert!(changed.extra_hosts.keys().eq(["cache", "db"]));
         let env = [("B", "2"), ("C", "3")];
         assert!(
             changed.env.iter().eq(env
@@ -214,18 +249,15 @@ mod tests {
             command: full.command.clone(),
             read_only_root: true,
             readiness: full.readiness.clone(),
+            tmpfs_exec: full.tmpfs_exec.clone(),
+            no_init: true,
+            cap_add: full.cap_add.clone(),
+            ulimits: full.ulimits.clone(),
+            extra_hosts: full.extra_hosts.clone(),
+            dns: full.dns.clone(),
+            egress: full.egress.clone(),
             ..changed
         };
         assert_eq!(back, full);
-    }
-
-    #[test]
-    fn an_env_file_skips_comments_and_reports_the_invalid_line() {
-        let pair = |k: &str, v: &str| (k.to_owned(), v.to_owned());
-        assert_eq!(
-            env_lines("# x\n\nA=1\nB=a b = c\n"),
-            Ok(vec![pair("A", "1"), pair("B", "a b = c")])
-        );
-        assert_eq!(env_lines("A=1\noops\n").map_err(|(line, _)| line), Err(2));
     }
 }

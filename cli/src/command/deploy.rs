@@ -245,10 +245,10 @@ async fn release(
 }
 
 /// The service of the new version.
-struct PreparedService {
-    service: pb::Service,
+pub(super) struct PreparedService {
+    pub(super) service: pb::Service,
     /// This command created the service and deletes it if the version is rejected.
-    is_new: bool,
+    pub(super) is_new: bool,
 }
 
 /// Checks `--traffic`, then creates the service or updates its settings.
@@ -313,7 +313,7 @@ async fn prepare(
     }
 }
 
-async fn create_version(
+pub(super) async fn create_version(
     prepared: &PreparedService,
     spec: pb::VersionSpec,
     client: &ApiClient,

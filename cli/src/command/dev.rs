@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use cless_proto::endpoint::Endpoint;
 use cless_proto::log::{EnvFilter, Log, LogFormat};
 
 use crate::error::Error;
@@ -52,6 +53,13 @@ pub(crate) struct DevArgs {
     /// OCI runtime of the containers: runc, runsc, ... [default: the engine's]
     #[arg(long, value_name = "NAME")]
     runtime: Option<String>,
+    /// Capabilities that versions may add, such as NET_RAW [default: none]
+    #[arg(long, value_name = "CAP", value_delimiter = ',')]
+    #[arg(value_parser = parse::capability)]
+    allow_capabilities: Vec<String>,
+    /// Destinations on this machine that versions may reach [default: none]
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    allow_egress: Vec<Endpoint>,
     /// Directory of the state [default: $XDG_DATA_HOME/cless, else ~/.local/share/cless]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -153,6 +161,8 @@ impl Planes {
             registry_config: args.registry_config.clone(),
             prune_images_after: args.prune_images_after,
             runtime: args.runtime.clone(),
+            allow_capabilities: args.allow_capabilities.clone(),
+            allow_egress: args.allow_egress.clone(),
             keep_containers: args.keep_containers,
             proxy: args.proxy.clone(),
             trace: args.trace.clone(),

@@ -138,10 +138,23 @@ mod tests {
                 readiness: Some(pb::ReadinessProbe {
                     kind: Some(pb::readiness_probe::Kind::Http(pb::HttpProbe {
                         path: "/".to_owned(),
+                        host: "shop.example.org".to_owned(),
                         ..Default::default()
                     })),
                     ..Default::default()
                 }),
+                no_init: true,
+                cap_add: vec!["NET_RAW".to_owned()],
+                tmpfs_exec: vec!["/tmp".to_owned()],
+                shm_bytes: 1 << 20,
+                ulimits: vec![pb::Ulimit {
+                    name: "memlock".to_owned(),
+                    soft: 1 << 40,
+                    hard: -1,
+                }],
+                extra_hosts: [("db".to_owned(), "10.0.0.5".to_owned())].into(),
+                dns: vec!["10.0.0.53".to_owned()],
+                egress: vec!["db:5432".to_owned()],
                 ..Default::default()
             }),
             create_time: Some(prost_types::Timestamp {
@@ -173,6 +186,10 @@ mod tests {
         assert_eq!(
             refused("spec: {imge: x}"),
             "`spec.imge` is not a field; did you mean `image`?"
+        );
+        assert_eq!(
+            refused("spec: {image: x, ulimits: [{name: core, sofd: 0}]}"),
+            "`spec.ulimits.sofd` is not a field; did you mean `soft`?"
         );
         assert_eq!(
             refused("spec: {image: x, readiness: {http: {pth: /}}}"),

@@ -306,6 +306,67 @@ fn history_shows_the_source_of_a_rollback() {
 }
 
 #[test]
+fn the_options_of_a_container_and_the_port_in_force() {
+    let mut version = version();
+    version.verification = None;
+    version.spec = Some(pb::VersionSpec {
+        image: "hello:3".to_owned(),
+        readiness: Some(pb::ReadinessProbe {
+            kind: Some(pb::readiness_probe::Kind::Http(pb::HttpProbe {
+                path: "/up".to_owned(),
+                host: "shop.example.org".to_owned(),
+                ..Default::default()
+            })),
+            ..Default::default()
+        }),
+        tmpfs: [("/run".to_owned(), 1 << 20), ("/x".to_owned(), 2 << 20)].into(),
+        tmpfs_exec: vec!["/x".to_owned()],
+        no_init: true,
+        cap_add: vec!["FOWNER".to_owned(), "NET_RAW".to_owned()],
+        shm_bytes: 1 << 20,
+        ulimits: vec![pb::Ulimit {
+            name: "memlock".to_owned(),
+            soft: 1024,
+            hard: -1,
+        }],
+        extra_hosts: [("db".to_owned(), "10.0.0.5".to_owned())].into(),
+        dns: vec!["10.0.0.53".to_owned()],
+        egress: vec!["db:5432".to_owned()],
+        ..Default::default()
+    });
+    version.status = Some(pb::VersionStatus {
+        nodes: vec![pb::NodeVersionStatus {
+            node: "nodes/local".to_owned(),
+            port: 3000,
+            ..Default::default()
+        }],
+    });
+    assert_snapshot!(version.detail(&context()), @r"
+    Name:          services/hello/versions/3
+    Image:         hello:3
+    Traffic:       10%
+    Tags:          canary
+    Port:          3000 (from the image)
+    CPU:           0
+    Memory:        0
+    Tmpfs:         /run 1Mi, /x 2Mi exec
+    Init:          none: the process is PID 1
+    Shm:           1Mi
+    Capabilities:  FOWNER, NET_RAW
+    Ulimits:       memlock=1024:unlimited
+    Hosts:         db:10.0.0.5
+    DNS:           10.0.0.53
+    Egress:        db:5432
+    Readiness:     GET /up with Host shop.example.org returns 200-399
+    Pull:          unspecified
+    Protocol:      unspecified
+    Created:       2023-11-14T22:06:40Z
+
+    On nodes/local:
+    ");
+}
+
+#[test]
 fn nodes_and_instances() {
     let node = pb::Node {
         name: "nodes/local".to_owned(),
@@ -322,6 +383,8 @@ fn nodes_and_instances() {
             reason: "`iptables-save` is not on PATH".to_owned(),
         }),
         sandboxes: 2,
+        allowed_capabilities: vec!["NET_RAW".to_owned()],
+        allowed_egress: vec!["10.0.0.5:5432".to_owned()],
         ..Default::default()
     };
     assert_snapshot!(node.detail(&context()), @r"
@@ -333,6 +396,7 @@ fn nodes_and_instances() {
     Sandboxes:  2
     Engine:     -
     Isolation:  NONE
+    Allows:     capabilities NET_RAW; egress to 10.0.0.5:5432
     Release:    0.1.0
     Connected:  2023-11-14T22:11:50Z
     Reported:   2023-11-14T22:13:18Z

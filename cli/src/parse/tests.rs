@@ -3,22 +3,67 @@ use proptest::prelude::*;
 
 #[test]
 fn tmpfs_mounts() {
-    assert_eq!(tmpfs_mount("/tmp"), Ok(("/tmp".to_owned(), 0)));
-    assert_eq!(
-        tmpfs_mount("/run/app:2Mi"),
-        Ok(("/run/app".to_owned(), 2 << 20))
-    );
+    let mount = |path: &str, size, exec| {
+        let path = path.to_owned();
+        Ok(TmpfsArg { path, size, exec })
+    };
+    assert_eq!("/tmp".parse(), mount("/tmp", 0, false));
+    assert_eq!("/run/app:2Mi".parse(), mount("/run/app", 2 << 20, false));
+    assert_eq!("/x:exec".parse(), mount("/x", 0, true));
+    assert_eq!("/x:size=64Ki,exec".parse(), mount("/x", 64 << 10, true));
+    assert_eq!("/x:exec,noexec,1K".parse(), mount("/x", 1000, false));
     for bad in [
         "",
         "tmp",
         "tmp:1Mi",
         "/tmp:",
         "/tmp:0",
-        "/tmp:1Mi:rw",
         "/tmp:big",
+        "/tmp:-1",
+        "/tmp:1Mi,",
+        "/tmp:rw",
+        "/tmp:size=",
     ] {
-        assert_eq!(tmpfs_mount(bad), Err(Error::Mount(bad.to_owned())), "{bad}");
+        assert_eq!(
+            bad.parse::<TmpfsArg>(),
+            Err(Error::Mount(bad.to_owned())),
+            "{bad}"
+        );
     }
+}
+
+#[test]
+fn limits_and_lines_of_hosts() {
+    let limit = |name: &str, soft, hard| {
+        let name = name.to_owned();
+        Ok(UlimitArg { name, soft, hard })
+    };
+    assert_eq!("nofile=1024:65536".parse(), limit("nofile", 1024, 65_536));
+    assert_eq!("memlock=-1".parse(), limit("memlock", -1, -1));
+    assert_eq!("stack=1:unlimited".parse(), limit("stack", 1, -1));
+    for bad in [
+        "",
+        "nofile",
+        "nofile=",
+        "=1",
+        "nofile=1:",
+        "nofile=1:2:3",
+        "nofile=1k",
+    ] {
+        assert!(bad.parse::<UlimitArg>().is_err(), "{bad}");
+    }
+    let line = |name: &str, at: &str| Ok((name.to_owned(), at.to_owned()));
+    assert_eq!(host_line("db:10.0.0.5"), line("db", "10.0.0.5"));
+    assert_eq!(host_line("db=fd00::5"), line("db", "fd00::5"));
+    assert_eq!(host_line("db:[fd00::5]"), line("db", "fd00::5"));
+    assert_eq!(host_line("db:host-gateway"), line("db", "host-gateway"));
+    for bad in ["", "db", "db:", ":10.0.0.5"] {
+        assert!(host_line(bad).is_err(), "{bad}");
+    }
+    assert_eq!(positive_size("64Ki"), Ok(64 << 10));
+    assert!(positive_size("0").is_err());
+    assert_eq!(capability("cap_net_raw"), Ok("NET_RAW".to_owned()));
+    assert!(capability("ALL").is_err());
 }
 
 #[test]
@@ -64,6 +109,16 @@ fn pairs_percentages_and_status_ranges() {
         env("FOO").map_err(|e| e.to_string()),
         Err("`FOO` has no `=`: write NAME=value".to_owned())
     );
+    for (text, change) in [
+        ("A=b-", EnvChange::Set("A".to_owned(), "b-".to_owned())),
+        ("A", EnvChange::Inherit("A".to_owned())),
+        ("A-", EnvChange::Remove("A".to_owned())),
+    ] {
+        assert_eq!(env_change(text), Ok(change));
+    }
+    for bad in ["", "-", "=x", "A b"] {
+        assert!(env_change(bad).is_err(), "{bad}");
+    }
     assert!(label("=x").is_err());
     assert_eq!(percent("10%"), Ok(10));
     for bad in ["101", "-1", "+1", "1.5", "", "%"] {
@@ -131,6 +186,7 @@ proptest! {
         let _ = (duration(&text), duration_or_off(&text), size(&text), cores(&text));
         let _ = (percent(&text), env(&text), label(&text), status_range(&text));
         let _ = (service(&text), node(&text), text.parse::<Affinity>());
+        let _ = (text.parse::<TmpfsArg>(), text.parse::<UlimitArg>(), host_line(&text));
         let _ = (text.parse::<VersionRef>(), text.parse::<TargetArg>(), text.parse::<TagArg>());
     }
 

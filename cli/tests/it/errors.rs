@@ -40,9 +40,9 @@ async fn usage_errors_name_the_flag() {
     !
     ! For more information, try '--help'.
 
-    $ cless deploy hello --image hello:1 -e FOO
+    $ cless deploy hello --image hello:1 -e -
     exit: 2
-    ! error: invalid value 'FOO' for '--env <NAME=VALUE>': `FOO` has no `=`: write NAME=value, or NAME- to remove the variable
+    ! error: invalid value '-' for '--env <NAME[=VALUE]>': `-` is not a variable: write NAME=value, NAME for the value that it has here, or NAME- to remove it
     !
     ! For more information, try '--help'.
 

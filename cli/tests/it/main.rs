@@ -9,6 +9,7 @@ mod deploy;
 mod errors;
 mod failing_server;
 mod fake_node;
+mod import;
 mod node;
 mod plane;
 mod service;

@@ -123,7 +123,9 @@ async fn nodes_that_apply_quarantine_reject_and_disconnect() {
       "warnings": [],
       "instances": 0,
       "sandboxes": 0,
-      "runtime": ""
+      "runtime": "",
+      "allowedCapabilities": [],
+      "allowedEgress": []
     }
     "#);
 }

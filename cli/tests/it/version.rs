@@ -76,7 +76,8 @@ async fn a_version_from_create_to_delete() {
           "http": {
             "path": "/up",
             "statusMin": 200,
-            "statusMax": 399
+            "statusMax": 399,
+            "host": ""
           },
           "period": "0.050s",
           "timeout": "1s",
@@ -89,7 +90,15 @@ async fn a_version_from_create_to_delete() {
         "user": "",
         "stopSignal": "",
         "stopGrace": "10s",
-        "protocol": "PROTOCOL_AUTO"
+        "protocol": "PROTOCOL_AUTO",
+        "noInit": false,
+        "capAdd": [],
+        "tmpfsExec": [],
+        "shmBytes": "0",
+        "ulimits": [],
+        "extraHosts": {},
+        "dns": [],
+        "egress": []
       },
       "imageDigest": "",
       "etag": "[ID]",
@@ -130,6 +139,14 @@ async fn a_version_from_create_to_delete() {
       stopSignal: ''
       stopGrace: 10s
       protocol: PROTOCOL_AUTO
+      noInit: false
+      capAdd: []
+      tmpfsExec: []
+      shmBytes: '0'
+      ulimits: []
+      extraHosts: {}
+      dns: []
+      egress: []
     imageDigest: ''
     etag: [ID]
     createTime: [TIME]
@@ -184,6 +201,63 @@ async fn invalid_input_names_the_field_and_the_flag() {
     $ cless version create hello --image hello:1 --health-status 204
     exit: 2
     ! error: --health-status: requires --health-path
+    ! hint: add --health-path /healthz, or the path of your app
+    ");
+}
+
+#[tokio::test]
+async fn options_of_containers_from_flag_to_page() {
+    let plane = Plane::start().await;
+    plane.ok("service create hello").await;
+    assert_session!(plane.url(), @r"
+    $ cless version create hello --image hello:1 -e spring.datasource.url=x --no-init --cap-add cap_net_raw,FOWNER --tmpfs /x:size=1Mi,exec --shm-size 2Mi --ulimit nofile=1024:65536 --ulimit memlock=-1 --add-host db:10.0.0.5 --dns 10.0.0.53 --egress DB:5432 --health-path /up --health-host shop.example.org
+    Name:          services/hello/versions/1
+    Image:         hello:1
+    Traffic:       0%
+    Port:          from the image
+    CPU:           1
+    Memory:        512Mi
+    Processes:     512
+    Tmpfs:         /x 1Mi exec
+    Stop:          10s grace period
+    Init:          none: the process is PID 1
+    Shm:           2Mi
+    Capabilities:  FOWNER, NET_RAW
+    Ulimits:       memlock=unlimited:unlimited, nofile=1024:65536
+    Hosts:         db:10.0.0.5
+    DNS:           10.0.0.53
+    Egress:        db:5432
+    Readiness:     GET /up with Host shop.example.org returns 200-399
+    Pull:          missing
+    Protocol:      auto
+    Created:       [TIME]
+
+    Environment:
+      spring.datasource.url=x
+    ! created services/hello/versions/1 without traffic; to send traffic: cless version verify hello v1, then cless traffic set hello v1=100
+
+    $ cless version create hello --image hello:1 --cap-add ALL --shm-size 1 --ulimit rtprio=1 --add-host db:db2 --dns 127.0.0.1 --egress localhost:5432
+    exit: 2
+    ! error: version.spec.cap_add[0]: `ALL` is not a capability: give names of capabilities(7) one by one, such as `NET_RAW` or `FOWNER`
+    ! error: version.spec.shm_bytes: 1 bytes are out of range: give 65536 to 536870912, which is memory_bytes, or 0 for the default
+    ! error: version.spec.ulimits[0]: `rtprio` would let the version delay other containers: leave it out
+    ! error: version.spec.extra_hosts[db]: its address is not an IP address: give one such as `10.0.0.5`, or `host-gateway` for the node
+    ! error: version.spec.dns[0]: is loopback, which in a container is the container itself: give another address of the name server
+    ! error: version.spec.egress[0]: is loopback, which in a container is the container itself: let the server listen on another address of the node, and give that
+    ! hint: `version.spec.cap_add[0]` is set by --cap-add
+    ! hint: `version.spec.shm_bytes` is set by --shm-size
+    ! hint: `version.spec.ulimits[0]` is set by --ulimit
+    ! hint: `version.spec.extra_hosts[db]` is set by --add-host
+    ! hint: `version.spec.dns[0]` is set by --dns
+    ! hint: `version.spec.egress[0]` is set by --egress
+
+    $ cless version create hello --image hello:1 --env-file /nowhere/.env
+    exit: 2
+    ! error: --env-file: /nowhere/.env: No such file or directory (os error 2)
+
+    $ cless version create hello --image hello:1 --health-host shop.example.org
+    exit: 2
+    ! error: --health-host: requires --health-path
     ! hint: add --health-path /healthz, or the path of your app
     ");
 }

@@ -50,7 +50,7 @@ pub use settings::{
 pub use slots::Slots;
 pub use spec::{
     ProbeTimings, ProbeTimingsInput, Protocol, PullPolicy, Readiness, ReadinessInput, StopSignal,
-    Tmpfs, User, VersionSpec, VersionSpecInput,
+    Tmpfs, Ulimit, User, VersionSpec, VersionSpecInput,
 };
 pub use start::{ColdStart, StartFailure, StartFailureReason};
 pub use time::Timestamp;

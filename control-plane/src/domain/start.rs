@@ -18,7 +18,7 @@ const TEXT_MAX: usize = 2000;
 pub enum StartFailureReason {
     /// The node gave no reason.
     Unspecified,
-    /// The image is not on the node and cannot be pulled.
+    /// The image is not on the node and cannot be pulled, or does not tell the port.
     Image,
     /// The engine refused to create or start the container.
     Engine,
@@ -28,6 +28,8 @@ pub enum StartFailureReason {
     NotReady,
     /// An instance sent a malformed response while it served. Its start did not fail.
     MalformedResponse,
+    /// The version asks for something that the node does not allow.
+    NotAllowed,
 }
 
 /// A failed start.

@@ -47,6 +47,10 @@ pub(crate) struct NodeReport {
     pub(crate) isolation: Option<IsolationReport>,
     /// Number of idle network sandboxes.
     pub(crate) sandboxes: u32,
+    /// Capabilities that versions may add.
+    pub(crate) allowed_capabilities: Vec<String>,
+    /// Destinations on the node that versions may reach.
+    pub(crate) allowed_egress: Vec<String>,
     /// The encoded request, shared with other control planes.
     pub(crate) encoded: Bytes,
 }
@@ -130,6 +134,8 @@ pub(crate) struct VersionReport {
     pub(crate) last_cold_start: Option<ColdStart>,
     /// Progress of a running image pull. Empty: no pull is running.
     pub(crate) pull_progress: String,
+    /// Port of the containers; 0: not known yet.
+    pub(crate) port: u16,
     /// Outcome of the latest verification order. `None`: none received.
     pub(crate) verify: Option<VerifyOutcome>,
 }

@@ -8,6 +8,7 @@ use tokio::sync::{OnceCell, watch};
 
 use super::availability::Availability;
 use super::oci_runtime::OciRuntime;
+use super::policy::NodePolicy;
 use super::start_limiter::StartLimiter;
 use crate::image::{Pins, Puller};
 use crate::isolation::{self, Isolation};
@@ -31,6 +32,7 @@ pub(crate) struct EngineContext {
     pub(crate) answer: Mutex<Result<String, String>>,
     pub(crate) control_plane: watch::Sender<bool>,
     pub(crate) isolation: Isolation,
+    pub(crate) policy: NodePolicy,
     pub(crate) availability: watch::Sender<Availability>,
     /// Tasks whose callers wait for the engine.
     pub(crate) busy: watch::Sender<usize>,

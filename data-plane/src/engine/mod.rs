@@ -7,6 +7,7 @@
 //! - [`start_limiter`]: the node's limit on concurrent starts.
 //! - [`start_order`]: which of the waiting starts is next; pure.
 //! - [`oci_runtime`]: the OCI runtime that containers run under.
+//! - [`policy`]: what the operator allows versions beyond the default; pure.
 //! - [`sandbox`]: network namespaces kept ready for new instances.
 
 pub mod availability;
@@ -14,6 +15,7 @@ pub(crate) mod confirmed_calls;
 pub(crate) mod context;
 pub(crate) mod error_class;
 pub mod oci_runtime;
+pub mod policy;
 pub(crate) mod sandbox;
 pub(crate) mod start_limiter;
 pub(crate) mod start_order;

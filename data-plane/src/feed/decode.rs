@@ -80,9 +80,10 @@ pub(crate) fn route(
     let shared =
         settings.share(decode_settings(&shared).map_err(|error| error.within("settings"))?);
 
+    let host: Arc<str> = route.hosts.first().map_or("", String::as_str).into();
     let mut versions: Vec<Arc<Version>> = Vec::with_capacity(route.versions.len());
     for (at, version) in route.versions.into_iter().enumerate() {
-        let version = decode_version(version, &service, &service_uid)
+        let version = decode_version(version, &service, &service_uid, &host)
             .map_err(|error| error.within(format_args!("versions[{at}]")))?;
         if versions
             .last()
@@ -167,6 +168,7 @@ fn decode_version(
     version: pb::RouteVersion,
     service: &Arc<str>,
     service_uid: &Arc<str>,
+    host: &Arc<str>,
 ) -> Result<Version, Error> {
     let number = u32::try_from(version.number)
         .ok()
@@ -199,6 +201,7 @@ fn decode_version(
         },
         uid: version.uid.into(),
         service: service.clone(),
+        host: host.clone(),
         spec: spec::decode(spec).map_err(|error| error.within("spec"))?,
         image_digest: Some(version.image_digest).filter(|digest| !digest.is_empty()),
         image_id: Some(version.image_id).filter(|id| !id.is_empty()),

@@ -51,6 +51,7 @@ fn routes() -> Vec<Vec<u8>> {
             path: "/ready".into(),
             status_min: 200,
             status_max: 299,
+            host: "Shop.test:81".into(),
         }));
     }
     let empty = pb::Route::default();

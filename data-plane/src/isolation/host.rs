@@ -130,19 +130,22 @@ impl ControlPlane {
 
     /// Current addresses; if resolution fails, the last known ones, or none.
     pub(super) async fn locate(&mut self) -> &BTreeSet<SocketAddr> {
-        if let Ok(ip) = self.host.parse() {
-            self.known = [SocketAddr::new(ip, self.port)].into();
-        } else {
-            let asked = tokio::net::lookup_host((self.host.as_str(), self.port));
-            if let Ok(Ok(found)) = tokio::time::timeout(RESOLVE_TIMEOUT, asked).await {
-                let found: BTreeSet<_> = found.collect();
-                if !found.is_empty() {
-                    self.known = found;
-                }
-            }
+        if let Some(found) = resolve(&self.host, self.port).await {
+            self.known = found;
         }
         &self.known
     }
+}
+
+/// The addresses of a name or address, at least one; `None` if resolution fails.
+pub(super) async fn resolve(host: &str, port: u16) -> Option<BTreeSet<SocketAddr>> {
+    if let Ok(ip) = host.parse() {
+        return Some([SocketAddr::new(ip, port)].into());
+    }
+    let asked = tokio::net::lookup_host((host, port));
+    let found = tokio::time::timeout(RESOLVE_TIMEOUT, asked).await;
+    let found: BTreeSet<_> = found.ok()?.ok()?.collect();
+    (!found.is_empty()).then_some(found)
 }
 
 /// The host of an engine that is reached over the network and has no address of this machine.

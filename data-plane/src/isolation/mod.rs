@@ -10,6 +10,7 @@
 //! ```
 //!
 //! - [`rules`], [`plan`], [`status`]: pure, with their laws.
+//! - [`egress`]: destinations on this host that single containers may reach.
 //! - [`firewall`], [`host`]: I/O: iptables, and the files of this machine.
 //!
 //! [`Isolation`] is a reconciler: each round rereads everything and repairs the rules, for example
@@ -20,12 +21,14 @@
 //! If the rules cannot be set, containers still start and the node reports it. With
 //! `--require-isolation` neither the node nor a container starts.
 
+mod egress;
 mod firewall;
 mod host;
 mod plan;
 mod rules;
 mod status;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -36,11 +39,13 @@ use parking_lot::RwLock;
 use tokio::sync::{Mutex, watch};
 use tracing::{info, warn};
 
+use egress::Permits;
 use firewall::{EnforceOutcome, Firewall};
 use host::{ControlPlane, Host};
 use rules::{Family, RuleInputs, RuleSet};
 use status::Gap;
 
+pub use egress::Permit;
 pub use status::{EnforcementState, Status};
 
 /// Interval of the rounds. It bounds the exposure after a flush, and costs two runs of a 2 ms
@@ -63,6 +68,8 @@ pub struct Options {
     pub engine: Option<String>,
     /// Whether to refuse starts without isolation.
     pub required: bool,
+    /// Destinations on this host of the containers that an earlier process left running.
+    pub permits: Vec<Permit>,
 }
 
 /// The start of a container or of the node is refused.
@@ -91,6 +98,8 @@ struct Inner {
     reconciler: Mutex<Reconciler>,
     /// `None` before the first round, and if rounds are disabled.
     status: RwLock<Option<Status>>,
+    /// Destinations of permits that resolved to no address in the last round.
+    unresolved: RwLock<BTreeSet<String>>,
     changed: watch::Sender<u64>,
 }
 
@@ -101,6 +110,7 @@ struct Reconciler {
     /// Whether the engine has created the bridge.
     bridge_exists: bool,
     control_planes: Vec<ControlPlane>,
+    permits: Permits,
     v4: Firewall,
     v6: Firewall,
     /// Whether rounds are over, because the rules were removed or are never set.
@@ -124,6 +134,10 @@ impl Isolation {
     /// change of the status.
     pub fn new(options: Options, changed: watch::Sender<u64>) -> Self {
         let planes = options.control_planes.iter().map(ControlPlane::new);
+        let mut permits = Permits::default();
+        for permit in options.permits {
+            permits.insert(permit);
+        }
         Self {
             inner: Arc::new(Inner {
                 required: options.required,
@@ -134,12 +148,14 @@ impl Isolation {
                     bridge: bridge_name(&options.node),
                     bridge_exists: false,
                     control_planes: planes.collect(),
+                    permits,
                     v4: Firewall::new(Family::V4),
                     v6: Firewall::new(Family::V6),
                     ended: false,
                 }),
                 node: short_id(&options.node),
                 status: RwLock::default(),
+                unresolved: RwLock::default(),
                 changed,
             }),
         }
@@ -154,6 +170,7 @@ impl Isolation {
             control_planes: Vec::new(),
             engine: None,
             required: false,
+            permits: Vec::new(),
         };
         let isolation = Self::new(options, watch::Sender::new(0));
         if let Ok(mut reconciler) = isolation.inner.reconciler.try_lock() {
@@ -224,6 +241,25 @@ impl Isolation {
         }
     }
 
+    /// Lets a container reach destinations on this host. Returns after the rules are set.
+    pub async fn permit(&self, permit: Permit) {
+        if self.inner.reconciler.lock().await.permits.insert(permit) {
+            self.reconcile().await;
+        }
+    }
+
+    /// Withdraws a container's permit, before its address may be reused.
+    pub async fn revoke(&self, container: &str) {
+        if self.inner.reconciler.lock().await.permits.remove(container) {
+            self.reconcile().await;
+        }
+    }
+
+    /// Destinations of permits whose names resolve to no address, for a person.
+    pub fn unresolved_egress(&self) -> Vec<String> {
+        self.inner.unresolved.read().iter().cloned().collect()
+    }
+
     /// Runs one round: rereads everything, repairs the rules and returns the remaining gaps.
     async fn reconcile(&self) -> Vec<Gap> {
         let mut reconciler = self.inner.reconciler.lock().await;
@@ -260,6 +296,20 @@ impl Isolation {
     }
 }
 
+impl Inner {
+    fn set_unresolved(&self, found: BTreeSet<String>) {
+        let mut unresolved = self.unresolved.write();
+        if *unresolved == found {
+            return;
+        }
+        if !found.is_empty() {
+            warn!(destinations = ?found, "egress destinations do not resolve to an IPv4 address");
+        }
+        *unresolved = found;
+        self.changed.send_modify(|count| *count += 1);
+    }
+}
+
 impl Reconciler {
     async fn round(&mut self, shared: &Inner) -> Vec<Gap> {
         if let Some(engine) = &shared.engine
@@ -278,7 +328,9 @@ impl Reconciler {
             proxy: shared.proxy.clone(),
             control_planes: Default::default(),
             nameservers: self.host.nameservers(),
+            egress: self.permits.resolve().await,
         };
+        shared.set_unresolved(self.permits.unresolved());
         for plane in &mut self.control_planes {
             let found = plane.locate().await;
             inputs.control_planes.extend(found);

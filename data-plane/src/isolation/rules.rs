@@ -3,8 +3,9 @@
 //! Two chains per node, entered only from its bridge:
 //!
 //! ```text
-//! INPUT   ── -i BRIDGE ──► CLESS-<node>-IN    to this host: replies, the proxy's port and local
-//!                                             name servers pass; the rest is rejected
+//! INPUT   ── -i BRIDGE ──► CLESS-<node>-IN    to this host: replies, the proxy's port, local name
+//!                                             servers and a container's own egress pass; the rest
+//!                                             is rejected
 //! FORWARD ── -i BRIDGE ──► CLESS-<node>-FWD   elsewhere: the engine's bridges, addresses of metadata
 //!                                             services and control planes are rejected; the rest
 //!                                             passes
@@ -98,6 +99,8 @@ pub(super) struct RuleInputs {
     pub(super) control_planes: BTreeSet<SocketAddr>,
     /// Name servers that containers use.
     pub(super) nameservers: BTreeSet<IpAddr>,
+    /// Addresses of single containers, each with a destination on this host that it may reach.
+    pub(super) egress: BTreeSet<(IpAddr, SocketAddr)>,
 }
 
 /// A condition of a rule.
@@ -109,6 +112,7 @@ enum Match {
     Port(u16),
     Icmp6(u8),
     To(IpNet),
+    From(IpNet),
     /// Destination before address translation.
     OriginalTo(IpNet),
     OriginalPort(u16),
@@ -201,8 +205,26 @@ fn to_host(inputs: &RuleInputs, family: Family) -> Vec<Rule> {
             rules.push(pass([to, Match::Tcp, Match::Port(proxy.port())]));
         }
     }
+    rules.extend(egress(inputs, family));
     rules.push(refuse([]));
     rules
+}
+
+/// Never a control plane, even if a name of a destination resolves to its address.
+fn egress(inputs: &RuleInputs, family: Family) -> impl Iterator<Item = Rule> {
+    let pairs = inputs.egress.iter();
+    let pairs = pairs.filter(move |(from, to)| {
+        let reachable = family.of(to.ip()) && !to.ip().is_loopback() && !to.ip().is_unspecified();
+        family.of(*from) && reachable && !inputs.control_planes.contains(to)
+    });
+    pairs.map(|(from, to)| {
+        pass([
+            Match::From((*from).into()),
+            Match::To(to.ip().into()),
+            Match::Tcp,
+            Match::Port(to.port()),
+        ])
+    })
 }
 
 fn forwarded(inputs: &RuleInputs, family: Family) -> Vec<Rule> {
@@ -288,6 +310,7 @@ impl Match {
             Self::Port(port) => format!("--dport {port}"),
             Self::Icmp6(kind) => format!("-p ipv6-icmp --icmpv6-type {kind}"),
             Self::To(net) => format!("-d {net}"),
+            Self::From(net) => format!("-s {net}"),
             Self::OriginalTo(net) => format!("-m conntrack --ctorigdst {net}"),
             Self::OriginalPort(port) => format!("--ctorigdstport {port}"),
             Self::Out(interface) => format!("-o {interface}"),

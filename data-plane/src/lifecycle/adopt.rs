@@ -35,7 +35,7 @@ impl Adoption {
     pub(crate) async fn run(self) {
         let deadline = Instant::now() + self.timeout;
         let runtime = self.engine.runtime.clone();
-        let probe = Probe::new(runtime, self.name, self.address, &self.version.spec).at_once();
+        let probe = Probe::new(runtime, self.name, self.address, &self.version).at_once();
         let failed = |failure, cause| TaskEvent::Failed(Box::new(failure), cause);
         if self.paused
             && let Err(error) = confirmed_calls::unpause(&self.engine, probe.name()).await
@@ -59,7 +59,7 @@ impl Adoption {
                     address: self.address,
                     cold_start: None,
                 })),
-                Err(Unready::Late(found) | Unready::Never(found)) => {
+                Err(Unready::Late { found, .. } | Unready::Never(found)) => {
                     let failure = StartFailure {
                         last_probe: Some(found.clone()),
                         ..failure::new(FailureReason::NotReady, found)

@@ -13,6 +13,8 @@ pub(crate) enum TaskEvent {
     /// The progress of a pull, as text for people; `None` when it is over.
     Pulling(Option<String>),
     Pulled,
+    /// The port that the container is told to listen on.
+    Port(u16),
     /// The digest of the image that the instance will run.
     Runs(Arc<str>),
     /// A pull or a start of the image with this digest succeeded; the phases of the start.

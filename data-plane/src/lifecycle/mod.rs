@@ -8,9 +8,11 @@
 //! - [`remove`]: stopping and removing a container.
 //! - [`probe`]: whether a container answers.
 //! - [`failure`]: why a container failed, in words for the operator.
+//! - [`capability`]: the capability that a refused exec lacked.
 //! - [`phases`]: the time that each phase of a start took.
 
 pub(crate) mod adopt;
+pub(crate) mod capability;
 pub(crate) mod event;
 pub(crate) mod failure;
 pub(crate) mod pause;

@@ -120,6 +120,7 @@ mod tests {
             extra in 0u64..1000,
             reason in proptest::sample::select(vec![
                 FailureReason::Image, FailureReason::Engine, FailureReason::Exited, FailureReason::NotReady,
+                FailureReason::NotAllowed,
             ]),
         ) {
             let [pull, queue, create, start] = known.map(|ms| ms.map(MS));

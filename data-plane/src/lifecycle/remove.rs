@@ -49,6 +49,8 @@ impl RemoveTask {
             self.explain().await;
         }
         self.remove_container().await;
+        // Before the sandbox's address is free for another container.
+        self.engine.isolation.revoke(&self.name).await;
         // Before the report: a shutdown must not end while the sandbox exists.
         self.sandboxes.release(&self.name).await;
         self.events.send(TaskEvent::Removed);

@@ -38,7 +38,7 @@ use crate::engine::start_limiter::{Caller, Demand, StartPermit, StartRequest};
 use crate::engine::start_order::Rank;
 use crate::report::FailureReason;
 use crate::route::Version;
-use crate::runtime::{ContainerSpec, ContainerState, Error, label};
+use crate::runtime::{ContainerOptions, ContainerSpec, ContainerState, Error, NetworkNames, label};
 use outcome::{Launched, PendingStart, StartAbort};
 
 /// Interval at which a starting container is inspected, in case the event of its death was lost.
@@ -174,10 +174,14 @@ impl Start {
         began: Instant,
         phases: &mut Phases,
     ) -> Result<(Started, Option<PendingStart<'_>>), StartAbort> {
+        if let Some(refused) = self.not_allowed() {
+            return Err(refused);
+        }
         if self.pull_first && phases.pull.is_none() {
             self.pull(phases).await?;
         }
         let port = self.inspect_image(phases).await?;
+        self.events.send(TaskEvent::Port(port));
         let network = self.engine.network().await;
         let network = network.map_err(|error| self.engine_failure(error))?;
         let isolated = self.engine.isolation.ready().await;
@@ -192,7 +196,7 @@ impl Start {
             let mut permit = self.or_cancelled(limiter.acquire(self.request())).await?;
             phases.queue = Some(phases.queue.unwrap_or_default() + began.elapsed());
             if attempt.use_sandbox && lease.is_none() {
-                lease = self.sandboxes.take(&self.name);
+                lease = self.sandbox().await;
             }
             let placement = Placement {
                 network: network.clone(),
@@ -266,7 +270,7 @@ impl Start {
             Err(Error::NotFound(why)) if attempt.use_sandbox => {
                 return Err(StartAbort::NetworkUnusable(why));
             }
-            Err(error) => return Err(self.engine_failure(error)),
+            Err(error) => return Err(self.start_failure(error).await),
         }
         phases.start = Some(began.elapsed());
         drop(permit);
@@ -274,6 +278,7 @@ impl Start {
 
         let began = Instant::now();
         let address = SocketAddr::new(self.address().await?, port);
+        self.permit_egress(address.ip()).await;
         let probe = self.probe_at(address);
         self.or_cancelled(self.until_ready(&probe, &attempt.died))
             .await??;
@@ -332,7 +337,42 @@ impl Start {
             stop_grace: version.spec.stop_grace,
             runtime: placement.oci_runtime,
             sandbox: placement.sandbox,
+            options: self.options(),
         }
+    }
+
+    fn options(&self) -> ContainerOptions {
+        let options = &self.version.spec.options;
+        let ulimits = options.ulimits.iter();
+        ContainerOptions {
+            no_init: options.no_init,
+            cap_add: options.cap_add.clone(),
+            tmpfs_exec: options.tmpfs_exec.clone(),
+            shm_bytes: options.shm_bytes,
+            ulimits: ulimits
+                .map(|one| (one.name.clone(), one.soft, one.hard))
+                .collect(),
+            names: self.names(),
+        }
+    }
+
+    fn names(&self) -> NetworkNames {
+        let options = &self.version.spec.options;
+        NetworkNames {
+            hosts: options.extra_hosts.clone(),
+            dns: options.dns.clone(),
+        }
+    }
+
+    /// The refusal of a version that asks for more than the node allows.
+    fn not_allowed(&self) -> Option<StartAbort> {
+        let options = &self.version.spec.options;
+        let why = self
+            .engine
+            .policy
+            .refusal(&options.cap_add, &options.egress)?;
+        let failure = failure::new(FailureReason::NotAllowed, why);
+        Some(StartAbort::Failed(failure, Cause::Node))
     }
 
     async fn address(&self) -> Result<IpAddr, StartAbort> {

@@ -71,6 +71,8 @@ pub(super) struct PoolActor {
     refill_at: Option<Instant>,
     /// The port that a start found.
     port: Option<u16>,
+    /// The port of the last start, for the report.
+    port_in_force: Option<u16>,
     /// Whether this pool has pulled the image.
     image_pulled: bool,
     /// The digest that a start resolved.
@@ -121,6 +123,7 @@ impl PoolActor {
             backoff: CrashBackoff::default(),
             refill_at: None,
             port: None,
+            port_in_force: None,
             image_pulled: false,
             image_digest: None,
             image_inspected: false,

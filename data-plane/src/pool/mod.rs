@@ -35,5 +35,6 @@ mod wakes;
 
 pub use guard::Guard;
 pub use handle::Pool;
+pub use reconcile::kept_permits;
 pub use refusal::Refusal;
 pub use registry::{Node, Pools};

@@ -16,9 +16,12 @@ use super::handle::Pool;
 use super::message::Message;
 use super::registry::{Pools, key_of};
 use crate::engine::error_class::is_unreachable;
+use crate::engine::policy::NodePolicy;
 use crate::engine::{confirmed_calls, sandbox};
+use crate::isolation::Permit;
 use crate::report::InstanceState;
-use crate::runtime::{Container, ContainerState, Error, Runtimes, label};
+use crate::route::Table;
+use crate::runtime::{Container, ContainerState, Error, Runtime, Runtimes, label};
 
 impl Pools {
     /// Compares the engine's containers with the pools; see the module.
@@ -77,7 +80,7 @@ impl Pools {
         // time.
         let mut leftovers = Vec::new();
         for container in unknown {
-            if !self.adopt(container, &found) {
+            if !self.adopt(container, &found).await {
                 leftovers.push(container);
             }
         }
@@ -95,6 +98,7 @@ impl Pools {
                 "removing an orphaned container of this node"
             );
             confirmed_calls::remove(engine, &container.name).await?;
+            engine.isolation.revoke(&container.name).await;
         }
         Ok(())
     }
@@ -152,7 +156,7 @@ impl Pools {
     }
 
     /// False if no pool can use the container.
-    fn adopt(&self, container: &Container, all: &[Container]) -> bool {
+    async fn adopt(&self, container: &Container, all: &[Container]) -> bool {
         let context = &self.inner.context;
         let own = container.labels.get(label::BOOT) == Some(&context.engine.boot);
         if own || self.is_stopping() {
@@ -166,6 +170,10 @@ impl Pools {
         };
         if let Some(sandbox) = sandbox {
             context.sandboxes.adopt(&container.name, sandbox);
+        }
+        let table = self.inner.table.lock().clone();
+        if let Some(permit) = permit(&table, container, all) {
+            context.engine.isolation.permit(permit).await;
         }
         let adopt = Message::Adopt(Box::new(container.clone()), address);
         let adopted = pool.shared.send(adopt);
@@ -186,6 +194,16 @@ impl Pools {
         let generation = container.labels.get(label::IMAGE_GENERATION);
         let generation = generation.map_or(Ok(0), |text| text.parse());
         if is_stale(digest, version) || generation != Ok(version.image_generation) {
+            return None;
+        }
+        let options = &version.spec.options;
+        let policy = &self.inner.context.engine.policy;
+        // The node may have been started with less than before.
+        if let Some(why) = policy.refusal(&options.cap_add, &options.egress) {
+            warn!(
+                container = container.name,
+                why, "a container is not adopted"
+            );
             return None;
         }
         let port = container.labels.get(label::PORT)?.parse().ok()?;
@@ -235,6 +253,40 @@ fn is_served(state: InstanceState) -> bool {
             | InstanceState::Paused
             | InstanceState::Resuming
     )
+}
+
+/// The egress of the containers that an earlier process of this node left, so that the first round
+/// of its isolation keeps their connections. Empty if the engine does not answer in time.
+pub async fn kept_permits(
+    runtime: &dyn Runtime,
+    node: &str,
+    table: &Table,
+    policy: &NodePolicy,
+    timeout: Duration,
+) -> Vec<Permit> {
+    if policy.egress.is_empty() {
+        return Vec::new();
+    }
+    let Ok(Ok(all)) = tokio::time::timeout(timeout, runtime.list(node)).await else {
+        return Vec::new();
+    };
+    let permits = all.iter().filter(|one| is_alive(one));
+    let permits = permits.filter_map(|one| permit(table, one, &all));
+    permits
+        .filter(|one| policy.refusal(&[], &one.to).is_none())
+        .collect()
+}
+
+/// The egress of an earlier process's container; `None` if its version has none.
+fn permit(table: &Table, container: &Container, all: &[Container]) -> Option<Permit> {
+    let (_, version) = table.version(&key_of(&container.labels)?)?;
+    let to = version.spec.options.egress.clone();
+    let (address, _) = sandbox::address_of(container, 0, all)?;
+    (!to.is_empty()).then(|| Permit {
+        container: container.name.clone(),
+        from: address.ip(),
+        to,
+    })
 }
 
 fn is_alive(container: &Container) -> bool {

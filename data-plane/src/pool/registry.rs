@@ -26,6 +26,7 @@ use crate::engine::availability::Availability;
 use crate::engine::confirmed_calls;
 use crate::engine::context::{EngineContext, network_name};
 use crate::engine::oci_runtime::OciRuntime;
+use crate::engine::policy::NodePolicy;
 use crate::engine::sandbox::{self, Sandboxes};
 use crate::engine::start_limiter::StartLimiter;
 use crate::image::{Pins, PullRecord, Puller};
@@ -89,6 +90,8 @@ pub struct Node {
     pub isolation: Isolation,
     /// Network sandboxes kept ready; 0 disables them.
     pub sandboxes: usize,
+    /// What versions may do beyond the default.
+    pub policy: NodePolicy,
 }
 
 impl Pools {
@@ -114,6 +117,7 @@ impl Pools {
             oci_runtime: OciRuntime::new(node.runtime),
             runtime,
             isolation: node.isolation,
+            policy: node.policy,
             availability: watch::Sender::new(Availability::default()),
             busy: watch::Sender::new(0),
             disk_full: Mutex::default(),
@@ -227,6 +231,13 @@ impl Pools {
                  removing unused images"
             ));
         }
+        let policy = &context.engine.policy;
+        report.allowed_capabilities = policy.capabilities.iter().cloned().collect();
+        report.allowed_egress = policy.egress.iter().map(ToString::to_string).collect();
+        let unresolved = context.engine.isolation.unresolved_egress().into_iter();
+        report.warnings.extend(unresolved.map(|to| {
+            format!("egress: {to} has no IPv4 address that containers reach; correct the name")
+        }));
         (report.sandboxes.idle, report.sandboxes.used) = context.sandboxes.counts();
         let error = context.sandboxes.error();
         report

@@ -34,5 +34,6 @@ pub use table::{
     Candidate, Change, Cursor, HostEntry, LastGood, Quarantined, RouteEntry, Scope, Table,
 };
 pub use version::{
-    ProbeTimings, Protocol, PullPolicy, Readiness, Spec, VerifyOrder, Version, VersionKey,
+    ContainerOptions, ProbeTimings, Protocol, PullPolicy, Readiness, Spec, Ulimit, VerifyOrder,
+    Version, VersionKey,
 };

@@ -1,8 +1,8 @@
 //! Routes for tests.
 
 use super::{
-    ProbeTimings, Protocol, PullPolicy, Readiness, Route, Settings, Slots, Spec, Version,
-    VersionKey,
+    ContainerOptions, ProbeTimings, Protocol, PullPolicy, Readiness, Route, Settings, Slots, Spec,
+    Version, VersionKey,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +33,7 @@ pub fn with_percents(percents: &[u32]) -> Route {
             },
             uid: format!("uid-a-{number}").into(),
             service: route.service.clone(),
+            host: "a.test".into(),
             spec: spec("a:1"),
             image_digest: None,
             image_id: None,
@@ -64,5 +65,6 @@ pub fn spec(image: &str) -> Spec {
         user: None,
         stop_signal: None,
         stop_grace: Duration::from_secs(10),
+        options: ContainerOptions::default(),
     }
 }

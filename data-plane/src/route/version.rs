@@ -1,8 +1,11 @@
 //! A version of a service and how to run it.
 
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use cless_proto::endpoint::Endpoint;
 
 /// Permanent identity of a version, and the key of its instance pool.
 ///
@@ -25,6 +28,8 @@ pub struct Version {
     pub uid: Arc<str>,
     /// Name of the service.
     pub service: Arc<str>,
+    /// Default host of the service, which its HTTP probes send; empty if it has none.
+    pub host: Arc<str>,
     /// The specification of its containers.
     pub spec: Spec,
     /// Digest to pull by (`sha256:…`); `None` until the image is resolved in a registry.
@@ -42,7 +47,7 @@ pub struct Version {
 pub struct Spec {
     /// Image reference as the engine accepts it.
     pub image: String,
-    /// Port of the container; `None` means the image's single EXPOSE, otherwise 8080.
+    /// Port of the container; `None` means the image's single EXPOSE, 8080 if it has none.
     pub port: Option<u16>,
     /// Environment variables in ascending order of name.
     pub env: Vec<(String, String)>,
@@ -74,6 +79,40 @@ pub struct Spec {
     pub stop_signal: Option<String>,
     /// Time from the stop signal to SIGKILL.
     pub stop_grace: Duration,
+    /// Options that few versions use.
+    pub options: ContainerOptions,
+}
+
+/// Options of a container that few versions use; the default is none of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContainerOptions {
+    /// Whether the process runs as PID 1, without an init.
+    pub no_init: bool,
+    /// Capabilities beyond those of every container, without `CAP_`.
+    pub cap_add: Vec<String>,
+    /// Mount points of `tmpfs` from which programs can be run.
+    pub tmpfs_exec: Vec<String>,
+    /// Size of `/dev/shm` in bytes; `None` uses the engine's default.
+    pub shm_bytes: Option<u64>,
+    /// Resource limits of processes.
+    pub ulimits: Vec<Ulimit>,
+    /// Additional lines of `/etc/hosts`: pairs of host name and address.
+    pub extra_hosts: Vec<(String, String)>,
+    /// Name servers; empty uses the node's.
+    pub dns: Vec<IpAddr>,
+    /// Destinations on this node that the container may reach.
+    pub egress: Vec<Endpoint>,
+}
+
+/// A resource limit of processes; -1 means unlimited.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ulimit {
+    /// Name of the engine, such as `nofile`.
+    pub name: String,
+    /// The limit in force.
+    pub soft: i64,
+    /// The highest limit that a process may set.
+    pub hard: i64,
 }
 
 /// Protocol of requests to instances, independent of the client's protocol.
@@ -99,13 +138,15 @@ pub enum Readiness {
         path: String,
         /// Inclusive range of statuses.
         status: RangeInclusive<u16>,
+        /// Host header; empty for the service's default host.
+        host: String,
     },
     /// `grpc.health.v1.Health/Check` returns SERVING.
     Grpc {
         /// Service to check; empty means the whole server.
         service: String,
     },
-    /// The image's HEALTHCHECK reports healthy.
+    /// The command of the image's HEALTHCHECK exits with 0.
     Healthcheck,
 }
 

@@ -8,6 +8,8 @@
 
 mod error;
 mod events;
+mod exec;
+mod file_capabilities;
 mod pause_image;
 mod pull;
 mod sandbox;
@@ -33,8 +35,8 @@ use tracing::{debug, info, warn};
 
 use super::credentials::RegistryConfig;
 use super::{
-    Container, ContainerSpec, EngineEvent, Error, Image, PullStep, Runtime, Runtimes, SandboxSpec,
-    label,
+    Container, ContainerSpec, EngineEvent, Error, Executed, Image, PullStep, Runtime, Runtimes,
+    SandboxSpec, label,
 };
 use error::{CREATE_TIMEOUT, PAUSE_TIMEOUT, READ_TIMEOUT, REMOVE_TIMEOUT, classify, with_timeout};
 use events::{EventFollower, next_event};
@@ -416,6 +418,14 @@ impl Runtime for Docker {
             self.forget(name);
         }
         removed
+    }
+
+    async fn exec(&self, name: &str, command: &[String]) -> Result<Executed, Error> {
+        exec::run(self.client().await?, name, command).await
+    }
+
+    async fn file_capabilities(&self, name: &str, path: &str) -> Result<u64, Error> {
+        file_capabilities::read(self.client().await?, name, path).await
     }
 
     async fn log_tail(&self, name: &str, lines: usize) -> Result<Vec<String>, Error> {

@@ -19,7 +19,8 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 
 use super::{
-    Container, ContainerSpec, ContainerState, EngineEvent, Error, Exit, Health, Runtime, label,
+    Container, ContainerOptions, ContainerSpec, ContainerState, EngineEvent, Error, Exit,
+    Healthcheck, Runtime, label,
 };
 
 mod images;
@@ -40,6 +41,15 @@ pub enum Script {
 }
 
 pub use fault::{Call, Fault};
+
+/// The result of a container's HEALTHCHECK.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// It succeeds.
+    Healthy,
+    /// It fails with this output.
+    Unhealthy(String),
+}
 
 /// The engine. Cheap to clone.
 #[derive(Clone)]
@@ -70,6 +80,14 @@ struct Fixture {
     listens_at: IpAddr,
     script: Script,
     listening: Option<JoinHandle<()>>,
+    health: Option<Health>,
+}
+
+fn check() -> Healthcheck {
+    Healthcheck {
+        command: vec!["check".to_owned()],
+        timeout: Duration::from_secs(30),
+    }
 }
 
 impl Default for Fake {
@@ -144,19 +162,20 @@ impl Fake {
         self.inner.graces.lock().clone()
     }
 
-    /// Gives later containers a HEALTHCHECK with this initial state.
+    /// Gives later containers a HEALTHCHECK with this result.
     pub fn born_with_health(&self, health: Health) {
         *self.inner.health.lock() = Some(health);
     }
 
-    /// Changes the HEALTHCHECK state of a container.
+    /// Changes the HEALTHCHECK of a container; `None` removes it.
     pub fn set_health(&self, name: &str, health: Option<Health>) {
         let labels = {
             let mut containers = self.inner.containers.lock();
             let Some(fixture) = containers.get_mut(name) else {
                 return;
             };
-            fixture.container.health = health.clone();
+            fixture.container.healthcheck = health.as_ref().map(|_| check());
+            fixture.health = health.clone();
             fixture.container.labels.clone()
         };
         if matches!(health, Some(Health::Unhealthy(_))) {
@@ -290,7 +309,8 @@ impl Fake {
             address: sandbox.is_none().then_some(own),
             sandbox: sandbox.as_ref().map(|held| held.id.clone()),
             exit: Exit::default(),
-            health: self.inner.health.lock().clone(),
+            healthcheck: self.inner.health.lock().as_ref().map(|_| check()),
+            program: String::new(),
         };
         let id = container.id.clone();
         let fixture = Fixture {
@@ -299,6 +319,7 @@ impl Fake {
             listens_at: sandbox.and_then(|held| held.address).unwrap_or(own),
             script,
             listening: None,
+            health: self.inner.health.lock().clone(),
         };
         let mut containers = self.inner.containers.lock();
         containers.insert(name.to_owned(), fixture);
@@ -335,6 +356,7 @@ impl Fake {
             stop_grace: Duration::ZERO,
             runtime: None,
             sandbox,
+            options: ContainerOptions::default(),
         };
         let made = self.create(&spec).await;
         assert!(made.is_ok(), "the container is created");

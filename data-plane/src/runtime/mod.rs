@@ -186,6 +186,41 @@ pub struct ContainerSpec {
     pub runtime: Option<String>,
     /// Engine id of the sandbox whose network to use instead of a new one on `network`.
     pub sandbox: Option<String>,
+    /// Options that few containers use.
+    pub options: ContainerOptions,
+}
+
+/// Options of a container that few use; the default is none of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ContainerOptions {
+    /// Whether the process runs as PID 1, without an init.
+    pub no_init: bool,
+    /// Capabilities beyond those of every container.
+    pub cap_add: Vec<String>,
+    /// Mount points of `tmpfs` from which programs can be run.
+    pub tmpfs_exec: Vec<String>,
+    /// Size of `/dev/shm` in bytes; `None` uses the engine's default.
+    pub shm_bytes: Option<u64>,
+    /// Resource limits of processes: name, soft and hard limit; -1 means unlimited.
+    pub ulimits: Vec<(String, i64, i64)>,
+    /// Ignored in a sandbox, which has its own.
+    pub names: NetworkNames,
+}
+
+/// The names that a network knows beyond those of the engine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NetworkNames {
+    /// Additional lines of `/etc/hosts`: pairs of host name and address.
+    pub hosts: Vec<(String, String)>,
+    /// Name servers; empty uses the node's.
+    pub dns: Vec<IpAddr>,
+}
+
+impl NetworkNames {
+    /// Whether the engine's names suffice.
+    pub fn is_empty(&self) -> bool {
+        self.hosts.is_empty() && self.dns.is_empty()
+    }
 }
 
 /// A pause container, which holds the network of one other container.
@@ -197,6 +232,8 @@ pub struct SandboxSpec {
     pub labels: BTreeMap<String, String>,
     /// Network to join.
     pub network: String,
+    /// Additional names.
+    pub names: NetworkNames,
 }
 
 /// State of a container.
@@ -230,19 +267,28 @@ pub struct Container {
     pub sandbox: Option<String>,
     /// Exit status; meaningful only after the process ended.
     pub exit: Exit,
-    /// HEALTHCHECK state; `None` without a HEALTHCHECK, and in lists.
-    pub health: Option<Health>,
+    /// The image's HEALTHCHECK; `None` without one, and in lists.
+    pub healthcheck: Option<Healthcheck>,
+    /// The program of its entry point as given: a path, or a name to look up; empty in lists.
+    pub program: String,
 }
 
-/// State of an image's HEALTHCHECK for a running container.
+/// The HEALTHCHECK of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Health {
-    /// No check has completed.
-    Starting,
-    /// The last check succeeded.
-    Healthy,
-    /// The image's limit of consecutive failures is reached; holds the output of the last check.
-    Unhealthy(String),
+pub struct Healthcheck {
+    /// The command with its arguments.
+    pub command: Vec<String>,
+    /// Time limit of one run.
+    pub timeout: Duration,
+}
+
+/// The end of a command in a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Executed {
+    /// Exit code.
+    pub code: i64,
+    /// The last lines of its output, oldest first.
+    pub output: Vec<String>,
 }
 
 /// Runtimes (`runc`, `runsc`) of an engine.
@@ -369,6 +415,13 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Removes a container and kills its process.
     async fn remove(&self, name: &str) -> Result<(), Error>;
+
+    /// Runs a command in a running container as its user, and waits for its end.
+    async fn exec(&self, name: &str, command: &[String]) -> Result<Executed, Error>;
+
+    /// The permitted capabilities of a file in a container, as the kernel's bit set; 0 without any.
+    /// A symbolic link is followed.
+    async fn file_capabilities(&self, name: &str, path: &str) -> Result<u64, Error>;
 
     /// The last `lines` lines of output, oldest first, each cut at 512 bytes.
     async fn log_tail(&self, name: &str, lines: usize) -> Result<Vec<String>, Error>;

@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 use cless_data_plane::pool::Refusal;
 use cless_data_plane::report::FailureReason;
 use cless_data_plane::route::{Readiness, Settings};
-use cless_data_plane::runtime::Health;
-use cless_data_plane::runtime::fake::{Fake, Script};
+use cless_data_plane::runtime::fake::{Fake, Health, Script};
 
 use crate::pools::{World, settings};
 
@@ -113,7 +112,7 @@ async fn nothing_starts_until_the_engine_offers_the_requested_runtime() {
 #[tokio::test]
 async fn a_healthcheck_decides_readiness_and_health() {
     let engine = Fake::default();
-    engine.born_with_health(Health::Starting);
+    engine.born_with_health(Health::Unhealthy("starting".to_owned()));
     let world = World::of(engine, |spec| spec.readiness = Readiness::Healthcheck, None);
     let waiting = world.waiter();
     world
@@ -224,4 +223,28 @@ async fn a_refill_after_an_idle_exit_waits_and_a_caller_does_not() {
     let began = Instant::now();
     assert!(world.admit().await.is_ok());
     assert!(began.elapsed() < Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn a_version_that_asks_for_more_than_the_node_allows_never_starts() {
+    let world = World::of(
+        Fake::default(),
+        |spec| spec.options.cap_add = vec!["NET_RAW".to_owned()],
+        None,
+    );
+    assert!(backing_off(&world).await.is_some());
+    assert_eq!(world.engine.starts(), 0);
+    assert!(world.engine.names().is_empty());
+    let failure = world.version().unwrap().last_failure.unwrap();
+    assert_eq!(failure.reason, FailureReason::NotAllowed);
+    let remedy = "--allow-capabilities NET_RAW";
+    assert!(failure.message.contains(remedy), "{}", failure.message);
+}
+
+#[tokio::test]
+async fn the_port_of_a_version_is_reported_before_it_is_ready() {
+    let world = World::new(settings(10, 1));
+    world.engine.script(Script::Exits(3));
+    assert!(backing_off(&world).await.is_some());
+    assert_eq!(world.version().unwrap().port, Some(8099));
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use cless_data_plane::route::Settings;
 use cless_data_plane::runtime::fake::{Call, Fake, Fault, Script};
-use cless_data_plane::runtime::{Runtime as _, SandboxSpec, label};
+use cless_data_plane::runtime::{NetworkNames, Runtime as _, SandboxSpec, label};
 
 use crate::pools::{World, instance_labels, labels, settings};
 
@@ -156,6 +156,7 @@ async fn an_instance_is_adopted_with_its_sandbox_and_idle_sandboxes_are_removed(
             name: name.to_owned(),
             labels: labels(&[(label::ROLE, label::SANDBOX)]),
             network: String::new(),
+            names: NetworkNames::default(),
         };
         engine.create_sandbox(&spec).await.unwrap();
         engine.start(name).await.unwrap();

@@ -30,7 +30,8 @@ pub(super) fn root_file_system(
         .arg(&root)
         .arg("-cf")
         .arg(&partial)
-        .args(["--numeric-owner", "--owner=0", "--group=0", "."]))?;
+        .args(["--numeric-owner", "--owner=0", "--group=0"])
+        .args(["--xattrs", "--xattrs-include=security.capability", "."]))?;
     std::fs::rename(&partial, &tar).map_err(file_error(&tar))?;
     // Failing to remove scratch files is harmless.
     let _ = std::fs::remove_dir_all(&work);

@@ -169,7 +169,7 @@ pub(crate) fn cli_commands() -> String {
 }
 
 /// The flags of `deploy` for each field of a version and its probe; those of a setting have its name.
-const FLAGS: [(&str, &[&str]); 21] = [
+const FLAGS: [(&str, &[&str]); 29] = [
     ("image", &["image"]),
     ("port", &["port"]),
     ("env", &["env", "env_file"]),
@@ -181,11 +181,22 @@ const FLAGS: [(&str, &[&str]); 21] = [
     ("pids_limit", &["pids"]),
     ("read_only_root", &["read_only"]),
     ("tmpfs", &["tmpfs"]),
+    ("tmpfs_exec", &["tmpfs"]),
     ("user", &["user"]),
     ("stop_signal", &["stop_signal"]),
     ("stop_grace", &["stop_grace"]),
     ("protocol", &["protocol"]),
-    ("readiness.http", &["health_path", "health_status"]),
+    ("no_init", &["no_init"]),
+    ("cap_add", &["cap_add"]),
+    ("shm_bytes", &["shm_size"]),
+    ("ulimits", &["ulimit"]),
+    ("extra_hosts", &["add_host"]),
+    ("dns", &["dns"]),
+    ("egress", &["egress"]),
+    (
+        "readiness.http",
+        &["health_path", "health_status", "health_host"],
+    ),
     ("readiness.grpc", &["health_grpc"]),
     ("readiness.healthcheck", &["health_check"]),
     ("readiness.period", &["health_interval"]),

@@ -5,6 +5,7 @@
 
 mod architecture;
 mod cli;
+mod containers;
 mod demo;
 mod engine_faults;
 mod engine_restart;

@@ -30,6 +30,7 @@ fn healthz() -> Kind {
         path: "/healthz".to_owned(),
         status_min: 200,
         status_max: 200,
+        host: String::new(),
     })
 }
 

@@ -6,7 +6,7 @@ use clap::Args;
 use cless_proto::v1 as pb;
 
 use crate::error::Error;
-use crate::parse;
+use crate::parse::{self, TmpfsArg};
 
 /// Limits and runtime options of a container.
 #[derive(Debug, Clone, Args)]
@@ -25,9 +25,9 @@ pub(crate) struct ContainerArgs {
     #[arg(long, value_name = "BOOL")]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     read_only: Option<bool>,
-    /// Mount a tmpfs, which counts towards --memory; may be repeated [default size: 64Mi]
-    #[arg(long, value_name = "PATH[:SIZE]", value_parser = parse::tmpfs_mount)]
-    tmpfs: Vec<(String, u64)>,
+    /// Mount a tmpfs, which counts towards --memory; may be repeated [default: size=64Mi,noexec]
+    #[arg(long, value_name = "PATH[:size=SIZE,exec]")]
+    tmpfs: Vec<TmpfsArg>,
     /// User and group: 1000, app, 1000:1000 or app:staff [default: the image's]
     #[arg(long, value_name = "USER[:GROUP]")]
     user: Option<String>,
@@ -70,7 +70,15 @@ impl ContainerArgs {
         set(&mut spec.read_only_root, &self.read_only);
         set(&mut spec.user, &self.user);
         set(&mut spec.stop_signal, &self.stop_signal);
-        spec.tmpfs.extend(self.tmpfs.iter().cloned());
+        for mount in &self.tmpfs {
+            spec.tmpfs.insert(mount.path.clone(), mount.size);
+            spec.tmpfs_exec.retain(|path| *path != mount.path);
+            if mount.exec {
+                spec.tmpfs_exec.push(mount.path.clone());
+            }
+        }
+        // In the order of the control plane.
+        spec.tmpfs_exec.sort_unstable();
         if let Some(grace) = self.stop_grace {
             spec.stop_grace = grace.try_into().ok();
         }

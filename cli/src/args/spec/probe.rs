@@ -20,6 +20,9 @@ pub(crate) struct ProbeArgs {
     /// Status range that counts as ready for --health-path [default: 200-399]
     #[arg(long, value_name = "RANGE", value_parser = parse::status_range)]
     health_status: Option<(u32, u32)>,
+    /// Host header for --health-path [default: the default host of the service]
+    #[arg(long, value_name = "HOST")]
+    health_host: Option<String>,
     /// Probe grpc.health.v1.Health for this service [default: the whole server]
     #[arg(long, value_name = "SERVICE")]
     #[arg(num_args = 0..=1, default_missing_value = "", conflicts_with = "health_check")]
@@ -30,7 +33,7 @@ pub(crate) struct ProbeArgs {
     /// Maximum interval between probes, which grows from 1ms [default: 50ms]
     #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
     health_interval: Option<Duration>,
-    /// Timeout of one probe [default: 1s]
+    /// Timeout of one probe [default: 1s, or that of the HEALTHCHECK]
     #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
     health_timeout: Option<Duration>,
     /// Delay between container start and first probe [default: 0s]
@@ -43,7 +46,7 @@ impl ProbeArgs {
     /// present kind; the timings stay.
     ///
     /// # Errors
-    /// [`Error::Usage`] for `--health-status` without an HTTP probe.
+    /// [`Error::Usage`] for `--health-status` or `--health-host` without an HTTP probe.
     pub(super) fn apply(&self, spec: &mut pb::VersionSpec) -> Result<(), Error> {
         let mut probe = spec.readiness.clone().unwrap_or_default();
         if let Some(path) = &self.health_path {
@@ -58,14 +61,23 @@ impl ProbeArgs {
         } else if self.health_check {
             probe.kind = Some(Kind::Healthcheck(pb::HealthcheckProbe {}));
         }
-        if let Some((low, high)) = self.health_status {
+        let of_http = [
+            ("health-status", self.health_status.is_some()),
+            ("health-host", self.health_host.is_some()),
+        ];
+        if let Some((flag, _)) = of_http.into_iter().find(|(_, given)| *given) {
             let Some(Kind::Http(http)) = &mut probe.kind else {
                 return Err(Error::Usage {
-                    message: "--health-status: requires --health-path".to_owned(),
+                    message: format!("--{flag}: requires --health-path"),
                     hint: Some("add --health-path /healthz, or the path of your app".to_owned()),
                 });
             };
-            (http.status_min, http.status_max) = (low, high);
+            if let Some((low, high)) = self.health_status {
+                (http.status_min, http.status_max) = (low, high);
+            }
+            if let Some(host) = &self.health_host {
+                http.host.clone_from(host);
+            }
         }
         for (field, given) in [
             (&mut probe.period, self.health_interval),

@@ -58,6 +58,7 @@ impl Resource for pb::Node {
             .line("Engine", text::or_dash(text::clean(&self.engine)))
             .line("Runtime", text::clean(&self.runtime))
             .line("Isolation", text::or_dash(isolation(self)))
+            .line("Allows", allows(self))
             .line("Release", text::clean(&self.version))
             .line("Connected", text::time(self.connect_time.as_ref()))
             .line("Offline since", offline_since(self))
@@ -80,6 +81,17 @@ impl Resource for pb::Node {
         }
         page.finish()
     }
+}
+
+/// What versions may do beyond the default; empty if nothing.
+fn allows(node: &pb::Node) -> String {
+    let lists = [
+        ("capabilities", &node.allowed_capabilities),
+        ("egress to", &node.allowed_egress),
+    ];
+    let lists = lists.into_iter().filter(|(_, list)| !list.is_empty());
+    let lists = lists.map(|(what, list)| format!("{what} {}", text::clean(&list.join(", "))));
+    lists.collect::<Vec<_>>().join("; ")
 }
 
 /// The time of the disconnect; empty while the node is connected.

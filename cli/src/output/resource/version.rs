@@ -54,11 +54,6 @@ impl Resource for pb::Version {
     fn detail(&self, context: &RenderContext) -> String {
         let spec = self.spec.clone().unwrap_or_default();
         let cores = format!("{}", f64::from(spec.cpu_millis) / 1000.0);
-        let port = if spec.port == 0 {
-            "from the image".to_owned()
-        } else {
-            spec.port.to_string()
-        };
         let words = |words: &[String]| text::clean(&words.join(" "));
         let mut page = DetailPage::default();
         page.line("Name", text::clean(&self.name))
@@ -67,7 +62,7 @@ impl Resource for pb::Version {
         image::lines(self, context, &mut page);
         page.line("Traffic", format!("{}%", self.percent))
             .line("Tags", text::clean(&self.tags.join(", ")))
-            .line("Port", port)
+            .line("Port", spec::port(self))
             .line("Command", words(&spec.command))
             .line("Args", words(&spec.args))
             .line("CPU", cores)

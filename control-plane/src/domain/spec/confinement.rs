@@ -4,7 +4,7 @@
 //! `/dev`, `/etc/hosts` and the like), and is a plain path that cannot inject mount options. A user
 //! is one user and at most one group.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -93,6 +93,43 @@ impl Tmpfs {
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// The mount points at `field` from which programs can be run; adds refusals to `violations`.
+    pub(super) fn executable(
+        &self,
+        field: &str,
+        input: Vec<String>,
+        violations: &mut Violations,
+    ) -> Option<BTreeSet<String>> {
+        let before = violations.len();
+        for (at, path) in input.iter().enumerate() {
+            if !self.0.contains_key(path) {
+                let shown: String = path.chars().take(80).collect();
+                violations.push(
+                    format!("{field}[{at}]"),
+                    format!(
+                        "`{}` is not mounted: add it to `tmpfs`, or leave it out here",
+                        shown.escape_debug()
+                    ),
+                );
+                if violations.len() - before >= TMPFS_MAX {
+                    break;
+                }
+            }
+        }
+        (violations.len() == before).then(|| input.into_iter().collect())
+    }
+}
+
+/// The size of `/dev/shm`; 0 is the engine's default. `memory` is the container's limit, which it
+/// counts against.
+pub(super) fn read_shm(size: u64, memory: u64) -> Result<u64, Reason> {
+    if size != 0 && (size < TMPFS_SIZE_MIN || size > memory) {
+        return Err(Reason::new(format!(
+            "{size} bytes are out of range: give {TMPFS_SIZE_MIN} to {memory}, which is memory_bytes, or 0 for the default"
+        )));
+    }
+    Ok(size)
 }
 
 fn check_mount_point(path: &str) -> Result<(), Reason> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Protocol, PullPolicy};
+use super::{Protocol, PullPolicy, Ulimit};
 
 /// A [`Readiness`](super::Readiness) in a request.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -20,6 +20,7 @@ pub enum ReadinessInput {
         path: String,
         status_min: u32,
         status_max: u32,
+        host: String,
     },
     /// gRPC.
     #[expect(
@@ -67,4 +68,12 @@ pub struct VersionSpecInput {
     pub user: String,
     pub stop_signal: String,
     pub stop_grace: Option<Duration>,
+    pub no_init: bool,
+    pub cap_add: Vec<String>,
+    pub tmpfs_exec: Vec<String>,
+    pub shm_bytes: u64,
+    pub ulimits: Vec<Ulimit>,
+    pub extra_hosts: BTreeMap<String, String>,
+    pub dns: Vec<String>,
+    pub egress: Vec<String>,
 }

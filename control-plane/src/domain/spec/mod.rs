@@ -6,14 +6,18 @@
 
 mod confinement;
 mod input;
+mod network;
+mod privileges;
 mod readiness;
 mod stop;
 #[cfg(test)]
 mod tests;
+mod ulimit;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use cless_proto::RESERVED_ENV;
 use serde::{Deserialize, Serialize};
 
 use super::error::{Reason, Violations};
@@ -21,14 +25,15 @@ use super::image::ImageRef;
 
 pub use confinement::{Tmpfs, User};
 pub use input::{ProbeTimingsInput, ReadinessInput, VersionSpecInput};
+pub use network::{Dns, Egress, ExtraHosts};
+pub use privileges::Capabilities;
 pub use readiness::{ProbeTimings, Readiness};
 pub use stop::StopSignal;
+pub use ulimit::{Ulimit, Ulimits};
 
 /// Maximum size of environment, command and arguments together, in bytes: routes contain them, and
 /// have a size limit.
 pub const TEXT_MAX: usize = 16 * 1024;
-/// Variables that cless sets in every container.
-const RESERVED_ENV: [&str; 3] = ["PORT", "CLESS_SERVICE", "CLESS_VERSION"];
 const CPU_MILLIS_DEFAULT: u32 = 1000;
 const MIB: u64 = 1 << 20;
 const MEMORY_DEFAULT: u64 = 512 * MIB;
@@ -103,6 +108,23 @@ pub struct VersionSpec {
     stop_signal: Option<StopSignal>,
     #[serde(default, skip_serializing_if = "is_default")]
     stop_grace: StopGrace,
+    #[serde(default, skip_serializing_if = "is_default")]
+    no_init: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    cap_add: Capabilities,
+    #[serde(default, skip_serializing_if = "is_default")]
+    tmpfs_exec: BTreeSet<String>,
+    /// 0: the engine's default.
+    #[serde(default, skip_serializing_if = "is_default")]
+    shm_bytes: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    ulimits: Ulimits,
+    #[serde(default, skip_serializing_if = "is_default")]
+    extra_hosts: ExtraHosts,
+    #[serde(default, skip_serializing_if = "is_default")]
+    dns: Dns,
+    #[serde(default, skip_serializing_if = "is_default")]
+    egress: Egress,
 }
 
 /// A limit with a default other than zero, so that storage may omit it.
@@ -158,6 +180,22 @@ impl VersionSpec {
             input.read_only_root,
             violations,
         );
+        let tmpfs_exec = tmpfs.as_ref().and_then(|tmpfs| {
+            tmpfs.executable(&format!("{field}.tmpfs_exec"), input.tmpfs_exec, violations)
+        });
+        let cap_add = Capabilities::new(&format!("{field}.cap_add"), input.cap_add, violations);
+        let shm_bytes = violations.take(
+            format!("{field}.shm_bytes"),
+            confinement::read_shm(input.shm_bytes, memory_bytes.unwrap_or(MEMORY_MAX)),
+        );
+        let ulimits = Ulimits::new(&format!("{field}.ulimits"), input.ulimits, violations);
+        let extra_hosts = ExtraHosts::new(
+            &format!("{field}.extra_hosts"),
+            input.extra_hosts,
+            violations,
+        );
+        let dns = Dns::new(&format!("{field}.dns"), input.dns, violations);
+        let egress = Egress::new(&format!("{field}.egress"), input.egress, violations);
         let user = violations.take(format!("{field}.user"), User::parse(input.user));
         let stop_signal = violations.take(
             format!("{field}.stop_signal"),
@@ -196,12 +234,13 @@ impl VersionSpec {
             .map(|(name, value)| name.len() + value.len())
             .chain(input.command.iter().map(String::len))
             .chain(input.args.iter().map(String::len))
-            .sum();
+            .sum::<usize>()
+            + extra_hosts.as_ref().map_or(0, ExtraHosts::text_len);
         if size > TEXT_MAX {
             violations.push(
                 field,
                 format!(
-                    "env, command and args have {size} bytes together, at most {TEXT_MAX} are allowed: put the rest into the image"
+                    "env, command, args and extra_hosts have {size} bytes together, at most {TEXT_MAX} are allowed: put the rest into the image"
                 ),
             );
         }
@@ -224,6 +263,14 @@ impl VersionSpec {
             user: user?,
             stop_signal: stop_signal?,
             stop_grace: StopGrace(stop_grace?),
+            no_init: input.no_init,
+            cap_add: cap_add?,
+            tmpfs_exec: tmpfs_exec?,
+            shm_bytes: shm_bytes?,
+            ulimits: ulimits?,
+            extra_hosts: extra_hosts?,
+            dns: dns?,
+            egress: egress?,
         })
     }
 
@@ -328,6 +375,59 @@ impl VersionSpec {
     pub fn stop_grace(&self) -> Duration {
         self.stop_grace.0
     }
+
+    /// Whether the process runs as PID 1, without an init.
+    #[must_use]
+    pub fn no_init(&self) -> bool {
+        self.no_init
+    }
+
+    /// Capabilities beyond those of every container.
+    #[must_use]
+    pub fn cap_add(&self) -> &Capabilities {
+        &self.cap_add
+    }
+
+    /// Mount points of [`Self::tmpfs`] from which programs can be run.
+    #[must_use]
+    pub fn tmpfs_exec(&self) -> &BTreeSet<String> {
+        &self.tmpfs_exec
+    }
+
+    /// Size of `/dev/shm` in bytes; 0: the engine's default.
+    #[must_use]
+    pub fn shm_bytes(&self) -> u64 {
+        self.shm_bytes
+    }
+
+    /// Resource limits of processes.
+    #[must_use]
+    pub fn ulimits(&self) -> &Ulimits {
+        &self.ulimits
+    }
+
+    /// Additional lines of `/etc/hosts`.
+    #[must_use]
+    pub fn extra_hosts(&self) -> &ExtraHosts {
+        &self.extra_hosts
+    }
+
+    /// Name servers.
+    #[must_use]
+    pub fn dns(&self) -> &Dns {
+        &self.dns
+    }
+
+    /// Destinations on the node.
+    #[must_use]
+    pub fn egress(&self) -> &Egress {
+        &self.egress
+    }
+}
+
+/// The refusal of a list that is too long.
+fn over(given: usize, max: usize) -> String {
+    format!("{given} are given, at most {max} are allowed: remove some")
 }
 
 fn read_port(port: u32) -> Result<Option<u16>, Reason> {
@@ -374,14 +474,9 @@ fn span_in_range(
 }
 
 fn check_env(name: &str, value: &str) -> Result<(), Reason> {
-    let mut bytes = name.bytes();
-    let good = bytes
-        .next()
-        .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
-        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    if !good {
+    if name.is_empty() || name.contains(['=', '\0']) {
         return Err(Reason::new(
-            "is not the name of an environment variable: use letters, digits and `_`, not starting with a digit",
+            "is not the name of an environment variable: use at least one character, and neither `=` nor NUL",
         ));
     }
     if RESERVED_ENV.contains(&name) {

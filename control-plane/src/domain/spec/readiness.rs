@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cless_proto::endpoint;
 use serde::{Deserialize, Serialize};
 
 use super::input::{ProbeTimingsInput, ReadinessInput};
@@ -12,6 +13,8 @@ use crate::domain::error::{Reason, Violations};
 const PATH_MAX: usize = 1024;
 /// Longer than any real name of a gRPC service.
 const GRPC_SERVICE_MAX: usize = 255;
+/// The longest DNS name with a port is shorter.
+const HOST_MAX: usize = 255;
 
 /// The readiness probe of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -27,6 +30,9 @@ pub enum Readiness {
         status_min: u16,
         /// 100 to 599, at least `status_min`.
         status_max: u16,
+        /// Host header; empty for the default host of the service.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        host: String,
     },
     /// `grpc.health.v1.Health/Check` answers SERVING.
     Grpc {
@@ -56,9 +62,38 @@ impl Readiness {
                 path,
                 status_min,
                 status_max,
-            } => http(field, path, (status_min, status_max), violations),
+                host,
+            } => {
+                let host = violations.take(format!("{field}.http.host"), http_host(host));
+                http(field, path, (status_min, status_max), host, violations)
+            }
         }
     }
+}
+
+/// A host name or an IP address, with an optional port.
+fn http_host(host: String) -> Result<String, Reason> {
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
+        _ => (host.as_str(), None),
+    };
+    let bracketed = name
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    let good_name = match bracketed {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => name.parse::<std::net::Ipv4Addr>().is_ok() || endpoint::is_name(name),
+    };
+    let good_port = port.is_none_or(|port| {
+        port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0)
+    });
+    if host.is_empty() || (good_name && good_port && host.len() <= HOST_MAX) {
+        return Ok(host);
+    }
+    Err(Reason::new(format!(
+        "is not a Host header: give a host name or an IP address, with an optional port, such as \
+         `shop.example.org`, of at most {HOST_MAX} characters, or leave it out for the service's own host"
+    )))
 }
 
 fn grpc_service(service: String) -> Result<String, Reason> {
@@ -75,6 +110,7 @@ fn http(
     field: &str,
     path: String,
     (status_min, status_max): (u32, u32),
+    host: Option<String>,
     violations: &mut Violations,
 ) -> Option<Readiness> {
     let before = violations.len();
@@ -114,10 +150,12 @@ fn http(
             format!("{status_max} is less than status_min, {status_min}: swap them"),
         );
     }
+    let host = host?;
     (violations.len() == before).then_some(Readiness::Http {
         path,
         status_min,
         status_max,
+        host,
     })
 }
 

@@ -59,6 +59,18 @@ fn a_stored_specification_reads_back_unchanged() {
         user: "1000:1000".to_owned(),
         stop_signal: "int".to_owned(),
         stop_grace: Some(Duration::ZERO),
+        no_init: true,
+        cap_add: vec!["cap_net_raw".to_owned()],
+        tmpfs_exec: vec!["/tmp".to_owned()],
+        shm_bytes: 1 << 20,
+        ulimits: vec![Ulimit {
+            name: "nofile".to_owned(),
+            soft: 1024,
+            hard: 2048,
+        }],
+        extra_hosts: [("db".to_owned(), "host-gateway".to_owned())].into(),
+        dns: vec!["10.0.0.53".to_owned()],
+        egress: vec!["db:5432".to_owned()],
         ..hello()
     })
     .unwrap();
@@ -79,7 +91,7 @@ fn a_refused_memory_limit_refuses_no_mount() {
 
 #[test]
 fn every_bad_field_is_named_at_once() {
-    let env = [("PORT", "1"), ("1A", ""), ("B", "\0"), ("GOOD", "ü=1")];
+    let env = [("PORT", "1"), ("A=B", ""), ("B", "\0"), ("GOOD", "ü=1")];
     let error = read(VersionSpecInput {
         image: "Hello".to_owned(),
         port: 65_536,
@@ -95,6 +107,7 @@ fn every_bad_field_is_named_at_once() {
             path: "health".to_owned(),
             status_min: 600,
             status_max: 99,
+            host: String::new(),
         },
         pull_policy: PullPolicy::Never,
         protocol: Protocol::H2c,
@@ -109,6 +122,7 @@ fn every_bad_field_is_named_at_once() {
         user: "a:b:c".to_owned(),
         stop_signal: "SIGSTOP".to_owned(),
         stop_grace: Some(Duration::from_secs(301)),
+        ..VersionSpecInput::default()
     })
     .unwrap_err();
     let mut fields: Vec<_> = error
@@ -123,7 +137,7 @@ fn every_bad_field_is_named_at_once() {
             "version.spec.args[1]",
             "version.spec.command[0]",
             "version.spec.cpu_millis",
-            "version.spec.env[1A]",
+            "version.spec.env[A=B]",
             "version.spec.env[B]",
             "version.spec.env[PORT]",
             "version.spec.image",
@@ -145,6 +159,51 @@ fn every_bad_field_is_named_at_once() {
 }
 
 #[test]
+fn every_bad_option_is_named_at_once() {
+    let error = read(VersionSpecInput {
+        readiness: ReadinessInput::Http {
+            path: "/up".to_owned(),
+            status_min: 0,
+            status_max: 0,
+            host: "shop.example.org/up".to_owned(),
+        },
+        no_init: true,
+        cap_add: vec!["ALL".to_owned()],
+        tmpfs_exec: vec!["/tmp".to_owned()],
+        shm_bytes: 1,
+        ulimits: vec![Ulimit {
+            name: "rtprio".to_owned(),
+            soft: 1,
+            hard: 1,
+        }],
+        extra_hosts: [("db".to_owned(), "db2".to_owned())].into(),
+        dns: vec!["127.0.0.1".to_owned()],
+        egress: vec!["localhost:5432".to_owned()],
+        ..hello()
+    })
+    .unwrap_err();
+    let mut fields: Vec<_> = error
+        .violations()
+        .iter()
+        .map(|v| v.field.as_str())
+        .collect();
+    fields.sort_unstable();
+    assert_eq!(
+        fields,
+        [
+            "version.spec.cap_add[0]",
+            "version.spec.dns[0]",
+            "version.spec.egress[0]",
+            "version.spec.extra_hosts[db]",
+            "version.spec.readiness.http.host",
+            "version.spec.shm_bytes",
+            "version.spec.tmpfs_exec[0]",
+            "version.spec.ulimits[0]",
+        ]
+    );
+}
+
+#[test]
 fn a_probe_has_an_ordered_status_range() {
     let with = |status_min, status_max| {
         read(VersionSpecInput {
@@ -152,6 +211,7 @@ fn a_probe_has_an_ordered_status_range() {
                 path: "/up".to_owned(),
                 status_min,
                 status_max,
+                host: String::new(),
             },
             ..hello()
         })
@@ -159,6 +219,87 @@ fn a_probe_has_an_ordered_status_range() {
     assert!(with(0, 0).is_ok());
     assert!(with(204, 204).is_ok());
     assert!(with(400, 0).is_err());
+}
+
+#[test]
+fn an_environment_name_is_anything_but_empty_with_an_equals_sign_or_nul() {
+    let with = |name: &str| {
+        read(VersionSpecInput {
+            env: [(name.to_owned(), String::new())].into(),
+            ..hello()
+        })
+    };
+    for good in [
+        "a.b",
+        "spring.datasource.url",
+        "Logging__Level:Default",
+        "x-y",
+        "1",
+        "ü",
+        "a b",
+        "%",
+    ] {
+        assert!(with(good).is_ok(), "{good}");
+    }
+    for bad in ["", "a=b", "=", "a\0", "PORT", "CLESS_SERVICE"] {
+        assert!(with(bad).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn a_host_header_is_a_host_with_an_optional_port() {
+    let with = |host: &str| {
+        read(VersionSpecInput {
+            readiness: ReadinessInput::Http {
+                path: "/up".to_owned(),
+                status_min: 0,
+                status_max: 0,
+                host: host.to_owned(),
+            },
+            ..hello()
+        })
+    };
+    for good in [
+        "",
+        "localhost",
+        "Shop.example.org",
+        "shop.example.org:8443",
+        "10.0.0.5:80",
+        "[::1]",
+        "[::1]:80",
+        "my_app",
+    ] {
+        assert!(with(good).is_ok(), "{good}");
+    }
+    for bad in [
+        "a b",
+        "a/b",
+        "a:",
+        "a:0",
+        "a:x",
+        "::1",
+        "[::1",
+        "a\r\nb",
+        "ü.example",
+        "a@b",
+    ] {
+        assert!(with(bad).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn a_tmpfs_with_programs_is_mounted() {
+    let with = |exec: &str, read_only_root| {
+        read(VersionSpecInput {
+            read_only_root,
+            tmpfs: [("/run".to_owned(), 0)].into(),
+            tmpfs_exec: vec![exec.to_owned()],
+            ..hello()
+        })
+    };
+    assert!(with("/run", false).is_ok());
+    assert!(with("/tmp", false).is_err());
+    assert!(with("/tmp", true).is_ok());
 }
 
 #[test]

@@ -65,6 +65,8 @@ pub(crate) fn read_report(
         runtime: request.runtime,
         isolation: request.isolation.map(read_isolation),
         sandboxes: request.sandboxes,
+        allowed_capabilities: request.allowed_capabilities,
+        allowed_egress: request.allowed_egress,
         encoded,
     };
     violations
@@ -152,6 +154,7 @@ fn read_version(
         backoff_until: read_timestamp(version.backoff_until),
         last_cold_start: version.last_cold_start.map(read_cold_start),
         pull_progress: version.pull_progress,
+        port: u16::try_from(version.port).unwrap_or(0),
         verify: verify?,
     })
 }
@@ -194,6 +197,7 @@ fn read_failure(failure: pb::StartFailure) -> StartFailure {
             Reason::Exited => StartFailureReason::Exited,
             Reason::NotReady => StartFailureReason::NotReady,
             Reason::MalformedResponse => StartFailureReason::MalformedResponse,
+            Reason::NotAllowed => StartFailureReason::NotAllowed,
         },
         message: failure.message,
         exit_code: failure.exit_code,
@@ -323,6 +327,8 @@ pub(crate) fn node(node: &NodeEntry, head: &Cursor) -> pb::Node {
         runtime: report.runtime.clone(),
         isolation: report.isolation.as_ref().map(isolation),
         sandboxes: report.sandboxes,
+        allowed_capabilities: report.allowed_capabilities.clone(),
+        allowed_egress: report.allowed_egress.clone(),
         disconnect_time: node.disconnected_since().map(timestamp),
     }
 }
@@ -370,6 +376,7 @@ fn node_version_status(node: &NodeName, report: &VersionReport) -> pb::NodeVersi
             .as_ref()
             .map(ToString::to_string)
             .unwrap_or_default(),
+        port: report.port.into(),
     }
 }
 

@@ -5,7 +5,7 @@ use super::settings::read_settings;
 use crate::domain::{
     HostName, Labels, NodeName, ProbeTimingsInput, Protocol, PullPolicy, ReadinessInput, RequestId,
     Require, RollbackTo, ServiceId, ServicePatch, Settings, SettingsField, SettingsPatch,
-    TargetInput, Timestamp, VersionNumber, VersionSpec, VersionSpecInput, Violations, name,
+    TargetInput, Timestamp, Ulimit, VersionNumber, VersionSpec, VersionSpecInput, Violations, name,
 };
 use crate::store::{NewService, WriteOptions};
 use cless_proto::v1 as pb;
@@ -166,9 +166,25 @@ pub(crate) fn new_version(
         user: spec.user,
         stop_signal: spec.stop_signal,
         stop_grace: read_duration("version.spec.stop_grace", spec.stop_grace, violations),
+        no_init: spec.no_init,
+        cap_add: spec.cap_add,
+        tmpfs_exec: spec.tmpfs_exec,
+        shm_bytes: spec.shm_bytes,
+        ulimits: spec.ulimits.into_iter().map(ulimit).collect(),
+        extra_hosts: spec.extra_hosts,
+        dns: spec.dns,
+        egress: spec.egress,
     };
     let spec = VersionSpec::new("version.spec", input, violations);
     spec.filter(|_| violations.len() == before)
+}
+
+fn ulimit(limit: pb::Ulimit) -> Ulimit {
+    Ulimit {
+        name: limit.name,
+        soft: limit.soft,
+        hard: limit.hard,
+    }
 }
 
 fn readiness(
@@ -193,6 +209,7 @@ fn readiness(
             path: http.path,
             status_min: http.status_min,
             status_max: http.status_max,
+            host: http.host,
         },
         Some(Kind::Grpc(grpc)) => ReadinessInput::Grpc {
             service: grpc.service,

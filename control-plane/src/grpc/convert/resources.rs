@@ -4,8 +4,8 @@ use super::{duration, settings::settings, timestamp};
 use crate::domain::{
     ColdStart, ImageSource, NodeOutcome, ProbeTimings, Protocol, PullPolicy, Readiness, Require,
     ResolvedImage, Service, ServiceState, StartFailure, StartFailureReason, StopSignal, Traffic,
-    TrafficRevision, TrafficSplit, User, Verification, VerificationState, Version, VersionSpec,
-    name,
+    TrafficRevision, TrafficSplit, Ulimit, User, Verification, VerificationState, Version,
+    VersionSpec, name,
 };
 use cless_proto::v1 as pb;
 
@@ -109,6 +109,27 @@ pub(super) fn spec(spec: &VersionSpec) -> pb::VersionSpec {
         user: spec.user().map_or("", User::as_str).to_owned(),
         stop_signal: spec.stop_signal().map_or("", StopSignal::as_str).to_owned(),
         stop_grace: Some(duration(spec.stop_grace())),
+        no_init: spec.no_init(),
+        cap_add: spec.cap_add().iter().map(str::to_owned).collect(),
+        tmpfs_exec: spec.tmpfs_exec().iter().cloned().collect(),
+        shm_bytes: spec.shm_bytes(),
+        ulimits: spec.ulimits().as_slice().iter().map(ulimit).collect(),
+        extra_hosts: spec.extra_hosts().as_map().clone(),
+        dns: spec
+            .dns()
+            .as_slice()
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        egress: spec.egress().iter().map(str::to_owned).collect(),
+    }
+}
+
+fn ulimit(limit: &Ulimit) -> pb::Ulimit {
+    pb::Ulimit {
+        name: limit.name.clone(),
+        soft: limit.soft,
+        hard: limit.hard,
     }
 }
 
@@ -120,10 +141,12 @@ fn readiness(readiness: &Readiness, timings: &ProbeTimings) -> pb::ReadinessProb
             path,
             status_min,
             status_max,
+            host,
         } => Kind::Http(pb::HttpProbe {
             path: path.clone(),
             status_min: (*status_min).into(),
             status_max: (*status_max).into(),
+            host: host.clone(),
         }),
         Readiness::Grpc { service } => Kind::Grpc(pb::GrpcProbe {
             service: service.clone(),
@@ -189,6 +212,7 @@ pub(super) fn start_failure(failure: &StartFailure) -> pb::StartFailure {
             StartFailureReason::Exited => Reason::Exited,
             StartFailureReason::NotReady => Reason::NotReady,
             StartFailureReason::MalformedResponse => Reason::MalformedResponse,
+            StartFailureReason::NotAllowed => Reason::NotAllowed,
         }
         .into(),
         message: failure.message.clone(),

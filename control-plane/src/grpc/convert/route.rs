@@ -122,6 +122,21 @@ mod tests {
     }
 
     #[test]
+    fn the_fields_of_containers_are_sent_if_they_are_used() {
+        let sent = without_later_defaults(&stored(
+            r#","no_init":true,"cap_add":["NET_RAW"],"tmpfs_exec":["/x"],"shm_bytes":65536,"ulimits":[{"name":"core","soft":0,"hard":0}],"extra_hosts":{"db":"10.0.0.5"},"dns":["10.0.0.53"],"egress":["db:5432"]"#,
+        ));
+        assert!(sent.no_init);
+        assert_eq!(sent.cap_add, ["NET_RAW"]);
+        assert_eq!((sent.tmpfs_exec.len(), sent.shm_bytes), (1, 65_536));
+        assert_eq!((sent.ulimits.len(), sent.extra_hosts.len()), (1, 1));
+        assert_eq!(
+            (&sent.dns[0][..], &sent.egress[0][..]),
+            ("10.0.0.53", "db:5432")
+        );
+    }
+
+    #[test]
     fn values_other_than_the_default_are_sent() {
         let sent = without_later_defaults(&stored(
             r#","pids_limit":64,"protocol":"H2c","stop_grace":{"secs":0,"nanos":0},"probe":{"period":{"secs":1,"nanos":0}}"#,

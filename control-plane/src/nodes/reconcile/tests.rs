@@ -69,6 +69,7 @@ fn report(verify: Option<(&str, VerificationState)>, digest: Option<&str>) -> No
         backoff_until: None,
         last_cold_start: digest.map(|_| ColdStart::default()),
         pull_progress: String::new(),
+        port: 0,
         verify: verify.map(|(id, state)| VerifyOutcome {
             id: id.into(),
             state,

@@ -85,11 +85,66 @@ pub(super) fn bad_limits() -> Vec<BadSpec> {
     for grace in [duration(-1, 0), duration(301, 0)] {
         specs.push(bad("stop_grace", |s| s.stop_grace = grace));
     }
+    specs.extend(bad_options());
+    specs
+}
+
+fn bad_options() -> Vec<BadSpec> {
+    let many = |text: &str, count| (0..count).map(|n| format!("{text}{n}")).collect::<Vec<_>>();
+    let limit = |name: &str, soft, hard| pb::Ulimit {
+        name: name.into(),
+        soft,
+        hard,
+    };
+    let host = |text: &str| {
+        let http = pb::HttpProbe {
+            path: "/".into(),
+            host: text.into(),
+            ..Default::default()
+        };
+        let probe = pb::ReadinessProbe {
+            kind: Some(pb::readiness_probe::Kind::Http(http)),
+            ..Default::default()
+        };
+        bad("readiness.http.host", |s| s.readiness = Some(probe))
+    };
+    let mut specs = vec![
+        host("shop.example.org/up"),
+        host("a\r\nx: y"),
+        bad("cap_add", |s| s.cap_add = many("NET_RAW", 17)),
+        bad("dns", |s| s.dns = many("10.0.0.", 4)),
+        bad("egress", |s| s.egress = many("db:500", 17)),
+        bad("tmpfs_exec[0]", |s| s.tmpfs_exec = vec!["/x".into()]),
+        bad("shm_bytes", |s| s.shm_bytes = 1),
+        bad("shm_bytes", |s| s.shm_bytes = (512 << 20) + 1),
+    ];
+    for name in ["ALL", "", "NET_RAW --privileged"] {
+        specs.push(bad("cap_add[0]", |s| s.cap_add = vec![name.into()]));
+    }
+    for one in [limit("rtprio", 1, 1), limit("nofile", 2, 1)] {
+        specs.push(bad("ulimits[0]", |s| s.ulimits = vec![one]));
+    }
+    for (name, address) in [
+        ("db", "db2"),
+        ("a b", "10.0.0.5"),
+        ("db", "10.0.0.5\n::1 x"),
+    ] {
+        let lines = [(name.to_owned(), address.to_owned())].into();
+        let field = format!("extra_hosts[{name}]");
+        specs.push(bad(&field, |s| s.extra_hosts = lines));
+    }
+    for address in ["127.0.0.1", "dns.example.org", "10.0.0.53\noptions x"] {
+        specs.push(bad("dns[0]", |s| s.dns = vec![address.into()]));
+    }
+    for to in ["localhost:5432", "10.0.0.0/8:5432", "db", "[::1]:5432"] {
+        specs.push(bad("egress[0]", |s| s.egress = vec![to.into()]));
+    }
     specs
 }
 
 /// Pins the settings of a container. A new field belongs here only if it reaches neither the host
-/// nor another container: no privileged mode, host namespace, host path, device or capability.
+/// nor another container: no privileged mode, host namespace, host path or device. `cap_add` and
+/// `egress` reach only as far as a node allows, by default nowhere.
 #[test]
 fn a_container_has_no_other_settings() {
     let set = prost_types::FileDescriptorSet::decode(cless_proto::FILE_DESCRIPTOR_SET);
@@ -116,11 +171,16 @@ fn a_container_has_no_other_settings() {
     }
     let known = [
         "args",
+        "cap_add",
         "command",
         "cpu_millis",
+        "dns",
+        "egress",
         "env",
+        "extra_hosts",
         "image",
         "memory_bytes",
+        "no_init",
         "pids_limit",
         "port",
         "protocol",
@@ -131,6 +191,7 @@ fn a_container_has_no_other_settings() {
         "readiness.grpc.service",
         "readiness.healthcheck",
         "readiness.http",
+        "readiness.http.host",
         "readiness.http.path",
         "readiness.http.status_max",
         "readiness.http.status_min",
@@ -138,9 +199,15 @@ fn a_container_has_no_other_settings() {
         "readiness.period",
         "readiness.tcp",
         "readiness.timeout",
+        "shm_bytes",
         "stop_grace",
         "stop_signal",
         "tmpfs",
+        "tmpfs_exec",
+        "ulimits",
+        "ulimits.hard",
+        "ulimits.name",
+        "ulimits.soft",
         "user",
     ];
     assert_eq!(fields.iter().map(String::as_str).collect::<Vec<_>>(), known);

@@ -118,6 +118,7 @@ fn bad_specs() -> Vec<BadSpec> {
             path: path.into(),
             status_min,
             status_max,
+            host: String::new(),
         };
         Some(pb::ReadinessProbe {
             kind: Some(pb::readiness_probe::Kind::Http(http)),
@@ -138,7 +139,7 @@ fn bad_specs() -> Vec<BadSpec> {
         (bad("", |s| s.env = big()).0, "version.spec".to_owned()),
         bad("readiness", |s| s.readiness = Some(Default::default())),
     ];
-    for name in ["PORT", "1X"] {
+    for name in ["PORT", "", "A=B"] {
         let env = [(name.to_owned(), "1".to_owned())].into();
         specs.push(bad(&format!("env[{name}]"), |s| s.env = env));
     }

@@ -14,7 +14,7 @@
 
 mod inventory;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ use tracing::{debug, warn};
 use super::context::EngineContext;
 use super::start_limiter::StartRequest;
 use super::start_order::Rank;
-use crate::runtime::{Container, ContainerState, Error, SandboxSpec, label};
+use crate::runtime::{Container, ContainerState, Error, NetworkNames, SandboxSpec, label};
 use inventory::{Inventory, InventoryAction, InventoryEvent, MAX_SHORTAGE};
 
 pub(crate) use inventory::Sandbox;
@@ -60,6 +60,8 @@ pub(crate) struct Sandboxes {
 
 struct Ledger {
     inventory: Inventory,
+    /// Names of those that are being created for one instance.
+    making: HashSet<String>,
     /// By instance; cancelled when its network is lost.
     lost: HashMap<String, CancellationToken>,
     /// The reason why the last creation failed; `None` if it succeeded.
@@ -73,6 +75,7 @@ impl Sandboxes {
             engine,
             ledger: Mutex::new(Ledger {
                 inventory: Inventory::new(size, Instant::now()),
+                making: HashSet::new(),
                 lost: HashMap::new(),
                 error: None,
             }),
@@ -92,6 +95,32 @@ impl Sandboxes {
             id: sandbox.id,
             address: sandbox.address,
         })
+    }
+
+    /// Creates a sandbox for one instance that needs its own: with these names, or with an address
+    /// that is known before the start. The caller holds a start permit.
+    pub(crate) async fn make(&self, instance: &str, names: NetworkNames) -> Result<Lease, Error> {
+        let name = format!("cless-sandbox-{:08x}", rand::random::<u32>());
+        self.ledger.lock().making.insert(name.clone());
+        let made = create(&self.engine, name.clone(), names, false).await;
+        let made = match made {
+            Ok(sandbox) => {
+                self.adopt(instance, sandbox.clone());
+                Ok(Lease {
+                    lost: self.lost(instance),
+                    id: sandbox.id,
+                    address: sandbox.address,
+                })
+            }
+            Err(error) => {
+                if let Err(error) = self.engine.runtime.remove(&name).await {
+                    warn!(container = name, %error, "cannot remove a network sandbox; the next reconciliation will");
+                }
+                Err(error)
+            }
+        };
+        self.ledger.lock().making.remove(&name);
+        made
     }
 
     /// Records the sandbox of an instance of an earlier process.
@@ -166,7 +195,8 @@ impl Sandboxes {
 
     /// Whether a pause container of this name is known, in any state.
     pub(crate) fn knows(&self, name: &str) -> bool {
-        self.ledger.lock().inventory.knows(name)
+        let ledger = self.ledger.lock();
+        ledger.making.contains(name) || ledger.inventory.knows(name)
     }
 
     /// The error of the last creation, as text for people; `None` if it succeeded.
@@ -185,6 +215,15 @@ impl Sandboxes {
         drop(self.creating.lock().await);
     }
 
+    /// The application for a permit of a sandbox that nobody waits for.
+    fn refill(&self) -> StartRequest {
+        StartRequest {
+            service: "".into(),
+            rank: Rank::Further,
+            demand: self.engine.start_limiter.demand(),
+        }
+    }
+
     /// Keeps the inventory full until the node stops. Calls `changed` when [`Sandboxes::error`]
     /// changes.
     pub(crate) async fn keep_stocked(&self, changed: impl Fn()) {
@@ -201,7 +240,13 @@ impl Sandboxes {
                         continue;
                     };
                     let before = self.error();
-                    let created = create(&self.engine, name, in_turn).await;
+                    let permit = match in_turn {
+                        true => Some(self.engine.start_limiter.acquire(self.refill()).await),
+                        false => None,
+                    };
+                    let names = NetworkNames::default();
+                    let created = create(&self.engine, name, names, !in_turn).await;
+                    drop(permit);
                     for name in removals(self.record(created)) {
                         self.remove(name).await;
                     }
@@ -268,19 +313,14 @@ fn removals(actions: Vec<InventoryAction>) -> Vec<String> {
     names.collect()
 }
 
-async fn create(engine: &EngineContext, name: String, in_turn: bool) -> Result<Sandbox, Error> {
+/// Creates and starts a sandbox. With `yields`, starts that begin in the meantime come first.
+async fn create(
+    engine: &EngineContext,
+    name: String,
+    names: NetworkNames,
+    yields: bool,
+) -> Result<Sandbox, Error> {
     let runtime = &*engine.runtime;
-    let _permit = match in_turn {
-        true => {
-            let refill = StartRequest {
-                service: "".into(),
-                rank: Rank::Further,
-                demand: engine.start_limiter.demand(),
-            };
-            Some(engine.start_limiter.acquire(refill).await)
-        }
-        false => None,
-    };
     let labels = [
         (label::CLUSTER, engine.cluster.read().to_string()),
         (label::NODE, engine.node.clone()),
@@ -291,9 +331,10 @@ async fn create(engine: &EngineContext, name: String, in_turn: bool) -> Result<S
         name,
         labels: labels.map(|(key, value)| (key.to_owned(), value)).into(),
         network: engine.network().await?,
+        names,
     };
     runtime.create_sandbox(&spec).await?;
-    if !in_turn {
+    if yields {
         yield_to_starts(engine).await;
     }
     runtime.start(&spec.name).await?;

@@ -1,10 +1,12 @@
 //! Decodes `cless.v1.VersionSpec` into a [`Spec`].
 
 use super::Error;
+use std::net::IpAddr;
+use std::str::FromStr;
 use std::time::Duration;
 
-use crate::route::{ProbeTimings, Protocol, PullPolicy, Readiness, Spec};
-use cless_proto::v1 as pb;
+use crate::route::{ContainerOptions, ProbeTimings, Protocol, PullPolicy, Readiness, Spec, Ulimit};
+use cless_proto::{capability, endpoint, v1 as pb};
 
 const DEFAULT_CPU_MILLIS: u32 = 1000;
 const DEFAULT_MEMORY: u64 = 512 << 20;
@@ -67,7 +69,71 @@ pub(super) fn decode(spec: pb::VersionSpec) -> Result<Spec, Error> {
         user: decode_name("user", spec.user)?,
         stop_signal: decode_name("stop_signal", spec.stop_signal)?,
         stop_grace: decode_span("stop_grace", spec.stop_grace, DEFAULT_STOP_GRACE)?,
+        options: ContainerOptions {
+            no_init: spec.no_init,
+            cap_add: decode_capabilities(spec.cap_add)?,
+            tmpfs_exec: spec.tmpfs_exec,
+            shm_bytes: decode_shm(spec.shm_bytes, memory_bytes)?,
+            ulimits: decode_ulimits(spec.ulimits)?,
+            extra_hosts: decode_hosts(spec.extra_hosts)?,
+            dns: decode_each("dns", spec.dns)?,
+            egress: decode_each("egress", spec.egress)?,
+        },
     })
+}
+
+/// An unknown name may be a capability that this node cannot judge.
+fn decode_capabilities(given: Vec<String>) -> Result<Vec<String>, Error> {
+    let decoded = given.iter().map(|name| {
+        let known = capability::parse(name).map(str::to_owned);
+        known.ok_or_else(|| Error::new("cap_add", format!("{name:?} is not known")))
+    });
+    decoded.collect()
+}
+
+fn decode_shm(given: u64, memory: u64) -> Result<Option<u64>, Error> {
+    if given > memory {
+        return Err(Error::new("shm_bytes", "is larger than the memory"));
+    }
+    Ok((given > 0).then_some(given))
+}
+
+fn decode_ulimits(given: Vec<pb::Ulimit>) -> Result<Vec<Ulimit>, Error> {
+    let decoded = given.into_iter().map(|limit| {
+        let pb::Ulimit { name, soft, hard } = limit;
+        let known = !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase());
+        if !known || soft < -1 || hard < -1 {
+            return Err(Error::new("ulimits", "holds an invalid limit"));
+        }
+        Ok(Ulimit { name, soft, hard })
+    });
+    decoded.collect()
+}
+
+/// The engine joins name and address by a colon and reads `host-gateway` as this node.
+fn decode_hosts(
+    given: std::collections::BTreeMap<String, String>,
+) -> Result<Vec<(String, String)>, Error> {
+    for (name, address) in &given {
+        let known = address == "host-gateway" || address.parse::<IpAddr>().is_ok();
+        if !endpoint::is_name(name) || !known {
+            return Err(Error::new(
+                format!("extra_hosts[{name:?}]"),
+                "is no name with an address",
+            ));
+        }
+    }
+    Ok(given.into_iter().collect())
+}
+
+fn decode_each<T: FromStr>(field: &str, given: Vec<String>) -> Result<Vec<T>, Error>
+where
+    T::Err: std::fmt::Display,
+{
+    let decoded = given
+        .iter()
+        .map(|text| text.parse().map_err(|error| Error::new(field, error)));
+    decoded.collect()
 }
 
 fn decode_pids(given: u32) -> Result<u32, Error> {
@@ -188,9 +254,13 @@ fn decode_readiness(probe: Option<pb::ReadinessProbe>) -> Result<Readiness, Erro
                     "is over status_max",
                 ));
             }
+            if http::HeaderValue::from_str(&http.host).is_err() {
+                return Err(Error::new("readiness.http.host", "is no header value"));
+            }
             Ok(Readiness::Http {
                 path: http.path,
                 status: min..=max,
+                host: http.host,
             })
         }
         Some(Kind::Grpc(grpc)) => {

@@ -84,6 +84,7 @@ fn every_field_arrives() {
                 path: "/ready?full".into(),
                 status_min: 0,
                 status_max: 299,
+                host: "Shop.test:81".into(),
             })),
             period: seconds(3),
             timeout: seconds(2),
@@ -97,6 +98,18 @@ fn every_field_arrives() {
         user: "app:1000".into(),
         stop_signal: "SIGINT".into(),
         stop_grace: seconds(0),
+        no_init: true,
+        cap_add: vec!["NET_RAW".into()],
+        tmpfs_exec: vec!["/tmp".into()],
+        shm_bytes: 1 << 20,
+        ulimits: vec![pb::Ulimit {
+            name: "nofile".into(),
+            soft: 1,
+            hard: -1,
+        }],
+        extra_hosts: [("db".to_owned(), "host-gateway".to_owned())].into(),
+        dns: vec!["10.0.0.53".into()],
+        egress: vec!["DB:5432".into()],
     });
 
     let route = decode(&wire).unwrap();
@@ -137,7 +150,8 @@ fn every_field_arrives() {
         spec.readiness,
         Readiness::Http {
             path: "/ready?full".into(),
-            status: 200..=299
+            status: 200..=299,
+            host: "Shop.test:81".into(),
         }
     );
     assert_eq!(
@@ -160,6 +174,20 @@ fn every_field_arrives() {
     assert_eq!(spec.user.as_deref(), Some("app:1000"));
     assert_eq!(spec.stop_signal.as_deref(), Some("SIGINT"));
     assert_eq!(spec.stop_grace, Duration::ZERO);
+    let options = &spec.options;
+    assert_eq!((options.no_init, options.shm_bytes), (true, Some(1 << 20)));
+    assert_eq!(
+        (&options.cap_add[0], options.ulimits[0].hard),
+        (&"NET_RAW".to_owned(), -1)
+    );
+    assert_eq!(options.tmpfs_exec, ["/tmp"]);
+    assert_eq!(
+        options.extra_hosts,
+        [("db".to_owned(), "host-gateway".to_owned())]
+    );
+    assert_eq!(options.dns[0].to_string(), "10.0.0.53");
+    assert_eq!(options.egress[0].to_string(), "db:5432");
+    assert_eq!(&*version.host, "a.test");
 }
 
 #[test]
@@ -241,8 +269,31 @@ fn an_invalid_field_is_named() {
 #[test]
 fn an_invalid_limit_is_named() {
     type Spoil = fn(&mut pb::VersionSpec);
-    let cases: [(&str, Spoil); 13] = [
+    let cases: [(&str, Spoil); 21] = [
         ("pids_limit", |s| s.pids_limit = u32::MAX),
+        ("cap_add", |s| s.cap_add = vec!["ALL".into()]),
+        ("shm_bytes", |s| s.shm_bytes = u64::MAX),
+        ("ulimits", |s| s.ulimits = vec![pb::Ulimit::default()]),
+        ("extra_hosts[\"a b\"]", |s| {
+            s.extra_hosts.insert("a b".into(), "10.0.0.5".into());
+        }),
+        ("extra_hosts[\"a\"]", |s| {
+            s.extra_hosts.insert("a".into(), "b".into());
+        }),
+        ("dns", |s| s.dns = vec!["resolver".into()]),
+        ("egress", |s| s.egress = vec!["localhost:1".into()]),
+        ("readiness.http.host", |s| {
+            let http = pb::HttpProbe {
+                path: "/".into(),
+                host: "a\nb".into(),
+                ..Default::default()
+            };
+            let kind = Some(pb::readiness_probe::Kind::Http(http));
+            s.readiness = Some(pb::ReadinessProbe {
+                kind,
+                ..Default::default()
+            });
+        }),
         ("tmpfs[\"/\"]", |s| mount(s, "/", 1)),
         ("tmpfs[\"tmp\"]", |s| mount(s, "tmp", 1)),
         ("tmpfs[\"/proc\"]", |s| mount(s, "/proc", 1)),

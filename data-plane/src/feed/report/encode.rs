@@ -27,6 +27,8 @@ pub(crate) fn request(node: &NodeInfo, report: NodeReport) -> pb::ReportNodeStat
         versions,
         runtime,
         isolation: isolated,
+        allowed_capabilities,
+        allowed_egress,
     } = report;
     let mut request = pb::ReportNodeStatusRequest {
         node: Some(node.identity()),
@@ -41,10 +43,14 @@ pub(crate) fn request(node: &NodeInfo, report: NodeReport) -> pb::ReportNodeStat
         runtime: text(&runtime),
         isolation: isolated.map(isolation),
         sandboxes: u32::try_from(sandboxes.idle).unwrap_or(u32::MAX),
+        allowed_capabilities,
+        allowed_egress,
     };
     let mut left_out = keep_items("instances", &mut request.instances);
     left_out += keep_items("versions", &mut request.versions);
     left_out += keep_items("warnings", &mut request.warnings);
+    left_out += keep_items("allowed_capabilities", &mut request.allowed_capabilities);
+    left_out += keep_items("allowed_egress", &mut request.allowed_egress);
     if left_out > 0 {
         // In place of the last warning, where there is no room for one more.
         request.warnings.truncate(items("warnings") - 2);
@@ -143,6 +149,7 @@ fn version(version: domain::VersionReport) -> pb::VersionReport {
         verify: version.verify.map(verify),
         image_id: version.image_id.unwrap_or_default(),
         image_generation: version.image_generation,
+        port: version.port.map_or(0, u32::from),
     }
 }
 
@@ -170,6 +177,7 @@ pub(crate) fn failure(failure: domain::StartFailure) -> pb::StartFailure {
         FailureReason::Exited => Reason::Exited,
         FailureReason::NotReady => Reason::NotReady,
         FailureReason::MalformedResponse => Reason::MalformedResponse,
+        FailureReason::NotAllowed => Reason::NotAllowed,
     };
     let skip = failure.log_tail.len().saturating_sub(LOG_LINES);
     let optional = |value: Option<String>| value.as_deref().map(text).unwrap_or_default();
@@ -278,6 +286,7 @@ mod tests {
                 id: "proof".into(),
                 result: VerifyResult::Failed(failure),
             }),
+            port: Some(8080),
         }
     }
 
@@ -341,13 +350,15 @@ mod tests {
             warnings: vec!["w".repeat(100_000); 500],
             instances: vec![instance; 10_500],
             versions: vec![version_report(failure); 3],
+            allowed_capabilities: vec!["NET_RAW".into(); 100],
+            allowed_egress: vec!["db:5432".into(); 2000],
             ..Default::default()
         };
         let request = request(&node(), report);
         let name = "cless.v1.ReportNodeStatusRequest";
         bounds::check(name, &request.encode_to_vec()).expect("within the bounds");
         let last = request.warnings.last().expect("a warning");
-        assert!(last.contains("900 of its items"), "{last}");
+        assert!(last.contains("1936 of its items"), "{last}");
     }
 
     #[test]

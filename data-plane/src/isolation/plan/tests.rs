@@ -60,6 +60,7 @@ fn set(plane: &str) -> RuleSet {
         proxy: vec![SocketAddr::from(([0, 0, 0, 0], 8080))],
         control_planes: [plane.parse().unwrap()].into(),
         nameservers: Default::default(),
+        egress: Default::default(),
     };
     RuleSet::new(&inputs, Family::V4)
 }

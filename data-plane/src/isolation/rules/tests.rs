@@ -14,6 +14,7 @@ enum Protocol {
 
 #[derive(Debug, Clone)]
 struct Packet {
+    from: IpAddr,
     to: IpAddr,
     first_to: IpAddr,
     protocol: Protocol,
@@ -30,6 +31,7 @@ fn matches(rule: &Match, packet: &Packet) -> bool {
         Match::Port(port) => packet.port == *port,
         Match::Icmp6(kind) => packet.protocol == Protocol::Icmp6(*kind),
         Match::To(net) => net.contains(&packet.to),
+        Match::From(net) => net.contains(&packet.from),
         Match::OriginalTo(net) => net.contains(&packet.first_to),
         Match::OriginalPort(port) => packet.first_port == *port,
         Match::Out(interface) => packet.out == interface,
@@ -108,17 +110,22 @@ fn inputs() -> impl Strategy<Value = RuleInputs> {
     let planes = prop::collection::btree_set((any_address(), select(PORTS.to_vec())), 0..4);
     let servers = prop::collection::btree_set(any_address(), 0..3);
     let proxy = (any_address(), prop::option::of(any_address()));
-    (proxy, planes, servers).prop_map(|((plain, tls), planes, nameservers)| RuleInputs {
-        node: "0a1b2c3d4e5f".to_owned(),
-        bridge: BRIDGE.to_owned(),
-        other_bridges: OTHER_BRIDGES.map(str::to_owned).into(),
-        proxy: [Some((plain, 8080)), tls.map(|tls| (tls, 8443))]
-            .into_iter()
-            .flatten()
-            .map(SocketAddr::from)
-            .collect(),
-        control_planes: planes.into_iter().map(SocketAddr::from).collect(),
-        nameservers,
+    let to = (any_address(), select(PORTS.to_vec()));
+    let egress = prop::collection::btree_set((any_address(), to.prop_map(SocketAddr::from)), 0..3);
+    (proxy, planes, servers, egress).prop_map(|((plain, tls), planes, nameservers, egress)| {
+        RuleInputs {
+            node: "0a1b2c3d4e5f".to_owned(),
+            bridge: BRIDGE.to_owned(),
+            other_bridges: OTHER_BRIDGES.map(str::to_owned).into(),
+            proxy: [Some((plain, 8080)), tls.map(|tls| (tls, 8443))]
+                .into_iter()
+                .flatten()
+                .map(SocketAddr::from)
+                .collect(),
+            control_planes: planes.into_iter().map(SocketAddr::from).collect(),
+            nameservers,
+            egress,
+        }
     })
 }
 
@@ -132,17 +139,28 @@ fn packet(family: Family) -> impl Strategy<Value = Packet> {
     let to = || select(addresses(family));
     let port = || select(PORTS.to_vec());
     let out = select(vec![BRIDGE, "eth0", "br-lan", "br-0123456789ab", "docker0"]);
-    (to(), to(), protocol, port(), port(), out, any::<bool>()).prop_map(
-        |(to, first_to, protocol, port, first_port, out, answer)| Packet {
-            to,
-            first_to,
-            protocol,
-            port,
-            first_port,
-            out,
-            answer,
-        },
+    (
+        to(),
+        to(),
+        to(),
+        protocol,
+        port(),
+        port(),
+        out,
+        any::<bool>(),
     )
+        .prop_map(
+            |(from, to, first_to, protocol, port, first_port, out, answer)| Packet {
+                from,
+                to,
+                first_to,
+                protocol,
+                port,
+                first_port,
+                out,
+                answer,
+            },
+        )
 }
 
 fn case() -> impl Strategy<Value = (RuleInputs, Family, Packet)> {
@@ -155,7 +173,8 @@ fn asks_a_name(inputs: &RuleInputs, packet: &Packet) -> bool {
 }
 
 proptest! {
-    /// To the host: only replies, name servers, neighbour discovery and the proxy pass.
+    /// To the host: only replies, name servers, neighbour discovery, the proxy and a container's own
+    /// egress pass.
     #[test]
     fn only_the_proxys_port_of_the_host_is_reached((inputs, family, packet) in case()) {
         let set = RuleSet::new(&inputs, family);
@@ -168,11 +187,15 @@ proptest! {
         };
         let to_proxy = packet.protocol == Protocol::Tcp && inputs.proxy.iter().any(listens);
         let metadata = is_metadata(packet.to) || is_metadata(packet.first_to);
+        let to = SocketAddr::new(packet.to, packet.port);
+        let permitted = packet.protocol == Protocol::Tcp
+            && inputs.egress.contains(&(packet.from, to))
+            && !inputs.control_planes.contains(&to);
         let neighbour = family == Family::V6 && packet.protocol == Protocol::Icmp6(135);
         let expected = packet.answer
             || asks_a_name(&inputs, &packet)
             || neighbour
-            || (to_proxy && !metadata);
+            || ((to_proxy || permitted) && !metadata);
         prop_assert_eq!(verdict(&set.host, &packet) == Verdict::Return, expected);
     }
 
@@ -220,6 +243,12 @@ fn the_rules_of_an_ordinary_node() {
             .map(|at| at.parse().unwrap())
             .into(),
         nameservers: [ip("127.0.0.1"), ip("192.0.2.53")].into(),
+        egress: [
+            (ip("172.18.0.7"), "192.0.2.9:5432".parse().unwrap()),
+            (ip("172.18.0.7"), "10.0.0.5:7070".parse().unwrap()),
+            (ip("172.18.0.7"), "127.0.0.1:5432".parse().unwrap()),
+        ]
+        .into(),
     };
     let set = RuleSet::new(&inputs, Family::V4);
     let prohibited = "-j REJECT --reject-with icmp-admin-prohibited";
@@ -253,6 +282,7 @@ fn the_rules_of_an_ordinary_node() {
     ];
     host.extend(metadata.clone());
     host.push("-p tcp --dport 8080 -j RETURN".to_owned());
+    host.push("-s 172.18.0.7/32 -d 192.0.2.9/32 -p tcp --dport 5432 -j RETURN".to_owned());
     host.push(format!("-p tcp {reset}"));
     host.push(prohibited.to_owned());
     assert_eq!(set.lines(&set.host), host);

@@ -1,7 +1,6 @@
 //! One GET on a connection of its own.
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::pin::pin;
 
 use http::header;
@@ -22,17 +21,13 @@ pub(super) enum Error {
 }
 
 /// The status of the response. The connection is dropped with the unread body.
-pub(super) async fn status(
-    stream: TcpStream,
-    address: SocketAddr,
-    path: &str,
-) -> Result<u16, Error> {
+pub(super) async fn status(stream: TcpStream, host: &str, path: &str) -> Result<u16, Error> {
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(HEAD_MAX)
         .handshake::<_, Empty<bytes::Bytes>>(TokioIo::new(stream))
         .await?;
     let request = http::Request::get(path)
-        .header(header::HOST, address.to_string())
+        .header(header::HOST, host)
         .header(header::USER_AGENT, "cless-probe")
         .header(header::CONNECTION, "close")
         .body(Empty::new())?;

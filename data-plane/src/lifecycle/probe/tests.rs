@@ -1,7 +1,7 @@
 //! Probes of servers on loopback, and of the reference gRPC health service.
 
 use super::*;
-use crate::runtime::fake::Fake;
+use crate::runtime::fake::{Fake, Health};
 use std::collections::BTreeMap;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -14,7 +14,10 @@ fn probe(address: SocketAddr, readiness: Readiness) -> Probe {
         name: "c".to_owned(),
         address,
         readiness,
+        host: "shop.localhost".to_owned(),
         timings: ProbeTimings::default(),
+        check: OnceCell::new(),
+        run: tokio::sync::Mutex::default(),
         last: Mutex::new(None),
     }
 }
@@ -29,7 +32,7 @@ fn briefly() -> Instant {
 
 /// The result of the last probe before a brief deadline, which contains `text`.
 async fn unready(probe: &Probe, text: &str) -> String {
-    let Err(Unready::Late(found)) = probe.until_ready(briefly()).await else {
+    let Err(Unready::Late { found, .. }) = probe.until_ready(briefly()).await else {
         panic!("not late")
     };
     assert!(found.contains(text), "{found}");
@@ -85,6 +88,7 @@ fn get() -> Readiness {
     Readiness::Http {
         path: "/healthz".into(),
         status: 200..=299,
+        host: String::new(),
     }
 }
 
@@ -105,6 +109,46 @@ async fn a_redirect_is_a_response_and_is_not_followed() {
     let probe = probe(address, get());
     let last = fails_once(&probe, "answered 302").await;
     assert!(last.ends_with("expected 200 to 299"), "{last}");
+}
+
+#[tokio::test]
+async fn an_http_probe_sends_its_host_and_says_so() {
+    let (listener, address) = listener().await;
+    let seen = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = [0; 512];
+        let read = stream.read(&mut head).await.unwrap();
+        let answer = b"HTTP/1.1 400 Bad\r\ncontent-length: 0\r\n\r\n";
+        stream.write_all(answer).await.unwrap();
+        String::from_utf8_lossy(&head[..read]).to_lowercase()
+    });
+    let probe = probe(address, get());
+    let Err(Failed::NotYet(found, remedy)) = probe.attempt(Duration::from_secs(1)).await else {
+        panic!("a client error is not ready");
+    };
+    assert_eq!(remedy, Remedy::Host);
+    let port = address.port();
+    let expected = format!(
+        "GET /healthz on port {port} with Host shop.localhost: answered 400, expected 200 to 299"
+    );
+    assert_eq!(found, expected);
+    let head = seen.await.unwrap();
+    assert!(head.contains("\r\nhost: shop.localhost\r\n"), "{head}");
+}
+
+#[tokio::test]
+async fn only_a_refused_connection_says_that_nothing_listens() {
+    let (listener, address) = listener().await;
+    drop(listener);
+    let remedy = |found: Result<(), Unready>| match found {
+        Err(Unready::Late { remedy, .. }) => remedy,
+        other => panic!("{other:?}"),
+    };
+    let closed = probe(address, get()).until_ready(briefly()).await;
+    assert_eq!(remedy(closed), Remedy::Listen);
+    let address = scripted(&["HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n"; 100]).await;
+    let busy = probe(address, get()).until_ready(briefly()).await;
+    assert_eq!(remedy(busy), Remedy::Wait);
 }
 
 #[tokio::test]
@@ -249,13 +293,11 @@ async fn the_images_healthcheck_decides_and_its_absence_is_final() {
         "it is not waited for"
     );
 
-    engine.set_health("c", Some(Health::Starting));
-    unready(&probe, "not succeeded yet").await;
     engine.set_health(
         "c",
         Some(Health::Unhealthy("cannot reach the cache".to_owned())),
     );
-    unready(&probe, "fails: cannot reach the cache").await;
+    unready(&probe, "exited with code 1: cannot reach the cache").await;
     engine.set_health("c", Some(Health::Healthy));
     assert_eq!(probe.until_ready(soon()).await, Ok(()));
 }

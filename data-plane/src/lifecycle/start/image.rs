@@ -23,11 +23,13 @@ use crate::image::resolve::never_pulled;
 use crate::lifecycle::event::TaskEvent;
 use crate::lifecycle::failure;
 use crate::lifecycle::phases::Phases;
-use crate::report::FailureReason;
+use crate::report::{FailureReason, StartFailure};
 use crate::route::PullPolicy;
 use crate::runtime::{Error, Image, reference};
 
 const DEFAULT_PORT: u16 = 8080;
+/// Ports of an image in a message.
+const PORTS_SHOWN: usize = 10;
 
 /// The longest wait for the fixed digest. A report, a write and a feed change take about 200 ms. The
 /// start then goes on, because requests do not depend on a control plane.
@@ -103,10 +105,11 @@ impl Start {
             return Ok(port);
         }
         let found = self.find_image(phases).await?;
-        Ok(port.unwrap_or(match found.exposed[..] {
-            [port] => port,
-            _ => DEFAULT_PORT,
-        }))
+        match (port, &found.exposed[..]) {
+            (Some(port), _) | (None, &[port]) => Ok(port),
+            (None, []) => Ok(DEFAULT_PORT),
+            (None, ports) => Err(several_ports(ports).into()),
+        }
     }
 
     /// Finds the image that the version runs, and pins it if it has no digest.
@@ -274,4 +277,21 @@ fn set_resolved(digest: Arc<str>, phases: &mut Phases) {
         phases.image_digest = Some(digest);
         phases.resolved_here = true;
     }
+}
+/// The failure of a version whose image exposes several ports and which names none.
+fn several_ports(ports: &[u16]) -> StartFailure {
+    let shown = ports.iter().take(PORTS_SHOWN).map(ToString::to_string);
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    let more = if ports.len() > PORTS_SHOWN {
+        ", …"
+    } else {
+        ""
+    };
+    failure::new(
+        FailureReason::Image,
+        format!(
+            "the image exposes several ports ({shown}{more}) and the version names none: deploy with \
+             --port, the one that serves HTTP"
+        ),
+    )
 }

@@ -4,7 +4,7 @@
 //! before the engine responds. The start call is still awaited: a call that creates something is
 //! never dropped, and a later pause or removal waits for it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
@@ -14,11 +14,55 @@ use super::{Attempt, Start};
 use crate::engine::confirmed_calls;
 use crate::engine::sandbox::Lease;
 use crate::engine::start_limiter::StartPermit;
+use crate::isolation::Permit;
 use crate::lifecycle::event::TaskEvent;
 use crate::lifecycle::phases::Phases;
 use crate::runtime::{ContainerState, Error};
 
 impl Start {
+    /// The sandbox of this start; `None` for the bridge. A sandbox has no names of its own unless
+    /// it is made for them. Egress needs an address that is known before the program runs, which
+    /// may connect at once: such a start makes a sandbox if none is ready.
+    pub(super) async fn sandbox(&self) -> Option<Lease> {
+        let names = self.names();
+        if names.is_empty()
+            && let Some(lease) = self.sandboxes.take(&self.name)
+        {
+            self.permit_egress(lease.address).await;
+            return Some(lease);
+        }
+        if self.version.spec.options.egress.is_empty() {
+            return None;
+        }
+        match self.sandboxes.make(&self.name, names).await {
+            Ok(lease) => {
+                self.permit_egress(lease.address).await;
+                Some(lease)
+            }
+            Err(error) => {
+                warn!(
+                    %error,
+                    "cannot make a network sandbox; the egress of the container opens after its start"
+                );
+                None
+            }
+        }
+    }
+
+    /// Lets the container at this address reach its destinations on this node.
+    pub(super) async fn permit_egress(&self, from: IpAddr) {
+        let to = self.version.spec.options.egress.clone();
+        if !to.is_empty() {
+            let container = self.name.clone();
+            let permit = Permit {
+                container,
+                from,
+                to,
+            };
+            self.engine.isolation.permit(permit).await;
+        }
+    }
+
     /// Starts the container in its sandbox and waits until it answers.
     pub(super) async fn start_in_sandbox(
         &self,
@@ -73,7 +117,7 @@ impl Start {
         if refused || !holder.is_ok_and(|holder| holder.state == ContainerState::Running) {
             return StartAbort::NetworkUnusable(error.to_string());
         }
-        self.engine_failure(error)
+        self.start_failure(error).await
     }
 
     /// Removes the container and its sandbox, before another attempt on the bridge.
@@ -82,6 +126,7 @@ impl Start {
         if let Err(error) = confirmed_calls::remove(&self.engine, &self.name).await {
             warn!(%error, "cannot remove a container before it is created again");
         }
+        self.engine.isolation.revoke(&self.name).await;
         self.sandboxes.discard(&self.name);
     }
 

@@ -8,15 +8,16 @@ use tokio_util::sync::CancellationToken;
 use super::outcome::StartAbort;
 use super::{INSPECT_EVERY, Start};
 use crate::engine::error_class::is_unreachable;
+use crate::lifecycle::capability;
 use crate::lifecycle::failure;
-use crate::lifecycle::probe::{Probe, Unready};
+use crate::lifecycle::probe::{Probe, Remedy, Unready};
 use crate::report::{FailureReason, StartFailure};
 use crate::runtime::{ContainerState, Error, Exit};
 
 impl Start {
     pub(super) fn probe_at(&self, address: SocketAddr) -> Probe {
         let runtime = self.engine.runtime.clone();
-        Probe::new(runtime, self.name.clone(), address, &self.version.spec)
+        Probe::new(runtime, self.name.clone(), address, &self.version)
     }
 
     /// Waits until the container answers, dies, or exceeds the time limit.
@@ -78,23 +79,47 @@ impl Start {
 
     fn not_ready(&self, unready: &Unready) -> StartFailure {
         let message = match unready {
-            Unready::Late(found) => format!(
-                "did not become ready within {:?}: {found}; it must listen on 0.0.0.0 at the port \
-                 given as PORT, or raise cold_start_timeout",
-                self.timeout
-            ),
+            Unready::Late { found, remedy } => {
+                let remedy = match remedy {
+                    Remedy::Wait => "raise cold_start_timeout",
+                    Remedy::Listen => {
+                        "it must listen on 0.0.0.0 at the port given as PORT, or raise \
+                         cold_start_timeout"
+                    }
+                    Remedy::Host => {
+                        "if it refuses this Host, set readiness.http.host (--health-host) to one that \
+                         it takes, else raise cold_start_timeout"
+                    }
+                };
+                format!(
+                    "did not become ready within {:?}: {found}; {remedy}",
+                    self.timeout
+                )
+            }
             Unready::Never(why) => format!("cannot become ready: {why}"),
         };
         failure::new(FailureReason::NotReady, message)
     }
 
     pub(super) async fn exited(&self, exit: Exit) -> StartFailure {
-        failure::exited(
-            &*self.engine.runtime,
-            &self.name,
-            exit,
-            "before it was ready",
-        )
-        .await
+        let runtime = &*self.engine.runtime;
+        let mut failure = failure::exited(runtime, &self.name, exit, "before it was ready").await;
+        self.explain(&mut failure).await;
+        failure
+    }
+
+    /// Adds the capability that a refused exec lacked.
+    async fn explain(&self, failure: &mut StartFailure) {
+        let added = &self.version.spec.options.cap_add;
+        capability::explain(&*self.engine.runtime, &self.name, added, failure).await;
+    }
+
+    /// The failure of the engine's start call.
+    pub(super) async fn start_failure(&self, error: Error) -> StartAbort {
+        let mut abort = self.engine_failure(error);
+        if let StartAbort::Failed(failure, _) = &mut abort {
+            self.explain(failure).await;
+        }
+        abort
     }
 }

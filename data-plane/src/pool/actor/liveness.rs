@@ -29,7 +29,7 @@ impl PoolActor {
         let (events, instance) = (entry.events.clone(), entry.instance.clone());
         let runtime = self.context.engine.runtime.clone();
         let name = instance.name().to_owned();
-        let probe = Probe::new(runtime, name, address, &self.membership.version.spec);
+        let probe = Probe::new(runtime, name, address, &self.membership.version);
         tokio::spawn(async move {
             if let Err(found) = probe.still_answers().await {
                 let message = format!("the container stopped answering while it served: {found}");

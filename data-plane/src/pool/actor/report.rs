@@ -48,6 +48,7 @@ impl PoolActor {
                 id: one.id.clone(),
                 result: one.result.clone(),
             }),
+            port: self.port_in_force,
         };
         *self.shared.view.lock() = View {
             instances,

@@ -22,6 +22,7 @@ impl PoolActor {
             TaskEvent::StartUnconfirmed => {}
             TaskEvent::Pulling(line) => self.pull_progress = line,
             TaskEvent::Pulled => self.image_pulled = true,
+            TaskEvent::Port(port) => self.port_in_force = Some(port),
             TaskEvent::Runs(digest) => self.runs_digest(serial, digest),
             TaskEvent::DigestConfirmed(digest, cold_start) => {
                 self.digest_confirmed(digest, cold_start.map(|one| *one));
@@ -61,6 +62,7 @@ impl PoolActor {
         // The age of an adopted instance is unknown.
         entry.ready_at = started.cold_start.is_some().then_some(now);
         self.port = Some(started.address.port());
+        self.port_in_force = self.port;
         self.backoff.record_ready(now);
         self.last_failure = None;
         if let Some(cold_start) = started.cold_start {

@@ -10,28 +10,22 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary,
-    ContainerSummaryStateEnum, HealthStatusEnum, HostConfig, HostConfigLogConfig, ResourcesUlimits,
+    ContainerConfig, ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum,
+    ContainerSummary, ContainerSummaryStateEnum, HostConfig, HostConfigLogConfig, ResourcesUlimits,
 };
+use cless_proto::capability;
 use std::time::Duration;
 
 use crate::runtime::{
-    Container, ContainerSpec, ContainerState, Error, Exit, Health, SandboxSpec, label,
+    Container, ContainerOptions, ContainerSpec, ContainerState, Error, Exit, Healthcheck,
+    NetworkNames, SandboxSpec, label,
 };
 
 /// Maximum length of a line of container output.
 const LOG_LINE_BYTES: usize = 512;
 
-/// Capabilities that containers keep: web server images need these to bind low ports and to switch
-/// to their own user.
-const CAPABILITIES: [&str; 6] = [
-    "CHOWN",
-    "SETUID",
-    "SETGID",
-    "DAC_OVERRIDE",
-    "NET_BIND_SERVICE",
-    "KILL",
-];
+/// The engine's time limit of a HEALTHCHECK that names none.
+const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Limit of open descriptors, soft and hard, if the engine can set as many. Engines often have none,
 /// and programs that close every possible descriptor at their start then take seconds.
@@ -50,6 +44,14 @@ pub(super) fn container_body(
     descriptors: Option<u64>,
 ) -> ContainerCreateBody {
     let descriptors = descriptors.and_then(|limit| i64::try_from(limit).ok());
+    let options = &spec.options;
+    let none = NetworkNames::default();
+    // The engine refuses names for a container in another's network.
+    let names = if spec.sandbox.is_some() {
+        &none
+    } else {
+        &options.names
+    };
     let some_unless_empty = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
     ContainerCreateBody {
         image: Some(spec.image.clone()),
@@ -67,22 +69,26 @@ pub(super) fn container_body(
             }),
             memory: i64::try_from(spec.memory).ok(),
             memory_swap: i64::try_from(spec.memory).ok(),
-            ulimits: descriptors.map(|limit| {
-                vec![ResourcesUlimits {
-                    name: Some("nofile".to_owned()),
-                    soft: Some(limit),
-                    hard: Some(limit),
-                }]
-            }),
             nano_cpus: Some(i64::from(spec.cpu_millis) * 1_000_000),
             pids_limit: Some(spec.pids_limit.into()),
             readonly_rootfs: Some(spec.read_only_root),
-            tmpfs: (!spec.tmpfs.is_empty()).then(|| spec.tmpfs.iter().map(tmpfs).collect()),
+            tmpfs: (!spec.tmpfs.is_empty()).then(|| {
+                let mounts = spec.tmpfs.iter();
+                mounts.map(|mount| tmpfs(mount, options)).collect()
+            }),
             runtime: spec.runtime.clone(),
             cap_drop: Some(vec!["ALL".to_owned()]),
-            cap_add: Some(CAPABILITIES.map(str::to_owned).to_vec()),
-            security_opt: Some(vec!["no-new-privileges".to_owned()]),
-            init: Some(true),
+            cap_add: Some(capabilities(options)),
+            // It would disable the capabilities of files, which `cap_add` is for.
+            security_opt: (!adds_capabilities(options))
+                .then(|| vec!["no-new-privileges".to_owned()]),
+            init: Some(!options.no_init),
+            shm_size: options
+                .shm_bytes
+                .and_then(|bytes| i64::try_from(bytes).ok()),
+            ulimits: ulimits(options, descriptors),
+            extra_hosts: extra_hosts(names),
+            dns: dns(names),
             log_config: Some(HostConfigLogConfig {
                 typ: Some("json-file".to_owned()),
                 config: Some(HashMap::from([
@@ -129,6 +135,8 @@ pub(super) fn sandbox_body(spec: &SandboxSpec, image: String) -> ContainerCreate
             security_opt: Some(vec!["no-new-privileges".to_owned()]),
             readonly_rootfs: Some(true),
             ipc_mode: Some("none".to_owned()),
+            extra_hosts: extra_hosts(&spec.names),
+            dns: dns(&spec.names),
             log_config: Some(HostConfigLogConfig {
                 typ: Some("none".to_owned()),
                 config: None,
@@ -139,11 +147,62 @@ pub(super) fn sandbox_body(spec: &SandboxSpec, image: String) -> ContainerCreate
     }
 }
 
-/// Mount options of an in-memory file system. It holds data only: no programs, no set-uid bits, no
-/// devices.
-fn tmpfs((path, size): &(String, u64)) -> (String, String) {
-    let options = format!("rw,noexec,nosuid,nodev,mode=1777,size={size}");
+/// Mount options of an in-memory file system: no set-uid bits, no devices, and no programs unless
+/// they are asked for.
+fn tmpfs((path, size): &(String, u64), options: &ContainerOptions) -> (String, String) {
+    let exec = match options.tmpfs_exec.contains(path) {
+        true => "exec",
+        false => "noexec",
+    };
+    let options = format!("rw,{exec},nosuid,nodev,mode=1777,size={size}");
     (path.clone(), options)
+}
+
+fn added(options: &ContainerOptions) -> impl Iterator<Item = &String> {
+    let added = options.cap_add.iter();
+    added.filter(|name| !capability::DEFAULT.contains(&name.as_str()))
+}
+
+fn adds_capabilities(options: &ContainerOptions) -> bool {
+    added(options).next().is_some()
+}
+
+fn capabilities(options: &ContainerOptions) -> Vec<String> {
+    let default = capability::DEFAULT.map(str::to_owned).into_iter();
+    default.chain(added(options).cloned()).collect()
+}
+
+/// The limits of a version, and that of descriptors unless the version sets its own.
+fn ulimits(options: &ContainerOptions, descriptors: Option<i64>) -> Option<Vec<ResourcesUlimits>> {
+    let mut limits: Vec<_> = options
+        .ulimits
+        .iter()
+        .map(|(name, soft, hard)| ulimit(name, *soft, *hard))
+        .collect();
+    if let Some(limit) = descriptors
+        && !options.ulimits.iter().any(|(name, ..)| name == "nofile")
+    {
+        limits.push(ulimit("nofile", limit, limit));
+    }
+    (!limits.is_empty()).then_some(limits)
+}
+
+fn ulimit(name: &str, soft: i64, hard: i64) -> ResourcesUlimits {
+    ResourcesUlimits {
+        name: Some(name.to_owned()),
+        soft: Some(soft),
+        hard: Some(hard),
+    }
+}
+
+fn extra_hosts(names: &NetworkNames) -> Option<Vec<String>> {
+    let lines = names.hosts.iter();
+    let lines = lines.map(|(name, address)| format!("{name}:{address}"));
+    (!names.hosts.is_empty()).then(|| lines.collect())
+}
+
+fn dns(names: &NetworkNames) -> Option<Vec<String>> {
+    (!names.dns.is_empty()).then(|| names.dns.iter().map(ToString::to_string).collect())
 }
 
 /// Rounds up to whole seconds, the engine's unit.
@@ -151,18 +210,27 @@ pub(super) fn whole_seconds(span: Duration) -> u64 {
     span.as_secs() + u64::from(span.subsec_nanos() > 0)
 }
 
-fn health(found: bollard::models::Health) -> Option<Health> {
-    match found.status? {
-        HealthStatusEnum::STARTING => Some(Health::Starting),
-        HealthStatusEnum::HEALTHY => Some(Health::Healthy),
-        HealthStatusEnum::UNHEALTHY => {
-            let last = found.log.and_then(|log| log.into_iter().next_back());
-            let output = last.and_then(|check| check.output).unwrap_or_default();
-            let line = last_lines(output.as_bytes(), 1).pop();
-            Some(Health::Unhealthy(line.unwrap_or_default()))
+/// The HEALTHCHECK of a container: `CMD` with arguments, or `CMD-SHELL` with a line for the image's
+/// shell. `NONE` and an empty test mean that there is none.
+fn healthcheck(config: &ContainerConfig) -> Option<Healthcheck> {
+    let check = config.healthcheck.as_ref()?;
+    let (kind, words) = check.test.as_ref()?.split_first()?;
+    let command = match kind.as_str() {
+        "CMD" => words.to_vec(),
+        "CMD-SHELL" => {
+            let shell = config.shell.clone().filter(|shell| !shell.is_empty());
+            let mut command = shell.unwrap_or_else(|| vec!["/bin/sh".into(), "-c".into()]);
+            command.extend(words.iter().cloned());
+            command
         }
-        HealthStatusEnum::NONE | HealthStatusEnum::EMPTY => None,
-    }
+        _ => return None,
+    };
+    let timeout = check.timeout.and_then(|nanos| u64::try_from(nanos).ok());
+    let timeout = timeout.filter(|nanos| *nanos > 0).map(Duration::from_nanos);
+    (!words.is_empty()).then_some(Healthcheck {
+        command,
+        timeout: timeout.unwrap_or(HEALTHCHECK_TIMEOUT),
+    })
 }
 
 /// Converts the response to an inspection.
@@ -170,10 +238,13 @@ pub(super) fn from_inspect(found: ContainerInspectResponse) -> Container {
     let state = found.state.unwrap_or_default();
     let networks = found.network_settings.and_then(|net| net.networks);
     let mode = found.host_config.and_then(|host| host.network_mode);
+    let healthcheck = found.config.as_ref().and_then(healthcheck);
     let labels = labels(found.config.and_then(|config| config.labels));
     Container {
         id: found.id.unwrap_or_default(),
         name: name_of(&labels, found.name.as_deref().unwrap_or_default()),
+        healthcheck,
+        program: found.path.unwrap_or_default(),
         labels,
         state: match state.status {
             Some(ContainerStateStatusEnum::CREATED) => ContainerState::Created,
@@ -190,7 +261,6 @@ pub(super) fn from_inspect(found: ContainerInspectResponse) -> Container {
                 .unwrap_or(-1),
             oom_killed: state.oom_killed.unwrap_or(false),
         },
-        health: state.health.and_then(health),
     }
 }
 
@@ -213,7 +283,8 @@ pub(super) fn from_summary(found: ContainerSummary) -> Container {
         address: address_on(mode.as_deref(), networks),
         sandbox: sandbox_of(mode),
         exit: Exit::default(),
-        health: None,
+        healthcheck: None,
+        program: String::new(),
     }
 }
 
@@ -306,6 +377,7 @@ mod tests {
             stop_grace: Duration::from_secs(10),
             runtime: None,
             sandbox: None,
+            options: ContainerOptions::default(),
         }
     }
 
@@ -391,6 +463,82 @@ mod tests {
     }
 
     #[test]
+    fn options_are_converted_and_capabilities_of_files_take_effect() {
+        let names = NetworkNames {
+            hosts: vec![("db".into(), "10.0.0.5".into())],
+            dns: vec![[10, 0, 0, 53].into()],
+        };
+        let options = ContainerOptions {
+            no_init: true,
+            cap_add: vec!["KILL".into(), "NET_RAW".into()],
+            tmpfs_exec: vec!["/x".into()],
+            shm_bytes: Some(1 << 20),
+            ulimits: vec![("nofile".into(), 1, 2)],
+            names,
+        };
+        let asked = ContainerSpec {
+            tmpfs: vec![("/x".into(), 4096)],
+            options,
+            ..spec()
+        };
+        let host = container_body(&asked, Some(9))
+            .host_config
+            .unwrap_or_default();
+        assert_eq!(host.init, Some(false));
+        let added = host.cap_add.unwrap_or_default();
+        assert_eq!(
+            (added.len(), added.last().map(String::as_str)),
+            (7, Some("NET_RAW"))
+        );
+        assert_eq!(host.security_opt, None);
+        assert!(host.tmpfs.unwrap_or_default()["/x"].starts_with("rw,exec,nosuid,nodev,"));
+        assert_eq!(host.shm_size, Some(1 << 20));
+        assert_eq!(host.ulimits.unwrap_or_default()[0].hard, Some(2));
+        assert_eq!(host.extra_hosts, Some(vec!["db:10.0.0.5".to_owned()]));
+        assert_eq!(host.dns, Some(vec!["10.0.0.53".to_owned()]));
+        let inside = ContainerSpec {
+            sandbox: Some("0123abcd".into()),
+            ..asked
+        };
+        let host = container_body(&inside, None)
+            .host_config
+            .unwrap_or_default();
+        assert_eq!((host.extra_hosts, host.dns), (None, None));
+    }
+
+    #[test]
+    fn a_healthcheck_is_a_command_or_a_line_for_the_shell() {
+        let check = |test: &[&str], timeout, shell: &[&str]| {
+            let words = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect();
+            let config = ContainerConfig {
+                healthcheck: Some(bollard::models::HealthConfig {
+                    test: Some(words(test)),
+                    timeout,
+                    ..Default::default()
+                }),
+                shell: (!shell.is_empty()).then(|| words(shell)),
+                ..Default::default()
+            };
+            let found = healthcheck(&config)?;
+            Some((found.command.join(" "), found.timeout.as_secs()))
+        };
+        let found = |command: &str, seconds| Some((command.to_owned(), seconds));
+        assert_eq!(check(&["CMD", "/ok", "-q"], None, &[]), found("/ok -q", 30));
+        assert_eq!(
+            check(&["CMD-SHELL", "a && b"], Some(2_000_000_000), &[]),
+            found("/bin/sh -c a && b", 2)
+        );
+        assert_eq!(
+            check(&["CMD-SHELL", "a"], Some(0), &["/bin/bash", "-lc"]),
+            found("/bin/bash -lc a", 30)
+        );
+        for none in [&[][..], &["NONE"], &["CMD"], &["CMD-SHELL"], &["?", "a"]] {
+            assert_eq!(check(none, None, &[]), None, "{none:?}");
+        }
+        assert_eq!(healthcheck(&ContainerConfig::default()), None);
+    }
+
+    #[test]
     fn a_container_in_a_sandbox_names_its_network_and_is_known_by_it() {
         let spec = ContainerSpec {
             sandbox: Some("0123abcd".into()),
@@ -430,6 +578,7 @@ mod tests {
             name: "s".into(),
             labels: BTreeMap::new(),
             network: "net".into(),
+            names: NetworkNames::default(),
         };
         let host = sandbox_body(&spec, "pause".into())
             .host_config

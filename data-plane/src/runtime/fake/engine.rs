@@ -11,10 +11,10 @@ use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 
 use super::super::{
-    Container, ContainerSpec, ContainerState, EngineEvent, Error, Image, PullStep, Runtime,
-    Runtimes, SandboxSpec, label,
+    Container, ContainerSpec, ContainerState, EngineEvent, Error, Executed, Image, PullStep,
+    Runtime, Runtimes, SandboxSpec, label,
 };
-use super::{Call, Fake, Script};
+use super::{Call, Fake, Health, Script};
 
 #[async_trait::async_trait]
 impl Runtime for Fake {
@@ -190,6 +190,22 @@ impl Runtime for Fake {
             listening.abort();
         }
         lost.map_or(Ok(()), Err)
+    }
+
+    async fn exec(&self, name: &str, _command: &[String]) -> Result<Executed, Error> {
+        self.check_reachable()?;
+        let containers = self.inner.containers.lock();
+        let health = containers.get(name).and_then(|one| one.health.clone());
+        let (code, output) = match health {
+            Some(Health::Healthy) => (0, Vec::new()),
+            Some(Health::Unhealthy(output)) => (1, vec![output]),
+            None => return Err(Error::Refused("no such command".to_owned())),
+        };
+        Ok(Executed { code, output })
+    }
+
+    async fn file_capabilities(&self, _name: &str, _path: &str) -> Result<u64, Error> {
+        Ok(0)
     }
 
     async fn log_tail(&self, _name: &str, _lines: usize) -> Result<Vec<String>, Error> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cless_data_plane::engine::policy::NodePolicy;
 use cless_data_plane::isolation::Isolation;
 use cless_data_plane::metrics::Metrics;
 use cless_data_plane::pool::{Guard, Node, Pool, Pools, Refusal};
@@ -72,6 +73,7 @@ impl World {
                     runtime,
                     isolation: Isolation::unchecked(),
                     sandboxes,
+                    policy: NodePolicy::default(),
                 },
                 Arc::new(engine.clone()),
                 Arc::new(Metrics::default()),

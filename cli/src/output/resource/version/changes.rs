@@ -29,6 +29,14 @@ pub(crate) fn spec_changes(before: &pb::VersionSpec, after: &pb::VersionSpec) ->
         stop_signal,
         stop_grace,
         protocol,
+        no_init,
+        cap_add,
+        tmpfs_exec,
+        shm_bytes,
+        ulimits,
+        extra_hosts,
+        dns,
+        egress,
     } = after;
     let mut changes = Vec::new();
     let mut field = |name: &str, differs: bool, from: String, to: String| {
@@ -39,11 +47,6 @@ pub(crate) fn spec_changes(before: &pb::VersionSpec, after: &pb::VersionSpec) ->
     };
     let number = |n: u32| if n == 0 { String::new() } else { n.to_string() };
     let cores = |millis: u32| format!("{}", f64::from(millis) / 1000.0);
-    let mounts = |mounts: &BTreeMap<String, u64>| {
-        let mounts = mounts.iter();
-        let mounts = mounts.map(|(path, size)| format!("{path}:{}", text::size(*size)));
-        mounts.collect::<Vec<_>>().join(" ")
-    };
     let grace = |grace: &Option<prost_types::Duration>| text::proto_duration(grace.as_ref());
     field(
         "image",
@@ -107,9 +110,9 @@ pub(crate) fn spec_changes(before: &pb::VersionSpec, after: &pb::VersionSpec) ->
     );
     field(
         "tmpfs",
-        before.tmpfs != *tmpfs,
-        mounts(&before.tmpfs),
-        mounts(tmpfs),
+        before.tmpfs != *tmpfs || before.tmpfs_exec != *tmpfs_exec,
+        spec::mounts(before),
+        spec::mounts(after),
     );
     field(
         "user",
@@ -134,6 +137,37 @@ pub(crate) fn spec_changes(before: &pb::VersionSpec, after: &pb::VersionSpec) ->
         before.protocol != *protocol,
         short(before.protocol().as_str_name(), "PROTOCOL_").to_lowercase(),
         short(after.protocol().as_str_name(), "PROTOCOL_").to_lowercase(),
+    );
+    field(
+        "no-init",
+        before.no_init != *no_init,
+        before.no_init.to_string(),
+        no_init.to_string(),
+    );
+    for (name, from, to) in [
+        ("cap-add", &before.cap_add, cap_add),
+        ("dns", &before.dns, dns),
+        ("egress", &before.egress, egress),
+    ] {
+        field(name, from != to, from.join(" "), to.join(" "));
+    }
+    field(
+        "shm-size",
+        before.shm_bytes != *shm_bytes,
+        text::size(before.shm_bytes),
+        text::size(*shm_bytes),
+    );
+    field(
+        "ulimit",
+        before.ulimits != *ulimits,
+        spec::ulimits(before),
+        spec::ulimits(after),
+    );
+    field(
+        "add-host",
+        before.extra_hosts != *extra_hosts,
+        spec::hosts(before),
+        spec::hosts(after),
     );
     changes.extend(variables(&before.env, env));
     changes
@@ -179,6 +213,19 @@ mod tests {
             memory_bytes: 1 << 30,
             port: 80,
             env: env(&[("KEEP", "1"), ("NEW", "x"), ("TOKEN", "other")]),
+            tmpfs: [("/x".to_owned(), 1 << 20)].into(),
+            tmpfs_exec: vec!["/x".to_owned()],
+            no_init: true,
+            cap_add: vec!["NET_RAW".to_owned()],
+            dns: vec!["10.0.0.53".to_owned()],
+            egress: vec!["db:5432".to_owned()],
+            shm_bytes: 1 << 20,
+            ulimits: vec![pb::Ulimit {
+                name: "memlock".to_owned(),
+                soft: 1,
+                hard: -1,
+            }],
+            extra_hosts: [("db".to_owned(), "10.0.0.5".to_owned())].into(),
             ..before.clone()
         };
         assert_eq!(
@@ -187,6 +234,14 @@ mod tests {
                 "image hello:1 -> hello:2",
                 "port - -> 80",
                 "memory 512Mi -> 1Gi",
+                "tmpfs - -> /x 1Mi exec",
+                "no-init false -> true",
+                "cap-add - -> NET_RAW",
+                "dns - -> 10.0.0.53",
+                "egress - -> db:5432",
+                "shm-size 0 -> 1Mi",
+                "ulimit - -> memlock=1:unlimited",
+                "add-host - -> db:10.0.0.5",
                 "env +NEW ~TOKEN -OLD"
             ]
         );

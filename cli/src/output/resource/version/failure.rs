@@ -13,6 +13,7 @@ pub(super) fn failure_text(node: &str, failure: &pb::StartFailure) -> String {
             pb::start_failure::Reason::Exited => "the container exited before it was ready",
             pb::start_failure::Reason::NotReady => "the container did not become ready in time",
             pb::start_failure::Reason::MalformedResponse => "an instance sent a malformed response",
+            pb::start_failure::Reason::NotAllowed => "the node does not allow the version",
             pb::start_failure::Reason::Unspecified => "the container did not start",
         },
         message => message,
