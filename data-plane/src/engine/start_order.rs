@@ -10,16 +10,18 @@
 //!                the start that waits longest
 //! ```
 //!
-//! Two reserves keep a permit for a newcomer, because a start takes several times its usual time
-//! beside others (two cores, milliseconds: 300 alone, 310 beside one, 560 beside three):
+//! Reserves keep a permit for a newcomer and the processors free for it, because a start takes several
+//! times its usual time beside others (two cores, milliseconds: 300 alone, 310 beside one, 560 beside
+//! three):
 //! - the last free permit goes only to an awaited start of a client that holds none;
+//! - while several clients hold permits, only a client without one gets more than half of all;
 //! - refills hold at most half of the permits.
 //!
 //! A start that several clients wait for is charged to the one that comes first in the order. So
 //! nobody delays a service by waking it.
 //!
 //! Laws (tested below): class before rank before fairness among the starts that may have the
-//! permit; the limit and both reserves hold; a start waits for ever only if the node starts nothing;
+//! permit; the limit and the reserves hold; a start waits for ever only if the node starts nothing;
 //! services that wait in the same class, rank and client hold
 //! equally many permits and take turns; a client without a permit
 //! gets the next one, however many starts another client waits for.
@@ -119,10 +121,11 @@ impl StartOrder {
     /// Takes a permit for the start that comes next; returns its index among the candidates. `None`
     /// if none of them may have one now.
     pub(super) fn grant(&mut self, candidates: &[Candidate<'_>]) -> Option<(usize, Grant)> {
-        let keys = candidates
-            .iter()
-            .enumerate()
-            .filter_map(|(index, one)| self.key(one).map(|(key, client)| (key, index, client)));
+        let holders = self.clients.values().filter(|share| share.held > 0).count();
+        let keys = candidates.iter().enumerate().filter_map(|(index, one)| {
+            let (key, client) = self.key(one, holders)?;
+            Some((key, index, client))
+        });
         let (_, index, client) = keys.min_by_key(|(key, ..)| *key)?;
         let grant = Grant {
             service: candidates[index].service.clone(),
@@ -163,9 +166,10 @@ impl StartOrder {
     }
 
     /// The place of a candidate in the order, and the client to charge; `None` if it may not have a
-    /// permit now.
-    fn key(&self, one: &Candidate<'_>) -> Option<(Key, Option<Option<Client>>)> {
+    /// permit now. `holders`: the clients that hold permits.
+    fn key(&self, one: &Candidate<'_>, holders: usize) -> Option<(Key, Option<Option<Client>>)> {
         let left = self.limit.saturating_sub(self.used);
+        let half = (self.limit / 2).max(1);
         let service = self.services.get(one.service).copied().unwrap_or_default();
         let rank = match service.held {
             0 => one.rank,
@@ -177,13 +181,15 @@ impl StartOrder {
         });
         match shares.min() {
             Some((share, client)) => {
-                let may = left > 1 || left == 1 && share.held == 0;
+                let may = match share.held {
+                    0 => left > 0,
+                    _ => left > 1 && (holders == 1 || self.used < half),
+                };
                 let key = (false, rank, share, service, one.arrived);
                 may.then_some((key, Some(client)))
             }
             None => {
-                let may =
-                    self.refills < (self.limit / 2).max(1) && left > usize::from(self.limit > 1);
+                let may = self.refills < half && left > usize::from(self.limit > 1);
                 let key = (true, rank, Share::default(), service, one.arrived);
                 may.then_some((key, None))
             }

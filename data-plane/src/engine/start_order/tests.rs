@@ -88,9 +88,13 @@ proptest! {
                     let before = waiting.clone();
                     let refills = running.iter().filter(|one| one.client.is_none()).count();
                     let left = limit - running.len();
+                    let holders: std::collections::HashSet<_> =
+                        running.iter().filter_map(|one| one.client).collect();
+                    let is_shared = holders.len() > 1 && running.len() >= (limit / 2).max(1);
                     // The model of who may have a permit.
                     let may = |one: &Waiting| match one.callers.is_empty() {
-                        false => left > 1 || left == 1 && one.callers.iter().any(|of| held(of) == 0),
+                        false if one.callers.iter().any(|of| held(of) == 0) => left > 0,
+                        false => left > 1 && !is_shared,
                         true => (left > 1 || limit == 1 && left == 1) && refills < (limit / 2).max(1),
                     };
                     let rank = |one: &Waiting| {
@@ -169,6 +173,28 @@ proptest! {
         waiting.push(quiet.clone());
         let next = take(&mut order, &mut waiting);
         prop_assert_eq!(next.map(|(one, _)| one.service), Some(quiet.service));
+    }
+
+    #[test]
+    fn while_clients_share_the_node_a_storm_has_half_of_it(limit in 2usize..8, storm in 30usize..100) {
+        let mut order = StartOrder::new(limit);
+        let mut waiting: Vec<_> = (0..storm).map(|n| awaited(n, &[1], n as u64)).collect();
+        let mut running = Vec::new();
+        while let Some((_, grant)) = take(&mut order, &mut waiting) {
+            running.push(grant);
+        }
+        prop_assert_eq!(running.len(), limit - 1, "alone");
+        waiting.push(awaited(1000, &[2], 1000));
+        let quiet = take(&mut order, &mut waiting).map(|(_, grant)| grant);
+        for ended in running {
+            order.release(&ended);
+            while take(&mut order, &mut waiting).is_some() {}
+            prop_assert!(order.used <= limit);
+        }
+        prop_assert!(order.used <= (limit / 2).max(2), "{} beside the quiet client", order.used);
+        order.release(&quiet.unwrap());
+        while take(&mut order, &mut waiting).is_some() {}
+        prop_assert_eq!(order.used, limit - 1, "alone again");
     }
 
     #[test]
