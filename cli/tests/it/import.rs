@@ -254,6 +254,7 @@ async fn services_and_versions_are_created_without_traffic() {
       pause-after:         off
       cold-start-timeout:  3m
       request-timeout:     5m
+      total-timeout:       off
       queue-limit:         1000
       affinity:            none
       version-header:      false
