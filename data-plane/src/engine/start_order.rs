@@ -15,7 +15,7 @@
 //! three):
 //! - the last free permit goes only to an awaited start of a client that holds none;
 //! - while several clients hold permits, only a client without one gets more than half of all;
-//! - refills hold at most half of the permits.
+//! - refills hold at most half of the permits, and get none beyond half of all while a client holds one.
 //!
 //! A start that several clients wait for is charged to the one that comes first in the order. So
 //! nobody delays a service by waking it.
@@ -189,7 +189,9 @@ impl StartOrder {
                 may.then_some((key, Some(client)))
             }
             None => {
-                let may = self.refills < half && left > usize::from(self.limit > 1);
+                let may = self.refills < half
+                    && left > usize::from(self.limit > 1)
+                    && (holders == 0 || self.used < half);
                 let key = (true, rank, Share::default(), service, one.arrived);
                 may.then_some((key, None))
             }

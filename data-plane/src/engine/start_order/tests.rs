@@ -90,11 +90,12 @@ proptest! {
                     let left = limit - running.len();
                     let holders: std::collections::HashSet<_> =
                         running.iter().filter_map(|one| one.client).collect();
-                    let is_shared = holders.len() > 1 && running.len() >= (limit / 2).max(1);
+                    let is_half_used = running.len() >= (limit / 2).max(1);
                     // The model of who may have a permit.
                     let may = |one: &Waiting| match one.callers.is_empty() {
                         false if one.callers.iter().any(|of| held(of) == 0) => left > 0,
-                        false => left > 1 && !is_shared,
+                        false => left > 1 && !(holders.len() > 1 && is_half_used),
+                        true if !holders.is_empty() && is_half_used => false,
                         true => (left > 1 || limit == 1 && left == 1) && refills < (limit / 2).max(1),
                     };
                     let rank = |one: &Waiting| {
