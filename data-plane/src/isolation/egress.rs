@@ -26,6 +26,17 @@ pub struct Permit {
     pub to: Vec<Endpoint>,
 }
 
+impl Permit {
+    /// The permit of a container that sends from this address; `None` without destinations.
+    pub(crate) fn new(container: &str, from: IpAddr, to: &[Endpoint]) -> Option<Self> {
+        (!to.is_empty()).then(|| Self {
+            container: container.to_owned(),
+            from,
+            to: to.to_vec(),
+        })
+    }
+}
+
 /// The permits of a node, and the last known addresses of their destinations.
 #[derive(Debug, Default)]
 pub(super) struct Permits {

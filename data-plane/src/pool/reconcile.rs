@@ -5,7 +5,8 @@
 //! before the first committed sync of this run: an older table on disk may lack versions that an
 //! earlier process started.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use crate::engine::policy::NodePolicy;
 use crate::engine::{confirmed_calls, sandbox};
 use crate::isolation::Permit;
 use crate::report::InstanceState;
-use crate::route::Table;
+use crate::route::{Table, Version};
 use crate::runtime::{Container, ContainerState, Error, Runtime, Runtimes, label};
 
 impl Pools {
@@ -47,9 +48,10 @@ impl Pools {
         self.note_engine(Ok(name));
         engine.cover_network().await;
         // A restarting engine ends its containers before it sends events.
+        let by_name: HashMap<&str, &Container> =
+            found.iter().map(|one| (one.name.as_str(), one)).collect();
         for (pool, name) in served {
-            let found = found.iter().find(|one| one.name == name);
-            pool.shared.send(match found {
+            pool.shared.send(match by_name.get(name.as_str()) {
                 Some(one) if is_alive(one) && one.address.is_none() && one.sandbox.is_none() => {
                     Message::NetworkLost(name)
                 }
@@ -162,7 +164,7 @@ impl Pools {
         if own || self.is_stopping() {
             return false;
         }
-        let Some((pool, port)) = self.adopter(container) else {
+        let Some((pool, version, port)) = self.adopter(container) else {
             return false;
         };
         let Some((address, sandbox)) = sandbox::address_of(container, port, all) else {
@@ -171,8 +173,8 @@ impl Pools {
         if let Some(sandbox) = sandbox {
             context.sandboxes.adopt(&container.name, sandbox);
         }
-        let table = self.inner.table.lock().clone();
-        if let Some(permit) = permit(&table, container, all) {
+        let egress = &version.spec.options.egress;
+        if let Some(permit) = Permit::new(&container.name, address.ip(), egress) {
             context.engine.isolation.permit(permit).await;
         }
         let adopt = Message::Adopt(Box::new(container.clone()), address);
@@ -183,8 +185,8 @@ impl Pools {
         adopted
     }
 
-    /// The pool that can adopt a container, and the container's port.
-    fn adopter(&self, container: &Container) -> Option<(Pool, u16)> {
+    /// The pool that can adopt a container, the container's version and its port.
+    fn adopter(&self, container: &Container) -> Option<(Pool, Arc<Version>, u16)> {
         if !is_alive(container) {
             return None;
         }
@@ -207,7 +209,7 @@ impl Pools {
             return None;
         }
         let port = container.labels.get(label::PORT)?.parse().ok()?;
-        Some((self.get(route, version), port))
+        Some((self.get(route, version), version.clone(), port))
     }
 
     /// Whether the container of this engine id serves, or is paused.
@@ -270,23 +272,15 @@ pub async fn kept_permits(
     let Ok(Ok(all)) = tokio::time::timeout(timeout, runtime.list(node)).await else {
         return Vec::new();
     };
-    let permits = all.iter().filter(|one| is_alive(one));
-    let permits = permits.filter_map(|one| permit(table, one, &all));
+    let permit = |one: &Container| {
+        let (_, version) = table.version(&key_of(&one.labels)?)?;
+        let (address, _) = sandbox::address_of(one, 0, &all)?;
+        Permit::new(&one.name, address.ip(), &version.spec.options.egress)
+    };
+    let permits = all.iter().filter(|one| is_alive(one)).filter_map(permit);
     permits
         .filter(|one| policy.refusal(&[], &one.to).is_none())
         .collect()
-}
-
-/// The egress of an earlier process's container; `None` if its version has none.
-fn permit(table: &Table, container: &Container, all: &[Container]) -> Option<Permit> {
-    let (_, version) = table.version(&key_of(&container.labels)?)?;
-    let to = version.spec.options.egress.clone();
-    let (address, _) = sandbox::address_of(container, 0, all)?;
-    (!to.is_empty()).then(|| Permit {
-        container: container.name.clone(),
-        from: address.ip(),
-        to,
-    })
 }
 
 fn is_alive(container: &Container) -> bool {

@@ -100,7 +100,7 @@ impl Sandboxes {
     /// Creates a sandbox for one instance that needs its own: with these names, or with an address
     /// that is known before the start. The caller holds a start permit.
     pub(crate) async fn make(&self, instance: &str, names: NetworkNames) -> Result<Lease, Error> {
-        let name = format!("cless-sandbox-{:08x}", rand::random::<u32>());
+        let name = new_name();
         self.ledger.lock().making.insert(name.clone());
         let made = create(&self.engine, name.clone(), names, false).await;
         let made = match made {
@@ -233,7 +233,7 @@ impl Sandboxes {
             if !self.engine.cluster.read().is_empty() {
                 let tick = InventoryEvent::Tick {
                     idle_for: self.engine.start_limiter.idle_for(),
-                    name: format!("cless-sandbox-{:08x}", rand::random::<u32>()),
+                    name: new_name(),
                 };
                 for action in self.on(tick) {
                     let InventoryAction::Create { name, in_turn } = action else {
@@ -303,6 +303,10 @@ impl Sandboxes {
             }
         }
     }
+}
+
+fn new_name() -> String {
+    format!("cless-sandbox-{:08x}", rand::random::<u32>())
 }
 
 fn removals(actions: Vec<InventoryAction>) -> Vec<String> {

@@ -51,14 +51,8 @@ impl Start {
 
     /// Lets the container at this address reach its destinations on this node.
     pub(super) async fn permit_egress(&self, from: IpAddr) {
-        let to = self.version.spec.options.egress.clone();
-        if !to.is_empty() {
-            let container = self.name.clone();
-            let permit = Permit {
-                container,
-                from,
-                to,
-            };
+        let to = &self.version.spec.options.egress;
+        if let Some(permit) = Permit::new(&self.name, from, to) {
             self.engine.isolation.permit(permit).await;
         }
     }
