@@ -46,20 +46,25 @@ impl Pool {
     }
 
     /// Takes a slot in an instance; waits for one until `deadline`, and for a start if none is
-    /// free. `client` is the address that is charged for a start; `None` if it is unknown.
+    /// free. `client` gives the address that is charged for a start; `None` if it is unknown. Only a
+    /// request that waits calls it.
     ///
     /// Dropping the future leaves the queue; a start that it caused goes on.
     ///
     /// # Errors
     /// [`Refusal`]; no slot is taken then.
-    pub async fn admit(&self, deadline: Instant, client: Option<IpAddr>) -> Result<Guard, Refusal> {
+    pub async fn admit(
+        &self,
+        deadline: Instant,
+        client: impl FnOnce() -> Option<IpAddr>,
+    ) -> Result<Guard, Refusal> {
         if self.shared.waiting() == 0
             && let Some(guard) = Guard::claim(&self.shared)
         {
             return Ok(guard);
         }
         // Boxed: few requests wait, and the others do not carry the size of this future.
-        Box::pin(self.wait(deadline, client.map(Client::from))).await
+        Box::pin(self.wait(deadline, client().map(Client::from))).await
     }
 
     async fn wait(&self, deadline: Instant, client: Option<Client>) -> Result<Guard, Refusal> {

@@ -190,7 +190,7 @@ async fn a_request_routed_before_the_deletion_is_routed_again() {
     let pool = world.pool();
     world.pools.apply_table(&world.table(false), true);
     let late = pool
-        .admit(Instant::now() + Duration::from_secs(5), None)
+        .admit(Instant::now() + Duration::from_secs(5), || None)
         .await;
     assert_eq!(late.unwrap_err(), Refusal::Gone);
     drop(held);
@@ -249,7 +249,7 @@ async fn a_slot_is_never_lost_however_callers_come_and_go() {
             let pool = pool.clone();
             tokio::spawn(async move {
                 let timeout = Duration::from_millis(if caller % 3 == 0 { 1 } else { 10_000 });
-                let admitted = pool.admit(Instant::now() + timeout, None).await;
+                let admitted = pool.admit(Instant::now() + timeout, || None).await;
                 if admitted.is_ok() {
                     tokio::time::sleep(Duration::from_micros(caller * 7 % 500)).await;
                 }

@@ -118,7 +118,7 @@ async fn callers_are_refused_at_once_after_the_grace_period() {
     let begin = Instant::now();
     let refused = world
         .pool()
-        .admit(begin + GRACE * 3, None)
+        .admit(begin + GRACE * 3, || None)
         .await
         .unwrap_err();
     assert!(

@@ -75,7 +75,7 @@ async fn slots_go_to_waiters_in_the_order_of_their_arrival() {
         tokio::spawn(async move {
             // The third of each five leaves before its turn.
             let timeout = Duration::from_millis(if caller % 5 == 2 { 1000 } else { 10_000 });
-            let guard = pool.admit(Instant::now() + timeout, None).await;
+            let guard = pool.admit(Instant::now() + timeout, || None).await;
             if guard.is_ok() {
                 let _ = admitted.send(caller);
             }

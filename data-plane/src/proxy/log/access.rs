@@ -61,9 +61,7 @@ impl LoggedRequest {
             trace: tracer.map(|tracer| tracer.begin(fields)),
         }
     }
-}
 
-impl LoggedRequest {
     /// A request whose head was not parsed, over a connection of this protocol.
     pub(crate) fn unparsed(version: Version) -> Self {
         Self {

@@ -328,9 +328,7 @@ impl UpstreamBody {
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Error::Upstream)))
     }
-}
 
-impl UpstreamBody {
     fn late(&self) -> Error {
         self.context.cut(&super::error::Error::Late);
         Error::Deadline

@@ -160,10 +160,6 @@ impl RequestContext {
         &self.client
     }
 
-    pub(crate) fn began(&self) -> Instant {
-        self.began
-    }
-
     pub(crate) fn set_limits(&self, settings: &Settings) {
         self.deadline.set(Some(Deadline::new(self.began, settings)));
     }
@@ -172,6 +168,12 @@ impl RequestContext {
     pub(crate) fn deadline(&self) -> Instant {
         let deadline = self.deadline.get();
         deadline.map_or(self.began, |deadline| deadline.at())
+    }
+
+    /// The time until which the request may wait for an instance.
+    pub(crate) fn start_deadline(&self, settings: &Settings) -> Instant {
+        self.deadline()
+            .min(self.began + settings.cold_start_timeout)
     }
 
     /// A byte of either body passes, or the response starts to wait for its instance.
@@ -293,27 +295,24 @@ impl RequestContext {
 
     /// Sets the outcome of a request that cless answers with `error`.
     pub(crate) fn reject(&self, error: &Error) {
-        if let Error::MalformedResponse(found) = error {
-            self.log_malformed(found);
-        }
-        self.count_reject(error.reason());
+        self.note_error(error);
         self.set_response(error.status().as_u16(), error.reason());
     }
 
     /// Sets the reason why the body of a response was cut, and logs it if the instance violated the
     /// protocol.
     pub(crate) fn cut(&self, error: &Error) {
-        if let Error::MalformedResponse(found) = error {
-            self.log_malformed(found);
-        }
-        self.count_reject(error.reason());
+        self.note_error(error);
         self.reason.set(error.reason());
     }
 
-    fn count_reject(&self, reason: &'static str) {
+    fn note_error(&self, error: &Error) {
+        if let Error::MalformedResponse(found) = error {
+            self.log_malformed(found);
+        }
         let chosen = self.chosen.borrow();
         let metrics = &self.worker.proxy.metrics;
-        metrics.rejected(reason, chosen.service(), chosen.version());
+        metrics.rejected(error.reason(), chosen.service(), chosen.version());
     }
 
     /// Logs a malformed response, at most once a minute for each version, and has the version's

@@ -14,7 +14,7 @@ use tracing::debug;
 use super::body::RequestBody;
 use super::context::RequestContext;
 use super::error::Error;
-use super::route::Routed;
+use super::route::{Routed, charged_client};
 use crate::instance::Instance;
 use crate::pool::Guard;
 use crate::proxy::upstream::{Lease, Repeatable, STARVATION_TIMEOUT, UpstreamProtocol};
@@ -36,13 +36,13 @@ const CONNECT_RETRY: [Duration; 4] = [
 ///
 /// # Errors
 /// [`Error::Late`] if its connections have room for no further request until the deadline.
-pub(crate) async fn connect(
+pub(crate) async fn connect<B>(
     worker: &Worker,
     context: &RequestContext,
+    request: &Request<B>,
     routed: &Routed,
     protocol: UpstreamProtocol,
 ) -> Result<Lease, Error> {
-    let cold_start = context.began() + routed.route.settings.cold_start_timeout;
     let mut pauses = CONNECT_RETRY.iter();
     loop {
         let instance = context.instance().ok_or(Error::Unreachable)?;
@@ -61,8 +61,9 @@ pub(crate) async fn connect(
         context.release_permit();
         let pause = pauses.next().ok_or(Error::Unreachable)?;
         tokio::time::sleep(*pause).await;
-        let until = cold_start.min(context.deadline());
-        let guard = routed.target.pool.admit(until, routed.client).await?;
+        let until = context.start_deadline(&routed.route.settings);
+        let client = || charged_client(worker, request, context);
+        let guard = routed.target.pool.admit(until, client).await?;
         context.set_permit(guard);
     }
 }

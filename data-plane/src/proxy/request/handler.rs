@@ -224,7 +224,7 @@ async fn forward(
         client: (!is_extended).then(|| hyper::upgrade::on(&mut *request)),
         expected: None,
     });
-    let lease = connect(worker, context, &routed, protocol).await?;
+    let lease = connect(worker, context, &request, &routed, protocol).await?;
     let extended = pending.as_mut().filter(|_| is_extended);
     let request = upstream_request(context, *request, protocol, upgrade, extended, !grpc);
     let (response, lease) = dispatch(worker, context, lease, request, protocol).await?;
@@ -347,11 +347,6 @@ fn client_response(
     routed: &Routed,
 ) -> Result<Response<ResponseBody>, Error> {
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    // RFC 9110 section 15.2.2.
-    if switched && upgrade.is_none() {
-        let found = Malformation::of_field("101 without a request for it", b"upgrade");
-        return Err(Error::MalformedResponse(found));
-    }
     let expected = upgrade
         .as_ref()
         .and_then(|upgrade| upgrade.expected.as_ref());
@@ -360,12 +355,20 @@ fn client_response(
         let status = response.status();
         h2_websocket::validate_upgrade(status, response.headers_mut(), expected)?;
     }
-    let tunnel_or_lease = match switched {
-        true => Ok(Tunnel {
-            instance: lease.into_upgraded().ok_or(Error::UpgradeFailed)?,
-            context: context.clone(),
-        }),
-        false => Err(lease),
+    let switch_or_lease = match (switched, upgrade) {
+        (true, Some(upgrade)) => {
+            let tunnel = Tunnel {
+                instance: lease.into_upgraded().ok_or(Error::UpgradeFailed)?,
+                context: context.clone(),
+            };
+            Ok((upgrade, tunnel))
+        }
+        // RFC 9110 section 15.2.2.
+        (true, None) => {
+            let found = Malformation::of_field("101 without a request for it", b"upgrade");
+            return Err(Error::MalformedResponse(found));
+        }
+        (false, _) => Err(lease),
     };
     if switched && is_stream {
         *response.status_mut() = StatusCode::OK;
@@ -391,9 +394,8 @@ fn client_response(
     {
         head.headers.append("server-timing", timing);
     }
-    let body = match tunnel_or_lease {
-        // A switch that no client asked for violates the protocol.
-        Ok(tunnel) => start_tunnel(worker, upgrade.ok_or(Error::UpgradeFailed)?, tunnel),
+    let body = match switch_or_lease {
+        Ok((upgrade, tunnel)) => start_tunnel(worker, upgrade, tunnel),
         Err(lease) => ResponseBody::upstream(incoming, lease, context.clone()),
     };
     if !body.is_end_stream() {

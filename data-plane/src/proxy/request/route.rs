@@ -26,8 +26,6 @@ pub(crate) struct Routed {
     pub(crate) target: Rc<VersionTarget>,
     /// Sets the affinity cookie. `None`: the request has a key, or needs none.
     pub(crate) cookie: Option<HeaderValue>,
-    /// The client that is charged for a start; `None` if it is unknown.
-    pub(crate) client: Option<IpAddr>,
 }
 
 /// Has shared caches tell the versions apart: one stored response must not give all users the
@@ -58,22 +56,15 @@ pub(crate) async fn route_and_admit<B>(
     request: &Request<B>,
     context: &RequestContext,
 ) -> Result<Routed, Error> {
-    let client = {
-        let conn = context.client();
-        let is_trusted = |address| worker.proxy.is_trusted(address);
-        match conn.is_trusted {
-            true => forwarded::client_address(request.headers(), is_trusted),
-            false => Some(conn.peer.ip()),
-        }
-    };
     let mut new_key = None;
     let mut is_retry = false;
     loop {
-        let (route, target) = select_version(worker, request, context, &mut new_key)?;
+        let selected = select_version(worker, request, context, &mut new_key);
+        let (route, target) = selected.inspect_err(|_| label_service(worker, request, context))?;
         context.set_target(&target);
         context.set_limits(&route.settings);
-        let cold_start = context.began() + route.settings.cold_start_timeout;
-        let deadline = cold_start.min(context.deadline());
+        let client = || charged_client(worker, request, context);
+        let deadline = context.start_deadline(&route.settings);
         match target.pool.admit(deadline, client).await {
             Ok(guard) => {
                 if let Some(waited) = guard.waited() {
@@ -83,7 +74,6 @@ pub(crate) async fn route_and_admit<B>(
                 return Ok(Routed {
                     route,
                     target,
-                    client,
                     cookie: new_key.and_then(affinity_cookie),
                 });
             }
@@ -96,7 +86,21 @@ pub(crate) async fn route_and_admit<B>(
     }
 }
 
-/// Labels a request that is answered before it is routed with the service of its host.
+/// The client that is charged for a start; `None` if it is unknown.
+pub(crate) fn charged_client<B>(
+    worker: &Worker,
+    request: &Request<B>,
+    context: &RequestContext,
+) -> Option<IpAddr> {
+    let conn = context.client();
+    let is_trusted = |address| worker.proxy.is_trusted(address);
+    match conn.is_trusted {
+        true => forwarded::client_address(request.headers(), is_trusted),
+        false => Some(conn.peer.ip()),
+    }
+}
+
+/// Labels a request that is answered before its version is chosen with the service of its host.
 pub(crate) fn label_service<B>(worker: &Worker, request: &Request<B>, context: &RequestContext) {
     let table = worker.proxy.feed.table();
     if let Ok(host) = headers::host(request)
@@ -122,7 +126,6 @@ fn select_version<B>(
     if let (Some(tls), Transport::Tls(server_name)) = (&proxy.tls, &*context.client().transport())
         && !tls.covers(server_name.as_deref(), &host)
     {
-        label_service(worker, request, context);
         return Err(Error::Misdirected);
     }
     let table = proxy.feed.table();
@@ -158,13 +161,7 @@ fn select_version<B>(
                 .get(&proxy.pools, &proxy.metrics, &entry.route, version);
             Ok((entry.route.clone(), target))
         }
-        Choice::NoTraffic => {
-            context.set_service(&entry.route.service);
-            Err(Error::NoTraffic)
-        }
-        Choice::UnknownVersion => {
-            context.set_service(&entry.route.service);
-            Err(Error::UnknownVersion)
-        }
+        Choice::NoTraffic => Err(Error::NoTraffic),
+        Choice::UnknownVersion => Err(Error::UnknownVersion),
     }
 }

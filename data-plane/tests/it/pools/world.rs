@@ -124,14 +124,14 @@ impl World {
     }
 
     pub(crate) async fn admit_within(&self, timeout: Duration) -> Result<Guard, Refusal> {
-        self.pool().admit(Instant::now() + timeout, None).await
+        self.pool().admit(Instant::now() + timeout, || None).await
     }
 
     /// A request in a task of its own.
     pub(crate) fn waiter(&self) -> JoinHandle<Result<Guard, Refusal>> {
         let pool = self.pool();
         tokio::spawn(async move {
-            pool.admit(Instant::now() + Duration::from_secs(9), None)
+            pool.admit(Instant::now() + Duration::from_secs(9), || None)
                 .await
         })
     }
