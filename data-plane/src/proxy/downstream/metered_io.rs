@@ -89,40 +89,25 @@ impl MeteredIo {
         let fresh = &buf.filled()[before..];
         let found = self.inspector.inspect(fresh);
         self.counters.update(&self.inspector);
-        let odd = self.inspector.odd();
-        if !odd.is_empty() {
-            let fresh = fresh.to_vec();
-            rewrite(&fresh[..found.pass], odd, &mut self.rewritten);
-            buf.set_filled(before);
-            if let Some((request, error)) = found.error {
-                self.counters.set_framing_error(request, error);
-                self.body_error = found.is_in_body.then_some(error);
-            }
-            if found.pass < fresh.len() && !found.is_in_body {
-                self.pending
-                    .splice(..0, fresh[found.pass..].iter().copied());
-            }
-            let take = self.rewritten.len().min(buf.remaining());
-            buf.put_slice(&self.rewritten[..take]);
-            self.rewritten.drain(..take);
-            return Ok(());
-        }
+        let (passed, held) = fresh.split_at(found.pass);
         if let Some((request, error)) = found.error {
             self.counters.set_framing_error(request, error);
-            if found.is_in_body {
-                buf.set_filled(before + found.pass);
-                self.body_error = Some(error);
-                return match found.pass {
-                    0 => Err(invalid_data(error)),
-                    _ => Ok(()),
-                };
-            }
+            self.body_error = found.is_in_body.then_some(error);
         }
-        if found.pass < fresh.len() {
-            let mut held = fresh[found.pass..].to_vec();
-            held.append(&mut self.pending);
-            self.pending = held;
+        match self.body_error {
+            Some(error) if passed.is_empty() => return Err(invalid_data(error)),
+            None if !held.is_empty() => {
+                self.pending.splice(..0, held.iter().copied());
+            }
+            _ => {}
+        }
+        let odd = self.inspector.odd();
+        if odd.is_empty() {
             buf.set_filled(before + found.pass);
+        } else {
+            rewrite(passed, odd, &mut self.rewritten);
+            buf.set_filled(before);
+            give(&mut self.rewritten, buf);
         }
         Ok(())
     }
@@ -220,6 +205,13 @@ impl MeteredIo {
     }
 }
 
+/// Moves bytes from the front of `from` into the free space of `buf`.
+fn give(from: &mut Vec<u8>, buf: &mut ReadBuf<'_>) {
+    let take = from.len().min(buf.remaining());
+    buf.put_slice(&from[..take]);
+    from.drain(..take);
+}
+
 fn invalid_data(error: FramingError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
@@ -249,15 +241,11 @@ impl AsyncRead for MeteredIo {
         }
         let before = buf.filled().len();
         if !this.rewritten.is_empty() {
-            let take = this.rewritten.len().min(buf.remaining());
-            buf.put_slice(&this.rewritten[..take]);
-            this.rewritten.drain(..take);
+            give(&mut this.rewritten, buf);
             return Poll::Ready(Ok(()));
         }
         if !this.pending.is_empty() {
-            let take = this.pending.len().min(buf.remaining());
-            buf.put_slice(&this.pending[..take]);
-            this.pending.drain(..take);
+            give(&mut this.pending, buf);
         } else if !this.is_ended {
             ready!(Pin::new(&mut this.socket).poll_read(cx, buf))?;
             this.counters.add_read(buf.filled().len() - before);

@@ -105,12 +105,11 @@ impl Http1Conn {
         let mut upload = Upload::new(request);
         self.previous = std::mem::take(&mut self.received);
         let mut interims = InterimBudget::default();
-        let on_interim = |head: Response<BodyDecoder>, bytes| {
+        let mut on_interim = |head: Response<BodyDecoder>, bytes| {
             interims.take(bytes)?;
             interim(head.map(|_| ()));
             Ok(())
         };
-        let mut on_interim = on_interim;
         let head = poll_fn(|cx| self.poll_head(&mut upload, is_head, &mut on_interim, cx)).await;
         let head = match head {
             Ok(head) => head,

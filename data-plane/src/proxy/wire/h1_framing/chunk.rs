@@ -24,6 +24,11 @@ pub(crate) enum ChunkState {
     EndLf,
 }
 
+/// Text of an extension (RFC 9112 section 7.1.1, RFC 9110 section 5.6.4).
+fn is_text(byte: u8) -> bool {
+    matches!(byte, b'\t' | b' '..=b'~' | 0x80..)
+}
+
 /// Limit of digits in a chunk size, far above any real body.
 const MAX_CHUNK_DIGITS: u8 = 15;
 
@@ -63,18 +68,12 @@ impl ChunkState {
             (ChunkState::Extension(size), b'"') => ChunkState::Quoted(size),
             (ChunkState::Quoted(size), b'"') => ChunkState::Extension(size),
             (ChunkState::Quoted(size), b'\\') => ChunkState::QuotedPair(size),
-            (_, b'\t' | b' '..=b'~' | 0x80..) => match self {
-                ChunkState::Extension(_) | ChunkState::Quoted(_) => {
-                    let is_text = |byte: &u8| {
-                        matches!(byte, b'\t' | b' '..=b'~' | 0x80..)
-                            && !matches!(byte, b'"' | b'\\')
-                    };
-                    let text = bytes[1..].iter().take_while(|byte| is_text(byte)).count();
-                    return Ok((1 + text, Some(self)));
-                }
-                ChunkState::QuotedPair(size) => ChunkState::Quoted(size),
-                _ => return self.step_other(bytes),
-            },
+            (ChunkState::QuotedPair(size), _) if is_text(byte) => ChunkState::Quoted(size),
+            (ChunkState::Extension(_) | ChunkState::Quoted(_), _) if is_text(byte) => {
+                let ends = |byte: u8| matches!(byte, b'"' | b'\\') || !is_text(byte);
+                let text = bytes[1..].iter().take_while(|byte| !ends(**byte)).count();
+                return Ok((1 + text, Some(self)));
+            }
             _ => return self.step_other(bytes),
         };
         Ok((1, Some(next)))
