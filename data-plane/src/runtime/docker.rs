@@ -6,6 +6,8 @@
 //! Containers are addressed by their id, which no other program can change, and found by the label
 //! of their name: another container may have taken the name.
 
+mod container;
+mod create_body;
 mod error;
 mod events;
 mod exec;
@@ -13,7 +15,6 @@ mod file_capabilities;
 mod pause_image;
 mod pull;
 mod sandbox;
-mod translate;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -38,12 +39,13 @@ use super::{
     Container, ContainerSpec, EngineEvent, Error, Executed, Image, PullStep, Runtime, Runtimes,
     SandboxSpec, label,
 };
+use container::{from_inspect, from_summary, last_lines};
+use create_body::{
+    DESCRIPTORS, container_body, is_layer_limit_refused, layer_limit, may_limit_layers,
+    whole_seconds,
+};
 use error::{CREATE_TIMEOUT, PAUSE_TIMEOUT, READ_TIMEOUT, REMOVE_TIMEOUT, classify, with_timeout};
 use events::{EventFollower, next_event};
-use translate::{
-    DESCRIPTORS, container_body, from_inspect, from_summary, is_layer_limit_refused, last_lines,
-    layer_limit, may_limit_layers, whole_seconds,
-};
 
 /// Option of a bridge network that names its interface.
 const BRIDGE_NAME: &str = "com.docker.network.bridge.name";

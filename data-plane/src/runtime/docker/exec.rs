@@ -5,8 +5,8 @@ use std::time::Duration;
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use futures_util::StreamExt as _;
 
+use super::container::last_lines;
 use super::error::{READ_TIMEOUT, classify, with_timeout};
-use super::translate::last_lines;
 use crate::runtime::{Error, Executed};
 
 /// The longest run; the engine cannot end a command, so callers lose interest earlier.

@@ -6,10 +6,10 @@ use bollard::query_parameters::{
 use futures_util::TryStreamExt as _;
 use tracing::info;
 
+use super::create_body::sandbox_body;
 use super::error::{CREATE_TIMEOUT, READ_TIMEOUT, REMOVE_TIMEOUT, with_timeout};
 use super::ok_if_missing;
 use super::pause_image::{ARCHITECTURE, CHANGES, PauseImage};
-use super::translate::sandbox_body;
 use crate::runtime::{Error, SandboxSpec};
 
 /// Attempts to create a container: another node on the same engine may remove the image until a
