@@ -1,4 +1,4 @@
-//! What the operator of a node allows its versions beyond the default. Pure.
+//! The rights beyond the default that the operator of a node allows its versions. Pure.
 //!
 //! Law (tested below): a version starts if and only if the node allows everything that it asks for.
 

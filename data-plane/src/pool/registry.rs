@@ -90,7 +90,7 @@ pub struct Node {
     pub isolation: Isolation,
     /// Network sandboxes kept ready; 0 disables them.
     pub sandboxes: usize,
-    /// What versions may do beyond the default.
+    /// The rights of versions beyond the default.
     pub policy: NodePolicy,
 }
 

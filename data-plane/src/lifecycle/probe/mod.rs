@@ -48,14 +48,14 @@ pub(crate) enum Unready {
     Late {
         /// The result of the last attempt.
         found: String,
-        /// What may help.
+        /// The way to make a later attempt succeed.
         remedy: Remedy,
     },
     /// The container will never become ready, for this reason.
     Never(String),
 }
 
-/// The way to make a later attempt succeed.
+/// A remedy for a probe that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Remedy {
     /// More time.
