@@ -237,29 +237,7 @@ async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
         _ => {}
     }
     // A separate task completes the call even if the caller disconnects.
-    let created = request
-        .uri()
-        .query()
-        .filter(|_| path == "/containers/create");
-    let created =
-        created.and_then(|query| query.split('&').find_map(|one| one.strip_prefix("name=")));
-    let created = created.map(str::to_owned);
-    let shared = Arc::clone(&shared);
-    let call = async move {
-        let response = forward(&shared.engine, request).await?;
-        let Some(name) = created else {
-            return anyhow::Ok(response.map(|body| body.boxed()));
-        };
-        let (head, body) = response.into_parts();
-        let body = body.collect().await?.to_bytes();
-        let answer: serde_json::Value = serde_json::from_slice(&body)?;
-        if let Some(id) = answer["Id"].as_str() {
-            lock(&shared.names).insert(id.to_owned(), name);
-        }
-        let body = Full::from(body).map_err(|never: Infallible| match never {});
-        Ok(Response::from_parts(head, body.boxed()))
-    };
-    let response = tokio::spawn(call).await??;
+    let response = tokio::spawn(forward(Arc::clone(&shared), path, request)).await??;
     match fault {
         Some(Fault::CutAfter | Fault::FailAfter) => {
             let status = response.status();
@@ -293,7 +271,31 @@ fn failure(message: &str) -> Response<Body> {
     response
 }
 
-async fn forward(engine: &Path, request: Request<Incoming>) -> Result<Response<Incoming>> {
+/// Forwards a call; learns the id of a container that it creates.
+async fn forward(
+    shared: Arc<Shared>,
+    path: String,
+    request: Request<Incoming>,
+) -> Result<Response<Body>> {
+    let query = request.uri().query().unwrap_or_default();
+    let name = query.split('&').find_map(|one| one.strip_prefix("name="));
+    let created = name.filter(|_| path == "/containers/create");
+    let created = created.map(str::to_owned);
+    let response = send(&shared.engine, request).await?;
+    let Some(name) = created else {
+        return Ok(response.map(|body| body.boxed()));
+    };
+    let (head, body) = response.into_parts();
+    let body = body.collect().await?.to_bytes();
+    let answer: serde_json::Value = serde_json::from_slice(&body)?;
+    if let Some(id) = answer["Id"].as_str() {
+        lock(&shared.names).insert(id.to_owned(), name);
+    }
+    let body = Full::from(body).map_err(|never: Infallible| match never {});
+    Ok(Response::from_parts(head, body.boxed()))
+}
+
+async fn send(engine: &Path, request: Request<Incoming>) -> Result<Response<Incoming>> {
     let stream = UnixStream::connect(engine)
         .await
         .context("the real engine does not accept connections")?;

@@ -15,18 +15,27 @@ fn kinds() -> Vec<&'static str> {
     kinds.into_iter().flatten().collect()
 }
 
+/// The first 12 characters of a node's id, which are part of the names of its network and chains.
+pub fn short_id(node_id: &str) -> String {
+    let short = node_id.chars().filter(char::is_ascii_alphanumeric);
+    short.take(12).collect()
+}
+
+/// The interface of a node's bridge.
+pub fn bridge(node_id: &str) -> String {
+    format!("cless{:.10}", short_id(node_id))
+}
+
 /// The name prefix of a node's chains.
 pub fn chains(node_id: &str) -> String {
-    let short = node_id.chars().filter(char::is_ascii_alphanumeric);
-    format!("CLESS-{}-", short.take(12).collect::<String>())
+    format!("CLESS-{}-", short_id(node_id))
 }
 
 /// The lines of the filter tables with a chain of the node, each after its iptables variant. Without
 /// those that name bridges of other nodes, which come and go with other tests.
 pub fn rules(node_id: &str) -> Vec<String> {
     let chains = chains(node_id);
-    let short = node_id.chars().filter(char::is_ascii_alphanumeric);
-    let bridge = format!(" -o cless{} ", short.take(10).collect::<String>());
+    let bridge = format!(" -o {} ", bridge(node_id));
     let all = kinds().into_iter().flat_map(|kind| {
         let lines = list(kind).into_iter();
         lines.map(move |line| format!("{kind}: {line}"))

@@ -33,15 +33,3 @@ async fn wait_isolation(cluster: &Cluster, node: usize, state: State) -> Result<
     .await;
     found.with_context(|| format!("{name} reports {last:?}, not {state:?}"))
 }
-
-/// The first 12 characters of a node's id, which are part of its network's name.
-fn short_id(id: &str) -> String {
-    id.chars()
-        .filter(char::is_ascii_alphanumeric)
-        .take(12)
-        .collect()
-}
-
-fn bridge_of(id: &str) -> String {
-    format!("cless{}", &short_id(id)[..10])
-}

@@ -7,9 +7,9 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context as _, Result, ensure};
 use cless_proto::v1::isolation::State;
 use cless_tests::cluster::{Cluster, NodeSetup, settings};
-use cless_tests::{engine, paths, wait};
+use cless_tests::{engine, firewall, paths, wait};
 
-use super::{bridge_of, connect, short_id, wait_isolation};
+use super::{connect, wait_isolation};
 use crate::{SOON, sample};
 
 /// A network namespace that acts as another machine: it is reached by forwarding and has the address
@@ -85,7 +85,7 @@ fn ip(args: &str) -> Result<()> {
 
 /// The gateway of a node's network, which is this host.
 async fn gateway(cluster: &Cluster, node: usize) -> Result<Ipv4Addr> {
-    let name = format!("cless-{}", short_id(&cluster.node_id(node)?));
+    let name = format!("cless-{}", firewall::short_id(&cluster.node_id(node)?));
     let network = cluster.docker().inspect_network(&name, None).await?;
     let config = network
         .ipam
@@ -250,7 +250,7 @@ async fn the_rules_cover_link_local_ipv6() -> Result<()> {
         }
         let bridge = link_local_of(
             &std::fs::read_to_string("/proc/net/if_inet6")?,
-            &bridge_of(&id),
+            &firewall::bridge(&id),
         );
         let bridge = bridge.context("the bridge has no link-local address")?;
         let zone_of = |service: &str| {

@@ -8,7 +8,7 @@ use cless_proto::v1::isolation::State;
 use cless_tests::cluster::{Cluster, settings};
 use cless_tests::{firewall, wait};
 
-use super::{bridge_of, connect, short_id, wait_isolation};
+use super::{connect, wait_isolation};
 use crate::{SOON, check_serves, hello, sample};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -20,7 +20,7 @@ async fn flushed_rules_are_restored() -> Result<()> {
     let chains = firewall::chains(&id);
     let expected = firewall::rules(&id);
     ensure!(!expected.is_empty(), "there are no rules");
-    let bridge = bridge_of(&id);
+    let bridge = firewall::bridge(&id);
     let jump = format!("-i {bridge} -j {chains}IN");
     for script in [
         format!("-F {chains}IN"),
@@ -115,7 +115,7 @@ async fn a_network_of_an_older_release_is_covered_by_its_own_bridge_name() -> Re
     let id = cluster.node_id(0)?;
     cluster.stop_node(0).await?;
     let label = ("cless.cluster".to_owned(), cluster.id().to_owned());
-    let name = format!("cless-{}", short_id(&id));
+    let name = format!("cless-{}", firewall::short_id(&id));
     let icc = "com.docker.network.bridge.enable_icc".to_owned();
     let request = NetworkCreateRequest {
         name: name.clone(),
@@ -136,7 +136,7 @@ async fn a_network_of_an_older_release_is_covered_by_its_own_bridge_name() -> Re
             .count()
     };
     wait::until("the old bridge is covered", SOON, async || {
-        Ok((jumps(&bridge) > 0 && jumps(&bridge_of(&id)) == 0).then_some(()))
+        Ok((jumps(&bridge) > 0 && jumps(&firewall::bridge(&id)) == 0).then_some(()))
     })
     .await?;
     let network = cluster.docker().inspect_network(&name, None).await?;
