@@ -12,6 +12,7 @@ mod command;
 mod complete;
 mod compose;
 mod error;
+mod file;
 mod output;
 mod parse;
 mod signals;

@@ -3,7 +3,6 @@
 //! No traffic moves: a file seldom says all that a service needs here. Everything is checked before
 //! anything is created. Remarks about what a file says and cless cannot do go to stderr.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -15,6 +14,7 @@ use crate::args::DryRunArgs;
 use crate::client::ApiClient;
 use crate::compose::{self, Import, Sources};
 use crate::error::Error;
+use crate::file;
 use crate::output::Printer;
 use crate::text;
 
@@ -137,12 +137,7 @@ fn regular(path: &Path) -> Result<Option<std::fs::File>, String> {
 }
 
 fn bounded(source: impl std::io::Read) -> Result<String, String> {
-    let mut bytes = Vec::new();
-    let read = source.take(compose::FILE_MAX + 1).read_to_end(&mut bytes);
-    read.map_err(|error| error.to_string())?;
-    if bytes.len() as u64 > compose::FILE_MAX {
-        return Err(format!("is larger than {} bytes", compose::FILE_MAX));
-    }
+    let bytes = file::read(source, compose::FILE_MAX)?;
     String::from_utf8(bytes).map_err(|_| "is not UTF-8: save the file as UTF-8".to_owned())
 }
 

@@ -1,6 +1,5 @@
 //! `version`: create, get, list, verify, delete.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +12,7 @@ use crate::args::{ConfirmArgs, DryRunArgs, LimitArgs, ServiceArg, SpecArgs};
 use crate::client::{ApiClient, version_name};
 use crate::complete;
 use crate::error::Error;
+use crate::file;
 use crate::output::{Printer, version_from_yaml};
 use crate::parse::VersionRef;
 
@@ -173,16 +173,12 @@ async fn create(args: CreateArgs, client: &ApiClient, printer: &Printer) -> Resu
 }
 
 /// Reads the specification of `--file`.
-fn read_spec(file: &Path) -> Result<pb::VersionSpec, Error> {
+fn read_spec(path: &Path) -> Result<pb::VersionSpec, Error> {
     let failed = |reason: String| Error::Usage {
-        message: format!("--file: {}: {reason}", file.display()),
+        message: format!("--file: {}: {reason}", path.display()),
         hint: None,
     };
-    let source: Box<dyn Read> = if file == Path::new("-") {
-        Box::new(std::io::stdin())
-    } else {
-        Box::new(File::open(file).map_err(|error| failed(error.to_string()))?)
-    };
+    let source = file::open(path).map_err(|error| failed(error.to_string()))?;
     let mut text = String::new();
     let read = source.take(MAX_FILE_BYTES + 1).read_to_string(&mut text);
     read.map_err(|error| failed(error.to_string()))?;

@@ -16,7 +16,7 @@ const COLD_START_DEFAULT: Duration = Duration::from_secs(30);
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 const TEST: &str = "test";
 
-/// What a `healthcheck` sets.
+/// The fields that a `healthcheck` sets.
 #[derive(Debug, Default)]
 pub(super) struct Healthcheck<'n> {
     /// With the port that it asks.

@@ -51,12 +51,12 @@ pub(super) const KEYS: &[&str] = &[
     "volumes",
 ];
 
-/// Why a service is looked at.
+/// The reason why a service is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Selection {
-    /// It is named, or the only one.
+    /// The service is named, or the only one.
     Named,
-    /// It is one of several, none of which is named.
+    /// The service is one of several, none of which is named.
     Default,
 }
 

@@ -4,10 +4,10 @@
 //! alone passes the variable of this process, if it is set. Blank lines and lines that begin with
 //! `#`, also after white space, are ignored, as is a byte order mark.
 
-use std::io::Read;
 use std::path::Path;
 
 use crate::error::Error;
+use crate::file;
 
 /// More than any environment that a version may have.
 const SIZE_MAX: u64 = 1 << 20;
@@ -28,17 +28,8 @@ pub(super) fn read(path: &Path) -> Result<Vec<(String, String)>, Error> {
         message: format!("--env-file: {shown}{problem}"),
         hint: None,
     };
-    let mut bytes = Vec::new();
-    let done = if path.as_os_str() == "-" {
-        std::io::stdin().take(SIZE_MAX + 1).read_to_end(&mut bytes)
-    } else {
-        let file = std::fs::File::open(path);
-        file.and_then(|file| file.take(SIZE_MAX + 1).read_to_end(&mut bytes))
-    };
-    done.map_err(|error| usage(format!(": {error}")))?;
-    if bytes.len() as u64 > SIZE_MAX {
-        return Err(usage(format!(": is larger than {SIZE_MAX} bytes")));
-    }
+    let source = file::open(path).map_err(|error| usage(format!(": {error}")))?;
+    let bytes = file::read(source, SIZE_MAX).map_err(|problem| usage(format!(": {problem}")))?;
     parse(&bytes, |name| std::env::var(name).ok())
         .map_err(|(line, problem)| usage(format!(":{line}: {problem}")))
 }

@@ -83,7 +83,7 @@ impl Resource for pb::Node {
     }
 }
 
-/// What versions may do beyond the default; empty if nothing.
+/// The rights of versions beyond the default; empty if there are none.
 fn allows(node: &pb::Node) -> String {
     let lists = [
         ("capabilities", &node.allowed_capabilities),
