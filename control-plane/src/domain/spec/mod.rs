@@ -6,6 +6,7 @@
 
 mod confinement;
 mod input;
+mod list;
 mod network;
 mod privileges;
 mod readiness;
@@ -423,11 +424,6 @@ impl VersionSpec {
     pub fn egress(&self) -> &Egress {
         &self.egress
     }
-}
-
-/// The refusal of a list that is too long.
-fn over(given: usize, max: usize) -> String {
-    format!("{given} are given, at most {max} are allowed: remove some")
 }
 
 fn read_port(port: u32) -> Result<Option<u16>, Reason> {

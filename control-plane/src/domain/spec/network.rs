@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use cless_proto::endpoint::{Endpoint, is_name};
 use serde::{Deserialize, Serialize};
 
-use super::over;
+use super::list::{over, read_list};
 use crate::domain::error::{Reason, Violations};
 
 const HOSTS_MAX: usize = 64;
@@ -92,16 +92,7 @@ impl Dns {
         input: Vec<String>,
         violations: &mut Violations,
     ) -> Option<Self> {
-        if input.len() > DNS_MAX {
-            violations.push(field, over(input.len(), DNS_MAX));
-            return None;
-        }
-        let before = violations.len();
-        let mut read = Vec::with_capacity(input.len());
-        for (at, address) in input.iter().enumerate() {
-            read.extend(violations.take(format!("{field}[{at}]"), name_server(address)));
-        }
-        (violations.len() == before).then_some(Self(read))
+        read_list(field, &input, DNS_MAX, violations, name_server).map(Self)
     }
 
     /// The addresses, in the order in which they are asked.
@@ -135,19 +126,12 @@ impl Egress {
         input: Vec<String>,
         violations: &mut Violations,
     ) -> Option<Self> {
-        if input.len() > EGRESS_MAX {
-            violations.push(field, over(input.len(), EGRESS_MAX));
-            return None;
-        }
-        let before = violations.len();
-        let mut read = BTreeSet::new();
-        for (at, text) in input.iter().enumerate() {
+        let read = |text: &str| {
             let endpoint = text.parse::<Endpoint>();
-            let endpoint = endpoint.map_err(|error| Reason::new(error.to_string()));
-            let endpoint = violations.take(format!("{field}[{at}]"), endpoint);
-            read.extend(endpoint.map(|endpoint| endpoint.to_string()));
-        }
-        (violations.len() == before).then_some(Self(read))
+            let endpoint = endpoint.map(|endpoint| endpoint.to_string());
+            endpoint.map_err(|error| Reason::new(error.to_string()))
+        };
+        read_list(field, &input, EGRESS_MAX, violations, read).map(Self)
     }
 
     /// The destinations in ascending order.

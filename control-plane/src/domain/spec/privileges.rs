@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use cless_proto::capability;
 use serde::{Deserialize, Serialize};
 
-use super::over;
+use super::list::read_list;
 use crate::domain::error::{Reason, Violations};
 
 /// More than any program needs.
@@ -26,18 +26,8 @@ impl Capabilities {
         input: Vec<String>,
         violations: &mut Violations,
     ) -> Option<Self> {
-        if input.len() > CAPABILITIES_MAX {
-            violations.push(field, over(input.len(), CAPABILITIES_MAX));
-            return None;
-        }
-        let before = violations.len();
-        let mut read = BTreeSet::new();
-        for (at, name) in input.iter().enumerate() {
-            if let Some(name) = violations.take(format!("{field}[{at}]"), parse(name)) {
-                read.insert(name.to_owned());
-            }
-        }
-        (violations.len() == before).then_some(Self(read))
+        let read = |name: &str| parse(name).map(str::to_owned);
+        read_list(field, &input, CAPABILITIES_MAX, violations, read).map(Self)
     }
 
     /// The names in ascending order.
