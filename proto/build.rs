@@ -3,12 +3,15 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 8] = [
     "cless/v1/resources.proto",
     "cless/v1/catalog_service.proto",
     "cless/v1/traffic_service.proto",
     "cless/v1/node_service.proto",
     "cless/v1/route_feed_service.proto",
+    "cless/v1/token_service.proto",
+    "cless/v1/audit_service.proto",
+    "cless/v1/enrollment_service.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -12,6 +12,7 @@ mod m0001_state;
 mod m0002_node_status;
 mod m0003_releases;
 mod m0004_total_timeout;
+mod m0005_trust;
 
 pub use sea_orm_migration::MigratorTrait;
 
@@ -36,6 +37,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0002_node_status::Migration),
             Box::new(m0003_releases::Migration),
             Box::new(m0004_total_timeout::Migration),
+            Box::new(m0005_trust::Migration),
         ]
     }
 }

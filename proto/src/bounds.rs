@@ -33,6 +33,8 @@ pub const LIMITS: &[(&str, usize)] = &[
     ("cless.v1.Service.hosts", 100),
     ("cless.v1.Service.labels", 64),
     ("cless.v1.StartFailure.log_tail", 100),
+    ("cless.v1.Token.Scope.hosts", 100),
+    ("cless.v1.Token.Scope.services", 100),
     ("cless.v1.Traffic.targets", 1000),
     ("cless.v1.Verification.nodes", 10_000),
     ("cless.v1.Verification.skip_nodes", 100),

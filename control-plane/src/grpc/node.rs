@@ -160,4 +160,32 @@ impl NodeService for Api {
                 .collect(),
         }))
     }
+
+    async fn create_join_token(
+        &self,
+        _request: Request<pb::CreateJoinTokenRequest>,
+    ) -> Result<Response<pb::CreateJoinTokenResponse>, Status> {
+        Err(Status::unimplemented("nodes cannot join yet"))
+    }
+
+    async fn drain_node(
+        &self,
+        _request: Request<pb::DrainNodeRequest>,
+    ) -> Result<Response<pb::Node>, Status> {
+        Err(Status::unimplemented("nodes cannot be drained yet"))
+    }
+
+    async fn undrain_node(
+        &self,
+        _request: Request<pb::UndrainNodeRequest>,
+    ) -> Result<Response<pb::Node>, Status> {
+        Err(Status::unimplemented("nodes cannot be drained yet"))
+    }
+
+    async fn remove_node(
+        &self,
+        _request: Request<pb::RemoveNodeRequest>,
+    ) -> Result<Response<()>, Status> {
+        Err(Status::unimplemented("nodes cannot be removed yet"))
+    }
 }

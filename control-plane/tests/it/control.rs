@@ -56,6 +56,7 @@ impl Control {
         Ok(
             next.map(|message| match message.message.expect("a question") {
                 Asked::ResolveImage(question) => question,
+                other => panic!("not a question about an image: {other:?}"),
             }),
         )
     }

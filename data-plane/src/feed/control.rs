@@ -132,7 +132,7 @@ impl Control {
                             answers.spawn(resolve(self.source.clone(), question));
                         }
                         // A later kind of question.
-                        None => {}
+                        Some(Question::SetDrain(_) | Question::Planes(_)) | None => {}
                     }
                 }
             }

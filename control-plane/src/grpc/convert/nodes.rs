@@ -329,6 +329,8 @@ pub(crate) fn node(node: &NodeEntry, head: &Cursor) -> pb::Node {
         sandboxes: report.sandboxes,
         allowed_capabilities: report.allowed_capabilities.clone(),
         allowed_egress: report.allowed_egress.clone(),
+        drained: false,
+        certificate_expire_time: None,
         disconnect_time: node.disconnected_since().map(timestamp),
     }
 }

@@ -45,6 +45,7 @@ pub(crate) fn request(node: &NodeInfo, report: NodeReport) -> pb::ReportNodeStat
         sandboxes: u32::try_from(sandboxes.idle).unwrap_or(u32::MAX),
         allowed_capabilities,
         allowed_egress,
+        drained: false,
     };
     let mut left_out = keep_items("instances", &mut request.instances);
     left_out += keep_items("versions", &mut request.versions);
