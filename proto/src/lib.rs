@@ -11,6 +11,8 @@ pub mod endpoint;
 #[cfg(feature = "log")]
 pub mod log;
 pub mod signal;
+#[cfg(feature = "tls")]
+pub mod tls;
 #[cfg(feature = "log")]
 pub mod variables;
 
