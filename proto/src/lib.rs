@@ -3,11 +3,13 @@
 //! Generated types stop at the edges: the control plane converts them in `grpc/convert/`, the
 //! data plane in `feed/decode.rs` and `feed/report.rs`, the CLI prints them.
 
+pub mod base62;
 pub mod bounds;
 pub mod capability;
 pub mod codec;
 pub mod duration;
 pub mod endpoint;
+pub mod join_token;
 #[cfg(feature = "log")]
 pub mod log;
 pub mod signal;
