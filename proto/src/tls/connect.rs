@@ -195,24 +195,25 @@ fn explain(at: String, source: io::Error) -> Error {
             not_after,
         })) => Error::Clock {
             at,
-            bound: format!("until {}", text(*not_after)),
-            now: text(*time),
+            bound: format!("until {}", rfc3339(*not_after)),
+            now: rfc3339(*time),
         },
         Some(rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext {
             time,
             not_before,
         })) => Error::Clock {
             at,
-            bound: format!("from {}", text(*not_before)),
-            now: text(*time),
+            bound: format!("from {}", rfc3339(*not_before)),
+            now: rfc3339(*time),
         },
         Some(rustls::Error::InvalidMessage(_)) => Error::Plaintext { at },
         _ => Error::Handshake { at, source },
     }
 }
 
-/// RFC 3339, UTC.
-fn text(time: UnixTime) -> String {
+/// A time as text: RFC 3339, UTC.
+#[must_use]
+pub fn rfc3339(time: UnixTime) -> String {
     let seconds = time.as_secs().min(YEAR_10_000 - 1);
     let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
     humantime::format_rfc3339_seconds(time).to_string()
