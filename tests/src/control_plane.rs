@@ -41,10 +41,11 @@ impl ControlPlane {
         listen: SocketAddr,
         database: &str,
     ) -> Result<Self> {
-        let args = flags(&[
+        let mut args = flags(&[
             ("--listen", &listen.to_string()),
             ("--database-url", database),
         ]);
+        args.push("--insecure".to_owned());
         let path = paths::program("cless-control-plane")?;
         let (program, ready) = Program::serve(&path, args, &[], dir, label).await?;
         let grpc = address(&ready, "listen")?;

@@ -22,7 +22,7 @@ impl Cluster {
             ("--database-url", &sqlite(&database)),
             ("--domain", "localhost"),
         ]);
-        args.extend(self.exposed.then(|| "--allow-insecure".to_owned()));
+        args.push("--insecure".to_owned());
         let path = paths::program("cless-control-plane")?;
         let dir = self.dir.path();
         let (program, ready) = Program::serve(&path, args, env, dir, "control-plane").await?;
