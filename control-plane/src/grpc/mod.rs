@@ -4,11 +4,13 @@
 //! one method of the store, and converts the result. [`status`] maps every error to a code with
 //! details. [`server`] adds health, reflection and limits.
 
+pub(crate) mod acceptor;
 mod call_guard;
 mod catalog;
 pub(crate) mod convert;
 mod node;
 mod page;
+pub(crate) mod peer;
 mod route_feed;
 mod server;
 pub(crate) mod status;
