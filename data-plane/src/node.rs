@@ -17,9 +17,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
+use crate::drain::Drain;
 use crate::engine::oci_runtime;
 use crate::engine::policy::NodePolicy;
-use crate::drain::Drain;
 use crate::enrollment::{PlaneAddress, TokenSource};
 use crate::feed::{self, Feed, FeedOptions, ReportSource};
 use crate::image::pruner::{Pruner, VersionImage, VersionImages, forget_pins};
@@ -160,13 +160,20 @@ impl ReportSource for NodeReporter {
         let Some((pools, _)) = self.pools.get() else {
             return Err("this node is starting: try again".to_owned());
         };
-        let stored = self.drain.set(drained, |drained| pools.set_drained(drained));
+        let stored = self
+            .drain
+            .set(drained, |drained| pools.set_drained(drained));
         match stored.await {
             Ok(()) => {
-                info!(drained, "stored a request of the control plane to drain this node or to end that");
+                info!(
+                    drained,
+                    "stored a request of the control plane to drain this node or to end that"
+                );
                 Ok(())
             }
-            Err(error) => Err(format!("the node cannot store it in its cache folder: {error}")),
+            Err(error) => Err(format!(
+                "the node cannot store it in its cache folder: {error}"
+            )),
         }
     }
 
@@ -176,10 +183,15 @@ impl ReportSource for NodeReporter {
 }
 
 /// Closes the ports of announced control planes to containers.
-async fn isolate_control_planes(mut announced: watch::Receiver<Vec<PlaneAddress>>, isolation: Isolation) {
+async fn isolate_control_planes(
+    mut announced: watch::Receiver<Vec<PlaneAddress>>,
+    isolation: Isolation,
+) {
     while announced.changed().await.is_ok() {
         let planes = announced.borrow_and_update().clone();
-        let planes = planes.iter().filter_map(|plane| plane.to_string().parse().ok());
+        let planes = planes
+            .iter()
+            .filter_map(|plane| plane.to_string().parse().ok());
         let planes: Vec<http::Uri> = planes.collect();
         isolation.announce(&planes).await;
     }

@@ -47,7 +47,9 @@ impl Credential {
             return Err("cluster: is no id of a cluster".to_owned());
         }
         if certificate.len() > CERTIFICATE_MAX {
-            return Err(format!("certificate: has more than {CERTIFICATE_MAX} bytes"));
+            return Err(format!(
+                "certificate: has more than {CERTIFICATE_MAX} bytes"
+            ));
         }
         let certificate = CertificateDer::from(certificate);
         if !key.matches(&certificate) {

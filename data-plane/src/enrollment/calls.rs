@@ -65,7 +65,11 @@ pub(super) async fn join(
         csr: csr(node)?,
         node_time: Some(now.into()),
     };
-    credential(node, now, timeout(TIMEOUT, client.enroll_node(request)).await)
+    credential(
+        node,
+        now,
+        timeout(TIMEOUT, client.enroll_node(request)).await,
+    )
 }
 
 /// Renews a certificate, at a control plane with one of its authorities.

@@ -9,8 +9,7 @@ use std::sync::LazyLock;
 use std::time::SystemTime;
 
 static KEY: LazyLock<NodeKey> = LazyLock::new(|| NodeKey::generate().expect("a key"));
-static STORED: LazyLock<String> =
-    LazyLock::new(|| store::encode(&store::tests::credential(&KEY)));
+static STORED: LazyLock<String> = LazyLock::new(|| store::encode(&store::tests::credential(&KEY)));
 
 proptest! {
     #[test]

@@ -1,6 +1,5 @@
 //! The node's key, an ECDSA key on P-256 that is made once, and the certificate shown with it.
 
-use super::answer::Credential;
 use arc_swap::ArcSwapOption;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::SignatureScheme;
@@ -54,14 +53,11 @@ impl NodeKey {
 
     /// Whether a certificate is for this key.
     pub(super) fn matches(&self, certificate: &CertificateDer<'static>) -> bool {
-        self.chain(certificate).keys_match().is_ok()
+        self.certified(certificate).keys_match().is_ok()
     }
 
-    pub(super) fn certified(&self, credential: &Credential) -> Arc<CertifiedKey> {
-        Arc::new(self.chain(&credential.certificate))
-    }
-
-    fn chain(&self, certificate: &CertificateDer<'static>) -> CertifiedKey {
+    /// The certificate with this key, as handshakes present it.
+    pub(super) fn certified(&self, certificate: &CertificateDer<'static>) -> CertifiedKey {
         CertifiedKey::new(vec![certificate.clone()], self.signing.clone())
     }
 }
@@ -77,8 +73,8 @@ impl fmt::Debug for NodeKey {
 pub(super) struct Presented(ArcSwapOption<CertifiedKey>);
 
 impl Presented {
-    pub(super) fn replace(&self, certified: Arc<CertifiedKey>) {
-        self.0.store(Some(certified));
+    pub(super) fn replace(&self, certified: CertifiedKey) {
+        self.0.store(Some(Arc::new(certified)));
     }
 }
 

@@ -100,10 +100,7 @@ impl Schedule {
             join_next: false,
             not_before: None,
             unreachable: Backoff::new(floor, ceiling),
-            refused: Backoff::new(
-                floor.saturating_mul(factor),
-                ceiling.saturating_mul(factor),
-            ),
+            refused: Backoff::new(floor.saturating_mul(factor), ceiling.saturating_mul(factor)),
         };
         if let Some(life) = stored {
             schedule.enroll(life, rng);

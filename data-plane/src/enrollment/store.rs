@@ -207,7 +207,9 @@ pub(super) mod tests {
             encode(&credential(&other)),
         ] {
             fs::write(&path, &bad).unwrap();
-            let error = certificate(folder.path(), &made).expect_err(&bad).to_string();
+            let error = certificate(folder.path(), &made)
+                .expect_err(&bad)
+                .to_string();
             assert!(error.contains(CERTIFICATE), "{error}");
             assert!(error.contains("cless node remove"), "{error}");
             assert_eq!(fs::read_to_string(&path).unwrap(), bad);

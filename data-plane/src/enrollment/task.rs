@@ -30,7 +30,12 @@ impl Enrollment {
         }
     }
 
-    async fn keep(&self, planes: Vec<PlaneAddress>, bounds: (Duration, Duration), mut rng: SmallRng) {
+    async fn keep(
+        &self,
+        planes: Vec<PlaneAddress>,
+        bounds: (Duration, Duration),
+        mut rng: SmallRng,
+    ) {
         let inner = &self.inner;
         let stored = inner.credential.borrow().as_ref().map(|one| one.life);
         let mut schedule = Schedule::new(stored, inner.token.is_some(), bounds, &mut rng);
@@ -82,23 +87,21 @@ impl Enrollment {
         let token = token.map_err(|error| CallError::Answer(error.to_string()))?;
         let token = token.ok_or_else(|| CallError::Answer(super::Error::NotJoined.to_string()))?;
         let credential = calls::join(&self.inner, address, &token).await?;
-        self.adopt(credential, "this node has joined the cluster").await
+        self.adopt(credential, "this node has joined the cluster")
+            .await
     }
 
     async fn renew(&self, address: &PlaneAddress) -> Result<Life, CallError> {
         let current = self.inner.credential.borrow().clone();
         let current = current.ok_or_else(|| CallError::Answer("not joined".to_owned()))?;
         let credential = calls::renew(&self.inner, address, &current).await?;
-        self.adopt(credential, "the certificate of this node is renewed").await
+        self.adopt(credential, "the certificate of this node is renewed")
+            .await
     }
 
     /// Stores and presents a certificate. One that cannot be stored is presented nevertheless: the
     /// one before it renews after a restart.
-    async fn adopt(
-        &self,
-        credential: Credential,
-        message: &str,
-    ) -> Result<Life, CallError> {
+    async fn adopt(&self, credential: Credential, message: &str) -> Result<Life, CallError> {
         let life = credential.life;
         let (inner, stored) = (self.inner.clone(), credential.clone());
         let write = move || store::write_certificate(&inner.folder, &stored);
@@ -109,7 +112,10 @@ impl Enrollment {
             Err(panic) => Some(panic.to_string()),
         };
         if let Some(error) = error {
-            tracing::warn!(error, "the certificate cannot be stored; a restart renews it again");
+            tracing::warn!(
+                error,
+                "the certificate cannot be stored; a restart renews it again"
+            );
         }
         tracing::info!(
             cluster = credential.cluster,

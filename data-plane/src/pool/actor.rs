@@ -230,7 +230,12 @@ impl PoolActor {
         if self.membership.version.image_generation != before.version.image_generation {
             self.reset_image();
         }
-        let digest = self.membership.version.image_digest.as_deref().map(Arc::from);
+        let digest = self
+            .membership
+            .version
+            .image_digest
+            .as_deref()
+            .map(Arc::from);
         self.drain_stale();
         // Last: a start that receives the digest must find itself cancelled, if it is stale.
         self.shared.set_fixed_digest(digest);

@@ -40,11 +40,15 @@ async fn follow(plane: &mut Plane) -> Stream {
 
 /// The answer of the admin port to `GET /readyz`.
 async fn ready(node: &Running) -> String {
-    let mut stream = TcpStream::connect(node.admin_addr()).await.expect("it accepts");
+    let mut stream = TcpStream::connect(node.admin_addr())
+        .await
+        .expect("it accepts");
     let request = b"GET /readyz HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n";
     stream.write_all(request).await.expect("it reads");
     let mut answer = String::new();
-    within("an answer", stream.read_to_string(&mut answer)).await.expect("text");
+    within("an answer", stream.read_to_string(&mut answer))
+        .await
+        .expect("text");
     answer
 }
 
@@ -64,7 +68,10 @@ async fn a_drained_node_is_not_ready_and_stays_so_after_a_restart() {
 
     assert_eq!(control.set_drain(1, true).await, "");
     let answer = ready(&running).await;
-    assert!(answer.contains("503") && answer.contains("drained"), "{answer}");
+    assert!(
+        answer.contains("503") && answer.contains("drained"),
+        "{answer}"
+    );
     until_reported(&mut plane, true).await;
     // Repeating it changes nothing.
     assert_eq!(control.set_drain(2, true).await, "");
@@ -72,7 +79,10 @@ async fn a_drained_node_is_not_ready_and_stays_so_after_a_restart() {
 
     let running = node(&plane, folder.path()).await;
     let answer = ready(&running).await;
-    assert!(answer.contains("503") && answer.contains("drained"), "{answer}");
+    assert!(
+        answer.contains("503") && answer.contains("drained"),
+        "{answer}"
+    );
     let _stream = follow(&mut plane).await;
     until_reported(&mut plane, true).await;
     let (mut control, _) = plane.accept_control().await;

@@ -74,13 +74,17 @@ impl Cluster {
             join_token: TokenSource::Given(token),
             ..self.options(planes)
         };
-        feed::start(options, engine_only()).await.expect("it starts")
+        feed::start(options, engine_only())
+            .await
+            .expect("it starts")
     }
 
     /// Starts a node that has joined before.
     async fn restart(&self, planes: &[&Plane]) -> Feed {
         let options = self.options(planes);
-        feed::start(options, engine_only()).await.expect("it starts")
+        feed::start(options, engine_only())
+            .await
+            .expect("it starts")
     }
 
     async fn call(&mut self) -> Call {
@@ -107,7 +111,10 @@ async fn a_new_node_joins_once() {
     let feed = cluster.join(&[&plane]).await;
     let request = cluster.call().await.enroll();
     assert_eq!(request.join_token, cluster.authority.token());
-    assert_eq!((&*request.node_id, &*request.node_name), (feed.node_id(), "one"));
+    assert_eq!(
+        (&*request.node_id, &*request.node_name),
+        (feed.node_id(), "one")
+    );
     let skew = SystemTime::try_from(request.node_time.expect("a time")).expect("in range");
     assert!(skew.elapsed().expect("the past") < Duration::from_secs(20));
     let stream = follow(&mut plane, &routes()).await;
@@ -131,7 +138,9 @@ async fn a_new_node_joins_once() {
 #[tokio::test]
 async fn a_lost_answer_is_asked_again_with_the_same_key() {
     let mut cluster = Cluster::new(LONG);
-    cluster.enroller.script(|_| Err(Status::unavailable("the answer is lost")));
+    cluster
+        .enroller
+        .script(|_| Err(Status::unavailable("the answer is lost")));
     let mut plane = cluster.plane().await;
     let feed = cluster.join(&[&plane]).await;
     let first = cluster.call().await.enroll();

@@ -68,7 +68,11 @@ async fn start(planes: &[&Plane], folder: &Path) -> Feed {
         .expect("the feed starts")
 }
 
-pub(crate) async fn until(feed: &Feed, what: &str, holds: impl FnMut(&FeedStatus) -> bool) -> FeedStatus {
+pub(crate) async fn until(
+    feed: &Feed,
+    what: &str,
+    holds: impl FnMut(&FeedStatus) -> bool,
+) -> FeedStatus {
     let mut status = feed.status();
     let status = within(what, status.wait_for(holds)).await;
     status.expect("the feed lives").clone()

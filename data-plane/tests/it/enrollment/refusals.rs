@@ -15,7 +15,11 @@ async fn a_node_that_cannot_join_says_why() {
     let cluster = Cluster::new(LONG);
     let plane = cluster.plane().await;
     let error = start_error(cluster.options(&[&plane])).await;
-    for words in ["has not joined", "cless node token create", "--join-token-file"] {
+    for words in [
+        "has not joined",
+        "cless node token create",
+        "--join-token-file",
+    ] {
         assert!(error.contains(words), "{error}");
     }
     let path = cluster.folder().join("token");
@@ -62,7 +66,10 @@ async fn a_damaged_key_stops_the_start_and_stays() {
     let error = error.expect_err("it is damaged");
     assert!(matches!(error, Error::Enrollment(_)), "{error}");
     let error = error.to_string();
-    assert!(error.contains("node-key.pem") && error.contains("restore"), "{error}");
+    assert!(
+        error.contains("node-key.pem") && error.contains("restore"),
+        "{error}"
+    );
     assert_eq!(std::fs::read(&path).expect("a file"), b"nonsense");
 }
 
@@ -75,7 +82,9 @@ async fn a_token_of_another_authority_is_sent_to_nobody() {
         join_token: TokenSource::Given(token),
         ..cluster.options(&[&plane])
     };
-    let feed = feed::start(options, engine_only()).await.expect("it starts");
+    let feed = feed::start(options, engine_only())
+        .await
+        .expect("it starts");
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(cluster.calls.try_recv().is_err());
     feed.shutdown().await;
@@ -94,7 +103,9 @@ async fn a_spent_token_is_replaced_in_its_file_without_a_restart() {
         join_token: TokenSource::File(path.clone()),
         ..cluster.options(&[&plane])
     };
-    let feed = feed::start(options, engine_only()).await.expect("it starts");
+    let feed = feed::start(options, engine_only())
+        .await
+        .expect("it starts");
     assert_eq!(cluster.call().await.enroll().join_token, spent);
     let pin = *cless_proto::tls::Fingerprint::of(&cluster.authority.der).as_bytes();
     let fresh = JoinToken::new([7; 8], [8; 32], pin).expose();
@@ -115,7 +126,9 @@ async fn a_removed_node_joins_again_with_a_new_token_and_its_old_key() {
     let stream = follow(&mut plane, &routes()).await;
     let removed = || Err(Status::unauthenticated("this node was removed"));
     cluster.enroller.script(move |_| removed());
-    stream.refuse(Status::unauthenticated("this node was removed")).await;
+    stream
+        .refuse(Status::unauthenticated("this node was removed"))
+        .await;
     let renewal = cluster.call().await.renew();
     assert_eq!(public_key(&renewal.csr), public_key(&first.csr));
     // The token is there, so it is tried next.

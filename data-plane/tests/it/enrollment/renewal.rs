@@ -24,7 +24,10 @@ async fn streams_move_to_a_connection_with_the_new_certificate() {
     let (new, hello) = plane.accept().await;
     assert_ne!(new.certificate, old.certificate);
     assert_eq!(hello.have, Some(routes().cursor()));
-    assert!(old.stays_open(Duration::from_millis(200)).await, "kept until the new one answers");
+    assert!(
+        old.stays_open(Duration::from_millis(200)).await,
+        "kept until the new one answers"
+    );
     new.send(routes().heartbeat()).await;
     old.until_closed().await;
     let control = accept_control(&mut plane).await;
@@ -47,7 +50,9 @@ async fn a_renewal_that_no_plane_answers_keeps_the_streams() {
     let feed = cluster.join(&[&plane]).await;
     cluster.call().await.enroll();
     let mut stream = follow(&mut plane, &routes()).await;
-    cluster.enroller.script(|_| Err(Status::unavailable("a full disk")));
+    cluster
+        .enroller
+        .script(|_| Err(Status::unavailable("a full disk")));
     cluster.call().await.renew();
     cluster.call().await.renew();
     assert!(stream.stays_open(Duration::from_millis(200)).await);
@@ -117,7 +122,8 @@ async fn an_expired_certificate_serves_from_the_cache_and_renews() {
         expired = stream.certificate;
         // The table is on disk.
         feed.shutdown().await;
-        tokio::time::sleep(SHORT).await;
+        // Times in certificates are whole seconds.
+        tokio::time::sleep(SHORT + Duration::from_secs(1)).await;
         let feed = {
             drop(plane);
             let uri = format!("https://{address}").parse().expect("a URI");
@@ -125,7 +131,9 @@ async fn an_expired_certificate_serves_from_the_cache_and_renews() {
                 control_planes: vec![uri],
                 ..cluster.options(&[])
             };
-            feed::start(options, engine_only()).await.expect("it starts")
+            feed::start(options, engine_only())
+                .await
+                .expect("it starts")
         };
         assert!(feed.table().lookup("a.localhost").is_some(), "it serves");
         cluster.enroller.issue(cluster.authority.clone(), LONG);

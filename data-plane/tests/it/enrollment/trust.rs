@@ -34,10 +34,19 @@ impl Authority {
     pub(crate) fn new() -> Arc<Self> {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "an authority");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "an authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
-        let der = params.self_signed(&key).expect("a certificate").der().clone();
+        params.key_usages = vec![
+            KeyUsagePurpose::KeyCertSign,
+            KeyUsagePurpose::DigitalSignature,
+        ];
+        let der = params
+            .self_signed(&key)
+            .expect("a certificate")
+            .der()
+            .clone();
         Arc::new(Self {
             issuer: Issuer::new(params, key),
             der,
@@ -152,7 +161,11 @@ impl Enroller {
     }
 }
 
-pub(crate) fn certificate(authority: &Authority, csr: &[u8], life: Duration) -> pb::NodeCertificate {
+pub(crate) fn certificate(
+    authority: &Authority,
+    csr: &[u8],
+    life: Duration,
+) -> pb::NodeCertificate {
     pb::NodeCertificate {
         certificate: authority.issue(csr, life).into(),
         expire_time: Some((SystemTime::now() + life).into()),
@@ -210,7 +223,10 @@ impl EnrollmentService for Enroller {
         &self,
         request: Request<pb::EnrollNodeRequest>,
     ) -> Result<Response<pb::NodeCertificate>, Status> {
-        assert!(request.peer_certs().is_none(), "no certificate is presented");
+        assert!(
+            request.peer_certs().is_none(),
+            "no certificate is presented"
+        );
         let request = request.into_inner();
         let csr = request.csr.clone();
         let _ = self.calls.send(Call::Enroll(request));
@@ -221,7 +237,10 @@ impl EnrollmentService for Enroller {
         &self,
         request: Request<pb::RenewCertificateRequest>,
     ) -> Result<Response<pb::NodeCertificate>, Status> {
-        assert!(request.peer_certs().is_none(), "no certificate is presented");
+        assert!(
+            request.peer_certs().is_none(),
+            "no certificate is presented"
+        );
         let request = request.into_inner();
         let csr = request.csr.clone();
         let _ = self.calls.send(Call::Renew(request));

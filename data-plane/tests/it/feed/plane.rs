@@ -1,9 +1,9 @@
 //! A control plane scripted message by message, over real sockets.
 
+use crate::enrollment::trust::Trust;
 use cless_data_plane::route::Digest;
 use cless_proto::v1 as pb;
 use pb::route_feed_service_server::{RouteFeedService, RouteFeedServiceServer};
-use crate::enrollment::trust::Trust;
 use pb::stream_control_request::Message as FromControl;
 use pb::stream_control_response::Message as ToControl;
 use pb::stream_routes_request::Message as FromNode;
@@ -85,7 +85,11 @@ impl Plane {
             let server = tonic::transport::Server::builder()
                 .add_service(RouteFeedServiceServer::new(service));
             match trust {
-                None => server.serve_with_incoming(TcpListenerStream::new(listener)).await,
+                None => {
+                    server
+                        .serve_with_incoming(TcpListenerStream::new(listener))
+                        .await
+                }
                 Some(trust) => {
                     let incoming = trust.accept(listener);
                     let server = server.add_service(trust.service());
@@ -245,7 +249,10 @@ impl Stream {
 
     /// Ends the stream.
     pub(crate) async fn refuse(self, status: Status) {
-        self.outgoing.send(Err(status)).await.expect("the node reads");
+        self.outgoing
+            .send(Err(status))
+            .await
+            .expect("the node reads");
     }
 
     pub(crate) async fn receive(&mut self) -> FromNode {
