@@ -25,6 +25,7 @@ pub use options::{Advertise, Options};
 
 use auth::Ca;
 use auth::establish::establish;
+use auth::rotate::{Step, rotate_authority, rotate_master_key};
 use auth::state_dir::StateDir;
 use cless_proto::tls::Fingerprint;
 use domain::{Domain, Timestamp};
@@ -192,17 +193,17 @@ impl Transport {
         Ok((Self::Tls(dir, certificates), Security::Tls(receiver)))
     }
 
-    /// Reads or makes the authority of the cluster, and begins to accept connections. The task keeps
-    /// the certificates of the server in force.
+    /// Reads or makes the authority of the cluster, and begins to accept connections. The tasks keep
+    /// its certificates in force.
     async fn protect(
         self,
         store: &Store,
         options: &Options,
         bound: SocketAddr,
         shutdown: &CancellationToken,
-    ) -> Result<(Option<Arc<Ca>>, Option<JoinHandle<()>>), Error> {
+    ) -> Result<(Option<Arc<Ca>>, Vec<JoinHandle<()>>), Error> {
         let Self::Tls(dir, certificates) = self else {
-            return Ok((None, None));
+            return Ok((None, Vec::new()));
         };
         let established = establish(store, &dir, SystemTime::now().into()).await?;
         let ca = Arc::new(established.ca);
@@ -216,7 +217,17 @@ impl Transport {
             new = established.is_new,
             "the authority of the cluster"
         );
-        Ok((Some(ca), Some(tokio::spawn(keeping))))
+        let following = auth::follow::run(
+            Arc::clone(&ca),
+            established.stored,
+            store.clone(),
+            dir,
+            shutdown.clone(),
+        );
+        Ok((
+            Some(ca),
+            vec![tokio::spawn(keeping), tokio::spawn(following)],
+        ))
     }
 }
 
@@ -306,6 +317,43 @@ pub async fn restore(
     let store = store_options(&options.database_url, domain);
     let restored = store::restore(store, from, force, SystemTime::now()).await?;
     Ok((restored.head.epoch, restored.replaced))
+}
+
+/// Begins a change of the cluster's authority, or ends it with `finish`, which `force` allows before
+/// all nodes may know the new one. Control planes may be running, and follow within seconds. Returns
+/// the fingerprint of the authority that issues certificates.
+///
+/// # Errors
+/// If the state files or the database are unusable, or the step is not possible now.
+pub async fn rotate_ca(options: &Options, finish: bool, force: bool) -> Result<Fingerprint, Error> {
+    let (store, dir) = open_trust(options).await?;
+    let step = if finish {
+        Step::Finish { force }
+    } else {
+        Step::Begin
+    };
+    let rotated = rotate_authority(&store, &dir, step, SystemTime::now().into()).await;
+    store.close().await?;
+    Ok(rotated?)
+}
+
+/// Replaces the master key. Control planes may be running; each other one needs a copy of the file
+/// before its next start. Returns the id of the new key.
+///
+/// # Errors
+/// If the state files or the database are unusable.
+pub async fn rotate_keys(options: &Options) -> Result<String, Error> {
+    let (store, dir) = open_trust(options).await?;
+    let rotated = rotate_master_key(&store, &dir).await;
+    store.close().await?;
+    Ok(rotated?)
+}
+
+async fn open_trust(options: &Options) -> Result<(Store, StateDir), Error> {
+    let domain = read_domain(&options.domain)?;
+    let dir = StateDir::open(&options.data_dir()?)?;
+    let store = Store::open(store_options(&options.database_url, domain)).await?;
+    Ok((store, dir))
 }
 
 impl Running {

@@ -29,6 +29,34 @@ async fn execute(program: Program) -> anyhow::Result<()> {
             start_log(log.log_format)?;
             new_epoch(&options).await
         }
+        Some(Command::RotateCa {
+            options,
+            log,
+            finish,
+            force,
+        }) => {
+            start_log(log.log_format)?;
+            let fingerprint = cless_control_plane::rotate_ca(&options, finish, force).await?;
+            if finish {
+                tracing::info!(%fingerprint, "the old authority is trusted no more");
+            } else {
+                tracing::info!(
+                    %fingerprint,
+                    "the new authority issues certificates, and both are trusted; run `rotate-ca \
+                     --finish` in a day"
+                );
+            }
+            Ok(())
+        }
+        Some(Command::RotateKeys { options, log }) => {
+            start_log(log.log_format)?;
+            let id = cless_control_plane::rotate_keys(&options).await?;
+            tracing::info!(
+                id,
+                "the master key is replaced; copy it to all other control planes"
+            );
+            Ok(())
+        }
         Some(Command::Backup { options, log, to }) => {
             start_log(log.log_format)?;
             backup(&options, &to).await

@@ -4,13 +4,16 @@
 //! |---|---|
 //! | `state_dir`, `master_key` | the files of `--data-dir`; sealing of private keys |
 //! | `ca`, `establish` | the cluster's authority; its creation at the first start |
+//! | `rotate`, `follow` | changes of authority and master key; their way to running control planes |
 //! | `node_certificate` | the identity in a node's certificate |
 
 pub(crate) mod ca;
 mod error;
 pub(crate) mod establish;
+pub(crate) mod follow;
 pub(crate) mod master_key;
 pub(crate) mod node_certificate;
+pub(crate) mod rotate;
 pub(crate) mod state_dir;
 
 pub(crate) use ca::Ca;

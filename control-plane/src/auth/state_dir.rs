@@ -6,6 +6,7 @@
 //! | file | contents |
 //! |---|---|
 //! | `master-key` | the master key, see [`master_key`](super::master_key) |
+//! | `master-key.next` | the next master key, while keys change |
 //! | `admin-token` | the token of the first start |
 //! | `ca.pem` | the certificates of the cluster's authorities, for other clients |
 
@@ -89,6 +90,14 @@ impl StateDir {
         let path = self.path_of(name);
         let partial = self.write_partial(name, contents, 0o644)?;
         fs::rename(&partial, &path)
+            .and_then(|()| self.sync())
+            .map_err(|source| Error::File { path, source })
+    }
+
+    /// Renames a file over another one.
+    pub(crate) fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
+        let path = self.path_of(to);
+        fs::rename(self.path_of(from), &path)
             .and_then(|()| self.sync())
             .map_err(|source| Error::File { path, source })
     }

@@ -34,7 +34,7 @@ fn now() -> crate::domain::Timestamp {
 }
 
 fn authority() -> Arc<Ca> {
-    let new = NewAuthority::generate(CLUSTER, now()).unwrap();
+    let new = NewAuthority::generate(CLUSTER, None, now()).unwrap();
     Arc::new(Ca::new(CLUSTER, &[new.pem], &new.key).unwrap())
 }
 
