@@ -3,6 +3,7 @@
 //! Generated types stop at the edges: the control plane converts them in `grpc/convert/`, the
 //! data plane in `feed/decode.rs` and `feed/report.rs`, the CLI prints them.
 
+mod base62;
 pub mod bounds;
 pub mod capability;
 pub mod codec;
@@ -11,6 +12,7 @@ pub mod endpoint;
 #[cfg(feature = "log")]
 pub mod log;
 pub mod signal;
+pub mod token;
 #[cfg(feature = "log")]
 pub mod variables;
 
