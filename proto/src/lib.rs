@@ -3,15 +3,18 @@
 //! Generated types stop at the edges: the control plane converts them in `grpc/convert/`, the
 //! data plane in `feed/decode.rs` and `feed/report.rs`, the CLI prints them.
 
-mod base62;
+pub mod base62;
 pub mod bounds;
 pub mod capability;
 pub mod codec;
 pub mod duration;
 pub mod endpoint;
+pub mod join_token;
 #[cfg(feature = "log")]
 pub mod log;
 pub mod signal;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod token;
 #[cfg(feature = "log")]
 pub mod variables;
