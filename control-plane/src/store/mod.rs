@@ -71,9 +71,9 @@ use crate::domain::{Domain, Timestamp};
 
 pub use audit::{AuditEntry, AuditQuery, Refusal};
 pub use backup::{Restored, backup, restore};
+pub use credentials::{CredentialRows, EnrolledNode};
 pub use error::{Error, Precondition};
 pub use feed::FeedSource;
-pub use credentials::{CredentialRows, EnrolledNode};
 pub(crate) use hint::follow as follow_hints;
 pub use images::RetainedImage;
 pub(crate) use node_status::PeerNodeStatus;
