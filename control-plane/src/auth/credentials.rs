@@ -15,8 +15,8 @@ use cless_proto::token::{ApiToken, TokenId, hashes_equal};
 use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 
-use super::certificate::NodeCertificate;
-use super::now;
+use super::authorization::now;
+use super::node_certificate::NodeIdentity;
 use crate::domain::{Principal, Role, Scope, Timestamp, name};
 use crate::store::{self, CredentialRows, EnrolledNode, Store, Token};
 
@@ -52,7 +52,9 @@ pub(crate) enum Invalid {
         "the node with the id {0} is not enrolled, or was removed: join the cluster with a new join token"
     )]
     Node(String),
-    #[error("the node with the id {0} is enrolled with another key: use its newest certificate")]
+    #[error(
+        "the node with the id {0} is enrolled with another key or name: use its newest certificate"
+    )]
     NodeKey(String),
     #[error("the certificate is of another cluster: join this one with a join token")]
     Cluster,
@@ -196,17 +198,18 @@ impl CredentialTable {
 
     fn verify_node(
         &self,
-        certificate: &NodeCertificate,
+        identity: &NodeIdentity,
+        key_hash: &[u8; 32],
         cluster: &str,
     ) -> Result<Verified, Invalid> {
-        if certificate.cluster != cluster {
+        if identity.cluster != cluster {
             return Err(Invalid::Cluster);
         }
-        let Some(known) = self.nodes.get(&certificate.id) else {
-            return Err(Invalid::Node(certificate.id.clone()));
+        let Some(known) = self.nodes.get(&identity.id) else {
+            return Err(Invalid::Node(identity.id.clone()));
         };
-        if known.row.key_hash != certificate.key_hash {
-            return Err(Invalid::NodeKey(certificate.id.clone()));
+        if known.row.key_hash != *key_hash || known.row.name.as_str() != identity.name {
+            return Err(Invalid::NodeKey(identity.id.clone()));
         }
         Ok(Verified {
             principal: Principal::Node {
@@ -247,8 +250,13 @@ impl Credentials {
     }
 
     /// The principal of a verified client certificate.
-    pub(super) fn node(&self, certificate: &NodeCertificate) -> Result<Verified, Invalid> {
-        self.table.read().verify_node(certificate, &self.cluster)
+    pub(super) fn node(
+        &self,
+        identity: &NodeIdentity,
+        key_hash: &[u8; 32],
+    ) -> Result<Verified, Invalid> {
+        let table = self.table.read();
+        table.verify_node(identity, key_hash, &self.cluster)
     }
 
     /// Reads the credentials, if they differ from those known.
@@ -354,12 +362,21 @@ mod tests {
         }
     }
 
-    fn certificate(id: &str, key: u8) -> NodeCertificate {
-        NodeCertificate {
+    fn certificate(id: &str, key: u8) -> (NodeIdentity, [u8; 32]) {
+        let identity = NodeIdentity {
             cluster: "c".into(),
             id: id.into(),
-            key_hash: [key; 32],
-        }
+            name: "n1".into(),
+        };
+        (identity, [key; 32])
+    }
+
+    fn verify(
+        table: &CredentialTable,
+        (identity, key): &(NodeIdentity, [u8; 32]),
+        cluster: &str,
+    ) -> Result<Verified, Invalid> {
+        table.verify_node(identity, key, cluster)
     }
 
     fn table(tokens: Vec<(Token, [u8; 32])>, nodes: Vec<EnrolledNode>) -> CredentialTable {
@@ -414,8 +431,8 @@ mod tests {
         );
         let kept = table.verify_token(&secret(1), START).expect("valid");
         let revoked = table.verify_token(&secret(2), START).expect("valid");
-        let kept_node = table.verify_node(&certificate("a", 1), "c").expect("valid");
-        let removed = table.verify_node(&certificate("b", 2), "c").expect("valid");
+        let kept_node = verify(&table, &certificate("a", 1), "c").expect("valid");
+        let removed = verify(&table, &certificate("b", 2), "c").expect("valid");
         reload(&mut table, vec![first()], vec![node("a", 1)]);
         assert!(!kept.ended.is_cancelled() && revoked.ended.is_cancelled());
         assert!(!kept_node.ended.is_cancelled() && removed.ended.is_cancelled());
@@ -443,7 +460,7 @@ mod tests {
     fn unreadable_rows_end_tokens_and_no_node() {
         let mut table = table(vec![row(1, Role::Viewer, None)], vec![node("a", 1)]);
         let token = table.verify_token(&secret(1), START).expect("valid");
-        let of_node = table.verify_node(&certificate("a", 1), "c").expect("valid");
+        let of_node = verify(&table, &certificate("a", 1), "c").expect("valid");
         table.tick(later(9));
         assert!(!token.ended.is_cancelled());
         table.tick(later(10));
@@ -452,7 +469,7 @@ mod tests {
             table.verify_token(&secret(1), later(10)).map(|_| ()),
             Err(Invalid::Unreadable)
         );
-        assert!(table.verify_node(&certificate("a", 1), "c").is_ok());
+        assert!(verify(&table, &certificate("a", 1), "c").is_ok());
         table.confirm(later(20));
         let again = table.verify_token(&secret(1), later(20)).expect("valid");
         table.tick(later(21));
@@ -463,9 +480,7 @@ mod tests {
     fn a_certificate_is_bound_to_cluster_id_and_key() {
         let table = table(vec![], vec![node("a", 1)]);
         let refused = |certificate, cluster: &str| {
-            table
-                .verify_node(&certificate, cluster)
-                .expect_err("refused")
+            verify(&table, &certificate, cluster).expect_err("refused")
         };
         assert_eq!(refused(certificate("a", 1), "d"), Invalid::Cluster);
         assert_eq!(refused(certificate("b", 1), "c"), Invalid::Node("b".into()));

@@ -64,7 +64,7 @@ where
         let certificate = peer.as_ref().and_then(|peer| peer.certificate.as_deref());
         let presented = Presented {
             authorization: authorization(request.headers()),
-            certificate: certificate.map(AsRef::as_ref),
+            certificate,
             peer: peer.as_ref().map(|peer| peer.addr.ip()),
         };
         let granted = match self.auth.authorize(request.uri().path(), presented) {

@@ -18,6 +18,7 @@
 //! | `tokens`, `credentials`, `audit` | tokens, the credentials of all callers, the audit log |
 //! | `hosts`, `idempotency` | unique hosts, repeated requests |
 //! | `images` | the images that versions need |
+//! | `trust` | the cluster's authority |
 //! | `entity`, `row` | tables; conversion of rows to domain types |
 //!
 //! Invariants: every committed write that the feed carries makes one revision, without gaps, in
@@ -52,6 +53,7 @@ mod table;
 mod tokens;
 mod traffic;
 mod transaction;
+mod trust;
 mod types;
 mod verifications;
 mod versions;
@@ -78,6 +80,7 @@ pub(crate) use hint::follow as follow_hints;
 pub use images::RetainedImage;
 pub(crate) use node_status::PeerNodeStatus;
 pub use tokens::{NewToken, Token};
+pub(crate) use trust::StoredAuthority;
 pub use types::{
     Changes, Head, NewService, Page, Resolution, RouteChange, RouteCodec, RouteOp, Since,
     StoreOptions, StoredRoute, WriteOptions, Written,

@@ -124,6 +124,6 @@ proptest! {
 
     #[test]
     fn no_certificate_panics(der: Vec<u8>) {
-        let _ = NodeCertificate::read(&der);
+        let _ = NodeIdentity::read(&CertificateDer::from(der));
     }
 }
