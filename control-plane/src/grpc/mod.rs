@@ -4,6 +4,7 @@
 //! one method of the store, and converts the result. [`status`] maps every error to a code with
 //! details. [`server`] adds health, reflection and limits.
 
+pub(crate) mod acceptor;
 mod audit;
 mod authorize;
 mod call_guard;
@@ -11,7 +12,7 @@ mod catalog;
 pub(crate) mod convert;
 mod node;
 mod page;
-mod peer;
+pub(crate) mod peer;
 mod route_feed;
 mod server;
 pub(crate) mod status;

@@ -86,6 +86,8 @@ pub use types::{
     StoreOptions, StoredRoute, WriteOptions, Written,
 };
 
+pub(crate) use connection::file_of as database_file;
+
 use connection::Connections;
 
 /// A handle on the database; clones share it.
