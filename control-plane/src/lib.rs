@@ -23,10 +23,10 @@ pub mod store;
 pub use auth::Error as AuthError;
 pub use options::{Advertise, Options};
 
-use auth::Ca;
 use auth::establish::establish;
 use auth::rotate::{Step, rotate_authority, rotate_master_key};
 use auth::state_dir::StateDir;
+use auth::{Auth, Ca};
 use cless_proto::tls::Fingerprint;
 use domain::{Domain, Timestamp};
 use grpc::acceptor::{Certificates, OwnCertificate, Security};
@@ -46,6 +46,9 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
 /// Interval of the check that the database's file is still there.
 const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The file with the token of the first administrator.
+const ADMIN_TOKEN_FILE: &str = "admin-token";
 
 /// The reason why a control plane does not start.
 #[derive(Debug, thiserror::Error)]
@@ -146,12 +149,23 @@ pub async fn start(options: Options) -> Result<Running, Error> {
         store.clone(),
         shutdown.clone(),
     ));
+    let (auth, authorizing) =
+        match Auth::start(&store, options.insecure, options.audit_retention, &shutdown).await {
+            Ok(started) => started,
+            Err(error) => {
+                shutdown.cancel();
+                server.close(Duration::ZERO).await;
+                store.close().await?;
+                return Err(error.into());
+            }
+        };
     let revision = feed.revision();
     let api = Api {
         store: store.clone(),
         feed,
         nodes,
         replicas,
+        auth,
         shutdown: shutdown.clone(),
     };
     server.open(api).await;
@@ -165,6 +179,7 @@ pub async fn start(options: Options) -> Result<Running, Error> {
         shutdown,
         tasks: [publisher, reconciler, sharing, hints, watching]
             .into_iter()
+            .chain(authorizing)
             .chain(certificates)
             .collect(),
     })
@@ -207,6 +222,7 @@ impl Transport {
         };
         let established = establish(store, &dir, SystemTime::now().into()).await?;
         let ca = Arc::new(established.ca);
+        write_admin_token(store, &dir).await?;
         let advertised = options.advertised(bound);
         let names = advertised.map(|advertised| advertised.host().to_owned());
         let keeping =
@@ -217,6 +233,12 @@ impl Transport {
             new = established.is_new,
             "the authority of the cluster"
         );
+        if established.is_new && store.head().await?.revision > 0 {
+            tracing::warn!(
+                "this database was used without TLS: upgrade its nodes and give each a join token \
+                 (`cless node token create`); they keep their containers"
+            );
+        }
         let following = auth::follow::run(
             Arc::clone(&ca),
             established.stored,
@@ -229,6 +251,17 @@ impl Transport {
             vec![tokio::spawn(keeping), tokio::spawn(following)],
         ))
     }
+}
+
+/// Writes the token of the first administrator, if there is no token yet. It is not logged.
+async fn write_admin_token(store: &Store, dir: &StateDir) -> Result<(), Error> {
+    let Some(token) = auth::create_admin(store, true, "first start").await? else {
+        return Ok(());
+    };
+    let file = dir.path_of(ADMIN_TOKEN_FILE);
+    dir.replace_secret(ADMIN_TOKEN_FILE, &(token.reveal() + "\n"))?;
+    tracing::info!(file = %file.display(), "the token of the first administrator is in a file");
+    Ok(())
 }
 
 /// Reports NOT_SERVING while the database's file is not the one that was opened.
@@ -293,6 +326,19 @@ pub async fn new_epoch(options: &Options) -> Result<String, Error> {
     let head = store.new_epoch(Timestamp::from(SystemTime::now())).await;
     store.close().await?;
     Ok(head?.epoch)
+}
+
+/// Creates a token of an administrator that does not expire, and returns it. The control plane may be
+/// running.
+///
+/// # Errors
+/// If the database is unusable.
+pub async fn new_admin_token(options: &Options) -> Result<String, Error> {
+    let domain = read_domain(&options.domain)?;
+    let store = Store::open(store_options(&options.database_url, domain)).await?;
+    let token = auth::create_admin(&store, false, "made by token new").await;
+    store.close().await?;
+    Ok(token?.map(|token| token.reveal()).unwrap_or_default())
 }
 
 /// Writes a backup of the database to the new file `to`. The database may be in use.

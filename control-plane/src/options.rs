@@ -7,6 +7,10 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
+
+const RETENTION_DEFAULT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+const RETENTION_MIN: Duration = Duration::from_secs(60);
 
 /// The options of a control plane.
 #[derive(Debug, Clone, clap::Args)]
@@ -56,6 +60,21 @@ pub struct Options {
     /// may do everything
     #[arg(long, env = "CLESS_CONTROL_PLANE_INSECURE")]
     pub insecure: bool,
+
+    /// Time for which the audit log keeps its entries, such as `90d`
+    #[arg(
+        long,
+        env = "CLESS_CONTROL_PLANE_AUDIT_RETENTION",
+        default_value = "90d",
+        value_parser = retention
+    )]
+    pub audit_retention: Duration,
+}
+
+fn retention(text: &str) -> Result<Duration, String> {
+    cless_proto::duration::parse(text)
+        .filter(|retention| *retention >= RETENTION_MIN)
+        .ok_or_else(|| "give at least 1m, such as `90d`".to_owned())
 }
 
 /// `HOST:PORT` at which others reach this control plane.
@@ -170,6 +189,7 @@ impl Default for Options {
             tls_cert: None,
             tls_key: None,
             insecure: false,
+            audit_retention: RETENTION_DEFAULT,
         }
     }
 }

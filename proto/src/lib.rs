@@ -16,6 +16,7 @@ pub mod signal;
 pub mod text;
 #[cfg(feature = "tls")]
 pub mod tls;
+pub mod token;
 #[cfg(feature = "log")]
 pub mod variables;
 

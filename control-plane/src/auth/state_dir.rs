@@ -87,8 +87,17 @@ impl StateDir {
 
     /// Replaces a file, which other users may not read either, because of the folder.
     pub(crate) fn replace(&self, name: &str, contents: &str) -> Result<(), Error> {
+        self.replace_with(name, contents, 0o644)
+    }
+
+    /// Replaces a file that only its user may read (0600).
+    pub(crate) fn replace_secret(&self, name: &str, contents: &str) -> Result<(), Error> {
+        self.replace_with(name, contents, 0o600)
+    }
+
+    fn replace_with(&self, name: &str, contents: &str, mode: u32) -> Result<(), Error> {
         let path = self.path_of(name);
-        let partial = self.write_partial(name, contents, 0o644)?;
+        let partial = self.write_partial(name, contents, mode)?;
         fs::rename(&partial, &path)
             .and_then(|()| self.sync())
             .map_err(|source| Error::File { path, source })

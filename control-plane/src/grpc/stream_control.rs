@@ -6,6 +6,7 @@
 use crate::domain::Violations;
 use crate::feed::stream::{HELLO_TIMEOUT, STALL_LIMIT, StreamCloseReason};
 use crate::grpc::convert::control;
+use crate::grpc::route_feed::Speaker;
 use crate::grpc::stream_routes::{FINAL_SEND_TIMEOUT, Requests, is_refusal};
 use crate::grpc::{status, validated};
 use crate::nodes::Nodes;
@@ -29,13 +30,14 @@ pub(crate) type Responses = ReceiverStream<ResponseItem>;
 pub(crate) fn serve(
     inbound: impl Requests<pb::StreamControlRequest>,
     nodes: &Nodes,
+    speaker: Speaker,
     shutdown: CancellationToken,
 ) -> Responses {
     let (outbound, responses) = mpsc::channel(1);
     let nodes = nodes.clone();
     let span = tracing::error_span!("control_stream");
     let run = async move {
-        if let Err(status) = run(inbound, &nodes, &outbound, shutdown).await {
+        if let Err(status) = run(inbound, &nodes, &speaker, &outbound, shutdown).await {
             tracing::info!(rpc.code = ?status.code(), reason = status.message(), "control stream ended");
             let _ = tokio::time::timeout(FINAL_SEND_TIMEOUT, outbound.send(Err(status))).await;
         }
@@ -48,6 +50,7 @@ pub(crate) fn serve(
 async fn run(
     mut inbound: impl Requests<pb::StreamControlRequest>,
     nodes: &Nodes,
+    speaker: &Speaker,
     outbound: &mpsc::Sender<ResponseItem>,
     shutdown: CancellationToken,
 ) -> Result<(), Status> {
@@ -68,7 +71,9 @@ async fn run(
     };
     let mut violations = Violations::new();
     let hello = control::read_hello(hello, &mut violations);
-    let (node, boot_id) = validated(hello, violations)?;
+    let (identity, boot_id) = validated(hello, violations)?;
+    speaker.check(&identity.id, identity.name.as_str())?;
+    let node = identity.id;
     let mut stream = nodes
         .open_control(&node, &boot_id)
         .map_err(|NotConnected| status::node_not_connected(&node))?;

@@ -4,12 +4,15 @@ use crate::database::{on_postgres, postgres};
 use crate::harness::{SOON, options};
 use cless_control_plane::{AuthError, Error, Options, Running, rotate_ca, rotate_keys, start};
 use cless_proto::tls::{self, Fingerprint};
+use cless_proto::v1::GetNodeRequest;
+use cless_proto::v1::node_service_client::NodeServiceClient;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpSocket, TcpStream};
+use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
@@ -449,4 +452,58 @@ async fn the_master_key_changes_and_the_old_one_opens_nothing() {
     again.shutdown().await;
     assert_eq!(std::fs::read_to_string(&file).expect("a key"), new);
     assert!(!file.with_file_name("master-key.next").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_start_writes_the_token_of_an_administrator() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = folder();
+    let running = start(with_tls(folder.path())).await.expect("it starts");
+    let file = state(folder.path()).join("admin-token");
+    let mode = std::fs::metadata(&file)
+        .expect("a file")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let token = std::fs::read_to_string(&file).expect("a token");
+    let lost = cless_control_plane::new_admin_token(&with_tls(folder.path())).await;
+    let lost = lost.expect("another token");
+    assert_ne!(token.trim(), lost);
+    for (token, code) in [
+        (token.trim(), Code::NotFound),
+        (lost.as_str(), Code::NotFound),
+        ("cless_no_token", Code::Unauthenticated),
+    ] {
+        let deadline = Instant::now() + SOON;
+        while call(&running, token).await != code {
+            assert!(Instant::now() < deadline, "never {code}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    running.shutdown().await;
+    std::fs::remove_file(&file).expect("removed");
+    start(with_tls(folder.path()))
+        .await
+        .expect("it starts")
+        .shutdown()
+        .await;
+    assert!(!file.exists(), "a second token was made");
+}
+
+/// The code of a call with a token.
+async fn call(running: &Running, token: &str) -> Code {
+    let endpoint = tls::endpoint(&format!("https://{}", running.addr())).expect("a URL");
+    let config = tls::client_config(Vec::from_iter(running.fingerprint()), None);
+    let channel = tls::connect(endpoint, config, running.cluster()).await;
+    let mut client = NodeServiceClient::new(channel.expect("it is trusted"));
+    let mut request = Request::new(GetNodeRequest {
+        name: "nodes/none".to_owned(),
+    });
+    let header = format!("Bearer {token}").parse().expect("a header");
+    request.metadata_mut().insert("authorization", header);
+    client
+        .get_node(request)
+        .await
+        .expect_err("no such node")
+        .code()
 }

@@ -2,7 +2,7 @@
 //!
 //! [`requests`] reads requests and collects all violations, each under its field's path.
 //! [`resources`] writes resources. [`nodes`], [`feed`] and [`control`] do both for the messages of data
-//! planes.
+//! planes, [`trust`] for tokens and the audit log.
 //! No module in here decides anything.
 
 pub(crate) mod control;
@@ -12,6 +12,7 @@ pub(crate) mod requests;
 pub(crate) mod resources;
 pub(crate) mod route;
 pub(crate) mod settings;
+pub(crate) mod trust;
 
 use crate::domain::{Timestamp, Violations};
 use std::time::{Duration, SystemTime};
