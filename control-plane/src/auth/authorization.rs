@@ -174,9 +174,9 @@ impl Refused {
         }
     }
 
-    /// Whether the caller guesses, so that its attempts are limited.
+    /// Whether the caller may be guessing, so that its attempts are limited.
     fn is_attempt(&self) -> bool {
-        self.code() == Code::Unauthenticated
+        self.code() == Code::Unauthenticated && *self != Self::NoCredential
     }
 }
 
@@ -237,6 +237,14 @@ impl Auth {
             tokio::spawn(deleting),
         ];
         Ok((auth, tasks))
+    }
+
+    /// Reads the credentials, so that a change by this process is in force before it is answered. The
+    /// task that follows them repeats what fails.
+    pub(crate) async fn refresh(&self, store: &Store) {
+        if let Err(error) = self.credentials.reload(store).await {
+            tracing::warn!(%error, "a change of credentials is in force later");
+        }
     }
 
     /// Decides a call, before anything of its content is read.
