@@ -24,6 +24,7 @@ pub use options::Options;
 use domain::{Domain, Timestamp};
 use grpc::{Api, GrpcServer, Health};
 use nodes::Nodes;
+use nodes::planes::Planes;
 use nodes::replicas::Replicas;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -123,6 +124,8 @@ pub async fn start(options: Options) -> Result<Running, Error> {
         tracing::warn!(%error, "the nodes of other control planes are not known yet");
     }
     let sharing = tokio::spawn(replicas.clone().run(shutdown.clone()));
+    let planes = Planes::new(None);
+    let addresses = tokio::spawn(planes.clone().run(store.clone(), shutdown.clone()));
     let hints = tokio::spawn(store::follow_hints(store.clone(), shutdown.clone()));
     let reconciler = tokio::spawn(nodes::reconcile::run(
         nodes.clone(),
@@ -135,6 +138,7 @@ pub async fn start(options: Options) -> Result<Running, Error> {
         feed,
         nodes,
         replicas,
+        planes,
         shutdown: shutdown.clone(),
     };
     server.open(api).await;
@@ -145,7 +149,7 @@ pub async fn start(options: Options) -> Result<Running, Error> {
         server,
         store,
         shutdown,
-        tasks: vec![publisher, reconciler, sharing, hints, watching],
+        tasks: vec![publisher, reconciler, sharing, addresses, hints, watching],
     })
 }
 

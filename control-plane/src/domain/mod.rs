@@ -14,8 +14,10 @@
 //! | [`traffic`], [`slots`] | the split, and the slot table that makes it exact (law 1) |
 //! | [`rollback`] | the revision that a rollback goes back to |
 //! | [`verification`], [`start`] | verification that a version starts |
+//! | [`enrollment`] | certificates of nodes |
 //! | [`service`], [`version`], [`route`] | the resources, and the route that the feed carries |
 
+pub mod enrollment;
 pub mod error;
 pub mod filter;
 pub mod host;

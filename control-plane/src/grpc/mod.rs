@@ -28,6 +28,7 @@ pub(crate) use stream_routes::serve as serve_stream;
 use crate::domain::{self, Filter, FilterField, Reason, Timestamp, Violations};
 use crate::feed::Feed;
 use crate::nodes::Nodes;
+use crate::nodes::planes::Planes;
 use crate::nodes::replicas::Replicas;
 use crate::store::Store;
 use std::time::SystemTime;
@@ -44,6 +45,8 @@ pub(crate) struct Api {
     pub(crate) nodes: Nodes,
     /// Refreshes the nodes of other control planes.
     pub(crate) replicas: Replicas,
+    /// The addresses of the control planes.
+    pub(crate) planes: Planes,
     /// Ends open streams.
     pub(crate) shutdown: CancellationToken,
 }

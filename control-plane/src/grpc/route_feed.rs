@@ -32,6 +32,7 @@ impl RouteFeedService for Api {
         Ok(Response::new(stream_control::serve(
             request.into_inner(),
             &self.nodes,
+            self.planes.subscribe(),
             self.shutdown.clone(),
         )))
     }

@@ -205,8 +205,9 @@ pub(crate) fn no_node_connected(version: String) -> Status {
     store(store::Error::precondition(
         "NO_NODE_CONNECTED",
         version,
-        "no node is connected, so nothing can start this version: start cless-data-plane with \
-         --control-plane and this server's address, or deploy without verification (--no-wait)",
+        "no node is connected and in service, so nothing can start this version: start \
+         cless-data-plane with --control-plane and this server's address, put a drained node into \
+         service (`cless node undrain`), or deploy without verification (--no-wait)",
     ))
 }
 
@@ -215,7 +216,7 @@ pub(crate) fn no_node_left(version: String) -> Status {
     store(store::Error::precondition(
         "NO_NODE_CONNECTED",
         version,
-        "`skip_nodes` names every connected node, so nothing can start this version: leave one out, \
+        "`skip_nodes` names every node in service, so nothing can start this version: leave one out, \
          or deploy without verification (--no-wait)",
     ))
 }

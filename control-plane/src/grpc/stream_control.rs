@@ -1,4 +1,5 @@
-//! Drives one `StreamControl` call: questions to a node, and its answers.
+//! Drives one `StreamControl` call: the addresses of the control planes and questions to a node, and
+//! its answers.
 //!
 //! One task per stream. It ends with the transport, at shutdown, when a newer stream of the node
 //! replaces it, or with the first message that is out of order.
@@ -10,10 +11,11 @@ use crate::grpc::stream_routes::{FINAL_SEND_TIMEOUT, Requests, is_refusal};
 use crate::grpc::{status, validated};
 use crate::nodes::Nodes;
 use crate::nodes::control::ControlStream;
+use crate::nodes::planes::Addresses;
 use crate::nodes::registry::NotConnected;
 use cless_proto::v1 as pb;
 use pb::stream_control_request::Message;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -29,13 +31,14 @@ pub(crate) type Responses = ReceiverStream<ResponseItem>;
 pub(crate) fn serve(
     inbound: impl Requests<pb::StreamControlRequest>,
     nodes: &Nodes,
+    planes: watch::Receiver<Addresses>,
     shutdown: CancellationToken,
 ) -> Responses {
     let (outbound, responses) = mpsc::channel(1);
     let nodes = nodes.clone();
     let span = tracing::error_span!("control_stream");
     let run = async move {
-        if let Err(status) = run(inbound, &nodes, &outbound, shutdown).await {
+        if let Err(status) = run(inbound, &nodes, planes, &outbound, shutdown).await {
             tracing::info!(rpc.code = ?status.code(), reason = status.message(), "control stream ended");
             let _ = tokio::time::timeout(FINAL_SEND_TIMEOUT, outbound.send(Err(status))).await;
         }
@@ -48,6 +51,7 @@ pub(crate) fn serve(
 async fn run(
     mut inbound: impl Requests<pb::StreamControlRequest>,
     nodes: &Nodes,
+    planes: watch::Receiver<Addresses>,
     outbound: &mpsc::Sender<ResponseItem>,
     shutdown: CancellationToken,
 ) -> Result<(), Status> {
@@ -72,7 +76,7 @@ async fn run(
     let mut stream = nodes
         .open_control(&node, &boot_id)
         .map_err(|NotConnected| status::node_not_connected(&node))?;
-    let ended = exchange(&mut stream, &mut inbound, nodes, outbound, shutdown).await;
+    let ended = exchange(&mut stream, &mut inbound, nodes, planes, outbound, shutdown).await;
     nodes.close_control(&stream);
     ended
 }
@@ -81,11 +85,13 @@ async fn exchange(
     stream: &mut ControlStream,
     inbound: &mut impl Requests<pb::StreamControlRequest>,
     nodes: &Nodes,
+    mut planes: watch::Receiver<Addresses>,
     outbound: &mpsc::Sender<ResponseItem>,
     shutdown: CancellationToken,
 ) -> Result<(), Status> {
+    planes.mark_changed();
     loop {
-        tokio::select! {
+        let next = tokio::select! {
             biased;
             () = shutdown.cancelled() => return Err(status::shutting_down()),
             () = stream.replaced.cancelled() => return Err(status::stream_replaced()),
@@ -97,20 +103,28 @@ async fn exchange(
                     Some(Message::Image(answer)) => {
                         let (question, answer) = control::read_answer(answer);
                         nodes.answer(stream, question, answer);
+                        continue;
+                    }
+                    Some(Message::Drain(answer)) => {
+                        let (question, answer) = control::read_drain_answer(answer);
+                        nodes.answer(stream, question, answer);
+                        continue;
                     }
                     _ => return Err(status::stream_closed(StreamCloseReason::Protocol)),
                 },
             },
-            Some(question) = stream.questions.recv() => {
-                let message = outbound.send(Ok(control::question(question)));
-                tokio::select! {
-                    biased;
-                    () = shutdown.cancelled() => return Err(status::shutting_down()),
-                    sent = tokio::time::timeout(STALL_LIMIT, message) => {
-                        if !matches!(sent, Ok(Ok(()))) {
-                            return Ok(());
-                        }
-                    }
+            Ok(()) = planes.changed() => {
+                let addresses = planes.borrow_and_update().clone();
+                control::planes(&addresses)
+            }
+            Some(question) = stream.questions.recv() => control::question(question),
+        };
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return Err(status::shutting_down()),
+            sent = tokio::time::timeout(STALL_LIMIT, outbound.send(Ok(next))) => {
+                if !matches!(sent, Ok(Ok(()))) {
+                    return Ok(());
                 }
             }
         }

@@ -144,6 +144,12 @@ impl NodeEntry {
         Some(!report.engine.is_empty())
     }
 
+    /// Whether it is out of service, as far as it has reported.
+    pub(crate) fn is_drained(&self) -> bool {
+        let report = self.report.as_ref();
+        report.is_some_and(|(_, report)| report.drained)
+    }
+
     /// Its reports about versions.
     pub(crate) fn versions(&self) -> impl Iterator<Item = &VersionReport> {
         self.report.iter().flat_map(|(_, report)| &report.versions)
@@ -257,6 +263,15 @@ impl Registry {
         };
         node.report = Some((now, report));
         Ok(())
+    }
+
+    /// A node has stored whether it is drained. Its report says so only later.
+    pub(crate) fn record_drained(&mut self, id: &str, drained: bool) {
+        for nodes in [&mut self.nodes, &mut self.peer_nodes] {
+            if let Some((_, report)) = nodes.get_mut(id).and_then(|node| node.report.as_mut()) {
+                report.drained = drained;
+            }
+        }
     }
 
     /// Removes nodes disconnected for [`FORGET_AFTER`]. Returns whether any was removed.

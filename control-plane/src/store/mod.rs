@@ -10,7 +10,7 @@
 //! | `migrate`, `snapshot`, `backup` | schema migrations; consistent copies; backup and restore |
 //! | `write` | steps common to all writes: change, revision, change log |
 //! | `write_queue` | group commit |
-//! | `hint`, `node_status` | what control planes on one PostgreSQL share |
+//! | `hint`, `node_status`, `planes` | what control planes on one PostgreSQL share |
 //! | `explain` | database errors and their remedies |
 //! | `table`, `digest` | the stored routes and their digest |
 //! | `feed` | queries of the feed: head, table, changes since |
@@ -41,6 +41,7 @@ mod images;
 mod migrate;
 mod node_status;
 mod open;
+mod planes;
 mod row;
 mod services;
 mod snapshot;
