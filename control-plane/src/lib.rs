@@ -9,6 +9,7 @@
 //! [`start`] runs a control plane in any tokio runtime: in `cless-control-plane`, `cless dev` and
 //! tests.
 
+mod auth;
 pub mod domain;
 mod feed;
 mod grpc;

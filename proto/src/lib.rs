@@ -13,6 +13,8 @@ pub mod join_token;
 #[cfg(feature = "log")]
 pub mod log;
 pub mod signal;
+#[cfg(feature = "tls")]
+pub mod tls;
 #[cfg(feature = "log")]
 pub mod variables;
 

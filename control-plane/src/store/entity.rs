@@ -220,3 +220,23 @@ pub(super) mod route_changes {
 
     impl ActiveModelBehavior for ActiveModel {}
 }
+
+/// `trust`: one row, with the id 1, once the cluster has an authority.
+pub(super) mod trust {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "trust")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: i32,
+        pub authorities: String,
+        pub sealed_key: Vec<u8>,
+        pub master_key_id: String,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}

@@ -17,6 +17,7 @@
 //! | `services`, `versions`, `verifications`, `traffic` | the resources |
 //! | `hosts`, `idempotency` | unique hosts, repeated requests |
 //! | `images` | the images that versions need |
+//! | `trust` | the cluster's authority |
 //! | `entity`, `row` | tables; conversion of rows to domain types |
 //!
 //! Invariants: every committed write that the feed carries makes one revision, without gaps, in
@@ -49,6 +50,7 @@ mod sqlite;
 mod table;
 mod traffic;
 mod transaction;
+mod trust;
 mod types;
 mod verifications;
 mod versions;
@@ -72,6 +74,7 @@ pub use feed::FeedSource;
 pub(crate) use hint::follow as follow_hints;
 pub use images::RetainedImage;
 pub(crate) use node_status::PeerNodeStatus;
+pub(crate) use trust::StoredAuthority;
 pub use types::{
     Changes, Head, NewService, Page, Resolution, RouteChange, RouteCodec, RouteOp, Since,
     StoreOptions, StoredRoute, WriteOptions, Written,
