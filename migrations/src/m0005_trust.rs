@@ -200,7 +200,14 @@ impl MigrationTrait for Migration {
             .table(AuditEntries::Table)
             .col(AuditEntries::Time)
             .to_owned();
-        manager.create_index(by_time).await
+        manager.create_index(by_time).await?;
+        let by_service = Index::create()
+            .name("audit_entries_by_service")
+            .table(AuditEntries::Table)
+            .col(AuditEntries::Service)
+            .col(AuditEntries::Id)
+            .to_owned();
+        manager.create_index(by_service).await
     }
 }
 

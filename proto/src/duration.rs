@@ -13,6 +13,14 @@ pub fn parse(text: &str) -> Option<Duration> {
     humantime::parse_duration(text).ok()
 }
 
+/// Writes a duration so that [`parse`] reads it back: `1h30m`, `1s500ms`.
+#[must_use]
+pub fn format(duration: Duration) -> String {
+    humantime::format_duration(duration)
+        .to_string()
+        .replace(' ', "")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -27,7 +35,9 @@ mod tests {
             ("1h30m15s500ms", 5_415_500),
             ("7d", 604_800_000),
         ] {
-            assert_eq!(parse(text), Some(Duration::from_millis(millis)), "{text}");
+            let duration = Duration::from_millis(millis);
+            assert_eq!(parse(text), Some(duration), "{text}");
+            assert_eq!(parse(&format(duration)), Some(duration), "{text}");
         }
         for text in [
             "",

@@ -15,6 +15,7 @@ pub mod log;
 pub mod signal;
 #[cfg(feature = "tls")]
 pub mod tls;
+pub mod token;
 #[cfg(feature = "log")]
 pub mod variables;
 

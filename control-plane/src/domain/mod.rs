@@ -15,16 +15,19 @@
 //! | [`rollback`] | the revision that a rollback goes back to |
 //! | [`verification`], [`start`] | verification that a version starts |
 //! | [`enrollment`] | certificates of nodes |
+//! | [`principal`], [`field_change`] | who changes what: roles, scopes, differences |
 //! | [`service`], [`version`], [`route`] | the resources, and the route that the feed carries |
 
 pub mod enrollment;
 pub mod error;
+pub mod field_change;
 pub mod filter;
 pub mod host;
 pub mod id;
 pub mod image;
 pub mod labels;
 pub mod name;
+pub mod principal;
 pub mod rollback;
 pub mod route;
 pub mod service;
@@ -38,11 +41,13 @@ pub mod verification;
 pub mod version;
 
 pub use error::{Error, Reason, Violation, Violations};
+pub use field_change::FieldChange;
 pub use filter::{Filter, FilterField};
 pub use host::{Domain, HostName};
 pub use id::{NodeName, Percent, RequestId, ServiceId, Tag, Uid, VersionNumber};
 pub use image::{ImageDigest, ImageRef, ImageSource, ResolvedImage};
 pub use labels::Labels;
+pub use principal::{Origin, Principal, Role, Scope};
 pub use rollback::{History, PastRevision, RollbackTo};
 pub use route::{Route, RouteVersion, TagRoute, VerifyOrder};
 pub use service::{NodeHealth, Service, ServicePatch, ServiceState, StartTrouble};

@@ -2,6 +2,8 @@
 //!
 //! A parser accepts only the exact pattern; its error shows the pattern.
 
+use cless_proto::token::TokenId;
+
 use super::error::Reason;
 use super::id::{NodeName, ServiceId, VersionNumber};
 
@@ -39,6 +41,18 @@ pub fn node(node: &NodeName) -> String {
 #[must_use]
 pub fn instance(node: &NodeName, instance: &str) -> String {
     format!("nodes/{node}/instances/{instance}")
+}
+
+/// `tokens/{token}`
+#[must_use]
+pub fn token(token: &TokenId) -> String {
+    format!("tokens/{token}")
+}
+
+/// `auditEntries/{entry}`
+#[must_use]
+pub fn audit_entry(id: i64) -> String {
+    format!("auditEntries/{id}")
 }
 
 fn refuse(name: &str, pattern: &str) -> Reason {
@@ -97,6 +111,16 @@ pub fn parse_node(name: &str) -> Result<NodeName, Reason> {
     match segments(name).as_slice() {
         ["nodes", id] => NodeName::parse(*id),
         _ => Err(refuse(name, "nodes/{node}")),
+    }
+}
+
+/// Parses `tokens/{token}`.
+pub fn parse_token(name: &str) -> Result<TokenId, Reason> {
+    match segments(name).as_slice() {
+        ["tokens", id] => TokenId::parse(id).map_err(|_| {
+            Reason::new("holds no id of a token: `cless token list` has the ids".to_owned())
+        }),
+        _ => Err(refuse(name, "tokens/{token}")),
     }
 }
 

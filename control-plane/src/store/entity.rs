@@ -240,3 +240,120 @@ pub(super) mod trust {
 
     impl ActiveModelBehavior for ActiveModel {}
 }
+
+/// `credential_state`: one row, with the id 1.
+pub(super) mod credential_state {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "credential_state")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: i32,
+        pub revision: i64,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// `tokens`
+pub(super) mod tokens {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "tokens")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: String,
+        pub hash: Vec<u8>,
+        pub role: String,
+        pub scope: Option<String>,
+        pub description: String,
+        pub creator: String,
+        pub create_time: i64,
+        pub expire_time: Option<i64>,
+        pub last_use_time: Option<i64>,
+        pub revoke_time: Option<i64>,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// `enrolled_nodes`: the nodes that have joined.
+pub(super) mod enrolled_nodes {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "enrolled_nodes")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: String,
+        pub name: Option<String>,
+        pub key_hash: Vec<u8>,
+        pub enroll_time: i64,
+        pub expire_time: i64,
+        pub remove_time: Option<i64>,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// `audit_entries`: the audit log; rows never change.
+pub(super) mod audit_entries {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "audit_entries")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: i64,
+        pub time: i64,
+        pub principal: String,
+        pub peer: String,
+        pub method: String,
+        pub resource: String,
+        pub service: String,
+        pub changes: String,
+        pub code: i32,
+        pub message: String,
+        pub count: i32,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// `join_tokens`: tokens with which a node joins once.
+pub(super) mod join_tokens {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "join_tokens")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: String,
+        pub hash: Vec<u8>,
+        pub node_name: Option<String>,
+        pub create_time: i64,
+        pub expire_time: i64,
+        pub spent_time: Option<i64>,
+        pub spent_node: Option<String>,
+        pub spent_key: Option<Vec<u8>>,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}

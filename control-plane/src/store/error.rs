@@ -45,6 +45,16 @@ pub enum Error {
         /// The service that owns it.
         owner: ServiceId,
     },
+    /// The scope of the principal does not permit the host.
+    #[error(
+        "the host {host} is outside the scope of {principal}: leave it out, or use a token whose scope has it"
+    )]
+    HostForbidden {
+        /// The host.
+        host: HostName,
+        /// The principal.
+        principal: String,
+    },
     /// The resource was changed since the caller read it.
     #[error("{name} was changed meanwhile (its etag is {found}): read it again and repeat")]
     EtagMismatch {

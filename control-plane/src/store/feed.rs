@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use serde_json::json;
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::domain::{Timestamp, Uid};
 
+use super::audit::AuditedChange;
 use super::digest::TableDigest;
 use super::entity::{feed_state, route_changes, routes};
-use super::types::{Changes, Head, RouteChange, RouteOp, Since, StoredRoute};
+use super::types::{Changes, Head, RouteChange, RouteOp, Since, StoredRoute, WriteOptions};
 use super::write::{FEED_STATE_ID, WriteOutcome, write_span};
 use super::{Error, Inner, Store, connection, row, table};
 
@@ -47,12 +49,16 @@ impl Store {
     /// If the database cannot be written, or a rebuilt route cannot be stored.
     pub async fn new_epoch(&self, now: Timestamp) -> Result<Head, Error> {
         let span = write_span!("new_epoch");
-        self.write(span, now, false, |tx| {
+        self.write(span, WriteOptions::system("new_epoch", now), |tx| {
             Box::pin(async move {
                 tx.rebuild_hosts().await?;
                 tx.rebuild_table().await?;
-                tx.restart_history(Uuid::new_v4().to_string()).await?;
-                Ok(WriteOutcome::Changed(()))
+                let before = json!({ "epoch": tx.epoch() });
+                let epoch = Uuid::new_v4().to_string();
+                let after = json!({ "epoch": epoch });
+                tx.restart_history(epoch).await?;
+                let change = AuditedChange::new("cluster".to_owned(), &before, &after);
+                Ok(WriteOutcome::Changed((), change))
             })
         })
         .await?;

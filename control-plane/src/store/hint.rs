@@ -1,7 +1,7 @@
-//! Hints that another control plane on the same PostgreSQL has committed a revision.
+//! Hints that another control plane on the same PostgreSQL has committed a revision or credentials.
 //!
 //! A hint carries no data: its receiver reads the head. The publisher polls every second anyway, so
-//! a lost hint only delays. Only writes that make a revision send one, because a notification takes
+//! a lost hint only delays. Only writes that make a revision or change credentials send one, because a notification takes
 //! a server-wide lock at commit.
 
 use std::time::Duration;
@@ -55,6 +55,7 @@ async fn listen(store: &Store, url: &str, failing: &mut bool) -> Result<(), sqlx
         // Reads the head also at the start and after a reconnect (`None`), for missed hints. The
         // publisher reports errors.
         let _ = store.head().await;
+        store.inner.credentials.send_modify(|hints| *hints += 1);
         listener.try_recv().await?;
         while listener.next_buffered().is_some() {}
     }

@@ -1,14 +1,15 @@
 //! Request ids (AIP-155): a repeated request with the same content gets the first answer; with
-//! other content it fails. An id is stored for a day, in the transaction of its request.
+//! other content it fails. An id belongs to its principal. It is stored for a day, in the transaction of its request.
 
 use sea_orm::ActiveValue::Set;
 use sea_orm::EntityTrait;
 use serde::Serialize;
 
-use crate::domain::RequestId;
+use crate::domain::{Principal, RequestId};
 
 use super::digest::sha256;
 use super::entity::request_ids;
+use super::types::WriteOptions;
 use super::write::{REQUEST_ID_TTL, WriteTx};
 use super::{Error, row};
 
@@ -16,6 +17,8 @@ use super::{Error, row};
 #[derive(Debug, Clone)]
 pub(super) struct IdempotencyKey {
     id: RequestId,
+    /// The id with its principal, so that nobody meets the ids of others.
+    row: String,
     fingerprint: [u8; 32],
 }
 
@@ -30,14 +33,21 @@ pub(super) struct FirstResult {
 impl IdempotencyKey {
     /// Hashes the method and `content`; `None` without a request id.
     pub(super) fn new(
-        id: Option<RequestId>,
+        options: &WriteOptions,
         method: &str,
         content: &impl Serialize,
     ) -> Result<Option<Self>, Error> {
-        let Some(id) = id else { return Ok(None) };
+        let Some(id) = options.request_id.clone() else {
+            return Ok(None);
+        };
         let text = row::write(&(method, content))?;
+        let row = match &options.by.principal {
+            Principal::Insecure | Principal::System => id.as_str().to_owned(),
+            known => format!("{known}:{}", id.as_str()),
+        };
         Ok(Some(Self {
             id,
+            row,
             fingerprint: sha256(text.as_bytes()),
         }))
     }
@@ -50,12 +60,12 @@ impl WriteTx {
         key: Option<&IdempotencyKey>,
     ) -> Result<Option<FirstResult>, Error> {
         let Some(key) = key else { return Ok(None) };
-        let found = request_ids::Entity::find_by_id(key.id.as_str())
+        let found = request_ids::Entity::find_by_id(key.row.as_str())
             .one(&self.db)
             .await?;
         let Some(found) = found else { return Ok(None) };
         if found.time < self.now.minus(REQUEST_ID_TTL).micros() {
-            request_ids::Entity::delete_by_id(key.id.as_str())
+            request_ids::Entity::delete_by_id(key.row.as_str())
                 .exec(&self.db)
                 .await?;
             return Ok(None);
@@ -104,7 +114,7 @@ impl WriteTx {
     ) -> Result<(), Error> {
         let Some(key) = key else { return Ok(()) };
         request_ids::Entity::insert(request_ids::ActiveModel {
-            request_id: Set(key.id.as_str().to_owned()),
+            request_id: Set(key.row),
             fingerprint: Set(key.fingerprint.to_vec()),
             service_uid: Set(service_uid.to_owned()),
             number: Set(number),

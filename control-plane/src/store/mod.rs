@@ -15,6 +15,7 @@
 //! | `table`, `digest` | the stored routes and their digest |
 //! | `feed` | queries of the feed: head, table, changes since |
 //! | `services`, `versions`, `verifications`, `traffic` | the resources |
+//! | `tokens`, `credentials`, `audit` | tokens, the credentials of all callers, the audit log |
 //! | `hosts`, `idempotency` | unique hosts, repeated requests |
 //! | `images` | the images that versions need |
 //! | `trust` | the cluster's authority |
@@ -26,8 +27,10 @@
 //!
 //! Callers pass the time; uids and epochs are generated here.
 
+mod audit;
 mod backup;
 mod connection;
+mod credentials;
 mod digest;
 mod entity;
 mod error;
@@ -48,6 +51,7 @@ mod services;
 mod snapshot;
 mod sqlite;
 mod table;
+mod tokens;
 mod traffic;
 mod transaction;
 mod trust;
@@ -68,13 +72,16 @@ use tokio::sync::watch;
 
 use crate::domain::{Domain, Timestamp};
 
+pub use audit::{AuditEntry, AuditQuery, Refusal};
 pub use backup::{Restored, backup, restore};
 pub use error::{Error, Precondition};
 pub use feed::FeedSource;
+pub use credentials::{CredentialRows, EnrolledNode};
 pub(crate) use hint::follow as follow_hints;
 pub use images::RetainedImage;
 pub(crate) use node_status::PeerNodeStatus;
 pub(crate) use trust::StoredAuthority;
+pub use tokens::{NewToken, Token};
 pub use types::{
     Changes, Head, NewService, Page, Resolution, RouteChange, RouteCodec, RouteOp, Since,
     StoreOptions, StoredRoute, WriteOptions, Written,
@@ -93,6 +100,10 @@ struct Inner {
     domain: Domain,
     codec: RouteCodec,
     head: watch::Sender<i64>,
+    /// Counts the commits that changed credentials.
+    credentials: watch::Sender<u64>,
+    /// Counts the commits that wrote to the audit log.
+    audit: watch::Sender<u64>,
     write_queue: write_queue::WriteQueue,
 }
 
@@ -106,6 +117,18 @@ impl Inner {
             }
             newer
         });
+    }
+}
+
+impl Inner {
+    /// Tells subscribers what a commit has changed beside the route table.
+    fn publish(&self, news: write::News) {
+        if news.credentials {
+            self.credentials.send_modify(|commits| *commits += 1);
+        }
+        if news.audit {
+            self.audit.send_modify(|commits| *commits += 1);
+        }
     }
 }
 
@@ -125,6 +148,8 @@ impl Store {
                 domain: options.domain,
                 codec: options.codec,
                 head: watch::Sender::new(0),
+                credentials: watch::Sender::default(),
+                audit: watch::Sender::default(),
                 write_queue: write_queue::WriteQueue::default(),
             }),
         };

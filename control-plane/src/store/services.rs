@@ -11,6 +11,7 @@ use crate::domain::{
     self, Domain, HostName, Service, ServiceId, ServicePatch, TrafficSplit, Violations, name,
 };
 
+use super::audit::AuditedChange;
 use super::entity::services;
 use super::hosts::HostKind;
 use super::idempotency::IdempotencyKey;
@@ -105,6 +106,20 @@ impl WriteTx {
         ServiceRow::new(model, &self.inner.domain)
     }
 
+    /// Refuses hosts that the scope of the principal does not permit. Those that the service holds
+    /// already are kept.
+    fn check_permitted(&self, hosts: &[HostName], held: &[HostName]) -> Result<(), Error> {
+        let principal = &self.by.principal;
+        let mut others = hosts.iter().filter(|host| !held.contains(host));
+        match others.find(|host| !principal.allows_host(host)) {
+            None => Ok(()),
+            Some(host) => Err(Error::HostForbidden {
+                host: host.clone(),
+                principal: principal.to_string(),
+            }),
+        }
+    }
+
     /// Updates the columns that are set, and the revision.
     pub(super) async fn save_service(
         &self,
@@ -135,6 +150,7 @@ impl WriteTx {
         }
         let default = self.inner.domain.service_host(&new.id);
         check_extra(&self.inner.domain, &default, &new.hosts, &[])?;
+        self.check_permitted(&new.hosts, &[])?;
         let model = services::Model {
             uid: Uuid::now_v7().to_string(),
             name: new.id.as_str().to_owned(),
@@ -162,7 +178,8 @@ impl WriteTx {
         self.save_first_result(key, &model.uid, 0).await?;
         let row = ServiceRow::new(model, &self.inner.domain)?;
         self.store_route(&row, Vec::new()).await?;
-        Ok(WriteOutcome::Changed(row.service))
+        let change = AuditedChange::service(&new.id, None, Some(&row.service))?;
+        Ok(WriteOutcome::Changed(row.service, change))
     }
 
     async fn update_service(
@@ -177,6 +194,7 @@ impl WriteTx {
             return Ok(WriteOutcome::Replayed(row.service, first.revision));
         }
         let row = self.service(id).await?;
+        let before = row.service.clone();
         check_etag(name::service(id), etag, &row.service.etag)?;
         let mut change = services::ActiveModel {
             uid: Set(row.model.uid.clone()),
@@ -199,6 +217,7 @@ impl WriteTx {
                 hosts,
                 &service.hosts,
             )?;
+            self.check_permitted(hosts, &service.hosts)?;
             self.replace_hosts(&row.model.uid, HostKind::Extra, hosts)
                 .await?;
             change.hosts = Set(row::write(hosts)?);
@@ -206,7 +225,8 @@ impl WriteTx {
         let row = self.save_service(change).await?;
         self.save_first_result(key, &row.model.uid, 0).await?;
         self.refresh_route(&row).await?;
-        Ok(WriteOutcome::Changed(row.service))
+        let change = AuditedChange::service(id, Some(&before), Some(&row.service))?;
+        Ok(WriteOutcome::Changed(row.service, change))
     }
 
     async fn delete_service(
@@ -226,7 +246,8 @@ impl WriteTx {
         services::Entity::delete_by_id(row.model.uid.as_str())
             .exec(&self.db)
             .await?;
-        Ok(WriteOutcome::Changed(()))
+        let change = AuditedChange::service(id, Some(&row.service), None)?;
+        Ok(WriteOutcome::Changed((), change))
     }
 }
 
@@ -242,9 +263,9 @@ impl Store {
         options: WriteOptions,
     ) -> Result<Written<Service>, Error> {
         let content = (&new.id, &new.hosts, &new.settings, &new.labels);
-        let key = IdempotencyKey::new(options.request_id, "CreateService", &content)?;
+        let key = IdempotencyKey::new(&options, "CreateService", &content)?;
         let span = write_span!("create_service", service = %new.id);
-        self.write(span, options.now, options.validate_only, move |tx| {
+        self.write(span, options, move |tx| {
             Box::pin(tx.create_service(new, key))
         })
         .await
@@ -288,10 +309,10 @@ impl Store {
         options: WriteOptions,
     ) -> Result<Written<Service>, Error> {
         let content = (id, etag, &patch);
-        let key = IdempotencyKey::new(options.request_id, "UpdateService", &content)?;
+        let key = IdempotencyKey::new(&options, "UpdateService", &content)?;
         let span = write_span!("update_service", service = %id);
         let (id, etag) = (id.clone(), etag.map(str::to_owned));
-        self.write(span, options.now, options.validate_only, move |tx| {
+        self.write(span, options, move |tx| {
             Box::pin(async move { tx.update_service(&id, etag.as_deref(), patch, key).await })
         })
         .await
@@ -307,10 +328,10 @@ impl Store {
         etag: Option<&str>,
         options: WriteOptions,
     ) -> Result<Written<()>, Error> {
-        let key = IdempotencyKey::new(options.request_id, "DeleteService", &(id, etag))?;
+        let key = IdempotencyKey::new(&options, "DeleteService", &(id, etag))?;
         let span = write_span!("delete_service", service = %id);
         let (id, etag) = (id.clone(), etag.map(str::to_owned));
-        self.write(span, options.now, options.validate_only, move |tx| {
+        self.write(span, options, move |tx| {
             Box::pin(async move { tx.delete_service(&id, etag.as_deref(), key).await })
         })
         .await

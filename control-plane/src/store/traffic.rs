@@ -15,6 +15,7 @@ use crate::domain::{
     TrafficSplit, VerificationState, Version, VersionNumber, name,
 };
 
+use super::audit::AuditedChange;
 use super::entity::{services, traffic_revisions, versions};
 use super::error::Precondition;
 use super::hosts::HostKind;
@@ -187,11 +188,12 @@ impl WriteTx {
         if split == row.split {
             let keyed = self.save_unchanged_result(change.key, &row.model.uid);
             return Ok(if keyed.await? {
-                WriteOutcome::Unpublished(row.traffic())
+                WriteOutcome::Bookkeeping(row.traffic())
             } else {
                 WriteOutcome::Unchanged(row.traffic())
             });
         }
+        let before = row.traffic();
         let hosts_before = self.tag_hosts(&row)?;
         row.slots = Slots::next(row.slots.as_ref(), &split);
         row.split = split;
@@ -241,7 +243,9 @@ impl WriteTx {
         self.save_first_result(change.key, &row.model.uid, 0)
             .await?;
         self.store_route(&row, versions).await?;
-        Ok(WriteOutcome::Changed(row.traffic()))
+        let after = row.traffic();
+        let change = AuditedChange::traffic(&before, &after);
+        Ok(WriteOutcome::Changed(after, change))
     }
 
     /// Records that the versions with a percent have carried traffic.
@@ -373,13 +377,13 @@ impl Store {
     ) -> Result<Written<Traffic>, Error> {
         let content = (service, &split, allow_unverified, etag, &note);
         let change = TrafficChange {
-            key: IdempotencyKey::new(options.request_id, "UpdateTraffic", &content)?,
+            key: IdempotencyKey::new(&options, "UpdateTraffic", &content)?,
             etag: etag.map(str::to_owned),
             note,
         };
         let span = write_span!("update_traffic", %service);
         let service = service.clone();
-        self.write(span, options.now, options.validate_only, move |tx| {
+        self.write(span, options, move |tx| {
             Box::pin(async move {
                 tx.update_traffic(&service, split, allow_unverified, change)
                     .await
@@ -427,7 +431,7 @@ impl Store {
     ) -> Result<Written<Traffic>, Error> {
         let content = (service, to, etag, &note);
         let change = TrafficChange {
-            key: IdempotencyKey::new(options.request_id, "RollbackTraffic", &content)?,
+            key: IdempotencyKey::new(&options, "RollbackTraffic", &content)?,
             etag: etag.map(str::to_owned),
             note,
         };
@@ -438,7 +442,7 @@ impl Store {
         }
         let span = write_span!("rollback_traffic", %service);
         let service = service.clone();
-        self.write(span, options.now, options.validate_only, move |tx| {
+        self.write(span, options, move |tx| {
             Box::pin(async move { tx.rollback_traffic(&service, to, replay, change).await })
         })
         .await

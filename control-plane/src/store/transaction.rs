@@ -40,7 +40,12 @@ impl Transaction {
     /// Runs a statement without waiting for its result. It runs at the latest on
     /// [`flush`](Self::flush); the next statement may return its error.
     pub(super) async fn defer(&self, query: impl QueryTrait + Send) -> Result<(), DbErr> {
-        let statement = query.build(self.get_database_backend());
+        self.defer_statement(query.build(self.get_database_backend()))
+            .await
+    }
+
+    /// See [`defer`](Self::defer).
+    pub(super) async fn defer_statement(&self, statement: Statement) -> Result<(), DbErr> {
         match self {
             Self::File(file) => file.defer(statement).await,
             Self::Pooled(pooled) => pooled.execute_raw(statement).await.map(|_| ()),

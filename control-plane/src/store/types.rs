@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::Error;
 use crate::domain::{
-    Domain, HostName, ImageDigest, Labels, RequestId, ResolvedImage, Route, ServiceId, Settings,
+    Domain, HostName, ImageDigest, Labels, Origin, RequestId, ResolvedImage, Route, ServiceId, Settings,
     Timestamp, Uid,
 };
 
@@ -34,16 +34,19 @@ pub struct WriteOptions {
     pub validate_only: bool,
     /// Idempotency key (AIP-155); `None` if the caller gave none.
     pub request_id: Option<RequestId>,
+    /// The origin of the write, for the audit log. Request ids belong to its principal.
+    pub by: Origin,
 }
 
 impl WriteOptions {
-    /// A write without a request id.
+    /// A write of a task of the control plane.
     #[must_use]
-    pub fn at(now: Timestamp) -> Self {
+    pub fn system(task: &str, now: Timestamp) -> Self {
         Self {
             now,
             validate_only: false,
             request_id: None,
+            by: Origin::system(task),
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::domain::{
     VersionNumber, name,
 };
 
+use super::audit::AuditedChange;
 use super::entity::versions;
 use super::idempotency::IdempotencyKey;
 use super::row;
@@ -53,7 +54,8 @@ impl WriteTx {
         self.save_first_result(new.key, &row.model.uid, number.get())
             .await?;
         self.refresh_route(&row).await?;
-        Ok(WriteOutcome::Changed(version))
+        let change = AuditedChange::version(&version, Some(&found.version), Some(&version))?;
+        Ok(WriteOutcome::Changed(version, change))
     }
 
     async fn cancel_verification(
@@ -90,12 +92,13 @@ impl WriteTx {
         }
         row::verification_columns(&mut change, &after)?;
         let version = self.save_version(&found.service, change).await?;
+        let audited = AuditedChange::version(&version, Some(&found.version), Some(&version))?;
         if !ended {
-            return Ok(WriteOutcome::Unpublished(version));
+            return Ok(WriteOutcome::Unpublished(version, audited));
         }
         let row = self.touch_service(&found.service).await?;
         self.refresh_route(&row).await?;
-        Ok(WriteOutcome::Changed(version))
+        Ok(WriteOutcome::Changed(version, audited))
     }
 }
 
@@ -117,7 +120,7 @@ impl Store {
         // The connected nodes and the time may differ in a repeated request.
         let timeout = options.now.until(deadline);
         let content = (service, number, asked.require, &asked.skipped, timeout);
-        let key = IdempotencyKey::new(options.request_id, "VerifyVersion", &content)?;
+        let key = IdempotencyKey::new(&options, "VerifyVersion", &content)?;
         let span = write_span!("begin_verification", %service, version = %number);
         let service = service.clone();
         let new = NewVerification {
@@ -126,7 +129,7 @@ impl Store {
             deadline,
             key,
         };
-        self.write(span, options.now, options.validate_only, move |tx| {
+        self.write(span, options, move |tx| {
             Box::pin(async move { tx.begin_verification(&service, number, new).await })
         })
         .await
@@ -145,7 +148,8 @@ impl Store {
     ) -> Result<Written<Version>, Error> {
         let span = write_span!("apply_verification", %version_uid);
         let uid = version_uid.clone();
-        self.write(span, now, false, move |tx| {
+        let options = WriteOptions::system("apply_verification", now);
+        self.write(span, options, move |tx| {
             Box::pin(async move { tx.apply_verification(&uid, event).await })
         })
         .await
@@ -160,11 +164,11 @@ impl Store {
         service: &ServiceId,
         number: VersionNumber,
         id: Option<String>,
-        now: Timestamp,
+        options: WriteOptions,
     ) -> Result<Written<Version>, Error> {
         let span = write_span!("cancel_verification", %service, version = %number);
         let service = service.clone();
-        self.write(span, now, false, move |tx| {
+        self.write(span, options, move |tx| {
             Box::pin(async move { tx.cancel_verification(&service, number, id).await })
         })
         .await

@@ -13,6 +13,7 @@ use crate::domain::{
     Domain, ImageDigest, ServiceId, Timestamp, Uid, Version, VersionNumber, VersionSpec, name,
 };
 
+use super::audit::AuditedChange;
 use super::entity::{services, versions};
 use super::idempotency::IdempotencyKey;
 use super::row::{self, ServiceRow};
@@ -195,7 +196,9 @@ impl WriteTx {
             .await?;
         // The new version is unreachable, so the route does not change.
         self.record_change(&row.service.uid, super::RouteOp::None);
-        Ok(WriteOutcome::Changed(row.version(model)?))
+        let version = row.version(model)?;
+        let change = AuditedChange::version(&version, None, Some(&version))?;
+        Ok(WriteOutcome::Changed(version, change))
     }
 
     async fn delete_version(
@@ -235,7 +238,8 @@ impl WriteTx {
         self.save_first_result(key, &row.model.uid, number.get())
             .await?;
         self.refresh_route(&row).await?;
-        Ok(WriteOutcome::Changed(()))
+        let change = AuditedChange::version(&found.version, Some(&found.version), None)?;
+        Ok(WriteOutcome::Changed((), change))
     }
 
     async fn set_image_digest(
@@ -261,7 +265,8 @@ impl WriteTx {
         let version = self.save_version(&found.service, change).await?;
         let row = self.touch_service(&found.service).await?;
         self.refresh_route(&row).await?;
-        Ok(WriteOutcome::Changed(version))
+        let change = AuditedChange::version(&version, Some(&found.version), Some(&version))?;
+        Ok(WriteOutcome::Changed(version, change))
     }
 
     async fn reset_version_image(
@@ -289,7 +294,8 @@ impl WriteTx {
             .await?;
         let row = self.touch_service(&found.service).await?;
         self.refresh_route(&row).await?;
-        Ok(WriteOutcome::Changed(version))
+        let change = AuditedChange::version(&version, Some(&found.version), Some(&version))?;
+        Ok(WriteOutcome::Changed(version, change))
     }
 }
 
@@ -306,10 +312,10 @@ impl Store {
         resolution: Option<Resolution>,
         options: WriteOptions,
     ) -> Result<Written<Version>, Error> {
-        let key = IdempotencyKey::new(options.request_id, "CreateVersion", &(service, &spec))?;
+        let key = IdempotencyKey::new(&options, "CreateVersion", &(service, &spec))?;
         let span = write_span!("create_version", %service);
         let service = service.clone();
-        self.write(span, options.now, options.validate_only, move |tx| {
+        self.write(span, options, move |tx| {
             Box::pin(async move { tx.create_version(&service, spec, resolution, key).await })
         })
         .await
@@ -366,10 +372,10 @@ impl Store {
         options: WriteOptions,
     ) -> Result<Written<()>, Error> {
         let content = (service, number, etag);
-        let key = IdempotencyKey::new(options.request_id, "DeleteVersion", &content)?;
+        let key = IdempotencyKey::new(&options, "DeleteVersion", &content)?;
         let span = write_span!("delete_version", %service, version = %number);
         let (service, etag) = (service.clone(), etag.map(str::to_owned));
-        self.write(span, options.now, options.validate_only, move |tx| {
+        self.write(span, options, move |tx| {
             Box::pin(async move {
                 tx.delete_version(&service, number, etag.as_deref(), key)
                     .await
@@ -393,7 +399,8 @@ impl Store {
     ) -> Result<Written<Version>, Error> {
         let span = write_span!("set_image_digest", %version_uid, %digest);
         let uid = version_uid.clone();
-        self.write(span, now, false, move |tx| {
+        let options = WriteOptions::system("set_image_digest", now);
+        self.write(span, options, move |tx| {
             Box::pin(async move { tx.set_image_digest(&uid, digest, generation).await })
         })
         .await
@@ -412,10 +419,10 @@ impl Store {
         options: WriteOptions,
     ) -> Result<Written<Version>, Error> {
         let content = (service, number, etag);
-        let key = IdempotencyKey::new(options.request_id, "ResetVersionImage", &content)?;
+        let key = IdempotencyKey::new(&options, "ResetVersionImage", &content)?;
         let span = write_span!("reset_version_image", %service, version = %number);
         let (service, etag) = (service.clone(), etag.map(str::to_owned));
-        self.write(span, options.now, options.validate_only, move |tx| {
+        self.write(span, options, move |tx| {
             Box::pin(async move {
                 tx.reset_version_image(&service, number, etag.as_deref(), key)
                     .await

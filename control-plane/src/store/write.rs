@@ -3,7 +3,7 @@
 //! ```text
 //! BEGIN IMMEDIATE ─▶ feed_state (FOR UPDATE) ─▶ writes ─▶ COMMIT ─▶ head ─▶ answers
 //!                                               │
-//!       SAVEPOINT ─▶ change ─▶ route ─▶ revision + 1, change log ─▶ RELEASE or ROLLBACK TO
+//!       SAVEPOINT ─▶ change ─▶ route ─▶ revision + 1, change log, audit log ─▶ RELEASE or ROLLBACK TO
 //! ```
 //!
 //! A write knows its revision from the start, because no other write runs meanwhile: SQLite locks
@@ -19,8 +19,9 @@ use sea_orm::ActiveValue::Set;
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
-use crate::domain::{Timestamp, Uid};
+use crate::domain::{Origin, Timestamp, Uid};
 
+use super::audit::AuditedChange;
 use super::digest::TableDigest;
 use super::entity::{feed_state, request_ids, route_changes};
 use super::transaction::Transaction;
@@ -51,10 +52,12 @@ pub(super) use write_span;
 
 /// The effect of a write.
 pub(super) enum WriteOutcome<T> {
-    /// A change: makes a new revision.
-    Changed(T),
-    /// A change that the feed does not carry: makes no revision.
-    Unpublished(T),
+    /// A change: makes a new revision and an entry of the audit log.
+    Changed(T, AuditedChange),
+    /// A change that the feed does not carry: makes an entry of the audit log, but no revision.
+    Unpublished(T, AuditedChange),
+    /// Rows beside the resources, such as a request id or a last use: makes neither.
+    Bookkeeping(T),
     /// Nothing changed.
     Unchanged(T),
     /// A repeated request, already done at this revision.
@@ -67,8 +70,29 @@ pub(super) struct WriteTx {
     pub(super) inner: Arc<Inner>,
     pub(super) now: Timestamp,
     pub(super) digest: TableDigest,
+    pub(super) by: Origin,
+    /// What subscribers learn after the commit.
+    pub(super) news: News,
     change: (Option<Uid>, RouteOp),
     state: feed_state::Model,
+}
+
+/// What a kept write has changed beside the route table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct News {
+    /// The tokens or the enrolled nodes.
+    pub(super) credentials: bool,
+    /// The audit log.
+    pub(super) audit: bool,
+}
+
+impl News {
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            credentials: self.credentials | other.credentials,
+            audit: self.audit | other.audit,
+        }
+    }
 }
 
 /// A write whose savepoint is still open.
@@ -76,6 +100,7 @@ pub(super) struct FinishedWrite<T> {
     pub(super) written: Written<T>,
     /// The new row of `feed_state`; `None` rolls the write back.
     pub(super) keep: Option<feed_state::Model>,
+    pub(super) news: News,
     pub(super) db: Transaction,
 }
 
@@ -95,6 +120,7 @@ impl WriteTx {
         db: Transaction,
         state: feed_state::Model,
         now: Timestamp,
+        by: Origin,
     ) -> Result<Self, Error> {
         Ok(Self {
             digest: TableDigest::from_bytes(row::bytes32(
@@ -104,6 +130,8 @@ impl WriteTx {
             db,
             inner,
             now,
+            by,
+            news: News::default(),
             change: (None, RouteOp::None),
             state,
         })
@@ -117,13 +145,22 @@ impl WriteTx {
     ) -> Result<FinishedWrite<T>, (Error, Transaction)> {
         let current = self.state.revision;
         let (resource, revision, replayed, keep) = match outcome {
-            WriteOutcome::Changed(resource) => {
+            WriteOutcome::Changed(resource, change) => {
                 if let Err(error) = self.append_change().await {
+                    return Err((error, self.db));
+                }
+                if let Err(error) = self.audit(change).await {
                     return Err((error, self.db));
                 }
                 (resource, self.state.revision, false, !validate_only)
             }
-            WriteOutcome::Unpublished(resource) => (resource, current, false, !validate_only),
+            WriteOutcome::Unpublished(resource, change) => {
+                if let Err(error) = self.audit(change).await {
+                    return Err((error, self.db));
+                }
+                (resource, current, false, !validate_only)
+            }
+            WriteOutcome::Bookkeeping(resource) => (resource, current, false, !validate_only),
             WriteOutcome::Unchanged(resource) => (resource, current, false, false),
             WriteOutcome::Replayed(resource, revision) => (resource, revision, true, false),
         };
@@ -134,8 +171,14 @@ impl WriteTx {
                 replayed,
             },
             keep: keep.then_some(self.state),
+            news: self.news,
             db: self.db,
         })
+    }
+
+    /// The epoch before this write.
+    pub(super) fn epoch(&self) -> &str {
+        &self.state.epoch
     }
 
     /// The revision that this write makes.

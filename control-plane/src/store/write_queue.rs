@@ -26,13 +26,11 @@ use sea_orm::DbErr;
 use tokio::sync::{Mutex, watch};
 use tracing::{Instrument as _, Span};
 
-use crate::domain::Timestamp;
-
 use super::entity::feed_state;
 use super::explain::must_retry;
 use super::transaction::Transaction;
-use super::types::Written;
-use super::write::{FinishedWrite, WriteOutcome, WriteTx, lock_feed_state};
+use super::types::{WriteOptions, Written};
+use super::write::{FinishedWrite, News, WriteOutcome, WriteTx, lock_feed_state};
 use super::{Error, Inner, Store, connection, hint};
 
 /// Writes per transaction. The first waits for the statements of all others, about 20 ms.
@@ -76,6 +74,7 @@ struct Batch {
     dirty: bool,
     /// Whether a write made a new revision.
     new_revision: bool,
+    news: News,
     /// Whether deferred statements wait for COMMIT, so that no other write may join.
     sealed: bool,
     /// Result of the commit; `None` while the transaction is open.
@@ -89,8 +88,7 @@ impl Store {
     pub(super) async fn write<T, F>(
         &self,
         span: Span,
-        now: Timestamp,
-        validate_only: bool,
+        options: WriteOptions,
         change: F,
     ) -> Result<Written<T>, Error>
     where
@@ -104,7 +102,7 @@ impl Store {
         inner.write_queue.waiting.fetch_add(1, Ordering::AcqRel);
         let writer = inner.connections.file_writer.clone();
         let task = async move {
-            let write = run_queued(&inner, now, validate_only, change);
+            let write = run_queued(&inner, options, change);
             let written = write.instrument(span.clone()).await?;
             span.record("revision", written.revision);
             tracing::debug!(parent: &span, replayed = written.replayed, "write finished");
@@ -126,8 +124,7 @@ impl Store {
 
 async fn run_queued<T, F>(
     inner: &Arc<Inner>,
-    now: Timestamp,
-    validate_only: bool,
+    options: WriteOptions,
     change: F,
 ) -> Result<Written<T>, Error>
 where
@@ -141,7 +138,7 @@ where
         None => Batch::begin(inner).await?,
     };
     let mut committed = batch.committed.subscribe();
-    let answer = match batch.run(inner, now, validate_only, change).await {
+    let answer = match batch.run(inner, options, change).await {
         Ok(answer) => answer,
         Err(error) => return Err(batch.abort(error).await),
     };
@@ -210,6 +207,7 @@ impl Batch {
             members: 0,
             dirty: false,
             new_revision: false,
+            news: News::default(),
             sealed: false,
             committed: watch::Sender::new(None),
         })
@@ -219,8 +217,7 @@ impl Batch {
     async fn run<T, F>(
         &mut self,
         inner: &Arc<Inner>,
-        now: Timestamp,
-        validate_only: bool,
+        options: WriteOptions,
         change: F,
     ) -> Result<Result<Written<T>, Error>, Error>
     where
@@ -228,7 +225,13 @@ impl Batch {
     {
         self.members += 1;
         let savepoint = self.db.savepoint().await?;
-        let mut tx = WriteTx::begin(Arc::clone(inner), savepoint, self.state.clone(), now)?;
+        let WriteOptions {
+            now,
+            validate_only,
+            by,
+            ..
+        } = options;
+        let mut tx = WriteTx::begin(Arc::clone(inner), savepoint, self.state.clone(), now, by)?;
         let finished = match change(&mut tx).await {
             Ok(outcome) => tx.finish(outcome, validate_only).await,
             Err(error) => Err((error, tx.db)),
@@ -238,12 +241,18 @@ impl Batch {
             failed => failed,
         };
         match flushed {
-            Ok(FinishedWrite { written, keep, db }) => {
+            Ok(FinishedWrite {
+                written,
+                keep,
+                news,
+                db,
+            }) => {
                 match keep {
                     Some(state) => {
                         db.commit().await?;
                         self.dirty = true;
                         self.new_revision |= state.revision != self.state.revision;
+                        self.news = self.news.and(news);
                         self.state = state;
                     }
                     None => db.rollback().await?,
@@ -284,7 +293,8 @@ impl Batch {
             if !self.dirty {
                 return self.db.rollback().await;
             }
-            if self.new_revision && inner.connections.shared_url().is_some() {
+            let hinted = self.new_revision || self.news.credentials;
+            if hinted && inner.connections.shared_url().is_some() {
                 hint::send(&self.db).await?;
             }
             self.db.commit().await
@@ -295,8 +305,11 @@ impl Batch {
             // Committed to a file that was deleted meanwhile is not on disk for long.
             .and_then(|()| inner.connections.check_file())
             .map_err(Arc::new);
-        if committed.is_ok() && self.new_revision {
-            inner.advance(revision);
+        if committed.is_ok() {
+            if self.new_revision {
+                inner.advance(revision);
+            }
+            inner.publish(self.news);
         }
         self.committed.send_replace(Some(committed));
     }

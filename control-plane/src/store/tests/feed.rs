@@ -122,7 +122,7 @@ async fn compaction_happens_by_itself() {
         })
         .await
         .unwrap();
-    let how = WriteOptions::at(later(2 * 60 * 60));
+    let how = WriteOptions::system("test", later(2 * 60 * 60));
     for _ in 0..256 {
         store
             .create_version(&id("hello"), spec("hello:1"), None, how.clone())

@@ -104,7 +104,7 @@ fn host(name: &str) -> HostName {
 }
 
 fn plain() -> WriteOptions {
-    WriteOptions::at(START)
+    WriteOptions::system("test", START)
 }
 
 fn validate_only() -> WriteOptions {

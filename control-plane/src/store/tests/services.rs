@@ -85,7 +85,7 @@ async fn an_update_changes_what_it_names() {
         concurrency: Some(7),
         ..SettingsInput::default()
     };
-    let how = WriteOptions::at(later(5));
+    let how = WriteOptions::system("test", later(5));
     let patch = patch_settings(&[SettingsField::Concurrency], input);
     let after = store
         .update_service(&id("hello"), Some(&before.etag), patch, how)

@@ -252,7 +252,7 @@ async fn a_cancelled_verification_leaves_the_route() {
         let store = store.clone();
         async move {
             let done = store
-                .cancel_verification(&hello, number(1), run, START)
+                .cancel_verification(&hello, number(1), run, plain())
                 .await;
             done.unwrap().resource.verification.unwrap()
         }
