@@ -223,7 +223,11 @@ pub fn renew(
     Ok((renewed, name))
 }
 
-fn check_clock(node: Timestamp, plane: Timestamp) -> Result<(), Refusal> {
+/// Checks the clocks of a node and of the control plane.
+///
+/// # Errors
+/// [`Refusal::ClockSkew`].
+pub fn check_clock(node: Timestamp, plane: Timestamp) -> Result<(), Refusal> {
     if node.until(plane).max(plane.until(node)) > MAX_SKEW {
         return Err(Refusal::ClockSkew { node, plane });
     }

@@ -7,6 +7,8 @@
 mod call_guard;
 mod catalog;
 pub(crate) mod convert;
+mod enrollment;
+mod membership;
 mod node;
 mod page;
 mod route_feed;

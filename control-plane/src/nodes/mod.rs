@@ -201,6 +201,12 @@ impl Nodes {
         self.inner.changes.subscribe()
     }
 
+    /// Forgets a node that was removed from the cluster. Its streams end with its credential.
+    pub(crate) fn forget(&self, id: &str) {
+        self.inner.state.lock().registry.forget(id);
+        self.notify();
+    }
+
     /// Removes nodes that have been disconnected for 5 min.
     pub(crate) fn forget_stale(&self) {
         if self.inner.state.lock().registry.forget_stale(self.now()) {

@@ -274,6 +274,12 @@ impl Registry {
         }
     }
 
+    /// Removes a node at once. The end of its stream then changes nothing.
+    pub(crate) fn forget(&mut self, id: &str) {
+        self.nodes.remove(id);
+        self.peer_nodes.remove(id);
+    }
+
     /// Removes nodes disconnected for [`FORGET_AFTER`]. Returns whether any was removed.
     pub(crate) fn forget_stale(&mut self, now: Timestamp) -> bool {
         let before = self.nodes.len();

@@ -18,7 +18,7 @@
 //! | `tokens`, `credentials`, `audit` | tokens, the credentials of all callers, the audit log |
 //! | `hosts`, `idempotency` | unique hosts, repeated requests |
 //! | `images` | the images that versions need |
-//! | `trust` | the cluster's authority |
+//! | `trust`, `enrollments` | the cluster's authority; join tokens and enrolled nodes |
 //! | `entity`, `row` | tables; conversion of rows to domain types |
 //!
 //! Invariants: every committed write that the feed carries makes one revision, without gaps, in
@@ -32,6 +32,7 @@ mod backup;
 mod connection;
 mod credentials;
 mod digest;
+mod enrollments;
 mod entity;
 mod error;
 mod explain;
@@ -74,6 +75,7 @@ use crate::domain::{Domain, Timestamp};
 
 pub use audit::{AuditEntry, AuditQuery, Refusal};
 pub use backup::{Restored, backup, restore};
+pub use enrollments::{NewJoinToken, TokenProof};
 pub use error::{Error, Precondition};
 pub use feed::FeedSource;
 pub use credentials::{CredentialRows, EnrolledNode};

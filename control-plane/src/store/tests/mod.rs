@@ -5,6 +5,7 @@ mod backup;
 mod concurrent;
 #[path = "../../../tests/it/database.rs"]
 mod database;
+mod enrollments;
 mod failures;
 mod feed;
 mod hosts;
