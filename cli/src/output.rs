@@ -187,7 +187,16 @@ impl Printer {
 
     /// Reports a deletion; only `-o name` prints to stdout.
     pub(crate) fn deleted(&self, name: &str) -> Result<(), Error> {
-        self.note(&format!("deleted {name}"));
+        self.gone("deleted", name)
+    }
+
+    /// Reports a removal; only `-o name` prints to stdout.
+    pub(crate) fn removed(&self, name: &str) -> Result<(), Error> {
+        self.gone("removed", name)
+    }
+
+    fn gone(&self, verb: &str, name: &str) -> Result<(), Error> {
+        self.note(&format!("{verb} {name}"));
         match self.format {
             Format::Name => self.data(&format!("{name}\n")),
             _ => Ok(()),

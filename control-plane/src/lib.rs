@@ -180,7 +180,11 @@ async fn open(
     domain: Domain,
     shutdown: &CancellationToken,
 ) -> Result<(Store, feed::Feed, JoinHandle<()>), Error> {
-    let store = Store::open(store_options(url, domain)).await?;
+    let options = StoreOptions {
+        serving: true,
+        ..store_options(url, domain)
+    };
+    let store = Store::open(options).await?;
     match feed::start(store.clone(), shutdown.clone()).await {
         Ok((feed, publisher)) => Ok((store, feed, publisher)),
         Err(error) => {
@@ -195,6 +199,7 @@ fn store_options(url: &str, domain: Domain) -> StoreOptions {
         url: url.to_owned(),
         domain,
         codec: Arc::new(grpc::convert::route::encode),
+        serving: false,
     }
 }
 

@@ -146,7 +146,7 @@ impl Store {
     pub async fn open(options: StoreOptions) -> Result<Self, Error> {
         let store = Self {
             inner: Arc::new(Inner {
-                connections: open::open(&options.url).await?,
+                connections: open::open(&options.url, options.serving).await?,
                 domain: options.domain,
                 codec: options.codec,
                 head: watch::Sender::new(0),
@@ -167,6 +167,8 @@ impl Store {
             writer.close().await?;
         }
         self.inner.connections.writer.close_by_ref().await?;
+        // Clones of the handle may live on, in connections that are being cut.
+        self.inner.connections.serve_lock.lock().take();
         Ok(())
     }
 

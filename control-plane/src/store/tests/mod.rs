@@ -45,6 +45,7 @@ fn options(url: &str) -> StoreOptions {
         domain: Domain::parse("localhost").unwrap(),
         // Any injective function of the route is sufficient.
         codec: Arc::new(|route| format!("{route:?}").into_bytes()),
+        serving: false,
     }
 }
 
