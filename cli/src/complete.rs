@@ -74,7 +74,9 @@ fn completer(
             Some((_, id)) => id.to_owned(),
             None => name,
         });
-        let ids = ids.filter(|id| id.starts_with(&*current));
+        // The shell shows them.
+        let is_safe = |id: &String| !id.contains(cless_proto::text::is_active);
+        let ids = ids.filter(|id| id.starts_with(&*current)).filter(is_safe);
         ids.map(CompletionCandidate::new).collect()
     })
 }

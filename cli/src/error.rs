@@ -270,8 +270,15 @@ impl Error {
         }
     }
 
-    /// Messages, hints and exit code.
+    /// Messages, hints and exit code. A message of the API may quote text of a node or of another
+    /// client; each is one line, or lines indented by this program.
     pub(crate) fn report(&self) -> ErrorReport {
+        let mut report = self.raw_report();
+        report.hints = report.hints.iter().map(|hint| text::clean(hint)).collect();
+        report
+    }
+
+    fn raw_report(&self) -> ErrorReport {
         let one = |exit: u8, hints: Vec<String>| ErrorReport {
             errors: vec![text::clean(&self.to_string())],
             hints,
@@ -308,7 +315,7 @@ impl Error {
                 report
             }
             Self::WithHints { source, hints } => {
-                let mut report = source.report();
+                let mut report = source.raw_report();
                 report.hints.extend(hints.iter().cloned());
                 report
             }

@@ -2,7 +2,12 @@
 //!
 //! `-o` sets the format of data: a table, `json` and `yaml` in the proto3 JSON mapping of the API
 //! ([`json`]), or resource names. Progress, prompts and errors go to stderr, in colour only on a
-//! terminal and without `NO_COLOR`. Untrusted text such as log lines passes [`text::clean`].
+//! terminal and without `NO_COLOR`.
+//!
+//! Text of nodes, containers and other clients reaches a terminal only through here, and never with
+//! a character that a terminal obeys ([`cless_proto::text`]): whoever builds a line passes each value
+//! through [`text::clean`], so that it forges no line; [`json`] escapes strings without loss; and
+//! every write is checked once more.
 
 mod json;
 mod resource;
@@ -10,6 +15,8 @@ mod status;
 mod table;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod untrusted;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::{Mutex, PoisonError};
@@ -18,6 +25,7 @@ use std::time::SystemTime;
 pub(crate) use resource::traffic::{change_line, targets_line};
 pub(crate) use resource::version::{failure_lines, resolution_changed, spec_changes};
 
+use cless_proto::text::lines;
 use cless_proto::v1 as pb;
 
 use crate::error::{Error, ErrorReport};
@@ -140,7 +148,7 @@ impl Printer {
         match self.format {
             Format::Json => json::json(&json::ProtoJson::new(resource)),
             Format::Yaml => json::yaml(&json::ProtoJson::new(resource)),
-            Format::Name | Format::Table => format!("{}\n", resource.name()),
+            Format::Name | Format::Table => name_line(resource.name()),
         }
     }
 
@@ -177,10 +185,7 @@ impl Printer {
             }
             Format::Json => json::json(&shown()),
             Format::Yaml => json::yaml(&shown()),
-            Format::Name => resources
-                .iter()
-                .map(|r| format!("{}\n", r.name()))
-                .collect(),
+            Format::Name => resources.iter().map(|r| name_line(r.name())).collect(),
         };
         self.data(&text)
     }
@@ -196,9 +201,9 @@ impl Printer {
     }
 
     fn gone(&self, verb: &str, name: &str) -> Result<(), Error> {
-        self.note(&format!("{verb} {name}"));
+        self.note(&format!("{verb} {}", text::clean(name)));
         match self.format {
-            Format::Name => self.data(&format!("{name}\n")),
+            Format::Name => self.data(&name_line(name)),
             _ => Ok(()),
         }
     }
@@ -206,6 +211,7 @@ impl Printer {
     /// Prints text on stdout.
     pub(crate) fn data(&self, text: &str) -> Result<(), Error> {
         self.clear_progress();
+        let text = lines(text);
         let mut out = io::stdout().lock();
         out.write_all(text.as_bytes())
             .and_then(|()| out.flush())
@@ -219,7 +225,7 @@ impl Printer {
     pub(crate) fn note(&self, line: &str) {
         if !self.quiet {
             self.clear_progress();
-            to_stderr(&format!("{line}\n"));
+            to_stderr(&lines(&format!("{line}\n")));
         }
     }
 
@@ -238,7 +244,7 @@ impl Printer {
             return self.note(line);
         }
         self.clear_progress();
-        to_stderr(line);
+        to_stderr(&text::clean(line));
         self.state().progress_shown = true;
     }
 
@@ -258,7 +264,10 @@ impl Printer {
         self.clear_progress();
         if self.format == Format::Json {
             let object = serde_json::json!({ "error": error.object() });
-            to_stderr(&format!("{object}\n"));
+            to_stderr(&format!(
+                "{}\n",
+                cless_proto::text::json(&object.to_string())
+            ));
         } else {
             self.report(&report);
         }
@@ -274,8 +283,10 @@ impl Printer {
             }
         };
         let (error, hint) = (paint("1;31", "error:"), paint("1;36", "hint:"));
-        let errors = report.errors.iter().map(|line| format!("{error} {line}\n"));
-        let hints = report.hints.iter().map(|line| format!("{hint} {line}\n"));
+        let errors = report.errors.iter();
+        let errors = errors.map(|line| format!("{error} {}\n", lines(line)));
+        let hints = report.hints.iter();
+        let hints = hints.map(|line| format!("{hint} {}\n", lines(line)));
         to_stderr(&errors.chain(hints).collect::<String>());
     }
 
@@ -300,7 +311,7 @@ impl Printer {
             });
         }
         self.clear_progress();
-        to_stderr(&format!("{question} [y/N] "));
+        to_stderr(&format!("{} [y/N] ", lines(question)));
         let answer = tokio::task::spawn_blocking(|| {
             let mut line = String::new();
             io::stdin().read_line(&mut line).map(|_| line)
@@ -327,6 +338,11 @@ impl Printer {
     fn state(&self) -> std::sync::MutexGuard<'_, PrinterState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A resource name as a line.
+fn name_line(name: &str) -> String {
+    format!("{}\n", text::clean(name))
 }
 
 /// Ignores errors, which cannot be reported without stderr.

@@ -1,28 +1,8 @@
-//! Formatting of durations, ages, sizes and URLs, and sanitizing of untrusted text.
+//! Formatting of durations, ages, sizes and URLs. [`clean`] makes text from outside one safe line.
 
 use std::time::{Duration, SystemTime};
 
-/// Sanitizes untrusted text for a terminal and a table: removes CSI sequences (ECMA-48) such as
-/// colours, turns line breaks and tabs into spaces, and other control characters and bidirectional
-/// overrides into U+FFFD.
-pub(crate) fn clean(text: &str) -> String {
-    let mut clean = String::with_capacity(text.len());
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '\u{1b}' if chars.next_if_eq(&'[').is_some() => {
-                // Parameter bytes, then one final byte.
-                while chars.next_if(|c| (' '..='?').contains(c)).is_some() {}
-                chars.next_if(|c| ('@'..='~').contains(c));
-            }
-            '\n' | '\r' | '\t' => clean.push(' '),
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => clean.push('\u{fffd}'),
-            c if c.is_control() => clean.push('\u{fffd}'),
-            c => clean.push(c),
-        }
-    }
-    clean
-}
+pub(crate) use cless_proto::text::one_line as clean;
 
 /// `174ms`, `1.25s`, `30s`, `5m`, `1h30m`; rounded above a second.
 pub(crate) fn duration(duration: Duration) -> String {
@@ -119,15 +99,6 @@ pub(crate) fn url(proxy: &str, host: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn clean_removes_all_control_characters(text in ".{0,40}|[\u{1b}\\[0-9;mJ\n]{0,12}") {
-            prop_assert!(!clean(&text).chars().any(char::is_control));
-            prop_assert_eq!(clean(&clean(&text)), clean(&text));
-        }
-    }
 
     #[test]
     fn durations_are_short() {
@@ -164,14 +135,5 @@ mod tests {
         assert_eq!(url("https://[::1]", "a.example"), "https://a.example");
         assert_eq!(url("http://[::1]:9", "a.example"), "http://a.example:9");
         assert_eq!(url("http://x:80/", "a.example"), "http://a.example");
-    }
-
-    #[test]
-    fn clean_removes_escape_sequences() {
-        assert_eq!(clean("a\u{1b}[1;31m\tb\r\nc\u{202e}"), "a b  c\u{fffd}");
-        assert_eq!(
-            clean("\u{1b}]0;title\u{7}x\u{1b}["),
-            "\u{fffd}]0;title\u{fffd}x"
-        );
     }
 }

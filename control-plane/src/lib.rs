@@ -22,6 +22,7 @@ pub mod store;
 
 pub use options::Options;
 
+use auth::Auth;
 use domain::{Domain, Timestamp};
 use grpc::{Api, GrpcServer, Health};
 use nodes::Nodes;
@@ -133,6 +134,21 @@ pub async fn start(options: Options) -> Result<Running, Error> {
         store.clone(),
         shutdown.clone(),
     ));
+    let (auth, authorizing) = match Auth::start(
+        &store,
+        !options.authenticate,
+        options.audit_retention,
+        &shutdown,
+    )
+    .await
+    {
+        Ok(started) => started,
+        Err(error) => {
+            shutdown.cancel();
+            server.close(Duration::ZERO).await;
+            return Err(error.into());
+        }
+    };
     let revision = feed.revision();
     let api = Api {
         store: store.clone(),
@@ -140,17 +156,21 @@ pub async fn start(options: Options) -> Result<Running, Error> {
         nodes,
         replicas,
         planes,
+        ca: None,
+        auth,
         shutdown: shutdown.clone(),
     };
     server.open(api).await;
     let watching = tokio::spawn(watch_file(store.clone(), server.health(), shutdown.clone()));
     let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     tracing::info!(listen = %server.addr(), revision, took_ms, "control plane serving");
+    let mut tasks = vec![publisher, reconciler, sharing, addresses, hints, watching];
+    tasks.extend(authorizing);
     Ok(Running {
         server,
         store,
         shutdown,
-        tasks: vec![publisher, reconciler, sharing, addresses, hints, watching],
+        tasks,
     })
 }
 
@@ -221,6 +241,19 @@ pub async fn new_epoch(options: &Options) -> Result<String, Error> {
     let head = store.new_epoch(Timestamp::from(SystemTime::now())).await;
     store.close().await?;
     Ok(head?.epoch)
+}
+
+/// Creates a token of an administrator that does not expire, and returns it. The control plane may be
+/// running.
+///
+/// # Errors
+/// If the database is unusable.
+pub async fn new_admin_token(options: &Options) -> Result<String, Error> {
+    let domain = read_domain(&options.domain)?;
+    let store = Store::open(store_options(&options.database_url, domain)).await?;
+    let token = auth::create_admin(&store, false, "made by token new").await;
+    store.close().await?;
+    Ok(token?.map(|token| token.reveal()).unwrap_or_default())
 }
 
 /// Writes a backup of the database to the new file `to`. The database may be in use.

@@ -1,6 +1,10 @@
 //! The flags of the control plane. Each has an environment variable `CLESS_CONTROL_PLANE_<FLAG>`.
 
 use std::net::SocketAddr;
+use std::time::Duration;
+
+const RETENTION_DEFAULT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+const RETENTION_MIN: Duration = Duration::from_secs(60);
 
 /// The options of a control plane.
 #[derive(Debug, Clone, clap::Args)]
@@ -30,6 +34,25 @@ pub struct Options {
     /// authenticated yet: anyone who reaches it can run any image on every node
     #[arg(long, env = "CLESS_CONTROL_PLANE_ALLOW_INSECURE")]
     pub allow_insecure: bool,
+
+    /// Time for which the audit log keeps its entries, such as `90d`
+    #[arg(
+        long,
+        env = "CLESS_CONTROL_PLANE_AUDIT_RETENTION",
+        default_value = "90d",
+        value_parser = retention
+    )]
+    pub audit_retention: Duration,
+
+    /// Whether calls need a credential. For tests, until the connection is encrypted.
+    #[arg(skip)]
+    pub authenticate: bool,
+}
+
+fn retention(text: &str) -> Result<Duration, String> {
+    cless_proto::duration::parse(text)
+        .filter(|retention| *retention >= RETENTION_MIN)
+        .ok_or_else(|| "give at least 1m, such as `90d`".to_owned())
 }
 
 impl Options {
@@ -47,6 +70,8 @@ impl Default for Options {
             database_url: "sqlite://cless.db?mode=rwc".into(),
             domain: "localhost".into(),
             allow_insecure: false,
+            audit_retention: RETENTION_DEFAULT,
+            authenticate: false,
         }
     }
 }

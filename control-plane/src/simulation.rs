@@ -77,6 +77,7 @@ impl FeedPlane {
             inbound,
             &self.feed,
             &self.nodes,
+            grpc::Speaker::trusted(),
             lifetime,
             false,
             self.shutdown.clone(),

@@ -13,6 +13,7 @@ pub mod join_token;
 #[cfg(feature = "log")]
 pub mod log;
 pub mod signal;
+pub mod text;
 #[cfg(feature = "tls")]
 pub mod tls;
 pub mod token;

@@ -12,7 +12,7 @@ mod connect;
 mod fingerprint;
 mod verifier;
 
-pub use connect::{Error, connect, endpoint, presented_authority, rfc3339};
+pub use connect::{Error, connect, connect_lazy, endpoint, presented_authority, rfc3339};
 pub use fingerprint::{Fingerprint, InvalidFingerprint};
 
 use rustls::ClientConfig;

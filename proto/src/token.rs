@@ -172,8 +172,14 @@ mod tests {
             (whole[..whole.len() - 1].to_owned(), Malformed::Secret),
             (format!("{whole}0"), Malformed::Secret),
             (format!("{whole}\n"), Malformed::Secret),
-            (format!("cless_hhhhhhhhhhhh_{}", "z".repeat(43)), Malformed::Secret),
-            (format!("cless_hhhhhhhhhhhh_{}ä", "0".repeat(41)), Malformed::Secret),
+            (
+                format!("cless_hhhhhhhhhhhh_{}", "z".repeat(43)),
+                Malformed::Secret,
+            ),
+            (
+                format!("cless_hhhhhhhhhhhh_{}ä", "0".repeat(41)),
+                Malformed::Secret,
+            ),
         ] {
             let error = ApiToken::parse(&bad).expect_err(&bad);
             assert_eq!(error, expected, "{bad}");

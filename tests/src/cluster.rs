@@ -12,16 +12,16 @@
 //! processes, prints their last log lines and removes the containers.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use bollard::Docker;
 use cless_proto::v1;
 use tempfile::TempDir;
-use tonic::transport::Channel;
 
-use crate::control_plane::{self, any_port};
+use crate::access::{Access, Channel};
+use crate::control_plane::any_port;
 use crate::engine::{self, Container};
 use crate::firewall;
 use crate::http_client::{self, FullResponse};
@@ -53,6 +53,10 @@ pub struct Cluster {
     id: String,
     /// Whether everything listens on all addresses of the machine instead of loopback.
     exposed: bool,
+    /// Whether the control plane encrypts and authenticates.
+    trusted: bool,
+    /// The access of an administrator.
+    access: Access,
     finished: bool,
 }
 
@@ -65,17 +69,24 @@ impl Cluster {
 
     /// Like [`Cluster::start`], with a set-up for the data planes.
     pub async fn start_with(nodes: usize, setup: NodeSetup) -> Result<Self> {
-        Self::start_at(engine::connect().await?, nodes, setup, false).await
+        Self::start_at(engine::connect().await?, nodes, setup, false, false).await
     }
 
-    /// Like [`Cluster::start`], but everything listens on all addresses, reachable for containers.
+    /// Like [`Cluster::start`], but the control plane encrypts and authenticates, and nodes join.
+    pub async fn start_trusted(nodes: usize) -> Result<Self> {
+        let setup = NodeSetup::default();
+        Self::start_at(engine::connect().await?, nodes, setup, false, true).await
+    }
+
+    /// Like [`Cluster::start_trusted`], but everything listens on all addresses, reachable for containers.
     pub async fn start_exposed(nodes: usize) -> Result<Self> {
-        Self::start_at(engine::connect().await?, nodes, NodeSetup::default(), true).await
+        let setup = NodeSetup::default();
+        Self::start_at(engine::connect().await?, nodes, setup, true, true).await
     }
 
     /// Like [`Cluster::start_with`], with the engine that holds the containers.
     pub async fn start_on(docker: Docker, nodes: usize, setup: NodeSetup) -> Result<Self> {
-        Self::start_at(docker, nodes, setup, false).await
+        Self::start_at(docker, nodes, setup, false, false).await
     }
 
     async fn start_at(
@@ -83,6 +94,7 @@ impl Cluster {
         nodes: usize,
         setup: NodeSetup,
         exposed: bool,
+        trusted: bool,
     ) -> Result<Self> {
         let mut cluster = Self {
             dir: tempfile::Builder::new().prefix("cless-test-").tempdir()?,
@@ -93,6 +105,8 @@ impl Cluster {
             setup,
             id: String::new(),
             exposed,
+            trusted,
+            access: Access::Insecure,
             finished: false,
         };
         cluster.start_control_plane().await?;
@@ -163,6 +177,21 @@ impl Cluster {
         }
     }
 
+    /// The access of an administrator.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// The control plane's URL.
+    pub fn url(&self) -> String {
+        self.access.url(self.grpc)
+    }
+
+    /// The control plane's data folder.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir().join("data")
+    }
+
     /// The control plane's API.
     pub fn api(&self) -> Result<Api> {
         Ok(Api::new(self.channel()?))
@@ -170,7 +199,7 @@ impl Cluster {
 
     /// A channel to the control plane, which connects on first use and reconnects by itself.
     pub fn channel(&self) -> Result<Channel> {
-        control_plane::channel(self.grpc)
+        self.access.channel(self.grpc)
     }
 
     /// The default host of a service.

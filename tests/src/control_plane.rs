@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
-use tonic::transport::{Channel, Endpoint};
 
+use crate::access::Access;
 use crate::cluster::Api;
 use crate::process::{self, Program, flags};
 use crate::{http_client, paths};
@@ -44,6 +44,8 @@ impl ControlPlane {
         let args = flags(&[
             ("--listen", &listen.to_string()),
             ("--database-url", database),
+            ("--data-dir", &dir.join(label).display().to_string()),
+            ("--insecure", ""),
         ]);
         let path = paths::program("cless-control-plane")?;
         let (program, ready) = Program::serve(&path, args, &[], dir, label).await?;
@@ -77,15 +79,9 @@ impl ControlPlane {
     }
 }
 
-/// A channel to a control plane, which connects on first use and reconnects by itself.
-pub fn channel(grpc: SocketAddr) -> Result<Channel> {
-    let endpoint = Endpoint::from_shared(format!("http://{grpc}"))?;
-    Ok(endpoint.timeout(Duration::from_secs(30)).connect_lazy())
-}
-
-/// The API of a control plane.
+/// The API of a control plane that runs with `--insecure`.
 pub fn api(grpc: SocketAddr) -> Result<Api> {
-    Ok(Api::new(channel(grpc)?))
+    Ok(Api::new(Access::Insecure.channel(grpc)?))
 }
 
 /// Runs `cless-control-plane` until it exits; returns its exit code and standard error.
@@ -100,12 +96,7 @@ pub async fn run_command(
 ) -> Result<(Option<i32>, String)> {
     let mut program = tokio::process::Command::new(paths::program("cless-control-plane")?);
     program.args(command);
-    for (flag, value) in args {
-        program.arg(flag);
-        if !value.is_empty() {
-            program.arg(value);
-        }
-    }
+    program.args(flags(args));
     let outcome = process::run(program).await?;
     Ok((outcome.code, outcome.stderr))
 }

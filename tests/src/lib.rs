@@ -1,7 +1,7 @@
 //! Shared code of the end-to-end tests, the demo and the benches.
 //!
 //! - Set-up: [`cluster`] (a control plane with data planes), [`control_plane`] (control planes
-//!   alone), [`process`], [`image`], [`registry`], [`private_engine`].
+//!   alone), [`access`], [`process`], [`image`], [`registry`], [`private_engine`].
 //! - Faults: [`engine_proxy`] in front of the engine, [`wire`] in front of a registry.
 //! - Clients: [`http_client`], [`grpc`], [`tls`].
 //! - Actual state: [`engine`] (containers and networks by label), [`firewall`] (rules by node).
@@ -10,6 +10,7 @@
 //! Callers are tests and `main` functions, so failures are `anyhow` errors for people to read. Only
 //! [`image`] and [`paths`], which the other modules build on, have typed errors.
 
+pub mod access;
 pub mod chart;
 pub mod cluster;
 pub mod control_plane;

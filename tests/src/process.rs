@@ -172,10 +172,13 @@ impl Program {
     }
 }
 
+/// The arguments of flags with their values; one without a value has an empty one.
 pub(crate) fn flags(flags: &[(&str, &str)]) -> Vec<String> {
     flags
         .iter()
-        .flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()])
+        .flat_map(|(flag, value)| [*flag, *value])
+        .filter(|argument| !argument.is_empty())
+        .map(ToOwned::to_owned)
         .collect()
 }
 

@@ -23,6 +23,7 @@ use crate::complete;
 use crate::error::Error;
 use crate::output::{Format, Printer, resolution_changed, spec_changes};
 use crate::parse::{self, VersionRef};
+use crate::text;
 use crate::traffic_split::{self, Split};
 
 /// Number of versions among which the source is sought while the service has no traffic.
@@ -323,7 +324,10 @@ pub(super) async fn create_version(
     let image = spec.image.clone();
     match client.create_version(id, spec, false).await {
         Ok(version) => {
-            printer.note(&format!("created {} of {image}", version.name));
+            printer.note(&format!(
+                "created {} of {image}",
+                text::clean(&version.name)
+            ));
             Ok(version)
         }
         Err(error) => {

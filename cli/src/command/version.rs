@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::file;
 use crate::output::{Printer, version_from_yaml};
 use crate::parse::VersionRef;
+use crate::text;
 
 /// Maximum size of a file of `--file`; a version has 16 KiB of variables and words.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -166,7 +167,8 @@ async fn create(args: CreateArgs, client: &ApiClient, printer: &Printer) -> Resu
     } else {
         printer.note(&format!(
             "created {0} without traffic; to send traffic: cless version verify {id} v{1}, then cless traffic set {id} v{1}=100",
-            version.name, version.number
+            text::clean(&version.name),
+            version.number
         ));
     }
     Ok(())

@@ -2,10 +2,11 @@
 //!
 //! New fields of the API need no code here. Names and formats (durations `"30s"`, RFC 3339 times,
 //! 64-bit integers as strings) are those of other protobuf tools. Fields with default values are
-//! included for scripts.
+//! included for scripts. Characters that a terminal obeys are escaped; the value stays the same.
 
 use std::sync::LazyLock;
 
+use cless_proto::text::is_active;
 use cless_proto::v1 as pb;
 use prost_reflect::{
     DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, SerializeOptions,
@@ -16,7 +17,7 @@ use serde_yaml_ng::Value;
 use super::resource::Resource;
 use crate::{suggest, text};
 
-static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
+pub(super) static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
     DescriptorPool::decode(cless_proto::FILE_DESCRIPTOR_SET)
         .expect("the descriptors come from the build of the API")
 });
@@ -44,13 +45,83 @@ impl Serialize for ProtoJson {
     }
 }
 
+/// The value as JSON over several lines.
 pub(crate) fn json(value: &impl Serialize) -> String {
     let text = serde_json::to_string_pretty(value).expect("all maps have string keys");
-    format!("{text}\n")
+    format!("{}\n", cless_proto::text::json(&text))
 }
 
+/// The value as YAML.
 pub(crate) fn yaml(value: &impl Serialize) -> String {
-    serde_yaml_ng::to_string(value).expect("all maps have string keys")
+    let print = |value: &Value| serde_yaml_ng::to_string(value).expect("all maps have string keys");
+    let mut value = serde_yaml_ng::to_value(value).expect("all maps have string keys");
+    let text = print(&value);
+    // The library quotes and escapes C0 and C1, but neither separators of lines nor bidi characters.
+    if !text.contains(is_raw) {
+        return text;
+    }
+    let mut mark = "CLESS-TEXT-".to_owned();
+    while text.contains(&mark) {
+        mark.push('X');
+    }
+    let mut quoted = Vec::new();
+    value = with_marks(value, &mark, &mut quoted);
+    let marked = print(&value);
+    let mut parts = marked.split(&mark);
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (number, rest) = part.split_once('-').unwrap_or_default();
+        let string = number.parse().ok().and_then(|at: usize| quoted.get(at));
+        text.push_str(string.map_or("", String::as_str));
+        text.push_str(rest);
+    }
+    text
+}
+
+/// Whether the YAML writer leaves the character as it is, though a terminal acts on it.
+fn is_raw(c: char) -> bool {
+    is_active(c) && !matches!(c, '\n' | '\t')
+}
+
+/// Replaces strings with raw characters by `MARK` and their number and `-`, which is a plain scalar.
+fn with_marks(value: Value, mark: &str, quoted: &mut Vec<String>) -> Value {
+    match value {
+        Value::String(text) if text.contains(is_raw) => {
+            quoted.push(double_quoted(&text));
+            Value::String(format!("{mark}{}-", quoted.len() - 1))
+        }
+        Value::Sequence(items) => {
+            let items = items.into_iter();
+            let items = items.map(|item| with_marks(item, mark, quoted));
+            Value::Sequence(items.collect())
+        }
+        Value::Mapping(entries) => {
+            let mut marked = serde_yaml_ng::Mapping::new();
+            for (key, value) in entries {
+                let key = with_marks(key, mark, quoted);
+                marked.insert(key, with_marks(value, mark, quoted));
+            }
+            Value::Mapping(marked)
+        }
+        value => value,
+    }
+}
+
+/// A double-quoted scalar of YAML 1.2 (section 5.7).
+fn double_quoted(text: &str) -> String {
+    let mut quoted = "\"".to_owned();
+    for c in text.chars() {
+        match (c, u32::from(c)) {
+            ('"' | '\\', _) => quoted.extend(['\\', c]),
+            (c, code) if is_active(c) && code > 0xffff => {
+                quoted.push_str(&format!("\\U{code:08x}"))
+            }
+            (c, code) if is_active(c) => quoted.push_str(&format!("\\u{code:04x}")),
+            (c, _) => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
 }
 
 /// The specification in a version as `-o yaml` or `-o json` prints it. Fields that only the server
@@ -178,6 +249,22 @@ mod tests {
         for text in [yaml(&printed), json(&printed)] {
             assert_eq!(version_from_yaml(&text).ok(), version.spec, "{text}");
         }
+    }
+
+    #[test]
+    fn yaml_keeps_values_and_quotes_what_a_terminal_obeys() {
+        let value = serde_json::json!({
+            "key\u{202e}": ["a\"\\\u{85}b\n", "CLESS-TEXT-0-", "\u{e0041}\u{2028}", "plain", 1, null],
+        });
+        let text = yaml(&value);
+        assert!(!text.contains(is_raw), "{text:?}");
+        assert!(text.contains(r#""a\"\\\u0085b\u000a""#), "{text}");
+        assert_eq!(
+            serde_yaml_ng::from_str::<serde_json::Value>(&text).unwrap(),
+            value,
+            "{text}"
+        );
+        assert_eq!(yaml(&["plain"]), "- plain\n");
     }
 
     #[test]

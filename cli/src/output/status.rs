@@ -54,10 +54,7 @@ impl Status {
     pub(super) fn names(&self) -> String {
         let services = self.services.iter().map(|(service, _)| service.name());
         let nodes = self.nodes.iter().map(Resource::name);
-        services
-            .chain(nodes)
-            .map(|name| format!("{name}\n"))
-            .collect()
+        services.chain(nodes).map(super::name_line).collect()
     }
 
     pub(super) fn screen(&self, context: &RenderContext) -> String {

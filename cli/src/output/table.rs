@@ -5,6 +5,8 @@ use std::time::SystemTime;
 
 use tabwriter::TabWriter;
 
+use crate::text;
+
 /// The environment of a rendering.
 #[derive(Debug, Clone)]
 pub(crate) struct RenderContext {
@@ -24,7 +26,9 @@ const MIN_CELL: usize = 10;
 /// A heading and rows, with two spaces between columns. Cells other than the first, which names the
 /// row, are shortened in the middle until the table fits; `-o json` has the whole text.
 pub(crate) fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
-    let rows: Vec<Vec<String>> = rows.into_iter().collect();
+    let rows = rows.into_iter();
+    let rows = rows.map(|row| row.iter().map(|cell| text::clean(cell)).collect());
+    let rows: Vec<Vec<String>> = rows.collect();
     let widths = fitting_widths(columns, &rows);
     let mut text = columns.join("\t");
     for row in rows {
@@ -87,8 +91,8 @@ impl DetailPage {
     /// Adds `Key:  value`, unless the value is empty.
     pub(crate) fn line(&mut self, key: &str, value: impl AsRef<str>) -> &mut Self {
         if !value.as_ref().is_empty() {
-            self.pending
-                .push_str(&format!("{key}:\t{}\n", value.as_ref()));
+            let value = text::clean(value.as_ref());
+            self.pending.push_str(&format!("{key}:\t{value}\n"));
         }
         self
     }

@@ -125,7 +125,8 @@ async fn nodes_that_apply_quarantine_reject_and_disconnect() {
       "sandboxes": 0,
       "runtime": "",
       "allowedCapabilities": [],
-      "allowedEgress": []
+      "allowedEgress": [],
+      "drained": false
     }
     "#);
 }
@@ -227,4 +228,33 @@ async fn invalid_input_has_a_remedy() {
     ! error: services/ghost does not exist
     ! hint: list services with `cless service list`
     ");
+}
+
+/// The reason of a node that attacks the terminal and forges a line.
+const HOSTILE: &str = "a\u{1b}[2J\u{1b}]8;;http://evil\u{7}link\u{9b}31m\u{202e}b\nerror: forged";
+
+#[tokio::test]
+async fn text_of_a_node_reaches_no_terminal_unescaped() {
+    let plane = Plane::start().await;
+    hello(&plane, "hello").await;
+    let _bad = connect(&plane, "bad", FeedReply::Rejected(HOSTILE)).await;
+    let page = run_until(&plane, "node get bad", "Rejected").await;
+    let set = plane
+        .run("traffic set hello v2=100 --force --wait --timeout 1s")
+        .await;
+    let mut texts = vec![page, set];
+    for format in ["table", "json", "yaml", "name"] {
+        texts.push(plane.run(&format!("node list -o {format}")).await);
+        texts.push(plane.run(&format!("status -o {format}")).await);
+    }
+    for text in texts {
+        let active = |c: char| cless_proto::text::is_active(c) && c != '\n';
+        assert!(!text.contains(active), "{text:?}");
+        let is_forged = |line: &str| line.trim_start().starts_with("error: forged");
+        assert!(!text.lines().any(is_forged), "{text}");
+    }
+    let json = plane.ok("node get bad -o json").await;
+    let node: serde_json::Value = serde_json::from_str(&json).expect("it is JSON");
+    let reason = node["nackReason"].as_str().expect("a text");
+    assert!(reason.ends_with(HOSTILE), "{reason:?}");
 }

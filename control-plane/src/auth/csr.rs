@@ -104,7 +104,10 @@ mod tests {
         let cases = [
             (Vec::new(), "missing"),
             (vec![0x30; CSR_MAX + 1], "at most"),
-            (b"-----BEGIN CERTIFICATE REQUEST-----".to_vec(), "no PKCS #10"),
+            (
+                b"-----BEGIN CERTIFICATE REQUEST-----".to_vec(),
+                "no PKCS #10",
+            ),
             (good[..good.len() - 1].to_vec(), "no PKCS #10"),
             ([&good[..], b"\0"].concat(), "after its end"),
             (other, "kind of key"),
@@ -119,7 +122,8 @@ mod tests {
     }
 
     fn find(csr: &[u8]) -> Option<usize> {
-        csr.windows(P256_PREFIX.len()).position(|at| at == P256_PREFIX)
+        csr.windows(P256_PREFIX.len())
+            .position(|at| at == P256_PREFIX)
     }
 
     proptest! {

@@ -4,6 +4,7 @@
 //! Law: what [`NodeIdentity::uri`] writes, [`NodeIdentity::read`] reads.
 
 use rustls::pki_types::CertificateDer;
+use sha2::{Digest as _, Sha256};
 use std::fmt::Write as _;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
@@ -46,6 +47,13 @@ impl NodeIdentity {
 
     /// Reads a certificate, which the caller has verified.
     pub(crate) fn read(certificate: &CertificateDer<'_>) -> Result<Self, Invalid> {
+        Ok(Self::read_with_key(certificate)?.0)
+    }
+
+    /// Also returns the SHA-256 of the public key (SubjectPublicKeyInfo).
+    pub(super) fn read_with_key(
+        certificate: &CertificateDer<'_>,
+    ) -> Result<(Self, [u8; 32]), Invalid> {
         if certificate.len() > CERTIFICATE_MAX {
             return Err(Invalid::Size);
         }
@@ -66,11 +74,12 @@ impl NodeIdentity {
         let (Some(name), None) = (common.next(), common.next()) else {
             return Err(Invalid::Name);
         };
-        Ok(Self {
+        let identity = Self {
             cluster,
             id,
             name: name.as_str().map_err(|_| Invalid::Name)?.to_owned(),
-        })
+        };
+        Ok((identity, Sha256::digest(parsed.public_key().raw).into()))
     }
 }
 

@@ -25,7 +25,8 @@ pub struct FieldChange {
     pub after: Option<String>,
 }
 
-/// The fields that differ. Objects are compared field by field, lists as a whole; null is absence.
+/// The fields that differ. Objects are compared field by field, lists as a whole. Null and
+/// an empty object are absence.
 #[must_use]
 pub fn diff(before: &Value, after: &Value) -> Vec<FieldChange> {
     let mut found = Vec::new();
@@ -76,12 +77,12 @@ fn compare(
     }
 }
 
-/// The fields of an object, or none of null. `None` for a value that is compared as a whole.
+/// The fields of an object; null and an empty object have none. `None` for a value that is compared as a whole.
 fn fields(value: &Value) -> Option<&Map<String, Value>> {
     static NONE: std::sync::LazyLock<Map<String, Value>> = std::sync::LazyLock::new(Map::new);
     match value {
         Value::Null => Some(&NONE),
-        Value::Object(fields) if span(value).is_none() && !fields.is_empty() => Some(fields),
+        Value::Object(fields) if span(value).is_none() => Some(fields),
         _ => None,
     }
 }
@@ -156,7 +157,9 @@ mod tests {
     fn pruned(value: &Value) -> Value {
         match value {
             Value::Object(fields) => {
-                let fields = fields.iter().map(|(key, value)| (key.clone(), pruned(value)));
+                let fields = fields
+                    .iter()
+                    .map(|(key, value)| (key.clone(), pruned(value)));
                 Value::Object(fields.filter(|(_, value)| *value != json!({})).collect())
             }
             other => other.clone(),
@@ -187,7 +190,10 @@ mod tests {
         let many: Map<String, Value> = (0..1000).map(|at| (at.to_string(), json!(at))).collect();
         let found = diff(&Value::Null, &Value::Object(many));
         assert_eq!(found.len(), CHANGES_MAX + 1);
-        assert_eq!(found[CHANGES_MAX].after.as_deref(), Some("\"and 800 more fields\""));
+        assert_eq!(
+            found[CHANGES_MAX].after.as_deref(),
+            Some("\"and 800 more fields\"")
+        );
         let found = diff(&json!({}), &json!({"env": "ä\"".repeat(5000)}));
         let text = found[0].after.as_deref().expect("a value");
         assert!(text.len() < 2 * VALUE_MAX, "{}", text.len());

@@ -137,12 +137,16 @@ impl Scope {
         }
         for (name, given) in [("services", services.len()), ("hosts", hosts.len())] {
             if given > PATTERNS_MAX {
-                let reason = format!("{given} patterns are given, at most {PATTERNS_MAX} are taken");
+                let reason =
+                    format!("{given} patterns are given, at most {PATTERNS_MAX} are taken");
                 violations.push(format!("{field}.{name}"), reason);
             }
         }
         let services = services.into_iter().enumerate().filter_map(|(at, text)| {
-            violations.take(format!("{field}.services[{at}]"), ServicePattern::parse(text))
+            violations.take(
+                format!("{field}.services[{at}]"),
+                ServicePattern::parse(text),
+            )
         });
         let services = services.take(PATTERNS_MAX).collect();
         let hosts = hosts.into_iter().enumerate().filter_map(|(at, text)| {
@@ -198,6 +202,8 @@ pub enum Principal {
     System,
     /// Any caller of a control plane that authenticates nobody (`--insecure`).
     Insecure,
+    /// A caller without a credential, of a method that is open to anybody.
+    Anonymous,
 }
 
 impl Principal {
@@ -206,7 +212,7 @@ impl Principal {
     pub fn scope(&self) -> Option<&Scope> {
         match self {
             Self::Token { scope, .. } => scope.as_deref(),
-            Self::Node { .. } | Self::System | Self::Insecure => None,
+            Self::Node { .. } | Self::System | Self::Insecure | Self::Anonymous => None,
         }
     }
 
@@ -229,7 +235,7 @@ impl Principal {
     }
 }
 
-/// The resource name, `system` or `insecure`.
+/// The resource name, `system` or `insecure`; empty for an anonymous caller.
 impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -237,6 +243,7 @@ impl fmt::Display for Principal {
             Self::Node { name, .. } => f.write_str(&name::node(name)),
             Self::System => f.write_str("system"),
             Self::Insecure => f.write_str("insecure"),
+            Self::Anonymous => Ok(()),
         }
     }
 }
@@ -273,7 +280,12 @@ mod tests {
     fn scope(services: &[&str], hosts: &[&str]) -> Result<Scope, super::super::Error> {
         let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
         let mut violations = Violations::new();
-        let read = Scope::new("token.scope", owned(services), owned(hosts), &mut violations);
+        let read = Scope::new(
+            "token.scope",
+            owned(services),
+            owned(hosts),
+            &mut violations,
+        );
         violations.finish()?;
         Ok(read.expect("neither a scope nor violations"))
     }
@@ -298,7 +310,12 @@ mod tests {
         for yes in ["shop.example.org", "a.shop.example", "b.a.shop.example"] {
             assert!(scope.allows_host(&host(yes)), "{yes}");
         }
-        for no in ["shop.example", "xshop.example", "a.shop.example.org", "example.org"] {
+        for no in [
+            "shop.example",
+            "xshop.example",
+            "a.shop.example.org",
+            "example.org",
+        ] {
             assert!(!scope.allows_host(&host(no)), "{no}");
         }
         let everything = super::tests::scope(&["*"], &[]).unwrap();

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::Violations;
 use super::id::{Percent, ServiceId, Tag, Uid, VersionNumber};
+use super::principal::Principal;
 use super::time::Timestamp;
 
 /// The share of one version.
@@ -170,7 +171,7 @@ impl TrafficSplit {
     }
 }
 
-/// The author of a traffic change and the reason, as the client gave them; both may be empty.
+/// The author of a traffic change and the reason; both may be empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ChangeNote {
     actor: String,
@@ -192,6 +193,21 @@ impl ChangeNote {
             }
         }
         (violations.len() == before).then_some(Self { actor, reason })
+    }
+
+    /// The note of a verified principal. The client's own words about the author become a part of
+    /// the reason.
+    #[must_use]
+    pub fn by(self, principal: &Principal) -> Self {
+        let words = [self.actor, self.reason];
+        let words = words
+            .iter()
+            .map(String::as_str)
+            .filter(|words| !words.is_empty());
+        Self {
+            reason: words.collect::<Vec<_>>().join(": "),
+            actor: principal.to_string(),
+        }
     }
 
     /// The author.
@@ -235,7 +251,7 @@ pub struct TrafficRevision {
     pub number: i32,
     /// The split.
     pub split: TrafficSplit,
-    /// The author, as the client gave it; may be empty.
+    /// The principal; without authentication as the client gave it, and may be empty.
     pub actor: String,
     /// The reason, as the client gave it; may be empty.
     pub reason: String,

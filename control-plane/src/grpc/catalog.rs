@@ -1,7 +1,7 @@
 //! `CatalogService`: services and their versions.
 
 use super::convert::{nodes, read_duration, requests, resources};
-use super::{Api, filter, now, page, parsed, state_word, status, validated};
+use super::{Api, caller, filter, now, page, parsed, state_word, status, validated};
 use crate::domain::{
     FilterField, PullPolicy, Service, ServiceId, VerifyNodes, Version, VersionNumber, VersionSpec,
     Violations, name,
@@ -36,6 +36,7 @@ impl CatalogService for Api {
         &self,
         request: Request<pb::CreateServiceRequest>,
     ) -> Result<Response<pb::Service>, Status> {
+        let caller = caller(&request)?;
         let pb::CreateServiceRequest {
             service_id,
             service,
@@ -44,13 +45,15 @@ impl CatalogService for Api {
         } = request.into_inner();
         let mut violations = Violations::new();
         let new = requests::new_service(service_id, service, &mut violations);
-        let options = requests::write_options(now(), validate_only, request_id, &mut violations);
+        let options =
+            requests::write_options(&caller, now(), validate_only, request_id, &mut violations);
         let (new, options) = validated(new.zip(options), violations)?;
+        self.permit(&caller, &new.id)?;
         let written = self
             .store
             .create_service(new, options)
             .await
-            .map_err(status::store)?;
+            .map_err(|error| self.refused_write(&caller, error))?;
         Ok(Response::new(self.with_state(&written.resource)))
     }
 
@@ -58,7 +61,9 @@ impl CatalogService for Api {
         &self,
         request: Request<pb::GetServiceRequest>,
     ) -> Result<Response<pb::Service>, Status> {
+        let caller = caller(&request)?;
         let id = parsed("name", name::parse_service(&request.into_inner().name))?;
+        self.permit(&caller, &id)?;
         let service = self.store.get_service(&id).await.map_err(status::store)?;
         Ok(Response::new(self.with_state(&service)))
     }
@@ -67,6 +72,7 @@ impl CatalogService for Api {
         &self,
         request: Request<pb::ListServicesRequest>,
     ) -> Result<Response<pb::ListServicesResponse>, Status> {
+        let caller = caller(&request)?;
         let request = request.into_inner();
         let size = page::size(request.page_size).map_err(status::invalid_page)?;
         let filter = filter(&request.filter, &SERVICE_FILTER)?;
@@ -79,7 +85,11 @@ impl CatalogService for Api {
             self.nodes.all()
         };
         let health = nodes::ServiceHealth::new(&reporting, now());
+        let everything = filter.is_empty() && caller.principal().scope().is_none();
         let matches = |service: &Service| {
+            if !caller.principal().allows_service(&service.id) {
+                return false;
+            }
             let state = resources::service_state(&health.state(service));
             let labels = service.labels.as_map();
             filter.matches(|_state| state_word(state.as_str_name()), labels)
@@ -87,7 +97,7 @@ impl CatalogService for Api {
         let (found, last) = page::filtered(
             size,
             after,
-            filter.is_empty(),
+            everything,
             |service: &Service| service.id.clone(),
             |size, after| async move { self.store.list_services(size, after.as_ref()).await },
             matches,
@@ -110,6 +120,7 @@ impl CatalogService for Api {
         &self,
         request: Request<pb::UpdateServiceRequest>,
     ) -> Result<Response<pb::Service>, Status> {
+        let caller = caller(&request)?;
         let pb::UpdateServiceRequest {
             service,
             update_mask,
@@ -123,13 +134,15 @@ impl CatalogService for Api {
         let id = violations.take("service.name", name::parse_service(&service.name));
         let etag = service.etag.clone();
         let patch = requests::patch(service, update_mask, &mut violations);
-        let options = requests::write_options(now(), validate_only, request_id, &mut violations);
+        let options =
+            requests::write_options(&caller, now(), validate_only, request_id, &mut violations);
         let ((id, patch), options) = validated(id.zip(patch).zip(options), violations)?;
+        self.permit(&caller, &id)?;
         let written = self
             .store
             .update_service(&id, requests::etag(&etag), patch, options)
             .await
-            .map_err(status::store)?;
+            .map_err(|error| self.refused_write(&caller, error))?;
         Ok(Response::new(self.with_state(&written.resource)))
     }
 
@@ -137,6 +150,7 @@ impl CatalogService for Api {
         &self,
         request: Request<pb::DeleteServiceRequest>,
     ) -> Result<Response<()>, Status> {
+        let caller = caller(&request)?;
         let pb::DeleteServiceRequest {
             name,
             etag,
@@ -145,8 +159,10 @@ impl CatalogService for Api {
         } = request.into_inner();
         let mut violations = Violations::new();
         let id = violations.take("name", name::parse_service(&name));
-        let options = requests::write_options(now(), validate_only, request_id, &mut violations);
+        let options =
+            requests::write_options(&caller, now(), validate_only, request_id, &mut violations);
         let (id, options) = validated(id.zip(options), violations)?;
+        self.permit(&caller, &id)?;
         self.store
             .delete_service(&id, requests::etag(&etag), options)
             .await
@@ -158,6 +174,7 @@ impl CatalogService for Api {
         &self,
         request: Request<pb::CreateVersionRequest>,
     ) -> Result<Response<pb::Version>, Status> {
+        let caller = caller(&request)?;
         let pb::CreateVersionRequest {
             parent,
             version,
@@ -167,8 +184,10 @@ impl CatalogService for Api {
         let mut violations = Violations::new();
         let service = violations.take("parent", name::parse_service(&parent));
         let spec = requests::new_version(version, &mut violations);
-        let options = requests::write_options(now(), validate_only, request_id, &mut violations);
+        let options =
+            requests::write_options(&caller, now(), validate_only, request_id, &mut violations);
         let ((service, spec), options) = validated(service.zip(spec).zip(options), violations)?;
+        self.permit(&caller, &service)?;
         let written = self.create_resolved(&service, spec, options).await?;
         Ok(Response::new(self.with_status(&written.resource)))
     }
@@ -177,7 +196,9 @@ impl CatalogService for Api {
         &self,
         request: Request<pb::GetVersionRequest>,
     ) -> Result<Response<pb::Version>, Status> {
+        let caller = caller(&request)?;
         let (service, number) = parsed("name", name::parse_version(&request.into_inner().name))?;
+        self.permit(&caller, &service)?;
         let version = self
             .store
             .get_version(&service, number)
@@ -190,8 +211,10 @@ impl CatalogService for Api {
         &self,
         request: Request<pb::ListVersionsRequest>,
     ) -> Result<Response<pb::ListVersionsResponse>, Status> {
+        let caller = caller(&request)?;
         let request = request.into_inner();
         let service = parsed("parent", name::parse_service(&request.parent))?;
+        self.permit(&caller, &service)?;
         let size = page::size(request.page_size).map_err(status::invalid_page)?;
         let filter = filter(&request.filter, &VERSION_FILTER)?;
         let list = page::list(&format!("versions of {service}"), &request.filter);
@@ -232,6 +255,7 @@ impl CatalogService for Api {
         &self,
         request: Request<pb::VerifyVersionRequest>,
     ) -> Result<Response<pb::Version>, Status> {
+        let caller = caller(&request)?;
         let pb::VerifyVersionRequest {
             name,
             timeout,
@@ -251,9 +275,11 @@ impl CatalogService for Api {
             );
         }
         let asked = requests::verify_nodes(require, &skip_nodes, &mut violations);
-        let options = requests::write_options(now(), validate_only, request_id, &mut violations);
+        let options =
+            requests::write_options(&caller, now(), validate_only, request_id, &mut violations);
         let ((service, number), ((require, skipped), options)) =
             validated(parsed.zip(asked.zip(options)), violations)?;
+        self.permit(&caller, &service)?;
         self.replicas.refresh().await.map_err(status::store)?;
         let known: BTreeSet<_> = self.nodes.read(|registry| {
             let names = registry.nodes().into_iter();
@@ -308,12 +334,20 @@ impl CatalogService for Api {
         &self,
         request: Request<pb::CancelVerificationRequest>,
     ) -> Result<Response<pb::Version>, Status> {
+        let caller = caller(&request)?;
         let request = request.into_inner();
         let (service, number) = parsed("name", name::parse_version(&request.name))?;
+        self.permit(&caller, &service)?;
         let id = (!request.verification_id.is_empty()).then_some(request.verification_id);
+        let options = WriteOptions {
+            now: now(),
+            validate_only: false,
+            request_id: None,
+            by: caller.origin,
+        };
         let written = self
             .store
-            .cancel_verification(&service, number, id, now())
+            .cancel_verification(&service, number, id, options)
             .await
             .map_err(status::store)?;
         Ok(Response::new(self.with_status(&written.resource)))
@@ -323,6 +357,7 @@ impl CatalogService for Api {
         &self,
         request: Request<pb::ResetVersionImageRequest>,
     ) -> Result<Response<pb::Version>, Status> {
+        let caller = caller(&request)?;
         let pb::ResetVersionImageRequest {
             name,
             etag,
@@ -331,8 +366,10 @@ impl CatalogService for Api {
         } = request.into_inner();
         let mut violations = Violations::new();
         let version = violations.take("name", name::parse_version(&name));
-        let options = requests::write_options(now(), validate_only, request_id, &mut violations);
+        let options =
+            requests::write_options(&caller, now(), validate_only, request_id, &mut violations);
         let ((service, number), options) = validated(version.zip(options), violations)?;
+        self.permit(&caller, &service)?;
         let written = self
             .store
             .reset_version_image(&service, number, requests::etag(&etag), options)
@@ -345,6 +382,7 @@ impl CatalogService for Api {
         &self,
         request: Request<pb::DeleteVersionRequest>,
     ) -> Result<Response<()>, Status> {
+        let caller = caller(&request)?;
         let pb::DeleteVersionRequest {
             name,
             etag,
@@ -353,8 +391,10 @@ impl CatalogService for Api {
         } = request.into_inner();
         let mut violations = Violations::new();
         let parsed = violations.take("name", name::parse_version(&name));
-        let options = requests::write_options(now(), validate_only, request_id, &mut violations);
+        let options =
+            requests::write_options(&caller, now(), validate_only, request_id, &mut violations);
         let ((service, number), options) = validated(parsed.zip(options), violations)?;
+        self.permit(&caller, &service)?;
         self.store
             .delete_version(&service, number, requests::etag(&etag), options)
             .await

@@ -7,7 +7,7 @@
 use super::{Api, caller, now, status, validated};
 use crate::auth::csr::ProvedKey;
 use crate::auth::{Ca, Caller};
-use crate::domain::enrollment::{Enrollment, Join, Refusal};
+use crate::domain::enrollment::{Enrollment, Join};
 use crate::domain::{NodeName, Origin, Principal, Reason, Violations};
 use crate::grpc::convert::feed::read_id;
 use crate::grpc::convert::{read_timestamp, timestamp};
@@ -62,6 +62,7 @@ impl EnrollmentService for Api {
         let joined = self.store.join(proof, join.clone(), options).await;
         let joined = joined.map_err(|error| self.refused_certificate(&caller, error))?;
         tracing::info!(node = %join.name, id = join.id, "a node has joined");
+        self.apply_credentials().await;
         certify(ca, &key, &joined.resource, &join.name, now)
     }
 
@@ -92,6 +93,14 @@ impl Api {
     /// The authority, without which no node needs a certificate.
     fn certifier(&self) -> Result<&Ca, Status> {
         self.ca.as_deref().ok_or_else(status::no_authority)
+    }
+
+    /// Puts a change of the credentials into force before it is answered. If they cannot be read now,
+    /// the task that follows them does it.
+    pub(super) async fn apply_credentials(&self) {
+        if let Err(error) = self.auth.refresh(&self.store).await {
+            tracing::warn!(%error, "changed credentials are not in force yet");
+        }
     }
 
     fn check_attempts(&self, caller: &Caller) -> Result<(), Status> {
@@ -148,28 +157,9 @@ fn certify(
         .issue_node(&key.spki, &node.id, name.as_str(), now)
         .map_err(|error| status::not_issued(&error))?;
     Ok(Response::new(pb::NodeCertificate {
-        certificate,
+        certificate: certificate.into(),
         expire_time: Some(timestamp(Ca::node_expiry(now))),
-        authorities: ca.authorities(),
+        authorities: ca.authorities().into_iter().map(Into::into).collect(),
         cluster: ca.cluster().to_owned(),
     }))
-}
-
-/// The gRPC code and the machine-readable reason of a refusal.
-pub(crate) fn code_of(refusal: &Refusal) -> (tonic::Code, &'static str) {
-    use tonic::Code;
-    match refusal {
-        Refusal::ClockSkew { .. } => (Code::FailedPrecondition, "CLOCK_SKEW"),
-        Refusal::TokenUnknown => (Code::Unauthenticated, "JOIN_TOKEN_UNKNOWN"),
-        Refusal::TokenExpired(_) => (Code::Unauthenticated, "JOIN_TOKEN_EXPIRED"),
-        Refusal::TokenSpent => (Code::Unauthenticated, "JOIN_TOKEN_SPENT"),
-        Refusal::TokenForName(_) => (Code::PermissionDenied, "JOIN_TOKEN_FOR_OTHER_NAME"),
-        Refusal::NameTaken(_) => (Code::AlreadyExists, "NODE_NAME_TAKEN"),
-        Refusal::Renamed(_) => (Code::AlreadyExists, "NODE_HAS_OTHER_NAME"),
-        Refusal::IdTaken => (Code::AlreadyExists, "NODE_ID_TAKEN"),
-        Refusal::KeyTaken => (Code::AlreadyExists, "NODE_KEY_TAKEN"),
-        Refusal::Removed => (Code::Unauthenticated, "NODE_REMOVED"),
-        Refusal::NotEnrolled => (Code::Unauthenticated, "NODE_NOT_ENROLLED"),
-        Refusal::TooOld(_) => (Code::Unauthenticated, "CERTIFICATE_TOO_OLD"),
-    }
 }

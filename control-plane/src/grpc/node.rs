@@ -1,8 +1,9 @@
 //! `NodeService`: the nodes and their instances, read from memory, and their place in the cluster.
 
 use super::convert::nodes;
-use super::{Api, filter, membership, page, parsed, state_word, status, validated};
-use crate::domain::{FilterField, Violations, name};
+use super::{Api, caller, filter, membership, page, parsed, state_word, status, validated};
+use crate::auth::Caller;
+use crate::domain::{FilterField, ServiceId, Violations, name};
 use crate::nodes::RESTORED;
 use crate::nodes::registry::Propagation;
 use cless_proto::v1 as pb;
@@ -30,6 +31,7 @@ impl NodeService for Api {
         &self,
         request: Request<pb::ListNodesRequest>,
     ) -> Result<Response<pb::ListNodesResponse>, Status> {
+        let caller = caller(&request)?;
         let request = request.into_inner();
         let size = page::size(request.page_size).map_err(status::invalid_page)?;
         let filter = filter(&request.filter, &NODE_FILTER)?;
@@ -37,7 +39,9 @@ impl NodeService for Api {
         let after = page::key(&list, &request.page_token).map_err(status::invalid_page)?;
         let head = self.feed.head();
         let nodes = self.nodes.all();
-        let shown = nodes.iter().map(|node| nodes::node(node, &head));
+        let shown = nodes
+            .iter()
+            .map(|node| visible(nodes::node(node, &head), &caller));
         let selected = shown.filter(|node| {
             let state = state_word(node.state().as_str_name());
             filter.matches(|_state| state, &BTreeMap::new())
@@ -56,25 +60,32 @@ impl NodeService for Api {
         &self,
         request: Request<pb::GetNodeRequest>,
     ) -> Result<Response<pb::Node>, Status> {
+        let caller = caller(&request)?;
         let request = request.into_inner();
         let node = parsed("name", name::parse_node(&request.name))?;
         let Some(node) = self.nodes.by_name(&node) else {
             return Err(status::not_found("cless.v1.Node", request.name));
         };
-        Ok(Response::new(nodes::node(&node, &self.feed.head())))
+        let node = nodes::node(&node, &self.feed.head());
+        Ok(Response::new(visible(node, &caller)))
     }
 
     async fn list_instances(
         &self,
         request: Request<pb::ListInstancesRequest>,
     ) -> Result<Response<pb::ListInstancesResponse>, Status> {
+        let caller = caller(&request)?;
         let request = request.into_inner();
         let mut violations = Violations::new();
         let parent = violations.take("parent", name::parse_node_or_all(&request.parent));
+        let mut only = None;
         if !request.service.is_empty() {
-            violations.take("service", name::parse_service(&request.service));
+            only = violations.take("service", name::parse_service(&request.service));
         }
         let parent = validated(parent, violations)?;
+        if let Some(service) = &only {
+            self.permit(&caller, service)?;
+        }
         let size = page::size(request.page_size).map_err(status::invalid_page)?;
         let filter = filter(&request.filter, &INSTANCE_FILTER)?;
         let list = format!("instances of {} on {}", request.service, request.parent);
@@ -97,6 +108,9 @@ impl NodeService for Api {
                 .extend(selected.map(|instance| nodes::instance(&node.identity.name, instance)));
         }
         instances.retain(|instance| {
+            if !sees(&caller, &instance.service) {
+                return false;
+            }
             let version = instance.version.to_string();
             let value = |field: &str| match field {
                 "service" => &*instance.service,
@@ -188,4 +202,18 @@ impl NodeService for Api {
     ) -> Result<Response<()>, Status> {
         membership::remove_node(self, request).await
     }
+}
+
+/// Whether the scope of a caller has a service, named `services/{service}` or by its id.
+fn sees(caller: &Caller, service: &str) -> bool {
+    let id = service.strip_prefix("services/").unwrap_or(service);
+    caller.principal().scope().is_none()
+        || ServiceId::parse(id).is_ok_and(|id| caller.principal().allows_service(&id))
+}
+
+/// A node without the services outside of the scope of the caller.
+fn visible(mut node: pb::Node, caller: &Caller) -> pb::Node {
+    node.quarantined
+        .retain(|route| sees(caller, &route.service));
+    node
 }

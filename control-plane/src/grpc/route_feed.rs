@@ -2,8 +2,9 @@
 
 use super::convert::{feed, nodes};
 use super::stream_routes::{self, Responses};
-use super::{Api, page, parsed, status, stream_control, validated};
-use crate::domain::{Uid, Violations, name};
+use super::{Api, caller, page, parsed, status, stream_control, validated};
+use crate::auth::{Auth, Caller};
+use crate::domain::{ServiceId, Uid, Violations, name};
 use crate::feed::Feed;
 use crate::feed::stream::{History as _, STALL_LIMIT};
 use crate::nodes::Nodes;
@@ -29,10 +30,12 @@ impl RouteFeedService for Api {
         &self,
         request: Request<Streaming<pb::StreamControlRequest>>,
     ) -> Result<Response<Self::StreamControlStream>, Status> {
+        let caller = caller(&request)?;
         Ok(Response::new(stream_control::serve(
             request.into_inner(),
             &self.nodes,
             self.planes.subscribe(),
+            self.speaker(caller),
             self.shutdown.clone(),
         )))
     }
@@ -41,10 +44,12 @@ impl RouteFeedService for Api {
         &self,
         request: Request<Streaming<pb::StreamRoutesRequest>>,
     ) -> Result<Response<Responses>, Status> {
+        let caller = caller(&request)?;
         Ok(Response::new(stream_routes::serve(
             request.into_inner(),
             &self.feed,
             &self.nodes,
+            self.speaker(caller),
             stream_routes::lifetime(&mut rand::rng()),
             !self.store.is_shared(),
             self.shutdown.clone(),
@@ -55,15 +60,19 @@ impl RouteFeedService for Api {
         &self,
         request: Request<pb::WatchRoutesRequest>,
     ) -> Result<Response<ReceiverStream<WatchItem>>, Status> {
+        let caller = caller(&request)?;
         let service = request.into_inner().service;
         let mut only = None;
         if !service.is_empty() {
-            only = Some(parsed("service", name::parse_service(&service))?.to_string());
+            let service = parsed("service", name::parse_service(&service))?;
+            self.permit(&caller, &service)?;
+            only = Some(service.to_string());
         }
+        let selection = Selection { only, caller };
         let (outbound, responses) = mpsc::channel(1);
         tokio::spawn(watch(
             self.feed.clone(),
-            only,
+            selection,
             outbound,
             self.shutdown.clone(),
         ));
@@ -74,7 +83,14 @@ impl RouteFeedService for Api {
         &self,
         request: Request<pb::ReportNodeStatusRequest>,
     ) -> Result<Response<()>, Status> {
+        let caller = caller(&request)?;
         let request = request.into_inner();
+        let identity = nodes::read_identity("node", request.node.clone(), &mut Violations::new());
+        // An invalid identity is refused later.
+        if let Some(identity) = &identity {
+            self.speaker(caller)
+                .check(&identity.id, identity.name.as_str())?;
+        }
         // A stream to another control plane may be newer than what is known of it here.
         if self.store.is_shared() && !holds_stream(&self.nodes, &request) {
             self.replicas.refresh().await.map_err(status::store)?;
@@ -131,10 +147,65 @@ fn holds_stream(nodes: &Nodes, report: &pb::ReportNodeStatusRequest) -> bool {
 /// Name of the list in its page tokens.
 const RETAINED_IMAGES: &str = "retained images";
 
+/// The routes that a watch shows.
+struct Selection {
+    /// Id of the only service; `None`: all.
+    only: Option<String>,
+    caller: Caller,
+}
+
+impl Selection {
+    fn is_partial(&self) -> bool {
+        self.only.is_some() || self.caller.principal().scope().is_some()
+    }
+
+    fn has(&self, service: &str) -> bool {
+        let named = self.only.as_ref().is_none_or(|only| only == service);
+        let principal = self.caller.principal();
+        named
+            && (principal.scope().is_none()
+                || ServiceId::parse(service).is_ok_and(|id| principal.allows_service(&id)))
+    }
+}
+
+/// The sender of a node's messages, who may speak only of itself.
+#[derive(Clone)]
+pub(crate) struct Speaker {
+    /// `None` in a simulation.
+    known: Option<(Auth, Caller)>,
+}
+
+impl Speaker {
+    /// A sender that is trusted, of a simulation.
+    #[cfg(any(test, feature = "test-util"))]
+    pub(crate) fn trusted() -> Self {
+        Self { known: None }
+    }
+
+    /// Checks that a message speaks of the node that sends it.
+    pub(crate) fn check(&self, id: &str, name: &str) -> Result<(), Status> {
+        let Some((auth, caller)) = &self.known else {
+            return Ok(());
+        };
+        caller.check_node(id, name).map_err(|refused| {
+            auth.note_refusal(caller, &refused);
+            status::refused(&refused)
+        })
+    }
+}
+
+impl Api {
+    fn speaker(&self, caller: Caller) -> Speaker {
+        Speaker {
+            known: Some((self.auth.clone(), caller)),
+        }
+    }
+}
+
 /// Sends the table, then every change, until the caller or the process ends.
 async fn watch(
     feed: Feed,
-    only: Option<String>,
+    selection: Selection,
     outbound: mpsc::Sender<WatchItem>,
     shutdown: CancellationToken,
 ) {
@@ -154,9 +225,9 @@ async fn watch(
         drop(newest);
         for mut message in change
             .iter()
-            .flat_map(|change| feed::watch_responses(change, only.as_deref()))
+            .flat_map(|change| feed::watch_responses(change, |service| selection.has(service)))
         {
-            if only.is_some() {
+            if selection.is_partial() {
                 uids.extend(message.routes.iter().map(|route| route.service_uid.clone()));
                 message.removed.retain(|uid| uids.contains(uid));
                 if !message.snapshot && message.routes.is_empty() && message.removed.is_empty() {

@@ -5,11 +5,15 @@
 //! client can distinguish a starting server from an absent one.
 
 use crate::grpc::Api;
+use crate::grpc::authorize::Authorize;
 use crate::grpc::call_guard::CallGuardLayer;
-use crate::grpc::status;
+use crate::grpc::{enrollment, status};
+use cless_proto::v1::audit_service_server::AuditServiceServer;
 use cless_proto::v1::catalog_service_server::CatalogServiceServer;
+use cless_proto::v1::enrollment_service_server::EnrollmentServiceServer;
 use cless_proto::v1::node_service_server::NodeServiceServer;
 use cless_proto::v1::route_feed_service_server::RouteFeedServiceServer;
+use cless_proto::v1::token_service_server::TokenServiceServer;
 use cless_proto::v1::traffic_service_server::TrafficServiceServer;
 use futures_util::future::BoxFuture;
 use std::convert::Infallible;
@@ -41,17 +45,20 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Services with a health status, in addition to `""`, the server as a whole.
-const SERVICES: [&str; 4] = [
+const SERVICES: [&str; 7] = [
     CatalogServiceServer::<Api>::NAME,
     TrafficServiceServer::<Api>::NAME,
     NodeServiceServer::<Api>::NAME,
+    EnrollmentServiceServer::<Api>::NAME,
     RouteFeedServiceServer::<Api>::NAME,
+    TokenServiceServer::<Api>::NAME,
+    AuditServiceServer::<Api>::NAME,
 ];
 
 /// A bound server. Until [`GrpcServer::open`] it serves health and reflection only.
 pub(crate) struct GrpcServer {
     addr: SocketAddr,
-    routes: Arc<OnceLock<Routes>>,
+    routes: Arc<OnceLock<Authorize<Routes>>>,
     health: HealthReporter,
     task: JoinHandle<()>,
     stop: CancellationToken,
@@ -106,14 +113,21 @@ impl GrpcServer {
 
     /// Starts to serve all services.
     pub(crate) async fn open(&self, api: Api) {
+        let auth = api.auth.clone();
         let routes = Routes::new(
             CatalogServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_MAX),
         )
         .add_service(TrafficServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_MAX))
         .add_service(NodeServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_MAX))
+        .add_service(TokenServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_MAX))
+        .add_service(AuditServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_MAX))
+        .add_service(
+            EnrollmentServiceServer::new(api.clone())
+                .max_decoding_message_size(enrollment::REQUEST_MAX),
+        )
         .add_service(RouteFeedServiceServer::new(api).max_decoding_message_size(REQUEST_MAX));
         // Called once, so the cell is empty.
-        let _set = self.routes.set(routes.prepare());
+        let _set = self.routes.set(Authorize::new(routes.prepare(), auth));
         self.health().set(true).await;
     }
 
@@ -167,7 +181,7 @@ fn reflection(mut routes: Routes) -> Result<Routes, tonic_reflection::server::Er
 #[derive(Clone)]
 struct StartupRouter {
     early: Routes,
-    routes: Arc<OnceLock<Routes>>,
+    routes: Arc<OnceLock<Authorize<Routes>>>,
 }
 
 impl Service<Request<Body>> for StartupRouter {

@@ -8,12 +8,14 @@
 //! | a name or host that is in use | ALREADY_EXISTS | `ResourceInfo` |
 //! | an etag that does not match | ABORTED | `ResourceInfo` |
 //! | an unmet precondition | FAILED_PRECONDITION | `PreconditionFailure` |
+//! | no valid credential | UNAUTHENTICATED | none |
+//! | a role or a scope that does not suffice | PERMISSION_DENIED | none |
 //! | busy, starting, stopping or behind | UNAVAILABLE | `RetryInfo` |
 //! | a failure of the server | INTERNAL | none; the log has the cause |
 //!
 //! Details are clipped, because clients accept trailers of at most 16 KiB.
 
-use crate::auth;
+use crate::auth::{self, Refused};
 use crate::domain::{self, ImageRef, NodeName};
 use crate::feed::stream::StreamCloseReason;
 use crate::grpc::page::InvalidPage;
@@ -62,6 +64,7 @@ pub(crate) fn store(error: store::Error) -> Status {
     let message = error.to_string();
     match error {
         Error::Invalid(error) => invalid(&error),
+        Error::Enrollment(refusal) => refused(&Refused::Enrollment(refusal)),
         Error::NotFound { kind, name } => status(
             Code::NotFound,
             "NOT_FOUND",
@@ -83,8 +86,16 @@ pub(crate) fn store(error: store::Error) -> Status {
                 },
             )
         }
+        Error::HostForbidden { host, principal } => {
+            let resource = format!("the host {host}");
+            refused(&Refused::Scope {
+                resource,
+                principal,
+            })
+        }
         Error::HostTaken { host, owner } => {
-            let owner = domain::name::service(&owner);
+            // Empty: hidden from the caller.
+            let owner = owner.map_or_else(String::new, |owner| domain::name::service(&owner));
             let metadata = [("host", host.as_str()), ("owner", &owner)];
             status(
                 Code::AlreadyExists,
@@ -173,6 +184,59 @@ pub(crate) fn store(error: store::Error) -> Status {
             status(Code::Internal, "DATABASE_FAILED", message, &[], |_| {})
         }
     }
+}
+
+/// A call that its caller may not make.
+pub(crate) fn refused(refused: &Refused) -> Status {
+    let mut metadata = Vec::new();
+    if let Refused::Role { needed, .. } = refused {
+        metadata.push(("role", needed.as_str()));
+    }
+    let wait = match refused {
+        Refused::TooMany(wait) => Some(*wait),
+        _ if refused.code() == Code::Unavailable => Some(RETRY_AFTER),
+        _ => None,
+    };
+    let message = refused.to_string();
+    status(
+        refused.code(),
+        refused.reason(),
+        &message,
+        &metadata,
+        |details| {
+            if let Some(wait) = wait {
+                details.set_retry_info(Some(wait));
+            }
+        },
+    )
+}
+
+/// The credential of an open stream is revoked or has expired.
+pub(crate) fn credential_ended() -> Status {
+    let message = "the credential of this stream was revoked, has expired or cannot be checked";
+    status(
+        Code::Unauthenticated,
+        "CREDENTIAL_ENDED",
+        message,
+        &[],
+        |_| {},
+    )
+}
+
+/// The call has no token, as far as it needed none.
+pub(crate) fn no_token() -> Status {
+    store(store::Error::precondition(
+        "NO_TOKEN",
+        "tokens/-",
+        "this call was made without a token: the control plane runs with --insecure",
+    ))
+}
+
+/// A request that did not pass the authorization.
+pub(crate) fn not_authorized() -> Status {
+    tracing::error!("a call reached its handler without authorization");
+    let message = "this call was not authorized";
+    status(Code::Internal, "NOT_AUTHORIZED", message, &[], |_| {})
 }
 
 /// A request with invalid fields.

@@ -7,6 +7,7 @@
 use crate::domain::Violations;
 use crate::feed::stream::{HELLO_TIMEOUT, STALL_LIMIT, StreamCloseReason};
 use crate::grpc::convert::control;
+use crate::grpc::route_feed::Speaker;
 use crate::grpc::stream_routes::{FINAL_SEND_TIMEOUT, Requests, is_refusal};
 use crate::grpc::{status, validated};
 use crate::nodes::Nodes;
@@ -32,13 +33,14 @@ pub(crate) fn serve(
     inbound: impl Requests<pb::StreamControlRequest>,
     nodes: &Nodes,
     planes: watch::Receiver<Addresses>,
+    speaker: Speaker,
     shutdown: CancellationToken,
 ) -> Responses {
     let (outbound, responses) = mpsc::channel(1);
     let nodes = nodes.clone();
     let span = tracing::error_span!("control_stream");
     let run = async move {
-        if let Err(status) = run(inbound, &nodes, planes, &outbound, shutdown).await {
+        if let Err(status) = run(inbound, &nodes, planes, &speaker, &outbound, shutdown).await {
             tracing::info!(rpc.code = ?status.code(), reason = status.message(), "control stream ended");
             let _ = tokio::time::timeout(FINAL_SEND_TIMEOUT, outbound.send(Err(status))).await;
         }
@@ -52,6 +54,7 @@ async fn run(
     mut inbound: impl Requests<pb::StreamControlRequest>,
     nodes: &Nodes,
     planes: watch::Receiver<Addresses>,
+    speaker: &Speaker,
     outbound: &mpsc::Sender<ResponseItem>,
     shutdown: CancellationToken,
 ) -> Result<(), Status> {
@@ -72,7 +75,9 @@ async fn run(
     };
     let mut violations = Violations::new();
     let hello = control::read_hello(hello, &mut violations);
-    let (node, boot_id) = validated(hello, violations)?;
+    let (identity, boot_id) = validated(hello, violations)?;
+    speaker.check(&identity.id, identity.name.as_str())?;
+    let node = identity.id;
     let mut stream = nodes
         .open_control(&node, &boot_id)
         .map_err(|NotConnected| status::node_not_connected(&node))?;

@@ -9,6 +9,7 @@ use crate::feed::stream::{
     Lifetime, RouteStream, STALL_LIMIT, StreamAction, StreamCloseReason, StreamEvent,
 };
 use crate::feed::{Cursor, Feed};
+use crate::grpc::route_feed::Speaker;
 use crate::grpc::{convert, status, validated};
 use crate::nodes::report::QuarantinedRoute;
 use crate::nodes::{NodeConnection, Nodes, RESTORED};
@@ -76,6 +77,7 @@ pub(crate) fn serve(
     inbound: impl Requests<pb::StreamRoutesRequest>,
     feed: &Feed,
     nodes: &Nodes,
+    speaker: Speaker,
     lifetime: Lifetime,
     alone: bool,
     shutdown: CancellationToken,
@@ -84,6 +86,7 @@ pub(crate) fn serve(
     let driver = StreamDriver {
         feed: feed.clone(),
         nodes: nodes.clone(),
+        speaker,
         node: None,
         opened: Instant::now(),
         stream: RouteStream::new(lifetime),
@@ -110,6 +113,7 @@ pub(crate) fn lifetime(rng: &mut impl rand::Rng) -> Lifetime {
 struct StreamDriver {
     feed: Feed,
     nodes: Nodes,
+    speaker: Speaker,
     node: Option<NodeConnection>,
     opened: Instant,
     stream: RouteStream,
@@ -276,6 +280,7 @@ impl StreamDriver {
                     return Err(status::stream_closed(StreamCloseReason::Protocol));
                 }
                 let name = identity.name.clone();
+                self.speaker.check(&identity.id, name.as_str())?;
                 let connection = self
                     .nodes
                     .connect(identity, boot_id)

@@ -1,8 +1,8 @@
 //! `TrafficService`: the split of a service's requests over its versions, and its history.
 
 use super::convert::{requests, resources};
-use super::{Api, now, page, parsed, status, validated};
-use crate::domain::{ChangeNote, TrafficSplit, Violations, name};
+use super::{Api, caller, now, page, parsed, status, validated};
+use crate::domain::{TrafficSplit, Violations, name};
 use cless_proto::v1 as pb;
 use cless_proto::v1::traffic_service_server::TrafficService;
 use tonic::{Request, Response, Status};
@@ -13,7 +13,9 @@ impl TrafficService for Api {
         &self,
         request: Request<pb::GetTrafficRequest>,
     ) -> Result<Response<pb::Traffic>, Status> {
+        let caller = caller(&request)?;
         let service = parsed("name", name::parse_traffic(&request.into_inner().name))?;
+        self.permit(&caller, &service)?;
         let traffic = self
             .store
             .get_traffic(&service)
@@ -26,6 +28,7 @@ impl TrafficService for Api {
         &self,
         request: Request<pb::UpdateTrafficRequest>,
     ) -> Result<Response<pb::Traffic>, Status> {
+        let caller = caller(&request)?;
         let pb::UpdateTrafficRequest {
             traffic,
             actor,
@@ -46,10 +49,12 @@ impl TrafficService for Api {
             let targets = requests::targets(traffic.targets);
             TrafficSplit::new("traffic.targets", service, targets, &mut violations)
         });
-        let note = ChangeNote::new(actor, reason, &mut violations);
-        let options = requests::write_options(now(), validate_only, request_id, &mut violations);
+        let note = requests::change_note(&caller, actor, reason, &mut violations);
+        let options =
+            requests::write_options(&caller, now(), validate_only, request_id, &mut violations);
         let ((service, split), (note, options)) =
             validated(service.zip(split).zip(note.zip(options)), violations)?;
+        self.permit(&caller, &service)?;
         let written = self
             .store
             .update_traffic(
@@ -69,8 +74,10 @@ impl TrafficService for Api {
         &self,
         request: Request<pb::ListTrafficRevisionsRequest>,
     ) -> Result<Response<pb::ListTrafficRevisionsResponse>, Status> {
+        let caller = caller(&request)?;
         let request = request.into_inner();
         let service = parsed("parent", name::parse_traffic(&request.parent))?;
+        self.permit(&caller, &service)?;
         let size = page::size(request.page_size).map_err(status::invalid_page)?;
         let list = format!("traffic revisions of {service}");
         let before = page::parsed_key(&list, &request.page_token, |key| key.parse().ok())
@@ -97,12 +104,14 @@ impl TrafficService for Api {
         &self,
         request: Request<pb::RollbackTrafficRequest>,
     ) -> Result<Response<pb::Traffic>, Status> {
+        let caller = caller(&request)?;
         let request = request.into_inner();
         let mut violations = Violations::new();
         let service = violations.take("name", name::parse_traffic(&request.name));
         let to = requests::rollback_to(request.revision, request.version, &mut violations);
-        let note = ChangeNote::new(request.actor, request.reason, &mut violations);
+        let note = requests::change_note(&caller, request.actor, request.reason, &mut violations);
         let options = requests::write_options(
+            &caller,
             now(),
             request.validate_only,
             request.request_id,
@@ -110,6 +119,7 @@ impl TrafficService for Api {
         );
         let ((service, to), (note, options)) =
             validated(service.zip(to).zip(note.zip(options)), violations)?;
+        self.permit(&caller, &service)?;
         let written = self
             .store
             .rollback_traffic(&service, to, requests::etag(&request.etag), note, options)

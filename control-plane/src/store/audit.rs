@@ -211,7 +211,11 @@ impl WriteTx {
             id: 0,
             time: self.now.micros(),
             principal: self.by.principal.to_string(),
-            peer: self.by.peer.map(|peer| peer.to_string()).unwrap_or_default(),
+            peer: self
+                .by
+                .peer
+                .map(|peer| peer.to_string())
+                .unwrap_or_default(),
             method: self.by.method.to_string(),
             resource: change.resource,
             service: change.service,
@@ -268,10 +272,7 @@ impl WriteTx {
         Ok(())
     }
 
-    async fn record_refusals(
-        &mut self,
-        refusals: Vec<Refusal>,
-    ) -> Result<WriteOutcome<()>, Error> {
+    async fn record_refusals(&mut self, refusals: Vec<Refusal>) -> Result<WriteOutcome<()>, Error> {
         for refusal in refusals {
             let entry = Model {
                 id: 0,
@@ -379,8 +380,10 @@ impl Store {
     ) -> Result<(), Error> {
         let span = write_span!("record_refusals");
         let options = WriteOptions::system("record_refusals", now);
-        self.write(span, options, move |tx| Box::pin(tx.record_refusals(refusals)))
-            .await?;
+        self.write(span, options, move |tx| {
+            Box::pin(tx.record_refusals(refusals))
+        })
+        .await?;
         Ok(())
     }
 

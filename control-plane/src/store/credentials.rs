@@ -69,7 +69,9 @@ impl WriteTx {
 }
 
 async fn read_revision(db: &impl ConnectionTrait) -> Result<i64, Error> {
-    let state = credential_state::Entity::find_by_id(STATE_ID).one(db).await?;
+    let state = credential_state::Entity::find_by_id(STATE_ID)
+        .one(db)
+        .await?;
     let state = state.ok_or_else(|| Error::Database("credential_state has no row".to_owned()))?;
     Ok(state.revision)
 }

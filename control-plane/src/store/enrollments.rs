@@ -130,7 +130,11 @@ impl WriteTx {
         Ok(WriteOutcome::Unpublished(joined, change))
     }
 
-    async fn renew(&mut self, key: KeyHash, node_time: Timestamp) -> Result<WriteOutcome<Renewal>, Error> {
+    async fn renew(
+        &mut self,
+        key: KeyHash,
+        node_time: Timestamp,
+    ) -> Result<WriteOutcome<Renewal>, Error> {
         let known = self.enrollment(by_key(&key)).await?;
         let renewed = enrollment::renew(known.as_ref(), node_time, self.now)?;
         self.save_enrollment(known.as_ref(), &renewed.0).await?;
@@ -251,10 +255,8 @@ impl Store {
         options: WriteOptions,
     ) -> Result<Written<Timestamp>, Error> {
         let span = write_span!("create_join_token", token = new.id);
-        self.write(span, options, move |tx| {
-            Box::pin(tx.create_join_token(new))
-        })
-        .await
+        self.write(span, options, move |tx| Box::pin(tx.create_join_token(new)))
+            .await
     }
 
     /// Joins a node, and spends the token. A repeated request returns the same enrollment with a

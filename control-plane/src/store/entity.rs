@@ -221,26 +221,6 @@ pub(super) mod route_changes {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// `trust`: one row, with the id 1, once the cluster has an authority.
-pub(super) mod trust {
-    use sea_orm::entity::prelude::*;
-
-    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
-    #[sea_orm(table_name = "trust")]
-    pub struct Model {
-        #[sea_orm(primary_key, auto_increment = false)]
-        pub id: i32,
-        pub authorities: String,
-        pub sealed_key: Vec<u8>,
-        pub master_key_id: String,
-    }
-
-    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub enum Relation {}
-
-    impl ActiveModelBehavior for ActiveModel {}
-}
-
 /// `credential_state`: one row, with the id 1.
 pub(super) mod credential_state {
     use sea_orm::entity::prelude::*;
@@ -350,6 +330,26 @@ pub(super) mod join_tokens {
         pub spent_time: Option<i64>,
         pub spent_node: Option<String>,
         pub spent_key: Option<Vec<u8>>,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// `trust`: one row, with the id 1, once the cluster has an authority.
+pub(super) mod trust {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "trust")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: i32,
+        pub authorities: String,
+        pub sealed_key: Vec<u8>,
+        pub master_key_id: String,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

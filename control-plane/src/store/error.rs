@@ -40,13 +40,14 @@ pub enum Error {
     },
     /// The host belongs to another service, as its default host, an extra host or a tag host.
     #[error(
-        "the host {host} belongs to services/{owner}: choose another one, or remove it there first"
+        "the host {host} belongs to {}: choose another one, or remove it there first",
+        owner.as_ref().map_or("another service".to_owned(), domain::name::service)
     )]
     HostTaken {
         /// The host.
         host: HostName,
-        /// The service that owns it.
-        owner: ServiceId,
+        /// The service that owns it; `None`: outside of the scope of the caller.
+        owner: Option<ServiceId>,
     },
     /// The scope of the principal does not permit the host.
     #[error(

@@ -110,9 +110,10 @@ impl WriteTx {
         };
         let corrupt = |reason: Reason| Error::Database(format!("hosts: {reason}"));
         let owner = owner.map(|owner| owner.name).unwrap_or_default();
+        let owner = ServiceId::parse(owner).map_err(corrupt)?;
         Err(Error::HostTaken {
             host: HostName::parse(row.host).map_err(corrupt)?,
-            owner: ServiceId::parse(owner).map_err(corrupt)?,
+            owner: Some(owner).filter(|owner| self.by.principal.allows_service(owner)),
         })
     }
 

@@ -42,7 +42,9 @@ impl IdempotencyKey {
         };
         let text = row::write(&(method, content))?;
         let row = match &options.by.principal {
-            Principal::Insecure | Principal::System => id.as_str().to_owned(),
+            Principal::Insecure | Principal::System | Principal::Anonymous => {
+                id.as_str().to_owned()
+            }
             known => format!("{known}:{}", id.as_str()),
         };
         Ok(Some(Self {

@@ -75,15 +75,15 @@ use crate::domain::{Domain, Timestamp};
 
 pub use audit::{AuditEntry, AuditQuery, Refusal};
 pub use backup::{Restored, backup, restore};
+pub use credentials::{CredentialRows, EnrolledNode};
 pub use enrollments::{NewJoinToken, TokenProof};
 pub use error::{Error, Precondition};
 pub use feed::FeedSource;
-pub use credentials::{CredentialRows, EnrolledNode};
 pub(crate) use hint::follow as follow_hints;
 pub use images::RetainedImage;
 pub(crate) use node_status::PeerNodeStatus;
-pub(crate) use trust::StoredAuthority;
 pub use tokens::{NewToken, Token};
+pub(crate) use trust::StoredAuthority;
 pub use types::{
     Changes, Head, NewService, Page, Resolution, RouteChange, RouteCodec, RouteOp, Since,
     StoreOptions, StoredRoute, WriteOptions, Written,

@@ -65,7 +65,9 @@ pub struct NewToken {
 impl Token {
     pub(super) fn read(model: Model) -> Result<Self, Error> {
         let corrupt = |error: String| {
-            Error::Database(format!("a row of tokens was not written by this program: {error}"))
+            Error::Database(format!(
+                "a row of tokens was not written by this program: {error}"
+            ))
         };
         Ok(Self {
             id: TokenId::parse(&model.id).map_err(|error| corrupt(error.to_string()))?,
@@ -143,7 +145,10 @@ impl WriteTx {
         if let Some(first) = self.first_result(key.as_ref()).await? {
             let id = TokenId::parse(&first.service_uid)
                 .map_err(|error| Error::Database(format!("request_ids.service_uid: {error}")))?;
-            return Ok(WriteOutcome::Replayed(self.token(&id).await?, first.revision));
+            return Ok(WriteOutcome::Replayed(
+                self.token(&id).await?,
+                first.revision,
+            ));
         }
         let expire_time = new.ttl.map(|ttl| self.now.plus(ttl).micros());
         let model = Model {
@@ -190,7 +195,13 @@ impl WriteTx {
             return Ok(WriteOutcome::Unchanged(before));
         }
         let lasting = before.role == Role::Admin && before.expire_time.is_none();
-        if lasting && Entity::find().filter(lasting_admins()).count(&self.db).await? <= 1 {
+        if lasting
+            && Entity::find()
+                .filter(lasting_admins())
+                .count(&self.db)
+                .await?
+                <= 1
+        {
             let subject = name::token(id);
             let description = format!(
                 "{subject} is the last token with the role admin that does not expire: create \
@@ -278,7 +289,9 @@ impl Store {
     ) -> Result<Option<Token>, Error> {
         let span = write_span!("create_first_token", token = %new.id);
         let written = self
-            .write(span, options, move |tx| Box::pin(tx.create_first_token(new)))
+            .write(span, options, move |tx| {
+                Box::pin(tx.create_first_token(new))
+            })
             .await?;
         Ok(written.resource)
     }

@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use super::Error;
 use crate::domain::{
-    Domain, HostName, ImageDigest, Labels, Origin, RequestId, ResolvedImage, Route, ServiceId, Settings,
-    Timestamp, Uid,
+    Domain, HostName, ImageDigest, Labels, Origin, RequestId, ResolvedImage, Route, ServiceId,
+    Settings, Timestamp, Uid,
 };
 
 /// Encodes a route for the feed. Equal routes must give equal bytes, because the digest is over

@@ -15,6 +15,7 @@ use tokio_rustls::client::TlsStream;
 use tonic::codegen::http::Uri;
 use tonic::codegen::http::uri::{Authority, InvalidUri, PathAndQuery, Scheme};
 use tonic::transport::{Channel, Endpoint};
+use tower::Service;
 
 /// Limit of a handshake, which is one round trip and some signatures.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -131,8 +132,28 @@ pub async fn connect(
     config: Arc<ClientConfig>,
     cluster: Option<&str>,
 ) -> Result<Channel, tonic::transport::Error> {
+    let connector = connector(config, cluster);
+    endpoint.connect_with_connector(connector).await
+}
+
+/// Like [`connect`]; the channel connects when it is first used, and again when it was lost.
+#[must_use]
+pub fn connect_lazy(
+    endpoint: &Endpoint,
+    config: Arc<ClientConfig>,
+    cluster: Option<&str>,
+) -> Channel {
+    endpoint.connect_with_connector_lazy(connector(config, cluster))
+}
+
+fn connector(
+    config: Arc<ClientConfig>,
+    cluster: Option<&str>,
+) -> impl Service<Uri, Response = TokioIo<TlsStream<TcpStream>>, Error = Error, Future: Send>
++ Send
++ 'static {
     let cluster = cluster.map(ToOwned::to_owned);
-    let connector = tower::service_fn(move |uri: Uri| {
+    tower::service_fn(move |uri: Uri| {
         let (config, cluster) = (Arc::clone(&config), cluster.clone());
         async move {
             let (host, port) = destination(&uri)?;
@@ -141,10 +162,9 @@ pub async fn connect(
                 let at = format!("{host}:{port}");
                 return Err(Error::NoHttp2 { at });
             }
-            Ok::<_, Error>(TokioIo::new(stream))
+            Ok(TokioIo::new(stream))
         }
-    });
-    endpoint.connect_with_connector(connector).await
+    })
 }
 
 /// Host, without brackets, and port.

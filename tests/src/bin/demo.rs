@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use bollard::Docker;
+use cless_tests::access::Access;
 use cless_tests::cluster::Api;
 use cless_tests::http_client::{Connection, get};
 use cless_tests::process::{Program, run};
 use cless_tests::report::print_line;
 use cless_tests::stats::{binomial_bounds, millis};
-use cless_tests::{control_plane, engine, image, paths, wait};
+use cless_tests::{engine, image, paths, wait};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -138,11 +139,14 @@ impl Demo {
             self.dir.path(),
             "cless-dev",
         )?);
-        let api = self.api()?;
-        self.cluster = wait::until("`cless dev` serves", SOON, async || {
-            let running = self.dev.as_mut().is_some_and(Program::is_running);
+        let mut dev = self.dev.take();
+        let serving = wait::until("`cless dev` serves", SOON, async || {
+            let running = dev.as_mut().is_some_and(Program::is_running);
             ensure!(running, "`cless dev` exited at start");
-            let mut api = api.clone();
+            // It first writes the administrator's token.
+            let Ok(mut api) = self.api() else {
+                return Ok(None);
+            };
             let connected = api
                 .check_propagation(0)
                 .await
@@ -152,7 +156,9 @@ impl Demo {
                 false => None,
             })
         })
-        .await?;
+        .await;
+        self.dev = dev;
+        self.cluster = serving?;
         print_line("\n$ cless dev");
         print_line(&format!(
             "Both planes are running: requests on {}, the API on {}.",
@@ -296,7 +302,8 @@ impl Demo {
     }
 
     fn api(&self) -> Result<Api> {
-        control_plane::api(self.grpc)
+        let access = Access::administrator(&self.dir.path().join("data"))?;
+        Ok(Api::new(access.channel(self.grpc)?))
     }
 
     async fn wait_in_force(&self) -> Result<()> {

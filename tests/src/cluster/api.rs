@@ -8,7 +8,8 @@ use cless_proto::v1::catalog_service_client::CatalogServiceClient;
 use cless_proto::v1::node_service_client::NodeServiceClient;
 use cless_proto::v1::route_feed_service_client::RouteFeedServiceClient;
 use cless_proto::v1::traffic_service_client::TrafficServiceClient;
-use tonic::transport::Channel;
+
+use crate::access::Channel;
 
 /// Settings of test services: the defaults, except an idle timeout of ten minutes, which keeps the
 /// reaper out of tests about other subjects.
@@ -59,6 +60,16 @@ impl Api {
             .await?
             .context("the feed ended before its first message")?
             .cluster)
+    }
+
+    /// Creates a token with which the node of this name joins.
+    pub async fn create_join_token(&mut self, node: &str) -> Result<String> {
+        let request = v1::CreateJoinTokenRequest {
+            node_id: node.to_owned(),
+            validate_only: false,
+        };
+        let created = self.nodes.create_join_token(request).await?;
+        Ok(created.into_inner().join_token)
     }
 
     /// Creates a service.

@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 
 use super::{Cluster, Node, NodeSetup, STOP_TIMEOUT};
+use crate::access::Access;
 use crate::control_plane::{address, any_port, sqlite};
 use crate::paths;
 use crate::process::{Program, flags};
@@ -21,13 +22,17 @@ impl Cluster {
             ("--listen", &self.listen_address(self.grpc).to_string()),
             ("--database-url", &sqlite(&database)),
             ("--domain", "localhost"),
+            ("--data-dir", &self.data_dir().display().to_string()),
         ]);
-        args.extend(self.exposed.then(|| "--allow-insecure".to_owned()));
+        args.extend((!self.trusted).then(|| "--insecure".to_owned()));
         let path = paths::program("cless-control-plane")?;
         let dir = self.dir.path();
         let (program, ready) = Program::serve(&path, args, env, dir, "control-plane").await?;
         self.grpc = address(&ready, "listen")?;
         self.control_plane = Some(program);
+        if self.trusted {
+            self.access = Access::administrator(&self.data_dir())?;
+        }
         Ok(())
     }
 
@@ -67,13 +72,24 @@ impl Cluster {
         ensure!(node.program.is_none(), "{} is running", node.name);
         let dir = self.dir.path();
         let cache = dir.join(&node.name);
+        let join_token = dir.join(format!("{}.join-token", node.name));
+        if self.trusted && !cache.exists() {
+            let token = self.api()?.create_join_token(&node.name).await?;
+            std::fs::write(&join_token, token)?;
+        }
         let mut args = flags(&[
             ("--listen", &self.listen_address(node.listen).to_string()),
             ("--admin", &self.listen_address(node.admin).to_string()),
-            ("--control-plane", &format!("http://{}", self.grpc)),
+            ("--control-plane", &self.url()),
             ("--node", &node.name),
             ("--cache-dir", &cache.display().to_string()),
         ]);
+        if self.trusted {
+            args.extend(flags(&[(
+                "--join-token-file",
+                &join_token.display().to_string(),
+            )]));
+        }
         args.extend(node.setup.args.iter().cloned());
         let path = match &node.setup.program {
             Some(path) => path.clone(),

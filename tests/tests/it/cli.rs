@@ -11,9 +11,8 @@ use crate::{contains, count_answers, sample};
 
 pub(crate) async fn cless(cluster: &Cluster, args: &[&str]) -> Result<Outcome> {
     let mut command = Command::new(paths::program("cless")?);
-    command
-        .arg("--server")
-        .arg(format!("http://{}", cluster.grpc()));
+    command.arg("--server").arg(cluster.url());
+    command.envs(cluster.access().variables());
     command
         .arg("--proxy")
         .arg(format!("http://{}", cluster.node(0).listen));

@@ -310,7 +310,7 @@ async fn a_node_uses_the_configured_runtime_or_fails_to_start() -> Result<()> {
         let args = [
             ("--listen", "127.0.0.1:0"),
             ("--admin", "127.0.0.1:0"),
-            ("--control-plane", &format!("http://{}", cluster.grpc())),
+            ("--control-plane", &cluster.url()),
             ("--node", name),
             ("--cache-dir", &file("")),
             ("--ready-file", &file(".ready")),

@@ -4,16 +4,17 @@ use super::feed::{clipped, read_id, read_identity};
 use super::read_timestamp;
 use crate::domain::{ImageDigest, ImageSource, Violations};
 use crate::nodes::control::{Answer, FoundImage, ImageAnswer, Question, QuestionContent};
+use crate::nodes::report::NodeIdentity;
 use cless_proto::v1 as pb;
 
-/// A ControlHello: the node's id and its boot id.
+/// A ControlHello: the node's identity and its boot id.
 pub(crate) fn read_hello(
     hello: pb::ControlHello,
     violations: &mut Violations,
-) -> Option<(String, String)> {
+) -> Option<(NodeIdentity, String)> {
     let identity = read_identity("hello.node", hello.node, violations);
     let boot_id = read_id("hello.boot_id", hello.boot_id, violations);
-    Some((identity?.id, boot_id?))
+    Some((identity?, boot_id?))
 }
 
 pub(crate) fn question(question: Question) -> pb::StreamControlResponse {

@@ -210,7 +210,7 @@ fn message(message: Message) -> pb::StreamRoutesResponse {
 /// service. The first message of a snapshot is marked; the others add to it.
 pub(crate) fn watch_responses(
     change: &TableChange,
-    only: Option<&str>,
+    selected: impl Fn(&str) -> bool,
 ) -> Vec<pb::WatchRoutesResponse> {
     let empty = |snapshot| pb::WatchRoutesResponse {
         revision: change.to.revision,
@@ -229,7 +229,7 @@ pub(crate) fn watch_responses(
         let Ok(route) = pb::Route::decode(encoded.bytes.clone()) else {
             continue;
         };
-        if only.is_some_and(|only| route.service != only) {
+        if !selected(&route.service) {
             continue;
         }
         bytes += encoded.bytes.len();

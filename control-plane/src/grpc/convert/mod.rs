@@ -2,7 +2,7 @@
 //!
 //! [`requests`] reads requests and collects all violations, each under its field's path.
 //! [`resources`] writes resources. [`nodes`], [`feed`] and [`control`] do both for the messages of data
-//! planes.
+//! planes, [`trust`] for tokens and the audit log.
 //! No module in here decides anything.
 
 pub(crate) mod control;
@@ -12,16 +12,17 @@ pub(crate) mod requests;
 pub(crate) mod resources;
 pub(crate) mod route;
 pub(crate) mod settings;
+pub(crate) mod trust;
 
 use crate::domain::{Timestamp, Violations};
 use std::time::{Duration, SystemTime};
 
-fn timestamp(time: Timestamp) -> prost_types::Timestamp {
+pub(crate) fn timestamp(time: Timestamp) -> prost_types::Timestamp {
     SystemTime::from(time).into()
 }
 
 /// A timestamp of a request. `None` if it is absent or out of range.
-fn read_timestamp(time: Option<prost_types::Timestamp>) -> Option<Timestamp> {
+pub(crate) fn read_timestamp(time: Option<prost_types::Timestamp>) -> Option<Timestamp> {
     SystemTime::try_from(time?).ok().map(Timestamp::from)
 }
 

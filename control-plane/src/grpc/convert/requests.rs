@@ -2,10 +2,12 @@
 
 use super::read_duration;
 use super::settings::read_settings;
+use crate::auth::Caller;
 use crate::domain::{
-    HostName, Labels, NodeName, ProbeTimingsInput, Protocol, PullPolicy, ReadinessInput, RequestId,
-    Require, RollbackTo, ServiceId, ServicePatch, Settings, SettingsField, SettingsPatch,
-    TargetInput, Timestamp, Ulimit, VersionNumber, VersionSpec, VersionSpecInput, Violations, name,
+    ChangeNote, HostName, Labels, NodeName, ProbeTimingsInput, Protocol, PullPolicy,
+    ReadinessInput, RequestId, Require, RollbackTo, ServiceId, ServicePatch, Settings,
+    SettingsField, SettingsPatch, TargetInput, Timestamp, Ulimit, VersionNumber, VersionSpec,
+    VersionSpecInput, Violations, name,
 };
 use crate::store::{NewService, WriteOptions};
 use cless_proto::v1 as pb;
@@ -321,6 +323,7 @@ pub(crate) fn rollback_to(
 
 /// The options of a write.
 pub(crate) fn write_options(
+    caller: &Caller,
     now: Timestamp,
     validate_only: bool,
     request_id: String,
@@ -331,6 +334,24 @@ pub(crate) fn write_options(
         now,
         validate_only,
         request_id,
+        by: caller.origin.clone(),
+    })
+}
+
+/// The author of a traffic change and the reason. The author is the principal, if it was verified;
+/// the client's own words about it then go into the reason.
+pub(crate) fn change_note(
+    caller: &Caller,
+    actor: String,
+    reason: String,
+    violations: &mut Violations,
+) -> Option<ChangeNote> {
+    let note = ChangeNote::new(actor, reason, violations)?;
+    let principal = caller.principal();
+    Some(if principal.is_verified() {
+        note.by(principal)
+    } else {
+        note
     })
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::grpc::route_feed::accept_report;
+use crate::grpc::route_feed::{Speaker, accept_report};
 use crate::nodes::tests::with_tokio_clock;
 use crate::store::{Changes, Error, FeedSource, Head, RouteChange, RouteOp, Since, StoredRoute};
 use cless_proto::v1::stream_routes_request::Message as Up;
@@ -85,6 +85,7 @@ impl FeedHarness {
             ReceiverStream::new(inbound),
             &self.feed,
             &self.nodes,
+            Speaker::trusted(),
             lifetime,
             false,
             self.shutdown.clone(),

@@ -140,7 +140,7 @@ async fn a_table_is_read_consistently() {
 
 /// Runs a write whose deferred insert fails.
 async fn insert_duplicate_change(store: &Store) -> Result<Written<()>, Error> {
-    let change = store.write(Span::none(), START, false, |tx| {
+    let change = store.write(Span::none(), WriteOptions::system("test", START), |tx| {
         Box::pin(async move {
             let known = route_changes::ActiveModel {
                 revision: sea_orm::ActiveValue::Set(1),
@@ -151,7 +151,7 @@ async fn insert_duplicate_change(store: &Store) -> Result<Written<()>, Error> {
             };
             let again = <route_changes::Entity as sea_orm::EntityTrait>::insert(known);
             tx.db.defer(again).await?;
-            Ok(WriteOutcome::Changed(()))
+            Ok(WriteOutcome::Changed((), some_change()))
         })
     });
     change.await

@@ -44,8 +44,8 @@ fn refusal<T: std::fmt::Debug>(result: Result<T, Error>) -> Refusal {
 }
 
 async fn entries(store: &Store) -> usize {
-    let all = store.list_audit(&Default::default(), 100, None);
-    all.await.unwrap().items.len()
+    let all = store.list_audit(&Default::default(), 100, None).await;
+    all.unwrap().items.len()
 }
 
 #[tokio::test]
@@ -181,7 +181,10 @@ async fn a_drain_is_recorded() {
     let store = memory().await;
     let node = NodeName::parse("a").unwrap();
     store.record_drain(&node, true, at(START)).await.unwrap();
-    let all = store.list_audit(&Default::default(), 1, None).await.unwrap();
+    let all = store
+        .list_audit(&Default::default(), 1, None)
+        .await
+        .unwrap();
     let entry = &all.items[0];
     assert_eq!(entry.resource, "nodes/a");
     assert_eq!(entry.changes[0].field, "drained");

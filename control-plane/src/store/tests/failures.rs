@@ -8,12 +8,16 @@ use super::*;
 
 /// Runs a pragma on the writing connection.
 async fn pragma(store: &Store, pragma: &'static str) {
-    let done = store.write(Span::none(), START, false, move |tx| {
-        Box::pin(async move {
-            tx.db.execute_unprepared(pragma).await?;
-            Ok(super::super::write::WriteOutcome::Unchanged(()))
-        })
-    });
+    let done = store.write(
+        Span::none(),
+        WriteOptions::system("test", START),
+        move |tx| {
+            Box::pin(async move {
+                tx.db.execute_unprepared(pragma).await?;
+                Ok(super::super::write::WriteOutcome::Unchanged(()))
+            })
+        },
+    );
     done.await.unwrap();
 }
 

@@ -60,10 +60,10 @@ async fn subscribers_learn_of_commits() {
 
 async fn clean(store: &Store, now: Timestamp, keep: i64) {
     store
-        .write(Span::none(), now, false, move |tx| {
+        .write(Span::none(), WriteOptions::system("test", now), move |tx| {
             Box::pin(async move {
                 tx.compact(keep).await?;
-                Ok(WriteOutcome::Changed(()))
+                Ok(WriteOutcome::Changed((), some_change()))
             })
         })
         .await
@@ -106,7 +106,7 @@ async fn compaction_happens_by_itself() {
     let count = MIN_CHANGES_KEPT + 600;
     // Inserted directly: ten thousand real writes would take a minute.
     store
-        .write(Span::none(), START, false, move |tx| {
+        .write(Span::none(), WriteOptions::system("test", START), move |tx| {
             Box::pin(async move {
                 use sea_orm::ConnectionTrait;
                 let fill = format!(
@@ -117,7 +117,7 @@ async fn compaction_happens_by_itself() {
                 tx.db
                     .execute_unprepared(&format!("UPDATE feed_state SET revision = {count}"))
                     .await?;
-                Ok(WriteOutcome::Unpublished(()))
+                Ok(WriteOutcome::Bookkeeping(()))
             })
         })
         .await

@@ -154,6 +154,38 @@ async fn perform(store: &Store, op: Op) {
     }
 }
 
+/// All rows of the resources.
+async fn all_rows(store: &Store) -> String {
+    use super::super::entity::{feed_state, hosts, services, traffic_revisions, versions};
+    use sea_orm::{EntityTrait, QueryOrder};
+    let db = store.reader();
+    format!(
+        "{:?} {:?} {:?} {:?} {:?}",
+        services::Entity::find()
+            .order_by_asc(services::Column::Uid)
+            .all(db)
+            .await
+            .unwrap(),
+        versions::Entity::find()
+            .order_by_asc(versions::Column::Uid)
+            .all(db)
+            .await
+            .unwrap(),
+        hosts::Entity::find()
+            .order_by_asc(hosts::Column::Host)
+            .all(db)
+            .await
+            .unwrap(),
+        traffic_revisions::Entity::find()
+            .order_by_asc(traffic_revisions::Column::ServiceUid)
+            .order_by_asc(traffic_revisions::Column::Number)
+            .all(db)
+            .await
+            .unwrap(),
+        feed_state::Entity::find().all(db).await.unwrap(),
+    )
+}
+
 /// A follower that applies deltas, as a proxy does.
 #[derive(Default)]
 struct Follower {
@@ -221,7 +253,12 @@ proptest! {
             }
             for (op, follow) in ops {
                 let before = head(&store).await.revision;
+                let (rows, entries) = (all_rows(&store).await, store.newest_audit().await.unwrap());
+                let shown = format!("{op:?}");
                 perform(&store, op).await;
+                let changed = i64::from(all_rows(&store).await != rows);
+                let written = store.newest_audit().await.unwrap() - entries;
+                assert_eq!(written, changed, "entries of the audit log after {shown}");
                 let after = head(&store).await.revision;
                 assert!(after == before || after == before + 1);
                 assert_rebuilt(&store).await;

@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::domain::{
@@ -27,6 +28,7 @@ use crate::domain::{
     VerifyNodes, Version, VersionNumber, VersionSpec, VersionSpecInput, Violations,
 };
 
+use super::audit::AuditedChange;
 use super::{
     Changes, Error, FeedSource, Head, NewService, Page, Since, Store, StoreOptions, WriteOptions,
     Written,
@@ -103,6 +105,11 @@ fn number(n: i32) -> VersionNumber {
 
 fn host(name: &str) -> HostName {
     HostName::parse(name).unwrap()
+}
+
+/// The audited change of a write that a test makes up.
+fn some_change() -> AuditedChange {
+    AuditedChange::new("test".to_owned(), &Value::Null, &Value::Null)
 }
 
 fn plain() -> WriteOptions {

@@ -80,12 +80,16 @@ async fn the_database_is_durable_and_private() {
                 .unwrap()
         };
         let written = store
-            .write(Span::none(), START, false, move |tx| {
-                Box::pin(async move {
-                    let row = tx.db.query_one_raw(ask()).await?;
-                    Ok(super::super::write::WriteOutcome::Unchanged(read(row)))
-                })
-            })
+            .write(
+                Span::none(),
+                WriteOptions::system("test", START),
+                move |tx| {
+                    Box::pin(async move {
+                        let row = tx.db.query_one_raw(ask()).await?;
+                        Ok(super::super::write::WriteOutcome::Unchanged(read(row)))
+                    })
+                },
+            )
             .await
             .unwrap();
         let reader = &store.inner.connections.reader;
@@ -221,7 +225,7 @@ async fn a_thousand_services_open_within_a_second() {
     let disk = OnDisk::new();
     let store = disk.open().await;
     store
-        .write(Span::none(), START, false, |tx| {
+        .write(Span::none(), WriteOptions::system("test", START), |tx| {
             Box::pin(async move {
                 let fill = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) \
                     INSERT INTO services SELECT printf('%08x-0000-7000-8000-000000000000', i), 's' || i, '[]', '{}', '{}', \
@@ -233,7 +237,7 @@ async fn a_thousand_services_open_within_a_second() {
                     NULL, 1, 0, NULL, NULL FROM services";
                 tx.db.execute_unprepared(fill).await?;
                 tx.rebuild_table().await?;
-                Ok(super::super::write::WriteOutcome::Changed(()))
+                Ok(super::super::write::WriteOutcome::Changed((), some_change()))
             })
         })
         .await

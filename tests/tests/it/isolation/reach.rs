@@ -129,7 +129,7 @@ async fn container_of_b(cluster: &Cluster, node: usize) -> Result<(String, Socke
 async fn a_container_reaches_only_the_proxy_and_the_internet() -> Result<()> {
     let outside = Outside::start().await?;
     let mut cluster = Cluster::start_exposed(0).await?;
-    let plane = format!("http://{OUTSIDE}:{CONTROL_PLANE}");
+    let plane = format!("https://{OUTSIDE}:{CONTROL_PLANE}");
     cluster
         .add_node_with(NodeSetup {
             args: vec!["--control-plane".to_owned(), plane],

@@ -59,7 +59,7 @@ async fn a_node_without_iptables_reports_it_and_serves() -> Result<()> {
     check_serves(&cluster, "hello").await?;
     let isolation = wait_isolation(&cluster, 0, State::None).await?;
     contains(&isolation.reason, "`iptables-save` is not on PATH: install")?;
-    let server = format!("http://{}", cluster.grpc());
+    let server = cluster.url();
     for (command, expected) in [
         ("get", "`iptables-save` is not on PATH"),
         ("list", " NONE "),
