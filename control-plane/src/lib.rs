@@ -20,10 +20,15 @@ pub mod program;
 pub mod simulation;
 pub mod store;
 
-pub use options::Options;
+pub use auth::Error as AuthError;
+pub use options::{Advertise, Options};
 
-use auth::Auth;
+use auth::establish::establish;
+use auth::state_dir::StateDir;
+use auth::{Auth, Ca};
+use cless_proto::tls::Fingerprint;
 use domain::{Domain, Timestamp};
+use grpc::acceptor::{Certificates, OwnCertificate, Security};
 use grpc::{Api, GrpcServer, Health};
 use nodes::Nodes;
 use nodes::planes::Planes;
@@ -47,10 +52,13 @@ const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 pub enum Error {
     /// The address is reachable from other machines.
     #[error(
-        "--listen {0} can be reached from other machines, and nothing is encrypted or \
-         authenticated yet: listen on 127.0.0.1, or pass --allow-insecure if the network is yours"
+        "--listen {0} can be reached from other machines, and --insecure turns off encryption and \
+         credentials: listen on 127.0.0.1, or remove --insecure"
     )]
     Exposed(SocketAddr),
+    /// Keys or certificates cannot be used.
+    #[error(transparent)]
+    Auth(#[from] auth::Error),
     /// `--domain` is invalid.
     #[error("--domain {domain}: {reason}")]
     Domain {
@@ -79,6 +87,7 @@ pub enum Error {
 pub struct Running {
     server: GrpcServer,
     store: Store,
+    ca: Option<Arc<Ca>>,
     shutdown: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -86,22 +95,17 @@ pub struct Running {
 /// Opens and migrates the database, then serves until [`Running::shutdown`].
 ///
 /// # Errors
-/// If the address cannot be bound or is exposed without `allow_insecure`, or the database is
-/// unusable.
+/// If the address cannot be bound, or is exposed with `insecure`, or the database, the state files
+/// or the certificates are unusable.
 pub async fn start(options: Options) -> Result<Running, Error> {
     let started = Instant::now();
-    if options.is_exposed() {
-        if !options.allow_insecure {
-            return Err(Error::Exposed(options.listen));
-        }
-        tracing::warn!(
-            listen = %options.listen,
-            "serving without encryption or authentication on an address that other machines can reach"
-        );
+    if options.insecure && options.is_exposed() {
+        return Err(Error::Exposed(options.listen));
     }
     let domain = read_domain(&options.domain)?;
+    let (transport, security) = Transport::prepare(&options)?;
     let (stop, shutdown) = (CancellationToken::new(), CancellationToken::new());
-    let server = grpc::listen(options.listen, stop)
+    let server = grpc::listen(options.listen, security, stop)
         .await
         .map_err(|source| Error::Listen {
             addr: options.listen,
@@ -112,6 +116,16 @@ pub async fn start(options: Options) -> Result<Running, Error> {
         Ok(opened) => opened,
         Err(error) => {
             server.close(Duration::ZERO).await;
+            return Err(error);
+        }
+    };
+    let protected = transport.protect(&store, &options, server.addr(), &shutdown);
+    let (ca, certificates) = match protected.await {
+        Ok(protected) => protected,
+        Err(error) => {
+            shutdown.cancel();
+            server.close(Duration::ZERO).await;
+            store.close().await?;
             return Err(error);
         }
     };
@@ -126,7 +140,7 @@ pub async fn start(options: Options) -> Result<Running, Error> {
         tracing::warn!(%error, "the nodes of other control planes are not known yet");
     }
     let sharing = tokio::spawn(replicas.clone().run(shutdown.clone()));
-    let planes = Planes::new(None);
+    let planes = Planes::new(own_address(&options, server.addr()));
     let addresses = tokio::spawn(planes.clone().run(store.clone(), shutdown.clone()));
     let hints = tokio::spawn(store::follow_hints(store.clone(), shutdown.clone()));
     let reconciler = tokio::spawn(nodes::reconcile::run(
@@ -134,21 +148,16 @@ pub async fn start(options: Options) -> Result<Running, Error> {
         store.clone(),
         shutdown.clone(),
     ));
-    let (auth, authorizing) = match Auth::start(
-        &store,
-        !options.authenticate,
-        options.audit_retention,
-        &shutdown,
-    )
-    .await
-    {
-        Ok(started) => started,
-        Err(error) => {
-            shutdown.cancel();
-            server.close(Duration::ZERO).await;
-            return Err(error.into());
-        }
-    };
+    let (auth, authorizing) =
+        match Auth::start(&store, options.insecure, options.audit_retention, &shutdown).await {
+            Ok(started) => started,
+            Err(error) => {
+                shutdown.cancel();
+                server.close(Duration::ZERO).await;
+                store.close().await?;
+                return Err(error.into());
+            }
+        };
     let revision = feed.revision();
     let api = Api {
         store: store.clone(),
@@ -156,7 +165,7 @@ pub async fn start(options: Options) -> Result<Running, Error> {
         nodes,
         replicas,
         planes,
-        ca: None,
+        ca: ca.clone(),
         auth,
         shutdown: shutdown.clone(),
     };
@@ -164,14 +173,74 @@ pub async fn start(options: Options) -> Result<Running, Error> {
     let watching = tokio::spawn(watch_file(store.clone(), server.health(), shutdown.clone()));
     let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     tracing::info!(listen = %server.addr(), revision, took_ms, "control plane serving");
-    let mut tasks = vec![publisher, reconciler, sharing, addresses, hints, watching];
-    tasks.extend(authorizing);
     Ok(Running {
         server,
         store,
+        ca,
         shutdown,
-        tasks,
+        tasks: [publisher, reconciler, sharing, addresses, hints, watching]
+            .into_iter()
+            .chain(authorizing)
+            .chain(certificates)
+            .collect(),
     })
+}
+
+/// The address that nodes are told; `None`: without TLS, or unknown.
+fn own_address(options: &Options, bound: SocketAddr) -> Option<String> {
+    let advertised = options.advertised(bound).filter(|_| !options.insecure)?;
+    Some(format!("https://{advertised}"))
+}
+
+/// The protection of the port, before the database is open.
+enum Transport {
+    Insecure,
+    Tls(StateDir, Certificates),
+}
+
+impl Transport {
+    /// Reads the files that are needed before anything is changed.
+    fn prepare(options: &Options) -> Result<(Self, Security), Error> {
+        if options.insecure {
+            tracing::warn!(
+                listen = %options.listen,
+                "serving without encryption and credentials: every program on this machine may do everything"
+            );
+            return Ok((Self::Insecure, Security::Insecure));
+        }
+        let files = options.tls_files()?;
+        let own = files.map(|(certificate, key)| OwnCertificate::new(certificate, key));
+        let (certificates, receiver) = Certificates::load(own)?;
+        let dir = StateDir::open(&options.data_dir()?)?;
+        Ok((Self::Tls(dir, certificates), Security::Tls(receiver)))
+    }
+
+    /// Reads or makes the authority of the cluster, and begins to accept connections. The task keeps
+    /// the certificates of the server in force.
+    async fn protect(
+        self,
+        store: &Store,
+        options: &Options,
+        bound: SocketAddr,
+        shutdown: &CancellationToken,
+    ) -> Result<(Option<Arc<Ca>>, Option<JoinHandle<()>>), Error> {
+        let Self::Tls(dir, certificates) = self else {
+            return Ok((None, None));
+        };
+        let established = establish(store, &dir, SystemTime::now().into()).await?;
+        let ca = Arc::new(established.ca);
+        let advertised = options.advertised(bound);
+        let names = advertised.map(|advertised| advertised.host().to_owned());
+        let keeping =
+            certificates.begin(Arc::clone(&ca), Vec::from_iter(names), shutdown.clone())?;
+        tracing::info!(
+            fingerprint = %ca.fingerprint(),
+            cluster = ca.cluster(),
+            new = established.is_new,
+            "the authority of the cluster"
+        );
+        Ok((Some(ca), Some(tokio::spawn(keeping))))
+    }
 }
 
 /// Reports NOT_SERVING while the database's file is not the one that was opened.
@@ -285,6 +354,18 @@ impl Running {
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.server.addr()
+    }
+
+    /// The fingerprint of the cluster's authority, which clients pin; `None` with `insecure`.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        self.ca.as_ref().map(|ca| ca.fingerprint())
+    }
+
+    /// The id of the cluster, part of the name that clients verify; `None` with `insecure`.
+    #[must_use]
+    pub fn cluster(&self) -> Option<&str> {
+        self.ca.as_ref().map(|ca| ca.cluster())
     }
 
     /// Shuts down: ends streams with GoAway, gives running calls 5 s, closes the database.

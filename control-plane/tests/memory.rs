@@ -208,6 +208,7 @@ async fn a_hostile_request_costs_little_and_gives_its_memory_back() {
             "sqlite://{}?mode=rwc",
             folder.path().join("cless.db").display()
         ),
+        insecure: true,
         ..Options::default()
     };
     let running = start(options).await.expect("it starts");

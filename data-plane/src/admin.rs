@@ -1,8 +1,8 @@
 //! The admin port: health, readiness and metrics, for the operator's network only.
 //!
 //! - `GET /healthz`: 200 while the process runs.
-//! - `GET /readyz`: 200 while the node has a route table and is not stopping, 503 with the reason
-//!   otherwise.
+//! - `GET /readyz`: 200 while the node has a route table, is not drained and not stopping, 503 with
+//!   the reason otherwise.
 //! - `GET /metrics`: the text format of Prometheus, or OpenMetrics if `Accept` prefers it.
 
 use std::convert::Infallible;
@@ -86,6 +86,9 @@ impl Admin {
     fn unready(&self) -> Option<&'static str> {
         if self.stopping.is_cancelled() {
             return Some("stopping");
+        }
+        if self.pools.is_drained() {
+            return Some("drained");
         }
         self.feed
             .table()

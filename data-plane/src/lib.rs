@@ -1,9 +1,9 @@
 //! The cless data plane: an HTTP proxy that starts and reaps containers.
 //!
-//! It follows the route feed of a control plane ([`feed`]) and maps each request to a service and
-//! version ([`route`]). The request takes a slot in an instance, which is started if needed
-//! ([`pool`], [`instance`], [`lifecycle`], [`scale`], [`engine`], [`runtime`]), and is forwarded
-//! ([`proxy`]). The control plane is needed to learn of changes, never to serve. [`node`] wires the
+//! It joins a cluster ([`enrollment`]), follows the route feed of a control plane ([`feed`]) and maps
+//! each request to a service and version ([`route`]). The request takes a slot in an instance, which
+//! is started if needed ([`pool`], [`instance`], [`lifecycle`], [`scale`], [`engine`], [`runtime`]),
+//! and is forwarded ([`proxy`]). The control plane is needed to learn of changes, never to serve. [`node`] wires the
 //! parts together.
 //!
 //! The public interface is [`start`], [`check_engine`], [`Options`], [`Running`], [`Error`] and [`program`]. The
@@ -20,6 +20,9 @@
 )]
 
 mod admin;
+mod backoff;
+mod drain;
+mod error_chain;
 mod file;
 #[cfg(test)]
 mod fuzz;
@@ -30,6 +33,8 @@ pub mod program;
 
 #[cfg(not(feature = "test-util"))]
 mod engine;
+#[cfg(not(feature = "test-util"))]
+mod enrollment;
 #[cfg(not(feature = "test-util"))]
 mod feed;
 #[cfg(not(feature = "test-util"))]
@@ -57,6 +62,8 @@ mod trace;
 
 #[cfg(feature = "test-util")]
 pub mod engine;
+#[cfg(feature = "test-util")]
+pub mod enrollment;
 #[cfg(feature = "test-util")]
 pub mod feed;
 #[cfg(feature = "test-util")]

@@ -17,8 +17,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
+use crate::drain::Drain;
 use crate::engine::oci_runtime;
 use crate::engine::policy::NodePolicy;
+use crate::enrollment::{PlaneAddress, TokenSource};
 use crate::feed::{self, Feed, FeedOptions, ReportSource};
 use crate::image::pruner::{Pruner, VersionImage, VersionImages, forget_pins};
 use crate::image::{Pins, PullRecord, resolve};
@@ -52,6 +54,14 @@ pub enum Error {
         address: SocketAddr,
         /// The flag that sets it.
         flag: &'static str,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// It cannot be read whether the node is drained.
+    #[error("cannot read in the cache folder {folder} whether this node is drained: {source}")]
+    Drain {
+        /// The cache folder.
+        folder: PathBuf,
         /// The cause.
         source: std::io::Error,
     },
@@ -111,6 +121,9 @@ pub struct Running {
 struct NodeReporter {
     runtime: Arc<dyn Runtime>,
     pools: OnceLock<(Pools, Isolation)>,
+    drain: Drain,
+    /// Control planes that are known beyond the configured ones.
+    announced: watch::Sender<Vec<PlaneAddress>>,
     changed: watch::Sender<u64>,
 }
 
@@ -118,7 +131,10 @@ struct NodeReporter {
 impl ReportSource for NodeReporter {
     fn report(&self) -> NodeReport {
         let Some((pools, isolation)) = self.pools.get() else {
-            return NodeReport::default();
+            return NodeReport {
+                drained: self.drain.is_drained(),
+                ..NodeReport::default()
+            };
         };
         NodeReport {
             isolation: isolation.status(),
@@ -138,6 +154,46 @@ impl ReportSource for NodeReporter {
             let (reason, now) = (FailureReason::Engine, SystemTime::now());
             Err(Box::new(StartFailure::new(reason, message, now)))
         })
+    }
+
+    async fn set_drained(&self, drained: bool) -> Result<(), String> {
+        let Some((pools, _)) = self.pools.get() else {
+            return Err("this node is starting: try again".to_owned());
+        };
+        let stored = self
+            .drain
+            .set(drained, |drained| pools.set_drained(drained));
+        match stored.await {
+            Ok(()) => {
+                info!(
+                    drained,
+                    "stored a request of the control plane to drain this node or to end that"
+                );
+                Ok(())
+            }
+            Err(error) => Err(format!(
+                "the node cannot store it in its cache folder: {error}"
+            )),
+        }
+    }
+
+    fn control_planes(&self, addresses: Vec<PlaneAddress>) {
+        self.announced.send_replace(addresses);
+    }
+}
+
+/// Closes the ports of announced control planes to containers.
+async fn isolate_control_planes(
+    mut announced: watch::Receiver<Vec<PlaneAddress>>,
+    isolation: Isolation,
+) {
+    while announced.changed().await.is_ok() {
+        let planes = announced.borrow_and_update().clone();
+        let planes = planes
+            .iter()
+            .filter_map(|plane| plane.to_string().parse().ok());
+        let planes: Vec<http::Uri> = planes.collect();
+        isolation.announce(&planes).await;
     }
 }
 
@@ -173,16 +229,33 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
     let admin_addr = admin_listener.local_addr().unwrap_or(options.admin);
 
     let changed = watch::Sender::new(0);
+    let drain = Drain::open(&options.cache_dir).map_err(|source| Error::Drain {
+        folder: options.cache_dir.clone(),
+        source,
+    })?;
+    let drained = drain.is_drained();
+    let announced = watch::Sender::new(Vec::new());
+    let announcements = announced.subscribe();
     let reports = Arc::new(NodeReporter {
         runtime: runtime.clone(),
         pools: OnceLock::new(),
+        drain,
+        announced,
         changed: changed.clone(),
     });
-    let feed_options = FeedOptions::new(
-        options.control_planes.clone(),
-        options.node.clone(),
-        options.cache_dir.clone(),
-    );
+    let join_token = match (options.join_token, options.join_token_file) {
+        (Some(token), _) => TokenSource::Given(token),
+        (None, Some(file)) => TokenSource::File(file),
+        (None, None) => TokenSource::None,
+    };
+    let feed_options = FeedOptions {
+        join_token,
+        ..FeedOptions::new(
+            options.control_planes.clone(),
+            options.node.clone(),
+            options.cache_dir.clone(),
+        )
+    };
     let feed = feed::start(feed_options, reports.clone()).await?;
     let metrics = Arc::new(Metrics::default());
     let identity = trace::NodeResource {
@@ -232,6 +305,7 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
         isolation: isolation.clone(),
         sandboxes: options.sandboxes,
         policy,
+        drained,
     };
     let pools = Pools::new(
         node,
@@ -265,6 +339,7 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
         tokio::spawn(track_connection(feed.clone(), pools.clone())),
         tokio::spawn(pools.clone().follow_engine()),
         tokio::spawn(isolation.clone().follow()),
+        tokio::spawn(isolate_control_planes(announcements, isolation.clone())),
         tokio::spawn(pools.clone().keep_sandboxes()),
         tokio::spawn(admin::serve(admin_listener, admin)),
     ];

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cless_proto::endpoint::Endpoint;
+use cless_proto::join_token::JoinToken;
 use http::Uri;
 use ipnet::IpNet;
 
@@ -27,11 +28,12 @@ pub struct Options {
     #[arg(long, env = "CLESS_NODE_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
 
-    /// Addresses of control planes, tried in turn: `http://HOST:PORT`.
+    /// Addresses of control planes, tried in turn: `https://HOST:PORT`, or `http://127.0.0.1:PORT`
+    /// for one with --insecure.
     #[arg(
         long = "control-plane",
         env = "CLESS_NODE_CONTROL_PLANE",
-        default_value = "http://127.0.0.1:7070",
+        default_value = "https://127.0.0.1:7070",
         value_delimiter = ','
     )]
     pub control_planes: Vec<Uri>,
@@ -40,7 +42,16 @@ pub struct Options {
     #[arg(long, env = "CLESS_NODE_NODE", default_value_t = host_name(), value_parser = dns_label)]
     pub node: String,
 
-    /// Folder for the node's identity and its last route table; each node needs its own.
+    /// File with the token of `cless node token create`, with which a new node joins its cluster.
+    /// Once it has joined, the file is not needed.
+    #[arg(long, env = "CLESS_NODE_JOIN_TOKEN_FILE", value_name = "FILE")]
+    pub join_token_file: Option<PathBuf>,
+
+    /// The token itself, for a program that runs both planes.
+    #[arg(skip)]
+    pub join_token: Option<JoinToken>,
+
+    /// Folder for the node's id, key, certificate and last route table; each node needs its own.
     #[arg(
         long,
         env = "CLESS_NODE_CACHE_DIR",
@@ -128,8 +139,10 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([0, 0, 0, 0], 8080)),
-            control_planes: vec![Uri::from_static("http://127.0.0.1:7070")],
+            control_planes: vec![Uri::from_static("https://127.0.0.1:7070")],
             node: host_name(),
+            join_token_file: None,
+            join_token: None,
             cache_dir: "/var/lib/cless/node".into(),
             admin: SocketAddr::from(([127, 0, 0, 1], 7071)),
             engine: None,

@@ -31,6 +31,8 @@ pub struct NodeReport {
     pub allowed_capabilities: Vec<String>,
     /// Destinations on this node that versions may reach.
     pub allowed_egress: Vec<String>,
+    /// Whether the node is out of service by request of a person.
+    pub drained: bool,
 }
 
 /// The number of network sandboxes by state.

@@ -12,6 +12,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+/// Response bytes that a connection carries in spite of [`Mode::CutAfter`].
+const SMALL: usize = 64 << 10;
+
 /// The behavior of a [`Wire`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -19,7 +22,10 @@ pub enum Mode {
     Pass,
     /// Forwards this many response bytes per second on each connection.
     Slow(u64),
-    /// Forwards this many more response bytes, then cuts all connections and accepts no more.
+    /// Forwards this many more response bytes, then cuts every connection after its first 64 KiB.
+    ///
+    /// So layers fail and small documents do not: an engine that fails to read the configuration of
+    /// an image ends the pull at once, but goes on to retry the layer.
     CutAfter(u64),
 }
 
@@ -94,9 +100,6 @@ impl State {
     }
 
     async fn forward(&self, client: TcpStream, upstream: SocketAddr) -> Result<()> {
-        if self.is_cut() {
-            return Ok(());
-        }
         let server = TcpStream::connect(upstream).await?;
         let (mut from_client, mut to_client) = client.into_split();
         let (mut from_server, mut to_server) = server.into_split();
@@ -107,12 +110,14 @@ impl State {
         };
         let responses = async {
             let mut chunk = vec![0; 16 << 10];
+            let mut forwarded = 0;
             loop {
                 let count = from_server.read(&mut chunk).await?;
-                if count == 0 || self.is_cut() {
+                if count == 0 || (forwarded >= SMALL && self.is_cut()) {
                     return Ok(());
                 }
                 to_client.write_all(&chunk[..count]).await?;
+                forwarded += count;
                 self.response_bytes
                     .fetch_add(count as u64, Ordering::SeqCst);
                 let mode = *self.mode.borrow();

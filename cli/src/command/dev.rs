@@ -143,7 +143,8 @@ impl Planes {
             listen: args.grpc,
             database_url: database_url(&dir.join(DATABASE))?,
             domain: args.domain.clone(),
-            allow_insecure: args.allow_insecure,
+            insecure: true,
+            ..Default::default()
         })
         .await
         .map_err(|error| start_error("control plane", &error))?;

@@ -60,7 +60,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let peer = Peer::of(request.extensions());
+        let peer = request.extensions().get::<Peer>().cloned();
         let certificate = peer.as_ref().and_then(|peer| peer.certificate.as_deref());
         let presented = Presented {
             authorization: authorization(request.headers()),

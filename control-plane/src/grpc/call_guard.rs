@@ -1,11 +1,15 @@
-//! The layer around every call: a span, a deadline, a panic handler and one log line.
+//! The layer around every call: a span, a deadline, a panic handler and one log line. It also counts
+//! the calls of each connection, and refuses those with a client certificate that is not accepted.
 //!
 //! The deadline covers the response head. A unary call is then complete; a stream has only
 //! started, and has its own limits (`feed/stream.rs`).
 
+use super::peer::{CallInProgress, Peer};
+use super::status;
 use crate::nodes::resolve::RESOLVE_TIMEOUT;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use http_body_util::BodyExt as _;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::task::{Context, Poll};
@@ -13,7 +17,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};
-use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 use tracing::Instrument as _;
@@ -66,16 +69,21 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let method = request.uri().path().to_owned();
-        let peer = request.extensions().get::<TcpConnectInfo>();
+        let peer = request.extensions().get::<Peer>().cloned();
         // An error span, so that no filter removes the context of an error.
         let span = tracing::error_span!(
             "rpc",
             rpc.method = method,
-            peer = peer
-                .and_then(TcpConnectInfo::remote_addr)
-                .map(tracing::field::display),
+            peer = peer.as_ref().map(|peer| tracing::field::display(peer.addr)),
         );
         let started = Instant::now();
+        let in_progress = peer.as_ref().map(Peer::begin_call);
+        let refusal = peer.and_then(|peer| peer.refusal);
+        if let Some(refusal) = refusal.filter(|_| !is_open(&method)) {
+            let response = status::certificate_refused(&refusal).into_http();
+            span.in_scope(|| log(&method, &response, started.elapsed()));
+            return Box::pin(async { Ok(response) });
+        }
         let response = span.in_scope(|| self.inner.call(request));
         let response = AssertUnwindSafe(response).catch_unwind();
         let guarded = async move {
@@ -91,9 +99,27 @@ where
                 .into_http(),
             };
             log(&method, &response, started.elapsed());
-            Ok(response)
+            Ok(response.map(|body| counted(body, in_progress)))
         };
         Box::pin(guarded.instrument(span))
+    }
+}
+
+/// Whether a client without any credential may call it: health, reflection, and the enrollment of
+/// nodes, which a node with an expired certificate needs.
+fn is_open(method: &str) -> bool {
+    method.starts_with("/grpc.") || method.starts_with("/cless.v1.EnrollmentService/")
+}
+
+/// The body of a response, whose end is the end of the call.
+fn counted(body: Body, in_progress: Option<CallInProgress>) -> Body {
+    match in_progress {
+        Some(in_progress) => Body::new(body.map_frame(move |frame| {
+            // Owned by the body, and dropped with it.
+            let _call = &in_progress;
+            frame
+        })),
+        None => body,
     }
 }
 

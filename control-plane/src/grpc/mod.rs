@@ -4,6 +4,7 @@
 //! one method of the store, and converts the result. [`status`] maps every error to a code with
 //! details. [`server`] adds health, reflection and limits.
 
+pub(crate) mod acceptor;
 mod audit;
 mod authorize;
 mod call_guard;
@@ -13,7 +14,7 @@ mod enrollment;
 mod membership;
 mod node;
 mod page;
-mod peer;
+pub(crate) mod peer;
 mod route_feed;
 mod server;
 pub(crate) mod status;

@@ -2,9 +2,11 @@
 //!
 //! The address is bound before the database opens, which may take a while (migrations, recovery).
 //! Until then health answers NOT_SERVING and every other call fails with UNAVAILABLE, so that a
-//! client can distinguish a starting server from an absent one.
+//! client can distinguish a starting server from an absent one. With TLS, whose keys are in the
+//! database, handshakes wait meanwhile.
 
 use crate::grpc::Api;
+use crate::grpc::acceptor::{self, Security};
 use crate::grpc::authorize::Authorize;
 use crate::grpc::call_guard::CallGuardLayer;
 use crate::grpc::{enrollment, status};
@@ -24,13 +26,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tower::Service;
@@ -65,10 +67,14 @@ pub(crate) struct GrpcServer {
 }
 
 /// Binds `listen` and serves. `stop` ends the server after its running calls.
-pub(crate) async fn listen(listen: SocketAddr, stop: CancellationToken) -> io::Result<GrpcServer> {
+pub(crate) async fn listen(
+    listen: SocketAddr,
+    security: Security,
+    stop: CancellationToken,
+) -> io::Result<GrpcServer> {
     let listener = TcpListener::bind(listen).await?;
     let addr = listener.local_addr()?;
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = acceptor::accept(listener, security, stop.clone()).map(Ok::<_, Infallible>);
     let (health, health_service) = tonic_health::server::health_reporter();
     Health(health.clone()).set(false).await;
     let early = reflection(Routes::new(health_service))

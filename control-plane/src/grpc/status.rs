@@ -421,6 +421,25 @@ pub(crate) fn starting() -> Status {
     unavailable("STARTING", "the control plane is starting; try again")
 }
 
+/// A client without TLS calls a port with TLS.
+pub(crate) fn tls_required() -> Status {
+    let message = "this control plane speaks TLS only: connect to https://, with `cless login`, or as a \
+                   node with --control-plane https://; a node of an earlier release must be upgraded and \
+                   given a join token (`cless node token create`), and keeps its containers";
+    status(Code::Unauthenticated, "TLS_REQUIRED", message, &[], |_| {})
+}
+
+/// A client presented a certificate that is not accepted.
+pub(crate) fn certificate_refused(why: &str) -> Status {
+    status(
+        Code::Unauthenticated,
+        "CERTIFICATE_REFUSED",
+        why,
+        &[],
+        |_| {},
+    )
+}
+
 /// The process is shutting down.
 pub(crate) fn shutting_down() -> Status {
     unavailable(

@@ -238,6 +238,14 @@ pub(crate) struct NodeConnection {
 }
 
 impl NodeConnection {
+    /// The stream presented a certificate that expires then.
+    pub(crate) fn record_certificate(&self, expire_time: Option<Timestamp>) {
+        let mut state = self.nodes.inner.state.lock();
+        state
+            .registry
+            .record_certificate(&self.id, self.stream, expire_time);
+    }
+
     /// The node serves the table at `cursor`.
     pub(crate) fn record_applied(&self, cursor: Cursor, quarantined: Vec<QuarantinedRoute>) {
         let mut state = self.nodes.inner.state.lock();

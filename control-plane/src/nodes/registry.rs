@@ -61,6 +61,8 @@ pub(crate) struct NodeEntry {
     pub(crate) ahead: Option<Cursor>,
     /// Start of its latest stream. `None`: it has not connected.
     pub(crate) connect_time: Option<Timestamp>,
+    /// Expiry of the certificate that its latest stream presented. `None`: it had none.
+    pub(crate) certificate_expire_time: Option<Timestamp>,
     /// Its last report and the time of its arrival.
     pub(crate) report: Option<(Timestamp, NodeReport)>,
     /// Its stream to this control plane.
@@ -81,6 +83,7 @@ impl NodeEntry {
             rejection: None,
             ahead: None,
             connect_time: None,
+            certificate_expire_time: None,
             report: None,
             stream: None,
             connected_to_peer: false,
@@ -191,6 +194,18 @@ impl Registry {
         node.stream = Some(stream);
         node.connect_time = Some(now);
         Ok(stream)
+    }
+
+    /// A node's stream presented a certificate that expires then.
+    pub(crate) fn record_certificate(
+        &mut self,
+        id: &str,
+        stream: StreamId,
+        expire_time: Option<Timestamp>,
+    ) {
+        if let Some(node) = self.current(id, stream) {
+            node.certificate_expire_time = expire_time;
+        }
     }
 
     /// A stream ended. Returns `false` if it was not the node's current stream.

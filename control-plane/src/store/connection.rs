@@ -79,7 +79,7 @@ pub(super) fn is_server(url: &str) -> bool {
 }
 
 /// The file of a SQLite URL.
-pub(super) fn file_of(url: &str) -> Option<PathBuf> {
+pub(crate) fn file_of(url: &str) -> Option<PathBuf> {
     match SqliteUrl::parse(url)? {
         SqliteUrl::File { path, .. } => Some(path),
         SqliteUrl::Memory => None,

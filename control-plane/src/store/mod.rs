@@ -76,7 +76,7 @@ use crate::domain::{Domain, Timestamp};
 pub use audit::{AuditEntry, AuditQuery, Refusal};
 pub use backup::{Restored, backup, restore};
 pub use credentials::{CredentialRows, EnrolledNode};
-pub use enrollments::{NewJoinToken, TokenProof};
+pub use enrollments::{NewJoinToken, Renewal, TokenProof};
 pub use error::{Error, Precondition};
 pub use feed::FeedSource;
 pub(crate) use hint::follow as follow_hints;
@@ -88,6 +88,8 @@ pub use types::{
     Changes, Head, NewService, Page, Resolution, RouteChange, RouteCodec, RouteOp, Since,
     StoreOptions, StoredRoute, WriteOptions, Written,
 };
+
+pub(crate) use connection::file_of as database_file;
 
 use connection::Connections;
 

@@ -151,6 +151,7 @@ pub(crate) fn options(folder: &Path) -> Options {
     Options {
         listen: ([127, 0, 0, 1], 0).into(),
         database_url: database::url_of(folder),
+        insecure: true,
         ..Options::default()
     }
 }

@@ -80,20 +80,21 @@ async fn reflection_lists_all_services_in_both_versions() {
 }
 
 #[tokio::test]
-async fn an_exposed_address_needs_allow_insecure() {
+async fn an_exposed_address_needs_tls() {
     let folder = tempfile::tempdir().expect("a folder");
     let exposed = Options {
         listen: ([0, 0, 0, 0], 0).into(),
+        data_dir: Some(folder.path().join("state")),
         ..options(folder.path())
     };
     let refused = start(exposed.clone()).await.err().expect("refused");
     assert!(matches!(refused, Error::Exposed(_)), "{refused}");
-    assert!(refused.to_string().contains("--allow-insecure"));
-    let allowed = Options {
-        allow_insecure: true,
+    assert!(refused.to_string().contains("remove --insecure"));
+    let with_tls = Options {
+        insecure: false,
         ..exposed
     };
-    start(allowed).await.expect("allowed").shutdown().await;
+    start(with_tls).await.expect("allowed").shutdown().await;
 }
 
 #[tokio::test]

@@ -17,5 +17,6 @@ mod propagation;
 mod replicas;
 mod retries;
 mod schema_upgrades;
+mod tls;
 mod traffic;
 mod verification;

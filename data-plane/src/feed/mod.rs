@@ -10,14 +10,15 @@
 //! Invariants: a table is replaced only by a complete, verified table. A control plane failure
 //! never removes it: it keeps serving and survives a restart on disk.
 //!
-//! [`staging`] and [`session`] are pure decision logic; [`client`], [`control`], [`report`] and
-//! [`cache`] perform the I/O. Protobuf types stop at [`control`], [`decode`], [`wire`], [`report`]
-//! and [`retained`].
+//! [`staging`], [`session`] and [`control_targets`] are pure decision logic; [`client`],
+//! [`control`], [`control_stream`], [`report`] and [`cache`] perform the I/O. Protobuf types stop at
+//! [`control_stream`], [`decode`], [`wire`], [`report`] and [`retained`].
 
-mod backoff;
 mod cache;
 mod client;
 mod control;
+mod control_stream;
+mod control_targets;
 mod decode;
 mod epochs;
 #[cfg(test)]
@@ -38,6 +39,7 @@ pub use options::{FeedOptions, Timing};
 pub use report::ReportSource;
 pub use retained::{Error as RetainedError, RetainedImage};
 
+use crate::enrollment::{self, AddressError, Applicant, Enrollment, PlaneAddress};
 use crate::route::Table;
 use arc_swap::{ArcSwap, Guard};
 use cache::{CacheWriter, Loaded};
@@ -53,6 +55,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
 use tracing::Instrument as _;
 
 /// State of the feed.
@@ -76,17 +79,12 @@ pub enum Error {
     /// The list of addresses is empty.
     #[error("no control plane address is given: set --control-plane")]
     NoControlPlane,
-    /// An address is not a valid endpoint.
-    #[error("the control plane's address {uri} cannot be used: {source}")]
-    Address {
-        /// The address as given.
-        uri: http::Uri,
-        /// The cause.
-        source: tonic::transport::Error,
-    },
-    /// An address lacks a scheme or a host.
-    #[error("the control plane's address {0} is not of the form http://HOST:PORT")]
-    AddressForm(http::Uri),
+    /// An address is unusable.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// The node has no certificate and cannot get one, or its files are damaged.
+    #[error(transparent)]
+    Enrollment(#[from] enrollment::Error),
     /// The cache folder is unusable.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -109,9 +107,25 @@ struct FeedState {
     /// Number of table replacements since the start.
     changed: watch::Sender<u64>,
     status: watch::Sender<FeedStatus>,
+    /// `None` in a simulated network, and where every control plane is on this host.
+    enrollment: Option<Enrollment>,
 }
 
 impl FeedState {
+    /// A receiver that changes once the node has a new certificate; streams are opened anew then.
+    fn renewals(&self) -> Renewals {
+        Renewals(self.enrollment.as_ref().map(Enrollment::renewals))
+    }
+
+    /// Records that a control plane refused a stream.
+    fn stream_refused(&self, status: &Status) {
+        if let Some(enrollment) = &self.enrollment
+            && status.code() == Code::Unauthenticated
+        {
+            enrollment.refused();
+        }
+    }
+
     fn install(&self, table: Arc<Table>) {
         self.table.store(table);
         self.changed.send_modify(|swaps| *swaps += 1);
@@ -119,6 +133,50 @@ impl FeedState {
             status.synced = true;
             status.has_table = true;
         });
+    }
+}
+
+/// New certificates of this node.
+#[derive(Debug)]
+struct Renewals(Option<watch::Receiver<u64>>);
+
+impl Renewals {
+    /// Waits for a certificate newer than those that were seen here.
+    async fn next(&mut self) {
+        if let Some(renewals) = &mut self.0
+            && renewals.changed().await.is_ok()
+        {
+            return;
+        }
+        std::future::pending().await
+    }
+
+    /// Ignores certificates that came before now.
+    fn skip(&mut self) {
+        if let Some(renewals) = &mut self.0 {
+            renewals.mark_unchanged();
+        }
+    }
+}
+
+/// A control plane, with the settings of its connections.
+#[derive(Clone, Debug)]
+struct Plane {
+    address: PlaneAddress,
+    endpoint: Endpoint,
+}
+
+impl Plane {
+    fn new(address: PlaneAddress, timing: &Timing) -> Result<Self, AddressError> {
+        let endpoint = address.endpoint()?;
+        let endpoint = endpoint
+            .connect_timeout(timing.first_message)
+            .tcp_nodelay(true)
+            // HTTP/2 pings detect a vanished peer before the silence timeout expires.
+            .http2_keep_alive_interval(timing.silence / 3)
+            .keep_alive_timeout(timing.silence / 3)
+            .keep_alive_while_idle(true);
+        Ok(Self { address, endpoint })
     }
 }
 
@@ -136,13 +194,13 @@ pub struct Feed {
     _cancel_on_drop: Arc<DropGuard>,
 }
 
-type Connector = Arc<
-    dyn Fn(Endpoint) -> BoxFuture<'static, Result<Channel, tonic::transport::Error>> + Send + Sync,
->;
+type Connecting = BoxFuture<'static, Result<Channel, tonic::transport::Error>>;
+type Connector = Arc<dyn Fn(Plane) -> Connecting + Send + Sync>;
 
 /// The nondeterministic inputs of the feed: the network and randomness.
 pub struct Environment {
-    connect: Connector,
+    /// `None`: TCP, with TLS.
+    simulated: Option<Connector>,
     rng: SmallRng,
 }
 
@@ -150,22 +208,19 @@ impl Environment {
     /// TCP, and randomness from the operating system.
     fn system() -> Self {
         Self {
-            connect: Arc::new(|endpoint| Box::pin(async move { endpoint.connect().await })),
+            simulated: None,
             rng: SmallRng::from_rng(&mut rand::rng()),
         }
     }
 
-    /// A simulated network and a seeded generator.
+    /// A simulated network, without encryption, and a seeded generator.
     #[cfg(feature = "test-util")]
     pub fn simulated(
-        connect: impl Fn(Endpoint) -> BoxFuture<'static, Result<Channel, tonic::transport::Error>>
-        + Send
-        + Sync
-        + 'static,
+        connect: impl Fn(Endpoint) -> Connecting + Send + Sync + 'static,
         rng: SmallRng,
     ) -> Self {
         Self {
-            connect: Arc::new(connect),
+            simulated: Some(Arc::new(move |plane: Plane| connect(plane.endpoint))),
             rng,
         }
     }
@@ -190,21 +245,37 @@ pub async fn start_in(
     options: FeedOptions,
     source: Arc<dyn ReportSource>,
 ) -> Result<Feed, Error> {
-    let Environment { connect, mut rng } = environment;
+    let Environment { simulated, mut rng } = environment;
     let FeedOptions {
         control_planes,
         node_name,
         cache_dir,
+        join_token,
         timing,
     } = options;
-    let endpoints = control_planes
-        .into_iter()
-        .map(|uri| endpoint(uri, &timing))
+    let planes = control_planes
+        .iter()
+        .map(|uri| {
+            let address = match simulated {
+                Some(_) => PlaneAddress::new(uri)?,
+                None => PlaneAddress::configured(uri)?,
+            };
+            Plane::new(address, &timing)
+        })
         .collect::<Result<Vec<_>, _>>()?;
-    if endpoints.is_empty() {
+    if planes.is_empty() {
         return Err(Error::NoControlPlane);
     }
     let identity = Arc::new(Identity::claim(&cache_dir)?);
+    let applicant = Applicant {
+        id: identity.id.to_string(),
+        name: node_name.clone(),
+    };
+    let is_encrypted = planes.iter().any(|plane| plane.address.is_encrypted());
+    let enrollment = match simulated.is_none() && is_encrypted {
+        true => Some(Enrollment::open(&cache_dir, applicant, join_token)?),
+        false => None,
+    };
     let folder = cache_dir.clone();
     let table = match tokio::task::spawn_blocking(move || cache::load(&folder)).await {
         Ok(Ok(loaded)) => cached(loaded),
@@ -238,7 +309,9 @@ pub async fn start_in(
         table: ArcSwap::from_pointee(table),
         changed: watch::Sender::new(0),
         status: watch::Sender::new(status),
+        enrollment: enrollment.clone(),
     });
+    let connect = simulated.unwrap_or_else(|| connector(enrollment.clone()));
 
     let cancel = CancellationToken::new();
     let tasks = TaskTracker::new();
@@ -261,22 +334,24 @@ pub async fn start_in(
         }
         .instrument(span),
     );
-    for endpoint in &endpoints {
-        let control = control::Control {
-            shared: shared.clone(),
-            source: source.clone(),
-            endpoint: endpoint.clone(),
-            connect: connect.clone(),
-            rng: SmallRng::from_rng(&mut rng),
-        };
-        let span = tracing::error_span!(
-            "control",
-            node = shared.node.name,
-            control_plane = %endpoint.uri(),
-        );
-        tasks.spawn(control.run(cancel.clone()).instrument(span));
+    if let Some(enrollment) = enrollment {
+        let encrypted = planes.iter().map(|plane| plane.address.clone());
+        let encrypted = encrypted.filter(PlaneAddress::is_encrypted).collect();
+        let bounds = (shared.timing.backoff_floor, shared.timing.backoff_ceiling);
+        let rng = SmallRng::from_rng(&mut rng);
+        let span = tracing::error_span!("enrollment", node = shared.node.name);
+        let keep = enrollment.run(encrypted, bounds, rng, cancel.clone());
+        tasks.spawn(keep.instrument(span));
     }
-    let client = client::Client::new(shared.clone(), endpoints, connect, sender, rng);
+    let control = control::Control {
+        shared: shared.clone(),
+        source: source.clone(),
+        configured: planes.clone(),
+        connect: connect.clone(),
+        rng: SmallRng::from_rng(&mut rng),
+    };
+    tasks.spawn(control.run(cancel.clone()));
+    let client = client::Client::new(shared.clone(), planes, connect, sender, rng);
     tasks.spawn(client.run(reported));
     tasks.spawn(CacheWriter::new(cache_dir, identity.clone(), shared.clone()).run(cancel.clone()));
     tasks.close();
@@ -290,18 +365,17 @@ pub async fn start_in(
     })
 }
 
-fn endpoint(uri: http::Uri, timing: &Timing) -> Result<Endpoint, Error> {
-    if uri.scheme().is_none() || uri.authority().is_none() {
-        return Err(Error::AddressForm(uri));
-    }
-    let endpoint = Endpoint::new(uri.clone()).map_err(|source| Error::Address { uri, source })?;
-    Ok(endpoint
-        .connect_timeout(timing.first_message)
-        .tcp_nodelay(true)
-        // HTTP/2 pings detect a vanished peer before the silence timeout expires.
-        .http2_keep_alive_interval(timing.silence / 3)
-        .keep_alive_timeout(timing.silence / 3)
-        .keep_alive_while_idle(true))
+/// Connects over TCP: in plaintext where there is no enrollment.
+fn connector(enrollment: Option<Enrollment>) -> Connector {
+    Arc::new(move |Plane { address, endpoint }| {
+        let enrollment = enrollment.clone();
+        Box::pin(async move {
+            match enrollment {
+                Some(enrollment) => enrollment.connect(&address, endpoint).await,
+                None => endpoint.connect().await,
+            }
+        })
+    })
 }
 
 fn cached(loaded: Loaded) -> Table {

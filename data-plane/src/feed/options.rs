@@ -1,5 +1,6 @@
 //! Options of the feed.
 
+use crate::enrollment::TokenSource;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ pub struct FeedOptions {
     pub node_name: String,
     /// Folder for the node id and the route table, used by this node only.
     pub cache_dir: PathBuf,
+    /// The token with which a new node joins; none is needed without encryption.
+    pub join_token: TokenSource,
     /// Intervals and timeouts; the contract's by default.
     pub timing: Timing,
 }
@@ -23,6 +26,7 @@ impl FeedOptions {
             control_planes,
             node_name,
             cache_dir,
+            join_token: TokenSource::None,
             timing: Timing::default(),
         }
     }

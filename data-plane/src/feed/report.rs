@@ -6,8 +6,9 @@
 
 pub(super) mod encode;
 
-use super::backoff::Backoff;
 use super::{FeedState, wire};
+use crate::backoff::Backoff;
+use crate::enrollment::PlaneAddress;
 use crate::report::{FailureReason, NodeReport, Resolution, StartFailure};
 use cless_proto::v1 as pb;
 use pb::route_feed_service_client::RouteFeedServiceClient;
@@ -36,6 +37,15 @@ pub trait ReportSource: Send + Sync + 'static {
         let (reason, now) = (FailureReason::Engine, SystemTime::now());
         Err(Box::new(StartFailure::new(reason, message, now)))
     }
+    /// Drains the node, or puts it into service again, and stores that.
+    ///
+    /// # Errors
+    /// The reason why it could not be stored; then nothing has changed. By default, always.
+    async fn set_drained(&self, _drained: bool) -> Result<(), String> {
+        Err("this node cannot be drained".to_owned())
+    }
+    /// Takes the addresses of the control planes that this node knows. By default, ignores them.
+    fn control_planes(&self, _addresses: Vec<PlaneAddress>) {}
 }
 
 pub(super) async fn run(

@@ -140,6 +140,11 @@ impl Session {
         }
     }
 
+    /// Whether no change is in transit.
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.staging.is_open()
+    }
+
     /// The time at which [`Session::close_reason`] is due if no message arrives.
     pub(crate) fn deadline(&self) -> Instant {
         let silent_at = self.last_progress + self.message_timeout();

@@ -110,6 +110,8 @@ struct Reconciler {
     /// Whether the engine has created the bridge.
     bridge_exists: bool,
     control_planes: Vec<ControlPlane>,
+    /// Further control planes of the cluster. One that does not resolve here is no gap.
+    announced: Vec<ControlPlane>,
     permits: Permits,
     v4: Firewall,
     v6: Firewall,
@@ -148,6 +150,7 @@ impl Isolation {
                     bridge: bridge_name(&options.node),
                     bridge_exists: false,
                     control_planes: planes.collect(),
+                    announced: Vec::new(),
                     permits,
                     v4: Firewall::new(Family::V4),
                     v6: Firewall::new(Family::V6),
@@ -248,6 +251,14 @@ impl Isolation {
         }
     }
 
+    /// Also closes the ports of these control planes, which replace those of the call before.
+    pub async fn announce(&self, planes: &[Uri]) {
+        let mut reconciler = self.inner.reconciler.lock().await;
+        reconciler.announced = planes.iter().map(ControlPlane::new).collect();
+        drop(reconciler);
+        self.reconcile().await;
+    }
+
     /// Withdraws a container's permit, before its address may be reused.
     pub async fn revoke(&self, container: &str) {
         if self.inner.reconciler.lock().await.permits.remove(container) {
@@ -341,6 +352,9 @@ impl Reconciler {
         let set = RuleSet::new(&inputs, Family::V4);
         let v4 = self.v4.enforce(&set).await;
         gaps.extend(log_restored(v4, &set).err().map(Gap::RulesV4));
+        for plane in &mut self.announced {
+            inputs.control_planes.extend(plane.locate().await);
+        }
         let families: &[Family] = if self.host.has_ipv6(&self.bridge) {
             let set = RuleSet::new(&inputs, Family::V6);
             let v6 = self.v6.enforce(&set).await;

@@ -48,6 +48,8 @@ pub(super) struct PoolContext {
     pub(super) metrics: Arc<Metrics>,
     /// Incremented at each change of the node report.
     pub(super) changed: watch::Sender<u64>,
+    /// Whether the node is drained: no verification, and no instances for `min_instances`.
+    pub(super) drained: watch::Sender<bool>,
 }
 
 impl PoolContext {
@@ -93,6 +95,7 @@ pub(super) struct PoolActor {
     /// The number of instances that the recent load needed.
     load: Window,
     availability: watch::Receiver<Availability>,
+    drained: watch::Receiver<bool>,
     stopping: Option<Stopping>,
     /// The report has changed since it was last published.
     dirty: bool,
@@ -115,6 +118,7 @@ impl PoolActor {
         let mut actor = Self {
             shared,
             availability: context.engine.availability.subscribe(),
+            drained: context.drained.subscribe(),
             context,
             inbox,
             membership: membership.clone(),
@@ -169,6 +173,7 @@ impl PoolActor {
                 () = tokio::time::sleep(wake) => {}
                 // Never an error: `context` holds the sender.
                 Ok(()) = self.availability.changed() => {}
+                Ok(()) = self.drained.changed() => self.follow_verification(),
             }
             while let Ok(message) = self.inbox.try_recv() {
                 self.handle(message);
@@ -217,21 +222,20 @@ impl PoolActor {
 
     fn set_membership(&mut self, membership: RouteMembership) {
         self.shared.update_settings(&membership.settings);
-        match &membership.version.verify {
-            Some(order) if !self.verifies(&order.id) => {
-                self.withdraw_verification();
-                self.verification = Some(Verification::new(order.id.clone()));
-                self.dirty = true;
-            }
-            Some(_) => {}
-            None => self.withdraw_verification(),
-        }
-        self.set_status(membership.status);
-        if membership.version.image_generation != self.membership.version.image_generation {
+        let status = membership.status;
+        let before = std::mem::replace(&mut self.membership, membership);
+        self.membership.status = before.status;
+        self.follow_verification();
+        self.set_status(status);
+        if self.membership.version.image_generation != before.version.image_generation {
             self.reset_image();
         }
-        let digest = membership.version.image_digest.as_deref().map(Arc::from);
-        self.membership = membership;
+        let digest = self
+            .membership
+            .version
+            .image_digest
+            .as_deref()
+            .map(Arc::from);
         self.drain_stale();
         // Last: a start that receives the digest must find itself cancelled, if it is stale.
         self.shared.set_fixed_digest(digest);

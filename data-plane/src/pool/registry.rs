@@ -92,6 +92,8 @@ pub struct Node {
     pub sandboxes: usize,
     /// The rights of versions beyond the default.
     pub policy: NodePolicy,
+    /// Whether the node is drained.
+    pub drained: bool,
 }
 
 impl Pools {
@@ -132,6 +134,7 @@ impl Pools {
                     sandboxes,
                     metrics,
                     changed,
+                    drained: watch::Sender::new(node.drained),
                 },
                 table: Mutex::new(table),
                 synced: AtomicBool::new(false),
@@ -186,7 +189,9 @@ impl Pools {
         for pool in self.all() {
             pool.shared.send(update(table, pool.key()));
         }
-        for route in table.routes() {
+        // The pools of a drained node are created by its requests alone.
+        let routes = (!self.is_drained()).then(|| table.routes());
+        for route in routes.into_iter().flatten() {
             for version in &route.versions {
                 let warm = route.settings.min_instances > 0;
                 let warm = warm && route.percent(version.key.number) > 0;
@@ -206,6 +211,24 @@ impl Pools {
         control_plane.send_replace(connected);
     }
 
+    /// Takes the node out of service, or puts it into service again: see the module `drain`.
+    pub fn set_drained(&self, drained: bool) {
+        let changed = |now: &mut bool| std::mem::replace(now, drained) != drained;
+        if !self.inner.context.drained.send_if_modified(changed) {
+            return;
+        }
+        self.inner.context.report_changed();
+        if !drained {
+            let table = self.inner.table.lock().clone();
+            self.apply_table(&table, self.inner.synced.load(Ordering::Relaxed));
+        }
+    }
+
+    /// Whether the node is drained.
+    pub fn is_drained(&self) -> bool {
+        *self.inner.context.drained.borrow()
+    }
+
     /// Keeps network sandboxes ready for new instances, until the node stops.
     pub async fn keep_sandboxes(self) {
         let context = &self.inner.context;
@@ -216,7 +239,10 @@ impl Pools {
     /// The present state of the node.
     pub fn report(&self) -> NodeReport {
         let context = &self.inner.context;
-        let mut report = NodeReport::default();
+        let mut report = NodeReport {
+            drained: self.is_drained(),
+            ..NodeReport::default()
+        };
         match &*context.engine.answer.lock() {
             Ok(name) => report.engine.clone_from(name),
             Err(error) => report.warnings.push(format!("engine: {error}")),

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// A node that reports only its engine.
-struct EngineOnly {
+pub(crate) struct EngineOnly {
     changes: watch::Sender<u64>,
 }
 
@@ -34,14 +34,14 @@ impl ReportSource for EngineOnly {
     }
 }
 
-fn engine_only() -> Arc<EngineOnly> {
+pub(crate) fn engine_only() -> Arc<EngineOnly> {
     Arc::new(EngineOnly {
         changes: watch::Sender::new(0),
     })
 }
 
 /// Short retries and long timeouts.
-fn timing() -> Timing {
+pub(crate) fn timing() -> Timing {
     Timing {
         backoff_floor: Duration::from_millis(10),
         backoff_ceiling: Duration::from_millis(50),
@@ -68,7 +68,11 @@ async fn start(planes: &[&Plane], folder: &Path) -> Feed {
         .expect("the feed starts")
 }
 
-async fn until(feed: &Feed, what: &str, holds: impl FnMut(&FeedStatus) -> bool) -> FeedStatus {
+pub(crate) async fn until(
+    feed: &Feed,
+    what: &str,
+    holds: impl FnMut(&FeedStatus) -> bool,
+) -> FeedStatus {
     let mut status = feed.status();
     let status = within(what, status.wait_for(holds)).await;
     status.expect("the feed lives").clone()

@@ -1,5 +1,7 @@
 //! Integration tests of the data plane with real sockets and a scripted engine.
 
+mod drain;
+mod enrollment;
 mod feed;
 mod front;
 mod hostile;

@@ -331,7 +331,7 @@ pub(crate) fn node(node: &NodeEntry, head: &Cursor) -> pb::Node {
         allowed_capabilities: report.allowed_capabilities.clone(),
         allowed_egress: report.allowed_egress.clone(),
         drained: report.drained,
-        certificate_expire_time: None,
+        certificate_expire_time: node.certificate_expire_time.map(timestamp),
         disconnect_time: node.disconnected_since().map(timestamp),
     }
 }

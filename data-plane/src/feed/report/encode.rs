@@ -29,6 +29,7 @@ pub(crate) fn request(node: &NodeInfo, report: NodeReport) -> pb::ReportNodeStat
         isolation: isolated,
         allowed_capabilities,
         allowed_egress,
+        drained,
     } = report;
     let mut request = pb::ReportNodeStatusRequest {
         node: Some(node.identity()),
@@ -45,7 +46,7 @@ pub(crate) fn request(node: &NodeInfo, report: NodeReport) -> pb::ReportNodeStat
         sandboxes: u32::try_from(sandboxes.idle).unwrap_or(u32::MAX),
         allowed_capabilities,
         allowed_egress,
-        drained: false,
+        drained,
     };
     let mut left_out = keep_items("instances", &mut request.instances);
     left_out += keep_items("versions", &mut request.versions);

@@ -89,7 +89,10 @@ impl PoolActor {
     fn limits(&self) -> Limits {
         let settings = &self.membership.settings;
         Limits {
-            min_instances: settings.min_instances,
+            min_instances: match *self.drained.borrow() {
+                true => 0,
+                false => settings.min_instances,
+            },
             max_instances: settings.max_instances,
             concurrency: settings.concurrency,
             idle_timeout: settings.idle_timeout,

@@ -63,7 +63,23 @@ impl Verification {
 }
 
 impl PoolActor {
-    pub(super) fn verifies(&self, id: &str) -> bool {
+    /// Begins the verification that the route table orders, and withdraws any other. A drained node
+    /// verifies nothing.
+    pub(super) fn follow_verification(&mut self) {
+        let order = self.membership.version.verify.as_ref();
+        let order = order.filter(|_| !*self.drained.borrow_and_update());
+        match order.map(|order| order.id.clone()) {
+            Some(id) if !self.verifies(&id) => {
+                self.withdraw_verification();
+                self.verification = Some(Verification::new(id));
+                self.dirty = true;
+            }
+            Some(_) => {}
+            None => self.withdraw_verification(),
+        }
+    }
+
+    fn verifies(&self, id: &str) -> bool {
         self.verification.as_ref().is_some_and(|one| one.id == id)
     }
 

@@ -29,7 +29,7 @@ const REGISTRY_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Parts of error messages that indicate a registry that does not respond, fails, or limits requests.
 /// The engine passes such errors on as text.
-const OUTAGES: [&str; 15] = [
+const OUTAGES: [&str; 17] = [
     "dial tcp",
     "no such host",
     "server misbehaving",
@@ -42,6 +42,8 @@ const OUTAGES: [&str; 15] = [
     "tls handshake",
     "x509:",
     "unexpected eof",
+    ": eof",
+    "broken pipe",
     "toomanyrequests",
     "unexpected http status: 5",
     "no progress for",
@@ -281,6 +283,9 @@ mod tests {
             "received unexpected HTTP status: 503 Service Unavailable",
             "toomanyrequests: You have reached your pull rate limit.",
             "no progress for 120 s",
+            // The connection was closed before a response.
+            "error pulling image configuration: download failed after attempts=6: EOF",
+            "Get \"https://r.example/v2/\": EOF",
         ] {
             let error = class(outage);
             assert!(
@@ -288,7 +293,7 @@ mod tests {
                 "{error:?}"
             );
         }
-        let error = class("manifest for r.example/app:1 not found: manifest unknown");
+        let error = class("manifest for geoffrey/eof:1 not found: manifest unknown");
         assert!(matches!(error, Error::Pull { .. }), "{error:?}");
         let error = class("unauthorized: authentication required");
         assert!(matches!(error, Error::Denied { .. }), "{error:?}");

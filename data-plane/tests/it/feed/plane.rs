@@ -1,9 +1,11 @@
 //! A control plane scripted message by message, over real sockets.
 
+use crate::enrollment::trust::Trust;
 use cless_data_plane::route::Digest;
 use cless_proto::v1 as pb;
 use pb::route_feed_service_server::{RouteFeedService, RouteFeedServiceServer};
 use pb::stream_control_request::Message as FromControl;
+use pb::stream_control_response::Message as ToControl;
 use pb::stream_routes_request::Message as FromNode;
 use pb::stream_routes_response::Message as ToNode;
 use prost::Message as _;
@@ -28,12 +30,13 @@ pub(crate) async fn within<F: Future>(what: &str, future: F) -> F::Output {
 /// A running control plane. Dropping it closes all connections abruptly, like SIGKILL.
 pub(crate) struct Plane {
     pub(crate) address: SocketAddr,
+    encrypted: bool,
     streams: mpsc::UnboundedReceiver<Stream>,
     reports: mpsc::UnboundedReceiver<pb::ReportNodeStatusRequest>,
     controls: mpsc::UnboundedReceiver<ControlStream>,
     /// Refused control streams; `None` accepts them.
-    pub(super) refused_controls: RefusedControls,
-    pub(super) retained: Pages,
+    pub(crate) refused_controls: RefusedControls,
+    pub(crate) retained: Pages,
     /// A separate runtime, so that its connections end with it.
     runtime: Option<Runtime>,
 }
@@ -44,6 +47,12 @@ impl Plane {
     }
 
     pub(crate) async fn at(address: SocketAddr) -> Self {
+        Self::serve(address, None).await
+    }
+
+    /// With TLS and an EnrollmentService.
+    pub(crate) async fn serve(address: SocketAddr, trust: Option<Trust>) -> Self {
+        let encrypted = trust.is_some();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -73,16 +82,27 @@ impl Plane {
                 refused_controls: refused,
                 retained: pages,
             };
-            tonic::transport::Server::builder()
-                .add_service(RouteFeedServiceServer::new(service))
-                .serve_with_incoming(TcpListenerStream::new(listener))
-                .await
+            let server = tonic::transport::Server::builder()
+                .add_service(RouteFeedServiceServer::new(service));
+            match trust {
+                None => {
+                    server
+                        .serve_with_incoming(TcpListenerStream::new(listener))
+                        .await
+                }
+                Some(trust) => {
+                    let incoming = trust.accept(listener);
+                    let server = server.add_service(trust.service());
+                    server.serve_with_incoming(incoming).await
+                }
+            }
         });
         let address = within("bind", address_bound)
             .await
             .expect("the server task lives");
         Self {
             address,
+            encrypted,
             streams,
             reports,
             controls,
@@ -93,7 +113,8 @@ impl Plane {
     }
 
     pub(crate) fn uri(&self) -> http::Uri {
-        format!("http://{}", self.address)
+        let scheme = if self.encrypted { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
             .parse()
             .expect("an address is a URI")
     }
@@ -135,25 +156,38 @@ impl Drop for Plane {
     }
 }
 
+/// The client certificate of a connection, DER.
+fn certificate<T>(request: &Request<T>) -> Option<Vec<u8>> {
+    let chain = request.peer_certs()?;
+    chain.first().map(|leaf| leaf.to_vec())
+}
+
 async fn received<T>(incoming: &mut Streaming<T>) -> T {
     let message = within("a message", incoming.message()).await;
     message.expect("a message").expect("the stream is open")
 }
 
 pub(crate) struct ControlStream {
+    /// The certificate that the node presented.
+    pub(crate) certificate: Option<Vec<u8>>,
     incoming: Streaming<pb::StreamControlRequest>,
     outgoing: mpsc::Sender<Result<pb::StreamControlResponse, Status>>,
 }
 
 impl ControlStream {
     pub(crate) async fn ask(&self, id: u64, image: &str) {
-        let question = pb::ResolveImage {
+        self.send(ToControl::ResolveImage(pb::ResolveImage {
             id,
             image: image.to_owned(),
             local_only: false,
+        }))
+        .await;
+    }
+
+    pub(crate) async fn send(&self, message: ToControl) {
+        let response = pb::StreamControlResponse {
+            message: Some(message),
         };
-        let message = Some(pb::stream_control_response::Message::ResolveImage(question));
-        let response = pb::StreamControlResponse { message };
         self.outgoing
             .send(Ok(response))
             .await
@@ -171,9 +205,31 @@ impl ControlStream {
             other => panic!("not an answer: {other:?}"),
         }
     }
+
+    /// Drains the node, or ends that. Returns the reason why it could not be stored.
+    pub(crate) async fn set_drain(&mut self, id: u64, drained: bool) -> String {
+        self.send(ToControl::SetDrain(pb::SetDrain { id, drained }))
+            .await;
+        match self.receive().await {
+            FromControl::Drain(answer) => {
+                assert_eq!(answer.id, id);
+                answer.failure
+            }
+            other => panic!("not an answer: {other:?}"),
+        }
+    }
+
+    pub(crate) async fn until_closed(mut self) {
+        within("the node leaves the control stream", async {
+            while let Ok(Some(_)) = self.incoming.message().await {}
+        })
+        .await;
+    }
 }
 
 pub(crate) struct Stream {
+    /// The certificate that the node presented.
+    pub(crate) certificate: Option<Vec<u8>>,
     incoming: Streaming<pb::StreamRoutesRequest>,
     outgoing: mpsc::Sender<Result<pb::StreamRoutesResponse, Status>>,
 }
@@ -189,6 +245,14 @@ impl Stream {
                 .await
                 .expect("the node reads");
         }
+    }
+
+    /// Ends the stream.
+    pub(crate) async fn refuse(self, status: Status) {
+        self.outgoing
+            .send(Err(status))
+            .await
+            .expect("the node reads");
     }
 
     pub(crate) async fn receive(&mut self) -> FromNode {
@@ -208,6 +272,12 @@ impl Stream {
             FromNode::Nack(nack) => nack,
             other => panic!("not a Nack: {other:?}"),
         }
+    }
+
+    /// Whether the node keeps the stream for this long.
+    pub(crate) async fn stays_open(&mut self, time: Duration) -> bool {
+        let ended = async { while let Ok(Some(_)) = self.incoming.message().await {} };
+        tokio::time::timeout(time, ended).await.is_err()
     }
 
     pub(crate) async fn until_closed(mut self) {
@@ -245,6 +315,7 @@ impl RouteFeedService for Service {
         }
         let (outgoing, messages) = mpsc::channel(64);
         let _ = self.controls.send(ControlStream {
+            certificate: certificate(&request),
             incoming: request.into_inner(),
             outgoing,
         });
@@ -257,6 +328,7 @@ impl RouteFeedService for Service {
     ) -> Result<Response<Self::StreamRoutesStream>, Status> {
         let (outgoing, messages) = mpsc::channel(64);
         let _ = self.streams.send(Stream {
+            certificate: certificate(&request),
             incoming: request.into_inner(),
             outgoing,
         });

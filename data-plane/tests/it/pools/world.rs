@@ -74,6 +74,7 @@ impl World {
                     isolation: Isolation::unchecked(),
                     sandboxes,
                     policy: NodePolicy::default(),
+                    drained: false,
                 },
                 Arc::new(engine.clone()),
                 Arc::new(Metrics::default()),

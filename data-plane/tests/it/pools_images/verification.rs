@@ -161,3 +161,25 @@ async fn a_withdrawn_verification_leaves_no_instance() {
         .await;
     assert_eq!(outcome(&world), None);
 }
+
+#[tokio::test]
+async fn a_drained_node_verifies_nothing() {
+    let mut world = world();
+    world.pools.set_drained(true);
+    change(&mut world, |version| version.verify = Some(order("one")));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(world.engine.starts(), 0);
+    world.pools.set_drained(false);
+    // It is pending until a digest is fixed. Draining withdraws it, with its instance.
+    world.until_left(1).await;
+    world.pools.set_drained(true);
+    world.until_left(0).await;
+    assert_eq!(outcome(&world), None);
+    world.pools.set_drained(false);
+    fix(&mut world, 'a');
+    world
+        .until("it is verified", |world| {
+            matches!(outcome(world), Some(VerifyResult::Verified(_)))
+        })
+        .await;
+}

@@ -59,6 +59,7 @@ async fn check_start_fails(database: &str, remedy: &str) -> Result<()> {
     let (code, stderr) = run(&[
         ("--listen", &any_port().to_string()),
         ("--database-url", database),
+        ("--insecure", ""),
     ])
     .await?;
     ensure!(code == Some(1), "it exited with {code:?}: {stderr}");
