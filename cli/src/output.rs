@@ -192,7 +192,16 @@ impl Printer {
 
     /// Reports a deletion; only `-o name` prints to stdout.
     pub(crate) fn deleted(&self, name: &str) -> Result<(), Error> {
-        self.note(&format!("deleted {}", text::clean(name)));
+        self.gone("deleted", name)
+    }
+
+    /// Reports a removal; only `-o name` prints to stdout.
+    pub(crate) fn removed(&self, name: &str) -> Result<(), Error> {
+        self.gone("removed", name)
+    }
+
+    fn gone(&self, verb: &str, name: &str) -> Result<(), Error> {
+        self.note(&format!("{verb} {}", text::clean(name)));
         match self.format {
             Format::Name => self.data(&name_line(name)),
             _ => Ok(()),

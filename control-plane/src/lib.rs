@@ -32,6 +32,7 @@ use domain::{Domain, Timestamp};
 use grpc::acceptor::{Certificates, OwnCertificate, Security};
 use grpc::{Api, GrpcServer, Health};
 use nodes::Nodes;
+use nodes::planes::Planes;
 use nodes::replicas::Replicas;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -143,6 +144,8 @@ pub async fn start(options: Options) -> Result<Running, Error> {
         tracing::warn!(%error, "the nodes of other control planes are not known yet");
     }
     let sharing = tokio::spawn(replicas.clone().run(shutdown.clone()));
+    let planes = Planes::new(own_address(&options, server.addr()));
+    let addresses = tokio::spawn(planes.clone().run(store.clone(), shutdown.clone()));
     let hints = tokio::spawn(store::follow_hints(store.clone(), shutdown.clone()));
     let reconciler = tokio::spawn(nodes::reconcile::run(
         nodes.clone(),
@@ -165,6 +168,8 @@ pub async fn start(options: Options) -> Result<Running, Error> {
         feed,
         nodes,
         replicas,
+        planes,
+        ca: ca.clone(),
         auth,
         shutdown: shutdown.clone(),
     };
@@ -177,12 +182,18 @@ pub async fn start(options: Options) -> Result<Running, Error> {
         store,
         ca,
         shutdown,
-        tasks: [publisher, reconciler, sharing, hints, watching]
+        tasks: [publisher, reconciler, sharing, addresses, hints, watching]
             .into_iter()
             .chain(authorizing)
             .chain(certificates)
             .collect(),
     })
+}
+
+/// The address that nodes are told; `None`: without TLS, or unknown.
+fn own_address(options: &Options, bound: SocketAddr) -> Option<String> {
+    let advertised = options.advertised(bound).filter(|_| !options.insecure)?;
+    Some(format!("https://{advertised}"))
 }
 
 /// The protection of the port, before the database is open.
@@ -290,7 +301,11 @@ async fn open(
     domain: Domain,
     shutdown: &CancellationToken,
 ) -> Result<(Store, feed::Feed, JoinHandle<()>), Error> {
-    let store = Store::open(store_options(url, domain)).await?;
+    let options = StoreOptions {
+        serving: true,
+        ..store_options(url, domain)
+    };
+    let store = Store::open(options).await?;
     match feed::start(store.clone(), shutdown.clone()).await {
         Ok((feed, publisher)) => Ok((store, feed, publisher)),
         Err(error) => {
@@ -305,6 +320,7 @@ fn store_options(url: &str, domain: Domain) -> StoreOptions {
         url: url.to_owned(),
         domain,
         codec: Arc::new(grpc::convert::route::encode),
+        serving: false,
     }
 }
 

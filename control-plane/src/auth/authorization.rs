@@ -22,11 +22,13 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
+use crate::domain::enrollment::Refusal;
 use crate::domain::{Origin, Principal, Role, ServiceId, Timestamp, name};
 use crate::store::{self, NewToken, Store, WriteOptions};
 
 use super::attempts::Attempts;
 use super::credentials::{Credentials, Invalid, Verified};
+use super::enrollment;
 use super::node_certificate::{self, NodeIdentity};
 use super::permissions::{self, Access, Permission};
 use super::refusals::{Kind, Refusals};
@@ -120,6 +122,8 @@ pub(crate) enum Refused {
     Scope { resource: String, principal: String },
     #[error("the certificate is of the node {own}, and the message speaks of {claimed}")]
     OtherNode { own: String, claimed: String },
+    #[error(transparent)]
+    Enrollment(#[from] Refusal),
     #[error("too many refused calls from this address: try again in {}", seconds(.0))]
     TooMany(Duration),
     #[error(
@@ -147,6 +151,7 @@ impl Refused {
             | Self::Scoped { .. }
             | Self::Scope { .. }
             | Self::OtherNode { .. } => Code::PermissionDenied,
+            Self::Enrollment(refusal) => enrollment::code(refusal),
             Self::TooMany(_) => Code::ResourceExhausted,
             Self::UnknownMethod(_) => Code::Unimplemented,
         }
@@ -169,13 +174,14 @@ impl Refused {
             Self::NotANode => "NODE_REQUIRED",
             Self::Scoped { .. } | Self::Scope { .. } => "OUT_OF_SCOPE",
             Self::OtherNode { .. } => "OTHER_NODE",
+            Self::Enrollment(refusal) => enrollment::reason(refusal),
             Self::TooMany(_) => "TOO_MANY_ATTEMPTS",
             Self::UnknownMethod(_) => "METHOD_UNKNOWN",
         }
     }
 
     /// Whether the caller may be guessing, so that its attempts are limited.
-    fn is_attempt(&self) -> bool {
+    pub(super) fn is_attempt(&self) -> bool {
         self.code() == Code::Unauthenticated && *self != Self::NoCredential
     }
 }
@@ -205,8 +211,8 @@ pub(crate) struct Granted {
 #[derive(Debug, Clone)]
 pub(crate) struct Auth {
     insecure: bool,
-    credentials: Credentials,
-    attempts: Arc<Mutex<Attempts>>,
+    pub(super) credentials: Credentials,
+    pub(super) attempts: Arc<Mutex<Attempts>>,
     refusals: Refusals,
 }
 
