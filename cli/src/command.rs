@@ -1,9 +1,11 @@
 //! The commands, one file per group.
 
 pub(crate) mod completion;
+pub(crate) mod context;
 pub(crate) mod deploy;
 pub(crate) mod dev;
 pub(crate) mod import;
+pub(crate) mod login;
 pub(crate) mod node;
 mod propagation;
 mod reference;

@@ -26,6 +26,7 @@ impl Plane {
                 "sqlite://{}?mode=rwc",
                 dir.path().join("cless.db").display()
             ),
+            insecure: true,
             ..Default::default()
         };
         let running = cless_control_plane::start(options)
@@ -126,7 +127,7 @@ pub(crate) async fn session(server: &str, session: &str) -> String {
 }
 
 /// The exit code unless it is 0, stdout, and stderr with `! ` before each line.
-fn transcript(server: &str, output: &Output) -> String {
+pub(crate) fn transcript(server: &str, output: &Output) -> String {
     let mut text = match output.status.code() {
         Some(0) => String::new(),
         code => format!("exit: {}\n", code.unwrap_or(-1)),
