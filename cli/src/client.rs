@@ -7,19 +7,23 @@ mod catalog;
 mod node;
 pub(crate) mod probe;
 mod traffic;
+mod trust;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cless_proto::v1 as pb;
+use pb::audit_service_client::AuditServiceClient;
 use pb::catalog_service_client::CatalogServiceClient;
 use pb::node_service_client::NodeServiceClient;
+use pb::token_service_client::TokenServiceClient;
 use pb::traffic_service_client::TrafficServiceClient;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
 
 pub(crate) use catalog::VerificationTerms;
 pub(crate) use traffic::RollbackTo;
+pub(crate) use trust::{AuditSelection, WATCH as WATCH_AUDIT};
 
 use crate::error::{Error, Idempotency};
 
@@ -41,6 +45,8 @@ pub(crate) struct ApiClient {
     catalog: CatalogServiceClient<Channel>,
     traffic: TrafficServiceClient<Channel>,
     nodes: NodeServiceClient<Channel>,
+    tokens: TokenServiceClient<Channel>,
+    audit: AuditServiceClient<Channel>,
     server: String,
     actor: String,
     /// Ends the verification that this client began; `None` if none is pending.
@@ -112,6 +118,9 @@ impl ApiClient {
             catalog: CatalogServiceClient::new(channel.clone())
                 .max_decoding_message_size(MAX_RESPONSE_BYTES),
             traffic: TrafficServiceClient::new(channel.clone())
+                .max_decoding_message_size(MAX_RESPONSE_BYTES),
+            tokens: TokenServiceClient::new(channel.clone()),
+            audit: AuditServiceClient::new(channel.clone())
                 .max_decoding_message_size(MAX_RESPONSE_BYTES),
             nodes: NodeServiceClient::new(channel).max_decoding_message_size(MAX_RESPONSE_BYTES),
             server: server.to_owned(),

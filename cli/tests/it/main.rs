@@ -13,5 +13,6 @@ mod import;
 mod node;
 mod plane;
 mod service;
+mod token;
 mod traffic;
 mod version;
