@@ -15,7 +15,8 @@ use crate::args::{GlobalArgs, LimitArgs, ServiceArg};
 use crate::client::{ApiClient, probe};
 use crate::command::service::ServiceCommand;
 use crate::command::{
-    completion, context, deploy, dev, import, login, node, service, status, traffic, version,
+    audit, completion, context, deploy, dev, import, login, node, service, status, token, traffic,
+    version,
 };
 use crate::config::store;
 use crate::config::target::{self, Choice};
@@ -106,6 +107,11 @@ enum RemoteCommand {
     /// Show running instances
     #[command(subcommand)]
     Instance(node::InstanceCommand),
+    /// Manage tokens
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// Show who changed what, and refused calls
+    Audit(audit::AuditArgs),
     /// Show services with their traffic, instances and nodes on one screen
     Status(status::StatusArgs),
     /// Short for `service list`
@@ -262,6 +268,8 @@ impl RemoteCommand {
             Self::Rollback(args) => traffic::rollback(args, client, printer).await,
             Self::Node(command) => node::run(command, client, printer).await,
             Self::Instance(command) => node::instances(command, client, printer).await,
+            Self::Token(command) => token::run(command, client, printer).await,
+            Self::Audit(args) => audit::run(args, client, printer).await,
             Self::Status(args) => status::run(args, client, printer).await,
             Self::Ls(args) => service::run(ServiceCommand::List(args), client, printer).await,
             Self::Ps(args) => {

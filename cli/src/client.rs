@@ -9,11 +9,13 @@ pub(crate) mod probe;
 mod token;
 mod traffic;
 mod transport;
+mod trust;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cless_proto::v1 as pb;
+use pb::audit_service_client::AuditServiceClient;
 use pb::catalog_service_client::CatalogServiceClient;
 use pb::node_service_client::NodeServiceClient;
 use pb::token_service_client::TokenServiceClient;
@@ -22,6 +24,7 @@ use tonic::{Code, Response, Status};
 
 pub(crate) use catalog::VerificationTerms;
 pub(crate) use traffic::RollbackTo;
+pub(crate) use trust::{AuditSelection, WATCH as WATCH_AUDIT};
 
 use crate::config::{ServerUrl, Target};
 use crate::error::{Error, Idempotency};
@@ -42,6 +45,7 @@ pub(crate) struct ApiClient {
     traffic: TrafficServiceClient<Transport>,
     nodes: NodeServiceClient<Transport>,
     tokens: TokenServiceClient<Transport>,
+    audit: AuditServiceClient<Transport>,
     server: ServerUrl,
     actor: String,
     /// Ends the verification that this client began; `None` if none is pending.
@@ -74,6 +78,8 @@ impl ApiClient {
             traffic: TrafficServiceClient::new(channel.clone())
                 .max_decoding_message_size(MAX_RESPONSE_BYTES),
             tokens: TokenServiceClient::new(channel.clone()),
+            audit: AuditServiceClient::new(channel.clone())
+                .max_decoding_message_size(MAX_RESPONSE_BYTES),
             nodes: NodeServiceClient::new(channel).max_decoding_message_size(MAX_RESPONSE_BYTES),
             server: server.clone(),
             actor,

@@ -1,5 +1,6 @@
 //! The commands, one file per group.
 
+pub(crate) mod audit;
 pub(crate) mod completion;
 pub(crate) mod context;
 pub(crate) mod deploy;
@@ -11,6 +12,7 @@ mod propagation;
 mod reference;
 pub(crate) mod service;
 pub(crate) mod status;
+pub(crate) mod token;
 pub(crate) mod traffic;
 mod verify;
 pub(crate) mod version;

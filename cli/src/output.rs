@@ -208,6 +208,26 @@ impl Printer {
         self.data(&text)
     }
 
+    /// Prints one resource of a stream: as a line, in JSON too, in YAML as a document.
+    pub(crate) fn line<R: Resource>(&self, resource: &R) -> Result<(), Error> {
+        let text = match self.format {
+            Format::Table => format!("{}\n", resource.row(&self.context()).join("  ")),
+            Format::Json => json::line(&json::ProtoJson::new(resource)),
+            Format::Yaml => format!("---\n{}", self.structured(resource)),
+            Format::Name => self.structured(resource),
+        };
+        self.data(&text)
+    }
+
+    /// Reports a change; only `-o name` prints to stdout.
+    pub(crate) fn changed(&self, verb: &str, name: &str) -> Result<(), Error> {
+        self.note(&format!("{verb} {}", text::clean(name)));
+        match self.format {
+            Format::Name => self.data(&format!("{}\n", text::clean(name))),
+            _ => Ok(()),
+        }
+    }
+
     /// Reports a deletion; only `-o name` prints to stdout.
     pub(crate) fn deleted(&self, name: &str) -> Result<(), Error> {
         self.gone("deleted", name)

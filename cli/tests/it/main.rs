@@ -16,5 +16,6 @@ mod node;
 mod plane;
 mod secure_plane;
 mod service;
+mod token;
 mod traffic;
 mod version;
