@@ -26,6 +26,7 @@ impl Plane {
                 "sqlite://{}?mode=rwc",
                 dir.path().join("cless.db").display()
             ),
+            insecure: true,
             ..Default::default()
         };
         let running = cless_control_plane::start(options)
