@@ -2,9 +2,11 @@
 
 pub(crate) mod audit;
 pub(crate) mod completion;
+pub(crate) mod context;
 pub(crate) mod deploy;
 pub(crate) mod dev;
 pub(crate) mod import;
+pub(crate) mod login;
 pub(crate) mod node;
 mod propagation;
 mod reference;

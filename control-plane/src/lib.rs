@@ -24,6 +24,7 @@ pub use auth::Error as AuthError;
 pub use options::{Advertise, Options};
 
 use auth::establish::establish;
+use auth::rotate::{Step, rotate_authority, rotate_master_key};
 use auth::state_dir::StateDir;
 use auth::{Auth, Ca};
 use cless_proto::tls::Fingerprint;
@@ -31,6 +32,7 @@ use domain::{Domain, Timestamp};
 use grpc::acceptor::{Certificates, OwnCertificate, Security};
 use grpc::{Api, GrpcServer, Health};
 use nodes::Nodes;
+use nodes::planes::Planes;
 use nodes::replicas::Replicas;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -45,6 +47,9 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
 /// Interval of the check that the database's file is still there.
 const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The file with the token of the first administrator.
+const ADMIN_TOKEN_FILE: &str = "admin-token";
 
 /// The reason why a control plane does not start.
 #[derive(Debug, thiserror::Error)]
@@ -139,6 +144,8 @@ pub async fn start(options: Options) -> Result<Running, Error> {
         tracing::warn!(%error, "the nodes of other control planes are not known yet");
     }
     let sharing = tokio::spawn(replicas.clone().run(shutdown.clone()));
+    let planes = Planes::new(own_address(&options, server.addr()));
+    let addresses = tokio::spawn(planes.clone().run(store.clone(), shutdown.clone()));
     let hints = tokio::spawn(store::follow_hints(store.clone(), shutdown.clone()));
     let reconciler = tokio::spawn(nodes::reconcile::run(
         nodes.clone(),
@@ -161,6 +168,8 @@ pub async fn start(options: Options) -> Result<Running, Error> {
         feed,
         nodes,
         replicas,
+        planes,
+        ca: ca.clone(),
         auth,
         shutdown: shutdown.clone(),
     };
@@ -173,12 +182,18 @@ pub async fn start(options: Options) -> Result<Running, Error> {
         store,
         ca,
         shutdown,
-        tasks: [publisher, reconciler, sharing, hints, watching]
+        tasks: [publisher, reconciler, sharing, addresses, hints, watching]
             .into_iter()
             .chain(authorizing)
             .chain(certificates)
             .collect(),
     })
+}
+
+/// The address that nodes are told; `None`: without TLS, or unknown.
+fn own_address(options: &Options, bound: SocketAddr) -> Option<String> {
+    let advertised = options.advertised(bound).filter(|_| !options.insecure)?;
+    Some(format!("https://{advertised}"))
 }
 
 /// The protection of the port, before the database is open.
@@ -204,20 +219,21 @@ impl Transport {
         Ok((Self::Tls(dir, certificates), Security::Tls(receiver)))
     }
 
-    /// Reads or makes the authority of the cluster, and begins to accept connections. The task keeps
-    /// the certificates of the server in force.
+    /// Reads or makes the authority of the cluster, and begins to accept connections. The tasks keep
+    /// its certificates in force.
     async fn protect(
         self,
         store: &Store,
         options: &Options,
         bound: SocketAddr,
         shutdown: &CancellationToken,
-    ) -> Result<(Option<Arc<Ca>>, Option<JoinHandle<()>>), Error> {
+    ) -> Result<(Option<Arc<Ca>>, Vec<JoinHandle<()>>), Error> {
         let Self::Tls(dir, certificates) = self else {
-            return Ok((None, None));
+            return Ok((None, Vec::new()));
         };
         let established = establish(store, &dir, SystemTime::now().into()).await?;
         let ca = Arc::new(established.ca);
+        write_admin_token(store, &dir).await?;
         let advertised = options.advertised(bound);
         let names = advertised.map(|advertised| advertised.host().to_owned());
         let keeping =
@@ -228,8 +244,35 @@ impl Transport {
             new = established.is_new,
             "the authority of the cluster"
         );
-        Ok((Some(ca), Some(tokio::spawn(keeping))))
+        if established.is_new && store.head().await?.revision > 0 {
+            tracing::warn!(
+                "this database was used without TLS: upgrade its nodes and give each a join token \
+                 (`cless node token create`); they keep their containers"
+            );
+        }
+        let following = auth::follow::run(
+            Arc::clone(&ca),
+            established.stored,
+            store.clone(),
+            dir,
+            shutdown.clone(),
+        );
+        Ok((
+            Some(ca),
+            vec![tokio::spawn(keeping), tokio::spawn(following)],
+        ))
     }
+}
+
+/// Writes the token of the first administrator, if there is no token yet. It is not logged.
+async fn write_admin_token(store: &Store, dir: &StateDir) -> Result<(), Error> {
+    let Some(token) = auth::create_admin(store, true, "first start").await? else {
+        return Ok(());
+    };
+    let file = dir.path_of(ADMIN_TOKEN_FILE);
+    dir.replace_secret(ADMIN_TOKEN_FILE, &(token.reveal() + "\n"))?;
+    tracing::info!(file = %file.display(), "the token of the first administrator is in a file");
+    Ok(())
 }
 
 /// Reports NOT_SERVING while the database's file is not the one that was opened.
@@ -258,7 +301,11 @@ async fn open(
     domain: Domain,
     shutdown: &CancellationToken,
 ) -> Result<(Store, feed::Feed, JoinHandle<()>), Error> {
-    let store = Store::open(store_options(url, domain)).await?;
+    let options = StoreOptions {
+        serving: true,
+        ..store_options(url, domain)
+    };
+    let store = Store::open(options).await?;
     match feed::start(store.clone(), shutdown.clone()).await {
         Ok((feed, publisher)) => Ok((store, feed, publisher)),
         Err(error) => {
@@ -273,6 +320,7 @@ fn store_options(url: &str, domain: Domain) -> StoreOptions {
         url: url.to_owned(),
         domain,
         codec: Arc::new(grpc::convert::route::encode),
+        serving: false,
     }
 }
 
@@ -331,6 +379,43 @@ pub async fn restore(
     let store = store_options(&options.database_url, domain);
     let restored = store::restore(store, from, force, SystemTime::now()).await?;
     Ok((restored.head.epoch, restored.replaced))
+}
+
+/// Begins a change of the cluster's authority, or ends it with `finish`, which `force` allows before
+/// all nodes may know the new one. Control planes may be running, and follow within seconds. Returns
+/// the fingerprint of the authority that issues certificates.
+///
+/// # Errors
+/// If the state files or the database are unusable, or the step is not possible now.
+pub async fn rotate_ca(options: &Options, finish: bool, force: bool) -> Result<Fingerprint, Error> {
+    let (store, dir) = open_trust(options).await?;
+    let step = if finish {
+        Step::Finish { force }
+    } else {
+        Step::Begin
+    };
+    let rotated = rotate_authority(&store, &dir, step, SystemTime::now().into()).await;
+    store.close().await?;
+    Ok(rotated?)
+}
+
+/// Replaces the master key. Control planes may be running; each other one needs a copy of the file
+/// before its next start. Returns the id of the new key.
+///
+/// # Errors
+/// If the state files or the database are unusable.
+pub async fn rotate_keys(options: &Options) -> Result<String, Error> {
+    let (store, dir) = open_trust(options).await?;
+    let rotated = rotate_master_key(&store, &dir).await;
+    store.close().await?;
+    Ok(rotated?)
+}
+
+async fn open_trust(options: &Options) -> Result<(Store, StateDir), Error> {
+    let domain = read_domain(&options.domain)?;
+    let dir = StateDir::open(&options.data_dir()?)?;
+    let store = Store::open(store_options(&options.database_url, domain)).await?;
+    Ok((store, dir))
 }
 
 impl Running {

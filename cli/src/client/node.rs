@@ -34,6 +34,55 @@ impl ApiClient {
         .await
     }
 
+    /// Creates a token with which a node joins; `node` empty: with any name.
+    pub(crate) async fn create_join_token(
+        &self,
+        node: String,
+    ) -> Result<pb::CreateJoinTokenResponse, Error> {
+        let request = pb::CreateJoinTokenRequest {
+            node_id: node,
+            validate_only: false,
+        };
+        // A repetition creates another token, and the first one expires.
+        self.call(
+            Idempotency::Idempotent,
+            "create a join token".to_owned(),
+            async || self.nodes.clone().create_join_token(request.clone()).await,
+        )
+        .await
+    }
+
+    /// Drains a node, or puts it into service again.
+    pub(crate) async fn set_drained(&self, id: &str, drained: bool) -> Result<pb::Node, Error> {
+        let name = format!("nodes/{id}");
+        let operation = if drained { "drain" } else { "undrain" };
+        let operation = format!("{operation} {name}");
+        self.call(Idempotency::Idempotent, operation, async || {
+            let mut nodes = self.nodes.clone();
+            let name = name.clone();
+            if drained {
+                nodes.drain_node(pb::DrainNodeRequest { name }).await
+            } else {
+                nodes.undrain_node(pb::UndrainNodeRequest { name }).await
+            }
+        })
+        .await
+    }
+
+    /// Removes a node from the cluster.
+    pub(crate) async fn remove_node(&self, id: &str) -> Result<(), Error> {
+        let request = pb::RemoveNodeRequest {
+            name: format!("nodes/{id}"),
+            validate_only: false,
+        };
+        self.call(
+            Idempotency::NotIdempotent,
+            format!("remove {}", request.name),
+            async || self.nodes.clone().remove_node(request.clone()).await,
+        )
+        .await
+    }
+
     /// Instances on `node` (`-` for all nodes) of `service` (empty for all services).
     pub(crate) async fn list_instances(
         &self,

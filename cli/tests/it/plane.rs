@@ -149,7 +149,7 @@ pub(crate) async fn session(server: &str, session: &str) -> String {
 }
 
 /// The exit code unless it is 0, stdout, and stderr with `! ` before each line.
-fn transcript(server: &str, output: &Output) -> String {
+pub(crate) fn transcript(server: &str, output: &Output) -> String {
     let mut text = match output.status.code() {
         Some(0) => String::new(),
         code => format!("exit: {}\n", code.unwrap_or(-1)),

@@ -41,18 +41,27 @@ impl Attempts {
     /// Takes one attempt. The error is the time until the peer has another one.
     pub(crate) fn take(&mut self, peer: IpAddr, now: Timestamp) -> Result<(), Duration> {
         let peer = network(peer);
-        let full_at = self.full_at.get(&peer).copied().unwrap_or(now).max(now);
-        let missing = now.until(full_at.plus(REFILL));
-        if let Some(wait) = missing.checked_sub(REFILL * BURST)
-            && !wait.is_zero()
-        {
-            return Err(wait);
-        }
+        let full_at = self.available(peer, now)?;
         if self.full_at.len() >= PEERS_MAX && !self.full_at.contains_key(&peer) {
             self.forget(now);
         }
         self.full_at.insert(peer, full_at.plus(REFILL));
         Ok(())
+    }
+
+    /// Checks that the peer has an attempt. The error is the time until it has one.
+    pub(crate) fn check(&self, peer: IpAddr, now: Timestamp) -> Result<(), Duration> {
+        self.available(network(peer), now).map(|_| ())
+    }
+
+    /// The time at which the peer has its whole budget again, if it has an attempt now.
+    fn available(&self, peer: IpAddr, now: Timestamp) -> Result<Timestamp, Duration> {
+        let full_at = self.full_at.get(&peer).copied().unwrap_or(now).max(now);
+        let missing = now.until(full_at.plus(REFILL));
+        match missing.checked_sub(REFILL * BURST) {
+            Some(wait) if !wait.is_zero() => Err(wait),
+            _ => Ok(full_at),
+        }
     }
 
     /// Forgets the peers with a whole budget, else the half that is nearest to it.
@@ -88,7 +97,9 @@ mod tests {
         for _ in 0..BURST {
             assert_eq!(attempts.take(peer(1), at(0)), Ok(()));
         }
+        assert_eq!(attempts.check(peer(1), at(0)), Err(REFILL));
         assert_eq!(attempts.take(peer(1), at(0)), Err(REFILL));
+        assert_eq!(attempts.check(peer(2), at(0)), Ok(()));
         assert_eq!(attempts.take(peer(2), at(0)), Ok(()));
         assert_eq!(
             attempts.take(peer(1), at(1000)),

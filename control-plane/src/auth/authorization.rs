@@ -22,11 +22,13 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
+use crate::domain::enrollment::Refusal;
 use crate::domain::{Origin, Principal, Role, ServiceId, Timestamp, name};
 use crate::store::{self, NewToken, Store, WriteOptions};
 
 use super::attempts::Attempts;
 use super::credentials::{Credentials, Invalid, Verified};
+use super::enrollment;
 use super::node_certificate::{self, NodeIdentity};
 use super::permissions::{self, Access, Permission};
 use super::refusals::{Kind, Refusals};
@@ -102,6 +104,8 @@ pub(crate) enum Refused {
     Invalid(#[from] Invalid),
     #[error("the client certificate is not one of a node: {0}; join with a join token")]
     Certificate(#[from] node_certificate::Invalid),
+    #[error("{0}")]
+    CertificateRefused(String),
     #[error(
         "this call needs the role {needed}, {principal} has {found}: use a token with that role"
     )]
@@ -118,6 +122,8 @@ pub(crate) enum Refused {
     Scope { resource: String, principal: String },
     #[error("the certificate is of the node {own}, and the message speaks of {claimed}")]
     OtherNode { own: String, claimed: String },
+    #[error(transparent)]
+    Enrollment(#[from] Refusal),
     #[error("too many refused calls from this address: try again in {}", seconds(.0))]
     TooMany(Duration),
     #[error(
@@ -138,12 +144,14 @@ impl Refused {
             | Self::Malformed(_)
             | Self::NoBearer
             | Self::Invalid(_)
-            | Self::Certificate(_) => Code::Unauthenticated,
+            | Self::Certificate(_)
+            | Self::CertificateRefused(_) => Code::Unauthenticated,
             Self::Role { .. }
             | Self::NotANode
             | Self::Scoped { .. }
             | Self::Scope { .. }
             | Self::OtherNode { .. } => Code::PermissionDenied,
+            Self::Enrollment(refusal) => enrollment::code(refusal),
             Self::TooMany(_) => Code::ResourceExhausted,
             Self::UnknownMethod(_) => Code::Unimplemented,
         }
@@ -161,17 +169,19 @@ impl Refused {
             Self::Invalid(Invalid::NodeKey(_)) => "NODE_KEY_REPLACED",
             Self::Invalid(Invalid::Cluster) => "OTHER_CLUSTER",
             Self::Certificate(_) => "CERTIFICATE_INVALID",
+            Self::CertificateRefused(_) => "CERTIFICATE_REFUSED",
             Self::Role { .. } => "ROLE_MISSING",
             Self::NotANode => "NODE_REQUIRED",
             Self::Scoped { .. } | Self::Scope { .. } => "OUT_OF_SCOPE",
             Self::OtherNode { .. } => "OTHER_NODE",
+            Self::Enrollment(refusal) => enrollment::reason(refusal),
             Self::TooMany(_) => "TOO_MANY_ATTEMPTS",
             Self::UnknownMethod(_) => "METHOD_UNKNOWN",
         }
     }
 
     /// Whether the caller may be guessing, so that its attempts are limited.
-    fn is_attempt(&self) -> bool {
+    pub(super) fn is_attempt(&self) -> bool {
         self.code() == Code::Unauthenticated && *self != Self::NoCredential
     }
 }
@@ -183,6 +193,8 @@ pub(crate) struct Presented<'a> {
     pub(crate) authorization: Option<&'a [u8]>,
     /// The client certificate that the acceptor has verified.
     pub(crate) certificate: Option<&'a CertificateDer<'static>>,
+    /// The reason why the acceptor does not accept a client certificate that was presented.
+    pub(crate) refusal: Option<&'a str>,
     /// Address of the caller; `None` only without a socket.
     pub(crate) peer: Option<IpAddr>,
 }
@@ -199,8 +211,8 @@ pub(crate) struct Granted {
 #[derive(Debug, Clone)]
 pub(crate) struct Auth {
     insecure: bool,
-    credentials: Credentials,
-    attempts: Arc<Mutex<Attempts>>,
+    pub(super) credentials: Credentials,
+    pub(super) attempts: Arc<Mutex<Attempts>>,
     refusals: Refusals,
 }
 
@@ -286,6 +298,9 @@ impl Auth {
         if let Some(header) = presented.authorization {
             let token = ApiToken::parse(bearer(header)?)?;
             return Ok(self.credentials.token(&token, now())?);
+        }
+        if let Some(refusal) = presented.refusal {
+            return Err(Refused::CertificateRefused(refusal.to_owned()));
         }
         let certificate = presented.certificate.ok_or(Refused::NoCredential)?;
         let (identity, key_hash) = NodeIdentity::read_with_key(certificate)?;

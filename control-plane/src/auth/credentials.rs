@@ -263,6 +263,13 @@ impl Credentials {
         table.verify_node(identity, key_hash, &self.cluster)
     }
 
+    /// Whether a node has this key.
+    pub(super) fn has_node_key(&self, key_hash: &[u8; 32]) -> bool {
+        let table = self.table.read();
+        let mut nodes = table.nodes.values();
+        nodes.any(|node| node.row.key_hash == *key_hash)
+    }
+
     /// Reads the credentials, if they differ from those known.
     pub(super) async fn reload(&self, store: &Store) -> Result<(), store::Error> {
         let known = self.table.read().revision;

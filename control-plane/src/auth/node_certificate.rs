@@ -3,6 +3,7 @@
 //!
 //! Law: what [`NodeIdentity::uri`] writes, [`NodeIdentity::read`] reads.
 
+use crate::domain::Timestamp;
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest as _, Sha256};
 use std::fmt::Write as _;
@@ -81,6 +82,13 @@ impl NodeIdentity {
         };
         Ok((identity, Sha256::digest(parsed.public_key().raw).into()))
     }
+}
+
+/// The time at which a certificate expires; `None` if it cannot be read.
+pub(crate) fn expiry(certificate: &CertificateDer<'_>) -> Option<Timestamp> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let seconds = parsed.validity().not_after.timestamp();
+    Some(Timestamp::from_micros(seconds.checked_mul(1_000_000)?))
 }
 
 fn is_unreserved(byte: u8) -> bool {

@@ -14,9 +14,11 @@
 //! | [`traffic`], [`slots`] | the split, and the slot table that makes it exact (law 1) |
 //! | [`rollback`] | the revision that a rollback goes back to |
 //! | [`verification`], [`start`] | verification that a version starts |
+//! | [`enrollment`] | certificates of nodes |
 //! | [`principal`], [`field_change`] | who changes what: roles, scopes, differences |
 //! | [`service`], [`version`], [`route`] | the resources, and the route that the feed carries |
 
+pub mod enrollment;
 pub mod error;
 pub mod field_change;
 pub mod filter;

@@ -1,5 +1,6 @@
 //! Points in time for the API and the database.
 
+use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,15 @@ impl Timestamp {
     }
 }
 
+/// RFC 3339 in UTC, in whole seconds; years outside of 1970 to 9999 are shown as the nearest of them.
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MAX: i64 = 253_402_300_799_000_000;
+        let shown = SystemTime::from(Self(self.0.clamp(0, MAX)));
+        humantime::format_rfc3339_seconds(shown).fmt(f)
+    }
+}
+
 fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
@@ -63,6 +73,23 @@ impl From<Timestamp> for SystemTime {
             UNIX_EPOCH + distance
         } else {
             UNIX_EPOCH - distance
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_time_has_a_text() {
+        for (micros, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (1_800_000_000_999_999, "2027-01-15T08:00:00Z"),
+            (i64::MIN, "1970-01-01T00:00:00Z"),
+            (i64::MAX, "9999-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(Timestamp::from_micros(micros).to_string(), text);
         }
     }
 }

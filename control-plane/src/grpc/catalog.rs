@@ -295,8 +295,8 @@ impl CatalogService for Api {
         }
         validated(Some(()), violations)?;
         let skipped = BTreeSet::from_iter(skipped);
-        let connected = self.nodes.connected();
-        let chosen = connected.iter().filter(|node| !skipped.contains(*node));
+        let in_service = self.nodes.in_service();
+        let chosen = in_service.iter().filter(|node| !skipped.contains(*node));
         let nodes: BTreeSet<_> = chosen.cloned().collect();
         if nodes.is_empty() {
             // NOT_FOUND takes precedence.
@@ -304,7 +304,7 @@ impl CatalogService for Api {
                 .get_version(&service, number)
                 .await
                 .map_err(status::store)?;
-            return Err(if connected.is_empty() {
+            return Err(if in_service.is_empty() {
                 status::no_node_connected(name)
             } else {
                 status::no_node_left(name)

@@ -10,6 +10,8 @@ mod authorize;
 mod call_guard;
 mod catalog;
 pub(crate) mod convert;
+mod enrollment;
+mod membership;
 mod node;
 mod page;
 pub(crate) mod peer;
@@ -30,12 +32,14 @@ pub(crate) use server::transport;
 #[cfg(feature = "test-util")]
 pub(crate) use stream_routes::serve as serve_stream;
 
-use crate::auth::{Auth, Caller, Refused};
+use crate::auth::{Auth, Ca, Caller, Refused};
 use crate::domain::{self, Filter, FilterField, Reason, ServiceId, Timestamp, Violations};
 use crate::feed::Feed;
 use crate::nodes::Nodes;
+use crate::nodes::planes::Planes;
 use crate::nodes::replicas::Replicas;
 use crate::store::{self, Store};
+use std::sync::Arc;
 use std::time::SystemTime;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
@@ -50,6 +54,10 @@ pub(crate) struct Api {
     pub(crate) nodes: Nodes,
     /// Refreshes the nodes of other control planes.
     pub(crate) replicas: Replicas,
+    /// The addresses of the control planes.
+    pub(crate) planes: Planes,
+    /// The authority that certifies nodes; `None` without TLS.
+    pub(crate) ca: Option<Arc<Ca>>,
     /// Decides who may call.
     pub(crate) auth: Auth,
     /// Ends open streams.

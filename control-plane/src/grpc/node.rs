@@ -1,7 +1,7 @@
-//! `NodeService`: the nodes and their instances, read from memory.
+//! `NodeService`: the nodes and their instances, read from memory, and their place in the cluster.
 
 use super::convert::nodes;
-use super::{Api, caller, filter, page, parsed, state_word, status, validated};
+use super::{Api, caller, filter, membership, page, parsed, state_word, status, validated};
 use crate::auth::Caller;
 use crate::domain::{FilterField, ServiceId, Violations, name};
 use crate::nodes::RESTORED;
@@ -177,30 +177,30 @@ impl NodeService for Api {
 
     async fn create_join_token(
         &self,
-        _request: Request<pb::CreateJoinTokenRequest>,
+        request: Request<pb::CreateJoinTokenRequest>,
     ) -> Result<Response<pb::CreateJoinTokenResponse>, Status> {
-        Err(Status::unimplemented("nodes cannot join yet"))
+        membership::create_join_token(self, request).await
     }
 
     async fn drain_node(
         &self,
-        _request: Request<pb::DrainNodeRequest>,
+        request: Request<pb::DrainNodeRequest>,
     ) -> Result<Response<pb::Node>, Status> {
-        Err(Status::unimplemented("nodes cannot be drained yet"))
+        membership::set_node_drained(self, request, |request| request.name, true).await
     }
 
     async fn undrain_node(
         &self,
-        _request: Request<pb::UndrainNodeRequest>,
+        request: Request<pb::UndrainNodeRequest>,
     ) -> Result<Response<pb::Node>, Status> {
-        Err(Status::unimplemented("nodes cannot be drained yet"))
+        membership::set_node_drained(self, request, |request| request.name, false).await
     }
 
     async fn remove_node(
         &self,
-        _request: Request<pb::RemoveNodeRequest>,
+        request: Request<pb::RemoveNodeRequest>,
     ) -> Result<Response<()>, Status> {
-        Err(Status::unimplemented("nodes cannot be removed yet"))
+        membership::remove_node(self, request).await
     }
 }
 

@@ -1,16 +1,18 @@
 //! `RouteFeedService`: the route table for nodes and people, and the status reports of nodes.
 
 use super::convert::{feed, nodes};
+use super::peer::Peer;
 use super::stream_routes::{self, Responses};
 use super::{Api, caller, page, parsed, status, stream_control, validated};
-use crate::auth::{Auth, Caller};
-use crate::domain::{ServiceId, Uid, Violations, name};
+use crate::auth::{Auth, Caller, node_certificate};
+use crate::domain::{ServiceId, Timestamp, Uid, Violations, name};
 use crate::feed::Feed;
 use crate::feed::stream::{History as _, STALL_LIMIT};
 use crate::nodes::Nodes;
 use crate::nodes::registry::NotConnected;
 use cless_proto::v1 as pb;
 use cless_proto::v1::route_feed_service_server::RouteFeedService;
+use rustls::pki_types::CertificateDer;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -34,6 +36,7 @@ impl RouteFeedService for Api {
         Ok(Response::new(stream_control::serve(
             request.into_inner(),
             &self.nodes,
+            self.planes.subscribe(),
             self.speaker(caller),
             self.shutdown.clone(),
         )))
@@ -44,11 +47,17 @@ impl RouteFeedService for Api {
         request: Request<Streaming<pb::StreamRoutesRequest>>,
     ) -> Result<Response<Responses>, Status> {
         let caller = caller(&request)?;
+        let certificate = request.extensions().get::<Peer>();
+        let certificate = certificate.and_then(|peer| peer.certificate.clone());
+        let speaker = Speaker {
+            certificate,
+            ..self.speaker(caller)
+        };
         Ok(Response::new(stream_routes::serve(
             request.into_inner(),
             &self.feed,
             &self.nodes,
-            self.speaker(caller),
+            speaker,
             stream_routes::lifetime(&mut rand::rng()),
             !self.store.is_shared(),
             self.shutdown.clone(),
@@ -172,13 +181,23 @@ impl Selection {
 pub(crate) struct Speaker {
     /// `None` in a simulation.
     known: Option<(Auth, Caller)>,
+    /// The certificate of the connection, if it presented one.
+    certificate: Option<Arc<CertificateDer<'static>>>,
 }
 
 impl Speaker {
     /// A sender that is trusted, of a simulation.
     #[cfg(any(test, feature = "test-util"))]
     pub(crate) fn trusted() -> Self {
-        Self { known: None }
+        Self {
+            known: None,
+            certificate: None,
+        }
+    }
+
+    /// Expiry of the certificate of the connection; `None`: it presented none.
+    pub(crate) fn certificate_expire_time(&self) -> Option<Timestamp> {
+        node_certificate::expiry(self.certificate.as_ref()?)
     }
 
     /// Checks that a message speaks of the node that sends it.
@@ -197,6 +216,7 @@ impl Api {
     fn speaker(&self, caller: Caller) -> Speaker {
         Speaker {
             known: Some((self.auth.clone(), caller)),
+            certificate: None,
         }
     }
 }

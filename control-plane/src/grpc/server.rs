@@ -9,9 +9,10 @@ use crate::grpc::Api;
 use crate::grpc::acceptor::{self, Security};
 use crate::grpc::authorize::Authorize;
 use crate::grpc::call_guard::CallGuardLayer;
-use crate::grpc::status;
+use crate::grpc::{enrollment, status};
 use cless_proto::v1::audit_service_server::AuditServiceServer;
 use cless_proto::v1::catalog_service_server::CatalogServiceServer;
+use cless_proto::v1::enrollment_service_server::EnrollmentServiceServer;
 use cless_proto::v1::node_service_server::NodeServiceServer;
 use cless_proto::v1::route_feed_service_server::RouteFeedServiceServer;
 use cless_proto::v1::token_service_server::TokenServiceServer;
@@ -46,10 +47,11 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Services with a health status, in addition to `""`, the server as a whole.
-const SERVICES: [&str; 6] = [
+const SERVICES: [&str; 7] = [
     CatalogServiceServer::<Api>::NAME,
     TrafficServiceServer::<Api>::NAME,
     NodeServiceServer::<Api>::NAME,
+    EnrollmentServiceServer::<Api>::NAME,
     RouteFeedServiceServer::<Api>::NAME,
     TokenServiceServer::<Api>::NAME,
     AuditServiceServer::<Api>::NAME,
@@ -125,6 +127,10 @@ impl GrpcServer {
         .add_service(NodeServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_MAX))
         .add_service(TokenServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_MAX))
         .add_service(AuditServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_MAX))
+        .add_service(
+            EnrollmentServiceServer::new(api.clone())
+                .max_decoding_message_size(enrollment::REQUEST_MAX),
+        )
         .add_service(RouteFeedServiceServer::new(api).max_decoding_message_size(REQUEST_MAX));
         // Called once, so the cell is empty.
         let _set = self.routes.set(Authorize::new(routes.prepare(), auth));

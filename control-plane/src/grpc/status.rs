@@ -15,11 +15,12 @@
 //!
 //! Details are clipped, because clients accept trailers of at most 16 KiB.
 
-use crate::auth::Refused;
+use crate::auth::{self, Refused};
 use crate::domain::{self, ImageRef, NodeName};
 use crate::feed::stream::StreamCloseReason;
 use crate::grpc::page::InvalidPage;
 use crate::nodes::RESTORED;
+use crate::nodes::drain::DrainError;
 use crate::nodes::registry::NameTaken;
 use crate::store;
 use cless_proto::bounds::{self, ERROR_DOMAIN as DOMAIN};
@@ -63,6 +64,7 @@ pub(crate) fn store(error: store::Error) -> Status {
     let message = error.to_string();
     match error {
         Error::Invalid(error) => invalid(&error),
+        Error::Enrollment(refusal) => refused(&Refused::Enrollment(refusal)),
         Error::NotFound { kind, name } => status(
             Code::NotFound,
             "NOT_FOUND",
@@ -269,8 +271,9 @@ pub(crate) fn no_node_connected(version: String) -> Status {
     store(store::Error::precondition(
         "NO_NODE_CONNECTED",
         version,
-        "no node is connected, so nothing can start this version: start cless-data-plane with \
-         --control-plane and this server's address, or deploy without verification (--no-wait)",
+        "no node is connected and in service, so nothing can start this version: start \
+         cless-data-plane with --control-plane and this server's address, put a drained node into \
+         service (`cless node undrain`), or deploy without verification (--no-wait)",
     ))
 }
 
@@ -279,7 +282,7 @@ pub(crate) fn no_node_left(version: String) -> Status {
     store(store::Error::precondition(
         "NO_NODE_CONNECTED",
         version,
-        "`skip_nodes` names every connected node, so nothing can start this version: leave one out, \
+        "`skip_nodes` names every node in service, so nothing can start this version: leave one out, \
          or deploy without verification (--no-wait)",
     ))
 }
@@ -354,6 +357,59 @@ pub(crate) fn node_not_connected(node: &str) -> Status {
     ))
 }
 
+/// The control plane serves without TLS, so it certifies nobody.
+pub(crate) fn no_authority() -> Status {
+    store(store::Error::precondition(
+        "NO_AUTHORITY",
+        "cluster",
+        "this control plane runs with --insecure, so nodes need no certificate: start the node \
+         without --join-token-file, with --control-plane http://… on the same machine",
+    ))
+}
+
+/// A certificate cannot be made.
+pub(crate) fn not_issued(error: &auth::Error) -> Status {
+    tracing::error!(%error, "a node's certificate cannot be issued");
+    let message = "the certificate cannot be issued; the control plane's log has the cause";
+    status(Code::Internal, "NOT_ISSUED", message, &[], |_| {})
+}
+
+/// A node is not known to have stored whether it is drained.
+pub(crate) fn not_drained(node: &NodeName, error: DrainError) -> Status {
+    let subject = domain::name::node(node);
+    match error {
+        DrainError::NotConnected => store(store::Error::precondition(
+            "NODE_NOT_CONNECTED",
+            subject,
+            format!(
+                "node {node} has no control stream to this control plane: it is not connected, \
+                 connects right now, or is of an older release; try again, and see `cless node get {node}`"
+            ),
+        )),
+        DrainError::Failed(reason) => store(store::Error::precondition(
+            "NODE_NOT_STORED",
+            subject,
+            format!("node {node} cannot store that: {reason}; repair the node and repeat"),
+        )),
+        DrainError::NoAnswer => {
+            let message = format!(
+                "node {node} did not answer in time, so it may have stored that or not: repeat the call"
+            );
+            unavailable("NODE_NO_ANSWER", &message)
+        }
+    }
+}
+
+/// A node to remove has no certificate.
+pub(crate) fn not_enrolled(node: String) -> Status {
+    store(store::Error::precondition(
+        "NODE_NOT_ENROLLED",
+        node,
+        "this node has no certificate, so there is nothing to revoke: stop it, and it is forgotten \
+         5 min later",
+    ))
+}
+
 /// The same node opened another stream.
 pub(crate) fn stream_replaced() -> Status {
     let message = "this node has opened a newer stream";
@@ -371,17 +427,6 @@ pub(crate) fn tls_required() -> Status {
                    node with --control-plane https://; a node of an earlier release must be upgraded and \
                    given a join token (`cless node token create`), and keeps its containers";
     status(Code::Unauthenticated, "TLS_REQUIRED", message, &[], |_| {})
-}
-
-/// A client presented a certificate that is not accepted.
-pub(crate) fn certificate_refused(why: &str) -> Status {
-    status(
-        Code::Unauthenticated,
-        "CERTIFICATE_REFUSED",
-        why,
-        &[],
-        |_| {},
-    )
 }
 
 /// The process is shutting down.
@@ -432,6 +477,11 @@ mod tests {
                 "why",
             ),
             node_not_connected("id"),
+            no_authority(),
+            not_drained(&taken.name, DrainError::NotConnected),
+            not_drained(&taken.name, DrainError::NoAnswer),
+            not_drained(&taken.name, DrainError::Failed("why".into())),
+            not_enrolled(name()),
             name_taken(&taken),
             stream_closed(StreamCloseReason::NoHello),
             stream_closed(StreamCloseReason::NoAck),

@@ -1,4 +1,5 @@
-//! Drives one `StreamControl` call: questions to a node, and its answers.
+//! Drives one `StreamControl` call: the addresses of the control planes and questions to a node, and
+//! its answers.
 //!
 //! One task per stream. It ends with the transport, at shutdown, when a newer stream of the node
 //! replaces it, or with the first message that is out of order.
@@ -11,10 +12,11 @@ use crate::grpc::stream_routes::{FINAL_SEND_TIMEOUT, Requests, is_refusal};
 use crate::grpc::{status, validated};
 use crate::nodes::Nodes;
 use crate::nodes::control::ControlStream;
+use crate::nodes::planes::Addresses;
 use crate::nodes::registry::NotConnected;
 use cless_proto::v1 as pb;
 use pb::stream_control_request::Message;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +32,7 @@ pub(crate) type Responses = ReceiverStream<ResponseItem>;
 pub(crate) fn serve(
     inbound: impl Requests<pb::StreamControlRequest>,
     nodes: &Nodes,
+    planes: watch::Receiver<Addresses>,
     speaker: Speaker,
     shutdown: CancellationToken,
 ) -> Responses {
@@ -37,7 +40,7 @@ pub(crate) fn serve(
     let nodes = nodes.clone();
     let span = tracing::error_span!("control_stream");
     let run = async move {
-        if let Err(status) = run(inbound, &nodes, &speaker, &outbound, shutdown).await {
+        if let Err(status) = run(inbound, &nodes, planes, &speaker, &outbound, shutdown).await {
             tracing::info!(rpc.code = ?status.code(), reason = status.message(), "control stream ended");
             let _ = tokio::time::timeout(FINAL_SEND_TIMEOUT, outbound.send(Err(status))).await;
         }
@@ -50,6 +53,7 @@ pub(crate) fn serve(
 async fn run(
     mut inbound: impl Requests<pb::StreamControlRequest>,
     nodes: &Nodes,
+    planes: watch::Receiver<Addresses>,
     speaker: &Speaker,
     outbound: &mpsc::Sender<ResponseItem>,
     shutdown: CancellationToken,
@@ -77,7 +81,7 @@ async fn run(
     let mut stream = nodes
         .open_control(&node, &boot_id)
         .map_err(|NotConnected| status::node_not_connected(&node))?;
-    let ended = exchange(&mut stream, &mut inbound, nodes, outbound, shutdown).await;
+    let ended = exchange(&mut stream, &mut inbound, nodes, planes, outbound, shutdown).await;
     nodes.close_control(&stream);
     ended
 }
@@ -86,11 +90,13 @@ async fn exchange(
     stream: &mut ControlStream,
     inbound: &mut impl Requests<pb::StreamControlRequest>,
     nodes: &Nodes,
+    mut planes: watch::Receiver<Addresses>,
     outbound: &mpsc::Sender<ResponseItem>,
     shutdown: CancellationToken,
 ) -> Result<(), Status> {
+    planes.mark_changed();
     loop {
-        tokio::select! {
+        let next = tokio::select! {
             biased;
             () = shutdown.cancelled() => return Err(status::shutting_down()),
             () = stream.replaced.cancelled() => return Err(status::stream_replaced()),
@@ -102,20 +108,28 @@ async fn exchange(
                     Some(Message::Image(answer)) => {
                         let (question, answer) = control::read_answer(answer);
                         nodes.answer(stream, question, answer);
+                        continue;
+                    }
+                    Some(Message::Drain(answer)) => {
+                        let (question, answer) = control::read_drain_answer(answer);
+                        nodes.answer(stream, question, answer);
+                        continue;
                     }
                     _ => return Err(status::stream_closed(StreamCloseReason::Protocol)),
                 },
             },
-            Some(question) = stream.questions.recv() => {
-                let message = outbound.send(Ok(control::question(question)));
-                tokio::select! {
-                    biased;
-                    () = shutdown.cancelled() => return Err(status::shutting_down()),
-                    sent = tokio::time::timeout(STALL_LIMIT, message) => {
-                        if !matches!(sent, Ok(Ok(()))) {
-                            return Ok(());
-                        }
-                    }
+            Ok(()) = planes.changed() => {
+                let addresses = planes.borrow_and_update().clone();
+                control::planes(&addresses)
+            }
+            Some(question) = stream.questions.recv() => control::question(question),
+        };
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return Err(status::shutting_down()),
+            sent = tokio::time::timeout(STALL_LIMIT, outbound.send(Ok(next))) => {
+                if !matches!(sent, Ok(Ok(()))) {
+                    return Ok(());
                 }
             }
         }

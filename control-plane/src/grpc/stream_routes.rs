@@ -287,6 +287,7 @@ impl StreamDriver {
                     .map_err(|taken| status::name_taken(&taken))?;
                 tracing::Span::current().record("node", tracing::field::display(name));
                 tracing::info!("node connected");
+                connection.record_certificate(self.speaker.certificate_expire_time());
                 self.node = Some(connection);
                 self.have.clone_from(&have);
                 Ok((StreamEvent::Hello(have), None))

@@ -3,18 +3,21 @@
 //! [`registry`] is the pure table. This file is its shell: one lock, held briefly and never across
 //! an await, and a `watch` that signals every change. [`reconcile`] turns reports into writes;
 //! [`replicas`] shares the table with other control planes on the same database. [`control`] keeps
-//! the streams that carry questions to nodes, and [`resolve`] asks them about images.
+//! the streams that carry questions to nodes: [`resolve`] asks them about images, [`drain`] takes them
+//! out of service. [`planes`] has the addresses of the control planes, which nodes learn there.
 
 pub(crate) mod control;
+pub(crate) mod drain;
+pub(crate) mod planes;
 pub(crate) mod reconcile;
 pub(crate) mod registry;
 pub(crate) mod replicas;
 pub(crate) mod report;
 pub(crate) mod resolve;
 
-use crate::domain::{ImageRef, NodeName, Timestamp};
+use crate::domain::{NodeName, Timestamp};
 use crate::feed::Cursor;
-use control::{ControlStream, ControlStreams, ImageAnswer};
+use control::{Answer, ControlStream, ControlStreams, QuestionContent};
 use parking_lot::Mutex;
 use registry::{NameTaken, NodeEntry, NotConnected, Propagation, Registry, StreamId};
 use report::{NodeIdentity, NodeReport, QuarantinedRoute};
@@ -141,14 +144,12 @@ impl Nodes {
         self.read(|registry| registry.propagation(epoch, revision))
     }
 
-    /// Names of the connected nodes, sorted.
-    pub(crate) fn connected(&self) -> Vec<NodeName> {
+    /// Names of the connected nodes that are not drained, sorted.
+    pub(crate) fn in_service(&self) -> Vec<NodeName> {
         self.read(|registry| {
-            let connected = registry
-                .nodes()
-                .into_iter()
-                .filter(|node| node.is_connected());
-            connected.map(|node| node.identity.name.clone()).collect()
+            let nodes = registry.nodes().into_iter();
+            let serving = nodes.filter(|node| node.is_connected() && !node.is_drained());
+            serving.map(|node| node.identity.name.clone()).collect()
         })
     }
 
@@ -175,24 +176,35 @@ impl Nodes {
         self.inner.control.has(&node.identity.id, &node.boot_id)
     }
 
-    /// Asks a node what an image reference names; see [`ControlStreams::ask`].
+    /// Asks a node; see [`ControlStreams::ask`].
     fn ask(
         &self,
         node: &NodeEntry,
-        image: ImageRef,
-        local_only: bool,
-    ) -> Option<oneshot::Receiver<ImageAnswer>> {
-        self.inner.control.ask(&node.identity.id, image, local_only)
+        question: QuestionContent,
+    ) -> Option<oneshot::Receiver<Answer>> {
+        self.inner.control.ask(&node.identity.id, question)
     }
 
     /// Passes on a node's answer to a question.
-    pub(crate) fn answer(&self, stream: &ControlStream, question: u64, answer: ImageAnswer) {
+    pub(crate) fn answer(&self, stream: &ControlStream, question: u64, answer: Answer) {
         self.inner.control.answer(stream, question, answer);
+    }
+
+    /// Records that a node has stored whether it is drained, ahead of its next report.
+    pub(crate) fn record_drained(&self, id: &str, drained: bool) {
+        self.inner.state.lock().registry.record_drained(id, drained);
+        self.notify();
     }
 
     /// Signals every change of the registry.
     pub(crate) fn subscribe(&self) -> watch::Receiver<()> {
         self.inner.changes.subscribe()
+    }
+
+    /// Forgets a node that was removed from the cluster. Its streams end with its credential.
+    pub(crate) fn forget(&self, id: &str) {
+        self.inner.state.lock().registry.forget(id);
+        self.notify();
     }
 
     /// Removes nodes that have been disconnected for 5 min.
@@ -226,6 +238,14 @@ pub(crate) struct NodeConnection {
 }
 
 impl NodeConnection {
+    /// The stream presented a certificate that expires then.
+    pub(crate) fn record_certificate(&self, expire_time: Option<Timestamp>) {
+        let mut state = self.nodes.inner.state.lock();
+        state
+            .registry
+            .record_certificate(&self.id, self.stream, expire_time);
+    }
+
     /// The node serves the table at `cursor`.
     pub(crate) fn record_applied(&self, cursor: Cursor, quarantined: Vec<QuarantinedRoute>) {
         let mut state = self.nodes.inner.state.lock();

@@ -82,7 +82,8 @@ fn verification_events(
     for part in verification.nodes() {
         let node = nodes.iter().find(|node| node.identity.name == *part.node);
         let disconnected = match node {
-            Some(node) if node.is_connected() => false,
+            // A drained node verifies nothing.
+            Some(node) if node.is_connected() => node.is_drained(),
             Some(node) => node.disconnected_for(now) >= RECONNECT_GRACE,
             None => started.until(now) >= STARTUP_GRACE,
         };

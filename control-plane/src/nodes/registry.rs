@@ -61,6 +61,8 @@ pub(crate) struct NodeEntry {
     pub(crate) ahead: Option<Cursor>,
     /// Start of its latest stream. `None`: it has not connected.
     pub(crate) connect_time: Option<Timestamp>,
+    /// Expiry of the certificate that its latest stream presented. `None`: it had none.
+    pub(crate) certificate_expire_time: Option<Timestamp>,
     /// Its last report and the time of its arrival.
     pub(crate) report: Option<(Timestamp, NodeReport)>,
     /// Its stream to this control plane.
@@ -81,6 +83,7 @@ impl NodeEntry {
             rejection: None,
             ahead: None,
             connect_time: None,
+            certificate_expire_time: None,
             report: None,
             stream: None,
             connected_to_peer: false,
@@ -144,6 +147,12 @@ impl NodeEntry {
         Some(!report.engine.is_empty())
     }
 
+    /// Whether it is out of service, as far as it has reported.
+    pub(crate) fn is_drained(&self) -> bool {
+        let report = self.report.as_ref();
+        report.is_some_and(|(_, report)| report.drained)
+    }
+
     /// Its reports about versions.
     pub(crate) fn versions(&self) -> impl Iterator<Item = &VersionReport> {
         self.report.iter().flat_map(|(_, report)| &report.versions)
@@ -185,6 +194,18 @@ impl Registry {
         node.stream = Some(stream);
         node.connect_time = Some(now);
         Ok(stream)
+    }
+
+    /// A node's stream presented a certificate that expires then.
+    pub(crate) fn record_certificate(
+        &mut self,
+        id: &str,
+        stream: StreamId,
+        expire_time: Option<Timestamp>,
+    ) {
+        if let Some(node) = self.current(id, stream) {
+            node.certificate_expire_time = expire_time;
+        }
     }
 
     /// A stream ended. Returns `false` if it was not the node's current stream.
@@ -257,6 +278,21 @@ impl Registry {
         };
         node.report = Some((now, report));
         Ok(())
+    }
+
+    /// A node has stored whether it is drained. Its report says so only later.
+    pub(crate) fn record_drained(&mut self, id: &str, drained: bool) {
+        for nodes in [&mut self.nodes, &mut self.peer_nodes] {
+            if let Some((_, report)) = nodes.get_mut(id).and_then(|node| node.report.as_mut()) {
+                report.drained = drained;
+            }
+        }
+    }
+
+    /// Removes a node at once. The end of its stream then changes nothing.
+    pub(crate) fn forget(&mut self, id: &str) {
+        self.nodes.remove(id);
+        self.peer_nodes.remove(id);
     }
 
     /// Removes nodes disconnected for [`FORGET_AFTER`]. Returns whether any was removed.

@@ -213,6 +213,8 @@ struct NodeRecord {
     refusal: Option<String>,
     connect_time: Option<Timestamp>,
     report_time: Option<Timestamp>,
+    #[serde(default)]
+    certificate_expire_time: Option<Timestamp>,
 }
 
 impl NodeRecord {
@@ -243,6 +245,7 @@ impl NodeRecord {
             refusal: node.rejection.clone(),
             connect_time: node.connect_time,
             report_time: node.report.as_ref().map(|(time, _)| *time),
+            certificate_expire_time: node.certificate_expire_time,
         }
     }
 
@@ -274,6 +277,7 @@ impl NodeRecord {
             .collect();
         node.rejection = record.refusal;
         node.connect_time = record.connect_time;
+        node.certificate_expire_time = record.certificate_expire_time;
         node.report = record.report_time.zip(report);
         Some(node)
     }

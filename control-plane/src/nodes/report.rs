@@ -51,6 +51,8 @@ pub(crate) struct NodeReport {
     pub(crate) allowed_capabilities: Vec<String>,
     /// Destinations on the node that versions may reach.
     pub(crate) allowed_egress: Vec<String>,
+    /// Whether it is out of service (DrainNode).
+    pub(crate) drained: bool,
     /// The encoded request, shared with other control planes.
     pub(crate) encoded: Bytes,
 }

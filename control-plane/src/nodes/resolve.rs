@@ -5,7 +5,7 @@
 //! node alone.
 
 use crate::domain::{ImageRef, NodeName, ResolvedImage};
-use crate::nodes::control::ImageAnswer;
+use crate::nodes::control::{Answer, ImageAnswer, QuestionContent};
 use crate::nodes::registry::NodeEntry;
 use crate::nodes::{Nodes, now};
 use crate::store::Resolution;
@@ -61,12 +61,16 @@ pub(crate) async fn resolve(nodes: &Nodes, image: &ImageRef, local_only: bool) -
     let mut missing = None;
     for node in candidates(nodes) {
         let name = node.identity.name.clone();
-        let Some(answer) = nodes.ask(&node, image.clone(), local_only) else {
+        let question = QuestionContent::Image {
+            image: image.clone(),
+            local_only,
+        };
+        let Some(answer) = nodes.ask(&node, question) else {
             continue;
         };
         let limit = deadline.min(Instant::now() + NODE_TIMEOUT);
         match tokio::time::timeout_at(limit, answer).await {
-            Ok(Ok(ImageAnswer::Found(found))) => {
+            Ok(Ok(Answer::Image(ImageAnswer::Found(found)))) => {
                 return Resolved::Found(Resolution {
                     image: ResolvedImage {
                         source: found.source,
@@ -79,13 +83,13 @@ pub(crate) async fn resolve(nodes: &Nodes, image: &ImageRef, local_only: bool) -
                     digest: found.digest,
                 });
             }
-            Ok(Ok(ImageAnswer::NoSuchImage(reason))) => {
+            Ok(Ok(Answer::Image(ImageAnswer::NoSuchImage(reason)))) => {
                 missing.get_or_insert((name, reason));
             }
-            Ok(Ok(ImageAnswer::Trouble(reason))) => {
+            Ok(Ok(Answer::Image(ImageAnswer::Trouble(reason)))) => {
                 tracing::info!(node = %name, %image, reason, "a node cannot resolve the image");
             }
-            Ok(Err(_closed)) => {
+            Ok(Ok(Answer::Drain(_)) | Err(_)) => {
                 tracing::info!(node = %name, %image, "the node left before it resolved the image");
             }
             Err(_elapsed) => {
@@ -136,7 +140,7 @@ mod tests {
         tokio::spawn(async move {
             while let Some(question) = stream.questions.recv().await {
                 if let Some(answer) = &answer {
-                    nodes.answer(&stream, question.id, answer.clone());
+                    nodes.answer(&stream, question.id, Answer::Image(answer.clone()));
                 }
             }
         });

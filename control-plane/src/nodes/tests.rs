@@ -27,10 +27,10 @@ async fn a_second_stream_of_a_node_replaces_the_first_and_survives_its_end() {
         .expect("the same node");
     first.replaced().await;
     drop(first);
-    assert_eq!(nodes.connected().len(), 1);
+    assert_eq!(nodes.in_service().len(), 1);
     assert!(!second.replaced.is_cancelled());
     drop(second);
-    assert!(nodes.connected().is_empty());
+    assert!(nodes.in_service().is_empty());
     assert_eq!(nodes.all().len(), 1, "stale, not forgotten");
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use sea_orm::{
     AccessMode, ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbBackend,
     IsolationLevel, SqliteTransactionMode, TransactionOptions, TransactionTrait,
@@ -46,6 +47,8 @@ pub(super) struct Connections {
     pub(super) file_writer: Option<Arc<FileWriter>>,
     /// Held while a SQLite file is open; `None` for PostgreSQL and memory.
     pub(super) file_lock: Option<Arc<FileLock>>,
+    /// Held while a control plane serves from a SQLite file, until it is closed.
+    pub(super) serve_lock: Arc<Mutex<Option<FileLock>>>,
     /// Watches a SQLite file; `None` for PostgreSQL and memory.
     pub(super) file_guard: Option<Arc<FileGuard>>,
     pub(super) url: String,

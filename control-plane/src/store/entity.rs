@@ -314,6 +314,30 @@ pub(super) mod audit_entries {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
+/// `join_tokens`: tokens with which a node joins once.
+pub(super) mod join_tokens {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "join_tokens")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: String,
+        pub hash: Vec<u8>,
+        pub node_name: Option<String>,
+        pub create_time: i64,
+        pub expire_time: i64,
+        pub spent_time: Option<i64>,
+        pub spent_node: Option<String>,
+        pub spent_key: Option<Vec<u8>>,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
 /// `trust`: one row, with the id 1, once the cluster has an authority.
 pub(super) mod trust {
     use sea_orm::entity::prelude::*;

@@ -19,6 +19,9 @@ pub enum Error {
     /// A field of the request contradicts what is stored.
     #[error(transparent)]
     Invalid(#[from] domain::Error),
+    /// A node gets no certificate.
+    #[error(transparent)]
+    Enrollment(#[from] domain::enrollment::Refusal),
     /// The resource does not exist.
     #[error("{name} does not exist")]
     NotFound {

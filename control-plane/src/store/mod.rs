@@ -10,7 +10,7 @@
 //! | `migrate`, `snapshot`, `backup` | schema migrations; consistent copies; backup and restore |
 //! | `write` | steps common to all writes: change, revision, change log |
 //! | `write_queue` | group commit |
-//! | `hint`, `node_status` | what control planes on one PostgreSQL share |
+//! | `hint`, `node_status`, `planes` | what control planes on one PostgreSQL share |
 //! | `explain` | database errors and their remedies |
 //! | `table`, `digest` | the stored routes and their digest |
 //! | `feed` | queries of the feed: head, table, changes since |
@@ -18,7 +18,7 @@
 //! | `tokens`, `credentials`, `audit` | tokens, the credentials of all callers, the audit log |
 //! | `hosts`, `idempotency` | unique hosts, repeated requests |
 //! | `images` | the images that versions need |
-//! | `trust` | the cluster's authority |
+//! | `trust`, `enrollments` | the cluster's authority; join tokens and enrolled nodes |
 //! | `entity`, `row` | tables; conversion of rows to domain types |
 //!
 //! Invariants: every committed write that the feed carries makes one revision, without gaps, in
@@ -32,6 +32,7 @@ mod backup;
 mod connection;
 mod credentials;
 mod digest;
+mod enrollments;
 mod entity;
 mod error;
 mod explain;
@@ -45,6 +46,7 @@ mod images;
 mod migrate;
 mod node_status;
 mod open;
+mod planes;
 mod row;
 mod services;
 mod snapshot;
@@ -74,6 +76,7 @@ use crate::domain::{Domain, Timestamp};
 pub use audit::{AuditEntry, AuditQuery, Refusal};
 pub use backup::{Restored, backup, restore};
 pub use credentials::{CredentialRows, EnrolledNode};
+pub use enrollments::{NewJoinToken, Renewal, TokenProof};
 pub use error::{Error, Precondition};
 pub use feed::FeedSource;
 pub(crate) use hint::follow as follow_hints;
@@ -145,7 +148,7 @@ impl Store {
     pub async fn open(options: StoreOptions) -> Result<Self, Error> {
         let store = Self {
             inner: Arc::new(Inner {
-                connections: open::open(&options.url).await?,
+                connections: open::open(&options.url, options.serving).await?,
                 domain: options.domain,
                 codec: options.codec,
                 head: watch::Sender::new(0),
@@ -166,6 +169,8 @@ impl Store {
             writer.close().await?;
         }
         self.inner.connections.writer.close_by_ref().await?;
+        // Clones of the handle may live on, in connections that are being cut.
+        self.inner.connections.serve_lock.lock().take();
         Ok(())
     }
 

@@ -8,18 +8,24 @@ use super::file_guard::FileGuard;
 use super::file_writer::FileWriter;
 use super::sqlite::{self, FileLock, OpenMode, SqliteUrl};
 use super::{Error, migrate};
+use parking_lot::Mutex;
 
-pub(super) async fn open(url: &str) -> Result<Connections, Error> {
+/// `serving`: for a control plane, of which a file has one at a time.
+pub(super) async fn open(url: &str, serving: bool) -> Result<Connections, Error> {
     let fail = |reason: String| Error::Open {
         url: redacted(url),
         reason,
     };
     let sqlite = SqliteUrl::parse(url);
     let mut file_lock = None;
+    let mut serve_lock = None;
     match &sqlite {
         Some(sqlite) => {
             sqlite.check().map_err(fail)?;
             if let SqliteUrl::File { path, .. } = sqlite {
+                if serving {
+                    serve_lock = Some(FileLock::serve(path).await.map_err(fail)?);
+                }
                 file_lock = Some(FileLock::acquire(path).await.map_err(fail)?);
             }
         }
@@ -70,6 +76,7 @@ pub(super) async fn open(url: &str) -> Result<Connections, Error> {
         reader,
         file_writer,
         file_lock: file_lock.map(Arc::new),
+        serve_lock: Arc::new(Mutex::new(serve_lock)),
         file_guard,
         url: url.to_owned(),
     })

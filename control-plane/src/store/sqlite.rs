@@ -3,9 +3,11 @@
 //! ```text
 //!   cless.db       the database (cless.db-wal and cless.db-shm belong to SQLite)
 //!   cless.db-lock  empty; locked while a process has the database open
+//!   cless.db-serve empty; locked while a control plane serves from it
 //! ```
 //!
-//! Serving processes hold the lock shared; migrations and restores hold it exclusively. SQLite's
+//! Only one control plane serves from a file, because the planes of a cluster share the state of
+//! nodes through PostgreSQL. Processes that have the database open hold the first lock shared; migrations and restores hold it exclusively. SQLite's
 //! own locks are held only for moments. The operating system releases the lock when the process
 //! ends.
 
@@ -29,6 +31,8 @@ pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(60);
 const MIN_VERSION: (u32, u32, u32) = (3, 51, 3);
 /// Wait for another process to finish its migrations.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
+/// Wait for the predecessor of a restarted control plane to end.
+const SERVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A parsed SQLite URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,7 +121,12 @@ pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// The lock beside a database file, released on drop.
+/// The lock of the processes that have a file open.
+const LOCK_SUFFIX: &str = "-lock";
+/// The lock of the control plane that serves from a file.
+const SERVE_SUFFIX: &str = "-serve";
+
+/// A lock beside a database file, released on drop.
 #[derive(Debug)]
 pub(super) struct FileLock {
     file: File,
@@ -125,8 +134,8 @@ pub(super) struct FileLock {
 }
 
 impl FileLock {
-    fn open(database: &Path) -> Result<File, String> {
-        let path = with_suffix(database, "-lock");
+    fn open(database: &Path, suffix: &str) -> Result<File, String> {
+        let path = with_suffix(database, suffix);
         let mut options = File::options();
         options.read(true).write(true).create(true);
         #[cfg(unix)]
@@ -138,7 +147,7 @@ impl FileLock {
 
     /// Takes the lock exclusively if it is free, else shared once no process holds it exclusively.
     pub(super) async fn acquire(database: &Path) -> Result<Self, String> {
-        let file = Self::open(database)?;
+        let file = Self::open(database, LOCK_SUFFIX)?;
         let begun = std::time::Instant::now();
         loop {
             let exclusive = locked(file.try_lock())?;
@@ -157,9 +166,28 @@ impl FileLock {
 
     /// Takes the lock exclusively; `None` if another process holds it.
     pub(super) fn try_exclusive(database: &Path) -> Result<Option<Self>, String> {
-        let file = Self::open(database)?;
+        let file = Self::open(database, LOCK_SUFFIX)?;
         let exclusive = locked(file.try_lock())?;
         Ok(exclusive.then_some(Self { file, exclusive }))
+    }
+
+    /// Takes the lock of the control plane that serves from the file.
+    pub(super) async fn serve(database: &Path) -> Result<Self, String> {
+        let file = Self::open(database, SERVE_SUFFIX)?;
+        let begun = tokio::time::Instant::now();
+        while !locked(file.try_lock())? {
+            if begun.elapsed() >= SERVE_TIMEOUT {
+                return Err(
+                    "another control plane serves from this file: stop it first; several control planes need PostgreSQL"
+                        .to_owned(),
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(Self {
+            file,
+            exclusive: true,
+        })
     }
 
     /// Whether no other process has the database open.
@@ -272,5 +300,19 @@ mod tests {
         assert!(FileLock::try_exclusive(&database).unwrap().is_none());
         drop((first, second));
         assert!(FileLock::try_exclusive(&database).unwrap().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_control_plane_serves_from_a_file_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = folder.path().join("cless.db");
+        let first = FileLock::serve(&database).await.unwrap();
+        let refused = FileLock::serve(&database).await.unwrap_err();
+        assert!(refused.contains("stop it first"), "{refused}");
+        let (second, ()) = tokio::join!(FileLock::serve(&database), async {
+            tokio::time::sleep(SERVE_TIMEOUT / 2).await;
+            drop(first);
+        });
+        assert!(second.is_ok(), "a restarted one waits for its predecessor");
     }
 }

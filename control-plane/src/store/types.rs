@@ -23,6 +23,8 @@ pub struct StoreOptions {
     pub domain: Domain,
     /// The encoding of routes.
     pub codec: RouteCodec,
+    /// Whether a control plane serves from it: a SQLite file then refuses another one.
+    pub serving: bool,
 }
 
 /// Options of one write.

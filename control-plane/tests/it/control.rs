@@ -50,15 +50,22 @@ impl Control {
         self.answers.send(message).await.expect("an open stream");
     }
 
+    /// The next question about an image. The addresses of the control planes are skipped.
     pub(crate) async fn next(&mut self) -> Result<Option<pb::ResolveImage>, Status> {
+        loop {
+            return Ok(match self.message().await? {
+                Some(Asked::ResolveImage(question)) => Some(question),
+                Some(Asked::Planes(_)) => continue,
+                Some(other) => panic!("not a question about an image: {other:?}"),
+                None => None,
+            });
+        }
+    }
+
+    pub(crate) async fn message(&mut self) -> Result<Option<Asked>, Status> {
         let next = tokio::time::timeout(SOON, self.questions.message()).await;
         let next = next.expect("in time")?;
-        Ok(
-            next.map(|message| match message.message.expect("a question") {
-                Asked::ResolveImage(question) => question,
-                other => panic!("not a question about an image: {other:?}"),
-            }),
-        )
+        Ok(next.map(|message| message.message.expect("a message")))
     }
 
     /// Answers the next question; returns it.

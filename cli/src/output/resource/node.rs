@@ -30,8 +30,9 @@ impl Resource for pb::Node {
         let offline = self.disconnect_time.as_ref();
         let offline =
             offline.map(|time| format!("offline for {}", text::age(context.now, Some(time))));
+        let drained = self.drained.then(|| "drained".to_owned());
         let more = (notes > 0).then(|| format!("{notes}: see node get"));
-        let notes: Vec<_> = offline.into_iter().chain(more).collect();
+        let notes: Vec<_> = offline.into_iter().chain(drained).chain(more).collect();
         vec![
             text::id(&self.name),
             short(self.state().as_str_name(), "STATE_"),
@@ -48,7 +49,7 @@ impl Resource for pb::Node {
         let mut page = DetailPage::default();
         page.line("Name", text::id(&self.name))
             .line("Id", text::clean(&self.id))
-            .line("State", short(self.state().as_str_name(), "STATE_"))
+            .line("State", state(self))
             .line(
                 "Revision",
                 format!("{} ({} behind)", self.applied_revision, self.lag),
@@ -60,6 +61,7 @@ impl Resource for pb::Node {
             .line("Isolation", text::or_dash(isolation(self)))
             .line("Allows", allows(self))
             .line("Release", text::clean(&self.version))
+            .line("Certificate", certificate(self))
             .line("Connected", text::time(self.connect_time.as_ref()))
             .line("Offline since", offline_since(self))
             .line("Reported", text::time(self.report_time.as_ref()))
@@ -94,6 +96,23 @@ fn allows(node: &pb::Node) -> String {
     lists.collect::<Vec<_>>().join("; ")
 }
 
+fn state(node: &pb::Node) -> String {
+    let state = short(node.state().as_str_name(), "STATE_");
+    if node.drained {
+        format!("{state}, drained")
+    } else {
+        state
+    }
+}
+
+/// The expiry of the certificate; empty if the node has none.
+fn certificate(node: &pb::Node) -> String {
+    match &node.certificate_expire_time {
+        None => String::new(),
+        time => format!("expires {}", text::time(time.as_ref())),
+    }
+}
+
 /// The time of the disconnect; empty while the node is connected.
 fn offline_since(node: &pb::Node) -> String {
     match &node.disconnect_time {
@@ -107,6 +126,28 @@ fn isolation(node: &pb::Node) -> String {
     match node.isolation.as_ref().map(pb::Isolation::state) {
         None | Some(pb::isolation::State::Unspecified) => String::new(),
         Some(state) => short(state.as_str_name(), "STATE_"),
+    }
+}
+
+impl Resource for pb::CreateJoinTokenResponse {
+    const MESSAGE: &'static str = "cless.v1.CreateJoinTokenResponse";
+    const PLURAL: &'static str = "join tokens";
+    const COLUMNS: &'static [&'static str] = &["TOKEN", "EXPIRES"];
+
+    fn name(&self) -> &str {
+        &self.join_token
+    }
+
+    fn row(&self, _context: &RenderContext) -> Vec<String> {
+        vec![
+            text::clean(&self.join_token),
+            text::time(self.expire_time.as_ref()),
+        ]
+    }
+
+    /// The token alone, so that a shell can write it to a file.
+    fn detail(&self, _context: &RenderContext) -> String {
+        format!("{}\n", text::clean(&self.join_token))
     }
 }
 

@@ -3,7 +3,7 @@
 use super::feed::{clipped, read_id, read_identity};
 use super::read_timestamp;
 use crate::domain::{ImageDigest, ImageSource, Violations};
-use crate::nodes::control::{FoundImage, ImageAnswer, Question};
+use crate::nodes::control::{Answer, FoundImage, ImageAnswer, Question, QuestionContent};
 use crate::nodes::report::NodeIdentity;
 use cless_proto::v1 as pb;
 
@@ -19,17 +19,40 @@ pub(crate) fn read_hello(
 
 pub(crate) fn question(question: Question) -> pb::StreamControlResponse {
     use pb::stream_control_response::Message;
+    let id = question.id;
+    let message = match question.content {
+        QuestionContent::Image { image, local_only } => Message::ResolveImage(pb::ResolveImage {
+            id,
+            image: image.to_string(),
+            local_only,
+        }),
+        QuestionContent::Drain(drained) => Message::SetDrain(pb::SetDrain { id, drained }),
+    };
     pb::StreamControlResponse {
-        message: Some(Message::ResolveImage(pb::ResolveImage {
-            id: question.id,
-            image: question.image.to_string(),
-            local_only: question.local_only,
+        message: Some(message),
+    }
+}
+
+pub(crate) fn planes(addresses: &[String]) -> pb::StreamControlResponse {
+    use pb::stream_control_response::Message;
+    pb::StreamControlResponse {
+        message: Some(Message::Planes(pb::Planes {
+            addresses: addresses.to_vec(),
         })),
     }
 }
 
+/// The id of the question and its answer. The reason of a failure is clipped.
+pub(crate) fn read_drain_answer(answer: pb::DrainAnswer) -> (u64, Answer) {
+    let stored = match answer.failure.as_str() {
+        "" => Ok(()),
+        _ => Err(clipped(answer.failure)),
+    };
+    (answer.id, Answer::Drain(stored))
+}
+
 /// The id of the question and its answer. A contradictory answer counts as trouble of the node.
-pub(crate) fn read_answer(answer: pb::ImageAnswer) -> (u64, ImageAnswer) {
+pub(crate) fn read_answer(answer: pb::ImageAnswer) -> (u64, Answer) {
     let id = answer.id;
     let read = match (answer.image, answer.failure) {
         (Some(image), None) => read_image(image, answer.image_digest),
@@ -45,7 +68,7 @@ pub(crate) fn read_answer(answer: pb::ImageAnswer) -> (u64, ImageAnswer) {
         }
         (None, None) => ImageAnswer::Trouble("the answer has neither image nor failure".to_owned()),
     };
-    (id, read)
+    (id, Answer::Image(read))
 }
 
 fn read_image(image: pb::ResolvedImage, digest: String) -> ImageAnswer {
@@ -117,7 +140,7 @@ mod tests {
         ] {
             let (id_of, read) = read_answer(answer(source, id, digest));
             assert_eq!(id_of, 7);
-            let found = matches!(read, ImageAnswer::Found(_));
+            let found = matches!(read, Answer::Image(ImageAnswer::Found(_)));
             assert_eq!(found, good, "{source:?} {id} {digest}: {read:?}");
         }
     }
@@ -139,12 +162,13 @@ mod tests {
         };
         assert_eq!(
             failed(Reason::Image),
-            ImageAnswer::NoSuchImage("why".into())
+            Answer::Image(ImageAnswer::NoSuchImage("why".into()))
         );
         for reason in [Reason::Unspecified, Reason::Engine] {
-            assert_eq!(failed(reason), ImageAnswer::Trouble("why".into()));
+            let trouble = Answer::Image(ImageAnswer::Trouble("why".into()));
+            assert_eq!(failed(reason), trouble);
         }
         let (_, empty) = read_answer(pb::ImageAnswer::default());
-        assert!(matches!(empty, ImageAnswer::Trouble(_)));
+        assert!(matches!(empty, Answer::Image(ImageAnswer::Trouble(_))));
     }
 }

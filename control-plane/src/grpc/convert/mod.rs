@@ -17,12 +17,12 @@ pub(crate) mod trust;
 use crate::domain::{Timestamp, Violations};
 use std::time::{Duration, SystemTime};
 
-fn timestamp(time: Timestamp) -> prost_types::Timestamp {
+pub(crate) fn timestamp(time: Timestamp) -> prost_types::Timestamp {
     SystemTime::from(time).into()
 }
 
 /// A timestamp of a request. `None` if it is absent or out of range.
-fn read_timestamp(time: Option<prost_types::Timestamp>) -> Option<Timestamp> {
+pub(crate) fn read_timestamp(time: Option<prost_types::Timestamp>) -> Option<Timestamp> {
     SystemTime::try_from(time?).ok().map(Timestamp::from)
 }
 

@@ -67,6 +67,7 @@ pub(crate) fn read_report(
         sandboxes: request.sandboxes,
         allowed_capabilities: request.allowed_capabilities,
         allowed_egress: request.allowed_egress,
+        drained: request.drained,
         encoded,
     };
     violations
@@ -329,8 +330,8 @@ pub(crate) fn node(node: &NodeEntry, head: &Cursor) -> pb::Node {
         sandboxes: report.sandboxes,
         allowed_capabilities: report.allowed_capabilities.clone(),
         allowed_egress: report.allowed_egress.clone(),
-        drained: false,
-        certificate_expire_time: None,
+        drained: report.drained,
+        certificate_expire_time: node.certificate_expire_time.map(timestamp),
         disconnect_time: node.disconnected_since().map(timestamp),
     }
 }

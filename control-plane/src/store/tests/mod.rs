@@ -5,6 +5,7 @@ mod backup;
 mod concurrent;
 #[path = "../../../tests/it/database.rs"]
 mod database;
+mod enrollments;
 mod failures;
 mod feed;
 mod hosts;
@@ -46,6 +47,7 @@ fn options(url: &str) -> StoreOptions {
         domain: Domain::parse("localhost").unwrap(),
         // Any injective function of the route is sufficient.
         codec: Arc::new(|route| format!("{route:?}").into_bytes()),
+        serving: false,
     }
 }
 
