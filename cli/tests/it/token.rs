@@ -94,7 +94,28 @@ async fn the_audit_log_shows_who_changed_what() {
     plane.ok("traffic set hello v1=100 --force").await;
     plane.ok("service create other").await;
     let log = plane.ok("audit --service hello").await;
-    assert_run!(log, @"");
+    assert_run!(log, @r#"
+    [TIME]  insecure  UpdateTraffic  services/hello/traffic
+      targets.v1.percent: - -> 100
+    [TIME]  insecure  CreateVersion  services/hello/versions/1
+      image_generation: - -> 0
+      spec.cpu_millis: - -> 1000
+      spec.image: - -> "hello:1"
+      spec.memory_bytes: - -> 536870912
+      spec.pull_policy: - -> "Missing"
+      spec.readiness: - -> "Tcp"
+    [TIME]  insecure  CreateService  services/hello
+      settings.affinity: - -> "None"
+      settings.cold_start_timeout: - -> "30s"
+      settings.concurrency: - -> 80
+      settings.idle_timeout: - -> "2m"
+      settings.max_instances: - -> 10
+      settings.min_instances: - -> 0
+      settings.queue_limit: - -> 1000
+      settings.request_timeout: - -> "5m"
+      settings.server_timing: - -> false
+      settings.version_header: - -> false
+    "#);
     let empty = plane.run("audit --principal tokens/nobody").await;
     assert_eq!(empty, "! no entries of the audit log\n");
     let none = plane.run("audit --since 2100-01-01T00:00:00Z").await;

@@ -106,8 +106,7 @@ impl Resource for pb::CreateTokenResponse {
 impl Resource for pb::AuditEntry {
     const MESSAGE: &'static str = "cless.v1.AuditEntry";
     const PLURAL: &'static str = "entries of the audit log";
-    const COLUMNS: &'static [&'static str] =
-        &["TIME", "PRINCIPAL", "METHOD", "RESOURCE"];
+    const COLUMNS: &'static [&'static str] = &["TIME", "PRINCIPAL", "METHOD", "RESOURCE"];
 
     fn name(&self) -> &str {
         &self.name
