@@ -478,8 +478,12 @@ fn flag_of(field: &str) -> Option<String> {
         ("http", "status_min" | "status_max") => "health-status",
         ("service", "hosts") => "host",
         ("service", "labels") => "label",
+        ("token", "scope") | ("scope", "services") => "service",
+        ("scope", "hosts") => "host",
+        (_, "ttl") => "expires",
         ("affinity", _) | ("settings", "affinity") => "affinity",
         ("settings", _) => return Some(format!("--{}", last.replace('_', "-"))),
+        ("token", "description") => "description",
         (_, "reason" | "etag" | "actor" | "timeout") => last,
         _ => return None,
     };

@@ -208,10 +208,20 @@ impl Printer {
         self.data(&text)
     }
 
-    /// Prints one resource of a stream: as a line, in JSON too, in YAML as a document.
+    /// Prints resources, in place of a table their pages.
+    pub(crate) fn pages<R: Resource>(&self, resources: &[R]) -> Result<(), Error> {
+        if self.format != Format::Table || resources.is_empty() {
+            return self.list(resources);
+        }
+        let context = self.context();
+        let pages = resources.iter().map(|resource| resource.detail(&context));
+        self.data(&pages.collect::<String>())
+    }
+
+    /// Prints one resource of a stream: as a page, in JSON as a line, in YAML as a document.
     pub(crate) fn line<R: Resource>(&self, resource: &R) -> Result<(), Error> {
         let text = match self.format {
-            Format::Table => format!("{}\n", resource.row(&self.context()).join("  ")),
+            Format::Table => resource.detail(&self.context()),
             Format::Json => json::line(&json::ProtoJson::new(resource)),
             Format::Yaml => format!("---\n{}", self.structured(resource)),
             Format::Name => self.structured(resource),

@@ -48,7 +48,7 @@ pub(crate) async fn run(
         since: args.since.map(|since| since.at(SystemTime::now())),
     };
     if !args.follow {
-        return printer.list(&client.list_audit(&selection, args.limit).await?);
+        return printer.pages(&client.list_audit(&selection, args.limit).await?);
     }
     let mut stream = client.watch_audit(&selection).await?;
     loop {

@@ -25,8 +25,8 @@ pub struct FieldChange {
     pub after: Option<String>,
 }
 
-/// The fields that differ. Objects are compared field by field, lists as a whole. Null and
-/// an empty object are absence.
+/// The fields that differ. Objects are compared field by field, lists as a whole. Null,
+/// an empty object and an empty list are absence.
 #[must_use]
 pub fn diff(before: &Value, after: &Value) -> Vec<FieldChange> {
     let mut found = Vec::new();
@@ -58,7 +58,7 @@ fn compare(
     after: &Value,
     found: &mut impl FnMut(String, &Value, &Value),
 ) {
-    if before == after {
+    if before == after || (is_absent(before) && is_absent(after)) {
         return;
     }
     let (Some(old), Some(new)) = (fields(before), fields(after)) else {
@@ -74,6 +74,16 @@ fn compare(
         };
         let value = |of: &Map<String, Value>| of.get(key).cloned().unwrap_or_default();
         compare(at, &value(old), &value(new), found);
+    }
+}
+
+/// Null, and objects and lists without content.
+fn is_absent(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        _ => false,
     }
 }
 
@@ -96,7 +106,7 @@ fn span(value: &Value) -> Option<Duration> {
 }
 
 fn shown(value: &Value) -> Option<String> {
-    if value.is_null() {
+    if is_absent(value) {
         return None;
     }
     let text = match span(value) {

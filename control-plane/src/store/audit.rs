@@ -87,9 +87,9 @@ fn view<T>(
 
 fn of_service(service: &Service) -> Result<Value, serde_json::Error> {
     Ok(json!({
-        "hosts": list(serde_json::to_value(&service.hosts)?),
+        "hosts": serde_json::to_value(&service.hosts)?,
         "settings": serde_json::to_value(&service.settings)?,
-        "labels": list(serde_json::to_value(&service.labels)?),
+        "labels": serde_json::to_value(&service.labels)?,
     }))
 }
 
@@ -110,13 +110,6 @@ fn of_traffic(traffic: &Traffic) -> Value {
         (format!("v{}", target.version), share)
     });
     json!({ "targets": targets.collect::<serde_json::Map<_, _>>() })
-}
-
-/// An empty list or map is absence.
-fn list(value: Value) -> Value {
-    let empty = value.as_array().is_some_and(Vec::is_empty)
-        || value.as_object().is_some_and(serde_json::Map::is_empty);
-    if empty { Value::Null } else { value }
 }
 
 /// Similar refused calls.

@@ -12,6 +12,7 @@ use bytes::{Buf as _, BufMut as _};
 use cless_proto::v1 as pb;
 use prost::Message as _;
 use std::collections::BTreeMap;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::time::{Duration, Instant};
 use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -728,7 +729,10 @@ async fn a_revocation_is_in_force_on_another_control_plane_within_two_seconds() 
     }
     let one = Harness::trusted().await;
     let other = tempfile::tempdir().expect("a folder");
-    std::fs::create_dir(other.path().join("state")).expect("made");
+    std::fs::DirBuilder::new()
+        .mode(0o700)
+        .create(other.path().join("state"))
+        .expect("made");
     let key = |folder: &std::path::Path| folder.join("state").join("master-key");
     std::fs::copy(key(one.folder()), key(other.path())).expect("the same master key");
     let options = cless_control_plane::Options {

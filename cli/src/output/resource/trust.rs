@@ -1,10 +1,16 @@
 //! Tokens and entries of the audit log.
 
+use cless_proto::bounds::clipped;
 use cless_proto::v1 as pb;
 
 use super::{Resource, short};
 use crate::output::table::{DetailPage, RenderContext};
 use crate::text;
+
+/// Changes of an entry that are shown.
+const CHANGES_MAX: usize = 20;
+/// Bytes of a value that are shown.
+const VALUE_MAX: usize = 80;
 
 impl Resource for pb::Token {
     const MESSAGE: &'static str = "cless.v1.Token";
@@ -100,8 +106,7 @@ impl Resource for pb::CreateTokenResponse {
 impl Resource for pb::AuditEntry {
     const MESSAGE: &'static str = "cless.v1.AuditEntry";
     const PLURAL: &'static str = "entries of the audit log";
-    const COLUMNS: &'static [&'static str] =
-        &["TIME", "PRINCIPAL", "METHOD", "RESOURCE", "CHANGES"];
+    const COLUMNS: &'static [&'static str] = &["TIME", "PRINCIPAL", "METHOD", "RESOURCE"];
 
     fn name(&self) -> &str {
         &self.name
@@ -118,19 +123,16 @@ impl Resource for pb::AuditEntry {
             text::clean(&principal),
             text::clean(method),
             text::or_dash(text::clean(&self.resource)),
-            text::or_dash(text::clean(&summary(self))),
         ]
     }
 
-    fn detail(&self, _context: &RenderContext) -> String {
-        let mut page = DetailPage::default();
-        page.line("Time", text::time(self.time.as_ref()))
-            .line("Principal", text::clean(&self.principal))
-            .line("Peer", text::clean(&self.peer))
-            .line("Method", text::clean(&self.method))
-            .line("Resource", text::clean(&self.resource))
-            .line("Changes", text::clean(&summary(self)));
-        page.finish()
+    /// A line, and an indented one for each change.
+    fn detail(&self, context: &RenderContext) -> String {
+        let mut page = format!("{}\n", self.row(context).join("  "));
+        for line in summary(self) {
+            page.push_str(&format!("  {}\n", text::clean(&line)));
+        }
+        page
     }
 }
 
@@ -142,23 +144,30 @@ fn whole_seconds(time: &prost_types::Timestamp) -> prost_types::Timestamp {
 }
 
 /// The changes, or the refusal.
-fn summary(entry: &pb::AuditEntry) -> String {
+fn summary(entry: &pb::AuditEntry) -> Vec<String> {
     if entry.code != 0 {
         let times = match entry.count {
             0 | 1 => String::new(),
             count => format!(" ({count} times)"),
         };
-        return format!("refused{times}: {}", entry.message);
+        return vec![format!("refused{times}: {}", entry.message)];
     }
-    let changes = entry.changes.iter().map(|change| {
-        let side = |value: &str| match value {
-            "" => "-".to_owned(),
-            value => value.to_owned(),
-        };
-        match change.before.as_str() {
-            "" => format!("{}={}", change.field, change.after),
-            before => format!("{}: {} -> {}", change.field, before, side(&change.after)),
-        }
-    });
-    changes.collect::<Vec<_>>().join(", ")
+    let side = |value: &str| match value {
+        "" => "-".to_owned(),
+        value => clipped(value, VALUE_MAX).into_owned(),
+    };
+    let mut lines: Vec<String> = entry
+        .changes
+        .iter()
+        .take(CHANGES_MAX)
+        .map(|change| {
+            let (before, after) = (side(&change.before), side(&change.after));
+            format!("{}: {before} -> {after}", change.field)
+        })
+        .collect();
+    let more = entry.changes.len().saturating_sub(CHANGES_MAX);
+    if more > 0 {
+        lines.push(format!("and {more} more: see -o json"));
+    }
+    lines
 }
