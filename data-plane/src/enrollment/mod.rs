@@ -256,9 +256,8 @@ fn warn_of_foreign_token(folder: &Path, credential: &Credential, token: &TokenSo
         tracing::warn!(
             cluster = credential.cluster,
             "the join token is of another cluster and is ignored: this node stays in its cluster; \
-             to move it, delete {} and {}, and start it again",
+             to move it, delete {} and start it again",
             folder.join(store::CERTIFICATE).display(),
-            folder.join(store::KEY).display(),
         );
     }
 }

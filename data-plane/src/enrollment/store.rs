@@ -26,8 +26,12 @@ const SCHEMA: u32 = 1;
 /// Bytes read of a file; a certificate file with two authorities has about 4 KiB.
 const FILE_MAX: u64 = 512 << 10;
 
-const REMEDY: &str = "remove the node with `cless node remove`, delete `node-key.pem` and \
-                      `node-certificate.json`, and join with a new token";
+/// An id keeps its key, so a lost key costs the id.
+const KEY_REMEDY: &str = "remove the node with `cless node remove`, and start it with an empty \
+                          --cache-dir and a token of `cless node token create`; then remove by \
+                          hand the containers that still run under the old id";
+const CERTIFICATE_REMEDY: &str =
+    "delete it, and join again with a token of `cless node token create`";
 
 #[derive(Serialize, Deserialize)]
 struct Stored {
@@ -46,10 +50,10 @@ struct Stored {
 pub(super) fn key(folder: &Path) -> Result<NodeKey, Error> {
     let path = folder.join(KEY);
     if let Some(text) = read(&path)? {
-        return NodeKey::from_pem(&text).map_err(|problem| damaged(&path, problem));
+        return NodeKey::from_pem(&text).map_err(|problem| damaged(&path, problem, KEY_REMEDY));
     }
     if read(&folder.join(CERTIFICATE))?.is_some() {
-        return Err(damaged(&path, "is missing".to_owned()));
+        return Err(damaged(&path, "is missing".to_owned(), KEY_REMEDY));
     }
     let key = NodeKey::generate().map_err(Error::Key)?;
     replace(&path, |file| file.write_all(key.to_pem().as_bytes()))
@@ -65,7 +69,7 @@ pub(super) fn certificate(folder: &Path, key: &NodeKey) -> Result<Option<Credent
     };
     decode(&text, key)
         .map(Some)
-        .map_err(|problem| damaged(&path, problem))
+        .map_err(|problem| damaged(&path, problem, CERTIFICATE_REMEDY))
 }
 
 pub(super) fn write_certificate(folder: &Path, credential: &Credential) -> Result<(), Error> {
@@ -133,11 +137,11 @@ fn read(path: &Path) -> Result<Option<String>, Error> {
     }
 }
 
-fn damaged(path: &Path, problem: String) -> Error {
+fn damaged(path: &Path, problem: String, remedy: &'static str) -> Error {
     Error::Damaged {
         path: path.to_owned(),
         problem,
-        remedy: REMEDY,
+        remedy,
     }
 }
 
@@ -211,7 +215,7 @@ pub(super) mod tests {
                 .expect_err(&bad)
                 .to_string();
             assert!(error.contains(CERTIFICATE), "{error}");
-            assert!(error.contains("cless node remove"), "{error}");
+            assert!(error.contains("cless node token create"), "{error}");
             assert_eq!(fs::read_to_string(&path).unwrap(), bad);
         }
         fs::remove_file(folder.path().join(KEY)).unwrap();
