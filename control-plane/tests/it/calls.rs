@@ -56,6 +56,10 @@ calls! {
         get_node(GetNodeRequest) -> pb::Node;
         list_instances(ListInstancesRequest) -> pb::ListInstancesResponse;
         check_propagation(CheckPropagationRequest) -> pb::CheckPropagationResponse;
+        create_join_token(CreateJoinTokenRequest) -> pb::CreateJoinTokenResponse;
+        drain_node(DrainNodeRequest) -> pb::Node;
+        undrain_node(UndrainNodeRequest) -> pb::Node;
+        remove_node(RemoveNodeRequest) -> ();
     }
     RouteFeedServiceClient {
         watch_routes(WatchRoutesRequest) -> Streaming<pb::WatchRoutesResponse>;
