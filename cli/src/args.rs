@@ -8,7 +8,6 @@ use clap::Args;
 pub(crate) use settings::SettingsArgs;
 pub(crate) use spec::SpecArgs;
 
-use crate::client::DEFAULT_SERVER;
 use crate::complete;
 use crate::output::Format;
 use crate::parse;
@@ -18,9 +17,14 @@ use crate::parse;
 #[command(next_help_heading = "Global options")]
 pub(crate) struct GlobalArgs {
     /// URL of the control plane; of several, separated by commas, the first that responds
+    /// [default: that of the context, else http://127.0.0.1:7070]
     #[arg(long, global = true, env = "CLESS_SERVER", value_name = "URL")]
-    #[arg(default_value = DEFAULT_SERVER, value_delimiter = ',')]
+    #[arg(value_delimiter = ',')]
     pub(crate) server: Vec<String>,
+    /// Control plane that `cless login` stored under this name [default: the current context]
+    #[arg(long, global = true, env = "CLESS_CONTEXT", value_name = "NAME")]
+    #[arg(add = complete::contexts())]
+    pub(crate) context: Option<String>,
     /// Output format
     #[arg(
         long,

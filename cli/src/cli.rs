@@ -1,19 +1,26 @@
 //! The command line as a whole: the list of commands, and the dispatch to each of them.
 //!
-//! Only flags about the surroundings of a command have an environment variable: the addresses and
-//! the output format. A variable that changes what a command does would act where nobody sees it.
+//! Only flags about the surroundings of a command have an environment variable: the control plane
+//! and its authority, the proxy and the output format. A variable that changes what a command does
+//! would act where nobody sees it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory as _, Parser, Subcommand};
 use cless_proto::variables;
 
 use crate::args::{GlobalArgs, LimitArgs, ServiceArg};
 use crate::client::{ApiClient, probe};
 use crate::command::service::ServiceCommand;
-use crate::command::{completion, deploy, dev, import, node, service, status, traffic, version};
-use crate::error::Error;
+use crate::command::{
+    audit, completion, context, deploy, dev, import, login, node, service, status, token, traffic,
+    version,
+};
+use crate::config::store;
+use crate::config::target::{self, Choice};
+use crate::error::{ConnectAttempt, Error};
 use crate::output::Printer;
 use crate::signals::Signals;
 use crate::{suggest, text};
@@ -31,6 +38,12 @@ Exit codes:
   130  Interrupted
 
 Data is written to stdout; progress, prompts and errors are written to stderr.";
+
+const LOGIN_HELP: &str = "\
+Example: cless login https://plane.example.org:7070
+
+The first start of a control plane writes the token of an administrator to the
+file admin-token in its --data-dir. The token goes to ~/.config/cless/config.toml.";
 
 /// Limit of the search for a name like the one given.
 const SUGGEST_TIMEOUT: Duration = Duration::from_secs(1);
@@ -57,6 +70,14 @@ enum Command {
     Dev(Box<dev::DevArgs>),
     #[command(flatten)]
     Remote(RemoteCommand),
+    /// Store the trust in a control plane and the token for it
+    #[command(after_help = LOGIN_HELP)]
+    Login(login::LoginArgs),
+    /// Remove the token of the current context, or of --context
+    Logout,
+    /// Manage the control planes that you have logged in to
+    #[command(subcommand)]
+    Context(context::ContextCommand),
     /// Generate shell completions
     #[command(after_help = "Example: cless completion bash > /etc/bash_completion.d/cless")]
     Completion(completion::CompletionArgs),
@@ -86,6 +107,11 @@ enum RemoteCommand {
     /// Show running instances
     #[command(subcommand)]
     Instance(node::InstanceCommand),
+    /// Manage tokens
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// Show who changed what, and refused calls
+    Audit(audit::AuditArgs),
     /// Show services with their traffic, instances and nodes on one screen
     Status(status::StatusArgs),
     /// Short for `service list`
@@ -99,21 +125,57 @@ enum RemoteCommand {
 }
 
 impl Cli {
+    /// What the user gave to choose the control plane; a flag is told from a variable.
+    pub(crate) fn choice(&self, matches: &ArgMatches) -> Choice {
+        let variable = |name| {
+            std::env::var(name)
+                .ok()
+                .filter(|value: &String| !value.is_empty())
+        };
+        let is_flag = |id| is_flag(matches, id);
+        let servers = variable("CLESS_SERVER");
+        let servers = servers.iter().flat_map(|servers| servers.split(','));
+        let global = &self.global;
+        Choice {
+            server_flag: global
+                .server
+                .iter()
+                .filter(|_| is_flag("server"))
+                .cloned()
+                .collect(),
+            context_flag: global.context.clone().filter(|_| is_flag("context")),
+            server_variable: servers.map(str::to_owned).collect(),
+            context_variable: variable("CLESS_CONTEXT"),
+            token: variable("CLESS_TOKEN"),
+            fingerprints: variable("CLESS_CA_FINGERPRINT"),
+        }
+    }
+
     /// Runs the command.
     ///
     /// # Errors
     /// Those of the command, or [`Error::Interrupted`] after SIGINT.
-    pub(crate) async fn run(self, printer: &Printer) -> Result<(), Error> {
+    pub(crate) async fn run(self, choice: &Choice, printer: &Printer) -> Result<(), Error> {
         let Self { global, command } = self;
         match command {
             // `dev` handles signals itself.
             Command::Dev(args) => dev::run(*args, printer).await,
             Command::Completion(args) => completion::run(&args, printer),
+            Command::Login(args) => {
+                let mut signals = Signals::new()?;
+                tokio::select! {
+                    result = Box::pin(login::login(args, actor(global.actor), printer)) => result,
+                    () = signals.next() => Err(Error::Interrupted { hints: Vec::new() }),
+                }
+            }
+            Command::Logout => login::logout(choice, printer),
+            Command::Context(command) => context::run(command, printer),
             Command::Remote(command) => {
                 let mut signals = Signals::new()?;
                 let actor = actor(global.actor);
+                let target = target::choose(choice, &store::read()?)?;
                 let client = tokio::select! {
-                    client = ApiClient::connect(&global.server, actor) => client?,
+                    client = ApiClient::connect(&target, actor) => client?,
                     () = signals.next() => return Err(Error::Interrupted { hints: Vec::new() }),
                 };
                 tokio::select! {
@@ -132,15 +194,25 @@ impl Cli {
     }
 }
 
+/// Whether a global argument is on the command line, at whatever command.
+fn is_flag(matches: &ArgMatches, id: &str) -> bool {
+    let is_here = matches.value_source(id) == Some(ValueSource::CommandLine);
+    let below = matches.subcommand();
+    is_here || below.is_some_and(|(_, matches)| is_flag(matches, id))
+}
+
 /// Adds what helps and only the control plane, or the server in its place, can tell.
 async fn explain(error: Error, client: &ApiClient) -> Error {
     let server = client.server();
     if error.is_unlike_the_api()
         && let Some(found) = probe::identify(server).await
     {
-        let attempt = (server.to_owned(), format!("{found} answers there"));
         return Error::Connect {
-            attempts: vec![attempt],
+            attempts: vec![ConnectAttempt {
+                server: server.to_string(),
+                reason: format!("{found} answers there"),
+                is_untrusted: false,
+            }],
         };
     }
     let nearest = tokio::time::timeout(SUGGEST_TIMEOUT, suggestion(&error, client));
@@ -196,6 +268,8 @@ impl RemoteCommand {
             Self::Rollback(args) => traffic::rollback(args, client, printer).await,
             Self::Node(command) => node::run(command, client, printer).await,
             Self::Instance(command) => node::instances(command, client, printer).await,
+            Self::Token(command) => token::run(command, client, printer).await,
+            Self::Audit(args) => audit::run(args, client, printer).await,
             Self::Status(args) => status::run(args, client, printer).await,
             Self::Ls(args) => service::run(ServiceCommand::List(args), client, printer).await,
             Self::Ps(args) => {
@@ -293,9 +367,13 @@ mod tests {
             found.extend(variables.map(|name| name.to_string_lossy().into_owned()));
         }
         assert!(
-            found
-                .iter()
-                .eq(["CLESS_OUTPUT", "CLESS_PROXY", "CLESS_SERVER"]),
+            found.iter().eq([
+                "CLESS_CA_FINGERPRINT",
+                "CLESS_CONTEXT",
+                "CLESS_OUTPUT",
+                "CLESS_PROXY",
+                "CLESS_SERVER"
+            ]),
             "{found:?}"
         );
     }

@@ -6,31 +6,34 @@
 mod catalog;
 mod node;
 pub(crate) mod probe;
+mod token;
 mod traffic;
+mod transport;
+mod trust;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cless_proto::v1 as pb;
+use pb::audit_service_client::AuditServiceClient;
 use pb::catalog_service_client::CatalogServiceClient;
 use pb::node_service_client::NodeServiceClient;
+use pb::token_service_client::TokenServiceClient;
 use pb::traffic_service_client::TrafficServiceClient;
-use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
 
 pub(crate) use catalog::VerificationTerms;
 pub(crate) use traffic::RollbackTo;
+pub(crate) use trust::{AuditSelection, WATCH as WATCH_AUDIT};
 
+use crate::config::{ServerUrl, Target};
 use crate::error::{Error, Idempotency};
+use transport::Transport;
 
-/// Limit of the TCP connect and the HTTP/2 handshake.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Limit of one attempt; a write takes a few milliseconds.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Delays before each retry.
 const RETRY_DELAYS: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(800)];
-/// The address of a control plane on this machine.
-pub(crate) const DEFAULT_SERVER: &str = "http://127.0.0.1:7070";
 const PAGE_SIZE: i32 = 200;
 /// A page of versions with large environments may exceed tonic's default of 4 MiB.
 const MAX_RESPONSE_BYTES: usize = 64 << 20;
@@ -38,10 +41,12 @@ const MAX_RESPONSE_BYTES: usize = 64 << 20;
 /// A connection to the control plane, with the actor recorded in the traffic history.
 #[derive(Debug, Clone)]
 pub(crate) struct ApiClient {
-    catalog: CatalogServiceClient<Channel>,
-    traffic: TrafficServiceClient<Channel>,
-    nodes: NodeServiceClient<Channel>,
-    server: String,
+    catalog: CatalogServiceClient<Transport>,
+    traffic: TrafficServiceClient<Transport>,
+    nodes: NodeServiceClient<Transport>,
+    tokens: TokenServiceClient<Transport>,
+    audit: AuditServiceClient<Transport>,
+    server: ServerUrl,
     actor: String,
     /// Ends the verification that this client began; `None` if none is pending.
     pending: Arc<Mutex<Option<pb::CancelVerificationRequest>>>,
@@ -56,72 +61,34 @@ pub(crate) fn version_name(service: &str, number: i32) -> String {
     format!("services/{service}/versions/{number}")
 }
 
-/// The endpoint of a server's address.
-fn endpoint(server: &str) -> Result<Endpoint, Error> {
-    let address = if server.contains("://") {
-        server.to_owned()
-    } else {
-        format!("http://{server}")
-    };
-    let usage = |message: String| Error::Usage {
-        message,
-        hint: Some("use the form http://127.0.0.1:7070".to_owned()),
-    };
-    if !address.starts_with("http://") {
-        return Err(usage(format!(
-            "--server: `{server}` does not start with http://"
-        )));
-    }
-    Endpoint::from_shared(address)
-        .map_err(|_| usage(format!("--server: `{server}` is not an address")))?
-        .connect_timeout(CONNECT_TIMEOUT)
-        .user_agent(concat!("cless/", env!("CARGO_PKG_VERSION")))
-        .map_err(|error| usage(format!("--server: {error}")))
-}
-
 impl ApiClient {
-    /// Connects to the first of `servers` that responds, each `http://host:port` or `host:port`.
+    /// Connects to the first of the target's servers that responds.
     ///
     /// # Errors
-    /// [`Error::Usage`] for an invalid address, [`Error::Connect`] if none responds.
-    pub(crate) async fn connect(servers: &[String], actor: String) -> Result<Self, Error> {
-        let endpoints: Vec<(&String, Endpoint)> = servers
-            .iter()
-            .map(|server| Ok((server, endpoint(server)?)))
-            .collect::<Result<_, Error>>()?;
-        let mut attempts = Vec::new();
-        for (server, endpoint) in endpoints {
-            match tokio::time::timeout(CONNECT_TIMEOUT, endpoint.connect()).await {
-                Ok(Ok(channel)) => return Ok(Self::new(channel, server, actor)),
-                Ok(Err(error)) => {
-                    let found = probe::identify(server).await;
-                    let found = found.map(|found| format!("{found} answers there"));
-                    attempts.push((server.clone(), found.unwrap_or_else(|| root_cause(&error))));
-                }
-                Err(_) => {
-                    let seconds = CONNECT_TIMEOUT.as_secs();
-                    attempts.push((server.clone(), format!("no response within {seconds} s")));
-                }
-            }
-        }
-        Err(Error::Connect { attempts })
+    /// [`Error::Connect`] if none responds.
+    pub(crate) async fn connect(target: &Target, actor: String) -> Result<Self, Error> {
+        let (transport, server) = transport::connect(target).await?;
+        Ok(Self::new(transport, server, actor))
     }
 
-    fn new(channel: Channel, server: &str, actor: String) -> Self {
+    fn new(channel: Transport, server: &ServerUrl, actor: String) -> Self {
         Self {
             catalog: CatalogServiceClient::new(channel.clone())
                 .max_decoding_message_size(MAX_RESPONSE_BYTES),
             traffic: TrafficServiceClient::new(channel.clone())
                 .max_decoding_message_size(MAX_RESPONSE_BYTES),
+            tokens: TokenServiceClient::new(channel.clone()),
+            audit: AuditServiceClient::new(channel.clone())
+                .max_decoding_message_size(MAX_RESPONSE_BYTES),
             nodes: NodeServiceClient::new(channel).max_decoding_message_size(MAX_RESPONSE_BYTES),
-            server: server.to_owned(),
+            server: server.clone(),
             actor,
             pending: Arc::default(),
         }
     }
 
     /// The address that the client is connected to.
-    pub(crate) fn server(&self) -> &str {
+    pub(crate) fn server(&self) -> &ServerUrl {
         &self.server
     }
 
@@ -182,13 +149,4 @@ impl ApiClient {
             token = next;
         }
     }
-}
-
-/// The innermost cause: `Connection refused` is more useful than `transport error`.
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 
-use crate::client::{ApiClient, DEFAULT_SERVER};
+use crate::client::ApiClient;
+use crate::config::target::{self, Choice};
+use crate::config::{Target, store};
 
 /// Limit of one completion.
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -26,6 +28,17 @@ pub(crate) fn nodes() -> ArgValueCompleter {
     completer(async |client, _| {
         let nodes = client.list_nodes(MAX_NAMES).await.ok()?;
         Some(nodes.into_iter().map(|node| node.name).collect())
+    })
+}
+
+/// Completes the name of a context.
+pub(crate) fn contexts() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| {
+        let current = current.to_string_lossy();
+        let config = store::read().unwrap_or_default();
+        let names = config.contexts().map(|(name, _)| name.to_string());
+        let names = names.filter(|name| name.starts_with(&*current));
+        names.map(CompletionCandidate::new).collect()
     })
 }
 
@@ -54,7 +67,7 @@ fn completer(
 ) -> ArgValueCompleter {
     ArgValueCompleter::new(move |current: &OsStr| {
         let words = words();
-        let server = server(&words);
+        let target = target(&words);
         let names = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -62,7 +75,7 @@ fn completer(
             .and_then(|runtime| {
                 runtime.block_on(async {
                     let names = async {
-                        let client = ApiClient::connect(&server, String::new()).await.ok()?;
+                        let client = ApiClient::connect(&target?, String::new()).await.ok()?;
                         list(client, words).await
                     };
                     tokio::time::timeout(TIMEOUT, names).await.ok().flatten()
@@ -89,14 +102,32 @@ fn words() -> Vec<String> {
         .collect()
 }
 
-/// The addresses in the words, else in `CLESS_SERVER`, else the default.
-fn server(words: &[String]) -> Vec<String> {
-    let flag = words.iter().enumerate().find_map(|(at, word)| {
-        let next = || words.get(at + 1).cloned();
-        let joined = word.strip_prefix("--server=").map(str::to_owned);
-        joined.or_else(|| (word == "--server").then(next).flatten())
-    });
-    let given = flag.or_else(|| std::env::var("CLESS_SERVER").ok());
-    let given = given.unwrap_or_else(|| DEFAULT_SERVER.to_owned());
-    given.split(',').map(str::to_owned).collect()
+/// The control plane of the command that the words are, without a report of problems.
+fn target(words: &[String]) -> Option<Target> {
+    let flag = |name: &str| {
+        words.iter().enumerate().find_map(|(at, word)| {
+            let next = || words.get(at + 1).cloned();
+            let joined = word
+                .strip_prefix(name)
+                .and_then(|rest| rest.strip_prefix('='));
+            joined
+                .map(str::to_owned)
+                .or_else(|| (word == name).then(next).flatten())
+        })
+    };
+    let variable = |name| std::env::var(name).ok();
+    let list = |text: Option<String>| {
+        let text = text.unwrap_or_default();
+        let servers = text.split(',').filter(|server| !server.is_empty());
+        servers.map(str::to_owned).collect()
+    };
+    let choice = Choice {
+        server_flag: list(flag("--server")),
+        context_flag: flag("--context"),
+        server_variable: list(variable("CLESS_SERVER")),
+        context_variable: variable("CLESS_CONTEXT"),
+        token: variable("CLESS_TOKEN"),
+        fingerprints: variable("CLESS_CA_FINGERPRINT"),
+    };
+    target::choose(&choice, &store::read().ok()?).ok()
 }

@@ -54,9 +54,9 @@ pub(crate) enum Error {
     /// The state of the service forbids the change, as found by the CLI itself.
     #[error("{message}")]
     Conflict { message: String, hint: String },
-    /// No connection to a control plane: each address that was tried, and the reason.
+    /// No connection to a control plane.
     #[error("cannot reach the control plane {}", attempted(attempts))]
-    Connect { attempts: Vec<(String, String)> },
+    Connect { attempts: Vec<ConnectAttempt> },
     /// The control plane rejected the call or did not respond.
     #[error("{operation}: {}", status.message())]
     Api {
@@ -108,10 +108,19 @@ pub(crate) enum Error {
     },
 }
 
+/// A server that could not be reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ConnectAttempt {
+    pub(crate) server: String,
+    pub(crate) reason: String,
+    /// It presents another authority than the one that is trusted.
+    pub(crate) is_untrusted: bool,
+}
+
 /// `at SERVER: REASON`, joined.
-fn attempted(attempts: &[(String, String)]) -> String {
+fn attempted(attempts: &[ConnectAttempt]) -> String {
     let attempts = attempts.iter();
-    let attempts = attempts.map(|(server, reason)| format!("at {server}: {reason}"));
+    let attempts = attempts.map(|one| format!("at {}: {}", one.server, one.reason));
     attempts.collect::<Vec<_>>().join(", ")
 }
 
@@ -292,13 +301,7 @@ impl Error {
                 exit: exit::USAGE,
             },
             Self::Conflict { hint, .. } => one(exit::CONFLICT, vec![hint.clone()]),
-            Self::Connect { .. } => one(
-                exit::ERROR,
-                vec![
-                    "is the control plane running? start one with `cless dev`".to_owned(),
-                    "if it has another address, set --server or CLESS_SERVER".to_owned(),
-                ],
-            ),
+            Self::Connect { attempts } => one(exit::ERROR, connect_hints(attempts)),
             Self::Api {
                 operation,
                 idempotency,
@@ -325,6 +328,26 @@ impl Error {
             Self::Interrupted { hints } => one(exit::INTERRUPTED, hints.clone()),
         }
     }
+}
+
+fn connect_hints(attempts: &[ConnectAttempt]) -> Vec<String> {
+    let untrusted = attempts.iter().filter(|attempt| attempt.is_untrusted);
+    let mut hints: Vec<String> = untrusted
+        .map(|attempt| {
+            format!(
+                "compare the fingerprint with the log of the control plane; if it changed on \
+                 purpose: cless login {} --ca-fingerprint FINGERPRINT",
+                attempt.server
+            )
+        })
+        .collect();
+    if hints.is_empty() {
+        hints = vec![
+            "is the control plane running? start one with `cless dev`".to_owned(),
+            "if it has another address, set --server or --context".to_owned(),
+        ];
+    }
+    hints
 }
 
 /// Maps a gRPC status and its google.rpc details.
@@ -469,9 +492,15 @@ fn code_hint(code: Code, details: &ErrorDetails) -> Option<String> {
         .map_or("", |resource| resource.resource_name.as_str());
     let parts: Vec<&str> = name.split('/').collect();
     match code {
-        Code::Unauthenticated | Code::PermissionDenied => {
-            Some("ask the operator of this control plane for access".to_owned())
-        }
+        Code::Unauthenticated => Some(
+            "log in with `cless login https://HOST:PORT`, or set CLESS_TOKEN to a valid token"
+                .to_owned(),
+        ),
+        Code::PermissionDenied => Some(
+            "ask an administrator of this control plane for a token that permits it \
+             (`cless token create`)"
+                .to_owned(),
+        ),
         Code::NotFound => match parts.as_slice() {
             ["services", _] => Some("list services with `cless service list`".to_owned()),
             ["services", id, "versions", _] => Some(format!(

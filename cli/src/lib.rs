@@ -1,9 +1,10 @@
 //! The `cless` command line.
 //!
 //! [`cli`] defines and dispatches the commands in `command`. [`args`] holds the flags they share and
-//! [`parse`] the values of flags. Commands call the control plane through [`client`] and print
-//! through [`output`]; [`error`] maps failures to messages and exit codes. `cless dev` runs both
-//! planes in this process; all other commands only call gRPC.
+//! [`parse`] the values of flags. [`config`] chooses the control plane and holds the token for it;
+//! commands call it through [`client`] and print through [`output`]; [`error`] maps failures to
+//! messages and exit codes. `cless dev` runs both planes in this process; all other commands only
+//! call gRPC.
 
 mod args;
 mod cli;
@@ -11,6 +12,7 @@ mod client;
 mod command;
 mod complete;
 mod compose;
+mod config;
 mod error;
 mod file;
 mod output;
@@ -24,6 +26,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _};
 use cli::Cli;
+use config::target::Choice;
 use error::{Error, exit};
 use output::Printer;
 
@@ -39,13 +42,18 @@ pub fn run() -> ExitCode {
     clap_complete::CompleteEnv::with_factory(cli::command).complete();
     let mut command = cli::command();
     let matches = command.try_get_matches_from_mut(std::env::args_os());
-    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
-        Ok(cli) => cli,
+    let parsed = matches.and_then(|matches| {
+        let cli = Cli::from_arg_matches(&matches)?;
+        let choice = cli.choice(&matches);
+        Ok((cli, choice))
+    });
+    let (cli, choice) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => return usage_error(&error),
     };
     let global = &cli.global;
     let printer = Printer::new(global.output, global.quiet, global.proxy.clone());
-    let result = refuse_former_variables().and_then(|()| execute(cli, &printer));
+    let result = refuse_former_variables().and_then(|()| execute(cli, &choice, &printer));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
@@ -53,7 +61,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn execute(cli: Cli, printer: &Printer) -> Result<(), Error> {
+fn execute(cli: Cli, choice: &Choice, printer: &Printer) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -61,7 +69,7 @@ fn execute(cli: Cli, printer: &Printer) -> Result<(), Error> {
             operation: "start the runtime".to_owned(),
             source,
         })?;
-    let result = runtime.block_on(cli.run(printer));
+    let result = runtime.block_on(cli.run(choice, printer));
     // A thread blocked on a prompt must not keep the process alive.
     runtime.shutdown_background();
     result

@@ -9,7 +9,9 @@
 //! through [`text::clean`], so that it forges no line; [`json`] escapes strings without loss; and
 //! every write is checked once more.
 
+mod context;
 mod json;
+mod prompt;
 mod resource;
 mod status;
 mod table;
@@ -30,6 +32,7 @@ use cless_proto::v1 as pb;
 
 use crate::error::{Error, ErrorReport};
 use crate::text;
+pub(crate) use context::ContextEntry;
 pub(crate) use json::version_from_yaml;
 use resource::Resource;
 pub(crate) use status::Status;
@@ -163,6 +166,21 @@ impl Printer {
         self.data(&text)
     }
 
+    /// Prints contexts.
+    pub(crate) fn contexts(&self, entries: &[ContextEntry]) -> Result<(), Error> {
+        let text = match self.format {
+            Format::Table if entries.is_empty() => {
+                self.note("no contexts: log in with `cless login https://HOST:PORT`");
+                return Ok(());
+            }
+            Format::Table => context::screen(entries),
+            Format::Json => json::json(&entries),
+            Format::Yaml => json::yaml(&entries),
+            Format::Name => entries.iter().map(|entry| name_line(&entry.name)).collect(),
+        };
+        self.data(&text)
+    }
+
     /// Prints resources, one row each.
     pub(crate) fn list<R: Resource>(&self, resources: &[R]) -> Result<(), Error> {
         let shown = || {
@@ -188,6 +206,26 @@ impl Printer {
             Format::Name => resources.iter().map(|r| name_line(r.name())).collect(),
         };
         self.data(&text)
+    }
+
+    /// Prints one resource of a stream: as a line, in JSON too, in YAML as a document.
+    pub(crate) fn line<R: Resource>(&self, resource: &R) -> Result<(), Error> {
+        let text = match self.format {
+            Format::Table => format!("{}\n", resource.row(&self.context()).join("  ")),
+            Format::Json => json::line(&json::ProtoJson::new(resource)),
+            Format::Yaml => format!("---\n{}", self.structured(resource)),
+            Format::Name => self.structured(resource),
+        };
+        self.data(&text)
+    }
+
+    /// Reports a change; only `-o name` prints to stdout.
+    pub(crate) fn changed(&self, verb: &str, name: &str) -> Result<(), Error> {
+        self.note(&format!("{verb} {}", text::clean(name)));
+        match self.format {
+            Format::Name => self.data(&format!("{}\n", text::clean(name))),
+            _ => Ok(()),
+        }
     }
 
     /// Reports a deletion; only `-o name` prints to stdout.
@@ -297,36 +335,6 @@ impl Printer {
 
     pub(crate) fn take_interrupt_hint(&self) -> Option<String> {
         self.state().interrupt_hint.take()
-    }
-
-    /// Asks for confirmation on the terminal; the default is no.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] without a terminal, [`Error::Declined`] without a yes.
-    pub(crate) async fn confirm(&self, question: &str) -> Result<(), Error> {
-        if !io::stdin().is_terminal() || !self.terminal {
-            return Err(Error::Usage {
-                message: format!("{question} There is no terminal to confirm it"),
-                hint: Some("confirm with --yes".to_owned()),
-            });
-        }
-        self.clear_progress();
-        to_stderr(&format!("{} [y/N] ", lines(question)));
-        let answer = tokio::task::spawn_blocking(|| {
-            let mut line = String::new();
-            io::stdin().read_line(&mut line).map(|_| line)
-        })
-        .await
-        .map_err(io::Error::other)
-        .and_then(|line| line)
-        .map_err(|source| Error::Io {
-            operation: "read the answer".to_owned(),
-            source,
-        })?;
-        match answer.trim().to_ascii_lowercase().as_str() {
-            "y" | "yes" => Ok(()),
-            _ => Err(Error::Declined),
-        }
     }
 
     fn clear_progress(&self) {

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// An invalid value, with a valid form in its message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -15,6 +15,8 @@ pub(crate) enum Error {
         "`{0}` is not a duration: write a number with a unit, as in 500ms, 30s, 5m, 1h or 1m30s"
     )]
     Duration(String),
+    #[error("`{0}` is not a time: write a duration such as 1h, or 2026-12-01T08:00:00Z")]
+    Since(String),
     #[error("`{0}` is not greater than 0: write a duration such as 30m, 12h, 7d or 1h30m")]
     ZeroDuration(String),
     #[error("`{0}` is not a size: write bytes or a number with a unit, as in 512Mi, 1Gi or 500M")]
@@ -459,6 +461,37 @@ impl FromStr for TagArg {
             version: version.parse()?,
         })
     }
+}
+
+/// The beginning of a span of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Since {
+    /// So long ago.
+    Ago(Duration),
+    /// At this time.
+    At(prost_types::Timestamp),
+}
+
+impl Since {
+    /// The time, if it is `now`.
+    pub(crate) fn at(self, now: SystemTime) -> prost_types::Timestamp {
+        match self {
+            Self::Ago(ago) => now.checked_sub(ago).unwrap_or(UNIX_EPOCH).into(),
+            Self::At(time) => time,
+        }
+    }
+}
+
+/// `1h`, `30d`: so long ago; else a time in RFC 3339.
+pub(crate) fn since(text: &str) -> Result<Since, Error> {
+    if let Ok(ago) = duration(text) {
+        return Ok(Since::Ago(ago));
+    }
+    // The parser accepts years beyond those of RFC 3339.
+    let time = Some(text).filter(|text| text.len() <= 40);
+    let time = time.and_then(|text| text.parse().ok());
+    time.map(Since::At)
+        .ok_or_else(|| Error::Since(text.to_owned()))
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ pub use auth::Error as AuthError;
 pub use options::{Advertise, Options};
 
 use auth::establish::establish;
+use auth::rotate::{Step, rotate_authority, rotate_master_key};
 use auth::state_dir::StateDir;
 use auth::{Auth, Ca};
 use cless_proto::tls::Fingerprint;
@@ -46,6 +47,9 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
 /// Interval of the check that the database's file is still there.
 const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The file with the token of the first administrator.
+const ADMIN_TOKEN_FILE: &str = "admin-token";
 
 /// The reason why a control plane does not start.
 #[derive(Debug, thiserror::Error)]
@@ -215,20 +219,21 @@ impl Transport {
         Ok((Self::Tls(dir, certificates), Security::Tls(receiver)))
     }
 
-    /// Reads or makes the authority of the cluster, and begins to accept connections. The task keeps
-    /// the certificates of the server in force.
+    /// Reads or makes the authority of the cluster, and begins to accept connections. The tasks keep
+    /// its certificates in force.
     async fn protect(
         self,
         store: &Store,
         options: &Options,
         bound: SocketAddr,
         shutdown: &CancellationToken,
-    ) -> Result<(Option<Arc<Ca>>, Option<JoinHandle<()>>), Error> {
+    ) -> Result<(Option<Arc<Ca>>, Vec<JoinHandle<()>>), Error> {
         let Self::Tls(dir, certificates) = self else {
-            return Ok((None, None));
+            return Ok((None, Vec::new()));
         };
         let established = establish(store, &dir, SystemTime::now().into()).await?;
         let ca = Arc::new(established.ca);
+        write_admin_token(store, &dir).await?;
         let advertised = options.advertised(bound);
         let names = advertised.map(|advertised| advertised.host().to_owned());
         let keeping =
@@ -239,8 +244,35 @@ impl Transport {
             new = established.is_new,
             "the authority of the cluster"
         );
-        Ok((Some(ca), Some(tokio::spawn(keeping))))
+        if established.is_new && store.head().await?.revision > 0 {
+            tracing::warn!(
+                "this database was used without TLS: upgrade its nodes and give each a join token \
+                 (`cless node token create`); they keep their containers"
+            );
+        }
+        let following = auth::follow::run(
+            Arc::clone(&ca),
+            established.stored,
+            store.clone(),
+            dir,
+            shutdown.clone(),
+        );
+        Ok((
+            Some(ca),
+            vec![tokio::spawn(keeping), tokio::spawn(following)],
+        ))
     }
+}
+
+/// Writes the token of the first administrator, if there is no token yet. It is not logged.
+async fn write_admin_token(store: &Store, dir: &StateDir) -> Result<(), Error> {
+    let Some(token) = auth::create_admin(store, true, "first start").await? else {
+        return Ok(());
+    };
+    let file = dir.path_of(ADMIN_TOKEN_FILE);
+    dir.replace_secret(ADMIN_TOKEN_FILE, &(token.reveal() + "\n"))?;
+    tracing::info!(file = %file.display(), "the token of the first administrator is in a file");
+    Ok(())
 }
 
 /// Reports NOT_SERVING while the database's file is not the one that was opened.
@@ -347,6 +379,43 @@ pub async fn restore(
     let store = store_options(&options.database_url, domain);
     let restored = store::restore(store, from, force, SystemTime::now()).await?;
     Ok((restored.head.epoch, restored.replaced))
+}
+
+/// Begins a change of the cluster's authority, or ends it with `finish`, which `force` allows before
+/// all nodes may know the new one. Control planes may be running, and follow within seconds. Returns
+/// the fingerprint of the authority that issues certificates.
+///
+/// # Errors
+/// If the state files or the database are unusable, or the step is not possible now.
+pub async fn rotate_ca(options: &Options, finish: bool, force: bool) -> Result<Fingerprint, Error> {
+    let (store, dir) = open_trust(options).await?;
+    let step = if finish {
+        Step::Finish { force }
+    } else {
+        Step::Begin
+    };
+    let rotated = rotate_authority(&store, &dir, step, SystemTime::now().into()).await;
+    store.close().await?;
+    Ok(rotated?)
+}
+
+/// Replaces the master key. Control planes may be running; each other one needs a copy of the file
+/// before its next start. Returns the id of the new key.
+///
+/// # Errors
+/// If the state files or the database are unusable.
+pub async fn rotate_keys(options: &Options) -> Result<String, Error> {
+    let (store, dir) = open_trust(options).await?;
+    let rotated = rotate_master_key(&store, &dir).await;
+    store.close().await?;
+    Ok(rotated?)
+}
+
+async fn open_trust(options: &Options) -> Result<(Store, StateDir), Error> {
+    let domain = read_domain(&options.domain)?;
+    let dir = StateDir::open(&options.data_dir()?)?;
+    let store = Store::open(store_options(&options.database_url, domain)).await?;
+    Ok((store, dir))
 }
 
 impl Running {

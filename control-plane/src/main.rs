@@ -3,9 +3,10 @@
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
 use cless_control_plane::Options;
-use cless_control_plane::program::{Command, Program};
+use cless_control_plane::program::{Command, Program, TokenCommand};
 use cless_proto::log::{self, LogFormat};
 use cless_proto::variables;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -28,6 +29,41 @@ async fn execute(program: Program) -> anyhow::Result<()> {
         Some(Command::NewEpoch { options, log }) => {
             start_log(log.log_format)?;
             new_epoch(&options).await
+        }
+        Some(Command::Token {
+            command: TokenCommand::New { options, log },
+        }) => {
+            start_log(log.log_format)?;
+            let token = cless_control_plane::new_admin_token(&options).await?;
+            writeln!(std::io::stdout(), "{token}").context("cannot print the token")
+        }
+        Some(Command::RotateCa {
+            options,
+            log,
+            finish,
+            force,
+        }) => {
+            start_log(log.log_format)?;
+            let fingerprint = cless_control_plane::rotate_ca(&options, finish, force).await?;
+            if finish {
+                tracing::info!(%fingerprint, "the old authority is trusted no more");
+            } else {
+                tracing::info!(
+                    %fingerprint,
+                    "the new authority issues certificates, and both are trusted; run `rotate-ca \
+                     --finish` in a day"
+                );
+            }
+            Ok(())
+        }
+        Some(Command::RotateKeys { options, log }) => {
+            start_log(log.log_format)?;
+            let id = cless_control_plane::rotate_keys(&options).await?;
+            tracing::info!(
+                id,
+                "the master key is replaced; copy it to all other control planes"
+            );
+            Ok(())
         }
         Some(Command::Backup { options, log, to }) => {
             start_log(log.log_format)?;

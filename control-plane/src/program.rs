@@ -43,6 +43,46 @@ pub enum Command {
         log: Log,
     },
 
+    /// Tokens, without a token
+    Token {
+        /// The task.
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
+
+    /// Replace the authority of the cluster. The first call makes a new one, which nodes and clients
+    /// get to know while both are trusted; a call with --finish a day later ends trust in the old one
+    RotateCa {
+        /// Database, domain and state files.
+        #[command(flatten)]
+        options: Options,
+
+        /// Options of logging.
+        #[command(flatten)]
+        log: Log,
+
+        /// End trust in the old authority
+        #[arg(long)]
+        finish: bool,
+
+        /// With --finish: do not wait until nodes know the new authority. Nodes that do not must join
+        /// again
+        #[arg(long, requires = "finish")]
+        force: bool,
+    },
+
+    /// Replace the master key, and seal the keys in the database by the new one. Copy the file
+    /// `master-key` to all other control planes afterwards
+    RotateKeys {
+        /// Database, domain and state files.
+        #[command(flatten)]
+        options: Options,
+
+        /// Options of logging.
+        #[command(flatten)]
+        log: Log,
+    },
+
     /// Write a backup of a SQLite database to a file; the control plane may be running
     Backup {
         /// Database and domain.
@@ -76,6 +116,22 @@ pub enum Command {
         /// Replace an existing database, which is kept under another name
         #[arg(long)]
         force: bool,
+    },
+}
+
+/// A task on tokens, for whoever can use the database and its state files.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token of an administrator and print it, when all others are lost. The control plane
+    /// may be running
+    New {
+        /// Database and domain.
+        #[command(flatten)]
+        options: Options,
+
+        /// Options of logging.
+        #[command(flatten)]
+        log: Log,
     },
 }
 

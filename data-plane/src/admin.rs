@@ -1,9 +1,14 @@
 //! The admin port: health, readiness and metrics, for the operator's network only.
 //!
+//! On a loopback address it is open; elsewhere it has TLS, and metrics need a token
+//! ([`protection`]).
+//!
 //! - `GET /healthz`: 200 while the process runs.
 //! - `GET /readyz`: 200 while the node has a route table, is not drained and not stopping, 503 with
 //!   the reason otherwise.
 //! - `GET /metrics`: the text format of Prometheus, or OpenMetrics if `Accept` prefers it.
+
+mod protection;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -16,7 +21,10 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -24,7 +32,14 @@ use crate::feed::Feed;
 use crate::metrics::{Format, Metrics, Observed};
 use crate::pool::Pools;
 
+pub(crate) use protection::Error;
+use protection::Refusal;
+pub(crate) use protection::{AdminOptions, Protection};
+
+/// Time for a handshake, and for a request head; idle connections end with it.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Open connections; further ones are closed at once. Probes and collectors use a few.
+const MAX_CONNECTIONS: usize = 256;
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
 /// The parts of the node that the admin port shows.
@@ -35,14 +50,23 @@ pub(crate) struct Admin {
     pub(crate) metrics: Arc<Metrics>,
     /// Cancelled first at a shutdown, so that load balancers notice before the listener closes.
     pub(crate) stopping: CancellationToken,
+    pub(crate) protection: Protection,
 }
 
 /// Serves until the returned future is dropped.
 pub(crate) async fn serve(listener: TcpListener, admin: Admin) {
+    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                tokio::spawn(connection(TokioIo::new(stream), admin.clone()));
+                let Ok(permit) = connections.clone().try_acquire_owned() else {
+                    continue;
+                };
+                let admin = admin.clone();
+                tokio::spawn(async move {
+                    let _permit = permit;
+                    connection(stream, admin).await;
+                });
             }
             Err(error) => {
                 warn!(%error, "cannot accept a connection to the admin port");
@@ -52,15 +76,26 @@ pub(crate) async fn serve(listener: TcpListener, admin: Admin) {
     }
 }
 
-async fn connection(stream: TokioIo<tokio::net::TcpStream>, admin: Admin) {
+async fn connection(stream: TcpStream, admin: Admin) {
+    let Some(tls) = admin.protection.tls().cloned() else {
+        return requests(stream, admin).await;
+    };
+    match timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
+        Ok(Ok(stream)) => requests(stream, admin).await,
+        Ok(Err(error)) => debug!(%error, "a handshake on the admin port failed"),
+        Err(_) => debug!("a handshake on the admin port took too long"),
+    }
+}
+
+async fn requests(stream: impl AsyncRead + AsyncWrite + Unpin, admin: Admin) {
     let service = service_fn(move |request| {
-        let response = admin.answer(&request);
-        async move { Ok::<_, Infallible>(response) }
+        let admin = admin.clone();
+        async move { Ok::<_, Infallible>(admin.answer(&request).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(stream, service)
+        .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = served {
         debug!(%error, "a connection to the admin port ended with an error");
@@ -68,14 +103,21 @@ async fn connection(stream: TokioIo<tokio::net::TcpStream>, admin: Admin) {
 }
 
 impl Admin {
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         match request.uri().path() {
             "/healthz" => text(StatusCode::OK, "ok\n".to_owned()),
             "/readyz" => match self.unready() {
                 None => text(StatusCode::OK, "ready\n".to_owned()),
                 Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
             },
-            "/metrics" => self.metrics(format(request)),
+            "/metrics" => {
+                let credentials = request.headers().get(header::AUTHORIZATION);
+                let permitted = self.protection.permit(credentials).await;
+                match permitted {
+                    Ok(()) => self.metrics(format(request)),
+                    Err(refusal) => refused(&refusal),
+                }
+            }
             _ => text(
                 StatusCode::NOT_FOUND,
                 "there are /healthz, /readyz and /metrics\n".to_owned(),
@@ -129,6 +171,21 @@ impl Admin {
 fn format(request: &Request<Incoming>) -> Format {
     let accept = request.headers().get_all(header::ACCEPT).iter();
     Format::negotiate(accept.filter_map(|value| value.to_str().ok()))
+}
+
+fn refused(refusal: &Refusal) -> Response<Full<Bytes>> {
+    let status = match refusal {
+        Refusal::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Refusal::Unreadable => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let mut response = text(status, format!("{refusal}\n"));
+    if status == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(
+            header::WWW_AUTHENTICATE,
+            http::HeaderValue::from_static("Bearer"),
+        );
+    }
+    response
 }
 
 fn text(status: StatusCode, text: String) -> Response<Full<Bytes>> {

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::admin::{self, Admin};
+use crate::admin::{self, Admin, AdminOptions, Protection};
 use crate::drain::Drain;
 use crate::engine::oci_runtime;
 use crate::engine::policy::NodePolicy;
@@ -79,6 +79,9 @@ pub enum Error {
     /// The proxy cannot start.
     #[error(transparent)]
     Proxy(#[from] proxy::server::Error),
+    /// The admin port is reachable from other hosts and not protected, or its files are unusable.
+    #[error(transparent)]
+    Admin(#[from] admin::Error),
     /// The container engine does not answer.
     #[error("no container engine answers at {address}: {problem}; {remedy}")]
     NoEngine {
@@ -223,6 +226,12 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
     let encrypted = options.proxy.tls_listen;
     let encrypted = encrypted.map(|address| sockets(address, "--tls-listen", workers));
     let encrypted = encrypted.transpose()?;
+    let protection = Protection::new(&AdminOptions {
+        address: options.admin,
+        tls_cert: options.admin_tls_cert,
+        tls_key: options.admin_tls_key,
+        token_file: options.metrics_token_file,
+    })?;
     let admin_listener = listen(options.admin, "--admin").await?;
     let proxy_addr = plain.address();
     let tls_addr = encrypted.as_ref().map(Sockets::address);
@@ -333,6 +342,7 @@ pub async fn start_on(options: Options, runtime: Arc<dyn Runtime>) -> Result<Run
         pools: pools.clone(),
         metrics,
         stopping: stopping.clone(),
+        protection,
     };
     let mut tasks = vec![
         tokio::spawn(reconcile_pools(feed.clone(), pools.clone())),

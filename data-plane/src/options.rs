@@ -59,9 +59,33 @@ pub struct Options {
     )]
     pub cache_dir: PathBuf,
 
-    /// Address of the admin port: health, readiness and metrics.
+    /// Address of the admin port: health, readiness and metrics. Other addresses than loopback ones
+    /// need --admin-tls-cert, --admin-tls-key and --metrics-token-file.
     #[arg(long, env = "CLESS_NODE_ADMIN", default_value = "127.0.0.1:7071")]
     pub admin: SocketAddr,
+
+    /// Certificate chain of the admin port in PEM, reloaded within 5 s of a change.
+    #[arg(
+        long,
+        env = "CLESS_NODE_ADMIN_TLS_CERT",
+        value_name = "FILE",
+        requires = "admin_tls_key"
+    )]
+    pub admin_tls_cert: Option<PathBuf>,
+
+    /// Its key in PEM.
+    #[arg(
+        long,
+        env = "CLESS_NODE_ADMIN_TLS_KEY",
+        value_name = "FILE",
+        requires = "admin_tls_cert"
+    )]
+    pub admin_tls_key: Option<PathBuf>,
+
+    /// File with the token that `/metrics` requires as `Authorization: Bearer TOKEN`, read at each
+    /// request. `/healthz` and `/readyz` need none.
+    #[arg(long, env = "CLESS_NODE_METRICS_TOKEN_FILE", value_name = "FILE")]
+    pub metrics_token_file: Option<PathBuf>,
 
     /// Container engine, as `unix:///…` or `tcp://…` [default: `DOCKER_HOST`, else the standard
     /// socket]
@@ -145,6 +169,9 @@ impl Default for Options {
             join_token: None,
             cache_dir: "/var/lib/cless/node".into(),
             admin: SocketAddr::from(([127, 0, 0, 1], 7071)),
+            admin_tls_cert: None,
+            admin_tls_key: None,
+            metrics_token_file: None,
             engine: None,
             starts_at_once: starts(),
             max_wakes_per_ip: MAX_WAKES_PER_IP,

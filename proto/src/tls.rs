@@ -49,6 +49,15 @@ pub fn client_config(
     )
 }
 
+/// The verifier of [`client_config`], for handshakes with other settings.
+#[must_use]
+pub fn verifier(pins: Vec<Fingerprint>) -> Arc<dyn rustls::client::danger::ServerCertVerifier> {
+    Arc::new(PinnedVerifier::new(
+        pins,
+        Arc::new(ring::default_provider()),
+    ))
+}
+
 /// The settings that are common to all connections.
 fn configure(
     verifier: Arc<dyn rustls::client::danger::ServerCertVerifier>,

@@ -31,31 +31,63 @@ pub struct ControlPlane {
     program: Program,
     /// gRPC address.
     pub grpc: SocketAddr,
+    /// The access of an administrator.
+    pub access: Access,
 }
 
 impl ControlPlane {
-    /// Starts a control plane; log and ready file are `DIR/LABEL.log` and `DIR/LABEL.ready`.
+    /// Starts a control plane without encryption and credentials; log, ready file and state are
+    /// `DIR/LABEL.log`, `DIR/LABEL.ready` and `DIR/LABEL.data`.
     pub async fn start(
         dir: &Path,
         label: &str,
         listen: SocketAddr,
         database: &str,
     ) -> Result<Self> {
-        let args = flags(&[
+        Self::start_with(dir, label, listen, database, false).await
+    }
+
+    /// Like [`ControlPlane::start`], with encryption and credentials.
+    pub async fn start_trusted(
+        dir: &Path,
+        label: &str,
+        listen: SocketAddr,
+        database: &str,
+    ) -> Result<Self> {
+        Self::start_with(dir, label, listen, database, true).await
+    }
+
+    async fn start_with(
+        dir: &Path,
+        label: &str,
+        listen: SocketAddr,
+        database: &str,
+        trusted: bool,
+    ) -> Result<Self> {
+        let data = dir.join(format!("{label}.data"));
+        let mut args = flags(&[
             ("--listen", &listen.to_string()),
             ("--database-url", database),
-            ("--data-dir", &dir.join(label).display().to_string()),
-            ("--insecure", ""),
+            ("--data-dir", &data.display().to_string()),
         ]);
+        args.extend((!trusted).then(|| "--insecure".to_owned()));
         let path = paths::program("cless-control-plane")?;
         let (program, ready) = Program::serve(&path, args, &[], dir, label).await?;
         let grpc = address(&ready, "listen")?;
-        Ok(Self { program, grpc })
+        let access = match trusted {
+            true => Access::administrator(&data)?,
+            false => Access::Insecure,
+        };
+        Ok(Self {
+            program,
+            grpc,
+            access,
+        })
     }
 
     /// The API over a new connection.
     pub fn api(&self) -> Result<Api> {
-        api(self.grpc)
+        Ok(Api::new(self.access.channel(self.grpc)?))
     }
 
     /// The process id.
@@ -153,7 +185,7 @@ impl Follower {
             .lines()
             .rfind(|line| line.contains("following the route feed"))?;
         let (_, address) = line.split_once("http://")?;
-        address.split('/').next()?.parse().ok()
+        address.split(['/', ' ', '}']).next()?.parse().ok()
     }
 
     /// Sends SIGTERM and waits for the clean exit.

@@ -4,7 +4,25 @@
 use std::path::Path;
 use std::process::Command;
 
+use tokio::sync::OnceCell;
+
 use crate::image::{Error, create_dir, file_error, run};
+use crate::paths;
+
+/// The library of Debian's libfaketime, which moves the clock of a process that preloads it.
+pub async fn faketime() -> anyhow::Result<String> {
+    static LIBRARY: OnceCell<String> = OnceCell::const_new();
+    let unpacked = async || {
+        let root = paths::target_dir()?.join("tools/faketime");
+        let library = root.join("usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1");
+        if !library.exists() {
+            let target = root.clone();
+            tokio::task::spawn_blocking(move || unpack(&["libfaketime"], &target)).await??;
+        }
+        anyhow::Ok(library.display().to_string())
+    };
+    Ok(LIBRARY.get_or_try_init(unpacked).await?.clone())
+}
 
 pub(crate) fn unpack(packages: &[&str], root: &Path) -> Result<(), Error> {
     let downloads = root.with_extension("packages");

@@ -15,7 +15,7 @@ pub mod chart;
 pub mod cluster;
 pub mod control_plane;
 pub mod cpu;
-mod debian;
+pub mod debian;
 pub mod engine;
 pub mod engine_proxy;
 pub mod firewall;

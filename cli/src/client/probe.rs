@@ -5,17 +5,22 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::config::ServerUrl;
+
 /// Limit of the whole probe.
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// A response head with a short body.
 const MAX_BYTES: u64 = 4096;
 
-/// The kind of server at `http://HOST:PORT`, as text for people; `None` if it is unknown.
-pub(crate) async fn identify(server: &str) -> Option<&'static str> {
-    let authority = server.split_once("://").map_or(server, |(_, rest)| rest);
-    let authority = authority.split('/').next()?;
+/// The kind of server at an address of `http`, as text for people; `None` if it is unknown.
+pub(crate) async fn identify(server: &ServerUrl) -> Option<&'static str> {
+    if server.is_encrypted() {
+        return None;
+    }
+    let (host, port) = (server.host(), server.port());
+    let authority = format!("{host}:{port}");
     let probe = async {
-        let mut stream = TcpStream::connect(authority).await.ok()?;
+        let mut stream = TcpStream::connect((host, port)).await.ok()?;
         let request = format!("GET / HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.ok()?;
         let mut answer = Vec::new();

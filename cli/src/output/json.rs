@@ -51,6 +51,12 @@ pub(crate) fn json(value: &impl Serialize) -> String {
     format!("{}\n", cless_proto::text::json(&text))
 }
 
+/// The value as JSON on one line.
+pub(crate) fn line(value: &impl Serialize) -> String {
+    let text = serde_json::to_string(value).expect("all maps have string keys");
+    format!("{}\n", cless_proto::text::json(&text))
+}
+
 /// The value as YAML.
 pub(crate) fn yaml(value: &impl Serialize) -> String {
     let print = |value: &Value| serde_yaml_ng::to_string(value).expect("all maps have string keys");

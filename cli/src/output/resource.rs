@@ -5,6 +5,7 @@
 mod node;
 mod service;
 pub(super) mod traffic;
+mod trust;
 pub(super) mod version;
 
 use super::table::RenderContext;

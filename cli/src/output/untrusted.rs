@@ -8,7 +8,7 @@ use tonic::{Code, Status as GrpcStatus};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::*;
-use crate::error::{Error, Idempotency};
+use crate::error::{ConnectAttempt, Error, Idempotency};
 
 /// ANSI, OSC 8, a title, C1, bidi, a separator, a tag and a line break before a forged line.
 const HOSTILE: &str = "x\u{1b}[2J\u{1b}]8;;http://evil\u{1b}\\y\u{1b}]0;t\u{7}\u{9b}31m\u{202e}\u{2066}\
@@ -126,7 +126,11 @@ fn no_text_of_an_error_acts_on_a_terminal() {
         }
     }
     let reasons = vec![HOSTILE.to_owned()];
-    let attempts = vec![(HOSTILE.to_owned(), HOSTILE.to_owned())];
+    let attempts = vec![ConnectAttempt {
+        server: HOSTILE.to_owned(),
+        reason: HOSTILE.to_owned(),
+        is_untrusted: true,
+    }];
     for error in [
         Error::File { lines: reasons },
         Error::Connect { attempts },

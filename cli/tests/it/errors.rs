@@ -17,17 +17,21 @@ async fn connection_refused() {
     exit: 1
     ! error: cannot reach the control plane at [SERVER]: Connection refused (os error 111)
     ! hint: is the control plane running? start one with `cless dev`
-    ! hint: if it has another address, set --server or CLESS_SERVER
+    ! hint: if it has another address, set --server or --context
     ");
 }
 
 #[tokio::test]
 async fn invalid_server_address() {
-    assert_session!("https://127.0.0.1:1", @r"
+    assert_session!("ftp://127.0.0.1:1", @r"
     $ cless service list
     exit: 2
-    ! error: --server: `[SERVER]` does not start with http://
-    ! hint: use the form http://127.0.0.1:7070
+    ! error: CLESS_SERVER: `[SERVER]` has a scheme other than https:// and http://
+    ");
+    assert_session!("http://192.0.2.1:1", @r"
+    $ cless service list
+    exit: 2
+    ! error: CLESS_SERVER: `[SERVER]` is another machine, and http:// is neither encrypted nor authenticated: write https:// (http:// reaches a control plane with --insecure on this machine alone)
     ");
 }
 
@@ -61,14 +65,14 @@ async fn permission_denied() {
     $ cless service get hello
     exit: 4
     ! error: get services/hello: not today
-    ! hint: ask the operator of this control plane for access
+    ! hint: ask an administrator of this control plane for a token that permits it (`cless token create`)
     ");
     let server = FailingServer::start(Code::Unauthenticated).await;
     assert_session!(&server, @r"
     $ cless service create hello
     exit: 4
     ! error: create services/hello: not today
-    ! hint: ask the operator of this control plane for access
+    ! hint: log in with `cless login https://HOST:PORT`, or set CLESS_TOKEN to a valid token
     ");
 }
 

@@ -26,6 +26,7 @@ impl Plane {
                 "sqlite://{}?mode=rwc",
                 dir.path().join("cless.db").display()
             ),
+            insecure: true,
             ..Default::default()
         };
         let running = cless_control_plane::start(options)
@@ -91,6 +92,28 @@ pub(crate) async fn interrupted(server: &str, command: &str, until: &str) -> Str
     transcript(server, &output)
 }
 
+/// Runs `cless` until its stdout contains `until`, then ends it; what it printed.
+pub(crate) async fn interrupted_stdout(server: &str, command: &str, until: &str) -> String {
+    let mut child = spawn(server, command);
+    let mut stdout = child.stdout.take().expect("stdout is piped");
+    let mut seen = Vec::new();
+    let reading = async {
+        while !String::from_utf8_lossy(&seen).contains(until) {
+            let read = stdout.read_buf(&mut seen).await.expect("stdout is read");
+            assert!(
+                read > 0,
+                "it ended early: {}",
+                String::from_utf8_lossy(&seen)
+            );
+        }
+    };
+    tokio::time::timeout(RUN, reading)
+        .await
+        .expect("cless prints it in time");
+    child.kill().await.expect("it is ended");
+    String::from_utf8_lossy(&seen).into_owned()
+}
+
 /// Runs `cless` in an empty environment.
 pub(crate) async fn output(server: &str, command: &str) -> Output {
     tokio::time::timeout(RUN, spawn(server, command).wait_with_output())
@@ -126,7 +149,7 @@ pub(crate) async fn session(server: &str, session: &str) -> String {
 }
 
 /// The exit code unless it is 0, stdout, and stderr with `! ` before each line.
-fn transcript(server: &str, output: &Output) -> String {
+pub(crate) fn transcript(server: &str, output: &Output) -> String {
     let mut text = match output.status.code() {
         Some(0) => String::new(),
         code => format!("exit: {}\n", code.unwrap_or(-1)),

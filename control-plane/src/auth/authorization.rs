@@ -104,6 +104,8 @@ pub(crate) enum Refused {
     Invalid(#[from] Invalid),
     #[error("the client certificate is not one of a node: {0}; join with a join token")]
     Certificate(#[from] node_certificate::Invalid),
+    #[error("{0}")]
+    CertificateRefused(String),
     #[error(
         "this call needs the role {needed}, {principal} has {found}: use a token with that role"
     )]
@@ -142,7 +144,8 @@ impl Refused {
             | Self::Malformed(_)
             | Self::NoBearer
             | Self::Invalid(_)
-            | Self::Certificate(_) => Code::Unauthenticated,
+            | Self::Certificate(_)
+            | Self::CertificateRefused(_) => Code::Unauthenticated,
             Self::Role { .. }
             | Self::NotANode
             | Self::Scoped { .. }
@@ -166,6 +169,7 @@ impl Refused {
             Self::Invalid(Invalid::NodeKey(_)) => "NODE_KEY_REPLACED",
             Self::Invalid(Invalid::Cluster) => "OTHER_CLUSTER",
             Self::Certificate(_) => "CERTIFICATE_INVALID",
+            Self::CertificateRefused(_) => "CERTIFICATE_REFUSED",
             Self::Role { .. } => "ROLE_MISSING",
             Self::NotANode => "NODE_REQUIRED",
             Self::Scoped { .. } | Self::Scope { .. } => "OUT_OF_SCOPE",
@@ -176,9 +180,9 @@ impl Refused {
         }
     }
 
-    /// Whether the caller guesses, so that its attempts are limited.
+    /// Whether the caller may be guessing, so that its attempts are limited.
     pub(super) fn is_attempt(&self) -> bool {
-        self.code() == Code::Unauthenticated
+        self.code() == Code::Unauthenticated && *self != Self::NoCredential
     }
 }
 
@@ -189,6 +193,8 @@ pub(crate) struct Presented<'a> {
     pub(crate) authorization: Option<&'a [u8]>,
     /// The client certificate that the acceptor has verified.
     pub(crate) certificate: Option<&'a CertificateDer<'static>>,
+    /// The reason why the acceptor does not accept a client certificate that was presented.
+    pub(crate) refusal: Option<&'a str>,
     /// Address of the caller; `None` only without a socket.
     pub(crate) peer: Option<IpAddr>,
 }
@@ -239,6 +245,14 @@ impl Auth {
         Ok((auth, tasks))
     }
 
+    /// Reads the credentials, so that a change by this process is in force before it is answered. The
+    /// task that follows them repeats what fails.
+    pub(crate) async fn refresh(&self, store: &Store) {
+        if let Err(error) = self.credentials.reload(store).await {
+            tracing::warn!(%error, "a change of credentials is in force later");
+        }
+    }
+
     /// Decides a call, before anything of its content is read.
     pub(crate) fn authorize(
         &self,
@@ -284,6 +298,9 @@ impl Auth {
         if let Some(header) = presented.authorization {
             let token = ApiToken::parse(bearer(header)?)?;
             return Ok(self.credentials.token(&token, now())?);
+        }
+        if let Some(refusal) = presented.refusal {
+            return Err(Refused::CertificateRefused(refusal.to_owned()));
         }
         let certificate = presented.certificate.ok_or(Refused::NoCredential)?;
         let (identity, key_hash) = NodeIdentity::read_with_key(certificate)?;

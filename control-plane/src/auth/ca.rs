@@ -8,6 +8,10 @@
 //!
 //! All keys are ECDSA on P-256. Certificates begin an hour early, because clocks differ.
 //!
+//! While authorities change ([`rotate`](super::rotate)), the new one issues and both are trusted. A
+//! server then also presents the new one as certified by the old one, so that a client which knows
+//! one of them trusts the server.
+//!
 //! Law: a certificate that was issued for a node verifies as that node's until it expires, and as
 //! nothing else.
 
@@ -16,6 +20,7 @@ use super::node_certificate::NodeIdentity;
 use crate::domain::Timestamp;
 use crate::domain::enrollment::CERTIFICATE_LIFETIME;
 use cless_proto::tls::{Fingerprint, server_name};
+use parking_lot::RwLock;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData as _, SanType,
@@ -26,8 +31,10 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, TrustAnchor, UnixTime};
 use rustls::sign::CertifiedKey;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use time::OffsetDateTime;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -37,18 +44,28 @@ pub(crate) const SERVER_LIFE: Duration = DAY.saturating_mul(30);
 /// Certificates are valid from this long before they are made.
 const BACKDATED: Duration = HOUR;
 
-/// The authority of one cluster.
+/// The authority of one cluster. What it consists of may be replaced.
 pub(crate) struct Ca {
     cluster: String,
+    current: RwLock<Arc<Authorities>>,
+}
+
+struct Authorities {
     issuer: Issuer<'static, KeyPair>,
-    /// The first issues certificates, all are trusted.
-    authorities: Vec<CertificateDer<'static>>,
+    /// Self-signed; the first issues certificates, all are trusted.
+    trusted: Vec<CertificateDer<'static>>,
+    /// The first as certified by the others.
+    cross: Vec<CertificateDer<'static>>,
     anchors: Vec<TrustAnchor<'static>>,
+    /// Begin of the first.
+    since: Timestamp,
 }
 
 /// A new authority.
 pub(crate) struct NewAuthority {
     pub(crate) pem: String,
+    /// It, as certified by its predecessor.
+    pub(crate) cross: Option<String>,
     /// PKCS #8.
     pub(crate) key: Vec<u8>,
 }
@@ -77,50 +94,96 @@ pub(crate) enum NodeCertificateError {
 }
 
 impl NewAuthority {
-    /// Makes an authority for a cluster.
-    pub(crate) fn generate(cluster: &str, now: Timestamp) -> Result<Self, Error> {
+    /// Makes an authority for a cluster, and has its predecessor certify it.
+    pub(crate) fn generate(
+        cluster: &str,
+        predecessor: Option<&Ca>,
+        now: Timestamp,
+    ) -> Result<Self, Error> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let mut params = template(now, AUTHORITY_LIFE);
-        params
-            .distinguished_name
-            .push(DnType::CommonName, format!("cless cluster {cluster}"));
-        // One below it: a successor that it signs when authorities change.
+        // Different names keep the paths of old and new apart.
+        let number = uuid::Uuid::new_v4().simple().to_string();
+        params.distinguished_name.push(
+            DnType::CommonName,
+            format!("cless cluster {cluster} {}", &number[..8]),
+        );
+        // One below it: its successor.
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let certificate = params.self_signed(&key)?;
+        let pem = params.self_signed(&key)?.pem();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let cross = predecessor
+            .map(|predecessor| params.signed_by(&key, &predecessor.current().issuer))
+            .transpose()?;
         Ok(Self {
-            pem: certificate.pem(),
+            pem,
+            cross: cross.map(|cross| cross.pem()),
             key: key.serialize_der(),
         })
     }
 }
 
-impl Ca {
-    /// An authority from its certificates in PEM and the private key of the first in PKCS #8.
-    pub(crate) fn new(cluster: &str, authorities: &[String], key: &[u8]) -> Result<Self, Error> {
+impl Authorities {
+    /// From certificates in PEM, the issuing one first, and its private key in PKCS #8.
+    fn read(certificates: &[String], key: &[u8]) -> Result<Self, Error> {
         let damaged = |problem: &dyn std::fmt::Display| Error::Damaged(problem.to_string());
-        let authorities: Vec<_> = authorities
+        let certificates: Vec<_> = certificates
             .iter()
             .map(|pem| CertificateDer::from_pem_slice(pem.as_bytes()))
             .collect::<Result<_, _>>()
             .map_err(|error| damaged(&error))?;
-        let first = authorities
-            .first()
-            .ok_or_else(|| damaged(&"it has no certificate"))?;
+        let (mut trusted, mut cross, mut since) = (Vec::new(), Vec::new(), None);
+        for der in certificates {
+            let (_, parsed) = X509Certificate::from_der(&der).map_err(|error| damaged(&error))?;
+            let from = parsed.validity().not_before.timestamp();
+            since.get_or_insert(Timestamp::from_micros(from.saturating_mul(1_000_000)));
+            let self_signed = parsed.subject() == parsed.issuer();
+            if self_signed {
+                &mut trusted
+            } else {
+                &mut cross
+            }
+            .push(der);
+        }
+        let missing = || damaged(&"it has no certificate");
+        let first = trusted.first().ok_or_else(missing)?;
         let key = PrivateKeyDer::try_from(key).map_err(|error| damaged(&error))?;
         let key = KeyPair::try_from(&key).map_err(|error| damaged(&error))?;
-        let anchors = authorities
+        let anchors = trusted
             .iter()
             .map(|der| Ok(webpki::anchor_from_trusted_cert(der)?.to_owned()))
             .collect::<Result<_, webpki::Error>>()
             .map_err(|error| damaged(&error))?;
-        let issuer = Issuer::from_ca_cert_der(first, key).map_err(|error| damaged(&error))?;
+        Ok(Self {
+            issuer: Issuer::from_ca_cert_der(first, key).map_err(|error| damaged(&error))?,
+            trusted,
+            cross,
+            anchors,
+            since: since.ok_or_else(missing)?.plus(BACKDATED),
+        })
+    }
+}
+
+impl Ca {
+    /// An authority from its certificates in PEM, the issuing one first, and the private key of that
+    /// one in PKCS #8.
+    pub(crate) fn new(cluster: &str, certificates: &[String], key: &[u8]) -> Result<Self, Error> {
         Ok(Self {
             cluster: cluster.to_owned(),
-            issuer,
-            authorities,
-            anchors,
+            current: RwLock::new(Arc::new(Authorities::read(certificates, key)?)),
         })
+    }
+
+    /// Replaces what [`Ca::new`] was given.
+    pub(crate) fn replace(&self, certificates: &[String], key: &[u8]) -> Result<(), Error> {
+        let next = Arc::new(Authorities::read(certificates, key)?);
+        *self.current.write() = next;
+        Ok(())
+    }
+
+    fn current(&self) -> Arc<Authorities> {
+        Arc::clone(&self.current.read())
     }
 
     /// Id of the cluster.
@@ -130,20 +193,27 @@ impl Ca {
 
     /// Certificates in DER that nodes and clients trust; the first issues certificates.
     pub(crate) fn authorities(&self) -> Vec<Vec<u8>> {
-        self.authorities.iter().map(|der| der.to_vec()).collect()
+        let current = self.current();
+        current.trusted.iter().map(|der| der.to_vec()).collect()
     }
 
     /// The certificates in PEM, for other clients.
     pub(crate) fn to_pem(&self) -> String {
-        let authorities = self.authorities.iter();
-        authorities
+        let current = self.current();
+        let trusted = current.trusted.iter();
+        trusted
             .map(|der| pem("CERTIFICATE", der.as_ref()))
             .collect()
     }
 
     /// The fingerprint of the authority that issues certificates.
     pub(crate) fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::of(&self.authorities[0])
+        Fingerprint::of(&self.current().trusted[0])
+    }
+
+    /// When the authority that issues certificates was made.
+    pub(crate) fn since(&self) -> Timestamp {
+        self.current().since
     }
 
     /// Issues the certificate of a node, for its public key in DER (SubjectPublicKeyInfo).
@@ -173,7 +243,10 @@ impl Ca {
         params.subject_alt_names = vec![SanType::URI(identity.uri().try_into()?)];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        Ok(params.signed_by(&key, &self.issuer)?.der().to_vec())
+        Ok(params
+            .signed_by(&key, &self.current().issuer)?
+            .der()
+            .to_vec())
     }
 
     /// The time at which a certificate that is issued at `now` expires.
@@ -197,10 +270,12 @@ impl Ca {
         params.subject_alt_names = self.server_names(others)?;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        let leaf = params.signed_by(&key, &self.issuer)?;
+        let current = self.current();
+        let leaf = params.signed_by(&key, &current.issuer)?;
         let mut chain = vec![leaf.der().clone()];
+        chain.extend(current.cross.iter().cloned());
         // The issuer last, where clients look for the authority to show.
-        chain.extend(self.authorities.iter().rev().cloned());
+        chain.extend(current.trusted.iter().rev().cloned());
         let key = PrivateKeyDer::try_from(key.serialize_der())
             .map_err(|error| Error::Damaged(error.to_owned()))?;
         let key =
@@ -238,11 +313,12 @@ impl Ca {
     ) -> Result<NodeIdentity, NodeCertificateError> {
         use NodeCertificateError as Refused;
         let unusable = |error: &dyn std::fmt::Display| Refused::Unusable(error.to_string());
+        let current = self.current();
         let parsed =
             webpki::EndEntityCert::try_from(certificate).map_err(|error| unusable(&error))?;
         let verified = parsed.verify_for_usage(
             webpki::ALL_VERIFICATION_ALGS,
-            &self.anchors,
+            &current.anchors,
             &[],
             unix(now),
             webpki::KeyUsage::client_auth(),

@@ -103,6 +103,10 @@ struct CredentialTable {
 impl CredentialTable {
     /// Takes new rows. Credentials that are gone or differ end; the others keep their signal.
     fn load(&mut self, rows: CredentialRows, now: Timestamp) {
+        // Two reads may end in the other order.
+        if self.revision.is_some_and(|known| known > rows.revision) {
+            return;
+        }
         let mut tokens = std::mem::take(&mut self.tokens);
         let mut nodes = std::mem::take(&mut self.nodes);
         for (token, hash) in rows.tokens {

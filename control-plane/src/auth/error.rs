@@ -65,6 +65,9 @@ pub enum Error {
     /// A stored private key cannot be unsealed, or a stored certificate not be read.
     #[error("the authority in the database is damaged: {0}; restore a backup")]
     Damaged(String),
+    /// A change of keys is not possible now.
+    #[error("{0}")]
+    Rotation(String),
     /// A certificate cannot be made.
     #[error("cannot make a certificate: {0}")]
     Issue(#[from] rcgen::Error),

@@ -24,6 +24,7 @@ const PURPOSE: &str = "cless authority key";
 /// The authority of the cluster.
 pub(crate) struct Established {
     pub(crate) ca: Ca,
+    pub(crate) stored: StoredAuthority,
     /// Whether this call made it: the first start of the cluster with TLS.
     pub(crate) is_new: bool,
 }
@@ -42,16 +43,26 @@ pub(crate) async fn establish(
         }
         None => create(store, dir, &cluster, now).await?,
     };
-    let ca = unseal(&cluster, &stored, &master)?;
+    let key = unseal(&cluster, &stored, &master)?;
+    let ca = Ca::new(&cluster, &stored.authorities, &key)?;
     dir.replace(CA_FILE, &ca.to_pem())?;
-    Ok(Established { ca, is_new })
+    Ok(Established { ca, stored, is_new })
 }
 
 /// The key of the folder, which must be the one of the cluster.
-fn read_master_key(dir: &StateDir, stored: &StoredAuthority) -> Result<MasterKey, Error> {
+pub(super) fn read_master_key(
+    dir: &StateDir,
+    stored: &StoredAuthority,
+) -> Result<MasterKey, Error> {
     let path = || dir.path_of(master_key::FILE);
     let wanted = || stored.master_key_id.clone();
-    let master = MasterKey::read(dir)?.ok_or_else(|| Error::NoMasterKey {
+    let found = MasterKey::read(dir)?;
+    if found.as_ref().is_none_or(|key| key.id() != wanted())
+        && let Some(next) = MasterKey::adopt_next(dir, &wanted())?
+    {
+        return Ok(next);
+    }
+    let master = found.ok_or_else(|| Error::NoMasterKey {
         path: path(),
         wanted: wanted(),
     })?;
@@ -84,7 +95,7 @@ async fn create(
             }
         }
     };
-    let new = NewAuthority::generate(cluster, now)?;
+    let new = NewAuthority::generate(cluster, None, now)?;
     let ours = StoredAuthority {
         authorities: vec![new.pem],
         sealed_key: master.seal(&purpose(cluster), &new.key),
@@ -102,13 +113,17 @@ async fn create(
     Ok((stored, master, false))
 }
 
-fn purpose(cluster: &str) -> String {
+pub(super) fn purpose(cluster: &str) -> String {
     format!("{PURPOSE} of {cluster}")
 }
 
-fn unseal(cluster: &str, stored: &StoredAuthority, master: &MasterKey) -> Result<Ca, Error> {
-    let key = master
+/// The private key of the stored authority.
+pub(super) fn unseal(
+    cluster: &str,
+    stored: &StoredAuthority,
+    master: &MasterKey,
+) -> Result<Vec<u8>, Error> {
+    master
         .open(&purpose(cluster), &stored.sealed_key)
-        .map_err(|error| Error::Damaged(error.to_string()))?;
-    Ca::new(cluster, &stored.authorities, &key)
+        .map_err(|error| Error::Damaged(error.to_string()))
 }

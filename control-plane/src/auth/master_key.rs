@@ -16,6 +16,8 @@ use std::fmt;
 
 /// The file in the state folder.
 pub(crate) const FILE: &str = "master-key";
+/// The next master key, while keys change. It takes the place of the first once the database needs it.
+pub(crate) const NEXT_FILE: &str = "master-key.next";
 /// The text before the key's digits, so that the file is recognised wherever it lies.
 const PREFIX: &str = "cless-master-key-v1:";
 /// First byte of sealed data.
@@ -51,10 +53,24 @@ impl MasterKey {
 
     /// Reads the file; `None` if there is none.
     pub(crate) fn read(dir: &StateDir) -> Result<Option<Self>, Error> {
-        let text = dir.read_secret(FILE)?;
+        Self::read_file(dir, FILE)
+    }
+
+    /// Makes the next key the key, if it has this id. A process that ended while keys changed has
+    /// left it.
+    pub(crate) fn adopt_next(dir: &StateDir, id: &str) -> Result<Option<Self>, Error> {
+        let next = Self::read_file(dir, NEXT_FILE)?.filter(|next| next.id() == id);
+        if next.is_some() {
+            dir.rename(NEXT_FILE, FILE)?;
+        }
+        Ok(next)
+    }
+
+    fn read_file(dir: &StateDir, name: &str) -> Result<Option<Self>, Error> {
+        let text = dir.read_secret(name)?;
         let key = text.map(|text| Self::parse(&text)).transpose();
         key.map_err(|problem| Error::Invalid {
-            path: dir.path_of(FILE),
+            path: dir.path_of(name),
             problem: problem.to_string(),
         })
     }

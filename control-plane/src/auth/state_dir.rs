@@ -6,6 +6,7 @@
 //! | file | contents |
 //! |---|---|
 //! | `master-key` | the master key, see [`master_key`](super::master_key) |
+//! | `master-key.next` | the next master key, while keys change |
 //! | `admin-token` | the token of the first start |
 //! | `ca.pem` | the certificates of the cluster's authorities, for other clients |
 
@@ -86,9 +87,26 @@ impl StateDir {
 
     /// Replaces a file, which other users may not read either, because of the folder.
     pub(crate) fn replace(&self, name: &str, contents: &str) -> Result<(), Error> {
+        self.replace_with(name, contents, 0o644)
+    }
+
+    /// Replaces a file that only its user may read (0600).
+    pub(crate) fn replace_secret(&self, name: &str, contents: &str) -> Result<(), Error> {
+        self.replace_with(name, contents, 0o600)
+    }
+
+    fn replace_with(&self, name: &str, contents: &str, mode: u32) -> Result<(), Error> {
         let path = self.path_of(name);
-        let partial = self.write_partial(name, contents, 0o644)?;
+        let partial = self.write_partial(name, contents, mode)?;
         fs::rename(&partial, &path)
+            .and_then(|()| self.sync())
+            .map_err(|source| Error::File { path, source })
+    }
+
+    /// Renames a file over another one.
+    pub(crate) fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
+        let path = self.path_of(to);
+        fs::rename(self.path_of(from), &path)
             .and_then(|()| self.sync())
             .map_err(|source| Error::File { path, source })
     }

@@ -65,6 +65,7 @@ where
         let presented = Presented {
             authorization: authorization(request.headers()),
             certificate,
+            refusal: peer.as_ref().and_then(|peer| peer.refusal.as_deref()),
             peer: peer.as_ref().map(|peer| peer.addr.ip()),
         };
         let granted = match self.auth.authorize(request.uri().path(), presented) {

@@ -1,11 +1,10 @@
 //! The layer around every call: a span, a deadline, a panic handler and one log line. It also counts
-//! the calls of each connection, and refuses those with a client certificate that is not accepted.
+//! the calls of each connection.
 //!
 //! The deadline covers the response head. A unary call is then complete; a stream has only
 //! started, and has its own limits (`feed/stream.rs`).
 
 use super::peer::{CallInProgress, Peer};
-use super::status;
 use crate::nodes::resolve::RESOLVE_TIMEOUT;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -78,12 +77,6 @@ where
         );
         let started = Instant::now();
         let in_progress = peer.as_ref().map(Peer::begin_call);
-        let refusal = peer.and_then(|peer| peer.refusal);
-        if let Some(refusal) = refusal.filter(|_| !is_open(&method)) {
-            let response = status::certificate_refused(&refusal).into_http();
-            span.in_scope(|| log(&method, &response, started.elapsed()));
-            return Box::pin(async { Ok(response) });
-        }
         let response = span.in_scope(|| self.inner.call(request));
         let response = AssertUnwindSafe(response).catch_unwind();
         let guarded = async move {
@@ -103,12 +96,6 @@ where
         };
         Box::pin(guarded.instrument(span))
     }
-}
-
-/// Whether a client without any credential may call it: health, reflection, and the enrollment of
-/// nodes, which a node with an expired certificate needs.
-fn is_open(method: &str) -> bool {
-    method.starts_with("/grpc.") || method.starts_with("/cless.v1.EnrollmentService/")
 }
 
 /// The body of a response, whose end is the end of the call.

@@ -429,17 +429,6 @@ pub(crate) fn tls_required() -> Status {
     status(Code::Unauthenticated, "TLS_REQUIRED", message, &[], |_| {})
 }
 
-/// A client presented a certificate that is not accepted.
-pub(crate) fn certificate_refused(why: &str) -> Status {
-    status(
-        Code::Unauthenticated,
-        "CERTIFICATE_REFUSED",
-        why,
-        &[],
-        |_| {},
-    )
-}
-
 /// The process is shutting down.
 pub(crate) fn shutting_down() -> Status {
     unavailable(

@@ -33,6 +33,7 @@ impl TokenService for Api {
             .create_token(new, options)
             .await
             .map_err(status::store)?;
+        self.auth.refresh(&self.store).await;
         let secret = if written.replayed || validate_only {
             String::new()
         } else {
@@ -96,6 +97,7 @@ impl TokenService for Api {
             .revoke_token(&id, options)
             .await
             .map_err(status::store)?;
+        self.auth.refresh(&self.store).await;
         Ok(Response::new(trust::token(&written.resource)))
     }
 

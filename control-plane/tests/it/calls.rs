@@ -1,12 +1,14 @@
 //! Each method of the API that takes one request, called by the type of that request.
 
 use cless_proto::v1 as pb;
+use pb::audit_service_client::AuditServiceClient;
 use pb::catalog_service_client::CatalogServiceClient;
 use pb::node_service_client::NodeServiceClient;
 use pb::route_feed_service_client::RouteFeedServiceClient;
+use pb::token_service_client::TokenServiceClient;
 use pb::traffic_service_client::TrafficServiceClient;
 use tonic::transport::Channel;
-use tonic::{Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 
 /// A request of one method.
 pub(crate) trait Call: std::fmt::Debug {
@@ -14,7 +16,9 @@ pub(crate) trait Call: std::fmt::Debug {
     const REQUEST: &'static str;
     type Response;
 
-    async fn send(self, channel: Channel) -> Result<Self::Response, Status>;
+    /// Makes the call with a token; `None` presents none.
+    async fn send_as(self, channel: Channel, token: Option<&str>)
+    -> Result<Self::Response, Status>;
 }
 
 macro_rules! calls {
@@ -23,8 +27,17 @@ macro_rules! calls {
             const REQUEST: &'static str = stringify!($request);
             type Response = $response;
 
-            async fn send(self, channel: Channel) -> Result<$response, Status> {
-                $client::new(channel).$method(self).await.map(Response::into_inner)
+            async fn send_as(
+                self,
+                channel: Channel,
+                token: Option<&str>,
+            ) -> Result<$response, Status> {
+                let mut request = Request::new(self);
+                if let Some(token) = token {
+                    let bearer = format!("Bearer {token}").parse().expect("ASCII");
+                    request.metadata_mut().insert("authorization", bearer);
+                }
+                $client::new(channel).$method(request).await.map(Response::into_inner)
             }
         }
     )*)*};
@@ -60,6 +73,16 @@ calls! {
         drain_node(DrainNodeRequest) -> pb::Node;
         undrain_node(UndrainNodeRequest) -> pb::Node;
         remove_node(RemoveNodeRequest) -> ();
+    }
+    TokenServiceClient {
+        create_token(CreateTokenRequest) -> pb::CreateTokenResponse;
+        list_tokens(ListTokensRequest) -> pb::ListTokensResponse;
+        revoke_token(RevokeTokenRequest) -> pb::Token;
+        get_current_token(GetCurrentTokenRequest) -> pb::Token;
+    }
+    AuditServiceClient {
+        list_audit_entries(ListAuditEntriesRequest) -> pb::ListAuditEntriesResponse;
+        watch_audit_entries(WatchAuditEntriesRequest) -> Streaming<pb::WatchAuditEntriesResponse>;
     }
     RouteFeedServiceClient {
         watch_routes(WatchRoutesRequest) -> Streaming<pb::WatchRoutesResponse>;

@@ -3,6 +3,7 @@
 use crate::calls::Call;
 use crate::database;
 use cless_control_plane::{Options, Running, start};
+use cless_proto::tls;
 use cless_proto::v1 as pb;
 use std::future::Future;
 use std::path::Path;
@@ -19,6 +20,8 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 pub(crate) struct Harness {
     running: Option<Running>,
     pub(crate) channel: Channel,
+    /// The token of its calls.
+    pub(crate) token: Option<String>,
     folder: TempDir,
 }
 
@@ -40,6 +43,29 @@ impl Harness {
         Self {
             running: Some(running),
             channel,
+            token: None,
+            folder,
+        }
+    }
+
+    /// Starts with TLS and credentials; calls present the token of an administrator.
+    pub(crate) async fn trusted() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let options = trusted_options(folder.path());
+        let token = cless_control_plane::new_admin_token(&options).await;
+        Self::trusted_with(options, folder, token.expect("a token")).await
+    }
+
+    /// Starts with TLS and credentials on a database that has this token.
+    pub(crate) async fn trusted_with(options: Options, folder: TempDir, token: String) -> Self {
+        let running = start(options).await.expect("the control plane starts");
+        let endpoint = tls::endpoint(&format!("https://{}", running.addr())).expect("a URL");
+        let config = tls::client_config(Vec::from_iter(running.fingerprint()), None);
+        let channel = tls::connect(endpoint, config, running.cluster()).await;
+        Self {
+            channel: channel.expect("it is trusted"),
+            running: Some(running),
+            token: Some(token),
             folder,
         }
     }
@@ -63,7 +89,9 @@ impl Harness {
 
     /// Calls the method that takes this request.
     pub(crate) async fn call<R: Call>(&self, request: R) -> Result<R::Response, Status> {
-        request.send(self.channel.clone()).await
+        request
+            .send_as(self.channel.clone(), self.token.as_deref())
+            .await
     }
 
     /// Calls a method that must succeed.
@@ -153,6 +181,15 @@ pub(crate) fn options(folder: &Path) -> Options {
         database_url: database::url_of(folder),
         insecure: true,
         ..Options::default()
+    }
+}
+
+/// The options of a test's control plane with TLS and credentials.
+pub(crate) fn trusted_options(folder: &Path) -> Options {
+    Options {
+        insecure: false,
+        data_dir: Some(folder.join("state")),
+        ..options(folder)
     }
 }
 

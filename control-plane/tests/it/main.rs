@@ -1,6 +1,8 @@
 //! The control plane from outside: a real server on its own database, tonic clients, and a feed
 //! client that checks every digest.
 
+mod audit;
+mod authorization;
 mod bad_input;
 mod calls;
 mod catalog;

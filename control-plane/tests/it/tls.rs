@@ -2,14 +2,17 @@
 
 use crate::database::{on_postgres, postgres};
 use crate::harness::{SOON, options};
-use cless_control_plane::{AuthError, Error, Options, Running, start};
+use cless_control_plane::{AuthError, Error, Options, Running, rotate_ca, rotate_keys, start};
 use cless_proto::tls::{self, Fingerprint};
+use cless_proto::v1::GetNodeRequest;
+use cless_proto::v1::node_service_client::NodeServiceClient;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpSocket, TcpStream};
+use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
@@ -379,4 +382,128 @@ async fn of_two_planes_without_a_common_master_key_one_starts() {
     assert_eq!(second.fingerprint(), running.fingerprint());
     second.shutdown().await;
     running.shutdown().await;
+}
+
+/// A change of authority reaches running planes, and a client that pins either one is served
+/// throughout.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_authority_changes_while_clients_are_served() {
+    let folder = folder();
+    let flags = with_tls(folder.path());
+    let running = start(flags.clone()).await.expect("it starts");
+    let old = running.fingerprint().expect("it serves TLS");
+    let early = rotate_ca(&flags, true, false).await.err().expect("refused");
+    assert!(early.to_string().contains("begin one"), "{early}");
+    let new = rotate_ca(&flags, false, false).await.expect("begun");
+    assert_ne!(old, new);
+    check_eventually(&running, new, true).await;
+    check_eventually(&running, old, true).await;
+    let twice = rotate_ca(&flags, false, false)
+        .await
+        .err()
+        .expect("refused");
+    assert!(twice.to_string().contains("--finish"), "{twice}");
+    let early = rotate_ca(&flags, true, false).await.err().expect("refused");
+    assert!(early.to_string().contains("in 24 h"), "{early}");
+    assert_eq!(rotate_ca(&flags, true, true).await.expect("ended"), new);
+    check_eventually(&running, old, false).await;
+    check_eventually(&running, new, true).await;
+    running.shutdown().await;
+    let again = start(flags).await.expect("it starts again");
+    assert_eq!(again.fingerprint(), Some(new));
+    again.shutdown().await;
+}
+
+/// Waits until a client that pins an authority is served, or no longer is.
+async fn check_eventually(running: &Running, pin: Fingerprint, served: bool) {
+    let deadline = Instant::now() + SOON;
+    loop {
+        let endpoint = tls::endpoint(&format!("https://{}", running.addr())).expect("a URL");
+        let config = tls::client_config(vec![pin], None);
+        let connected = tls::connect(endpoint, config, running.cluster()).await;
+        if connected.is_ok() == served {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{pin}: {connected:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_master_key_changes_and_the_old_one_opens_nothing() {
+    let folder = folder();
+    let flags = with_tls(folder.path());
+    let running = start(flags.clone()).await.expect("it starts");
+    let file = state(folder.path()).join("master-key");
+    let old = std::fs::read_to_string(&file).expect("a key");
+    let id = rotate_keys(&flags).await.expect("changed");
+    let new = std::fs::read_to_string(&file).expect("a key");
+    assert_ne!(old, new);
+    check_serves(&running).await;
+    let pin = running.fingerprint();
+    running.shutdown().await;
+    write_secret(&file, &old);
+    let refused = start(flags.clone()).await.err().expect("refused");
+    assert!(refused.to_string().contains(&id), "{refused}");
+    // As a crash between the database and the file leaves it.
+    write_secret(&file.with_file_name("master-key.next"), &new);
+    let again = start(flags).await.expect("it starts");
+    assert_eq!(again.fingerprint(), pin);
+    again.shutdown().await;
+    assert_eq!(std::fs::read_to_string(&file).expect("a key"), new);
+    assert!(!file.with_file_name("master-key.next").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_start_writes_the_token_of_an_administrator() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = folder();
+    let running = start(with_tls(folder.path())).await.expect("it starts");
+    let file = state(folder.path()).join("admin-token");
+    let mode = std::fs::metadata(&file)
+        .expect("a file")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let token = std::fs::read_to_string(&file).expect("a token");
+    let lost = cless_control_plane::new_admin_token(&with_tls(folder.path())).await;
+    let lost = lost.expect("another token");
+    assert_ne!(token.trim(), lost);
+    for (token, code) in [
+        (token.trim(), Code::NotFound),
+        (lost.as_str(), Code::NotFound),
+        ("cless_no_token", Code::Unauthenticated),
+    ] {
+        let deadline = Instant::now() + SOON;
+        while call(&running, token).await != code {
+            assert!(Instant::now() < deadline, "never {code}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    running.shutdown().await;
+    std::fs::remove_file(&file).expect("removed");
+    start(with_tls(folder.path()))
+        .await
+        .expect("it starts")
+        .shutdown()
+        .await;
+    assert!(!file.exists(), "a second token was made");
+}
+
+/// The code of a call with a token.
+async fn call(running: &Running, token: &str) -> Code {
+    let endpoint = tls::endpoint(&format!("https://{}", running.addr())).expect("a URL");
+    let config = tls::client_config(Vec::from_iter(running.fingerprint()), None);
+    let channel = tls::connect(endpoint, config, running.cluster()).await;
+    let mut client = NodeServiceClient::new(channel.expect("it is trusted"));
+    let mut request = Request::new(GetNodeRequest {
+        name: "nodes/none".to_owned(),
+    });
+    let header = format!("Bearer {token}").parse().expect("a header");
+    request.metadata_mut().insert("authorization", header);
+    client
+        .get_node(request)
+        .await
+        .expect_err("no such node")
+        .code()
 }

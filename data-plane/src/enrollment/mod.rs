@@ -236,7 +236,8 @@ impl Enrollment {
 impl Inner {
     /// Presents a certificate from now on.
     fn install(&self, credential: Credential) {
-        self.presented.replace(self.key.certified(&credential.certificate));
+        self.presented
+            .replace(self.key.certified(&credential.certificate));
         let replaced = self.credential.send_replace(Some(Arc::new(credential)));
         if replaced.is_some() {
             self.renewals.send_modify(|count| *count += 1);

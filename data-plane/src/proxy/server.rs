@@ -85,7 +85,10 @@ impl Proxy {
         encrypted: Option<Sockets>,
     ) -> Result<Self, Error> {
         let tls = match (&options.tls_cert_dir, &encrypted) {
-            (Some(folder), Some(_)) => Some(Tls::start(CertificateFolder::new(folder.clone()))?),
+            (Some(folder), Some(_)) => Some(Tls::start(
+                CertificateFolder::new(folder.clone()),
+                &[b"h2", b"http/1.1"],
+            )?),
             (None, Some(_)) => return Err(Error::NoCertificates),
             (_, None) => None,
         };

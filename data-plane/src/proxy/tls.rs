@@ -210,17 +210,21 @@ impl ResolvesServerCert for Resolver {
 
 /// TLS for connections of clients. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Tls {
+pub(crate) struct Tls {
     acceptor: TlsAcceptor,
     resolver: Arc<Resolver>,
 }
 
 impl Tls {
-    /// Loads the certificates, and reloads them when `source` has others.
+    /// Loads the certificates, and reloads them when `source` has others. `protocols` are offered
+    /// (RFC 7301).
     ///
     /// # Errors
     /// If the first load fails.
-    pub(super) fn start(mut source: impl CertificateSource) -> Result<Self, Error> {
+    pub(crate) fn start(
+        mut source: impl CertificateSource,
+        protocols: &[&[u8]],
+    ) -> Result<Self, Error> {
         let first = source.load()?.unwrap_or_default();
         let store = ArcSwap::from_pointee(CertificateStore::new(&first)?);
         let resolver = Arc::new(Resolver(store));
@@ -228,7 +232,7 @@ impl Tls {
             .with_protocol_versions(&[&version::TLS13, &version::TLS12])?
             .with_no_client_auth()
             .with_cert_resolver(resolver.clone());
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = protocols.iter().map(|one| one.to_vec()).collect();
         config.ticketer = ring::Ticketer::new()?;
         tokio::spawn(reload(source, Arc::downgrade(&resolver)));
         Ok(Self {
@@ -238,7 +242,7 @@ impl Tls {
     }
 
     /// Performs the handshake. The timeout of a head limits it.
-    pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         self.acceptor.accept(stream).await
     }
 

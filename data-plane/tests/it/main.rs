@@ -1,5 +1,6 @@
 //! Integration tests of the data plane with real sockets and a scripted engine.
 
+mod admin;
 mod drain;
 mod enrollment;
 mod feed;

@@ -18,7 +18,7 @@ mod malformed;
 mod stream_limits;
 mod streams;
 mod switch;
-mod tls;
+pub(crate) mod tls;
 mod traces;
 mod unparsed;
 mod upstream;

@@ -11,9 +11,14 @@
 //!   once;
 //! - `cpu_us`: CPU of the control plane per change and subscriber, including the write.
 //!
+//! Cases with `TLS` have a control plane that encrypts and authenticates, and subscribers that joined
+//! as nodes; their `cpu_us` is compared with the same case without.
+//!
 //! Rows of other sizes show the growth. Subscribers use as much CPU as the control plane on the
 //! same two cores, so the machine is under full load.
 
+#[path = "bench_feed/identity.rs"]
+mod identity;
 #[path = "bench_feed/load.rs"]
 mod load;
 #[path = "bench_feed/memory.rs"]
@@ -32,6 +37,7 @@ use cless_tests::stats::{median, millis, quantile};
 use cless_tests::{cpu, wait};
 use futures_util::StreamExt as _;
 use load::Write;
+use rustls::ClientConfig;
 use subscriber::{Subscriber, Uids};
 use tokio::time::{Instant, sleep};
 
@@ -45,8 +51,12 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// Several heartbeats of idle streams.
 const IDLE: Duration = Duration::from_secs(12);
 
+/// The largest case, and the same with TLS.
+const LARGEST: &str = "10000r 1000s";
+const LARGEST_TLS: &str = "10000r 1000s TLS";
+
 /// Measures the route feed.
-#[derive(Parser)]
+#[derive(Clone, Parser)]
 struct Args {
     /// Seconds of changes in each case.
     #[arg(long, default_value_t = 15)]
@@ -88,14 +98,8 @@ impl Case {
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse();
-    let mut bench = Bench {
-        cluster: Cluster::start(0).await?,
-        uids: Arc::default(),
-        routes: 0,
-        rows: Vec::new(),
-        args,
-    };
-    let (routes, most) = (bench.args.routes, bench.args.subscribers);
+    let mut bench = Bench::new(Cluster::start(0).await?, args.clone());
+    let (routes, most) = (args.routes, args.subscribers);
     let case = |name, routes, subscribers| Case {
         name,
         routes,
@@ -112,8 +116,8 @@ async fn main() -> Result<()> {
     bench.run(case("10000r 10s", routes, most / 100)).await?;
     bench.run(case("10000r 100s", routes, most / 10)).await?;
     bench.joiners().await?;
-    bench.idle().await?;
-    let full = case("10000r 1000s", routes, most);
+    bench.idle(LARGEST, 64.0).await?;
+    let full = case(LARGEST, routes, most);
     bench
         .run(Case {
             bar: Some(250.0),
@@ -127,15 +131,33 @@ async fn main() -> Result<()> {
             ..full
         })
         .await?;
-    bench.cluster.finish().await?;
-    print_line(&format!("\n{}", report::table(&bench.rows)));
-    let path = report::write("feed", &bench.rows)?;
+    let Bench {
+        cluster, mut rows, ..
+    } = bench;
+    cluster.finish().await?;
+    let mut trusted = Bench::new(Cluster::start_trusted(0).await?, args);
+    trusted.fill(routes).await?;
+    trusted.identities = identity::join_all(&trusted.cluster, most).await?;
+    trusted.idle(LARGEST_TLS, 96.0).await?;
+    let full = case(LARGEST_TLS, routes, most);
+    trusted
+        .run(Case {
+            bar: Some(250.0),
+            ..full
+        })
+        .await?;
+    trusted.cluster.finish().await?;
+    add_trusted(&mut rows, trusted.rows);
+    print_line(&format!("\n{}", report::table(&rows)));
+    let path = report::write("feed", &rows)?;
     print_line(&format!("wrote {}", path.display()));
     Ok(())
 }
 
 struct Bench {
     cluster: Cluster,
+    /// TLS settings of the subscribers; empty: they connect without TLS.
+    identities: Vec<Arc<ClientConfig>>,
     uids: Arc<Uids>,
     routes: usize,
     rows: Vec<Row>,
@@ -143,6 +165,17 @@ struct Bench {
 }
 
 impl Bench {
+    fn new(cluster: Cluster, args: Args) -> Self {
+        Self {
+            cluster,
+            identities: Vec::new(),
+            uids: Arc::default(),
+            routes: 0,
+            rows: Vec::new(),
+            args,
+        }
+    }
+
     async fn run(&mut self, case: Case) -> Result<()> {
         self.fill(case.routes).await?;
         self.restart().await?;
@@ -210,7 +243,7 @@ impl Bench {
         Ok(())
     }
 
-    async fn idle(&mut self) -> Result<()> {
+    async fn idle(&mut self, case: &'static str, bar: f64) -> Result<()> {
         self.restart().await?;
         let plane = self.cluster.control_plane_pid()?;
         let before = memory::resident(plane)?;
@@ -222,15 +255,18 @@ impl Bench {
             "{} idle subscribers: {each:.0} KB each",
             idle.len()
         ));
-        let case = self.largest();
+        let case = Case {
+            name: case,
+            ..self.largest()
+        };
         self.rows
-            .push(case.row("idle_subscription_kb", each, Some(64.0)));
+            .push(case.row("idle_subscription_kb", each, Some(bar)));
         Ok(())
     }
 
     fn largest(&self) -> Case {
         Case {
-            name: "10000r 1000s",
+            name: LARGEST,
             routes: self.args.routes,
             subscribers: self.args.subscribers,
             stalled: 0,
@@ -260,8 +296,10 @@ impl Bench {
     /// Starts subscribers and waits until all have the whole table.
     async fn join(&self, count: usize, concurrent: usize) -> Result<Vec<Subscriber>> {
         let plane = self.cluster.grpc();
-        let joining = (0..count)
-            .map(|number| Subscriber::join(plane, format!("bench-{number}"), self.uids.clone()));
+        let joining = (0..count).map(|number| {
+            let tls = self.identities.get(number).cloned();
+            Subscriber::join(plane, identity::name(number), tls, self.uids.clone())
+        });
         let mut joined = Vec::with_capacity(count);
         let mut joining = futures_util::stream::iter(joining).buffer_unordered(concurrent);
         while let Some(subscriber) = joining.next().await {
@@ -283,6 +321,20 @@ impl Bench {
         })
         .await
     }
+}
+
+/// Adds rows with TLS; the CPU is compared with that of the same case without.
+fn add_trusted(rows: &mut Vec<Row>, trusted: Vec<Row>) {
+    let of = |row: &&Row| row.case == LARGEST && row.metric == "cpu_us";
+    let plain = rows.iter().find(of).map(|row| row.ours);
+    rows.extend(trusted.into_iter().map(|row| match row.metric {
+        "cpu_us" => Row {
+            reference: plain.map(|plain| (plain, "cless --insecure")),
+            bar: Some(1.1),
+            ..row
+        },
+        _ => row,
+    }));
 }
 
 fn count(subscribers: &[Subscriber]) -> usize {

@@ -1,5 +1,7 @@
 //! Start, kill and stop of a cluster's processes.
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 
@@ -90,6 +92,9 @@ impl Cluster {
                 &join_token.display().to_string(),
             )]));
         }
+        if self.exposed {
+            args.extend(protect_admin(&dir.join(format!("{}-admin", node.name)))?);
+        }
         args.extend(node.setup.args.iter().cloned());
         let path = match &node.setup.program {
             Some(path) => path.clone(),
@@ -133,4 +138,26 @@ impl Cluster {
         node.program = None;
         Ok(())
     }
+}
+
+/// The flags without which a node does not serve its admin port on every address, and their files.
+fn protect_admin(folder: &Path) -> Result<Vec<String>> {
+    std::fs::create_dir_all(folder)?;
+    let made = rcgen::generate_simple_self_signed(["admin".to_owned()])?;
+    let file = |name: &str, content: String| {
+        let path = folder.join(name);
+        std::fs::write(&path, content)?;
+        anyhow::Ok(path.display().to_string())
+    };
+    Ok(flags(&[
+        ("--admin-tls-cert", &file("admin.crt", made.cert.pem())?),
+        (
+            "--admin-tls-key",
+            &file("admin.key", made.signing_key.serialize_pem())?,
+        ),
+        (
+            "--metrics-token-file",
+            &file("token", "0123456789abcdef".to_owned())?,
+        ),
+    ]))
 }

@@ -1,6 +1,7 @@
 //! The built `cless` against a real cluster: deploy, split, roll back, exit codes.
 
 use anyhow::{Context as _, Result, ensure};
+use cless_tests::access::Access;
 use cless_tests::cluster::Cluster;
 use cless_tests::paths;
 use cless_tests::process::{Outcome, run};
@@ -9,13 +10,20 @@ use tokio::process::Command;
 
 use crate::{contains, count_answers, sample};
 
+/// Runs the CLI as an administrator.
 pub(crate) async fn cless(cluster: &Cluster, args: &[&str]) -> Result<Outcome> {
+    cless_as(cluster, cluster.access(), args).await
+}
+
+/// Runs the CLI with another access.
+pub(crate) async fn cless_as(cluster: &Cluster, access: &Access, args: &[&str]) -> Result<Outcome> {
     let mut command = Command::new(paths::program("cless")?);
     command.arg("--server").arg(cluster.url());
-    command.envs(cluster.access().variables());
-    command
-        .arg("--proxy")
-        .arg(format!("http://{}", cluster.node(0).listen));
+    command.envs(access.variables());
+    if let Some(node) = cluster.nodes().first() {
+        let proxy = format!("http://{}", node.listen);
+        command.args(["--proxy", &proxy]);
+    }
     command.args(args);
     run(command).await
 }

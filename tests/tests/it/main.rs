@@ -34,6 +34,7 @@ mod secrets_in_logs;
 mod store;
 mod streams;
 mod tls;
+mod trust;
 mod wakes;
 mod websocket;
 

@@ -10,7 +10,7 @@ fn at(days: u32) -> Timestamp {
 }
 
 fn authority(cluster: &str) -> Ca {
-    let new = NewAuthority::generate(cluster, at(0)).unwrap();
+    let new = NewAuthority::generate(cluster, None, at(0)).unwrap();
     Ca::new(cluster, &[new.pem], &new.key).unwrap()
 }
 
@@ -53,7 +53,7 @@ fn certificates_of_other_authorities_and_other_purposes_are_refused() {
     let server = ca.issue_server(&[], at(1)).unwrap();
     let refused = ca.verify_node(&server.cert[0], at(1));
     assert!(matches!(refused, Err(NodeCertificateError::Unusable(_))));
-    let refused = ca.verify_node(&ca.authorities[0], at(1));
+    let refused = ca.verify_node(&ca.current().trusted[0], at(1));
     assert_eq!(refused, Err(NodeCertificateError::OtherAuthority));
     let refused = ca.verify_node(&CertificateDer::from(vec![48, 0]), at(1));
     assert!(matches!(refused, Err(NodeCertificateError::Unusable(_))));
@@ -100,7 +100,43 @@ fn the_pem_file_holds_the_authorities() {
     let read: Vec<_> = CertificateDer::pem_slice_iter(ca.to_pem().as_bytes())
         .collect::<Result<_, _>>()
         .unwrap();
-    assert_eq!(read, ca.authorities);
+    assert_eq!(read, ca.current().trusted);
+}
+
+#[test]
+fn a_successor_is_trusted_by_who_knows_either_authority() {
+    let ca = authority(CLUSTER);
+    let (old_pin, old_node) = (ca.fingerprint(), issue(&ca, "id-1", "node-1"));
+    let old_pem = ca.to_pem();
+    let new = NewAuthority::generate(CLUSTER, Some(&ca), at(1)).unwrap();
+    let all = [new.pem.clone(), old_pem, new.cross.unwrap()];
+    ca.replace(&all, &new.key).unwrap();
+    let (new_pin, new_node) = (ca.fingerprint(), issue(&ca, "id-2", "node-2"));
+    assert_ne!(old_pin, new_pin);
+    assert_eq!(ca.since(), at(1));
+    assert_eq!(ca.authorities().len(), 2);
+    assert_eq!(ca.verify_node(&old_node, at(1)).unwrap().id, "id-1");
+    assert_eq!(ca.verify_node(&new_node, at(1)).unwrap().id, "id-2");
+    let server = ca.issue_server(&[], at(1)).unwrap();
+    let (leaf, above) = server.cert.split_first().unwrap();
+    let name = rustls::pki_types::ServerName::try_from(server_name(Some(CLUSTER))).unwrap();
+    for pin in [old_pin, new_pin] {
+        let verifier = cless_proto::tls::verifier(vec![pin]);
+        let verified = verifier.verify_server_cert(leaf, above, &name, &[], unix(at(1)));
+        verified.unwrap();
+    }
+    let stranger = authority(CLUSTER).fingerprint();
+    let verifier = cless_proto::tls::verifier(vec![stranger]);
+    assert!(
+        verifier
+            .verify_server_cert(leaf, above, &name, &[], unix(at(1)))
+            .is_err()
+    );
+    // The end of the change.
+    ca.replace(&[new.pem], &new.key).unwrap();
+    let refused = ca.verify_node(&old_node, at(1));
+    assert_eq!(refused, Err(NodeCertificateError::OtherAuthority));
+    assert!(ca.verify_node(&new_node, at(1)).is_ok());
 }
 
 proptest! {

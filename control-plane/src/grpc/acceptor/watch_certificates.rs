@@ -1,5 +1,5 @@
-//! Keeps the certificates of the server in force: issues its own anew in time, and reloads those of
-//! `--tls-cert` when their files change. Open connections keep theirs.
+//! Keeps the certificates of the server in force: issues its own anew in time and when authorities
+//! change, and reloads those of `--tls-cert` when their files change. Open connections keep theirs.
 
 use super::{OwnCertificate, ServerTls, TlsReceiver};
 use crate::auth::ca::SERVER_LIFE;
@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Interval of looks at files and clock.
-const INTERVAL: Duration = Duration::from_secs(5);
+const INTERVAL: Duration = Duration::from_secs(2);
 
 /// The certificates of the server.
 pub(crate) struct Certificates {
@@ -27,6 +27,8 @@ struct Issued {
     names: Vec<String>,
     key: Arc<CertifiedKey>,
     at: Timestamp,
+    /// What was trusted then.
+    authorities: Vec<Vec<u8>>,
 }
 
 impl Certificates {
@@ -106,12 +108,19 @@ impl Certificates {
 
 impl Issued {
     fn new(ca: Arc<Ca>, names: Vec<String>, at: Timestamp) -> Result<Self, Error> {
+        let authorities = ca.authorities();
         let key = Arc::new(ca.issue_server(&names, at)?);
-        Ok(Self { ca, names, key, at })
+        Ok(Self {
+            ca,
+            names,
+            key,
+            at,
+            authorities,
+        })
     }
 
     fn reissue(&mut self, now: Timestamp) -> Result<bool, Error> {
-        if !is_due(self.at, now) {
+        if !is_due(self.at, now) && self.authorities == self.ca.authorities() {
             return Ok(false);
         }
         *self = Self::new(Arc::clone(&self.ca), self.names.clone(), now)?;

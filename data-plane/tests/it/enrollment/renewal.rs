@@ -3,6 +3,8 @@
 use super::*;
 use cless_proto::v1 as pb;
 use std::sync::Mutex;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 /// Renewal is due after two seconds of this.
 const SHORT: Duration = Duration::from_secs(3);
@@ -154,6 +156,67 @@ async fn an_expired_certificate_serves_from_the_cache_and_renews() {
         }
         feed.shutdown().await;
     }
+}
+
+/// Law 7 with TLS: no control plane, and a certificate that has expired.
+#[tokio::test]
+async fn a_node_with_an_expired_certificate_and_no_plane_wakes_containers() {
+    let mut cluster = Cluster::new(SHORT);
+    let uri = {
+        let mut plane = cluster.plane().await;
+        let feed = cluster.join(&[&plane]).await;
+        cluster.call().await.enroll();
+        let _stream = follow(&mut plane, &routes()).await;
+        feed.shutdown().await;
+        plane.uri()
+    };
+    tokio::time::sleep(SHORT + Duration::from_secs(1)).await;
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let mut options = cless_data_plane::Options {
+        listen: any,
+        admin: any,
+        control_planes: vec![uri],
+        node: "one".to_owned(),
+        cache_dir: cluster.folder().to_owned(),
+        drain_timeout: 1,
+        ..Default::default()
+    };
+    options.proxy.workers = 1;
+    let engine = cless_data_plane::runtime::fake::Fake::default();
+    let mut visitors = engine.visitors();
+    let node = cless_data_plane::start_on(options, Arc::new(engine.clone()));
+    let node = node.await.expect("it starts");
+    assert_eq!(engine.starts(), 0);
+    let mut client = TcpStream::connect(node.proxy_addr())
+        .await
+        .expect("it serves");
+    let request = b"GET / HTTP/1.1\r\nHost: a.localhost\r\nConnection: close\r\n\r\n";
+    client.write_all(request).await.expect("it reads");
+    let serve = async {
+        // Probes connect, too, and send nothing.
+        while let Some(mut visitor) = visitors.recv().await {
+            tokio::spawn(async move {
+                let mut head = [0; 1024];
+                if visitor.read(&mut head).await.is_ok_and(|read| read > 0) {
+                    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nawake";
+                    let _ = visitor.write_all(answer).await;
+                }
+            });
+        }
+    };
+    let mut answer = String::new();
+    tokio::select! {
+        read = within("an answer", client.read_to_string(&mut answer)) => {
+            read.expect("text");
+        }
+        () = serve => {}
+    }
+    assert!(
+        answer.contains("200 OK") && answer.contains("awake"),
+        "{answer}"
+    );
+    assert_eq!(engine.starts(), 1);
+    node.shutdown().await;
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use super::{HOST, OK, Stage, get};
 use crate::feed::plane::within;
 
 /// Writes a new certificate to the folder and returns its chain.
-pub(super) fn certify(folder: &Path, name: &str, hosts: &[&str]) -> Vec<u8> {
+pub(crate) fn certify(folder: &Path, name: &str, hosts: &[&str]) -> Vec<u8> {
     let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
     let made = rcgen::generate_simple_self_signed(hosts).expect("a certificate");
     let key = made.signing_key.serialize_pem();
@@ -29,7 +29,7 @@ pub(super) fn certify(folder: &Path, name: &str, hosts: &[&str]) -> Vec<u8> {
 }
 
 /// Performs a handshake for `host`, trusting only `roots`.
-pub(super) async fn shake(
+pub(crate) async fn shake(
     address: SocketAddr,
     host: &str,
     roots: &[&[u8]],

@@ -6,6 +6,9 @@
 //! connection, which is the fastest way to run single transactions. Rounds alternate, and medians
 //! are reported.
 //!
+//! `trusted_writes_per_s` has TLS and a token, compared with a control plane without, in the same
+//! rounds.
+//!
 //! `refused_per_s` is the upper limit of one writer over the network: the same call with an invalid
 //! specification, which the control plane rejects before any lookup.
 
@@ -39,20 +42,42 @@ const CASES: [(usize, &str, Option<f64>); 3] = [
     (64, "64 writers", Some(0.8)),
 ];
 
+/// TLS and a token may cost a tenth.
+const TRUSTED_BAR: f64 = 1.0 / 1.1;
+
 /// Measures all cases in `rounds` rounds; each side runs for `each`.
 pub(crate) async fn run(dir: &Path, rounds: usize, each: Duration) -> Result<Vec<Row>> {
     let raw = Arc::new(Mutex::new(Raw::prepare(dir).await?));
-    let plane = prepared(dir, "ours.db", "ours").await?;
+    let plane = ControlPlane::start(dir, "ours", any_port(), &sqlite(&dir.join("ours.db"))).await?;
+    let trusted = sqlite(&dir.join("trusted.db"));
+    let trusted = ControlPlane::start_trusted(dir, "trusted", any_port(), &trusted).await?;
+    prepare(&plane).await?;
+    prepare(&trusted).await?;
+    let mut encrypted = vec![Vec::new(); CASES.len()];
     let mut rates = vec![(Vec::new(), Vec::new()); CASES.len()];
     let mut refused = Vec::new();
     for _ in 0..rounds {
         refused.push(refused_rate(&plane, each).await?);
-        for ((writers, ..), (ours, theirs)) in CASES.iter().zip(&mut rates) {
+        let measured = rates.iter_mut().zip(&mut encrypted);
+        for ((writers, ..), ((ours, theirs), encrypted)) in CASES.iter().zip(measured) {
             ours.push(write_rate(&plane, *writers, each).await?);
+            encrypted.push(write_rate(&trusted, *writers, each).await?);
             theirs.push(raw_write_rate(&raw, *writers, each).await?);
         }
     }
     plane.stop().await?;
+    trusted.stop().await?;
+    let encrypted = CASES.iter().zip(&encrypted).zip(&rates);
+    let encrypted: Vec<Row> = encrypted
+        .map(|(((_, case, _), trusted), (plain, _))| Row {
+            case,
+            metric: "trusted_writes_per_s",
+            better: Better::Higher,
+            ours: middle(trusted),
+            reference: Some((middle(plain), "cless --insecure")),
+            bar: Some(TRUSTED_BAR),
+        })
+        .collect();
     let alone = rates.first().map(|(_, theirs)| middle(theirs));
     let rows = CASES.iter().zip(rates);
     let mut rows: Vec<Row> = rows
@@ -65,6 +90,7 @@ pub(crate) async fn run(dir: &Path, rounds: usize, each: Duration) -> Result<Vec
             bar: *bar,
         })
         .collect();
+    rows.extend(encrypted);
     rows.push(Row {
         case: "1 writer",
         metric: "refused_per_s",
@@ -76,12 +102,11 @@ pub(crate) async fn run(dir: &Path, rounds: usize, each: Duration) -> Result<Vec
     Ok(rows)
 }
 
-async fn prepared(dir: &Path, file: &str, label: &str) -> Result<ControlPlane> {
-    let plane = ControlPlane::start(dir, label, any_port(), &sqlite(&dir.join(file))).await?;
+async fn prepare(plane: &ControlPlane) -> Result<()> {
     let mut api = plane.api()?;
     api.create_service(SERVICE, settings()).await?;
     api.create_version(SERVICE, IMAGE, &ENV).await?;
-    Ok(plane)
+    Ok(())
 }
 
 async fn write_rate(plane: &ControlPlane, writers: usize, each: Duration) -> Result<f64> {
@@ -166,7 +191,10 @@ struct Raw {
 
 impl Raw {
     async fn prepare(dir: &Path) -> Result<Self> {
-        prepared(dir, "raw.db", "raw").await?.stop().await?;
+        let plane =
+            ControlPlane::start(dir, "raw", any_port(), &sqlite(&dir.join("raw.db"))).await?;
+        prepare(&plane).await?;
+        plane.stop().await?;
         let database = Connection::open(dir.join("raw.db"))?;
         let mode: String = database.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
         ensure!(mode == "wal", "{mode}");

@@ -12,10 +12,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use cless_data_plane::route::Digest;
+use cless_proto::tls;
 use cless_proto::v1;
 use cless_proto::v1::route_feed_service_client::RouteFeedServiceClient;
 use cless_proto::v1::stream_routes_request::Message as Up;
 use cless_proto::v1::stream_routes_response::Message as Down;
+use rustls::ClientConfig;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -62,15 +64,29 @@ pub(crate) struct Subscriber {
 }
 
 impl Subscriber {
-    /// Connects and sends Hello; does not wait for the snapshot.
-    pub(crate) async fn join(plane: SocketAddr, name: String, uids: Arc<Uids>) -> Result<Self> {
-        let endpoint = Endpoint::from_shared(format!("http://{plane}"))?;
-        let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).connect().await?;
+    /// Connects, with TLS if there are settings for it, and sends Hello; does not wait for the
+    /// snapshot.
+    pub(crate) async fn join(
+        plane: SocketAddr,
+        name: String,
+        tls: Option<Arc<ClientConfig>>,
+        uids: Arc<Uids>,
+    ) -> Result<Self> {
+        let channel = match tls {
+            None => {
+                let endpoint = Endpoint::from_shared(format!("http://{plane}"))?;
+                endpoint.connect_timeout(CONNECT_TIMEOUT).connect().await?
+            }
+            Some(config) => {
+                let endpoint = tls::endpoint(&format!("https://{plane}"))?;
+                tls::connect(endpoint.connect_timeout(CONNECT_TIMEOUT), config, None).await?
+            }
+        };
         let (up, requests) = mpsc::channel(REQUEST_QUEUE);
         let hello = v1::Hello {
             protocol: 1,
             node: Some(v1::NodeIdentity {
-                id: format!("bench-{name}"),
+                id: name.clone(),
                 name,
                 version: "bench".to_owned(),
             }),

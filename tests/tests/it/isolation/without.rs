@@ -100,6 +100,8 @@ async fn a_node_with_required_isolation_does_not_start_without_it() -> Result<()
             "127.0.0.1:0",
             "--admin",
             "127.0.0.1:0",
+            "--control-plane",
+            "http://127.0.0.1:7070",
             "--node",
             "one",
             flag,
