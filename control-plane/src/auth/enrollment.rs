@@ -7,7 +7,6 @@ use tonic::Code;
 use super::authorization::now;
 use super::{Auth, Caller, Refused};
 use crate::domain::enrollment::{KeyHash, Refusal};
-use crate::store::{self, Store};
 
 /// The gRPC code of a refusal.
 pub(super) fn code(refusal: &Refusal) -> Code {
@@ -70,10 +69,5 @@ impl Auth {
         }
         self.note_refusal(caller, &refused);
         refused
-    }
-
-    /// Reads the credentials now, so that a change of this process is in force before its answer.
-    pub(crate) async fn refresh(&self, store: &Store) -> Result<(), store::Error> {
-        self.credentials.reload(store).await
     }
 }

@@ -62,7 +62,7 @@ impl EnrollmentService for Api {
         let joined = self.store.join(proof, join.clone(), options).await;
         let joined = joined.map_err(|error| self.refused_certificate(&caller, error))?;
         tracing::info!(node = %join.name, id = join.id, "a node has joined");
-        self.apply_credentials().await;
+        self.auth.refresh(&self.store).await;
         certify(ca, &key, &joined.resource, &join.name, now)
     }
 
@@ -93,14 +93,6 @@ impl Api {
     /// The authority, without which no node needs a certificate.
     fn certifier(&self) -> Result<&Ca, Status> {
         self.ca.as_deref().ok_or_else(status::no_authority)
-    }
-
-    /// Puts a change of the credentials into force before it is answered. If they cannot be read now,
-    /// the task that follows them does it.
-    pub(super) async fn apply_credentials(&self) {
-        if let Err(error) = self.auth.refresh(&self.store).await {
-            tracing::warn!(%error, "changed credentials are not in force yet");
-        }
     }
 
     fn check_attempts(&self, caller: &Caller) -> Result<(), Status> {

@@ -112,7 +112,7 @@ pub(super) async fn remove_node(
     match api.store.remove_node(node.clone(), options).await {
         Ok(_) if request.validate_only => {}
         Ok(removed) => {
-            api.apply_credentials().await;
+            api.auth.refresh(&api.store).await;
             api.nodes.forget(&removed.resource.id);
             tracing::info!(%node, id = removed.resource.id, "a node was removed");
         }
