@@ -437,6 +437,16 @@ impl Running {
         self.ca.as_ref().map(|ca| ca.cluster())
     }
 
+    /// Creates a token of an administrator that does not expire, and returns it. It is for the
+    /// program that runs the control plane.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn new_admin_token(&self) -> Result<String, Error> {
+        let token = auth::create_admin(&self.store, false, "made by cless dev").await?;
+        Ok(token.map(|token| token.reveal()).unwrap_or_default())
+    }
+
     /// Shuts down: ends streams with GoAway, gives running calls 5 s, closes the database.
     pub async fn shutdown(self) {
         // Streams first, because an open stream keeps the server running.

@@ -72,6 +72,25 @@ pub(super) fn certificate(folder: &Path, key: &NodeKey) -> Result<Option<Credent
         .map_err(|problem| damaged(&path, problem, CERTIFICATE_REMEDY))
 }
 
+/// The cluster of the stored certificate; `None`: the node has not joined.
+pub(super) fn joined_cluster(folder: &Path) -> Result<Option<String>, Error> {
+    if read(&folder.join(CERTIFICATE))?.is_none() {
+        return Ok(None);
+    }
+    let credential = certificate(folder, &key(folder)?)?;
+    Ok(credential.map(|credential| credential.cluster))
+}
+
+/// Removes certificate and key.
+pub(super) fn remove(folder: &Path) -> Result<(), Error> {
+    // A key without a certificate is that of a node that has not joined; the reverse is damage.
+    for name in [CERTIFICATE, KEY] {
+        let path = folder.join(name);
+        std::fs::remove_file(&path).map_err(failed("remove", &path))?;
+    }
+    Ok(())
+}
+
 pub(super) fn write_certificate(folder: &Path, credential: &Credential) -> Result<(), Error> {
     let path = folder.join(CERTIFICATE);
     let text = encode(credential);
@@ -188,6 +207,23 @@ pub(super) mod tests {
             let mode = fs::metadata(folder.path().join(file)).unwrap();
             assert_eq!(mode.permissions().mode() & 0o777, 0o600, "{file}");
         }
+    }
+
+    #[test]
+    fn the_files_of_another_cluster_are_removed_and_those_of_this_one_kept() {
+        use super::super::has_joined;
+        let folder = tempfile::tempdir().unwrap();
+        let joined = |cluster| has_joined(folder.path(), cluster).unwrap();
+        assert!(!joined("c1"));
+        assert!(!folder.path().join(KEY).exists());
+        // A node that has not joined keeps its key.
+        let made = key(folder.path()).unwrap();
+        assert!(!joined("c1"));
+        assert_eq!(key(folder.path()).unwrap().to_pem(), made.to_pem());
+        write_certificate(folder.path(), &credential(&made)).unwrap();
+        assert!(joined("c1") && joined("c1"));
+        assert!(!joined("c2"));
+        assert!(!folder.path().join(KEY).exists() && !folder.path().join(CERTIFICATE).exists());
     }
 
     #[test]
