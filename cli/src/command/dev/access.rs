@@ -196,7 +196,8 @@ mod tests {
         let server: ServerUrl = format!("https://{}", control.addr())
             .parse()
             .expect("a URL");
-        let open = || Access::open(&control, server.clone(), &dir.path().join("state"));
+        let state = dir.path().join("state");
+        let open = || Access::open(&control, server.clone(), &state);
         let made = token(&open().await.expect("access"));
         let file = dir.path().join("state").join(ADMIN_TOKEN_FILE);
         std::fs::write(&file, format!("{made}\n")).expect("it is written");
