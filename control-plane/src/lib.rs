@@ -19,17 +19,16 @@ pub mod program;
 #[cfg(feature = "test-util")]
 pub mod simulation;
 pub mod store;
+mod transport;
 
 pub use auth::Error as AuthError;
 pub use options::{Advertise, Options};
 
-use auth::establish::establish;
 use auth::rotate::{Step, rotate_authority, rotate_master_key};
 use auth::state_dir::StateDir;
 use auth::{Auth, Ca};
 use cless_proto::tls::Fingerprint;
 use domain::{Domain, Timestamp};
-use grpc::acceptor::{Certificates, OwnCertificate, Security};
 use grpc::{Api, GrpcServer, Health};
 use nodes::Nodes;
 use nodes::planes::Planes;
@@ -41,15 +40,13 @@ use std::time::{Duration, Instant, SystemTime};
 use store::{Store, StoreOptions};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use transport::Transport;
 
 /// Grace period for running calls; process managers kill after 10 s or more.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
 /// Interval of the check that the database's file is still there.
 const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-
-/// The file with the token of the first administrator.
-const ADMIN_TOKEN_FILE: &str = "admin-token";
 
 /// The reason why a control plane does not start.
 #[derive(Debug, thiserror::Error)]
@@ -194,85 +191,6 @@ pub async fn start(options: Options) -> Result<Running, Error> {
 fn own_address(options: &Options, bound: SocketAddr) -> Option<String> {
     let advertised = options.advertised(bound).filter(|_| !options.insecure)?;
     Some(format!("https://{advertised}"))
-}
-
-/// The protection of the port, before the database is open.
-enum Transport {
-    Insecure,
-    Tls(StateDir, Certificates),
-}
-
-impl Transport {
-    /// Reads the files that are needed before anything is changed.
-    fn prepare(options: &Options) -> Result<(Self, Security), Error> {
-        if options.insecure {
-            tracing::warn!(
-                listen = %options.listen,
-                "serving without encryption and credentials: every program on this machine may do everything"
-            );
-            return Ok((Self::Insecure, Security::Insecure));
-        }
-        let files = options.tls_files()?;
-        let own = files.map(|(certificate, key)| OwnCertificate::new(certificate, key));
-        let (certificates, receiver) = Certificates::load(own)?;
-        let dir = StateDir::open(&options.data_dir()?)?;
-        Ok((Self::Tls(dir, certificates), Security::Tls(receiver)))
-    }
-
-    /// Reads or makes the authority of the cluster, and begins to accept connections. The tasks keep
-    /// its certificates in force.
-    async fn protect(
-        self,
-        store: &Store,
-        options: &Options,
-        bound: SocketAddr,
-        shutdown: &CancellationToken,
-    ) -> Result<(Option<Arc<Ca>>, Vec<JoinHandle<()>>), Error> {
-        let Self::Tls(dir, certificates) = self else {
-            return Ok((None, Vec::new()));
-        };
-        let established = establish(store, &dir, SystemTime::now().into()).await?;
-        let ca = Arc::new(established.ca);
-        write_admin_token(store, &dir).await?;
-        let advertised = options.advertised(bound);
-        let names = advertised.map(|advertised| advertised.host().to_owned());
-        let keeping =
-            certificates.begin(Arc::clone(&ca), Vec::from_iter(names), shutdown.clone())?;
-        tracing::info!(
-            fingerprint = %ca.fingerprint(),
-            cluster = ca.cluster(),
-            new = established.is_new,
-            "the authority of the cluster"
-        );
-        if established.is_new && store.head().await?.revision > 0 {
-            tracing::warn!(
-                "this database was used without TLS: upgrade its nodes and give each a join token \
-                 (`cless node token create`); they keep their containers"
-            );
-        }
-        let following = auth::follow::run(
-            Arc::clone(&ca),
-            established.stored,
-            store.clone(),
-            dir,
-            shutdown.clone(),
-        );
-        Ok((
-            Some(ca),
-            vec![tokio::spawn(keeping), tokio::spawn(following)],
-        ))
-    }
-}
-
-/// Writes the token of the first administrator, if there is no token yet. It is not logged.
-async fn write_admin_token(store: &Store, dir: &StateDir) -> Result<(), Error> {
-    let Some(token) = auth::create_admin(store, true, "first start").await? else {
-        return Ok(());
-    };
-    let file = dir.path_of(ADMIN_TOKEN_FILE);
-    dir.replace_secret(ADMIN_TOKEN_FILE, &(token.reveal() + "\n"))?;
-    tracing::info!(file = %file.display(), "the token of the first administrator is in a file");
-    Ok(())
 }
 
 /// Reports NOT_SERVING while the database's file is not the one that was opened.
@@ -435,6 +353,16 @@ impl Running {
     #[must_use]
     pub fn cluster(&self) -> Option<&str> {
         self.ca.as_ref().map(|ca| ca.cluster())
+    }
+
+    /// Creates a token of an administrator that does not expire, and returns it. It is for the
+    /// program that runs the control plane.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn new_admin_token(&self) -> Result<String, Error> {
+        let token = auth::create_admin(&self.store, false, "made by cless dev").await?;
+        Ok(token.map(|token| token.reveal()).unwrap_or_default())
     }
 
     /// Shuts down: ends streams with GoAway, gives running calls 5 s, closes the database.

@@ -93,7 +93,7 @@ async fn new_epoch(options: &Options) -> anyhow::Result<()> {
 
 async fn backup(options: &Options, to: &Path) -> anyhow::Result<()> {
     cless_control_plane::backup(options, to).await?;
-    tracing::info!(backup = %to.display(), "the backup is complete, verified and on disk");
+    tracing::info!(backup = %to.display(), "the backup is complete, verified and on disk; it does not hold the master key: keep a copy of `master-key` apart from it");
     Ok(())
 }
 

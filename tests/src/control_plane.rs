@@ -185,7 +185,7 @@ impl Follower {
             .lines()
             .rfind(|line| line.contains("following the route feed"))?;
         let (_, address) = line.split_once("http://")?;
-        address.split('/').next()?.parse().ok()
+        address.split(['/', ' ', '}']).next()?.parse().ok()
     }
 
     /// Sends SIGTERM and waits for the clean exit.

@@ -1,12 +1,16 @@
 //! `dev`: a control plane and a node in one process.
 //!
-//! The planes run the same code as the two programs and talk gRPC over loopback. A signal shuts the
+//! The planes run the same code as the two programs and talk gRPC over TLS on loopback, with the
+//! credentials of any other cluster ([`access`]). A signal shuts the
 //! node down first, while the control plane still serves: requests in flight complete and containers
 //! are removed. Then the control plane stops. A second signal ends the process immediately.
 
-use std::fs::{File, TryLockError};
+mod access;
+
+use std::fs::{DirBuilder, File, Permissions, TryLockError};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -17,6 +21,7 @@ use crate::error::Error;
 use crate::output::Printer;
 use crate::parse;
 use crate::signals::Signals;
+use access::Access;
 
 /// The name of the SQLite database in the directory of the state.
 const DATABASE: &str = "cless.db";
@@ -32,7 +37,7 @@ pub(crate) struct DevArgs {
     #[arg(long, value_name = "ADDR")]
     #[arg(default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// Address of the control plane API, for --server of the other commands
+    /// Address of the control plane API, which is stored as the context `dev`
     #[arg(long, value_name = "ADDR")]
     #[arg(default_value = "127.0.0.1:7070")]
     grpc: SocketAddr,
@@ -70,9 +75,6 @@ pub(crate) struct DevArgs {
     /// Keep containers running on exit; the next start adopts them
     #[arg(long)]
     keep_containers: bool,
-    /// Allow a --grpc address that other machines reach, without authentication
-    #[arg(long)]
-    allow_insecure: bool,
     /// Filter of log lines on stderr: a level, or a filter such as info,cless_data_plane=debug
     #[arg(
         long,
@@ -105,7 +107,9 @@ pub(crate) async fn run(args: DevArgs, printer: &Printer) -> Result<(), Error> {
         planes = Box::pin(Planes::start(&args, &dir)) => planes?,
         () = signals.next() => return Err(Error::Interrupted { hints: Vec::new() }),
     };
-    print_addresses(&args, &planes, &dir, printer);
+    let (planes, access) = planes;
+    let context = access.store(&dir, printer);
+    print_addresses(&args, &planes, &dir, &context, printer);
     signals.next().await;
     let containers = if args.keep_containers {
         "keep running"
@@ -132,7 +136,7 @@ struct Planes {
 }
 
 impl Planes {
-    async fn start(args: &DevArgs, dir: &Path) -> Result<Self, Error> {
+    async fn start(args: &DevArgs, dir: &Path) -> Result<(Self, Access), Error> {
         // Without an engine, nothing that a user deploys would start.
         cless_data_plane::check_engine(args.engine.as_deref())
             .await
@@ -143,19 +147,46 @@ impl Planes {
             listen: args.grpc,
             database_url: database_url(&dir.join(DATABASE))?,
             domain: args.domain.clone(),
-            insecure: true,
+            data_dir: Some(dir.to_owned()),
             ..Default::default()
         })
         .await
         .map_err(|error| start_error("control plane", &error))?;
-        let uri = format!("http://{}", connect_addr(control.addr()));
-        let uri = uri
+        match Self::start_node(args, dir, cache_dir, &control).await {
+            Ok((node, access)) => {
+                let planes = Self {
+                    _lock: lock,
+                    control,
+                    node,
+                };
+                Ok((planes, access))
+            }
+            Err(error) => {
+                control.shutdown().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Starts the node, which joins the cluster of the control plane.
+    async fn start_node(
+        args: &DevArgs,
+        dir: &Path,
+        cache_dir: PathBuf,
+        control: &cless_control_plane::Running,
+    ) -> Result<(cless_data_plane::Running, Access), Error> {
+        let url = format!("https://{}", connect_addr(control.addr()));
+        let server = url.parse().map_err(|error| start_error("node", &error))?;
+        let access = Access::open(control, server, dir).await?;
+        let join_token = access.join_token(control, NODE, &cache_dir).await?;
+        let uri = url
             .parse()
             .map_err(|error: tonic::codegen::http::uri::InvalidUri| start_error("node", &error))?;
         let node = cless_data_plane::start(cless_data_plane::Options {
             listen: args.listen,
             control_planes: vec![uri],
             node: NODE.to_owned(),
+            join_token,
             cache_dir,
             admin: args.admin,
             engine: args.engine.clone(),
@@ -171,15 +202,8 @@ impl Planes {
         })
         .await;
         match node {
-            Ok(node) => Ok(Self {
-                _lock: lock,
-                control,
-                node,
-            }),
-            Err(error) => {
-                control.shutdown().await;
-                Err(start_error("node", &error))
-            }
+            Ok(node) => Ok((node, access)),
+            Err(error) => Err(start_error("node", &error)),
         }
     }
 
@@ -195,6 +219,9 @@ fn lock_state(dir: &Path, cache_dir: &Path) -> Result<File, Error> {
         operation: format!("--data-dir: {operation} {}", path.display()),
         source,
     };
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.and_then(|()| close_to_others(dir))
+        .map_err(|source| failed("create", dir, source))?;
     std::fs::create_dir_all(cache_dir).map_err(|source| failed("create", cache_dir, source))?;
     let path = dir.join("lock");
     let file = File::create(&path).map_err(|source| failed("open", &path, source))?;
@@ -205,6 +232,18 @@ fn lock_state(dir: &Path, cache_dir: &Path) -> Result<File, Error> {
             hint: Some("stop the other one, or set another --data-dir".to_owned()),
         }),
         Err(TryLockError::Error(source)) => Err(failed("lock", &path, source)),
+    }
+}
+
+/// Closes the directory to other users if it is the state of an earlier release, or empty. The
+/// control plane refuses any other that is open to them.
+fn close_to_others(dir: &Path) -> io::Result<()> {
+    const OTHERS: u32 = 0o077;
+    let is_open = std::fs::metadata(dir)?.permissions().mode() & OTHERS != 0;
+    let is_ours = dir.join(DATABASE).exists() || std::fs::read_dir(dir)?.next().is_none();
+    match is_open && is_ours {
+        true => std::fs::set_permissions(dir, Permissions::from_mode(0o700)),
+        false => Ok(()),
     }
 }
 
@@ -231,7 +270,8 @@ fn start_error(plane: &str, error: &(dyn std::error::Error + 'static)) -> Error 
     Error::Dev { message, hint }
 }
 
-fn print_addresses(args: &DevArgs, planes: &Planes, dir: &Path, printer: &Printer) {
+/// `context` is the flag that other commands need.
+fn print_addresses(args: &DevArgs, planes: &Planes, dir: &Path, context: &str, printer: &Printer) {
     let proxy = connect_addr(planes.node.proxy_addr());
     let api = connect_addr(planes.control.addr());
     let admin = connect_addr(planes.node.admin_addr());
@@ -241,7 +281,7 @@ fn print_addresses(args: &DevArgs, planes: &Planes, dir: &Path, printer: &Printe
             args.domain,
             proxy.port()
         ),
-        format!("control plane:  http://{api}"),
+        format!("control plane:  https://{api}"),
         format!("metrics:        http://{admin}/metrics"),
         format!("database:       {}", dir.join(DATABASE).display()),
     ];
@@ -252,10 +292,7 @@ fn print_addresses(args: &DevArgs, planes: &Planes, dir: &Path, printer: &Printe
             format!("encrypted:      https://SERVICE.{}:{port}", args.domain),
         );
     }
-    let mut flags = String::new();
-    if api.port() != 7070 {
-        flags.push_str(&format!(" --server http://{api}"));
-    }
+    let mut flags = context.to_owned();
     if proxy.port() != 8080 {
         flags.push_str(&format!(" --proxy http://{proxy}"));
     }
@@ -346,6 +383,31 @@ mod tests {
         assert!(message.starts_with("another `cless dev`"), "{message}");
         drop(first);
         assert!(lock_state(dir.path(), &dir.path().join("node")).is_ok());
+    }
+
+    #[test]
+    fn the_state_of_an_earlier_release_is_closed_to_other_users() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mode = |path: &Path| {
+            let about = std::fs::metadata(path).expect("it exists");
+            about.permissions().mode() & 0o777
+        };
+        let open = |name: &str, file: Option<&str>| {
+            let path = dir.path().join(name);
+            std::fs::create_dir(&path).expect("it is new");
+            if let Some(file) = file {
+                std::fs::write(path.join(file), "").expect("it is written");
+            }
+            std::fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("it is ours");
+            close_to_others(&path).expect("it is ours");
+            mode(&path)
+        };
+        assert_eq!(open("earlier", Some(DATABASE)), 0o700);
+        assert_eq!(open("empty", None), 0o700);
+        assert_eq!(open("of-another-use", Some("x")), 0o755);
+        let new = dir.path().join("new/state");
+        assert!(lock_state(&new, &new.join("node")).is_ok());
+        assert_eq!(mode(&new), 0o700);
     }
 
     #[test]

@@ -18,6 +18,7 @@
 use super::Error;
 use super::node_certificate::NodeIdentity;
 use crate::domain::Timestamp;
+use crate::domain::enrollment::CERTIFICATE_LIFETIME;
 use cless_proto::tls::{Fingerprint, server_name};
 use parking_lot::RwLock;
 use rcgen::{
@@ -40,8 +41,6 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Ten years, with their leap days.
 const AUTHORITY_LIFE: Duration = DAY.saturating_mul(3653);
 pub(crate) const SERVER_LIFE: Duration = DAY.saturating_mul(30);
-/// Lifetime of a node's certificate.
-pub(crate) const NODE_LIFE: Duration = DAY;
 /// Certificates are valid from this long before they are made.
 const BACKDATED: Duration = HOUR;
 
@@ -232,7 +231,7 @@ impl Ca {
         if key.algorithm() != &PKCS_ECDSA_P256_SHA256 {
             return Err(Error::Issue(rcgen::Error::UnsupportedSignatureAlgorithm));
         }
-        let mut params = template(now, NODE_LIFE);
+        let mut params = template(now, CERTIFICATE_LIFETIME);
         params
             .distinguished_name
             .push(DnType::CommonName, name.to_owned());
@@ -252,7 +251,7 @@ impl Ca {
 
     /// The time at which a certificate that is issued at `now` expires.
     pub(crate) fn node_expiry(now: Timestamp) -> Timestamp {
-        now.plus(NODE_LIFE)
+        now.plus(CERTIFICATE_LIFETIME)
     }
 
     /// Makes the certificate of this server, with the authorities in its chain.

@@ -1,6 +1,7 @@
 //! The place of nodes in the cluster: join tokens, draining and removal.
 
 use super::convert::{nodes, requests, timestamp};
+use super::node::visible;
 use super::{Api, caller, now, parsed, status, validated};
 use crate::domain::{NodeName, Violations, name};
 use crate::nodes::drain::set_drained;
@@ -90,6 +91,7 @@ pub(super) async fn set_node_drained<R>(
         tracing::info!(node = %node_name, drained, "a node is in service or out of it");
     }
     let shown = nodes::node(&find().unwrap_or(node), &api.feed.head());
+    let shown = visible(shown, &caller);
     Ok(Response::new(pb::Node { drained, ..shown }))
 }
 

@@ -212,7 +212,7 @@ fn sees(caller: &Caller, service: &str) -> bool {
 }
 
 /// A node without the services outside of the scope of the caller.
-fn visible(mut node: pb::Node, caller: &Caller) -> pb::Node {
+pub(super) fn visible(mut node: pb::Node, caller: &Caller) -> pb::Node {
     node.quarantined
         .retain(|route| sees(caller, &route.service));
     node

@@ -69,6 +69,10 @@ calls! {
         get_node(GetNodeRequest) -> pb::Node;
         list_instances(ListInstancesRequest) -> pb::ListInstancesResponse;
         check_propagation(CheckPropagationRequest) -> pb::CheckPropagationResponse;
+        create_join_token(CreateJoinTokenRequest) -> pb::CreateJoinTokenResponse;
+        drain_node(DrainNodeRequest) -> pb::Node;
+        undrain_node(UndrainNodeRequest) -> pb::Node;
+        remove_node(RemoveNodeRequest) -> ();
     }
     TokenServiceClient {
         create_token(CreateTokenRequest) -> pb::CreateTokenResponse;

@@ -258,7 +258,9 @@ mod tests {
             assert!(error.contains("openssl rand"), "{error}");
         }
         std::fs::write(&path, "0123456789abcdef\n").unwrap();
-        let protection = Protection::new(&options()).ok().expect("a token");
+        let Ok(protection) = Protection::new(&options()) else {
+            panic!("a token");
+        };
         let permit = async |text: &str| {
             let value = HeaderValue::from_str(text).expect("a value");
             protection.permit(Some(&value)).await

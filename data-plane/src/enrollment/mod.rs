@@ -127,6 +127,26 @@ impl TokenSource {
     }
 }
 
+/// Whether the node of a cache folder has joined the cluster. Key and certificate of another cluster
+/// are removed, so that the node can join this one; a program that runs both planes knows which
+/// cluster is meant. The node must not run.
+///
+/// # Errors
+/// If a file is damaged, or cannot be read or removed.
+pub fn has_joined(folder: &Path, cluster: &str) -> Result<bool, Error> {
+    store::joined_cluster(folder)?.map_or(Ok(false), |joined| {
+        if joined == cluster {
+            return Ok(true);
+        }
+        tracing::warn!(
+            was = joined,
+            cluster,
+            "the node leaves the cluster that it was in"
+        );
+        store::remove(folder).map(|()| false)
+    })
+}
+
 /// The node as the control plane enrolls it.
 #[derive(Clone, Debug)]
 pub struct Applicant {
@@ -256,9 +276,8 @@ fn warn_of_foreign_token(folder: &Path, credential: &Credential, token: &TokenSo
         tracing::warn!(
             cluster = credential.cluster,
             "the join token is of another cluster and is ignored: this node stays in its cluster; \
-             to move it, delete {} and {}, and start it again",
+             to move it, delete {} and start it again",
             folder.join(store::CERTIFICATE).display(),
-            folder.join(store::KEY).display(),
         );
     }
 }

@@ -26,8 +26,12 @@ const SCHEMA: u32 = 1;
 /// Bytes read of a file; a certificate file with two authorities has about 4 KiB.
 const FILE_MAX: u64 = 512 << 10;
 
-const REMEDY: &str = "remove the node with `cless node remove`, delete `node-key.pem` and \
-                      `node-certificate.json`, and join with a new token";
+/// An id keeps its key, so a lost key costs the id.
+const KEY_REMEDY: &str = "remove the node with `cless node remove`, and start it with an empty \
+                          --cache-dir and a token of `cless node token create`; then remove by \
+                          hand the containers that still run under the old id";
+const CERTIFICATE_REMEDY: &str =
+    "delete it, and join again with a token of `cless node token create`";
 
 #[derive(Serialize, Deserialize)]
 struct Stored {
@@ -46,10 +50,10 @@ struct Stored {
 pub(super) fn key(folder: &Path) -> Result<NodeKey, Error> {
     let path = folder.join(KEY);
     if let Some(text) = read(&path)? {
-        return NodeKey::from_pem(&text).map_err(|problem| damaged(&path, problem));
+        return NodeKey::from_pem(&text).map_err(|problem| damaged(&path, problem, KEY_REMEDY));
     }
     if read(&folder.join(CERTIFICATE))?.is_some() {
-        return Err(damaged(&path, "is missing".to_owned()));
+        return Err(damaged(&path, "is missing".to_owned(), KEY_REMEDY));
     }
     let key = NodeKey::generate().map_err(Error::Key)?;
     replace(&path, |file| file.write_all(key.to_pem().as_bytes()))
@@ -65,7 +69,26 @@ pub(super) fn certificate(folder: &Path, key: &NodeKey) -> Result<Option<Credent
     };
     decode(&text, key)
         .map(Some)
-        .map_err(|problem| damaged(&path, problem))
+        .map_err(|problem| damaged(&path, problem, CERTIFICATE_REMEDY))
+}
+
+/// The cluster of the stored certificate; `None`: the node has not joined.
+pub(super) fn joined_cluster(folder: &Path) -> Result<Option<String>, Error> {
+    if read(&folder.join(CERTIFICATE))?.is_none() {
+        return Ok(None);
+    }
+    let credential = certificate(folder, &key(folder)?)?;
+    Ok(credential.map(|credential| credential.cluster))
+}
+
+/// Removes certificate and key.
+pub(super) fn remove(folder: &Path) -> Result<(), Error> {
+    // A key without a certificate is that of a node that has not joined; the reverse is damage.
+    for name in [CERTIFICATE, KEY] {
+        let path = folder.join(name);
+        std::fs::remove_file(&path).map_err(failed("remove", &path))?;
+    }
+    Ok(())
 }
 
 pub(super) fn write_certificate(folder: &Path, credential: &Credential) -> Result<(), Error> {
@@ -133,11 +156,11 @@ fn read(path: &Path) -> Result<Option<String>, Error> {
     }
 }
 
-fn damaged(path: &Path, problem: String) -> Error {
+fn damaged(path: &Path, problem: String, remedy: &'static str) -> Error {
     Error::Damaged {
         path: path.to_owned(),
         problem,
-        remedy: REMEDY,
+        remedy,
     }
 }
 
@@ -187,6 +210,23 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn the_files_of_another_cluster_are_removed_and_those_of_this_one_kept() {
+        use super::super::has_joined;
+        let folder = tempfile::tempdir().unwrap();
+        let joined = |cluster| has_joined(folder.path(), cluster).unwrap();
+        assert!(!joined("c1"));
+        assert!(!folder.path().join(KEY).exists());
+        // A node that has not joined keeps its key.
+        let made = key(folder.path()).unwrap();
+        assert!(!joined("c1"));
+        assert_eq!(key(folder.path()).unwrap().to_pem(), made.to_pem());
+        write_certificate(folder.path(), &credential(&made)).unwrap();
+        assert!(joined("c1") && joined("c1"));
+        assert!(!joined("c2"));
+        assert!(!folder.path().join(KEY).exists() && !folder.path().join(CERTIFICATE).exists());
+    }
+
+    #[test]
     fn damage_names_the_file_and_the_remedy_and_changes_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let made = key(folder.path()).unwrap();
@@ -211,7 +251,7 @@ pub(super) mod tests {
                 .expect_err(&bad)
                 .to_string();
             assert!(error.contains(CERTIFICATE), "{error}");
-            assert!(error.contains("cless node remove"), "{error}");
+            assert!(error.contains("cless node token create"), "{error}");
             assert_eq!(fs::read_to_string(&path).unwrap(), bad);
         }
         fs::remove_file(folder.path().join(KEY)).unwrap();
