@@ -12,12 +12,13 @@
 //!
 //! Running control planes follow both by themselves ([`follow`](super::follow)).
 
-use super::ca::{NODE_LIFE, NewAuthority};
+use super::ca::NewAuthority;
 use super::establish::{CA_FILE, purpose, read_master_key, unseal};
 use super::master_key::{MasterKey, NEXT_FILE};
 use super::state_dir::StateDir;
 use super::{Ca, Error};
 use crate::domain::Timestamp;
+use crate::domain::enrollment::CERTIFICATE_LIFETIME;
 use crate::store::{Store, StoredAuthority};
 use cless_proto::tls::Fingerprint;
 
@@ -81,10 +82,10 @@ pub(crate) async fn rotate_authority(
 /// A node learns of the new authority with its next certificate, so after the life of one.
 fn check_age(ca: &Ca, force: bool, now: Timestamp) -> Result<(), Error> {
     let age = ca.since().until(now);
-    if force || age >= NODE_LIFE {
+    if force || age >= CERTIFICATE_LIFETIME {
         return Ok(());
     }
-    let hours = (NODE_LIFE - age).as_secs() / 3600 + 1;
+    let hours = (CERTIFICATE_LIFETIME - age).as_secs() / 3600 + 1;
     Err(Error::Rotation(format!(
         "nodes may not know the new authority yet: try again in {hours} h, or pass --force and join \
          those nodes again that then refuse the control plane"
