@@ -17,7 +17,7 @@ pub(super) async fn rows(checker: &mut Checker<'_>) {
     let roleless = pb::Token::default();
     checker.bad(create(Some(roleless)), "token.role").await;
     let no_id = pb::CreateTokenRequest {
-        request_id: "x".into(),
+        request_id: "x".repeat(200),
         ..create(Some(viewer()))
     };
     checker.bad(no_id, "request_id").await;
