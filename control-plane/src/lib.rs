@@ -88,6 +88,7 @@ pub enum Error {
 pub struct Running {
     server: GrpcServer,
     store: Store,
+    auth: Auth,
     ca: Option<Arc<Ca>>,
     shutdown: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
@@ -167,7 +168,7 @@ pub async fn start(options: Options) -> Result<Running, Error> {
         replicas,
         planes,
         ca: ca.clone(),
-        auth,
+        auth: auth.clone(),
         shutdown: shutdown.clone(),
     };
     server.open(api).await;
@@ -177,6 +178,7 @@ pub async fn start(options: Options) -> Result<Running, Error> {
     Ok(Running {
         server,
         store,
+        auth,
         ca,
         shutdown,
         tasks: [publisher, reconciler, sharing, addresses, hints, watching]
@@ -362,6 +364,8 @@ impl Running {
     /// If the database fails.
     pub async fn new_admin_token(&self) -> Result<String, Error> {
         let token = auth::create_admin(&self.store, false, "made by cless dev").await?;
+        // The caller uses it at once.
+        self.auth.refresh(&self.store).await;
         Ok(token.map(|token| token.reveal()).unwrap_or_default())
     }
 

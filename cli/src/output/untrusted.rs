@@ -100,6 +100,8 @@ fn no_text_of_a_resource_acts_on_a_terminal_in_any_format() {
     check::<pb::TrafficRevision>();
     check::<pb::Node>();
     check::<pb::Instance>();
+    check::<pb::Token>();
+    check::<pb::AuditEntry>();
 }
 
 #[test]
