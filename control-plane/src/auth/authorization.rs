@@ -212,7 +212,10 @@ pub(crate) struct Granted {
 pub(crate) struct Auth {
     insecure: bool,
     pub(super) credentials: Credentials,
-    pub(super) attempts: Arc<Mutex<Attempts>>,
+    attempts: Arc<Mutex<Attempts>>,
+    /// Attempts to join or renew: an invalid API token in a script keeps no node behind the same
+    /// address from joining.
+    pub(super) enrollment_attempts: Arc<Mutex<Attempts>>,
     refusals: Refusals,
 }
 
@@ -229,6 +232,7 @@ impl Auth {
             insecure,
             credentials: Credentials::load(store).await?,
             attempts: Arc::default(),
+            enrollment_attempts: Arc::default(),
             refusals: Refusals::default(),
         };
         let following = auth

@@ -49,7 +49,7 @@ impl Auth {
         let Some(peer) = caller.origin.peer else {
             return Ok(());
         };
-        let left = self.attempts.lock().check(peer, now());
+        let left = self.enrollment_attempts.lock().check(peer, now());
         left.map_err(Refused::TooMany)
     }
 
@@ -65,7 +65,7 @@ impl Auth {
             && let Some(peer) = caller.origin.peer
         {
             // The refusal says more than the limit, which the next attempt meets.
-            let _limited = self.attempts.lock().take(peer, now());
+            let _limited = self.enrollment_attempts.lock().take(peer, now());
         }
         self.note_refusal(caller, &refused);
         refused
