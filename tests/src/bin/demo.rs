@@ -301,9 +301,12 @@ impl Demo {
         Ok(())
     }
 
+    fn access(&self) -> Result<Access> {
+        Access::administrator(&self.dir.path().join("data"))
+    }
+
     fn api(&self) -> Result<Api> {
-        let access = Access::administrator(&self.dir.path().join("data"))?;
-        Ok(Api::new(access.channel(self.grpc)?))
+        Ok(Api::new(self.access()?.channel(self.grpc)?))
     }
 
     async fn wait_in_force(&self) -> Result<()> {
@@ -316,9 +319,11 @@ impl Demo {
     }
 
     async fn cless(&self, args: &[&str]) -> Result<String> {
+        let access = self.access()?;
         let mut command = Command::new(paths::program("cless")?);
         command
-            .args(["--server", &format!("http://{}", self.grpc)])
+            .args(["--server", &access.url(self.grpc)])
+            .envs(access.variables())
             .args(["--proxy", &format!("http://{}", self.proxy)])
             .args(args);
         let stdout = run(command).await?.ok();

@@ -5,6 +5,7 @@ mod limits;
 mod nodes;
 mod nul;
 mod services;
+mod tokens;
 mod traffic;
 mod versions;
 
@@ -120,6 +121,7 @@ async fn invalid_input_names_the_field_and_changes_nothing() {
     versions::rows(&mut checker).await;
     traffic::rows(&mut checker).await;
     nodes::rows(&mut checker).await;
+    tokens::rows(&mut checker).await;
     feed::rows(&mut checker).await;
     assert_eq!(checker.seen, methods(), "every method is covered");
 }
