@@ -258,3 +258,41 @@ async fn text_of_a_node_reaches_no_terminal_unescaped() {
     let reason = node["nackReason"].as_str().expect("a text");
     assert!(reason.ends_with(HOSTILE), "{reason:?}");
 }
+
+#[tokio::test]
+async fn nodes_are_drained_and_removed_by_name() {
+    let plane = Plane::start().await;
+    let _one = connect(&plane, "one", FeedReply::Applied).await;
+    assert_session!(plane.url(), @r"
+    $ cless node drain ghost
+    exit: 5
+    ! error: nodes/ghost does not exist
+    ! hint: list nodes with `cless node list`
+
+    $ cless node drain one
+    exit: 6
+    ! error: nodes/one: it has no control stream to this control plane: it is not connected, connects right now, or is of an older release; try again, and see `cless node get one`
+
+    $ cless node undrain UPPER
+    exit: 2
+    ! error: name: the node name `UPPER` holds 'U': use 1 to 63 characters of a-z, 0-9 and `-`, such as `hello` or `my-shop`
+
+    $ cless node remove one
+    exit: 2
+    ! error: Remove nodes/one from the cluster and refuse its certificate? There is no terminal to confirm it
+    ! hint: confirm with --yes
+
+    $ cless node remove one --yes
+    exit: 6
+    ! error: nodes/one: this node has no certificate, so there is nothing to revoke: stop it, and it is forgotten 5 min later
+
+    $ cless node remove ghost --yes
+    exit: 5
+    ! error: nodes/ghost does not exist
+    ! hint: list nodes with `cless node list`
+
+    $ cless node token create --name one
+    exit: 6
+    ! error: cluster: this control plane runs with --insecure, so nodes need no certificate: start the node without --join-token-file, with --control-plane http://… on the same machine
+    ");
+}

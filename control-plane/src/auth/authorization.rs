@@ -12,7 +12,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use cless_proto::token::{ApiToken, Malformed};
 use parking_lot::Mutex;
@@ -22,21 +22,18 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
-use crate::domain::enrollment::Refusal;
-use crate::domain::{Origin, Principal, Role, ServiceId, Timestamp, name};
+use crate::domain::enrollment::{KeyHash, Refusal};
+use crate::domain::{Origin, Principal, Role, ServiceId, name};
 use crate::store::{self, NewToken, Store, WriteOptions};
 
 use super::attempts::Attempts;
+use super::clock::now;
 use super::credentials::{Credentials, Invalid, Verified};
 use super::enrollment;
 use super::node_certificate::{self, NodeIdentity};
 use super::permissions::{self, Access, Permission};
 use super::refusals::{Kind, Refusals};
 use super::retention;
-
-pub(super) fn now() -> Timestamp {
-    SystemTime::now().into()
-}
 
 /// Who makes a call, as the handlers see it.
 #[derive(Debug, Clone)]
@@ -181,7 +178,7 @@ impl Refused {
     }
 
     /// Whether the caller may be guessing, so that its attempts are limited.
-    pub(super) fn is_attempt(&self) -> bool {
+    fn is_attempt(&self) -> bool {
         self.code() == Code::Unauthenticated && *self != Self::NoCredential
     }
 }
@@ -211,8 +208,11 @@ pub(crate) struct Granted {
 #[derive(Debug, Clone)]
 pub(crate) struct Auth {
     insecure: bool,
-    pub(super) credentials: Credentials,
-    pub(super) attempts: Arc<Mutex<Attempts>>,
+    credentials: Credentials,
+    attempts: Arc<Mutex<Attempts>>,
+    /// Attempts to join or renew: an invalid API token in a script keeps no node behind the same
+    /// address from joining.
+    enrollment_attempts: Arc<Mutex<Attempts>>,
     refusals: Refusals,
 }
 
@@ -229,6 +229,7 @@ impl Auth {
             insecure,
             credentials: Credentials::load(store).await?,
             attempts: Arc::default(),
+            enrollment_attempts: Arc::default(),
             refusals: Refusals::default(),
         };
         let following = auth
@@ -342,6 +343,33 @@ impl Auth {
             code: refused.code() as i32,
             message: refused.to_string(),
         });
+    }
+
+    /// Checks that the peer of an open call has attempts left, before its content is looked up.
+    pub(crate) fn check_attempts(&self, caller: &Caller) -> Result<(), Refused> {
+        let Some(peer) = caller.origin.peer else {
+            return Ok(());
+        };
+        let left = self.enrollment_attempts.lock().check(peer, now());
+        left.map_err(Refused::TooMany)
+    }
+
+    /// Whether a node that is enrolled now has this key, as far as this control plane knows.
+    pub(crate) fn has_node_key(&self, key: &KeyHash) -> bool {
+        self.credentials.has_node_key(key)
+    }
+
+    /// Notes a refused join or renewal, and takes an attempt of its peer.
+    pub(crate) fn refuse_enrollment(&self, caller: &Caller, refusal: Refusal) -> Refused {
+        let refused = Refused::Enrollment(refusal);
+        if refused.is_attempt()
+            && let Some(peer) = caller.origin.peer
+        {
+            // The refusal says more than the limit, which the next attempt meets.
+            let _limited = self.enrollment_attempts.lock().take(peer, now());
+        }
+        self.note_refusal(caller, &refused);
+        refused
     }
 }
 

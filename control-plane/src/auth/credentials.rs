@@ -15,7 +15,7 @@ use cless_proto::token::{ApiToken, TokenId, hashes_equal};
 use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 
-use super::authorization::now;
+use super::clock::now;
 use super::node_certificate::NodeIdentity;
 use crate::domain::{Principal, Role, Scope, Timestamp, name};
 use crate::store::{self, CredentialRows, EnrolledNode, Store, Token};

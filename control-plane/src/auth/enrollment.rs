@@ -1,12 +1,9 @@
-//! Refused joins and renewals: their codes, their limit by peer, and their way to the audit log.
-//!
-//! [`domain::enrollment`](crate::domain::enrollment) decides.
+//! The codes of refused joins and renewals, which [`domain::enrollment`](crate::domain::enrollment)
+//! decides.
 
 use tonic::Code;
 
-use super::authorization::now;
-use super::{Auth, Caller, Refused};
-use crate::domain::enrollment::{KeyHash, Refusal};
+use crate::domain::enrollment::Refusal;
 
 /// The gRPC code of a refusal.
 pub(super) fn code(refusal: &Refusal) -> Code {
@@ -40,34 +37,5 @@ pub(super) fn reason(refusal: &Refusal) -> &'static str {
         Refusal::Removed => "NODE_REMOVED",
         Refusal::NotEnrolled => "NODE_NOT_ENROLLED",
         Refusal::TooOld(_) => "CERTIFICATE_TOO_OLD",
-    }
-}
-
-impl Auth {
-    /// Checks that the peer of an open call has attempts left, before its content is looked up.
-    pub(crate) fn check_attempts(&self, caller: &Caller) -> Result<(), Refused> {
-        let Some(peer) = caller.origin.peer else {
-            return Ok(());
-        };
-        let left = self.attempts.lock().check(peer, now());
-        left.map_err(Refused::TooMany)
-    }
-
-    /// Whether a node that is enrolled now has this key, as far as this control plane knows.
-    pub(crate) fn has_node_key(&self, key: &KeyHash) -> bool {
-        self.credentials.has_node_key(key)
-    }
-
-    /// Notes a refused join or renewal, and takes an attempt of its peer.
-    pub(crate) fn refuse_enrollment(&self, caller: &Caller, refusal: Refusal) -> Refused {
-        let refused = Refused::Enrollment(refusal);
-        if refused.is_attempt()
-            && let Some(peer) = caller.origin.peer
-        {
-            // The refusal says more than the limit, which the next attempt meets.
-            let _limited = self.attempts.lock().take(peer, now());
-        }
-        self.note_refusal(caller, &refused);
-        refused
     }
 }

@@ -11,12 +11,13 @@
 //! | `credentials` | the tokens and nodes that are valid now |
 //! | `authorization` | the decision about a call |
 //! | `attempts`, `refusals` | limits on refused attempts; their way to the audit log |
-//! | `enrollment` | refused joins and renewals |
+//! | `enrollment` | codes of refused joins and renewals |
 //! | `retention` | deletes old entries of the audit log |
 
 mod attempts;
 mod authorization;
 pub(crate) mod ca;
+mod clock;
 mod credentials;
 pub(crate) mod csr;
 mod enrollment;

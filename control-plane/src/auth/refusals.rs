@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
-use super::authorization::now;
+use super::clock::now;
 use crate::store::{Refusal, Store};
 
 /// Entries that wait for the next batch.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::authorization::now;
+use super::clock::now;
 use crate::store::Store;
 
 /// Interval of the deletions; the retention is far longer.

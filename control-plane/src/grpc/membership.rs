@@ -1,7 +1,7 @@
 //! The place of nodes in the cluster: join tokens, draining and removal.
 
 use super::convert::{nodes, requests, timestamp};
-use super::node::visible;
+use super::node_scope::visible;
 use super::{Api, caller, now, parsed, status, validated};
 use crate::domain::{NodeName, Violations, name};
 use crate::nodes::drain::set_drained;

@@ -13,10 +13,12 @@ pub(crate) mod convert;
 mod enrollment;
 mod membership;
 mod node;
+mod node_scope;
 mod page;
 pub(crate) mod peer;
 mod route_feed;
 mod server;
+mod speaker;
 pub(crate) mod status;
 mod stream_control;
 mod stream_routes;
@@ -26,9 +28,11 @@ mod traffic;
 pub(crate) use server::{GrpcServer, Health, listen};
 
 #[cfg(feature = "test-util")]
-pub(crate) use route_feed::{Speaker, accept_report};
+pub(crate) use route_feed::accept_report;
 #[cfg(feature = "test-util")]
 pub(crate) use server::transport;
+#[cfg(feature = "test-util")]
+pub(crate) use speaker::Speaker;
 #[cfg(feature = "test-util")]
 pub(crate) use stream_routes::serve as serve_stream;
 

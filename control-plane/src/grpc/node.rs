@@ -1,9 +1,9 @@
 //! `NodeService`: the nodes and their instances, read from memory, and their place in the cluster.
 
 use super::convert::nodes;
+use super::node_scope::{sees, visible};
 use super::{Api, caller, filter, membership, page, parsed, state_word, status, validated};
-use crate::auth::Caller;
-use crate::domain::{FilterField, ServiceId, Violations, name};
+use crate::domain::{FilterField, Violations, name};
 use crate::nodes::RESTORED;
 use crate::nodes::registry::Propagation;
 use cless_proto::v1 as pb;
@@ -202,18 +202,4 @@ impl NodeService for Api {
     ) -> Result<Response<()>, Status> {
         membership::remove_node(self, request).await
     }
-}
-
-/// Whether the scope of a caller has a service, named `services/{service}` or by its id.
-fn sees(caller: &Caller, service: &str) -> bool {
-    let id = service.strip_prefix("services/").unwrap_or(service);
-    caller.principal().scope().is_none()
-        || ServiceId::parse(id).is_ok_and(|id| caller.principal().allows_service(&id))
-}
-
-/// A node without the services outside of the scope of the caller.
-pub(super) fn visible(mut node: pb::Node, caller: &Caller) -> pb::Node {
-    node.quarantined
-        .retain(|route| sees(caller, &route.service));
-    node
 }

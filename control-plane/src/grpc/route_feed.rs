@@ -4,15 +4,14 @@ use super::convert::{feed, nodes};
 use super::peer::Peer;
 use super::stream_routes::{self, Responses};
 use super::{Api, caller, page, parsed, status, stream_control, validated};
-use crate::auth::{Auth, Caller, node_certificate};
-use crate::domain::{ServiceId, Timestamp, Uid, Violations, name};
+use crate::auth::Caller;
+use crate::domain::{ServiceId, Uid, Violations, name};
 use crate::feed::Feed;
 use crate::feed::stream::{History as _, STALL_LIMIT};
 use crate::nodes::Nodes;
 use crate::nodes::registry::NotConnected;
 use cless_proto::v1 as pb;
 use cless_proto::v1::route_feed_service_server::RouteFeedService;
-use rustls::pki_types::CertificateDer;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -47,12 +46,9 @@ impl RouteFeedService for Api {
         request: Request<Streaming<pb::StreamRoutesRequest>>,
     ) -> Result<Response<Responses>, Status> {
         let caller = caller(&request)?;
-        let certificate = request.extensions().get::<Peer>();
-        let certificate = certificate.and_then(|peer| peer.certificate.clone());
-        let speaker = Speaker {
-            certificate,
-            ..self.speaker(caller)
-        };
+        let peer = request.extensions().get::<Peer>();
+        let certificate = peer.and_then(|peer| peer.certificate.clone());
+        let speaker = self.speaker(caller).with_certificate(certificate);
         Ok(Response::new(stream_routes::serve(
             request.into_inner(),
             &self.feed,
@@ -173,51 +169,6 @@ impl Selection {
         named
             && (principal.scope().is_none()
                 || ServiceId::parse(service).is_ok_and(|id| principal.allows_service(&id)))
-    }
-}
-
-/// The sender of a node's messages, who may speak only of itself.
-#[derive(Clone)]
-pub(crate) struct Speaker {
-    /// `None` in a simulation.
-    known: Option<(Auth, Caller)>,
-    /// The certificate of the connection, if it presented one.
-    certificate: Option<Arc<CertificateDer<'static>>>,
-}
-
-impl Speaker {
-    /// A sender that is trusted, of a simulation.
-    #[cfg(any(test, feature = "test-util"))]
-    pub(crate) fn trusted() -> Self {
-        Self {
-            known: None,
-            certificate: None,
-        }
-    }
-
-    /// Expiry of the certificate of the connection; `None`: it presented none.
-    pub(crate) fn certificate_expire_time(&self) -> Option<Timestamp> {
-        node_certificate::expiry(self.certificate.as_ref()?)
-    }
-
-    /// Checks that a message speaks of the node that sends it.
-    pub(crate) fn check(&self, id: &str, name: &str) -> Result<(), Status> {
-        let Some((auth, caller)) = &self.known else {
-            return Ok(());
-        };
-        caller.check_node(id, name).map_err(|refused| {
-            auth.note_refusal(caller, &refused);
-            status::refused(&refused)
-        })
-    }
-}
-
-impl Api {
-    fn speaker(&self, caller: Caller) -> Speaker {
-        Speaker {
-            known: Some((self.auth.clone(), caller)),
-            certificate: None,
-        }
     }
 }
 

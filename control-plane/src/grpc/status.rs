@@ -382,14 +382,14 @@ pub(crate) fn not_drained(node: &NodeName, error: DrainError) -> Status {
             "NODE_NOT_CONNECTED",
             subject,
             format!(
-                "node {node} has no control stream to this control plane: it is not connected, \
+                "it has no control stream to this control plane: it is not connected, \
                  connects right now, or is of an older release; try again, and see `cless node get {node}`"
             ),
         )),
         DrainError::Failed(reason) => store(store::Error::precondition(
             "NODE_NOT_STORED",
             subject,
-            format!("node {node} cannot store that: {reason}; repair the node and repeat"),
+            format!("it cannot store that: {reason}; repair the node and repeat"),
         )),
         DrainError::NoAnswer => {
             let message = format!(

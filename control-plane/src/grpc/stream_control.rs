@@ -7,7 +7,7 @@
 use crate::domain::Violations;
 use crate::feed::stream::{HELLO_TIMEOUT, STALL_LIMIT, StreamCloseReason};
 use crate::grpc::convert::control;
-use crate::grpc::route_feed::Speaker;
+use crate::grpc::speaker::Speaker;
 use crate::grpc::stream_routes::{FINAL_SEND_TIMEOUT, Requests, is_refusal};
 use crate::grpc::{status, validated};
 use crate::nodes::Nodes;

@@ -9,7 +9,7 @@ use crate::feed::stream::{
     Lifetime, RouteStream, STALL_LIMIT, StreamAction, StreamCloseReason, StreamEvent,
 };
 use crate::feed::{Cursor, Feed};
-use crate::grpc::route_feed::Speaker;
+use crate::grpc::speaker::Speaker;
 use crate::grpc::{convert, status, validated};
 use crate::nodes::report::QuarantinedRoute;
 use crate::nodes::{NodeConnection, Nodes, RESTORED};

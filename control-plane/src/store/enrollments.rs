@@ -17,7 +17,7 @@ use crate::domain::enrollment::{
 };
 use crate::domain::{NodeName, Timestamp, name};
 
-use super::audit::AuditedChange;
+use super::audited_change::AuditedChange;
 use super::entity::{enrolled_nodes, join_tokens};
 use super::types::{WriteOptions, Written};
 use super::write::{WriteOutcome, WriteTx, write_span};

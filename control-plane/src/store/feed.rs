@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::domain::{Timestamp, Uid};
 
-use super::audit::AuditedChange;
+use super::audited_change::AuditedChange;
 use super::digest::TableDigest;
 use super::entity::{feed_state, route_changes, routes};
 use super::types::{Changes, Head, RouteChange, RouteOp, Since, StoredRoute, WriteOptions};

@@ -28,6 +28,7 @@
 //! Callers pass the time; uids and epochs are generated here.
 
 mod audit;
+mod audited_change;
 mod backup;
 mod connection;
 mod credentials;

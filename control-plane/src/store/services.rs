@@ -11,7 +11,7 @@ use crate::domain::{
     self, Domain, HostName, Service, ServiceId, ServicePatch, TrafficSplit, Violations, name,
 };
 
-use super::audit::AuditedChange;
+use super::audited_change::AuditedChange;
 use super::entity::services;
 use super::hosts::HostKind;
 use super::idempotency::IdempotencyKey;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::domain::{Role, Scope, Timestamp, name};
 
-use super::audit::AuditedChange;
+use super::audited_change::AuditedChange;
 use super::entity::tokens::{ActiveModel, Column, Entity, Model};
 use super::idempotency::IdempotencyKey;
 use super::types::{Page, WriteOptions, Written};

@@ -15,7 +15,7 @@ use crate::domain::{
     TrafficSplit, VerificationState, Version, VersionNumber, name,
 };
 
-use super::audit::AuditedChange;
+use super::audited_change::AuditedChange;
 use super::entity::{services, traffic_revisions, versions};
 use super::error::Precondition;
 use super::hosts::HostKind;

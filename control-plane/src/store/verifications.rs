@@ -7,7 +7,7 @@ use crate::domain::{
     VersionNumber, name,
 };
 
-use super::audit::AuditedChange;
+use super::audited_change::AuditedChange;
 use super::entity::versions;
 use super::idempotency::IdempotencyKey;
 use super::row;

@@ -13,7 +13,7 @@ use crate::domain::{
     Domain, ImageDigest, ServiceId, Timestamp, Uid, Version, VersionNumber, VersionSpec, name,
 };
 
-use super::audit::AuditedChange;
+use super::audited_change::AuditedChange;
 use super::entity::{services, versions};
 use super::idempotency::IdempotencyKey;
 use super::row::{self, ServiceRow};

@@ -21,7 +21,7 @@ use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySel
 
 use crate::domain::{Origin, Timestamp, Uid};
 
-use super::audit::AuditedChange;
+use super::audited_change::AuditedChange;
 use super::digest::TableDigest;
 use super::entity::{feed_state, request_ids, route_changes};
 use super::transaction::Transaction;

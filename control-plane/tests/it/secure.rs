@@ -14,7 +14,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use sea_orm::ConnectionTrait as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -73,7 +73,9 @@ impl SecurePlane {
             _folder: folder,
         };
         // The token was written beside the control plane, which reads it within a second.
+        // Each refused attempt takes one from the budget of the address.
         eventually("the administrator is known", || async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
             let list = pb::ListNodesRequest::default();
             plane.admin().await.list_nodes(list).await.is_ok()
         })

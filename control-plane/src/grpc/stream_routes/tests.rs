@@ -1,5 +1,6 @@
 use super::*;
-use crate::grpc::route_feed::{Speaker, accept_report};
+use crate::grpc::route_feed::accept_report;
+use crate::grpc::speaker::Speaker;
 use crate::nodes::tests::with_tokio_clock;
 use crate::store::{Changes, Error, FeedSource, Head, RouteChange, RouteOp, Since, StoredRoute};
 use cless_proto::v1::stream_routes_request::Message as Up;

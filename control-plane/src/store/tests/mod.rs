@@ -28,7 +28,7 @@ use crate::domain::{
     VerifyNodes, Version, VersionNumber, VersionSpec, VersionSpecInput, Violations,
 };
 
-use super::audit::AuditedChange;
+use super::audited_change::AuditedChange;
 use super::{
     Changes, Error, FeedSource, Head, NewService, Page, Since, Store, StoreOptions, WriteOptions,
     Written,
