@@ -24,3 +24,12 @@ pub(crate) fn read(source: impl Read, max: u64) -> Result<Vec<u8>, String> {
     }
     Ok(bytes)
 }
+
+/// Like [`read`], for text.
+///
+/// # Errors
+/// The problem, for a person.
+pub(crate) fn read_text(source: impl Read, max: u64) -> Result<String, String> {
+    String::from_utf8(read(source, max)?)
+        .map_err(|_| "is not UTF-8: save the file as UTF-8".to_owned())
+}

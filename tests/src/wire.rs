@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// Response bytes that a connection carries in spite of [`Mode::CutAfter`].
+/// Response bytes, 64 KiB, that a connection carries in spite of [`Mode::CutAfter`].
 const SMALL: usize = 64 << 10;
 
 /// The behavior of a [`Wire`].
@@ -22,7 +22,7 @@ pub enum Mode {
     Pass,
     /// Forwards this many response bytes per second on each connection.
     Slow(u64),
-    /// Forwards this many more response bytes, then cuts every connection after its first 64 KiB.
+    /// Forwards this many more response bytes, then cuts every connection after its first [`SMALL`].
     ///
     /// So layers fail and small documents do not: an engine that fails to read the configuration of
     /// an image ends the pull at once, but goes on to retry the layer.

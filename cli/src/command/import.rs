@@ -137,8 +137,7 @@ fn regular(path: &Path) -> Result<Option<std::fs::File>, String> {
 }
 
 fn bounded(source: impl std::io::Read) -> Result<String, String> {
-    let bytes = file::read(source, compose::FILE_MAX)?;
-    String::from_utf8(bytes).map_err(|_| "is not UTF-8: save the file as UTF-8".to_owned())
+    file::read_text(source, compose::FILE_MAX)
 }
 
 /// Checks a service and its version without a change; returns the service if it exists.

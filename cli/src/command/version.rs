@@ -1,6 +1,5 @@
 //! `version`: create, get, list, verify, delete.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -179,12 +178,7 @@ fn read_spec(path: &Path) -> Result<pb::VersionSpec, Error> {
         hint: None,
     };
     let source = file::open(path).map_err(|error| failed(error.to_string()))?;
-    let mut text = String::new();
-    let read = source.take(MAX_FILE_BYTES + 1).read_to_string(&mut text);
-    read.map_err(|error| failed(error.to_string()))?;
-    if text.len() as u64 > MAX_FILE_BYTES {
-        return Err(failed(format!("over {} bytes", MAX_FILE_BYTES)));
-    }
+    let text = file::read_text(source, MAX_FILE_BYTES).map_err(failed)?;
     version_from_yaml(&text).map_err(failed)
 }
 
